@@ -249,14 +249,20 @@ class Gateway:
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
-        if not self.settings.outbox.enabled:
+        settings = self.settings.outbox
+        if not settings.enabled:
             return None
         # Imported here: the import takes time and memory, and the outbox is optional.
-        from gateway.app.outbox_service import open_outbox
+        from gateway.app.outbox_service import OutboxService
+        from gateway.outbox.open_outbox import open_outbox_store
 
-        self.outbox = await open_outbox(
-            self.settings.outbox,
-            self._stack,
+        key = shared_stores.outbox_key(settings)
+        store = await self._stack.enter_async_context(
+            open_outbox_store(settings, key, delivers=True)
+        )
+        self.outbox = OutboxService(
+            store=store,
+            settings=settings,
             acquire_sender=lambda: self._cores.acquire_entry_sender(),
             probe=lambda: self._cores.probe_platform(""),
             metrics=self.metrics,

@@ -13,17 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
-from gateway.app import identity_setup, shared_stores
+from gateway.app import identity_setup
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.clock import TimeSource, TimestampFormatter
-from gateway.errors import StartError
-from gateway.i18n import exception_message
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
-from gateway.outbox.open_outbox import open_store
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
 from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
@@ -62,47 +59,20 @@ _AUDIT_FLUSH: Final = 5.0
 _WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
 
-async def open_outbox(
-    settings: OutboxSettings,
-    stack: contextlib.AsyncExitStack,
-    *,
-    acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
-    probe: Callable[[], Awaitable[object]],
-    metrics: Metrics,
-    audit: AuditTrail,
-) -> OutboxService:
-    """Return the outbox, which does not deliver yet. Raises `StartError`.
+class OutboxService:
+    """An outbox and its delivery, which does not begin before `start`.
 
     `acquire_sender` returns the newest `EntrySender` and a function that releases it; `probe` sends
     a cheap probe to the platform.
     """
-    # aiosqlite logs every statement with its values at level DEBUG.
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
-    key = shared_stores.outbox_key(settings)
-    try:
-        store = await stack.enter_async_context(open_store(settings, key, delivers=True))
-    except OutboxConfigurationError as error:
-        raise StartError(exception_message(error)) from None
-    return OutboxService(
-        store=store,
-        settings=settings,
-        sender=LatestEntrySender(
-            acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
-        ),
-        metrics=metrics,
-        audit=audit,
-    )
-
-
-class OutboxService:
-    """An outbox and its delivery."""
 
     def __init__(
         self,
         *,
         store: SqlStore,
         settings: OutboxSettings,
-        sender: LatestEntrySender,
+        acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
+        probe: Callable[[], Awaitable[object]],
         metrics: Metrics,
         audit: AuditTrail,
     ) -> None:
@@ -121,13 +91,13 @@ class OutboxService:
         self.delivery = DeliveryLoop(
             store=store,
             settings=settings,
-            sender=sender,
+            sender=LatestEntrySender(
+                acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
+            ),
             observe=self._observe,
             timing=TimeSource(),
         )
-        self.outbox = Outbox(
-            store=store, settings=settings, observe=self._observe, wake=self.delivery.wake
-        )
+        self.outbox = Outbox(store=store, observe=self._observe, wake=self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
         self.admin_api = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))

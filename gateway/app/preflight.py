@@ -307,11 +307,10 @@ def _missing_database_driver(settings: Settings) -> Iterator[Finding]:
         return
     # Imported here: the import takes time, and the outbox is optional.
     from gateway.outbox.open_outbox import require_extra
-    from gateway.outbox.store.store_types import OutboxConfigurationError
 
     try:
         require_extra(settings.outbox)
-    except OutboxConfigurationError as error:
+    except StartError as error:
         yield failed_setting(error)
 
 

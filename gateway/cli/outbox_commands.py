@@ -51,7 +51,7 @@ from gateway.outbox.entry import (
     content_view,
     format_time,
 )
-from gateway.outbox.open_outbox import open_store
+from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     EntryContent,
@@ -419,13 +419,8 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
         raise OutboxCommandError(setting_problem("outbox.url", why))
     try:
         key = shared_stores.outbox_key(settings.outbox)
-        async with open_store(settings.outbox, key) as store:
-            yield Outbox(
-                store=store,
-                settings=settings.outbox,
-                observe=lambda _: None,
-                wake=lambda: None,
-            )
+        async with open_outbox_store(settings.outbox, key) as store:
+            yield Outbox(store=store, observe=lambda _: None, wake=lambda: None)
     except (StartError, OutboxConfigurationError) as error:
         raise OutboxCommandError(exception_message(error)) from None
     except OutboxError as error:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, setting_problem
 from gateway.outbox.store.content_encryption import ContentCipher
 from gateway.outbox.store.store_types import (
@@ -32,7 +34,7 @@ _MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[ou
 
 
 @contextlib.asynccontextmanager
-async def open_store(
+async def open_outbox_store(
     settings: OutboxSettings,
     key: bytes,
     clock: Callable[[], float] = time.time,
@@ -41,15 +43,16 @@ async def open_store(
 ) -> AsyncIterator[SqlStore]:
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
-    `key` has 32 bytes and encrypts the stored writes. Raises `OutboxConfigurationError` with a text
-    that names the setting and what to do. `delivers`: the store is a gateway's. It excludes other
+    `key` has 32 bytes and encrypts the stored writes. Raises `StartError` with a text that names
+    the setting and what to do. `delivers`: the store is a gateway's. It excludes other
     gateways from a SQLite file, and a database that cannot be reached is no error: `prepare` is to
     be called again.
     """
     require_extra(settings)
     from gateway.outbox.store.outbox_store import SqlStore
 
-    store = SqlStore(_database(settings.url, clock, exclusive=delivers), ContentCipher(key))
+    database = _database(settings.url, clock, exclusive=delivers)
+    store = SqlStore(database=database, cipher=ContentCipher(key), settings=settings)
     try:
         await _prepare_store(store, settings.url, later=delivers)
         yield store
@@ -58,12 +61,12 @@ async def open_store(
 
 
 def require_extra(settings: OutboxSettings) -> None:
-    """Raise `OutboxConfigurationError` when the extra is not installed."""
+    """Raise `StartError` when the extra is not installed."""
     for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
         try:
             importlib.import_module(module)
         except ImportError:
-            raise OutboxConfigurationError(setting_problem("outbox.enabled", _MISSING)) from None
+            raise StartError(setting_problem("outbox.enabled", _MISSING)) from None
 
 
 async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
@@ -71,7 +74,7 @@ async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: 
         await store.prepare()
     except (OutboxConfigurationError, OutboxInUseError) as error:
         why = Message("{location} {trouble}", location=location, trouble=exception_message(error))
-        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
+        raise StartError(setting_problem("outbox.url", why)) from None
     except OutboxUnavailableError as error:
         if later:
             return
@@ -80,7 +83,7 @@ async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: 
             location=location,
             trouble=exception_message(error),
         )
-        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
+        raise StartError(setting_problem("outbox.url", why)) from None
 
 
 def _database(
@@ -91,6 +94,8 @@ def _database(
 
     if location.kind == "postgresql":
         return PostgresDatabase(**_server(location))
+    # aiosqlite logs every statement with its values at level DEBUG.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
 
 
@@ -118,6 +123,6 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     except (OSError, ssl.SSLError) as error:
         why = Message.external(error.strerror, Message("holds no certificates"))
         problem = Message("{path}: {why}", path=location.ssl_root_cert, why=why)
-        raise OutboxConfigurationError(setting_problem("outbox.url", problem)) from None
+        raise StartError(setting_problem("outbox.url", problem)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

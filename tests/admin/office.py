@@ -118,7 +118,7 @@ class Office:
         made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.HOLD)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
         request = replace(write(name), body=body, target_suffix=f"Observation/{name}?of={PATIENT}")
-        return (await self.store.insert(replace(made, request=request), ROOMY)).id
+        return (await self.store.insert(replace(made, request=request))).id
 
     async def ended(
         self, name: str, state: EntryState, response: StoredResponse, caller: str = "lis"
@@ -170,12 +170,12 @@ async def office(
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
-    store = SqlStore(place.database(), ContentCipher(KEY))
+    store = SqlStore(database=place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
     if there == "open":
         await store.prepare()
     try:
         desk = OutboxAdminApi(
-            Outbox(store=store, settings=ROOMY, observe=events.append, wake=bool),
+            Outbox(store=store, observe=events.append, wake=bool),
             records,
             page=PAGE,
         )

@@ -17,7 +17,7 @@ from tests.admin.office import Seen, basic
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
 from tests.outbox.attempts import ME, claim, finish
-from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.drafts import draft
 from tests.outbox.places import KEY, SqlitePlace, opened
 
 REASON = "entered anew by the ward"
@@ -43,7 +43,7 @@ async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
     """Writes that the platform has refused, kept there; their ids."""
     async with opened(place) as store:
         for name in names:
-            await store.insert(draft(name), ROOMY)
+            await store.insert(draft(name))
         for entry in await claim(store):
             assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
         return [entry.id for entry in await store.entries()]

@@ -27,10 +27,10 @@ from gateway.outbox.attempt_result import (
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.delivery_pacing import RetryDelays
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
-from gateway.outbox.open_outbox import open_store
+from gateway.outbox.open_outbox import open_outbox_store
 from tests.doubles.forked import FORKS
 from tests.outbox.attempts import claim
-from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.drafts import draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 RAW_KEY = bytes([7]) * 32
@@ -85,19 +85,19 @@ class SocketSender:
 
 
 async def _write(says: Connection, url: str) -> None:
-    async with open_store(settings(url), RAW_KEY) as store:
+    async with open_outbox_store(settings(url), RAW_KEY) as store:
         numbers = itertools.count()
 
         async def go_on() -> None:
             for number in numbers:
-                kept = await store.insert(draft(str(number), f"P/{number % 5}"), ROOMY)
+                kept = await store.insert(draft(str(number), f"P/{number % 5}"))
                 says.send([kept.id, f"r-{number}"])
 
         await asyncio.gather(*(go_on() for _ in range(WRITERS)))
 
 
 async def _deliver(says: Connection, url: str, socket: Path) -> None:
-    async with open_store(settings(url), RAW_KEY) as store:
+    async with open_outbox_store(settings(url), RAW_KEY) as store:
         delivery = DeliveryLoop(
             store=store,
             settings=OutboxSettings(max_age=86400, retention=86400),
@@ -112,7 +112,7 @@ async def _deliver(says: Connection, url: str, socket: Path) -> None:
 
 
 async def _claim(says: Connection, url: str) -> None:
-    async with open_store(settings(url), RAW_KEY, delivers=True) as store:
+    async with open_outbox_store(settings(url), RAW_KEY, delivers=True) as store:
         await claim(store, 100, "a gateway", lease=3600.0)
         says.send(["ready"])
         await asyncio.Event().wait()

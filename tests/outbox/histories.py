@@ -40,7 +40,7 @@ import aiohttp
 from gateway.app import shared_stores
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState
-from gateway.outbox.open_outbox import open_store
+from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_store import SqlStore
 from tests.doubles.cut_line import CutLine
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
@@ -282,7 +282,7 @@ class History:
         unclear: dict[str, EntryState] = {}
         place = {"enabled": True, "url": self.outbox_url, "encryption_key": _KEY}
         outbox = OutboxSettings.model_validate(place)
-        async with open_store(outbox, shared_stores.outbox_key(outbox)) as store:
+        async with open_outbox_store(outbox, shared_stores.outbox_key(outbox)) as store:
             # The checker reports entries that wait longer.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):

@@ -10,11 +10,13 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.store.content_encryption import ContentCipher
 from gateway.outbox.store.database import Database, PostgresDatabase
 from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.sqlite_database import SqliteDatabase
 from tests.doubles.clock import FakeClock
+from tests.outbox.drafts import ROOMY
 from tests.outbox.postgres_server import PostgresServer
 
 KEY = b"\x07" * 32
@@ -120,9 +122,11 @@ class PostgresPlace:
 
 
 @contextlib.asynccontextmanager
-async def opened(place: Place, key: bytes = KEY) -> AsyncIterator[SqlStore]:
+async def opened(
+    place: Place, key: bytes = KEY, settings: OutboxSettings = ROOMY
+) -> AsyncIterator[SqlStore]:
     """Yield a store at that place, as one process has it."""
-    store = SqlStore(place.database(), ContentCipher(key))
+    store = SqlStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
     try:
         await store.prepare()
         yield store

@@ -115,9 +115,7 @@ class Process:
             timing=timing,
             maintenance_interval=self.maintenance_interval,
         )
-        outbox = Outbox(
-            store=self.store, settings=self.settings, observe=events.append, wake=delivery.wake
-        )
+        outbox = Outbox(store=self.store, observe=events.append, wake=delivery.wake)
         return Running(self.store, outbox, delivery, self.clock, events)
 
     @contextlib.asynccontextmanager

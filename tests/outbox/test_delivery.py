@@ -33,7 +33,7 @@ from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
-from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.drafts import draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, until
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
@@ -794,7 +794,7 @@ async def test_another_process_is_noticed(
     running: Running, store: SqlStore, sender: RecordingSender
 ) -> None:
     """An entry of another process is delivered though it does not wake the delivery."""
-    entry = await store.insert(draft("a"), running.outbox._settings)
+    entry = await store.insert(draft("a"))
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -872,7 +872,7 @@ async def test_draining_gives_back_what_was_being_claimed(
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
                 made = draft(name, method="POST", recovery=RecoveryMode.HOLD)
-                await store.insert(made, ROOMY)
+                await store.insert(made)
             running.delivery.wake()
             await until(lambda: slow.waiting == ["claim"])
             draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))

@@ -21,60 +21,57 @@ from gateway.outbox.store.tables import (
     ordering_keys_table,
 )
 from tests.outbox.attempts import ME, claim, finish
-from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, opened
 from tests.outbox.store.test_outbox_store import DONE, names
 
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
     """What exceeds it is refused, others still find room, and what is over does not count."""
-    limits = OutboxSettings(max_entries=5, max_bytes=1 << 20, max_share=0.5)
-    first = await store.insert(draft("1"), limits, shared=True)
-    await store.insert(draft("2"), limits, shared=True)
+    store.settings = OutboxSettings(max_entries=5, max_bytes=1 << 20, max_share=0.5)
+    first = await store.insert(draft("1"), shared=True)
+    await store.insert(draft("2"), shared=True)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.insert(draft("3"), limits, shared=True)
+        await store.insert(draft("3"), shared=True)
     for name in "45":
-        await store.insert(draft(name, caller="his"), limits, shared=True)
+        await store.insert(draft(name, caller="his"), shared=True)
     await store.apply_action(first.id, EntryState.DROPPED)
-    await store.insert(draft("6"), limits, shared=True)
+    await store.insert(draft("6"), shared=True)
 
 
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> None:
     """Whatever their number is."""
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
-    limits = OutboxSettings(max_entries=100, max_bytes=40_000, max_share=0.5)
-    await store.insert(large, limits, shared=True)
+    store.settings = OutboxSettings(max_entries=100, max_bytes=40_000, max_share=0.5)
+    await store.insert(large, shared=True)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.insert(large, limits, shared=True)
-    await store.insert(replace(large, caller="his"), limits, shared=True)
+        await store.insert(large, shared=True)
+    await store.insert(replace(large, caller="his"), shared=True)
 
 
 async def test_anybody_may_keep_one(store: SqlStore) -> None:
     """The share of a very small outbox is not nothing."""
-    await store.insert(
-        draft("1"),
-        OutboxSettings(max_entries=1, max_bytes=1 << 20, max_share=0.1),
-        shared=True,
-    )
+    store.settings = OutboxSettings(max_entries=1, max_bytes=1 << 20, max_share=0.1)
+    await store.insert(draft("1"), shared=True)
 
 
 async def test_orders_count_as_bytes(store: SqlStore) -> None:
     """Many references in a small body take the room that their rows take."""
-    few = await store.insert(draft("1", "P/1"), ROOMY)
-    many = await store.insert(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
+    few = await store.insert(draft("1", "P/1"))
+    many = await store.insert(draft("1", *(f"P/{n}" for n in range(100))))
     assert many.size - few.size == 99 * 256
-    limits = OutboxSettings(max_entries=10, max_bytes=few.size + many.size + 1500)
+    store.settings = OutboxSettings(max_entries=10, max_bytes=few.size + many.size + 1500)
     with pytest.raises(OutboxFullError):
-        await store.insert(draft("1", *"abcdefgh"), limits)
+        await store.insert(draft("1", *"abcdefgh"))
 
 
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
     """It waits for all entries of its caller and blocks them, but no entry of other callers."""
-    await store.insert(draft("1", "P/a"), ROOMY)
-    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS), ROOMY)
-    await store.insert(draft("3", "P/b"), ROOMY)
-    await store.insert(replace(draft("4"), ordering_keys=ALL_KEYS), ROOMY)
-    await store.insert(draft("5", "P/b", caller="his"), ROOMY)
+    await store.insert(draft("1", "P/a"))
+    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS))
+    await store.insert(draft("3", "P/b"))
+    await store.insert(replace(draft("4"), ordering_keys=ALL_KEYS))
+    await store.insert(draft("5", "P/b", caller="his"))
     given = []
     while found := await claim(store):
         given.append(await names(store, found))
@@ -88,11 +85,11 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) 
 async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
     """`blocked` tells it of each later write, and of one that has that order itself."""
     assert not await store.is_blocked("lis", ALL_KEYS)
-    await store.insert(draft("1", "P/a"), ROOMY)
+    await store.insert(draft("1", "P/a"))
     assert await store.is_blocked("lis", ALL_KEYS)
     assert not await store.is_blocked("his", ALL_KEYS)
     assert not await store.is_blocked("lis", ["P/b"])
-    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS), ROOMY)
+    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS))
     assert await store.is_blocked("lis", ["P/b"])
     assert not await store.is_blocked("his", ["P/b"])
 
@@ -101,8 +98,8 @@ async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
 async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version: str) -> None:
     """What waits in it is delivered in order; the older version then leaves it alone."""
     async with opened(place) as store:
-        await store.insert(draft("1", "P/a"), ROOMY)
-        await store.insert(draft("2", "P/a"), ROOMY)
+        await store.insert(draft("1", "P/a"))
+        await store.insert(draft("2", "P/a"))
         async with store._database.write_transaction() as connection:
             await connection.run_sync(BY_BEHIND.drop)
             await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN behind"))
@@ -113,7 +110,7 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
                 sa.update(meta_table).where(meta_table.c.name == "schema").values(value=version)
             )
     async with opened(place) as store:
-        await store.insert(replace(draft("3"), ordering_keys=ALL_KEYS), ROOMY)
+        await store.insert(replace(draft("3"), ordering_keys=ALL_KEYS))
         for name in ("r-1", "r-2"):
             [first] = await claim(store)
             assert await names(store, [first]) == [name]
@@ -128,9 +125,9 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
 
 async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
     """An older version that still had an entry in hand ends it without a word to the next one."""
-    await store.insert(draft("1", "P/a"), ROOMY)
-    await store.insert(draft("2", "P/a"), ROOMY)
-    await store.insert(draft("3", "P/a"), ROOMY)
+    await store.insert(draft("1", "P/a"))
+    await store.insert(draft("2", "P/a"))
+    await store.insert(draft("3", "P/a"))
     [first] = await claim(store)
     async with store._database.write_transaction() as connection:
         ended = sa.update(entries_table).where(entries_table.c.number == first.number)
@@ -145,7 +142,7 @@ async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
 
 async def test_much_goes_on_at_once(store: SqlStore) -> None:
     """Unblocking many entries is fast, because no write is possible meanwhile."""
-    first = await store.insert(replace(draft("1"), ordering_keys=ALL_KEYS), ROOMY)
+    first = await store.insert(replace(draft("1"), ordering_keys=ALL_KEYS))
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)
     columns["doubt"] = columns.pop("in_doubt")

@@ -7,7 +7,7 @@ from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import EntryGroup
 from tests.outbox.attempts import claim, finish
-from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place
 from tests.outbox.test_notes import Records
 
@@ -17,7 +17,7 @@ DILNOZA = Actor("page", "dilnoza", "entered anew")
 
 async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
     """An entry that the platform has refused; its id."""
-    made = await store.insert(draft(name, **more), ROOMY)  # type: ignore[arg-type]
+    made = await store.insert(draft(name, **more))  # type: ignore[arg-type]
     [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
     assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(status))
@@ -30,10 +30,10 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
     for name, caller in (("a", "lis"), ("b", "lis"), ("c", "ris")):
         await refused(store, name, caller=caller)
         place.wall.now += 1
-    delivered = await store.insert(draft("d"), ROOMY)
+    delivered = await store.insert(draft("d"))
     [entry] = await claim(store, most=1, owner=ME)
     await finish(store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
-    waiting = await store.insert(draft("e", cause="circuit-open"), ROOMY)
+    waiting = await store.insert(draft("e", cause="circuit-open"))
     assert list(await store.undelivered_groups()) == [
         EntryGroup(EntryState.FAILED, "platform-status 422", "lis", 2, began),
         EntryGroup(EntryState.FAILED, "platform-status 422", "ris", 1, began + 2),
@@ -46,9 +46,7 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
 async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: Place) -> None:
     """Those of another cause stay, each step is noted, and what fails again is not retried."""
     seen: list[OutboxStep] = []
-    outbox = Outbox(
-        store=store, settings=ROOMY, observe=lambda event: seen.append(event.step), wake=bool
-    )
+    outbox = Outbox(store=store, observe=lambda event: seen.append(event.step), wake=bool)
     old = [await refused(store, name) for name in "abc"]
     other = await refused(store, "d", status=403)
     moved = []
@@ -72,7 +70,7 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
 
 async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place) -> None:
     """All of an entry comes with a note of who wanted to see it; of none there is neither."""
-    entry = await store.insert(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"))
     records = Records()
     assert await store.content("nonesuch", DILNOZA) is None
     content = await store.content(entry.id, DILNOZA)

@@ -175,7 +175,7 @@ class Shared:
 
     async def start(self) -> None:
         """One more."""
-        store = SqlStore(self.place.database(), ContentCipher(KEY))
+        store = SqlStore(database=self.place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
         await store.prepare()
         running = Process(store, self.platform, self.clock).make()
         running.task = asyncio.get_running_loop().create_task(running.delivery.run())
@@ -331,7 +331,7 @@ class OutboxMachine(RuleBasedStateMachine):
         made = draft(str(len(self.platform.known)), method=method, recovery=recovery)
         store = self.shared.processes[0][0]
         # The model must know it before the delivery does.
-        entry = await store.insert(replace(made, ordering_keys=write.orders), ROOMY)
+        entry = await store.insert(replace(made, ordering_keys=write.orders))
         self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.poisoned)
         self.running.delivery.wake()
         await self.shared.quiet()

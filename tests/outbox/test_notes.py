@@ -10,7 +10,7 @@ import pytest
 from gateway.outbox.entry import Actor, EntryState, OutboxStep, PendingAuditRecord
 from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import EntryStateError
-from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.drafts import draft
 from tests.outbox.places import Place, opened
 
 
@@ -30,7 +30,7 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     """Several gateways that look at the same time share the notes."""
     records = Records()
     async with opened(place) as one, opened(place) as other, opened(place) as third:
-        entries = [await one.insert(draft(str(n)), ROOMY) for n in range(20)]
+        entries = [await one.insert(draft(str(n))) for n in range(20)]
         for entry in entries:
             await one.apply_action(entry.id, EntryState.DROPPED, actor=Actor("somebody"))
         await asyncio.gather(*(store.record_pending(records) for store in (one, other, third)))
@@ -44,7 +44,7 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
 async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     """An audit that cannot write loses nothing."""
     records = Records()
-    entry = await store.insert(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"))
     await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))
     records.full = True
     assert await store.record_pending(records) == 0
@@ -56,7 +56,7 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
 async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
     """A step that is refused, or recorded by its own process, leaves no pending audit record."""
     records = Records()
-    entry = await store.insert(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"))
     await store.apply_action(entry.id, EntryState.DROPPED)
     with pytest.raises(EntryStateError):
         await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))

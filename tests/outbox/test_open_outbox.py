@@ -16,20 +16,20 @@ import pytest
 
 from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
+from gateway.errors import StartError
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, OutboxEvent, OutboxObserver, OutboxStep
-from gateway.outbox.open_outbox import open_store
+from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import (
-    OutboxConfigurationError,
     OutboxFullError,
     OutboxUnavailableError,
 )
 from tests.doubles.clock import FakeClock
 from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, settings
-from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.drafts import draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 from tests.outbox.running import until
 from tests.outbox.sender import RecordingSender
@@ -51,11 +51,9 @@ def made(place: Place, **more: object) -> OutboxSettings:
     return settings(place.url).model_copy(update=more)
 
 
-def make_outbox(
-    store: SqlStore, chosen: OutboxSettings, observe: OutboxObserver = lambda _: None
-) -> Outbox:
+def make_outbox(store: SqlStore, observe: OutboxObserver = lambda _: None) -> Outbox:
     """An outbox without a delivery."""
-    return Outbox(store=store, settings=chosen, observe=observe, wake=lambda: None)
+    return Outbox(store=store, observe=observe, wake=lambda: None)
 
 
 def another_process_says(program: str, argument: str) -> str:
@@ -69,7 +67,7 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     chosen = made(place, max_entries=1)
     events: list[OutboxEvent] = []
     sender = RecordingSender()
-    async with open_store(chosen, RAW_KEY) as store:
+    async with open_outbox_store(chosen, RAW_KEY) as store:
         delivery = DeliveryLoop(
             store=store,
             settings=chosen,
@@ -77,7 +75,7 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
             observe=events.append,
             timing=TimeSource(),
         )
-        outbox = Outbox(store=store, settings=chosen, observe=events.append, wake=delivery.wake)
+        outbox = Outbox(store=store, observe=events.append, wake=delivery.wake)
         entry = await outbox.enqueue(draft("a"))
         with pytest.raises(OutboxFullError):
             await outbox.enqueue(draft("b"))
@@ -94,11 +92,11 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
 
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
-    async with open_store(made(sqlite_place), RAW_KEY) as store:
-        await make_outbox(store, made(sqlite_place)).enqueue(draft("a"))
+    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+        await make_outbox(store).enqueue(draft("a"))
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
-    with pytest.raises(OutboxConfigurationError, match=text):
-        async with open_store(made(sqlite_place), bytes(32)):
+    with pytest.raises(StartError, match=text):
+        async with open_outbox_store(made(sqlite_place), bytes(32)):
             pass
 
 
@@ -107,26 +105,22 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
     alien = tmp_path / "alien.db"
     alien.write_bytes(b"not a database, but somebody's file" * 100)
     before = alien.read_bytes()
-    with pytest.raises(
-        OutboxConfigurationError, match=r"outbox\.url: .*alien\.db cannot be opened"
-    ):
-        async with open_store(made(SqlitePlace(alien)), RAW_KEY):
+    with pytest.raises(StartError, match=r"outbox\.url: .*alien\.db cannot be opened"):
+        async with open_outbox_store(made(SqlitePlace(alien)), RAW_KEY):
             pass
     assert alien.read_bytes() == before
-    with pytest.raises(
-        OutboxConfigurationError, match=r"nowhere/outbox\.db cannot be opened: no such file"
-    ):
-        async with open_store(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db")), RAW_KEY):
+    with pytest.raises(StartError, match=r"nowhere/outbox\.db cannot be opened: no such file"):
+        async with open_outbox_store(
+            made(SqlitePlace(tmp_path / "nowhere" / "outbox.db")), RAW_KEY
+        ):
             pass
 
 
 async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
     """The URL is shown with a mask."""
     url = f"postgresql://outbox:hunter2@/gw?host={tmp_path}"
-    with pytest.raises(
-        OutboxConfigurationError, match=r"outbox\.url: postgresql://outbox"
-    ) as raised:
-        async with open_store(settings(url), RAW_KEY):
+    with pytest.raises(StartError, match=r"outbox\.url: postgresql://outbox") as raised:
+        async with open_outbox_store(settings(url), RAW_KEY):
             pass
     assert "hunter2" not in str(raised.value)
 
@@ -134,16 +128,16 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
 async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPlace) -> None:
     """PostgreSQL's own refusals are told by their names."""
     url = postgres_place.server.url("nonesuch")
-    with pytest.raises(OutboxConfigurationError, match=r"nonesuch.*InvalidCatalogName"):
-        async with open_store(settings(url), RAW_KEY):
+    with pytest.raises(StartError, match=r"nonesuch.*InvalidCatalogName"):
+        async with open_outbox_store(settings(url), RAW_KEY):
             pass
 
 
 async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
     """While the server is down every access says so; the gateway needs no restart."""
     server = postgres_place.server
-    async with open_store(made(postgres_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(postgres_place))
+    async with open_outbox_store(made(postgres_place), RAW_KEY) as store:
+        outbox = make_outbox(store)
         entry = await outbox.enqueue(draft("a"))
         await asyncio.to_thread(server.stop)
         try:
@@ -158,8 +152,8 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
 
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
-    async with open_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(sqlite_place))
+    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+        outbox = make_outbox(store)
         kept = await outbox.enqueue(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -176,11 +170,11 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
 async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
     """Emptiness is reported correctly although another process enqueues, delivers and drops."""
     async with (
-        open_store(made(sqlite_place), RAW_KEY) as store,
-        open_store(made(sqlite_place), RAW_KEY) as other,
+        open_outbox_store(made(sqlite_place), RAW_KEY) as store,
+        open_outbox_store(made(sqlite_place), RAW_KEY) as other,
     ):
-        here = make_outbox(store, made(sqlite_place))
-        there = make_outbox(other, made(sqlite_place))
+        here = make_outbox(store)
+        there = make_outbox(other)
         assert here.is_known_empty()
         entry = await there.enqueue(draft("a"))
         assert not here.is_known_empty()
@@ -193,25 +187,25 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
 async def test_a_second_gateway_on_a_file_is_refused(sqlite_place: SqlitePlace) -> None:
     """It learns which file it is; commands use it meanwhile, and the next gateway afterwards."""
     text = re.escape(f"outbox.url: {sqlite_place.url} is in use by another gateway")
-    async with open_store(made(sqlite_place), RAW_KEY, delivers=True):
-        with pytest.raises(OutboxConfigurationError, match=text):
-            async with open_store(made(sqlite_place), RAW_KEY, delivers=True):
+    async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True):
+        with pytest.raises(StartError, match=text):
+            async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True):
                 pass
-        async with open_store(made(sqlite_place), RAW_KEY) as command:
+        async with open_outbox_store(made(sqlite_place), RAW_KEY) as command:
             assert await command.entries() == []
-    async with open_store(made(sqlite_place), RAW_KEY, delivers=True) as store:
+    async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True) as store:
         assert await store.entries() == []
 
 
 async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: Path) -> None:
     """A gateway that began without its disk does nothing to an outbox that it cannot have."""
     place = SqlitePlace(tmp_path / "disk" / "outbox.db")
-    async with open_store(made(place), RAW_KEY, delivers=True) as store:
+    async with open_outbox_store(made(place), RAW_KEY, delivers=True) as store:
         with pytest.raises(OutboxUnavailableError):
             await store.prepare()
         place.path.parent.mkdir()
-        async with open_store(made(place), RAW_KEY, delivers=True) as other:
-            await other.insert(draft("a"), ROOMY)
+        async with open_outbox_store(made(place), RAW_KEY, delivers=True) as other:
+            await other.insert(draft("a"))
             for step in (store.prepare(), store.entries(), claim(store)):
                 with pytest.raises(OutboxUnavailableError, match="in use by another gateway"):
                     await step
@@ -222,10 +216,10 @@ async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: 
 async def test_replicas_share_a_server(postgres_place: PostgresPlace) -> None:
     """PostgreSQL is for several gateways."""
     async with (
-        open_store(made(postgres_place), RAW_KEY, delivers=True) as one,
-        open_store(made(postgres_place), RAW_KEY, delivers=True) as other,
+        open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as one,
+        open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as other,
     ):
-        await one.insert(draft("a"), ROOMY)
+        await one.insert(draft("a"))
         assert len(await other.entries()) == 1
 
 
@@ -234,7 +228,7 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
-    async with open_store(made(sqlite_place), RAW_KEY) as store:
+    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
         assert store.is_known_empty()
     other.close()
 
@@ -244,8 +238,8 @@ async def test_nobody_waits_longer_as_others_wait_too(
 ) -> None:
     """While another process has the file, all who came together give up together."""
     monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 3.0)
-    async with open_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(sqlite_place))
+    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+        outbox = make_outbox(store)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         puts = [asyncio.create_task(outbox.enqueue(draft(str(number)))) for number in range(3)]
@@ -295,8 +289,8 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[OutboxEvent] = []
-    async with open_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(sqlite_place), events.append)
+    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+        outbox = make_outbox(store, events.append)
         assert outbox.is_known_empty()
         entry = await outbox.enqueue(draft("a"))
         assert not outbox.is_known_empty()
@@ -310,9 +304,9 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
     """Processes that start together on an empty place make its tables once, for all."""
 
     async def one(number: int) -> None:
-        async with open_store(made(place), RAW_KEY) as store:
-            await make_outbox(store, made(place)).enqueue(draft(str(number)))
+        async with open_outbox_store(made(place), RAW_KEY) as store:
+            await make_outbox(store).enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
-    async with open_store(made(place), RAW_KEY) as store:
+    async with open_outbox_store(made(place), RAW_KEY) as store:
         assert len(await store.entries()) == 6

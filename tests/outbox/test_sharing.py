@@ -17,7 +17,7 @@ from gateway.outbox.delivery import MAX_PARALLEL
 from gateway.outbox.entry import BLOCKING, EntryState, RecoveryMode
 from gateway.outbox.store.outbox_store import SqlStore
 from tests.outbox.child import RECOVERIES, Child
-from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.drafts import draft
 from tests.outbox.places import Place, opened
 from tests.outbox.places import Wall as StandingWall
 
@@ -85,7 +85,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     async with opened(place) as store:
         for number in range(WRITES):
             made = draft(str(number), f"P/{number % ORDERS}", method="POST")
-            await store.insert(replace(made, recovery=recoveries[f"r-{number}"]), ROOMY)
+            await store.insert(replace(made, recovery=recoveries[f"r-{number}"]))
         children = [Child("deliver", place.url, str(platform.path)) for _ in range(2)]
         try:
             for number in range(KILLS):

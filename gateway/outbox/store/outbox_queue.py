@@ -20,7 +20,6 @@ from gateway.outbox.entry import (
 from gateway.outbox.store.store_types import NotRecordedError, always_confirm
 
 if TYPE_CHECKING:
-    from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.entry import (
         Actor,
         NewEntry,
@@ -50,14 +49,12 @@ class Outbox:
         self,
         *,
         store: SqlStore,
-        settings: OutboxSettings,
         observe: OutboxObserver,
         wake: Callable[[], None],
     ) -> None:
         self._store = store
         # True if no entry blocks, as far as that is known without waiting. Called for every write.
         self.is_known_empty = store.is_known_empty
-        self._settings = settings
         self._observe = observe
         self._wake = wake
 
@@ -74,7 +71,7 @@ class Outbox:
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
-        entry = await self._store.insert(new_entry, self._settings, confirm, shared=shared)
+        entry = await self._store.insert(new_entry, confirm, shared=shared)
         self._observe(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
         self._wake()
         return entry

@@ -211,8 +211,11 @@ _KEY_ROW_BYTES: Final = 256
 class SqlStore:
     """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first."""
 
-    def __init__(self, database: Database, cipher: ContentCipher) -> None:
+    def __init__(
+        self, *, database: Database, cipher: ContentCipher, settings: OutboxSettings
+    ) -> None:
         self._database = database
+        self.settings = settings
         self._contents = EncryptedContents(cipher)
         self._cipher = cipher
         self.shielded_tasks = ShieldedTasks()
@@ -346,7 +349,6 @@ class SqlStore:
     async def insert(
         self,
         new_entry: NewEntry,
-        limits: OutboxSettings,
         confirm: Confirm = always_confirm,
         *,
         shared: bool = False,
@@ -366,7 +368,7 @@ class SqlStore:
             confirm()
             await self._require_same_key(connection)
             used = (await connection.execute(queries.select_usage(new_entry.caller))).one()
-            _require_space(limits, size, QueueUsage(*map(int, used)), shared=shared)
+            _require_space(self.settings, size, QueueUsage(*map(int, used)), shared=shared)
             now = await self._database.now(connection)
             arrival = queries.insert_entry(new_entry, entry_id, size, now)
             entry = entry_from_row((await connection.execute(arrival)).one())

@@ -25,7 +25,7 @@ from gateway.outbox.store.store_types import (
 )
 from gateway.outbox.store.tables import meta_table, segments_table
 from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
-from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.drafts import draft, write
 from tests.outbox.places import KEY, Place, PostgresPlace, opened
 
 DONE = StoredResponse(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
@@ -51,7 +51,7 @@ async def state_of(store: SqlStore, entry: OutboxEntry) -> EntryState:
 
 async def brought_to(store: SqlStore, state: EntryState) -> OutboxEntry:
     """An entry in that state."""
-    entry = await store.insert(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"))
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
         await store.apply_action(entry.id, state)
     elif state is not EntryState.WAITING:
@@ -68,7 +68,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
     body = bytes(range(256)) * 12_000
     request = write("a", body=body)
     async with opened(place) as store:
-        entry = await store.insert(replace(draft("a"), request=request), ROOMY)
+        entry = await store.insert(replace(draft("a"), request=request))
     async with opened(place) as store:
         assert await store.request(entry.id) == request
         assert await store.entry(entry.id) == entry
@@ -83,7 +83,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
 async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
     """An entry is given out only after everything earlier of any of its orders is delivered."""
     for name, *orders in (("1", "P/a"), ("2", "P/a", "P/b"), ("3", "P/b"), ("4", "P/c")):
-        await store.insert(draft(name, *orders), ROOMY)
+        await store.insert(draft(name, *orders))
     first = await claim(store)
     assert await names(store, first) == ["r-1", "r-4"]
     assert await claim(store) == []
@@ -96,15 +96,15 @@ async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
 
 async def test_callers_do_not_wait_for_each_other(store: SqlStore) -> None:
     """The same patient of two callers makes two orders."""
-    await store.insert(draft("1", "P/a", caller="lis"), ROOMY)
-    await store.insert(draft("2", "P/a", caller="his"), ROOMY)
+    await store.insert(draft("1", "P/a", caller="lis"))
+    await store.insert(draft("2", "P/a", caller="his"))
     assert len(await claim(store)) == 2
 
 
 async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
     """`most` bounds a claim; what has just been put back lets others go before it."""
     for name in "123":
-        await store.insert(draft(name), ROOMY)
+        await store.insert(draft(name))
     [first] = await claim(store, most=1)
     await release(store, ME, first, delay=0.0, cause="upstream-busy")
     assert await names(store, await claim(store, most=1)) in (["r-1"], ["r-2"])
@@ -113,7 +113,7 @@ async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
 
 async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
     """Entries have so many bytes in all, or it is one."""
-    first, *_ = [await store.insert(draft(name), ROOMY) for name in "123"]
+    first, *_ = [await store.insert(draft(name)) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
         progress = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
         assert len(progress.claimed) == count
@@ -122,7 +122,7 @@ async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
 async def test_outcomes_are_told_together(store: SqlStore) -> None:
     """Each by its own right, and what they held back is claimed in the same step."""
     for name, order in (("1", "P/a"), ("2", "P/a"), ("3", "P/b"), ("4", "P/b"), ("5", "P/c")):
-        await store.insert(draft(name, order), ROOMY)
+        await store.insert(draft(name, order))
     delivered, failed, postponed = await claim(store)
     lost = replace(failed, attempts=failed.attempts - 1)
     outcomes = [
@@ -145,10 +145,10 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
     """In either order, no entry waits for one that has ended."""
     async with opened(place) as second:
         for n in range(20):
-            await store.insert(draft(f"{n}-1", "P/a"), ROOMY)
+            await store.insert(draft(f"{n}-1", "P/a"))
             [before] = await claim(store)
             ending = finish(store, ME, before, EntryState.DELIVERED, DONE)
-            coming = second.insert(draft(f"{n}-2", "P/a"), ROOMY)
+            coming = second.insert(draft(f"{n}-2", "P/a"))
             await asyncio.gather(*((ending, coming) if n % 2 else (coming, ending)))
             [after] = await claim(store)
             await finish(store, ME, after, EntryState.DELIVERED, DONE)
@@ -171,26 +171,27 @@ async def test_what_is_over_blocks_nothing(store: SqlStore, state: EntryState) -
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
     assert not await store.is_blocked("lis", ["Observation/a"])
-    await store.insert(draft("b"), OutboxSettings(max_entries=1, max_bytes=1 << 20))
+    store.settings = OutboxSettings(max_entries=1, max_bytes=1 << 20)
+    await store.insert(draft("b"))
     with pytest.raises(OutboxFullError):
-        await store.insert(draft("c"), OutboxSettings(max_entries=1, max_bytes=1 << 20))
+        await store.insert(draft("c"))
 
 
 async def test_bytes_are_bounded(store: SqlStore) -> None:
     """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
-    first = await store.insert(draft("a"), ROOMY)
-    limits = OutboxSettings(max_entries=100, max_bytes=2 * first.size + 100)
+    first = await store.insert(draft("a"))
+    store.settings = OutboxSettings(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
     with pytest.raises(OutboxFullError):
-        await store.insert(large, limits)
+        await store.insert(large)
     assert len(await store.entries()) == 1
-    await store.insert(draft("c"), limits)
+    await store.insert(draft("c"))
 
 
 async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     """Of many writes at the same time exactly as many are kept as there is room for."""
-    limits = OutboxSettings(max_entries=7, max_bytes=1 << 20)
-    puts = (store.insert(draft(str(n)), limits) for n in range(20))
+    store.settings = OutboxSettings(max_entries=7, max_bytes=1 << 20)
+    puts = (store.insert(draft(str(n))) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
     assert sum(isinstance(result, OutboxEntry) for result in results) == 7
     assert sum(isinstance(result, OutboxFullError) for result in results) == 13
@@ -207,10 +208,10 @@ async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) 
             raise LookupError
 
     with pytest.raises(LookupError):
-        await store.insert(draft("a"), ROOMY, confirm)
+        await store.insert(draft("a"), confirm)
     assert await store.entries() == []
     assert not await store.is_blocked("lis", ["Observation/a"])
-    await store.insert(draft("b"), ROOMY)
+    await store.insert(draft("b"))
 
 
 async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStore) -> None:
@@ -219,7 +220,7 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStor
     other = place.database()
     async with other.write_transaction() as connection:
         await other.lock_inserts(connection)
-        putting = asyncio.create_task(store.insert(draft("a"), ROOMY, lambda: asked.append(1)))
+        putting = asyncio.create_task(store.insert(draft("a"), lambda: asked.append(1)))
         # It has all the time it needs to come as far as it can.
         await asyncio.sleep(0.2)
         assert asked == []
@@ -230,7 +231,7 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStor
 
 async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
     """Renewing prolongs leases that have not ended, and returns them; other processes get none."""
-    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("a"))
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
     assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
@@ -256,7 +257,7 @@ async def test_an_ended_lease_is_judged(
     place: Place, store: SqlStore, recovery: RecoveryMode, state: EntryState, due_in: float | None
 ) -> None:
     """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
-    await store.insert(draft("a", recovery=recovery), ROOMY)
+    await store.insert(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     [changed] = await recover(store)
@@ -276,7 +277,7 @@ async def test_an_ended_lease_is_judged(
 
 async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> None:
     """Who has lost a lease can write nothing down, not even after it was given to him again."""
-    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("a"))
     [old] = await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
@@ -292,7 +293,7 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
 
 async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxEntry:
     """An entry as its sender knows it, whose lease has ended meanwhile."""
-    await store.insert(draft("a", recovery=recovery), ROOMY)
+    await store.insert(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
@@ -320,7 +321,7 @@ async def test_a_late_delivery_counts(
 
 async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
     """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
-    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("a"))
     [entry] = await claim(store)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -412,7 +413,7 @@ async def test_a_late_delivery_and_somebody_else_at_once(
 
 async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
     """Released and doubted entries come again after their delay; doubt stays, attempts count."""
-    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("a"))
     [entry] = await claim(store)
     assert await doubt(store, ME, entry, delay=20.0, cause="upstream-timeout")
     place.wall.now += 19
@@ -428,9 +429,7 @@ async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> N
 
 async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> None:
     """What was tried already is put in with its doubt, and is not tried again too soon."""
-    made = await store.insert(
-        draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0), ROOMY
-    )
+    made = await store.insert(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0))
     assert (made.in_doubt, made.cause) == (True, "upstream-timeout")
     assert await claim(store) == []
     place.wall.now += 10
@@ -439,8 +438,8 @@ async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> No
 
 async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlStore) -> None:
     """Moments far ahead were set by a wrong clock: what waits is due, and leases have ended."""
-    await store.insert(draft("a"), ROOMY)
-    await store.insert(draft("b"), ROOMY)
+    await store.insert(draft("a"))
+    await store.insert(draft("b"))
     await claim(store, most=1)
     place.wall.now -= 365 * 86400
     assert len(await recover(store)) == 1
@@ -456,7 +455,7 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
 ) -> None:
     """What has just come, was retried, given back or interrupted, though its moment is ahead."""
     kinds = ("new", "retried", "given back", "interrupted")
-    new, retried, given_back, _ = [await store.insert(draft(kind), ROOMY) for kind in kinds]
+    new, retried, given_back, _ = [await store.insert(draft(kind)) for kind in kinds]
     by_id = {entry.id: entry for entry in await claim(store)}
     for entry, delay in ((new, 0.0), (given_back, 0.0), (retried, 300.0)):
         await release(store, ME, by_id[entry.id], delay=delay, cause="")
@@ -473,8 +472,8 @@ async def test_a_clock_that_is_put_back_ends_pauses(
     place: Place, store: SqlStore, by: float
 ) -> None:
     """But what is to be asked about first still gets its time."""
-    await store.insert(draft("a"), ROOMY)
-    await store.insert(draft("b", method="POST", recovery=RecoveryMode.VERIFY), ROOMY)
+    await store.insert(draft("a"))
+    await store.insert(draft("b", method="POST", recovery=RecoveryMode.VERIFY))
     first, second = await claim(store)
     await release(store, ME, first, delay=300.0, cause="upstream-busy")
     await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
@@ -491,7 +490,7 @@ async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
     place: Place, store: SqlStore, by: float
 ) -> None:
     """None is as long as that; who keeps his own renews it."""
-    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("a"))
     await claim(store)
     place.wall.now -= by
     assert len(await recover(store)) == 1
@@ -504,7 +503,7 @@ async def test_what_is_too_old_is_given_up(
     place: Place, store: SqlStore, doubt: bool, state: EntryState
 ) -> None:
     """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
-    entry = await store.insert(draft("a", in_doubt=doubt), ROOMY)
+    entry = await store.insert(draft("a", in_doubt=doubt))
     place.wall.now += 100
     assert await store.expire_entries(100.0) == []
     place.wall.now += 1
@@ -561,8 +560,8 @@ async def test_moves_by_hand(store: SqlStore, state: EntryState, to: EntryState)
 
 async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) -> None:
     """What failed is sent before what came after it; its doubt and its age begin anew."""
-    first = await store.insert(draft("1", "P/a", recovery=RecoveryMode.HOLD), ROOMY)
-    await store.insert(draft("2", "P/a"), ROOMY)
+    first = await store.insert(draft("1", "P/a", recovery=RecoveryMode.HOLD))
+    await store.insert(draft("2", "P/a"))
     await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
@@ -576,7 +575,7 @@ async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) ->
 
 async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
     """It may have been delivered; only a person may drop it."""
-    entry = await store.insert(draft("a", in_doubt=True), ROOMY)
+    entry = await store.insert(draft("a", in_doubt=True))
     with pytest.raises(EntryStateError):
         await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis")
     assert await store.apply_action(entry.id, EntryState.DROPPED) is not None
@@ -584,7 +583,7 @@ async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
 
 async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
     """What the platform has surely refused, the caller may take back."""
-    await store.insert(draft("a", in_doubt=True), ROOMY)
+    await store.insert(draft("a", in_doubt=True))
     [entry] = await claim(store)
     await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis") is not None
@@ -592,8 +591,8 @@ async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
 
 async def test_callers_see_only_their_own(store: SqlStore) -> None:
     """Another caller's entry is not there, for listing and for moving."""
-    mine = await store.insert(draft("a", caller="lis"), ROOMY)
-    others = await store.insert(draft("b", caller="his"), ROOMY)
+    mine = await store.insert(draft("a", caller="lis"))
+    others = await store.insert(draft("b", caller="his"))
     assert await store.apply_action(others.id, EntryState.CANCELLED, caller="lis") is None
     assert await state_of(store, others) is EntryState.WAITING
     assert list(await store.entries(caller="lis")) == [mine]
@@ -605,7 +604,7 @@ async def test_callers_see_only_their_own(store: SqlStore) -> None:
 
 async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
     """In the order of arrival, after a number, by state."""
-    made = [await store.insert(draft(str(n)), ROOMY) for n in range(5)]
+    made = [await store.insert(draft(str(n))) for n in range(5)]
     assert list(await store.entries(limit=2)) == made[:2]
     assert list(await store.entries(after=made[1].number)) == made[2:]
     await store.apply_action(made[2].id, EntryState.DROPPED)
@@ -616,10 +615,10 @@ async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
 async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None:
     """Counts by state; bytes and age of what is not over."""
     assert (await store.depth()).oldest is None
-    gone = await store.insert(draft("gone"), ROOMY)
+    gone = await store.insert(draft("gone"))
     await store.apply_action(gone.id, EntryState.DROPPED)
     place.wall.now += 5
-    kept = [await store.insert(draft(name), ROOMY) for name in "ab"]
+    kept = [await store.insert(draft(name)) for name in "ab"]
     [claimed] = await claim(store, most=1)
     await finish(store, ME, claimed, EntryState.FAILED, StoredResponse(422))
     depth = await store.depth()
@@ -631,7 +630,7 @@ async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None
 async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore) -> None:
     """Many who claim at once never get the same entry, nor two of one order."""
     for n in range(40):
-        await store.insert(draft(str(n), f"P/{n % 10}"), ROOMY)
+        await store.insert(draft(str(n), f"P/{n % 10}"))
     async with opened(place) as second, opened(place) as third:
         claims = (claim(s, most=2, owner=str(n)) for n, s in enumerate((store, second, third) * 4))
         taken = [entry for batch in await asyncio.gather(*claims) for entry in batch]
@@ -643,7 +642,7 @@ async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore)
 
 async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
     """With entries in it an outbox opens only with the key they were sealed with."""
-    entry = await store.insert(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"))
     with pytest.raises(OutboxConfigurationError, match="another key"):
         async with opened(place, b"\x08" * 32):
             pass
@@ -654,9 +653,9 @@ async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
 async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) -> None:
     """Who still has the old key can then neither put anything in nor touch what is there."""
     async with opened(place, b"\x08" * 32) as renewed:
-        entry = await renewed.insert(draft("a"), ROOMY)
+        entry = await renewed.insert(draft("a"))
         for access in (
-            store.insert(draft("b"), ROOMY),
+            store.insert(draft("b")),
             claim(store, most=1),
             store.recover_leases([], settle=10.0),
             store.expire_entries(-1.0),
@@ -688,8 +687,8 @@ async def test_contents_changed_from_outside_are_noticed(
 ) -> None:
     """Pieces cannot be swapped, cut off, altered or given to another entry."""
     large = replace(draft("a"), request=write("a", body=b"x" * 2_500_000))
-    entry = await store.insert(large, ROOMY)
-    other = await store.insert(replace(large, ordering_keys=frozenset({"P/b"})), ROOMY)
+    entry = await store.insert(large)
+    other = await store.insert(replace(large, ordering_keys=frozenset({"P/b"})))
     database = place.database()
     async with database.write_transaction() as connection:
         mine = segments_table.c.entry == entry.number
@@ -727,7 +726,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
     async def hasty(n: int) -> None:
         try:
             async with asyncio.timeout(n * 0.0002):
-                await store.insert(draft(str(n), "P/one"), ROOMY)
+                await store.insert(draft(str(n), "P/one"))
         except TimeoutError:
             pass
 
@@ -735,7 +734,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
         await hasty(n)
     # A slow server may otherwise take the last one before some of these.
     await store.shielded_tasks.wait_all()
-    last = await store.insert(draft("last", "P/one"), ROOMY)
+    last = await store.insert(draft("last", "P/one"))
     listed = await store.entries(limit=1000)
     assert listed[-1] == last
     for entry in listed:
