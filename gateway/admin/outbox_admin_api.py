@@ -15,7 +15,7 @@ from gateway.outbox.store.store_types import EntryStateError, NotRecordedError, 
 
 if TYPE_CHECKING:
     from gateway.outbox.entry import RecordPending
-    from gateway.outbox.store.outbox_queue import Outbox
+    from gateway.outbox.store.outbox_store import OutboxStore
 
 OutboxFacts = dict[str, Any]
 _Found = TypeVar("_Found")
@@ -34,9 +34,11 @@ class OutboxAdminApi:
     raise `OutboxPageError`, also where there is no entry of an id.
     """
 
-    def __init__(self, outbox: Outbox, record: RecordPending | None, *, page: int = _PAGE) -> None:
+    def __init__(
+        self, store: OutboxStore, record: RecordPending | None, *, page: int = _PAGE
+    ) -> None:
         self._page_size = page
-        self._outbox = outbox
+        self._store = store
         self._record = record
 
     async def entries(
@@ -47,8 +49,8 @@ class OutboxAdminApi:
         None as `state`, `cause` or `caller` means any.
         """
         with _page_errors():
-            groups = await self._outbox.undelivered_groups()
-            found = await self._outbox.entries(
+            groups = await self._store.undelivered_groups()
+            found = await self._store.entries(
                 states=tuple(BLOCKING) if state is None else [EntryState(state)],
                 cause=cause,
                 caller=caller,
@@ -66,7 +68,7 @@ class OutboxAdminApi:
     async def entry(self, entry_id: str) -> OutboxFacts:
         """Return an entry with patient data masked."""
         with _page_errors():
-            return content_view(_existing(await self._outbox.content(entry_id)), reveal=False)
+            return content_view(_existing(await self._store.content(entry_id)), reveal=False)
 
     async def reveal(self, entry_id: str, operator: str) -> OutboxFacts:
         """Return an entry in clear, once the audit has a record of that."""
@@ -74,24 +76,32 @@ class OutboxAdminApi:
         if actor is None or self._record is None:
             raise OutboxPageError(HTTPStatus.NOT_FOUND, "missing")
         with _page_errors():
-            content = await self._outbox.reveal(entry_id, actor, self._record)
+            content = await self._store.reveal(entry_id, actor, self._record)
             return _truncate_body(content_view(_existing(content), reveal=True))
 
     async def retry(self, entry_id: str, operator: str) -> None:
         """Send an entry once more."""
         with _page_errors():
-            _existing(await self._outbox.retry(entry_id, self._actor(operator)))
+            _existing(
+                await self._store.apply_action(
+                    entry_id, EntryState.WAITING, actor=self._actor(operator)
+                )
+            )
 
     async def retry_failed(self, cause: str, operator: str) -> int:
         """Send all failed entries of a cause once more. Return how many."""
         with _page_errors():
-            moved = self._outbox.retry_failed(cause, self._actor(operator))
+            moved = self._store.retry_failed(cause, self._actor(operator))
             return sum([1 async for _ in moved])
 
     async def drop(self, entry_id: str, operator: str, reason: str) -> None:
         """Give an entry up."""
         with _page_errors():
-            _existing(await self._outbox.drop(entry_id, self._actor(operator, reason)))
+            _existing(
+                await self._store.apply_action(
+                    entry_id, EntryState.DROPPED, actor=self._actor(operator, reason)
+                )
+            )
 
     def _actor(self, operator: str, reason: str = "") -> Actor | None:
         return None if self._record is None else Actor(_CHANNEL, operator, reason)

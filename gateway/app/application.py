@@ -262,7 +262,6 @@ class Gateway:
         )
         self.outbox = OutboxService(
             store=store,
-            settings=settings,
             acquire_sender=lambda: self._cores.acquire_entry_sender(),
             probe=lambda: self._cores.probe_platform(""),
             metrics=self.metrics,

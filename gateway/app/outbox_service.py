@@ -22,7 +22,6 @@ from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
-from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxUnavailableError,
@@ -35,11 +34,10 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
-    from gateway.config.operations_settings import OutboxSettings
     from gateway.config.settings import Settings
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
-    from gateway.outbox.store.outbox_store import SqlStore
+    from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.upstream import Upstream
     from gateway.telemetry.metrics import Metrics
@@ -69,8 +67,7 @@ class OutboxService:
     def __init__(
         self,
         *,
-        store: SqlStore,
-        settings: OutboxSettings,
+        store: OutboxStore,
         acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
         probe: Callable[[], Awaitable[object]],
         metrics: Metrics,
@@ -90,16 +87,14 @@ class OutboxService:
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = DeliveryLoop(
             store=store,
-            settings=settings,
             sender=LatestEntrySender(
                 acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
             ),
-            observe=self._observe,
             timing=TimeSource(),
         )
-        self.outbox = Outbox(store=store, observe=self._observe, wake=self.delivery.wake)
+        store.observers.append(self._observe)
         is_audited = not isinstance(audit, NullAuditTrail)
-        self.admin_api = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
+        self.admin_api = OutboxAdminApi(store, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:
@@ -117,8 +112,8 @@ class OutboxService:
     def write_queue(self, settings: Settings) -> OutboxWriteQueue:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
-            outbox=self.outbox,
-            api=OutboxApi(self.outbox, self._serial_executor),
+            store=self._store,
+            api=OutboxApi(self._store, self._serial_executor),
             listen=settings.listen,
             fhir=settings.fhir,
             has_several_callers=identity_setup.has_several_queueing(settings),
@@ -220,9 +215,9 @@ class OutboxService:
             await self._store.prepare()
             self._ready = True
             self.delivery.wake()
-        self._depth = await self.outbox.depth()
+        self._depth = await self._store.depth()
         if not isinstance(self._audit, NullAuditTrail):
-            await self.outbox.record_pending(self._record_pending)
+            await self._store.record_pending(self._record_pending)
 
     async def _record_pending(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """Record what commands did without an audit trail.

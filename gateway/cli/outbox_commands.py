@@ -52,7 +52,6 @@ from gateway.outbox.entry import (
     format_time,
 )
 from gateway.outbox.open_outbox import open_outbox_store
-from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     EntryContent,
     EntryStateError,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.outbox.entry import OutboxEntry, PendingAuditRecord
+    from gateway.outbox.store.outbox_store import OutboxStore
 
 ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="As `outbox list` shows them.")
 all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
@@ -336,10 +336,10 @@ async def apply_action(
     """Retry or drop entries. Return how many were refused. Raises `OutboxCommandError`."""
     refused = 0
     async with _open_for_action(settings, say, reason) as (outbox, actor, changed_ids):
-        move = {"retry": outbox.retry, "drop": outbox.drop}[action]
+        to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
-                entry = await move(entry_id, actor)
+                entry = await outbox.apply_action(entry_id, to, actor=actor)
             except EntryStateError as refusal:
                 say(setting_problem(entry_id, exception_message(refusal)))
                 refused += 1
@@ -411,7 +411,7 @@ def _format_value(name: str, value: Any) -> Message:
 
 
 @contextlib.asynccontextmanager
-async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
+async def _open_outbox(settings: Settings) -> AsyncIterator[OutboxStore]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
         # A file created here would belong to the user who runs the command.
@@ -420,7 +420,7 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
     try:
         key = shared_stores.outbox_key(settings.outbox)
         async with open_outbox_store(settings.outbox, key) as store:
-            yield Outbox(store=store, observe=lambda _: None, wake=lambda: None)
+            yield store
     except (StartError, OutboxConfigurationError) as error:
         raise OutboxCommandError(exception_message(error)) from None
     except OutboxError as error:
@@ -431,7 +431,7 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
 @contextlib.asynccontextmanager
 async def _open_for_action(
     settings: Settings, say: PrintPhrase, reason: str = ""
-) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
+) -> AsyncIterator[tuple[OutboxStore, Actor | None, set[str]]]:
     """Yield the outbox, the actor, and a set for the ids of changed entries.
 
     The actor is None without an audit. Each step stores its pending audit record in its own
@@ -450,7 +450,9 @@ async def _open_for_action(
                 say(why)
 
 
-async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]) -> Message | None:
+async def _flush_audit(
+    outbox: OutboxStore, settings: Settings, changed_ids: set[str]
+) -> Message | None:
     """Write all pending audit records. Return a message unless `changed_ids` are recorded."""
     why = _AUDIT_PENDING_MESSAGE
 
@@ -521,7 +523,7 @@ def _actor(settings: Settings, reason: str = "") -> Actor | None:
 
 
 async def _entries(
-    outbox: Outbox, states: Sequence[EntryState], caller: str | None
+    outbox: OutboxStore, states: Sequence[EntryState], caller: str | None
 ) -> AsyncIterator[OutboxEntry]:
     after = 0
     while True:

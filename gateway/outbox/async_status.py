@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.fhir.operation_outcome import EmbeddedResource
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import FieldLines, OutboxEntry, StoredResponse
-    from gateway.outbox.store.outbox_queue import Outbox
+    from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.request import RequestContext
 
 OUTBOX_PATH: Final = "/_outbox"
@@ -250,11 +250,11 @@ class OutboxApi:
 
     def __init__(
         self,
-        outbox: Outbox,
+        store: OutboxStore,
         serial_executor: SerialExecutor,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._outbox = outbox
+        self._store = store
         self._serial_executor = serial_executor
         self._clock = clock
 
@@ -289,7 +289,7 @@ class OutboxApi:
     ) -> UpstreamResponse:
         after = parse_qs(context.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
-        entries = await self._outbox.entries(
+        entries = await self._store.entries(
             caller=context.caller.name, after=number, limit=_PAGE_SIZE + 1
         )
         page = entries[:_PAGE_SIZE]
@@ -301,14 +301,12 @@ class OutboxApi:
     async def _show(
         self, entry_id: str, caller: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
-        entry = await self._outbox.entry(entry_id, caller)
+        entry = await self._store.entry(entry_id, caller)
         if entry is None:
             raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
             return _gone(entry, response_format)
-        response = (
-            await self._outbox.response(entry_id) if entry.state in _FINISHED_STATES else None
-        )
+        response = await self._store.response(entry_id) if entry.state in _FINISHED_STATES else None
         if response is None:
             return self._in_progress(entry, response_format)
         return await self._serial_executor.run(
@@ -330,7 +328,7 @@ class OutboxApi:
         self, entry_id: str, caller: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
         try:
-            entry = await self._outbox.cancel(entry_id, caller)
+            entry = await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
         except EntryStateError as error:
             return _cancel_conflict(error.state, response_format)
         if entry is None:

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.delivery_attempts import ActiveAttempts
 from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
+from gateway.outbox.entry import OutboxStep
 from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimeSource
-    from gateway.config.operations_settings import OutboxSettings
-    from gateway.outbox.entry import OutboxObserver
+    from gateway.outbox.entry import OutboxEvent
     from gateway.outbox.platform_sender import LatestEntrySender
-    from gateway.outbox.store.outbox_store import SqlStore
-    from gateway.outbox.store.store_types import AttemptOutcome, ClaimedEntry, EntryChange, Lease
+    from gateway.outbox.store.outbox_store import OutboxStore
+    from gateway.outbox.store.store_types import AttemptOutcome, ClaimedEntry, Lease
 
 _log = get_logger(__name__)
 
@@ -38,16 +37,8 @@ class OutboxMaintenance:
     entries.
     """
 
-    def __init__(
-        self,
-        *,
-        store: SqlStore,
-        observe: OutboxObserver,
-        clock: Callable[[], float],
-        owner: str,
-    ) -> None:
+    def __init__(self, *, store: OutboxStore, clock: Callable[[], float], owner: str) -> None:
         self._store = store
-        self._observe = observe
         self._clock = clock
         self._owner = owner
         self._seen: dict[Lease, float] = {}
@@ -71,43 +62,20 @@ class OutboxMaintenance:
             for lease, since in self._seen.items()
             if now - since >= lease_seconds or lease.owner in dead
         ]
-        if standing:
-            await self._apply_all(
-                lambda: self._store.recover_leases(standing, settle=settle, dead=dead),
-                _step_after_lease_end,
-            )
+        while standing and await self._store.recover_leases(standing, settle=settle, dead=dead):
+            pass
 
-    async def expire_and_purge(self, max_age: float, retention: float) -> bool:
+    async def expire_and_purge(self) -> bool:
         """Give up entries that are too old, purge some finished ones and release disk space.
 
         Returns whether there is more to purge or release.
         """
-        if not self._more:
-            await self._apply_all(
-                lambda: self._store.expire_entries(max_age), lambda _: OutboxStep.EXPIRED
-            )
+        while not self._more and await self._store.expire_entries():
+            pass
         self._more = (
-            bool(await self._store.purge_finished(retention))
-            or await self._store.release_disk_space()
+            bool(await self._store.purge_finished()) or await self._store.release_disk_space()
         )
         return self._more
-
-    async def _apply_all(
-        self,
-        change: Callable[[], Awaitable[Sequence[EntryChange]]],
-        step: Callable[[EntryChange], OutboxStep],
-    ) -> None:
-        while batch := await change():
-            for changed in batch:
-                self._observe(OutboxEvent(step(changed), changed.entry, changed.cause))
-
-
-def _step_after_lease_end(changed: EntryChange) -> OutboxStep:
-    return (
-        OutboxStep.UNCLEAR
-        if changed.entry.state is EntryState.UNCLEAR
-        else OutboxStep.BECAME_IN_DOUBT
-    )
 
 
 # Bytes of the requests claimed at the same time; each claim may take one larger request.
@@ -121,6 +89,10 @@ _RECORD_TIMEOUT: Final = 5.0
 MAX_PARALLEL: Final = 16
 LEASE_SECONDS: Final = 30.0
 _DELAYS: Final = RetryDelays()
+# After these steps the entry, or one that it blocked, may be due.
+_WAKING_STEPS: Final = frozenset(
+    {OutboxStep.QUEUED, OutboxStep.RETRIED, OutboxStep.CANCELLED, OutboxStep.DROPPED}
+)
 
 
 class DeliveryLoop:
@@ -138,10 +110,8 @@ class DeliveryLoop:
     def __init__(
         self,
         *,
-        store: SqlStore,
-        settings: OutboxSettings,
+        store: OutboxStore,
         sender: LatestEntrySender,
-        observe: OutboxObserver,
         timing: TimeSource,
         max_parallel: int = MAX_PARALLEL,
         lease_seconds: float = LEASE_SECONDS,
@@ -151,7 +121,6 @@ class DeliveryLoop:
         delays: RetryDelays = _DELAYS,
     ) -> None:
         self._store = store
-        self._settings = settings
         self._sender = sender
         self._timing = timing
         self._max_parallel = max_parallel
@@ -165,16 +134,15 @@ class DeliveryLoop:
         self._reachability = PlatformReachability(schedule, timing.clock)
         self._attempts = ActiveAttempts(
             sender=sender,
-            observe=observe,
+            notify=store.notify,
             reachability=self._reachability,
             schedule=schedule,
             index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
         )
-        self._maintenance = OutboxMaintenance(
-            store=store, observe=observe, clock=timing.clock, owner=self._owner
-        )
+        self._maintenance = OutboxMaintenance(store=store, clock=timing.clock, owner=self._owner)
         self._woken = asyncio.Event()
+        store.observers.append(self._wake_for)
         self._draining = False
         self._finished = asyncio.Event()
         self._finished.set()
@@ -201,6 +169,10 @@ class DeliveryLoop:
     def wake(self) -> None:
         """Start the next iteration at once, because there may be something to do."""
         self._woken.set()
+
+    def _wake_for(self, event: OutboxEvent) -> None:
+        if event.step in _WAKING_STEPS:
+            self.wake()
 
     def on_platform_response(self) -> None:
         """Called for each response of the platform, to end the outage delay.
@@ -273,9 +245,7 @@ class DeliveryLoop:
                 await self._renew()
         now = self._timing.clock()
         if now >= self._upkeep_at:
-            more = await self._maintenance.expire_and_purge(
-                self._settings.max_age, self._settings.retention
-            )
+            more = await self._maintenance.expire_and_purge()
             self._upkeep_at = now + (_PURGE_PAUSE if more else self._maintenance_interval)
         if self._store.is_known_empty():
             return

@@ -26,7 +26,7 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.outbox.attempt_result import EntryTransition, SendResult
     from gateway.outbox.delivery_pacing import PlatformReachability, RetrySchedule
-    from gateway.outbox.entry import OutboxEntry, OutboxObserver, QueuedRequest
+    from gateway.outbox.entry import OutboxEntry, QueuedRequest
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.store_types import ClaimedEntry, StoreStepResult
 
@@ -66,7 +66,7 @@ class Attempt:
 class ActiveAttempts:
     """The attempts of this gateway, until their outcomes are recorded.
 
-    `observe` receives every step of an entry, `on_attempt_ended` is called after each attempt.
+    `notify` is told every step of an entry, `on_attempt_ended` is called after each attempt.
     `index_lag` is the number of seconds before a verification. A caller of `take_outcomes` must
     call either `outcomes_recorded` or `requeue_outcomes`.
     """
@@ -75,14 +75,14 @@ class ActiveAttempts:
         self,
         *,
         sender: LatestEntrySender,
-        observe: OutboxObserver,
+        notify: Callable[[OutboxEvent], None],
         reachability: PlatformReachability,
         schedule: RetrySchedule,
         index_lag: float,
         on_attempt_ended: Callable[[], None],
     ) -> None:
         self._sender = sender
-        self._observe = observe
+        self._notify = notify
         self._reachability = reachability
         self._schedule = schedule
         self._index_lag = index_lag
@@ -187,7 +187,7 @@ class ActiveAttempts:
             if is_recorded:
                 if isinstance(transition, RetryLater) and transition.affects_all_entries:
                     self._awaiting_platform.add(entry.id)
-                self._observe(event)
+                self._notify(event)
             else:
                 message = (
                     f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
@@ -262,7 +262,7 @@ class ActiveAttempts:
                 return transition
             in_doubt = finding == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
         attempt.phase = AttemptPhase.SENDING
-        self._observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
+        self._notify(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._sender.send(entry, request)
         self._update_reachability(attempt, result)
         evaluated = attempt_result.evaluate_result(entry, request, result, in_doubt=in_doubt)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.qualification import WriteClassification
-    from gateway.outbox.store.outbox_queue import Outbox
+    from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.request import CallerContext, RequestContext
     from gateway.pipeline.request_body import MemoryBudget, RequestBody
@@ -124,7 +124,7 @@ class OutboxWriteQueue:
     def __init__(
         self,
         *,
-        outbox: Outbox,
+        store: OutboxStore,
         api: OutboxApi,
         listen: ListenSettings,
         fhir: FhirSettings,
@@ -134,7 +134,7 @@ class OutboxWriteQueue:
         serial_executor: SerialExecutor,
         clock: Callable[[], float],
     ) -> None:
-        self._outbox = outbox
+        self._store = store
         self._api = api
         self._base_path = listen.base_path
         self._public_url = listen.public_url
@@ -192,7 +192,7 @@ class OutboxWriteQueue:
         # preference would mean something else.
         context.field_lines = lines_without_async(context.field_lines)
         classifier = WriteClassifier(context, self._serial_executor)
-        if not self._outbox.is_known_empty():
+        if not self._store.is_known_empty():
             queued_response = await self._enqueue_if_blocked(classifier)
             if queued_response is not None:
                 return queued_response
@@ -246,7 +246,7 @@ class OutboxWriteQueue:
 
     async def _is_blocked(self, context: RequestContext, ordering_keys: frozenset[str]) -> bool:
         try:
-            return await self._outbox.is_blocked(context.caller.name, ordering_keys)
+            return await self._store.is_blocked(context.caller.name, ordering_keys)
         except OutboxUnavailableError:
             # Without the outbox it is unknown whether this write would overtake an earlier one.
             raise _outbox_full_error("the outbox cannot be reached") from None
@@ -323,7 +323,7 @@ class OutboxWriteQueue:
             self._record_last_write(context)
 
         try:
-            entry = await self._outbox.enqueue(new_entry, confirm, shared=self._has_several_callers)
+            entry = await self._store.enqueue(new_entry, confirm, shared=self._has_several_callers)
         except OutboxFullError as full:
             # A write that may have taken effect must not be reported as not accepted.
             raise error if in_doubt else _outbox_full_error(str(full)) from None

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, setting_problem
-from gateway.outbox.store.content_encryption import ContentCipher
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxInUseError,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.setting_urls import DatabaseLocation
     from gateway.outbox.store.database import Database
-    from gateway.outbox.store.outbox_store import SqlStore
+    from gateway.outbox.store.outbox_store import OutboxStore
 
 _DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 _MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
@@ -40,7 +39,7 @@ async def open_outbox_store(
     clock: Callable[[], float] = time.time,
     *,
     delivers: bool = False,
-) -> AsyncIterator[SqlStore]:
+) -> AsyncIterator[OutboxStore]:
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
     `key` has 32 bytes and encrypts the stored writes. Raises `StartError` with a text that names
@@ -49,10 +48,11 @@ async def open_outbox_store(
     be called again.
     """
     require_extra(settings)
-    from gateway.outbox.store.outbox_store import SqlStore
+    from gateway.outbox.store.outbox_store import OutboxStore
+    from gateway.outbox.store.sealed_contents import ContentCipher
 
     database = _database(settings.url, clock, exclusive=delivers)
-    store = SqlStore(database=database, cipher=ContentCipher(key), settings=settings)
+    store = OutboxStore(database=database, cipher=ContentCipher(key), settings=settings)
     try:
         await _prepare_store(store, settings.url, later=delivers)
         yield store
@@ -69,7 +69,7 @@ def require_extra(settings: OutboxSettings) -> None:
             raise StartError(setting_problem("outbox.enabled", _MISSING)) from None
 
 
-async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
+async def _prepare_store(store: OutboxStore, location: DatabaseLocation, *, later: bool) -> None:
     try:
         await store.prepare()
     except (OutboxConfigurationError, OutboxInUseError) as error:

@@ -30,9 +30,8 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.store.content_encryption import ContentCipher
-from gateway.outbox.store.outbox_queue import Outbox
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
+from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
@@ -86,7 +85,7 @@ class Office:
     """The page's address and the objects behind it; `records` is what was written to the audit."""
 
     url: str
-    store: SqlStore
+    store: OutboxStore
     operators: Operators
     clock: FakeClock
     events: list[OutboxEvent] = field(default_factory=list)
@@ -118,7 +117,7 @@ class Office:
         made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.HOLD)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
         request = replace(write(name), body=body, target_suffix=f"Observation/{name}?of={PATIENT}")
-        return (await self.store.insert(replace(made, request=request))).id
+        return (await self.store.enqueue(replace(made, request=request))).id
 
     async def ended(
         self, name: str, state: EntryState, response: StoredResponse, caller: str = "lis"
@@ -170,12 +169,13 @@ async def office(
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
-    store = SqlStore(database=place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
+    store = OutboxStore(database=place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
     if there == "open":
         await store.prepare()
+    store.observers.append(events.append)
     try:
         desk = OutboxAdminApi(
-            Outbox(store=store, observe=events.append, wake=bool),
+            store,
             records,
             page=PAGE,
         )
@@ -201,8 +201,8 @@ async def office(
 
 
 async def fill(there: Office) -> dict[str, str]:
-    """Enqueue entries of every kind. Return their ids by name."""
-    return {
+    """Enqueue entries of every kind. Return their ids by name; their events are left out."""
+    ids = {
         "content": await there.refused("content"),
         "again": await there.refused("again", caller="laboratory"),
         "rights": await there.refused("rights", status=403),
@@ -210,3 +210,5 @@ async def fill(there: Office) -> dict[str, str]:
         "waiting": await there.put("waiting", cause="circuit-open"),
         "turn": await there.put("turn", caller="anonymous"),
     }
+    there.events.clear()
+    return ids

@@ -43,7 +43,7 @@ async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
     """Writes that the platform has refused, kept there; their ids."""
     async with opened(place) as store:
         for name in names:
-            await store.insert(draft(name))
+            await store.enqueue(draft(name))
         for entry in await claim(store):
             assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
         return [entry.id for entry in await store.entries()]

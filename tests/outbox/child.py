@@ -42,7 +42,8 @@ WRITERS = 4
 
 def settings(url: str) -> OutboxSettings:
     """Return the settings of the outbox at `url`."""
-    return OutboxSettings.model_validate({"enabled": True, "url": url, "encryption_key": KEY})
+    described = {"enabled": True, "url": url, "encryption_key": KEY}
+    return OutboxSettings.model_validate({**described, "max_age": 86400, "retention": 86400})
 
 
 class SocketSender:
@@ -90,7 +91,7 @@ async def _write(says: Connection, url: str) -> None:
 
         async def go_on() -> None:
             for number in numbers:
-                kept = await store.insert(draft(str(number), f"P/{number % 5}"))
+                kept = await store.enqueue(draft(str(number), f"P/{number % 5}"))
                 says.send([kept.id, f"r-{number}"])
 
         await asyncio.gather(*(go_on() for _ in range(WRITERS)))
@@ -100,9 +101,7 @@ async def _deliver(says: Connection, url: str, socket: Path) -> None:
     async with open_outbox_store(settings(url), RAW_KEY) as store:
         delivery = DeliveryLoop(
             store=store,
-            settings=OutboxSettings(max_age=86400, retention=86400),
             sender=SocketSender(socket),  # type: ignore[arg-type]
-            observe=lambda _: None,
             timing=TimeSource(),
             delays=DELAYS,
             **INTERVALS,

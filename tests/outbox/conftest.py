@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 
@@ -40,7 +40,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
-async def store(place: Place) -> AsyncIterator[SqlStore]:
+async def store(place: Place) -> AsyncIterator[OutboxStore]:
     """Yield a store at the place."""
     async with opened(place) as made:
         yield made

@@ -41,7 +41,7 @@ from gateway.app import shared_stores
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState
 from gateway.outbox.open_outbox import open_outbox_store
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.cut_line import CutLine
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
@@ -290,7 +290,7 @@ class History:
             ended = {each.id: each.state for each in await store.entries(limit=_ALL)}
         return ended | unclear
 
-    async def _decided(self, store: SqlStore, unclear: dict[str, EntryState]) -> None:
+    async def _decided(self, store: OutboxStore, unclear: dict[str, EntryState]) -> None:
         while await store.entries(states=[EntryState.WAITING, EntryState.SENDING]):
             for each in await store.entries(states=[EntryState.UNCLEAR]):
                 unclear[each.id] = EntryState.UNCLEAR

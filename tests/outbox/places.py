@@ -11,9 +11,9 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.config.operations_settings import OutboxSettings
-from gateway.outbox.store.content_encryption import ContentCipher
 from gateway.outbox.store.database import Database, PostgresDatabase
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
+from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.sqlite_database import SqliteDatabase
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY
@@ -124,9 +124,9 @@ class PostgresPlace:
 @contextlib.asynccontextmanager
 async def opened(
     place: Place, key: bytes = KEY, settings: OutboxSettings = ROOMY
-) -> AsyncIterator[SqlStore]:
+) -> AsyncIterator[OutboxStore]:
     """Yield a store at that place, as one process has it."""
-    store = SqlStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
+    store = OutboxStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
     try:
         await store.prepare()
         yield store

@@ -13,8 +13,7 @@ from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent, OutboxStep
-from gateway.outbox.store.outbox_queue import Outbox
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
 
 PATIENCE = 60.0
@@ -23,10 +22,9 @@ SETTINGS = OutboxSettings(max_age=7 * 86400, retention=86400)
 
 @dataclass
 class Running:
-    """One process: its outbox and its delivery."""
+    """One process: its store and its delivery."""
 
-    store: SqlStore
-    outbox: Outbox
+    store: OutboxStore
     delivery: DeliveryLoop
     clock: FakeClock
     events: list[OutboxEvent]
@@ -34,7 +32,7 @@ class Running:
 
     async def put(self, draft: NewEntry) -> OutboxEntry:
         """Enqueue a new entry."""
-        return await self.outbox.enqueue(draft)
+        return await self.store.enqueue(draft)
 
     async def state(self, entry: OutboxEntry) -> EntryState:
         """Return the present state of an entry."""
@@ -72,14 +70,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def pass_time(clock: FakeClock, seconds: float, *stores: SqlStore) -> None:
+async def pass_time(clock: FakeClock, seconds: float, *stores: OutboxStore) -> None:
     """Move the clock second by second, each until the stores have finished their work."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
         await calm(*stores)
 
 
-async def calm(*stores: SqlStore) -> None:
+async def calm(*stores: OutboxStore) -> None:
     """Wait until the stores have no work left."""
     turns = 0
     while turns < 4:
@@ -97,7 +95,7 @@ async def settle() -> None:
 class Process:
     """Makes instances of `Running` over one store; delays of entries have no jitter."""
 
-    store: SqlStore
+    store: OutboxStore
     sender: Any
     clock: FakeClock
     settings: OutboxSettings = SETTINGS
@@ -107,16 +105,15 @@ class Process:
         """Return an instance that does not run yet."""
         events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
+        self.store.settings = self.settings
+        self.store.observers.append(events.append)
         delivery = DeliveryLoop(
             store=self.store,
-            settings=self.settings,
             sender=self.sender,
-            observe=events.append,
             timing=timing,
             maintenance_interval=self.maintenance_interval,
         )
-        outbox = Outbox(store=self.store, observe=events.append, wake=delivery.wake)
-        return Running(self.store, outbox, delivery, self.clock, events)
+        return Running(self.store, delivery, self.clock, events)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Running]:

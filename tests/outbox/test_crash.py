@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.outbox.entry import OutboxEntry
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.child import Child
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
@@ -23,7 +23,7 @@ from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 TRIES = 12
 
 
-async def all_whole(store: SqlStore) -> dict[str, str]:
+async def all_whole(store: OutboxStore) -> dict[str, str]:
     """Every entry there is, all of which can be read: id and request id."""
     found = {}
     for entry in await store.entries(limit=100_000):
@@ -50,7 +50,7 @@ async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) 
         found = await all_whole(store)
         assert acknowledged.items() <= found.items()
         # It goes on, and numbers go on.
-        last = await store.insert(draft("last"))
+        last = await store.enqueue(draft("last"))
         assert last.number == max(entry.number for entry in await store.entries(limit=100_000))
 
 
@@ -82,7 +82,7 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
     async with opened(place) as store:
         for number in range(25):
             sized = write(str(number), body=bytes(100 + number * 997))
-            entry = await store.insert(replace(draft(str(number), "P/a"), request=sized))
+            entry = await store.enqueue(replace(draft(str(number), "P/a"), request=sized))
             kept.append((log.stat().st_size, entry))
         for file in place.files():
             if not file.name.endswith("-shm"):
@@ -117,7 +117,7 @@ async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
             found = await all_whole(store)
             for length, entry in kept:
                 assert (entry.id in found) == (length <= at)
-            await store.insert(draft("new", "P/a"))
+            await store.enqueue(draft("new", "P/a"))
         database = sqlite3.connect(survivors.path)
         try:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -29,7 +29,7 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
@@ -46,7 +46,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[SqlStore]:
+async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
     """A store on that clock."""
     async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
         yield made
@@ -60,7 +60,7 @@ def sender() -> RecordingSender:
 
 @pytest.fixture
 async def running(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> AsyncIterator[Running]:
     """A delivery at work."""
     async with Process(store, sender, clock).running() as made:
@@ -71,7 +71,7 @@ async def test_what_is_put_in_is_delivered(running: Running, sender: RecordingSe
     """At once, with every step told; the answer is kept."""
     entry = await running.put(draft("a"))
     await running.until_state(entry, EntryState.DELIVERED)
-    assert await running.outbox.response(entry.id) == OK
+    assert await running.store.response(entry.id) == OK
     # What is written is told a moment later.
     await until(
         lambda: running.steps(entry) == [OutboxStep.QUEUED, OutboxStep.SENT, OutboxStep.DELIVERED]
@@ -203,7 +203,7 @@ async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
 
 
 async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """As soon as it is back."""
     fragile = Fragile(store)
@@ -411,9 +411,9 @@ async def test_results_are_judged(running: Running, sender: RecordingSender, cas
     }
     await until(lambda: bool(over & set(running.steps(entry))))
     assert await running.state(entry) is state
-    answer = await running.outbox.response(entry.id)
+    answer = await running.store.response(entry.id)
     assert (answer is None) == (state is EntryState.WAITING)
-    assert (await running.outbox.request(entry.id) is None) == (state is EntryState.DELIVERED)
+    assert (await running.store.request(entry.id) is None) == (state is EntryState.DELIVERED)
     if (
         state in (EntryState.FAILED, EntryState.UNCLEAR)
         and sender.seen
@@ -454,7 +454,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a"])
-    assert await running.outbox.response(entry.id) == found
+    assert await running.store.response(entry.id) == found
 
 
 async def test_what_the_platform_surely_lacks_is_sent_again(
@@ -481,7 +481,7 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     )
     await running.until_state(entry, EntryState.UNCLEAR)
     assert sender.seen == []
-    answer = await running.outbox.response(entry.id)
+    answer = await running.store.response(entry.id)
     assert answer is not None
     assert answer.note
 
@@ -527,7 +527,9 @@ async def test_a_failed_entry_blocks_only_its_own_order(
     await running.until_state(other, EntryState.DELIVERED)
     await running.until_state(failed, EntryState.FAILED)
     assert await running.state(behind) is EntryState.WAITING
-    assert await running.outbox.cancel(failed.id, "lis") is not None
+    assert (
+        await running.store.apply_action(failed.id, EntryState.CANCELLED, caller="lis") is not None
+    )
     await running.until_state(behind, EntryState.DELIVERED)
     assert running.steps(failed)[-1] is OutboxStep.CANCELLED
 
@@ -538,20 +540,20 @@ async def test_a_retried_entry_is_sent_again(running: Running, sender: Recording
     failed = await running.put(draft("1", "P/a"))
     behind = await running.put(draft("2", "P/a"))
     await running.until_state(failed, EntryState.FAILED)
-    await running.outbox.retry(failed.id)
+    await running.store.apply_action(failed.id, EntryState.WAITING)
     await running.until_state(behind, EntryState.DELIVERED)
     assert sender.seen == ["r-1", "r-1", "r-2"]
 
 
 async def test_long_attempts_keep_their_lease(
-    running: Running, sender: RecordingSender, store: SqlStore
+    running: Running, sender: RecordingSender, store: OutboxStore
 ) -> None:
     """However long the platform takes, no other process gets the entry meanwhile."""
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
     await running.pass_time(4 * LEASE_SECONDS)
-    assert await store.recover_leases(await store.leases(), settle=10.0) == []
+    assert not await store.recover_leases(await store.leases(), settle=10.0)
     sender.held["r-a"].set()
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -562,7 +564,7 @@ class Fragile:
     `claim` and `record` are the two sides of `record_and_claim`.
     """
 
-    def __init__(self, store: SqlStore) -> None:
+    def __init__(self, store: OutboxStore) -> None:
         self.away: set[str] = set()
         self._store = store
 
@@ -582,7 +584,7 @@ class Fragile:
 
 
 async def test_a_result_that_cannot_be_kept_now_is_kept_later(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """With the disk full for longer than a lease, a delivered write still ends as delivered."""
     fragile = Fragile(store)
@@ -619,8 +621,8 @@ async def test_a_result_counts_though_the_lease_has_ended(
             entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.HOLD))
             await until(lambda: bool(caplog.records))
             clock.jump_wall(LEASE_SECONDS + 1)
-            [changed] = await other.recover_leases(await other.leases(), settle=10.0)
-            assert changed.entry.state is EntryState.UNCLEAR
+            assert await other.recover_leases(await other.leases(), settle=10.0)
+            assert await running.state(entry) is EntryState.UNCLEAR
             if given_up:
                 await other.apply_action(entry.id, EntryState.DROPPED)
             fragile.away = set()
@@ -636,7 +638,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
 
 
 async def test_what_cannot_renew_its_lease_stops_in_time(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """Well before others may take the entry its request is given up."""
     fragile = Fragile(store)
@@ -649,12 +651,12 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         assert sender.stopped == []
         await running.pass_time(LEASE_SECONDS * 0.2)
         assert sender.stopped == ["r-a"]
-        assert await store.recover_leases(await store.leases(), settle=10.0) == []
+        assert not await store.recover_leases(await store.leases(), settle=10.0)
         await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
 
 
 async def test_a_new_lease_is_not_given_up_with_an_old_one(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """What is claimed after a pause has all the time of its own lease to be renewed in."""
     fragile = Fragile(store)
@@ -754,7 +756,7 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
     ],
 )
 async def test_after_a_crash_another_process_goes_on(
-    store: SqlStore,
+    store: OutboxStore,
     sender: RecordingSender,
     clock: FakeClock,
     recovery: RecoveryMode,
@@ -778,7 +780,7 @@ async def test_after_a_crash_another_process_goes_on(
 
 
 async def test_what_waits_is_delivered_after_a_restart(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """By itself, in order."""
     process = Process(store, sender, clock)
@@ -791,10 +793,10 @@ async def test_what_waits_is_delivered_after_a_restart(
 
 
 async def test_another_process_is_noticed(
-    running: Running, store: SqlStore, sender: RecordingSender
+    running: Running, store: OutboxStore, sender: RecordingSender
 ) -> None:
     """An entry of another process is delivered though it does not wake the delivery."""
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -844,7 +846,7 @@ class Slow:
     A step is named after what it has done.
     """
 
-    def __init__(self, store: SqlStore) -> None:
+    def __init__(self, store: OutboxStore) -> None:
         self.held = {name: asyncio.Event() for name in ("claim", "release")}
         self.waiting: list[str] = []
         self._store = store
@@ -872,7 +874,7 @@ async def test_draining_gives_back_what_was_being_claimed(
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
                 made = draft(name, method="POST", recovery=RecoveryMode.HOLD)
-                await store.insert(made)
+                await store.enqueue(made)
             running.delivery.wake()
             await until(lambda: slow.waiting == ["claim"])
             draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
@@ -888,7 +890,7 @@ async def test_draining_gives_back_what_was_being_claimed(
 
 
 async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """The delivery sees to both, and tells of the first."""
     settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
@@ -898,7 +900,7 @@ async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
         sender.usual = UNREACHABLE
         stuck = await running.put(draft("stuck"))
         await running.pass_time(170)
-        assert await running.outbox.entry(done.id) is None
+        assert await running.store.entry(done.id) is None
         assert await running.state(stuck) is not EntryState.FAILED
         await running.pass_time(200)
         await running.until_state(stuck, EntryState.FAILED)
@@ -919,14 +921,14 @@ async def test_what_cannot_be_read_is_not_sent(
     await database.close()
     sender.held["r-1"].set()
     await running.until_state(broken, EntryState.FAILED)
-    answer = await running.outbox.response(broken.id)
+    answer = await running.store.response(broken.id)
     assert answer is not None
     assert answer.reason == "internal"
     assert sender.seen == ["r-1"]
 
 
 async def test_the_delivery_survives_a_store_that_is_away(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says so once, and goes on when it is back."""
     fragile = Fragile(store)
@@ -943,7 +945,7 @@ async def test_the_delivery_survives_a_store_that_is_away(
 
 
 async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
-    store: SqlStore, sender: RecordingSender, clock: FakeClock
+    store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """Draining at the very moment of a claim: nothing hangs, and the entry comes again."""
     process = Process(store, sender, clock)
@@ -957,10 +959,10 @@ async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
         await asyncio.wait_for(task, 30)
         assert await made.state(entry) in (EntryState.WAITING, EntryState.DELIVERED)
         with contextlib.suppress(Exception):
-            await made.outbox.drop(entry.id)
+            await made.store.apply_action(entry.id, EntryState.DROPPED)
 
 
-async def test_pauses_are_spread(store: SqlStore) -> None:
+async def test_pauses_are_spread(store: OutboxStore) -> None:
     """A pause is between half of its length and all of it."""
     from gateway.outbox.delivery_pacing import RetrySchedule
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gateway.outbox.entry import Actor, EntryState, OutboxStep, PendingAuditRecord, StoredResponse
-from gateway.outbox.store.outbox_queue import Outbox
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import EntryGroup
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import draft, write
@@ -15,25 +14,27 @@ ME = "me"
 DILNOZA = Actor("page", "dilnoza", "entered anew")
 
 
-async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
+async def refused(store: OutboxStore, name: str, status: int = 422, **more: object) -> str:
     """An entry that the platform has refused; its id."""
-    made = await store.insert(draft(name, **more))  # type: ignore[arg-type]
+    made = await store.enqueue(draft(name, **more))  # type: ignore[arg-type]
     [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
     assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(status))
     return made.id
 
 
-async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, place: Place) -> None:
+async def test_what_waits_for_a_person_is_counted_by_cause(
+    store: OutboxStore, place: Place
+) -> None:
     """By state, cause and caller, with the moment since when the oldest waits."""
     began = place.wall.now
     for name, caller in (("a", "lis"), ("b", "lis"), ("c", "ris")):
         await refused(store, name, caller=caller)
         place.wall.now += 1
-    delivered = await store.insert(draft("d"))
+    delivered = await store.enqueue(draft("d"))
     [entry] = await claim(store, most=1, owner=ME)
     await finish(store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
-    waiting = await store.insert(draft("e", cause="circuit-open"))
+    waiting = await store.enqueue(draft("e", cause="circuit-open"))
     assert list(await store.undelivered_groups()) == [
         EntryGroup(EntryState.FAILED, "platform-status 422", "lis", 2, began),
         EntryGroup(EntryState.FAILED, "platform-status 422", "ris", 1, began + 2),
@@ -43,14 +44,14 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
     assert delivered.id == entry.id
 
 
-async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: Place) -> None:
+async def test_all_failed_of_a_cause_are_sent_once_more(store: OutboxStore, place: Place) -> None:
     """Those of another cause stay, each step is noted, and what fails again is not retried."""
     seen: list[OutboxStep] = []
-    outbox = Outbox(store=store, observe=lambda event: seen.append(event.step), wake=bool)
     old = [await refused(store, name) for name in "abc"]
     other = await refused(store, "d", status=403)
+    store.observers.append(lambda event: seen.append(event.step))
     moved = []
-    async for entry in outbox.retry_failed("platform-status 422", DILNOZA):
+    async for entry in store.retry_failed("platform-status 422", DILNOZA):
         moved.append(entry.id)
         if entry.id == old[0]:
             # It fails again at once, while others are still to be looked for.
@@ -68,9 +69,9 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
     assert seen == [OutboxStep.RETRIED] * 3
 
 
-async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place) -> None:
+async def test_nothing_is_shown_unless_it_is_noted(store: OutboxStore, place: Place) -> None:
     """All of an entry comes with a note of who wanted to see it; of none there is neither."""
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     records = Records()
     assert await store.content("nonesuch", DILNOZA) is None
     content = await store.content(entry.id, DILNOZA)

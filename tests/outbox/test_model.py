@@ -43,8 +43,8 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.store.content_encryption import ContentCipher
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
+from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.store_types import EntryStateError
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
@@ -171,11 +171,13 @@ class Shared:
     place: Place
     platform: ModelPlatform
     clock: FakeClock
-    processes: list[tuple[SqlStore, Running]] = field(default_factory=list)
+    processes: list[tuple[OutboxStore, Running]] = field(default_factory=list)
 
     async def start(self) -> None:
         """One more."""
-        store = SqlStore(database=self.place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
+        store = OutboxStore(
+            database=self.place.database(), cipher=ContentCipher(KEY), settings=ROOMY
+        )
         await store.prepare()
         running = Process(store, self.platform, self.clock).make()
         running.task = asyncio.get_running_loop().create_task(running.delivery.run())
@@ -331,7 +333,7 @@ class OutboxMachine(RuleBasedStateMachine):
         made = draft(str(len(self.platform.known)), method=method, recovery=recovery)
         store = self.shared.processes[0][0]
         # The model must know it before the delivery does.
-        entry = await store.insert(replace(made, ordering_keys=write.orders))
+        entry = await store.enqueue(replace(made, ordering_keys=write.orders))
         self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.poisoned)
         self.running.delivery.wake()
         await self.shared.quiet()
@@ -344,24 +346,22 @@ class OutboxMachine(RuleBasedStateMachine):
 
     async def _decide(self, entry_id: str, to: EntryState) -> None:
         known = self.platform.known[entry_id]
-        outbox = self.running.outbox
-        before = await outbox.entry(entry_id)
+        store = self.running.store
+        before = await store.entry(entry_id)
         assert before is not None
         try:
             if to is EntryState.CANCELLED:
-                await outbox.cancel(entry_id, "lis")
-            elif to is EntryState.DROPPED:
-                await outbox.drop(entry_id)
+                await store.apply_action(entry_id, to, caller="lis")
             else:
-                known.retries += before.state is EntryState.UNCLEAR
-                await outbox.retry(entry_id)
+                known.retries += to is EntryState.WAITING and before.state is EntryState.UNCLEAR
+                await store.apply_action(entry_id, to)
         except EntryStateError:
             return
         known.closed = known.closed or to is not EntryState.WAITING
         await self.shared.quiet()
 
     async def _listed(self) -> list[OutboxEntry]:
-        return list(await self.running.outbox.entries(limit=10_000))
+        return list(await self.running.store.entries(limit=10_000))
 
     async def _calm_down(self) -> None:
         # Also what hangs is given up, and asked for, and sent again.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.outbox.entry import Actor, EntryState, OutboxStep, PendingAuditRecord
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import EntryStateError
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, opened
@@ -30,7 +30,7 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     """Several gateways that look at the same time share the notes."""
     records = Records()
     async with opened(place) as one, opened(place) as other, opened(place) as third:
-        entries = [await one.insert(draft(str(n))) for n in range(20)]
+        entries = [await one.enqueue(draft(str(n))) for n in range(20)]
         for entry in entries:
             await one.apply_action(entry.id, EntryState.DROPPED, actor=Actor("somebody"))
         await asyncio.gather(*(store.record_pending(records) for store in (one, other, third)))
@@ -41,10 +41,10 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     }
 
 
-async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
+async def test_what_cannot_be_recorded_stays_noted(store: OutboxStore) -> None:
     """An audit that cannot write loses nothing."""
     records = Records()
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))
     records.full = True
     assert await store.record_pending(records) == 0
@@ -53,10 +53,10 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     assert [(note.step, note.entry) for note in records] == [(OutboxStep.RETRIED, entry.id)]
 
 
-async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
+async def test_only_what_was_done_is_noted(store: OutboxStore) -> None:
     """A step that is refused, or recorded by its own process, leaves no pending audit record."""
     records = Records()
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     await store.apply_action(entry.id, EntryState.DROPPED)
     with pytest.raises(EntryStateError):
         await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))

@@ -18,10 +18,8 @@ from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
 from gateway.errors import StartError
 from gateway.outbox.delivery import DeliveryLoop
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxObserver, OutboxStep
+from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
 from gateway.outbox.open_outbox import open_outbox_store
-from gateway.outbox.store.outbox_queue import Outbox
-from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
@@ -51,11 +49,6 @@ def made(place: Place, **more: object) -> OutboxSettings:
     return settings(place.url).model_copy(update=more)
 
 
-def make_outbox(store: SqlStore, observe: OutboxObserver = lambda _: None) -> Outbox:
-    """An outbox without a delivery."""
-    return Outbox(store=store, observe=observe, wake=lambda: None)
-
-
 def another_process_says(program: str, argument: str) -> str:
     """What a Python of its own prints."""
     run = [sys.executable, "-c", program, argument]
@@ -70,30 +63,28 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     async with open_outbox_store(chosen, RAW_KEY) as store:
         delivery = DeliveryLoop(
             store=store,
-            settings=chosen,
             sender=sender,  # type: ignore[arg-type]
-            observe=events.append,
             timing=TimeSource(),
         )
-        outbox = Outbox(store=store, observe=events.append, wake=delivery.wake)
-        entry = await outbox.enqueue(draft("a"))
+        store.observers.append(events.append)
+        entry = await store.enqueue(draft("a"))
         with pytest.raises(OutboxFullError):
-            await outbox.enqueue(draft("b"))
+            await store.enqueue(draft("b"))
         running = asyncio.get_running_loop().create_task(delivery.run())
         await until(lambda: events[-1].step is OutboxStep.DELIVERED)
         await delivery.drain(1.0)
         await running
-        found = await outbox.entry(entry.id)
+        found = await store.entry(entry.id)
         assert found is not None
         assert found.state is EntryState.DELIVERED
-        assert await outbox.entry(entry.id, "his") is None
+        assert await store.entry(entry.id, "his") is None
     assert sender.seen == ["r-a"]
 
 
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        await make_outbox(store).enqueue(draft("a"))
+        await store.enqueue(draft("a"))
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
     with pytest.raises(StartError, match=text):
         async with open_outbox_store(made(sqlite_place), bytes(32)):
@@ -137,34 +128,32 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
     """While the server is down every access says so; the gateway needs no restart."""
     server = postgres_place.server
     async with open_outbox_store(made(postgres_place), RAW_KEY) as store:
-        outbox = make_outbox(store)
-        entry = await outbox.enqueue(draft("a"))
+        entry = await store.enqueue(draft("a"))
         await asyncio.to_thread(server.stop)
         try:
             for _ in range(2):
                 with pytest.raises(OutboxUnavailableError):
-                    await outbox.enqueue(draft("b"))
+                    await store.enqueue(draft("b"))
         finally:
             await asyncio.to_thread(server.start)
-        assert await outbox.entry(entry.id) == entry
-        await outbox.enqueue(draft("c"))
+        assert await store.entry(entry.id) == entry
+        await store.enqueue(draft("c"))
 
 
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store)
-        kept = await outbox.enqueue(draft("a"))
+        kept = await store.enqueue(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
         try:
             with pytest.raises(OutboxFullError, match="the disk is full"):
-                await outbox.enqueue(draft("b"))
+                await store.enqueue(draft("b"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        later = await outbox.enqueue(draft("c"))
-        assert list(await outbox.entries()) == [kept, later]
+        later = await store.enqueue(draft("c"))
+        assert list(await store.entries()) == [kept, later]
 
 
 async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
@@ -173,15 +162,13 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         open_outbox_store(made(sqlite_place), RAW_KEY) as store,
         open_outbox_store(made(sqlite_place), RAW_KEY) as other,
     ):
-        here = make_outbox(store)
-        there = make_outbox(other)
-        assert here.is_known_empty()
-        entry = await there.enqueue(draft("a"))
-        assert not here.is_known_empty()
-        assert await here.is_blocked("lis", ["Observation/a"])
-        await there.drop(entry.id)
-        assert here.is_known_empty()
-        assert not await here.is_blocked("lis", ["Observation/a"])
+        assert store.is_known_empty()
+        entry = await other.enqueue(draft("a"))
+        assert not store.is_known_empty()
+        assert await store.is_blocked("lis", ["Observation/a"])
+        await other.apply_action(entry.id, EntryState.DROPPED)
+        assert store.is_known_empty()
+        assert not await store.is_blocked("lis", ["Observation/a"])
 
 
 async def test_a_second_gateway_on_a_file_is_refused(sqlite_place: SqlitePlace) -> None:
@@ -205,7 +192,7 @@ async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: 
             await store.prepare()
         place.path.parent.mkdir()
         async with open_outbox_store(made(place), RAW_KEY, delivers=True) as other:
-            await other.insert(draft("a"))
+            await other.enqueue(draft("a"))
             for step in (store.prepare(), store.entries(), claim(store)):
                 with pytest.raises(OutboxUnavailableError, match="in use by another gateway"):
                     await step
@@ -219,7 +206,7 @@ async def test_replicas_share_a_server(postgres_place: PostgresPlace) -> None:
         open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as one,
         open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as other,
     ):
-        await one.insert(draft("a"))
+        await one.enqueue(draft("a"))
         assert len(await other.entries()) == 1
 
 
@@ -239,18 +226,17 @@ async def test_nobody_waits_longer_as_others_wait_too(
     """While another process has the file, all who came together give up together."""
     monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 3.0)
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        puts = [asyncio.create_task(outbox.enqueue(draft(str(number)))) for number in range(3)]
+        puts = [asyncio.create_task(store.enqueue(draft(str(number)))) for number in range(3)]
         await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
         # Less than the next one would have if its time began only now.
         await asyncio.wait(puts, timeout=2.5)
         other.close()
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert [type(result) for result in results] == [OutboxUnavailableError] * 3
-        assert await outbox.entries() == []
-        await outbox.enqueue(draft("later"))
+        assert await store.entries() == []
+        await store.enqueue(draft("later"))
 
 
 async def test_who_waited_for_this_process_waits_less_for_others(
@@ -290,13 +276,13 @@ async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqliteP
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[OutboxEvent] = []
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, events.append)
-        assert outbox.is_known_empty()
-        entry = await outbox.enqueue(draft("a"))
-        assert not outbox.is_known_empty()
-        assert await outbox.is_blocked("lis", ["Observation/a"])
-        await outbox.drop(entry.id)
-        assert outbox.is_known_empty()
+        store.observers.append(events.append)
+        assert store.is_known_empty()
+        entry = await store.enqueue(draft("a"))
+        assert not store.is_known_empty()
+        assert await store.is_blocked("lis", ["Observation/a"])
+        await store.apply_action(entry.id, EntryState.DROPPED)
+        assert store.is_known_empty()
         assert another_process_says(TAKE_THE_INDEX, f"{sqlite_place.path}-shm") == "in use\n"
 
 
@@ -305,7 +291,7 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
 
     async def one(number: int) -> None:
         async with open_outbox_store(made(place), RAW_KEY) as store:
-            await make_outbox(store).enqueue(draft(str(number)))
+            await store.enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
     async with open_outbox_store(made(place), RAW_KEY) as store:

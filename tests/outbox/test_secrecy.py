@@ -69,11 +69,11 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
     async with opened(place) as store:
         ends = (EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR)
         for end in ends:
-            await store.insert(replace(made, caller=f"lis-{end}"))
+            await store.enqueue(replace(made, caller=f"lis-{end}"))
         claimed = await claim(store)
         for entry, end in zip(claimed, ends, strict=True):
             assert await finish(store, "me", entry, end, answer)
-        dropped = await store.insert(replace(made, caller="his"))
+        dropped = await store.enqueue(replace(made, caller="his"))
         await store.apply_action(dropped.id, EntryState.DROPPED)
         assert await store.is_blocked("lis-failed", list(orders))
         await written_out(place)
@@ -99,7 +99,7 @@ async def written_out(place: Place) -> None:
 async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
     """Only the owner may read file, log and shared memory."""
     async with opened(sqlite_place) as store:
-        await store.insert(draft("a"))
+        await store.enqueue(draft("a"))
         files = sqlite_place.files()
         assert len(files) == 3
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

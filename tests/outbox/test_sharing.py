@@ -15,7 +15,7 @@ import pytest
 
 from gateway.outbox.delivery import MAX_PARALLEL
 from gateway.outbox.entry import BLOCKING, EntryState, RecoveryMode
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.child import RECOVERIES, Child
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, opened
@@ -85,7 +85,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     async with opened(place) as store:
         for number in range(WRITES):
             made = draft(str(number), f"P/{number % ORDERS}", method="POST")
-            await store.insert(replace(made, recovery=recoveries[f"r-{number}"]))
+            await store.enqueue(replace(made, recovery=recoveries[f"r-{number}"]))
         children = [Child("deliver", place.url, str(platform.path)) for _ in range(2)]
         try:
             for number in range(KILLS):
@@ -109,7 +109,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     in_order(platform.arrived)
 
 
-async def decided(store: SqlStore) -> set[str]:
+async def decided(store: OutboxStore) -> set[str]:
     """Drop what is unclear until nothing waits any more; what that was."""
     unclear: set[str] = set()
     async with asyncio.timeout(45):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gateway.outbox.delivery import OutboxMaintenance
 from gateway.outbox.entry import EntryState, OutboxEvent
 from gateway.outbox.open_outbox import open_outbox_store
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, RECOVERIES, Child, settings
 from tests.outbox.drafts import draft
@@ -18,10 +18,11 @@ _LEASE = 3600.0
 _ME = "me"
 
 
-async def recover(store: SqlStore) -> tuple[Sequence[EntryState], Sequence[int]]:
+async def recover(store: OutboxStore) -> tuple[Sequence[EntryState], Sequence[int]]:
     """Have abandoned entries recovered; the states of all, and the numbers of those."""
     events: list[OutboxEvent] = []
-    upkeep = OutboxMaintenance(store=store, observe=events.append, clock=time.monotonic, owner=_ME)
+    store.observers.append(events.append)
+    upkeep = OutboxMaintenance(store=store, clock=time.monotonic, owner=_ME)
     await upkeep.recover_leases(_LEASE, 10.0)
     states = [entry.state for entry in await store.entries()]
     return states, [event.entry.number for event in events]
@@ -31,7 +32,7 @@ async def leave_claimed(place: Place) -> None:
     """Three entries are in the hand of a gateway that is killed."""
     async with open_outbox_store(settings(place.url), RAW_KEY) as store:
         for number, recovery in enumerate(RECOVERIES):
-            await store.insert(draft(str(number), method="POST", recovery=recovery))
+            await store.enqueue(draft(str(number), method="POST", recovery=recovery))
     process = Child("claim", place.url)
     async for _ in process.lines():
         break
@@ -50,7 +51,7 @@ async def test_the_next_gateway_of_a_file_takes_them_at_once(sqlite_place: Sqlit
 async def test_what_it_has_itself_in_hand_it_keeps(sqlite_place: SqlitePlace) -> None:
     """Its own leases are those of a gateway that lives."""
     async with open_outbox_store(settings(sqlite_place.url), RAW_KEY, delivers=True) as store:
-        await store.insert(draft("a"))
+        await store.enqueue(draft("a"))
         await claim(store, owner=_ME)
         assert await recover(store) == ([EntryState.SENDING], [])
 

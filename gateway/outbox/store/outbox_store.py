@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -34,18 +35,23 @@ from gateway.outbox.entry import (
     STEP_OF_ACTION,
     Actor,
     EntryState,
+    OutboxEvent,
     OutboxStep,
     PendingAuditRecord,
 )
 from gateway.outbox.store import queries, sealed_contents, transitions
-from gateway.outbox.store.content_encryption import unpack_request, unpack_response
 from gateway.outbox.store.queries import entry_from_row
-from gateway.outbox.store.sealed_contents import EncryptedContents
+from gateway.outbox.store.sealed_contents import (
+    EncryptedContents,
+    unpack_request,
+    unpack_response,
+)
 from gateway.outbox.store.store_types import (
     ClaimedEntry,
     EntryContent,
     EntryGroup,
     Lease,
+    NotRecordedError,
     OutboxConfigurationError,
     OutboxFullError,
     OutboxUnavailableError,
@@ -73,13 +79,14 @@ if TYPE_CHECKING:
     from gateway.outbox.entry import (
         NewEntry,
         OutboxEntry,
+        OutboxObserver,
         QueuedRequest,
         RecordPending,
         StoredResponse,
     )
-    from gateway.outbox.store.content_encryption import ContentCipher
     from gateway.outbox.store.database import Database
-    from gateway.outbox.store.store_types import AttemptOutcome, Confirm, EntryChange
+    from gateway.outbox.store.sealed_contents import ContentCipher
+    from gateway.outbox.store.store_types import AttemptOutcome, Confirm
 
 _MAX_RECORDS: Final = 100
 
@@ -188,11 +195,11 @@ class ShieldedTasks:
 
 
 def _shielded(
-    method: Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]]:
+    method: Callable[Concatenate[OutboxStore, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[OutboxStore, _P], Coroutine[Any, Any, _T]]:
     """Return the method as one that completes even if its caller is cancelled."""
 
-    async def run_to_end(self: SqlStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def run_to_end(self: OutboxStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await self.shielded_tasks.run(method(self, *args, **kwargs))
 
     update_wrapper(run_to_end, method)
@@ -208,14 +215,18 @@ _RETRY_BATCH: Final = 500
 _KEY_ROW_BYTES: Final = 256
 
 
-class SqlStore:
-    """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first."""
+class OutboxStore:
+    """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first.
+
+    `observers` are called for every step of an entry that is taken here, after its transaction.
+    """
 
     def __init__(
         self, *, database: Database, cipher: ContentCipher, settings: OutboxSettings
     ) -> None:
         self._database = database
         self.settings = settings
+        self.observers: list[OutboxObserver] = []
         self._contents = EncryptedContents(cipher)
         self._cipher = cipher
         self.shielded_tasks = ShieldedTasks()
@@ -230,6 +241,12 @@ class SqlStore:
     def is_exclusive(self) -> bool:
         """Whether other gateways are kept away from the database."""
         return self._database.is_exclusive
+
+    def notify(self, *events: OutboxEvent) -> None:
+        """Tell the observers what happened to entries."""
+        for event in events:
+            for observe in self.observers:
+                observe(event)
 
     async def close(self) -> None:
         """Close the database after the running methods have ended."""
@@ -266,10 +283,11 @@ class SqlStore:
             await connection.execute(sa.insert(meta_table), facts)
 
     @_shielded
-    async def entry(self, entry_id: str) -> OutboxEntry | None:
-        """Return one entry."""
+    async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
+        """Return one entry; with `caller` only if the entry is that caller's."""
         async with self._database.read_transaction() as connection:
-            return await _find_entry(connection, entry_id)
+            entry = await _find_entry(connection, entry_id)
+        return None if entry is None or caller not in (None, entry.caller) else entry
 
     @_shielded
     async def entries(
@@ -346,7 +364,7 @@ class SqlStore:
         )
 
     @_shielded
-    async def insert(
+    async def enqueue(
         self,
         new_entry: NewEntry,
         confirm: Confirm = always_confirm,
@@ -383,11 +401,14 @@ class SqlStore:
             await sealed_contents.save_segments(connection, "request", {entry.number: sealed})
             # A slow disk or a distant server may have taken time since the first call.
             confirm()
-            return entry
+        self.notify(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
+        return entry
 
     @_shielded
     async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
         """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
+        if self.is_known_empty():
+            return False
         if ordering_keys == ALL_KEYS:
             query = queries.exists_blocking_of_caller(caller)
         else:
@@ -493,11 +514,11 @@ class SqlStore:
     @_shielded
     async def recover_leases(
         self, standing: Collection[Lease], *, settle: float, dead: Collection[str] = ()
-    ) -> Sequence[EntryChange]:
-        """Recover entries with one of these leases that has ended or whose owner is `dead`.
+    ) -> bool:
+        """Recover some entries with one of these leases that has ended or whose owner is `dead`.
 
         Their `recovery` decides what follows. Entries to be verified are due after `settle`
-        seconds.
+        seconds. Returns whether there were any.
         """
         async with self._database.write_transaction() as connection:
             await self._require_same_key(connection)
@@ -505,16 +526,18 @@ class SqlStore:
             found = await connection.execute(
                 queries.select_interrupted(standing, dead, now).limit(_RECOVERY_BATCH)
             )
-            return [
+            events = [
                 await transitions.expire_lease(
                     connection, self._contents, entry_from_row(row), now, settle
                 )
                 for row in found.all()
             ]
+        self.notify(*events)
+        return bool(events)
 
     @_shielded
-    async def expire_entries(self, max_age: float) -> Sequence[EntryChange]:
-        """Give up some entries that have waited longer than `max_age`.
+    async def expire_entries(self) -> bool:
+        """Give up some entries that are older than `max_age`. Return whether there were any.
 
         They become failed, or unclear if they are in doubt.
         """
@@ -523,24 +546,26 @@ class SqlStore:
             now = await self._database.now(connection)
             old = (
                 entries_table.c.state == EntryState.WAITING,
-                entries_table.c.queued_at < now - max_age,
+                entries_table.c.queued_at < now - self.settings.max_age,
             )
             found = (
                 await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
             ).all()
             if not found:
                 await transitions.unblock_orphaned(connection)
-            return [
+            events = [
                 await transitions.expire_entry(connection, self._contents, entry_from_row(row), now)
                 for row in found
             ]
+        self.notify(*events)
+        return bool(events)
 
     @_shielded
-    async def purge_finished(self, retention: float) -> int:
-        """Delete some entries that finished more than `retention` seconds ago. Return how many."""
+    async def purge_finished(self) -> int:
+        """Delete some entries that finished `retention` seconds ago. Return how many."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
-            query = queries.select_purgeable(now - retention).limit(_PURGE_BATCH)
+            query = queries.select_purgeable(now - self.settings.retention).limit(_PURGE_BATCH)
             numbers = [row.number for row in await connection.execute(query)]
             if numbers:
                 await connection.execute(
@@ -581,17 +606,28 @@ class SqlStore:
             changed = await transitions.apply_operator_action(connection, entry, to, now)
             if actor is not None:
                 await _add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
-            return changed
+        self.notify(OutboxEvent(STEP_OF_ACTION[to], changed, is_audit_pending=actor is not None))
+        return changed
+
+    async def retry_failed(
+        self, cause: str | None = None, actor: Actor | None = None
+    ) -> AsyncIterator[OutboxEntry]:
+        """Retry, for an operator, all failed entries, of one cause or of any, and yield them.
+
+        With `actor` the steps are stored as by `apply_action`.
+        """
+        after = 0
+        # In the order of the numbers, so that an entry that fails again meanwhile is not retried
+        # forever.
+        while retried := await self._retry_some(cause, after, actor):
+            after = retried[-1].number
+            for entry in retried:
+                yield entry
 
     @_shielded
-    async def retry_failed(
-        self, cause: str | None, *, after: int = 0, actor: Actor | None = None
+    async def _retry_some(
+        self, cause: str | None, after: int, actor: Actor | None
     ) -> Sequence[OutboxEntry]:
-        """Retry the first failed entries, of one cause or of any, with numbers above `after`.
-
-        An empty result means that none are left. With `actor` the steps are stored as by
-        `apply_action`.
-        """
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             retried = await transitions.retry_failed(
@@ -599,7 +635,9 @@ class SqlStore:
             )
             if actor is not None:
                 await _add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
-            return retried
+        for entry in retried:
+            self.notify(OutboxEvent(OutboxStep.RETRIED, entry, is_audit_pending=actor is not None))
+        return retried
 
     @_shielded
     async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
@@ -620,7 +658,28 @@ class SqlStore:
                 now = await self._database.now(connection)
                 await _add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
             request = await self._request(connection, entry)
-            return EntryContent(entry, request, await self._response(connection, entry))
+            content = EntryContent(entry, request, await self._response(connection, entry))
+        if actor is not None:
+            self.notify(OutboxEvent(OutboxStep.REVEALED, entry, is_audit_pending=True))
+        return content
+
+    async def reveal(
+        self, entry_id: str, actor: Actor, record: RecordPending
+    ) -> EntryContent | None:
+        """Return all of an entry in plain text, once `record` has recorded that `actor` sees it.
+
+        None: there is no such entry. Raises `NotRecordedError`.
+        """
+        content = await self.content(entry_id)
+        if content is not None:
+            entry = content.entry
+            seen = PendingAuditRecord(
+                OutboxStep.REVEALED, entry.id, entry.caller, actor, time.time()
+            )
+            if not await record([seen]):
+                raise NotRecordedError(Message("the audit cannot be written"))
+            self.notify(OutboxEvent(OutboxStep.REVEALED, entry, is_audit_pending=True))
+        return content
 
     @_shielded
     async def record_pending(self, record: RecordPending) -> int:

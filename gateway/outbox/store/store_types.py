@@ -125,14 +125,6 @@ class StoreStepResult:
     claimed: Sequence[ClaimedEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryChange:
-    """An entry whose state the store itself changed: its lease ended, or it became too old."""
-
-    entry: OutboxEntry
-    cause: str
-
-
 Confirm = Callable[[], None]
 
 

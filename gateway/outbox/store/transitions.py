@@ -22,12 +22,14 @@ from gateway.outbox.entry import (
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
     EntryState,
+    OutboxEvent,
+    OutboxStep,
     RecoveryMode,
     StoredResponse,
 )
 from gateway.outbox.store import queries, sealed_contents
 from gateway.outbox.store.queries import entry_from_row
-from gateway.outbox.store.store_types import EntryChange, EntryStateError
+from gateway.outbox.store.store_types import EntryStateError
 from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ async def expire_lease(
     entry: OutboxEntry,
     now: float,
     settle: float,
-) -> EntryChange:
+) -> OutboxEvent:
     """End the lease of an entry whose process is gone; the write may have taken effect.
 
     With `RecoveryMode.HOLD` the entry becomes unclear, otherwise it waits in doubt. An entry to be
@@ -65,14 +67,15 @@ async def expire_lease(
     """
     if entry.recovery is RecoveryMode.HOLD:
         await _save_response(connection, encrypted_contents, entry, _INTERRUPTED)
+        step = OutboxStep.UNCLEAR
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
+        step = OutboxStep.BECAME_IN_DOUBT
         due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = _INTERRUPTED.reason
-    return EntryChange(
-        await _update_entry(connection, entry, values | {"cause": cause} | _UNLEASED), cause
-    )
+    changed = await _update_entry(connection, entry, values | {"cause": cause} | _UNLEASED)
+    return OutboxEvent(step, changed, cause)
 
 
 async def expire_entry(
@@ -80,7 +83,7 @@ async def expire_entry(
     encrypted_contents: EncryptedContents,
     entry: OutboxEntry,
     now: float,
-) -> EntryChange:
+) -> OutboxEvent:
     """Give up an entry that has waited too long: it is failed, or unclear if it is in doubt."""
     await _save_response(
         connection,
@@ -90,7 +93,8 @@ async def expire_entry(
     )
     state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": _EXPIRED}
-    return EntryChange(await _update_entry(connection, entry, values), _EXPIRED)
+    changed = await _update_entry(connection, entry, values)
+    return OutboxEvent(OutboxStep.EXPIRED, changed, _EXPIRED)
 
 
 async def reset_delays_after_clock_step(

@@ -21,6 +21,6 @@ async def test_the_walk_of_a_queued_write(hospital: Hospital) -> None:
     printed = walk("The walk of a queued write")
     names = [name for name, _ in printed]
     # The delivery may begin while the 202 is made.
-    delivery = names.index("SqlStore.record_and_claim")
+    delivery = names.index("OutboxStore.record_and_claim")
     for part in (printed[:delivery], printed[delivery:]):
         assert of(part, taken) == part

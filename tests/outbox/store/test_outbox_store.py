@@ -12,12 +12,11 @@ import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.attempt_result import FinalOutcome, RetryLater
-from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, StoredResponse
+from gateway.outbox.entry import EntryState, OutboxEntry, OutboxEvent, RecoveryMode, StoredResponse
 from gateway.outbox.store.database import PostgresDatabase
-from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import (
     AttemptOutcome,
-    EntryChange,
     EntryStateError,
     OutboxConfigurationError,
     OutboxFullError,
@@ -31,27 +30,35 @@ from tests.outbox.places import KEY, Place, PostgresPlace, opened
 DONE = StoredResponse(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 
 
-async def recover(store: SqlStore) -> list[EntryChange]:
+async def events_of(store: OutboxStore, change: Awaitable[bool]) -> list[OutboxEvent]:
+    """What a change of several entries tells of them."""
+    events: list[OutboxEvent] = []
+    store.observers.append(events.append)
+    assert await change == bool(events)
+    return events
+
+
+async def recover(store: OutboxStore) -> list[OutboxEvent]:
     """What has ended, by the store's clock."""
-    return list(await store.recover_leases(await store.leases(), settle=10.0))
+    return await events_of(store, store.recover_leases(await store.leases(), settle=10.0))
 
 
-async def names(store: SqlStore, found: list[OutboxEntry]) -> list[str]:
+async def names(store: OutboxStore, found: list[OutboxEntry]) -> list[str]:
     """Which writes these are."""
     requests = [await store.request(entry.id) for entry in found]
     return [request.request_id for request in requests if request is not None]
 
 
-async def state_of(store: SqlStore, entry: OutboxEntry) -> EntryState:
+async def state_of(store: OutboxStore, entry: OutboxEntry) -> EntryState:
     """Where it is now."""
     found = await store.entry(entry.id)
     assert found is not None
     return found.state
 
 
-async def brought_to(store: SqlStore, state: EntryState) -> OutboxEntry:
+async def brought_to(store: OutboxStore, state: EntryState) -> OutboxEntry:
     """An entry in that state."""
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
         await store.apply_action(entry.id, state)
     elif state is not EntryState.WAITING:
@@ -68,7 +75,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
     body = bytes(range(256)) * 12_000
     request = write("a", body=body)
     async with opened(place) as store:
-        entry = await store.insert(replace(draft("a"), request=request))
+        entry = await store.enqueue(replace(draft("a"), request=request))
     async with opened(place) as store:
         assert await store.request(entry.id) == request
         assert await store.entry(entry.id) == entry
@@ -80,10 +87,10 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         assert await store.request(entry.id) is None
 
 
-async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
+async def test_one_order_goes_one_by_one(store: OutboxStore) -> None:
     """An entry is given out only after everything earlier of any of its orders is delivered."""
     for name, *orders in (("1", "P/a"), ("2", "P/a", "P/b"), ("3", "P/b"), ("4", "P/c")):
-        await store.insert(draft(name, *orders))
+        await store.enqueue(draft(name, *orders))
     first = await claim(store)
     assert await names(store, first) == ["r-1", "r-4"]
     assert await claim(store) == []
@@ -94,35 +101,35 @@ async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
     assert await names(store, await claim(store)) == ["r-3"]
 
 
-async def test_callers_do_not_wait_for_each_other(store: SqlStore) -> None:
+async def test_callers_do_not_wait_for_each_other(store: OutboxStore) -> None:
     """The same patient of two callers makes two orders."""
-    await store.insert(draft("1", "P/a", caller="lis"))
-    await store.insert(draft("2", "P/a", caller="his"))
+    await store.enqueue(draft("1", "P/a", caller="lis"))
+    await store.enqueue(draft("2", "P/a", caller="his"))
     assert len(await claim(store)) == 2
 
 
-async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
+async def test_no_more_is_claimed_than_asked_for(store: OutboxStore) -> None:
     """`most` bounds a claim; what has just been put back lets others go before it."""
     for name in "123":
-        await store.insert(draft(name))
+        await store.enqueue(draft(name))
     [first] = await claim(store, most=1)
     await release(store, ME, first, delay=0.0, cause="upstream-busy")
     assert await names(store, await claim(store, most=1)) in (["r-1"], ["r-2"])
     assert len(await claim(store, most=5)) == 2
 
 
-async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
+async def test_what_is_claimed_together_is_not_large(store: OutboxStore) -> None:
     """Entries have so many bytes in all, or it is one."""
-    first, *_ = [await store.insert(draft(name)) for name in "123"]
+    first, *_ = [await store.enqueue(draft(name)) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
         progress = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
         assert len(progress.claimed) == count
 
 
-async def test_outcomes_are_told_together(store: SqlStore) -> None:
+async def test_outcomes_are_told_together(store: OutboxStore) -> None:
     """Each by its own right, and what they held back is claimed in the same step."""
     for name, order in (("1", "P/a"), ("2", "P/a"), ("3", "P/b"), ("4", "P/b"), ("5", "P/c")):
-        await store.insert(draft(name, order))
+        await store.enqueue(draft(name, order))
     delivered, failed, postponed = await claim(store)
     lost = replace(failed, attempts=failed.attempts - 1)
     outcomes = [
@@ -140,15 +147,15 @@ async def test_outcomes_are_told_together(store: SqlStore) -> None:
 
 
 async def test_what_comes_while_what_it_waits_for_ends_goes_on(
-    place: Place, store: SqlStore
+    place: Place, store: OutboxStore
 ) -> None:
     """In either order, no entry waits for one that has ended."""
     async with opened(place) as second:
         for n in range(20):
-            await store.insert(draft(f"{n}-1", "P/a"))
+            await store.enqueue(draft(f"{n}-1", "P/a"))
             [before] = await claim(store)
             ending = finish(store, ME, before, EntryState.DELIVERED, DONE)
-            coming = second.insert(draft(f"{n}-2", "P/a"))
+            coming = second.enqueue(draft(f"{n}-2", "P/a"))
             await asyncio.gather(*((ending, coming) if n % 2 else (coming, ending)))
             [after] = await claim(store)
             await finish(store, ME, after, EntryState.DELIVERED, DONE)
@@ -157,7 +164,7 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
 @pytest.mark.parametrize(
     "state", [EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR]
 )
-async def test_what_is_not_delivered_blocks(store: SqlStore, state: EntryState) -> None:
+async def test_what_is_not_delivered_blocks(store: OutboxStore, state: EntryState) -> None:
     """`blocked` tells of every state that stands in the way, for that caller and order only."""
     await brought_to(store, state)
     assert await store.is_blocked("lis", ["P/x", "Observation/a"])
@@ -167,31 +174,31 @@ async def test_what_is_not_delivered_blocks(store: SqlStore, state: EntryState) 
 
 
 @pytest.mark.parametrize("state", [EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED])
-async def test_what_is_over_blocks_nothing(store: SqlStore, state: EntryState) -> None:
+async def test_what_is_over_blocks_nothing(store: OutboxStore, state: EntryState) -> None:
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
     assert not await store.is_blocked("lis", ["Observation/a"])
     store.settings = OutboxSettings(max_entries=1, max_bytes=1 << 20)
-    await store.insert(draft("b"))
+    await store.enqueue(draft("b"))
     with pytest.raises(OutboxFullError):
-        await store.insert(draft("c"))
+        await store.enqueue(draft("c"))
 
 
-async def test_bytes_are_bounded(store: SqlStore) -> None:
+async def test_bytes_are_bounded(store: OutboxStore) -> None:
     """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
-    first = await store.insert(draft("a"))
+    first = await store.enqueue(draft("a"))
     store.settings = OutboxSettings(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
     with pytest.raises(OutboxFullError):
-        await store.insert(large)
+        await store.enqueue(large)
     assert len(await store.entries()) == 1
-    await store.insert(draft("c"))
+    await store.enqueue(draft("c"))
 
 
-async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
+async def test_limits_hold_for_writes_at_once(store: OutboxStore) -> None:
     """Of many writes at the same time exactly as many are kept as there is room for."""
     store.settings = OutboxSettings(max_entries=7, max_bytes=1 << 20)
-    puts = (store.insert(draft(str(n))) for n in range(20))
+    puts = (store.enqueue(draft(str(n))) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
     assert sum(isinstance(result, OutboxEntry) for result in results) == 7
     assert sum(isinstance(result, OutboxFullError) for result in results) == 13
@@ -199,7 +206,7 @@ async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize("refused", [1, 2], ids=["at-first", "at-the-end"])
-async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) -> None:
+async def test_what_is_not_confirmed_is_not_kept(store: OutboxStore, refused: int) -> None:
     """Whenever it is refused nothing is left of it, and the store works on."""
     asked = itertools.count(1)
 
@@ -208,19 +215,19 @@ async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) 
             raise LookupError
 
     with pytest.raises(LookupError):
-        await store.insert(draft("a"), confirm)
+        await store.enqueue(draft("a"), confirm)
     assert await store.entries() == []
     assert not await store.is_blocked("lis", ["Observation/a"])
-    await store.insert(draft("b"))
+    await store.enqueue(draft("b"))
 
 
-async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStore) -> None:
+async def test_confirmation_comes_after_the_waiting(place: Place, store: OutboxStore) -> None:
     """It is called only when no other process can enqueue any more."""
     asked: list[int] = []
     other = place.database()
     async with other.write_transaction() as connection:
         await other.lock_inserts(connection)
-        putting = asyncio.create_task(store.insert(draft("a"), lambda: asked.append(1)))
+        putting = asyncio.create_task(store.enqueue(draft("a"), lambda: asked.append(1)))
         # It has all the time it needs to come as far as it can.
         await asyncio.sleep(0.2)
         assert asked == []
@@ -229,9 +236,9 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStor
     assert len(asked) == 2
 
 
-async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
+async def test_a_renewed_lease_goes_on(place: Place, store: OutboxStore) -> None:
     """Renewing prolongs leases that have not ended, and returns them; other processes get none."""
-    await store.insert(draft("a"))
+    await store.enqueue(draft("a"))
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
     assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
@@ -254,10 +261,14 @@ async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
     ],
 )
 async def test_an_ended_lease_is_judged(
-    place: Place, store: SqlStore, recovery: RecoveryMode, state: EntryState, due_in: float | None
+    place: Place,
+    store: OutboxStore,
+    recovery: RecoveryMode,
+    state: EntryState,
+    due_in: float | None,
 ) -> None:
     """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
-    await store.insert(draft("a", recovery=recovery))
+    await store.enqueue(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     [changed] = await recover(store)
@@ -275,9 +286,9 @@ async def test_an_ended_lease_is_judged(
     assert await recover(store) == []
 
 
-async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> None:
+async def test_a_late_sender_changes_nothing(place: Place, store: OutboxStore) -> None:
     """Who has lost a lease can write nothing down, not even after it was given to him again."""
-    await store.insert(draft("a"))
+    await store.enqueue(draft("a"))
     [old] = await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
@@ -291,9 +302,9 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
     assert await finish(store, ME, new, EntryState.DELIVERED, DONE)
 
 
-async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxEntry:
+async def lost(place: Place, store: OutboxStore, recovery: RecoveryMode) -> OutboxEntry:
     """An entry as its sender knows it, whose lease has ended meanwhile."""
-    await store.insert(draft("a", recovery=recovery))
+    await store.enqueue(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
@@ -302,7 +313,7 @@ async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxE
 
 @pytest.mark.parametrize("recovery", list(RecoveryMode))
 async def test_a_late_delivery_counts(
-    place: Place, store: SqlStore, recovery: RecoveryMode
+    place: Place, store: OutboxStore, recovery: RecoveryMode
 ) -> None:
     """A response of the platform counts as delivery, unless the entry has changed meanwhile."""
     entry = await lost(place, store, recovery)
@@ -319,9 +330,9 @@ async def test_a_late_delivery_counts(
     assert await claim(store) == []
 
 
-async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
+async def test_a_delivery_may_be_told_again(store: OutboxStore) -> None:
     """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
-    await store.insert(draft("a"))
+    await store.enqueue(draft("a"))
     [entry] = await claim(store)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -330,43 +341,44 @@ async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
     assert not await finish(store, ME, entry, EntryState.FAILED, DONE)
 
 
-async def claimed(store: SqlStore, entry: OutboxEntry) -> None:
+async def claimed(store: OutboxStore, entry: OutboxEntry) -> None:
     """Let another process claim the entry."""
     await claim(store, owner="other")
 
 
-async def put_back(store: SqlStore, entry: OutboxEntry) -> None:
+async def put_back(store: OutboxStore, entry: OutboxEntry) -> None:
     """Let another process release the entry undelivered."""
     [again] = await claim(store, owner="other")
     await release(store, "other", again, delay=0.0, cause="upstream-unreachable")
 
 
-async def doubted(store: SqlStore, entry: OutboxEntry) -> None:
+async def doubted(store: OutboxStore, entry: OutboxEntry) -> None:
     """Let another process send the entry and put it back in doubt."""
     [again] = await claim(store, owner="other")
     await doubt(store, "other", again, delay=0.0, cause="upstream-timeout")
 
 
-async def parked(store: SqlStore, entry: OutboxEntry) -> None:
+async def parked(store: OutboxStore, entry: OutboxEntry) -> None:
     """Let another process send the entry and record it as unclear."""
     [again] = await claim(store, owner="other")
     await finish(store, "other", again, EntryState.UNCLEAR, StoredResponse(500))
 
 
-async def dropped(store: SqlStore, entry: OutboxEntry) -> None:
+async def dropped(store: OutboxStore, entry: OutboxEntry) -> None:
     """A person gave it up."""
     await store.apply_action(entry.id, EntryState.DROPPED)
 
 
-async def retried(store: SqlStore, entry: OutboxEntry) -> None:
+async def retried(store: OutboxStore, entry: OutboxEntry) -> None:
     """A person has it sent once more."""
     await store.apply_action(entry.id, EntryState.WAITING)
 
 
-async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
+async def retried_and_expired(store: OutboxStore, entry: OutboxEntry) -> None:
     """Put the entry back and let it expire."""
     await retried(store, entry)
-    await store.expire_entries(-1.0)
+    store.settings = store.settings.model_copy(update={"max_age": -1.0})
+    await store.expire_entries()
 
 
 @pytest.mark.parametrize(
@@ -377,7 +389,7 @@ async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
     ],
 )
 async def test_a_late_delivery_changes_nothing_that_went_on(
-    place: Place, store: SqlStore, recovery: RecoveryMode, act: Callable[..., Awaitable[None]]
+    place: Place, store: OutboxStore, recovery: RecoveryMode, act: Callable[..., Awaitable[None]]
 ) -> None:
     """After another claim or an operator's decision the response comes too late."""
     entry = await lost(place, store, recovery)
@@ -390,7 +402,7 @@ async def test_a_late_delivery_changes_nothing_that_went_on(
 
 @pytest.mark.parametrize("to", [EntryState.SENDING, EntryState.WAITING, EntryState.DROPPED])
 async def test_a_late_delivery_and_somebody_else_at_once(
-    place: Place, store: SqlStore, to: EntryState
+    place: Place, store: OutboxStore, to: EntryState
 ) -> None:
     """A claim, a retry or a drop at the same moment: one of the two happens, whole."""
     recovery = RecoveryMode.RESEND if to is EntryState.SENDING else RecoveryMode.HOLD
@@ -411,9 +423,9 @@ async def test_a_late_delivery_and_somebody_else_at_once(
                 assert await finish(store, ME, now[0], EntryState.DELIVERED, DONE)
 
 
-async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
+async def test_what_is_put_back_is_due_later(place: Place, store: OutboxStore) -> None:
     """Released and doubted entries come again after their delay; doubt stays, attempts count."""
-    await store.insert(draft("a"))
+    await store.enqueue(draft("a"))
     [entry] = await claim(store)
     assert await doubt(store, ME, entry, delay=20.0, cause="upstream-timeout")
     place.wall.now += 19
@@ -427,19 +439,19 @@ async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> N
     assert (entry.in_doubt, entry.cause, entry.attempts) == (True, "circuit-open", 3)
 
 
-async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> None:
+async def test_a_new_entry_may_be_due_later(place: Place, store: OutboxStore) -> None:
     """What was tried already is put in with its doubt, and is not tried again too soon."""
-    made = await store.insert(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0))
+    made = await store.enqueue(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0))
     assert (made.in_doubt, made.cause) == (True, "upstream-timeout")
     assert await claim(store) == []
     place.wall.now += 10
     assert [entry.id for entry in await claim(store)] == [made.id]
 
 
-async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlStore) -> None:
+async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: OutboxStore) -> None:
     """Moments far ahead were set by a wrong clock: what waits is due, and leases have ended."""
-    await store.insert(draft("a"))
-    await store.insert(draft("b"))
+    await store.enqueue(draft("a"))
+    await store.enqueue(draft("b"))
     await claim(store, most=1)
     place.wall.now -= 365 * 86400
     assert len(await recover(store)) == 1
@@ -451,11 +463,11 @@ _SET_BACK = [61.0, 3600.0, 3900.0, 5 * 3600.0]
 
 @pytest.mark.parametrize("by", _SET_BACK)
 async def test_what_is_due_at_once_is_so_by_any_clock(
-    place: Place, store: SqlStore, by: float
+    place: Place, store: OutboxStore, by: float
 ) -> None:
     """What has just come, was retried, given back or interrupted, though its moment is ahead."""
     kinds = ("new", "retried", "given back", "interrupted")
-    new, retried, given_back, _ = [await store.insert(draft(kind)) for kind in kinds]
+    new, retried, given_back, _ = [await store.enqueue(draft(kind)) for kind in kinds]
     by_id = {entry.id: entry for entry in await claim(store)}
     for entry, delay in ((new, 0.0), (given_back, 0.0), (retried, 300.0)):
         await release(store, ME, by_id[entry.id], delay=delay, cause="")
@@ -469,11 +481,11 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
 
 @pytest.mark.parametrize("by", _SET_BACK)
 async def test_a_clock_that_is_put_back_ends_pauses(
-    place: Place, store: SqlStore, by: float
+    place: Place, store: OutboxStore, by: float
 ) -> None:
     """But what is to be asked about first still gets its time."""
-    await store.insert(draft("a"))
-    await store.insert(draft("b", method="POST", recovery=RecoveryMode.VERIFY))
+    await store.enqueue(draft("a"))
+    await store.enqueue(draft("b", method="POST", recovery=RecoveryMode.VERIFY))
     first, second = await claim(store)
     await release(store, ME, first, delay=300.0, cause="upstream-busy")
     await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
@@ -487,10 +499,10 @@ async def test_a_clock_that_is_put_back_ends_pauses(
 
 @pytest.mark.parametrize("by", _SET_BACK)
 async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
-    place: Place, store: SqlStore, by: float
+    place: Place, store: OutboxStore, by: float
 ) -> None:
     """None is as long as that; who keeps his own renews it."""
-    await store.insert(draft("a"))
+    await store.enqueue(draft("a"))
     await claim(store)
     place.wall.now -= by
     assert len(await recover(store)) == 1
@@ -500,14 +512,15 @@ async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
     ("doubt", "state"), [(False, EntryState.FAILED), (True, EntryState.UNCLEAR)]
 )
 async def test_what_is_too_old_is_given_up(
-    place: Place, store: SqlStore, doubt: bool, state: EntryState
+    place: Place, store: OutboxStore, doubt: bool, state: EntryState
 ) -> None:
     """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
-    entry = await store.insert(draft("a", in_doubt=doubt))
+    store.settings = store.settings.model_copy(update={"max_age": 100.0})
+    entry = await store.enqueue(draft("a", in_doubt=doubt))
     place.wall.now += 100
-    assert await store.expire_entries(100.0) == []
+    assert not await store.expire_entries()
     place.wall.now += 1
-    [changed] = await store.expire_entries(100.0)
+    [changed] = await events_of(store, store.expire_entries())
     assert (changed.entry.id, changed.entry.state, changed.cause) == (entry.id, state, "expired")
     assert changed.entry.cause == "expired"
     answer = await store.response(entry.id)
@@ -519,15 +532,16 @@ async def test_what_is_too_old_is_given_up(
 
 @pytest.mark.parametrize("state", list(EntryState))
 async def test_only_what_is_over_is_forgotten(
-    place: Place, store: SqlStore, state: EntryState
+    place: Place, store: OutboxStore, state: EntryState
 ) -> None:
     """After `retention` delivered, cancelled and dropped entries go; others need an operator."""
     entry = await brought_to(store, state)
     over = state in (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
+    store.settings = store.settings.model_copy(update={"retention": 60.0})
     place.wall.now += 50
-    assert await store.purge_finished(60.0) == 0
+    assert await store.purge_finished() == 0
     place.wall.now += 11
-    assert await store.purge_finished(60.0) == (1 if over else 0)
+    assert await store.purge_finished() == (1 if over else 0)
     assert (await store.entry(entry.id) is None) == over
 
 
@@ -540,7 +554,7 @@ _POSSIBLE = {
 
 @pytest.mark.parametrize("to", _POSSIBLE)
 @pytest.mark.parametrize("state", list(EntryState))
-async def test_moves_by_hand(store: SqlStore, state: EntryState, to: EntryState) -> None:
+async def test_moves_by_hand(store: OutboxStore, state: EntryState, to: EntryState) -> None:
     """Retry, cancel and drop are possible from certain states; giving up erases the request."""
     entry = await brought_to(store, state)
     if state not in _POSSIBLE[to]:
@@ -558,10 +572,10 @@ async def test_moves_by_hand(store: SqlStore, state: EntryState, to: EntryState)
     assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
 
-async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) -> None:
+async def test_a_retried_entry_keeps_its_place(place: Place, store: OutboxStore) -> None:
     """What failed is sent before what came after it; its doubt and its age begin anew."""
-    first = await store.insert(draft("1", "P/a", recovery=RecoveryMode.HOLD))
-    await store.insert(draft("2", "P/a"))
+    first = await store.enqueue(draft("1", "P/a", recovery=RecoveryMode.HOLD))
+    await store.enqueue(draft("2", "P/a"))
     await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
@@ -573,26 +587,26 @@ async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) ->
     assert await names(store, await claim(store)) == ["r-1"]
 
 
-async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
+async def test_a_caller_cannot_cancel_what_is_in_doubt(store: OutboxStore) -> None:
     """It may have been delivered; only a person may drop it."""
-    entry = await store.insert(draft("a", in_doubt=True))
+    entry = await store.enqueue(draft("a", in_doubt=True))
     with pytest.raises(EntryStateError):
         await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis")
     assert await store.apply_action(entry.id, EntryState.DROPPED) is not None
 
 
-async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
+async def test_a_refusal_ends_the_doubt(store: OutboxStore) -> None:
     """What the platform has surely refused, the caller may take back."""
-    await store.insert(draft("a", in_doubt=True))
+    await store.enqueue(draft("a", in_doubt=True))
     [entry] = await claim(store)
     await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis") is not None
 
 
-async def test_callers_see_only_their_own(store: SqlStore) -> None:
+async def test_callers_see_only_their_own(store: OutboxStore) -> None:
     """Another caller's entry is not there, for listing and for moving."""
-    mine = await store.insert(draft("a", caller="lis"))
-    others = await store.insert(draft("b", caller="his"))
+    mine = await store.enqueue(draft("a", caller="lis"))
+    others = await store.enqueue(draft("b", caller="his"))
     assert await store.apply_action(others.id, EntryState.CANCELLED, caller="lis") is None
     assert await state_of(store, others) is EntryState.WAITING
     assert list(await store.entries(caller="lis")) == [mine]
@@ -602,9 +616,9 @@ async def test_callers_see_only_their_own(store: SqlStore) -> None:
     assert await store.response("nonesuch") is None
 
 
-async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
+async def test_entries_are_listed_in_pages(store: OutboxStore) -> None:
     """In the order of arrival, after a number, by state."""
-    made = [await store.insert(draft(str(n))) for n in range(5)]
+    made = [await store.enqueue(draft(str(n))) for n in range(5)]
     assert list(await store.entries(limit=2)) == made[:2]
     assert list(await store.entries(after=made[1].number)) == made[2:]
     await store.apply_action(made[2].id, EntryState.DROPPED)
@@ -612,13 +626,13 @@ async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
     assert [entry.id for entry in dropped] == [made[2].id]
 
 
-async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None:
+async def test_depth_tells_how_full_it_is(place: Place, store: OutboxStore) -> None:
     """Counts by state; bytes and age of what is not over."""
     assert (await store.depth()).oldest is None
-    gone = await store.insert(draft("gone"))
+    gone = await store.enqueue(draft("gone"))
     await store.apply_action(gone.id, EntryState.DROPPED)
     place.wall.now += 5
-    kept = [await store.insert(draft(name)) for name in "ab"]
+    kept = [await store.enqueue(draft(name)) for name in "ab"]
     [claimed] = await claim(store, most=1)
     await finish(store, ME, claimed, EntryState.FAILED, StoredResponse(422))
     depth = await store.depth()
@@ -627,10 +641,10 @@ async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None
     assert depth.oldest == place.wall.now
 
 
-async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore) -> None:
+async def test_stores_at_one_place_share_the_work(place: Place, store: OutboxStore) -> None:
     """Many who claim at once never get the same entry, nor two of one order."""
     for n in range(40):
-        await store.insert(draft(str(n), f"P/{n % 10}"))
+        await store.enqueue(draft(str(n), f"P/{n % 10}"))
     async with opened(place) as second, opened(place) as third:
         claims = (claim(s, most=2, owner=str(n)) for n, s in enumerate((store, second, third) * 4))
         taken = [entry for batch in await asyncio.gather(*claims) for entry in batch]
@@ -640,9 +654,9 @@ async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore)
     assert len({int(name[2:]) % 10 for name in owners}) == len(taken)
 
 
-async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
+async def test_another_key_is_refused(place: Place, store: OutboxStore) -> None:
     """With entries in it an outbox opens only with the key they were sealed with."""
-    entry = await store.insert(draft("a"))
+    entry = await store.enqueue(draft("a"))
     with pytest.raises(OutboxConfigurationError, match="another key"):
         async with opened(place, b"\x08" * 32):
             pass
@@ -650,15 +664,15 @@ async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
         assert await again.request(entry.id) is not None
 
 
-async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) -> None:
+async def test_an_empty_outbox_takes_a_new_key(place: Place, store: OutboxStore) -> None:
     """Who still has the old key can then neither put anything in nor touch what is there."""
     async with opened(place, b"\x08" * 32) as renewed:
-        entry = await renewed.insert(draft("a"))
+        entry = await renewed.enqueue(draft("a"))
         for access in (
-            store.insert(draft("b")),
+            store.enqueue(draft("b")),
             claim(store, most=1),
             store.recover_leases([], settle=10.0),
-            store.expire_entries(-1.0),
+            store.expire_entries(),
         ):
             with pytest.raises(OutboxUnavailableError, match="another key"):
                 await access
@@ -668,7 +682,7 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) ->
             pass
 
 
-async def test_another_schema_is_refused(place: Place, store: SqlStore) -> None:
+async def test_another_schema_is_refused(place: Place, store: OutboxStore) -> None:
     """What a newer version wrote is left alone."""
     database = place.database()
     async with database.write_transaction() as connection:
@@ -683,12 +697,12 @@ async def test_another_schema_is_refused(place: Place, store: SqlStore) -> None:
 
 @pytest.mark.parametrize("change", ["swapped", "cut", "flipped", "moved"])
 async def test_contents_changed_from_outside_are_noticed(
-    place: Place, store: SqlStore, change: str
+    place: Place, store: OutboxStore, change: str
 ) -> None:
     """Pieces cannot be swapped, cut off, altered or given to another entry."""
     large = replace(draft("a"), request=write("a", body=b"x" * 2_500_000))
-    entry = await store.insert(large)
-    other = await store.insert(replace(large, ordering_keys=frozenset({"P/b"})))
+    entry = await store.enqueue(large)
+    other = await store.enqueue(replace(large, ordering_keys=frozenset({"P/b"})))
     database = place.database()
     async with database.write_transaction() as connection:
         mine = segments_table.c.entry == entry.number
@@ -720,13 +734,13 @@ async def test_contents_changed_from_outside_are_noticed(
         await store.request(entry.id)
 
 
-async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
+async def test_cancelled_writes_are_whole_or_absent(store: OutboxStore) -> None:
     """A caller that leaves at any moment does no harm to the store."""
 
     async def hasty(n: int) -> None:
         try:
             async with asyncio.timeout(n * 0.0002):
-                await store.insert(draft(str(n), "P/one"))
+                await store.enqueue(draft(str(n), "P/one"))
         except TimeoutError:
             pass
 
@@ -734,7 +748,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
         await hasty(n)
     # A slow server may otherwise take the last one before some of these.
     await store.shielded_tasks.wait_all()
-    last = await store.insert(draft("last", "P/one"))
+    last = await store.enqueue(draft("last", "P/one"))
     listed = await store.entries(limit=1000)
     assert listed[-1] == last
     for entry in listed:
