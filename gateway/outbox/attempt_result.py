@@ -1,4 +1,4 @@
-"""The results of an attempt, and the transition of an entry that follows from a result.
+"""What comes of an attempt at an entry, and what is decided from that.
 
 `gateway.outbox.platform_sender` returns the results. The functions read and write neither the
 platform nor the store.
@@ -15,6 +15,8 @@ from gateway.outbox.entry import (
     SENT_NOTE,
     UNREADABLE_NOTE,
     EntryState,
+    OutboxEvent,
+    OutboxStep,
     RecoveryMode,
     StoredResponse,
 )
@@ -22,30 +24,6 @@ from gateway.outbox.entry import (
 if TYPE_CHECKING:
     from gateway.i18n import Message
     from gateway.outbox.entry import OutboxEntry, QueuedRequest
-
-
-class Effect(StrEnum):
-    """What an attempt without a response may have done at the platform."""
-
-    NONE = "none"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class SendFailure:
-    """An attempt without a usable response.
-
-    `cause` is a reason of `gateway.errors`, `retry_after` is in seconds. `affects_all_entries`:
-    other entries would fail the same way, because the platform or the SSO cannot be reached.
-    """
-
-    effect: Effect
-    cause: str
-    retry_after: float | None = None
-    affects_all_entries: bool = True
-
-
-SendResult = StoredResponse | SendFailure
 
 
 class VerificationStatus(StrEnum):
@@ -61,14 +39,35 @@ class VerificationStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class VerificationResult:
-    """The result of a verification; several matches are inconclusive.
+class AttemptResult:
+    """What a request to the platform came to: it sends a write, or verifies one.
 
-    `response` is the response for the caller about the resource that was found.
+    * `response`: the outcome of the write; None where the request failed, and where a verification
+      has nothing for the caller.
+    * `finding`: that of a verification which did not fail; several matches are inconclusive.
+    * `cause`: the reason of `gateway.errors` why there is no usable response; "" for none. The
+      other members describe such a failure:
+    * `may_have_effect`: the write may have taken effect.
+    * `retry_after`: seconds for which the platform asked.
+    * `affects_all_entries`: other entries would fail the same way, because the platform or the SSO
+      cannot be reached.
     """
 
-    status: VerificationStatus
     response: StoredResponse | None = None
+    finding: VerificationStatus | None = None
+    cause: str = ""
+    may_have_effect: bool = False
+    retry_after: float | None = None
+    affects_all_entries: bool = True
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the result is what every attempt meets while the platform is unreachable."""
+        if self.cause:
+            return self.affects_all_entries
+        if self.finding is not None or self.response is None:
+            return False
+        return self.response.status in UNREACHABLE_STATUSES
 
 
 # The platform reports that the write had no effect and may be retried (RFC 9110, 6585, 8470).
@@ -83,156 +82,168 @@ _RETRYABLE_STATUSES: Final = {
 _UNSUPPORTED_STATUSES: Final = frozenset({501, 505})
 # Sent by an intermediary before the platform's own server, or by a server that is overloaded.
 UNREACHABLE_STATUSES: Final = frozenset({502, 503, 504})
+# The connection failed after the request may have reached the platform.
+UNKNOWN_EFFECT_REASONS: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 # These depend on the request alone, whatever the platform holds: an earlier attempt met the same.
 _REQUEST_ERROR_STATUSES: Final = frozenset({400, 413, 414, 415, 422})
 _ABSENT_STATUSES: Final = frozenset({404, 410})
+_STEPS: Final = {
+    EntryState.DELIVERED: OutboxStep.DELIVERED,
+    EntryState.FAILED: OutboxStep.FAILED,
+    EntryState.UNCLEAR: OutboxStep.UNCLEAR,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class FinalOutcome:
-    """The end of the attempts at an entry: `state` is DELIVERED, FAILED or UNCLEAR."""
+class Decision:
+    """What follows for an entry: another attempt, or the end with a `response`.
 
-    state: EntryState
-    response: StoredResponse
-
-
-@dataclass(frozen=True, slots=True)
-class RetryLater:
-    """Another attempt follows; with `in_doubt` this one may have taken effect.
-
-    `affects_all_entries` and `retry_after` (seconds) are those of `SendFailure`. `status` is the
-    platform's status where it responded.
+    * `entry`: the entry as it was claimed.
+    * `state`: WAITING before another attempt; DELIVERED, FAILED or UNCLEAR at the end.
+    * `cause`: the reason of another attempt; the response has that of an end.
+    * `in_doubt`: the attempt before the next one may have taken effect.
+    * `status`: the platform's status where it responded and another attempt follows.
+    * `retry_after`, `affects_all_entries`: those of the result.
+    * `delay`: the seconds until the next attempt is due; 0 for at once.
     """
 
-    cause: str
+    entry: OutboxEntry
+    state: EntryState
+    response: StoredResponse | None = None
+    cause: str = ""
     in_doubt: bool = False
+    status: int | None = None
     retry_after: float | None = None
     affects_all_entries: bool = False
-    status: int | None = None
+    delay: float = 0.0
+
+    def changed_entry(self) -> OutboxEntry:
+        """Return the entry after the decision."""
+        entry, response = self.entry, self.response
+        if response is None:
+            in_doubt = entry.in_doubt or self.in_doubt
+            return replace(entry, state=self.state, cause=self.cause, in_doubt=in_doubt)
+        is_explained = response.reason or self.state is EntryState.DELIVERED
+        return replace(
+            entry,
+            state=self.state,
+            cause=response.reason if is_explained else f"platform-status {response.status}",
+            in_doubt=entry.in_doubt and self.state is EntryState.UNCLEAR,
+        )
+
+    def event(self) -> OutboxEvent:
+        """Return the step of the entry that the decision is."""
+        entry, response = self.changed_entry(), self.response
+        if response is None:
+            step = OutboxStep.BECAME_IN_DOUBT if self.in_doubt else OutboxStep.POSTPONED
+            return OutboxEvent(step, entry, self.cause, self.status)
+        status = None if response.reason else response.status
+        return OutboxEvent(_STEPS[self.state], entry, response.reason, status)
 
 
-@dataclass(frozen=True, slots=True)
-class VersionConflict:
-    """A 412: an earlier attempt has changed the version, or another client; to be verified."""
+def decide(
+    entry: OutboxEntry, request: QueuedRequest, result: AttemptResult, *, in_doubt: bool
+) -> Decision | None:
+    """Return the decision that follows from the result of sending a write.
 
-    response: StoredResponse
-
-
-EntryTransition = FinalOutcome | RetryLater
-
-
-def evaluate_result(
-    entry: OutboxEntry, request: QueuedRequest, result: SendResult, *, in_doubt: bool
-) -> EntryTransition | VersionConflict:
-    """Return the transition that follows from the result of an attempt.
-
-    `in_doubt`: an earlier attempt may have taken effect. A `VersionConflict` needs a verification
-    first.
+    `in_doubt`: an earlier attempt may have taken effect. None after a 412: that attempt has changed
+    the version, or another client has, which a verification has to show.
     """
-    if isinstance(result, SendFailure):
-        return _evaluate_failure(entry, result)
-    status = result.status
+    response = result.response
+    if response is None:
+        return _decide_failure(entry, result)
+    status = response.status
+    is_outage = status in UNREACHABLE_STATUSES
     if 200 <= status < 300:
-        return FinalOutcome(EntryState.DELIVERED, result)
+        return Decision(entry, EntryState.DELIVERED, response)
     if status in _RETRYABLE_STATUSES:
-        return RetryLater(
-            _RETRYABLE_STATUSES[status],
-            affects_all_entries=status in UNREACHABLE_STATUSES,
-            status=status,
+        cause = _RETRYABLE_STATUSES[status]
+        return Decision(
+            entry, EntryState.WAITING, cause=cause, affects_all_entries=is_outage, status=status
         )
     if status >= 500 and status not in _UNSUPPORTED_STATUSES:
         if entry.recovery is RecoveryMode.HOLD:
-            return FinalOutcome(EntryState.UNCLEAR, result)
+            return Decision(entry, EntryState.UNCLEAR, response)
         cause = errors.UPSTREAM_FAILED.code
-        return RetryLater(
-            cause, in_doubt=True, affects_all_entries=status in UNREACHABLE_STATUSES, status=status
+        return Decision(
+            entry,
+            EntryState.WAITING,
+            cause=cause,
+            in_doubt=True,
+            affects_all_entries=is_outage,
+            status=status,
         )
     # A response with a `reason` may be an intermediary's, which shows nothing about earlier
     # attempts.
-    if not in_doubt or (status in _REQUEST_ERROR_STATUSES and not result.reason):
-        return FinalOutcome(EntryState.FAILED, result)
-    return _evaluate_refusal_in_doubt(request, result)
+    if not in_doubt or (status in _REQUEST_ERROR_STATUSES and not response.reason):
+        return Decision(entry, EntryState.FAILED, response)
+    if response.reason:
+        return Decision(entry, EntryState.UNCLEAR, response)
+    if request.method == "DELETE" and status in _ABSENT_STATUSES:
+        # The resource is gone, which is what the earlier attempt was for.
+        gone = StoredResponse(204, is_verified=True)
+        return Decision(entry, EntryState.DELIVERED, gone)
+    is_conflict = request.method == "PUT" and status == 412
+    return None if is_conflict else Decision(entry, EntryState.UNCLEAR, response)
 
 
-def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTransition | None:
-    """Return the transition that follows from a verification; None to send the write again."""
-    if isinstance(finding, SendFailure):
+def decide_on_finding(entry: OutboxEntry, result: AttemptResult) -> Decision | None:
+    """Return the decision that follows from a verification; None to send the write again."""
+    finding, response = result.finding, result.response
+    if finding is None:
         # A verification only reads, so that it cannot cause a doubt.
-        return RetryLater(
-            finding.cause,
-            retry_after=finding.retry_after,
-            affects_all_entries=finding.affects_all_entries,
+        return Decision(
+            entry,
+            EntryState.WAITING,
+            cause=result.cause,
+            retry_after=result.retry_after,
+            affects_all_entries=result.affects_all_entries,
         )
-    if finding.status in (VerificationStatus.ABSENT, VerificationStatus.SAFE_TO_RESEND):
-        return None
-    if finding.status is VerificationStatus.PRESENT:
-        return FinalOutcome(
-            EntryState.DELIVERED, finding.response or StoredResponse(200, is_verified=True)
-        )
-    return FinalOutcome(
-        EntryState.UNCLEAR, finding.response or in_doubt_response(errors.UPSTREAM_FAILED.code)
+    if finding is VerificationStatus.PRESENT:
+        found = response or StoredResponse(200, is_verified=True)
+        return Decision(entry, EntryState.DELIVERED, found)
+    if finding is VerificationStatus.INCONCLUSIVE:
+        unknown = response or _in_doubt_response(errors.UPSTREAM_FAILED.code)
+        return Decision(entry, EntryState.UNCLEAR, unknown)
+    return None
+
+
+def decide_on_conflict(
+    entry: OutboxEntry, result: AttemptResult, conflict: StoredResponse | None
+) -> Decision:
+    """Return the decision after a 412, from a verification of the platform's present version."""
+    decision = decide_on_finding(entry, result)
+    if decision is not None and decision.state is not EntryState.UNCLEAR:
+        return decision
+    return Decision(entry, EntryState.UNCLEAR, conflict)
+
+
+def decide_unreadable(entry: OutboxEntry) -> Decision:
+    """Return the decision about an entry whose request does not decrypt, or is missing."""
+    state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
+    return Decision(entry, state, _in_doubt_response(errors.INTERNAL.code, UNREADABLE_NOTE))
+
+
+def decide_interrupted(entry: OutboxEntry, cause: str, *, is_sent: bool) -> Decision:
+    """Return the decision after an attempt without a result; `is_sent`: it may have had effect."""
+    result = AttemptResult(cause=cause, may_have_effect=is_sent, affects_all_entries=False)
+    return _decide_failure(entry, result)
+
+
+def _decide_failure(entry: OutboxEntry, failure: AttemptResult) -> Decision:
+    if failure.may_have_effect and entry.recovery is RecoveryMode.HOLD:
+        return Decision(entry, EntryState.UNCLEAR, _in_doubt_response(failure.cause))
+    return Decision(
+        entry,
+        EntryState.WAITING,
+        cause=failure.cause,
+        in_doubt=failure.may_have_effect,
+        retry_after=failure.retry_after,
+        affects_all_entries=failure.affects_all_entries,
     )
 
 
-def evaluate_version_conflict(
-    finding: VerificationResult | SendFailure, conflict: VersionConflict
-) -> EntryTransition:
-    """Return the transition after a 412, from the platform's present version in `finding`."""
-    transition = evaluate_verification(finding)
-    if isinstance(transition, RetryLater):
-        return transition
-    if transition is not None and transition.state is EntryState.DELIVERED:
-        return transition
-    return FinalOutcome(EntryState.UNCLEAR, conflict.response)
-
-
-def in_doubt_response(cause: str, note: Message = SENT_NOTE) -> StoredResponse:
+def _in_doubt_response(cause: str, note: Message = SENT_NOTE) -> StoredResponse:
     """Return the outcome of a write that may have taken effect."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
     return StoredResponse(reason.status, reason=reason.code, note=note)
-
-
-def unreadable_outcome(entry: OutboxEntry) -> FinalOutcome:
-    """Return the outcome of an entry whose stored request does not decrypt, or is missing."""
-    state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
-    return FinalOutcome(state, in_doubt_response(errors.INTERNAL.code, UNREADABLE_NOTE))
-
-
-def apply_transition(entry: OutboxEntry, transition: EntryTransition) -> OutboxEntry:
-    """Return the entry with the transition applied."""
-    if isinstance(transition, FinalOutcome):
-        return replace(
-            entry,
-            state=transition.state,
-            cause=_cause(transition),
-            in_doubt=entry.in_doubt and transition.state is EntryState.UNCLEAR,
-        )
-    in_doubt = entry.in_doubt or transition.in_doubt
-    return replace(entry, state=EntryState.WAITING, cause=transition.cause, in_doubt=in_doubt)
-
-
-def _cause(outcome: FinalOutcome) -> str:
-    response = outcome.response
-    if response.reason or outcome.state is EntryState.DELIVERED:
-        return response.reason
-    return f"platform-status {response.status}"
-
-
-def _evaluate_failure(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
-    in_doubt = failure.effect is Effect.UNKNOWN
-    if in_doubt and entry.recovery is RecoveryMode.HOLD:
-        return FinalOutcome(EntryState.UNCLEAR, in_doubt_response(failure.cause))
-    return RetryLater(failure.cause, in_doubt, failure.retry_after, failure.affects_all_entries)
-
-
-def _evaluate_refusal_in_doubt(
-    request: QueuedRequest, response: StoredResponse
-) -> EntryTransition | VersionConflict:
-    if response.reason:
-        return FinalOutcome(EntryState.UNCLEAR, response)
-    if request.method == "DELETE" and response.status in _ABSENT_STATUSES:
-        # The resource is gone, which is what the earlier attempt was for.
-        return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, is_verified=True))
-    if request.method == "PUT" and response.status == 412:
-        return VersionConflict(response)
-    return FinalOutcome(EntryState.UNCLEAR, response)

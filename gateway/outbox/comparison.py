@@ -13,7 +13,7 @@ from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.search_parameters import filtering_names, ignored_parameters
 from gateway.fhir.vocabulary import RESOURCE_TYPES
 from gateway.outbox.async_status import first_field_value
-from gateway.outbox.attempt_result import VerificationResult, VerificationStatus
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.entry import StoredResponse
 from gateway.outbox.qualification import (
     condition_query,
@@ -116,33 +116,31 @@ def _verification_query(
     return VerificationQuery(kind, query, identifier, bool(criteria), bundle_index)
 
 
-def combine_results(
-    findings: list[VerificationResult], request: QueuedRequest
-) -> VerificationResult:
+def combine_results(findings: list[AttemptResult], request: QueuedRequest) -> AttemptResult:
     """Return the result for a write from the results of its queries.
 
     The result of a Bundle is conclusive only where those of its entries agree.
     """
-    statuses = {finding.status for finding in findings} or {VerificationStatus.SAFE_TO_RESEND}
+    statuses = {result.finding for result in findings} or {VerificationStatus.SAFE_TO_RESEND}
     if len(findings) == 1 and request.interaction not in BUNDLES:
         return findings[0]
     if statuses == {VerificationStatus.PRESENT} and request.interaction == "transaction":
         # A transaction succeeds or fails as a whole (R5 http.html, section 3.2.0.13.2).
-        return VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True))
+        return AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT)
     for status in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
         if statuses <= {status, VerificationStatus.SAFE_TO_RESEND}:
-            return VerificationResult(status)
-    return VerificationResult(VerificationStatus.INCONCLUSIVE)
+            return AttemptResult(finding=status)
+    return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
 
 
-def compare_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
+def compare_read(result: StoredResponse, request: QueuedRequest) -> AttemptResult:
     """Return what the response to a read of the same logical id shows about the write."""
     sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
-        return VerificationResult(VerificationStatus.INCONCLUSIVE)
+        return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     if not document_tree.contains_all_of(found, sent):
-        return VerificationResult(VerificationStatus.ABSENT)
-    return VerificationResult(VerificationStatus.PRESENT, _verified_response(result, 200))
+        return AttemptResult(finding=VerificationStatus.ABSENT)
+    return AttemptResult(_verified_response(result, 200), VerificationStatus.PRESENT)
 
 
 def compare_search(
@@ -150,11 +148,11 @@ def compare_search(
     request: QueuedRequest,
     wanted: VerificationQuery,
     support: SearchSupport,
-) -> VerificationResult:
+) -> AttemptResult:
     """Return what the response to the search of `wanted` shows about the write."""
     sent, bundle = _parse_sent(request), _content(result)
     if sent is None or bundle is None or document_tree.first_text(bundle, "type") != "searchset":
-        return VerificationResult(VerificationStatus.INCONCLUSIVE)
+        return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     if wanted.bundle_index is not None:
         sent = list(conditional_creates(sent))[wanted.bundle_index][1]
     matches = [
@@ -170,15 +168,15 @@ def compare_search(
         # A server that ignores an unknown parameter would have found something, or reports that it
         # ignored the parameter.
         nothing = document_tree.first_text(bundle, "total") in ("", "0") and used
-        return VerificationResult(
-            VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
+        return AttemptResult(
+            finding=VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
         )
     return _compare_match(matches, sent, wanted, used=used)
 
 
 def _compare_match(
     matches: list[Element], sent: Element, wanted: VerificationQuery, *, used: bool
-) -> VerificationResult:
+) -> AttemptResult:
     """Return PRESENT only for a single match with all content that was sent.
 
     The identifier alone proves nothing: two results may share the number of an order.
@@ -188,8 +186,8 @@ def _compare_match(
         used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
     )
     if len(matches) > 1 or not right or not document_tree.contains_all_of(match, sent):
-        return VerificationResult(VerificationStatus.INCONCLUSIVE)
-    return VerificationResult(VerificationStatus.PRESENT, _match_response(match))
+        return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
+    return AttemptResult(_match_response(match), VerificationStatus.PRESENT)
 
 
 def _reports_ignored_parameters(

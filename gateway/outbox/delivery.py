@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 from gateway.outbox.delivery_attempts import ActiveAttempts
 from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
 from gateway.outbox.entry import OutboxStep
-from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
+from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimeSource
+    from gateway.outbox.attempt_result import Decision
     from gateway.outbox.entry import OutboxEvent
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.store.store_types import AttemptOutcome, ClaimedEntry, Lease
+    from gateway.outbox.store.store_types import EntryContent, Lease
 
 _log = get_logger(__name__)
 
@@ -84,7 +85,7 @@ _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
 _PURGE_PAUSE: Final = 0.05
 # Bytes of the random name under which entries are leased.
 _OWNER_BYTES: Final = 8
-# Seconds in which outcomes can be recorded after the active attempts were stopped.
+# Seconds in which decisions can be recorded after the active attempts were stopped.
 _RECORD_TIMEOUT: Final = 5.0
 MAX_PARALLEL: Final = 16
 LEASE_SECONDS: Final = 30.0
@@ -164,7 +165,7 @@ class DeliveryLoop:
 
     @property
     def _is_drained(self) -> bool:
-        return self._draining and not self._attempts and not self._attempts.has_unrecorded_outcomes
+        return self._draining and not self._attempts and not self._attempts.has_unrecorded_decisions
 
     def wake(self) -> None:
         """Start the next iteration at once, because there may be something to do."""
@@ -262,48 +263,48 @@ class DeliveryLoop:
             self._probe_if_unreachable()
 
     async def _record_and_claim(self) -> None:
-        """Record the known outcomes and claim due entries, in one step of the store."""
-        if not self._attempts.has_unrecorded_outcomes and (
+        """Record the decisions and claim due entries, in one step of the store."""
+        if not self._attempts.has_unrecorded_decisions and (
             self._draining or self._store.is_known_empty()
         ):
             return
         # On a nearly full disk a small step may still succeed.
         batch_size = 1 if self._is_store_unavailable else self._max_parallel
-        outcomes = self._attempts.take_outcomes(batch_size)
+        decisions = self._attempts.take_decisions(batch_size)
         started_at = self._timing.clock()
         try:
-            progress = await self._store_step(outcomes, batch_size)
+            recorded, claimed = await self._store_step(decisions, batch_size)
         except BaseException:
-            self._attempts.requeue_outcomes(outcomes)
+            self._attempts.requeue_decisions(decisions)
             raise
-        self._attempts.outcomes_recorded(outcomes, progress)
+        self._attempts.decisions_recorded(decisions, recorded)
         # Other active attempts may have been claimed earlier: the timer already runs for them.
-        if progress.claimed and (self._lease_timer is None or not self._attempts):
+        if claimed and (self._lease_timer is None or not self._attempts):
             self._arm_lease_timer(started_at)
-        for claimed in progress.claimed:
-            self._start_attempt(claimed)
-        if self._attempts.has_unrecorded_outcomes:
+        for content in claimed:
+            self._start_attempt(content)
+        if self._attempts.has_unrecorded_decisions:
             self.wake()
 
     async def _store_step(
-        self, outcomes: Sequence[AttemptOutcome], batch_size: int
-    ) -> StoreStepResult:
-        active = len(self._attempts) - len(outcomes)
+        self, decisions: Sequence[Decision], batch_size: int
+    ) -> tuple[Sequence[bool], Sequence[EntryContent]]:
+        active = len(self._attempts) - len(decisions)
         free_attempts = (
             0 if self._draining else self._reachability.free_attempts(active, self._max_parallel)
         )
-        if not free_attempts and not outcomes:
-            return StoreStepResult((), ())
+        if not free_attempts and not decisions:
+            return (), ()
         return await self._store.record_and_claim(
             self._owner,
-            outcomes,
+            decisions,
             max_claims=min(free_attempts, batch_size),
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
             lease=self._lease_seconds,
             prefer_verifiable=not self._reachability.is_reachable,
         )
 
-    def _start_attempt(self, claimed: ClaimedEntry) -> None:
+    def _start_attempt(self, claimed: EntryContent) -> None:
         if self._draining:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:

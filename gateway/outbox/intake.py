@@ -26,6 +26,7 @@ from gateway.outbox.async_status import (
     entry_outcome,
     resource_response,
 )
+from gateway.outbox.attempt_result import UNKNOWN_EFFECT_REASONS, UNREACHABLE_STATUSES
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.qualification import (
     WRITES,
@@ -105,10 +106,6 @@ _UNSENT_REASONS: Final = frozenset(
         errors.SSO_UNAVAILABLE,
     )
 )
-# The connection failed, or the platform's proxy reports that its own connection did (502, 504): the
-# write may have taken effect.
-_IN_DOUBT_REASONS: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
-_IN_DOUBT_STATUSES: Final = frozenset((502, 504))
 _SERVICE_UNAVAILABLE: Final = 503
 _RETRY_AFTER: Final = 60.0
 
@@ -205,8 +202,7 @@ class OutboxWriteQueue:
             if error.reason in _UNSENT_REASONS:
                 self._start_fail_fast(started_at, error)
             return await self._enqueue_after_error(classifier, error)
-        status = response.status
-        if status == _SERVICE_UNAVAILABLE or status in _IN_DOUBT_STATUSES:
+        if response.status in UNREACHABLE_STATUSES:
             return await self._enqueue_after_status(classifier, response)
         return response
 
@@ -256,8 +252,8 @@ class OutboxWriteQueue:
     ) -> UpstreamResponse:
         """Enqueue a write whose forwarding failed, or raise `error` where it must not be queued."""
         context = classifier.context
-        in_doubt = error.reason in _IN_DOUBT_REASONS and context.exchange.attempts > 0
-        if not in_doubt and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
+        in_doubt = error.reason in UNKNOWN_EFFECT_REASONS and context.exchange.attempts > 0
+        if not in_doubt and error.reason not in _UNSENT_REASONS | UNKNOWN_EFFECT_REASONS:
             raise error
         try:
             classification = await classifier.classification()
@@ -274,6 +270,7 @@ class OutboxWriteQueue:
 
         Returns `response` where the write must not be queued.
         """
+        # With a 502 or 504 the platform's proxy reports that its own connection failed.
         in_doubt = response.status != _SERVICE_UNAVAILABLE
         error = GatewayError(errors.UPSTREAM_FAILED if in_doubt else errors.UPSTREAM_BUSY)
         try:

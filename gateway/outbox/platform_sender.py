@@ -17,9 +17,8 @@ from gateway.http.client.upstream_response import UpstreamConnectionError, remov
 from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.outbox.async_status import first_field_value
 from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    VerificationResult,
+    UNKNOWN_EFFECT_REASONS,
+    AttemptResult,
     VerificationStatus,
 )
 from gateway.outbox.comparison import (
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.tokens import Tokens
-    from gateway.outbox.attempt_result import SendResult
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.comparison import VerificationQuery
     from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
@@ -59,7 +57,6 @@ _BUSY_STATUSES: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
 # These come from an intermediary (RFC 9110, RFC 6585).
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
-_UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 # The `retry_after` of these is meant for callers: the platform has not asked for a delay.
 _CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
 # Failures of one credential: requests with another one may succeed.
@@ -91,35 +88,35 @@ class EntrySender:
         self._fhir = fhir
         self._serial_executor = serial_executor
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """Make one attempt. A 429 or 503 is returned as a `SendFailure` without effect."""
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
+        """Make one attempt. A 429 or 503 is returned as a failure without effect."""
         try:
             return await self._send(request)
         except GatewayError as error:
-            return _send_failure(error)
+            return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
             kind = type(error).__name__
             _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
-            return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, affects_all_entries=False)
+            return AttemptResult(
+                cause=errors.INTERNAL.code, may_have_effect=True, affects_all_entries=False
+            )
 
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
+    async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Return whether the platform has what an earlier attempt may have written."""
         try:
             return await self._verify_write(request)
         except GatewayError as error:
-            return _send_failure(error)
+            return _failure_of(error)
         except TimeoutError:
             # The thread for large bodies was busy with those of other requests.
-            return SendFailure(Effect.NONE, errors.OVERLOADED.code, affects_all_entries=False)
+            return AttemptResult(cause=errors.OVERLOADED.code, affects_all_entries=False)
         except Exception as error:
             kind = type(error).__name__
             _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
-            return SendFailure(Effect.NONE, errors.INTERNAL.code, affects_all_entries=False)
+            return AttemptResult(cause=errors.INTERNAL.code, affects_all_entries=False)
 
-    async def _send(self, request: QueuedRequest) -> SendResult:
+    async def _send(self, request: QueuedRequest) -> AttemptResult:
         field_lines = [b"%s: %s\r\n" % field for field in request.fields]
         field_lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in BODILESS_METHODS and (
@@ -166,7 +163,7 @@ class EntrySender:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         return tokens
 
-    async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
+    async def _verify_write(self, request: QueuedRequest) -> AttemptResult:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # The parsed tree is not retained while this waits for the platform.
@@ -174,7 +171,7 @@ class EntrySender:
             len(request.body), "", lambda: verification_queries(request)
         )
         if queries is None:
-            return VerificationResult(VerificationStatus.INCONCLUSIVE)
+            return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         findings = []
         for query in queries:
             declared = await self._statement.declared_capability(
@@ -183,39 +180,39 @@ class EntrySender:
             # Read before the search: another write may have the statement fetched meanwhile.
             missing = self._statement.unavailable_reason
             if query.is_conditional and "create" in declared.conditional:
-                findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
+                findings.append(AttemptResult(finding=VerificationStatus.SAFE_TO_RESEND))
                 continue
             support = SearchSupport(
                 declared.parameters, self._fhir.unfiltered.get(query.resource_type, ())
             )
             finding = await self._search(request, query, support)
-            if isinstance(finding, SendFailure):
+            if finding.finding is None:
                 return finding
-            if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
+            if missing is not None and finding.finding is VerificationStatus.INCONCLUSIVE:
                 # The statement may still be fetched, and may make the search conclusive; an
                 # operator is needed only where nothing else helps.
-                return SendFailure(Effect.NONE, missing.code, affects_all_entries=False)
+                return AttemptResult(cause=missing.code, affects_all_entries=False)
             findings.append(finding)
         return combine_results(findings, request)
 
-    async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
+    async def _read(self, request: QueuedRequest) -> AttemptResult:
         response = await self._get(request, request.target_suffix.partition("?")[0])
         try:
             if response.status in _GONE:
-                return VerificationResult(VerificationStatus.ABSENT)
+                return AttemptResult(finding=VerificationStatus.ABSENT)
             result = await _send_result(response, request, interaction_code="read")
         finally:
             response.close()
-        if isinstance(result, SendFailure):
+        if (found := result.response) is None:
             return result
-        size = len(request.body) + len(result.body)
-        return await self._serial_executor.run(size, "", lambda: compare_read(result, request))
+        size = len(request.body) + len(found.body)
+        return await self._serial_executor.run(size, "", lambda: compare_read(found, request))
 
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
-    ) -> VerificationResult | SendFailure:
+    ) -> AttemptResult:
         if not wanted.is_conclusive(support):
-            return VerificationResult(VerificationStatus.INCONCLUSIVE)
+            return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         response = await self._get(
             request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         )
@@ -223,11 +220,11 @@ class EntrySender:
             result = await _send_result(response, request, interaction_code="search-type")
         finally:
             response.close()
-        if isinstance(result, SendFailure):
+        if (found := result.response) is None:
             return result
-        size = len(request.body) + len(result.body)
+        size = len(request.body) + len(found.body)
         return await self._serial_executor.run(
-            size, "", lambda: compare_search(result, request, wanted, support)
+            size, "", lambda: compare_search(found, request, wanted, support)
         )
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
@@ -250,7 +247,7 @@ async def _send_result(
     *,
     adds_version: bool = False,
     interaction_code: str = "",
-) -> SendResult:
+) -> AttemptResult:
     """Return what a response means for its write. Raises `GatewayError`.
 
     `interaction_code` is that of a verification; "" for the write itself.
@@ -258,15 +255,17 @@ async def _send_result(
     status = response.status
     if status in _BUSY_STATUSES:
         retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
-        return SendFailure(
-            Effect.NONE, errors.UPSTREAM_BUSY.code, retry_after, affects_all_entries=status != 429
+        return AttemptResult(
+            cause=errors.UPSTREAM_BUSY.code,
+            retry_after=retry_after,
+            affects_all_entries=status != 429,
         )
     if status == 412 and adds_version:
         # Another client changed the resource after its version was read: the next attempt reads it
         # again.
-        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, affects_all_entries=False)
+        return AttemptResult(cause=errors.UPSTREAM_BUSY.code, affects_all_entries=False)
     if status in _INTERMEDIARY_STATUSES:
-        return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
+        return AttemptResult(cause=errors.UPSTREAM_UNREACHABLE.code)
     accept = first_field_value(request.fields, b"accept")
     query = request.target_suffix.partition("?")[2]
     try:
@@ -276,19 +275,19 @@ async def _send_result(
         check_response(response, interaction, accept, query)
     except GatewayError as error:
         return _intermediary_failure(error, status)
-    return await _stored_response(response)
+    return AttemptResult(await _stored_response(response))
 
 
-def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
+def _intermediary_failure(error: GatewayError, status: int) -> AttemptResult:
     """Return the result for an intermediary's response, or one of the platform without FHIR."""
     if error.reason is errors.UPSTREAM_REDIRECT:
         # A redirect requires another request; only a 303 may follow after the write took effect.
-        effect = Effect.UNKNOWN if status == 303 else Effect.NONE
-        return SendFailure(effect, error.reason.code)
+        return AttemptResult(cause=error.reason.code, may_have_effect=status == 303)
     if 200 <= status < 300:
         # Usually this is a sign-in page of the network.
-        return SendFailure(Effect.UNKNOWN, error.reason.code)
-    return StoredResponse(status, reason=error.reason.code, note=platform_status_note(status))
+        return AttemptResult(cause=error.reason.code, may_have_effect=True)
+    note = platform_status_note(status)
+    return AttemptResult(StoredResponse(status, reason=error.reason.code, note=note))
 
 
 async def _stored_response(response: UpstreamResponse) -> StoredResponse:
@@ -321,11 +320,13 @@ async def _body(response: UpstreamResponse) -> bytes | None:
     return await asyncio.to_thread(decode_body, body, coding, _MAX_RESPONSE_BYTES) or None
 
 
-def _send_failure(error: GatewayError) -> SendFailure:
-    effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
-    affects_all = error.reason not in _OF_CREDENTIAL
-    retry_after = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
-    return SendFailure(effect, error.reason.code, retry_after, affects_all_entries=affects_all)
+def _failure_of(error: GatewayError) -> AttemptResult:
+    return AttemptResult(
+        cause=error.reason.code,
+        may_have_effect=error.reason in UNKNOWN_EFFECT_REASONS,
+        retry_after=None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after,
+        affects_all_entries=error.reason not in _OF_CREDENTIAL,
+    )
 
 
 def _has_content_type(request: QueuedRequest) -> bool:
@@ -356,19 +357,17 @@ class LatestEntrySender:
         """Send the platform an inexpensive request; its response is reported like any other."""
         await self._probe()
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """As `EntrySender.send`."""
         if not self._can_record():
-            return SendFailure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
+            return AttemptResult(cause=errors.AUDIT_UNAVAILABLE.code)
         sender, release = self._acquire_sender()
         try:
             return await sender.send(entry, request)
         finally:
             release()
 
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
+    async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """As `EntrySender.verify`."""
         sender, release = self._acquire_sender()
         try:

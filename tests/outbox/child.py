@@ -17,13 +17,7 @@ import orjson
 
 from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
-from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    SendResult,
-    VerificationResult,
-    VerificationStatus,
-)
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.delivery_pacing import RetryDelays
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
@@ -52,28 +46,26 @@ class SocketSender:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Send one attempt."""
         try:
             answer = await self._say(["send", request.request_id, entry.recovery])
         except OSError:
-            return SendFailure(Effect.UNKNOWN, "upstream-failed")
+            return AttemptResult(cause="upstream-failed", may_have_effect=True)
         return (
-            StoredResponse(200)
+            AttemptResult(StoredResponse(200))
             if answer == b"ok\n"
-            else SendFailure(Effect.UNKNOWN, "upstream-failed")
+            else AttemptResult(cause="upstream-failed", may_have_effect=True)
         )
 
     async def probe(self) -> None:
         """Do nothing: this platform serves no other requests."""
 
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
+    async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Ask the platform whether the write took effect."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
-        return VerificationResult(
-            VerificationStatus.PRESENT if answer == b"yes\n" else VerificationStatus.ABSENT
+        return AttemptResult(
+            finding=VerificationStatus.PRESENT if answer == b"yes\n" else VerificationStatus.ABSENT
         )
 
     async def _say(self, words: list[str]) -> bytes:

@@ -7,20 +7,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    SendResult,
-    VerificationResult,
-    VerificationStatus,
-)
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
 
 OK = StoredResponse(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
-UNREACHABLE = SendFailure(Effect.NONE, "upstream-unreachable")
-LOST = SendFailure(Effect.UNKNOWN, "upstream-timeout")
-NONE_FOUND = VerificationResult(VerificationStatus.ABSENT)
+UNREACHABLE = AttemptResult(cause="upstream-unreachable")
+LOST = AttemptResult(cause="upstream-timeout", may_have_effect=True)
+NONE_FOUND = AttemptResult(finding=VerificationStatus.ABSENT)
 
+SendResult = StoredResponse | AttemptResult
 Say = SendResult | Callable[[], SendResult]
 
 
@@ -33,13 +28,11 @@ class RecordingSender:
     """
 
     usual: SendResult = OK
-    usual_finding: VerificationResult | SendFailure = NONE_FOUND
+    usual_finding: AttemptResult = NONE_FOUND
     results: dict[str, list[SendResult | Exception]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    findings: dict[str, list[VerificationResult | SendFailure]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    findings: dict[str, list[AttemptResult]] = field(default_factory=lambda: defaultdict(list))
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -52,7 +45,7 @@ class RecordingSender:
         """Let the sends of this request id wait."""
         self.held[request_id] = asyncio.Event()
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Return the result of one attempt."""
         name = request.request_id
         self.seen.append(name)
@@ -71,15 +64,13 @@ class RecordingSender:
         result = results.pop(0) if results else self.usual
         if isinstance(result, Exception):
             raise result
-        return result
+        return result if isinstance(result, AttemptResult) else AttemptResult(result)
 
     async def probe(self) -> None:
         """Count a probe; the test itself reports its result."""
         self.probed += 1
 
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
+    async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Return the result of a verification."""
         self.asked.append(request.request_id)
         findings = self.findings[request.request_id]

@@ -12,13 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.i18n import Message
-from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    SendResult,
-    VerificationResult,
-    VerificationStatus,
-)
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.delivery import LEASE_SECONDS, MAX_PARALLEL
 from gateway.outbox.delivery_pacing import INDEX_LAG, RetryDelays
 from gateway.outbox.entry import (
@@ -30,7 +24,7 @@ from gateway.outbox.entry import (
     StoredResponse,
 )
 from gateway.outbox.store.outbox_store import OutboxStore
-from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
+from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import draft, write
@@ -153,7 +147,7 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     running: Running, sender: RecordingSender
 ) -> None:
     """A 503 with Retry-After delays all entries only until any request gets a response."""
-    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(60)
@@ -167,7 +161,7 @@ async def late_and_unreachable(
 ) -> tuple[OutboxEntry, OutboxEntry]:
     """Two writes: one whose 503 with Retry-After is on its way, and one that met a dead line."""
     sender.hold("r-late")
-    sender.results["r-late"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-late"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     late = await running.put(draft("late"))
     sender.results["r-a"] = [UNREACHABLE]
     entry = await running.put(draft("a"))
@@ -207,7 +201,7 @@ async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
 ) -> None:
     """As soon as it is back."""
     fragile = Fragile(store)
-    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         entry = await running.put(draft("a"))
         await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
@@ -238,7 +232,7 @@ async def test_a_silent_line_is_asked_something_light(
     """A probe every five seconds while an entry waits, until any request got a response."""
     await running.pass_time(20)
     assert sender.probed == 0
-    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(31)
@@ -272,7 +266,7 @@ async def test_one_that_always_gets_503_holds_up_nobody(
     running: Running, sender: RecordingSender
 ) -> None:
     """Even if it makes the line look down: others are tried next."""
-    busy = SendFailure(Effect.NONE, "upstream-busy")
+    busy = AttemptResult(cause="upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
     await until(lambda: not running.delivery.is_platform_reachable)
@@ -306,7 +300,7 @@ async def test_what_the_platform_asks_for_is_waited(
 ) -> None:
     """A Retry-After of one's own is kept; others are not held up by it."""
     sender.results["r-a"] = [
-        SendFailure(Effect.NONE, "upstream-busy", 90.0, affects_all_entries=False)
+        AttemptResult(cause="upstream-busy", retry_after=90.0, affects_all_entries=False)
     ]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
@@ -446,7 +440,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     """Not at once, as its index lags; what it has is not sent again."""
     sender.results["r-a"] = [LOST]
     found = StoredResponse(200, (), b"{}", is_verified=True)
-    sender.findings["r-a"] = [VerificationResult(VerificationStatus.PRESENT, found)]
+    sender.findings["r-a"] = [AttemptResult(found, VerificationStatus.PRESENT)]
     entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.VERIFY))
     await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
     await running.pass_time(INDEX_LAG - 1)
@@ -475,7 +469,7 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     running: Running, sender: RecordingSender
 ) -> None:
     """Several matches, for instance: nothing is sent, a person decides."""
-    sender.findings["r-a"] = [VerificationResult(VerificationStatus.INCONCLUSIVE)]
+    sender.findings["r-a"] = [AttemptResult(finding=VerificationStatus.INCONCLUSIVE)]
     entry = await running.put(
         draft("a", method="POST", recovery=RecoveryMode.VERIFY, in_doubt=True)
     )
@@ -490,18 +484,18 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     ("finding", "state"),
     [
         (
-            VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True)),
+            AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT),
             EntryState.DELIVERED,
         ),
-        (VerificationResult(VerificationStatus.ABSENT), EntryState.UNCLEAR),
-        (VerificationResult(VerificationStatus.INCONCLUSIVE), EntryState.UNCLEAR),
+        (AttemptResult(finding=VerificationStatus.ABSENT), EntryState.UNCLEAR),
+        (AttemptResult(finding=VerificationStatus.INCONCLUSIVE), EntryState.UNCLEAR),
         (UNREACHABLE, EntryState.WAITING),
     ],
 )
 async def test_a_contradicted_update_is_compared(
     running: Running,
     sender: RecordingSender,
-    finding: VerificationResult | SendFailure,
+    finding: AttemptResult,
     state: EntryState,
 ) -> None:
     """412 in doubt: if the platform's version is what was sent, it was delivered the first time."""
@@ -573,7 +567,7 @@ class Fragile:
             return self._refuse
         return getattr(self._store, name)
 
-    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
+    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> Any:
         """Either side may be out of reach."""
         if ("record" if outcomes else "claim") in self.away:
             await self._refuse()
@@ -691,7 +685,7 @@ class Beside(RecordingSender):
     other: RecordingSender = field(default_factory=RecordingSender)
     met: list[int] = field(default_factory=list)
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """One attempt."""
         self.met.append(self.other.busy)
         return await super().send(entry, request)
@@ -854,14 +848,14 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
+    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> Any:
         """A step."""
-        progress = await self._store.record_and_claim(owner, outcomes, **named)
-        name = "claim" if progress.claimed else "release"
-        if progress.claimed or outcomes:
+        recorded, claimed = await self._store.record_and_claim(owner, outcomes, **named)
+        name = "claim" if claimed else "release"
+        if claimed or outcomes:
             self.waiting.append(name)
             await self.held[name].wait()
-        return progress
+        return recorded, claimed
 
 
 async def test_draining_gives_back_what_was_being_claimed(

@@ -25,13 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    SendResult,
-    VerificationResult,
-    VerificationStatus,
-)
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.delivery import LEASE_SECONDS
 from gateway.outbox.entry import (
     ALL_KEYS,
@@ -105,13 +99,13 @@ class ModelPlatform:
     wrong: list[str] = field(default_factory=list)
     hanging: int = 0
 
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """One attempt."""
         known = self.known[entry.id]
         self._check_order(known)
         weather = self.weather.popleft() if self.weather else Weather.FINE
         if weather in (Weather.DOWN, Weather.BUSY):
-            return SendFailure(Effect.NONE, "upstream-unreachable")
+            return AttemptResult(cause="upstream-unreachable")
         if weather in _EFFECTIVE and not known.poisoned:
             self._apply(known)
         if weather in (Weather.HANGS, Weather.HANGS_AFTER):
@@ -121,27 +115,23 @@ class ModelPlatform:
             finally:
                 self.hanging -= 1
         if weather in (Weather.LOST, Weather.ANSWER_LOST):
-            return SendFailure(Effect.UNKNOWN, "upstream-timeout")
+            return AttemptResult(cause="upstream-timeout", may_have_effect=True)
         if weather in (Weather.BROKEN, Weather.BROKEN_AFTER):
-            return StoredResponse(500)
-        return StoredResponse(422) if known.poisoned else StoredResponse(200)
+            return AttemptResult(StoredResponse(500))
+        return AttemptResult(StoredResponse(422 if known.poisoned else 200))
 
     async def probe(self) -> None:
         """Do nothing: this platform serves no other requests."""
 
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
+    async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Whether it has it."""
         known = self.known[entry.id]
         weather = self.weather.popleft() if self.weather else Weather.FINE
         if weather is not Weather.FINE:
-            return SendFailure(Effect.NONE, "upstream-unreachable")
+            return AttemptResult(cause="upstream-unreachable")
         if known.applied:
-            return VerificationResult(
-                VerificationStatus.PRESENT, StoredResponse(200, is_verified=True)
-            )
-        return VerificationResult(VerificationStatus.ABSENT)
+            return AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT)
+        return AttemptResult(finding=VerificationStatus.ABSENT)
 
     def _check_order(self, known: Known) -> None:
         number = known.entry.number

@@ -47,7 +47,6 @@ from gateway.outbox.store.sealed_contents import (
     unpack_response,
 )
 from gateway.outbox.store.store_types import (
-    ClaimedEntry,
     EntryContent,
     EntryGroup,
     Lease,
@@ -57,7 +56,6 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
     QueueDepth,
     QueueUsage,
-    StoreStepResult,
     always_confirm,
 )
 from gateway.outbox.store.tables import (
@@ -76,6 +74,7 @@ from gateway.outbox.store.tables import (
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
+    from gateway.outbox.attempt_result import Decision
     from gateway.outbox.entry import (
         NewEntry,
         OutboxEntry,
@@ -86,7 +85,7 @@ if TYPE_CHECKING:
     )
     from gateway.outbox.store.database import Database
     from gateway.outbox.store.sealed_contents import ContentCipher
-    from gateway.outbox.store.store_types import AttemptOutcome, Confirm
+    from gateway.outbox.store.store_types import Confirm
 
 _MAX_RECORDS: Final = 100
 
@@ -423,30 +422,33 @@ class OutboxStore:
     async def record_and_claim(
         self,
         owner: str,
-        outcomes: Sequence[AttemptOutcome],
+        decisions: Sequence[Decision],
         *,
         max_claims: int,
         size: int = 0,
         lease: float = 0.0,
         prefer_verifiable: bool = False,
-    ) -> StoreStepResult:
-        """Record the outcomes of attempts, and claim up to `max_claims` due entries.
+    ) -> tuple[Sequence[bool], Sequence[EntryContent]]:
+        """Record the decisions about attempts, and claim up to `max_claims` due entries.
+
+        Returns for each decision whether it was recorded: not where the lease was lost; and the
+        claimed entries, with a request of None where the stored one cannot be decrypted.
 
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
         blocked. Together they have at most `size` bytes, or it is one. With `prefer_verifiable`
         entries that would not end as unclear in an outage come first. A delivery counts also when
         its lease was lost, unless the entry was claimed again or an operator has decided about it.
         """
-        sealed = await self._contents.encrypt_responses(outcomes)
+        sealed = await self._contents.encrypt_responses(decisions)
         recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
         async with self._database.write_transaction() as connection:
-            if any(map(transitions.is_delivered, outcomes)):
+            if any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
             now = await self._database.now(connection)
-            if outcomes:
-                recorded = await transitions.record_outcomes(
-                    connection, owner, outcomes, sealed, now
+            if decisions:
+                recorded = await transitions.record_decisions(
+                    connection, owner, decisions, sealed, now
                 )
             if max_claims:
                 if not any(recorded):
@@ -457,20 +459,18 @@ class OutboxStore:
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
                 lease_values = {"owner": owner, "leased_until": now + lease}
                 claimed = await transitions.claim_entries(connection, ready, size, lease_values)
-        return StoreStepResult(
-            recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
-        )
+        return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
     async def _handle_clock_step(self, connection: AsyncConnection, now: float) -> None:
         await transitions.reset_delays_after_clock_step(connection, self._latest, now)
         self._latest = now
 
-    async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
+    async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> EntryContent:
         try:
             plain = await self._contents.decrypt(sealed, entry, "request")
         except OutboxConfigurationError:
             plain = None
-        return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
+        return EntryContent(entry, None if plain is None else unpack_request(plain))
 
     @_shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:

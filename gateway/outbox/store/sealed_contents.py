@@ -22,15 +22,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
-from gateway.outbox.attempt_result import FinalOutcome
 from gateway.outbox.entry import QueuedRequest, StoredResponse, note_of
 from gateway.outbox.store import queries
 from gateway.outbox.store.store_types import OutboxConfigurationError
 from gateway.outbox.store.tables import segments_table
 
 if TYPE_CHECKING:
+    from gateway.outbox.attempt_result import Decision
     from gateway.outbox.entry import FieldLines, NewEntry, OutboxEntry, RecoveryMode
-    from gateway.outbox.store.store_types import AttemptOutcome
 
 # The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1
@@ -192,14 +191,12 @@ class EncryptedContents:
         binding = ContentBinding(entry_id, new_entry.caller, new_entry.recovery, "request")
         return await self._encrypt(plain, binding), len(plain)
 
-    async def encrypt_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
-        """Return the encrypted responses of the final outcomes, by entry number."""
+    async def encrypt_responses(self, decisions: Sequence[Decision]) -> dict[int, list[bytes]]:
+        """Return the encrypted responses of the decisions that have one, by entry number."""
         return {
-            outcome.entry.number: await self.encrypt_response(
-                outcome.entry, outcome.transition.response
-            )
-            for outcome in outcomes
-            if isinstance(outcome.transition, FinalOutcome)
+            decision.entry.number: await self.encrypt_response(decision.entry, decision.response)
+            for decision in decisions
+            if decision.response is not None
         }
 
     async def encrypt_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import EntryTransition
     from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
 
 
@@ -87,7 +86,7 @@ class EntryContent:
 
     entry: OutboxEntry
     request: QueuedRequest | None
-    response: StoredResponse | None
+    response: StoredResponse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +97,6 @@ class Lease:
     attempts: int
     until: float
     owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
-    """The outcome of an attempt. An entry to be retried is due after `delay` seconds."""
-
-    entry: OutboxEntry
-    transition: EntryTransition
-    delay: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedEntry:
-    """An entry to be sent; `request` is None where the stored one cannot be decrypted."""
-
-    entry: OutboxEntry
-    request: QueuedRequest | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStepResult:
-    """`recorded` says for each outcome whether it was recorded: not where the lease was lost."""
-
-    recorded: Sequence[bool]
-    claimed: Sequence[ClaimedEntry]
 
 
 Confirm = Callable[[], None]

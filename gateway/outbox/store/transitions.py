@@ -1,8 +1,8 @@
 """Changes of the state of entries in the store, inside the transaction of the caller.
 
-Some follow from attempts: outcomes are recorded, and entries are claimed. The others happen without
-an attempt: a lost lease, an entry's age, an operator's decision. The store calls these functions;
-`gateway.outbox.attempt_result` decides which outcome an attempt has.
+Some follow from attempts: decisions are recorded, and entries are claimed. The others happen
+without an attempt: a lost lease, an entry's age, an operator's action. The store calls these
+functions; `gateway.outbox.attempt_result` makes the decisions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import attempt_result
-from gateway.outbox.attempt_result import FinalOutcome
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
     BLOCKING,
@@ -33,9 +31,9 @@ from gateway.outbox.store.store_types import EntryStateError
 from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
 
 if TYPE_CHECKING:
+    from gateway.outbox.attempt_result import Decision
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.sealed_contents import EncryptedContents
-    from gateway.outbox.store.store_types import AttemptOutcome
 
 _UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
@@ -214,34 +212,32 @@ async def _update_entry(
 _UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
 
 
-async def record_outcomes(
+async def record_decisions(
     connection: AsyncConnection,
     owner: str,
-    outcomes: Sequence[AttemptOutcome],
+    decisions: Sequence[Decision],
     sealed: Mapping[int, Sequence[bytes]],
     now: float,
 ) -> Sequence[bool]:
-    """Record the outcomes that this owner may still record. Return for each whether it may.
+    """Record the decisions that this owner may still record. Return for each whether it may.
 
-    `sealed` are the encrypted responses of final outcomes, by entry number.
+    `sealed` are the encrypted responses of decisions, by entry number.
     """
-    numbers = [outcome.entry.number for outcome in outcomes]
+    numbers = [decision.entry.number for decision in decisions]
     found = {
         row.number: row for row in await connection.execute(queries.select_for_update(numbers))
     }
     recorded = [
-        _owns_outcome(owner, outcome, found.get(outcome.entry.number)) for outcome in outcomes
+        _may_record(owner, decision, found.get(decision.entry.number)) for decision in decisions
     ]
     written = [
-        outcome for outcome, is_recorded in zip(outcomes, recorded, strict=True) if is_recorded
+        decision for decision, is_recorded in zip(decisions, recorded, strict=True) if is_recorded
     ]
     if not written:
         return recorded
-    await connection.execute(_UPDATE_ENTRY, [_values(outcome, now) for outcome in written])
-    finished = [
-        outcome.entry.number for outcome in written if isinstance(outcome.transition, FinalOutcome)
-    ]
-    delivered = [outcome.entry.number for outcome in written if is_delivered(outcome)]
+    await connection.execute(_UPDATE_ENTRY, [_values(decision, now) for decision in written])
+    finished = [decision.entry.number for decision in written if decision.response is not None]
+    delivered = [decision.entry.number for decision in written if is_delivered(decision)]
     if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
         await sealed_contents.delete_segments(connection, delivered, "request")
@@ -274,17 +270,14 @@ async def claim_entries(
     }
 
 
-def is_delivered(outcome: AttemptOutcome) -> bool:
-    """Return whether the outcome says that the platform has the write."""
-    return (
-        isinstance(outcome.transition, FinalOutcome)
-        and outcome.transition.state is EntryState.DELIVERED
-    )
+def is_delivered(decision: Decision) -> bool:
+    """Return whether the decision says that the platform has the write."""
+    return decision.state is EntryState.DELIVERED
 
 
-def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
+def _may_record(owner: str, decision: Decision, row: Any) -> bool:
     # Every claim increments `attempts`: a lease that was lost and given again has another number.
-    if row is None or row.attempts != outcome.entry.attempts:
+    if row is None or row.attempts != decision.entry.attempts:
         return False
     if row.state == EntryState.SENDING:
         return bool(row.owner == owner)
@@ -293,15 +286,15 @@ def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
     undecided = row.state == EntryState.UNCLEAR or (row.state == EntryState.WAITING and row.doubt)
     # A DELIVERED entry was delivered by this attempt: the connection broke after that transaction
     # was committed.
-    return is_delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
+    return is_delivered(decision) and (undecided or row.state == EntryState.DELIVERED)
 
 
-def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
-    entry = attempt_result.apply_transition(outcome.entry, outcome.transition)
-    if isinstance(outcome.transition, FinalOutcome):
+def _values(decision: Decision, now: float) -> dict[str, Any]:
+    entry = decision.changed_entry()
+    if decision.response is not None:
         moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
     else:
-        due_at = now + outcome.delay if outcome.delay else entry.queued_at
+        due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
     facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
     return {"of": entry.number, **facts, **moments, **_UNLEASED}

@@ -18,19 +18,13 @@ from gateway.exchange import Exchange
 from gateway.fhir.capability_statement import TypeCapability
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.oauth.token_response import AccessToken
-from gateway.outbox.attempt_result import (
-    Effect,
-    SendFailure,
-    VerificationResult,
-    VerificationStatus,
-)
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
     QueuedRequest,
     RecoveryMode,
-    StoredResponse,
 )
 from gateway.outbox.platform_sender import EntrySender
 from gateway.pipeline.platform_client import CapabilityCache as Fetched
@@ -173,8 +167,8 @@ async def test_a_create_is_looked_for_by_its_identifier(
     """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
     finding = await deliverer(platform).verify(ENTRY, request())
-    assert isinstance(finding, VerificationResult)
-    assert finding.status is verdict
+    assert finding.finding is not None
+    assert finding.finding is verdict
     assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
     if verdict is VerificationStatus.PRESENT:
         assert finding.response is not None
@@ -185,8 +179,8 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
     """Neither a self link without the parameter nor matches that are not shown mean "no"."""
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
         finding = await deliverer(Platform(odd)).verify(ENTRY, request())
-        assert isinstance(finding, VerificationResult)
-        assert finding.status is VerificationStatus.INCONCLUSIVE
+        assert finding.finding is not None
+        assert finding.finding is VerificationStatus.INCONCLUSIVE
 
 
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
@@ -201,8 +195,8 @@ async def asked(
     finding = await deliverer(platform, **more).verify(
         ENTRY, request(body=body, condition=condition)
     )
-    assert isinstance(finding, VerificationResult)
-    return finding.status, len(platform.seen)
+    assert finding.finding is not None
+    return finding.finding, len(platform.seen)
 
 
 async def test_a_declared_condition_needs_no_question() -> None:
@@ -292,10 +286,10 @@ async def test_what_the_statement_may_still_tell_waits_for_it(
     platform = Platform(statement, searchset(), answer(200, DECLARING))
     made = fetching(platform)
     wanted = request(condition=CODE)
-    assert await made.verify(ENTRY, wanted) == SendFailure(
-        Effect.NONE, cause, affects_all_entries=False
+    assert await made.verify(ENTRY, wanted) == AttemptResult(cause=cause, affects_all_entries=False)
+    assert await made.verify(ENTRY, wanted) == AttemptResult(
+        finding=VerificationStatus.SAFE_TO_RESEND
     )
-    assert await made.verify(ENTRY, wanted) == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
 
 
 class FetchingMeanwhile(Platform):
@@ -329,16 +323,16 @@ async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None
 async def test_what_is_found_needs_no_statement() -> None:
     """A match with the same identifier and content is proof by itself."""
     finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).verify(ENTRY, request())
-    assert isinstance(finding, VerificationResult)
-    assert finding.status is VerificationStatus.PRESENT
+    assert finding.finding is not None
+    assert finding.finding is VerificationStatus.PRESENT
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
 async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
     """Nothing is to be waited for."""
     made = fetching(Platform(none, searchset()))
-    assert await made.verify(ENTRY, request(condition=CODE)) == VerificationResult(
-        VerificationStatus.INCONCLUSIVE
+    assert await made.verify(ENTRY, request(condition=CODE)) == AttemptResult(
+        finding=VerificationStatus.INCONCLUSIVE
     )
 
 
@@ -372,15 +366,15 @@ async def test_a_bundle_is_looked_for_by_all_that_it_creates(
 ) -> None:
     """And only what they agree on counts."""
     finding = await deliverer(Platform(*answers)).verify(ENTRY, bundle(kind, SENT, SENT))
-    assert isinstance(finding, VerificationResult)
-    assert finding.status is expected
+    assert finding.finding is not None
+    assert finding.finding is expected
 
 
 async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> None:
     """Nothing is searched for."""
     made = deliverer(Platform(), statement=Statement("create"))
-    assert await made.verify(ENTRY, bundle("batch", PLAIN)) == VerificationResult(
-        VerificationStatus.SAFE_TO_RESEND
+    assert await made.verify(ENTRY, bundle("batch", PLAIN)) == AttemptResult(
+        finding=VerificationStatus.SAFE_TO_RESEND
     )
 
 
@@ -398,8 +392,8 @@ async def test_an_update_is_compared_with_what_is_there(
 ) -> None:
     """The same content means that the first attempt had its effect."""
     finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
-    assert isinstance(finding, VerificationResult)
-    assert finding.status is verdict
+    assert finding.finding is not None
+    assert finding.finding is verdict
 
 
 @pytest.mark.parametrize(
@@ -428,9 +422,9 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
 ) -> None:
     """With what it may have done, and whether all others would fare the same."""
     result = await deliverer(Platform(given)).send(ENTRY, request())
-    assert isinstance(result, SendFailure)
-    assert (result.effect, result.cause, result.affects_all_entries) == (
-        Effect(effect),
+    assert result.cause
+    assert (result.may_have_effect, result.cause, result.affects_all_entries) == (
+        effect == "unknown",
         cause,
         everybody,
     )
@@ -440,7 +434,7 @@ async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
     """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
     unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
     result = await deliverer(Platform(unreached)).send(ENTRY, request())
-    assert isinstance(result, SendFailure)
+    assert result.cause
     assert result.retry_after is None
 
 
@@ -448,23 +442,23 @@ async def test_retry_after_is_passed_on() -> None:
     """In seconds."""
     throttled = answer(429, None, (b"Retry-After", b"7"))
     result = await deliverer(Platform(throttled)).send(ENTRY, request())
-    assert isinstance(result, SendFailure)
+    assert result.cause
     assert result.retry_after == 7
 
 
 async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
     """Status, body, and the fields that say where the resource is."""
     fields = ((b"Location", b"http://p/r5/Observation/5/_history/1"), (b"Set-Cookie", b"a=b"))
-    result = await deliverer(Platform(answer(201, KEPT, *fields))).send(ENTRY, request())
-    assert isinstance(result, StoredResponse)
+    result = (await deliverer(Platform(answer(201, KEPT, *fields))).send(ENTRY, request())).response
+    assert result is not None
     assert (result.status, json.loads(result.body)) == (201, KEPT)
     assert [name for name, _ in result.fields] == [b"Content-Type", b"Location"]
 
 
 async def test_a_page_with_an_error_is_told_as_such() -> None:
     """Without the page."""
-    result = await deliverer(Platform(page(403))).send(ENTRY, request())
-    assert isinstance(result, StoredResponse)
+    result = (await deliverer(Platform(page(403))).send(ENTRY, request())).response
+    assert result is not None
     assert (result.status, result.reason, result.body) == (403, "upstream-non-fhir", b"")
 
 
@@ -472,8 +466,8 @@ async def test_a_credential_that_is_gone_delivers_nothing() -> None:
     """No other one may stand in for it."""
     platform = Platform()
     result = await deliverer(platform).send(ENTRY, request(credential="old"))
-    assert isinstance(result, SendFailure)
-    assert (result.effect, result.cause) == (Effect.NONE, "token-refused")
+    assert result.cause
+    assert (result.may_have_effect, result.cause) == (False, "token-refused")
     assert platform.seen == []
 
 
@@ -482,8 +476,8 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
     platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
     result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
     assert b'If-Match: W/"3"\r\n' in platform.seen[1].field_lines
-    assert isinstance(result, SendFailure)
-    assert result.effect is Effect.NONE
+    assert result.cause
+    assert not result.may_have_effect
 
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"{}", b'{"success":false,"errors":[]}', b"[]"])
@@ -493,7 +487,7 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
     finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
         ENTRY, request(method)
     )
-    assert isinstance(finding, SendFailure)
+    assert finding.cause
     assert finding.cause == "upstream-non-fhir"
 
 
@@ -506,5 +500,5 @@ async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes]
     found = pack(json.dumps(KEPT).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
-    assert isinstance(finding, VerificationResult)
-    assert finding.status is VerificationStatus.PRESENT
+    assert finding.finding is not None
+    assert finding.finding is VerificationStatus.PRESENT

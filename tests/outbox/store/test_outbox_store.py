@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
-from gateway.outbox.attempt_result import FinalOutcome, RetryLater
+from gateway.outbox.attempt_result import Decision
 from gateway.outbox.entry import EntryState, OutboxEntry, OutboxEvent, RecoveryMode, StoredResponse
 from gateway.outbox.store.database import PostgresDatabase
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import (
-    AttemptOutcome,
     EntryStateError,
     OutboxConfigurationError,
     OutboxFullError,
@@ -122,8 +121,8 @@ async def test_what_is_claimed_together_is_not_large(store: OutboxStore) -> None
     """Entries have so many bytes in all, or it is one."""
     first, *_ = [await store.enqueue(draft(name)) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
-        progress = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
-        assert len(progress.claimed) == count
+        _, claimed = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
+        assert len(claimed) == count
 
 
 async def test_outcomes_are_told_together(store: OutboxStore) -> None:
@@ -132,15 +131,17 @@ async def test_outcomes_are_told_together(store: OutboxStore) -> None:
         await store.enqueue(draft(name, order))
     delivered, failed, postponed = await claim(store)
     lost = replace(failed, attempts=failed.attempts - 1)
-    outcomes = [
-        AttemptOutcome(delivered, FinalOutcome(EntryState.DELIVERED, DONE)),
-        AttemptOutcome(lost, FinalOutcome(EntryState.DELIVERED, DONE)),
-        AttemptOutcome(failed, FinalOutcome(EntryState.FAILED, StoredResponse(422))),
-        AttemptOutcome(postponed, RetryLater("upstream-busy"), 5.0),
+    decisions = [
+        Decision(delivered, EntryState.DELIVERED, DONE),
+        Decision(lost, EntryState.DELIVERED, DONE),
+        Decision(failed, EntryState.FAILED, StoredResponse(422)),
+        Decision(postponed, EntryState.WAITING, cause="upstream-busy", delay=5.0),
     ]
-    progress = await store.record_and_claim(ME, outcomes, max_claims=9, size=1 << 20, lease=LEASE)
-    assert list(progress.recorded) == [True, False, True, True]
-    requests = [claimed.request for claimed in progress.claimed]
+    recorded, claimed = await store.record_and_claim(
+        ME, decisions, max_claims=9, size=1 << 20, lease=LEASE
+    )
+    assert list(recorded) == [True, False, True, True]
+    requests = [content.request for content in claimed]
     assert [request.request_id for request in requests if request is not None] == ["r-2"]
     found = [await state_of(store, entry) for entry in (delivered, failed, postponed)]
     assert found == [EntryState.DELIVERED, EntryState.FAILED, EntryState.WAITING]
