@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
+    from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.upstream import Upstream
     from gateway.telemetry.metrics import Metrics
@@ -109,11 +110,12 @@ class OutboxService:
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
 
-    def write_queue(self, settings: Settings) -> OutboxWriteQueue:
+    def write_queue(self, settings: Settings, forwarder: RequestForwarder) -> OutboxWriteQueue:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
             store=self._store,
             api=OutboxApi(self._store, self._serial_executor),
+            forwarder=forwarder,
             listen=settings.listen,
             fhir=settings.fhir,
             has_several_callers=identity_setup.has_several_queueing(settings),

@@ -26,7 +26,7 @@ from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
 from gateway.pipeline.circuit_breaker import CircuitBreaker
-from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestComposer
+from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestForwarder
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
@@ -139,7 +139,7 @@ class Core:
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
         condition_guard = None if fhir.condition_guard == "off" else ConditionGuard(fhir, statement)
-        packs = settings.platform.compression == "both"
+        requests = self._request_forwarder(forwarder, client, guard)
         return Handler(
             listen=settings.listen,
             limits=settings.limits,
@@ -149,22 +149,35 @@ class Core:
             callers=self._callers,
             permissions=self._permissions,
             unidentified_limiter=self._unidentified_limiter,
-            forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+            forwarder=requests,
             link_translators=self._link_translators(),
-            composer=RequestComposer(
-                client.platform_path,
-                limits=settings.limits,
-                clock=time.monotonic,
-                guard=guard,
-                client=client if fhir.auto_if_match else None,
-            ),
             readers=self._pool.slow_readers,
             search_guard=guard,
             condition_guard=condition_guard,
             account=self._account(),
-            write_queue=None if self._outbox is None else self._outbox.write_queue(settings),
+            write_queue=(
+                None if self._outbox is None else self._outbox.write_queue(settings, requests)
+            ),
             monotonic=time.monotonic,
             wall=time.time,
+        )
+
+    def _request_forwarder(
+        self,
+        forwarder: Forwarder,
+        client: PlatformClient,
+        guard: SearchGuard | None,
+    ) -> RequestForwarder:
+        settings = self.settings
+        packs = settings.platform.compression == "both"
+        return RequestForwarder(
+            client.platform_path,
+            limits=settings.limits,
+            clock=time.monotonic,
+            guard=guard,
+            client=client if settings.fhir.auto_if_match else None,
+            forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+            permissions=self._permissions,
         )
 
     def _link_translators(self) -> LinkTranslatorFactory:

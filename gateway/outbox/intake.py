@@ -54,10 +54,9 @@ if TYPE_CHECKING:
     from gateway.outbox.qualification import WriteClassification
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.callers import Caller
+    from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.request import CallerContext, RequestContext
     from gateway.pipeline.request_body import MemoryBudget, RequestBody
-
-    ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
 _log = get_logger(__name__)
 
@@ -111,8 +110,9 @@ _RETRY_AFTER: Final = 60.0
 
 
 class OutboxWriteQueue:
-    """Enqueues writes that cannot be delivered, and serves the outbox's own paths by `api`.
+    """Takes the place of the `forwarder`: it enqueues the writes which that cannot deliver.
 
+    The outbox's own paths are served by `api`.
     `has_several_callers`: more than one caller may queue. `body_budget` is the memory budget of
     large bodies while they are retained. `last_writes` are those of this gateway, under earlier
     settings too. All bodies are parsed by the `serial_executor`. `clock` is monotonic.
@@ -123,6 +123,7 @@ class OutboxWriteQueue:
         *,
         store: OutboxStore,
         api: OutboxApi,
+        forwarder: RequestForwarder,
         listen: ListenSettings,
         fhir: FhirSettings,
         has_several_callers: bool,
@@ -133,6 +134,7 @@ class OutboxWriteQueue:
     ) -> None:
         self._store = store
         self._api = api
+        self._forwarder = forwarder
         self._base_path = listen.base_path
         self._public_url = listen.public_url
         self._default_language = fhir.default_language
@@ -167,10 +169,8 @@ class OutboxWriteQueue:
         if caller_context.may_queue_writes and interaction.code in WRITES:
             body.retain_in(self._body_budget)
 
-    def forward_or_queue(
-        self, forward: ForwardRequest, context: RequestContext
-    ) -> Awaitable[UpstreamResponse]:
-        """Return the platform's response from `forward`, or a response of the outbox.
+    def forward(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
+        """Return the platform's response, or a response of the outbox.
 
         Raises `GatewayError`. A request that cannot be queued is only checked here for that.
         """
@@ -179,12 +179,10 @@ class OutboxWriteQueue:
                 context, self._gateway_base(context), self._response_format(context)
             )
         if context.caller_context.may_queue_writes and context.interaction.code in WRITES:
-            return self._forward_or_enqueue(forward, context)
-        return forward(context)
+            return self._forward_or_enqueue(context)
+        return self._forwarder.forward(context)
 
-    async def _forward_or_enqueue(
-        self, forward: ForwardRequest, context: RequestContext
-    ) -> UpstreamResponse:
+    async def _forward_or_enqueue(self, context: RequestContext) -> UpstreamResponse:
         # The outbox decides whether the caller waits: a 202 of a platform that supports the same
         # preference would mean something else.
         context.field_lines = lines_without_async(context.field_lines)
@@ -197,7 +195,7 @@ class OutboxWriteQueue:
         self._record_last_write(context)
         started_at = self._clock()
         try:
-            response = await forward(context)
+            response = await self._forwarder.forward(context)
         except GatewayError as error:
             if error.reason in _UNSENT_REASONS:
                 self._start_fail_fast(started_at, error)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gateway.pipeline.callers import TokensInUse
     from gateway.pipeline.guards import SearchGuard
     from gateway.pipeline.link_translation import LinkTranslator
-    from gateway.pipeline.permissions import Permissions
+    from gateway.pipeline.permissions import PermissionCheck, Permissions
     from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
     from gateway.pipeline.response_writer import DownstreamWriter
@@ -140,179 +140,6 @@ def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
     return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice_key=advice)
 
 
-_BUNDLE_PREFIX: Final = 64 * 1024
-_FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
-
-
-class RequestComposer:
-    """Composes requests to the platform, whose base path is `platform_path`.
-
-    `client` is set where updates without If-Match get the version of the current resource, `guard`
-    where searches are guarded.
-    """
-
-    def __init__(
-        self,
-        platform_path: str,
-        *,
-        limits: LimitsSettings,
-        clock: Callable[[], float],
-        guard: SearchGuard | None,
-        client: PlatformClient | None,
-    ) -> None:
-        self._platform_path = platform_path
-        self._max_body_bytes = limits.max_body_bytes
-        self._replay_bytes = limits.replay_buffer_bytes
-        self._stall_timeout = limits.header_timeout
-        self._min_body_rate = limits.min_body_rate
-        self._clock = clock
-        self._guard = guard
-        self._client = client
-
-    def request_body(
-        self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
-    ) -> RequestBody | None:
-        """Return the request's body, None when the message announces none.
-
-        Raises `GatewayError` payload-too-large for an announced length over the limit.
-        """
-        length = header.values.get(b"content-length")
-        if length is None and not request.has_body:
-            return None
-        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
-        return RequestBody(
-            request.payload,
-            None if length is None else int(length),
-            max_bytes=self._max_body_bytes,
-            replay_bytes=self._replay_bytes,
-            stall_timeout=self._stall_timeout,
-            min_rate=self._min_body_rate,
-            clock=self._clock,
-            before_wait=downstream.send_100_continue if expects else None,
-        )
-
-    async def classify_by_body(
-        self,
-        header: RequestHeader,
-        body: RequestBody,
-        interaction: Interaction,
-        links: LinkTranslator,
-    ) -> Interaction:
-        """Read as much of the body as is needed before forwarding; return the interaction."""
-        transform = links.request_transform(header, interaction)
-        if transform is not None:
-            # It is read ahead below, so that a short body is still sent with its new length.
-            body.set_transform(transform)
-        # The form of a search is checked for permissions.
-        if transform is not None or interaction.is_search:
-            await body.peek(self._replay_bytes)
-        if interaction.code != "transaction":
-            return interaction
-        # Only the Bundle itself shows whether it is a batch or a transaction.
-        prefix = await body.peek(_BUNDLE_PREFIX)
-        return refine_bundle(
-            interaction,
-            prefix,
-            header.text(b"content-type") or "",
-            encoded=b"content-encoding" in header.values,
-        )
-
-    def compose(self, context: RequestContext, version: bytes | None = None) -> UpstreamRequest:
-        """Return the upstream request; with `version`, an ETag, it gets an If-Match."""
-        exchange, target, caller_context, body = (
-            context.exchange,
-            context.target,
-            context.caller_context,
-            context.body,
-        )
-        if target.query:
-            target = RequestTarget(
-                target.path, caller_context.link_translator.translate_query(target.query)
-            )
-        field_lines = context.field_lines
-        if body is not None and body.is_transformed:
-            field_lines = remove_digest_fields(field_lines)
-        elif body is None and not _FRAMING_FIELDS.isdisjoint(context.header.values):
-            field_lines = remove_content_fields(field_lines)
-        field_lines, goes_on = _decrement_max_forwards(exchange.method, field_lines)
-        if context.interaction.is_search and self._guard is not None:
-            field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
-        if version is not None:
-            field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
-        path = self._platform_path + target.suffix
-        return UpstreamRequest(
-            method=exchange.method,
-            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            field_lines=field_lines,
-            request_id=exchange.request_id,
-            body=body,
-            is_retryable=context.interaction.is_safe,
-            is_final_recipient=not goes_on,
-        )
-
-    def needs_if_match(self, context: RequestContext) -> bool:
-        """Return whether an update has no version and the settings require the current one."""
-        return self._client is not None and _is_unconditional_update(context)
-
-    async def fetch_current_version(self, context: RequestContext) -> bytes | None:
-        """Return the ETag of the resource that is updated, or None. Raises `GatewayError`."""
-        if self._client is None:
-            return None
-        exchange, path = context.exchange, context.target.path
-        return await fetch_etag(self._client, path, context.caller.tokens, exchange.request_id)
-
-
-def add_bundle_type_check(
-    body: RequestBody | None,
-    header: RequestHeader,
-    interaction: Interaction,
-    permissions: Permissions,
-) -> None:
-    """Make sure that a Bundle keeps the type found at its beginning, where permissions need that.
-
-    A second `type` could follow far behind the beginning. Reading the body then raises
-    `GatewayError` caller-forbidden, so that the platform receives no complete request.
-    """
-    if (
-        body is None
-        or interaction.code not in BUNDLES
-        or not permissions.distinguishes_bundle_types
-    ):
-        return
-    scanner: BundleTypeScanner | None = None
-
-    def check_chunk(data: bytes) -> None:
-        nonlocal scanner
-        try:
-            scanner = scanner or new_bundle_type_scanner(header.text(b"content-type") or "", data)
-            scanner.feed(data)
-        except AmbiguousBundleTypeError:
-            raise GatewayError(
-                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
-            ) from None
-
-    body.add_observer(check_chunk)
-
-
-def _is_unconditional_update(context: RequestContext) -> bool:
-    """Return whether a PUT of a resource has neither If-Match nor If-None-Match."""
-    return (
-        context.exchange.method == "PUT"
-        and context.interaction.resource_id is not None
-        and not context.header.values.keys() & {b"if-match", b"if-none-match"}
-    )
-
-
-def search_parameters(context: RequestContext) -> str:
-    """Return the raw query; for a search, joined with its form where that is buffered."""
-    query, body = context.target.query, context.body
-    if body is None or not context.interaction.is_search:
-        return query
-    is_form = (context.header.text(b"content-type") or "").startswith(FORM_TYPE)
-    form = (body.buffered() or b"") if is_form else b""
-    return "&".join(part for part in (query, form.decode("latin-1")) if part)
-
-
 # Smaller bodies gain nothing: they fit into one packet uncompressed.
 _MIN_BODY_BYTES: Final = 1024
 # Compressing more than this would block the event loop for too long.
@@ -371,3 +198,194 @@ class CompressingForwarder:
             return None
         field_lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
         return replace(outgoing, field_lines=field_lines, body=BufferedBody(compressed))
+
+
+_BUNDLE_PREFIX: Final = 64 * 1024
+_FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
+
+
+class RequestForwarder:
+    """Composes requests to the platform, whose base path is `platform_path`, and forwards them.
+
+    `client` is set where updates without If-Match get the version of the current resource, `guard`
+    where searches are guarded. `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        platform_path: str,
+        *,
+        limits: LimitsSettings,
+        clock: Callable[[], float],
+        guard: SearchGuard | None,
+        client: PlatformClient | None,
+        forwarder: Forwarder | CompressingForwarder,
+        permissions: PermissionCheck,
+    ) -> None:
+        self._platform_path = platform_path
+        self._forwarder = forwarder
+        self._permissions = permissions
+        self._max_body_bytes = limits.max_body_bytes
+        self._replay_bytes = limits.replay_buffer_bytes
+        self._stall_timeout = limits.header_timeout
+        self._min_body_rate = limits.min_body_rate
+        self._clock = clock
+        self._guard = guard
+        self._client = client
+
+    def request_body(
+        self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
+    ) -> RequestBody | None:
+        """Return the request's body, None when the message announces none.
+
+        Raises `GatewayError` payload-too-large for an announced length over the limit.
+        """
+        length = header.values.get(b"content-length")
+        if length is None and not request.has_body:
+            return None
+        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
+        return RequestBody(
+            request.payload,
+            None if length is None else int(length),
+            max_bytes=self._max_body_bytes,
+            replay_bytes=self._replay_bytes,
+            stall_timeout=self._stall_timeout,
+            min_rate=self._min_body_rate,
+            clock=self._clock,
+            before_wait=downstream.send_100_continue if expects else None,
+        )
+
+    async def classify_by_body(
+        self,
+        header: RequestHeader,
+        body: RequestBody,
+        interaction: Interaction,
+        links: LinkTranslator,
+    ) -> Interaction:
+        """Read as much of the body as is needed before forwarding; return the interaction."""
+        transform = links.request_transform(header, interaction)
+        if transform is not None:
+            # It is read ahead below, so that a short body is still sent with its new length.
+            body.set_transform(transform)
+        # The form of a search is checked for permissions.
+        if transform is not None or interaction.is_search:
+            await body.peek(self._replay_bytes)
+        if interaction.code != "transaction":
+            return interaction
+        # Only the Bundle itself shows whether it is a batch or a transaction.
+        prefix = await body.peek(_BUNDLE_PREFIX)
+        return refine_bundle(
+            interaction,
+            prefix,
+            header.text(b"content-type") or "",
+            encoded=b"content-encoding" in header.values,
+        )
+
+    async def forward(self, context: RequestContext) -> UpstreamResponse:
+        """Return the platform's response. Raises `GatewayError`."""
+        exchange, tokens = context.exchange, context.caller.tokens
+        token = tokens.current() or await self._wait_for_token(exchange, tokens)
+        version = None
+        if self._client is not None and _is_unconditional_update(context):
+            path = context.target.path
+            version = await fetch_etag(self._client, path, tokens, exchange.request_id)
+        outgoing = self._compose(context, version)
+        started_at = self._clock()
+        try:
+            response = await self._forwarder.send(exchange, outgoing, tokens, token)
+        finally:
+            if exchange.attempts:
+                exchange.upstream_duration = self._clock() - started_at
+        self._permissions.remember_status_url(context, response)
+        return response
+
+    async def _wait_for_token(self, exchange: Exchange, tokens: TokensInUse) -> AccessToken:
+        started_at = self._clock()
+        try:
+            return await tokens.wait_for_token()
+        finally:
+            exchange.token_wait = (started_at, self._clock())
+
+    def _compose(self, context: RequestContext, version: bytes | None) -> UpstreamRequest:
+        """Return the upstream request; with `version`, an ETag, it gets an If-Match."""
+        exchange, target, caller_context, body = (
+            context.exchange,
+            context.target,
+            context.caller_context,
+            context.body,
+        )
+        if target.query:
+            target = RequestTarget(
+                target.path, caller_context.link_translator.translate_query(target.query)
+            )
+        field_lines = context.field_lines
+        if body is not None and body.is_transformed:
+            field_lines = remove_digest_fields(field_lines)
+        elif body is None and not _FRAMING_FIELDS.isdisjoint(context.header.values):
+            field_lines = remove_content_fields(field_lines)
+        field_lines, goes_on = _decrement_max_forwards(exchange.method, field_lines)
+        if context.interaction.is_search and self._guard is not None:
+            field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
+        if version is not None:
+            field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
+        path = self._platform_path + target.suffix
+        return UpstreamRequest(
+            method=exchange.method,
+            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
+            field_lines=field_lines,
+            request_id=exchange.request_id,
+            body=body,
+            is_retryable=context.interaction.is_safe,
+            is_final_recipient=not goes_on,
+        )
+
+
+def add_bundle_type_check(
+    body: RequestBody | None,
+    header: RequestHeader,
+    interaction: Interaction,
+    permissions: Permissions,
+) -> None:
+    """Make sure that a Bundle keeps the type found at its beginning, where permissions need that.
+
+    A second `type` could follow far behind the beginning. Reading the body then raises
+    `GatewayError` caller-forbidden, so that the platform receives no complete request.
+    """
+    if (
+        body is None
+        or interaction.code not in BUNDLES
+        or not permissions.distinguishes_bundle_types
+    ):
+        return
+    scanner: BundleTypeScanner | None = None
+
+    def check_chunk(data: bytes) -> None:
+        nonlocal scanner
+        try:
+            scanner = scanner or new_bundle_type_scanner(header.text(b"content-type") or "", data)
+            scanner.feed(data)
+        except AmbiguousBundleTypeError:
+            raise GatewayError(
+                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
+            ) from None
+
+    body.add_observer(check_chunk)
+
+
+def _is_unconditional_update(context: RequestContext) -> bool:
+    """Return whether a PUT of a resource has neither If-Match nor If-None-Match."""
+    return (
+        context.exchange.method == "PUT"
+        and context.interaction.resource_id is not None
+        and not context.header.values.keys() & {b"if-match", b"if-none-match"}
+    )
+
+
+def search_parameters(context: RequestContext) -> str:
+    """Return the raw query; for a search, joined with its form where that is buffered."""
+    query, body = context.target.query, context.body
+    if body is None or not context.interaction.is_search:
+        return query
+    is_form = (context.header.text(b"content-type") or "").startswith(FORM_TYPE)
+    form = (body.buffered() or b"") if is_form else b""
+    return "&".join(part for part in (query, form.decode("latin-1")) if part)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -27,9 +27,7 @@ from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.callers import ANONYMOUS, CallerRegistry
 from gateway.pipeline.forwarder import (
-    CompressingForwarder,
-    Forwarder,
-    RequestComposer,
+    RequestForwarder,
     add_bundle_type_check,
     search_parameters,
 )
@@ -58,9 +56,8 @@ if TYPE_CHECKING:
     from gateway.http.request_target import RequestTarget
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.oauth.token_response import AccessToken
     from gateway.outbox.intake import OutboxWriteQueue
-    from gateway.pipeline.callers import AuthResult, Caller, TokensInUse
+    from gateway.pipeline.callers import AuthResult, Caller
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
     from gateway.pipeline.own_replies import LocalResponder
     from gateway.pipeline.request_body import RequestBody
@@ -181,9 +178,8 @@ class Handler:
         callers: CallerRegistry,
         permissions: PermissionCheck,
         unidentified_limiter: UnidentifiedLimiter,
-        forwarder: Forwarder | CompressingForwarder,
+        forwarder: RequestForwarder,
         link_translators: LinkTranslatorFactory,
-        composer: RequestComposer,
         readers: SlowReaders,
         search_guard: SearchGuard | None,
         condition_guard: ConditionGuard | None,
@@ -203,11 +199,14 @@ class Handler:
         self._unidentified_limiter = unidentified_limiter
         self._forwarder = forwarder
         self._link_translators = link_translators
-        self._composer = composer
         self._readers = readers
         self._search_guard = search_guard
         self._condition_guard = condition_guard
         self._write_queue = write_queue
+        # The outbox forwards what need not be queued.
+        self._forwarding: RequestForwarder | OutboxWriteQueue = (
+            forwarder if write_queue is None else write_queue
+        )
         self._account = account
         self._monotonic = monotonic
         self._wall = wall
@@ -282,7 +281,7 @@ class Handler:
                 interaction = _classify(exchange, target)
                 self._permissions.require(caller, exchange.method, interaction, target, header)
                 await self._admit(accounted, caller)
-                body = self._composer.request_body(request, header, downstream)
+                body = self._forwarder.request_body(request, header, downstream)
                 accounted.body = body
                 if body is not None:
                     interaction = await self._inspect_body(
@@ -301,7 +300,7 @@ class Handler:
                 )
                 if self._condition_guard is not None and not interaction.is_safe:
                     await self._condition_guard.check_request(context)
-                return await self._send_response(context, await self._forward_or_queue(context))
+                return await self._send_response(context, await self._forwarding.forward(context))
             except Exception as error:
                 final_error = self._apply_unidentified_limit(accounted, auth, error)
                 return await self._send_error(accounted, message.path, final_error)
@@ -408,7 +407,7 @@ class Handler:
         caller_context.set_content_type(interaction)
         if self._write_queue is not None:
             self._write_queue.retain_body(caller_context, interaction, body)
-        refined = await self._composer.classify_by_body(header, body, interaction, links)
+        refined = await self._forwarder.classify_by_body(header, body, interaction, links)
         if refined.is_search and permissions.is_restricted:
             permissions.require_form(header, body.buffered())
         elif interaction.code == "transaction":
@@ -433,34 +432,6 @@ class Handler:
             return await forward_response(context.downstream, context.exchange, response, plan)
         finally:
             response.close()
-
-    def _forward_or_queue(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
-        """Return the platform's response, or that of the outbox where it is enabled."""
-        if self._write_queue is None:
-            return self._forward(context)
-        return self._write_queue.forward_or_queue(self._forward, context)
-
-    async def _forward(self, context: RequestContext) -> UpstreamResponse:
-        exchange, tokens = context.exchange, context.caller.tokens
-        token = tokens.current() or await self._wait_for_token(exchange, tokens)
-        misses_version = self._composer.needs_if_match(context)
-        version = await self._composer.fetch_current_version(context) if misses_version else None
-        outgoing = self._composer.compose(context, version)
-        started_at = self._monotonic()
-        try:
-            response = await self._forwarder.send(exchange, outgoing, tokens, token)
-        finally:
-            if exchange.attempts:
-                exchange.upstream_duration = self._monotonic() - started_at
-        self._permissions.remember_status_url(context, response)
-        return response
-
-    async def _wait_for_token(self, exchange: Exchange, tokens: TokensInUse) -> AccessToken:
-        started_at = self._monotonic()
-        try:
-            return await tokens.wait_for_token()
-        finally:
-            exchange.token_wait = (started_at, self._monotonic())
 
     def _apply_unidentified_limit(
         self, accounted: AccountedRequest, auth: AuthResult | None, error: Exception

@@ -314,10 +314,12 @@ async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None
     platform.statement = Fetched(client, "default", lambda: 0.0)
     made = deliverer(platform, statement=platform.statement)
     wanted = request(condition=CODE)
-    assert await made.verify(ENTRY, wanted) == SendFailure(
-        Effect.NONE, "upstream-unreachable", affects_all_entries=False
+    assert await made.verify(ENTRY, wanted) == AttemptResult(
+        cause="upstream-unreachable", affects_all_entries=False
     )
-    assert await made.verify(ENTRY, wanted) == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
+    assert await made.verify(ENTRY, wanted) == AttemptResult(
+        finding=VerificationStatus.SAFE_TO_RESEND
+    )
 
 
 async def test_what_is_found_needs_no_statement() -> None:
