@@ -15,7 +15,7 @@ from gateway.fhir.vocabulary import RESOURCE_TYPES
 from gateway.outbox.async_status import first_field_value
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.entry import StoredResponse
-from gateway.outbox.qualification import (
+from gateway.outbox.write_classification import (
     condition_query,
     conditional_creates,
     searchable_identifiers,

@@ -28,7 +28,8 @@ from gateway.outbox.async_status import (
 )
 from gateway.outbox.attempt_result import UNKNOWN_EFFECT_REASONS, UNREACHABLE_STATUSES
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
-from gateway.outbox.qualification import (
+from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
+from gateway.outbox.write_classification import (
     WRITES,
     WriteClassifier,
     WriteNotClassifiedError,
@@ -36,7 +37,6 @@ from gateway.outbox.qualification import (
     lines_without_async,
     prefers_async,
 )
-from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.permissions import ALLOW_ALL
 from gateway.pipeline.request_body import CallerDisconnectedError
 from gateway.telemetry.logs import get_logger
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from gateway.outbox.async_status import OutboxApi
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import OutboxEntry
-    from gateway.outbox.qualification import WriteClassification
     from gateway.outbox.store.outbox_store import OutboxStore
+    from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.request import CallerContext, RequestContext

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
-from gateway.outbox.qualification import (
+from gateway.outbox.write_classification import (
     WriteClassification,
     WriteDescription,
     classify_write,
