@@ -34,16 +34,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _KEY = "B" * 43
 # Run by each checkout's own Python, because each version may store entries differently.
 _FILL = """
-import asyncio, json, sys
+import asyncio, base64, json, sys
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import NewEntry, RecoveryMode, QueuedRequest
-from gateway.outbox.open_outbox import open_store
-from gateway.outbox.store.store_types import OutboxLimits
+from gateway.outbox.open_outbox import open_outbox_store
 
 async def fill(url, key, entries, patients):
-    room = OutboxLimits(10**9, 10**15)
-    settings = OutboxSettings.model_validate({"enabled": True, "url": url, "encryption_key": key})
-    async with open_store(settings) as store:
+    settings = OutboxSettings.model_validate({"enabled": True, "url": url, "encryption_key": key,
+                                              "max_entries": 10**6, "max_bytes": 10**12})
+    async with open_outbox_store(settings, base64.urlsafe_b64decode(key + "=")) as store:
         for n in range(entries):
             patient = f"Patient/{n % patients}"
             body = {"resourceType": "Observation", "id": str(n), "status": "final",
@@ -53,7 +52,7 @@ async def fill(url, key, entries, patients):
                             json.dumps(body).encode(), "default", "update", "Observation", str(n),
                             f"r-{n}", "http://gateway.test/fhir")
             orders = frozenset({patient, f"Observation/{n}"})
-            await store.insert(NewEntry("anonymous", write, orders, RecoveryMode.RESEND), room)
+            await store.enqueue(NewEntry("anonymous", write, orders, RecoveryMode.RESEND))
 
 asyncio.run(fill(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 """
