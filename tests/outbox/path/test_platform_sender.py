@@ -298,10 +298,10 @@ class FetchingMeanwhile(Platform):
     statement: Fetched
 
     async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
         """As the forwarder."""
-        answer = await super().send(exchange, outgoing, credential, token)
+        answer = await super().send(exchange, outgoing, tokens, token)
         if b"?" in outgoing.target:
             await self.statement.declared_capability("Observation", 10.0)
         return answer
@@ -310,8 +310,8 @@ class FetchingMeanwhile(Platform):
 async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None:
     """The search was judged without it, so that it has found nothing out."""
     platform = FetchingMeanwhile(UNREACHABLE, searchset(), answer(200, DECLARING))
-    client = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
-    platform.statement = Fetched(client, "default", lambda: 0.0)
+    client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
+    platform.statement = Fetched(client, Tokens(), lambda: 0.0)  # type: ignore[arg-type]
     made = deliverer(platform, statement=platform.statement)
     wanted = request(condition=CODE)
     assert await made.verify(ENTRY, wanted) == AttemptResult(
