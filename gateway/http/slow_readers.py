@@ -113,6 +113,8 @@ class SlowReaders:
         self._half_closed_timeout = half_closed_timeout
         # The time until which the gateway waits for each connection, the earliest first.
         self._half_closed: dict[CallerConnection, float] = {}
+        # Half-closed connections that were aborted.
+        self._ended: list[CallerConnection] = []
         self._readers: dict[ResponseReader, None] = {}
         self._sampled_at = clock()
 
@@ -134,6 +136,15 @@ class SlowReaders:
     def remove_half_closed(self, connection: CallerConnection) -> None:
         """Remove a connection on which no read is running any more."""
         self._half_closed.pop(connection, None)
+
+    @property
+    def ending(self) -> int:
+        """The number of aborted half-closed connections whose reads have not ended yet.
+
+        Each of these reads frees a connection to the platform in a moment.
+        """
+        self._ended = [connection for connection in self._ended if connection.busy]
+        return len(self._ended)
 
     def abort_slowest(self, waiting: Sequence[str]) -> None:
         """Abort at most one response for each request that waits for a connection.
@@ -174,6 +185,7 @@ class SlowReaders:
         for connection in ended:
             del self._half_closed[connection]
             connection.abort()
+        self._ended += ended
         return len(ended)
 
     def _over_fair_share(self, waiting: Sequence[str]) -> list[ResponseReader]:

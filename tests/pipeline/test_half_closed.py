@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -151,6 +152,32 @@ async def test_only_as_many_as_wait_are_given_up(
     async with start_gateway(platform={"max_connections": 3}) as gateway:
         left = [await half_close(gateway) for _ in range(3)]
         assert (await ask(gateway.address, READ)).body == PATIENT
+        proceed.set()
+        assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
+
+
+async def test_on_a_busy_machine_no_more_are_given_up(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """The one that is given up keeps its connection for a moment, in which no other one goes."""
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.1)  # noqa: ASYNC251 - blocks the loop
+            await asyncio.sleep(0)
+
+    platform.script(later, later, later)
+    async with start_gateway(platform={"max_connections": 3}) as gateway:
+        left = [await half_close(gateway) for _ in range(3)]
+        blocking = asyncio.create_task(busy())
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        blocking.cancel()
         proceed.set()
         assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
 

@@ -369,9 +369,9 @@ class UpstreamPool:
     def _sweep(self) -> None:
         now = self._clock()
         waiters = chain.from_iterable(self._waiters.values())
-        self.slow_readers.abort_slowest(
-            [waiter.caller for waiter in waiters if not waiter.half_closed]
-        )
+        waiting = [waiter.caller for waiter in waiters if not waiter.half_closed]
+        ending = self.slow_readers.ending
+        self.slow_readers.abort_slowest(waiting[ending:])
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.on_deadline()
