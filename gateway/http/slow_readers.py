@@ -113,7 +113,6 @@ class SlowReaders:
         self._half_closed_timeout = half_closed_timeout
         # The time until which the gateway waits for each connection, the earliest first.
         self._half_closed: dict[CallerConnection, float] = {}
-        # Half-closed connections that were aborted.
         self._ended: list[CallerConnection] = []
         self._readers: dict[ResponseReader, None] = {}
         self._sampled_at = clock()
@@ -139,10 +138,7 @@ class SlowReaders:
 
     @property
     def ending(self) -> int:
-        """The number of aborted half-closed connections whose reads have not ended yet.
-
-        Each of these reads frees a connection to the platform in a moment.
-        """
+        """The number of aborted half-closed connections whose reads have not ended yet."""
         self._ended = [connection for connection in self._ended if connection.busy]
         return len(self._ended)
 

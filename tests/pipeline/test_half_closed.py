@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any

@@ -370,6 +370,7 @@ class UpstreamPool:
         now = self._clock()
         waiters = chain.from_iterable(self._waiters.values())
         waiting = [waiter.caller for waiter in waiters if not waiter.half_closed]
+        # A read that was given up frees its connection only in a moment.
         ending = self.slow_readers.ending
         self.slow_readers.abort_slowest(waiting[ending:])
         for connection in tuple(self._active):
