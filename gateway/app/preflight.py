@@ -152,7 +152,7 @@ def failed_setting(error: Exception) -> Finding:
     return _of_setting("failed", values["key"], values["why"], values.get("hint", EMPTY_MESSAGE))
 
 
-def _in_file(path: Path, why: Message) -> Message:
+def _in_file(path: Path | None, why: Message) -> Message:
     return Message("{path}: {why}", path=path, why=why)
 
 
@@ -180,23 +180,30 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
                     hint = Message(
                         "give each caller its own, or nobody can tell which of them called"
                     )
-                    check = Message("secret {key}", key=source.key)
-                    yield Finding(check, "failed", detail, hint, source.given_key)
+                    yield Finding(_check_of(source), "failed", detail, hint, source.given_key)
+
+
+def _check_of(secret: SecretRef) -> Message:
+    return Message("secret {key}", key=secret.key)
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
     """Yield for each secret whether it can be read and used, is as it was meant, and is hidden."""
     for secret in settings.secret_refs():
-        check = Message("secret {key}", key=secret.key)
+        check = _check_of(secret)
         try:
             with contextlib.suppress(WrongSettingError):
                 _use(settings, secret)
             text = secret.read()
-        except StartError as error:
-            yield replace(failed_setting(error), check=check)
-        else:
             found = [*_odd_secret(check, secret, text), *_exposed_secret(check, secret)]
-            yield from found or [_usable_secret(check, secret)]
+            found = found or [_usable_secret(check, secret)]
+        except StartError as error:
+            found = [replace(failed_setting(error), check=check)]
+        except OSError as error:
+            # The file has vanished since it was read.
+            detail = _in_file(secret.file, system_error(error, Message("cannot be read")))
+            found = [Finding(check, "failed", detail, key=secret.given_key)]
+        yield from found
 
 
 def _odd_secret(check: Message, secret: SecretRef, text: Secret | None) -> Iterator[Finding]:
@@ -208,10 +215,17 @@ def _odd_secret(check: Message, secret: SecretRef, text: Secret | None) -> Itera
         yield Finding(check, "odd", detail, hint, key)
 
 
+def exposed_secrets(settings: Settings) -> Iterator[Finding]:
+    """Yield the secrets whose files others can read or change. The files are not read."""
+    for secret in settings.secret_refs():
+        with contextlib.suppress(OSError):
+            yield from _exposed_secret(_check_of(secret), secret)
+
+
 def _exposed_secret(check: Message, secret: SecretRef) -> Iterator[Finding]:
     if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
         detail = Message("{path} {why}", path=secret.file, why=exposed)
-        hint = Message("Run: chmod 0600 {path}", path=secret.file)
+        hint = Message("run: chmod 0600 {path}", path=secret.file)
         yield Finding(check, "exposed", detail, hint, secret.file_key)
 
 
@@ -331,7 +345,11 @@ def _audit_file(settings: Settings) -> Iterator[Finding]:
     path = settings.audit.path
     if settings.audit.sink != "file" or path is None:
         return
-    state, detail, hint = _judge_audit_file(path, path.absolute().parent)
+    try:
+        state, detail, hint = _judge_audit_file(path, path.absolute().parent)
+    except OSError as error:
+        why = Message("cannot be written: {why}", why=system_error(error, EMPTY_MESSAGE))
+        state, detail, hint = "failed", _in_file(path, why), EMPTY_MESSAGE
     yield Finding(Message("audit audit.path"), state, detail, hint, "audit.path")
 
 

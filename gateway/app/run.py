@@ -7,7 +7,6 @@ service's state (sd_notify(3)), which has no effect without systemd's socket.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -17,11 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gateway import os_support
+from gateway.app import preflight
 from gateway.app.application import Gateway, background_task
 from gateway.app.reloader import Reloader
 from gateway.config import setting_rules
 from gateway.config.problems import dotted
-from gateway.config.section import permission_problem
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem
 from gateway.telemetry import logs
@@ -159,11 +158,8 @@ def warn_of_settings(settings: Settings) -> None:
     for caution in setting_rules.find_start_cautions(settings):
         key = dotted(caution.setting)
         _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
-    for secret in settings.secret_refs():
-        key, file = secret.file_key, secret.file
-        with contextlib.suppress(OSError):
-            if file is not None and (exposed := permission_problem(file)) is not None:
-                _log.warning("%s: %s %s; run: chmod 0600 %s", key, file, exposed, file, key=key)
+    for found in preflight.exposed_secrets(settings):
+        _log.warning("%s: %s; %s", found.key, found.detail, found.hint, key=found.key)
 
 
 def run(settings: Settings, source: SettingsSource) -> int:

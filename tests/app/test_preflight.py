@@ -10,7 +10,9 @@ import pytest
 import trustme
 import yaml
 
+from gateway.app import preflight
 from gateway.config.loader import load_settings
+from gateway.config.section import SecretRef
 from gateway.errors import StartError
 from tests.doubles.command import dhp
 from tests.doubles.gateway import running
@@ -141,7 +143,9 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     assert "planted" not in text
     started = await dhp("run", "--config", file)
     assert started.code == 3
-    assert started.err.splitlines()[-1].removesuffix(".") == f"dhp-gateway: could not start: {text}"
+    # The log has a thread of its own, so that one of its lines may come last.
+    lines = [line.removesuffix(".") for line in started.err.splitlines()]
+    assert f"dhp-gateway: could not start: {text}" in lines
     report = json.loads((await dhp("doctor", "--json", "--config", file)).out)
     told = [f"{key}: {each['message']}. {each['hint']}" for each in report["findings"]]
     assert [each.removesuffix(". ") for each in told if each.startswith(text)] == [text]
@@ -204,3 +208,45 @@ async def test_a_reload_does_not_judge_what_is_opened_once(tmp_path: Path) -> No
     async with running(f"{AWAY}/fhir", f"{AWAY}/token", store=store) as it:
         key.unlink()
         await it.gateway.reload(it.settings)
+
+
+def paths_that_cannot_be_examined(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return settings by the key whose file the system does not even look for."""
+    name = str(folder / ("x" * 300) / "file")
+    return {
+        "audit.path": {"audit": {"sink": "file", "path": name}},
+        "credentials.default.client_secret_file": client_secret(name),
+        "sso.ca_file": {"sso": {"token_url": "https://127.0.0.1:1/token", "ca_file": name}},
+    }
+
+
+@pytest.mark.parametrize(
+    "key", ["audit.path", "credentials.default.client_secret_file", "sso.ca_file"]
+)
+async def test_a_path_that_cannot_be_examined_prevents_a_start(tmp_path: Path, key: str) -> None:
+    """The commands name the key and say why, as for a file that is not there."""
+    file = write(tmp_path, paths_that_cannot_be_examined(tmp_path)[key])
+    checked = await dhp("check", "--config", file)
+    assert (checked.code, checked.out.startswith(f"{key}: ")) == (2, True)
+    assert "file name too long" in checked.out
+    started = await dhp("run", "--config", file)
+    assert (started.code, checked.out.rstrip().removesuffix(".") in started.err) == (3, True)
+
+
+async def test_a_secret_that_vanishes_while_it_is_examined_prevents_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of secrets are replaced while a reload reads them."""
+    secret = Path(put_file(tmp_path / "secret", b"planted-s3cret"))
+    settings = load_settings(write(tmp_path, client_secret(str(secret))), {})
+    read = SecretRef.read
+
+    def read_and_remove(self: SecretRef) -> Any:
+        text = read(self)
+        secret.unlink()
+        return text
+
+    monkeypatch.setattr(SecretRef, "read", read_and_remove)
+    monkeypatch.setattr(preflight, "_use", lambda *_: None)
+    with pytest.raises(StartError, match=r"client_secret_file: .*no such file or directory"):
+        preflight.require_usable(settings)
