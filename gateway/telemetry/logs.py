@@ -260,6 +260,9 @@ class BackgroundHandler(logging.handlers.QueueHandler):
             self._accepted_bytes += len(line)
         self._hand_off.yield_if_due(self._progress)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Do nothing (logging.Handler): the standard library would print the record unmasked."""
+
     def flush(self) -> None:
         """Write everything, for a limited time. The interpreter calls this at its end."""
         self.acquire()
@@ -305,16 +308,17 @@ class BackgroundHandler(logging.handlers.QueueHandler):
             if not self._write(line):
                 self._lost += 1
             self._write_summaries()
-            if self.queue.empty():
-                self._report(self._dropped)
             self._written_bytes += len(line)
             self._progress = time.monotonic()
+            if self.queue.empty():
+                self._report(self._dropped)
             self.queue.task_done()
 
     def _report(self, dropped: int) -> None:
         """Write how many lines are missing that were not reported yet, if there are any."""
         missing = dropped + self._lost - self._reported
-        if not missing:
+        if missing <= 0:
+            # More were dropped after the queue was found empty: they are reported already.
             return
         text, level = "%d log lines were dropped: nobody read them", logging.WARNING
         record = logging.LogRecord(__name__, level, "", 0, text, (missing,), None)

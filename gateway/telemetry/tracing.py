@@ -136,10 +136,9 @@ class Tracing:
         """Return a function that ends the spans of an exchange and then calls `account`."""
 
         def end(exchange: Exchange) -> None:
-            # Audit and metrics name the trace too, also without an upstream request.
-            trace = self._trace_of(exchange)
             try:
-                self._end(exchange, trace)
+                # Audit and metrics name the trace too, also without an upstream request.
+                self._end(exchange, self._trace_of(exchange))
             except Exception as error:
                 # A bug must not fail the response. The text of the exception could quote data.
                 _log.error("no spans could be made", error=type(error).__name__)

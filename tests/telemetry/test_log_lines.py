@@ -7,9 +7,12 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from queue import Queue
+from typing import Any
 
 import pytest
 
+from gateway.telemetry import logs
 from gateway.telemetry.log_repetition import LogRateLimit
 from gateway.telemetry.logs import BackgroundHandler
 from tests.telemetry.conftest import Pipe
@@ -165,3 +168,31 @@ def test_closing_writes_the_rest_and_ends_the_thread(make: Make, pipe: Pipe) -> 
         if thread.name == "log":
             thread.join(20)
     assert threading.active_count() == threads
+
+
+def test_a_line_lost_while_the_queue_is_found_empty_is_told_once(
+    make: Make, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may log at that very moment; no number of lines is negative."""
+    lines = [b"first\n"]
+
+    class BusyQueue(Queue[Any]):
+        """A queue that gets a line, and loses one, just after the thread found it empty."""
+
+        def empty(self) -> bool:
+            is_empty = super().empty()
+            if is_empty and threading.current_thread().name == "log" and len(lines) == 1:
+                lines.append(b"")
+                other = threading.Thread(target=log_two)
+                other.start()
+                other.join()
+            return is_empty
+
+    def log_two() -> None:
+        lines[1:] = [log(handler, "fits"), log(handler, "x" * 200)]
+
+    monkeypatch.setattr(logs, "Queue", BusyQueue)
+    handler = make(pipe.writer, max_bytes=100)
+    log(handler, "first")
+    handler.flush()
+    assert_complete(pipe.read_to_end(), [lines[0], lines[2], lines[1]])

@@ -15,6 +15,11 @@ import trustme
 
 pytest.importorskip("opentelemetry.sdk", reason="pip install 'dhp-gateway[otel]'")
 
+from opentelemetry.trace import NoOpTracer
+
+from gateway.exchange import Exchange
+from gateway.telemetry.tracing import Tracing
+from tests.doubles import duty
 from tests.doubles.collector import Collector, Span
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthorized
@@ -319,3 +324,19 @@ async def test_a_collector_over_tls_gets_its_authorization(platform, sso, tmp_pa
         assert collector.spans
         assert collector.requests[0]["authorization"] == "Bearer planted-secret"
         assert collector.resources[0]["service.name"] == "gateway-17"
+
+
+def test_a_request_is_accounted_for_without_its_spans() -> None:
+    """A fault of the library costs the spans of a request, not its metrics and its record."""
+
+    class BrokenTracer(NoOpTracer):
+        """A library that fails."""
+
+        def start_span(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError
+
+    accounted: list[Exchange] = []
+    tracing = Tracing(BrokenTracer(), duty.settings())
+    exchange = Exchange("id", 0.0, 0.0)
+    tracing.wrap_account(accounted.append)(exchange)
+    assert accounted == [exchange]
