@@ -14,7 +14,7 @@ from babel.messages.pofile import read_po
 from gateway.admin.status_page import page_update
 from gateway.alerts.alert_messages import ALERT_MESSAGES
 from gateway.errors import ADVICE, REASONS, REMEDIES
-from gateway.health.advice import STATUS_MESSAGES
+from gateway.health import advice
 from gateway.i18n import LANGUAGES
 from gateway.outbox import async_status
 from tests.doubles.duty import STATES, OneState
@@ -72,8 +72,11 @@ def pages(language: str) -> Iterator[str]:
 
 def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
-    tables = (STATUS_MESSAGES, REMEDIES, async_status.MESSAGES, ALERT_MESSAGES, ADVICE)
-    messages = [text for table in tables for text in table.values()]
+    tables = (
+        *(advice.ADVICE, advice.ANSWER_WORDS, advice.PASSED_ON, advice.PLATFORM_CAUSES),
+        *(advice.TOKEN_CAUSES, REMEDIES, async_status.MESSAGES, ALERT_MESSAGES, ADVICE),
+    )
+    messages = [advice.CARE_QUESTION, *(text for table in tables for text in table.values())]
     messages += [text for each in REASONS.values() for text in (each.text, each.read_text) if text]
     shown = [each.in_language(language) for each in messages]
     return [*shown, *alerts(language), *pages(language)]
@@ -119,7 +122,8 @@ class Seen(HTMLParser):
 
 def read(state: str, language: str) -> str:
     """What is read of the page in a state."""
-    shown = page_update(OneState(state).facts(language))
+    one = OneState(state)
+    shown = page_update(one.facts(language), one.components())
     return " ".join([shown["title"], *Seen(shown["main"]).text])
 
 

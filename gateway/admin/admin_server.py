@@ -85,7 +85,7 @@ def build_application(
     links = {**_LINKS}
     if status is not None:
         links |= _STATUS_LINKS
-        _add_status(application, status)
+        _add_status(application, status, health)
         if operators is not None:
             language = partial(_language, status)
             OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
@@ -111,9 +111,10 @@ def _language(status: StatusReporter, request: Request) -> str:
     return status.language(request.query.get("lang"), accepted or None)
 
 
-def _add_status(application: Application, status: StatusReporter) -> None:
+def _add_status(application: Application, status: StatusReporter, health: Health) -> None:
     async def for_people(request: Request) -> Response:
-        text = status_page.render_status_page(status.facts(_language(status, request)))
+        facts = status.facts(_language(status, request))
+        text = status_page.render_status_page(facts, health.components())
         return Response(text=text, content_type="text/html", headers=status_page.HEADERS)
 
     async def for_programs(request: Request) -> Response:
@@ -123,7 +124,7 @@ def _add_status(application: Application, status: StatusReporter) -> None:
     async def for_open_pages(request: Request) -> StreamResponse:
         return await events.serve(request, _language(status, request))
 
-    events = StatusEvents(status, status_page.page_update)
+    events = StatusEvents(status, lambda facts: status_page.page_update(facts, health.components()))
     application.on_shutdown.append(events.close)
     application.router.add_get("/status", for_people)
     application.router.add_get("/status.json", for_programs)

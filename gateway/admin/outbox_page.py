@@ -16,8 +16,9 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
-from gateway.admin.status_page import outbox_need
 from gateway.errors import REMEDIES
+from gateway.health.advice import CARE_ANSWERS
+from gateway.health.health import judge_outbox
 from gateway.i18n import LANGUAGES
 from gateway.templates import file_text
 
@@ -118,13 +119,15 @@ def render_list_page(
     `facts`: its result. `asked`: its arguments. `query`: the query of the page's own address.
     """
     groups = facts["groups"]
+    outbox = judge_outbox({"entries": {each["state"]: each["entries"] for each in groups}})
     narrowed = {key: asked[key] for key in ("state", "cause", "caller") if asked[key] is not None}
     return _render_page(
         view,
         "outbox_list.html",
         query=query,
         facts=facts,
-        need=outbox_need({each["state"] for each in groups}),
+        answer=CARE_ANSWERS[outbox.state],
+        need=outbox.reason,
         causes=[*_by_cause(groups)],
         listed_states=STATES,
         narrowed=narrowed,

@@ -21,10 +21,9 @@ from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.value_types import ListenAddress
 from gateway.errors import REMEDIES, outcome_text
-from gateway.health.advice import CARE_ANSWERS, STATUS_MESSAGES, advice
+from gateway.health.advice import CARE_ANSWERS, PASSED_ON, advice
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.health.health import worst
-from gateway.health.recent_requests import PLATFORM_ERROR, PLATFORM_REFUSAL
 from gateway.i18n import LANGUAGES, choose_language
 from gateway.secret import MASK
 
@@ -234,8 +233,6 @@ def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
 
 def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """Return what a reason means, and what operators do about it."""
-    if reason in (PLATFORM_ERROR, PLATFORM_REFUSAL):
-        meaning = STATUS_MESSAGES[reason].in_language(language)
-    else:
-        meaning = outcome_text(reason, language)
+    passed_on = PASSED_ON.get(reason)
+    meaning = passed_on.in_language(language) if passed_on else outcome_text(reason, language)
     return {"text": meaning, "remedy": REMEDIES[reason].in_language(language)}

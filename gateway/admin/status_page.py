@@ -1,7 +1,8 @@
-"""The page `/status`: the facts as HTML, without external resources.
+"""The page `/status`: facts and components of the health as HTML, without external resources.
 
 It consists of summary cards (tokens, SSO, outbox, …), charts of the last hour, minute by minute,
-and tables. The facts come from `gateway.admin.status_facts`.
+and tables. The facts come from `gateway.admin.status_facts`, the components from
+`gateway.health.health`, which judges; this module chooses words and symbols.
 
 The page is complete without its script, which only loads newer content from `/status/events`,
 counts down in between, shows times in the browser's time zone, and reports when the gateway does
@@ -11,15 +12,23 @@ those that have changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
-from gateway.health.advice import STATUS_MESSAGES
-from gateway.health.health import OPERATOR_STATES
+from gateway.health.advice import (
+    ANSWER_WORDS,
+    CARE_ANSWERS,
+    CARE_QUESTION,
+    PLATFORM_CAUSES,
+    TOKEN_CAUSES,
+)
 from gateway.health.recent_requests import MINUTES, OTHERS
 from gateway.i18n import LANGUAGES, unit_names
+
+if TYPE_CHECKING:
+    from gateway.health.health import Component
 
 _SCRIPT: Final = page_script("status.js")
 HEADERS: Final = headers(STYLE, _SCRIPT)
@@ -77,61 +86,48 @@ def _times(minutes: Sequence[Facts]) -> Iterator[str]:
     yield from ((begin + timedelta(minutes=at)).isoformat() for at in range(0, MINUTES, _STEP))
 
 
-def _token_state(token: Facts) -> tuple[str, str]:
-    """Return `yes`, `degraded` or `no`, and the word for the state of a token."""
-    if token["rejected"]:
-        return "no", "rejected"
-    if not token["valid"]:
-        return "no", "missing"
-    return ("yes", "valid") if token["failure"] is None else ("degraded", "not-renewed")
+# Symbol and word for the state of a token, by the reason of its component.
+_TOKEN_STATES: Final = {
+    "fine": ("yes", "valid"),
+    "secret-refused": ("yes", "valid"),
+    "renewal-fails": ("degraded", "not-renewed"),
+    "token-awaited": ("no", "missing"),
+    "token-refused": ("no", "missing"),
+    "sso-unavailable": ("no", "missing"),
+    "platform-refuses": ("no", "rejected"),
+}
+_SYMBOLS: Final = ("yes", "degraded", "no")
 
 
-def _worst_token(tokens: Mapping[str, Facts]) -> str:
+def _token_states(facts: Facts, components: Sequence[Component]) -> dict[str, tuple[str, str]]:
+    """Return symbol and word for the token of every credential."""
+    # The token of a credential that only the audit uses has a component where it is not well.
+    reasons = {each.about: each.reason for each in components if each.name in ("token", "audit")}
+    return {name: _TOKEN_STATES[reasons.get(name, "fine")] for name in facts["tokens"]}
+
+
+def _worst_token(facts: Facts, states: Mapping[str, tuple[str, str]]) -> str | None:
     """Return the name of the credential in the worst state; of equal ones the first to expire."""
-    order = ("yes", "degraded", "no")
 
-    def badness(item: tuple[str, Facts]) -> tuple[int, int]:
-        token = item[1]
-        return order.index(_token_state(token)[0]), -(token["expires_in"] or 0)
+    def badness(name: str) -> tuple[int, int]:
+        return _SYMBOLS.index(states[name][0]), -(facts["tokens"][name]["expires_in"] or 0)
 
-    return max(tokens.items(), key=badness)[0]
+    return max(states, key=badness, default=None)
 
 
-def _well(tokens: Mapping[str, Facts]) -> int:
-    """Return the number of tokens whose state is `yes`."""
-    return sum(_token_state(token)[0] == "yes" for token in tokens.values())
-
-
-def _sso_state(facts: Facts) -> tuple[str, str]:
-    """Return `yes`, `no` or `untried`, and the word for the state of the SSO."""
+def _sso_state(facts: Facts, states: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """Return symbol and word for the state of the SSO."""
     if facts["sso"]["failure"]:
         return "no", facts["sso"]["failure"]
-    answered = any(each["valid"] for each in facts["tokens"].values())
-    return ("yes", "answers") if answered else ("untried", "awaited")
+    has_answered = any(word != "missing" for _, word in states.values())
+    return ("yes", "answers") if has_answered else ("untried", "awaited")
 
 
-def outbox_need(states: Collection[str]) -> str:
-    """Return `person` if one has to decide about entries, `waiting` if some wait, else `fine`."""
-    if any(state in states for state in OPERATOR_STATES):
-        return "person"
-    return "waiting" if "waiting" in states or "sending" in states else "fine"
-
-
-def _outbox_state(facts: Facts) -> tuple[str, str]:
-    """Return `yes` or `degraded`, and the word for the state of the outbox."""
-    outbox, platform = facts["outbox"], facts["platform"]
-    if not outbox.get("available", True):
-        return "degraded", "away"
-    need = outbox_need({state for state, count in outbox["entries"].items() if count})
-    is_stuck = need == "waiting" and platform["state"] == "fails"
-    return "degraded" if need == "person" or is_stuck else "yes", need
-
-
-def render_status_page(facts: Facts) -> str:
+def render_status_page(facts: Facts, components: Sequence[Component]) -> str:
     """Return the complete page in the language of the facts."""
     page = templates().get_template("status.html")
     return page.render(
-        **_values(facts),
+        **_values(facts, components),
         units=unit_names(facts["language"]),
         addresses={each: f"?lang={each}" for each in LANGUAGES},
         style=STYLE,
@@ -139,23 +135,28 @@ def render_status_page(facts: Facts) -> str:
     )
 
 
-def page_update(facts: Facts) -> dict[str, str]:
+def page_update(facts: Facts, components: Sequence[Component]) -> dict[str, str]:
     """Return the parts of the page that change: `title`, `icon` as a URL, and `main` as HTML."""
-    shown: Any = templates().get_template("status_main.html").make_module(_values(facts))
+    values = _values(facts, components)
+    shown: Any = templates().get_template("status_main.html").make_module(values)
     return {"title": shown.title.unescape(), "icon": str(shown.icon), "main": str(shown)}
 
 
-def _values(facts: Facts) -> dict[str, Any]:
+def _values(facts: Facts, components: Sequence[Component]) -> dict[str, Any]:
     """Return the values of the template `status_main.html`."""
+    tokens = _token_states(facts, components)
     return {
         "facts": facts,
         "language": facts["language"],
-        "advice": STATUS_MESSAGES,
+        "question": CARE_QUESTION,
+        "answers": ANSWER_WORDS,
+        "care_answers": CARE_ANSWERS,
+        "platform_causes": PLATFORM_CAUSES,
+        "token_causes": TOKEN_CAUSES,
         "others": OTHERS,
-        "token_state": _token_state,
-        "worst_token": _worst_token,
-        "well": _well,
-        "sso_state": _sso_state,
-        "outbox_state": _outbox_state,
+        "tokens": tokens,
+        "worst_token": _worst_token(facts, tokens),
+        "sso_state": _sso_state(facts, tokens),
+        "outbox": next((each for each in components if each.name == "outbox"), None),
         "chart": chart,
     }

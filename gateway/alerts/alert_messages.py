@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from gateway.alerts.notify_addresses import AlertMessage
-from gateway.health.advice import CARE_ANSWERS, STATUS_MESSAGES, advice
+from gateway.health.advice import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, advice
 from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ class AlertFormatter:
 
     def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:
         """Return the daily message; `still` is the number of alerts that are not resolved."""
-        answer = STATUS_MESSAGES[f"answer:{CARE_ANSWERS[care.state]}"]
+        answer = ANSWER_WORDS[CARE_ANSWERS[care.state]]
         body = self._text("daily").format(
-            question=STATUS_MESSAGES["question"].in_language(self.language),
+            question=CARE_QUESTION.in_language(self.language),
             answer=answer.in_language(self.language),
             care=advice(care, self.language),
             requests=traffic[0],

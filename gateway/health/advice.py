@@ -2,8 +2,8 @@
 
 The status page, alert messages and commands show the same text for the same cause. `ADVICE` says
 what to do about the reason of a component, `PLATFORM_CAUSES` in a few words why the platform is in
-its state, `TOKEN_CAUSES` why a credential has no token, one for each `Cause`. The other messages
-are words of the status page.
+its state, `TOKEN_CAUSES` why a credential has no token, one for each `Cause`, and `PASSED_ON` what
+an error of the platform means that a caller received.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from gateway.i18n import Message
 if TYPE_CHECKING:
     from gateway.health.health import Component, ComponentState
 
-# The answer to "can care go on?" of the page and of `/status.json`.
+CARE_QUESTION: Final = Message("Can care go on?")
+# The answer in `/status.json`, and its word.
 CARE_ANSWERS: Final[dict[ComponentState, str]] = {
     "ok": "yes",
     "untried": "untried",
     "degraded": "degraded",
     "failed": "no",
+}
+ANSWER_WORDS: Final = {
+    "yes": Message("Yes"),
+    "untried": Message("Not tried yet"),
+    "degraded": Message("With limits"),
+    "no": Message("No"),
 }
 
 # `{credential}` is replaced by the name of a credential.
@@ -149,22 +156,10 @@ TOKEN_CAUSES: Final = {
     "internal error": Message("an error in the gateway, see the log"),
 }
 
-
-_PAGE_WORDS: Final = {
-    "question": Message("Can care go on?"),
-    "answer:yes": Message("Yes"),
-    "answer:untried": Message("Not tried yet"),
-    "answer:degraded": Message("With limits"),
-    "answer:no": Message("No"),
+# By what `gateway.health.recent_requests` counts beside the gateway's own reasons.
+PASSED_ON: Final = {
     "platform-error": Message("The platform itself answered with an error, which was passed on."),
     "platform-refusal": Message(
         "The platform itself refused the request, and its answer was passed on."
     ),
-}
-
-STATUS_MESSAGES: Final = {
-    **_PAGE_WORDS,
-    **PLATFORM_CAUSES,
-    **{f"care:{reason}": text for reason, text in ADVICE.items()},
-    **{f"cause:{cause}": text for cause, text in TOKEN_CAUSES.items()},
 }

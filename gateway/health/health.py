@@ -60,8 +60,9 @@ class Component:
     """The state of one part of the gateway.
 
     `untried`: nothing is known yet; `degraded`: requests can succeed, with limits; `failed`: they
-    cannot. `reason` is a key of `ADVICE` (`gateway.health.advice`), or `answers`. `since`: when
-    state or reason last changed (Unix time). `about`: the credential concerned, "" for none.
+    cannot. `reason` is a key of `ADVICE` (`gateway.health.advice`), or `answers` or
+    `outbox-waiting`, for which nothing has to be done. `since`: when state or reason last changed
+    (Unix time). `about`: the credential concerned, "" for none.
     """
 
     name: ComponentName
@@ -119,7 +120,8 @@ _TOKEN_REASONS: Final = (
     _FINE,
 )
 # States of the outbox's entries that only an operator's decision changes.
-OPERATOR_STATES: Final = ("failed", "unclear")
+_OPERATOR_STATES: Final = ("failed", "unclear")
+_WAITING_STATES: Final = ("waiting", "sending")
 # `available`: the outbox can be reached. `entries`: number of entries by state.
 # `oldest_seconds`: for how long the oldest entry has waited, or None.
 OutboxReport = Mapping[str, Any]
@@ -220,12 +222,14 @@ def judge_circuit(circuit: CircuitState) -> Component:
     return Component("circuit", "ok", _FINE)
 
 
-def judge_outbox(report: OutboxReport) -> Component:
-    """Return the component of an enabled outbox."""
+def judge_outbox(report: OutboxReport, *, is_platform_failing: bool = False) -> Component:
+    """Return the component of an enabled outbox. Waiting entries need a platform that works."""
     if not report.get("available", True):
         return Component("outbox", "degraded", "outbox-away")
-    if any(report["entries"].get(state) for state in OPERATOR_STATES):
+    if any(report["entries"].get(state) for state in _OPERATOR_STATES):
         return Component("outbox", "degraded", "outbox-person")
+    if any(report["entries"].get(state) for state in _WAITING_STATES):
+        return Component("outbox", "degraded" if is_platform_failing else "ok", "outbox-waiting")
     return Component("outbox", "ok", _FINE)
 
 
@@ -371,9 +375,11 @@ class Health:
             judge_circuit(evidence.circuit),
             platform,
             self._judge_process(evidence, platform),
-            *([] if outbox is None else [judge_outbox(outbox)]),
-            *audit,
         ]
+        if outbox is not None:
+            is_failing = platform.state == "failed"
+            found.append(judge_outbox(outbox, is_platform_failing=is_failing))
+        found += audit
         return [self._dated(each) for each in found]
 
     async def run(self) -> None:

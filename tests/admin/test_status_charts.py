@@ -17,7 +17,7 @@ BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
 
 async def charts(duty: Duty, language: str = "en") -> list[str]:
     """The figures of requests and errors."""
-    html = render_status_page(duty.status().facts(language))
+    html = render_status_page(duty.status().facts(language), duty.health.components())
     return re.findall("<figure>.*?</figure>", html)
 
 

@@ -23,7 +23,7 @@ from gateway.admin.status_facts import StatusReporter
 from gateway.admin.status_page import render_status_page
 from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
-from gateway.health.advice import STATUS_MESSAGES
+from gateway.health.advice import ADVICE, TOKEN_CAUSES
 from gateway.health.evidence import Evidence
 from gateway.health.health import Component, Health
 from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
@@ -134,7 +134,7 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
     assert facts["care"] == {
         "answer": "yes",
         "reason": "fine",
-        "text": STATUS_MESSAGES["care:fine"],
+        "text": ADVICE["fine"],
     }
     assert facts["version"] == __version__
     assert facts["tokens"]["default"]["valid"] is True
@@ -183,8 +183,8 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "sso-unavailable")
     assert facts["tokens"]["default"]["failure"] == "transient"
     shown = unescape(shown)
-    assert STATUS_MESSAGES["cause:no OAuth error"].in_language(language) in shown
-    assert STATUS_MESSAGES["cause:refused"].in_language(language) not in shown
+    assert TOKEN_CAUSES["no OAuth error"].in_language(language) in shown
+    assert TOKEN_CAUSES["refused"].in_language(language) not in shown
     assert "planted" not in shown
 
 
@@ -370,7 +370,7 @@ async def test_the_reader_chooses_the_language(
 ) -> None:
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
-    assert STATUS_MESSAGES["care:untried"].in_language(language) in unescape(words)
+    assert ADVICE["untried"].in_language(language) in unescape(words)
     assert answer.headers["Vary"] == "Accept-Language"
 
 
@@ -474,7 +474,7 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
 async def test_the_page_can_be_made_in_every_language(gateway: Running, language: str) -> None:
     """By the language that the facts name."""
     facts = await facts_of(gateway, f"?lang={language}")
-    assert f'<html lang="{language}"' in render_status_page(facts)
+    assert f'<html lang="{language}"' in render_status_page(facts, [])
 
 
 def test_every_reason_has_its_remedy() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
 from gateway.admin.status_page import page_update
-from gateway.health.advice import STATUS_MESSAGES
-from gateway.health.health import REASONS
+from gateway.health.advice import ADVICE, PLATFORM_CAUSES
+from gateway.health.health import REASONS, Component, judge_outbox
 from gateway.i18n import LANGUAGES, format_span
-from tests.doubles.duty import OneState
+from tests.doubles.duty import GOOD, Duty, OneState
 
 TOKEN: dict[str, Any] = {
     "valid": True,
@@ -43,15 +44,15 @@ FACTS: dict[str, Any] = {
 }
 
 
-def cards(**members: Any) -> str:
+def cards(*components: Component, **members: Any) -> str:
     """The cards as HTML."""
-    page = page_update({**OneState("quiet").facts("en"), **FACTS, **members})["main"]
+    page = page_update({**OneState("quiet").facts("en"), **FACTS, **members}, components)["main"]
     return page[page.index('<div id="glance"') : page.index('<section id="reasons"')]
 
 
-def seen(**members: Any) -> str:
+def seen(*components: Component, **members: Any) -> str:
     """The text of the cards, a space between any two parts."""
-    text = cards(**members)
+    text = cards(*components, **members)
     for tag in ("<code>", "</code>"):
         text = text.replace(tag, "`")
     while "<" in text:
@@ -70,25 +71,44 @@ def test_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "expected"),
+    ("reason", "token", "expected"),
     [
-        (
-            {"failure": "transient", "cause": "time-out", "next_attempt_in": 4},
-            "⚠ 3 min 20 s not renewed next attempt in 4 s",
-        ),
-        ({"valid": False, "expires_in": None}, "✖ missing next attempt"),
-        ({"rejected": True}, "✖ refused by the platform"),
+        ("renewal-fails", {"next_attempt_in": 4}, "⚠ 3 min 20 s not renewed next attempt in 4 s"),
+        ("token-awaited", {"expires_in": None}, "✖ missing next attempt"),
+        ("platform-refuses", {}, "✖ refused by the platform"),
+        ("secret-refused", {}, "✔ 3 min 20 s valid renewed in"),
     ],
 )
-def test_a_token_in_trouble_says_which(token: dict[str, Any], expected: str) -> None:
+def test_a_token_in_trouble_says_which(reason: str, token: dict[str, Any], expected: str) -> None:
     """Not renewed while it lasts, missing, or refused, and when it is tried again."""
-    assert expected in seen(tokens={"default": {**TOKEN, **token}})
+    component = Component("token", "failed", reason, about="default")
+    assert expected in seen(component, tokens={"default": {**TOKEN, **token}})
+
+
+def test_a_token_that_is_missing_is_not_said_to_be_refused() -> None:
+    """The platform refused the last one, which has expired: the page says one thing of it."""
+    duty = Duty()
+    duty.tokens = {"default": replace(GOOD, is_valid=False, is_rejected=True)}
+    facts = duty.status().facts("en")
+    assert facts["care"]["reason"] == "token-awaited"
+    assert "✖ missing" in page_update(facts, duty.health.components())["main"]
+
+
+def test_the_token_of_the_audit_is_told_too() -> None:
+    """No caller uses it; where it is not well, it is a component of the audit."""
+    component = Component("audit", "degraded", "token-refused", about="records")
+    text = seen(component, tokens={"default": TOKEN, "records": {**TOKEN, "expires_in": None}})
+    assert "✖ missing" in text
+    assert "Credential: `records` 1 of 2 are well" in text
 
 
 def test_of_several_tokens_the_worst_is_shown() -> None:
     """The one that is missing, by its credential's name, and how many are well."""
     lacking = {**TOKEN, "valid": False, "expires_in": None}
-    text = seen(tokens={"ward": TOKEN, "laboratory": lacking, "desk": {**TOKEN, "expires_in": 1}})
+    missing = Component("token", "failed", "token-awaited", about="laboratory")
+    text = seen(
+        missing, tokens={"ward": TOKEN, "laboratory": lacking, "desk": {**TOKEN, "expires_in": 1}}
+    )
     assert "✖ missing" in text
     assert "Credential: `laboratory` 2 of 3 are well" in text
 
@@ -113,7 +133,8 @@ def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
 def test_an_sso_that_has_not_answered_is_not_praised() -> None:
     """While the first token is on its way nothing is known of it."""
     token = {**TOKEN, "valid": False, "expires_in": None, "fetching": True}
-    assert "? no answer yet sso.example" in seen(tokens={"default": token})
+    missing = Component("token", "failed", "token-awaited", about="default")
+    assert "? no answer yet sso.example" in seen(missing, tokens={"default": token})
 
 
 @pytest.mark.parametrize(
@@ -136,9 +157,9 @@ def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected
 def test_every_reason_has_its_words(language: str, reason: str) -> None:
     """The card has a word for each, the verdict a sentence."""
     if reason not in ("sso-unavailable",):
-        assert STATUS_MESSAGES[reason].in_language(language)
+        assert PLATFORM_CAUSES[reason].in_language(language)
     if reason != "answers":
-        assert STATUS_MESSAGES[f"care:{reason}"].in_language(language)
+        assert ADVICE[reason].in_language(language)
 
 
 def test_what_the_gateway_asked_itself_is_told() -> None:
@@ -160,7 +181,8 @@ def test_what_the_gateway_asked_itself_is_told() -> None:
 )
 def test_the_outbox_says_whether_somebody_is_needed(entries: dict[str, int], expected: str) -> None:
     """Only entries that wait for a person's decision are a warning; the oldest's age is told."""
-    text = seen(outbox={"entries": entries, "oldest_seconds": 3700.4})
+    report = {"entries": entries, "oldest_seconds": 3700.4}
+    text = seen(judge_outbox(report), outbox=report)
     assert expected in text
     assert "The oldest waits: 1 h 1 min" in text
 
@@ -169,8 +191,10 @@ def test_writes_that_cannot_be_sent_are_a_warning() -> None:
     """They wait by themselves, but not while the platform fails."""
     fails = {**FACTS["platform"], "state": "fails", "reason": "platform-fails"}
     waiting = {"entries": {"waiting": 2}, "oldest_seconds": 3700.4}
-    assert "⚠ writes wait" in seen(platform=fails, outbox=waiting)
-    assert "✔ nothing waits" in seen(platform=fails, outbox={"entries": {}, "oldest_seconds": None})
+    empty = {"entries": {}, "oldest_seconds": None}
+    for report, expected in ((waiting, "⚠ writes wait"), (empty, "✔ nothing waits")):
+        component = judge_outbox(report, is_platform_failing=True)
+        assert expected in seen(component, platform=fails, outbox=report)
 
 
 @pytest.mark.parametrize(
@@ -230,4 +254,4 @@ def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> Non
 def test_the_outbox_leads_to_its_page() -> None:
     """In the reader's language."""
     outbox = {"entries": {}, "oldest_seconds": None}
-    assert 'href="outbox?lang=en"' in cards(outbox=outbox)
+    assert 'href="outbox?lang=en"' in cards(judge_outbox(outbox), outbox=outbox)

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.exchange import Exchange
-from gateway.health.advice import STATUS_MESSAGES
+from gateway.health.advice import ADVICE
 from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
@@ -101,9 +101,9 @@ async def shoot(person: Person, tmp_path: Path, name: str) -> None:
     await person.do("shoot", path=str(folder / f"status-{name}.png"))
 
 
-def words(key: str, language: str = "en") -> str:
+def words(reason: str, language: str = "en") -> str:
     """Words as they are seen."""
-    return STATUS_MESSAGES[key].in_language(language).replace("`", "")
+    return ADVICE[reason].in_language(language).replace("`", "")
 
 
 async def changed(person: Person, script: str) -> None:
@@ -217,7 +217,7 @@ async def test_nobody_meets_an_obstacle(person: Person, language: str) -> None:
     async with on_duty() as duty:
         await duty.request("Patient?_count=5", "planted-wrong-key")
         await person.do("open", url=f"{duty.page}?lang={language}")
-        seen = await person.do("wait", selector="#care", text=words("care:fine", language))
+        seen = await person.do("wait", selector="#care", text=words("fine", language))
         assert Message("The last hour").in_language(language) in seen["text"]
         await person.do("click", selector="summary")
         for size, scheme in looks if language == "en" else looks[:1]:
@@ -236,9 +236,9 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
         await person.do("wait", selector="#care", text="Yes")
         await person.run("void (window.sameDocument = true)")
         duty.platform.set_faults(Faults(sso_failure=503))
-        await person.do("wait", selector="#care", text=words("care:renewal-fails"))
+        await person.do("wait", selector="#care", text=words("renewal-fails"))
         await person.do("wait", selector="#glance", text="not renewed")
-        await person.do("wait", selector="#care", text=words("care:sso-unavailable"))
+        await person.do("wait", selector="#care", text=words("sso-unavailable"))
         await person.do("wait", selector="#care strong", text="No")
         assert await duty.request("Patient?_count=1") == 503
         seen = await person.do("wait", selector="#reasons", text="sso-unavailable")
@@ -247,7 +247,7 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
         await no_obstacles(person)
         await shoot(person, tmp_path, "sso-down")
         duty.platform.set_faults(Faults())
-        await person.do("wait", selector="#care", text=words("care:fine"))
+        await person.do("wait", selector="#care", text=words("fine"))
         assert (await person.run("document.title")).startswith("✔ Yes")
         assert await person.run("window.sameDocument") is True
         await no_complaints(person)

@@ -17,7 +17,7 @@ from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.vocabulary import INTERACTION_LABELS
 from gateway.health.evidence import CircuitState
-from gateway.health.health import Component, Health, OutboxReport
+from gateway.health.health import Health, OutboxReport
 from gateway.health.platform_watch import PlatformMonitor
 from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
@@ -225,14 +225,11 @@ class OneState:
         STATES[state](duty)
         status = duty.status()
         self.language, self.facts = status.language, status.facts
+        self.components = duty.health.components
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
         """Return empty metrics, which the status page does not use."""
         return "text/plain", b""
-
-    def components(self) -> list[Component]:
-        """Return no components: the page shows the facts."""
-        return []
 
 
 @contextlib.asynccontextmanager

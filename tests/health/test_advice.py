@@ -24,7 +24,9 @@ from tests.doubles.duty import STATES, Duty, settings
 
 def page(duty: Duty, language: str) -> str:
     """The text of `/status`."""
-    text = re.sub(r"<[^>]*>", "", render_status_page(duty.status().facts(language)))
+    text = re.sub(
+        r"<[^>]*>", "", render_status_page(duty.status().facts(language), duty.health.components())
+    )
     return unescape(text)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.health.advice import STATUS_MESSAGES
+from gateway.health.advice import ANSWER_WORDS, PLATFORM_CAUSES
 from tests.doubles import platform as answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Line, Platform
@@ -98,8 +98,8 @@ def stops(found: Told, reason: str) -> None:
     assert found.platform == ("fails", reason)
     assert (found.ready, found.failing) == (503, ["platform"])
     assert found.usable == {reason: 0.0}
-    assert f"✖ {STATUS_MESSAGES[reason]}" in found.tile
-    assert f"<strong>{STATUS_MESSAGES['answer:no']}</strong>" in found.page
+    assert f"✖ {PLATFORM_CAUSES[reason]}" in found.tile
+    assert f"<strong>{ANSWER_WORDS['no']}</strong>" in found.page
 
 
 async def test_a_wrong_address_is_named(start_service: StartService, platform: Platform) -> None:
