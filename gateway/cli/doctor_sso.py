@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 import aiohttp
 
 from gateway.app import tls_contexts
+from gateway.app.login_setup import openid_provider, user_endpoint
 from gateway.app.preflight import Finding
 from gateway.cli.doctor_network import CheckedServer, check_route, failed_by_setting
 from gateway.cli.healthcheck import is_alive
@@ -31,6 +32,8 @@ from gateway.config.settings import PRESETS
 from gateway.errors import StartError
 from gateway.health.advice import TOKEN_CAUSES
 from gateway.i18n import Message, all_of, format_duration, join_messages
+from gateway.login.authorization_code import authorization_url
+from gateway.login.openid_provider import DISCOVERY_PATH, is_issuer_of
 from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
     WRONG_ENDPOINT_STATUSES,
@@ -50,7 +53,6 @@ if TYPE_CHECKING:
 
 # Seconds. The documents are optional, so that they must not delay the doctor for long.
 _DOCUMENT_TIMEOUT: Final = 3.0
-_OPENID: Final = "/.well-known/openid-configuration"
 _OAUTH: Final = "/.well-known/oauth-authorization-server"
 _SMART: Final = "/.well-known/smart-configuration"
 _MAX_URL_LENGTH: Final = 300
@@ -200,7 +202,7 @@ def _sso_metadata_urls(settings: Settings) -> Iterator[str]:
     while path:
         path = path.rpartition("/")[0]
         paths.append(path)
-    urls = [f"{origin}{path}{name}" for path in paths for name in (_OAUTH, _OPENID)]
+    urls = [f"{origin}{path}{name}" for path in paths for name in (_OAUTH, DISCOVERY_PATH)]
     urls += [f"{origin}{_OAUTH}{path}" for path in paths]
     yield from dict.fromkeys(urls)
 
@@ -305,9 +307,6 @@ async def _conversation(
     *,
     sso_reached: bool,
 ) -> AsyncIterator[Finding]:
-    # Imported here: the import takes time, and the login is optional.
-    from gateway.app.login_setup import openid_provider
-
     try:
         provider = openid_provider(settings, session)
     except StartError as error:
@@ -324,8 +323,6 @@ async def _conversation(
 
 
 async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
-    from gateway.login.openid_provider import is_issuer_of
-
     other_issuers = []
     async for issuer, document in provider.discovery_documents():
         if is_issuer_of(issuer, document):
@@ -372,8 +369,6 @@ async def _page(
     endpoint: str | None,
 ) -> Finding:
     """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
-    from gateway.login.authorization_code import authorization_url
-
     login = settings.login
     url = authorization_url(
         login,
@@ -447,8 +442,6 @@ async def _client(
     session: ClientSession,
 ) -> Finding:
     """Check whether the SSO accepts the client: it then rejects only the invented code."""
-    from gateway.app.login_setup import user_endpoint
-
     login = settings.login
     try:
         endpoint = user_endpoint(settings, session)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_WELL_KNOWN: Final = "/.well-known/openid-configuration"
+DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 _ENDPOINT_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 # Only algorithms with a public key: "none" proves nothing, and neither do those with a shared
 # secret, because keys are taken from a public document.
@@ -196,7 +196,7 @@ class OpenIdProvider:
         parts = urlsplit(self._authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
         for base in dict.fromkeys((self._authorize_url.rstrip("/"), origin)):
-            document = await self._get(base + _WELL_KNOWN)
+            document = await self._get(base + DISCOVERY_PATH)
             if document is not None:
                 yield base, document
 

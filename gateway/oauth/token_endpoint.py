@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from gateway.field_values import FORM_TYPE, parse_retry_after
+from gateway.http.client.upstream_connect import (
+    HOST_NAME_MISMATCH,
+    NOT_TLS_REASONS,
+    VALIDITY_PERIOD_ERRORS,
+)
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.oauth.token_failures import description_of, secrets_of
 from gateway.oauth.token_response import (
@@ -140,17 +145,17 @@ def _cause_of_exception(error: Exception) -> Cause:
 
 
 def _certificate(error: Exception) -> Cause:
-    """Return what is wrong with the server's certificate, by OpenSSL's code (X509_V_ERR_…)."""
+    """Return what is wrong with the server's certificate, by OpenSSL's code."""
     code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
-    if code in (9, 10):
+    if code in VALIDITY_PERIOD_ERRORS:
         return "certificate time"
-    return "certificate name" if code in (62, 64) else "certificate"
+    return "certificate name" if code in HOST_NAME_MISMATCH else "certificate"
 
 
 def _tls(error: Exception) -> Cause:
     """Return `no TLS` for a server that does not speak TLS, by OpenSSL's reason, else `TLS`."""
     reason = getattr(getattr(error, "os_error", error), "reason", None)
-    return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
+    return "no TLS" if reason in NOT_TLS_REASONS else "TLS"
 
 
 _CauseOf = Cause | Callable[[Exception], Cause]

@@ -260,9 +260,6 @@ class BackgroundHandler(logging.handlers.QueueHandler):
             self._accepted_bytes += len(line)
         self._hand_off.yield_if_due(self._progress)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Do nothing (logging.Handler): the standard library would print the record unmasked."""
-
     def flush(self) -> None:
         """Write everything, for a limited time. The interpreter calls this at its end."""
         self.acquire()

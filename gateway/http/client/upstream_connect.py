@@ -74,10 +74,10 @@ RETRY_AFTER: Final = 5.0
 NOT_ACCEPTED: Final = "did not accept our certificate, or wants one: see platform.client_cert_file"
 
 # OpenSSL's numbers of certificate errors (X509_V_ERR_…).
-_VALIDITY_PERIOD_ERRORS: Final = frozenset({9, 10})
-_HOST_NAME_MISMATCH: Final = frozenset({62, 64})
+VALIDITY_PERIOD_ERRORS: Final = frozenset({9, 10})
+HOST_NAME_MISMATCH: Final = frozenset({62, 64})
 # OpenSSL's reasons for a response in plain HTTP.
-_NOT_TLS_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+NOT_TLS_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 
 def connect_error(error: OSError, origin: UpstreamOrigin, timeout: float) -> GatewayError:
@@ -124,14 +124,14 @@ def _tcp_error_detail(error: OSError, host: str, where: str, timeout: float, key
 
 def _tls_error_detail(error: ssl.SSLError, host: str, where: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _VALIDITY_PERIOD_ERRORS:
+        if error.verify_code in VALIDITY_PERIOD_ERRORS:
             return f"the certificate of {where} is not valid at this time; check the clock first"
-        if error.verify_code in _HOST_NAME_MISMATCH:
+        if error.verify_code in HOST_NAME_MISMATCH:
             return f"the certificate of {where} belongs to another name than {host}"
         return f"the certificate of {where} is not trusted; its CA goes into platform.ca_file"
     if is_certificate_alert(error):
         return f"{where} {NOT_ACCEPTED}"
-    if error.reason in _NOT_TLS_REASONS:
+    if error.reason in NOT_TLS_REASONS:
         return f"{where} does not speak TLS"
     reason = (error.reason or "unknown reason").replace("_", " ").lower()
     return f"no secure connection to {where}: TLS failed ({reason})"
