@@ -2,8 +2,8 @@
 
 A token is stored as a Redis hash of its ciphertext (`sealed`) and its digest (`mark`). It expires
 by the server's clock, so the clocks of the replicas need not agree. A value that cannot be
-decrypted or parsed is treated as a miss. Every failure of the server raises an exception without
-long delay; `gateway.oauth.token_store` decides how to handle it.
+decrypted is treated as a miss. Every failure of the server raises an exception without long delay;
+`gateway.oauth.token_store` decides how to handle it.
 """
 
 from __future__ import annotations
