@@ -115,7 +115,7 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
         times=times,
         rng=random.Random(1),  # noqa: S311
     )[_NAME]
-    await tokens.start()
+    tokens.start()
     waited = 0
     for _ in range(requests):
         if tokens.current() is None:

@@ -129,7 +129,7 @@ class Gateway:
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)
-            await self._cores.replace(core)
+            self._cores.replace(core)
             if reloader.changes_platform(self.settings, settings):
                 self.health.monitor.reset()
             self._expiries = expiries
@@ -235,7 +235,7 @@ class Gateway:
         self._stack.push_async_callback(self._cores.close)
         # Bound before the core starts: a gateway that cannot start must not request a token.
         await self._bind()
-        await core.start()
+        core.start()
         if self.outbox is not None:
             self._stack.push_async_callback(self.outbox.stop)
             await self.outbox.start()

@@ -209,12 +209,12 @@ class Core:
             tracing=self._tracing,
         )
 
-    async def start(self, before: Core | None = None) -> None:
+    def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
         self._metrics.declare_credentials(self.tokens)
         for name, tokens in self.tokens.items():
-            await tokens.start(None if before is None else before.tokens.get(name))
+            tokens.start(None if before is None else before.tokens.get(name))
         if before is not None:
             self.admission.phase = before.admission.phase
 
@@ -313,10 +313,10 @@ class CoreSwitch:
         for core in self._all():
             core.admission.phase = phase
 
-    async def replace(self, successor: Core) -> None:
+    def replace(self, successor: Core) -> None:
         """Let new requests go to `successor`; exchanges in flight stay in their core."""
         before = self.current
-        await successor.start(before)
+        successor.start(before)
         self.dispatcher.core = successor
         task = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[task] = before

@@ -102,7 +102,7 @@ class Tokens:
         self._closed = False
         self._renewing = True
 
-    async def start(self, before: Tokens | None = None) -> None:
+    def start(self, before: Tokens | None = None) -> None:
         """Start fetching the token, without waiting for the SSO.
 
         A token that is at hand is used instead, and refreshed before it expires. `before` are the

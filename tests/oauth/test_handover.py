@@ -15,7 +15,7 @@ async def old() -> AsyncIterator[Bench]:
     """A token of 100 seconds is in use."""
     async with bench() as made:
         made.sso.script(answers.token("first", expires_in=100))
-        await made.tokens.start()
+        made.tokens.start()
         await made.settled()
         yield made
 
@@ -28,7 +28,7 @@ async def test_a_token_that_is_due_is_kept_while_the_sso_is_down(old: Bench) -> 
     assert token is not None
     old.tokens.stop_renewing()
     successor = old.made()["default"]
-    await successor.start(old.tokens)
+    successor.start(old.tokens)
     assert successor.current() == token
     await successor.close()
 
@@ -39,7 +39,7 @@ async def test_a_kept_token_is_renewed_in_time(old: Bench) -> None:
     assert token is not None
     old.tokens.stop_renewing()
     before, old.tokens = old.tokens, old.made()["default"]
-    await old.tokens.start(before)
+    old.tokens.start(before)
     assert len(old.sso.requests) == 1
     await old.pass_time(65)
     assert len(old.sso.requests) == 1

@@ -138,7 +138,7 @@ async def test_many_second_rejections_are_one(given: Bench) -> None:
 
 async def test_platform_that_refuses_everything(given: Bench) -> None:
     """However many requests a platform refuses, the SSO is asked once for each pause."""
-    await given.tokens.start()
+    given.tokens.start()
     await given.settled()
     for _ in range(400):
         token = await given.obtain()

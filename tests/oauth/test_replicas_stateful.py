@@ -46,7 +46,7 @@ class Replica:
     async def start(self, before: Replica | None = None) -> None:
         """Start to fetch tokens, after `before`."""
         for client, tokens in self.tokens.items():
-            await tokens.start(None if before is None else before.tokens[client])
+            tokens.start(None if before is None else before.tokens[client])
 
     async def close(self) -> None:
         """Stop."""

@@ -39,7 +39,7 @@ class TestFirstToken:
 
     async def test_fetched_at_start(self, given: Bench) -> None:
         """The token is there before the first request asks for it."""
-        await given.tokens.start()
+        given.tokens.start()
         await given.settled()
         assert given.current == "token-1"
         assert len(given.sso.requests) == 1
@@ -47,7 +47,7 @@ class TestFirstToken:
     async def test_start_does_not_wait(self, given: Bench) -> None:
         """The gateway starts although the SSO does not answer."""
         given.sso.hold()
-        await given.tokens.start()
+        given.tokens.start()
         assert given.tokens.current() is None
 
     async def test_each_credential_has_its_own(self, given: Bench) -> None:
@@ -159,7 +159,7 @@ class TestExpiry:
 
     async def test_renewed_ahead_when_idle(self, given: Bench) -> None:
         """Without any request the token is renewed when 70 to 80 per cent of its life are over."""
-        await given.tokens.start()
+        given.tokens.start()
         await given.settled()
         await given.pass_time(209, step=20)
         assert len(given.sso.requests) == 1
@@ -181,7 +181,7 @@ class TestExpiry:
     async def test_ten_short_lives(self, given: Bench) -> None:
         """Over ten lifetimes of three seconds no request waits, fails or gets an expired token."""
         given.sso.handle(answers.token("short", expires_in=3))
-        await given.tokens.start()
+        given.tokens.start()
         await given.settled()
         for _ in range(600):
             token = given.tokens.current()
@@ -238,7 +238,7 @@ class TestExpiry:
             audit=given.observer,  # type: ignore[arg-type] # a double
             sso=given.settings,
         )["default"]
-        await tokens.start()
+        tokens.start()
         await given.sso.seen(3)
         await tokens.close()
 
@@ -304,7 +304,7 @@ class TestFailure:
         """Pauses after transient failures double, up to 30 seconds."""
         given.sso.handle(FAILURES["transient"])
         pauses = []
-        await given.tokens.start()
+        given.tokens.start()
         for _ in range(12):
             await given.settled()
             pauses.append(given.state.next_attempt_in)
@@ -356,7 +356,7 @@ class TestFailure:
         """A refusal of the old secret that comes in after the change starts no pause."""
         given.sso.script(FAILURES["refused"])
         given.sso.hold()
-        await given.tokens.start()
+        given.tokens.start()
         await given.sso.seen(1)
         given.tokens.fetch_now()
         given.sso.release()
@@ -397,7 +397,7 @@ class TestStore:
         """Another object of the same client in this process needs no token request."""
         await given.obtain()
         after = given.made()["default"]
-        await after.start()
+        after.start()
         assert (await after.wait_for_token()).reveal() == "token-1"
         assert len(given.sso.requests) == 1
         await after.close()
@@ -406,7 +406,7 @@ class TestStore:
         """Credentials with the same client have the same token, which one of them renews."""
         tokens = given.made("lab", "ward")
         for each in tokens.values():
-            await each.start()
+            each.start()
             await given.settled()
             await each.wait_for_token()
         await given.pass_time(245, step=1.0)
@@ -421,7 +421,7 @@ class TestStore:
         given.tokens.stop_renewing()
         given.clock.now += 245
         given.tokens = given.made()["default"]
-        await given.tokens.start()
+        given.tokens.start()
         assert given.current == "token-1"
         await given.pass_time(0.6)
         assert given.current == "token-2"
@@ -522,7 +522,7 @@ class TestTelling:
     async def test_duration(self, given: Bench) -> None:
         """The duration of a token request is reported in seconds of the monotonic clock."""
         given.sso.hold()
-        await given.tokens.start()
+        given.tokens.start()
         await given.sso.seen(1)
         given.clock.now += 2.5
         given.sso.release()
@@ -533,7 +533,7 @@ class TestTelling:
         """Readiness sees validity, the last failure and the next attempt."""
         assert not given.state.is_valid
         given.sso.hold()
-        await given.tokens.start()
+        given.tokens.start()
         assert given.state.is_fetching
         given.sso.release()
         await given.settled()

@@ -93,7 +93,10 @@ class TokenMachine(RuleBasedStateMachine):
         self.values = 0
         self.closing = False
         self.secret_changed = False  # while the SSO was asked, or was about to be
-        self._run(self.tokens.start())
+        self._run(self._start())
+
+    async def _start(self) -> None:
+        self.tokens.start()
 
     def _run(self, work: Coroutine[object, object, object]) -> None:
         async def settle() -> None:
