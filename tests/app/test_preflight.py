@@ -157,6 +157,16 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
         assert str(refused.value).removesuffix(".") == text
 
 
+async def test_a_folder_in_the_place_of_the_audit_file(tmp_path: Path) -> None:
+    """What a change of its owner would not mend is said."""
+    folder = tmp_path / "audit.jsonl"
+    folder.mkdir()
+    file = write(tmp_path, {"audit": {"sink": "file", "path": str(folder)}})
+    text = f"audit.path: {folder} is a folder. Give another audit.path"
+    assert text in (await dhp("check", "--config", file)).out
+    assert text in (await dhp("run", "--config", file)).err
+
+
 async def test_an_address_between_quotation_marks(tmp_path: Path) -> None:
     """Why it looks wrong and what it prevents are two findings about one key."""
     file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
