@@ -38,7 +38,8 @@ def main() -> None:
 def _forbid_core_dumps() -> None:
     """Disable core dumps of this process and its children.
 
-    They would contain secrets, tokens and patient data.
+    They would contain secrets, tokens and patient data. PR_SET_DUMPABLE would also take
+    `/proc/self` from the process, and with it the number of open files.
     """
     try:
         import resource

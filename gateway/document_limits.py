@@ -5,7 +5,8 @@ than Python's recursion limit. The depth of a value is therefore checked before 
 recursively.
 
 The memory that the tree of a body would take is estimated from its bytes, before it is built. Small
-objects take the most memory for their length: eight bytes of JSON become half a kilobyte.
+objects take the most memory for their length: eight bytes of JSON become 250 of memory, and 58 kB
+of gzip took 1.8 GB.
 """
 
 from __future__ import annotations

@@ -194,6 +194,9 @@ def drop_new_connections(listening: socket.socket) -> None:
     time to live are not dropped; hardly a system sends them. `take_all_packets` is for connections
     that the socket accepts afterwards. On other systems than Linux nothing happens, and closing
     resets clients that connect at that moment. Raises OSError where the system cannot do it.
+
+    A packet filter would need a privilege on some systems, and a program for the group of sockets
+    (SO_ATTACH_REUSEPORT_CBPF) names a socket by a position that no process knows of its own.
     """
     _require_hops(listening, _MAX_HOPS)
 

@@ -1,5 +1,6 @@
 """Templates of the pages: jinja2 with autoescape, loaded when a page is first requested.
 
+A value is escaped unless a template says otherwise, so that no forgotten call becomes an injection.
 Each part of the gateway has its templates in its folder `templates`; their names do not contain it.
 """
 

@@ -1,4 +1,10 @@
-"""Documents in Russian and Uzbek have the sections, commands and links of the English ones."""
+"""Documents in Russian and Uzbek have the sections, commands and links of the English ones.
+
+A command that is wrong in one language only is found by no other test. Headings that are names (an
+alert, a reason, a word of the glossary) are the same in every language, so that a link needs only
+another file name. A concept has one word, that of the status page: «сервис входа», «очередь
+отправки», `kirish xizmati`, `jo‘natish navbati`.
+"""
 
 from __future__ import annotations
 

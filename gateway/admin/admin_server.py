@@ -56,7 +56,8 @@ def build_application(
 ) -> Application:
     """Return the application for `admin.address`.
 
-    `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files.
+    `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files,
+    at each request, so that a new key can be registered before it is used.
     `operators` may decide about the entries of `outbox`, None where there is none, and with
     `reveal` see an entry in full. Without `status` there are no pages, without `operators` there is
     no `/outbox`.

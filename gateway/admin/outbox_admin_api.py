@@ -1,4 +1,7 @@
-"""What the outbox page shows of an outbox, and what operators decide on it, as plain data."""
+"""What the outbox page shows of an outbox, and what operators decide on it, as plain data.
+
+The module imports `gateway.outbox`, unlike `outbox_routes`, whose routes exist without an outbox.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`/status/events`: newer content of the status page as server-sent events for open pages."""
+"""`/status/events`: newer content of the status page as server-sent events for open pages.
+
+One direction is enough, and browsers reconnect by themselves. Without a stream the page requests
+the whole page, as some proxies delay events.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A change counts once the files were the same in two consecutive checks, so that a file that is being
 written is not read. The compared signature also changes with a rename (editors) and with the swap
-of a symbolic link (Kubernetes).
+of a symbolic link (Kubernetes). Unlike file system events, it works on every file system.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Dispatches every request to the core of the newest settings."""
+"""Dispatches every request to the core of the newest settings.
+
+The module is compiled; `revision`, the rest of the subject, is not on the path of requests.
+"""
 
 from __future__ import annotations
 

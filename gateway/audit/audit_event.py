@@ -336,7 +336,7 @@ def _profiled_exchange(
     changed["occurredDateTime"] = record["timestamp"]
     application = {**event["agent"][0], "type": _APPLICATION_TYPE, "requestor": False}
     changed["agent"] = [_person(record), application]
-    # The profile has no agent for a server, so that the platform becomes an entity.
+    # The profile has no agent for a server or a Device, so that the platform becomes an entity.
     url = {"system": "urn:ietf:rfc:3986", "value": parties.platform_url}
     changed["entity"] = [*event["entity"], {"what": {"identifier": url}, "role": _DATA_REPOSITORY}]
     return changed

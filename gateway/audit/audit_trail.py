@@ -2,7 +2,8 @@
 
 On the request path a record costs one append. A few milliseconds later the collected records are
 rendered and passed to a `WriterThread`. Only its thread touches the sink, so that a pipe without an
-active reader or a full disk never blocks the event loop.
+active reader or a full disk never blocks the event loop. orjson renders a record without structlog,
+which would cost more than the rest of the record.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`,
 `is_available` becomes false, the handler rejects new requests, and all accepted records are

@@ -188,6 +188,7 @@ def prompt(
 ) -> _T:
     """Ask until `read` accepts the answer. Return its result.
 
+    click's prompts work on every terminal, also on a serial one: they do not draw the screen.
     `read` raises `InvalidAnswerError` for an invalid answer.
     """
     while True:

@@ -134,7 +134,8 @@ class _Validation:
         self._problems = [*document.problems, *variables.problems]
         # Keys that have a problem already.
         self._wrong_keys = set(document.reported_keys)
-        # Correct keys to the misspelled ones that are validated in their place.
+        # Correct keys to the misspelled ones that are validated in their place, so that one run
+        # reports every problem.
         self._misspelled: dict[SettingPath, SettingPath] = {}
 
     def settings(self) -> Settings:

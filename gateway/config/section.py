@@ -31,7 +31,8 @@ class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not know.
 
     A group with wrong values can be made without them, for checking only: reading one then raises
-    `WrongSettingError`.
+    `WrongSettingError`. A default in the place of a wrong value would cause problems that the
+    settings do not have.
     """
 
     model_config = ConfigDict(

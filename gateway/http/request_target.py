@@ -51,6 +51,7 @@ def resolve_target(raw: str, base_path: str) -> RequestTarget:
     if "#" in raw:
         raise _target_error("target: fragment")
     path, mark, query = raw.partition("?")
+    # The platform would find no patient, and an old system would enter the patient again.
     if "%" in query and not _is_utf_8(query):
         raise _target_error("query: not UTF-8", advice="not-utf-8")
     if path.startswith(f"{base_path}//"):

@@ -314,7 +314,11 @@ class AuthRoutes:
         )
 
     async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
-        """End the browser's previous session, so that a stolen identifier of it becomes useless."""
+        """End the browser's previous session, so that a stolen identifier of it becomes useless.
+
+        Its refresh token is not revoked: an SSO may then end the whole grant, and with it the new
+        session.
+        """
         former = await self._session_auth.session(request, touch=False)
         if former is not None:
             await self._sessions.end(former)

@@ -47,7 +47,8 @@ _EXPOSED_FIELDS: Final = (
 )
 _PREFLIGHT_AGE: Final = 600
 # The platform may return a document by an attacker, which the browser shows in the gateway's own
-# origin. No script of it may run there, and the browser must not guess its content type.
+# origin. No script of it may run there, and the browser must not guess its content type. The
+# directive `sandbox` would prevent browsers from showing PDF.
 _SECURITY_FIELDS: Final = (
     "Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors {}\r\n"

@@ -92,7 +92,10 @@ def private_key_jwt(
 
 
 def _assertion_claims(client_id: str, token_url: str, wall_now: float) -> _Claims:
-    """Return the claims of one assertion, with a unique `jti`; `wall_now` is Unix time."""
+    """Return the claims of one assertion, with a unique `jti`; `wall_now` is Unix time.
+
+    The audience is the token endpoint for revocation, too: some SSOs accept nothing else.
+    """
     issued = int(wall_now)
     return {
         "iss": client_id,

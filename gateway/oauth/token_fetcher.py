@@ -1,4 +1,8 @@
-"""Fetches one token, from the shared store or else from the SSO, and reports the outcome."""
+"""Fetches one token, from the shared store or else from the SSO, and reports the outcome.
+
+The module stands apart from `tokens`, which is compiled: mypyc cannot compile asynchronous
+generators.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _OAUTH_ERRORS: Final = frozenset(
 )
 
 # Visible ASCII: what RFC 6749 appendix A.12 allows, without the space, which would end the value
-# in a header field.
+# in a header field. A stricter rule could turn an unusual SSO into an outage.
 _ACCESS_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
 # The syntax of an error code (RFC 6749 section 8.5), narrowed to a lower-case first letter: HTTP

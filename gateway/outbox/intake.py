@@ -74,7 +74,8 @@ class LastWrites:
     """
 
     def __init__(self) -> None:
-        # Anonymous memory: pages that were never written take none.
+        # A dictionary would grow with the number of resources. Of anonymous memory, pages that were
+        # never written take none.
         self._moments = memoryview(mmap.mmap(-1, 8 * _SLOT_COUNT)).cast("d")
 
     def record(self, caller: str, resource: str, moment: float) -> None:
@@ -207,7 +208,8 @@ class OutboxWriteQueue:
     def _start_fail_fast(self, started_at: float, error: GatewayError) -> None:
         """Enqueue later writes at once, without an attempt.
 
-        This lasts for as long as the attempt that began at `started_at` took to fail.
+        This lasts for as long as the attempt that began at `started_at` took to fail: callers do
+        not all wait for the same timeout, and a refused connection delays nothing.
         """
         now = self._clock()
         self._fail_fast_reason = error.reason

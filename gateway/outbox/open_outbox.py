@@ -1,6 +1,7 @@
 """Opens the store that `outbox.url` names, for a gateway or for a command.
 
-Only this module requires the extra `outbox`.
+The module stands apart from `outbox_store`, which imports SQLAlchemy: it reports that the extra
+`outbox` is missing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The search guard and the condition guard: they warn of what the platform ignores, or block it.
 
 The search guard checks the response of a search, warns or blocks. A guard that blocks also requests
-strict handling. `gateway.fhir.search_parameters` decides which parameters were ignored; this module
+strict handling, because the platform may reject then what the guard would; with `warn` the request
+stays unchanged. `gateway.fhir.search_parameters` decides which parameters were ignored; this module
 supplies the beginning of the response and the platform's CapabilityStatement.
 
 The condition guard warns of conditions that the platform ignores, or rejects such requests. A

@@ -163,7 +163,7 @@ class SandboxOptions:
     gateway_url: str | None = None
     gateway_audit: str | None = None
     lenient: bool = False
-    search_lag: float = 0.0
+    search_lag: float = 0.0  # a tester expects to find a first write at once
 
     def __post_init__(self) -> None:
         if not 0 <= self.search_lag < math.inf:

@@ -7,7 +7,9 @@ logger works before `configure`, and a test that configures can undo it.
 A line is rendered in the thread that logs and written by a separate thread, so that logging never
 blocks the event loop: standard error may be a pipe that is not being read. Lines are passed to the
 thread through a queue, which is limited in lines and bytes. Lines that do not fit are dropped and
-counted, and their number is logged as soon as there is space.
+counted, and their number is logged as soon as there is space. The standard library's
+`QueueListener` is not used: its `stop` waits for a thread that a pipe without a reader may block
+for ever, and for a place in a full queue.
 """
 
 from __future__ import annotations

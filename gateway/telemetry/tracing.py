@@ -2,7 +2,8 @@
 
 Imported only if `tracing.otlp_endpoint` is set, because it needs the extra `otel`. One SERVER span
 stands for the caller's request. Its children are CLIENT spans: one for each wait for a token, and
-one for each attempt of the upstream request. Names and attributes follow the semantic conventions
+one for each attempt of the upstream request. A token request has no span: it serves many requests
+and outlives them. Names and attributes follow the semantic conventions
 for HTTP, except attributes that could identify patients: no `url.path`, `url.full`, `url.query`,
 `client.address` or `user_agent.original`. Interaction and resource type replace them. All values
 come from closed sets: interaction, resource, status, reason, the caller's configured name.

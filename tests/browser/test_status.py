@@ -1,4 +1,8 @@
-"""The status page in a real browser, in front of the sandbox: seen, read out, and kept live."""
+"""The status page in a real browser, in front of the sandbox: seen, read out, and kept live.
+
+HTML alone does not show its contrast, or what a screen reader makes of it: axe-core is the program
+that auditors use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Grafana dashboards: their queries answer, and they are what Grafana expects."""
+"""The Grafana dashboards: their queries answer, and they are what Grafana expects.
+
+They are JSON as Grafana exports it, without a generator: they are edited where they are displayed.
+"""
 
 from __future__ import annotations
 

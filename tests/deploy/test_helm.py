@@ -1,4 +1,8 @@
-"""The Helm chart, rendered by helm itself."""
+"""The Helm chart, rendered by helm itself.
+
+The chart has links to the rules and dashboards in deploy/, and helm packs the targets: a copy would
+become outdated.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The rules for Prometheus: valid, tested one by one, and about metrics that the gateway has."""
+"""The rules for Prometheus: valid, tested one by one, and about metrics that the gateway has.
+
+A rule about a metric that was renamed never fires, without any sign. `test_alerts` tests the same
+rules in a real Prometheus.
+"""
 
 from __future__ import annotations
 

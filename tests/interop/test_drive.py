@@ -1,6 +1,8 @@
 """A hospital's day at servers and SSOs of others: through the gateway all is as it is without it.
 
-Servers: sekmet-fhir, and Medplum's router. SSOs: sekmet-fhir's own, and oidc-provider.
+Servers: sekmet-fhir, and Medplum's router. SSOs: sekmet-fhir's own, and oidc-provider. The doubles
+of the other tests show only the cases that their authors thought of. These programs are packages of
+an index; Medplum's whole server is not.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ _MAX_AGE: Final = 120.0
 _NEXT_ADDRESS_DELAY: Final = 0.25
 # Connections that are opened at the same time: hundreds at once would delay all other work.
 _MAX_CONNECTING: Final = 32
-# A caller holds at most so many times the number of connections that are left: a single caller gets
-# 249 of 256 connections, and all of up to 32. The more callers hold many, the fewer connections are
-# left, but there is always one.
+# Where there are several callers, one holds at most so many times the number of connections that
+# are left: 249 of 256 connections, and all of up to 32. The more callers hold many, the fewer are
+# left, but there is always one. Whether slow readers or a slow search hold them cannot be known at
+# once, and the first request of another caller must not wait for that.
 _TIMES_LEFT: Final = 32
 
 

@@ -350,7 +350,8 @@ class CallerConnection:
             self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
         if switched:
-            # An Upgrade is ignored (RFC 9110 section 7.8). The protocol after a CONNECT is unknown.
+            # An Upgrade is ignored (RFC 9110 section 7.8): the HTTP clients of Java and Apache send
+            # one with every request. The protocol after a CONNECT is unknown.
             parser.set_upgraded(False)
             self._is_input_ignored = bool(parsed) and parsed[-1][0].method == "CONNECT"
         if not parsed:

@@ -234,7 +234,8 @@ class SqliteDatabase:
     async def _acquire_write_lock(self) -> AsyncIterator[None]:
         """Hold the in-process write lock.
 
-        Time spent waiting for it is subtracted from SQLite's busy timeout.
+        Time spent waiting for it is subtracted from SQLite's busy timeout: with a limit for each,
+        the caller of the last of many writes would have left long before the end.
         """
         until = time.monotonic() + BUSY_TIMEOUT
         async with asyncio.timeout(BUSY_TIMEOUT):
@@ -288,7 +289,9 @@ def _make_private(path: Path) -> None:
 def _locked(path: Path) -> int:
     """Return the descriptor of a file that this process has locked.
 
-    The lock ends with the process. Raises `OutboxInUseError` where another gateway has it.
+    The lock ends with the process. A lock of the database file itself would end as soon as this
+    process closes any descriptor of it (POSIX), and would exclude commands as well. Raises
+    `OutboxInUseError` where another gateway has the lock.
     """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
     try:

@@ -63,7 +63,7 @@ class ResourceStore:
     """Resources by type and id, with their histories; `clock` returns Unix time.
 
     `searchable` returns a write only `search_lag` seconds later. Only the newest Binaries are
-    retained.
+    retained: memory stays bounded, and a trial that uploads for hours continues.
     """
 
     def __init__(self, clock: Callable[[], float], search_lag: float = 0.0) -> None:
