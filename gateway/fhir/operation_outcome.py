@@ -136,6 +136,7 @@ def render_outcome(
     }
     outcome = {
         "resourceType": "OperationOutcome",
+        # Even where FHIR would not allow it as an id: operators search for a failure by one id.
         "id": _printable_line(request_id),
         "language": language,
         "issue": [issue],

@@ -1,8 +1,9 @@
 """Decodes and re-encodes compressed bodies chunk by chunk, so that their content can be changed.
 
 Bodies are encoded only for recipients that accept that. The gateway requests only gzip and identity
-from the platform, which every server supports. Some platforms compress without a request: deflate
-is decoded as well.
+from the platform, which every server supports. Some platforms compress without a request, and old
+systems would show the bytes: deflate is decoded as well. The ratio of an expansion has no limit,
+which could break a legitimate response full of blanks; it costs mostly its own exchange's time.
 """
 
 from __future__ import annotations

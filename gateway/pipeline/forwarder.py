@@ -265,7 +265,8 @@ class RequestForwarder:
         """Read as much of the body as is needed before forwarding; return the interaction."""
         transform = links.request_transform(header, interaction)
         if transform is not None:
-            # It is read ahead below, so that a short body is still sent with its new length.
+            # It is read ahead below, so that a short body is still sent with its new length, which
+            # servers prefer to chunks.
             body.set_transform(transform)
         # The form of a search is checked for permissions.
         if transform is not None or interaction.is_search:

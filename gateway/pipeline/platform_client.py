@@ -191,7 +191,8 @@ async def _content(response: UpstreamResponse) -> bytes:
     return await asyncio.to_thread(decode_body, body, coding, MAX_STATEMENT_BYTES)
 
 
-# Limit of the body, both encoded and decoded; a longer one is not read to its end.
+# Limit of the body, both encoded and decoded; a longer one is not read to its end. A probe shows
+# whether a FHIR server responds and accepts the client, not how good its CapabilityStatement is.
 _MAX_PROBE_BYTES: Final = 1024 * 1024
 _PROBE_TIMEOUT: Final = 60.0
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"

@@ -71,6 +71,7 @@ def _classify_field(name: bytes) -> tuple[bytes, int]:
     # Some recipients treat an underscore as a dash. Here only the exact name gives a field its
     # meaning.
     dashed = key.replace(b"_", b"-")
+    # What the platform says of `Access-Control-*` is about its own origin.
     if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
         return key, _RULE_DROP
     if key != dashed and dashed in _INSPECTED_FIELDS:
