@@ -61,8 +61,8 @@ MAX_FUNCTION_LINES = 50
 MAX_FOLDER_MODULES = 20
 # The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
 # each that is above the plan.
-MAX_MODULES = 227
-MAX_LINES = 51_620
+MAX_MODULES = 225
+MAX_LINES = 51_400
 MAX_PROTOCOLS = 9
 MAX_NOQA = 27
 

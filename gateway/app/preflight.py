@@ -377,7 +377,11 @@ def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message
         hint = Message("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
         return "failed", Message("{folder} cannot be written", folder=folder), hint
     if path.is_dir():
-        return "failed", Message("{path} is a folder", path=path), Message("Give another audit.path")
+        return (
+            "failed",
+            Message("{path} is a folder", path=path),
+            Message("Give another audit.path"),
+        )
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
         hint = Message("It must be a file of the gateway's user: chown USER {path}", path=path)
         return "failed", Message("{path} cannot be written", path=path), hint

@@ -1,7 +1,7 @@
 """A slow model of link rewriting: the body is parsed as a whole and examined element by element.
 
 It imports nothing from `gateway.fhir`: URLs, elements and signed parts are defined here a second
-time, from the same rules (`docs/decisions.md`, FHIR R5), so that the rewriter can be compared with
+time, from the same rules (FHIR R5), so that the rewriter can be compared with
 it.
 """
 

@@ -69,6 +69,8 @@ _platform_base: Final = lru_cache(maxsize=64)(parse_base)
 def _origin(match: re.Match[str]) -> tuple[str, int | None]:
     scheme, host, port = match.groups()
     number = int(port) if port else None
+    # `http://host:443` may be another service than `https://host`: only a scheme's own default port
+    # may be left out. Another name can be listed in `rewrite.aliases`.
     if number == DEFAULT_PORTS[scheme.lower()]:
         number = None
     return host.lower(), number

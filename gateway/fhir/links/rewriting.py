@@ -169,7 +169,11 @@ _PAGING: Final = re.compile(rb"relation" + _IS + rb"(?:self|next|prev(?:ious)?|f
 
 
 class AliasWatch:
-    """Examines a Bundle as it streams by; calls `on_missing` at most once, with a missing alias."""
+    """Examines a Bundle as it streams by; calls `on_missing` at most once, with a missing alias.
+
+    Only paging links and the first `fullUrl` show a name of the platform: References in resources
+    may belong to another server.
+    """
 
     __slots__ = ("_begin", "_end", "_is_over", "_links", "_on_missing")
 

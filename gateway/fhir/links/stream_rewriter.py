@@ -49,6 +49,9 @@ class HostFinder:
     Case is ignored, and the slash may be percent-encoded. `escape` begins every escape of the
     format. `hiding` matches those that may spell a part of a host: where there is one, `scheme`
     finds URLs in any spelling. The positions are candidates only and have to be checked.
+
+    A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
+    letter every byte would have to be examined.
     """
 
     __slots__ = (
