@@ -166,7 +166,7 @@ async def test_a_start_does_not_wait_for_ever(tmp_path: Path) -> None:
     [
         ("none/audit.jsonl", "/none is not there. Make it"),
         ("text", "/text: is no audit file"),
-        (".", " cannot be written. It must be a file"),
+        (".", " is a folder. Give another audit.path"),
     ],
 )
 async def test_a_place_that_cannot_be_used(
