@@ -36,6 +36,17 @@ READS = {
 }
 
 
+def answering_after(proceed: asyncio.Event) -> Callable[[Line], Awaitable[None]]:
+    """A platform's response that comes once `proceed` is set."""
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    return later
+
+
 async def hanging(line: Line) -> None:
     """Answer nothing that hangs, and everything else at once."""
     await read_body(line.reader, line.seen)
@@ -142,11 +153,7 @@ async def test_only_as_many_as_wait_are_given_up(
 ) -> None:
     """The first to close goes first; the others have their answers."""
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     platform.script(later, later, later)
     async with start_gateway(platform={"max_connections": 3}) as gateway:
@@ -161,11 +168,7 @@ async def test_on_a_busy_machine_no_more_are_given_up(
 ) -> None:
     """The one that is given up keeps its connection for a moment, in which no other one goes."""
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     async def busy() -> None:
         while True:
@@ -189,11 +192,7 @@ async def test_a_write_takes_its_course(
     """However many wait, and for however long."""
     settings = {"max_connections": 1, "connect_timeout": 5}
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     platform.script(later)
     limits = {"half_closed": 0.1}
@@ -210,11 +209,7 @@ async def test_for_one_that_closed_nothing_makes_way(
 ) -> None:
     """It waits until one is free."""
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     platform.script(later)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
@@ -239,11 +234,7 @@ async def test_one_that_waits_for_a_connection_makes_way(
 ) -> None:
     """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     platform.script(later)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
@@ -348,11 +339,7 @@ async def test_an_answer_that_reaches_nobody_is_no_success(
 ) -> None:
     """The audit calls it aborted, with the platform's status; one that was taken is a success."""
     proceed = asyncio.Event()
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
+    later = answering_after(proceed)
 
     platform.answer(later)
     async with start_gateway(listen=listen) as gateway:
