@@ -84,18 +84,18 @@ def clients_page(page: Path) -> str:
 
 
 def clients_rows(language: str) -> str:
-    """Return the rows of the table: the result of each step of each program.
+    """Return the rows of the table: programs with the same result of each step share a row.
 
     The last column is about the gateway as the HTTP proxy of the program.
     """
     results = json.loads((PROGRAMS.parent / "results.json").read_text(encoding="utf-8"))
-    rows = []
+    rows: dict[str, list[str]] = {}
     for name, ways in results.items():
         direct, by_proxy = ways["direct"], ways.get("proxy", {"proxy": "none"})
         other = [word for step, word in by_proxy.items() if word != direct.get(step, word)]
         said = {**direct, "proxy": (*other, by_proxy["proxy"])[0]}
-        rows.append(" | ".join((f"| {name}", *(WORDS[language][said[step]] for step in STEPS))))
-    return "".join(f"{row} |\n" for row in rows)
+        rows.setdefault(" | ".join(WORDS[language][said[step]] for step in STEPS), []).append(name)
+    return "".join(f"| {', '.join(names)} | {row} |\n" for row, names in rows.items())
 
 
 def main(arguments: list[str]) -> int:
