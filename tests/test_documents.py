@@ -91,14 +91,19 @@ def test_samples_and_table_are_those_of_the_tests(
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_tested_program_is_shown(name: str) -> None:
-    """Each program of tests/legacy is a sample, once, in the English order."""
-    samples = [
-        re.findall(r"<!-- sample: (\S+) -->", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    """Each program of tests/legacy is a sample or, as what one sends, a link, in one order."""
+    shown = [
+        re.findall(
+            r"<!-- sample: (\S+) -->|\]\(\S+/programs/(\S+)\)",
+            (ROOT / "docs" / page).read_text(encoding="utf-8"),
+        )
         for page in (name, PAGES[0])
     ]
     programs = (ROOT / "tests" / "legacy" / "programs").glob("*.*")
-    assert sorted(samples[0]) == sorted(each.name for each in programs if each.stem not in SHARED)
-    assert samples[0] == samples[1]
+    assert sorted(sample or link for sample, link in shown[0]) == sorted(
+        each.name for each in programs if each.stem not in SHARED
+    )
+    assert shown[0] == shown[1]
 
 
 def paragraphs(path: Path) -> list[str]:
