@@ -18,23 +18,20 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Correct it first",
         (
             "The request is broken, ambiguous or unsafe: both Content-Length and "
-            "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an empty "
-            "or dot segment in the path (`//` not right behind `listen.base_path`, `..`), letters "
-            "in the URL that are not percent-encoded UTF-8, TLS "
-            "sent to a plain HTTP port."
+            "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an "
+            "empty or dot segment in the path (`//` not right behind `listen.base_path`, `..`), "
+            "letters in the URL that are not percent-encoded UTF-8, TLS sent to a plain HTTP "
+            "port."
         ),
         (
             "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
-            "the calling system. Many of these from one address may be an attack on another proxy "
-            "in front of the gateway."
+            "the calling system. Many of these from one address may be an attack on another proxy"
+            " in front of the gateway."
         ),
     ),
     "unknown-path": Guidance(
         "Correct it first",
-        (
-            "The path is neither below `listen.base_path` nor below `/auth` with the sign-in "
-            "enabled."
-        ),
+        "The path is neither below `listen.base_path` nor below `/auth` with the sign-in enabled.",
         (
             "Compare the caller's base URL with `listen.base_path`, which the diagnostics name. "
             "The usual causes: it is missing, it is there twice (`/fhir/fhir/Patient`), or it is "
@@ -47,10 +44,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "The request carries this gateway's own `Via`: `platform.fhir_base_url`, or a proxy "
             "behind it, leads back here."
         ),
-        (
-            "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or "
-            "`platform.proxy_url`."
-        ),
+        "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or `platform.proxy_url`.",
     ),
     "misdirected": Guidance(
         "Correct it first",
@@ -61,8 +55,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         ),
         (
             "If HOST is a name of the gateway, set `listen.public_url`. Otherwise the calling "
-            "system takes the gateway for its proxy on the way to somebody else: its base URL has "
-            "to be the gateway's own."
+            "system takes the gateway for its proxy on the way to somebody else: its base URL has"
+            " to be the gateway's own."
         ),
     ),
     "method-not-allowed": Guidance(
@@ -88,8 +82,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "one side only."
         ),
         (
-            "Compare the key with the file that `api_key_file` or `password_file` names; look for "
-            "a trailing line break. Repeated failures from an unknown address deserve a look at "
+            "Compare the key with the file that `api_key_file` or `password_file` names; look for"
+            " a trailing line break. Repeated failures from an unknown address deserve a look at "
             "the audit."
         ),
     ),
@@ -122,8 +116,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Right away",
         "The body came to a halt or stayed below `limits.min_body_rate`.",
         (
-            "Check the line between the caller and the gateway. Lower `limits.min_body_rate` only "
-            "for a line that is known to be slow."
+            "Check the line between the caller and the gateway. Lower `limits.min_body_rate` only"
+            " for a line that is known to be slow."
         ),
     ),
     "payload-too-large": Guidance(
@@ -136,7 +130,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     ),
     "url-too-long": Guidance(
         "Correct it first",
-        ("The URL is longer than `limits.max_url_bytes`, nearly always because of a long search."),
+        "The URL is longer than `limits.max_url_bytes`, nearly always because of a long search.",
         "Advise the caller to search with `POST …/_search`, or raise `limits.max_url_bytes`.",
     ),
     "header-too-large": Guidance(
@@ -158,10 +152,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "ones, unknown paths, wrong keys (`limits.unidentified_rate`)."
         ),
         (
-            "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor "
-            "to spread the requests. Without a caller: the audit has the first of them, with the "
-            "address and what was wrong; a system with an old key is given the new one. Requests "
-            "with a right key pass meanwhile."
+            "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor"
+            " to spread the requests. Without a caller: the audit has the first of them, with the"
+            " address and what was wrong; a system with an old key is given the new one. Requests"
+            " with a right key pass meanwhile."
         ),
     ),
     "overloaded": Guidance(
@@ -171,7 +165,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "because the platform has become slow."
         ),
         (
-            "Look at `dhp_gateway_upstream_duration_seconds`. If the platform is fast, raise the "
+            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), tell its "
+            "support: a higher limit would only make all callers wait longer. If one caller sends"
+            " far more than usual, ask its administrator, and give it a `rate_limit` or "
+            "`max_concurrent` of its own, which needs no restart. If the load is real, raise the "
             "limit or add a replica."
         ),
     ),
@@ -180,38 +177,50 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The SSO answered the token request with 400, 401 or 403 and an OAuth error: a wrong "
             "or expired client secret, a `client_id` that it does not know (each environment has "
-            "an SSO of its own), a private key whose public half it does not know, a scope that it "
-            "does not know."
+            "an SSO of its own), a private key whose public half it does not know, a scope that "
+            "it does not know."
         ),
         (
-            "Run `dhp-gateway token` and read what the SSO says. Check `client_id` and the client "
-            "secret with the SSO, or register the keys of `/.well-known/jwks.json` there, and "
-            "leave `scope` empty unless it was assigned. A changed secret or key file is taken up "
-            "at once, without a restart."
+            "Run `dhp-gateway token`, which prints the SSO's error. `invalid_client`: compare "
+            "`client_id` and the client secret with those that the SSO issued, or register the "
+            "keys of `/.well-known/jwks.json` there with their `kid`; for a key, the clock must "
+            "be right to two minutes. `unauthorized_client`: the SSO does not allow the client "
+            "this way to get a token. `invalid_scope`: leave `scope` empty unless it was "
+            "assigned. A corrected file is loaded within seconds; with the systemd unit as "
+            "shipped, run `systemctl restart dhp-gateway`. If nothing helps, give the SSO's "
+            "support the `client_id`, the time and the error code, never the secret."
         ),
     ),
     "sso-unavailable": Guidance(
         "After `Retry-After`",
         (
             "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
-            "something that is no token, and no valid token is left. A 400, 401 or 403 without an "
-            "OAuth error is none of the SSO's: a firewall in front gives it, or a wrong address."
+            "something that is not a token, and no valid token is left. A 400, 401 or 403 without"
+            " an OAuth error does not come from the SSO but from a firewall in front of it, or "
+            "the address is wrong."
         ),
         (
-            "Run `dhp-gateway doctor`. If only the SSO fails, report it to the platform's "
-            "support; the gateway goes on by itself as soon as the SSO answers."
+            "Run `dhp-gateway doctor`, which tests name, connection, TLS and response of the SSO,"
+            " and then of the platform. If both fail, repair the network, the firewall, DNS or "
+            "`sso.proxy_url`. If TLS fails, the SSO's certificate has expired, or `sso.ca_file` "
+            "lacks the CA of an inspecting proxy. If only the SSO fails, tell its support the "
+            "time and this machine's public address. The gateway continues by itself as soon as "
+            "the SSO answers."
         ),
     ),
     "token-rejected": Guidance(
         "Once, then operator",
         (
-            "The platform answered 401 to a fresh token, or to a request whose body was no longer "
-            "at hand to be sent again."
+            "The platform answered 401 to a fresh token, or to a request whose body was no longer"
+            " at hand to be sent again."
         ),
         (
-            "Check that `sso` and `platform` belong to the same environment (playground or "
-            "production) and that the clock is right. Then ask the platform's support whether the "
-            "`client_id` may use the FHIR API."
+            "Undo recent changes of the settings. Check that `sso` and `platform` belong to the "
+            "same environment (playground or production), and that the clock is right: "
+            "`dhp-gateway doctor` prints the difference. Then ask the platform's support whether "
+            "the `client_id` may use the FHIR API, with the time and some request ids from the "
+            "audit, but never the token. The gateway tries new tokens by itself, at most every 30"
+            " s; no restart is needed."
         ),
     ),
     "upstream-unreachable": Guidance(
@@ -221,8 +230,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "longer than `platform.connect_timeout`."
         ),
         (
-            "Run `dhp-gateway doctor`: it tells name, route and port apart. Check the line, the "
-            "firewall and `platform.proxy_url`."
+            "Run `dhp-gateway doctor`, which tests name, route and port separately. Check whether"
+            " other machines on the network reach the platform, then the network, the firewall "
+            "and `platform.proxy_url`. If all of these work, tell the platform's support. The "
+            "gateway continues by itself."
         ),
     ),
     "upstream-failed": Guidance(
@@ -238,13 +249,11 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     ),
     "upstream-busy": Guidance(
         "After `Retry-After`",
+        "All `platform.max_connections` connections stayed in use for `platform.connect_timeout`.",
         (
-            "All `platform.max_connections` connections stayed in use for "
-            "`platform.connect_timeout`."
-        ),
-        (
-            "Look at `dhp_gateway_upstream_duration_seconds`. If the platform is fast, raise "
-            "`platform.max_connections`."
+            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), tell its "
+            "support. If it is fast, raise `platform.max_connections`, after asking whether the "
+            "platform limits connections; each takes an open file on both sides."
         ),
     ),
     "upstream-tls": Guidance(
@@ -254,8 +263,12 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "name; or the client certificate was refused; or the clock is wrong."
         ),
         (
-            "Run `dhp-gateway doctor`. Behind an inspecting proxy set `platform.ca_file`. Never "
-            "switch the check off: the token and patient data would go to a stranger."
+            "Run `dhp-gateway doctor`, which names the fault. A certificate that is expired or "
+            "for another name: the platform's support must act. An unknown authority: put the CA "
+            "of an inspecting proxy, or the platform's new CA from a source that you trust, into "
+            "`platform.ca_file`. A refused client certificate: renew `platform.client_cert_file` "
+            "and its key; no restart is needed. A wrong clock: repair the time synchronisation. "
+            "Never switch the check off: the token and patient data would go to a stranger."
         ),
     ),
     "upstream-timeout": Guidance(
@@ -265,9 +278,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "than `platform.idle_timeout`."
         ),
         (
-            "See whether all requests are slow or only some searches. Raise "
+            "The platform is overloaded, or a firewall drops packets. If only some searches are "
+            "slow, their vendor should narrow them (`_count`, dates). Raise "
             "`platform.response_timeout` only if the platform is known to need longer, and keep "
-            "it below the callers' own time-out."
+            "it below the callers' own timeout."
         ),
     ),
     "upstream-redirect": Guidance(
@@ -284,14 +298,16 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "upstream-non-fhir": Guidance(
         "Reads later; writes after reading",
         (
-            "An HTML or empty error page, a sign-in page with status 200, or a success that holds "
-            "no FHIR where a resource was asked for: the answer came from something before the "
+            "An HTML or empty error page, a sign-in page with status 200, or a success that holds"
+            " no FHIR where a resource was asked for: the answer came from something before the "
             "FHIR server, or the server itself is broken."
         ),
         (
             "See `platform-status` in the diagnostics. 502 to 504 come from the platform's own "
-            "proxy and usually pass; for 200 or 403 look for a proxy or portal on the line; "
-            "report what lasts to the platform's support."
+            "proxy and usually pass. For 200, 403 or 404 compare `platform.fhir_base_url` with "
+            "the platform's documentation, to the last segment, and look for a portal of the "
+            "network provider or an expired proxy sign-in. If address and network are right, tell"
+            " the platform's support."
         ),
     ),
     "circuit-open": Guidance(
@@ -301,28 +317,36 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "gateway pauses, then tries with a single request."
         ),
         (
-            "Look at the reasons that came before in `dhp_gateway_requests_total`; they name the "
-            "cause. The circuit closes by itself."
+            "Look at the reasons that came before, in `dhp_gateway_requests_total` or in the log "
+            "line `circuit opened`, and follow those. The circuit closes by itself. If only one "
+            "kind of request fails, tell the platform's support which; a higher "
+            "`circuit_breaker.failure_ratio` is only a stopgap."
         ),
     ),
     "audit-unavailable": Guidance(
         "Operator first",
         (
             "An audit record cannot be written and `audit.on_failure` is `block`: a full disk, "
-            "missing rights, an unreachable syslog server."
+            "missing rights, an unreachable syslog server or repository."
         ),
         (
-            "Free the disk or mend the sink. `audit.on_failure: drop` lets requests through "
-            "without a record; decide that with those who answer for data protection."
+            "Do not restart the gateway: the records of accepted requests wait in memory and "
+            "would be lost. The log names the system's error. A full disk: move rotated files "
+            "(`audit.jsonl.2…`) to another disk; do not delete them, and do not touch "
+            "`audit.jsonl` and `.audit.jsonl.chain`. A server that is down: restore it. Missing "
+            "rights or a read-only file system: correct them. Service resumes within a second; "
+            "then run `dhp-gateway audit verify`. `audit.on_failure: drop` lets requests through "
+            "without a record, after a restart; that decision belongs to those responsible for "
+            "data protection."
         ),
     ),
     "search-parameter-ignored": Guidance(
         "Correct it first",
         (
-            "`fhir.search_guard` is `block`, and the `self` link of the platform's answer lacks a "
-            "parameter that says which resources are wanted, or has it fewer times, or an "
-            "`outcome` entry says that it was not used, or the CapabilityStatement does not list "
-            "it, or `fhir.unfiltered` does. Without the guard the caller would have taken too many "
+            "`fhir.search_guard` is `block`, and the platform ignored a parameter that selects "
+            "resources: the `self` link of its response lacks it or has it fewer times, an "
+            "`outcome` entry says so, the CapabilityStatement does not list it, or "
+            "`fhir.unfiltered` does. Without the guard the caller would have taken too many "
             "records for its result."
         ),
         (
@@ -334,25 +358,30 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Correct it first",
         (
             "`fhir.condition_guard` is `block`, and the platform's CapabilityStatement is not "
-            "known to declare conditional writes of that type: `If-None-Exist`, a query for "
-            "an id, or `ifNoneExist` in a Bundle. The platform would ignore the condition and "
-            "create once more. The national platform declares none for any type."
+            "known to declare conditional writes of that type: `If-None-Exist`, a query for an "
+            "id, or `ifNoneExist` in a Bundle. The platform would ignore the condition and create"
+            " once more. The national platform declares none for any type."
         ),
         (
-            "Pass the names in the diagnostics to the caller's vendor: search by identifier, then "
-            "create, or update by id with `If-Match`. With `fhir.condition_guard: warn` such "
+            "Pass the names in the diagnostics to the caller's vendor: search by identifier, then"
+            " create, or update by id with `If-Match`. With `fhir.condition_guard: warn` such "
             "writes go out, with a header that says so."
         ),
     ),
     "outbox-full": Guidance(
         "After `Retry-After`",
         (
-            "The queue reached `outbox.max_entries` or `outbox.max_bytes`, or the caller its share "
-            "of them (`outbox.max_share`), as the platform has been out of reach for long."
+            "The outbox has reached `outbox.max_entries` or `outbox.max_bytes`, or the caller its"
+            " share of them (`outbox.max_share`), after a long outage of the platform. The caller"
+            " gets the same reason while the outbox cannot be opened or reached."
         ),
         (
-            "Mend the line first: what waits is then delivered by itself. `dhp-gateway outbox "
-            "list` shows what waits for a person. Raise the limits if there is disk space."
+            "Restore the connection to the platform first: waiting writes are then delivered by "
+            "themselves. Decide about `failed` and `unclear` entries (`dhp-gateway outbox list`),"
+            " which take up space. If there is disk space, raise the limits and restart the "
+            "gateway; entries survive that. If the log says that the outbox cannot be reached, "
+            "free or mount its disk, or start its database; the gateway tries again every few "
+            "seconds."
         ),
     ),
     "shutting-down": Guidance(
