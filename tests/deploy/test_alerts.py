@@ -41,7 +41,9 @@ def test_the_texts_are_complete(night: Night, alert: str) -> None:
     """Templates have found their labels and values, and the link leads into the runbook."""
     texts = night.texts[alert]
     assert texts["runbook_url"] == f"{prometheus.RUNBOOK}#{alert.lower()}"
-    assert texts["runbook_url_ru"] == f"docs/runbook.ru.md#{alert.lower()}"
+    for language in ("ru", "uz"):
+        page = f"docs/runbook.{language}.md"
+        assert texts[f"runbook_url_{language}"] == f"{page}#{alert.lower()}"
     for text in texts.values():
         assert text == text.strip()
         assert not re.search(r"<no value>|<error|\{\{|%!|  ", text), text

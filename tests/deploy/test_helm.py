@@ -191,14 +191,20 @@ def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
 
 def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
     """With an address for each language every link is absolute; else an alert is as shipped."""
-    links = {"runbookUrl": prometheus.RUNBOOK, "runbookUrlRu": f"{prometheus.RUNBOOK}ru/"}
+    pages = {
+        "": prometheus.RUNBOOK,
+        "Ru": f"{prometheus.RUNBOOK}ru/",
+        "Uz": f"{prometheus.RUNBOOK}uz/",
+    }
+    links = {f"runbookUrl{language}": page for language, page in pages.items()}
     chart = render(tmp_path, prometheusRule={"enabled": True, **links})
     groups = chart.the("PrometheusRule")["spec"]["groups"]
     made = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
     alerts = prometheus.alerts()
     for name, rule in alerts.items():
-        rule["annotations"]["runbook_url"] = f"{prometheus.RUNBOOK}#{name.lower()}"
-        rule["annotations"]["runbook_url_ru"] = f"{prometheus.RUNBOOK}ru/#{name.lower()}"
+        for language, page in pages.items():
+            suffix = f"_{language.lower()}" if language else ""
+            rule["annotations"][f"runbook_url{suffix}"] = f"{page}#{name.lower()}"
     assert made == alerts
 
 

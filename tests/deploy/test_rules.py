@@ -28,6 +28,8 @@ from tests.doubles.sso import Sso
 
 UNIT_TESTS = prometheus.FOLDER / "tests/alerts.yml"
 ALERTS = prometheus.alerts()
+# The suffix of an annotation to the page it leads to.
+RUNBOOKS = {"": "runbook.md", "_ru": "runbook.ru.md", "_uz": "runbook.uz.md"}
 # These have no series, and so no labels to be seen, where no outbox is in use.
 OUTBOX = {
     "dhp_gateway_outbox_entries": {"state"},
@@ -222,18 +224,18 @@ def test_every_alert_says_what_people_need(alert: str) -> None:
     annotations = rule["annotations"]
     assert annotations.keys() == {
         *("summary", "summary_ru", "summary_uz"),
-        *("description", "runbook_url", "runbook_url_ru"),
+        *("description", "runbook_url", "runbook_url_ru", "runbook_url_uz"),
     }
     assert all(annotations.values())
     assert re.search("[а-я]", annotations["summary_ru"])
-    for suffix, page in (("", "runbook.md"), ("_ru", "runbook.ru.md")):
+    for suffix, page in RUNBOOKS.items():
         link = annotations[f"runbook_url{suffix}"]
         assert f"dhp_gateway_runbook{suffix} }}}}" in link
         assert link.endswith(f"{{{{ else }}}}docs/{page}{{{{ end }}}}#{alert.lower()}")
 
 
 def sections() -> dict[str, str]:
-    """The sections of the runbook by heading."""
+    """The sections of the runbook by heading; those of other languages have the same headings."""
     text = (tools.PROJECT / "docs/runbook.md").read_text()
     pattern = re.compile(r"^### (\w+)\n(.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
     return dict(pattern.findall(text))
