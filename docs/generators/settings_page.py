@@ -43,29 +43,28 @@ _ENGLISH: Final = {
 
 Made from the schema by `make docs`; do not edit.
 
-The gateway reads a YAML file (the one that `--config` names, else the one in the variable
-`DHP_GATEWAY_CONFIG`, else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`; it says which it
-took) and lays environment variables over it, key by key. An unknown key or variable is an error;
-`dhp-gateway check` prints every problem at once, a secret or certificate file that cannot be read,
-quotes or blanks around a secret and words of the examples included, opens no connection, and ends
-with 2 when there is a problem. Warnings, which change no exit code, say of what works all the same
-that it is unsafe or hardly meant so: former addresses, keys and passwords that travel unencrypted,
-secrets in the settings file itself, operations that look like a misspelled one of FHIR.
+The gateway reads a YAML file: the one of `--config`, else of the variable `DHP_GATEWAY_CONFIG`,
+else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`. Environment variables replace single
+keys. An unknown key or variable is an error. `dhp-gateway check` opens no connection and prints
+every problem at once, including unreadable secret and certificate files, quotes or blanks around a
+secret and words of the examples; it ends with 2 if there is one. Warnings change no exit code:
+former addresses, unencrypted keys and passwords, secrets in the settings file, operations that look
+like a misspelled one of FHIR.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.
-* A variable's text is taken as it is for texts; numbers and `true`/`false` are parsed; lists and
-  groups are JSON. For keys that may be null, `null` or nothing means null.
+* The value of a variable is parsed for numbers and `true`/`false`, and as JSON for lists and
+  groups. For keys that may be null, `null` or nothing means null.
 * Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
   ignored. An environment variable for either replaces both of the file.
 * `<NAME>` in a variable's name stands for a credential's name in capitals.
-* Relative paths start where the gateway is started.
+* Relative paths start in the directory where the gateway is started.
 
-What `environment` fills in. `dhp-playground` and `dhp-production` are the platform of today's
-guide, `playground` and `production` the former addresses, of guide 0.1.0, of which `check`,
-`doctor` and the start warn. Each has clients of its own: an SSO answers `invalid_client` to those
-of another environment. `custom`, the default, fills in nothing: no secret goes to an address that
-was not chosen.
+`environment` sets the URLs below. `dhp-playground` and `dhp-production` are the platform of today's
+guide; `playground` and `production` are the former addresses, of guide 0.1.0, of which `check`,
+`doctor` and the start warn. Each has its own clients: an SSO answers `invalid_client` to those of
+another environment. `custom`, the default, sets none: no secret goes to an address that was not
+chosen.
 
 | environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
 | --- | --- | --- | --- |

@@ -67,25 +67,25 @@ class ListenSettings(Section):
     )
     public_url: BaseUrl | None = Field(
         default=None,
-        description="The URL of `base_path` as callers know it, put into rewritten links; null: "
-        "made of the `Host` that the caller sent. Programs that send whole URLs, as to an HTTP "
-        "proxy, may name its host.",
+        description="The URL of `base_path` as callers know it, for rewritten links; null: from "
+        "the `Host` of the request. Requests in absolute form, as to an HTTP proxy, may name its "
+        "host.",
     )
     reuse_port: Flag = Field(
         default=False,
-        description="Whether other gateways of the same user, on the same machine, may listen on "
-        "this port, too; all of them need it. The system gives each connection to one of them.",
+        description="Whether other gateways of the same user on this machine may listen on the "
+        "same port; all of them need it. The system distributes the connections.",
     )
     allow_anonymous: Flag = Field(
         default=False,
-        description="Whether an address that other machines reach may be opened without `callers`. "
-        "With false the gateway then refuses to start.",
+        description="Whether an address that other machines can reach may be used without "
+        "`callers`. With false the gateway then does not start.",
     )
     trusted_proxies: tuple[NetworkText, ...] = Field(
         default=(),
         description="IP addresses or networks of proxies before the gateway whose "
-        "`X-Forwarded-For` is believed, read from the right; empty: nobody's is. An item may have "
-        "a port; one that cannot be read is an address of no network.",
+        "`X-Forwarded-For` is trusted, read from the right. An entry of it may have a port; an "
+        "unreadable one is in no network.",
     )
     tls: ListenTlsSettings = Field(
         default_factory=ListenTlsSettings, description="TLS towards the callers."
@@ -95,9 +95,7 @@ class ListenSettings(Section):
 class OperatorSettings(Section):
     """A person who may retry and drop queued writes on the page `/outbox`."""
 
-    name: Name = Field(
-        description="The name that the person signs in with, and that the audit notes; unique."
-    )
+    name: Name = Field(description="The name for the sign-in and the audit; unique.")
     password: SecretText | None = Field(
         default=None,
         description="The password, for HTTP Basic; better given as `password_file`.",
@@ -118,18 +116,18 @@ class AdminSettings(Section):
     address: AddressText = Field(
         default=ListenAddress("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
-        "address. They hold no secrets but are open to whoever reaches them.",
+        "address. The pages show no secrets, but everybody who reaches them may read.",
     )
     operators: tuple[OperatorSettings, ...] = Field(
         default=(),
-        description="Who may retry and drop queued writes on the page `/outbox`, and see one in "
-        "full where `outbox.reveal` is true. Empty: the page can only be read.",
+        description="The people who may retry and drop queued writes on the page `/outbox`, and "
+        "see one in full if `outbox.reveal` is true. Empty: the page is read-only.",
     )
     probe_interval: Seconds = Field(
         default=30,
-        description="When no caller has asked the platform for so long, or their answers look bad, "
-        "the gateway itself asks for `metadata`, with a token, at most once in that time: so that "
-        "`/readyz` and `/status` know. 0: never.",
+        description="If no caller has sent a request for this time, or responses look bad, the "
+        "gateway requests `metadata` with a token, at most once in this time, for `/readyz` and "
+        "`/status`. 0: never.",
     )
 
 
@@ -154,18 +152,17 @@ class AllowSettings(Section):
     )
     resources: tuple[AnyResourceType, ...] = Field(
         default=("*",),
-        description="Types of R5 that the caller may touch, e.g. `[Patient, Observation]`; `*`: "
-        "all. Chains, reverse chains and inclusions count for every type they pass through, which "
-        "has to be named (`subject:Patient.name`); Bundles of requests need `*`.",
+        description="R5 types that the caller may use, e.g. `[Patient, Observation]`; `*`: all. "
+        "Chains, reverse chains and inclusions count for every type on the way, which must be "
+        "named (`subject:Patient.name`); Bundles of requests need `*`.",
     )
     operations: tuple[OperationName, ...] | None = Field(
         default=None,
-        description="Operations the caller may call, e.g. `[$expand]`, with or without `$`; `*`: "
-        "all. Null: all where `resources` is `*`, else none. With a list, Bundles of requests are "
-        "refused. Operations that the platform defines itself may be named like those of FHIR; a "
-        "misspelled one of FHIR is an error. A status URL that the platform hands out (202 with "
-        "`Content-Location`) needs no entry here: the caller that was given it may poll and cancel "
-        "there.",
+        description="Operations that the caller may use, e.g. `[$expand]`, with or without `$`; "
+        "`*`: all. Null: all if `resources` is `*`, else none. With a list, Bundles of requests "
+        "are refused. The platform's own operations can be listed too; a misspelled one of FHIR "
+        "is an error. A status URL of the platform (202 with `Content-Location`) needs no entry: "
+        "the caller that got it may poll and cancel there.",
     )
 
 
@@ -188,8 +185,7 @@ class CallerSettings(Section):
     name: Name = Field(description="The caller's name in the audit and the metrics; unique.")
     networks: tuple[NetworkText, ...] = Field(
         default=(),
-        description="IP addresses or networks the caller comes from, e.g. `[10.20.0.0/16]`; empty: "
-        "from anywhere.",
+        description="IP addresses or networks of the caller, e.g. `[10.20.0.0/16]`; empty: any.",
     )
     api_key: SecretText | None = Field(
         default=None,
@@ -209,21 +205,21 @@ class CallerSettings(Section):
     )
     user_header: HeaderName | None = Field(
         default=None,
-        description="A header in which the old system names its user, e.g. `X-User`: noted in the "
-        "audit as `user` with `user_asserted`, never forwarded. Null: none.",
+        description="A header in which the old system names its user, e.g. `X-User`: recorded in "
+        "the audit as `user` with `user_asserted`, never forwarded. Null: none.",
     )
     purpose_header: HeaderName | None = Field(
         default=None,
-        description="A header with the purpose of use, e.g. `X-Purpose`: TREAT, ETREAT (break the "
-        "glass), HOPERAT, RECORDMGT, HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or "
-        "DISASTER, noted in the audit as `purpose`; anything else is not noted. Never forwarded. "
-        "Null: none.",
+        description="A header with the purpose of use, e.g. `X-Purpose`, recorded in the audit as "
+        "`purpose` and never forwarded: TREAT, ETREAT (break the glass), HOPERAT, RECORDMGT, "
+        "HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or DISASTER. Other values are "
+        "ignored. Null: none.",
     )
     content_type: MediaType | None = Field(
         default=None,
-        description="What a body of this caller is, e.g. `application/fhir+json`, that comes "
-        "without `Content-Type` or as `text/plain`, as MSXML sends it; the content of a Binary "
-        "stays what it is. Null: passed on as it came.",
+        description="Media type of bodies of this caller that come without `Content-Type` or as "
+        "`text/plain`, as from MSXML, e.g. `application/fhir+json`; the content of a Binary is "
+        "not changed. Null: passed on as it came.",
     )
     credential: Name = Field(
         default="default",
@@ -237,13 +233,13 @@ class CallerSettings(Section):
     )
     max_concurrent: Count | None = Field(
         default=None,
-        description="Requests of this caller at the same time; above it 503. Null: no limit.",
+        description="Requests of this caller at the same time; then 503. Null: no limit.",
     )
     outbox: Literal["off", "on-request", "always"] = Field(
         default="on-request",
         description="Which writes may be queued while the platform cannot be reached: none, those "
-        "with `Prefer: respond-async`, or all; of these the platform does not see that preference. "
-        "Needs `outbox.enabled`.",
+        "with `Prefer: respond-async`, or all; the platform does not see their preference. Needs "
+        "`outbox.enabled`.",
     )
 
     @property
@@ -278,26 +274,25 @@ class LimitsSettings(Section):
     )
     keep_alive: PositiveSeconds = Field(
         default=125,
-        description="How long a caller's connection may rest between two requests before it is "
-        "closed. Answers name 5 s less (`Keep-Alive: timeout=120`): a caller who reads it is the "
-        "first to let go.",
+        description="How long an idle connection of a caller stays open. Responses announce 5 s "
+        "less (`Keep-Alive: timeout=120`), so that a caller that reads this closes first.",
     )
     max_concurrent_requests: Count = Field(
-        default=1024, description="Requests of all callers at the same time; above it 503."
+        default=1024, description="Requests of all callers at the same time; then 503."
     )
     half_closed: PositiveSeconds = Field(
         default=10,
-        description="How long a read goes on for a caller that has closed its sending side and may "
-        "have left, until its answer begins; while another request waits for a connection to the "
-        "platform, not at all. A write takes its course.",
+        description="How long a read goes on for a caller that has closed its sending side and "
+        "may have disconnected, until its response begins. It ends at once while another request "
+        "waits for a connection to the platform. Writes go on.",
     )
     unidentified_rate: Rate | None = Field(
         default=20,
-        description="Requests a second from one address (of IPv6: one /64 network) that no caller "
-        "stands behind: broken ones, unknown paths, wrong or missing keys, foreign networks. "
-        "Ten seconds' worth may come at once. Above it they are 429 and counted, without audit "
-        "records of their own; requests of known callers always pass. Null: no limit. Without "
-        "`callers` and sign-in everybody is a caller.",
+        description="Requests a second from one address (IPv6: one /64 network) without an "
+        "identified caller: broken ones, unknown paths, wrong or missing keys, foreign networks. "
+        "Ten seconds' worth may come at once. Further ones get 429 and are counted, without audit "
+        "records; identified callers always pass. Null: no limit. Without `callers` and sign-in "
+        "every system is a caller.",
     )
     header_timeout: PositiveSeconds = Field(
         default=10,
@@ -305,13 +300,13 @@ class LimitsSettings(Section):
     )
     min_body_rate: Size = Field(
         default=1 * KIB,
-        description="Bytes a second, averaged over 30 s, that a request body must bring (slower is "
-        "408) and that the taker of an answer must take while others wait for a connection to the "
-        "platform (slower is cut off). 0: no lower limit.",
+        description="Bytes a second, averaged over 30 s: a slower request body gets 408, and a "
+        "slower reader of a response is cut off while others wait for a connection to the "
+        "platform. 0: no limit.",
     )
     replay_buffer_bytes: Size = Field(
         default=1 * MIB,
-        description="A request body up to this size is kept and can be sent a second time, e.g. "
+        description="Request bodies up to this size are retained and can be sent again, e.g. "
         "after a 401 of the platform. Memory for each request in flight.",
     )
 

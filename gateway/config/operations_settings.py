@@ -43,20 +43,20 @@ class AuditSettings(Section):
 
     sink: Literal["stdout", "file", "syslog", "off"] = Field(
         default="stdout",
-        description="Where records go; `off`: nowhere, nothing can be traced later.",
+        description="Where records go; `off`: nowhere, and nothing can be traced later.",
     )
     path: FilePath | None = Field(
         default=None,
-        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated; on a disk "
-        "of this machine, in a directory that the gateway may write to.",
+        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated; on a "
+        "local disk, in a directory that the gateway may write to.",
     )
     rotate_bytes: PositiveSize = Field(
-        default=64 * MIB, description="Size from which on a new audit file is begun."
+        default=64 * MIB, description="Size at which a new audit file begins."
     )
     fsync: Flag = Field(
         default=True,
         description="Whether a record in a file counts as written only when it is on the disk, so "
-        "that a power cut takes none; false: when the operating system has it.",
+        "that a power failure loses none; false: when the operating system has it.",
     )
     syslog_url: SyslogUrl | None = Field(
         default=None,
@@ -65,8 +65,8 @@ class AuditSettings(Section):
     )
     syslog_ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the syslog server's certificate may come from; "
-        "null: those of the operating system.",
+        description="PEM file with the CAs for the syslog server's certificate; null: those of "
+        "the operating system.",
     )
     syslog_client_cert_file: FilePath | None = Field(
         default=None, description="Our certificate chain (PEM) for the syslog server."
@@ -76,8 +76,8 @@ class AuditSettings(Section):
     )
     on_failure: Literal["block", "drop"] = Field(
         default="block",
-        description="A request whose record cannot be written is answered 503 (`block`), or goes "
-        "through and is counted (`drop`).",
+        description="A request whose record cannot be written gets 503 (`block`), or is forwarded "
+        "and counted (`drop`).",
     )
     fhir_audit_events: Flag = Field(
         default=False, description="Whether each record is followed by a FHIR R5 AuditEvent."
@@ -89,13 +89,13 @@ class AuditSettings(Section):
     )
     fhir_endpoint: BaseUrl | None = Field(
         default=None,
-        description="Base URL of a FHIR R5 repository that AuditEvents are sent to, in batches, "
+        description="Base URL of a FHIR R5 repository to which AuditEvents are sent in batches, "
         "instead of following their records; null: none.",
     )
     fhir_ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the repository's certificate may come from; null: "
-        "those of the operating system.",
+        description="PEM file with the CAs for the repository's certificate; null: those of the "
+        "operating system.",
     )
     fhir_credential: Name | None = Field(
         default=None,
@@ -122,20 +122,20 @@ class StoreSettings(Section):
 
     url: StoreUrl = Field(
         default=StoreLocation(),
-        description="`memory://`: in each process; `redis://[user:password@]host[:port][/db]`, "
-        "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share; tokens are "
-        "encrypted there. While it is away every replica goes on by itself.",
+        description="`memory://`: in the process; `redis://[user:password@]host[:port][/db]`, "
+        "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share, with encrypted "
+        "tokens. While it is unreachable every replica works alone.",
     )
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the store's certificate may come from; null: those "
-        "of the operating system.",
+        description="PEM file with the CAs for the store's certificate; null: those of the "
+        "operating system.",
     )
     encryption_key: SecretText | None = Field(
         default=None,
-        description="Key that encrypts what is stored: 32 bytes, base64url; better as "
-        "`encryption_key_file`. Without it a key is derived from each client's secret or private "
-        "key, which takes a secret that cannot be guessed.",
+        description="Key for what is stored: 32 bytes, base64url; better as "
+        "`encryption_key_file`. Without it the key is derived from each client's secret or "
+        "private key, so the secret must not be guessable.",
     )
     encryption_key_file: FilePath | None = Field(
         default=None, description="File that holds the encryption key."
@@ -150,7 +150,7 @@ class StoreSettings(Section):
 class LoginSettings(Section):
     """Sign-in with a browser (`/auth/…`)."""
 
-    enabled: Flag = Field(default=False, description="Whether people can sign in with a browser.")
+    enabled: Flag = Field(default=False, description="Whether users can sign in with a browser.")
     client_id: Text | None = Field(default=None, description="The client id for the sign-in.")
     client_secret: SecretText | None = Field(
         default=None,
@@ -164,7 +164,7 @@ class LoginSettings(Section):
     )
     auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
         default="client_secret_post",
-        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
+        description="How the client authenticates: secret in the form, secret by HTTP Basic, or a "
         "signed assertion (RFC 7523). PKCE is used with all of them.",
     )
     private_key_file: FilePath | None = Field(
@@ -179,32 +179,32 @@ class LoginSettings(Section):
     )
     post_logout_redirect_uri: EndpointUrl | None = Field(
         default=None,
-        description="Where the SSO leads the browser after its own sign-out, as it has it "
-        "registered; null: it stays there.",
+        description="Where the SSO sends the browser after its own sign-out, as registered; null: "
+        "it stays there.",
     )
-    scope: Text | None = Field(default=None, description="The scope asked for; null: none is sent.")
+    scope: Text | None = Field(default=None, description="The scope requested; null: none is sent.")
     extra_params: dict[Text, Annotated[str, Strict()]] = Field(
         default_factory=dict,
         description="Further parameters of the authorization and the token requests, name to "
-        "value, e.g. `{claims: organization}`, which the ministry's SSO wants.",
+        "value, e.g. `{claims: organization}`, which the ministry's SSO requires.",
     )
     session_lifetime: PositiveSeconds = Field(
         default=28800,
-        description="How long a session lasts at most; then the person signs in again.",
+        description="The longest duration of a session; then the user signs in again.",
     )
     idle_lifetime: PositiveSeconds = Field(
         default=1800, description="How long a session lasts without a request."
     )
     allowed_return_origins: tuple[Origin, ...] = Field(
         default=(),
-        description="Origins that `return_to` may lead to beside the gateway's own, e.g. "
+        description="Origins that `return_to` may lead to besides the gateway's own, e.g. "
         "`[https://his.clinic.uz]`.",
     )
     cors_origins: tuple[Origin, ...] = Field(
         default=(),
-        description="Origins whose pages may call the gateway with the session's cookie; it is "
-        "sent only from pages of the same site, such as `https://his.clinic.uz` for a gateway at "
-        "`https://gateway.clinic.uz`.",
+        description="Origins whose pages may call the gateway with the session's cookie; the "
+        "browser sends it only from pages of the same site, such as `https://his.clinic.uz` for a "
+        "gateway at `https://gateway.clinic.uz`.",
     )
 
     @property
@@ -261,18 +261,18 @@ class OutboxSettings(Section):
         "several replicas share it.",
     )
     max_entries: Count = Field(
-        default=10000, description="Undelivered writes that are kept; above it 503 `outbox-full`."
+        default=10000, description="Number of undelivered writes; above it 503 `outbox-full`."
     )
     max_bytes: PositiveSize = Field(
         default=1 * GIB,
-        description="Size of all undelivered writes, with what keeps them in order; above it 503 "
+        description="Size of all undelivered writes with their ordering keys; above it 503 "
         "`outbox-full`.",
     )
     max_share: Annotated[Ratio, Field(gt=0)] = Field(
         default=0.5,
-        description="The part of `max_entries` and of `max_bytes` that one caller may fill where "
-        "more than one may queue (`callers[].outbox`), at least one write; above it 503 "
-        "`outbox-full`. An only caller may fill all; without `callers` everybody is one.",
+        description="The part of `max_entries` and `max_bytes` that one caller may fill if "
+        "several may queue (`callers[].outbox`), at least one write; above it 503 `outbox-full`. "
+        "A single caller may fill all; without `callers` all systems are one.",
     )
     max_age: PositiveSeconds = Field(
         default=604800,
@@ -280,16 +280,16 @@ class OutboxSettings(Section):
     )
     retention: Seconds = Field(
         default=86400,
-        description="How long the outcome of a delivered write can be asked for (1 day).",
+        description="How long the result of a delivered write is available (1 day).",
     )
     reveal: Flag = Field(
         default=False,
-        description="Whether those of `admin.operators` may see a queued write in full, with a "
-        "patient's data, on the page `/outbox`. The audit notes each time.",
+        description="Whether `admin.operators` may see a queued write in full, with patient data, "
+        "on the page `/outbox`. The audit records each time.",
     )
     encryption_key: SecretText | None = Field(
         default=None,
-        description="Key that encrypts the stored writes: 32 bytes, base64url; better as "
+        description="Key for the stored writes: 32 bytes, base64url; better as "
         "`encryption_key_file`.",
     )
     encryption_key_file: FilePath | None = Field(
@@ -308,12 +308,12 @@ class TracingSettings(Section):
     otlp_endpoint: BaseUrl | None = Field(
         default=None,
         description="The collector's OTLP/HTTP endpoint, e.g. `http://collector:4318`; "
-        "`/v1/traces` is added where it is missing. null: no spans are made.",
+        "`/v1/traces` is added if it is missing. null: no spans.",
     )
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the collector's certificate may come from; null: "
-        "those of the operating system.",
+        description="PEM file with the CAs for the collector's certificate; null: those of the "
+        "operating system.",
     )
     authorization: SecretText | None = Field(
         default=None,
@@ -328,7 +328,7 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         default=1,
-        description="The share of requests without a `traceparent` that a trace is begun for; of "
+        description="The share of requests without a `traceparent` for which a trace begins; for "
         "all others the caller's sampled flag decides.",
     )
 
@@ -349,10 +349,10 @@ class AlertsSettings(Section):
 
     notify: tuple[SecretText, ...] = Field(
         default=(),
-        description="Who is told: addresses of the library Apprise, such as "
+        description="Where alerts go: addresses of the library Apprise, such as "
         "`mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz`, `tgram://TOKEN/CHAT`, "
-        "`workflows://…` (Teams) or `json://host/path`. They hold passwords: better as "
-        "`notify_file`. Needs the extra `notify`. Empty: nobody.",
+        "`workflows://…` (Teams) or `json://host/path`. They contain passwords: better as "
+        "`notify_file`. Needs the extra `notify`. Empty: nowhere.",
     )
     notify_file: FilePath | None = Field(
         default=None, description="File that holds the addresses, one a line; `#` begins a comment."
@@ -362,8 +362,8 @@ class AlertsSettings(Section):
     )
     daily: Flag = Field(
         default=False,
-        description="Whether one line a day, at 8 in the morning of this machine's clock, tells "
-        "how things stand, so that silence means something.",
+        description="Whether one line a day, at 8 in the morning by this machine's clock, reports "
+        "the state, so that silence is a sign.",
     )
 
     def address_refs(self) -> tuple[SecretRef, ...]:
@@ -381,10 +381,10 @@ class ShutdownSettings(Section):
 
     delay: Seconds = Field(
         default=1,
-        description="Time in which `/readyz` says 503 but new requests are still served, each "
-        "answer with `Connection: close`, so that callers go elsewhere.",
+        description="Time in which `/readyz` says 503 but new requests are still served, with "
+        "`Connection: close`, so that callers connect elsewhere.",
     )
     drain_timeout: Seconds = Field(
         default=25,
-        description="Time that requests in flight then have to finish; after it they are cut.",
+        description="Time for requests in flight to finish; then they are cut.",
     )

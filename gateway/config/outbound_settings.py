@@ -53,13 +53,13 @@ class PlatformSettings(Section):
     """The FHIR server that requests are forwarded to."""
 
     fhir_base_url: BaseUrl = Field(
-        description="The platform's FHIR base; by default that of `environment`, required where "
-        "that has none. https, except for loopback hosts."
+        description="The platform's FHIR base; by default that of `environment`, else required. "
+        "https, except for loopback hosts."
     )
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the platform's certificate may come from; null: "
-        "those of the operating system.",
+        description="PEM file with the CAs for the platform's certificate; null: those of the "
+        "operating system.",
     )
     client_cert_file: FilePath | None = Field(
         default=None,
@@ -74,38 +74,37 @@ class PlatformSettings(Section):
     )
     allow_plaintext: Flag = Field(
         default=False,
-        description="Whether `http://` is accepted for other than loopback hosts, for the SSO's "
-        "URLs too. Tokens and patient data then travel readable for everyone on the way.",
+        description="Whether `http://` is accepted for other than loopback hosts, also for the "
+        "SSO. Tokens and patient data are then readable on the way.",
     )
     connect_timeout: PositiveSeconds = Field(
         default=5,
-        description="Time for a connection to the platform with TLS, or for a free one; "
-        "after it 503.",
+        description="Time for a connection to the platform with TLS, or for a free one; then 503.",
     )
     response_timeout: PositiveSeconds = Field(
-        default=60, description="Time from the request's end to the response header; after it 504."
+        default=60, description="Time from the end of the request to the response header; then 504."
     )
     idle_timeout: PositiveSeconds = Field(
         default=30,
-        description="Time between two reads of a response body; after it the answer is broken off.",
+        description="Time between two reads of a response body; then the response is cut.",
     )
     max_connections: Count = Field(
         default=256,
-        description="Connections to the platform at the same time, per process. Of more than 32 "
-        "one of several callers alone never has the last ones.",
+        description="Connections to the platform at the same time. One of several callers never "
+        "holds the last of more than 32.",
     )
     compression: Literal["off", "answers", "both"] = Field(
         default="off",
-        description="For slow lines. `off`: the platform is asked for gzip where the caller "
-        "accepts it. `answers`: it is always asked for gzip. Either way answers are opened for "
-        "callers that do not accept their coding. `both`: request bodies from 1 KiB on also go out "
-        "in gzip, once the platform has shown that it accepts that.",
+        description="For slow connections. `off`: gzip is requested from the platform if the "
+        "caller accepts it. `answers`: always. Responses are decoded for callers that do not "
+        "accept their coding. `both`: request bodies from 1 KiB on are also sent as gzip, once "
+        "the platform has shown that it accepts this.",
     )
     pass_headers: tuple[HeaderName, ...] = Field(
         default=(),
-        description="Headers that go on to the platform although the gateway takes out those that "
-        "say who calls, or for whom a caller acts, e.g. `[X-On-Behalf-Of]`. Only for a platform "
-        "that needs them: it then believes what any caller writes there.",
+        description="Headers that are passed to the platform although the gateway removes those "
+        "that name a caller or whom it acts for, e.g. `[X-On-Behalf-Of]`. Only for a platform "
+        "that needs them: it then trusts what any caller writes there.",
     )
 
     @property
@@ -128,8 +127,8 @@ class SsoSettings(Section):
     """The OAuth 2.0 server that issues the tokens."""
 
     token_url: EndpointUrl = Field(
-        description="The token endpoint; by default that of `environment`, required where that "
-        "has none. https, except for loopback hosts."
+        description="The token endpoint; by default that of `environment`, else required. https, "
+        "except for loopback hosts."
     )
     authorize_url: EndpointUrl | None = Field(
         default=None,
@@ -138,8 +137,8 @@ class SsoSettings(Section):
     )
     ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs that the SSO's certificate may come from; null: those "
-        "of the operating system.",
+        description="PEM file with the CAs for the SSO's certificate; null: those of the "
+        "operating system.",
     )
     proxy_url: ProxyUrl | None = Field(
         default=None,
@@ -147,12 +146,12 @@ class SsoSettings(Section):
     )
     timeout: PositiveSeconds = Field(
         default=10,
-        description="Time for a token request, and the longest that a caller waits for a token; "
-        "after it 503.",
+        description="Time for a token request, and the longest wait of a caller for a token; then "
+        "503.",
     )
     default_token_lifetime: PositiveSeconds = Field(
         default=300,
-        description="A token's lifetime when the SSO names none and the token is no JWT with "
+        description="Lifetime of a token if the SSO names none and the token is not a JWT with "
         "`exp`.",
     )
 
@@ -177,26 +176,25 @@ class CredentialSettings(Section):
     client_secret_file: FilePath | None = Field(
         default=None,
         description="File that holds the client secret (a final line break is ignored); re-read "
-        "when it changes and after the SSO refused it. While the SSO exchanges the secret, the "
-        "file may hold two, the new one on the first line: what the one does not open the other "
-        "does.",
+        "when it changes and after a refusal. While the SSO changes the secret, the file may hold "
+        "both, the new one on the first line.",
     )
     auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
         default="client_secret_post",
-        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
-        "signed assertion (RFC 7523). DHP takes the form.",
+        description="How the client authenticates: secret in the form, secret by HTTP Basic, or a "
+        "signed assertion (RFC 7523). DHP uses the form.",
     )
     private_key_file: FilePath | None = Field(
         default=None,
-        description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; an RSA "
-        "key signs RS384, an EC key of the curve P-384 ES384. It may hold two, the new one first, "
-        "and is re-read like `client_secret_file`. The public keys to register with the SSO are at "
-        "`/.well-known/jwks.json` of `admin.address`.",
+        description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; RSA "
+        "signs RS384, EC (P-384) ES384. It may hold two, the new one first, and is re-read like "
+        "`client_secret_file`. `/.well-known/jwks.json` of `admin.address` has the public keys to "
+        "register.",
     )
     scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
         default=None,
-        description="The scope asked for; null: the parameter is absent, as DHP wants it "
-        "(it answers `invalid_scope` to any).",
+        description="The scope requested; null: no parameter, as DHP requires (it answers "
+        "`invalid_scope` to any).",
     )
     extra_params: dict[Text, Annotated[str, Strict()]] = Field(
         default_factory=dict,
@@ -216,16 +214,16 @@ class RetriesSettings(Section):
 
     max_attempts: Annotated[Count, Field(le=10)] = Field(
         default=3,
-        description="Attempts for one request, the first included; 1: never a second one.",
+        description="Attempts for one request, including the first; 1: no retry.",
     )
     budget_ratio: Ratio = Field(
         default=0.2,
-        description="Second attempts as a share of all requests, so that a failing platform is not "
+        description="Retries as a share of all requests, so that a failing platform is not "
         "flooded; three a second are always allowed.",
     )
     backoff: Seconds = Field(
         default=0.1,
-        description="Pause before the second attempt; it doubles each time, with jitter.",
+        description="Delay before the first retry; it doubles each time, with jitter.",
     )
 
 
@@ -234,8 +232,7 @@ class CircuitBreakerSettings(Section):
 
     failure_ratio: Annotated[Ratio, Field(gt=0)] = Field(
         default=0.5,
-        description="Share of failed requests within `window` from which on callers get 503 at "
-        "once.",
+        description="Share of failed requests within `window` at which callers get 503 at once.",
     )
     min_requests: Count = Field(
         default=20, description="Requests within `window` below which the circuit never opens."
@@ -258,8 +255,8 @@ class RewriteSettings(Section):
     )
     aliases: tuple[BaseUrl, ...] = Field(
         default=(),
-        description="Further FHIR bases under which the platform names itself in its answers; "
-        "`doctor` names those that are missing.",
+        description="Further FHIR bases that the platform uses in its responses; `doctor` names "
+        "missing ones.",
     )
 
 
@@ -268,29 +265,29 @@ class FhirSettings(Section):
 
     search_guard: Literal["off", "warn", "block"] = Field(
         default="warn",
-        description="What happens when the platform ignored a search parameter and returned too "
-        "much: nothing, a header `X-Gateway-Warning`, or 400 instead of the answer.",
+        description="What happens if the platform ignored a search parameter and returned too "
+        "much: nothing, a header `X-Gateway-Warning`, or 400 instead of the response.",
     )
     condition_guard: Literal["off", "warn", "block"] = Field(
         default="warn",
         description="What happens to a conditional create, update or delete (`If-None-Exist`, a "
-        "query in the place of an id, `ifNoneExist` in a Bundle) of a type for which the "
-        "platform's CapabilityStatement declares none, so that it may ignore the condition and "
-        "create once more: nothing, a header `X-Gateway-Warning`, or 400 before it is sent.",
+        "query instead of an id, `ifNoneExist` in a Bundle) if the platform's CapabilityStatement "
+        "does not declare it for the type, so that it may create the resource again: nothing, a "
+        "header `X-Gateway-Warning`, or 400 before it is sent.",
     )
     unfiltered: dict[ResourceType, tuple[ParameterName, ...]] = Field(
         default_factory=dict,
-        description="Search parameters that filter nothing although the platform says that it used "
-        "them, by resource type, e.g. `{Observation: [date]}`; the search guard takes them for "
-        "ignored. `dhp-gateway probe-search` finds them. The `dhp-` environments fill in the "
-        "eleven that the guide names; what is given replaces them.",
+        description="Search parameters that filter nothing although the platform says that it "
+        "used them, by resource type, e.g. `{Observation: [date]}`; the search guard treats them "
+        "as ignored. `dhp-gateway probe-search` finds them. The `dhp-` environments set the "
+        "eleven of the guide; your list replaces them.",
     )
     auto_if_match: Flag = Field(
         default=False,
         description="Whether a PUT without `If-Match` gets the current version's, read just "
-        "before; DHP answers 412 without. It gives up the protection against lost updates.",
+        "before; DHP answers 412 without. This gives up the protection against lost updates.",
     )
     default_language: Literal["en", "ru", "uz"] = Field(
         default="en",
-        description="Language of the gateway's error texts when `Accept-Language` names none.",
+        description="Language of error texts if `Accept-Language` names none.",
     )

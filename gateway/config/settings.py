@@ -101,11 +101,10 @@ class Settings(Section):
 
     environment: Environment = Field(
         default=_DEFAULT_ENVIRONMENT,
-        description="Which DHP platform to use; fills in the URLs of `platform` and `sso`, and "
-        "`fhir.unfiltered`, where they are not given. `dhp-playground` (to try) and "
-        "`dhp-production` (real work) are those of today's guide (dhp.uz); `playground` and "
-        "`production` are the former addresses, of guide 0.1.0 (medcore.uz); `custom` fills in "
-        "none, so that `platform.fhir_base_url` and `sso.token_url` have to be given.",
+        description="The DHP platform to use. It sets the URLs of `platform` and `sso`, and "
+        "`fhir.unfiltered`, unless they are given. `dhp-playground` is for tests, "
+        "`dhp-production` for real work; `playground` and `production` are former addresses; with "
+        "`custom`, `platform.fhir_base_url` and `sso.token_url` are required.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."
@@ -120,12 +119,12 @@ class Settings(Section):
     credentials: dict[Name, CredentialSettings] = Field(
         default_factory=dict,
         description="The clients registered with the SSO, by a name of your choice; `default` is "
-        "used where a caller names none. At least one.",
+        "used if a caller names none. At least one.",
     )
     callers: tuple[CallerSettings, ...] = Field(
         default=(),
-        description="Who may call. Empty: anybody who reaches the listener, which then has to be "
-        "loopback or a unix socket.",
+        description="The systems that may call. Empty: every system that reaches the listener, "
+        "which must then be loopback or a unix socket.",
     )
     limits: LimitsSettings = Field(
         default_factory=LimitsSettings, description="What one request may take."
@@ -166,7 +165,7 @@ class Settings(Section):
     )
     workers: Count = Field(
         default=1,
-        description="Without effect: one process serves. For more, run replicas that share the "
+        description="No effect: a gateway is one process. For more, run replicas that share the "
         "port (`listen.reuse_port`).",
     )
 
