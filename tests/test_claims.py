@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.generators.guidance import GUIDANCE
-from docs.generators.settings_page import markdown
+from tests.config.test_schema import table_of_settings
 from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
 
 ROOT = Path(__file__).parents[1]
@@ -19,10 +19,10 @@ PAGES = [
     ROOT / "README.md",
     *sorted(each for each in (ROOT / "docs").glob("*.md") if each.name not in GENERATED),
 ]
-ROW = re.compile(r"^\| `\w+` \| `DHP_GATEWAY_(\w+)` \| .*? \| (.*?) \| ", re.MULTILINE)
 DEFAULTS = {
-    variable.lower().replace("__", "."): default.strip("`")
-    for variable, default in ROW.findall(markdown())
+    key: cells[1].strip("`")
+    for key, cells in table_of_settings("en").items()
+    if re.fullmatch(r"[\w.]+", key)
 }
 SECTIONS = "|".join({key.partition(".")[0] for key in DEFAULTS if "." in key})
 SETTINGS = {

@@ -15,7 +15,6 @@ from gateway.config import settings_schema
 from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
-from gateway.config.sources import variable_name
 from gateway.config.value_types import Unit, format_size
 
 # The name of the page's catalogues.
@@ -30,7 +29,6 @@ class ReferenceTexts(NamedTuple):
     columns: str
     required: str
     by_environment: str
-    within: str
     list_of: str
     mapping_to: str
     alternative: str
@@ -53,11 +51,14 @@ like a misspelled one of FHIR.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.
+* The variable of a key is `DHP_GATEWAY_` and the key in capitals, with two underscores for a dot:
+  `DHP_GATEWAY_LISTEN__BASE_PATH` for `listen.base_path`,
+  `DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID` for `credentials.default.client_id`. A list has one
+  variable for all its entries: `DHP_GATEWAY_ADMIN__OPERATORS` for `admin.operators`.
 * The value of a variable is parsed for numbers and `true`/`false`, and as JSON for lists and
   groups. For keys that may be null, `null` or nothing means null.
 * Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
   ignored. An environment variable for either replaces both of the file.
-* `<NAME>` in a variable's name stands for a credential's name in capitals.
 * Relative paths start in the directory where the gateway is started.
 
 `environment` sets the URLs below. `dhp-playground` and `dhp-production` are the platform of today's
@@ -70,10 +71,9 @@ chosen.
 | --- | --- | --- | --- |
 """,
     "top_level": "Top level",
-    "columns": "key | variable | type | default | meaning",
+    "columns": "key | type | default | meaning",
     "required": "required",
     "by_environment": "by `environment`",
-    "within": "in {}",
     "list_of": "list of {}",
     "mapping_to": "mapping of name to {}",
     "alternative": "{} or {}",
@@ -113,7 +113,7 @@ def markdown(language: str = "en") -> str:
             name = _shown(setting)
             heading = f"## `{name}`" if setting else f"## {words.top_level}"
             meaning = words.translation((section.__doc__ or "").splitlines()[0], name)
-            table = f"| {words.columns} |\n| --- | --- | --- | --- | --- |\n"
+            table = f"| {words.columns} |\n| --- | --- | --- | --- |\n"
             lines = "".join(f"{_table_line(row, words)}\n" for row in rows)
             parts.append(f"{heading}\n\n{meaning}\n\n{table}{lines}")
     return "\n".join(parts)
@@ -180,15 +180,11 @@ def _shown(setting: SettingPath) -> str:
 
 
 def _table_line(row: _Row, words: ReferenceTexts) -> str:
-    # A list has one variable for all its items.
-    in_list = next((index for index, part in enumerate(row.setting) if isinstance(part, int)), None)
-    variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
-    variable = words.within.format(variable) if in_list is not None else variable
     group = str(row.setting[0])
     by_environment = any(row.name in preset.get(group, {}) for preset in PRESETS.values())
     default = words.by_environment if by_environment else _default(row, words)
     meaning = words.translation(row.meaning, _shown(row.setting))
-    cells = (f"`{row.name}`", variable, _type(row.annotation, words), default, meaning)
+    cells = (f"`{row.name}`", _type(row.annotation, words), default, meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
