@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -60,7 +59,7 @@ which a caller can tell whose answer it is. Caches do not store such answers
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id
   (letters, digits, `-` and `.`, at most 64 characters), such as a UUID. Others are used unchanged,
   and a strict FHIR parser may reject them.
-* XML is sent when `_format` or `Accept` asks for it.
+* If `_format` or `Accept` asks for XML, the same content is sent in XML.
 
 "Repeat" says when to send the same request again. "Writes after reading" means: it is not known
 whether the platform has stored the data, so find and read the record first.
@@ -95,33 +94,20 @@ def markdown(language: str = "en") -> str:
     words = words_of(language)
     sections = (_section(reason, language) for reason in REASONS.values())
     return "\n".join(
-        (words.introduction, *_examples(language), words.reading, *_table(words), "", *sections)
+        (words.introduction, _example(language), words.reading, *_table(words), "", *sections)
     )
 
 
-def _examples(language: str) -> list[str]:
-    error = GatewayError(UPSTREAM_UNREACHABLE)
-    bodies = [
-        render_outcome(error, request_id=_EXAMPLE_ID, language=language, xml=xml, attempts=3)[
-            0
-        ].decode()
-        for xml in (False, True)
-    ]
-    pretty = json.dumps(json.loads(bodies[0]), indent=2, ensure_ascii=False)
-    return [f"```json\n{pretty}\n```\n", f"```xml\n{_indented(bodies[1])}\n```\n"]
-
-
-def _indented(xml: str) -> str:
-    """Return XML with one tag per line. The outcomes of the gateway hold no mixed content."""
-    depth = 0
-    lines = []
-    for tag in re.findall(r"<[^>]+>", xml):
-        if tag.startswith("</"):
-            depth -= 1
-        lines.append("  " * depth + tag)
-        if not tag.startswith(("</", "<?")) and not tag.endswith("/>"):
-            depth += 1
-    return "\n".join(lines)
+def _example(language: str) -> str:
+    body, _ = render_outcome(
+        GatewayError(UPSTREAM_UNREACHABLE),
+        request_id=_EXAMPLE_ID,
+        language=language,
+        xml=False,
+        attempts=3,
+    )
+    pretty = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    return f"```json\n{pretty}\n```\n"
 
 
 def _table(words: ErrorPageTexts) -> list[str]:
