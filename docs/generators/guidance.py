@@ -17,25 +17,28 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "bad-request": Guidance(
         "Correct it first",
         (
-            "The request is broken, ambiguous or unsafe: both Content-Length and "
+            "The request is invalid, ambiguous or unsafe: both Content-Length and "
             "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an "
-            "empty or dot segment in the path (`//` not right behind `listen.base_path`, `..`), "
-            "letters in the URL that are not percent-encoded UTF-8, TLS sent to a plain HTTP "
+            "empty or dot segment in the path (`//` other than right after `listen.base_path`, "
+            "`..`), letters in the URL that are not percent-encoded UTF-8, TLS on a plain HTTP "
             "port."
         ),
         (
-            "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
-            "the calling system. Many of these from one address may be an attack on another proxy"
-            " in front of the gateway."
+            "Nothing on the gateway. Pass the rule in the diagnostics to the vendor of the "
+            "calling system. Many of these from one address may be an attack on another proxy in "
+            "front of the gateway."
         ),
     ),
     "unknown-path": Guidance(
         "Correct it first",
-        "The path is neither below `listen.base_path` nor below `/auth` with the sign-in enabled.",
+        (
+            "The path begins neither with `listen.base_path` nor, with the sign-in enabled, with "
+            "`/auth`."
+        ),
         (
             "Compare the caller's base URL with `listen.base_path`, which the diagnostics name. "
-            "The usual causes: it is missing, it is there twice (`/fhir/fhir/Patient`), or it is "
-            "written in capitals (`/FHIR`)."
+            "Usual causes: it is missing, is there twice (`/fhir/fhir/Patient`), or is in "
+            "capitals (`/FHIR`)."
         ),
     ),
     "loop": Guidance(
@@ -49,14 +52,14 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "misdirected": Guidance(
         "Correct it first",
         (
-            "The target is a whole URL (`GET http://HOST/fhir/…`), as programs send it to their "
-            "HTTP proxy, and HOST is neither the address that the connection came in at nor the "
-            "host of `listen.public_url`."
+            "The target is a whole URL (`GET http://HOST/fhir/…`), as programs send it to an HTTP"
+            " proxy, and HOST is neither the address of the connection nor the host of "
+            "`listen.public_url`."
         ),
         (
             "If HOST is a name of the gateway, set `listen.public_url`. Otherwise the calling "
-            "system takes the gateway for its proxy on the way to somebody else: its base URL has"
-            " to be the gateway's own."
+            "system uses the gateway as a proxy to another host: its base URL must be the "
+            "gateway's."
         ),
     ),
     "method-not-allowed": Guidance(
@@ -67,8 +70,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "caller-unauthenticated": Guidance(
         "Correct it first",
         (
-            "The request came without an API key, password, client certificate or browser "
-            "session, and the settings ask for one."
+            "The request has no API key, password, client certificate or browser session, and the"
+            " settings require one."
         ),
         (
             "Give the caller its key, or add its network to `callers`. If a browser session "
@@ -78,46 +81,45 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "caller-unknown": Guidance(
         "Correct it first",
         (
-            "The API key or password belongs to no caller, for instance after it was changed on "
-            "one side only."
+            "The API key or password belongs to no caller, for instance after a change on one "
+            "side only."
         ),
         (
-            "Compare the key with the file that `api_key_file` or `password_file` names; look for"
-            " a trailing line break. Repeated failures from an unknown address deserve a look at "
-            "the audit."
+            "Compare the key with the file of `api_key_file` or `password_file`; look for a "
+            "trailing line break. If it is repeated from an unknown address, look at the audit."
         ),
     ),
     "caller-forbidden": Guidance(
         "Operator first",
         (
-            "The caller is known, but its network or what it asks (interaction, resource type, "
-            "operation, or a search parameter that leads to other types) is not in its `callers` "
-            "entry; or a page in a browser asked without `X-Requested-With`, or from a foreign "
-            "origin."
+            "The caller is known, but its `callers` entry does not include its network or its "
+            "request (interaction, resource type, operation, or a search parameter that leads to "
+            "other types). Or a page in a browser sent a request without `X-Requested-With`, or "
+            "from a foreign origin."
         ),
         (
-            "Look up the audit record by the request id; it names the interaction and the "
-            "resource. Extend `allow` or `networks` if the caller should have it. A page of your "
-            "own sends `X-Requested-With`, from an origin in `login.cors_origins`."
+            "Find the audit record by the request id; it names interaction and resource. Extend "
+            "`allow` or `networks` if the caller should have access. A page of your own must send"
+            " `X-Requested-With`, from an origin in `login.cors_origins`."
         ),
     ),
     "header-timeout": Guidance(
         "Right away",
         (
-            "The header did not arrive within `limits.header_timeout`: a slow or broken line, or "
-            "a connection that only pretends to be used."
+            "The header did not arrive within `limits.header_timeout`: the network is slow or "
+            "broken, or the connection only seems to be in use."
         ),
         (
-            "Check the line between the caller and the gateway. Raise `limits.header_timeout` "
-            "only for a line that is known to be slow."
+            "Check the network between the caller and the gateway. Raise `limits.header_timeout` "
+            "only if it is known to be slow."
         ),
     ),
     "body-timeout": Guidance(
         "Right away",
-        "The body came to a halt or stayed below `limits.min_body_rate`.",
+        "The body stopped, or stayed below `limits.min_body_rate`.",
         (
-            "Check the line between the caller and the gateway. Lower `limits.min_body_rate` only"
-            " for a line that is known to be slow."
+            "Check the network between the caller and the gateway. Lower `limits.min_body_rate` "
+            "only if it is known to be slow."
         ),
     ),
     "payload-too-large": Guidance(
@@ -125,7 +127,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "The body is larger than `limits.max_body_bytes`.",
         (
             "Raise `limits.max_body_bytes` if the platform accepts such bodies; otherwise the "
-            "caller splits the data."
+            "caller must split the data."
         ),
     ),
     "url-too-long": Guidance(
@@ -136,26 +138,26 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "header-too-large": Guidance(
         "Correct it first",
         (
-            "One header field is larger than `limits.max_header_bytes`, all together are four "
-            "times that, or there are more than `limits.max_headers`."
+            "One header field is larger than `limits.max_header_bytes`, all together are larger "
+            "than four times that, or there are more than `limits.max_headers`."
         ),
         (
-            "Look for a large cookie or a token that the caller need not send; otherwise raise "
-            "the limit."
+            "Look for a large cookie or token that the caller does not need to send; otherwise "
+            "raise the limit."
         ),
     ),
     "rate-limited": Guidance(
         "After `Retry-After`",
         (
-            "The caller exceeded its `rate_limit`; or, where the audit and the metrics name no "
-            "caller, so many requests that no caller stands behind came from its address: broken "
-            "ones, unknown paths, wrong keys (`limits.unidentified_rate`)."
+            "The caller exceeded its `rate_limit`. Or, if audit and metrics name no caller, its "
+            "address sent too many requests that belong to no caller: broken ones, unknown paths,"
+            " wrong keys (`limits.unidentified_rate`)."
         ),
         (
             "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor"
-            " to spread the requests. Without a caller: the audit has the first of them, with the"
-            " address and what was wrong; a system with an old key is given the new one. Requests"
-            " with a right key pass meanwhile."
+            " to spread the requests. Without a caller: the audit has the first requests, with "
+            "address and fault; give a system with an old key the new one. Requests with a right "
+            "key pass meanwhile."
         ),
     ),
     "overloaded": Guidance(
@@ -176,9 +178,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Operator first",
         (
             "The SSO answered the token request with 400, 401 or 403 and an OAuth error: a wrong "
-            "or expired client secret, a `client_id` that it does not know (each environment has "
-            "an SSO of its own), a private key whose public half it does not know, a scope that "
-            "it does not know."
+            "or expired client secret, a `client_id` of another environment, a private key whose "
+            "public half is not registered, an unknown scope."
         ),
         (
             "Run `dhp-gateway token`, which prints the SSO's error. `invalid_client`: compare "
@@ -211,8 +212,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "token-rejected": Guidance(
         "Once, then operator",
         (
-            "The platform answered 401 to a fresh token, or to a request whose body was no longer"
-            " at hand to be sent again."
+            "The platform answered 401 to a new token, or to a request whose body could not be "
+            "sent again."
         ),
         (
             "Undo recent changes of the settings. Check that `sso` and `platform` belong to the "
@@ -239,17 +240,17 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "upstream-failed": Guidance(
         "Reads right away; writes after reading",
         (
-            "The connection broke after the request was sent, or the answer was cut off or not "
-            "valid HTTP."
+            "The connection broke after the request was sent, or the response was cut off or is "
+            "not valid HTTP."
         ),
         (
-            "If it is frequent, compare the time-outs of firewalls and proxies on the way with "
-            "`platform.idle_timeout`, and report the request ids to the platform's support."
+            "If it is frequent, compare the timeouts of firewalls and proxies with "
+            "`platform.idle_timeout`, and report request ids to the platform's support."
         ),
     ),
     "upstream-busy": Guidance(
         "After `Retry-After`",
-        "All `platform.max_connections` connections stayed in use for `platform.connect_timeout`.",
+        "All `platform.max_connections` connections were in use for `platform.connect_timeout`.",
         (
             "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), tell its "
             "support. If it is fast, raise `platform.max_connections`, after asking whether the "
@@ -259,7 +260,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "upstream-tls": Guidance(
         "Operator first",
         (
-            "The platform's certificate is expired, from an unknown authority or for another "
+            "The platform's certificate has expired, is from an unknown authority or for another "
             "name; or the client certificate was refused; or the clock is wrong."
         ),
         (
@@ -287,20 +288,20 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "upstream-redirect": Guidance(
         "Operator first",
         (
-            "The platform, or a proxy before it, answered with a redirect outside its own base "
-            "address. Following it could hand the token to a stranger."
+            "The platform, or a proxy before it, answered with a redirect outside its base "
+            "address. Following it could send the token to a stranger."
         ),
         (
-            "Set `platform.fhir_base_url` to the address that the platform documents. A captive "
-            "portal or an expired proxy sign-in on the line is another usual cause."
+            "Set `platform.fhir_base_url` to the address in the platform's documentation. Other "
+            "usual causes are a captive portal and an expired proxy sign-in."
         ),
     ),
     "upstream-non-fhir": Guidance(
         "Reads later; writes after reading",
         (
-            "An HTML or empty error page, a sign-in page with status 200, or a success that holds"
-            " no FHIR where a resource was asked for: the answer came from something before the "
-            "FHIR server, or the server itself is broken."
+            "An HTML or empty error page, a sign-in page with status 200, or a success without "
+            "FHIR where a resource was requested. Something before the FHIR server answered, or "
+            "the server itself is broken."
         ),
         (
             "See `platform-status` in the diagnostics. 502 to 504 come from the platform's own "
@@ -314,7 +315,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "After `Retry-After`",
         (
             "Too many of the last requests to the platform failed (`circuit_breaker`). The "
-            "gateway pauses, then tries with a single request."
+            "gateway pauses, then tries a single request."
         ),
         (
             "Look at the reasons that came before, in `dhp_gateway_requests_total` or in the log "
@@ -357,15 +358,15 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "condition-unsupported": Guidance(
         "Correct it first",
         (
-            "`fhir.condition_guard` is `block`, and the platform's CapabilityStatement is not "
-            "known to declare conditional writes of that type: `If-None-Exist`, a query for an "
-            "id, or `ifNoneExist` in a Bundle. The platform would ignore the condition and create"
-            " once more. The national platform declares none for any type."
+            "`fhir.condition_guard` is `block`, and the platform's CapabilityStatement does not "
+            "declare conditional writes of that type (`If-None-Exist`, a query instead of an id, "
+            "`ifNoneExist` in a Bundle). The platform would ignore the condition and create the "
+            "resource again. The national platform declares none for any type."
         ),
         (
             "Pass the names in the diagnostics to the caller's vendor: search by identifier, then"
             " create, or update by id with `If-Match`. With `fhir.condition_guard: warn` such "
-            "writes go out, with a header that says so."
+            "writes are sent, with a warning header."
         ),
     ),
     "outbox-full": Guidance(
@@ -387,7 +388,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "shutting-down": Guidance(
         "Right away",
         "The gateway is being stopped or restarted.",
-        "Nothing. With several replicas take this one out of the load balancer before it stops.",
+        "Nothing. With several replicas, remove this one from the load balancer before it stops.",
     ),
     "internal": Guidance(
         "Reads right away; writes after reading",
