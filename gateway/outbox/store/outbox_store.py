@@ -231,8 +231,8 @@ class OutboxStore:
         self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
-        # The Unix time of the last claim.
-        self._latest = 0.0
+        # The Unix time of the last claim, None before the first one.
+        self._claimed_at: float | None = None
         # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty
 
@@ -445,6 +445,8 @@ class OutboxStore:
         async with self._database.write_transaction() as connection:
             if any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
+            # Read before the clock: another replica may postpone an entry at any moment.
+            latest = await self._latest_moment(connection) if max_claims else 0.0
             now = await self._database.now(connection)
             if decisions:
                 recorded = await transitions.record_decisions(
@@ -455,15 +457,19 @@ class OutboxStore:
                     # Entries claimed here prevent another process from preparing the store with
                     # another key.
                     await self._require_same_key(connection)
-                await self._handle_clock_step(connection, now)
+                await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
                 lease_values = {"owner": owner, "leased_until": now + lease}
                 claimed = await transitions.claim_entries(connection, ready, size, lease_values)
+        if max_claims:
+            self._claimed_at = now
         return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
-    async def _handle_clock_step(self, connection: AsyncConnection, now: float) -> None:
-        await transitions.reset_delays_after_clock_step(connection, self._latest, now)
-        self._latest = now
+    async def _latest_moment(self, connection: AsyncConnection) -> float:
+        """Return the latest Unix time known of the clock that measured the delays."""
+        if self._claimed_at is not None:
+            return self._claimed_at
+        return (await connection.execute(queries.select_latest_delay())).scalar_one() or 0.0
 
     async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> EntryContent:
         try:

@@ -39,9 +39,7 @@ _LEASE_COLUMNS: Final = (
     entries_table.c.leased_until,
     entries_table.c.owner,
 )
-# Seconds. No delay and no lease is longer: a moment further ahead was set before the clock was set
-# back.
-_MAX_DELAY: Final = 4000.0
+# Seconds. No lease is longer: an end further ahead was set before the clock was set back.
 _MAX_LEASE: Final = 60.0
 # Entries that are verified before the next attempt.
 _NEEDS_VERIFICATION: Final = entries_table.c.doubt & (
@@ -101,7 +99,7 @@ def select_ready(now: float, max_entries: int, *, prefer_verifiable: bool) -> sa
     """
     # An entry that is due at once stays due, however the clock is set meanwhile.
     at_once = entries_table.c.due_at == entries_table.c.queued_at
-    is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
+    is_due = at_once | (entries_table.c.due_at <= now)
     due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
     first = [entries_table.c.recovery == RecoveryMode.HOLD] if prefer_verifiable else []
     return (
@@ -164,13 +162,12 @@ def select_interrupted(
 ) -> sa.Select[Any]:
     """Return the SELECT of entries with one of these leases, ended or of a dead owner."""
     known = [(lease.number, lease.attempts, lease.until, lease.owner) for lease in standing]
-    has_ended = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(
-        dead
-    )
+    until = entries_table.c.leased_until
+    has_ended = (until <= now) | (until > now + _MAX_LEASE)
     return select_unlocked(
         entries_table.c.state == EntryState.SENDING,
         sa.tuple_(*_LEASE_COLUMNS).in_(known),
-        has_ended,
+        has_ended | entries_table.c.owner.in_(dead),
     )
 
 
@@ -197,12 +194,17 @@ def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Upd
     )
     return (
         update_due_now(entries_table.c.due_at > now),
-        sa.update(entries_table).where(*late).values(due_at=now + settle),
+        sa.update(entries_table).where(*late).values(due_at=now + settle, leased_until=now),
     )
 
 
-def _reached(moment: sa.Column[Any], now: float, max_ahead: float) -> sa.ColumnElement[bool]:
-    return (moment <= now) | (moment > now + max_ahead)
+def select_latest_delay() -> sa.Select[Any]:
+    """Return the SELECT of the latest moment from which the delay of a waiting entry counts."""
+    begin = sa.func.coalesce(entries_table.c.leased_until, entries_table.c.queued_at)
+    return sa.select(sa.func.max(begin)).where(
+        entries_table.c.state == EntryState.WAITING,
+        entries_table.c.due_at != entries_table.c.queued_at,
+    )
 
 
 def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:

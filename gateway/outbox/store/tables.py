@@ -4,7 +4,8 @@ What changes often (`entries_table`) and what is large (`segments_table`) are se
 `ordering_keys_table` has rows only of entries that block: a delivered, cancelled or dropped entry
 has none. `all_keys_table` has the blocking entries with ALL_KEYS. `pending_records_table` has steps
 that no audit trail has recorded yet. `entries_table.behind` is the number of an earlier entry that
-blocks this one, null where none does.
+blocks this one, null where none does. `entries_table.leased_until` is the end of the last lease: of
+a waiting entry, the moment from which its delay counts.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.sealed_contents import EncryptedContents
 
-_UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
 # Seconds. A smaller backward step of the clock is ignored.
@@ -72,7 +71,7 @@ async def expire_lease(
         due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = _INTERRUPTED.reason
-    changed = await _update_entry(connection, entry, values | {"cause": cause} | _UNLEASED)
+    changed = await _update_entry(connection, entry, values | {"cause": cause} | _end_lease(now))
     return OutboxEvent(step, changed, cause)
 
 
@@ -297,7 +296,12 @@ def _values(decision: Decision, now: float) -> dict[str, Any]:
         due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
     facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
-    return {"of": entry.number, **facts, **moments, **_UNLEASED}
+    return {"of": entry.number, **facts, **moments, **_end_lease(now)}
+
+
+def _end_lease(now: float) -> dict[str, Any]:
+    """Return the column values of a lease that ends now, from when a delay of the entry counts."""
+    return {"owner": None, "leased_until": now}
 
 
 def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:

@@ -498,6 +498,87 @@ async def test_a_clock_that_is_put_back_ends_pauses(
     assert [entry.id for entry in await claim(store)] == [second.id]
 
 
+@pytest.mark.parametrize("by", [30.0, *_SET_BACK])
+async def test_a_start_after_the_clock_was_put_back_ends_pauses(place: Place, by: float) -> None:
+    """A process that starts knows the step from the database; a check still gets its time."""
+    async with opened(place) as before:
+        await before.enqueue(draft("a"))
+        await before.enqueue(draft("b", method="POST", recovery=RecoveryMode.VERIFY))
+        first, second = await claim(before)
+        await release(before, ME, first, delay=3600.0, cause="upstream-busy")
+        await doubt(before, ME, second, delay=300.0, cause="upstream-failed")
+    place.wall.now -= by
+    async with opened(place) as restarted:
+        assert [entry.id for entry in await claim(restarted)] == [first.id]
+        place.wall.now += 9
+        assert await claim(restarted) == []
+    async with opened(place) as restarted:
+        assert await claim(restarted) == []
+        place.wall.now += 2
+        assert [entry.id for entry in await claim(restarted)] == [second.id]
+
+
+async def test_a_start_after_the_clock_was_put_back_ends_the_pause_of_a_new_entry(
+    place: Place,
+) -> None:
+    """What was stored in doubt has a pause before any process has claimed it."""
+    async with opened(place) as before:
+        entry = await before.enqueue(draft("a", in_doubt=True, delay=300.0))
+    place.wall.now -= 60
+    async with opened(place) as restarted:
+        assert [claimed.id for claimed in await claim(restarted)] == [entry.id]
+
+
+@pytest.mark.parametrize("by", [-0.9, 0.0, 10.0, 290.0])
+async def test_a_start_leaves_pauses_that_the_clock_measures(
+    place: Place, store: OutboxStore, by: float
+) -> None:
+    """Beside a process that runs, too, and when the clock was put forward or differs little."""
+    await store.enqueue(draft("a"))
+    [entry] = await claim(store)
+    await release(store, ME, entry, delay=300.0, cause="upstream-busy")
+    place.wall.now += by
+    async with opened(place) as started:
+        assert await claim(started) == []
+        place.wall.now += 300 - by
+        assert [claimed.id for claimed in await claim(started)] == [entry.id]
+
+
+async def test_a_step_of_the_clock_ends_pauses_once(place: Place) -> None:
+    """A pause after the step is kept at the next start, beside what waits since before the step."""
+    async with opened(place) as before:
+        for name in "ab":
+            await before.enqueue(draft(name, method="POST", recovery=RecoveryMode.VERIFY))
+        first, second = await claim(before)
+        await release(before, ME, first, delay=300.0, cause="upstream-busy")
+        await doubt(before, ME, second, delay=300.0, cause="upstream-failed")
+    place.wall.now -= 3600
+    async with opened(place) as restarted:
+        [again] = await claim(restarted)
+        await release(restarted, ME, again, delay=300.0, cause="upstream-busy")
+    async with opened(place) as restarted:
+        assert await claim(restarted) == []
+
+
+async def test_a_claim_that_fails_leaves_the_step_to_the_next_one(
+    place: Place, store: OutboxStore
+) -> None:
+    """The pauses that it ended are back, and the next claim ends them."""
+    await store.enqueue(draft("a"))
+    [entry] = await claim(store)
+    await release(store, ME, entry, delay=300.0, cause="upstream-busy")
+    place.wall.now -= 60
+    database = place.database()
+    async with database.write_transaction() as connection:
+        await connection.execute(sa.text("ALTER TABLE outbox_pieces RENAME TO away"))
+    with pytest.raises(OutboxUnavailableError):
+        await claim(store)
+    async with database.write_transaction() as connection:
+        await connection.execute(sa.text("ALTER TABLE away RENAME TO outbox_pieces"))
+    await database.close()
+    assert [claimed.id for claimed in await claim(store)] == [entry.id]
+
+
 @pytest.mark.parametrize("by", _SET_BACK)
 async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
     place: Place, store: OutboxStore, by: float
