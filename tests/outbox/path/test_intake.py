@@ -263,6 +263,30 @@ async def test_who_has_left_is_not_queued_for(opened: Open, leave: Callable[[Wir
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
+HALF_CLOSED = {
+    "the line is cut": (True, 503, "upstream-unreachable"),
+    "the platform does not answer": (False, 504, "upstream-timeout"),
+}
+
+
+@pytest.mark.parametrize(("is_cut", "status", "reason"), HALF_CLOSED.values(), ids=HALF_CLOSED)
+async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
+    opened: Open, is_cut: bool, status: int, reason: str
+) -> None:
+    """It may have left, would send the write again, and the write would be stored twice."""
+    async with opened(platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        if is_cut:
+            hospital.line.cut()
+        async with await Wire.open(hospital.gateway.address) as wire:
+            asked = "Prefer: respond-async"
+            wire.writer.write(post("/fhir/Observation/1", observation(), asked, method="PUT"))
+            wire.writer.write_eof()
+            reply = await wire.reply()
+        assert (reply.status, reply.reason) == (status, reason)
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
 @pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
 async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
     hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None]
