@@ -305,7 +305,7 @@ class OutboxApi:
         if entry is None:
             raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
-            return _gone(entry, response_format)
+            return _gone(entry.state, response_format)
         response = await self._store.response(entry_id) if entry.state in _FINISHED_STATES else None
         if response is None:
             return self._in_progress(entry, response_format)
@@ -330,7 +330,10 @@ class OutboxApi:
         try:
             entry = await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
         except EntryStateError as error:
-            return _cancel_conflict(error.state, response_format)
+            if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
+                return _gone(error.state, response_format)
+            word = "delivered" if error.state is EntryState.DELIVERED else "locked"
+            return _refusal(409, word, "conflict", response_format)
         if entry is None:
             raise _not_found()
         return resource_response(
@@ -345,22 +348,15 @@ def _final_response(
     return resource_response(200, bundle, xml=xml)
 
 
-def _cancel_conflict(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
-    if state in (EntryState.CANCELLED, EntryState.DROPPED):
-        word, status, code = state.value, 410, "deleted"
-    else:
-        word = "delivered" if state is EntryState.DELIVERED else "locked"
-        status, code = 409, "conflict"
-    return resource_response(
-        status,
-        entry_outcome(word, response_format, severity="error", code=code),
-        xml=response_format.xml,
-    )
+def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
+    return _refusal(410, state.value, "deleted", response_format)
 
 
-def _gone(entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
-    resource = entry_outcome(entry.state.value, response_format, severity="error", code="deleted")
-    return resource_response(410, resource, xml=response_format.xml)
+def _refusal(
+    status: int, word: str, code: str, response_format: ResponseFormat
+) -> UpstreamResponse:
+    resource = entry_outcome(word, response_format, severity="error", code=code)
+    return resource_response(status, resource, xml=response_format.xml)
 
 
 def _require(method: str, *allowed: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -40,9 +40,13 @@ def _parse_sent(request: QueuedRequest) -> Element | None:
     """Return the body that was sent as a tree; None where it cannot be parsed."""
     if first_field_value(request.fields, b"content-encoding") is not None:
         return None
+    return _parse(request)
+
+
+def _parse(message: QueuedRequest | StoredResponse) -> Element | None:
     try:
         return document_tree.parse_body(
-            request.body, first_field_value(request.fields, b"content-type")
+            message.body, first_field_value(message.fields, b"content-type")
         )
     except document_tree.BodyParseError:
         return None
@@ -140,7 +144,7 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> AttemptResul
         return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     if not document_tree.contains_all_of(found, sent):
         return AttemptResult(finding=VerificationStatus.ABSENT)
-    return AttemptResult(_verified_response(result, 200), VerificationStatus.PRESENT)
+    return AttemptResult(replace(result, is_verified=True), VerificationStatus.PRESENT)
 
 
 def compare_search(
@@ -217,16 +221,5 @@ def _match_response(resource: Element) -> StoredResponse:
     return StoredResponse(200, tuple(fields), is_verified=True)
 
 
-def _verified_response(response: StoredResponse, status: int) -> StoredResponse:
-    return StoredResponse(status, response.fields, response.body, is_verified=True)
-
-
 def _content(result: StoredResponse) -> Element | None:
-    if result.status != 200 or result.reason:
-        return None
-    try:
-        return document_tree.parse_body(
-            result.body, first_field_value(result.fields, b"content-type")
-        )
-    except document_tree.BodyParseError:
-        return None
+    return None if result.status != 200 or result.reason else _parse(result)

@@ -220,7 +220,7 @@ class EncryptedContents:
         if not sealed:
             return None
         try:
-            if _is_small(sealed):
+            if sum(map(len, sealed)) <= _MAX_INLINE_BYTES:
                 return self._cipher.decrypt(sealed, _binding(entry, kind))
             return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
         except DecryptionError:
@@ -267,7 +267,3 @@ async def delete_segments(
 
 def _binding(entry: OutboxEntry, kind: ContentKind) -> ContentBinding:
     return ContentBinding(entry.id, entry.caller, entry.recovery, kind)
-
-
-def _is_small(sealed: Sequence[bytes]) -> bool:
-    return sum(map(len, sealed)) <= _MAX_INLINE_BYTES
