@@ -55,7 +55,6 @@ from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
     QueueDepth,
-    QueueUsage,
     always_confirm,
 )
 from gateway.outbox.store.tables import (
@@ -385,7 +384,7 @@ class OutboxStore:
             confirm()
             await self._require_same_key(connection)
             used = (await connection.execute(queries.select_usage(new_entry.caller))).one()
-            _require_space(self.settings, size, QueueUsage(*map(int, used)), shared=shared)
+            _require_space(self.settings, size, used, shared=shared)
             now = await self._database.now(connection)
             arrival = queries.insert_entry(new_entry, entry_id, size, now)
             entry = entry_from_row((await connection.execute(arrival)).one())
@@ -703,8 +702,11 @@ class OutboxStore:
         return len(deleted)
 
 
-def _require_space(limits: OutboxSettings, size: int, used: QueueUsage, *, shared: bool) -> None:
-    """Raise `OutboxFullError` if one more entry of `size` bytes does not fit."""
+def _require_space(limits: OutboxSettings, size: int, used: sa.Row[Any], *, shared: bool) -> None:
+    """Raise `OutboxFullError` if one more entry of `size` bytes does not fit.
+
+    `used` is the row of `queries.select_usage`.
+    """
     if used.entries >= limits.max_entries or used.total_bytes + size > limits.max_bytes:
         raise OutboxFullError(Message("the outbox is full"))
     # One entry is allowed for every caller, whatever its share.

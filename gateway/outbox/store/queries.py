@@ -239,10 +239,10 @@ def select_usage(caller: str) -> sa.Select[Any]:
     """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
     is_of_caller = sa.case((entries_table.c.caller == caller, 1), else_=0)
     return sa.select(
-        sa.func.count(),
-        _sum(entries_table.c.size),
-        _sum(is_of_caller),
-        _sum(is_of_caller * entries_table.c.size),
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("total_bytes"),
+        _sum(is_of_caller).label("caller_entries"),
+        _sum(is_of_caller * entries_table.c.size).label("caller_bytes"),
     ).where(entries_table.c.state.in_(BLOCKING))
 
 

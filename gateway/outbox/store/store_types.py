@@ -48,16 +48,6 @@ class EntryStateError(OutboxError):
 
 
 @dataclass(frozen=True, slots=True)
-class QueueUsage:
-    """Number and bytes of the blocking entries: of all callers, and of one caller."""
-
-    entries: int
-    total_bytes: int
-    caller_entries: int
-    caller_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class QueueDepth:
     """The number of entries by state, and the size and age of those that block.
 
