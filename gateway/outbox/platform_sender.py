@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -135,11 +136,8 @@ class EntrySender:
             body=BufferedBody(request.body) if has_body else None,
             is_retryable=False,
         )
-        response = await self._forward(outgoing, request)
-        try:
+        with contextlib.closing(await self._forward(outgoing, request)) as response:
             return await _send_result(response, request, adds_version=match is not None)
-        finally:
-            response.close()
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
         tokens = self._tokens_of(request)
@@ -196,13 +194,11 @@ class EntrySender:
         return combine_results(findings, request)
 
     async def _read(self, request: QueuedRequest) -> AttemptResult:
-        response = await self._get(request, request.target_suffix.partition("?")[0])
-        try:
+        path = request.target_suffix.partition("?")[0]
+        with contextlib.closing(await self._get(request, path)) as response:
             if response.status in _GONE:
                 return AttemptResult(finding=VerificationStatus.ABSENT)
             result = await _send_result(response, request, interaction_code="read")
-        finally:
-            response.close()
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
@@ -213,13 +209,9 @@ class EntrySender:
     ) -> AttemptResult:
         if not wanted.is_conclusive(support):
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
-        response = await self._get(
-            request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
-        )
-        try:
+        suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
+        with contextlib.closing(await self._get(request, suffix)) as response:
             result = await _send_result(response, request, interaction_code="search-type")
-        finally:
-            response.close()
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
