@@ -85,7 +85,7 @@ test-compiled: compiled ## Run the tests that look at the gateway from outside a
 	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
 		--numprocesses=$(JOBS) \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" --ignore=tests/outbox/path/test_commands.py \
-		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/pipeline tests/http tests/wire tests/outbox/path tests/app/test_tracing_setup.py)
+		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/faults tests/pipeline tests/http tests/wire tests/outbox/path tests/app/test_tracing_setup.py)
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

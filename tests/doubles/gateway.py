@@ -65,6 +65,11 @@ class Running:
         """Return the sum of a metric's samples that have these labels."""
         return total(await self.metrics(), name, **labels)
 
+    async def until_metric(self, value: float, name: str, **labels: str) -> None:
+        """Wait until a metric has a value."""
+        while await self.metric(name, **labels) != value:  # noqa: ASYNC110 - a scrape tells
+            await asyncio.sleep(0.01)
+
     async def metrics(self) -> str:
         """Return the response of `/metrics`."""
         async with (

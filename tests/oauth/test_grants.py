@@ -49,13 +49,6 @@ ODD = [True, False, [], [300], {}]
 
 
 @pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """A running SSO."""
-    async with Sso() as running:
-        yield running
-
-
-@pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """A session as the application makes it."""
     jar = aiohttp.DummyCookieJar()
@@ -295,6 +288,7 @@ class TestFailures:
             token("a", token_type="DPoP"),
             token("a", token_type=""),
             token("a", token_type=["Bearer"]),
+            token("tökén"),
             RESET,
             CLOSE,
             Answer(b"SSH-2.0-OpenSSH\r\n"),
@@ -415,7 +409,7 @@ class TestLifetime:
             (86_400, MAX_LIFETIME),
             (86_401, MAX_LIFETIME),
             (10**30, MAX_LIFETIME),
-            (1e30, MAX_LIFETIME),
+            (1e308, MAX_LIFETIME),
             ("1e30", MAX_LIFETIME),
             ("9" * 5000, MAX_LIFETIME),
             (math.inf, MAX_LIFETIME),

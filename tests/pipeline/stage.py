@@ -15,6 +15,7 @@ import trustme
 
 from gateway.config.value_types import ListenAddress
 from tests.doubles.gateway import Running, running
+from tests.doubles.metrics import total
 from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
@@ -53,6 +54,21 @@ class Evidence:
             if value := await self.gateway.metric("dhp_gateway_requests_total", **labels):
                 return value
             await asyncio.sleep(0.01)
+
+    async def retries(self) -> dict[str, float]:
+        """Return the counted retries by cause, without the causes that have none."""
+        causes = ("connect", "reused", "broken", "status", "token", "other")
+        name = "dhp_gateway_upstream_retries_total"
+        text = await self.gateway.metrics()
+        counts = {cause: total(text, name, cause=cause) for cause in causes}
+        return {cause: count for cause, count in counts.items() if count}
+
+    async def token_outcomes(self) -> set[str]:
+        """Return the outcomes of token requests that are counted."""
+        text = await self.gateway.metrics()
+        outcomes = ("ok", "transient", "throttled", "refused")
+        name = "dhp_gateway_token_requests_total"
+        return {each for each in outcomes if total(text, name, outcome=each)}
 
 
 @dataclass

@@ -11,15 +11,9 @@ from tests.doubles.platform import (
     Platform,
     chunked,
     fhir,
-    http,
-    outcome,
-    page,
-    silence,
-    unauthorized,
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
-from tests.pipeline.stage import reset
 
 
 async def test_bearer_is_injected(gateway: Running, platform: Platform) -> None:
@@ -178,17 +172,6 @@ async def test_connection_is_kept_on_both_sides(gateway: Running, platform: Plat
     assert platform.connections == 1
 
 
-async def test_pipelined_requests_are_answered_in_order(
-    gateway: Running, platform: Platform
-) -> None:
-    """Requests sent without waiting get their answers in the order of the requests."""
-    platform.script(*(fhir(b'{"resourceType":"Patient","id":"%d"}' % n) for n in range(3)))
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(b"".join(get(f"/fhir/Patient/{n}") for n in range(3)))
-        replies = [await wire.reply() for _ in range(3)]
-    assert [reply.json()["id"] for reply in replies] == ["0", "1", "2"]
-
-
 async def test_chunked_answer_passes(gateway: Running, platform: Platform) -> None:
     """An answer in chunks arrives whole."""
     platform.answer(chunked(PATIENT[:7], PATIENT[7:]))
@@ -213,14 +196,6 @@ async def test_not_modified_passes(gateway: Running, platform: Platform) -> None
     assert (reply.status, reply.header("etag")) == (304, 'W/"3"')
 
 
-async def test_platform_error_passes_unchanged(gateway: Running, platform: Platform) -> None:
-    """A FHIR error of the platform is not touched and carries no reason of the gateway."""
-    platform.answer(outcome(422))
-    reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
-    assert (reply.status, reply.header("x-gateway-error")) == (422, None)
-    assert reply.body == outcome(422).split(b"\r\n\r\n", 1)[1]
-
-
 async def test_fifty_first_requests_cause_one_token_request(gateway: Running, sso: Sso) -> None:
     """However many requests wait for the first token, the SSO is asked once."""
     replies = await asyncio.gather(
@@ -228,85 +203,6 @@ async def test_fifty_first_requests_cause_one_token_request(gateway: Running, ss
     )
     assert {reply.status for reply in replies} == {200}
     assert len(sso.requests) == 1
-
-
-async def test_rejected_token_is_replaced_once(
-    gateway: Running, platform: Platform, sso: Sso
-) -> None:
-    """A 401 makes the gateway fetch a new token and send the request again, whatever its method."""
-    platform.script(unauthorized(), fhir(PATIENT, 201))
-    reply = await ask(gateway.address, post("/fhir/Patient", b'{"a":1}'))
-    assert reply.status == 201
-    assert [seen.header("authorization") for seen in platform.seen] == [
-        "Bearer token-1",
-        "Bearer token-2",
-    ]
-    assert [seen.body for seen in platform.seen] == [b'{"a":1}'] * 2
-    assert len(sso.requests) == 2
-    assert await gateway.metric("dhp_gateway_upstream_retries_total", cause="token") == 1
-
-
-async def test_second_401_is_token_rejected(gateway: Running, platform: Platform) -> None:
-    """A fresh token that is refused too is an error for an operator, and the caller sees no 401."""
-    platform.answer(unauthorized())
-    reply = await ask(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.reason) == (502, "token-rejected")
-    assert len(platform.seen) == 2
-
-
-async def test_401_without_the_body_at_hand_is_not_repeated(
-    start_gateway, platform: Platform
-) -> None:
-    """A body larger than the replay buffer is sent once; the next request has a new token."""
-    async with start_gateway(limits={"replay_buffer_bytes": 1000}) as gateway:
-        platform.script(unauthorized())
-        reply = await ask(gateway.address, post("/fhir/Binary", b"x" * 5000))
-        assert (reply.status, reply.reason) == (502, "token-rejected")
-        assert len(platform.seen) == 1
-        assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
-    assert platform.seen[1].header("authorization") == "Bearer token-2"
-
-
-async def test_reader_that_leaves_stops_its_read(gateway: Running, platform: Platform) -> None:
-    """A read whose caller is gone is given up at the platform too, and audited as aborted."""
-    gone = asyncio.Event()
-
-    async def wait(line) -> None:
-        await silence(line)
-        gone.set()
-
-    platform.answer(wait)
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(get("/fhir/Patient/1"))
-        await platform.until_seen(1)
-        reset(wire)
-    await gone.wait()
-    (record,) = await gateway.audit()
-    assert (record["outcome"], record["status"]) == ("aborted", 0)
-
-
-async def test_writer_that_leaves_does_not_stop_its_write(
-    gateway: Running, platform: Platform
-) -> None:
-    """A write whose caller is gone takes its course, and the audit tells what the platform said."""
-    proceed = asyncio.Event()
-
-    async def wait(line) -> None:
-        await line.reader.readexactly(2)
-        await proceed.wait()
-        line.writer.write(fhir(PATIENT, 201))
-
-    platform.answer(wait)
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(post("/fhir/Patient", b"{}"))
-        await platform.until_seen(1)
-        reset(wire)
-        # The audit is to say that it was gone before the answer came.
-        await asyncio.sleep(0.05)
-    proceed.set()
-    (record,) = await gateway.audit()
-    assert record["upstream_status"] == 201
-    assert record["outcome"] == "aborted"
 
 
 async def test_expect_continue_is_answered_before_the_body(
@@ -397,22 +293,8 @@ async def test_transaction_and_batch_are_told_apart(gateway: Running, platform: 
     assert [seen.body[-12:] for seen in platform.seen] == [b',"entry":[]}'] * 2
 
 
-async def test_binary_passes_whatever_it_is(gateway: Running, platform: Platform) -> None:
-    """A Binary is handed on as it is, an HTML document too."""
-    platform.answer(page(200))
-    reply = await ask(gateway.address, get("/fhir/Binary/1"))
-    assert (reply.status, reply.header("content-type")) == (200, "text/html")
-
-
 async def test_smart_configuration_is_not_passed_on(gateway: Running, platform: Platform) -> None:
     """The platform's SMART configuration would send callers to the SSO: it is not there."""
     reply = await ask(gateway.address, get("/fhir/.well-known/smart-configuration"))
     assert (reply.status, reply.reason) == (404, "unknown-path")
     assert platform.seen == []
-
-
-async def test_page_that_was_asked_for_passes(gateway: Running, platform: Platform) -> None:
-    """A body that is not FHIR passes when the caller's Accept names its type."""
-    platform.answer(http(200, b"a,b\n", ("Content-Type", "text/csv")))
-    reply = await ask(gateway.address, get("/fhir/$export", "Accept: text/csv"))
-    assert (reply.status, reply.body) == (200, b"a,b\n")

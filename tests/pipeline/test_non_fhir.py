@@ -191,6 +191,7 @@ async def test_a_status_without_a_body_is_not_judged_by_its_type(
 
 ASKED = [
     ("", "Accept: text/csv", "text/csv", b"a,b\n"),
+    ("", "Accept: text/html", "text/html", b"<html></html>"),
     ("?_format=text/csv", "Accept: */*", "text/csv;charset=utf-8", b"a,b\n"),
     ("?_format=csv", "Accept: */*", "text/csv", b""),
     ("?_format=ttl", "Accept: */*", "text/turtle", b"@prefix"),
@@ -223,14 +224,20 @@ async def test_asking_for_fhir_asks_for_nothing_else(
     assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
 
 
-@pytest.mark.parametrize("answer", [http(200, b"ok"), fhir(b"{}"), http(200), page(200)])
+@pytest.mark.parametrize(
+    "answer", [http(200, b"ok"), fhir(b"{}"), http(200), page(200), page(404), page(500)]
+)
 async def test_binaries_are_never_judged(
     gateway: Running, platform: Platform, answer: bytes
 ) -> None:
     """What a Binary holds is its own business."""
     platform.answer(answer)
     reply = await ask(gateway.address, get("/fhir/Binary/1"))
-    assert (reply.status, reply.reason) == (200, None)
+    assert (reply.status, reply.reason) == (int(answer[9:12]), None)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert reply.body == body
+    kind = reply.header("content-type")
+    assert kind is None or f"Content-Type: {kind}".encode() in head
 
 
 @pytest.mark.parametrize(
@@ -239,6 +246,9 @@ async def test_binaries_are_never_judged(
         (http(200, b"part of a resource"[:4]).replace(b" 200 ", b" 206 "), get("/fhir/Patient/1")),
         (http(202, b"", ("Content-Location", "/x")), get("/fhir/Patient?x=1")),
         (http(200, b""), post("/fhir/Patient", b"{}")),
+        (http(201, b""), post("/fhir/Patient", b"{}")),
+        (http(204, b"", length=False), post("/fhir/Patient", b"{}")),
+        (http(200, b"a,b", ("Content-Type", "text/csv")), get("/fhir/$x", "Accept: text/csv")),
         (fhir(b'{"output":[]}'), get("/fhir/$export")),
         (http(200, b"ok", ("Content-Type", "text/plain")), get("/fhir/Patient/$count")),
     ],

@@ -8,8 +8,9 @@ from gateway.errors import outcome_text
 from gateway.i18n import LANGUAGES
 from tests.doubles.platform import Platform, fhir, http, page
 from tests.doubles.wire import Wire, ask, get, post
+from tests.faults.judgement import judge, read_json
+from tests.faults.table import NOT_FHIR
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.error_table import ERROR_TABLE, judge, read_json
 from tests.pipeline.stage import Stage
 
 LAB = {"name": "lab", "networks": ["127.0.0.1"]}
@@ -146,9 +147,7 @@ async def test_a_415_that_is_no_fhir_is_explained(stage: Stage, answer: str, lan
     gateway = await stage.start(callers=[LAB])
     request = create(PATIENT, f"Accept-Language: {language}")
     evidence = await stage.evidence(gateway, request)
-    row = ERROR_TABLE["upstream-non-fhir"].but(
-        status=415, issue_code="processing", upstream_status=415, advice="media-type"
-    )
+    row = NOT_FHIR[415].but(advice="media-type")
     await judge(evidence, "upstream-non-fhir", row, language=language)
     assert "callers[].content_type" in read_json(evidence.reply)["diagnostics"]
 

@@ -26,7 +26,6 @@ from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthor
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso, status
 from tests.doubles.wire import ask, get, post
-from tests.wire.evidence import until_metric
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-01"
@@ -137,7 +136,7 @@ async def test_waiting_for_a_token_is_a_span(platform, sso, collector) -> None:
     async with traced(platform, sso, collector) as gateway:
         answer = asyncio.ensure_future(ask(gateway.address, get(READ, SAMPLED)))
         await asyncio.wait_for(sso.seen(1), 30)
-        await until_metric(gateway, "dhp_gateway_token_waiters", 1)
+        await gateway.until_metric(1, "dhp_gateway_token_waiters")
         sso.release()
         assert (await answer).status == 200
     _, [token, upstream] = by_kind(collector.spans)
@@ -150,7 +149,7 @@ async def test_a_token_fetched_after_a_401_is_a_span(platform, sso, collector) -
     """Between the refused attempt and the next one stands the wait for another token."""
     platform.script(unauthorized())
     async with traced(platform, sso, collector) as gateway:
-        await until_metric(gateway, "dhp_gateway_token_requests_total", 1, outcome="ok")
+        await gateway.until_metric(1, "dhp_gateway_token_requests_total", outcome="ok")
         assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
     _, clients = by_kind(collector.spans)
     assert [span.attributes["peer.service"] for span in clients] == [

@@ -250,7 +250,10 @@ async def test_ambiguous_request(
         await wire.send(CASES[name] + (SMUGGLED if behind == "a request" else b""))
         await refused_once(wire, platform)
     assert platform.seen == []
-    assert len(await gateway.audit()) == 1
+    (record,) = await gateway.audit()
+    assert (record["status"], record["reason"]) == (400, "bad-request")
+    assert record["outcome"] == "client-error"
+    assert "other.invalid" not in str(record)
 
 
 @pytest.mark.parametrize("name", FRAMING)

@@ -1,9 +1,10 @@
-"""The table of errors, written a second time, and how evidence is checked against it."""
+"""What becomes of a failure, as a row of the table of faults, and how evidence is held to it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -18,28 +19,38 @@ PERHAPS: Final = (0, 1)
 
 @dataclass(frozen=True)
 class Row:
-    """The visible effects of one kind of failure.
+    """What becomes of one kind of failure.
 
-    `seen` and `asked` are the possible numbers of requests at the platform and the SSO; `closed`:
-    None leaves closing to the gateway; `parsed`: False when neither language nor format of the
-    request is known; `write`: the request was not safe; `advice` names the text for users where it
-    is not that of the reason.
+    The caller sees `status` to `closed`; `closed`: None leaves closing to the gateway; `parsed`:
+    False when neither language nor format of the request is known; `retry_after` is a text where
+    its value is known. The diagnostics have `said`, and warn with `unknown` that the platform may
+    have carried the request out, so that it must not be repeated; `unsaid` is nowhere in the body.
+    `seen` and `asked` are the possible numbers of requests at the platform and the SSO; `retries`
+    are counted by cause, and `tokens` is the only outcome of token requests that is counted.
+    `write`: the request was not safe; `advice` names the text for users where it is not that of the
+    reason; `logged` are level and words of the log line.
     """
 
     status: int
     issue_code: str
     severity: str = "error"
-    retry_after: bool = False
+    retry_after: bool | str = False
     allow: bool = False
     challenge: bool = False
     closed: bool | None = False
     parsed: bool = True
+    said: str = ""
+    unsaid: bytes = b""
+    unknown: bool = False
     seen: tuple[int, ...] = (0,)
     asked: tuple[int, ...] = PERHAPS
     attempts: tuple[int, ...] = (0,)
+    retries: Mapping[str, int] = field(default_factory=dict)
+    tokens: str = ""
     upstream_status: int | None = None
     write: bool = False
     advice: str = ""
+    logged: tuple[int, str] | None = None
 
     def but(self, **changes: Any) -> Row:
         """Return the row with some changes; a single number stands for a tuple of it."""
@@ -49,49 +60,6 @@ class Row:
             for name, value in changes.items()
         }
         return replace(self, **changed)
-
-
-ERROR_TABLE: Final[dict[str, Row]] = {
-    "bad-request": Row(400, "value", closed=True),
-    "unknown-path": Row(404, "not-found"),
-    "loop": Row(508, "processing"),
-    "misdirected": Row(421, "not-supported", closed=True),
-    "method-not-allowed": Row(405, "not-supported", allow=True, closed=None),
-    "caller-unauthenticated": Row(401, "login", challenge=True, closed=None),
-    "caller-unknown": Row(401, "unknown", challenge=True, closed=None),
-    "caller-forbidden": Row(403, "forbidden"),
-    "rate-limited": Row(429, "throttled", retry_after=True, asked=(1,)),
-    "header-timeout": Row(408, "timeout", closed=True, parsed=False),
-    "body-timeout": Row(408, "timeout", closed=True, seen=(0, 1), asked=PERHAPS, attempts=(0, 1)),
-    "payload-too-large": Row(413, "too-long", closed=True),
-    "url-too-long": Row(414, "too-long", closed=True, parsed=False),
-    "header-too-large": Row(431, "too-long", closed=True),
-    "overloaded": Row(503, "throttled", retry_after=True),
-    "token-refused": Row(502, "security", asked=(1,)),
-    "sso-unavailable": Row(503, "transient", retry_after=True, asked=(1,)),
-    "token-rejected": Row(
-        502, "security", seen=(2,), asked=(2,), attempts=(2,), upstream_status=401
-    ),
-    "upstream-unreachable": Row(503, "transient", retry_after=True, asked=(1,), attempts=(3,)),
-    "upstream-failed": Row(502, "incomplete", seen=(1,), asked=(1,), attempts=(1,), write=True),
-    "upstream-busy": Row(503, "throttled", retry_after=True, asked=(1,), attempts=(1,)),
-    "upstream-tls": Row(502, "security", "fatal", asked=(1,), attempts=(1,)),
-    "upstream-timeout": Row(504, "timeout", seen=(1,), asked=(1,), attempts=(1,)),
-    "upstream-redirect": Row(
-        502, "processing", seen=(1,), asked=(1,), attempts=(1,), upstream_status=302
-    ),
-    "upstream-non-fhir": Row(
-        404, "not-found", seen=(1,), asked=(1,), attempts=(1,), upstream_status=404
-    ),
-    "search-parameter-ignored": Row(
-        400, "not-supported", seen=(1,), asked=(1,), attempts=(1,), upstream_status=200
-    ),
-    "condition-unsupported": Row(400, "not-supported", asked=(1,)),
-    "circuit-open": Row(503, "transient", retry_after=True, asked=(1,)),
-    "audit-unavailable": Row(503, "no-store"),
-    "shutting-down": Row(503, "transient", closed=True, asked=(1,)),
-    "internal": Row(500, "exception", "fatal", closed=None),
-}
 
 
 async def judge(
@@ -109,6 +77,28 @@ async def judge(
     if evidence.audited:
         await _judge_record(evidence, reason, row)
     assert await evidence.counted(row.status, reason) == 1
+    assert await evidence.retries() == row.retries
+    assert not row.tokens or await evidence.token_outcomes() == {row.tokens}
+
+
+async def judge_passed(evidence: Evidence, status: int, body: bytes) -> None:
+    """Check that the platform's response went to the caller as it is, after one attempt."""
+    reply = evidence.reply
+    assert (reply.status, reply.reason, reply.body) == (status, None, body)
+    assert len(evidence.seen) == 1
+    record = await evidence.record()
+    assert (record["status"], record["upstream_status"]) == (status, status)
+    assert (record["reason"], record["attempts"]) == ("", 1)
+    assert record["outcome"] == outcome_of(status)
+    assert await evidence.counted(status, "") == 1
+    assert await evidence.retries() == {}
+
+
+def outcome_of(status: int) -> str:
+    """Return how the audit calls a complete response with this status."""
+    if status >= 500:
+        return "failure"
+    return "client-error" if status >= 400 else "success"
 
 
 def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: bool) -> None:
@@ -130,12 +120,17 @@ def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: b
     assert int(attempts[1]) in row.attempts
     assert f"request-id={request_id};" in diagnostics
     assert f"platform-status={row.upstream_status or 'none'}" in diagnostics
+    assert row.said in diagnostics
+    assert ("outcome unknown" in diagnostics) is row.unknown
+    assert not row.unsaid or row.unsaid not in reply.body
 
 
 def _judge_fields(reply: Reply, row: Row) -> None:
     retry_after = reply.header("retry-after")
-    if row.retry_after or retry_after is not None:
-        assert int(retry_after or "") > 0
+    assert (retry_after is not None) is bool(row.retry_after)
+    assert retry_after is None or int(retry_after) > 0
+    assert row.retry_after in (True, False, retry_after)
+    assert reply.header("location") is None
     assert bool(reply.all("www-authenticate")) is row.challenge
     allow = reply.header("allow")
     assert (allow is not None) is row.allow
@@ -147,7 +142,7 @@ async def _judge_record(evidence: Evidence, reason: str, row: Row) -> None:
     assert (record["status"], record["reason"]) == (row.status, reason)
     assert record["upstream_status"] == row.upstream_status
     assert record["attempts"] in row.attempts
-    assert record["outcome"] == ("failure" if row.status >= 500 else "client-error")
+    assert record["outcome"] == outcome_of(row.status)
 
 
 def read_json(reply: Reply) -> dict[str, str]:

@@ -1,0 +1,956 @@
+"""The table of faults: what breaks, over real sockets, and what becomes of it.
+
+`FAULTS` begins with one fault for each reason, under the name of the reason; the others are further
+ways to the same reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
+from types import SimpleNamespace
+from typing import Any, Final
+
+from gateway.config.value_types import ListenAddress
+from gateway.exchange import Exchange
+from gateway.http.headers import request_fields
+from gateway.http.server.listener import CallerServer
+from gateway.pipeline.handler import Handler
+from gateway.pipeline.request_body import MemoryBudget
+from tests.doubles import sso
+from tests.doubles.gateway import Running
+from tests.doubles.platform import (
+    PATIENT,
+    Answer,
+    Line,
+    Platform,
+    chunked,
+    fhir,
+    http,
+    outcome,
+    page,
+    silence,
+    then_close,
+    then_reset,
+    unauthorized,
+)
+from tests.doubles.processes import free_port
+from tests.doubles.wire import get, post
+from tests.faults.judgement import PERHAPS, Row
+from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platform, until
+
+PATIENCE: Final = 0.3
+READ: Final = get("/fhir/Patient/1")
+WRITE: Final = post("/fhir/Patient", b'{"resourceType":"Patient"}')
+
+
+async def bad_request(stage: Stage) -> Evidence:
+    """Send a path that leaves `base_path` once decoded."""
+    return await stage.evidence(await stage.start(), stage.get("/fhir/%2e%2e/admin"))
+
+
+async def unknown_path(stage: Stage) -> Evidence:
+    """Send a path outside `base_path`."""
+    return await stage.evidence(await stage.start(), stage.get("/other/Patient/1"))
+
+
+async def loop(stage: Stage) -> Evidence:
+    """Send a request with the gateway's own Via."""
+    request = stage.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
+    return await stage.evidence(await stage.start(), request)
+
+
+async def misdirected(stage: Stage) -> Evidence:
+    """Send the whole URL of another host."""
+    target = "http://other.invalid/fhir/Patient/1"
+    return await stage.evidence(await stage.start(), stage.get(target))
+
+
+async def method_not_allowed(stage: Stage) -> Evidence:
+    """Send a method that FHIR does not use."""
+    return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
+
+
+LAB: Final = {"name": "lab", "api_key": "a-key-of-the-laboratory"}
+LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
+
+
+async def caller_unauthenticated(stage: Stage) -> Evidence:
+    """Send no key where one is required."""
+    return await stage.evidence(await stage.start(callers=[LAB]), stage.get())
+
+
+async def caller_unknown(stage: Stage) -> Evidence:
+    """Send a key that belongs to no caller."""
+    gateway = await stage.start(callers=[LAB])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", "X-Api-Key: another"))
+
+
+async def caller_forbidden(stage: Stage) -> Evidence:
+    """Request a resource type that this caller may not use."""
+    gateway = await stage.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
+async def rate_limited(stage: Stage) -> Evidence:
+    """Send a second request in a second, where one a minute is allowed."""
+    limit = {"requests_per_second": 0.016, "burst": 1}
+    gateway = await stage.start(callers=[{**LAB, "rate_limit": limit}])
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(get("/fhir/Patient/1", LAB_KEY))).status == 200
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
+async def header_timeout(stage: Stage) -> Evidence:
+    """Send a header section that does not end."""
+    gateway = await stage.start(limits={"header_timeout": PATIENCE})
+    wire = await stage.open(gateway.address)
+    await wire.send(stage.get()[:-2])
+    return await stage.evidence(gateway, wire=wire)
+
+
+async def body_timeout(stage: Stage) -> Evidence:
+    """Send a body that does not end; the platform never sees the request complete."""
+    gateway = await stage.start(limits={"header_timeout": PATIENCE})
+    wire = await stage.open(gateway.address)
+    await wire.send(stage.post(b'{"resourceType":"Patient"}')[:-5])
+    evidence = await stage.evidence(gateway, wire=wire)
+    assert not any(seen.complete for seen in stage.platform.seen)
+    return evidence
+
+
+async def payload_too_large(stage: Stage) -> Evidence:
+    """Announce a body that is larger than the limit."""
+    gateway = await stage.start(limits={"max_body_bytes": 1000})
+    return await stage.evidence(gateway, stage.post(b"x" * 1001))
+
+
+async def url_too_long(stage: Stage) -> Evidence:
+    """Send a target over the limit."""
+    gateway = await stage.start(limits={"max_url_bytes": 1000})
+    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=" + "x" * 1000))
+
+
+async def header_too_large(stage: Stage) -> Evidence:
+    """Send fields that exceed the limit only in sum."""
+    gateway = await stage.start(limits={"max_header_bytes": 1000})
+    fields = [f"X-Long-{n}: {'x' * 900}" for n in range(5)]
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", *fields))
+
+
+async def overloaded(stage: Stage) -> Evidence:
+    """Send one request more than may be in flight."""
+    gateway = await stage.start(limits={"max_concurrent_requests": 1})
+    await stage.occupy(gateway)
+    return await stage.evidence(gateway, stage.get())
+
+
+async def token_refused(stage: Stage) -> Evidence:
+    """Let the SSO refuse the client's secret."""
+    stage.sso.handle(sso.refusal("invalid_client", 401))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def sso_unavailable(stage: Stage) -> Evidence:
+    """Let the SSO be down behind its load balancer."""
+    stage.sso.handle(sso.status(503, ("Retry-After", "30")))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def token_rejected(stage: Stage) -> Evidence:
+    """Let the platform reject a new token too."""
+    stage.platform.answer(unauthorized())
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_unreachable(stage: Stage) -> Evidence:
+    """Let the platform be at a port without a listener."""
+    gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_failed(stage: Stage) -> Evidence:
+    """Let the platform close the connection on a write, without a response."""
+    stage.platform.answer(then_close(b""))
+    return await stage.evidence(await stage.start(), stage.post())
+
+
+async def upstream_busy(stage: Stage) -> Evidence:
+    """Leave no free connection to the platform."""
+    gateway = await stage.start(
+        platform={"max_connections": 1, "connect_timeout": PATIENCE},
+    )
+    await stage.occupy(gateway)
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_tls(stage: Stage) -> Evidence:
+    """Let the platform have a certificate of an unknown CA."""
+    context, _ = tls_platform("localhost")
+    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_timeout(stage: Stage) -> Evidence:
+    """Let the platform send no response."""
+    stage.platform.answer(silence)
+    gateway = await stage.start(platform={"response_timeout": PATIENCE})
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_redirect(stage: Stage) -> Evidence:
+    """Let the platform respond with a redirect."""
+    stage.platform.answer(http(302, b"", ("Location", "https://elsewhere.invalid/")))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_non_fhir(stage: Stage) -> Evidence:
+    """Let the platform respond with an HTML page instead of an OperationOutcome."""
+    stage.platform.answer(page(404))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def search_parameter_ignored(stage: Stage) -> Evidence:
+    """Let the platform return a searchset whose self link lacks a requested parameter."""
+    link = f'{{"relation":"self","url":"{stage.platform.url}/Patient?name=a"}}'
+    bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
+    stage.platform.answer(fhir(bundle.encode()))
+    gateway = await stage.start(fhir={**stage.fhir, "search_guard": "block"})
+    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
+
+
+async def condition_unsupported(stage: Stage) -> Evidence:
+    """Send a conditional create to a platform that declares none."""
+    statement = b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
+    stage.platform.answer(fhir(statement))
+    gateway = await stage.start(fhir={**stage.fhir, "condition_guard": "block"})
+    return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
+
+
+async def circuit_open(stage: Stage) -> Evidence:
+    """Let the platform fail right before the request."""
+    gateway = await stage.start(circuit_breaker={"min_requests": 1})
+    stage.platform.answer(then_close(b""))
+    async with await stage.open(gateway.address) as wire:
+        await wire.ask(stage.post())
+    return await stage.evidence(gateway, stage.get())
+
+
+async def audit_unavailable(stage: Stage) -> Evidence:
+    """Write the audit to a full disk."""
+    full, roomy = os.open("/dev/full", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
+    stage.stack.callback(os.close, full)
+    stage.stack.callback(os.close, roomy)
+    gateway = await stage.start(audit_fd=full)
+    # At the end writes succeed again, because stopping would wait for the disk until its timeout.
+    stage.stack.callback(os.dup2, roomy, full)
+    await until(lambda: not gateway.gateway.audit.is_available)
+    evidence = await stage.evidence(gateway, stage.get())
+    return replace(evidence, audited=False)
+
+
+async def shutting_down(stage: Stage) -> Evidence:
+    """Send a request on a persistent connection after the listeners have closed."""
+    gateway = await stage.start(shutdown={"delay": 0, "drain_timeout": 10})
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
+    await stage.occupy(gateway)
+    stopping = asyncio.create_task(gateway.gateway.stop())
+    stage.stack.push_async_callback(_join, stopping, gateway)
+    while await _listens(gateway.address):
+        pass
+    return await stage.evidence(gateway, stage.get(), wire)
+
+
+async def _join(stopping: asyncio.Task[None], gateway: Running) -> None:
+    gateway.gateway.skip_drain()
+    await stopping
+
+
+async def _listens(address: ListenAddress) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address.host, address.port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
+class _Faulty:
+    """A dependency whose every method raises."""
+
+    def __getattr__(self, _name: str) -> Any:
+        def fail(*_arguments: object) -> Any:
+            raise RuntimeError("the name of a patient")
+
+        return fail
+
+
+async def internal(stage: Stage) -> Evidence:
+    """Let a dependency of the handler raise."""
+    gateway = await stage.start()
+
+    def account(exchange: Exchange) -> None:
+        gateway.gateway.metrics.record_exchange(exchange)
+        gateway.gateway.audit.record_exchange(exchange)
+
+    parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
+    parts["admission"] = SimpleNamespace(
+        exchange_started=bool,
+        exchange_ended=bool,
+        is_draining=lambda: False,
+        buffer_budget=MemoryBudget(0),
+    )
+    parts["account"] = account
+    settings = gateway.settings
+    parts |= {"listen": settings.listen, "limits": settings.limits, "fhir": settings.fhir}
+    parts |= {"fields": request_fields(frozenset())}
+    parts |= {"monotonic": time.monotonic, "wall": time.time}
+    server = CallerServer(Handler(**parts), settings.limits)
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    stage.stack.push_async_callback(server.shutdown, 0.2)
+    stage.stack.callback(listener.close)
+    address = ListenAddress(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
+    return await stage.evidence(gateway, stage.get(), await stage.open(address))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What breaks, the reason that is given for it, and the rest of its row."""
+
+    reason: str
+    provoke: Provoke
+    row: Row
+
+    def by(self, provoke: Provoke, **changes: Any) -> Fault:
+        """Return another way to the same reason, with some changes of the row."""
+        return Fault(self.reason, provoke, self.row.but(**changes))
+
+
+def platform_sends(answer: Answer, request: bytes = READ, **sections: Any) -> Provoke:
+    """Let the platform send this to each request."""
+
+    async def provoke(stage: Stage) -> Evidence:
+        stage.platform.answer(answer)
+        return await stage.evidence(await stage.start(**sections), request)
+
+    return provoke
+
+
+def sso_sends(answer: sso.Answer, **sections: Any) -> Provoke:
+    """Let the SSO send this to each token request."""
+
+    async def provoke(stage: Stage) -> Evidence:
+        stage.sso.handle(answer)
+        return await stage.evidence(await stage.start(**sections), READ)
+
+    return provoke
+
+
+def caller_sends(raw: bytes, **sections: Any) -> Provoke:
+    """Send these octets."""
+
+    async def provoke(stage: Stage) -> Evidence:
+        return await stage.evidence(await stage.start(**sections), raw)
+
+    return provoke
+
+
+_ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
+    "bad-request": (
+        bad_request,
+        Row(400, "value", closed=True, logged=(logging.INFO, "path: dot segment")),
+    ),
+    "unknown-path": (
+        unknown_path,
+        Row(404, "not-found", logged=(logging.INFO, "the path is not below base-path=/fhir")),
+    ),
+    "loop": (loop, Row(508, "processing")),
+    "misdirected": (misdirected, Row(421, "not-supported", closed=True)),
+    "method-not-allowed": (method_not_allowed, Row(405, "not-supported", allow=True, closed=None)),
+    "caller-unauthenticated": (
+        caller_unauthenticated,
+        Row(401, "login", challenge=True, closed=None),
+    ),
+    "caller-unknown": (caller_unknown, Row(401, "unknown", challenge=True, closed=None)),
+    "caller-forbidden": (caller_forbidden, Row(403, "forbidden")),
+    "rate-limited": (rate_limited, Row(429, "throttled", retry_after=True, asked=(1,))),
+    "header-timeout": (header_timeout, Row(408, "timeout", closed=True, parsed=False)),
+    "body-timeout": (
+        body_timeout,
+        Row(408, "timeout", closed=True, seen=(0, 1), asked=PERHAPS, attempts=(0, 1)),
+    ),
+    "payload-too-large": (payload_too_large, Row(413, "too-long", closed=True)),
+    "url-too-long": (url_too_long, Row(414, "too-long", closed=True, parsed=False)),
+    "header-too-large": (header_too_large, Row(431, "too-long", closed=True)),
+    "overloaded": (overloaded, Row(503, "throttled", retry_after=True)),
+    "token-refused": (
+        token_refused,
+        Row(
+            502,
+            "security",
+            asked=(1,),
+            tokens="refused",
+            logged=(logging.ERROR, "our client is refused (status"),
+        ),
+    ),
+    "sso-unavailable": (
+        sso_unavailable,
+        Row(
+            503,
+            "transient",
+            retry_after=True,
+            asked=(1,),
+            tokens="transient",
+            logged=(logging.WARNING, "the SSO"),
+        ),
+    ),
+    "token-rejected": (
+        token_rejected,
+        Row(
+            502,
+            "security",
+            seen=(2,),
+            asked=(2,),
+            attempts=(2,),
+            upstream_status=401,
+            retries={"token": 1},
+            logged=(logging.ERROR, "the platform refused a fresh token"),
+        ),
+    ),
+    "upstream-unreachable": (
+        upstream_unreachable,
+        Row(
+            503,
+            "transient",
+            retry_after=True,
+            asked=(1,),
+            attempts=(3,),
+            retries={"connect": 2},
+            logged=(logging.WARNING, "nothing listens there, or a firewall is between"),
+        ),
+    ),
+    "upstream-failed": (
+        upstream_failed,
+        Row(
+            502,
+            "incomplete",
+            seen=(1,),
+            asked=(1,),
+            attempts=(1,),
+            write=True,
+            unknown=True,
+            logged=(logging.WARNING, "the platform"),
+        ),
+    ),
+    "upstream-busy": (
+        upstream_busy,
+        Row(503, "throttled", retry_after=True, asked=(1,), attempts=(1,)),
+    ),
+    "upstream-tls": (
+        upstream_tls,
+        Row(
+            502,
+            "security",
+            "fatal",
+            asked=(1,),
+            attempts=(1,),
+            logged=(logging.ERROR, "its CA goes into platform.ca_file"),
+        ),
+    ),
+    "upstream-timeout": (
+        upstream_timeout,
+        Row(
+            504,
+            "timeout",
+            seen=(1,),
+            asked=(1,),
+            attempts=(1,),
+            logged=(logging.WARNING, "the platform did not answer in time"),
+        ),
+    ),
+    "upstream-redirect": (
+        upstream_redirect,
+        Row(502, "processing", seen=(1,), asked=(1,), attempts=(1,), upstream_status=302),
+    ),
+    "upstream-non-fhir": (
+        upstream_non_fhir,
+        Row(
+            404,
+            "not-found",
+            seen=(1,),
+            asked=(1,),
+            attempts=(1,),
+            upstream_status=404,
+            logged=(logging.WARNING, "the platform's answer is not FHIR (status 404)"),
+        ),
+    ),
+    "search-parameter-ignored": (
+        search_parameter_ignored,
+        Row(400, "not-supported", seen=(1,), asked=(1,), attempts=(1,), upstream_status=200),
+    ),
+    "condition-unsupported": (condition_unsupported, Row(400, "not-supported", asked=(1,))),
+    "circuit-open": (
+        circuit_open,
+        Row(
+            503,
+            "transient",
+            retry_after=True,
+            asked=(1,),
+            logged=(logging.WARNING, "it is tried again in"),
+        ),
+    ),
+    "audit-unavailable": (audit_unavailable, Row(503, "no-store", retry_after=True)),
+    "shutting-down": (
+        shutting_down,
+        Row(503, "transient", closed=True, asked=(1,), retry_after=True),
+    ),
+    "internal": (internal, Row(500, "exception", "fatal", closed=None)),
+}
+REASONS: Final = {reason: Fault(reason, *found) for reason, found in _ROWS.items()}
+
+
+# Bad requests, by the rule that the diagnostics name; the others are in
+# tests/wire/test_strictness.py.
+_RULES: Final = {
+    "path: empty segment: does the base URL end in a slash?": get("/fhir/Patient//1"),
+    "path: dot segment": get("/fhir/%2e%2e/admin"),
+    "path: encoded slash": get("/fhir/Patient%2F1"),
+    "path: backslash": get("/fhir/Patient%5C1"),
+    "path: broken percent escape": get("/fhir/Patient/%zz"),
+    "target: not in origin form": get("ftp://platform.invalid/fhir/Patient/1"),
+    "TLS sent to a plain HTTP port: use http://": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "request line: a space in the target": get("/fhir/Patient?name=a b"),
+    "header: Host is missing": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",
+    "header: Host is there twice": get("/fhir/Patient/1", "Host: other"),
+    "header: a field's name is not valid": get("/fhir/Patient/1", "X Y: z"),
+    "header: Content-Length is no number": get(
+        "/fhir/Patient", "Content-Length: abc", method="POST"
+    ),
+}
+
+
+def _bad_requests() -> dict[str, Fault]:
+    found = {}
+    for rule, raw in _RULES.items():
+        advice = "surplus-slash" if "slash?" in rule else ""
+        changes: dict[str, Any] = {"said": rule, "unsaid": b"Patient", "logged": None}
+        found[rule] = REASONS["bad-request"].by(caller_sends(raw), advice=advice, **changes)
+    return found
+
+
+_LARGE_HEADER: Final = REASONS["header-too-large"]
+_CALLERS: Final = {
+    **_bad_requests(),
+    **{
+        f"method {method}": REASONS["method-not-allowed"].by(
+            caller_sends(get("/fhir/Patient/1", method=method))
+        )
+        for method in ("CONNECT", "FOO", "PROPFIND", "get", "PURGE")
+    },
+    "unknown method of a long target": REASONS["method-not-allowed"].by(
+        caller_sends(get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
+    ),
+    # As a client of an HTTP proxy sends it.
+    "CONNECT to an authority": REASONS["method-not-allowed"].by(
+        caller_sends(b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n")
+    ),
+    # base_path ends at a segment's border and is compared with case.
+    **{
+        f"path {base}": REASONS["unknown-path"].by(
+            caller_sends(get(base)), said="; base-path=/fhir"
+        )
+        for base in ("/fhirx", "/FHIR/Patient", "/", "/fhi", "/auth/login")
+    },
+    "one field too large": _LARGE_HEADER.by(
+        caller_sends(get("/fhir/Patient/1", "X-Long: " + "x" * 17_000)), parsed=False
+    ),
+    "one field over a lower limit": _LARGE_HEADER.by(
+        caller_sends(
+            get("/fhir/Patient/1", "X-Long: " + "x" * 1001), limits={"max_header_bytes": 1000}
+        ),
+        parsed=False,
+    ),
+    "too many fields": _LARGE_HEADER.by(
+        caller_sends(get("/fhir/Patient/1", *["X-Many: 1"] * 300)), parsed=False
+    ),
+    "more fields than a lower limit": _LARGE_HEADER.by(
+        caller_sends(
+            get("/fhir/Patient/1", *(f"X-{n}: 1" for n in range(30))), limits={"max_headers": 20}
+        ),
+        parsed=False,
+    ),
+    "fields too large in sum": _LARGE_HEADER.by(
+        caller_sends(get("/fhir/Patient/1", *[f"X-{n}: {'x' * 15_000}" for n in range(5)]))
+    ),
+    # A target is too long by its path as well as by its query.
+    **{
+        f"path too long for a {method}": REASONS["url-too-long"].by(
+            caller_sends(get("/fhir/" + "x" * 1000, method=method), limits={"max_url_bytes": 900})
+        )
+        for method in ("PUT", "POST")
+    },
+    "query too long": REASONS["url-too-long"].by(
+        caller_sends(get("/fhir/Patient?name=" + "x" * 9000))
+    ),
+    "body too large, not sent": REASONS["payload-too-large"].by(
+        caller_sends(
+            get("/fhir/Patient", "Content-Length: 1001", method="POST"),
+            limits={"max_body_bytes": 1000},
+        )
+    ),
+    "body too large, announced": REASONS["payload-too-large"].by(
+        caller_sends(
+            get("/fhir/Patient", "Expect: 100-continue", "Content-Length: 1001", method="POST"),
+            limits={"max_body_bytes": 1000},
+        )
+    ),
+}
+
+
+def _in_chunks() -> dict[str, Fault]:
+    """Return faults of chunked bodies; what the platform gets of one never looks complete."""
+    found = {}
+    large = b"".join(b"258\r\n%s\r\n" % (b"x" * 600) for _ in range(2)) + b"0\r\n\r\n"
+    for target in ("/fhir/Patient", "/fhir/Binary", "/fhir"):
+        head = get(target, "Transfer-Encoding: chunked", method="POST")
+        found[f"chunks that grow too large for {target}"] = REASONS["payload-too-large"].by(
+            _incomplete(caller_sends(head + large, limits={"max_body_bytes": 1000})),
+            closed=None,
+            seen=(0, 1),
+            attempts=(0, 1),
+        )
+        found[f"chunks that stop for {target}"] = REASONS["body-timeout"].by(
+            _incomplete(caller_sends(head + b"5\r\nhello\r\n", limits={"header_timeout": PATIENCE}))
+        )
+    return found
+
+
+def _incomplete(provoke: Provoke) -> Provoke:
+    async def checked(stage: Stage) -> Evidence:
+        evidence = await provoke(stage)
+        assert not any(seen.complete for seen in stage.platform.seen)
+        return evidence
+
+    return checked
+
+
+_SSO_DOWN: Final = REASONS["sso-unavailable"]
+_FIREWALL: Final = {"success": False, "errors": [{"message": "planted text of the firewall"}]}
+_LATER: Final = ("Retry-After", "30")
+
+
+async def sso_unreachable(stage: Stage) -> Evidence:
+    """Let the SSO be at a port without a listener."""
+    gateway = await stage.start(token_url=f"http://127.0.0.1:{free_port()}/token")
+    return await stage.evidence(gateway, READ)
+
+
+async def sso_unknown(stage: Stage) -> Evidence:
+    """Let the SSO's name not resolve."""
+    gateway = await stage.start(
+        token_url="http://sso.invalid/token", platform={"allow_plaintext": True}
+    )
+    return await stage.evidence(gateway, READ)
+
+
+# The answers that hold no usable token are in tests/oauth/test_grants.py.
+_SSO: Final = {
+    **{
+        f"client refused with {code}": REASONS["token-refused"].by(
+            sso_sends(sso.refusal("invalid_client", code)), unsaid=b"as the test wants it"
+        )
+        for code in (400, 401, 403)
+    },
+    # 400, 401 and 403 without an OAuth error are waited out.
+    **{
+        f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.by(
+            sso_sends(answer),
+            said=f"status {code}, a firewall in front, or a wrong address",
+            unsaid=b"planted",
+        )
+        for code in (400, 401, 403)
+        for name, answer in {
+            "JSON": sso.json_body(_FIREWALL, code),
+            "page": sso.status(code),
+        }.items()
+    },
+    **{
+        f"SSO: {name}": _SSO_DOWN.by(sso_sends(answer))
+        for name, answer in {
+            "500": sso.status(500, _LATER),
+            "502": sso.status(502, _LATER),
+            "504": sso.status(504, _LATER),
+            "redirect": sso.status(302, ("Location", "/elsewhere"), _LATER),
+            "page": sso.status(200),
+            "no token": sso.json_body({}),
+            "hang-up": sso.CLOSE,
+            "reset": sso.RESET,
+        }.items()
+    },
+    "SSO: throttled": _SSO_DOWN.by(sso_sends(sso.status(429, _LATER)), tokens="throttled"),
+    "SSO: token with a line end": _SSO_DOWN.by(
+        sso_sends(sso.token("a\r\nX-Evil: 1")), unsaid=b"X-Evil"
+    ),
+    "SSO: no listener": _SSO_DOWN.by(sso_unreachable, asked=0),
+    "SSO: name unknown": _SSO_DOWN.by(sso_unknown, asked=0),
+    # A request waits for its token no longer than `sso.timeout`.
+    "SSO: silence": _SSO_DOWN.by(sso_sends(sso.HANG, sso={"timeout": PATIENCE})),
+}
+
+
+async def body_gone(stage: Stage) -> Evidence:
+    """Reject the token of a request whose body is no longer at hand; the next has a new one."""
+    stage.platform.script(unauthorized())
+    gateway = await stage.start(limits={"replay_buffer_bytes": 100})
+    evidence = await stage.evidence(gateway, post("/fhir/Binary", b"x" * 200_000))
+    assert (await stage.evidence(gateway, READ)).seen[0].header("authorization") == "Bearer token-2"
+    return evidence
+
+
+async def second_header(stage: Stage) -> Evidence:
+    """Let the header of a connection's second request not end."""
+    gateway = await stage.start(limits={"header_timeout": PATIENCE})
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(READ)).status == 200
+    await wire.send(b"GET /fhir/Patient/2 HTTP/1.1\r\nHost: g")
+    return await stage.evidence(gateway, wire=wire)
+
+
+async def write_unreachable(stage: Stage) -> Evidence:
+    """Let the platform of a write be at a port without a listener."""
+    gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    return await stage.evidence(gateway, WRITE)
+
+
+async def platform_unknown(stage: Stage) -> Evidence:
+    """Let the platform's name not resolve."""
+    # A label of 63 characters is valid, and no host has it.
+    gateway = await stage.start(
+        platform_url=f"http://{'x' * 63}.invalid/r5", platform={"allow_plaintext": True}
+    )
+    return await stage.evidence(gateway, READ)
+
+
+async def platform_deaf(stage: Stage) -> Evidence:
+    """Let the platform neither take nor refuse connections."""
+    url = f"http://127.0.0.1:{deaf_port(stage.stack)}/r5"
+    gateway = await stage.start(platform_url=url, platform={"connect_timeout": PATIENCE})
+    return await stage.evidence(gateway, READ)
+
+
+async def certificate_of_another_host(stage: Stage) -> Evidence:
+    """Let the platform have a trusted certificate for another name."""
+    context, authority = tls_platform("another.example")
+    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
+    with authority.cert_pem.tempfile() as ca_file:
+        gateway = await stage.start(platform={"ca_file": ca_file})
+    return await stage.evidence(gateway, WRITE)
+
+
+async def no_tls(stage: Stage) -> Evidence:
+    """Let the platform speak no TLS where https was promised; it gets no token."""
+    heard = b""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        heard += await reader.read(4096)
+        writer.write(http(400))
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    stage.stack.callback(server.close)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/r5"
+    evidence = await stage.evidence(await stage.start(platform_url=url), READ)
+    assert b"token-1" not in heard
+    return evidence
+
+
+_OK: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
+_HALF: Final = _OK + b"Content-Length: 100\r\n\r\n" + PATIENT
+# What is no valid HTTP is in tests/wire/test_platform_strictness.py.
+_BROKEN: Final[dict[str, Answer]] = {
+    "closed": then_close(b""),
+    "reset": then_reset(b""),
+    "cut in its header": then_close(_OK),
+    "cut in its body": then_close(_HALF),
+    "reset in its body": then_reset(_HALF),
+    "cut in its chunks": then_close(chunked(PATIENT, end=False)),
+    "reset in its chunks": then_reset(chunked(PATIENT, end=False)),
+    "cut without framing": then_close(_OK + b"\r\n" + PATIENT[:-1]),
+    "reset without framing": then_reset(_OK + b"\r\n" + PATIENT),
+    # Without a length or a type it cannot be told to be whole.
+    "without framing or type": then_close(http(200, PATIENT, length=False)),
+    "without framing, of unknown type": then_close(
+        http(200, PATIENT, ("Content-Type", "application/octet-stream"), length=False)
+    ),
+    "garbage": then_close(b"\x00\x01\x02 this is no HTTP\r\n\r\n"),
+    "TLS": then_close(b"\x15\x03\x01\x00\x02\x02\x46"),
+    "switching protocols": then_close(b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\n\r\n"),
+    "length and chunks": then_close(
+        _OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    ),
+}
+
+
+async def stall(line: Line, data: bytes) -> None:
+    """Send the octets, then nothing more."""
+    line.writer.write(data)
+    await silence(line)
+
+
+_STALLED: Final[dict[str, Answer]] = {
+    "in its header": partial(stall, data=_OK),
+    "in its body": partial(stall, data=_OK + b"Content-Length: 100\r\n\r\n{"),
+    "in its chunks": partial(stall, data=chunked(PATIENT, end=False)),
+    "before a final answer": partial(stall, data=b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+# The issue code by status.
+_ISSUE_CODES: Final = {
+    400: "processing",
+    403: "processing",
+    404: "not-found",
+    405: "processing",
+    408: "timeout",
+    409: "conflict",
+    410: "deleted",
+    412: "conflict",
+    413: "too-long",
+    415: "processing",
+    422: "processing",
+    429: "throttled",
+    431: "processing",
+    500: "exception",
+    502: "transient",
+    503: "transient",
+    504: "timeout",
+}
+_BODIES: Final[dict[str, Callable[[int], bytes]]] = {
+    "page": page,
+    "empty": http,
+    "empty FHIR": lambda code: fhir(b"", code),
+    "other JSON": lambda code: http(code, b'{"error":"x"}', ("Content-Type", "application/json")),
+    "text": lambda code: http(code, b"no", ("Content-Type", "text/plain")),
+    "page as FHIR": lambda code: fhir(b"<!DOCTYPE html><html></html>", code),
+    "page of no type": lambda code: http(code, b"<html></html>"),
+}
+_LOGIN_PAGES: Final = {
+    "page": page(200),
+    "page as FHIR": fhir(b"<!doctype html><html></html>"),
+    "page of no type": http(200, b"<html></html>"),
+    "page after a comment": http(200, b"<!-- hi -->\n<HTML></HTML>", ("Content-Type", "text/html")),
+}
+
+
+# The row of an error that is not FHIR: its status stays.
+NOT_FHIR: Final = {
+    code: REASONS["upstream-non-fhir"].row.but(
+        status=code,
+        issue_code=issue_code,
+        upstream_status=code,
+        unsaid=b"Oops",
+        logged=None,
+    )
+    for code, issue_code in _ISSUE_CODES.items()
+}
+
+
+def _not_fhir() -> dict[str, Fault]:
+    found = {
+        f"{name} with {code}": (platform_sends(body(code), WRITE), row.but(write=True))
+        for code, row in NOT_FHIR.items()
+        for name, body in _BODIES.items()
+    }
+    for code in (502, 503, 504):
+        row = NOT_FHIR[code].but(seen=3, attempts=3, retries={"status": 2})
+        found[f"page with {code} to a read"] = (platform_sends(page(code)), row)
+    for code in (429, 503):
+        answer = page(code, ("Retry-After", "17"))
+        row = NOT_FHIR[code].but(retry_after="17")
+        found[f"page with {code} that says when to come again"] = (platform_sends(answer), row)
+    for name, answer in _LOGIN_PAGES.items():
+        row = NOT_FHIR[403].but(status=502, upstream_status=200)
+        found[f"{name} with 200 to a read"] = (platform_sends(answer), row)
+        found[f"{name} with 200 to a write"] = (platform_sends(answer, WRITE), row.but(write=True))
+    return {name: Fault("upstream-non-fhir", *each) for name, each in found.items()}
+
+
+_PLATFORM: Final = {
+    "body gone when the token is rejected": REASONS["token-rejected"].by(
+        body_gone,
+        seen=1,
+        attempts=1,
+        asked=(1, 2),
+        retries={},
+        closed=None,
+        advice="body-gone",
+        logged=(logging.ERROR, "the platform refused the token, and the body cannot be sent again"),
+    ),
+    "platform: no listener for a write": REASONS["upstream-unreachable"].by(
+        write_unreachable, write=True
+    ),
+    "platform: name unknown": REASONS["upstream-unreachable"].by(platform_unknown, logged=None),
+    "platform: connection never made": REASONS["upstream-unreachable"].by(
+        platform_deaf,
+        attempts=1,
+        retries={},
+        logged=(logging.WARNING, "as behind a firewall"),
+    ),
+    "certificate of another host": REASONS["upstream-tls"].by(
+        certificate_of_another_host, write=True, logged=None
+    ),
+    "no TLS behind https": REASONS["upstream-tls"].by(no_tls, logged=None),
+    **{
+        f"answer to a write {name}": REASONS["upstream-failed"].by(platform_sends(answer, WRITE))
+        for name, answer in _BROKEN.items()
+    },
+    **{
+        f"answer to a read {name}": REASONS["upstream-failed"].by(
+            platform_sends(answer),
+            seen=3,
+            attempts=3,
+            retries={"broken": 2},
+            write=False,
+            unknown=False,
+        )
+        for name, answer in _BROKEN.items()
+    },
+    **{
+        f"answer stalls {name}": REASONS["upstream-timeout"].by(
+            platform_sends(
+                answer, platform={"response_timeout": PATIENCE, "idle_timeout": PATIENCE}
+            )
+        )
+        for name, answer in _STALLED.items()
+    },
+    "no answer to a write": REASONS["upstream-timeout"].by(
+        platform_sends(silence, WRITE, platform={"response_timeout": PATIENCE}),
+        write=True,
+        unknown=True,
+    ),
+    # Not followed, because that would take the token along, and not passed on.
+    **{
+        f"redirect with {code}": REASONS["upstream-redirect"].by(
+            platform_sends(outcome(code, ("Location", "http://elsewhere.invalid/Patient/2"))),
+            upstream_status=code,
+        )
+        for code in (300, 301, 302, 303, 305, 306, 307, 308)
+    },
+    **_not_fhir(),
+}
+
+FAULTS: Final = {
+    **REASONS,
+    **_CALLERS,
+    **_in_chunks(),
+    "header that stops on a kept connection": REASONS["header-timeout"].by(second_header),
+    **_SSO,
+    **_PLATFORM,
+}
