@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import ClassVar, Final, TypeVar, cast
 
 from gateway.fhir.links.link_elements import Path, is_listed, is_query
 
@@ -56,7 +56,8 @@ class ResourceScope:
         "resource",
     )
 
-    watched_members = frozenset({"resourceType", "type", "signature"})
+    # mypyc makes an attribute of each object of it unless it is a class variable.
+    watched_members: ClassVar[frozenset[str]] = frozenset({"resourceType", "type", "signature"})
 
     def __init__(
         self, parent: ResourceScope | None, *, streams: bool, required_type: str | None = None
@@ -133,7 +134,7 @@ class PatchScope(ResourceScope):
 
     __slots__ = ("pointer",)
 
-    watched_members = frozenset({"path"})
+    watched_members: ClassVar[frozenset[str]] = frozenset({"path"})
 
     def __init__(self, parent: ResourceScope | None) -> None:
         super().__init__(parent, streams=False)
