@@ -527,6 +527,7 @@ _RULES: Final = {
     "target: not in origin form": get("ftp://platform.invalid/fhir/Patient/1"),
     "TLS sent to a plain HTTP port: use http://": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "request line: a space in the target": get("/fhir/Patient?name=a b"),
+    "line ends: CR LF is needed": b"GET /fhir/Patient/1 HTTP/1.1\r\nHost: gateway\n\r\n",
     "header: Host is missing": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",
     "header: Host is there twice": get("/fhir/Patient/1", "Host: other"),
     "header: a field's name is not valid": get("/fhir/Patient/1", "X Y: z"),
