@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.content_coding import STEP_BYTES
-from gateway.http.server.request_parser import HttpProcessingError
 from gateway.http.server.request_payload import RequestFramingError
 
 if TYPE_CHECKING:
@@ -294,7 +293,7 @@ class RequestBody:
             raise GatewayError(
                 errors.BODY_TIMEOUT, "no byte in time", close_connection=True
             ) from None
-        except (RequestFramingError, HttpProcessingError):
+        except RequestFramingError:
             raise GatewayError(
                 errors.BAD_REQUEST, _BROKEN_FRAMING, hint=_BROKEN_FRAMING, close_connection=True
             ) from None

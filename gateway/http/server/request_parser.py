@@ -21,15 +21,12 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import http_parser
-from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
-from aiohttp.http_writer import HttpVersion, HttpVersion10, HttpVersion11
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp import EMPTY_PAYLOAD, HttpVersion, HttpVersion10, HttpVersion11
+from aiohttp.http import HttpProcessingError, HttpRequestParser
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from gateway.errors import StartError
 from gateway.http.headers import SECRET
-from gateway.http.server.request_payload import RequestFramingError
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
@@ -60,7 +57,7 @@ def require_strict_parser() -> None:
 
     It is lenient where the C parser is strict; it must never serve.
     """
-    if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
+    if HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise StartError(
             Message("aiohttp is installed without its C parser; install its binary wheel")
         )
@@ -91,7 +88,6 @@ def new_request_parser(
         max_line_size=limits.max_url_bytes,
         max_field_size=limits.max_header_bytes,
         max_headers=limits.max_headers,
-        payload_exception=RequestFramingError,
         auto_decompress=False,
         max_msg_queue_size=max_read_ahead + 1,
     )
