@@ -235,7 +235,7 @@ class LinkTranslator:
             # A response to HEAD announces the length of a body that is not there to be inspected.
             return False
         kind = response.content_type or ""
-        return is_known_unchanged(response.buffered_body, kind, self.links)
+        return is_known_unchanged(response.buffered_body, kind, self.links.responses)
 
     def _watch(self, response: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
         """Return the observer that looks for links in the body that bypass the gateway.
@@ -267,14 +267,16 @@ class LinkTranslator:
         interaction: Interaction,
         watch: AliasWatch | None = None,
     ) -> BodyTransform | None:
-        rewriter = None
-        if self.links is not None:
+        rewriter, links, kind = None, self.links, content_type or ""
+        if links is not None:
             of_binary = interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
-            rewriter = rewriter_for(content_type or "", self.links, direction, of_binary=of_binary)
-        if rewriter is None:
+            rewriter = rewriter_for(kind, links, direction, of_binary=of_binary)
+        if links is None or rewriter is None:
             return None
-        if interaction.code == "capabilities" and direction == "to-gateway":
-            rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in (content_type or "").lower())
+        if direction == "to-platform":
+            return _RequestRewriter(rewriter, self._on_links, kind, links)
+        if interaction.code == "capabilities":
+            rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
 
 
@@ -310,6 +312,24 @@ class _CountingRewriter:
         chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return chunks
+
+
+class _RequestRewriter(_CountingRewriter):
+    """The same for a request's body, whose rewriter is made before there is a body to look at."""
+
+    __slots__ = ("_content_type", "_links")
+
+    def __init__(
+        self, rewriter: Rewriter, on_links: CountLinks, content_type: str, links: LinkMap
+    ) -> None:
+        super().__init__(rewriter, on_links, None)
+        self._content_type = content_type
+        self._links = links
+
+    def transform_complete(self, body: bytes) -> list[bytes] | None:
+        if is_known_unchanged(body, self._content_type, self._links.requests):
+            return [body]
+        return super().transform_complete(body)
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:

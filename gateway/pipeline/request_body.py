@@ -179,10 +179,7 @@ class RequestBody:
             return b"".join(self._retained) if self._ended and self.is_replayable else None
         if not self._payload.is_eof() or self._payload.exception() is not None:
             return None
-        data = self._consume(self._payload.read_nowait(-1))
-        if not self._ended:
-            data += self._consume(b"")
-        return data
+        return self._consume(self._payload.read_nowait(-1))
 
     def rewind(self) -> None:
         """Start again at the first byte; allowed while `is_replayable`."""
@@ -311,18 +308,29 @@ class RequestBody:
         return b"".join(changed)
 
     def _consume(self, data: bytes) -> bytes:
-        """Count what the caller sent (b"" is the end), transform it and retain it."""
+        """Count what the caller sent, transform it and retain it."""
         self.received_bytes += len(data)
         if self.received_bytes > self._max_bytes:
             raise _too_large()
-        self._ended = not data
+        payload = self._payload
+        self._ended = payload.is_eof() and payload.total_bytes == self.received_bytes
         if self._transform is not None:
-            data = self._transform.feed(data) if data else self._transform.finish()
+            data = self._transformed(self._transform, data)
         if data:
             for observer in self._observers:
                 observer(data)
             self._retain(data)
         return data
+
+    def _transformed(self, transform: BodyTransform, data: bytes) -> bytes:
+        """Return what the transform makes of the next bytes, which may be all of the body."""
+        chunks: list[bytes] | None = None
+        if self._ended and len(data) == self.received_bytes <= STEP_BYTES:
+            chunks = transform.transform_complete(data)
+        if chunks is not None:
+            return b"".join(chunks)
+        data = transform.feed(data)
+        return data + transform.finish() if self._ended else data
 
     def _retain(self, data: bytes) -> None:
         self._output_bytes += len(data)

@@ -32,7 +32,7 @@ from gateway.fhir.links.stream_rewriter import any_in
 from gateway.fhir.links.xml_links import XmlRewriter
 
 if TYPE_CHECKING:
-    from gateway.fhir.links.link_map import LinkMap
+    from gateway.fhir.links.link_map import BaseReplacement, LinkMap
     from gateway.fhir.links.stream_rewriter import Rewriter
 
 Direction = Literal["to-gateway", "to-platform"]
@@ -85,8 +85,8 @@ def rewriter_for(
     return None
 
 
-def is_known_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
-    """Return whether a complete body for the caller certainly holds no URL to be replaced.
+def is_known_unchanged(body: bytes, content_type: str, swap: BaseReplacement) -> bool:
+    """Return whether a complete body certainly holds no URL to be replaced.
 
     Most hold none, and need no rewriter. After False the rewriter for the media type, if there is
     one, has to examine the body.
@@ -94,7 +94,7 @@ def is_known_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
     escape = _ESCAPES.get(_media_type(content_type)[0])
     if escape is None:
         return False
-    hosts = links.responses.hosts
+    hosts = swap.hosts
     # The usual spelling is searched first: to convert a long text to lower case takes longer.
     if len(body) > _LONG_BODY_BYTES and any_in(body, hosts):
         return False

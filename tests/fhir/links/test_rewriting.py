@@ -238,9 +238,9 @@ def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
 def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> None:
     """Of any name of the platform, in any case; without one it is."""
     body = b'{"a":"%s","b":"http://%s/"}' % (b"x" * length, host.encode())
-    assert not is_known_unchanged(body, "application/fhir+json", LINKS)
+    assert not is_known_unchanged(body, "application/fhir+json", LINKS.responses)
     other = body.replace(host.encode(), b"example.org")
-    assert is_known_unchanged(other, "application/fhir+json", LINKS)
+    assert is_known_unchanged(other, "application/fhir+json", LINKS.responses)
 
 
 @pytest.mark.parametrize(
