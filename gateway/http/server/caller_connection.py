@@ -1,7 +1,7 @@
 """One connection of a caller: reads requests, serves them in order, writes responses, and ends.
 
 aiohttp's parser parses what arrives, and the messages are queued. Two kinds of data bypass it: the
-bytes of a long body of known length, which are counted, and reads whose fields are those of the
+bytes of a body of known length, which are counted, and reads whose fields are those of the
 read before. Requests are served one after the other in one task, without a task, a writer or a
 timer for each. Messages that the parser rejects and headers that take too long get a response, too.
 """
@@ -25,7 +25,6 @@ from gateway.http.server.request_parser import (
     HttpProcessingError,
     MalformedMessage,
     RepeatedHeaderCache,
-    RepeatedMessage,
     RequestMessage,
     announced_length,
     ends_with_header,
@@ -50,8 +49,6 @@ _MAX_QUEUED_MESSAGES: Final = 4
 _LOW_QUEUED_MESSAGES: Final = 2
 # Bytes of a header that are retained to find out why the parser rejected it.
 _ERROR_PREFIX_BYTES: Final = 64
-# Bytes. For a body of which less is still to come, counting is not worth the new parser after it.
-_MIN_FIXED_LENGTH_BYTES: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
 # Seconds for which a connection stays open after its last response, for what the caller is still
 # sending. Closing at once would reset the connection, and the reset could erase the response
@@ -110,6 +107,7 @@ class CallerConnection:
     __slots__ = (
         "_at_start",
         "_batching",
+        "_beginning",
         "_cancel_on_disconnect",
         "_counted",
         "_discarding",
@@ -121,12 +119,12 @@ class CallerConnection:
         "_held_bytes",
         "_is_full",
         "_is_input_ignored",
-        "_is_upgrade",
         "_limits",
         "_loop",
         "_messages",
         "_parser",
         "_peer_closed",
+        "_queued_before",
         "_reading_paused",
         "_repeated",
         "_server",
@@ -175,13 +173,14 @@ class CallerConnection:
         self._unparsed = b""  # data for the parser when the queue and the body have room
         self._repeated = RepeatedHeaderCache(limits.max_url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
+        self._queued_before = 0  # messages in the queue before the last data arrived
+        self._beginning = b""  # of that data
         self._waiter: asyncio.Future[None] | None = None
         self._counted: FixedLengthBody | None = None
         self._header_since: float | None = None
         self._head_bytes = b""
         self._is_full = False  # whether the queue has reached its limit, so that reading pauses
         self._reading_paused = False  # by a body that is not consumed
-        self._is_upgrade = False  # whether the last request whose header ended has an Upgrade
         self._is_input_ignored = False  # because nothing that follows can be a request
         self._discarding = self._ended = False  # whether no further request is served
         # Whether an exchange is running, the body of its request, the read that is cancelled when
@@ -273,20 +272,18 @@ class CallerConnection:
             # The bytes that the parser has retained come first.
             self._read_chunk(data)
         # The proactor event loop of Windows delivers bytearrays. For bytes there is no copy.
-        data, in_chunks, at = bytes(data), False, 0
+        data, at = bytes(data), 0
         if self._unparsed:
-            data, self._unparsed, in_chunks = self._unparsed + data, b"", True
+            data, self._unparsed = self._unparsed + data, b""
+        self._queued_before, self._beginning = len(self._messages), data[:_ERROR_PREFIX_BYTES]
         while at < len(data):
-            if in_chunks and (self._is_full or self._reading_paused):
+            if self._is_full or self._reading_paused:
                 self._unparsed = data[at:]
                 return
             if self._counted is not None:
                 at = self._feed_fixed_length(self._counted, data, at)
                 continue
             end = self._next_empty_line(data, at)
-            if end < len(data) and not in_chunks:
-                in_chunks = self._may_be_upgrade(data, at)
-                end = end if in_chunks else len(data)
             chunk = data if end - at == len(data) else data[at:end]
             self._edge = (self._edge + chunk[-3:])[-3:]
             self._read_chunk(chunk)
@@ -300,19 +297,12 @@ class CallerConnection:
             self._counted, self._parser, self._edge = None, self._new_parser(), b""
         return len(data) - len(rest)
 
-    def _may_be_upgrade(self, data: bytes, at: int) -> bool:
-        """Return whether a request with an Upgrade field may end in `data` from offset `at` on.
-
-        The parser drops the bytes after the end of such a request if it is given both at once. The
-        request ends with an empty line, like all whose body is not counted.
-        """
-        is_possible = self._is_upgrade if self._is_in_body else not self._at_start
-        return is_possible or b"upgrade" in data[at:].lower()
-
     def _next_empty_line(self, data: bytes, at: int) -> int:
         """Return the offset after the next empty line, which may begin in the data before.
 
-        Without an empty line that is the end of the data.
+        Without an empty line that is the end of the data. The parser gets one header at a time: it
+        needs no body of known length, and after a request with an Upgrade it drops the bytes that
+        it was given together with its end.
         """
         edge = self._edge
         seam = (edge + data[at : at + 3]).find(_EMPTY_LINE)
@@ -328,7 +318,7 @@ class CallerConnection:
         in_body = self._is_in_body
         header_ended = self._parse(self._parser, data)
         if self._messages:
-            self._inspect_last_message(data)
+            self._inspect_last_message()
         if (
             data
             and self._header_since is None
@@ -345,6 +335,11 @@ class CallerConnection:
         try:
             parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
+            # What arrived together is refused together: no request is served whose body is known to
+            # be broken, or after whose end something follows that is none. An Upgrade may be
+            # followed by something else.
+            while len(self._messages) > self._queued_before and not self._messages[-1][0].upgrade:
+                self._messages.pop()
             # Without its traceback the error is in no reference cycle with this frame.
             self._is_input_ignored = True
             self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
@@ -358,29 +353,13 @@ class CallerConnection:
             return False
         for message, payload in parsed:
             self._receive(RequestMessage.from_parsed(message), payload)
-        last, payload = self._messages[-1]
-        self._is_upgrade = last.upgrade
-        ended = data.endswith(_EMPTY_LINE)
-        if ended or payload is not EMPTY_PAYLOAD:
-            self._header_since = None
-        else:
-            self._note_pipelined_start(data)
-        # With a full queue the parser may hold bytes that it has not parsed.
-        if ended and not self._is_full and ends_with_header(last):
+        self._header_since = None
+        last = self._messages[-1][0]
+        if ends_with_header(last):
             self._at_start = True
-            if was_at_start and len(parsed) == 1:
+            if was_at_start:
                 self._repeated.store(data, last)
         return True
-
-    def _note_pipelined_start(self, data: bytes) -> None:
-        """Record a header that begins after a request without a body, the last one in `data`."""
-        if not data:
-            # The parser had held the message back; its bytes were examined when they arrived.
-            return
-        # An empty line (CRLFCRLF) may be split over two reads.
-        header_start = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
-        self._header_since = self._loop.time() if header_start else None
-        self._head_bytes = header_start[:_ERROR_PREFIX_BYTES]
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
@@ -391,11 +370,11 @@ class CallerConnection:
             self._is_full = True
             self._pause_transport()
 
-    def _inspect_last_message(self, data: bytes) -> None:
+    def _inspect_last_message(self) -> None:
         message, payload = self._messages[-1]
         if isinstance(message, MalformedMessage):
             if self._header_since is None:
-                self._head_bytes = data[:_ERROR_PREFIX_BYTES]
+                self._head_bytes = self._beginning
             self._header_since = None
             # aiohttp would leave the reader of the body waiting in which the parser failed.
             for body in (self.payload, *(queued for _, queued in self._messages)):
@@ -403,18 +382,13 @@ class CallerConnection:
                     body.set_exception(RequestFramingError("broken"))
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = announced_length(message)
-            if length and (
-                message.upgrade or length - payload.total_bytes > _MIN_FIXED_LENGTH_BYTES
-            ):
-                # Its bytes are counted from here on. Set before `read_nowait`, which resumes
-                # reading, so that `data_received` is called.
-                self._counted = FixedLengthBody(length, self)
+            if length:
                 # The message is still in the queue, so that its body can be replaced.
+                self._counted = FixedLengthBody(length, self)
                 self._messages[-1] = (message, self._counted)
-                self._counted.feed(payload.read_nowait(-1))
 
     def _new_parser(self) -> Any:
-        return new_request_parser(self, self._loop, self._limits, _MAX_QUEUED_MESSAGES)
+        return new_request_parser(self, self._loop, self._limits)
 
     def pause_reading(self) -> None:
         """Pause because too much of a body is buffered (aiohttp's StreamReader)."""
@@ -472,10 +446,8 @@ class CallerConnection:
         self.payload = EMPTY_PAYLOAD
 
     def _take_message(self) -> tuple[RequestMessage, Payload]:
-        """Take the next message from the queue and let the parser parse one more."""
+        """Take the next message from the queue; continue to read where the queue was full."""
         taken = self._messages.popleft()
-        if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
-            self._parser.message_consumed()
         if self._is_full and len(self._messages) <= _LOW_QUEUED_MESSAGES:
             self._is_full = False
             self.data_received(b"")

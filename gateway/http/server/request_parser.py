@@ -1,10 +1,10 @@
 """Everything that the gateway uses of aiohttp's request parser, which is no public interface.
 
 The parser is strict, fast and maintained. pyproject.toml holds aiohttp below the next minor version
-because of the internals that are used as well: `max_msg_queue_size` and `message_consumed` bound
-what is parsed ahead, `pause_reading` retains the rest of a body in the parser, a message without a
-body has the object `EMPTY_PAYLOAD` itself, and after `set_upgraded(False)` the parser continues
-with HTTP. The tests of this module show what a new version changes.
+because of the internals that are used as well: `pause_reading` retains the rest of a body in the
+parser, a message without a body has the object `EMPTY_PAYLOAD` itself, and after
+`set_upgraded(False)` the parser continues with HTTP. The tests of this module show what a new
+version changes.
 
 `RepeatedHeaderCache` avoids parsing reads whose fields are those of the read before, byte for byte.
 Legacy systems send the same fields with every request of a connection; only the request line
@@ -68,18 +68,14 @@ _BODY_BUFFER: Final = 256 * 1024
 
 
 def new_request_parser(
-    reader: object, loop: asyncio.AbstractEventLoop, limits: LimitsSettings, max_read_ahead: int
+    reader: object, loop: asyncio.AbstractEventLoop, limits: LimitsSettings
 ) -> Any:
     """Return a parser of the bytes that `reader` receives: aiohttp's in C, which has no types.
 
     Its `feed_data` returns the messages whose header ended, each with its body, whether another
-    protocol follows, and the rest; it raises `HttpProcessingError`. `message_consumed` allows it to
-    parse one more message, and `pause_reading` makes it retain what follows of a body until it is
-    fed again.
-
-    Bodies call `pause_reading` and `resume_reading` of `reader`. The parser stops when
-    `max_read_ahead` + 1 messages are not consumed: one more, because it still counts a request
-    whose body has not ended. It continues when it is fed again, even with no bytes.
+    protocol follows, and the rest; it raises `HttpProcessingError`. `pause_reading` makes it retain
+    what follows of a body until it is fed again, even with no bytes. Bodies call `pause_reading`
+    and `resume_reading` of `reader`.
     """
     return HttpRequestParser(
         reader,  # type: ignore[arg-type]  # streams call only methods that `reader` has
@@ -89,7 +85,6 @@ def new_request_parser(
         max_field_size=limits.max_header_bytes,
         max_headers=limits.max_headers,
         auto_decompress=False,
-        max_msg_queue_size=max_read_ahead + 1,
     )
 
 

@@ -30,20 +30,10 @@ class Connection:
         """Go on."""
 
 
-def parser(most_ahead: int = 2) -> Any:
+def parser() -> Any:
     """One with limits of its own."""
     limits = LimitsSettings(max_url_bytes=1000, max_header_bytes=1000, max_headers=10)
-    return new_request_parser(Connection(), asyncio.get_running_loop(), limits, most_ahead)
-
-
-async def test_it_stops_when_enough_is_parsed_ahead() -> None:
-    """It gives one message more than was asked for, and then as many as were consumed."""
-    reading = parser(most_ahead=2)
-    assert len(reading.feed_data(8 * READ)[0]) == 3
-    for _ in range(2):
-        reading.message_consumed()
-        reading.message_consumed()
-        assert len(reading.feed_data(b"")[0]) == 2
+    return new_request_parser(Connection(), asyncio.get_running_loop(), limits)
 
 
 async def test_a_message_without_a_body_has_that_very_object() -> None:
