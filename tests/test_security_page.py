@@ -39,5 +39,5 @@ def test_every_attack_has_a_test(title: str) -> None:
 
 
 def test_the_page_is_linked() -> None:
-    """The README's table leads to it."""
+    """The README leads to it."""
     assert "(docs/security.md)" in (ROOT / "README.md").read_text("utf-8")
