@@ -48,15 +48,12 @@ if TYPE_CHECKING:
     from gateway.fhir.bundle_type import BundleTypeScanner
     from gateway.fhir.interaction import Interaction
     from gateway.http.headers import RequestHeader
-    from gateway.http.server.caller_connection import IncomingRequest
     from gateway.oauth.token_response import AccessToken
     from gateway.pipeline.callers import TokensInUse
     from gateway.pipeline.guards import SearchGuard
-    from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.permissions import PermissionCheck, Permissions
     from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
-    from gateway.pipeline.response_writer import DownstreamWriter
     from gateway.pipeline.upstream import Upstream
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
@@ -233,13 +230,12 @@ class RequestForwarder:
         self._guard = guard
         self._client = client
 
-    def request_body(
-        self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
-    ) -> RequestBody | None:
+    def request_body(self, context: RequestContext) -> RequestBody | None:
         """Return the request's body, None when the message announces none.
 
         Raises `GatewayError` payload-too-large for an announced length over the limit.
         """
+        request, header = context.request, context.header
         length = header.values.get(b"content-length")
         if length is None and not request.has_body:
             return None
@@ -252,18 +248,13 @@ class RequestForwarder:
             stall_timeout=self._stall_timeout,
             min_rate=self._min_body_rate,
             clock=self._clock,
-            before_wait=downstream.send_100_continue if expects else None,
+            before_wait=context.downstream.send_100_continue if expects else None,
         )
 
-    async def classify_by_body(
-        self,
-        header: RequestHeader,
-        body: RequestBody,
-        interaction: Interaction,
-        links: LinkTranslator,
-    ) -> Interaction:
+    async def classify_by_body(self, context: RequestContext, body: RequestBody) -> Interaction:
         """Read as much of the body as is needed before forwarding; return the interaction."""
-        transform = links.request_transform(header, interaction)
+        header, interaction = context.header, context.interaction
+        transform = context.caller_context.link_translator.request_transform(header, interaction)
         if transform is not None:
             # It is read ahead below, so that a short body is still sent with its new length, which
             # servers prefer to chunks.

@@ -7,7 +7,6 @@ Exceptions on the request path are mapped to a `GatewayError` and to a log level
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -125,41 +124,6 @@ def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)
 
 
-class AccountedRequest:
-    """A request and its exchange, which is accounted for at the end of this context.
-
-    * `admitted`: the caller whose slot the request occupies.
-    * `body`: the request's body once it is read.
-    """
-
-    __slots__ = ("_handler", "admitted", "body", "downstream", "exchange", "header", "request")
-
-    def __init__(
-        self,
-        handler: Handler,
-        request: IncomingRequest,
-        header: RequestHeader,
-        exchange: Exchange,
-        downstream: DownstreamWriter,
-    ) -> None:
-        self._handler = handler
-        self.request = request
-        self.header = header
-        self.exchange = exchange
-        self.downstream = downstream
-        self.body: RequestBody | None = None
-        self.admitted: Caller | None = None
-
-    def __enter__(self) -> AccountedRequest:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if kind is asyncio.CancelledError:
-            self.exchange.is_aborted = True
-            self.downstream.abort()
-        self._handler.finish(self)
-
-
 class Handler:
     """Serves requests, one call of `handle` each.
 
@@ -220,7 +184,7 @@ class Handler:
         request: IncomingRequest,
         header: RequestHeader,
         source: AuthResult | LocalResponder | None = None,
-    ) -> AccountedRequest:
+    ) -> RequestContext:
         """Return the context of a request, from the start of its exchange to its account.
 
         `source` has what is added to every response.
@@ -241,14 +205,14 @@ class Handler:
             extra_field_lines=b"" if source is None else source.extra_field_lines,
             expired_session_responder=None if source is None else source.expired_session_responder,
         )
-        return AccountedRequest(self, request, header, exchange, downstream)
+        return RequestContext(self, request, header, exchange, downstream)
 
-    def finish(self, accounted: AccountedRequest) -> None:
+    def finish(self, context: RequestContext) -> None:
         """Release what the request occupies, and account for its exchange."""
-        if accounted.admitted is not None:
-            self._admission.release(accounted.admitted)
+        if context.admitted is not None:
+            self._admission.release(context.admitted)
         self._admission.exchange_ended()
-        exchange, body = accounted.exchange, accounted.body
+        exchange, body = context.exchange, context.received_body
         exchange.duration = self._monotonic() - exchange.started_monotonic
         if body is not None:
             exchange.request_bytes = body.received_bytes
@@ -269,55 +233,51 @@ class Handler:
         cached = cached_context(connection.cached_context, message, self) if auth is None else None
         if header is None:
             header = self.read_header(request) if cached is None else cached.header
-        with self.account(request, header, auth) as accounted:
-            exchange, downstream = accounted.exchange, accounted.downstream
+        with self.account(request, header, auth) as context:
+            exchange = context.exchange
             try:
                 if cached is None:
-                    self._check_message(accounted)
+                    self._check_message(context)
                 request_checks.check_method(exchange.method)
-                target = resolve_target(message.path, self._base_path)
-                cached = cached or self._identify_caller(accounted, auth)
-                caller = self._record_caller(exchange, cached, target)
-                interaction = _classify(exchange, target)
-                self._permissions.require(caller, exchange.method, interaction, target, header)
-                await self._admit(accounted, caller)
-                body = self._forwarder.request_body(request, header, downstream)
-                accounted.body = body
+                context.target = target = resolve_target(message.path, self._base_path)
+                context.caller_context = cached or self._identify_caller(context, auth)
+                caller = self._record_caller(context)
+                context.interaction = _classify(exchange, target)
+                self._permissions.require(
+                    caller, exchange.method, context.interaction, target, header
+                )
+                await self._admit(context, caller)
+                context.received_body = body = self._forwarder.request_body(context)
                 if body is not None:
-                    interaction = await self._inspect_body(
-                        body, exchange, caller, interaction, cached
-                    )
-                elif interaction.code == "transaction":
-                    caller.permissions.require(interaction)
+                    await self._inspect_body(context, body)
+                elif context.interaction.code == "transaction":
+                    caller.permissions.require(context.interaction)
+                interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.
                 connection.set_cancel_on_disconnect(
                     exchange if interaction.is_safe else None, self._readers
                 )
-                sent = None if exchange.method in BODILESS_METHODS else body
-                context = RequestContext(
-                    exchange, caller, interaction, target, cached, sent, downstream
-                )
                 if self._condition_guard is not None and not interaction.is_safe:
                     await self._condition_guard.check_request(context)
                 return await self._send_response(context, await self._forwarding.forward(context))
             except Exception as error:
-                final_error = self._apply_unidentified_limit(accounted, auth, error)
-                return await self._send_error(accounted, message.path, final_error)
+                final_error = self._apply_unidentified_limit(context, auth, error)
+                return await self._send_error(context, message.path, final_error)
 
     async def answer(
         self, request: IncomingRequest, responder: LocalResponder, header: RequestHeader
     ) -> ConnectionDisposition:
         """Answer a request that is not for the platform, and account for it."""
-        with self.account(request, header, responder) as accounted:
-            exchange = accounted.exchange
+        with self.account(request, header, responder) as context:
+            exchange = context.exchange
             try:
                 peer = self._callers.resolve_peer(request.connection.peer, header)
                 exchange.remote = peer.address
-                self._check_message(accounted)
-                await self._admit(accounted, ANONYMOUS)
+                self._check_message(context)
+                await self._admit(context, ANONYMOUS)
                 response = await responder.respond(exchange)
-                return await write_local_response(accounted.downstream, exchange, response)
+                return await write_local_response(context.downstream, exchange, response)
             except Exception as error:
                 if isinstance(error, GatewayError):
                     # The pages have their own rate limit; requests beyond it get no audit record.
@@ -325,37 +285,35 @@ class Handler:
                         error.reason is errors.RATE_LIMITED
                         or self._unidentified_limiter.exceeds_limit(exchange.remote)
                     )
-                return await self._send_error(accounted, "", error)
+                return await self._send_error(context, "", error)
 
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
-        with self.account(request, parse_request_fields(())) as accounted:
-            final_error = self._apply_unidentified_limit(accounted, None, error)
-            return await self._send_error(accounted, "", final_error)
+        with self.account(request, parse_request_fields(())) as context:
+            final_error = self._apply_unidentified_limit(context, None, error)
+            return await self._send_error(context, "", final_error)
 
-    def _check_message(self, accounted: AccountedRequest) -> None:
+    def _check_message(self, context: RequestContext) -> None:
         """Raise `GatewayError` unless the header may be used."""
         request_checks.check_message(
-            accounted.request.message, accounted.header, max_header_bytes=self._max_header_bytes
+            context.request.message, context.header, max_header_bytes=self._max_header_bytes
         )
 
-    async def _admit(self, accounted: AccountedRequest, caller: Caller) -> None:
+    async def _admit(self, context: RequestContext, caller: Caller) -> None:
         """Admit the request of the caller, now or in its turn. Raises `GatewayError`."""
-        is_first = not accounted.request.connection.is_reused
+        is_first = not context.request.connection.is_reused
         if not self._admission.try_admit(caller, is_first_request=is_first):
             await self._admission.wait_for_slot(caller)
-        accounted.admitted = caller
+        context.admitted = caller
 
-    def _identify_caller(
-        self, accounted: AccountedRequest, auth: AuthResult | None
-    ) -> CallerContext:
+    def _identify_caller(self, context: RequestContext, auth: AuthResult | None) -> CallerContext:
         """Identify the caller and build its `CallerContext`. Raises `GatewayError` caller-*."""
-        request, header = accounted.request, accounted.header
+        request, header = context.request, context.header
         connection = request.connection
         peer = self._callers.resolve_peer(connection.peer, header)
-        accounted.exchange.remote = peer.address
+        context.exchange.remote = peer.address
         caller_context = CallerContext(
             request,
             header,
@@ -372,10 +330,9 @@ class Handler:
         connection.cached_context = caller_context if is_cached else None
         return caller_context
 
-    def _record_caller(
-        self, exchange: Exchange, caller_context: CallerContext, target: RequestTarget
-    ) -> Caller:
-        """Record the caller in the exchange and return it."""
+    def _record_caller(self, context: RequestContext) -> Caller:
+        """Record the caller in the context and in the exchange, and return it."""
+        exchange, caller_context = context.exchange, context.caller_context
         caller = caller_context.caller
         exchange.remote = caller_context.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
@@ -383,37 +340,32 @@ class Handler:
         if (asserted := caller_context.asserted_identity) is not None:
             exchange.user, exchange.is_user_asserted = asserted.user, asserted.user is not None
             exchange.purpose = asserted.purpose
-        if self._write_queue is None:
-            return caller
-        return self._write_queue.allow_own_entries(caller, target)
+        if self._write_queue is not None:
+            caller = self._write_queue.allow_own_entries(caller, context.target)
+        context.caller, context.field_lines = caller, caller_context.upstream_field_lines
+        return caller
 
-    async def _inspect_body(
-        self,
-        body: RequestBody,
-        exchange: Exchange,
-        caller: Caller,
-        interaction: Interaction,
-        caller_context: CallerContext,
-    ) -> Interaction:
-        """Return the interaction, which for a Bundle or a search by POST depends on the body.
+    async def _inspect_body(self, context: RequestContext, body: RequestBody) -> None:
+        """Set the interaction anew, which for a Bundle or a search by POST depends on the body.
 
         Raises `GatewayError` caller-forbidden.
         """
-        header, links = caller_context.header, caller_context.link_translator
-        permissions = caller.permissions
-        if exchange.method in BODILESS_METHODS:
+        if context.exchange.method in BODILESS_METHODS:
             await body.discard()
-            return interaction
+            return
+        interaction, caller_context = context.interaction, context.caller_context
+        permissions = context.caller.permissions
+        context.body = body
         caller_context.set_content_type(interaction)
+        context.field_lines = caller_context.upstream_field_lines
         if self._write_queue is not None:
             self._write_queue.retain_body(caller_context, interaction, body)
-        refined = await self._forwarder.classify_by_body(header, body, interaction, links)
+        context.interaction = refined = await self._forwarder.classify_by_body(context, body)
         if refined.is_search and permissions.is_restricted:
-            permissions.require_form(header, body.buffered())
+            permissions.require_form(context.header, body.buffered())
         elif interaction.code == "transaction":
-            permissions.require(_record_interaction(exchange, refined))
-        add_bundle_type_check(body, header, refined, permissions)
-        return refined
+            permissions.require(_record_interaction(context.exchange, refined))
+        add_bundle_type_check(body, context.header, refined, permissions)
 
     async def _send_response(
         self, context: RequestContext, response: UpstreamResponse
@@ -434,13 +386,13 @@ class Handler:
             response.close()
 
     def _apply_unidentified_limit(
-        self, accounted: AccountedRequest, auth: AuthResult | None, error: Exception
+        self, context: RequestContext, auth: AuthResult | None, error: Exception
     ) -> Exception:
         """Return `error`, or rate-limited for an unidentified client beyond its limit."""
-        exchange = accounted.exchange
+        exchange = context.exchange
         if exchange.credential is None and isinstance(error, GatewayError):
             return self._unidentified_limiter.limit_error(
-                accounted.request, accounted.header, exchange, auth, error
+                context.request, context.header, exchange, auth, error
             )
         return error
 
@@ -462,10 +414,10 @@ class Handler:
         )
 
     async def _send_error(
-        self, accounted: AccountedRequest, target: str, error: Exception
+        self, context: RequestContext, target: str, error: Exception
     ) -> ConnectionDisposition:
         """Send the error as an OperationOutcome, or abort if the response has begun."""
-        exchange, downstream, header = accounted.exchange, accounted.downstream, accounted.header
+        exchange, downstream, header = context.exchange, context.downstream, context.header
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, downstream)
         failure = _to_gateway_error(error, exchange)

@@ -1,4 +1,4 @@
-"""The context of a request on its way to the platform, and what its header shows about the caller.
+"""The context of a request, and what its header shows about the caller.
 
 The caller context is computed once. Old systems send the same header with every request of a
 connection. The context is cached per connection and reused while requests repeat the header octet
@@ -7,8 +7,8 @@ for octet and the handler is the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway.exchange import Exchange
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import RequestMessage
+    from gateway.pipeline.handler import Handler
     from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.request_body import RequestBody
 
@@ -173,31 +174,71 @@ def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> Reques
     return header
 
 
-@dataclass(slots=True)
 class RequestContext:
-    """A request and everything known about it.
+    """A request and everything known about it, from the start of its exchange to its account.
 
-    * `caller_context`: the parsed header and the identified caller.
+    The handler sets the attributes without a value one after the other, as they become known.
+    Leaving the `with` block of the context ends the exchange.
+
     * `downstream`: the caller's connection.
+    * `admitted`: the caller whose slot the request occupies.
+    * `caller_context`: the parsed header and the identified caller.
+    * `received_body`: the body that the caller sends, `body` the one that the platform gets.
     * `field_lines`: the field lines for the platform; those of the caller context unless the outbox
       removes some.
-    * `body`: None where the platform gets none.
     * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
       is streamed. None where the request has none, or without the condition guard.
     """
 
-    exchange: Exchange
-    caller: Caller
-    interaction: Interaction
+    __slots__ = (
+        "_handler",
+        "admitted",
+        "body",
+        "caller",
+        "caller_context",
+        "conditions",
+        "downstream",
+        "exchange",
+        "field_lines",
+        "header",
+        "interaction",
+        "received_body",
+        "request",
+        "target",
+    )
+
     target: RequestTarget
     caller_context: CallerContext
-    body: RequestBody | None
-    downstream: DownstreamWriter
-    conditions: Callable[[], tuple[Condition, ...]] | None = None
-    field_lines: list[bytes] = field(init=False)
+    caller: Caller
+    interaction: Interaction
+    field_lines: list[bytes]
 
-    def __post_init__(self) -> None:
-        self.field_lines = self.caller_context.upstream_field_lines
+    def __init__(
+        self,
+        handler: Handler,
+        request: IncomingRequest,
+        header: RequestHeader,
+        exchange: Exchange,
+        downstream: DownstreamWriter,
+    ) -> None:
+        self._handler = handler
+        self.request = request
+        self.header = header
+        self.exchange = exchange
+        self.downstream = downstream
+        self.admitted: Caller | None = None
+        self.received_body: RequestBody | None = None
+        self.body: RequestBody | None = None
+        self.conditions: Callable[[], tuple[Condition, ...]] | None = None
+
+    def __enter__(self) -> RequestContext:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is asyncio.CancelledError:
+            self.exchange.is_aborted = True
+            self.downstream.abort()
+        self._handler.finish(self)
 
     @property
     def is_guarded(self) -> bool:
@@ -209,8 +250,3 @@ class RequestContext:
         """The resource type that is written or searched, as the platform spells it; "" for none."""
         label = self.interaction.resource
         return label if label != "other" else named_type(self.target.path)
-
-    @property
-    def header(self) -> RequestHeader:
-        """The request's header."""
-        return self.caller_context.header
