@@ -1,13 +1,15 @@
-"""The documents: those made from code are up to date, and none promises what is not there."""
+"""The documents: those made from code are up to date, and what others claim can be looked up."""
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
+from tests.config.test_schema import table_of_settings
+from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -221,3 +225,93 @@ def test_a_load_balancer_is_told_one_address_to_ask(path: Path) -> None:
     sentences = re.split(r"(?<=[.;:])\s|\n", path.read_text(encoding="utf-8"))
     about = [each for each in sentences if any(word in each.lower() for word in BALANCERS)]
     assert [each for each in about if "/readyz" in each and "/livez" not in each] == []
+
+
+GENERATED = {"settings.md", "errors.md", "CHANGELOG.md"}
+BY_HAND = [path for path in DOCUMENTS if path.name not in GENERATED]
+DEFAULTS = {
+    key: cells[1].strip("`")
+    for key, cells in table_of_settings("en").items()
+    if re.fullmatch(r"[\w.]+", key)
+}
+SECTIONS = "|".join({key.partition(".")[0] for key in DEFAULTS if "." in key})
+SETTINGS = {
+    ".".join(key.split(".")[: n + 1]) for key in DEFAULTS for n in range(key.count(".") + 1)
+}
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+FILES = (".jsonl", ".log", ".db", ".py", ".yaml")
+TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+
+
+@cache
+def functions(file: str) -> set[str]:
+    """The names of a test file's functions; none if there is no such file."""
+    if not (ROOT / file).exists():
+        return set()
+    return {
+        node.name
+        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
+        if isinstance(node, FUNCTION)
+    }
+
+
+@pytest.mark.parametrize("path", BY_HAND, ids=lambda path: path.name)
+def test_what_is_named_is_there(path: Path) -> None:
+    """Each setting, default, reason and test that a page names is one."""
+    text = path.read_text("utf-8")
+    named = set(re.findall(rf"`((?:{SECTIONS})\.[a-z][a-z_.]*)(?:: [^`]*)?`", text))
+    assert [each for each in named - SETTINGS if not each.endswith(FILES)] == []
+    for key, default in re.findall(r"default `([a-z_.]+): ([^`]+)`", text):
+        assert (key, DEFAULTS[key]) == (key, default)
+    assert set(re.findall(r"X-Gateway-Error[`:]*:? `?([a-z]+(?:-[a-z]+)*)`", text)) <= set(GUIDANCE)
+    assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
+
+
+def test_the_architecture_shows_the_floors() -> None:
+    """The table lists every part, in the order that imports keep to."""
+    table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The floors")[2]
+    rows = re.findall(r"^\| (\d?) \| `(\w+)` \| ", table.partition("\n## ")[0], re.MULTILINE)
+    parts = [(str(floor_of(part)), part) for floor in FLOORS for part in floor]
+    assert rows == [*parts, ("", SANDBOX)]
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """`http/request_target.py` and the like are found below gateway/, or below tests/."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
+    assert len(names) > 20
+    places = (
+        ROOT,
+        ROOT / "gateway",
+        ROOT / "gateway/config",
+        ROOT / "tests",
+    )
+    assert [each for each in names if not any((place / each).exists() for place in places)] == []
+
+
+def test_classes_that_the_architecture_names_exist() -> None:
+    """`RequestContext` and `Handler.handle` are classes of the gateway, with such a method."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`([A-Z][a-z]\w+)(?:\.(\w+))?(?:\(.*\))?`", text)
+    assert len(names) > 40
+    classes = {
+        node.name: {each.name for each in ast.walk(node) if isinstance(each, FUNCTION)}
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    assert [
+        f"{name}.{method}"
+        for name, method in names
+        if name not in classes or (method and method not in classes[name])
+    ] == []
+
+
+@pytest.mark.parametrize("title", ["What holds", "The sign-in with a browser"])
+def test_every_attack_has_a_test(title: str) -> None:
+    """Each row of the security model's tables of what holds names at least one."""
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    section = page.partition(f"\n## {title}")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    assert [row for row in rows if not TEST.search(row)] == []
