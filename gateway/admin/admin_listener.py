@@ -75,8 +75,8 @@ class OperatorRunner(AppRunner):
     async def _make_server(self) -> Server:
         server = await super()._make_server()
         return _OperatorServer(
+            server,
             _with_host_check(server.request_handler, self._names),
-            request_factory=server.request_factory,
             max_connections=self._max_connections,
             # Runs from the connection's start, too, and parts of a header do not restart it.
             keepalive_timeout=self._request_timeout,
@@ -89,18 +89,20 @@ class OperatorRunner(AppRunner):
 
 
 class _OperatorServer(Server):
-    def __init__(self, handler: Handler, *, max_connections: int, **options: Any) -> None:
-        super().__init__(handler, **options)
+    def __init__(
+        self, server: Server, handler: Handler, *, max_connections: int, **options: Any
+    ) -> None:
+        super().__init__(handler, request_factory=server.request_factory, **options)
         self._max_connections = max_connections
+        self._options = options
 
     def __call__(self) -> RequestHandler:
-        return _OperatorConnection(self, loop=self._loop, **self._kwargs)
+        return _OperatorConnection(self, loop=asyncio.get_running_loop(), **self._options)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Abort the oldest connection at the limit, so that idle ones do not lock operators out."""
-        living = [
-            connection for connection in self._connections.values() if not connection.is_closing()
-        ]
+        transports = [connection.transport for connection in self.connections]
+        living = [one for one in transports if one is not None and not one.is_closing()]
         if len(living) >= self._max_connections:
             living[0].abort()
         super().connection_made(handler, transport)
