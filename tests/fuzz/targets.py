@@ -17,10 +17,8 @@ from urllib.parse import unquote
 from xml.parsers import expat
 
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser
-from aiohttp.web_protocol import RequestPayloadError
 
+from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
 from gateway.fhir.links.link_map import LinkMap
@@ -34,6 +32,7 @@ from gateway.http.client.upstream_response import ResponseFields
 from gateway.http.headers import has_own_via, parse_request_fields, request_id_of
 from gateway.http.request_target import resolve_target
 from gateway.http.server import request_checks
+from gateway.http.server.request_parser import HttpProcessingError, new_request_parser
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
 
@@ -95,16 +94,8 @@ def request(data: bytes) -> None:
     """Parse any octets as a caller's request; what passes all checks must have a single meaning."""
     protocol = BaseProtocol(_LOOP)
     protocol.connection_made(asyncio.Transport())
-    parser = HttpRequestParser(
-        protocol,
-        _LOOP,
-        2**16,
-        max_line_size=8192,
-        max_field_size=16384,
-        max_headers=200,
-        payload_exception=RequestPayloadError,
-        auto_decompress=False,
-    )
+    limits = LimitsSettings(max_url_bytes=8192, max_header_bytes=16384, max_headers=200)
+    parser = new_request_parser(protocol, _LOOP, limits, max_read_ahead=len(data))
     try:
         messages = parser.feed_data(data)[0]
     except HttpProcessingError:

@@ -1,10 +1,11 @@
 """Everything that the gateway uses of aiohttp's request parser, which is no public interface.
 
 The parser is strict, fast and maintained. pyproject.toml holds aiohttp below the next minor version
-because of the internals that are used as well: `pause_reading` retains the rest of a body in the
-parser, a message without a body has the object `EMPTY_PAYLOAD` itself, and after
-`set_upgraded(False)` the parser continues with HTTP. The tests of this module show what a new
-version changes.
+because of the names that aiohttp does not promise: the parser's class and its exceptions, what
+`feed_data` returns, `pause_reading`, which retains the rest of a body in the parser,
+`set_upgraded`, after which it continues with HTTP, and that a message without a body has the object
+`EMPTY_PAYLOAD` itself. The tests of this module have one for each, and one that no other module
+imports such a name.
 
 `RepeatedHeaderCache` avoids parsing reads whose fields are those of the read before, byte for byte.
 Legacy systems send the same fields with every request of a connection; only the request line
