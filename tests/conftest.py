@@ -118,6 +118,7 @@ _GROUPS = {
     "tests/fuzz/": "",
     "tests/benchmarks/test_smoke.py": "",
     "tests/deploy/test_windows.py": "",
+    "tests/deploy/test_targets.py": "manifests",
     "tests/deploy/test_helm.py": "manifests",
     "tests/deploy/test_kubernetes.py": "manifests",
     "tests/deploy/test_compose.py": "manifests",

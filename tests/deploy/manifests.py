@@ -94,11 +94,6 @@ class Manifests:
             assert context["readOnlyRootFilesystem"] is True
             assert context.get("runAsUser", pod["securityContext"].get("runAsUser", 0)) > 0
 
-    def assert_time_to_end(self, settings: Settings) -> None:
-        """Check that Kubernetes waits longer for the end than the gateway takes."""
-        takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
-        assert self.pod["spec"]["terminationGracePeriodSeconds"] >= takes
-
     def assert_renewed(self) -> None:
         """Check that settings and secrets are mounted as folders that the gateway can read."""
         mounts = {mount["mountPath"]: mount for mount in self.gateway["volumeMounts"]}

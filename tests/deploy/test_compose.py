@@ -16,70 +16,25 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway import __version__
-from gateway.config.loader import load_settings
-from gateway.config.settings import Settings
 from tests.deploy import tools
-from tests.deploy.manifests import END
+from tests.deploy.targets import COMPOSE, FILES, compose, mounted, settings_of
 
-FOLDER = tools.PROJECT / "deploy/compose"
-FILES = {
-    "real": ["compose.yaml"],
-    "sandbox": ["compose.yaml", "sandbox.yaml"],
-    "replicas": ["replicas.yaml"],
-}
-OURS = "dhp-gateway"
 # The port of the balancer in its container.
 CALLED = "http://127.0.0.1:8088/fhir/metadata"
 
 
-def project(way: str) -> dict[str, Any]:
-    """What docker compose makes of the files: merged, and checked against its schema."""
-    line = [tools.program("docker-compose")]
-    for name in FILES[way]:
-        line += ["--file", str(FOLDER / name)]
-    found: dict[str, Any] = json.loads(tools.output_of([*line, "config", "--format", "json"]))
-    return found
-
-
-@pytest.fixture(scope="module", params=list(FILES))
+@pytest.fixture(scope="module", params=FILES)
 def each(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The services of every example."""
-    found: dict[str, Any] = project(request.param)["services"]
+    found: dict[str, Any] = compose(request.param)["services"]
     return found
 
 
 @pytest.fixture(scope="module", params=["real", "sandbox"])
 def services(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The services of the sidecar, with and without the embedded platform."""
-    found: dict[str, Any] = project(request.param)["services"]
+    found: dict[str, Any] = compose(request.param)["services"]
     return found
-
-
-def mounted(service: dict[str, Any]) -> dict[str, Path]:
-    """What a service sees of this checkout: its own path to the path here."""
-    volumes = service.get("volumes", ())
-    return {one["target"]: Path(one["source"]) for one in volumes if one["type"] == "bind"}
-
-
-def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
-    """The settings as the gateway's container finds them; SettingsError when there is a problem."""
-    (secrets / "client_secret").write_text("planted-secret-of-a-test")
-    environ = {
-        name: value for name, value in gateway["environment"].items() if name.startswith("DHP_")
-    }
-    folder, _, name = environ.pop("DHP_GATEWAY_CONFIG").rpartition("/")
-    text = (mounted(gateway)[folder] / name).read_text()
-    file = secrets / "gateway.yaml"
-    text = text.replace("your-client-id", "hospital-17")
-    file.write_text(text.replace("/run/secrets/dhp/", f"{secrets}/"))
-    return load_settings(file, environ)
-
-
-def test_the_gateway_takes_the_settings(each: dict[str, Any], tmp_path: Path) -> None:
-    """The gateway finds no problem in file and variables together: no key is unknown."""
-    settings = settings_of(each["gateway"], tmp_path)
-    assert settings.audit.on_failure == "block"
 
 
 def test_every_mounted_file_is_there(each: dict[str, Any]) -> None:
@@ -92,13 +47,10 @@ def test_every_mounted_file_is_there(each: dict[str, Any]) -> None:
 
 
 def test_images_are_pinned(each: dict[str, Any]) -> None:
-    """Every image names its version in full; ours is this version, and from nowhere else."""
+    """Every image names its version in full."""
     for name, service in each.items():
-        repository, _, tag = service["image"].rpartition(":")
+        tag = service["image"].rpartition(":")[2]
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
-        if repository == OURS:
-            assert tag == __version__
-            assert service["pull_policy"] == "never"
 
 
 def test_nothing_has_rights_that_it_does_not_need(each: dict[str, Any]) -> None:
@@ -132,13 +84,6 @@ def test_a_restart_takes_the_network_from_nobody(services: dict[str, Any]) -> No
     for name in services.keys() & {"gateway", "his", "sandbox"}:
         assert services[name]["network_mode"] == "service:pod"
     assert services["pod"]["image"].startswith("busybox:")
-
-
-def test_killed_only_after_the_end(each: dict[str, Any], tmp_path: Path) -> None:
-    """Docker waits longer for the end than the gateway takes."""
-    shutdown = settings_of(each["gateway"], tmp_path).shutdown
-    grace = int(each["gateway"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= shutdown.delay + shutdown.drain_timeout + END
 
 
 def test_prometheus_finds_the_gateway(services: dict[str, Any], tmp_path: Path) -> None:
@@ -212,12 +157,12 @@ class Inside:
 def test_the_trial_runs(tmp_path: Path) -> None:
     """In one network namespace the old system's own loop gets a patient from the sandbox."""
     busybox = tools.program("busybox")
-    services = project("sandbox")["services"]
+    services = compose("sandbox")["services"]
     sandbox, gateway, his = (services[name] for name in ("sandbox", "gateway", "his"))
     ours = [sys.executable, "-m", "gateway"]
     variables = {
         **gateway["environment"],
-        "DHP_GATEWAY_CONFIG": str(FOLDER / "settings/gateway.yaml"),
+        "DHP_GATEWAY_CONFIG": str(COMPOSE / "settings/gateway.yaml"),
         "DHP_GATEWAY_AUDIT__PATH": str(tmp_path / "audit.jsonl"),
     }
     loop = [busybox, *(part.replace("$$", "$") for part in his["command"])]
@@ -234,7 +179,7 @@ def test_the_trial_runs(tmp_path: Path) -> None:
 
 def test_replicas_scale() -> None:
     """The number of replicas is what `--scale` says, two without it; nothing names one of them."""
-    services = project("replicas")["services"]
+    services = compose("replicas")["services"]
     gateway = services["gateway"]
     assert gateway["scale"] == 2
     assert not {"container_name", "hostname", "ports"} & gateway.keys()
@@ -264,8 +209,8 @@ def calls_of(audit: str) -> int:
 def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
     """Balancer, Redis and two gateways as in the file: each call is answered, each audit whole."""
     haproxy, redis = tools.program("haproxy"), tools.program("redis-server")
-    services = project("replicas")["services"]
-    trial = project("sandbox")["services"]
+    services = compose("replicas")["services"]
+    trial = compose("sandbox")["services"]
     ours = [sys.executable, "-m", "gateway"]
     entrypoint = [part.replace("$$", "$") for part in services["gateway"]["entrypoint"]]
     addresses = ["127.0.0.2", "127.0.0.3"]
@@ -285,7 +230,7 @@ def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "HOSTNAME": address,
                 "AUDIT_FOLDER": str(tmp_path),
-                "DHP_GATEWAY_CONFIG": str(FOLDER / "settings/gateway.yaml"),
+                "DHP_GATEWAY_CONFIG": str(COMPOSE / "settings/gateway.yaml"),
                 "DHP_GATEWAY_LISTEN__ADDRESS": f"{address}:8080",
                 "DHP_GATEWAY_ADMIN__ADDRESS": f"{address}:9464",
                 "DHP_GATEWAY_STORE__URL": "redis://127.0.0.1:6379/0",

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway import __version__
 from gateway.config.settings_schema import json_schema
 from tests.deploy import prometheus, tools
 from tests.deploy.manifests import Manifests, peers, port_of
+from tests.deploy.targets import CHART, helm, rendered
 
-CHART = tools.PROJECT / "deploy/helm/dhp-gateway"
-LEAST = CHART / "ci/playground-values.yaml"
 EVERYTHING: dict[str, Any] = {
     "autoscaling": {"enabled": True},
     "image": {"pullSecrets": [{"name": "registry"}]},
@@ -40,24 +38,9 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def command(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
-    """A helm command line with the least values and these on top."""
-    file = folder / "values.yaml"
-    file.write_text(yaml.safe_dump(values))
-    release = ["gw"] if verb == "template" else ["--strict"]
-    options = ["--namespace", "dhp", "--values", LEAST, "--values", file]
-    return [tools.from_layer("helm"), verb, *release, CHART, *options]
-
-
-def render(folder: Path, **values: Any) -> Manifests:
-    """What `helm install` would send, its test aside."""
-    line = [*command("template", values, folder), "--skip-tests"]
-    return Manifests(tools.output_of(line))
-
-
 def refusal(folder: Path, **values: Any) -> str:
     """What helm says to values that it does not take."""
-    done = tools.run(command("template", values, folder))
+    done = tools.run(helm("template", values, folder))
     assert done.returncode != 0
     return done.stderr
 
@@ -65,46 +48,24 @@ def refusal(folder: Path, **values: Any) -> str:
 @pytest.fixture
 def chart(tmp_path: Path) -> Manifests:
     """The chart with the least that has to be said."""
-    return render(tmp_path)
+    return rendered(tmp_path)
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
 def test_the_chart_is_well_formed(values: dict[str, Any], tmp_path: Path) -> None:
     """`helm lint` finds nothing, not even to warn of."""
-    tools.output_of(command("lint", values, tmp_path))
+    tools.output_of(helm("lint", values, tmp_path))
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
-def test_kubernetes_knows_every_field(values: dict[str, Any], tmp_path: Path) -> None:
-    """What is rendered is valid by the schemas of the oldest and the newest Kubernetes."""
-    render(tmp_path, **values).assert_valid()
-
-
-def test_the_pods_are_restricted(chart: Manifests) -> None:
-    """The Pod Security Standard `restricted` holds, with a read-only root."""
-    chart.assert_restricted()
-
-
-def test_the_gateway_takes_the_settings(chart: Manifests, tmp_path: Path) -> None:
-    """The gateway finds no problem in what the chart makes of the values."""
-    assert [caller.name for caller in chart.settings(tmp_path).callers] == ["his"]
+def test_kubernetes_knows_every_field(tmp_path: Path) -> None:
+    """What all values render is valid by the schemas of the oldest and the newest Kubernetes."""
+    rendered(tmp_path, **EVERYTHING).assert_valid()
 
 
 def test_sizes_stay_whole_numbers(tmp_path: Path) -> None:
     """A large number is not turned into one with an exponent, which the gateway would refuse."""
-    changed = render(tmp_path, settings={"limits": {"max_body_bytes": 67108864}})
+    changed = rendered(tmp_path, settings={"limits": {"max_body_bytes": 67108864}})
     assert changed.settings(tmp_path).limits.max_body_bytes == 67108864
-
-
-def test_killed_only_after_the_end(tmp_path: Path) -> None:
-    """The time to end grows with what the settings allow for it."""
-    patient = render(tmp_path, settings={"shutdown": {"delay": 10.5, "drain_timeout": 300}})
-    patient.assert_time_to_end(patient.settings(tmp_path))
-
-
-def test_changes_reach_a_running_gateway(chart: Manifests) -> None:
-    """Settings and secrets are folders, which the kubelet renews, readable for the gateway."""
-    chart.assert_renewed()
 
 
 def stamp(manifests: Manifests) -> str:
@@ -126,20 +87,15 @@ def test_new_pods_only_where_a_reload_is_not_enough(
     settings: dict[str, Any], restarts: bool, chart: Manifests, tmp_path: Path
 ) -> None:
     """An upgrade replaces pods only for settings that a running gateway cannot take over."""
-    assert (stamp(render(tmp_path, settings=settings)) != stamp(chart)) is restarts
+    assert (stamp(rendered(tmp_path, settings=settings)) != stamp(chart)) is restarts
 
 
 def test_ports_follow_the_settings(tmp_path: Path) -> None:
     """Another address in the settings is another port of container and probes; names stay."""
-    changed = render(tmp_path, settings={"admin": {"address": "[::]:9999"}})
+    changed = rendered(tmp_path, settings={"admin": {"address": "[::]:9999"}})
     assert port_of(changed.gateway, "admin") == 9999
     assert port_of(changed.gateway, "http") == 8080
     assert changed.gateway["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "admin"}
-
-
-def test_no_service_becomes_a_setting(chart: Manifests) -> None:
-    """A Service named dhp-gateway would set variables that the gateway refuses: they are off."""
-    assert chart.pod["spec"]["enableServiceLinks"] is False
 
 
 def test_callers_and_monitoring_are_let_in_apart(chart: Manifests) -> None:
@@ -153,7 +109,7 @@ def test_callers_and_monitoring_are_let_in_apart(chart: Manifests) -> None:
 
 def test_helms_own_test_asks_the_operators_service(tmp_path: Path) -> None:
     """`helm test` runs the health check against the Service that is there, and is let in."""
-    everything = Manifests(tools.output_of(command("template", {}, tmp_path)))
+    everything = Manifests(tools.output_of(helm("template", {}, tmp_path)))
     pod = everything.the("Pod")
     variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
     host, _, port = variables["DHP_GATEWAY_ADMIN__ADDRESS"].partition(":")
@@ -169,7 +125,9 @@ def test_helms_own_test_asks_the_operators_service(tmp_path: Path) -> None:
 
 def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None:
     """The ServiceMonitor selects one Service only, by a port that it has."""
-    chart = render(tmp_path, serviceMonitor={"enabled": True, "labels": {"release": "prometheus"}})
+    chart = rendered(
+        tmp_path, serviceMonitor={"enabled": True, "labels": {"release": "prometheus"}}
+    )
     monitor = chart.the("ServiceMonitor")["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
     (service,) = (
@@ -183,7 +141,7 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
 def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
     """A PrometheusRule holds every alert and recording rule as it stands in deploy/prometheus."""
     rules = {"enabled": True, "labels": {"release": "prometheus"}}
-    made = render(tmp_path, prometheusRule=rules).the("PrometheusRule")
+    made = rendered(tmp_path, prometheusRule=rules).the("PrometheusRule")
     assert made["metadata"]["labels"]["release"] == "prometheus"
     shipped = [yaml.safe_load(file.read_text())["groups"] for file in prometheus.RULES]
     assert made["spec"]["groups"] == [group for groups in shipped for group in groups]
@@ -197,7 +155,7 @@ def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
         "Uz": f"{prometheus.RUNBOOK}uz/",
     }
     links = {f"runbookUrl{language}": page for language, page in pages.items()}
-    chart = render(tmp_path, prometheusRule={"enabled": True, **links})
+    chart = rendered(tmp_path, prometheusRule={"enabled": True, **links})
     groups = chart.the("PrometheusRule")["spec"]["groups"]
     made = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
     alerts = prometheus.alerts()
@@ -210,7 +168,7 @@ def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
 
 def test_the_chart_brings_the_dashboards_that_are_shipped(tmp_path: Path) -> None:
     """Each is a ConfigMap that Grafana's sidecar finds, with the file of deploy/grafana in it."""
-    chart = render(tmp_path, dashboards={"enabled": True})
+    chart = rendered(tmp_path, dashboards={"enabled": True})
     found = {}
     for one in chart.of_kind("ConfigMap"):
         if one["metadata"]["labels"].get("grafana_dashboard") == "1":
@@ -249,14 +207,14 @@ def test_somebody_must_be_allowed_to_call(tmp_path: Path) -> None:
     assert "settings.callers" in refusal(tmp_path, settings={"callers": []})
     login = {"login": {"enabled": True}, "store": {"url": "redis://redis/0"}}
     for other in ({"listen": {"allow_anonymous": True}}, login):
-        render(tmp_path, settings={"callers": [], **other})
+        rendered(tmp_path, settings={"callers": [], **other})
 
 
 def test_the_values_of_the_documentation_are_taken(tmp_path: Path) -> None:
     """The page's values are complete, by the chart's schema and for the gateway itself."""
     page = (tools.PROJECT / "docs/installation.md").read_text()
     (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
-    chart = render(tmp_path, **yaml.safe_load(textwrap.dedent(block)))
+    chart = rendered(tmp_path, **yaml.safe_load(textwrap.dedent(block)))
     assert [caller.name for caller in chart.settings(tmp_path).callers] == ["his"]
 
 
@@ -282,7 +240,7 @@ def test_what_replicas_cannot_share_is_refused(
 
 def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
     """The one pod has the claim where settings look, ends before its successor, takes writes."""
-    chart = render(tmp_path, **SQLITE)
+    chart = rendered(tmp_path, **SQLITE)
     chart.assert_valid()
     chart.assert_restricted()
     assert chart.the("Deployment")["spec"]["strategy"] == {"type": "Recreate"}
@@ -298,7 +256,7 @@ def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
 
 def test_replicas_share_what_they_can(tmp_path: Path) -> None:
     """The shipped values: Redis and database from Secrets, let out to, and callers keep to one."""
-    chart = render(tmp_path, **yaml.safe_load((CHART / "ci/replicas-values.yaml").read_text()))
+    chart = rendered(tmp_path, **yaml.safe_load((CHART / "ci/replicas-values.yaml").read_text()))
     chart.assert_valid()
     assert chart.the("Deployment")["spec"]["replicas"] == 2
     assert not chart.of_kind("PersistentVolumeClaim")
@@ -317,8 +275,3 @@ def test_the_schema_has_the_gateways_settings() -> None:
     values, settings = json.loads((CHART / "values.schema.json").read_text()), json_schema()
     assert values["properties"]["settings"]["properties"] == settings["properties"]
     assert values["$defs"] == settings["$defs"]
-
-
-def test_the_chart_is_of_this_version() -> None:
-    """The image's tag is, unless values say otherwise, this version's."""
-    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__

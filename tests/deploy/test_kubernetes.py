@@ -7,41 +7,26 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway import __version__
-from gateway.config.loader import SettingsError, load_settings
-from tests.deploy import tools
 from tests.deploy.manifests import Manifests, containers, peers, port_of
-
-FOLDER = tools.PROJECT / "deploy/kubernetes"
-OUTBOXES = ["sidecar-outbox", "standalone-outbox"]
-
-
-def rendered(name: str) -> Manifests:
-    """What `kubectl apply -k` would send."""
-    return Manifests(tools.output_of([tools.from_layer("kubectl"), "kustomize", FOLDER / name]))
+from tests.deploy.targets import KUBERNETES, OUTBOXES, kustomized
 
 
 @pytest.fixture(scope="module", params=["sidecar", "standalone", *OUTBOXES])
 def each(request: pytest.FixtureRequest) -> Manifests:
     """Both ways in turn, without and with an outbox."""
-    return rendered(request.param)
+    return kustomized(request.param)
 
 
 @pytest.fixture(scope="module")
 def sidecar() -> Manifests:
     """The gateway in the old system's pod."""
-    return rendered("sidecar")
+    return kustomized("sidecar")
 
 
 @pytest.fixture(scope="module")
 def standalone() -> Manifests:
     """The gateway in pods of its own."""
-    return rendered("standalone")
-
-
-def test_kubernetes_knows_every_field(each: Manifests) -> None:
-    """Every manifest is valid by the schemas of the oldest and the newest Kubernetes."""
-    each.assert_valid()
+    return kustomized("standalone")
 
 
 def test_an_unknown_field_would_be_noticed(standalone: Manifests) -> None:
@@ -49,27 +34,6 @@ def test_an_unknown_field_would_be_noticed(standalone: Manifests) -> None:
     wrong = standalone.text.replace("terminationGracePeriodSeconds", "gracePeriod")
     with pytest.raises(AssertionError, match="gracePeriod"):
         Manifests(wrong).assert_valid()
-
-
-def test_the_pods_are_restricted(each: Manifests) -> None:
-    """The Pod Security Standard `restricted` holds, with a read-only root."""
-    each.assert_restricted()
-
-
-def test_the_gateway_takes_the_settings(each: Manifests, tmp_path: Path) -> None:
-    """The gateway finds no problem in the ConfigMap's settings."""
-    settings = each.settings(tmp_path)
-    assert settings.audit.on_failure == "block"
-
-
-def test_killed_only_after_the_end(each: Manifests, tmp_path: Path) -> None:
-    """terminationGracePeriodSeconds is longer than delay, drain time and flush together."""
-    each.assert_time_to_end(each.settings(tmp_path))
-
-
-def test_changes_reach_a_running_gateway(each: Manifests) -> None:
-    """Settings and secrets are folders, which the kubelet renews, readable for the gateway."""
-    each.assert_renewed()
 
 
 def test_the_gateway_reads_what_is_mounted(each: Manifests) -> None:
@@ -87,19 +51,6 @@ def test_probes_reach_the_operators_port(each: Manifests, tmp_path: Path) -> Non
     assert {port_of(gateway, one["port"]) for one in probes.values()} == {admin.port}
     assert admin.is_wildcard
     assert probes["livenessProbe"]["path"] == "/livez"
-
-
-def test_no_service_becomes_a_setting(each: Manifests, tmp_path: Path) -> None:
-    """A Service named dhp-gateway would set variables that the gateway refuses: they are off."""
-    assert each.pod["spec"]["enableServiceLinks"] is False
-    each.settings(tmp_path)
-    with pytest.raises(SettingsError):
-        load_settings(tmp_path / "gateway.yaml", {"DHP_GATEWAY_PORT": "tcp://10.0.0.1:80"})
-
-
-def test_the_image_is_of_this_version(each: Manifests) -> None:
-    """The gateway's image has this version's tag, never the newest there is."""
-    assert each.gateway["image"].rpartition(":")[2] == __version__
 
 
 def test_nothing_talks_to_the_api(each: Manifests) -> None:
@@ -200,7 +151,7 @@ def test_the_namespace_enforces_it(standalone: Manifests) -> None:
 @pytest.mark.parametrize("name", OUTBOXES)
 def test_an_outbox_survives_and_takes_writes(name: str, tmp_path: Path) -> None:
     """It is sealed, and a pod takes writes while the SSO is down, when they have to be queued."""
-    outbox = rendered(name)
+    outbox = kustomized(name)
     settings = outbox.settings(tmp_path)
     assert settings.outbox.enabled
     assert settings.outbox.encryption_key_file is not None
@@ -209,7 +160,7 @@ def test_an_outbox_survives_and_takes_writes(name: str, tmp_path: Path) -> None:
 
 def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
     """The one pod mounts its own claim where the database is; the next one waits for its end."""
-    outbox = rendered("sidecar-outbox")
+    outbox = kustomized("sidecar-outbox")
     deployment, claim = outbox.the("Deployment")["spec"], outbox.the("PersistentVolumeClaim")
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
     assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
@@ -223,7 +174,7 @@ def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
 
 def test_a_shared_queue_can_be_reached() -> None:
     """Replicas get to their database, whose address is in a Secret; a caller keeps to one."""
-    outbox = rendered("standalone-outbox")
+    outbox = kustomized("standalone-outbox")
     rules = outbox.the("NetworkPolicy")["spec"]["egress"]
     assert 5432 in {port["port"] for rule in rules for port in rule["ports"]}
     (url,) = (one for one in outbox.gateway["env"] if one["name"] == "DHP_GATEWAY_OUTBOX__URL")
@@ -235,13 +186,13 @@ def test_a_shared_queue_can_be_reached() -> None:
 
 def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests) -> None:
     """ServiceMonitor and PodMonitor select a Service and pods that have the port they name."""
-    service = yaml.safe_load((FOLDER / "standalone/servicemonitor.yaml").read_text())["spec"]
+    service = yaml.safe_load((KUBERNETES / "standalone/servicemonitor.yaml").read_text())["spec"]
     wanted = service["selector"]["matchLabels"].items()
     (found,) = (
         one for one in standalone.of_kind("Service") if wanted <= one["metadata"]["labels"].items()
     )
     assert service["endpoints"][0]["port"] == found["spec"]["ports"][0]["name"]
-    pods = yaml.safe_load((FOLDER / "sidecar/podmonitor.yaml").read_text())["spec"]
+    pods = yaml.safe_load((KUBERNETES / "sidecar/podmonitor.yaml").read_text())["spec"]
     assert sidecar.selected_by(pods["selector"]["matchLabels"])
     assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9464
 
@@ -255,5 +206,5 @@ def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests)
 )
 def test_alerts_find_their_job(file: str, endpoints: str) -> None:
     """The job has the name that the rules look for, not that of a Service or PodMonitor."""
-    (endpoint,) = yaml.safe_load((FOLDER / file).read_text())["spec"][endpoints]
+    (endpoint,) = yaml.safe_load((KUBERNETES / file).read_text())["spec"][endpoints]
     assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -17,12 +16,10 @@ import yaml
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.deploy import tools
-from tests.deploy.manifests import END
+from tests.deploy.targets import SYSTEMD, UNIT, directives, systemd_settings
 
-FOLDER = tools.PROJECT / "deploy/systemd"
-UNIT = FOLDER / "dhp-gateway.service"
-TEMPLATE = FOLDER / "dhp-gateway@.service"
-SYSUSERS = FOLDER / "dhp-gateway.sysusers"
+TEMPLATE = SYSTEMD / "dhp-gateway@.service"
+SYSUSERS = SYSTEMD / "dhp-gateway.sysusers"
 UNITS = Path("/usr/lib/systemd/system")
 
 
@@ -30,14 +27,6 @@ UNITS = Path("/usr/lib/systemd/system")
 def analyze() -> str:
     """The program that judges units."""
     return tools.program("systemd-analyze")
-
-
-def directives(unit: Path) -> dict[str, list[str]]:
-    """A unit's directives, each with its values in their order."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE):
-        found[key].append(value)
-    return found
 
 
 @pytest.fixture
@@ -49,11 +38,7 @@ def unit() -> dict[str, list[str]]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """The settings that install.sh puts into /etc/dhp-gateway, with the unit's variable."""
-    secret = tmp_path / "dhp_client_secret"
-    secret.write_text("planted-secret-of-a-test")
-    variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
-    client_id = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17"}
-    return load_settings(FOLDER / "gateway.yaml", {variable: str(secret), **client_id})
+    return systemd_settings(tmp_path)
 
 
 def complaints(analyze: str, root: Path, text: str, name: str = UNIT.name) -> str:
@@ -106,12 +91,6 @@ def test_what_is_left_open_is_what_a_gateway_needs(analyze: str) -> None:
     }
 
 
-def test_killed_only_after_the_end(unit: dict[str, list[str]], settings: Settings) -> None:
-    """systemd waits longer for the end than the gateway takes."""
-    takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
-    assert int(*unit["TimeoutStopSec"]) >= takes
-
-
 def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
     """Root's file reaches the service as a credential, and a setting names the copy."""
     name, _, path = unit["LoadCredential"][0].partition(":")
@@ -122,7 +101,7 @@ def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
 
 def test_commands_by_hand_find_the_secret(unit: dict[str, list[str]]) -> None:
     """Without the unit's variable the settings name the file that root keeps."""
-    settings = yaml.safe_load((FOLDER / "gateway.yaml").read_text())
+    settings = yaml.safe_load((SYSTEMD / "gateway.yaml").read_text())
     file = settings["credentials"]["default"]["client_secret_file"]
     assert unit["LoadCredential"][0].endswith(f":{file}")
 
@@ -210,7 +189,7 @@ def test_two_replicas_can_run_side_by_side(settings: Settings, tmp_path: Path) -
             for sign, place in {**places, "%i": instance, "%d": str(tmp_path)}.items():
                 text = text.replace(sign, place)
             environ[name] = text
-        return load_settings(FOLDER / "gateway.yaml", environ)
+        return load_settings(SYSTEMD / "gateway.yaml", environ)
 
     first, second = of("9464"), of("9465")
     assert first.listen == second.listen

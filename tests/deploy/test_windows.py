@@ -20,18 +20,13 @@ from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 
 from gateway import __version__
-from gateway.config.loader import load_settings
-from gateway.config.settings import Settings
 from tests.deploy import tools
-from tests.deploy.manifests import END
+from tests.deploy.targets import WINDOWS, windows_service, windows_settings
 from tests.doubles.processes import free_port
 
-FOLDER = tools.PROJECT / "deploy/windows"
-SCRIPT = (FOLDER / "install.ps1").read_bytes()
-DATA = "C:\\ProgramData\\DHP Gateway\\"
+SCRIPT = (WINDOWS / "install.ps1").read_bytes()
 PATIENT = "/fhir/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011"
 WITHOUT_POSIX = [sys.executable, str(tools.HERE / "without_posix.py")]
 
@@ -39,29 +34,12 @@ WITHOUT_POSIX = [sys.executable, str(tools.HERE / "without_posix.py")]
 @pytest.fixture
 def service() -> ElementTree.Element:
     """The service as WinSW reads it."""
-    return ElementTree.parse(FOLDER / "dhp-gateway.xml").getroot()  # noqa: S314 - our own file
+    return windows_service()
 
 
-@pytest.fixture
-def settings(tmp_path: Path, service: ElementTree.Element) -> Settings:
-    """The settings that install.ps1 puts into place, with the service's variables."""
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets/dhp_client_secret").write_text("planted-secret-of-a-test")
-    text = (FOLDER / "gateway.yaml").read_text()
-    secret = yaml.safe_load(text)["credentials"]["default"]["client_secret_file"]
-    assert secret.startswith(DATA)
-    file = tmp_path / "gateway.yaml"
-    text = text.replace("your-client-id", "hospital-17")
-    file.write_text(text.replace(secret, str(tmp_path / "secrets/dhp_client_secret")))
-    variables = {each.attrib["name"]: each.attrib["value"] for each in service.iter("env")}
-    assert variables.pop("DHP_GATEWAY_CONFIG") == "%ProgramData%\\DHP Gateway\\gateway.yaml"
-    return load_settings(file, variables)
-
-
-def test_the_gateway_takes_the_settings(settings: Settings) -> None:
-    """The gateway finds no problem in settings and variables; nothing needs what Windows lacks."""
-    assert settings.audit.sink == "stdout"
-    assert settings.audit.on_failure == "block"
+def test_the_audit_needs_nothing_that_windows_lacks(tmp_path: Path) -> None:
+    """It goes to the standard output."""
+    assert windows_settings(tmp_path).audit.sink == "stdout"
 
 
 def test_the_service_starts_what_is_installed(service: ElementTree.Element) -> None:
@@ -71,14 +49,6 @@ def test_the_service_starts_what_is_installed(service: ElementTree.Element) -> N
     assert PureWindowsPath(program).parts[-4:] == ("..", "current", "Scripts", "python.exe")
     assert service.findtext("arguments") == "-P -m gateway run"
     assert b"'current'" in SCRIPT
-
-
-def test_killed_only_after_the_end(service: ElementTree.Element, settings: Settings) -> None:
-    """WinSW waits longer for the end than the gateway takes."""
-    seconds, unit = (service.findtext("stoptimeout") or "").split()
-    assert unit == "sec"
-    takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
-    assert int(seconds) >= takes
 
 
 def test_it_is_nobody_and_comes_back(service: ElementTree.Element) -> None:
@@ -102,7 +72,7 @@ def test_the_script_is_powershell() -> None:
     if not grammar.exists():
         pytest.skip("no grammar of PowerShell here: make test-tools")
     node = tools.program("node")
-    tools.output_of([node, tools.HERE / "powershell.mjs", FOLDER / "install.ps1"])
+    tools.output_of([node, tools.HERE / "powershell.mjs", WINDOWS / "install.ps1"])
     SCRIPT.decode("ascii")
 
 
