@@ -162,6 +162,41 @@ async def silence(line: Line) -> None:
     await line.reader.read()
 
 
+def silent_until(ended: asyncio.Event) -> Answer:
+    """Send no response, and set `ended` when the gateway has closed its end."""
+
+    async def answer(line: Line) -> None:
+        await silence(line)
+        ended.set()
+
+    return answer
+
+
+def endless(head: bytes, piece: bytes, ended: asyncio.Event) -> Answer:
+    """Send a piece after the other, and set `ended` when the gateway has closed its end."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(head)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                line.writer.write(piece)
+                await line.writer.drain()
+        ended.set()
+
+    return answer
+
+
+def declaring(statement: bytes, other: bytes) -> Answer:
+    """Send one response to a read of the CapabilityStatement, and another to everything else."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(statement if line.seen.target.endswith("/metadata") else other)
+
+    return answer
+
+
 @dataclass
 class Platform:
     """The server; an async context manager that listens on a free port."""

@@ -47,6 +47,8 @@ from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platfo
 
 PATIENCE: Final = 0.3
 READ: Final = get("/fhir/Patient/1")
+# Of a body without an end.
+CHUNK: Final = b"10000\r\n" + b" " * 65536 + b"\r\n"
 WRITE: Final = post("/fhir/Patient", b'{"resourceType":"Patient"}')
 
 
@@ -549,6 +551,9 @@ def _bad_requests() -> dict[str, Fault]:
 _LARGE_HEADER: Final = REASONS["header-too-large"]
 _CALLERS: Final = {
     **_bad_requests(),
+    "loop through a gateway of another version": REASONS["loop"].by(
+        caller_sends(get("/fhir/Patient/1", "Via: 1.0 a, HTTP/1.1 DHP-Gateway (x)"))
+    ),
     **{
         f"method {method}": REASONS["method-not-allowed"].by(
             caller_sends(get("/fhir/Patient/1", method=method))
