@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 
 import pytest
@@ -11,16 +10,18 @@ import pytest
 from tests.doubles.gateway import Running
 from tests.doubles.platform import (
     PATIENT,
-    Line,
     Platform,
+    after,
+    chunked,
+    endless,
     fhir,
-    read_body,
+    once,
     reading,
-    silence,
+    silent_until,
     unauthorized,
 )
 from tests.doubles.wire import Wire, ask, get, post
-from tests.faults.table import READ
+from tests.faults.table import CHUNK, READ
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.stage import Stage, reset
 
@@ -58,12 +59,7 @@ async def test_leaves_while_sending(
 async def test_leaves_while_a_read_waits(gateway: Running, platform: Platform) -> None:
     """A read ends when its caller has reset the connection: the platform's connection is closed."""
     ended = asyncio.Event()
-
-    async def watch(line: Line) -> None:
-        await silence(line)
-        ended.set()
-
-    platform.answer(watch)
+    platform.answer(silent_until(ended))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(READ)
         await platform.until_seen(1)
@@ -78,13 +74,7 @@ async def test_leaves_while_a_write_waits(
 ) -> None:
     """A write takes its course, and the audit tells what the platform said to it."""
     proceed = asyncio.Event()
-
-    async def watch(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir(PATIENT, 201))
-
-    platform.answer(watch)
+    platform.answer(once(proceed, fhir(PATIENT, 201)))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(post("/fhir/Patient/1", b"{}", method=method))
         await platform.until_seen(1)
@@ -115,13 +105,7 @@ async def test_half_closes_behind_a_whole_request(
     gateway: Running, platform: Platform, name: str, late: bool
 ) -> None:
     """Its answer goes out, then the connection ends, as the answer says."""
-
-    async def slow(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await asyncio.sleep(0.1)
-        line.writer.write(fhir(PATIENT))
-
-    platform.answer(slow)
+    platform.answer(after(0.1, fhir()))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(WHOLE[name])
         if late:
@@ -171,17 +155,7 @@ async def test_half_closes_behind_what_is_refused(gateway: Running, platform: Pl
 async def test_leaves_while_receiving(gateway: Running, platform: Platform) -> None:
     """No more is read from the platform for a caller that is gone."""
     stopped = asyncio.Event()
-
-    async def endless(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        with contextlib.suppress(ConnectionError):
-            while True:
-                line.writer.write(b"10000\r\n" + b" " * 65536 + b"\r\n")
-                await line.writer.drain()
-        stopped.set()
-
-    platform.answer(endless)
+    platform.answer(endless(chunked(end=False), CHUNK, stopped))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(READ)
         assert await wire.interim() == 200
@@ -244,13 +218,7 @@ async def test_more_requests_than_may_be_in_flight(
 ) -> None:
     """Over the limit a request is refused with Retry-After, and those in flight are served."""
     release = asyncio.Event()
-
-    async def hold(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await release.wait()
-        line.writer.write(fhir())
-
-    platform.answer(hold)
+    platform.answer(once(release, fhir()))
     async with start_gateway(limits={"max_concurrent_requests": 4}) as gateway:
         waiting = [asyncio.ensure_future(ask(gateway.address, READ)) for _ in range(4)]
         await platform.until_seen(4)

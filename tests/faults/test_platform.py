@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 
@@ -13,6 +12,7 @@ from tests.doubles.platform import (
     Line,
     Platform,
     chunked,
+    endless,
     fhir,
     http,
     outcome,
@@ -25,7 +25,7 @@ from tests.doubles.platform import (
 from tests.doubles.rest import come_to_rest
 from tests.doubles.wire import TruncatedResponseError, Wire, ask, get
 from tests.faults.judgement import judge_passed
-from tests.faults.table import READ, WRITE
+from tests.faults.table import CHUNK, READ, WRITE
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.stage import Stage, tls_platform
 
@@ -157,18 +157,9 @@ async def test_certificate_of_a_known_authority(stage: Stage) -> None:
 async def test_huge_error_page(start_gateway: StartGateway, platform: Platform) -> None:
     """Of a huge error page no more than its beginning is read; its connection is dropped."""
     sent = asyncio.Event()
-
-    async def huge(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        kind = ("Content-Type", "text/html")
-        line.writer.write(http(404, b"", kind, ("Content-Length", str(2**40)), length=False))
-        with contextlib.suppress(ConnectionError):
-            while True:
-                line.writer.write(b"<html>" * 10_000)
-                await line.writer.drain()
-        sent.set()
-
-    platform.script(huge)
+    kind, length = ("Content-Type", "text/html"), ("Content-Length", str(2**40))
+    page = http(404, b"", kind, length, length=False)
+    platform.script(endless(page, b"<html>" * 10_000, sent))
     async with start_gateway(**QUICK) as gateway:
         reply = await ask(gateway.address, READ)
         assert (reply.status, reply.reason) == (404, "upstream-non-fhir")
@@ -180,16 +171,7 @@ async def test_huge_error_page(start_gateway: StartGateway, platform: Platform) 
 
 async def test_caller_reads_slowly(start_gateway: StartGateway, platform: Platform) -> None:
     """A caller that takes nothing is given up, and with it the platform's connection."""
-
-    async def endless(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        with contextlib.suppress(ConnectionError):
-            while True:
-                line.writer.write(b"10000\r\n" + b" " * 65536 + b"\r\n")
-                await line.writer.drain()
-
-    platform.answer(endless)
+    platform.answer(endless(chunked(end=False), CHUNK, asyncio.Event()))
     async with start_gateway(limits={"header_timeout": 0.1}, **QUICK) as gateway:
         async with await Wire.open(gateway.address) as wire:
             wire.writer.transport.pause_reading()

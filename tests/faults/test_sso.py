@@ -13,7 +13,6 @@ import pytest
 from tests.doubles.platform import Platform
 from tests.doubles.sso import (
     HANG,
-    RESET,
     Answer,
     Sso,
     json_body,
@@ -29,11 +28,7 @@ TOKENS = "dhp_gateway_token_requests_total"
 FIREWALL = json_body({"success": False, "errors": [{"code": 1010, "message": "blocked"}]}, 401)
 
 
-@pytest.mark.parametrize(
-    "down",
-    [RESET, status(503), HANG, FIREWALL, status(403)],
-    ids=["reset", "503", "silent", "firewall", "firewall's page"],
-)
+@pytest.mark.parametrize("down", [status(503), HANG], ids=["503", "silent"])
 async def test_down_with_a_valid_token(
     start_gateway: StartGateway, platform: Platform, sso: Sso, down: Answer
 ) -> None:

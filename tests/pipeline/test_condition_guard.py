@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, Seen, fhir, outcome, read_body
+from tests.doubles.platform import Platform, Seen, declaring, fhir, outcome
 from tests.doubles.wire import Reply, ask, get, post
 from tests.fhir.bodies import spelled_out
 
@@ -29,17 +29,9 @@ def declare(
     if version is not None:
         statement["fhirVersion"] = version
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        text = json.dumps(statement).encode()
-        if not line.seen.target.endswith("/metadata"):
-            line.writer.write(fhir(BODY, 201))
-        elif coded:
-            line.writer.write(fhir(gzip.compress(text), 200, ("Content-Encoding", "gzip")))
-        else:
-            line.writer.write(fhir(text))
-
-    platform.answer(answer)
+    text = json.dumps(statement).encode()
+    packed = fhir(gzip.compress(text), 200, ("Content-Encoding", "gzip"))
+    platform.answer(declaring(packed if coded else fhir(text), fhir(BODY, 201)))
 
 
 def writes(platform: Platform) -> list[Seen]:

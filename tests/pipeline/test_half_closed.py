@@ -16,7 +16,17 @@ import pytest
 import trustme
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body, silence
+from tests.doubles.platform import (
+    PATIENT,
+    Line,
+    Platform,
+    fhir,
+    once,
+    outcome,
+    read_body,
+    silence,
+    silent_until,
+)
 from tests.doubles.rest import come_to_rest
 from tests.doubles.wire import TruncatedResponseError, Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
@@ -36,23 +46,19 @@ READS = {
 }
 
 
-def answering_after(proceed: asyncio.Event) -> Callable[[Line], Awaitable[None]]:
-    """A platform's response that comes once `proceed` is set."""
-
-    async def later(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await proceed.wait()
-        line.writer.write(fhir())
-
-    return later
-
-
 async def hanging(line: Line) -> None:
     """Answer nothing that hangs, and everything else at once."""
     await read_body(line.reader, line.seen)
     if "hangs" in line.seen.target or b"hangs" in line.seen.body:
         await silence(line)
     line.writer.write(fhir())
+
+
+async def half(line: Line) -> None:
+    """Send the beginning of a long response."""
+    await read_body(line.reader, line.seen)
+    line.writer.write(fhir(LONG)[:150_000])
+    await silence(line)
 
 
 @pytest.fixture(autouse=True)
@@ -117,12 +123,6 @@ async def test_it_makes_way_while_its_answer_goes_out(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
     """What was begun is cut and does not look complete."""
-
-    async def half(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(fhir(LONG)[:150_000])
-        await silence(line)
-
     platform.script(half)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         left = await half_close(gateway)
@@ -134,12 +134,6 @@ async def test_in_http10_what_was_begun_ends_with_a_reset(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
     """By a plain end its caller could take the beginning for all."""
-
-    async def half(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(fhir(LONG)[:150_000])
-        await silence(line)
-
     platform.script(half)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         left = await half_close(gateway, READS["HTTP/1.0"])
@@ -153,9 +147,7 @@ async def test_only_as_many_as_wait_are_given_up(
 ) -> None:
     """The first to close goes first; the others have their answers."""
     proceed = asyncio.Event()
-    later = answering_after(proceed)
-
-    platform.script(later, later, later)
+    platform.script(*[once(proceed, fhir())] * 3)
     async with start_gateway(platform={"max_connections": 3}) as gateway:
         left = [await half_close(gateway) for _ in range(3)]
         assert (await ask(gateway.address, READ)).body == PATIENT
@@ -168,14 +160,13 @@ async def test_on_a_busy_machine_no_more_are_given_up(
 ) -> None:
     """The one that is given up keeps its connection for a moment, in which no other one goes."""
     proceed = asyncio.Event()
-    later = answering_after(proceed)
 
     async def busy() -> None:
         while True:
             time.sleep(0.1)  # noqa: ASYNC251 - blocks the loop
             await asyncio.sleep(0)
 
-    platform.script(later, later, later)
+    platform.script(*[once(proceed, fhir())] * 3)
     async with start_gateway(platform={"max_connections": 3}) as gateway:
         left = [await half_close(gateway) for _ in range(3)]
         blocking = asyncio.create_task(busy())
@@ -192,9 +183,7 @@ async def test_a_write_takes_its_course(
     """However many wait, and for however long."""
     settings = {"max_connections": 1, "connect_timeout": 5}
     proceed = asyncio.Event()
-    later = answering_after(proceed)
-
-    platform.script(later)
+    platform.script(once(proceed, fhir()))
     limits = {"half_closed": 0.1}
     async with start_gateway(platform=settings, limits=limits) as gateway:
         write = post("/fhir/Patient/1", b"{}", method=method)
@@ -209,9 +198,7 @@ async def test_for_one_that_closed_nothing_makes_way(
 ) -> None:
     """It waits until one is free."""
     proceed = asyncio.Event()
-    later = answering_after(proceed)
-
-    platform.script(later)
+    platform.script(once(proceed, fhir()))
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         async with (
             await Wire.open(gateway.address) as first,
@@ -234,9 +221,7 @@ async def test_one_that_waits_for_a_connection_makes_way(
 ) -> None:
     """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
-    later = answering_after(proceed)
-
-    platform.script(later)
+    platform.script(once(proceed, fhir()))
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         there = asyncio.ensure_future(ask(gateway.address, READ))
         await platform.until_seen(1)
@@ -339,9 +324,7 @@ async def test_an_answer_that_reaches_nobody_is_no_success(
 ) -> None:
     """The audit calls it aborted, with the platform's status; one that was taken is a success."""
     proceed = asyncio.Event()
-    later = answering_after(proceed)
-
-    platform.answer(later)
+    platform.answer(once(proceed, fhir()))
     async with start_gateway(listen=listen) as gateway:
         there = await half_close(gateway, request_)
         gone = await half_close(gateway, request_)
@@ -388,12 +371,7 @@ async def test_over_tls_its_read_ends_at_once(
     """TLS is closed in both directions; nothing of it counts against the platform either."""
     listen, context = tls
     ended = asyncio.Event()
-
-    async def watch(line: Line) -> None:
-        await silence(line)
-        ended.set()
-
-    platform.script(watch)
+    platform.script(silent_until(ended))
     async with start_gateway(listen=listen) as gateway:
         async with await Wire.open(gateway.address, tls=context) as wire:
             await wire.send(HANGING)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.platform import Platform, declaring, fhir, outcome
 from tests.doubles.wire import ask, get, post
 
 STATEMENT = json.dumps(
@@ -28,14 +28,7 @@ def searchset(platform: Platform, query: str) -> bytes:
 
 def answer_searches(platform: Platform, query: str, **headers: str) -> None:
     """The platform knows its statement and answers every search as if only `query` were asked."""
-
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        is_statement = line.seen.target.endswith("/metadata")
-        body = STATEMENT if is_statement else searchset(platform, query)
-        line.writer.write(fhir(body))
-
-    platform.answer(answer)
+    platform.answer(declaring(fhir(STATEMENT), fhir(searchset(platform, query))))
 
 
 def searches(platform: Platform) -> list[Any]:
@@ -124,13 +117,7 @@ async def test_unlisted_parameter_is_named(gateway: Running, platform: Platform)
 async def test_the_statement_counts_by_its_own_names(gateway: Running, platform: Platform) -> None:
     """A parameter of a type that R5 lacks is judged by what the statement lists for it."""
     statement = STATEMENT.replace(b"Immunization", b"TelemedicineVisit")
-
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        is_statement = line.seen.target.endswith("/metadata")
-        line.writer.write(fhir(statement if is_statement else searchset(platform, "status=a&b=1")))
-
-    platform.answer(answer)
+    platform.answer(declaring(fhir(statement), fhir(searchset(platform, "status=a&b=1"))))
     for target in ("TelemedicineVisit", "Telemedicine%56isit/", "Patient/1/TelemedicineVisit"):
         reply = await ask(gateway.address, get(f"/fhir/{target}?status=a&b=1"))
         assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="b"'
@@ -178,13 +165,7 @@ def complaining(platform: Platform, *, matches: int) -> None:
     outcome_ = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}}
     link = {"relation": "self", "url": f"{platform.url}/Immunization?status=a"}
     bundle = {"resourceType": "Bundle", "link": [link], "entry": [*entries, outcome_]}
-
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        is_statement = line.seen.target.endswith("/metadata")
-        line.writer.write(fhir(STATEMENT if is_statement else json.dumps(bundle).encode()))
-
-    platform.answer(answer)
+    platform.answer(declaring(fhir(STATEMENT), fhir(json.dumps(bundle).encode())))
 
 
 async def test_an_outcome_among_the_matches_counts(gateway: Running, platform: Platform) -> None:
@@ -239,14 +220,7 @@ async def test_warn_asks_for_nothing(gateway: Running, platform: Platform) -> No
 async def test_broken_statement_is_no_trouble(start_gateway, platform: Platform) -> None:
     """Without a CapabilityStatement the self link alone decides."""
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
-
-        async def answer(line: Line) -> None:
-            is_statement = line.seen.target.endswith("/metadata")
-            body = searchset(platform, "status=x")
-            line.seen.complete = True
-            line.writer.write(outcome(404) if is_statement else fhir(body))
-
-        platform.answer(answer)
+        platform.answer(declaring(outcome(404), fhir(searchset(platform, "status=x"))))
         reply = await ask(gateway.address, get("/fhir/Immunization?status=x"))
     assert reply.status == 200
 

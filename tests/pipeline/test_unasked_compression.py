@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, chunked, fhir, http, outcome, read_body
+from tests.doubles.platform import Platform, chunked, declaring, fhir, http, outcome
 from tests.doubles.wire import TruncatedResponseError, ask, get
 
 Pack = Callable[[bytes], bytes]
@@ -190,14 +190,9 @@ async def test_the_guard_reads_a_compressed_statement(gateway: Running, platform
     known = {"type": "Immunization", "searchParam": [{"name": "status"}]}
     statement = {"resourceType": "CapabilityStatement", "rest": [{"resource": [known]}]}
     bundle = {"resourceType": "Bundle", "type": "searchset"}
-
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        body = statement if line.seen.target.endswith("/metadata") else bundle
-        packed = gzip.compress(json.dumps(body).encode())
-        line.writer.write(fhir(packed, 200, ("Content-Encoding", "gzip")))
-
-    platform.answer(answer)
+    coded = ("Content-Encoding", "gzip")
+    packed = (gzip.compress(json.dumps(body).encode()) for body in (statement, bundle))
+    platform.answer(declaring(*(fhir(body, 200, coded) for body in packed)))
     reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
     assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
     assert reply.json() == bundle

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, fhir, read_body
+from tests.doubles.platform import Platform, fhir, once
 from tests.doubles.wire import Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 
@@ -133,12 +133,7 @@ class Held:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._released = asyncio.Event()
-        platform.answer(self._answer)
-
-    async def _answer(self, line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await self._released.wait()
-        line.writer.write(fhir())
+        platform.answer(once(self._released, fhir()))
 
     async def send(self, wire: Wire, pieces: list[bytes]) -> None:
         """Send pieces, each apart from the others; the first one brings a request."""
