@@ -312,10 +312,19 @@ class TestFailure:
         for pause, ceiling in zip(pauses, [1, 2, 4, 8, 16] + [30] * 7, strict=True):
             assert ceiling / 2 <= pause <= ceiling
 
-    async def test_old_token_outlives_failures(self, given: Bench) -> None:
+    @pytest.mark.parametrize(
+        "down",
+        [
+            answers.RESET,
+            answers.status(403),
+            answers.json_body({"success": False, "errors": [{"code": 1010}]}, 401),
+        ],
+        ids=["reset", "page of a firewall", "answer of a firewall"],
+    )
+    async def test_old_token_outlives_failures(self, given: Bench, down: answers.Answer) -> None:
         """While the SSO is down the valid token stays in use to its end, then requests fail."""
         given.sso.script(answers.token("old"))
-        given.sso.handle(answers.RESET)
+        given.sso.handle(down)
         await given.obtain()
         while given.clock() < 1000 + 298.9:
             assert given.current == "old"
