@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config.loader import SettingsError, load_settings
+from gateway.config.problems import Problem
 from gateway.config.setting_rules import RESERVED_CALLERS, find_violations
 from gateway.config.settings import Settings
 from gateway.exchange import Exchange
@@ -237,6 +238,20 @@ def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path)
     assert sorted(keys) == ["credentials.default.client_secret", "listen.allow_anonymous"]
 
 
+def problem_with(folder: Path, line: str) -> Problem:
+    """The only problem of settings with this line."""
+    file = folder / "gateway.yaml"
+    file.write_text(
+        "environment: playground\n"
+        "credentials: {default: {client_id: a, client_secret: b7Gh2k}}\n"
+        f"{line}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file, {})
+    (problem,) = caught.value.problems
+    return problem
+
+
 @pytest.mark.parametrize("field", ["user_header", "purpose_header"])
 @pytest.mark.parametrize(
     ("name", "fault"),
@@ -253,14 +268,9 @@ def test_headers_that_must_go_on_name_no_user(
     tmp_path: Path, field: str, name: str, fault: str
 ) -> None:
     """A header that has a meaning of its own, or is none, cannot be set aside for the audit."""
-    file = tmp_path / "gateway.yaml"
-    file.write_text(
-        "environment: playground\ncredentials: {default: {client_id: a, client_secret: b7Gh2k}}\n"
-        f"callers: [{{name: lab, networks: [10.0.0.0/8], {field}: '{name}'}}]\n"
+    problem = problem_with(
+        tmp_path, f"callers: [{{name: lab, networks: [10.0.0.0/8], {field}: '{name}'}}]"
     )
-    with pytest.raises(SettingsError) as caught:
-        load_settings(file, {})
-    (problem,) = caught.value.problems
     assert problem.key == f"callers[0].{field}"
     assert fault in str(problem)
 
@@ -276,14 +286,7 @@ def test_headers_that_must_go_on_name_no_user(
 )
 def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> None:
     """A field that frames, proves or changes a request never goes on, whatever is named."""
-    file = tmp_path / "gateway.yaml"
-    file.write_text(
-        "environment: playground\ncredentials: {default: {client_id: a, client_secret: b7Gh2k}}\n"
-        f"platform: {{pass_headers: ['{name}']}}\n"
-    )
-    with pytest.raises(SettingsError) as caught:
-        load_settings(file, {})
-    (problem,) = caught.value.problems
+    problem = problem_with(tmp_path, f"platform: {{pass_headers: ['{name}']}}")
     assert problem.key == "platform.pass_headers[0]"
 
 

@@ -58,6 +58,24 @@ async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
         await asyncio.sleep(0.05)
 
 
+async def revealing(start_service: StartService, folder: Path, **sections: Any) -> Service:
+    """A service whose operator may see patients; the password is in the folder."""
+    password = folder / "password"
+    password.write_text("first\n")
+    service = start_service(
+        outbox={
+            "enabled": True,
+            "url": f"sqlite:///{folder}/outbox.db",
+            "encryption_key": base64.urlsafe_b64encode(KEY).decode(),
+            "reveal": True,
+        },
+        admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
+        **sections,
+    )
+    await service.until_ready()
+    return service
+
+
 @pytest.mark.parametrize("sink", ["stdout", "file"])
 async def test_the_audit_has_it_before_a_patient_is_shown(
     start_service: StartService, tmp_path: Path, sink: str
@@ -65,19 +83,8 @@ async def test_the_audit_has_it_before_a_patient_is_shown(
     """When the answer comes its record can be read, of each entry."""
     path = tmp_path / "audit.jsonl"
     shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
-    password = tmp_path / "password"
-    password.write_text("first\n")
-    service = start_service(
-        audit={"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)},
-        outbox={
-            "enabled": True,
-            "url": f"sqlite:///{tmp_path}/outbox.db",
-            "encryption_key": base64.urlsafe_b64encode(KEY).decode(),
-            "reveal": True,
-        },
-        admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
-    )
-    await service.until_ready()
+    audit = {"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)}
+    service = await revealing(start_service, tmp_path, audit=audit)
     form = (await ask(service, "GET", f"/{shown[0]}", "first")).forms["drop"]
     for entry_id in shown:
         sent = {"token": form["token"], "id": entry_id}
@@ -95,18 +102,7 @@ async def test_operators_decide_while_the_gateway_runs(
     A reload with a password that cannot be read changes nothing.
     """
     dropped, retried, shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
-    password = tmp_path / "password"
-    password.write_text("first\n")
-    service = start_service(
-        outbox={
-            "enabled": True,
-            "url": f"sqlite:///{tmp_path}/outbox.db",
-            "encryption_key": base64.urlsafe_b64encode(KEY).decode(),
-            "reveal": True,
-        },
-        admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
-    )
-    await service.until_ready()
+    service = await revealing(start_service, tmp_path)
     form = (await ask(service, "GET", f"/{dropped}", "first")).forms["drop"]
     done = await ask(service, "POST", "/drop", "first", **{**form, "reason": REASON})
     assert done.status == 303
@@ -121,11 +117,11 @@ async def test_operators_decide_while_the_gateway_runs(
     }
     assert {(each["operator"], each["by"]) for each in steps.values()} == {("dilnoza", "page")}
     assert [each["step"] for each in steps.values() if each.get("reason") == REASON] == ["dropped"]
-    password.unlink()
+    (tmp_path / "password").unlink()
     service.send(signal.SIGHUP)
     await until_reloaded(service, 1, "failed")
     assert (await ask(service, "GET", "", "first")).status == 200
-    password.write_text("second\n")
+    (tmp_path / "password").write_text("second\n")
     service.send(signal.SIGHUP)
     await until_reloaded(service, 1)
     assert (await ask(service, "GET", "", "first")).status == 401

@@ -245,11 +245,17 @@ async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Be
     assert session.is_ended
 
 
-async def test_a_session_ends_without_requests(bench: Bench) -> None:
-    """After `idle_lifetime`, which every request begins anew."""
+async def session(bench: Bench) -> str:
+    """The identifier of a new session."""
     identifier, _ = await bench.sessions.create(
         SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
     )
+    return identifier
+
+
+async def test_a_session_ends_without_requests(bench: Bench) -> None:
+    """After `idle_lifetime`, which every request begins anew."""
+    identifier = await session(bench)
     for _ in range(3):
         bench.clock.now += 29 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -259,9 +265,7 @@ async def test_a_session_ends_without_requests(bench: Bench) -> None:
 
 async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
     """After `session_lifetime`, however busy the person is."""
-    identifier, _ = await bench.sessions.create(
-        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
-    )
+    identifier = await session(bench)
     for _ in range(8 * 3 - 1):
         bench.clock.now += 20 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -271,9 +275,7 @@ async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
 
 async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
     """A page that polls who is signed in does not keep an absent person's session open."""
-    identifier, _ = await bench.sessions.create(
-        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
-    )
+    identifier = await session(bench)
     bench.clock.now += 20 * 60
     assert await bench.sessions.find(identifier, touch=False) is not None
     bench.clock.now += 11 * 60
