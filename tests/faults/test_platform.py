@@ -15,6 +15,7 @@ from tests.doubles.platform import (
     endless,
     fhir,
     http,
+    once,
     outcome,
     read_body,
     silence,
@@ -193,3 +194,20 @@ async def test_the_circuit_closes_again(start_gateway: StartGateway, platform: P
         await gateway.until_metric(1, "dhp_gateway_circuit_state")
         assert (await ask(gateway.address, WRITE)).status == 200
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
+
+
+async def test_a_connection_that_becomes_free_serves_again(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
+    """A request that found none in time was not delivered; the one that held it has its answer."""
+    released = asyncio.Event()
+    platform.script(once(released, fhir()))
+    limits = {"max_connections": 1, "connect_timeout": 0.2}
+    async with start_gateway(platform=limits) as gateway, await Wire.open(gateway.address) as wire:
+        await wire.send(READ)
+        await platform.until_seen(1)
+        assert (await ask(gateway.address, READ)).reason == "upstream-busy"
+        released.set()
+        assert (await wire.reply()).status == 200
+        assert (await ask(gateway.address, READ)).status == 200
+    assert len(platform.seen) == 2
