@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp.test_utils import TestClient
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families
+from pytest_aiohttp import AiohttpClient
 
 from gateway.admin.admin_server import build_application
 from gateway.health.health import Component
@@ -52,18 +52,11 @@ def collaborators() -> Collaborators:
 
 
 @pytest.fixture
-async def client(collaborators: Collaborators) -> AsyncIterator[aiohttp.ClientSession]:
+async def client(aiohttp_client: AiohttpClient, collaborators: Collaborators) -> TestClient:
     """A client of a running listener, which leaves compressed bodies as they are."""
     application = build_application(metrics=collaborators, health=collaborators)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(
-        f"http://{host}:{port}", auto_decompress=False, skip_auto_headers={"Accept-Encoding"}
-    ) as session:
-        yield session
-    await runner.cleanup()
+    options = {"auto_decompress": False, "skip_auto_headers": {"Accept-Encoding"}}
+    return await aiohttp_client(application, **options)
 
 
 async def test_livez_says_alive(client, collaborators):
@@ -215,19 +208,14 @@ async def test_a_bug_is_a_guarded_500(client, collaborators, caplog):
     assert [record.name for record in caplog.records] == ["gateway.admin"]
 
 
-async def test_real_metrics_are_served_in_both_formats():
+async def test_real_metrics_are_served_in_both_formats(aiohttp_client: AiohttpClient):
     """The gateway's own metrics answer a classic scraper and one that prefers OpenMetrics."""
     application = build_application(metrics=Metrics(), health=Collaborators())
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-        classic = await session.get("/metrics")
-        assert "dhp_gateway_build_info" in await classic.text()
-        modern = await session.get("/metrics", headers={"Accept": OPENMETRICS})
-        assert modern.content_type == "application/openmetrics-text"
-        names = {family.name for family in parse_openmetrics(await modern.text())}
-        assert {"dhp_gateway_build", "dhp_gateway_build_info"} & names
-        assert "process_cpu_seconds" in names
-    await runner.cleanup()
+    client = await aiohttp_client(application)
+    classic = await client.get("/metrics")
+    assert "dhp_gateway_build_info" in await classic.text()
+    modern = await client.get("/metrics", headers={"Accept": OPENMETRICS})
+    assert modern.content_type == "application/openmetrics-text"
+    names = {family.name for family in parse_openmetrics(await modern.text())}
+    assert {"dhp_gateway_build", "dhp_gateway_build_info"} & names
+    assert "process_cpu_seconds" in names

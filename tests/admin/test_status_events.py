@@ -22,7 +22,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
 # Seconds. Every event comes soon; only a broken stream takes that long.
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class Told:

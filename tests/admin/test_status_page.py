@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from pytest_aiohttp import AiohttpClient
 
 from gateway import __version__
 from gateway.admin.admin_server import build_application
@@ -451,7 +451,7 @@ class Nothing:
         return []
 
 
-async def test_facts_are_no_markup(gateway: Running) -> None:
+async def test_facts_are_no_markup(gateway: Running, aiohttp_client: AiohttpClient) -> None:
     """Whatever a name or text holds, the page has the same tags as with a harmless one."""
     facts = await facts_of(gateway)
     pages = []
@@ -459,12 +459,8 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
         application = build_application(
             metrics=Nothing(), health=Nothing(), status=HostileStatus(facts, planted)
         )
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        pages.append((await get(f"http://{host}:{port}/status"))[1])
-        await runner.cleanup()
+        client = await aiohttp_client(application)
+        pages.append(await (await client.get("/status")).text())
     assert HOSTILE not in pages[0]
     assert "&lt;script&gt;" in pages[0]
     assert Facts(pages[0]).tags == Facts(pages[1]).tags

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 EVIL = """<!doctype html><form id="form" method="post" target="frame"></form>
 <iframe name="frame"></iframe>"""
@@ -23,14 +24,8 @@ async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
 
     app = web.Application()
     app.router.add_get("/", show)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    try:
-        yield f"http://{host}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with TestServer(app, port=port) as server:
+        yield f"http://{host}:{server.port}"
 
 
 def program(port: int) -> contextlib.AbstractAsyncContextManager[str]:

@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 import trustme
 import yaml
 from aiohttp import web
+from pytest_aiohttp import AiohttpRawServer
 
 from gateway.os_support import share_port
 from tests.doubles.command import dhp
@@ -328,31 +328,20 @@ async def test_beside_a_gateway_with_settings_of_before(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("body", [{"ready": True}, {"alive": True}, {"status": "UP"}, "ok"])
-async def test_another_program_on_the_ports(ward: Ward, body: object) -> None:
+async def test_another_program_on_the_ports(
+    ward: Ward, aiohttp_raw_server: AiohttpRawServer, body: object
+) -> None:
     """A web server that answers 200 to everything is not taken for the gateway."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.json_response(body, headers={"Server": "nginx"})
 
-    async with AsyncExitStack() as stack:
-        for section in ("listen", "admin"):
-            server = await stack.enter_async_context(web_server(answer))
-            ward.settings[section]["address"] = f"127.0.0.1:{server}"
-        failed = await ward.failed()
+    for section in ("listen", "admin"):
+        server = await aiohttp_raw_server(answer)
+        ward.settings[section]["address"] = f"127.0.0.1:{server.port}"
+    failed = await ward.failed()
     assert set(failed) == {"listener listen.address", "listener admin.address"}
     assert all("Another program listens there" in told for told in failed.values())
-
-
-@asynccontextmanager
-async def web_server(answer: Any) -> AsyncIterator[int]:
-    """A web server of another kind; gives its port."""
-    runner = web.ServerRunner(web.Server(answer))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_unix_socket_of_another_program(ward: Ward) -> None:
