@@ -58,7 +58,7 @@ def test_no_command_leaves_a_core_dump() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
         for command in (["--version"], ["run", "--config", "/none"], ["check"]):
             line = [sys.executable, "-c", ENDED, *command]
-            done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
+            done = subprocess.run(line, capture_output=True, text=True, check=True)
             assert "cores 0 0\n" in done.stdout
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))

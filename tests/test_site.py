@@ -114,7 +114,7 @@ def test_the_search_works_from_a_folder(site: Path, start: str, word: str, found
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000")
     address = f"{(site / start).as_uri()}?q={quote(word)}"
     shown = subprocess.run(
-        [browser, *options, "--dump-dom", address], capture_output=True, text=True, timeout=120
+        [browser, *options, "--dump-dom", address], capture_output=True, text=True
     )
     results = shown.stdout.partition("md-search-result__list")[2].partition("</ol>")[0]
     assert f'href="{(site / found).as_uri()}?' in results, shown.stderr[-2000:]

@@ -46,7 +46,6 @@ def mixed(folder: Path, *options: str) -> str:
         env={**os.environ, "TMPDIR": str(folder)},  # where no other benchmark is waited for
         capture_output=True,
         text=True,
-        timeout=55,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

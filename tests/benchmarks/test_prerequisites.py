@@ -22,7 +22,6 @@ def provide(function: str, *names: str, path: Path) -> subprocess.CompletedProce
         env={**os.environ, "PATH": str(path)},
         capture_output=True,
         text=True,
-        timeout=30,
     )
 
 

@@ -18,19 +18,10 @@ from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-# Seconds. A browser is slow on a busy machine, and the time includes fetching packages.
-_TIMEOUT = 300
 _LONGEST_LINE = 64 * 1024 * 1024
 _PATIENCE = 60
 
 Sso = Callable[..., AbstractAsyncContextManager[str]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raise the timeout of these tests: they fetch and start real programs."""
-    for item in items:
-        if item.nodeid.startswith("tests/browser/"):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +111,7 @@ async def _process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(_PATIENCE):
                 await process.wait()
         except TimeoutError:
             process.kill()

@@ -163,7 +163,7 @@ async def test_a_page_of_another_site_does_nothing(person: Person) -> None:
 
 async def _statuses_of_posts(scene: Stage, count: int) -> list[int]:
     """What became of the POSTs, once there were so many."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             records = await scene.audit("exchange")
             found = [each["status"] for each in records if each["method"] == "POST"]

@@ -191,7 +191,7 @@ class Image:
         """Run a command in the image to its end."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self.start(command, settings, **pipes) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate()
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 

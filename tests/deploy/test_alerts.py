@@ -12,8 +12,6 @@ import pytest
 from tests.deploy import faulty, prometheus
 from tests.deploy.faulty import Night
 
-pytestmark = pytest.mark.timeout(240)
-
 ALERTS = prometheus.alerts()
 
 

@@ -18,8 +18,6 @@ import pytest
 from tests.deploy import tools
 from tests.deploy.container import this_release
 
-pytestmark = pytest.mark.timeout(600)
-
 PROGRAMS = ("debootstrap", "systemd-nspawn")
 # What the person at the server does, the platform aside; each step's output goes to a file.
 STEPS = r"""
@@ -135,7 +133,6 @@ def told(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
         [*line, "--boot", "systemd.run=/bin/sh /trial/steps.sh"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=300,
         check=False,
     )
     found = {each.name: each.read_text() for each in trial.iterdir() if each.is_file()}

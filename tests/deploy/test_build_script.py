@@ -26,7 +26,6 @@ def make_image(
         env={**inherited, "ENGINE": "buildah", "PATH": path, **named},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 
@@ -81,7 +80,6 @@ def test_without_a_compiler_the_image_is_made_all_the_same(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     compiles = compiler == "exit 0"

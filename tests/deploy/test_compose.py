@@ -153,7 +153,6 @@ class Inside:
         return process
 
 
-@pytest.mark.timeout(120)
 def test_the_trial_runs(tmp_path: Path) -> None:
     """In one network namespace the old system's own loop gets a patient from the sandbox."""
     busybox = tools.program("busybox")
@@ -205,7 +204,6 @@ def calls_of(audit: str) -> int:
     return audit.count('"event":"exchange"')
 
 
-@pytest.mark.timeout(600)
 def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
     """Balancer, Redis and two gateways as in the file: each call is answered, each audit whole."""
     haproxy, redis = tools.program("haproxy"), tools.program("redis-server")

@@ -18,8 +18,6 @@ from gateway.telemetry import metrics
 from tests.deploy import prometheus
 from tests.deploy.faulty import Night
 
-pytestmark = pytest.mark.timeout(240)
-
 PROVISIONING = prometheus.tools.PROJECT / "deploy/grafana/provisioning"
 BOARDS = {path.name: prometheus.dashboard(path) for path in prometheus.DASHBOARDS}
 QUERIES = [

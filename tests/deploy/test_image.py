@@ -21,10 +21,7 @@ import pytest
 from gateway import __version__
 from tests.deploy.container import COMPILES, Image, built_image, missing
 
-pytestmark = [
-    pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.timeout(1200 if COMPILES else 600),
-]
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 SECRET = "planted-client-secret"
 TOKEN = "planted-access-token"

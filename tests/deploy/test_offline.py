@@ -21,7 +21,6 @@ from tests.deploy import tools
 
 Change = Callable[[Path], None]
 PREFIX = "/srv/health/gateway"
-pytestmark = pytest.mark.timeout(300)
 
 
 def compiled_twin(folder: Path) -> None:
@@ -84,7 +83,6 @@ def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
 
 

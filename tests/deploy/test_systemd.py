@@ -126,7 +126,6 @@ def calls(analyze: str, group: str) -> set[str]:
     return found
 
 
-@pytest.mark.timeout(120)
 def test_it_serves_under_the_units_filter(analyze: str, unit: dict[str, list[str]]) -> None:
     """With the unit's system calls only, and no memory to write and run, gateway and token work."""
     # systemd lets @default through in any case; execve is how it starts the program.

@@ -38,7 +38,6 @@ def run(
         text=True,
         check=False,
         cwd=folder,
-        timeout=60,
     )
 
 

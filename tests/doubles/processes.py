@@ -88,7 +88,7 @@ class Process:
         state = f"exit code {self.popen.returncode}" if self.ended else "still running"
         return AssertionError(f"{text} ({state})\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}")
 
-    def terminate(self, *, patience: float = 60) -> int:
+    def terminate(self, *, patience: float = 120) -> int:
         """Send SIGTERM, after `patience` seconds SIGKILL, and return the exit code."""
         if not self.ended:
             self.popen.send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ class Process:
             self.popen.wait()
             raise self.failure("did not end with SIGTERM") from None
 
-    def until_listening(self, port: int, *, patience: float = 60) -> None:
+    def until_listening(self, port: int, *, patience: float = 120) -> None:
         """Wait until the program accepts connections on this loopback port."""
         deadline = time.monotonic() + patience
         while not _accepts(port):
@@ -107,7 +107,7 @@ class Process:
                 raise self.failure(f"does not listen on port {port}")
             time.sleep(_POLL)
 
-    def first_line(self, *, patience: float = 60) -> str:
+    def first_line(self, *, patience: float = 120) -> str:
         """Wait for the first line on standard output and return it."""
         deadline = time.monotonic() + patience
         while "\n" not in self.stdout:
@@ -156,7 +156,7 @@ class GatewayProcess:
     admin_url: str
 
     async def until_status(
-        self, status: int, path: str = "/readyz", *, patience: float = 60
+        self, status: int, path: str = "/readyz", *, patience: float = 120
     ) -> None:
         """Wait until the admin listener responds to `path` with `status`."""
         deadline = time.monotonic() + patience

@@ -8,7 +8,7 @@ from tests.doubles.gateway import Running
 from tests.doubles.metrics import total
 
 
-async def come_to_rest(gateway: Running, *, patience: float = 30.0) -> None:
+async def come_to_rest(gateway: Running, *, patience: float = 120.0) -> None:
     """Wait until no request is in flight and no connection in use.
 
     Fails after `patience` seconds.

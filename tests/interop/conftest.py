@@ -45,15 +45,6 @@ from tests.interop.stages import (
 from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
-# Seconds. Fetching missing packages counts towards the first test that needs them.
-_TIMEOUT = 300
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raise the timeout of these tests: they fetch and start real programs."""
-    for item in items:
-        if item.nodeid.startswith("tests/interop/"):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
 @pytest.fixture(scope="session")

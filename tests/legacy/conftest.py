@@ -26,15 +26,7 @@ from tests.legacy.walk import Program, Walk
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 # Seconds; longer than any pause between two requests of a program.
 KEEP_ALIVE = 6
-_TIMEOUT = 300
 Results = dict[str, dict[str, dict[str, str]]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Raise the timeout: the first test waits for all programs."""
-    for item in items:
-        if item.nodeid.startswith("tests/legacy/"):
-            item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
 @dataclass(slots=True)

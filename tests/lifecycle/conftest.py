@@ -26,7 +26,7 @@ from tests.doubles.processes import GATEWAY_COMMAND, Process, start
 from tests.doubles.sso import Sso
 
 SECRET = "planted-client-secret"
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 def secret_in(file: Path) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
             "platform": {"fhir_base_url": platform.url},
             "sso": {"token_url": sso.token_url},
             "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
-            "shutdown": {"delay": 0.3, "drain_timeout": 10},
+            "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
         }
         service = Service(directory, settings)
         service.change(**sections)

@@ -10,10 +10,10 @@ import pytest
 from tests.doubles.load import Load
 from tests.doubles.platform import PATIENT, Line, Platform, after, fhir, http
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
-SLOW = {"shutdown": {"delay": 30, "drain_timeout": 30}}
-BRISK = {"shutdown": {"delay": 0, "drain_timeout": 30}}
+SLOW = {"shutdown": {"delay": PATIENCE}}
+BRISK = {"shutdown": {"delay": 0}}
 
 
 class Gate:

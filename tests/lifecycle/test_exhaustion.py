@@ -10,7 +10,7 @@ import pytest
 
 from tests.doubles.platform import Platform, after, fhir
 from tests.doubles.wire import Reply, Wire, ask, get
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
 LIMIT = 64
 
@@ -32,7 +32,7 @@ async def test_more_callers_than_descriptors_wait_for_their_turn(
         # As a caller does who does not keep its connection.
         return await ask(service.address, get("/fhir/Patient/1", "Connection: close"))
 
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         replies = await asyncio.gather(*(call() for _ in range(3 * LIMIT)))
     assert {(reply.status, reply.reason) for reply in replies} == {(200, None)}
     assert (await service.operators("/readyz"))[0] == 200
@@ -43,7 +43,7 @@ async def test_idle_and_silent_callers_make_room(start_service: StartService) ->
     service = limited(start_service)
     await service.until_ready()
     wires = [await Wire.open(service.address) for _ in range(LIMIT)]
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         for wire in wires[:5]:
             assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
         assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
@@ -71,7 +71,7 @@ async def test_without_descriptors_the_platform_is_unreachable(
         await service.until(lambda: bool(service.logged("out of file descriptors")), "the log")
         await asyncio.sleep(0.5)
         set_limit(service, 1024)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             assert {(await reply).status for reply in waiting} == {200}
             assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
     assert len(service.logged("out of file descriptors")) == 1

@@ -15,7 +15,7 @@ import trustme
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, fhir
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 
 
@@ -103,7 +103,7 @@ async def test_the_end_follows_the_last_answer(
     async with (
         await Wire.open(service.address, tls=pki.client()) as silent,
         await Wire.open(service.address, tls=pki.client()) as wire,
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE),
     ):
         newcomer = asyncio.ensure_future(silent.at_end())
         assert (await wire.ask(request_)).status == 200

@@ -251,7 +251,6 @@ async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: Answer) 
     assert cast.sso.user_requests[2].form["refresh_token"] == "r1"
 
 
-@pytest.mark.timeout(300)
 async def test_a_firewall_leaves_the_token_in_use_while_it_lives(cast: Cast) -> None:
     """Behind a firewall that blocks renewals requests go on to the token's end, and then wait."""
     # On a busy machine a short life may end before a request could go on behind a renewal.

@@ -86,7 +86,6 @@ class PostgresServer:
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
-            timeout=60,
         )
 
 

@@ -21,7 +21,6 @@ async def test_a_short_history_ends_well(tmp_path: Path) -> None:
     assert figures["effects"]
 
 
-@pytest.mark.timeout(180)
 async def test_a_short_history_of_two_gateways_ends_well(tmp_path: Path) -> None:
     """Both on one PostgreSQL, each killed and ended at times: as above."""
     for server in postgres_server():

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -34,7 +35,8 @@ from tests.pipeline.conftest import StartGateway
 READ = get("/fhir/Patient/1")
 LONG = b'{"resourceType":"Basic","id":"%s"}' % (b"1" * 200_000)
 HANGING = get("/fhir/Patient/hangs")
-ACTIVE = "dhp_gateway_upstream_connections"
+# By itself the read of one that has closed its sending side would go on.
+LASTING = {"half_closed": 3600}
 # The first caller's request, and how many it sends ahead.
 READS = {
     "HTTP/1.1": HANGING,
@@ -222,7 +224,7 @@ async def test_one_that_waits_for_a_connection_makes_way(
     """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
-    async with start_gateway(platform={"max_connections": 1}) as gateway:
+    async with start_gateway(platform={"max_connections": 1}, limits=LASTING) as gateway:
         there = asyncio.ensure_future(ask(gateway.address, READ))
         await platform.until_seen(1)
         async with await Wire.open(gateway.address) as gone:
@@ -230,7 +232,7 @@ async def test_one_that_waits_for_a_connection_makes_way(
             gone.writer.write_eof()
             await asyncio.sleep(0.05)
             next_one = asyncio.ensure_future(ask(gateway.address, READ))
-            assert await asyncio.wait_for(gone.at_end(), 8)
+            assert await gone.at_end()
             proceed.set()
             assert [each.body for each in (await there, await next_one)] == [PATIENT, PATIENT]
         assert len(platform.seen) == 2
@@ -247,7 +249,6 @@ async def test_its_read_ends_in_time(
     """After `limits.half_closed`, also without waiters; the platform's connection is closed too."""
     async with start_gateway(listen=listen, limits={"half_closed": 0.2}) as gateway:
         left = await half_close(gateway, READS[name])
-        assert await gateway.metric(ACTIVE, state="active") == 1
         assert await all_of(left) == b""
         await come_to_rest(gateway)
         assert (await gateway.audit())[0]["outcome"] == "aborted"
@@ -372,7 +373,7 @@ async def test_over_tls_its_read_ends_at_once(
     listen, context = tls
     ended = asyncio.Event()
     platform.script(silent_until(ended))
-    async with start_gateway(listen=listen) as gateway:
+    async with start_gateway(listen=listen, limits=LASTING) as gateway:
         async with await Wire.open(gateway.address, tls=context) as wire:
             await wire.send(HANGING)
             await platform.until_seen(1)
@@ -382,7 +383,7 @@ async def test_over_tls_its_read_ends_at_once(
                 raw = wire.writer.get_extra_info("socket")
                 with socket.socket(fileno=os.dup(raw.fileno())) as same:
                     same.shutdown(socket.SHUT_WR)
-            await asyncio.wait_for(ended.wait(), 8)
+            await ended.wait()
         assert (await gateway.audit())[0]["outcome"] == "aborted"
 
 
@@ -412,10 +413,15 @@ async def test_callers_that_give_up_starve_no_other(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
     """Another is served at once, and goes on to be when what was left would have timed out."""
-    settings = {"max_connections": 20, "connect_timeout": 1, "response_timeout": 1}
+    settings = {"max_connections": 20, "connect_timeout": 30, "response_timeout": 2}
+    took = []
     async with start_gateway(platform=settings) as gateway, besieged(gateway, 10):
-        for _ in range(30):
-            reply = await asyncio.wait_for(ask(gateway.address, READ), 1)
+        for _ in range(60):
+            began = time.monotonic()
+            reply = await ask(gateway.address, READ)
+            took.append(time.monotonic() - began)
             assert (reply.status, reply.reason) == (200, None)
             await asyncio.sleep(0.05)
+        # Else each would wait until what was left has timed out.
+        assert statistics.median(took) < 1
         assert await gateway.metric("dhp_gateway_circuit_state") == 0

@@ -54,7 +54,7 @@ async def test_slow_reader_is_served(start_gateway, platform: Platform) -> None:
     """A caller on a bad line gets its whole answer, however long that takes it."""
     body = b"A" * 6_000_000 + b"the end"
     platform.answer(http(200, body, ("Content-Type", "image/png")))
-    async with start_gateway(limits={"header_timeout": 0.3}) as gateway:
+    async with start_gateway(limits={"header_timeout": 1}) as gateway:
         wire = await slow_wire(gateway)
         async with wire:
             await wire.send(get("/fhir/Binary/1"))

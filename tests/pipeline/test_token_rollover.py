@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from tests.doubles.gateway import running
 from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
 from tests.doubles.sso import Answer, Sso, token
@@ -32,7 +30,6 @@ class RollingSso(Sso):
         return token(value, expires_in=LIFETIME)
 
 
-@pytest.mark.timeout(120)
 async def test_no_request_fails_over_ten_lifetimes() -> None:
     """Over ten lifetimes of 3 s no request fails, and none carries an expired or missing token."""
     expired: set[str] = set()

@@ -174,7 +174,6 @@ def at_every_byte(case: Case, *, thoroughly: bool) -> list[int]:
     return [*range(end)] if thoroughly else [*range(0, end - 20, 7), *range(end - 20, end)]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -208,7 +207,6 @@ def interesting(case: Case) -> list[int]:
     return [*around, *range(len(case.stream) - 40, len(case.stream) + 1)]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("rewrite", [True, False], ids=["rewritten", "unchanged"])

@@ -26,7 +26,7 @@ async def test_a_connection_without_a_byte_is_closed(start_gateway: StartGateway
         wires = [
             await stack.enter_async_context(await Wire.open(gateway.address)) for _ in range(20)
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for wire in wires:
                 assert await wire.at_end()
         assert (await ask(gateway.address, READ)).status == 200
@@ -50,7 +50,7 @@ async def test_a_tls_handshake_that_does_not_come(
     async with (
         start_gateway(limits=SHORT, listen={"tls": tls}) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         assert await wire.at_end()
 
@@ -62,7 +62,7 @@ async def test_a_tls_handshake_has_the_time_of_the_settings_of_now(
     async with start_gateway(limits={"header_timeout": 60}, listen={"tls": tls}) as gateway:
         limits = gateway.settings.limits.model_copy(update=SHORT)
         await gateway.gateway.reload(gateway.settings.model_copy(update={"limits": limits}))
-        async with await Wire.open(gateway.address) as wire, asyncio.timeout(20):
+        async with await Wire.open(gateway.address) as wire, asyncio.timeout(60):
             assert await wire.at_end()
 
 
@@ -74,7 +74,7 @@ async def test_a_header_that_is_begun_and_not_ended(
     async with (
         start_gateway(limits=SHORT) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         reply = await wire.ask(begun)
         assert (reply.status, reply.reason) == (408, "header-timeout")
@@ -86,7 +86,7 @@ async def test_a_kept_connection_may_be_silent(start_gateway: StartGateway) -> N
     async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         assert (await wire.ask(READ)).status == 200
         # Longer than a silent newcomer gets.
-        async with await Wire.open(gateway.address) as other, asyncio.timeout(20):
+        async with await Wire.open(gateway.address) as other, asyncio.timeout(60):
             assert await other.at_end()
         assert (await wire.ask(READ)).status == 200
 
@@ -150,7 +150,7 @@ class Held:
 
 async def time_passes(gateway: Running) -> None:
     """Wait as long as a newcomer may be silent."""
-    async with await Wire.open(gateway.address) as newcomer, asyncio.timeout(20):
+    async with await Wire.open(gateway.address) as newcomer, asyncio.timeout(60):
         assert await newcomer.at_end()
 
 
@@ -174,7 +174,7 @@ async def test_a_header_that_is_begun_behind_a_request(
     async with (
         start_gateway(limits=SHORT) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         await held.send(wire, pieces)
         held.release()

@@ -116,7 +116,6 @@ async def swallow(reader: asyncio.StreamReader, length: int | None = None) -> in
     return total
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["unchanged", "rewritten"])
 async def test_long_answer(start: Start, kind: str) -> None:
     """100 MiB from the platform to a caller: memory does not grow with them."""
@@ -137,7 +136,6 @@ async def test_long_answer(start: Start, kind: str) -> None:
     assert stage.memory("VmHWM") - before < ALLOWED
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("kind", "framing"),
     [("unchanged", "chunks"), ("rewritten", "chunks"), ("unchanged", "length")],
@@ -245,7 +243,7 @@ async def test_slow_platform_holds_back_the_caller(start: Start) -> None:
         written = 0
         with contextlib.suppress(TimeoutError):
             while written < SIZE:
-                await asyncio.wait_for(wire.send(b"x" * PIECE), 1)
+                await asyncio.wait_for(wire.send(b"x" * PIECE), 5)
                 written += PIECE
         assert PIECE < written < 2 * _machine_buffers() + 4 * MIB < SIZE
         assert stage.memory("VmHWM") - before < ALLOWED
@@ -260,7 +258,6 @@ SLOW = {
 }
 
 
-@pytest.mark.timeout(120)
 async def test_slowhttptest(start: Start, tmp_path: Path) -> None:
     """Slow headers, slow bodies and slow reading, all at once: other callers are served."""
     program = shutil.which("slowhttptest")

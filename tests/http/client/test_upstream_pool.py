@@ -128,7 +128,7 @@ async def test_who_holds_the_fewest_is_next(make_pool: MakePool) -> None:
         await exchange(holder)
         pool.release(holder)
         done, _ = await asyncio.wait(
-            [task for _, task in waiters], timeout=5, return_when=asyncio.FIRST_COMPLETED
+            [task for _, task in waiters], timeout=60, return_when=asyncio.FIRST_COMPLETED
         )
         for caller, task in waiters:
             if task in done:

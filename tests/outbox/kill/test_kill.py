@@ -28,7 +28,6 @@ from tests.outbox.replica import Replica
 
 PATIENTS, EACH = 30, 8
 Opened = Callable[[str, int], AbstractAsyncContextManager[Scene]]
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture

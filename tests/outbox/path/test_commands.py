@@ -230,7 +230,6 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
         [sys.executable, "-c", block, "check", "--config", operator.config],
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
     operator.settings["outbox"]["encryption_key"] = "short"

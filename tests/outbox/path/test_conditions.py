@@ -21,8 +21,7 @@ from tests.outbox.path.conftest import opening
 from tests.outbox.path.hospital import ASYNC, Hospital, Reply
 
 SYSTEM = "urn:lab"
-pytestmark = pytest.mark.timeout(300)
-PLATFORM = {"response_timeout": 2}
+PLATFORM = {"response_timeout": 10}
 # Every failure counts as one of the line's: it must not be left alone for that.
 BREAKER = {"min_requests": 10_000}
 
