@@ -8,12 +8,15 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for something; three more of them than there are processors keep those busy.
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 3)
-PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
+PYTEST := python -m pytest --dist=loadscope --no-loadscope-reorder --numprocesses=$(JOBS)
+# What looks at the gateway from outside.
+OUTSIDE := $(addprefix tests/,faults wire lifecycle oauth login outbox pipeline http app/test_tracing_setup.py)
 
 CATALOGUES := $(wildcard gateway/locale/*/LC_MESSAGES/*.po)
 
 .DEFAULT_GOAL := help
 COMPILED := build/compiled
+INSTALLED := build/installed
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
 .PHONY: help demo test test-tools test-compiled compiled check fix docs translations site bench image dist audit licences sbom wheelhouse lock clean venv environment tools
@@ -28,7 +31,7 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/pipeline picks some)
-	@$(PYTEST) --numprocesses=$(JOBS) $(TESTS)
+	@$(BIN)/$(PYTEST) $(TESTS)
 
 wheelhouse: venv tools ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
 	@PYTHONS="$(if $(WINDOWS),,$(BIN)/python)" sh deploy/compiled-wheels.sh
@@ -79,13 +82,11 @@ $(VENV)/.installed: venv
 	@:
 
 # The gateway would take the level for a setting.
-# The command line is not compiled.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
-test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
-	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
-		--numprocesses=$(JOBS) \
-		-o pythonpath="$(COMPILED) ." -m "not interpreted" --ignore=tests/outbox/path/test_commands.py \
-		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/faults tests/pipeline tests/http tests/wire tests/outbox/path tests/app/test_tracing_setup.py)
+test-compiled: $(if $(WHEEL),venv,compiled) ## Run the tests that look at the gateway from outside on its compiled wheel, installed apart from the sources (WHEEL=… on that one)
+	@.ci/installed $(INSTALLED) $(or $(WHEEL),$(COMPILED)-wheel/*.whl)
+	@cd $(INSTALLED) && env -u DHP_GATEWAY_OPTIMISATION .venv/bin/$(PYTEST) -m "not interpreted" \
+		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),$(OUTSIDE))
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -212,6 +212,25 @@ def test_a_release_compiles_for_every_python(tools: Path) -> None:
     assert runners == set(matrix["processor"])
 
 
+def needed(jobs: dict[str, Any], name: str) -> set[str]:
+    """The jobs that have succeeded when this one begins."""
+    given = jobs[name].get("needs", [])
+    direct = {given} if isinstance(given, str) else set(given)
+    return direct.union(*(needed(jobs, each) for each in direct))
+
+
+def test_a_release_publishes_only_what_was_tested() -> None:
+    """Each job that publishes begins after the outside tests have passed on every wheel."""
+    jobs = workflow(ROOT / ".github/workflows/release.yml")["jobs"]
+    assert any(
+        step.get("run", "").startswith("make test-compiled ") for step in jobs["archives"]["steps"]
+    )
+    publishing = {name for name, job in jobs.items() if "write" in job["permissions"].values()}
+    assert publishing == {"attest", "publish", "image", "index", "announce"}
+    for name in publishing:
+        assert "archives" in needed(jobs, name), name
+
+
 def test_the_index_gets_packages_only() -> None:
     """Archives end as source packages do: what is published is named so that they do not match."""
     publish = workflow(ROOT / ".github/workflows/release.yml")["jobs"]["publish"]["steps"][-1]

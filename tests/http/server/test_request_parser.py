@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import http_parser, web
 
+import gateway
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.http.server.request_parser import (
     EMPTY_PAYLOAD,
@@ -25,7 +26,7 @@ from gateway.http.server.request_parser import (
     require_strict_parser,
 )
 
-PACKAGE = Path(__file__).parents[3] / "gateway"
+PACKAGE = Path(gateway.__file__).parent
 READ = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
