@@ -200,7 +200,7 @@ def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
     """Each record is one datagram, without a count."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(10)
+        server.settimeout(60)
         sink = open_sink("udp", server.getsockname()[1])
         sink.write([line(n=1), line(n=2)])
         assert [Message.parse(server.recv(65536)).record["n"] for _ in range(2)] == [1, 2]

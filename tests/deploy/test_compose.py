@@ -257,7 +257,7 @@ def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
         for address in addresses:
             until_called()
             running[address].terminate()
-            assert running[address].wait(60) == 0
+            assert running[address].wait() == 0
             until(lambda text: "DOWN" in replicas(text), log)
             until_called()
             gateway(address)

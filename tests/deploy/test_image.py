@@ -97,7 +97,7 @@ class Running:
     def stop(self) -> int:
         """Sends the image's stop signal; the exit code."""
         self.process.send_signal(signal.Signals[self.image.config["StopSignal"]])
-        return self.process.wait(60)
+        return self.process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -72,13 +72,13 @@ class Sekmet:
         file.write_text(yaml.safe_dump(settings))
         command = [self.python.with_name("sekmet"), "serve", "--config", file]
         self.process = start(command, self.directory, name="sekmet")
-        self.process.until_listening(self.port, patience=60)
+        self.process.until_listening(self.port)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal and wait for the end; SIGKILL unless another is given."""
         if self.process is not None and not self.process.ended:
             self.process.popen.send_signal(how)
-            self.process.popen.wait(20)
+            self.process.popen.wait()
 
 
 def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:

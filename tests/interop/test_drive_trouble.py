@@ -39,7 +39,7 @@ async def status_of(url: str, **fields: str) -> int:
         return answer.status
 
 
-async def until(condition: Callable[[], Any], patience: float = 30) -> None:
+async def until(condition: Callable[[], Any], patience: float = 120) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + patience
     while not await condition():
@@ -172,7 +172,7 @@ async def test_either_side_dies_with_writes_in_hand(sekmet: Sekmet, begin_gatewa
         sekmet.end()
         places = await queue(session, gateway, bodies[:12])
         gateway.process.popen.kill()
-        gateway.process.popen.wait(10)
+        gateway.process.popen.wait()
         gateway = begin_gateway(settings)
         await gateway.until_status(200, "/livez")
         places += await queue(session, gateway, bodies[12:])
@@ -183,16 +183,16 @@ async def test_either_side_dies_with_writes_in_hand(sekmet: Sekmet, begin_gatewa
 
         await until(some_are_there)
         gateway.process.popen.kill()
-        gateway.process.popen.wait(10)
+        gateway.process.popen.wait()
         sekmet.end()
         sekmet.start()
         gateway = begin_gateway(settings)
-        await gateway.until_status(200, patience=60)
+        await gateway.until_status(200)
 
         async def all_are_there() -> bool:
             return all([await status_of(f"{gateway.url}{each}") == 200 for each in places])
 
-        await until(all_are_there, patience=60)
+        await until(all_are_there)
         results = []
         for each in places:
             async with session.get(f"{gateway.url}{each}") as answer:

@@ -296,7 +296,7 @@ async def test_duty_43_staged_close(start_gateway: StartGateway, platform: Platf
 
 def _send_on(raw: socket.socket) -> None:
     """Send a body long after it was refused."""
-    raw.settimeout(10)
+    raw.settimeout(60)
     raw.sendall(get("/fhir/Patient", "Content-Length: 300000", method="POST"))
     for _ in range(30):
         raw.sendall(b"x" * 10_000)
