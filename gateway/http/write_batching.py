@@ -2,7 +2,8 @@
 
 An immediate write wakes its recipient while the messages of other connections are still being
 created: under load that costs the system, and other processes on the same processor, more than the
-message itself.
+message itself. Without it a read takes 1.25 times the processor time (1.20 to 1.29 in single
+rounds; `small-32` of `make bench`, interpreted, Intel Xeon model 167, November 2026).
 """
 
 from __future__ import annotations

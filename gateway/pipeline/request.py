@@ -2,7 +2,9 @@
 
 The caller context is computed once. Old systems send the same header with every request of a
 connection. The context is cached per connection and reused while requests repeat the header octet
-for octet and the handler is the same.
+for octet and the handler is the same. Without this cache a read takes 1.13 times the processor time
+interpreted (1.11 to 1.16 in single rounds) and 1.08 times compiled (1.05 to 1.14; `small-32` of
+`make bench`, Intel Xeon model 167, November 2026).
 """
 
 from __future__ import annotations

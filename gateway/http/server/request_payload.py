@@ -1,7 +1,8 @@
 """Bodies of known length: their bytes are counted and passed on as they arrive.
 
 There is nothing to parse in them (RFC 9112 section 6.2), and aiohttp's parser would copy them
-twice.
+twice: a MiB of a Binary of 50 MiB takes 1.6 times the processor time there, a create of 3 kB 1.04
+times (0.97 to 1.08; `create` of `make bench`, interpreted, Intel Xeon model 167, November 2026).
 """
 
 from __future__ import annotations
