@@ -79,9 +79,12 @@ def test_old_failures_are_forgotten(circuit: CircuitBreaker, clock: FakeClock) -
 
 
 def test_one_request_probes(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """After the pause one request at a time tries; its success closes the circuit."""
+    """After the whole pause one request at a time tries; its success closes the circuit."""
     feed(circuit, True, True, True, True)
-    clock.now += 15
+    clock.now += 14.5
+    with pytest.raises(GatewayError):
+        circuit.admit()
+    clock.now += 0.5
     assert circuit.state is CircuitState.HALF_OPEN
     probe = circuit.admit()
     with pytest.raises(GatewayError):
