@@ -170,32 +170,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
     return _Groups(config, log)
 
 
-class _DeathOfATest:
-    """Ends the run when a test kills its process, and clears the list of `--last-failed`.
+def pytest_handlecrashitem(crashitem: str) -> None:
+    """End the run when a test kills its process.
 
-    Otherwise the schedulers by scope may lose the rest of its module, or wait for it forever, and
-    the list would have only the test that killed its process.
+    Otherwise the schedulers by scope may lose the rest of its module, or wait for it forever.
     """
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._seen = False
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str) -> None:
-        """End the run; the controlling process calls this."""
-        self._seen = True
-        pytest.exit(f"{crashitem} killed its process", returncode=3)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Clear the cache of failed tests, after the plugin that writes it."""
-        if self._seen and self._config.cache is not None:
-            self._config.cache.set("cache/lastfailed", {})
+    pytest.exit(f"{crashitem} killed its process", returncode=3)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Raise the limit of open files as gateways do; let the main process handle crashes."""
+def pytest_configure() -> None:
+    """Raise the limit of open files as gateways do."""
     raise_open_file_limit()
-    if not os.environ.get("PYTEST_XDIST_WORKER"):
-        config.pluginmanager.register(_DeathOfATest(config))
