@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import http_parser, web
+from aiohttp.http import HttpRequestParser
 
 import gateway
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.http.server.request_parser import (
     EMPTY_PAYLOAD,
     HttpProcessingError,
-    HttpRequestParser,
     HttpVersion,
     HttpVersion10,
     HttpVersion11,
