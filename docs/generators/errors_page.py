@@ -46,14 +46,12 @@ _ENGLISH: Final = {
 
 An error of the platform that is FHIR reaches the caller unchanged. For every other failure the
 gateway answers with an OperationOutcome (FHIR R5) and the header `X-Gateway-Error: <reason>`, by
-which a caller can tell whose answer it is. Caches do not store such answers
-(`Cache-Control: no-store`).
+which a caller can tell whose answer it is.
 """,
     "reading": """\
 * `details.coding.code` is the reason, as in `X-Gateway-Error`. Programs use it to decide.
 * `details.text` is for people, in English, Russian or Uzbek: by `Accept-Language`, else by
-  `fhir.default_language`. Uzbek is written in Latin script, for `uz-Cyrl` too. Some reasons have a
-  text for writes and one for reads. If the gateway knows the correction, the text contains it.
+  `fhir.default_language`. Uzbek is written in Latin script, for `uz-Cyrl` too.
 * `diagnostics` is for support: the request id (also in `X-Request-Id`, the log and the audit), the
   number of attempts, and the platform's status (`none`: no answer). It has no patient data.
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id

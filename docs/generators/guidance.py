@@ -17,16 +17,13 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "bad-request": Guidance(
         "Correct it first",
         (
-            "The request is invalid, ambiguous or unsafe: both Content-Length and "
-            "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an "
-            "empty or dot segment in the path (`//` other than right after `listen.base_path`, "
-            "`..`), letters in the URL that are not percent-encoded UTF-8, TLS on a plain HTTP "
-            "port."
+            "The request is invalid, ambiguous or unsafe: for example an illegal character in a "
+            "header or the URL, an empty or dot segment in the path (`//`, `..`), letters in the "
+            "URL that are not percent-encoded UTF-8, TLS on a plain HTTP port."
         ),
         (
             "Nothing on the gateway. Pass the rule in the diagnostics to the vendor of the "
-            "calling system. Many of these from one address may be an attack on another proxy in "
-            "front of the gateway."
+            "calling system."
         ),
     ),
     "unknown-path": Guidance(
@@ -345,10 +342,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Correct it first",
         (
             "`fhir.search_guard` is `block`, and the platform ignored a parameter that selects "
-            "resources: the `self` link of its response lacks it or has it fewer times, an "
-            "`outcome` entry says so, the CapabilityStatement does not list it, or "
-            "`fhir.unfiltered` does. Without the guard the caller would have taken too many "
-            "records for its result."
+            "resources. Without the guard the caller would have taken too many records for its "
+            "result."
         ),
         (
             "Pass the names in the diagnostics to the caller's vendor. The platform's `metadata` "

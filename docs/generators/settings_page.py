@@ -44,10 +44,7 @@ Made from the schema by `make docs`; do not edit.
 The gateway reads a YAML file: the one of `--config`, else of the variable `DHP_GATEWAY_CONFIG`,
 else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`. Environment variables replace single
 keys. An unknown key or variable is an error. `dhp-gateway check` opens no connection and prints
-every problem at once, including unreadable secret and certificate files, quotes or blanks around a
-secret and words of the examples; it ends with 2 if there is one. Warnings change no exit code:
-former addresses, unencrypted keys and passwords, secrets in the settings file, operations that look
-like a misspelled one of FHIR.
+every problem at once; it ends with 2 if there is one. Warnings change no exit code.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.

@@ -84,8 +84,7 @@ class ListenSettings(Section):
     trusted_proxies: tuple[NetworkText, ...] = Field(
         default=(),
         description="IP addresses or networks of proxies before the gateway whose "
-        "`X-Forwarded-For` is trusted, read from the right. An entry of it may have a port; an "
-        "unreadable one is in no network.",
+        "`X-Forwarded-For` is trusted, read from the right.",
     )
     tls: ListenTlsSettings = Field(
         default_factory=ListenTlsSettings, description="TLS towards the callers."
@@ -116,7 +115,7 @@ class AdminSettings(Section):
     address: AddressText = Field(
         default=ListenAddress("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
-        "address. The pages show no secrets, but everybody who reaches them may read.",
+        "address. Everybody who reaches them may read.",
     )
     operators: tuple[OperatorSettings, ...] = Field(
         default=(),
@@ -125,9 +124,8 @@ class AdminSettings(Section):
     )
     probe_interval: Seconds = Field(
         default=30,
-        description="If no caller has sent a request for this time, or responses look bad, the "
-        "gateway requests `metadata` with a token, at most once in this time, for `/readyz` and "
-        "`/status`. 0: never.",
+        description="How often at most the gateway requests `metadata` with a token, while "
+        "callers' responses do not show that the platform works. 0: never.",
     )
 
 
@@ -160,9 +158,7 @@ class AllowSettings(Section):
         default=None,
         description="Operations that the caller may use, e.g. `[$expand]`, with or without `$`; "
         "`*`: all. Null: all if `resources` is `*`, else none. With a list, Bundles of requests "
-        "are refused. The platform's own operations can be listed too; a misspelled one of FHIR "
-        "is an error. A status URL of the platform (202 with `Content-Location`) needs no entry: "
-        "the caller that got it may poll and cancel there.",
+        "are refused. The platform's own operations can be listed too.",
     )
 
 
@@ -210,10 +206,8 @@ class CallerSettings(Section):
     )
     purpose_header: HeaderName | None = Field(
         default=None,
-        description="A header with the purpose of use, e.g. `X-Purpose`, recorded in the audit as "
-        "`purpose` and never forwarded: TREAT, ETREAT (break the glass), HOPERAT, RECORDMGT, "
-        "HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or DISASTER. Other values are "
-        "ignored. Null: none.",
+        description="A header with the purpose of use (TREAT and others), e.g. `X-Purpose`: "
+        "recorded in the audit as `purpose`, never forwarded. Null: none.",
     )
     content_type: MediaType | None = Field(
         default=None,
@@ -275,24 +269,22 @@ class LimitsSettings(Section):
     keep_alive: PositiveSeconds = Field(
         default=125,
         description="How long an idle connection of a caller stays open. Responses announce 5 s "
-        "less (`Keep-Alive: timeout=120`), so that a caller that reads this closes first.",
+        "less (`Keep-Alive: timeout=120`).",
     )
     max_concurrent_requests: Count = Field(
         default=1024, description="Requests of all callers at the same time; then 503."
     )
     half_closed: PositiveSeconds = Field(
         default=10,
-        description="How long a read goes on for a caller that has closed its sending side and "
-        "may have disconnected, until its response begins. It ends at once while another request "
-        "waits for a connection to the platform. Writes go on.",
+        description="How long a read goes on for a caller that has closed its sending side, until "
+        "its response begins. It ends at once while another request waits for a connection to the "
+        "platform.",
     )
     unidentified_rate: Rate | None = Field(
         default=20,
         description="Requests a second from one address (IPv6: one /64 network) without an "
         "identified caller: broken ones, unknown paths, wrong or missing keys, foreign networks. "
-        "Ten seconds' worth may come at once. Further ones get 429 and are counted, without audit "
-        "records; identified callers always pass. Null: no limit. Without `callers` and sign-in "
-        "every system is a caller.",
+        "Further ones get 429 without audit records. Null: no limit.",
     )
     header_timeout: PositiveSeconds = Field(
         default=10,

@@ -55,8 +55,8 @@ class AuditSettings(Section):
     )
     fsync: Flag = Field(
         default=True,
-        description="Whether a record in a file counts as written only when it is on the disk, so "
-        "that a power failure loses none; false: when the operating system has it.",
+        description="Whether a record in a file counts as written only when it is on the disk; "
+        "false: when the operating system has it.",
     )
     syslog_url: SyslogUrl | None = Field(
         default=None,
@@ -169,8 +169,7 @@ class LoginSettings(Section):
     )
     private_key_file: FilePath | None = Field(
         default=None,
-        description="File with the private key for `private_key_jwt`, as that of a credential; its "
-        "public key is at `/.well-known/jwks.json` of `admin.address` too.",
+        description="File with the private key for `private_key_jwt`, as that of a credential.",
     )
     redirect_uri: EndpointUrl | None = Field(
         default=None,
@@ -272,7 +271,7 @@ class OutboxSettings(Section):
         default=0.5,
         description="The part of `max_entries` and `max_bytes` that one caller may fill if "
         "several may queue (`callers[].outbox`), at least one write; above it 503 `outbox-full`. "
-        "A single caller may fill all; without `callers` all systems are one.",
+        "A single caller may fill all.",
     )
     max_age: PositiveSeconds = Field(
         default=604800,
@@ -352,7 +351,7 @@ class AlertsSettings(Section):
         description="Where alerts go: addresses of the library Apprise, such as "
         "`mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz`, `tgram://TOKEN/CHAT`, "
         "`workflows://…` (Teams) or `json://host/path`. They contain passwords: better as "
-        "`notify_file`. Needs the extra `notify`. Empty: nowhere.",
+        "`notify_file`. Empty: nowhere.",
     )
     notify_file: FilePath | None = Field(
         default=None, description="File that holds the addresses, one a line; `#` begins a comment."

@@ -96,15 +96,13 @@ class PlatformSettings(Section):
     compression: Literal["off", "answers", "both"] = Field(
         default="off",
         description="For slow connections. `off`: gzip is requested from the platform if the "
-        "caller accepts it. `answers`: always. Responses are decoded for callers that do not "
-        "accept their coding. `both`: request bodies from 1 KiB on are also sent as gzip, once "
-        "the platform has shown that it accepts this.",
+        "caller accepts it. `answers`: always. `both`: request bodies from 1 KiB on are also sent "
+        "as gzip, once the platform has shown that it accepts this.",
     )
     pass_headers: tuple[HeaderName, ...] = Field(
         default=(),
-        description="Headers that are passed to the platform although the gateway removes those "
-        "that name a caller or whom it acts for, e.g. `[X-On-Behalf-Of]`. Only for a platform "
-        "that needs them: it then trusts what any caller writes there.",
+        description="Headers about a caller or user that are passed to the platform instead of "
+        "removed, e.g. `[X-On-Behalf-Of]`. The platform then trusts what any caller writes there.",
     )
 
     @property
@@ -188,8 +186,7 @@ class CredentialSettings(Section):
         default=None,
         description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; RSA "
         "signs RS384, EC (P-384) ES384. It may hold two, the new one first, and is re-read like "
-        "`client_secret_file`. `/.well-known/jwks.json` of `admin.address` has the public keys to "
-        "register.",
+        "`client_secret_file`.",
     )
     scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
         default=None,
@@ -272,15 +269,15 @@ class FhirSettings(Section):
         default="warn",
         description="What happens to a conditional create, update or delete (`If-None-Exist`, a "
         "query instead of an id, `ifNoneExist` in a Bundle) if the platform's CapabilityStatement "
-        "does not declare it for the type, so that it may create the resource again: nothing, a "
-        "header `X-Gateway-Warning`, or 400 before it is sent.",
+        "does not declare it for the type: nothing, a header `X-Gateway-Warning`, or 400 before "
+        "it is sent.",
     )
     unfiltered: dict[ResourceType, tuple[ParameterName, ...]] = Field(
         default_factory=dict,
         description="Search parameters that filter nothing although the platform says that it "
         "used them, by resource type, e.g. `{Observation: [date]}`; the search guard treats them "
-        "as ignored. `dhp-gateway probe-search` finds them. The `dhp-` environments set the "
-        "eleven of the guide; your list replaces them.",
+        "as ignored. `dhp-gateway probe-search` finds them. Your list replaces that of the "
+        "environment.",
     )
     auto_if_match: Flag = Field(
         default=False,

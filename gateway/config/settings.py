@@ -102,9 +102,8 @@ class Settings(Section):
     environment: Environment = Field(
         default=_DEFAULT_ENVIRONMENT,
         description="The DHP platform to use. It sets the URLs of `platform` and `sso`, and "
-        "`fhir.unfiltered`, unless they are given. `dhp-playground` is for tests, "
-        "`dhp-production` for real work; `playground` and `production` are former addresses; with "
-        "`custom`, `platform.fhir_base_url` and `sso.token_url` are required.",
+        "`fhir.unfiltered`, unless they are given. With `custom`, `platform.fhir_base_url` and "
+        "`sso.token_url` are required.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."
