@@ -32,7 +32,6 @@ def _balanced(depth: int) -> bytes:
 CONTAINER: Final = _balanced(12)
 VALUE: Final = rb"(?:" + _STRING + rb"|" + CONTAINER + rb'|[^"{}\[\]\s:,])'
 GAP: Final = re.compile(FILL)
-MEMBER: Final = re.compile(FILL + rb'"([^"\\]*+)"\s*+:\s*+(?>(?:"([^"]*+)"|([{\[]))?)')
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
 ELEMENTS: Final = re.compile(rb"(?>(?:" + FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*)")
 MEMBERS: Final = re.compile(rb"(?>(?:" + FILL + _STRING + rb"\s*+:\s*+" + VALUE + rb")*)")

@@ -3,15 +3,15 @@
 The text is never parsed into values and serialized again: that would change numbers (1.10 is not
 1.1 in FHIR), spacing, order and duplicate members.
 
-In buffered JSON, each position of a host name is examined separately, without following the
-structure: the string around it, the member name before the string and, where that does not decide,
-the object around it. The spelling of the text (blanks, order of members, escaped slashes) makes no
-difference. Where the decision depends on more, `_JsonFastPath` raises `_StructureNeededError`, and
-`JsonRewriter` follows the structure.
+`_NearbyPass` examines each host name by the text around it: the string, the member name before it
+and, where that does not decide, the object around both. It does not follow the structure, so that
+text without a host name costs nothing, and the spelling (blanks, order of members, escaped slashes)
+makes no difference. It takes complete text: a whole body, or complete entries of a Bundle that
+streams, whose ends `_entries_end` finds. What comes after a link in its resource is thus known.
 
-`JsonRewriter` scans JSON as it streams by: a stack of open objects and arrays gives the path of a
-string. It is fast because its base examines only text near a host name, and because one regular
-expression skips all members without one at once.
+Where that text does not decide (signatures, documents, elements that are links in some resources
+only), and in all else that streams, `JsonRewriter` follows the structure: a stack of open objects
+and arrays gives the path of a string.
 
 In newline-delimited JSON (bulk data), every line is one resource. Consecutive lines without a URL
 of the known hosts pass together; only the others are scanned one by one.
@@ -31,7 +31,6 @@ from gateway.fhir.json_text import (
     ELEMENTS,
     FILL,
     GAP,
-    MEMBER,
     MEMBERS,
     OPENINGS,
     STRINGS,
@@ -56,6 +55,7 @@ from gateway.fhir.links.stream_rewriter import (
     MAX_TOKEN,
     HostFinder,
     StreamRewriter,
+    any_in,
     match_end,
     raw_length,
 )
@@ -77,15 +77,6 @@ _SCHEME: Final = re.compile(
 
 # Escapes of the characters of a host or of an element name.
 _HIDING: Final = re.compile(rb"\\u00(?:2[dDeE]|3[0-9aA]|[4-7])")
-# A complete Reference whose other members hold no URL.
-REFERENCE: Final = re.compile(
-    rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
-    rb'(?>(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*)\s*+\}'
-)
-# A complete link of a Bundle.
-LINK: Final = re.compile(
-    rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
-)
 # Members of a resource up to a watched one, or to `entry`, which is too long to match completely.
 _WATCHED: Final = re.compile(
     rb"(?>(?:"
@@ -151,25 +142,23 @@ def _is_utf8(raw: bytes) -> bool:
 _MAX_STRING_BYTES: Final = 64 * 1024
 """Bytes: a longer string holds no URL to be rewritten."""
 
-# Bytes. The beginning of an object is searched no further away.
-_MAX_OPENING_DISTANCE: Final = 8 * 1024
+# Bytes in front of a member: the beginning of its object is searched in the few ones first.
+_OPENING_DISTANCES: Final = (512, 8 * 1024)
+_NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
+_WITH_NAME: Final = 3  # parts between quotes: the colon after a name, the name, what is before it
+_WITH_ELEMENT: Final = 5
 _BLANKS: Final = b" \t\r\n"
 _COLONS: Final = (b":", b": ", b" : ")  # the spellings of nearly all servers
 # From an element's name to its object, or to the first object in its array; without blanks.
-_LEADS: Final = frozenset({b":", b":["})
-_OPENINGS: Final = frozenset({b":{", b":[{"})
-_NEAR: Final = 96  # bytes that hold both in most cases
-_WITH_NAME: Final = 3
+_LEADS: Final = frozenset({b":{", b":[{"})
 _COLON: Final = re.compile(rb"\s*+:")
-# Text due to which the resource around an element, or the full path to it, matters.
-_SIGNATURE: Final = b'ignature"'
-_OUTCOME: Final = b'OperationOutcome"'
-_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
 # The rest of a URL and the quote after it, if nothing in it needs a closer check.
 _REST: Final = re.compile(
-    rb"(?>(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
+    rb"(?>(?:(?:\\?/|\\u002[fF])[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
 )
-_SLASHES: Final = (b"/", b"\\/")
+_SLASHES: Final = (b"/", b"\\/", b"\\u002f", b"\\u002F")
+_OPENING: Final = b"{["
+_CLOSING: Final = b"}]"
 _OBJECT: Final = 0x7B
 _COLON_BYTE: Final = 0x3A
 
@@ -191,135 +180,99 @@ _UNCERTAIN: Final = frozenset(
     }
 )
 _NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
+# Text in which signatures, outcomes and documents are found: what is so short is found fastest.
+_DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")
+_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
 # From one Reference of an array to the next.
-_NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
-_FULL_URL: Final = b'"f'
-_PLACEHOLDER: Final = b"\x00"  # does not occur in JSON
-_ESCAPED: Final = b":\\/"
+_NEXT: Final = re.compile(rb'\s*+\}\s*+,\s*+\{\s*+"reference"\s*+:\s*+')
 # The names of members whose values are resources, b"" being the root of the text.
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
 
 class _StructureNeededError(Exception):
-    """The fast path cannot decide: the structure has to be followed."""
+    """The text around a host name cannot decide: the structure has to be followed."""
 
 
-class _JsonFastPath:
-    """One pass over JSON that is one complete resource, or entries of a Bundle (`in_bundle`).
+class _NearbyPass:
+    """One pass over JSON that is a complete resource, or the entries of a Bundle (`in_bundle`).
 
     Raises `_StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
     replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
+        finder = needles(swap)
+        if in_bundle and any_in(text, _NESTING):
+            raise _StructureNeededError
+        if _needs_structure(text) or finder.has_obscuring_escape(text):
+            raise _StructureNeededError
         self._text = text
+        self._masked = masked(text)
         self._swap = swap
         self._in_bundle = in_bundle or b'"Bundle"' in text
         self._mark = 0  # the text before this index is in `chunks`
+        self._done = 0  # the index after the latest string with a host
+        self._is_reference = False  # that string is the member of a Reference
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
-        if _needs_structure(text) or needles(swap).has_obscuring_escape(text):
-            raise _StructureNeededError
-        if self._in_bundle and _PLACEHOLDER not in text:
-            source, target = swap.plain[_ESCAPED in text]
-            # A target that holds a host would be found again, so that a placeholder is inserted.
-            self._take_usual(source, target if swap.is_unambiguous else _PLACEHOLDER)
-            self._take_others()
-            if not swap.is_unambiguous:
-                self.chunks = [b"".join(self.chunks).replace(_PLACEHOLDER, target)]
-        else:
-            self._take_others()
+        for position in finder.positions(text)[:-1]:
+            if position >= self._done:
+                self._inspect_string(position)
+        self.chunks.append(text[self._mark :] if self._mark else text)
 
-    def _take_usual(self, source: bytes, target: bytes) -> None:
-        """Replace URLs in the usual spelling whose member name alone makes them links."""
-        parts = _usual(source).split(self._text)
-        is_link = False
-        for number in range(1, len(parts), 2):  # the names; even numbers are the text between
-            if parts[number].startswith(_FULL_URL):
-                is_link = True
-            else:
-                before = parts[number - 1]
-                near = before[-_NEAR:].rsplit(b'"', 2)
-                if len(near) == _WITH_NAME and near[2].translate(None, _BLANKS) in _OPENINGS:
-                    is_link = _holds_reference(near[1]) is True
-                elif _NEXT.fullmatch(before) is None:  # the next in an array is like the one before
-                    is_link = _leads_to_reference(before[-_NEAR:])
-            parts[number] += target if is_link else source
-            self.rewritten += is_link
-        self._text = b"".join(parts)
+    def _inspect_string(self, position: int) -> None:
+        """Process the string around a host name."""
+        quote = self._masked.rfind(b'"', 0, position)
+        is_link = self._is_link(quote, position)
+        if not (is_link and (self._replace_usual(quote) or self._replace(quote, position))):
+            self._skip_string(quote, position)
 
-    def _take_others(self) -> None:
-        """Examine each remaining position of a host name separately."""
-        positions = needles(self._swap).positions(self._text)
-        self._masked = masked(self._text)
-        done = 0
-        for position in positions[:-1]:
-            if position >= done:
-                done = self._inspect_string(position)
-        self.chunks.append(self._text[self._mark :] if self._mark else self._text)
-
-    def _inspect_string(self, position: int) -> int:
-        """Process the string around a host name; return the position after it."""
-        text = self._masked
-        quote = text.rfind(b'"', 0, position)
-        parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
-        colon = parts[-1]
-        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
-            return self._skip_string(quote, position)
-        if len(parts) < _WITH_NAME:
-            raise _StructureNeededError
-        name = parts[-2]
-        key = quote - len(colon) - len(name) - 2
-        if name == b"reference":
-            if self._is_reference(key):
-                return self._link(quote, position, is_reference=True)
-        elif name == b"fullUrl":
-            if not self._in_bundle:
-                raise _StructureNeededError
-            return self._link(quote, position, is_reference=False)
-        elif name in _NAMES and self._is_link(name, key, quote, position):
-            return self._link(quote, position, is_reference=False)
-        return self._skip_string(quote, position)
-
-    def _link(self, quote: int, position: int, *, is_reference: bool) -> int:
-        """Process a string that is a link if it is a URL; return the position after it."""
+    def _replace_usual(self, quote: int) -> bool:
+        """Replace the base of a URL in the usual spelling; return whether it is one."""
         text = self._text
         for source, target in self._swap.plain:
             end = quote + 1 + len(source)
             if text.startswith(source, quote + 1):
                 rest = _REST.match(text, end)
-                usual = rest is not None and rest.end() - quote <= _MAX_STRING_BYTES
                 if (
-                    rest is not None
-                    and usual
-                    and (not is_reference or text.startswith(_SLASHES, end))
+                    rest is None
+                    or rest.end() - quote > _MAX_STRING_BYTES
+                    or (self._is_reference and not text.startswith(_SLASHES, end))
                 ):
-                    self._replace(quote + 1, end, target)
-                    return rest.end()
+                    return False
+                self._put(quote + 1, end, target)
+                self._done = rest.end()
+                return True
+        return False
+
+    def _replace(self, quote: int, position: int) -> bool:
+        """Replace the base of a URL in any spelling; return whether it is one that changes."""
         end = self._end(position)
-        raw = text[quote + 1 : end]
+        raw = self._text[quote + 1 : end]
         value = unescape(raw)
         length = self._swap.prefix_length(value) if len(raw) <= _MAX_STRING_BYTES else None
-        if length is None or (is_reference and not names_resource(value[length:])):
-            return self._skip_string(quote, position)
+        if length is None or (self._is_reference and not names_resource(value[length:])):
+            return False
         head, cut = _replace_prefix(raw, length, self._swap.target.text)
-        self._replace(quote + 1, quote + 1 + cut, head)
-        return end + 1
+        self._put(quote + 1, quote + 1 + cut, head)
+        self._done = end + 1
+        return True
 
-    def _replace(self, start: int, end: int, new: bytes) -> None:
+    def _put(self, start: int, end: int, new: bytes) -> None:
         self.chunks.append(self._text[self._mark : start])
         self.chunks.append(new)
         self._mark = end
         self.rewritten += 1
 
-    def _skip_string(self, quote: int, position: int) -> int:
-        """Leave a string or a member name unchanged; return the position after it."""
+    def _skip_string(self, quote: int, position: int) -> None:
+        """Leave a string or a member name unchanged."""
         end = self._end(position)
+        self._is_reference = False
+        self._done = end + 1
         is_short = end - quote - 1 <= _MAX_STRING_BYTES
         if is_short and _COLON.match(self._masked, end + 1) is None:
             self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
-        return end + 1
 
     def _end(self, position: int) -> int:
         end = self._masked.find(b'"', position)
@@ -327,17 +280,42 @@ class _JsonFastPath:
             raise _StructureNeededError
         return end
 
-    def _is_reference(self, key: int) -> bool:
-        """Return whether the member `reference` at `key` belongs to a Reference."""
-        is_reference = _holds_reference(self._around(key)[0])
+    def _is_link(self, quote: int, position: int) -> bool:
+        """Return whether the string that begins with a quote is one where links stand."""
+        text = self._masked
+        near = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 4)
+        colon = near[-1]
+        was_reference, self._is_reference = self._is_reference, False
+        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
+            return False
+        if len(near) < _WITH_NAME:
+            raise _StructureNeededError
+        name = near[-2]
+        if name == b"fullUrl" and self._in_bundle:
+            return True
+        key = quote - len(colon) - len(name) - 2
+        if name == b"reference":
+            # The next of an array is like the one before.
+            is_next = was_reference and _NEXT.fullmatch(text, self._done, quote) is not None
+            self._is_reference = is_next or self._belongs_to_reference(near, key)
+            return self._is_reference
+        return name in _NAMES and self._is_other_link(name, key, quote, position)
+
+    def _belongs_to_reference(self, near: list[bytes], key: int) -> bool:
+        """Return whether the member `reference` at `key`, the last in `near`, is a Reference's."""
+        if len(near) == _WITH_ELEMENT and near[-3].translate(None, _BLANKS) in _LEADS:
+            parent = near[-4]
+        else:
+            parent = self._around(key)[0]
+        is_reference = _holds_reference(parent)
         if is_reference is None:
             raise _StructureNeededError
         return is_reference
 
-    def _is_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
+    def _is_other_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
         """Return whether a member whose name alone does not decide is a link."""
         parent, opening = self._around(key)
-        if (parent, name) in _UNCERTAIN:
+        if name == b"fullUrl" or (parent, name) in _UNCERTAIN:
             raise _StructureNeededError
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
@@ -352,72 +330,53 @@ class _JsonFastPath:
     def _around(self, key: int) -> tuple[bytes, int]:
         """Return the name of the element around a member, empty at the root, and where it begins.
 
-        The usual spelling is recognised without going through the brackets.
+        Raises `_StructureNeededError` if both are too far away.
         """
-        return _enclosing_name(self._masked, key) or self._found_around(key)
+        for distance in _OPENING_DISTANCES:
+            start = max(0, key - distance)
+            name, opening = _object_around(self._masked[start:key])
+            if name is not None:
+                return name, start + opening
+            if not start and opening >= 0:
+                return b"", opening
+        raise _StructureNeededError
 
-    def _found_around(self, key: int) -> tuple[bytes, int]:
-        """Return the same, found by going back from bracket to bracket."""
-        start = max(0, key - _MAX_OPENING_DISTANCE)
-        parts = self._masked[start:key].split(b'"')
-        closed = 0
-        opening = -1
-        at = key
-        for number in range(len(parts) - 1, -1, -2):  # every other part is a string
-            part = parts[number]
-            for index in range(len(part) - 1, -1, -1):
-                byte = part[index]
-                if byte in b"}]":
-                    closed += 1
-                elif byte in b"{[" and closed:
-                    closed -= 1
-                elif byte == _OBJECT and opening < 0:
-                    opening = at - len(part) + index
-                elif byte == _COLON_BYTE and opening >= 0 and not closed:
-                    return parts[number - 1], opening
-                elif byte in b"{[" and opening < 0:
-                    raise _StructureNeededError
-            at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
-        if start or opening < 0:
-            raise _StructureNeededError
-        return b"", opening
+
+def _object_around(text: bytes) -> tuple[bytes | None, int]:
+    """Return the name of the element in whose object the text ends, and where that begins.
+
+    The name is None, and the index -1, where they are not in the text.
+    """
+    parts = text.split(b'"')
+    closed = 0
+    opening = -1
+    end = len(text)
+    for number in range(len(parts) - 1, -1, -2):  # every other part is a string
+        part = parts[number]
+        begin = end - len(part)
+        for index in range(len(part) - 1, -1, -1):
+            byte = part[index]
+            if byte in _CLOSING:
+                closed += 1
+            elif byte in _OPENING and closed:
+                closed -= 1
+            elif byte == _OBJECT and opening < 0:
+                opening = begin + index
+            elif byte == _COLON_BYTE and opening >= 0 and not closed:
+                return (parts[number - 1] if number > 1 else None), opening
+            elif byte in _OPENING and opening < 0:
+                return None, -1  # in an array
+        end = begin - len(parts[number - 1]) - 2
+    return None, opening
 
 
 def _needs_structure(text: bytes) -> bool:
     """Return whether the structure of the text matters: a signature, an outcome, a document."""
-    if _SIGNATURE in text or _OUTCOME in text:
+    if not any_in(text, _DECISIVE):
+        return False
+    if b'ignature"' in text or b'OperationOutcome"' in text:
         return True
     return b'"document"' in text and _DOCUMENT.search(text) is not None
-
-
-@lru_cache(maxsize=64)
-def _usual(source: bytes) -> re.Pattern[bytes]:
-    """Return the pattern of a `fullUrl` or `reference` with a URL under that base."""
-    return re.compile(
-        rb'("(?:fullUrl|reference)"\s*+:\s*+")'
-        + re.escape(source)
-        + rb'(?=(?>(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40})'
-        rb'(?>(?:[?#][^"\\]{0,4000}+)?)")'
-    )
-
-
-def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
-    """Return the result of `_JsonFastPath._around` for the usual spelling, None for any other."""
-    opening = text.rfind(b"{", 0, key)
-    between = text[opening + 1 : key]
-    end = text.rfind(b'"', 0, max(opening, 0))
-    start = text.rfind(b'"', 0, max(end, 0)) + 1
-    if not start or b"}" in between or b"]" in between or between.count(b'"') % 2:
-        return None
-    if text[end + 1 : opening].translate(None, _BLANKS) not in _LEADS:
-        return None
-    return text[start:end], opening
-
-
-def _leads_to_reference(near: bytes) -> bool:
-    """Return whether the object in which `near` ends is certainly a Reference."""
-    enclosing = _enclosing_name(near, len(near))
-    return enclosing is not None and _holds_reference(enclosing[0]) is True
 
 
 @lru_cache(maxsize=1024)
@@ -430,9 +389,34 @@ def _holds_reference(parent: bytes) -> bool | None:
     )
 
 
+# Text that only entries of a Bundle have: what leads from one to the next. A Bundle or Parameters
+# within an entry may have the same, before their type or after it; `_NESTING` finds both.
+_NEXT_ENTRY: Final = re.compile(
+    rb'\}\s*+,\s*+(?=\{\s*+"(?:fullUrl"\s*+:|resource"\s*+:\s*+\{\s*+"resourceType"'
+    rb'|search"\s*+:\s*+\{\s*+"(?:mode|score)"|request"\s*+:\s*+\{\s*+"(?:method|url)"))'
+)
+_FIRST_MEMBERS: Final = (b'"fullUrl"', b'"resource"', b'"search"', b'"request"')
+_NESTING: Final = (b"entry", b"arame")
+_MAX_TRIALS: Final = 4
+_MAX_ENTRIES_BYTES: Final = 128 * 1024  # of the entries that are rewritten together
+
+
+def _last_entry(text: bytes, start: int, end: int) -> int:
+    """Return where the last entry begins that certainly begins there, or else `start`."""
+    for name in _FIRST_MEMBERS:
+        at = end
+        for _ in range(_MAX_TRIALS):
+            at = text.rfind(name, start, at)
+            bracket = text.rfind(b"}", start, at) if at >= 0 else -1
+            border = _NEXT_ENTRY.match(text, bracket, end) if bracket >= 0 else None
+            if border is not None:
+                return border.end()
+            if bracket < 0:
+                break
+    return start
+
+
 _QUOTE: Final = 0x22
-_OPENING: Final = b"{["
-_CLOSING: Final = b"}]"
 
 
 class _Frame:
@@ -470,7 +454,7 @@ class JsonRewriter(StreamRewriter):
     changes.
     """
 
-    __slots__ = ("_deep", "_fast_path_text", "_frames", "_in_string", "_patch")
+    __slots__ = ("_deep", "_doubtful_until", "_frames", "_in_string", "_patch")
 
     _boundary = b'"'
 
@@ -486,7 +470,7 @@ class JsonRewriter(StreamRewriter):
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
-        self._fast_path_text = b""  # the text for which the fast path was tried
+        self._doubtful_until = 0  # entries up to this position in the body are scanned
         self._in_string = False  # in a string longer than MAX_TOKEN
 
     def _masked(self, text: bytes) -> bytes:
@@ -496,18 +480,13 @@ class JsonRewriter(StreamRewriter):
         frame = self._frames[-1]
         if self._in_string:
             return self._leave_string(text, pos, size)
-        if frame.key is None and not self._deep:
-            pos = match_end(frame.skip, text, pos, needle)
-            if frame.holds_entries and needle < size and self._fast_path_text is not text:
-                after = self._rewrite_entries(frame, text, pos, needle)
-                if after > pos:
-                    return after
-            if frame.is_object:
-                member = MEMBER.match(text, pos, size)
-                if member is not None and member.end() - pos <= MAX_TOKEN:
-                    return self._member(frame, text, member, needle)
-        elif self._deep:
+        if self._deep:
             pos = match_end(STRINGS, text, pos, needle)
+        elif frame.key is None:
+            after = self._rewrite_entries(frame, text, pos) if frame.holds_entries else pos
+            if after > pos:
+                return after
+            pos = match_end(frame.skip, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
 
     def _is_unscanned(self, chunk: bytes) -> bool:
@@ -517,48 +496,52 @@ class JsonRewriter(StreamRewriter):
     def _rewrite_complete(self) -> None:
         if not self._patch and self._required_type is None:
             try:
-                fast_path = _JsonFastPath(self._buffer, self._swap)
+                nearby = _NearbyPass(self._buffer, self._swap)
             except _StructureNeededError:
                 pass
             else:
-                self._take(fast_path, 0, len(self._buffer))
+                self._take(nearby, 0, len(self._buffer))
                 self._buffer, self._mark = b"", 0
                 return
         super()._rewrite_complete()
 
-    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
-        """Rewrite all complete entries in `text` at once; return the position after them."""
-        self._fast_path_text = text
+    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int) -> int:
+        """Rewrite complete entries of a Bundle together; return the position after them."""
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
             return pos
         if not scope.may_rewrite or self._output.has_undecided_edit:
             return pos
-        end = match_end(ELEMENTS, text, pos, len(text))
-        if end <= needle:
+        limit = min(len(text), pos + _MAX_ENTRIES_BYTES)
+        if self._offset + pos < self._doubtful_until:
+            return pos
+        end = _last_entry(text, pos, limit)
+        if end == pos:
+            self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
         try:
-            fast_path = _JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
+            nearby = _NearbyPass(self._buffer[pos:end], self._swap, in_bundle=True)
         except _StructureNeededError:
+            self._doubtful_until = self._offset + end
             return pos
         self._copy(pos)
-        self._take(fast_path, pos, end)
-        if fast_path.rewritten:
+        self._take(nearby, pos, end)
+        if nearby.rewritten:
             scope.mark_rewritten()
         return end
 
-    def _take(self, fast_path: _JsonFastPath, start: int, end: int) -> None:
-        """Output a result of the fast path; the text before the mark, without a host, was sent."""
-        chunks = fast_path.chunks
+    def _take(self, nearby: _NearbyPass, start: int, end: int) -> None:
+        """Output a result of a pass; the text before the mark, without a host, was sent."""
+        chunks = nearby.chunks
         if self._mark > start:
             chunks[0] = chunks[0][self._mark - start :]
         self._output.texts(chunks)
-        self._output.rewritten += fast_path.rewritten
-        self._output.unrewritten += fast_path.unrewritten
+        self._output.rewritten += nearby.rewritten
+        self._output.unrewritten += nearby.unrewritten
         self._mark = end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
-        """Process a token at `pos` that is no complete member; return the same as `_advance`."""
+        """Process a token at `pos`; return the same as `_advance`."""
         after = match_end(GAP, text, pos, size)
         if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
             frame.key = None  # a number or literal was the value
@@ -568,51 +551,22 @@ class JsonRewriter(StreamRewriter):
         if token == _QUOTE:
             return self._string(text, after, needle, size)
         if token in _OPENING:
-            return self._enter(text, after, needle)
+            return self._enter(text, after)
         while after < size and text[after] in _CLOSING:
             self._close(after)
             after += 1
         return after
 
-    def _member(self, frame: _Frame, text: bytes, member: re.Match[bytes], needle: int) -> int:
-        """Process a key with its value if that is a string, or with the value's opening bracket."""
-        start, end = member.span(1)
-        self._key(frame, unescape(self._buffer[start:end]), start - 1)
-        end = member.end()
-        if member[3] is not None:
-            return self._enter(text, end - 1, needle)
-        if member[2] is not None:
-            key, frame.key = frame.key, None
-            self._value(frame, key, member.start(2), end - 1, has_needle=needle < end)
-        return end
-
-    def _enter(self, text: bytes, pos: int, needle: int) -> int:
-        """Open an object or array; process a complete Reference or link at once (usual cases)."""
+    def _enter(self, text: bytes, pos: int) -> int:
+        """Open an object or array; return the position after its bracket."""
         frame = self._frames[-1]
         if self._deep or len(self._frames) > MAX_DEPTH:
             frame.key = None
             return self._open_many(text, pos, OPENINGS)
         if text[pos] == _OPENING[1] and not frame.is_object:
             return self._open_many(text, pos, ARRAYS)
-        match, key = REFERENCE.match(text, pos), "reference"
-        if match is None:
-            match, key = LINK.match(text, pos), "url"
-        if match is None or not self._is_usable_match(match, needle) or frame.scope is None:
-            self._open(is_object=text[pos] == _OPENING[0])
-            return pos + 1
-        path = frame.path if frame.key is None else (*frame.path, frame.key)
-        if opens_resource(path):
-            self._open(is_object=True)
-            return pos + 1
-        frame.key = None
-        self._link(frame.scope, (*path, key), *match.span(1))
-        return match.end()
-
-    def _is_usable_match(self, match: re.Match[bytes], needle: int) -> bool:
-        """Return whether the needle is in the URL, and the object is not too long or too deep."""
-        start, end = match.span(1)
-        fits = match.end() - match.start() <= MAX_TOKEN
-        return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
+        self._open(is_object=text[pos] == _OPENING[0])
+        return pos + 1
 
     def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
         """Count arrays directly in an array, or levels that are too deep; no more is needed."""

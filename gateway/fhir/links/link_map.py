@@ -89,8 +89,8 @@ class BaseReplacement:
     """Replaces any of several bases at the start of a URL by another one.
 
     `is_request`: the text goes to the platform; otherwise it goes to the caller. `holds_colon`: a
-    host has a colon. `plain` has the first base and its replacement as bytes, and the same with
-    escaped slashes. `is_unambiguous`: the replacement holds none of the hosts.
+    host has a colon. `plain` has the first base and its replacement as bytes, and the same in
+    each escape of slashes. `is_unambiguous`: the replacement holds none of the hosts.
     """
 
     __slots__ = (
@@ -116,7 +116,7 @@ class BaseReplacement:
                 self.sources[0].text.replace("/", slash).encode(),
                 target.text.replace("/", slash).encode(),
             )
-            for slash in ("/", "\\/")
+            for slash in ("/", "\\/", "\\u002f", "\\u002F")
         ]
         self.is_unambiguous = not any(host in target.text.lower().encode() for host in self.hosts)
         self.holds_colon = any(b":" in host for host in self.hosts)

@@ -166,6 +166,9 @@ _MAX_BUFFERED_BYTES: Final = 128 * 1024
 """Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
 without a host name, already sent, is retained until it is scanned."""
 
+_MAX_UNSCANNED_BYTES: Final = 16 * 1024
+"""Bytes: at most so many are left when that text is scanned."""
+
 _MAX_UNTYPED_BYTES: Final = 512 * 1024
 """Bytes: the same for a Bundle without a streaming type at its beginning, which is held anyway."""
 # For JSON and XML.
@@ -346,7 +349,10 @@ class StreamRewriter(ABC):
         self._due = min(_RESCAN_BYTES, length // 4)
 
     def _scan(self, *, thorough: bool) -> None:
-        """Scan the buffer up to its last host name; to its end if `thorough` or an edit is held."""
+        """Scan the buffer up to its last host name; to its end if an edit is held.
+
+        With `thorough` at most `_MAX_UNSCANNED_BYTES` are left.
+        """
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
         positions = self._positions = self._needles.positions(self._buffer)
@@ -354,7 +360,8 @@ class StreamRewriter(ABC):
         while 0 <= pos < size:
             while positions[self._next] < pos:
                 self._next += 1
-            if positions[self._next] == END and not (thorough or self._output.has_undecided_edit):
+            is_short = not thorough or size - pos <= _MAX_UNSCANNED_BYTES
+            if is_short and positions[self._next] == END and not self._output.has_undecided_edit:
                 break
             pos = self._advance(text, pos, min(positions[self._next], size), size)
         done = pos if pos >= 0 else ~pos
