@@ -142,25 +142,31 @@ def _is_utf8(raw: bytes) -> bool:
 _MAX_STRING_BYTES: Final = 64 * 1024
 """Bytes: a longer string holds no URL to be rewritten."""
 
+_NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
 # Bytes in front of a member: the beginning of its object is searched in the few ones first.
 _OPENING_DISTANCES: Final = (512, 8 * 1024)
-_NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
-_WITH_NAME: Final = 3  # parts between quotes: the colon after a name, the name, what is before it
-_WITH_ELEMENT: Final = 5
+_MAX_REMEMBERED_BYTES: Final = 80
 _BLANKS: Final = b" \t\r\n"
-_COLONS: Final = (b":", b": ", b" : ")  # the spellings of nearly all servers
-# From an element's name to its object, or to the first object in its array; without blanks.
-_LEADS: Final = frozenset({b":{", b":[{"})
+_SEPARATORS: Final = b" \t\r\n,:"
 _COLON: Final = re.compile(rb"\s*+:")
-# The rest of a URL and the quote after it, if nothing in it needs a closer check.
-_REST: Final = re.compile(
-    rb"(?>(?:(?:\\?/|\\u002[fF])[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
-)
-_SLASHES: Final = (b"/", b"\\/", b"\\u002f", b"\\u002F")
+_MEMBER_PARTS: Final = 3  # what is before a name, the name, and the colon
 _OPENING: Final = b"{["
 _CLOSING: Final = b"}]"
 _OBJECT: Final = 0x7B
 _COLON_BYTE: Final = 0x3A
+_SLASHES: Final = (b"/", b"\\/", b"\\u002f", b"\\u002F")  # as in `BaseReplacement.plain`
+# The rest of the URL of a resource and the quote after it, if nothing in it needs a closer check;
+# most have no dot.
+_RESOURCE: Final = re.compile(
+    rb"/[^\"\\%?#.\x00-\x20\x7f]{1,255}+\"|"
+    rb"(?>(?:(?:\\?/|\\u002[fF])[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]{0,255}+){1,40})"
+    rb"(?>(?:[?#][^\"\\]{0,4000}+)?)\""
+)
+# Text in which signatures, outcomes and documents are found: what is so short is found fastest.
+_DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")
+_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
+# From one Reference of an array to the next.
+_NEXT: Final = re.compile(rb'\s*+\}\s*+,\s*+\{\s*+"reference"\s*+:\s*+')
 
 # Members that identify an object with a link, by the names of the element and of the member that is
 # the link: no other element of FHIR has both.
@@ -179,12 +185,7 @@ _UNCERTAIN: Final = frozenset(
         (b"expansion", b"next"),
     }
 )
-_NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
-# Text in which signatures, outcomes and documents are found: what is so short is found fastest.
-_DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")
-_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
-# From one Reference of an array to the next.
-_NEXT: Final = re.compile(rb'\s*+\}\s*+,\s*+\{\s*+"reference"\s*+:\s*+')
+_NAMES: Final = frozenset({b"fullUrl", *[name for _, name in (*_SIBLINGS, *_UNCERTAIN)]})
 # The names of members whose values are resources, b"" being the root of the text.
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
@@ -207,112 +208,107 @@ class _NearbyPass:
         if _needs_structure(text) or finder.has_obscuring_escape(text):
             raise _StructureNeededError
         self._text = text
-        self._masked = masked(text)
         self._swap = swap
         self._in_bundle = in_bundle or b'"Bundle"' in text
         self._mark = 0  # the text before this index is in `chunks`
-        self._done = 0  # the index after the latest string with a host
-        self._is_reference = False  # that string is the member of a Reference
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
-        for position in finder.positions(text)[:-1]:
-            if position >= self._done:
-                self._inspect_string(position)
-        self.chunks.append(text[self._mark :] if self._mark else text)
+        if swap.is_unambiguous:  # else the URLs that replace others would be found again
+            self._replace_usual(*swap.plain[_spelling(text)])
+        self._masked = masked(self._text)
+        done = 0
+        for position in finder.unescaped_positions(self._text):
+            if position >= done:
+                done = self._inspect_string(position)
+        self.chunks.append(self._text[self._mark :] if self._mark else self._text)
 
-    def _inspect_string(self, position: int) -> None:
-        """Process the string around a host name."""
+    def _replace_usual(self, source: bytes, target: bytes) -> None:
+        """Replace URLs in the usual spelling if the text just before them makes them links."""
+        source, target = b'"' + source, b'"' + target
+        parts = self._text.split(source)
+        part = parts[0]
+        remembered: set[bytes] = set()  # what stood before links
+        reach = 0  # the length of the longest of these
+        done = 0  # the index in the part after the URL at its start
+        is_link = False
+        rewritten = 0
+        for number in range(1, len(parts)):
+            before, part = part, parts[number]
+            start = len(before) - reach
+            near = before[start if start > done else done :]
+            if near in remembered:
+                is_link = True
+            else:
+                length = self._length_before_link(before[-_NEAR:])
+                is_link = length > 0 or (is_link and _NEXT.fullmatch(before, done) is not None)
+                if 0 < length <= min(_MAX_REMEMBERED_BYTES, len(before) - done):
+                    reach = max(reach, length)
+                    remembered.add(before[max(done, len(before) - reach) :])
+            rest = _RESOURCE.match(part) if is_link else None
+            is_link = rest is not None
+            done = 0 if rest is None else rest.end()
+            parts[number] = (target if is_link else source) + part
+            rewritten += is_link
+        self.rewritten = rewritten
+        self._text = b"".join(parts)
+
+    def _length_before_link(self, near: bytes) -> int:
+        """Return how many bytes before a string make it a link, 0 if they do not do so alone."""
+        if masked(near) != near:
+            return 0
+        start = -1
+        name, key = _member_before(near)
+        if name == b"fullUrl" and self._in_bundle:
+            start = key
+        elif name == b"reference":
+            parent, _, begin = _object_around(near[:key])
+            if parent is not None and _holds_reference(parent):
+                start = begin
+        # The byte before a quote shows whether that is an escaped one.
+        return len(near) - start + 1 if start > 0 else 0
+
+    def _inspect_string(self, position: int) -> int:
+        """Process the string around a host name; return the position after it."""
         quote = self._masked.rfind(b'"', 0, position)
-        is_link = self._is_link(quote, position)
-        if not (is_link and (self._replace_usual(quote) or self._replace(quote, position))):
-            self._skip_string(quote, position)
-
-    def _replace_usual(self, quote: int) -> bool:
-        """Replace the base of a URL in the usual spelling; return whether it is one."""
-        text = self._text
-        for source, target in self._swap.plain:
-            end = quote + 1 + len(source)
-            if text.startswith(source, quote + 1):
-                rest = _REST.match(text, end)
-                if (
-                    rest is None
-                    or rest.end() - quote > _MAX_STRING_BYTES
-                    or (self._is_reference and not text.startswith(_SLASHES, end))
-                ):
-                    return False
-                self._put(quote + 1, end, target)
-                self._done = rest.end()
-                return True
-        return False
-
-    def _replace(self, quote: int, position: int) -> bool:
-        """Replace the base of a URL in any spelling; return whether it is one that changes."""
-        end = self._end(position)
-        raw = self._text[quote + 1 : end]
-        value = unescape(raw)
-        length = self._swap.prefix_length(value) if len(raw) <= _MAX_STRING_BYTES else None
-        if length is None or (self._is_reference and not names_resource(value[length:])):
-            return False
-        head, cut = _replace_prefix(raw, length, self._swap.target.text)
-        self._put(quote + 1, quote + 1 + cut, head)
-        self._done = end + 1
-        return True
-
-    def _put(self, start: int, end: int, new: bytes) -> None:
-        self.chunks.append(self._text[self._mark : start])
-        self.chunks.append(new)
-        self._mark = end
-        self.rewritten += 1
-
-    def _skip_string(self, quote: int, position: int) -> None:
-        """Leave a string or a member name unchanged."""
-        end = self._end(position)
-        self._is_reference = False
-        self._done = end + 1
-        is_short = end - quote - 1 <= _MAX_STRING_BYTES
-        if is_short and _COLON.match(self._masked, end + 1) is None:
-            self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
-
-    def _end(self, position: int) -> int:
         end = self._masked.find(b'"', position)
         if end < 0:
             raise _StructureNeededError
-        return end
+        raw = self._text[quote + 1 : end]
+        if len(raw) > _MAX_STRING_BYTES:
+            return end + 1
+        name = self._link_name(quote, end)
+        value = unescape(raw)
+        length = self._swap.prefix_length(value) if name else None
+        if length is not None and (name != b"reference" or names_resource(value[length:])):
+            head, cut = _replace_prefix(raw, length, self._swap.target.text)
+            self.chunks += (self._text[self._mark : quote + 1], head)
+            self._mark = quote + 1 + cut
+            self.rewritten += 1
+        elif _COLON.match(self._masked, end + 1) is None:  # not the name of a member
+            self.unrewritten += self._swap.occurs_in(value)
+        return end + 1
 
-    def _is_link(self, quote: int, position: int) -> bool:
-        """Return whether the string that begins with a quote is one where links stand."""
-        text = self._masked
-        near = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 4)
-        colon = near[-1]
-        was_reference, self._is_reference = self._is_reference, False
-        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
-            return False
-        if len(near) < _WITH_NAME:
+    def _link_name(self, quote: int, end: int) -> bytes:
+        """Return the name of the member with the string between two quotes; empty if no link."""
+        near = self._masked[max(0, quote - _NEAR) : quote]
+        if not near.rstrip(_BLANKS).endswith(b":"):
+            return b""
+        name, key = _member_before(near)
+        if key < 0:
             raise _StructureNeededError
-        name = near[-2]
-        if name == b"fullUrl" and self._in_bundle:
-            return True
-        key = quote - len(colon) - len(name) - 2
+        key += quote - len(near)
         if name == b"reference":
-            # The next of an array is like the one before.
-            is_next = was_reference and _NEXT.fullmatch(text, self._done, quote) is not None
-            self._is_reference = is_next or self._belongs_to_reference(near, key)
-            return self._is_reference
-        return name in _NAMES and self._is_other_link(name, key, quote, position)
-
-    def _belongs_to_reference(self, near: list[bytes], key: int) -> bool:
-        """Return whether the member `reference` at `key`, the last in `near`, is a Reference's."""
-        if len(near) == _WITH_ELEMENT and near[-3].translate(None, _BLANKS) in _LEADS:
-            parent = near[-4]
+            is_link = _holds_reference(self._around(key)[0])
+            if is_link is None:
+                raise _StructureNeededError
+        elif name == b"fullUrl" and self._in_bundle:
+            is_link = True
         else:
-            parent = self._around(key)[0]
-        is_reference = _holds_reference(parent)
-        if is_reference is None:
-            raise _StructureNeededError
-        return is_reference
+            is_link = name in _NAMES and self._is_other_link(name, key, quote, end)
+        return name if is_link else b""
 
-    def _is_other_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
+    def _is_other_link(self, name: bytes, key: int, quote: int, end: int) -> bool:
         """Return whether a member whose name alone does not decide is a link."""
         parent, opening = self._around(key)
         if name == b"fullUrl" or (parent, name) in _UNCERTAIN:
@@ -320,7 +316,6 @@ class _NearbyPass:
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
-        end = self._end(position)
         closing = self._masked.find(b"}", end)
         is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
@@ -334,18 +329,27 @@ class _NearbyPass:
         """
         for distance in _OPENING_DISTANCES:
             start = max(0, key - distance)
-            name, opening = _object_around(self._masked[start:key])
-            if name is not None:
-                return name, start + opening
-            if not start and opening >= 0:
-                return b"", opening
+            name, opening, _ = _object_around(self._masked[start:key])
+            if opening >= 0 and (name is not None or not start):
+                return name or b"", start + opening
         raise _StructureNeededError
 
 
-def _object_around(text: bytes) -> tuple[bytes | None, int]:
-    """Return the name of the element in whose object the text ends, and where that begins.
+def _member_before(text: bytes) -> tuple[bytes, int]:
+    """Return the name of the member whose value follows a text, and the index of its quote.
 
-    The name is None, and the index -1, where they are not in the text.
+    The index is -1 if the text does not end in a name and a colon.
+    """
+    parts = text.rsplit(b'"', 2)
+    if len(parts) < _MEMBER_PARTS or parts[2].strip(_BLANKS) != b":":
+        return b"", -1
+    return parts[1], len(parts[0])
+
+
+def _object_around(text: bytes) -> tuple[bytes | None, int, int]:
+    """Return the name of the element in whose object a text ends, and where object and name begin.
+
+    The name is None if it is not in the text; an index is -1 if what begins there is not.
     """
     parts = text.split(b'"')
     closed = 0
@@ -354,7 +358,8 @@ def _object_around(text: bytes) -> tuple[bytes | None, int]:
     for number in range(len(parts) - 1, -1, -2):  # every other part is a string
         part = parts[number]
         begin = end - len(part)
-        for index in range(len(part) - 1, -1, -1):
+        is_plain = opening < 0 and not part.strip(_SEPARATORS)
+        for index in () if is_plain else range(len(part) - 1, -1, -1):
             byte = part[index]
             if byte in _CLOSING:
                 closed += 1
@@ -363,11 +368,21 @@ def _object_around(text: bytes) -> tuple[bytes | None, int]:
             elif byte == _OBJECT and opening < 0:
                 opening = begin + index
             elif byte == _COLON_BYTE and opening >= 0 and not closed:
-                return (parts[number - 1] if number > 1 else None), opening
+                name = parts[number - 1] if number > 1 else None
+                return name, opening, -1 if name is None else begin - len(name) - 2
             elif byte in _OPENING and opening < 0:
-                return None, -1  # in an array
+                return None, -1, -1  # in an array
         end = begin - len(parts[number - 1]) - 2
-    return None, opening
+    return None, opening, -1
+
+
+def _spelling(text: bytes) -> int:
+    """Return the index in `BaseReplacement.plain` of the likely spelling of URLs in a text."""
+    at = text.find(b":\\") if text.find(b"\\") >= 0 else -1
+    for number in range(1, len(_SLASHES)):
+        if at >= 0 and text.startswith(_SLASHES[number], at + 1):
+            return number
+    return 0
 
 
 def _needs_structure(text: bytes) -> bool:

@@ -88,23 +88,25 @@ class HostFinder:
 
     def has_obscuring_escape(self, data: bytes) -> bool:
         """Return whether an escape in `data` may spell a character of a host."""
-        return self._escape in data and self._hiding.search(data) is not None
+        return data.find(self._escape) >= 0 and self._hiding.search(data) is not None
 
     def positions(self, data: bytes) -> list[int]:
         """Return all positions in order, then END."""
-        is_escaped = self._escape[:1] in data
-        is_encoded = is_escaped or b"%" in data
+        is_hidden = self.has_obscuring_escape(data)
+        found = self._escaped(data.lower()) if is_hidden else self.unescaped_positions(data)
+        found.append(END)
+        return found
+
+    def unescaped_positions(self, data: bytes) -> list[int]:
+        """Return all positions in order; for data without escapes that may hide any."""
+        is_encoded = self._escape[:1] in data or b"%" in data
         found: list[int] = []
         # A search for a single byte runs at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
             lower = data.lower()
-            if is_escaped and self.has_obscuring_escape(data):
-                found = self._escaped(lower)
-            else:
-                for start in self._starts if is_encoded else self._plain_starts:
-                    _add_positions(found, lower, start)
-                found.sort()
-        found.append(END)
+            for start in self._starts if is_encoded else self._plain_starts:
+                _add_positions(found, lower, start)
+            found.sort()
         return found
 
     def _escaped(self, lower: bytes) -> list[int]:
