@@ -72,7 +72,8 @@ _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
 # In a string that is a query, a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
     rb"(?:h|\\u00[46]8)(?:t|\\u00[57]4){2}(?:p|\\u00[57]0)(?:s|\\u00[57]3)?"
-    rb"(?::|%3a|\\u003a)(?:\\?/|%2f|\\u002f){2}"
+    rb"(?::|\\u003a|(?:%|\\u0025)(?:3|\\u0033)(?:a|\\u00[46]1))"
+    rb"(?:\\?/|\\u002f|(?:%|\\u0025)(?:2|\\u0032)(?:f|\\u00[46]6)){2}"
 )
 
 # Escapes of the characters of a host or of an element name.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 END: Final = (1 << 62) - 1
 """Greater than every position."""
 
-# Bytes: "https://" takes fewer, even in character references with leading zeros.
-_MAX_SCHEME_BYTES: Final = 128
+# Bytes: "https%3A%2F%2F" takes fewer, even in character references with leading zeros.
+_MAX_SCHEME_BYTES: Final = 160
 
 
 class Rewriter(Protocol):

@@ -48,7 +48,8 @@ def _spelled(char: str) -> str:
 # In a query a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
     f"{''.join(map(_spelled, 'http'))}{_spelled('s')}?"
-    f"(?:{_spelled(':')}|%3a)(?:{_spelled('/')}|%2f){{2}}".encode()
+    f"(?:{_spelled(':')}|{''.join(map(_spelled, '%3a'))})"
+    f"(?:{_spelled('/')}|{''.join(map(_spelled, '%2f'))}){{2}}".encode()
 )
 # Character references to the characters of a host.
 _HIDING: Final = re.compile(rb"&#(?:0*1?[0-9]?[0-9]|[xX]0*[0-7]?[0-9a-fA-F]);")

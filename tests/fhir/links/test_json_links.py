@@ -273,6 +273,29 @@ def test_a_document_inside_a_search_result_stays_and_the_rest_does_not():
     ]
 
 
+KEPT_TYPES = {
+    "signed Provenance": NEVER["signed provenance"],
+    "outcome": NEVER["outcome"],
+    "document": document(),
+}
+
+
+@pytest.mark.parametrize("size", [None, 50, 3000])
+@pytest.mark.parametrize("name", KEPT_TYPES)
+@pytest.mark.parametrize("padding", [0, 200])
+def test_a_type_written_with_escapes_is_a_type(name, size, padding):
+    """Also of a resource among others in a body that streams."""
+    other = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
+    pad = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic", "id": "x" * 900}}
+    entries = [other, *[pad] * padding, {"resource": KEPT_TYPES[name]}, other]
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    text = json.dumps(body).replace('"resourceType"', '"\\u0072esourceType"')
+    result = json.loads(run(text.encode(), size=size)[0])
+    expected = swapped(body)
+    expected["entry"][1 + padding] = entries[1 + padding]
+    assert result == expected
+
+
 def test_an_unsigned_provenance_is_rewritten():
     """Only a signature keeps one as it is."""
     body = {"resourceType": "Provenance", "target": [reference()], "recorded": "2026-11-20"}
@@ -482,6 +505,22 @@ def test_a_transaction_is_mapped_to_the_platform():
     expected = json.dumps(body).replace(GATEWAY, PLATFORM)
     expected = expected.replace(encoded, "https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1")
     assert to_platform(body) == json.loads(expected)
+
+
+@pytest.mark.parametrize("size", [None, 50])
+@pytest.mark.parametrize("chars", ["%", "%3AF", "htp", "/:%", ""])
+def test_a_percent_encoded_url_is_found_in_every_spelling(size, chars):
+    """Escapes may spell the percent-encoding of a URL in a query, too; any of its characters."""
+    encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
+    request = {"method": "PUT", "url": "Basic", "ifNoneExist": "subject=HERE"}
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
+    spelled = "".join(f"\\u{ord(c):04x}" if c in chars or not chars else c for c in encoded)
+    text = json.dumps(body).replace("HERE", spelled).encode()
+    expected = json.dumps(body).replace(
+        "HERE", "https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1"
+    )
+    result = run(text, size=size, direction="to-platform")
+    assert (json.loads(result[0]), result[1]) == (json.loads(expected), 1)
 
 
 def test_a_query_in_a_request_is_escaped_as_it_was():

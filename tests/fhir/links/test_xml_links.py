@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,3 +207,26 @@ def test_a_body_without_platform_urls_is_byte_identical(body, size):
     """Whatever it holds."""
     raw = body.replace("dhp.uz", "dhp.example").encode()
     assert run(raw, size=size) == (raw, 0, 0)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("form", ["&#{};", "&#x{:x};", "&#x0{:X};", "&#0000{};"])
+def test_a_query_is_rewritten_in_every_spelling(form, encoded):
+    """References to characters may spell a URL in a query, also its percent-encoding."""
+    gateway, platform = f"{GATEWAY}/Patient/1", f"{PLATFORM}/Patient/1"
+    if encoded:
+        gateway, platform = quote(gateway, safe=""), quote(platform, safe="")
+    body = (
+        '<Bundle xmlns="http://hl7.org/fhir"><type value="transaction"/><entry><request>'
+        '<method value="PUT"/><url value="Basic"/><ifNoneExist value="subject={}"/>'
+        "</request></entry></Bundle>"
+    )
+    for chars in (gateway, "%", "%3AF", "htp"):
+        spelled = "".join(form.format(ord(c)) if c in chars else c for c in gateway)
+        for size in (None, 1, 50):
+            text = body.format(spelled)
+            assert run(text.encode(), size=size, direction="to-platform") == (
+                body.format(platform).encode(),
+                1,
+                0,
+            )
