@@ -38,17 +38,15 @@ from gateway.fhir.json_text import (
     masked,
     unescape,
 )
-from gateway.fhir.links.deferred_edits import HOLD_LIMIT, Edit, PatchScope
+from gateway.fhir.links.deferred_edits import HOLD_LIMIT, PatchScope
 from gateway.fhir.links.link_elements import (
     LISTED_KEYS,
     MAX_ELEMENT_NAME_LENGTH,
     holds_attachment,
     is_plain_reference,
-    may_hold_query,
     names_resource,
     opens_resource,
 )
-from gateway.fhir.links.link_map import replace_in_query, replace_in_url
 from gateway.fhir.links.stream_rewriter import (
     END,
     MAX_DEPTH,
@@ -503,7 +501,20 @@ class JsonRewriter(StreamRewriter):
             if after > pos:
                 return after
             pos = match_end(frame.skip, text, pos, needle)
-        return self._token(frame, text, pos, size, needle)
+        after = match_end(GAP, text, pos, size)
+        if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
+            frame.key = None  # a number or literal was the value
+        if after >= size:
+            return after
+        token = text[after]
+        if token == _QUOTE:
+            return self._string(frame, text, after, needle, size)
+        if token in _OPENING:
+            return self._open(frame, text, after)
+        while after < size and text[after] in _CLOSING:
+            self._close(after)
+            after += 1
+        return after
 
     def _is_unscanned(self, chunk: bytes) -> bool:
         is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
@@ -556,32 +567,21 @@ class JsonRewriter(StreamRewriter):
         self._output.unrewritten += nearby.unrewritten
         self._mark = end
 
-    def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
-        """Process a token at `pos`; return the same as `_advance`."""
-        after = match_end(GAP, text, pos, size)
-        if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
-            frame.key = None  # a number or literal was the value
-        if after >= size:
-            return after
-        token = text[after]
-        if token == _QUOTE:
-            return self._string(text, after, needle, size)
-        if token in _OPENING:
-            return self._enter(text, after)
-        while after < size and text[after] in _CLOSING:
-            self._close(after)
-            after += 1
-        return after
-
-    def _enter(self, text: bytes, pos: int) -> int:
+    def _open(self, parent: _Frame, text: bytes, pos: int) -> int:
         """Open an object or array; return the position after its bracket."""
-        frame = self._frames[-1]
+        is_object = text[pos] == _OBJECT
         if self._deep or len(self._frames) > MAX_DEPTH:
-            frame.key = None
+            parent.key = None
             return self._open_many(text, pos, OPENINGS)
-        if text[pos] == _OPENING[1] and not frame.is_object:
+        if not (is_object or parent.is_object):
             return self._open_many(text, pos, ARRAYS)
-        self._open(is_object=text[pos] == _OPENING[0])
+        path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
+        frame = _Frame(path, parent.scope, is_object=is_object)
+        if is_object and opens_resource(path):
+            frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
+            patch = self._patch and parent.scope is None
+            frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
+        self._frames.append(frame)
         return pos + 1
 
     def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
@@ -594,16 +594,6 @@ class JsonRewriter(StreamRewriter):
             self._deep += number
         return end
 
-    def _open(self, *, is_object: bool) -> None:
-        parent = self._frames[-1]
-        path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
-        frame = _Frame(path, parent.scope, is_object=is_object)
-        if is_object and opens_resource(path):
-            frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
-            patch = self._patch and parent.scope is None
-            frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
-        self._frames.append(frame)
-
     def _close(self, pos: int) -> None:
         if self._deep:
             self._deep -= 1
@@ -612,9 +602,7 @@ class JsonRewriter(StreamRewriter):
         elif len(self._frames) > 1:
             frame = self._frames.pop()
             if frame.is_resource and frame.scope is not None:
-                self._output.expire(self._offset + pos)
-                frame.scope.close()
-                self._output.release_decided()
+                self._close_scope(frame.scope, pos)
 
     def _leave_string(self, text: bytes, pos: int, size: int) -> int:
         end = text.find(b'"', pos, size)
@@ -623,68 +611,44 @@ class JsonRewriter(StreamRewriter):
         self._in_string = False
         return end + 1
 
-    def _string(self, text: bytes, pos: int, needle: int, size: int) -> int:
+    def _string(self, frame: _Frame, text: bytes, pos: int, needle: int, size: int) -> int:
         end = text.find(b'"', pos + 1, size)
         reach = size if end < 0 else end
         is_long = reach - pos > MAX_TOKEN
         if end < 0 and not is_long:
             return ~pos
         self._in_string = end < 0
-        frame = self._frames[-1]
-        if frame.is_object and frame.key is None and not self._deep:
-            self._key(frame, "" if is_long else unescape(self._buffer[pos + 1 : end]), pos)
-        else:
-            key, frame.key = frame.key, None
-            if not is_long:
-                self._value(frame, key, pos + 1, end, has_needle=needle < end)
+        key, frame.key = frame.key, None
+        if frame.is_object and key is None and not self._deep:
+            name = "" if is_long else unescape(self._buffer[pos + 1 : end])
+            frame.key = name if len(name) <= MAX_ELEMENT_NAME_LENGTH else "?"
+            if name == "signature" and frame.is_resource and frame.scope is not None:
+                self._learn(frame.scope, name, "", pos)
+        elif not is_long:
+            self._value(frame, key, pos + 1, self._buffer[pos + 1 : end], has_needle=needle < end)
         return reach + (end >= 0)
 
-    def _key(self, frame: _Frame, key: str, pos: int) -> None:
-        frame.key = key if len(key) <= MAX_ELEMENT_NAME_LENGTH else "?"
-        if key == "signature" and frame.is_resource:
-            self._learn(frame, key, "", pos)
-
     def _value(
-        self, frame: _Frame, key: str | None, start: int, end: int, *, has_needle: bool
+        self, frame: _Frame, key: str | None, start: int, raw: bytes, *, has_needle: bool
     ) -> None:
-        """Process the string from `start` to `end`, which is no key."""
-        if frame.is_resource and frame.scope is not None and key in frame.scope.watched_members:
-            self._learn(frame, key, unescape(self._buffer[start:end]), start)
-        if not has_needle:
-            return
-        path = (*frame.path, key) if key in LISTED_KEYS and not self._deep else ()
-        self._link(frame.scope, path, start, end)
+        """Process a string that is no key."""
+        scope = frame.scope
+        if frame.is_resource and scope is not None and key in scope.watched_members:
+            self._learn(scope, key, unescape(raw), start)
+        if has_needle:
+            edit = None
+            if scope is not None and key in LISTED_KEYS and not self._deep:
+                edit = self._edit(scope, (*frame.path, key), start, raw)
+            self._replace_or_count(edit, raw)
 
-    def _link(self, scope: ResourceScope | None, path: Path, start: int, end: int) -> None:
-        """Process a string with a needle; `path` is empty where the rules list no element."""
-        raw = self._buffer[start:end]
-        edit = self._edit(scope, path, start, raw) if path and scope is not None else None
-        if edit is not None:
-            self._replace(edit)
-        elif self._swap.occurs_in(unescape(raw)):
-            self._output.unrewritten += 1
+    def _unescape(self, raw: bytes) -> str:
+        return unescape(raw)
 
-    def _learn(self, frame: _Frame, member: str, value: str, pos: int) -> None:
-        if frame.scope is not None:
-            self._output.expire(self._offset + pos)
-            frame.scope.observe_member(member, value)
-            self._output.release_decided()
+    def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
+        return _replace_prefix(raw, length, self._swap.target.text)
 
-    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
-        value = unescape(raw)
-        position = self._offset + start
-        if self._swap.is_request and may_hold_query(path, value):
-            swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
-            if swapped != value:
-                head = _escape_like(raw, swapped)
-                return Edit(position, len(raw), head, len(raw), scope, path, None)
-            return None
-        length = self._swap.prefix_length(value)
-        if length is None:
-            return None
-        head, cut = _replace_prefix(raw, length, self._swap.target.text)
-        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
-        return Edit(position, len(raw), head, cut, scope, path, is_name)
+    def _escape_like(self, raw: bytes, text: str) -> bytes | None:
+        return _escape_like(raw, text)
 
 
 class NdjsonRewriter:

@@ -141,6 +141,10 @@ class BaseReplacement:
         length = self.prefix_length(url)
         return None if length is None else self.target.text + url[length:]
 
+    def replace_in(self, text: str, *, is_url: bool) -> str:
+        """Return a query, or a URL with one, with its absolute URLs under the other base."""
+        return (replace_in_url if is_url else replace_in_query)(text, self)
+
     def occurs_in(self, text: str) -> bool:
         """Return whether a URL under one of the bases stands anywhere in `text`."""
         return any(self.prefix_length(m.group()) is not None for m in _ABSOLUTE.finditer(text))

@@ -12,10 +12,11 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from gateway.fhir.links.deferred_edits import HeldOutput, ResourceScope
+from gateway.fhir.links.deferred_edits import Edit, HeldOutput, ResourceScope
+from gateway.fhir.links.link_elements import may_hold_query, names_resource
 
 if TYPE_CHECKING:
-    from gateway.fhir.links.deferred_edits import Edit
+    from gateway.fhir.links.link_elements import Path
     from gateway.fhir.links.link_map import BaseReplacement
 
 END: Final = (1 << 62) - 1
@@ -375,13 +376,56 @@ class StreamRewriter(ABC):
         self._await_more(size - done)
         self._output.expire(self._offset)
 
-    def _replace(self, edit: Edit) -> None:
-        """Give the output the text before the edit, and the edit."""
-        start = edit.position - self._offset
-        self._copy(start)
-        end = start + edit.length
-        self._output.edit(edit, self._buffer[start:end])
-        self._mark = end
+    def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
+        """Record a member of a resource that decides about its links."""
+        self._output.expire(self._offset + pos)
+        scope.observe_member(member, value)
+        self._output.release_decided()
+
+    def _close_scope(self, scope: ResourceScope, pos: int) -> None:
+        self._output.expire(self._offset + pos)
+        scope.close()
+        self._output.release_decided()
+
+    @abstractmethod
+    def _unescape(self, raw: bytes) -> str:
+        """Return the text of a value."""
+
+    @abstractmethod
+    def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
+        """Return the target, escaped for the first characters of `raw`, and their bytes there."""
+
+    @abstractmethod
+    def _escape_like(self, raw: bytes, text: str) -> bytes | None:
+        """Return a value for `text`, which was made from `raw`; None where `raw` has to stay."""
+
+    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
+        """Return what may change in a value in the buffer; None if nothing may."""
+        value = self._unescape(raw)
+        position = self._offset + start
+        if self._swap.is_request and may_hold_query(path, value):
+            swapped = self._swap.replace_in(value, is_url=path[-1] == "url")
+            new = None if swapped == value else self._escape_like(raw, swapped)
+            if new is None:
+                return None
+            return Edit(position, len(raw), new, len(raw), scope, path, None)
+        length = self._swap.prefix_length(value)
+        if length is None:
+            return None
+        head, cut = self._replace_prefix(raw, length)
+        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
+        return Edit(position, len(raw), head, cut, scope, path, is_name)
+
+    def _replace_or_count(self, edit: Edit | None, raw: bytes) -> None:
+        """Give the output the text before an edit, and the edit; without one, count a URL."""
+        if edit is not None:
+            start = edit.position - self._offset
+            self._copy(start)
+            end = start + edit.length
+            self._output.edit(edit, self._buffer[start:end])
+            self._mark = end
+        elif self._swap.occurs_in(self._unescape(raw)):
+            self._output.unrewritten += 1
 
     def _copy(self, upto: int) -> None:
         """Give the output the buffer up to a position, unchanged."""

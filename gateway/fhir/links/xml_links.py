@@ -11,16 +11,13 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from gateway.fhir.links.deferred_edits import HOLD_LIMIT, Edit
+from gateway.fhir.links.deferred_edits import HOLD_LIMIT
 from gateway.fhir.links.link_elements import (
     LISTED_KEYS,
     MAX_ELEMENT_NAME_LENGTH,
     is_plain_reference,
-    may_hold_query,
-    names_resource,
     opens_resource,
 )
-from gateway.fhir.links.link_map import replace_in_query, replace_in_url
 from gateway.fhir.links.stream_rewriter import (
     MAX_DEPTH,
     MAX_TOKEN,
@@ -280,14 +277,7 @@ class XmlRewriter(StreamRewriter):
         elif len(self._elements) > 1:
             element = self._elements.pop()
             if element.is_resource and element.scope is not None:
-                self._output.expire(self._offset + pos)
-                element.scope.close()
-                self._output.release_decided()
-
-    def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
-        self._output.expire(self._offset + pos)
-        scope.observe_member(member, value)
-        self._output.release_decided()
+                self._close_scope(element.scope, pos)
 
     def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
         """Process a start tag that holds a host name, or the type of a Bundle."""
@@ -301,33 +291,20 @@ class XmlRewriter(StreamRewriter):
                 self._learn(parent.scope, name, _unescape(raw), start)
             elif name in LISTED_KEYS:
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
-        if edit is not None:
-            self._replace(edit)
-        elif has_needle and self._swap.occurs_in(_unescape(tag[0])):
-            self._output.unrewritten += 1
+        if has_needle:
+            self._replace_or_count(edit, tag[0])
 
-    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
-        value = _unescape(raw)
-        position = self._offset + start
-        if self._swap.is_request and may_hold_query(path, value):
-            return self._query_edit(scope, path, position, raw)
-        length = self._swap.prefix_length(value)
-        if length is None:
-            return None
-        cut = raw_length(raw.decode("latin-1"), length, _UNIT, "&")
+    def _unescape(self, raw: bytes) -> str:
+        return _unescape(raw)
+
+    def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
-        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
-        return Edit(position, len(raw), target.encode(), cut, scope, path, is_name)
+        return target.encode(), raw_length(raw.decode("latin-1"), length, _UNIT, "&")
 
-    def _query_edit(
-        self, scope: ResourceScope, path: Path, position: int, raw: bytes
-    ) -> Edit | None:
-        value = _unescape(raw)
-        swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
-        if swapped == value or (not raw.isascii() and _WIDE_REFERENCE.search(raw)):
+    def _escape_like(self, raw: bytes, text: str) -> bytes | None:
+        if not raw.isascii() and _WIDE_REFERENCE.search(raw):
             return None  # the encoding for that character is unknown
-        head = _escape(swapped, raw)
-        return Edit(position, len(raw), head, len(raw), scope, path, None)
+        return _escape(text, raw)
 
 
 def _escape(text: str, raw: bytes) -> bytes:
