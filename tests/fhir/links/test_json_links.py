@@ -296,6 +296,92 @@ def test_a_type_written_with_escapes_is_a_type(name, size, padding):
     assert result == expected
 
 
+def long_bundle(length, **members):
+    """A Bundle of at least that length, with entries first and its type last."""
+    entry = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
+    entries = [entry] * (length // len(json.dumps(entry)))
+    return {"entry": entries, **members, "resourceType": "Bundle"}
+
+
+def long_parameters(length):
+    """Parameters of at least that length, with their type last."""
+    parameter = {"resource": {"resourceType": "Basic", "subject": reference()}, "name": "a"}
+    parameters = [parameter] * (length // len(json.dumps(parameter)))
+    return {"parameter": parameters, "resourceType": "Parameters"}
+
+
+def long_provenance(length, **members):
+    """A Provenance of at least that length, with its type last."""
+    targets = [reference()] * (length // len(json.dumps(reference())))
+    return {"target": targets, **members, "resourceType": "Provenance"}
+
+
+DECIDED_LAST = {
+    "signed collection": lambda n: long_bundle(n, type="collection", signature={"data": "c2ln"}),
+    "document": lambda n: long_bundle(n, type="document"),
+    "collection": lambda n: long_bundle(n, type="collection"),
+    "signed Provenance": lambda n: long_provenance(n, signature=[{"data": "c2ln"}]),
+    "Provenance": long_provenance,
+    "outcome": lambda n: {**long_provenance(n), "resourceType": "OperationOutcome"},
+    "parameters": long_parameters,
+}
+
+
+@pytest.mark.parametrize("size", [None, 1000, 65_536])
+@pytest.mark.parametrize("length", [1000, 70_000, 150_000])
+@pytest.mark.parametrize("name", DECIDED_LAST)
+def test_a_resource_whose_end_decides_is_decided_by_it(name, length, size):
+    """In a search result that streams, however long the resource; those around it are changed."""
+    plain = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
+    decided = DECIDED_LAST[name](length)
+    stays = name.startswith(("signed", "document", "outcome"))
+    entries = [*[plain] * 2000, {"resource": decided, "fullUrl": f"{PLATFORM}/X/1"}, *[plain] * 500]
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    expected = swapped(body)
+    if stays:
+        expected["entry"][2000]["resource"] = decided
+    text, rewritten, unrewritten = run(body, size=size)
+    assert json.loads(text) == expected
+    kept = json.dumps(decided).count(f"{PLATFORM}/") if stays else 0
+    assert (rewritten, unrewritten) == (json.dumps(body).count(f"{PLATFORM}/") - kept, kept)
+
+
+FIRST_MEMBERS = ["fullUrl", "resource", "search", "request"]
+
+
+@pytest.mark.parametrize("first", FIRST_MEMBERS)
+@pytest.mark.parametrize("blanks", [None, 1])
+def test_entries_that_stream_are_rewritten_in_any_order(first, blanks):
+    """Whatever an entry begins with."""
+    entry = {
+        "fullUrl": f"{PLATFORM}/Basic/1",
+        "resource": {"resourceType": "Basic", "subject": reference()},
+        "search": {"mode": "match"},
+        "request": {"method": "GET", "url": f"{PLATFORM}/Basic/1"},
+    }
+    entries = [{first: entry[first], **entry}] * 1000
+    body = {"resourceType": "Bundle", "type": "history", "entry": entries}
+    text = json.dumps(body, indent=blanks).encode()
+    expected = text.replace(PLATFORM.encode(), GATEWAY.encode())
+    for size in (None, 10_000):
+        assert run(text, size=size) == (expected, 3000, 0)
+
+
+@pytest.mark.parametrize("name", ['a"criteria', '"criteria', 'criteria"', 'a\\"criteria', "a\\"])
+def test_a_quote_in_a_name_ends_no_name(name):
+    """At whatever distance it stands from the text that is looked at."""
+    for distance in range(60, 110):
+        before = {"id": "x" * distance, name: reference(), "subject": reference()}
+        body = {"resourceType": "Bundle", "entry": [{"resource": before}]}
+        text = json.dumps(body, separators=(",", ":")).encode()
+        assert run(text) == (text.replace(PLATFORM.encode(), GATEWAY.encode()), 2, 0)
+    for distance in range(40, 80):
+        inner = {"reference": f"{PLATFORM}/Patient/1", "display": "x" * distance}
+        body = {"resourceType": "Basic", "a": {name: dict(reversed(inner.items()))}}
+        text = json.dumps(body, separators=(",", ":")).encode()
+        assert run(text) == (text.replace(PLATFORM.encode(), GATEWAY.encode()), 1, 0)
+
+
 def test_an_unsigned_provenance_is_rewritten():
     """Only a signature keeps one as it is."""
     body = {"resourceType": "Provenance", "target": [reference()], "recorded": "2026-11-20"}
