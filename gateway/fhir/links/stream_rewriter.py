@@ -60,10 +60,8 @@ class HostFinder:
         "_hiding",
         "_hosts",
         "_overlap",
-        "_plain_starts",
         "_reach",
         "_scheme",
-        "_starts",
     )
 
     def __init__(
@@ -74,8 +72,6 @@ class HostFinder:
         scheme: re.Pattern[bytes],
     ) -> None:
         self._hosts = hosts
-        self._plain_starts = [b"/" + host for host in hosts]
-        self._starts = [end + host for end in (b"/", b"2f") for host in hosts]
         self._escape = escape
         self._hiding = hiding
         self._scheme = scheme
@@ -105,8 +101,11 @@ class HostFinder:
         # A search for a single byte runs at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
             lower = data.lower()
-            for start in self._starts if is_encoded else self._plain_starts:
-                _add_positions(found, lower, start)
+            for host in self._hosts:
+                if lower.find(host) >= 0:
+                    _add_positions(found, lower, b"/" + host)
+                    if is_encoded:
+                        _add_positions(found, lower, b"2f" + host)
             found.sort()
         return found
 
