@@ -7,7 +7,7 @@ The text is never parsed into values and serialized again: that would change num
 and, where that does not decide, the object around both. It does not follow the structure, so that
 text without a host name costs nothing, and the spelling (blanks, order of members, escaped slashes)
 makes no difference. It takes complete text: a whole body, or complete entries of a Bundle that
-streams, whose ends `_entries_end` finds. What comes after a link in its resource is thus known.
+streams, whose borders `_last_entry` finds. What comes after a link in its resource is thus known.
 
 Where that text does not decide (signatures, documents, elements that are links in some resources
 only), and in all else that streams, `JsonRewriter` follows the structure: a stack of open objects
@@ -138,9 +138,6 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-_MAX_STRING_BYTES: Final = 64 * 1024
-"""Bytes: a longer string holds no URL to be rewritten."""
-
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
 # Bytes in front of a member: the beginning of its object is searched in the few ones first.
 _OPENING_DISTANCES: Final = (512, 8 * 1024)
@@ -148,6 +145,7 @@ _MAX_REMEMBERED_BYTES: Final = 80
 _BLANKS: Final = b" \t\r\n"
 _SEPARATORS: Final = b" \t\r\n,:"
 _COLON: Final = re.compile(rb"\s*+:")
+_PLACEHOLDER: Final = b"\x00"  # does not occur in JSON
 _MEMBER_PARTS: Final = 3  # what is before a name, the name, and the colon
 _OPENING: Final = b"{["
 _CLOSING: Final = b"}]"
@@ -213,14 +211,19 @@ class _NearbyPass:
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
-        if swap.is_unambiguous:  # else the URLs that replace others would be found again
-            self._replace_usual(*swap.plain[_spelling(text)])
+        source, target = swap.plain[_spelling(text)]
+        # A target that holds a host would be found again, so that a placeholder is inserted.
+        inserted = target if swap.is_unambiguous else _PLACEHOLDER
+        if text.find(_PLACEHOLDER) < 0:
+            self._replace_usual(source, inserted)
         self._masked = masked(self._text)
         done = 0
         for position in finder.unescaped_positions(self._text):
             if position >= done:
                 done = self._inspect_string(position)
         self.chunks.append(self._text[self._mark :] if self._mark else self._text)
+        if inserted is not target:
+            self.chunks = [b"".join(self.chunks).replace(inserted, target)]
 
     def _replace_usual(self, source: bytes, target: bytes) -> None:
         """Replace URLs in the usual spelling if the text just before them makes them links."""
@@ -274,7 +277,7 @@ class _NearbyPass:
         if end < 0:
             raise _StructureNeededError
         raw = self._text[quote + 1 : end]
-        if len(raw) > _MAX_STRING_BYTES:
+        if len(raw) > MAX_TOKEN:
             return end + 1
         name = self._link_name(quote, end)
         value = unescape(raw)
