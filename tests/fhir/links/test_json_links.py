@@ -335,7 +335,8 @@ def test_a_resource_whose_end_decides_is_decided_by_it(name, length, size):
     plain = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
     decided = DECIDED_LAST[name](length)
     stays = name.startswith(("signed", "document", "outcome"))
-    entries = [*[plain] * 2000, {"resource": decided, "fullUrl": f"{PLATFORM}/X/1"}, *[plain] * 500]
+    after = [plain] * 500 if size else []
+    entries = [*[plain] * 2000, {"resource": decided, "fullUrl": f"{PLATFORM}/X/1"}, *after]
     body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
     expected = swapped(body)
     if stays:
