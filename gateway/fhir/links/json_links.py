@@ -568,7 +568,7 @@ class JsonRewriter(StreamRewriter):
         self._output.texts(chunks)
         self._output.rewritten += nearby.rewritten
         self._output.unrewritten += nearby.unrewritten
-        self._mark = end
+        self._mark = max(self._mark, end)
 
     def _open(self, parent: _Frame, text: bytes, pos: int) -> int:
         """Open an object or array; return the position after its bracket."""

@@ -368,6 +368,16 @@ def test_entries_that_stream_are_rewritten_in_any_order(first, blanks):
         assert run(text, size=size) == (expected, 3000, 0)
 
 
+@pytest.mark.parametrize("size", [777, 1448, 30_000, 65_536])
+def test_entries_without_a_link_are_sent_once(size):
+    """They are sent before their borders are known."""
+    plain = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic", "id": "x" * 3000}}
+    entries = [*[plain] * 100, {"fullUrl": f"{PLATFORM}/Basic/1"}, *[plain] * 100]
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    text = json.dumps(body).encode()
+    assert run(text, size=size) == (text.replace(PLATFORM.encode(), GATEWAY.encode()), 1, 0)
+
+
 @pytest.mark.parametrize("name", ['a"criteria', '"criteria', 'criteria"', 'a\\"criteria', "a\\"])
 def test_a_quote_in_a_name_ends_no_name(name):
     """At whatever distance it stands from the text that is looked at."""
