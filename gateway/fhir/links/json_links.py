@@ -244,7 +244,7 @@ class _NearbyPass:
             else:
                 length = self._length_before_link(before[-_NEAR:])
                 is_link = length > 0 or (is_link and _NEXT.fullmatch(before, done) is not None)
-                if 0 < length <= min(_MAX_REMEMBERED_BYTES, len(before) - done):
+                if 0 < length <= _MAX_REMEMBERED_BYTES:
                     reach = max(reach, length)
                     remembered.add(before[max(done, len(before) - reach) :])
             rest = _RESOURCE.match(part) if is_link else None

@@ -219,6 +219,11 @@ NEVER = {
     "own references": {"resourceType": "DetectedIssue", "reference": f"{PLATFORM}/Library/1"},
     "policy": {"resourceType": "Consent", "policyBasis": {"url": f"{PLATFORM}/Library/1"}},
     "no reference": {"resourceType": "Basic", "subject": {"reference": PLATFORM}},
+    "full URL of no bundle": {"resourceType": "Basic", "fullUrl": f"{PLATFORM}/Basic/1"},
+    "quotes in a value": {
+        "resourceType": "PlanDefinition",
+        "criteria": {"subj": ":{", "b": '"', "reference": f"{PLATFORM}/Library/1"},
+    },
     "link of no bundle": {"resourceType": "TestScript", "metadata": {"link": [{"url": PLATFORM}]}},
     "text in parameters": {
         "resourceType": "Parameters",
@@ -391,6 +396,47 @@ def test_a_quote_in_a_name_ends_no_name(name):
         body = {"resourceType": "Basic", "a": {name: dict(reversed(inner.items()))}}
         text = json.dumps(body, separators=(",", ":")).encode()
         assert run(text) == (text.replace(PLATFORM.encode(), GATEWAY.encode()), 1, 0)
+
+
+NAMES = ["a", "subject", "criteria", "valueExpression", "xcriteria", "managingOrganization"]
+
+
+@pytest.mark.parametrize("first", NAMES)
+@pytest.mark.parametrize("second", NAMES)
+def test_what_one_reference_is_decides_of_no_other(first, second):
+    """Elements whose names begin or end alike are told apart."""
+    body = {"resourceType": "Basic", "x": [{first: reference(), second: reference()}] * 2}
+    expected = swapped(body)
+    for element, kept in zip(expected["x"], body["x"], strict=True):
+        element |= {name: kept[name] for name in ("criteria", "valueExpression") if name in kept}
+    assert to_gateway(body) == expected
+
+
+def test_a_quote_in_a_name_of_a_url_ends_no_name():
+    """At whatever distance it stands."""
+    body = '{"resourceType":"Bundle","entry":[{"a\\"fullUrl":%s"%s/Basic/1"}]}'
+    for distance in range(60, 100):
+        text = (body % (" " * distance, PLATFORM)).encode()
+        assert run(text) == (text, 0, 1)
+
+
+def test_a_gateway_under_the_platforms_base_is_inserted_once():
+    """What was replaced is no URL to be replaced."""
+    links = LinkMap("https://example.uz/fhir", "https://example.uz/fhir/gateway")
+    body = json.dumps(LISTED["searchset"]).replace(PLATFORM, "https://example.uz/fhir")
+    rewriter = rewriter_for("application/fhir+json", links, "to-gateway")
+    text = (rewriter.feed(body.encode()) + rewriter.finish()).decode()
+    assert text == body.replace("uz/fhir", "uz/fhir/gateway")
+
+
+def test_a_search_result_in_a_document_stays():
+    """However long both are."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
+    page = {"resourceType": "Bundle", "type": "searchset", "entry": [entry] * 4000}
+    head = {"resourceType": "Bundle", "type": "document"}
+    text = json.dumps({**head, "entry": [{"resource": page}, entry]}).encode()
+    for size in (None, 50_000):
+        assert run(text, size=size) == (text, 0, 4001)
 
 
 def test_an_unsigned_provenance_is_rewritten():
