@@ -429,6 +429,36 @@ def test_a_gateway_under_the_platforms_base_is_inserted_once():
     assert text == body.replace("uz/fhir", "uz/fhir/gateway")
 
 
+def test_a_url_that_is_the_name_of_a_member_stays():
+    """It is no value, and is not counted."""
+    text = json.dumps({"resourceType": "Basic", f"{PLATFORM}/a": 1}).encode()
+    assert run(text) == (text, 0, 0)
+
+
+def test_a_link_of_no_bundle_stays_within_one():
+    """An entry's link has a relation."""
+    script = {"resourceType": "TestScript", "metadata": {"link": [{"url": f"{PLATFORM}/a"}]}}
+    text = json.dumps({"resourceType": "Bundle", "entry": [{"resource": script}]}).encode()
+    assert run(text) == (text, 0, 1)
+
+
+def test_the_query_of_a_request_is_mapped_to_the_platform():
+    """Also where nothing else in the transaction needs more than a look."""
+    request = {"method": "PUT", "url": f"Basic?subject={GATEWAY}/Patient/1"}
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
+    assert to_platform(body) == json.loads(json.dumps(body).replace(GATEWAY, PLATFORM))
+
+
+def test_a_signature_after_the_entries_of_a_stream_changes_nothing():
+    """Those were sent on with the gateway's links."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
+    last = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic"}}
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": [*[entry] * 3000, last]}
+    body |= {"signature": {"data": "c2ln"}, "link": [{"relation": "self", "url": PLATFORM}]}
+    for size in (None, 1000):
+        assert run(body, size=size)[1:] == (3001, 0)
+
+
 def test_a_search_result_in_a_document_stays():
     """However long both are."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
