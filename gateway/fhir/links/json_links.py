@@ -200,8 +200,6 @@ class _NearbyPass:
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
-        if in_bundle and any_in(text, _NESTING):
-            raise _StructureNeededError
         if _needs_structure(text) or finder.has_obscuring_escape(text):
             raise _StructureNeededError
         self._text = text
@@ -500,7 +498,7 @@ class JsonRewriter(StreamRewriter):
         if self._deep:
             pos = match_end(STRINGS, text, pos, needle)
         elif frame.key is None:
-            after = self._rewrite_entries(frame, text, pos) if frame.holds_entries else pos
+            after = self._rewrite_entries(frame, text, pos, needle) if frame.holds_entries else pos
             if after > pos:
                 return after
             pos = match_end(frame.skip, text, pos, needle)
@@ -535,22 +533,29 @@ class JsonRewriter(StreamRewriter):
                 return
         super()._rewrite_complete()
 
-    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int) -> int:
+    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
         """Rewrite complete entries of a Bundle together; return the position after them."""
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
             return pos
         if not scope.may_rewrite or self._output.has_undecided_edit:
             return pos
-        limit = min(len(text), pos + _MAX_ENTRIES_BYTES)
         if self._offset + pos < self._doubtful_until:
             return pos
+        limit = min(len(text), pos + _MAX_ENTRIES_BYTES)
         end = _last_entry(text, pos, limit)
-        if end == pos:
+        entries = self._buffer[pos:end]
+        if not entries:
             self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
+        if any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
+            self._doubtful_until = self._offset + end
+            return pos
+        if needle >= end:
+            self._copy(end)
+            return end
         try:
-            nearby = _NearbyPass(self._buffer[pos:end], self._swap, in_bundle=True)
+            nearby = _NearbyPass(entries, self._swap, in_bundle=True)
         except _StructureNeededError:
             self._doubtful_until = self._offset + end
             return pos

@@ -203,10 +203,8 @@ class StreamRewriter(ABC):
         "_mark",
         "_max_complete_bytes",
         "_needles",
-        "_next",
         "_offset",
         "_output",
-        "_positions",
         "_required_type",
         "_swap",
     )
@@ -229,8 +227,6 @@ class StreamRewriter(ABC):
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
-        self._positions = [END]  # the host names in the buffer during a scan, then END
-        self._next = 0  # the index of the first of these that was not passed
 
     @property
     def rewritten(self) -> int:
@@ -357,17 +353,17 @@ class StreamRewriter(ABC):
         """
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
-        positions = self._positions = self._needles.positions(self._buffer)
-        pos = self._next = 0
+        positions = self._needles.positions(self._buffer) if self._has_candidate else [END]
+        pos = number = 0
         while 0 <= pos < size:
-            while positions[self._next] < pos:
-                self._next += 1
+            while positions[number] < pos:
+                number += 1
             is_short = not thorough or size - pos <= _MAX_UNSCANNED_BYTES
-            if is_short and positions[self._next] == END and not self._output.has_undecided_edit:
+            if is_short and positions[number] == END and not self._output.has_undecided_edit:
                 break
-            pos = self._advance(text, pos, min(positions[self._next], size), size)
+            pos = self._advance(text, pos, min(positions[number], size), size)
         done = pos if pos >= 0 else ~pos
-        self._has_candidate = any(at >= done for at in positions[self._next : -1])
+        self._has_candidate = any(at >= done for at in positions[number:-1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
