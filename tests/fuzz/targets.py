@@ -95,7 +95,7 @@ def request(data: bytes) -> None:
     protocol = BaseProtocol(_LOOP)
     protocol.connection_made(asyncio.Transport())
     limits = LimitsSettings(max_url_bytes=8192, max_header_bytes=16384, max_headers=200)
-    parser = new_request_parser(protocol, _LOOP, limits, max_read_ahead=len(data))
+    parser = new_request_parser(protocol, _LOOP, limits)
     try:
         messages = parser.feed_data(data)[0]
     except HttpProcessingError:
