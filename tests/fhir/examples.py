@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[2] / "gateway" / "sandbox" / "data"
+import gateway.sandbox
+
+DATA = Path(gateway.sandbox.__file__).with_name("data")
 FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])
 PLATFORM = "https://playground.dhp.uz/fhir"
 

@@ -9,6 +9,8 @@ import pytest
 from tests.doubles import sso as answers
 from tests.oauth.harness import Bench, bench
 
+pytestmark = pytest.mark.interpreted
+
 
 @pytest.fixture
 async def old() -> AsyncIterator[Bench]:

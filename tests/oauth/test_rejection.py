@@ -11,6 +11,8 @@ from gateway.oauth.token_response import AccessToken
 from tests.doubles import sso as answers
 from tests.oauth.harness import Bench
 
+pytestmark = pytest.mark.interpreted
+
 
 async def replaced(given: Bench, rejected: AccessToken) -> str:
     """The value of the token to try next, or the reason of the error."""

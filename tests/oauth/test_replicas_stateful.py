@@ -7,6 +7,7 @@ import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,6 +28,8 @@ from tests.oauth.replica_doubles import (
     SharedStore,
     StoreOfOne,
 )
+
+pytestmark = pytest.mark.interpreted
 
 CLIENTS = ("lab", "ward")
 REASONS = {"token-refused", "sso-unavailable", "token-rejected"}

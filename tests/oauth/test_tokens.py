@@ -15,6 +15,8 @@ from gateway.oauth.tokens import make_tokens
 from tests.doubles import sso as answers
 from tests.oauth.harness import SECRET, Bench, RecordingObserver, SharedTokens, bench
 
+pytestmark = pytest.mark.interpreted
+
 FAILURES = {
     "refused": answers.refusal("invalid_client", 401),
     "throttled": answers.status(429, ("Retry-After", "20")),

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Coroutine
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,6 +21,8 @@ from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 from tests.oauth.harness import RecordingObserver
+
+pytestmark = pytest.mark.interpreted
 
 ALLOWED = {"token-refused", "sso-unavailable", "token-rejected"}
 LAST = {"shutting-down"}
