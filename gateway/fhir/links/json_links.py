@@ -212,8 +212,9 @@ class _NearbyPass:
         source, target = swap.plain[_spelling(text)]
         # A target that holds a host would be found again, so that a placeholder is inserted.
         inserted = target if swap.is_unambiguous else _PLACEHOLDER
-        if text.find(_PLACEHOLDER) < 0:
-            self._replace_usual(source, inserted)
+        if inserted is not target and text.find(inserted) >= 0:
+            raise _StructureNeededError
+        self._replace_usual(source, inserted)
         self._masked = masked(self._text)
         done = 0
         for position in finder.unescaped_positions(self._text):
@@ -292,6 +293,8 @@ class _NearbyPass:
     def _link_name(self, quote: int, end: int) -> bytes:
         """Return the name of the member with the string between two quotes; empty if no link."""
         near = self._masked[max(0, quote - _NEAR) : quote]
+        if len(near) == _NEAR and not near.strip(_BLANKS):
+            raise _StructureNeededError
         if not near.rstrip(_BLANKS).endswith(b":"):
             return b""
         name, key = _member_before(near)
@@ -317,10 +320,16 @@ class _NearbyPass:
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
         closing = self._masked.find(b"}", end)
-        is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
+        is_query = (
+            self._swap.is_request and parent == b"request" and self._may_hold_query(quote, end)
+        )
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
             raise _StructureNeededError
         return True
+
+    def _may_hold_query(self, quote: int, end: int) -> bool:
+        raw = self._text[quote:end]
+        return b"?" in raw or b"\\u" in raw
 
     def _around(self, key: int) -> tuple[bytes, int]:
         """Return the name of the element around a member, empty at the root, and where it begins.

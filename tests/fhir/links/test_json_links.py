@@ -815,3 +815,35 @@ def test_a_body_without_platform_urls_is_byte_identical(value, size):
     """Whatever it holds."""
     body = json.dumps(value).replace("dhp.uz", "dhp.example").replace("DHP.UZ", "x").encode()
     assert run(body, size=size) == (body, 0, 0)
+
+
+@pytest.mark.parametrize("length", [0, 200_000])
+def test_a_null_character_stays_where_the_target_holds_the_host(length):
+    """Nothing is put into a text that holds the place-holder already."""
+    links = LinkMap("https://dhp.uz/fhir", "http://gw.dhp.uz:8080/fhir")
+    rewriter = rewriter_for("application/fhir+json", links, "to-gateway")
+    before = b'{"resourceType":"Basic","id":"5\x00 mg%s","subject":{"reference":"%s/Patient/1"}}'
+    body = before % (b"x" * length, b"https://dhp.uz/fhir")
+    chunks = rewriter.transform_complete(body) or [rewriter.feed(body), rewriter.finish()]
+    assert b"".join(chunks) == before % (b"x" * length, b"http://gw.dhp.uz:8080/fhir")
+
+
+@pytest.mark.parametrize("blanks", [0, 95, 96, 97, 5000])
+def test_any_number_of_blanks_may_stand_before_a_link(blanks):
+    """It is found behind all of them."""
+    body = '{"resourceType":"Basic","subject":{"reference":%s"%s/Patient/1"}}'
+    sent = run((body % (" " * blanks, PLATFORM)).encode())[0]
+    assert sent == (body % (" " * blanks, GATEWAY)).encode()
+
+
+@pytest.mark.parametrize("mark", ["?", "\\u003f", "\\u003F"])
+def test_a_query_is_rewritten_whatever_its_mark_is_written_as(mark):
+    """Also where the URL in front of the query is the gateway's, too."""
+    url = "%s/Patient" + mark + "identifier=%s/x"
+    body = (
+        '{"resourceType":"Bundle","type":"transaction","entry":[{"request":{"method":"GET","url":"'
+        + url
+        + '"}}]}'
+    )
+    sent = run((body % (GATEWAY, GATEWAY)).encode(), direction="to-platform")[0]
+    assert json.loads(sent) == json.loads(body % (PLATFORM, PLATFORM))
