@@ -179,7 +179,11 @@ class RequestBody:
             return b"".join(self._retained) if self._ended and self.is_replayable else None
         if not self._payload.is_eof() or self._payload.exception() is not None:
             return None
-        return self._consume(self._payload.read_nowait(-1))
+        data = self._consume(self._payload.read_nowait(-1))
+        if data and not self.is_replayable:
+            # It is not retained, and may have to be streamed after all.
+            self._ahead = [data]
+        return data
 
     def rewind(self) -> None:
         """Start again at the first byte; allowed while `is_replayable`."""

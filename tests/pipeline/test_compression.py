@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -153,6 +154,25 @@ async def test_415_for_another_reason_reaches_the_caller(start_gateway, platform
         replies = [await ask(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
     assert [reply.status for reply in replies] == [201, 415, 200]
     assert platform.seen[-1].header("content-encoding") == "gzip"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_body_that_cannot_be_retained_is_sent_whole_without_the_coding(
+    start_gateway, platform: Platform, refused: bool
+) -> None:
+    """It was taken to compress it, which gained nothing, or was refused."""
+    body = b"x" * 5000 if refused else os.urandom(5000)
+    limits = {"replay_buffer_bytes": 1024}
+    async with start_gateway(
+        platform={"compression": "both"}, limits=limits, rewrite={"enabled": False}
+    ) as gateway:
+        created = fhir(b"{}", 201, TAKES_GZIP)
+        platform.script(created, *([outcome(415)] if refused else []), created)
+        await ask(gateway.address, post("/fhir/Basic", b"{}"))
+        reply = await ask(gateway.address, post("/fhir/Binary", body))
+    assert reply.status == 201
+    assert platform.seen[-1].header("content-encoding") is None
+    assert platform.seen[-1].body == body
 
 
 async def test_compressed_request_is_sent_again_after_a_401(
