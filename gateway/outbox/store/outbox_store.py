@@ -462,6 +462,9 @@ class OutboxStore:
                 claimed = await transitions.claim_entries(connection, ready, size, lease_values)
         if max_claims:
             self._claimed_at = now
+        elif self._claimed_at is not None:
+            # The delays of these decisions count from this moment, though nothing is claimed.
+            self._claimed_at = max(self._claimed_at, now)
         return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
     async def _latest_moment(self, connection: AsyncConnection) -> float:

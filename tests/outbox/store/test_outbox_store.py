@@ -498,6 +498,18 @@ async def test_a_clock_that_is_put_back_ends_pauses(
     assert [entry.id for entry in await claim(store)] == [second.id]
 
 
+async def test_a_pause_that_began_by_a_wrong_clock_ends_with_it(
+    place: Place, store: OutboxStore
+) -> None:
+    """Though nothing was claimed while the clock was wrong."""
+    await store.enqueue(draft("a"))
+    [first] = await claim(store)
+    place.wall.now += 365 * 86400
+    await release(store, ME, first, delay=300.0, cause="upstream-busy")
+    place.wall.now -= 364 * 86400
+    assert [entry.id for entry in await claim(store)] == [first.id]
+
+
 @pytest.mark.parametrize("by", [30.0, *_SET_BACK])
 async def test_a_start_after_the_clock_was_put_back_ends_pauses(place: Place, by: float) -> None:
     """A process that starts knows the step from the database; a check still gets its time."""
