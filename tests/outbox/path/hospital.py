@@ -84,11 +84,14 @@ class Hospital:
         return await self.ask(method, path, observation(patient, number), **fields)
 
     async def ended(self, location: str, **headers: str) -> Reply:
-        """Poll the status, less and less often, until it is not 202, and return that response."""
+        """Poll the status, less and less often, until the write has ended; return that response.
+
+        A busy outbox answers 503, after which callers ask again.
+        """
         pause = _POLL
         while True:
             reply = await self.ask("GET", location, **headers)
-            if reply.status != 202:
+            if reply.status not in (202, 503):
                 return reply
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _LONGEST_POLL)

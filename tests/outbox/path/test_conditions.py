@@ -59,6 +59,7 @@ async def told(hospital: Hospital, reply: Reply) -> str:
     if reply.status != 202:
         return f"answered {reply.status}"
     ended = await hospital.ended(reply.location)
+    assert ended.status == 200, ended.body
     response = ended.json["entry"][0]["response"]
     if "outcome" not in response:
         return "delivered"
