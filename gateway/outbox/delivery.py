@@ -154,11 +154,6 @@ class DeliveryLoop:
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
 
     @property
-    def is_platform_reachable(self) -> bool:
-        """False while attempts have shown that the platform cannot be reached."""
-        return self._reachability.is_reachable
-
-    @property
     def active_attempts(self) -> int:
         """The number of entries that this process is sending."""
         return len(self._attempts)

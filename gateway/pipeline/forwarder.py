@@ -317,7 +317,7 @@ class RequestForwarder:
             field_lines = remove_content_fields(field_lines)
         field_lines, goes_on = _decrement_max_forwards(exchange.method, field_lines)
         if context.interaction.is_search and self._guard is not None:
-            field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
+            field_lines = [*field_lines, *self._guard.strict_handling_lines(context.header)]
         if version is not None:
             field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
         path = self._platform_path + target.suffix

@@ -252,6 +252,7 @@ class Handler:
                     await self._inspect_body(context, body)
                 elif context.interaction.code == "transaction":
                     caller.permissions.require(context.interaction)
+                context.field_lines = context.caller_context.upstream_field_lines
                 interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.
@@ -342,7 +343,7 @@ class Handler:
             exchange.purpose = asserted.purpose
         if self._write_queue is not None:
             caller = self._write_queue.allow_own_entries(caller, context.target)
-        context.caller, context.field_lines = caller, caller_context.upstream_field_lines
+        context.caller = caller
         return caller
 
     async def _inspect_body(self, context: RequestContext, body: RequestBody) -> None:
@@ -357,7 +358,6 @@ class Handler:
         permissions = context.caller.permissions
         context.body = body
         caller_context.set_content_type(interaction)
-        context.field_lines = caller_context.upstream_field_lines
         if self._write_queue is not None:
             self._write_queue.retain_body(caller_context, interaction, body)
         context.interaction = refined = await self._forwarder.classify_by_body(context, body)

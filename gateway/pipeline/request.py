@@ -44,6 +44,7 @@ class CallerContext:
     * `asserted_identity`: the user and purpose that the caller asserts, where the settings name
       fields for that.
     * `has_untyped_body`: the request has a body without a declared type, or one declared as text.
+    * `header`: the parsed header, for the `RequestContext` of each request that repeats it.
     * `upstream_field_lines`: the fields as they are sent to the platform.
     * `may_queue_writes`: whether writes of the caller may be stored in the outbox; set by the
       handler.

@@ -112,7 +112,7 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     """With growing pauses, a different one each time; when the platform answers, all go."""
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
-    await until(lambda: not running.delivery.is_platform_reachable)
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
     await running.until_idle()
     sender.seen.clear()
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
@@ -124,7 +124,8 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     await running.pass_time(31)
     for entry in entries:
         await running.until_state(entry, EntryState.DELIVERED)
-    assert running.delivery.is_platform_reachable
+    later = await running.put(draft("later"))
+    await running.until_state(later, EntryState.DELIVERED)
 
 
 async def test_an_answer_to_somebody_else_ends_the_pause(
@@ -133,7 +134,7 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     """When the request path has an answer, what waits goes on without its pause."""
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a"))
-    await until(lambda: not running.delivery.is_platform_reachable)
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(20)
     sender.usual = OK
     await running.put(draft("b"))
@@ -176,7 +177,8 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
     late, entry = await late_and_unreachable(running, sender)
     running.delivery.on_platform_response()
     await running.until_state(entry, EntryState.DELIVERED)
-    assert running.delivery.is_platform_reachable
+    later = await running.put(draft("later"))
+    await running.until_state(later, EntryState.DELIVERED)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
@@ -218,8 +220,8 @@ async def test_answers_to_others_do_not_make_attempts_hammer(
 ) -> None:
     """Where others are answered and attempts are not, there is one every five seconds at most."""
     sender.usual = UNREACHABLE
-    await running.put(draft("a"))
-    await until(lambda: not running.delivery.is_platform_reachable)
+    first = await running.put(draft("a"))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
     for _ in range(60):
         running.delivery.on_platform_response()
         await running.pass_time(1)
@@ -249,8 +251,8 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
 ) -> None:
     """When another request gets a response meanwhile, other entries are sent at once."""
     sender.usual = UNREACHABLE
-    await running.put(draft("a"))
-    await until(lambda: not running.delivery.is_platform_reachable)
+    first = await running.put(draft("a"))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
     sender.hold("r-a")
     await running.pass_time(20)
     assert sender.busy == 1
@@ -269,7 +271,7 @@ async def test_one_that_always_gets_503_holds_up_nobody(
     busy = AttemptResult(cause="upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
-    await until(lambda: not running.delivery.is_platform_reachable)
+    await until(lambda: OutboxStep.POSTPONED in running.steps(bad))
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
@@ -282,8 +284,8 @@ async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
 ) -> None:
     """While it is down, one that may be repeated goes first."""
     sender.usual = UNREACHABLE
-    await running.put(draft("first"))
-    await until(lambda: not running.delivery.is_platform_reachable)
+    first = await running.put(draft("first"))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
     sender.results["r-parked"] = [LOST]
     parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.HOLD))
     safe = await running.put(draft("safe"))
