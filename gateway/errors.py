@@ -526,7 +526,7 @@ ADVICE: Final = {
     ),
     "not-utf-8": Message(
         "The address of this request holds letters in another encoding than UTF-8, probably "
-        "windows-1251. A search would have found nobody, so nothing was sent to the "
+        "windows-1251. A search would have found no patient, so nothing was sent to the "
         "platform. The vendor of your system must write them as percent-encoded UTF-8: the "
         "letter \N{CYRILLIC CAPITAL LETTER SHA} is %D0%A8, not %D8."
     ),

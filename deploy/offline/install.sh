@@ -77,10 +77,10 @@ PIP_CONFIG_FILE=/dev/null PYTHONDONTWRITEBYTECODE=1 "$destdir$home/bin/python" "
 mkdir -p "$destdir$home/share"
 cp -R config docs systemd LICENSE CHANGELOG.md "$destdir$home/share/"
 "$destdir$home/bin/dhp-gateway" --version >/dev/null
-# In one step: whoever starts meanwhile gets the old version or the new one.
+# In one step: a process that starts meanwhile gets the old version or the new one.
 ln -sfn "$(basename "$home")" "$destdir$prefix.new"
 mv -T "$destdir$prefix.new" "$destdir$prefix"
-# To be typed as it stands. A link of ours is made anew; a file of somebody else's stays.
+# To be typed as it stands. A link of ours is made anew; a file of another origin stays.
 command=$destdir/usr/local/bin/dhp-gateway
 if [ "$(readlink "$command" || :)" = "$prefix/bin/dhp-gateway" ] || { [ ! -e "$command" ] && [ ! -L "$command" ]; }; then
     if mkdir -p "${command%/*}" 2>/dev/null && ln -sfn "$prefix/bin/dhp-gateway" "$command" 2>/dev/null; then

@@ -84,7 +84,7 @@ printf '%s\n' "$version" >"$bundle/VERSION"
 printf '%s\n' "$kind" >"$bundle/KIND"
 (cd "$bundle" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
 
-# The same commit and compiled wheel make the same archive, whoever packs it: two people can compare.
+# The same commit and compiled wheel make the same archive, wherever it is packed: two people can compare.
 moment=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 chmod -R u=rwX,go=rX "$bundle"
 if [ -n "${WINDOWS:-}" ]; then

@@ -5,13 +5,13 @@
 .DESCRIPTION
     Each version lies in a folder of its own (C:\Program Files\DHP Gateway\VERSION) and "current" leads to the one in use: an upgrade is this
     script and a restart of the service. Settings, secret and logs are in C:\ProgramData\DHP Gateway: what they hold is not changed, but all of
-    it is made the administrators' own, and what somebody else has put there is refused. Nothing is started.
+    it is made the administrators' own, and what another account has put there is refused. Nothing is started.
 
 .PARAMETER WinSW
     Sets up the service, too: the path of WinSW-x64.exe 2.12 (github.com/winsw/winsw).
 
 .PARAMETER WinSWSha256
-    The SHA-256 checksum of that file, as its publisher or whoever packed this archive told it by another way than the file. Needed with -WinSW.
+    The SHA-256 checksum of that file, as its publisher or the packer of this archive told it by another way than the file. Needed with -WinSW.
 
 .PARAMETER Python
     The interpreter, of the minor version in the archive's name, installed for all users.
@@ -89,7 +89,7 @@ if ($here -ne $kind) {
 }
 $base = Invoke-Program $Python -c 'import sys; print(sys.base_prefix)'
 if ($base.StartsWith($env:SystemDrive + '\Users\', [StringComparison]::OrdinalIgnoreCase)) {
-    throw "$Python is installed for one person only ($base), and the service is somebody else. Install Python for all users."
+    throw "$Python is installed for one person only ($base), and the service is another account. Install Python for all users."
 }
 
 if ($WinSW) {
@@ -146,7 +146,7 @@ if (($env:Path -split ';') -notcontains $bin) { $env:Path = "$env:Path;$bin" }
 
 # --- settings and secret ---
 New-Item -ItemType Directory -Path $data -Force | Out-Null
-# Closed before anything is put there, with no right left that somebody gave before; what comes later inherits.
+# Closed before anything is put there, with no right left that was given before; what comes later inherits.
 $rights = New-Object System.Security.AccessControl.DirectorySecurity
 $rights.SetAccessRuleProtection($true, $false)
 foreach ($number in $administrators, $system) {
@@ -154,7 +154,7 @@ foreach ($number in $administrators, $system) {
     $rights.AddAccessRule((New-Object System.Security.AccessControl.FileSystemAccessRule $who, 'FullControl', 'ContainerInherit,ObjectInherit', 'None', 'Allow'))
 }
 Set-Acl -LiteralPath $data -AclObject $rights
-# Again, now that nobody else can add anything: it may have been made in between.
+# Again, now that no other account can add anything: it may have been made in between.
 Assert-AllOurs $data
 foreach ($folder in (Join-Path $data 'secrets'), $logs) {
     New-Item -ItemType Directory -Path $folder -Force | Out-Null
@@ -175,7 +175,7 @@ if ($WinSW) {
     Copy-Item -LiteralPath (Join-Path $PSScriptRoot 'windows\dhp-gateway.xml') -Destination $folder -Force
     if (-not $running) {
         Copy-Item -LiteralPath $WinSW -Destination $wrapper -Force
-        # The copy: nobody but an administrator can exchange that one.
+        # The copy: only an administrator can exchange that one.
         if ((Get-FileHash -LiteralPath $wrapper -Algorithm SHA256).Hash -ne $WinSWSha256.Trim()) {
             Remove-Item -LiteralPath $wrapper -Force
             throw "$WinSW was exchanged while it was being copied."

@@ -69,7 +69,7 @@ ALERT_MESSAGES: Final = {
         "among them: {errors}. Alerts that are not over: {open}."
     ),
     "test": Message(
-        "This is a test message of the gateway {instance}: whoever reads it will be told "
+        "This is a test message of the gateway {instance}: its recipients will be told "
         "when something is wrong. Nothing has to be done."
     ),
 }

@@ -53,7 +53,7 @@ HOLD_SECONDS: Final[dict[str, float]] = {
 # Alerts that are consequences of another: they are notified only if they outlast it.
 COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
 LEFT_OUT: Final = {
-    "DhpGatewayDown": "nobody is left to tell",
+    "DhpGatewayDown": "no gateway is left that could tell",
     "DhpGatewayAbsent": "there is no Prometheus",
     "DhpGatewayTokenExpiring": "DhpGatewaySsoRefusing and DhpGatewaySsoFailing tell why",
     "DhpGatewayTokenMissing": "DhpGatewayNotReady names it",
@@ -61,9 +61,9 @@ LEFT_OUT: Final = {
     "DhpGatewayPlatformUnusable": "DhpGatewayNotReady names it",
     "DhpGatewayCircuitOpen": "DhpGatewayNotReady names it",
     "DhpGatewayTlsFailing": "DhpGatewayNotReady names it",
-    "DhpGatewayTokenWaiters": "slowness, for whoever looks at figures",
-    "DhpGatewayErrorRatio": "slowness, for whoever looks at figures",
-    "DhpGatewaySlow": "slowness, for whoever looks at figures",
+    "DhpGatewayTokenWaiters": "slowness, which dashboards show",
+    "DhpGatewayErrorRatio": "slowness, which dashboards show",
+    "DhpGatewaySlow": "slowness, which dashboards show",
 }
 # By component and reason.
 _OF_COMPONENTS: Final = {

@@ -178,7 +178,7 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
                 if other != source.given_key:
                     detail = Message("is the same as {other}", other=other)
                     hint = Message(
-                        "give each caller its own, or nobody can tell which of them called"
+                        "give each caller its own; otherwise it is unknown which of them called"
                     )
                     yield Finding(_check_of(source), "failed", detail, hint, source.given_key)
 

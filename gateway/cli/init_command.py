@@ -252,7 +252,7 @@ class InitPrompts:
 
 
 def _missing(flag: str) -> Message:
-    return Message("{flag} is needed where nobody can be asked", flag=flag)
+    return Message("{flag} is needed where no question can be asked", flag=flag)
 
 
 def _language(text: str) -> str:

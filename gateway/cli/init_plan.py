@@ -146,7 +146,7 @@ def settings_lines(plan: InitPlan) -> Iterator[YamlLine]:
         yield 1, "enabled: true", Message("only for callers that ask for it, see docs/outbox.md")
         yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Message("where they are kept")
         path = _quoted(str(plan.path_in_service(other_files[-1].path)))
-        yield 1, f"encryption_key_file: {path}", Message("without this key nobody can read them")
+        yield 1, f"encryption_key_file: {path}", Message("without this key they cannot be read")
 
 
 def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
@@ -163,7 +163,7 @@ def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
     yield 1, "address: 127.0.0.1:9464", Message("health, metrics, and the page /status")
     if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
-        yield 0, "callers:", Message("who may call; nobody else is let in")
+        yield 0, "callers:", Message("the callers that are let in; all others are refused")
         yield 1, f"- name: {CALLER}", Message("its name in log and audit")
         networks = ", ".join(map(_quoted, plan.networks))
         yield 2, f"networks: [{networks}]", Message("the addresses it calls from")

@@ -343,7 +343,7 @@ def notify(
         exit_with_message(exception_message(error), NO_START)
     if not addresses:
         exit_with_message(
-            setting_problem("alerts.notify", Message("is empty; nobody is to be told")), WRONG_USAGE
+            setting_problem("alerts.notify", Message("is empty; no recipient is set")), WRONG_USAGE
         )
     findings = asyncio.run(send_test_message(settings, addresses))
     for finding in findings:

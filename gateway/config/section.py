@@ -146,7 +146,7 @@ _SECRET_HINTS: Final[dict[str, Message]] = {
     "no such file or directory": Message(
         "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
     ),
-    "permission denied": Message("let the gateway's user, and nobody else, read it"),
+    "permission denied": Message("let the gateway's user alone read it"),
     "is a directory": Message("name the file in it"),
     PLACEHOLDER_MESSAGE: PLACEHOLDER_HINT,
 }
@@ -247,7 +247,7 @@ def suspicious_surrounding(secret: Secret) -> Message | None:
         if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
             return Message("stands between quotation marks, which would be part of it")
         if not all(end.isprintable() and not end.isspace() for end in (line[0], line[-1])):
-            return Message("begins or ends with a blank or a character that nobody sees")
+            return Message("begins or ends with a blank or an invisible character")
     return None
 
 

@@ -252,7 +252,7 @@ class SessionAuth:
         if refusal is not None and not request.is_from_browser:
             challenges = (*refusal.headers, *challenges)
         return GatewayError(
-            errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
+            errors.CALLER_UNAUTHENTICATED, "no user is signed in", headers=challenges
         )
 
     def login_redirect(self, request: BrowserRequest) -> LocalResponse:

@@ -7,7 +7,7 @@ async function start() {
   const session = await (await call("/auth/session")).json();
   document.getElementById("sign-in").hidden = session.signed_in;
   document.getElementById("sign-out").hidden = !session.signed_in;
-  show("who", session.signed_in ? "Signed in: " + (session.name || session.user) : "Nobody is signed in.");
+  show("who", session.signed_in ? "Signed in: " + (session.name || session.user) : "No user is signed in.");
   const list = document.getElementById("patients");
   list.replaceChildren();
   if (!session.signed_in) return;

@@ -319,7 +319,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         if missing <= 0:
             # More were dropped after the queue was found empty: they are reported already.
             return
-        text, level = "%d log lines were dropped: nobody read them", logging.WARNING
+        text, level = "%d log lines were dropped: they were not read", logging.WARNING
         record = logging.LogRecord(__name__, level, "", 0, text, (missing,), None)
         if self._write(self.prepare(record)):
             self._reported += missing

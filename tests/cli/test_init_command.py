@@ -209,8 +209,8 @@ async def test_half_of_it_is_taken_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--yes",), "--client-id is needed where nobody can be asked"),
-        (("--yes", "--client-id", "a"), "--secret-file is needed where nobody can be asked"),
+        (("--yes",), "--client-id is needed where no question can be asked"),
+        (("--yes", "--client-id", "a"), "--secret-file is needed where no question can be asked"),
         (
             ("--yes", "--client-id", "your-client-id", "--secret-file", "KEY"),
             "--client-id: is still the example's",
@@ -268,7 +268,7 @@ async def test_no_address_is_taken_that_was_not_given(
     result = await dhp("init", *given, "--directory", str(folder))
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
-        f"dhp-gateway: {flag} is needed where nobody can be asked" for flag in missing
+        f"dhp-gateway: {flag} is needed where no question can be asked" for flag in missing
     ]
     assert not folder.exists()
 

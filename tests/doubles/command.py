@@ -51,5 +51,5 @@ async def dhp(
         out, err = stdout.read_bytes(), stderr.read_bytes()
     assert b"Traceback" not in out + err, err.decode()
     assert SECRET.encode() not in out + err
-    assert b"\x1b[" not in out + err, "colours where nobody sees them"
+    assert b"\x1b[" not in out + err, "colours where they are not seen"
     return Result(code, out.decode(), err.decode())

@@ -49,7 +49,7 @@ def log_many(handler: BackgroundHandler, count: int) -> list[bytes]:
 
 def dropped(count: int) -> bytes:
     """The line that reports missing ones."""
-    return b"%d log lines were dropped: nobody read them\n" % count
+    return b"%d log lines were dropped: they were not read\n" % count
 
 
 def assert_complete(written: bytes, lines: list[bytes]) -> None:
