@@ -69,7 +69,9 @@ cp -R "$("$python" -c 'import pip, pathlib; print(pathlib.Path(pip.__file__).par
 find "$bundle/pip" -name __pycache__ -prune -exec rm -rf {} +
 
 mkdir "$bundle/docs"
-cp docs/*.md "$bundle/docs/"
+cp -R docs/*.md docs/img "$bundle/docs/"
+# What the pages link to beside that is not packed: those links become plain text.
+sed -i -E 's#\[([^]]*)\]\(\.\./(\.github|benchmarks|deploy|tests)/[^)]*\)#\1#g' "$bundle"/docs/*.md
 cp -R config "$bundle/"
 cp LICENSE CHANGELOG.md "$bundle/"
 if [ -n "${WINDOWS:-}" ]; then

@@ -94,6 +94,18 @@ def test_installs_without_a_network(installed: Path) -> None:
     assert not list(libraries.glob("python*/site-packages/pip"))
 
 
+def test_no_link_of_a_page_leads_out_of_the_archive(bundle: Path) -> None:
+    """Pages and pictures are there; files of the sources are named only."""
+    pages = list((bundle / "docs").glob("*.md"))
+    links = {
+        page.parent / link
+        for page in pages
+        for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", page.read_text("utf-8"))
+    }
+    assert len(links) > len(pages)
+    assert [str(link) for link in sorted(links) if not link.exists()] == []
+
+
 def test_it_speaks_the_readers_language(installed: Path) -> None:
     """The catalogues were packed; LANG decides, as everywhere."""
     done = gateway(installed, "check", LANG="ru_RU.UTF-8")
