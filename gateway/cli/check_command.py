@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @config_option
 @as_json_option
 @language_option
-def check(config: Path | None = None, as_json: bool = False, lang: str | None = None) -> None:
+def check(config: Path | None, as_json: bool, lang: str | None) -> None:
     """Validate the settings and print every problem; opens no connection."""
     settings, found, warnings = _examine_settings(settings_source(config))
     if as_json:
@@ -97,7 +97,7 @@ def _print_check(settings: Settings | None, found: list[Problem], warnings: list
 @config_option
 @as_json_option
 @language_option
-def doctor(config: Path | None = None, as_json: bool = False, lang: str | None = None) -> None:
+def doctor(config: Path | None, as_json: bool, lang: str | None) -> None:
     """Check the whole set-up, step by step, and say what to do about each fault."""
     source = settings_source(config)
     settings = load(source, as_json=as_json)

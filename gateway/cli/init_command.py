@@ -14,12 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import click
 
 from gateway.cli import check_command
-from gateway.cli.init_plan import InitPlan, Where
+from gateway.cli.init_plan import (
+    InitPlan,
+    InitWriteError,
+    Where,
+    require_no_settings,
+    write_files,
+)
 from gateway.cli.terminal import (
     CHECK_FAILED,
     WRONG_USAGE,
@@ -31,7 +37,6 @@ from gateway.cli.terminal import (
     prompt,
     prompt_choice,
     set_language,
-    translate,
 )
 from gateway.cli.usage import LocalizedCommand
 from gateway.config.loader import search_paths
@@ -334,106 +339,52 @@ _UNIT: Final = Path("/etc/systemd/system/dhp-gateway.service")
 _ETC: Final = Path("/etc/dhp-gateway")
 
 
-_environment_option = option(
-    "--environment", metavar="NAME", help="dhp-playground (default), dhp-production or custom."
-)
-_fhir_base_url_option = option(
-    "--fhir-base-url", metavar="URL", help="The platform, with --environment custom."
-)
-_token_url_option = option("--token-url", metavar="URL", help="Who gives tokens, the same.")
-_client_id_option = option("--client-id", metavar="ID", help="As the DHP team gave it to you.")
-_secret_file_option = option(
-    "--secret-file", metavar="FILE", help="Holds the client secret, is copied; -: stdin."
-)
-_key_file_option = option("--key-file", metavar="FILE", help="A private key instead; -: stdin.")
-_caller_option = option(
+@click.command(cls=LocalizedCommand)
+@option("--environment", metavar="NAME", help="dhp-playground (default), dhp-production or custom.")
+@option("--fhir-base-url", metavar="URL", help="The platform, with --environment custom.")
+@option("--token-url", metavar="URL", help="Who gives tokens, the same.")
+@option("--client-id", metavar="ID", help="As the DHP team gave it to you.")
+@option("--secret-file", metavar="FILE", help="Holds the client secret, is copied; -: stdin.")
+@option("--key-file", metavar="FILE", help="A private key instead; -: stdin.")
+@option(
     "--caller",
     metavar="WHERE",
     help="The old system: `machine` (default), `container` or `network`.",
 )
-_network_option = option(
+@option(
     "--network",
+    "networks",
     multiple=True,
     metavar="ADDRESS",
     help="From where it calls, with `--caller network`.",
 )
-_container_option = option(
-    "--container", metavar="NAME", help="Its container, with `--caller container`."
-)
-_audit_option = option("--audit", metavar="SINK", help="file, or stdout (default in containers).")
-_outbox_option = option(
+@option("--container", metavar="NAME", help="Its container, with `--caller container`.")
+@option("--audit", metavar="SINK", help="file, or stdout (default in containers).")
+@option(
     "--outbox/--no-outbox", default=None, help="Keep writes while the line is down; default no."
 )
-_directory_option = option(
+@option(
     "--directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Default: /etc/dhp-gateway if it can be written, else .",
 )
-_yes_option = option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
-
-
-@click.command(cls=LocalizedCommand)
-@_environment_option
-@_fhir_base_url_option
-@_token_url_option
-@_client_id_option
-@_secret_file_option
-@_key_file_option
-@_caller_option
-@_network_option
-@_container_option
-@_audit_option
-@_outbox_option
-@_directory_option
-@_yes_option
+@option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
 @language_option
-def init(
-    environment: str | None = None,
-    fhir_base_url: str | None = None,
-    token_url: str | None = None,
-    client_id: str | None = None,
-    secret_file: str | None = None,
-    key_file: str | None = None,
-    caller: str | None = None,
-    network: tuple[str, ...] = (),
-    container: str | None = None,
-    audit: str | None = None,
-    outbox: bool | None = None,
-    directory: Path | None = None,
-    yes: bool = False,
-    lang: str | None = None,
-) -> None:
+def init(yes: bool, lang: str | None, directory: Path | None, **answers: Any) -> None:
     """Ask a few questions, write settings and secret files, and check them."""
-
-    flags = InitFlags(
-        environment=environment,
-        fhir_base_url=fhir_base_url,
-        token_url=token_url,
-        client_id=client_id,
-        secret_file=secret_file,
-        key_file=key_file,
-        caller=caller,
-        networks=tuple(network or ()),
-        container=container,
-        audit=audit,
-        outbox=outbox,
-        directory=directory or _default_directory(),
-    )
+    flags = InitFlags(directory=directory or _default_directory(), **answers)
     _check_result(_write_plan(flags, lang, asks=not yes and sys.stdin.isatty()))
 
 
 def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
     """Write the files of the plan that the answers make. Return the plan."""
-    from gateway.cli.init_plan import InitWriteError, require_no_settings, write_files
-    from gateway.cli.terminal import InvalidAnswerError
-
     interview = InitPrompts(flags, asks=asks)
     try:
         interview.ask_language(lang, os.environ)  # noqa: TID251 - for the language
         require_no_settings(flags.directory)
         plan = interview.build_plan()
-        written = write_files(plan, translate)
+        written = write_files(plan)
     except (InvalidAnswerError, InitWriteError) as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     except click.Abort:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway import __version__, os_support
+from gateway.cli.terminal import translate
 from gateway.config.section import is_placeholder
 from gateway.config.sources import parse_yaml, variable_name
 from gateway.config.text_files import TextDecodingError, read_text
@@ -227,16 +228,12 @@ class _PlannedFile:
     owner: Ids | None = None
 
 
-def settings_text(plan: InitPlan, spell: Callable[[Message], str]) -> str:
-    """Return the settings file's text; `spell` translates its comments."""
-    return _spelled(settings_lines(plan), spell)
-
-
-def _spelled(lines: Iterable[YamlLine], spell: Callable[[Message], str]) -> str:
+def yaml_text(lines: Iterable[YamlLine]) -> str:
+    """Return the text of a file, with translated comments."""
     text = ""
     for depth, line, meaning in lines:
         # The keys of a list item have the indentation of the item's first key.
-        text += "  " * depth + line + (f"  # {spell(meaning)}" if meaning else "") + "\n"
+        text += "  " * depth + line + (f"  # {translate(meaning)}" if meaning else "") + "\n"
     return text
 
 
@@ -248,9 +245,9 @@ def require_no_settings(directory: Path) -> None:
     _require_absent([directory / "gateway.yaml"])
 
 
-def write_files(plan: InitPlan, spell: Callable[[Message], str]) -> list[Path]:
+def write_files(plan: InitPlan) -> list[Path]:
     """Write all files and return their paths. Raises `InitWriteError`; then nothing is written."""
-    files = list(_planned_files(plan, spell))
+    files = list(_planned_files(plan))
     _require_absent(file.path for file in files)
     with contextlib.ExitStack() as undo:
         try:
@@ -273,7 +270,7 @@ def _require_absent(paths: Iterable[Path]) -> None:
         raise InitWriteError(join_messages("\n", lines))
 
 
-def _planned_files(plan: InitPlan, spell: Callable[[Message], str]) -> Iterator[_PlannedFile]:
+def _planned_files(plan: InitPlan) -> Iterator[_PlannedFile]:
     for secret_file in plan.secret_files():
         owner = _owner(plan.kind, for_service=secret_file.for_service)
         mode = 0o600 if owner is None or not secret_file.for_service else 0o400
@@ -282,10 +279,10 @@ def _planned_files(plan: InitPlan, spell: Callable[[Message], str]) -> Iterator[
         )
     if plan.kind == "container":
         user = _owner(plan.kind, for_service=True) or (os.getuid(), os.getgid())
-        text = _spelled(compose_lines(plan, f"{user[0]}:{user[1]}"), spell)
+        text = yaml_text(compose_lines(plan, f"{user[0]}:{user[1]}"))
         yield _PlannedFile(plan.directory / "compose.yaml", text, 0o644)
     # Last: where the settings file exists, all other files exist too.
-    yield _PlannedFile(plan.directory / "gateway.yaml", settings_text(plan, spell), 0o644)
+    yield _PlannedFile(plan.directory / "gateway.yaml", yaml_text(settings_lines(plan)), 0o644)
 
 
 def _folders(plan: InitPlan) -> Iterator[tuple[Path, int, Ids | None]]:

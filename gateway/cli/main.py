@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from gateway import __version__
-from gateway.cli import check_command, serving, usage
+from gateway.cli import check_command, serving
 from gateway.cli.terminal import (
     CHECK_FAILED,
     NO_START,
@@ -31,34 +32,22 @@ from gateway.cli.terminal import (
     load_settings,
     option,
     print_line,
+    select_language,
     settings_source,
     translate,
+    version_option,
 )
 from gateway.cli.usage import LocalizedGroup
 from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
 
 if TYPE_CHECKING:
-    from gateway.cli.sandbox_command import SandboxRun
     from gateway.config.value_types import ListenAddress
 
 
-def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        click.echo(f"dhp-gateway {__version__}")
-        raise click.exceptions.Exit
-
-
 @click.group(cls=LocalizedGroup, no_args_is_help=True)
-@option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=True,
-    callback=_print_version,
-    help="Print the version.",
-)
+@version_option(__version__, message="dhp-gateway %(version)s", help="Print the version.")
 @language_option
-def cli(version: bool, lang: str | None) -> None:
+def cli(lang: str | None) -> None:
     """A FHIR gateway for Uzbekistan's Digital Health Platform."""
 
 
@@ -67,14 +56,15 @@ def main(failure: BaseException | None = None) -> None:
 
     `failure` is the exception that ended a `run` which was started without click.
     """
-    usage.run_command_line(cli, failure)
+    select_language(sys.argv[1:])
+    cli(prog_name="dhp-gateway", obj=failure)
 
 
 @cli.command()
 @click.pass_context
 @config_option
 @language_option
-def run(context: click.Context, config: Path | None = None, lang: str | None = None) -> None:
+def run(context: click.Context, config: Path | None, lang: str | None) -> None:
     """Run the gateway."""
     from gateway.config.loader import SettingsError
 
@@ -93,17 +83,6 @@ def run(context: click.Context, config: Path | None = None, lang: str | None = N
             raise
         _exit_start_failed(error)
     raise click.exceptions.Exit(code)
-
-
-_fail_option = option(
-    "--fail",
-    multiple=True,
-    metavar="SIDE=HOW",
-    help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599.",
-)
-_slow_option = option(
-    "--slow", multiple=True, metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`."
-)
 
 
 @cli.command()
@@ -135,8 +114,13 @@ _slow_option = option(
     show_envvar=True,
     help="The operators' address.",
 )
-@_fail_option
-@_slow_option
+@option(
+    "--fail",
+    multiple=True,
+    metavar="SIDE=HOW",
+    help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599.",
+)
+@option("--slow", multiple=True, metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
 @option("--token-lifetime", type=float, metavar="SECONDS", help="How long the SSO's tokens last.")
 @option(
     "--reject-tokens",
@@ -157,39 +141,33 @@ _slow_option = option(
 )
 @language_option
 def sandbox(
-    platform_only: bool = False,
-    login: bool = False,
-    port: int = 8090,
-    listen: str = "127.0.0.1:8080",
-    admin: str = "127.0.0.1:9464",
-    fail: tuple[str, ...] = (),
-    slow: tuple[str, ...] = (),
-    token_lifetime: float | None = None,
-    reject_tokens: float = 0.0,
-    lenient: bool = False,
-    search_lag: float = 0.0,
-    lang: str | None = None,
+    platform_only: bool,
+    login: bool,
+    port: int,
+    listen: str,
+    admin: str,
+    fail: tuple[str, ...],
+    slow: tuple[str, ...],
+    token_lifetime: float | None,
+    reject_tokens: float,
+    lenient: bool,
+    search_lag: float,
+    lang: str | None,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox.options import Faults, SandboxOptions
 
     try:
-        faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
+        faults = Faults.parse(fail, slow, token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
-    from gateway.cli.sandbox_command import SandboxRun
-
-    _run_sandbox(SandboxRun(platform, *addresses, gateway=not platform_only, login=login))
-
-
-def _run_sandbox(demo: SandboxRun) -> None:
-    from gateway.cli.sandbox_command import serve_sandbox
+    from gateway.cli.sandbox_command import SandboxRun, serve_sandbox
     from gateway.errors import StartError
 
     try:
-        serve_sandbox(demo, click.echo)
+        serve_sandbox(SandboxRun(platform, *addresses, gateway=not platform_only, login=login))
     except StartError as error:
         _exit_start_failed(error)
 
@@ -229,7 +207,7 @@ def _exit_start_failed(error: Exception) -> NoReturn:
 @cli.command()
 @config_option
 @language_option
-def healthcheck(config: Path | None = None, lang: str | None = None) -> None:
+def healthcheck(config: Path | None, lang: str | None) -> None:
     """Exit with 0 when the running gateway says that it is ready.
 
     Of the settings only admin.address is looked at: one that runs may well be healthy while the
@@ -281,8 +259,8 @@ cli.add_command(audit, "audit")
 @language_option
 def verify(
     files: tuple[Path, ...],
-    as_json: bool = False,
-    lang: str | None = None,
+    as_json: bool,
+    lang: str | None,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
@@ -316,9 +294,9 @@ cli.add_unloaded("probe-search", "gateway.cli.platform_commands:probe_search")
 @config_option
 @language_option
 def notify(
-    test: bool = False,
-    config: Path | None = None,
-    lang: str | None = None,
+    test: bool,
+    config: Path | None,
+    lang: str | None,
 ) -> None:
     """Try whether people are told: of `alerts.notify`.
 

@@ -11,8 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -49,6 +48,7 @@ from gateway.outbox.entry import (
     Actor,
     EntryState,
     content_view,
+    entry_view,
     format_time,
 )
 from gateway.outbox.open_outbox import open_outbox_store
@@ -74,6 +74,8 @@ reveal_option = option(
     "--reveal", is_flag=True, help="Show address, fields and body: data of patients."
 )
 
+_T = TypeVar("_T")
+
 app: Final = LocalizedGroup("outbox", help="Look after queued writes.", no_args_is_help=True)
 
 
@@ -86,19 +88,22 @@ def _load_settings(config: Path | None) -> Settings:
     return settings
 
 
-def _run(work: Any) -> Any:
-
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return asyncio.run(work)
     except OutboxCommandError as error:
         exit_with_message(exception_message(error), NO_START)
 
 
-def _states(names: Sequence[str], *, all_of_them: bool) -> Any:
-    from gateway.outbox.entry import EntryState
+def _states(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
+    """Return the states to search for, by default those that need an operator.
 
+    An empty tuple stands for all states.
+    """
+    if all_of_them:
+        return ()
     try:
-        return states_of(names, all_of_them=all_of_them)
+        return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
     except ValueError:
         exit_with_message(
             Message("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
@@ -113,22 +118,20 @@ def _states(names: Sequence[str], *, all_of_them: bool) -> Any:
 @as_json_option
 @language_option
 def list_(
-    config: Path | None = None,
-    every: bool = False,
-    state: tuple[str, ...] = (),
-    caller: str | None = None,
-    as_json: bool = False,
-    lang: str | None = None,
+    config: Path | None,
+    every: bool,
+    state: tuple[str, ...],
+    caller: str | None,
+    as_json: bool,
+    lang: str | None,
 ) -> None:
     """List the entries that wait for a person, and how many there are in all."""
-    from gateway.outbox.entry import entry_view
-
     wanted = _states(state, all_of_them=every)
-    entries, counts = _run(list_entries(_load_settings(config), wanted, caller))
+    entries, counts = _run(_list_entries(_load_settings(config), wanted, caller))
     if as_json:
         click.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
-    for line in format_table(entries, counts):
+    for line in _format_table(entries, counts):
         print_line(line)
 
 
@@ -140,29 +143,20 @@ def list_(
 @language_option
 def show(
     entry: str,
-    config: Path | None = None,
-    reveal: bool = False,
-    as_json: bool = False,
-    lang: str | None = None,
+    config: Path | None,
+    reveal: bool,
+    as_json: bool,
+    lang: str | None,
 ) -> None:
     """Show one entry, what is about a patient masked."""
-
-    settings = _load_settings(config)
-    tell = partial(print_line, err=True)
-    found = _run(show_entry(settings, entry, tell, reveal=reveal))
+    found = _run(_show_entry(_load_settings(config), entry, reveal=reveal))
     if found is None:
         exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    for line in format_entry(found):
+    for line in _format_entry(found):
         print_line(line)
-
-
-def _run_action(action: str, ids: Sequence[str], settings: Settings, reason: str = "") -> None:
-
-    if _run(apply_action(settings, action, ids, print_line, reason=reason)):
-        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -172,21 +166,20 @@ def _run_action(action: str, ids: Sequence[str], settings: Settings, reason: str
 @config_option
 @language_option
 def retry(
-    ids: tuple[str, ...] = (),
-    failed: bool = False,
-    cause: str | None = None,
-    config: Path | None = None,
-    lang: str | None = None,
+    ids: tuple[str, ...],
+    failed: bool,
+    cause: str | None,
+    config: Path | None,
+    lang: str | None,
 ) -> None:
     """Send entries once more that have failed or are unclear, or at once what waits."""
-
     settings = _load_settings(config)
     if not (ids or failed or cause is not None):
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
-        _run(retry_failed(settings, cause, print_line))
+        _run(_retry_failed(settings, cause))
     if ids:
-        _run_action("retry", ids, settings)
+        _run(_apply_action(settings, "retry", ids))
 
 
 @app.command()
@@ -195,16 +188,16 @@ def retry(
 @config_option
 @language_option
 def drop(
-    ids: tuple[str, ...] = (),
-    reason: str = "",
-    config: Path | None = None,
-    lang: str | None = None,
+    ids: tuple[str, ...],
+    reason: str,
+    config: Path | None,
+    lang: str | None,
 ) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
     settings = _load_settings(config)
     if not ids:
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
-    _run_action("drop", ids, settings, reason)
+    _run(_apply_action(settings, "drop", ids, reason))
 
 
 @app.command()
@@ -220,23 +213,17 @@ def drop(
 @language_option
 def export(
     file: Path,
-    config: Path | None = None,
-    state: tuple[str, ...] = (),
-    reveal: bool = False,
-    lang: str | None = None,
+    config: Path | None,
+    state: tuple[str, ...],
+    reveal: bool,
+    lang: str | None,
 ) -> None:
     """Write all that is not delivered as JSON lines, what is about a patient masked."""
-
     wanted = _states(state, all_of_them=not state)
     path = None if str(file) == "-" else file
-    settings = _load_settings(config)
-    count = _run(export_entries(settings, path, wanted, reveal=reveal, quiet=False))
+    count = _run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
     print_line(Message("{count} entries exported", count=count), err=True)
 
-
-PrintPhrase = Callable[[Message], None]
-
-_T = TypeVar("_T")
 
 _PAGE_SIZE: Final = 500
 # Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
@@ -244,7 +231,6 @@ _AUDIT_FLUSH_TIMEOUT: Final = 2.0
 _AUDIT_PENDING_MESSAGE: Final = Message(
     "noted for the audit: the gateway records it, running or at its next start"
 )
-_FAILED: Final = Message("the audit cannot be written")
 # Fields of an entry's view whose values are translated: each has a closed list of values.
 _TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
 
@@ -256,17 +242,7 @@ class OutboxCommandError(Exception):
         super().__init__(why)
 
 
-def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
-    """Return the states to search for, by default those that need an operator. Raises ValueError.
-
-    An empty tuple stands for all states.
-    """
-    if all_of_them:
-        return ()
-    return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
-
-
-async def list_entries(
+async def _list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
     """Return the entries and the number of entries by state. Raises `OutboxCommandError`."""
@@ -275,7 +251,7 @@ async def list_entries(
         return entries, (await outbox.depth()).counts
 
 
-def format_table(
+def _format_table(
     entries: Sequence[OutboxEntry], counts: dict[EntryState, int]
 ) -> Iterator[Message]:
     """Yield a table for the operator: a line for each entry, and the totals."""
@@ -313,9 +289,7 @@ def _row(**cells: object) -> Message:
     )
 
 
-async def show_entry(
-    settings: Settings, entry_id: str, say: PrintPhrase, *, reveal: bool
-) -> dict[str, Any] | None:
+async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
     """Return the view of one entry, None without such an entry. Raises `OutboxCommandError`.
 
     With `reveal`, patient data is not masked. The access is stored as a pending audit record, which
@@ -326,48 +300,44 @@ async def show_entry(
     async with _open_outbox(settings) as outbox:
         content = await outbox.content(entry_id, actor)
     if content is not None and actor is not None:
-        say(_AUDIT_PENDING_MESSAGE)
+        print_line(_AUDIT_PENDING_MESSAGE, err=True)
     return None if content is None else content_view(content, reveal=reveal)
 
 
-async def apply_action(
-    settings: Settings, action: str, ids: Sequence[str], say: PrintPhrase, *, reason: str = ""
-) -> int:
-    """Retry or drop entries. Return how many were refused. Raises `OutboxCommandError`."""
-    refused = 0
-    async with _open_for_action(settings, say, reason) as (outbox, actor, changed_ids):
+async def _apply_action(
+    settings: Settings, action: str, ids: Sequence[str], reason: str = ""
+) -> None:
+    """Retry or drop entries; exit with code 1 if any is refused. Raises `OutboxCommandError`."""
+    refused = False
+    async with _open_for_action(settings, reason) as (outbox, actor, changed_ids):
         to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
                 entry = await outbox.apply_action(entry_id, to, actor=actor)
             except EntryStateError as refusal:
-                say(setting_problem(entry_id, exception_message(refusal)))
-                refused += 1
+                print_line(setting_problem(entry_id, exception_message(refusal)))
+                refused = True
                 continue
             if entry is None:
-                refused += 1
+                refused = True
             else:
                 changed_ids.add(entry_id)
             result = "there is no such entry" if entry is None else entry.state.value
-            say(setting_problem(entry_id, Message(result)))
-    return refused
+            print_line(setting_problem(entry_id, Message(result)))
+    if refused:
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
-async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
+async def _retry_failed(settings: Settings, cause: str | None) -> None:
     """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
-    async with _open_for_action(settings, say) as (outbox, actor, changed_ids):
+    async with _open_for_action(settings) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
             changed_ids.add(entry.id)
-            say(setting_problem(entry.id, Message(entry.state.value)))
+            print_line(setting_problem(entry.id, Message(entry.state.value)))
 
 
-async def export_entries(
-    settings: Settings,
-    path: Path | None,
-    states: Sequence[EntryState],
-    *,
-    reveal: bool,
-    quiet: bool,
+async def _export_entries(
+    settings: Settings, path: Path | None, states: Sequence[EntryState], *, reveal: bool
 ) -> int:
     """Write entries as JSON lines, to standard output without a path. Return their number.
 
@@ -376,14 +346,14 @@ async def export_entries(
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
-            for entry in _progress(entries, "export", quiet=quiet or path is None):
+            for entry in _progress(entries, "export", quiet=path is None):
                 content = await outbox.content(entry.id) or EntryContent(entry, None, None)
                 line = content_view(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return len(entries)
 
 
-def format_entry(document: dict[str, Any]) -> Iterator[Message]:
+def _format_entry(document: dict[str, Any]) -> Iterator[Message]:
     """Yield one entry as lines for the operator."""
     for name, value in document.items():
         if isinstance(value, dict):
@@ -430,7 +400,7 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[OutboxStore]:
 
 @contextlib.asynccontextmanager
 async def _open_for_action(
-    settings: Settings, say: PrintPhrase, reason: str = ""
+    settings: Settings, reason: str = ""
 ) -> AsyncIterator[tuple[OutboxStore, Actor | None, set[str]]]:
     """Yield the outbox, the actor, and a set for the ids of changed entries.
 
@@ -447,7 +417,7 @@ async def _open_for_action(
                 actor is not None
                 and (why := await _flush_audit(outbox, settings, changed_ids)) is not None
             ):
-                say(why)
+                print_line(why)
 
 
 async def _flush_audit(
@@ -462,7 +432,7 @@ async def _flush_audit(
         if written:
             changed_ids.difference_update(pending.entry for pending in pending_records)
         elif written is not None:
-            why = join_messages("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
+            why = join_messages("; ", [Message("the audit cannot be written"), why])
         return bool(written)
 
     with contextlib.suppress(OutboxError):

@@ -51,11 +51,12 @@ from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_durat
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_failures import cause_and_remedy, failure_text
+from gateway.oauth.token_response import TokenRequestError
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.fhir.capability_statement import TypeCapability
-    from gateway.oauth.token_response import TokenRequestError, TokenResponse
+    from gateway.oauth.token_response import TokenResponse
 
 
 def open_session() -> ClientSession:
@@ -154,16 +155,14 @@ def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Mes
 @option("--show", is_flag=True, help="Print the token itself, too.")
 @language_option
 def token(
-    credential: str = "default",
-    config: Path | None = None,
-    show: bool = False,
-    lang: str | None = None,
+    credential: str,
+    config: Path | None,
+    show: bool,
+    lang: str | None,
 ) -> None:
     """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
     settings = load_settings(config)
     _require(settings, credential)
-    from gateway.oauth.token_response import TokenRequestError
-
     try:
         for line in _format_assertion(settings, credential):
             print_line(line)
@@ -193,11 +192,11 @@ def token(
 )
 @language_option
 def probe_search(
-    wanted: tuple[str, ...] = (),
-    config: Path | None = None,
-    credential: str = "",
-    rate: float = 2.0,
-    lang: str | None = None,
+    wanted: tuple[str, ...],
+    config: Path | None,
+    credential: str,
+    rate: float,
+    lang: str | None,
 ) -> None:
     """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
 
@@ -207,10 +206,8 @@ def probe_search(
     settings = load_settings(config)
     if credential:
         _require(settings, credential)
-    from gateway.oauth.token_response import TokenRequestError
-
     try:
-        targets = _parse_targets(wanted or ())
+        targets = _parse_targets(wanted)
     except ValueError as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     try:
@@ -258,7 +255,7 @@ _COMMON: Final = frozenset(
     ("_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content")
 )
 # A position or the like: no value is known that is certainly far from every resource.
-_UNDETERMINABLE_KINDS: Final = frozenset(("special",))
+_UNDETERMINABLE_KIND: Final = "special"
 _MAX_BODY_BYTES: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
 _RETRIED_STATUSES: Final = frozenset((429, 503))
 _MAX_TRIES: Final = 3
@@ -395,7 +392,7 @@ async def _ask(
     platform: _Platform, report: _ProbeReport, question: tuple[str, str, str], text: str
 ) -> None:
     kind, name, value_kind = question
-    if value_kind in _UNDETERMINABLE_KINDS:
+    if value_kind == _UNDETERMINABLE_KIND:
         report.undetermined[f"{kind}?{name}"] = Message(
             "it is of the kind {value_kind}", value_kind=value_kind
         )

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import click
+
 from gateway import os_support
 from gateway.app import listening_sockets
 from gateway.app.application import Gateway
-from gateway.cli.terminal import translate
+from gateway.cli.terminal import print_line, translate
 from gateway.config.settings import PRESETS, Settings
 from gateway.config.value_types import ListenAddress
 from gateway.errors import StartError
@@ -26,8 +27,6 @@ from gateway.i18n import Message, join_messages
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
 from gateway.telemetry import logs
-
-PrintLine = Callable[[str], None]
 
 _PLATFORM: Final = Message("Platform (FHIR R5)")
 _SSO: Final = Message("SSO token endpoint")
@@ -59,24 +58,24 @@ class SandboxRun:
         return f"http://{self.listen.client_address}"
 
 
-def serve_sandbox(run: SandboxRun, say: PrintLine) -> None:
-    """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
+def serve_sandbox(run: SandboxRun) -> None:
+    """Serve until SIGINT or SIGTERM. Raises `StartError`."""
     logs.configure("warning", "console")
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
-        runner.run(_serve(run, say))
+        runner.run(_serve(run))
 
 
-async def _serve(run: SandboxRun, say: PrintLine) -> None:
+async def _serve(run: SandboxRun) -> None:
     stop = asyncio.Event()
     os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     run = await _with_free_addresses(run)
     with contextlib.ExitStack() as stack:
         if run.gateway and os_support.HAS_FILE_LOCKS:
             run = _with_audit(run, stack)
-        platform = Sandbox(run.platform, log=say)
+        platform = Sandbox(run.platform, log=click.echo)
         await platform.start()
         try:
-            await _serve_gateway(run, platform, say, stop)
+            await _serve_gateway(run, platform, stop)
         finally:
             await platform.stop()
 
@@ -125,18 +124,16 @@ async def _with_free_addresses(run: SandboxRun) -> SandboxRun:
     return replace(run, platform=replace(run.platform, gateway_url=run.gateway_url))
 
 
-async def _serve_gateway(
-    run: SandboxRun, platform: Sandbox, say: PrintLine, stop: asyncio.Event
-) -> None:
+async def _serve_gateway(run: SandboxRun, platform: Sandbox, stop: asyncio.Event) -> None:
     if not run.gateway:
-        _announce_platform(run, platform, say)
+        _announce_platform(run, platform)
         await stop.wait()
         return
     gateway = Gateway(sandbox_settings(run, platform))
     await gateway.start()
     try:
-        _announce_platform(run, platform, say)
-        (_announce_login if run.login else _announce_gateway)(run, gateway, platform, say)
+        _announce_platform(run, platform)
+        (_announce_login if run.login else _announce_gateway)(run, gateway, platform)
         await stop.wait()
     finally:
         await gateway.stop()
@@ -177,14 +174,14 @@ def _login(run: SandboxRun, platform: Sandbox) -> dict[str, Any]:
     }
 
 
-def _announce_platform(run: SandboxRun, platform: Sandbox, say: PrintLine) -> None:
-    _row(say, _PLATFORM, platform.fhir_base_url)
-    _row(say, _SSO, platform.token_url)
-    _row(say, _CLIENT, f"{run.platform.client_id} / {run.platform.client_secret}")
+def _announce_platform(run: SandboxRun, platform: Sandbox) -> None:
+    _row(_PLATFORM, platform.fhir_base_url)
+    _row(_SSO, platform.token_url)
+    _row(_CLIENT, f"{run.platform.client_id} / {run.platform.client_secret}")
     if not run.gateway:
-        _print_invitation(say, Message("A gateway in front of it, from another terminal:"))
-        say(f"  {_gateway_command(platform)}")
-        say(translate(_END))
+        _print_invitation(Message("A gateway in front of it, from another terminal:"))
+        click.echo(f"  {_gateway_command(platform)}")
+        print_line(_END)
 
 
 def _gateway_command(platform: Sandbox) -> str:
@@ -220,45 +217,45 @@ def _settings_file() -> Path | None:
     return next((file for folder in folders if (file := folder / "sandbox.yaml").is_file()), None)
 
 
-def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
+def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> None:
     address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
-    _print_gateway_rows(run, gateway, say)
-    _print_invitation(say, Message("Try it (the gateway adds the token):"))
+    _print_gateway_rows(run, gateway)
+    _print_invitation(Message("Try it (the gateway adds the token):"))
     if address.path is None:
-        say(f"  curl {_url(address)}{path}")
+        click.echo(f"  curl {_url(address)}{path}")
     else:
-        say(f"  curl --unix-socket {address.path} http://localhost{path}")
+        click.echo(f"  curl --unix-socket {address.path} http://localhost{path}")
     if run.audit is not None:
-        say(translate(Message("What the audit has of it:")))
-        say(f"  tail -n 1 {run.audit}")
-    say("")
-    say(translate(_END))
+        print_line(Message("What the audit has of it:"))
+        click.echo(f"  tail -n 1 {run.audit}")
+    click.echo("")
+    print_line(_END)
 
 
-def _announce_login(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
-    _print_gateway_rows(run, gateway, say)
-    _print_invitation(say, Message("Open it in a browser and sign in (any name will do):"))
-    say(f"  {platform.example_url}")
-    say("")
-    say(translate(_END))
+def _announce_login(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> None:
+    _print_gateway_rows(run, gateway)
+    _print_invitation(Message("Open it in a browser and sign in (any name will do):"))
+    click.echo(f"  {platform.example_url}")
+    click.echo("")
+    print_line(_END)
 
 
-def _print_gateway_rows(run: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
-    _row(say, _GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
-    _row(say, _OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
+def _print_gateway_rows(run: SandboxRun, gateway: Gateway) -> None:
+    _row(_GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
+    _row(_OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
     if run.audit is not None:
-        _row(say, _AUDIT, str(run.audit))
+        _row(_AUDIT, str(run.audit))
 
 
-def _print_invitation(say: PrintLine, invitation: Message) -> None:
-    say("")
-    say(translate(invitation))
+def _print_invitation(invitation: Message) -> None:
+    click.echo("")
+    print_line(invitation)
 
 
-def _row(say: PrintLine, name: Message, value: str) -> None:
+def _row(name: Message, value: str) -> None:
     """Print a row of the table, with its value in the second column."""
     width = max(len(translate(row)) for row in _ROWS)
-    say(f"{translate(name):<{width}}  {value}")
+    click.echo(f"{translate(name):<{width}}  {value}")
 
 
 def _url(address: ListenAddress) -> str:

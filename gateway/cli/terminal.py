@@ -59,6 +59,7 @@ def _translated(told: str, text: str | None) -> str:
 
 
 option = partial(click.option, cls=_Option)
+version_option = partial(click.version_option, cls=_Option)
 argument = partial(click.argument, cls=_Argument)
 
 
@@ -233,9 +234,9 @@ config_option = option(
 as_json_option = option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
-def load_settings(config: Path | None, *, as_json: bool = False) -> Settings:
+def load_settings(config: Path | None) -> Settings:
     """Return the settings; print every problem and exit with code 2 if there are any."""
-    return load(settings_source(config), as_json=as_json)
+    return load(settings_source(config))
 
 
 def load(source: SettingsSource, *, as_json: bool = False) -> Settings:

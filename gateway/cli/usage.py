@@ -7,13 +7,12 @@ catalogue `commands`. Help texts and metavars are the gateway's own, and are tra
 from __future__ import annotations
 
 import re
-import sys
 from importlib import import_module
 from typing import Any, Final
 
 import click
 
-from gateway.cli.terminal import current_language, select_language, translate
+from gateway.cli.terminal import current_language, translate
 from gateway.i18n import Message
 
 # Metavars of click, which it does not pass through gettext.
@@ -80,9 +79,3 @@ class LocalizedGroup(_LocalizedHelp, click.Group):
 def paragraphs(text: str) -> list[Message]:
     """Return the paragraphs of a help text, as they are in the catalogues."""
     return [Message(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
-
-
-def run_command_line(commands: click.Group, failure: BaseException | None) -> None:
-    """Run the command line and exit. `failure` is the context object of the commands."""
-    select_language(sys.argv[1:])
-    commands(prog_name="dhp-gateway", obj=failure)

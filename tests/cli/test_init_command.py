@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.cli.init_plan import InitPlan, settings_text
+from gateway.cli.init_plan import InitPlan, settings_lines, yaml_text
 from gateway.config.loader import load_settings
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
@@ -157,7 +157,7 @@ def test_a_server_keeps_things_where_the_unit_has_them(tmp_path: Path) -> None:
         outbox_key=Secret("c"),
     )
     file = tmp_path / "gateway.yaml"
-    file.write_text(settings_text(plan, str))
+    file.write_text(yaml_text(settings_lines(plan)))
     settings = load_settings(file, {})
     assert settings.credentials["default"].client_id == "no"
     assert str(settings.audit.path) == "/var/log/dhp-gateway/audit.jsonl"
