@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from gateway.admin.operators import Operators
     from gateway.admin.outbox_admin_api import OutboxAdminApi
 
-OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
-
 # Seconds within which a form has to be complete, and its maximum size in bytes.
 _FORM_TIME: Final = 10.0
 _FORM_BYTES: Final = 16 * 1024
@@ -66,7 +64,9 @@ class OutboxPages:
         ):
             router.add_post(f"/outbox/{name}", self._page(handler))
 
-    def _page(self, handler: OutboxPageHandler) -> Callable[[Request], Awaitable[Response]]:
+    def _page(
+        self, handler: Callable[[Request, PageContext], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             view = self._view(request)
             try:

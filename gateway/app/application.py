@@ -363,7 +363,8 @@ class Gateway:
     def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address
         self._server = CallerServer(self._cores.dispatcher, self.settings.limits)
-        self._stack.push_async_callback(self._close_server)
+        # No request is in flight any more when it is closed.
+        self._stack.push_async_callback(self._server.shutdown, 0.1)
         self._acceptor = Acceptor(
             self._listening.sockets,
             self._server,
@@ -373,7 +374,3 @@ class Gateway:
         )
         self._listening.open()
         self._acceptor.open()
-
-    async def _close_server(self) -> None:
-        # No request is in flight any more.
-        await self._server.shutdown(0.1)

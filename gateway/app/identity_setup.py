@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import Tokens
     from gateway.secret import Secret
 
-# Descriptors of files and sockets other than caller and platform connections, with a margin.
-_RESERVED_DESCRIPTORS: Final = 32
-# Caller connections per request that may be served concurrently.
-_DESCRIPTORS_PER_CALLER: Final = 16
-
 
 def credentials_in_use(settings: Settings) -> tuple[str, ...]:
     """Return the credentials that callers may need; `default` where there are no callers."""
@@ -110,17 +105,16 @@ def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamO
     """Return the origin of the platform: host, port, TLS and proxy."""
     url = urlsplit(settings.platform.fhir_base_url)
     port = url.port or (80 if tls is None else 443)
-    return UpstreamOrigin(url.hostname or "", port, tls, platform_proxy(settings))
+    proxy = None
+    if settings.platform.proxy_url is not None:
+        proxy_url = urlsplit(settings.platform.proxy_url)
+        proxy = ForwardProxy(proxy_url.hostname or "", proxy_url.port or 80)
+    return UpstreamOrigin(url.hostname or "", port, tls, proxy)
 
 
 def has_several_callers(settings: Settings) -> bool:
     """Return whether callers compete for resources; all signed-in users count as one caller."""
     return len(settings.callers) + settings.login.enabled > 1
-
-
-def has_several_queueing(settings: Settings) -> bool:
-    """Return whether writes of more than one caller may be queued; those of users never are."""
-    return sum(caller.outbox != "off" for caller in settings.callers) > 1
 
 
 def caller_registry(
@@ -204,6 +198,12 @@ def _permissions(allow: AllowSettings) -> Permissions:
     )
 
 
+# Descriptors of files and sockets other than caller and platform connections, with a margin.
+_RESERVED_DESCRIPTORS: Final = 32
+# Caller connections per request that may be served concurrently.
+_DESCRIPTORS_PER_CALLER: Final = 16
+
+
 def max_caller_connections(settings: Settings) -> int:
     """Return how many callers may be connected: the limit on open files less other descriptors."""
     available_descriptors = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
@@ -214,11 +214,3 @@ def max_caller_connections(settings: Settings) -> int:
         available_descriptors // 2, available_descriptors - settings.platform.max_connections
     )
     return max(1, min(useful_connections, affordable_connections))
-
-
-def platform_proxy(settings: Settings) -> ForwardProxy | None:
-    """Return the forward proxy for the platform, None without one."""
-    if settings.platform.proxy_url is None:
-        return None
-    url = urlsplit(settings.platform.proxy_url)
-    return ForwardProxy(url.hostname or "", url.port or 80)

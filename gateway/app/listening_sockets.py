@@ -146,6 +146,9 @@ async def _listen(address: ListenAddress, *, is_shared: bool) -> ListeningSocket
     return ListeningSockets(address, await _listen_tcp(address, is_shared=is_shared))
 
 
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
 async def _listen_tcp(address: ListenAddress, *, is_shared: bool) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
@@ -159,15 +162,11 @@ async def _listen_tcp(address: ListenAddress, *, is_shared: bool) -> list[socket
         except OSError as error:
             failure = error
     # A name such as localhost may stand for an address family that this machine does not have.
-    if failure is not None and (not sockets or not _is_absent(failure)):
+    if failure is not None and not (sockets and failure.errno in _ABSENT):
         for sock in sockets:
             sock.close()
         raise failure
     return sockets
-
-
-def _is_absent(error: OSError) -> bool:
-    return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def _listen_inet(
@@ -194,7 +193,8 @@ def _listen_inet(
 
 
 def _listen_unix(path: Path) -> socket.socket:
-    _remove_stale(path)
+    if is_stale_socket(path):
+        path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(str(path))
@@ -206,12 +206,6 @@ def _listen_unix(path: Path) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that no process listens on any more. Raises OSError for anything else."""
-    if is_stale_socket(path):
-        path.unlink(missing_ok=True)
 
 
 def is_stale_socket(path: Path) -> bool:

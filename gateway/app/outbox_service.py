@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
-from gateway.app import identity_setup
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.clock import TimeSource, TimestampFormatter
 from gateway.outbox.async_status import OutboxApi
@@ -118,7 +117,8 @@ class OutboxService:
             forwarder=forwarder,
             listen=settings.listen,
             fhir=settings.fhir,
-            has_several_callers=identity_setup.has_several_queueing(settings),
+            # Writes of signed-in users are never queued.
+            has_several_callers=sum(caller.outbox != "off" for caller in settings.callers) > 1,
             body_budget=MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
             last_writes=self._last_writes,
             serial_executor=self._serial_executor,

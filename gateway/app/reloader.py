@@ -181,10 +181,7 @@ class Reloader:
         return settings_files + watched_files(settings)
 
 
-_FileSignatures = tuple[tuple[int, ...] | None, ...]
-
-
-def _file_signatures(paths: Iterable[Path]) -> _FileSignatures:
+def _file_signatures(paths: Iterable[Path]) -> tuple[tuple[int, ...] | None, ...]:
     """Return signatures that change with the files' content, without reading it.
 
     Symbolic links are followed. A file that cannot be examined has the signature None.

@@ -57,10 +57,6 @@ if TYPE_CHECKING:
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
-def _ignore_retry(_: str) -> None:
-    """Ignore a retry: retries of probes are not counted."""
-
-
 class Core:
     """The objects made of one version of the settings; the constructor opens nothing but files.
 
@@ -129,7 +125,7 @@ class Core:
         statement = CapabilityCache(client, next(iter(self.tokens.values())), time.monotonic)
         self._statement = statement
         # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
-        probe_forwarder = Forwarder(upstream, _ignore_retry)
+        probe_forwarder = Forwarder(upstream, lambda cause: None)
         self.probe = PlatformProbe(PlatformClient(probe_forwarder, client.platform_path))
         if self._outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.

@@ -29,7 +29,7 @@ from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
 from gateway.sandbox.example_data import page_text
 from gateway.sandbox.fault_answers import fault_response
 from gateway.sandbox.fhir import routes as fhir_routes
-from gateway.sandbox.fhir.declared_types import Metadata, capability_statement, declared
+from gateway.sandbox.fhir.declared_types import capability_statement, declared
 from gateway.sandbox.fhir.interactions import Interactions
 from gateway.sandbox.fhir.operations import Operations
 from gateway.sandbox.fhir.resource_store import ResourceStore
@@ -91,7 +91,7 @@ def _log_nothing(line: str) -> None:
 
 
 class Sandbox:
-    """An embedded DHP platform.
+    """An embedded DHP platform; `counters` has the counts since the start.
 
     `clock` returns Unix time, `rng` selects the tokens that are rejected on purpose, `log` is
     called with one line for each request, `sleep` waits for the configured delays.
@@ -113,7 +113,7 @@ class Sandbox:
         self._sleep = sleep
         self._runner: web.AppRunner | None = None
         self._origin = self._options.origin(self._options.port)
-        self._counters = Counters()
+        self.counters = Counters()
 
     async def start(self) -> None:
         """Listen. Raises OSError if the address is not available."""
@@ -178,11 +178,6 @@ class Sandbox:
         return f"{self._origin}{sso_routes.JWKS_PATH}"
 
     @property
-    def counters(self) -> Counters:
-        """The counts since the start."""
-        return self._counters
-
-    @property
     def patient_id(self) -> str:
         """The id of a Patient of the example data."""
         return example_data.PATIENT_ID
@@ -221,12 +216,13 @@ class Sandbox:
         started = datetime.fromtimestamp(self._clock(), UTC)
         statement = capability_statement(base, started, interactions.types, lenient=lenient)
         return fhir_routes.FhirServer(
-            guard=BearerGuard(tokens, self._counters, reject=reject, rng=self._rng),
+            guard=BearerGuard(tokens, self.counters, reject=reject, rng=self._rng),
             interactions=interactions,
             transactions=Transactions(interactions, store, validator),
             operations=Operations(store, interactions),
             validator=validator,
-            metadata=Metadata(statement, gzipped=not lenient),
+            statement=statement,
+            always_gzips_statement=not lenient,
         )
 
     def _store(self, base: str) -> ResourceStore:
@@ -261,16 +257,16 @@ class Sandbox:
         failure = self._options.faults.failure(side)
         if failure is None:
             return await handler(request)
-        self._counters.faults += 1
+        self.counters.faults += 1
         request[EVENT].note = "failed on purpose"
         return fault_response(request, side, failure)
 
     def _count(self, request: web.Request, side: Side, status: str) -> None:
         if side == "platform":
-            self._counters.fhir_requests += 1
+            self.counters.fhir_requests += 1
         elif request.path == sso_routes.TOKEN_PATH:
-            self._counters.token_requests += 1
-            self._counters.tokens_issued += status == "200"
+            self.counters.token_requests += 1
+            self.counters.tokens_issued += status == "200"
 
 
 def _side(request: web.Request) -> Side:

@@ -91,14 +91,6 @@ def _chosen(words: Iterable[str], lenient: bool) -> Iterator[str]:
 _OAUTH: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """The statement, and whether it is sent in gzip even if Accept-Encoding does not allow it."""
-
-    statement: JsonObject
-    gzipped: bool
-
-
 def capability_statement(
     base: str, started: datetime, types: Declared, *, lenient: bool
 ) -> JsonObject:

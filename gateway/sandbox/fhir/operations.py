@@ -412,9 +412,6 @@ def _translations(
                 yield relationship, {key: value for key, value in concept.items() if value}
 
 
-Perform = Callable[[JsonObject | None, OperationParameters], JsonObject]
-
-
 class Operations:
     """Performs operations on the resources of a store. They change nothing."""
 
@@ -422,7 +419,7 @@ class Operations:
         self._store = store
         self._interactions = interactions
         terminology = Terminology(Canonicals(store), interactions.base, store.now)
-        self._terminology: dict[tuple[str, str], Perform] = {
+        self._terminology = {
             ("CodeSystem", "lookup"): terminology.lookup,
             ("CodeSystem", "subsumes"): terminology.subsumes,
             ("CodeSystem", "validate-code"): terminology.validate_in_code_system,

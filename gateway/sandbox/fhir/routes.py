@@ -25,7 +25,6 @@ from gateway.sandbox.fhir.errors import (
 from gateway.sandbox.fhir.operations import OperationParameters
 
 if TYPE_CHECKING:
-    from gateway.sandbox.fhir.declared_types import Metadata
     from gateway.sandbox.fhir.interactions import InteractionResult, Interactions
     from gateway.sandbox.fhir.json_codec import JsonObject
     from gateway.sandbox.fhir.operations import Operations
@@ -52,7 +51,10 @@ class _Route:
 
 
 class FhirServer:
-    """Handles every request below the base URL."""
+    """Handles every request below the base URL.
+
+    `always_gzips_statement`: even if Accept-Encoding does not allow it.
+    """
 
     def __init__(
         self,
@@ -62,14 +64,16 @@ class FhirServer:
         transactions: Transactions,
         operations: Operations,
         validator: Validator,
-        metadata: Metadata,
+        statement: JsonObject,
+        always_gzips_statement: bool,
     ) -> None:
         self._guard = guard
         self._interactions = interactions
         self._transactions = transactions
         self._operations = operations
         self._validator = validator
-        self._metadata = metadata
+        self._statement = statement
+        self._always_gzips_statement = always_gzips_statement
         self._types = interactions.types
         self._routes = [
             _Route(method, re.compile(path), interaction, handler)
@@ -138,8 +142,8 @@ class FhirServer:
         return interaction in declared.interactions or interaction in declared.operations
 
     async def _capabilities(self, request: web.Request) -> web.Response:
-        response = responses.json_response(request, self._metadata.statement)
-        return responses.gzipped(response) if self._metadata.gzipped else response
+        response = responses.json_response(request, self._statement)
+        return responses.gzipped(response) if self._always_gzips_statement else response
 
     async def _read(self, request: web.Request, type_: str, id_: str) -> web.Response:
         result = self._interactions.read(type_, id_)
