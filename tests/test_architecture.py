@@ -62,7 +62,7 @@ MAX_FOLDER_MODULES = 20
 # The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
 # each that is above the plan.
 MAX_MODULES = 225
-MAX_LINES = 51_330
+MAX_LINES = 51_180
 MAX_PROTOCOLS = 9
 MAX_NOQA = 27
 

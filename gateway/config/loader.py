@@ -112,14 +112,6 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return _check(path, environ).settings()
 
 
-def warnings(path: Path | None, environ: Mapping[str, str], settings: Settings) -> list[Problem]:
-    """Return the problems of `settings` that do not prevent a start: unsafe or probably unintended.
-
-    `path` and `environ` are those that the settings were loaded from.
-    """
-    return _check(path, environ).warnings(settings)
-
-
 def _check(path: Path | None, environ: Mapping[str, str]) -> _Validation:
     document = read_yaml(path) if path is not None else YamlDocument()
     return _Validation(document, read_environment(environ, document.values))
@@ -375,7 +367,7 @@ class SettingsSource:
 
     def warnings(self, settings: Settings) -> list[Problem]:
         """Return problems that do not prevent a start: unsafe or probably unintended settings."""
-        return warnings(self.path, self.environ, settings)
+        return _check(self.path, self.environ).warnings(settings)
 
     def __str__(self) -> str:
         return str(self.description())
