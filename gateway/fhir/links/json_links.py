@@ -141,7 +141,7 @@ def _is_utf8(raw: bytes) -> bool:
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
 # Bytes in front of a member: the beginning of its object is searched in the few ones first.
 _OPENING_DISTANCES: Final = (512, 8 * 1024)
-_MAX_REMEMBERED_BYTES: Final = 80
+_MAX_REMEMBERED: Final = 32
 _BLANKS: Final = b" \t\r\n"
 _SEPARATORS: Final = b" \t\r\n,:"
 _COLON: Final = re.compile(rb"\s*+:")
@@ -204,12 +204,12 @@ class _NearbyPass:
             raise _StructureNeededError
         self._text = text
         self._swap = swap
-        self._in_bundle = in_bundle or b'"Bundle"' in text
+        self._in_bundle = in_bundle or text.rfind(b'"Bundle"') >= 0
         self._mark = 0  # the text before this index is in `chunks`
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
-        source, target = swap.plain[_spelling(text)]
+        source, target = swap.plain[_spelling(text, swap.sources[0].host.encode())]
         # A target that holds a host would be found again, so that a placeholder is inserted.
         inserted = target if swap.is_unambiguous else _PLACEHOLDER
         if inserted is not target and text.find(inserted) >= 0:
@@ -228,31 +228,28 @@ class _NearbyPass:
         """Replace URLs in the usual spelling if the text just before them makes them links."""
         source, target = b'"' + source, b'"' + target
         parts = self._text.split(source)
-        part = parts[0]
-        remembered: set[bytes] = set()  # what stood before links
-        reach = 0  # the length of the longest of these
-        done = 0  # the index in the part after the URL at its start
-        is_link = False
-        rewritten = 0
+        remembered: tuple[bytes, ...] = ()  # what stood before links
+        runs: list[bytes] = []  # what stands between URLs that stay
+        begin = 0
+        before = parts[0]
+        rest: re.Match[bytes] | None = None  # of the URL before, if it is a link
         for number in range(1, len(parts)):
-            before, part = part, parts[number]
-            start = len(before) - reach
-            near = before[start if start > done else done :]
-            if near in remembered:
-                is_link = True
-            else:
+            part = parts[number]
+            is_link = before.endswith(remembered)
+            if not is_link:
                 length = self._length_before_link(before[-_NEAR:])
-                is_link = length > 0 or (is_link and _NEXT.fullmatch(before, done) is not None)
-                if 0 < length <= _MAX_REMEMBERED_BYTES:
-                    reach = max(reach, length)
-                    remembered.add(before[max(done, len(before) - reach) :])
+                is_next = rest is not None and _NEXT.fullmatch(before, rest.end()) is not None
+                is_link = length > 0 or is_next
+                if length > 0 and len(remembered) < _MAX_REMEMBERED:
+                    remembered += (before[-length:],)
             rest = _RESOURCE.match(part) if is_link else None
-            is_link = rest is not None
-            done = 0 if rest is None else rest.end()
-            parts[number] = (target if is_link else source) + part
-            rewritten += is_link
-        self.rewritten = rewritten
-        self._text = b"".join(parts)
+            if rest is None:
+                runs.append(target.join(parts[begin:number]))
+                begin = number
+            before = part
+        runs.append(target.join(parts[begin:]))
+        self.rewritten = len(parts) - len(runs)
+        self._text = source.join(runs)
 
     def _length_before_link(self, near: bytes) -> int:
         """Return how many bytes before a string make it a link, 0 if they do not do so alone."""
@@ -385,11 +382,11 @@ def _object_around(text: bytes) -> tuple[bytes | None, int, int]:
     return None, opening, -1
 
 
-def _spelling(text: bytes) -> int:
+def _spelling(text: bytes, host: bytes) -> int:
     """Return the index in `BaseReplacement.plain` of the likely spelling of URLs in a text."""
-    at = text.find(b":\\") if text.find(b"\\") >= 0 else -1
+    at = text.find(host)
     for number in range(1, len(_SLASHES)):
-        if at >= 0 and text.startswith(_SLASHES[number], at + 1):
+        if at >= 0 and text.endswith(_SLASHES[number], 0, at):
             return number
     return 0
 
