@@ -560,13 +560,18 @@ class JsonRewriter(StreamRewriter):
         if needle >= end:
             self._copy(end)
             return end
+        # Only the entries from the first to the last with a host are examined further.
+        start = _last_entry(text, pos, needle)
+        last = max(needle, *(text.rfind(host, needle, end) for host in self._swap.hosts))
+        border = _NEXT_ENTRY.search(text, last, end)
+        end = end if border is None else border.end()
         try:
-            nearby = _NearbyPass(entries, self._swap, in_bundle=True)
+            nearby = _NearbyPass(self._buffer[start:end], self._swap, in_bundle=True)
         except _StructureNeededError:
             self._doubtful_until = self._offset + end
             return pos
-        self._copy(pos)
-        self._take(nearby, pos, end)
+        self._copy(start)
+        self._take(nearby, start, end)
         if nearby.rewritten:
             scope.mark_rewritten()
         return end

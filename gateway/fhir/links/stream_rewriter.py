@@ -78,34 +78,38 @@ class HostFinder:
         self._reach = max(map(len, hosts)) + len(escape)
         self._overlap = self._reach + _MAX_SCHEME_BYTES
 
-    def has_match(self, data: bytes, known: int) -> bool:
-        """Return whether `data` has a position; its first `known` bytes were searched before."""
-        tail = data[max(0, known - self._overlap) :] if known else data
-        return len(self.positions(tail)) > 1
-
     def has_obscuring_escape(self, data: bytes) -> bool:
         """Return whether an escape in `data` may spell a character of a host."""
-        return data.find(self._escape) >= 0 and self._hiding.search(data) is not None
+        return self._has_escape(data) and self._hiding.search(data) is not None
 
-    def positions(self, data: bytes) -> list[int]:
-        """Return all positions in order, then END."""
-        is_hidden = self.has_obscuring_escape(data)
-        found = self._escaped(data.lower()) if is_hidden else self.unescaped_positions(data)
-        found.append(END)
-        return found
+    def _has_escape(self, data: bytes) -> bool:
+        # One byte is found faster than several, and most data holds no escape at all.
+        return data.find(self._escape[:1]) >= 0 and data.find(self._escape) >= 0
 
-    def unescaped_positions(self, data: bytes) -> list[int]:
-        """Return all positions in order; for data without escapes that may hide any."""
-        is_encoded = self._escape[:1] in data or b"%" in data
+    def positions(self, data: bytes, known: int = 0, limit: int = END) -> list[int]:
+        """Return all positions in order, then END; the first `known` bytes were searched before.
+
+        At most `limit` of each spelling of a host are needed.
+        """
+        start = max(0, known - self._overlap)
+        tail = data[start:] if start else data
+        is_hidden = self.has_obscuring_escape(tail)
+        found = self._escaped(tail.lower()) if is_hidden else self.unescaped_positions(tail, limit)
+        return [*(start + at for at in found), END]
+
+    def unescaped_positions(self, data: bytes, limit: int = END) -> list[int]:
+        """Return the same without END; for data without escapes that may hide any."""
+        is_encoded = b"%" in data or self._has_escape(data)
         found: list[int] = []
         # A search for a single byte runs at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
             lower = data.lower()
             for host in self._hosts:
-                if lower.find(host) >= 0:
-                    _add_positions(found, lower, b"/" + host)
+                start = lower.find(host) - len(b"2f")
+                if start >= -len(b"2f"):
+                    _add_positions(found, lower, b"/" + host, max(0, start), limit)
                     if is_encoded:
-                        _add_positions(found, lower, b"2f" + host)
+                        _add_positions(found, lower, b"2f" + host, max(0, start), limit)
             found.sort()
         return found
 
@@ -129,9 +133,10 @@ def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
     return False
 
 
-def _add_positions(found: list[int], text: bytes, wanted: bytes) -> None:
-    at = text.find(wanted)
-    while at >= 0:
+def _add_positions(found: list[int], text: bytes, wanted: bytes, start: int, limit: int) -> None:
+    at = text.find(wanted, start)
+    while at >= 0 and limit > 0:
+        limit -= 1
         found.append(at)
         at = text.find(wanted, at + 1)
 
@@ -196,8 +201,8 @@ class StreamRewriter(ABC):
     __slots__ = (
         "_arrived_chunks",
         "_buffer",
+        "_candidate",
         "_due",
-        "_has_candidate",
         "_is_streaming",
         "_length",
         "_mark",
@@ -223,7 +228,7 @@ class StreamRewriter(ABC):
         self._due = 0  # bytes that have to arrive before an open token is scanned again
         self._offset = 0  # the position of the buffer in the body
         self._mark = 0  # the buffer before this index was given to the output
-        self._has_candidate = False  # a host name occurs in the buffer
+        self._candidate = END  # the index of the first host name in the buffer
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
@@ -256,7 +261,7 @@ class StreamRewriter(ABC):
         """Return the output of `feed` and `finish` for a complete body, in chunks."""
         if len(body) > self._max_complete_bytes:
             return [self.feed(body), self.finish()]
-        self._buffer, self._has_candidate = body, True
+        self._buffer, self._candidate = body, 0
         self._end()
         return self._output.take()
 
@@ -266,9 +271,9 @@ class StreamRewriter(ABC):
         return ResourceScope(parent, streams=self._is_streaming, required_type=required_type)
 
     def _end(self) -> None:
-        if self._has_candidate and not self._is_streaming:
+        if self._candidate < END and not self._is_streaming:
             self._rewrite_complete()
-        elif self._has_candidate or self._output.has_undecided_edit:
+        elif self._candidate < END or self._output.has_undecided_edit:
             self._scan(thorough=False)
         self._output.release_unchanged()
         self._copy(len(self._buffer))
@@ -279,14 +284,14 @@ class StreamRewriter(ABC):
         if not self._is_streaming and self._length > self._max_complete_bytes:
             self._start_streaming()
         self._due -= len(chunk)
-        if self._due > 0 or (self._has_candidate and not self._is_streaming):
+        if self._due > 0 or (self._candidate < END and not self._is_streaming):
             return
         self._gather()
         if self._is_streaming:
             thorough = len(self._buffer) > _MAX_BUFFERED_BYTES
-            if self._has_candidate or self._output.has_undecided_edit or thorough:
+            if self._candidate < END or self._output.has_undecided_edit or thorough:
                 self._scan(thorough=thorough)
-        if not self._has_candidate and not self._output.has_undecided_edit:
+        if self._candidate == END and not self._output.has_undecided_edit:
             self._release_unscanned()
 
     def _gather(self) -> None:
@@ -294,7 +299,8 @@ class StreamRewriter(ABC):
         chunks = (self._buffer, *self._arrived_chunks) if self._buffer else self._arrived_chunks
         self._buffer = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._arrived_chunks.clear()
-        self._has_candidate = self._has_candidate or self._needles.has_match(self._buffer, known)
+        if self._candidate == END:
+            self._candidate = self._needles.positions(self._buffer, known, 1)[0]
 
     def _start_streaming(self) -> None:
         """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
@@ -353,7 +359,9 @@ class StreamRewriter(ABC):
         """
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
-        positions = self._needles.positions(self._buffer) if self._has_candidate else [END]
+        positions = [END]
+        if self._candidate < END:
+            positions = self._needles.positions(self._buffer, self._candidate)
         pos = number = 0
         while 0 <= pos < size:
             while positions[number] < pos:
@@ -363,7 +371,8 @@ class StreamRewriter(ABC):
                 break
             pos = self._advance(text, pos, min(positions[number], size), size)
         done = pos if pos >= 0 else ~pos
-        self._has_candidate = any(at >= done for at in positions[number:-1])
+        after = [at - done for at in positions[number:-1] if at >= done]
+        self._candidate = after[0] if after else END
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
