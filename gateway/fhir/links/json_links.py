@@ -157,7 +157,7 @@ _SLASHES: Final = (b"/", b"\\/", b"\\u002f", b"\\u002F")  # as in `BaseReplaceme
 _RESOURCE: Final = re.compile(
     rb"/[^\"\\%?#.\x00-\x20\x7f]{1,255}+\"|"
     rb"(?>(?:(?:\\?/|\\u002[fF])[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]{0,255}+){1,40})"
-    rb"(?>(?:[?#][^\"\\]{0,4000}+)?)\""
+    rb"(?>(?:[?#][^\"\\%/]{0,4000}+)?)\""
 )
 # Text in which signatures, outcomes and documents are found: what is so short is found fastest.
 _DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")

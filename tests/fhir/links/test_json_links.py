@@ -567,6 +567,14 @@ def test_values_of_every_kind_are_told_from_keys(size):
     assert run(body, size=size)[0] == json.dumps(body).replace(PLATFORM, GATEWAY).encode()
 
 
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_link_with_a_second_url_in_its_query_is_one_link(scheme):
+    """It is counted as rewritten, and not as left, however its base is spelled."""
+    body = b'{"subject":{"reference":"%s/Patient?a=\'%s/Patient/1\'"}}'
+    link = (PLATFORM.replace("https", scheme).encode(), PLATFORM.encode())
+    assert run(body % link) == (body % (GATEWAY.encode(), PLATFORM.encode()), 1, 0)
+
+
 @pytest.mark.parametrize("slash", ["\\/", "\\u002f", "\\u002F"])
 def test_escaped_slashes_are_read_and_kept(slash):
     """As PHP and others write them."""
