@@ -17,14 +17,16 @@ def growth(work: Callable[[int], object], size: int) -> float:
     Each is the minimum of three runs. The ratio is about `FACTOR` for linear work and its square
     for quadratic work: assert a value far from both.
     """
-    return _least(work, size * FACTOR) / max(_least(work, size), 1e-6)
+    longer, shorter = shortest(lambda: work(size * FACTOR)), shortest(lambda: work(size))
+    return longer / max(shorter, 1e-6)
 
 
-def _least(work: Callable[[int], object], size: int) -> float:
+def shortest(work: Callable[[], object]) -> float:
+    """Return the least processor time of three runs, in seconds."""
     times = []
     for _ in range(3):
         started = time.process_time()
-        work(size)
+        work()
         times.append(time.process_time() - started)
     return min(times)
 

@@ -139,8 +139,10 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
-# Bytes in front of a member: the beginning of its object is searched in the few ones first.
+# Bytes in front of a member: the beginning of its object is searched in the few ones first, and in
+# the many ones only for so many members, because every byte is examined.
 _OPENING_DISTANCES: Final = (512, 8 * 1024)
+_MAX_SEARCHES: Final = 64
 _MAX_REMEMBERED: Final = 32
 _BLANKS: Final = b" \t\r\n"
 _SEPARATORS: Final = b" \t\r\n,:"
@@ -206,6 +208,7 @@ class _NearbyPass:
         self._swap = swap
         self._in_bundle = in_bundle or text.rfind(b'"Bundle"') >= 0
         self._mark = 0  # the text before this index is in `chunks`
+        self._searches = 0  # for the beginning of an object that did not find it
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
@@ -338,6 +341,9 @@ class _NearbyPass:
             name, opening, _ = _object_around(self._masked[start:key])
             if opening >= 0 and (name is not None or not start):
                 return name or b"", start + opening
+            self._searches += 1
+            if self._searches > _MAX_SEARCHES:
+                break
         raise _StructureNeededError
 
 

@@ -10,7 +10,7 @@ from gateway.fhir.links.deferred_edits import EDITS_LIMIT
 from gateway.fhir.links.link_map import LinkMap
 from gateway.fhir.links.rewriting import rewriter_for
 from gateway.fhir.links.stream_rewriter import Rewriter
-from tests.doubles.growth import FACTOR, growth, operations
+from tests.doubles.growth import FACTOR, growth, operations, shortest
 
 GATEWAY = "http://127.0.0.1:8080/fhir"
 PLATFORM = "https://playground.dhp.uz/fhir"
@@ -75,6 +75,15 @@ def test_lines_of_a_search_form_and_of_bulk_data_are_found_among_others() -> Non
     assert passed(NDJSON, body) == body.replace(URL, PLATFORM.encode())
     body = b"a=1&&" * 100 + b"a=%s/x&" % URL + b"b=&" + b"c=%s&c=%s" % (URL, URL)
     assert passed(FORM, body) == body.replace(URL, PLATFORM.encode())
+
+
+def test_objects_that_begin_far_away_cost_no_more_than_following_the_structure() -> None:
+    """What is around a link is searched backwards, but not a long way for each of many links."""
+    links = b",".join([b'{"x":1,"reference":"%s/Patient/1"}' % URL.upper()] * 100)
+    parts = b",".join([b'{"p":[' + b"{}," * 700 + links + b"]}"] * 16)
+    body = b'{"resourceType":"Basic","a":[' + parts + b"]}"
+    exact = b'{"_":"signature",' + body[1:]
+    assert shortest(lambda: passed(JSON, body)) < 3 * shortest(lambda: passed(JSON, exact))
 
 
 TRICKLES = {
