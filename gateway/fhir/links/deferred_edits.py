@@ -224,10 +224,6 @@ class HeldOutput:
         else:
             self._ready.append(chunk)
 
-    def texts(self, chunks: list[bytes]) -> None:
-        """Add finished text in several chunks. No edit may be undecided."""
-        self._ready += chunks
-
     def edit(self, edit: Edit, original: bytes) -> None:
         """Add a URL that may be replaced; `original` is its text."""
         may_rewrite = edit.scope.decision()

@@ -196,7 +196,7 @@ class _StructureNeededError(Exception):
 class _NearbyPass:
     """One pass over JSON that is a complete resource, or the entries of a Bundle (`in_bundle`).
 
-    Raises `_StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
+    Raises `_StructureNeededError`. `output` is the rewritten text; `rewritten` counts the URLs
     replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
@@ -207,25 +207,23 @@ class _NearbyPass:
         self._text = text
         self._swap = swap
         self._in_bundle = in_bundle or text.rfind(b'"Bundle"') >= 0
-        self._mark = 0  # the text before this index is in `chunks`
+        self._mark = 0  # the text before this index is in `_done`
         self._searches = 0  # for the beginning of an object that did not find it
-        self.chunks: list[bytes] = []
+        self._done: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
         source, target = swap.plain[_spelling(text, swap.sources[0].host.encode())]
         # A target that holds a host would be found again, so that a placeholder is inserted.
-        inserted = target if swap.is_unambiguous else _PLACEHOLDER
-        if inserted is not target and text.find(inserted) >= 0:
+        if text.find(_PLACEHOLDER) >= 0:
             raise _StructureNeededError
-        self._replace_usual(source, inserted)
+        self._replace_usual(source, _PLACEHOLDER)
         self._masked = masked(self._text)
         done = 0
         for position in finder.unescaped_positions(self._text):
             if position >= done:
                 done = self._inspect_string(position)
-        self.chunks.append(self._text[self._mark :] if self._mark else self._text)
-        if inserted is not target:
-            self.chunks = [b"".join(self.chunks).replace(inserted, target)]
+        self._done.append(self._text[self._mark :])
+        self.output = b"".join(self._done).replace(_PLACEHOLDER, target)
 
     def _replace_usual(self, source: bytes, target: bytes) -> None:
         """Replace URLs in the usual spelling if the text just before them makes them links."""
@@ -283,7 +281,7 @@ class _NearbyPass:
         length = self._swap.prefix_length(value) if name else None
         if length is not None and (name != b"reference" or names_resource(value[length:])):
             head, cut = _replace_prefix(raw, length, self._swap.target.text)
-            self.chunks += (self._text[self._mark : quote + 1], head)
+            self._done += (self._text[self._mark : quote + 1], head)
             self._mark = quote + 1 + cut
             self.rewritten += 1
         elif _COLON.match(self._masked, end + 1) is None:  # not the name of a member
@@ -320,16 +318,11 @@ class _NearbyPass:
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
         closing = self._masked.find(b"}", end)
-        is_query = (
-            self._swap.is_request and parent == b"request" and self._may_hold_query(quote, end)
-        )
-        if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
+        is_sent = self._swap.is_request and parent == b"request"
+        may_hold_query = is_sent and any_in(self._text[quote:end], (b"?", b"\\u"))
+        if may_hold_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
             raise _StructureNeededError
         return True
-
-    def _may_hold_query(self, quote: int, end: int) -> bool:
-        raw = self._text[quote:end]
-        return b"?" in raw or b"\\u" in raw
 
     def _around(self, key: int) -> tuple[bytes, int]:
         """Return the name of the element around a member, empty at the root, and where it begins.
@@ -584,10 +577,7 @@ class JsonRewriter(StreamRewriter):
 
     def _take(self, nearby: _NearbyPass, start: int, end: int) -> None:
         """Output a result of a pass; the text before the mark, without a host, was sent."""
-        chunks = nearby.chunks
-        if self._mark > start:
-            chunks[0] = chunks[0][self._mark - start :]
-        self._output.texts(chunks)
+        self._output.text(nearby.output[max(0, self._mark - start) :])
         self._output.rewritten += nearby.rewritten
         self._output.unrewritten += nearby.unrewritten
         self._mark = max(self._mark, end)
