@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors, field_values
 from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
-from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.link_map import BaseReplacement, LinkMap
 from gateway.fhir.links.rewriting import (
     AliasWatch,
     is_known_unchanged,
@@ -277,7 +277,7 @@ class LinkTranslator:
         if links is None or rewriter is None:
             return None
         if direction == "to-platform":
-            return _RequestRewriter(rewriter, self._on_links, kind, links)
+            return _RequestRewriter(rewriter, self._on_links, kind, links.requests)
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
@@ -320,17 +320,17 @@ class _CountingRewriter:
 class _RequestRewriter(_CountingRewriter):
     """The same for a request's body, whose rewriter is made before there is a body to look at."""
 
-    __slots__ = ("_content_type", "_links")
+    __slots__ = ("_content_type", "_swap")
 
     def __init__(
-        self, rewriter: Rewriter, on_links: CountLinks, content_type: str, links: LinkMap
+        self, rewriter: Rewriter, on_links: CountLinks, content_type: str, swap: BaseReplacement
     ) -> None:
         super().__init__(rewriter, on_links, None)
         self._content_type = content_type
-        self._links = links
+        self._swap = swap
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
-        if is_known_unchanged(body, self._content_type, self._links.requests):
+        if is_known_unchanged(body, self._content_type, self._swap):
             return [body]
         return super().transform_complete(body)
 
