@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import aiohttp
@@ -50,39 +49,37 @@ def test_mistakes_are_explained(
         Faults.parse(fail, slow, lifetime, share)
 
 
-async def test_the_sso_fails_with_a_status() -> None:
-    """`sso=503` fails every token request, and leaves the platform alone."""
-    async with trial(options(fail=["sso=503"])) as given:
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, "invalid_request"), (401, "invalid_client"), (503, "server_error")]
+)
+async def test_the_sso_fails_with_a_status(status: int, error: str) -> None:
+    """With the OAuth error that goes with it, for every token request; the platform is as ever."""
+    async with trial(options(fail=[f"sso={status}"])) as given:
         answer = await given.ask_token(CREDENTIALS)
         other = await given.ask("GET", given.sandbox.fhir_base_url + "/metadata")
         assert given.sandbox.counters.faults == 1
-    assert (answer.status, answer.json) == (503, {"error": "server_error"})
+    assert (answer.status, answer.json) == (status, {"error": error})
     assert other.status == 401
 
 
-async def test_the_platform_fails_with_a_status() -> None:
-    """`platform=503` gives an OperationOutcome of that status."""
-    async with trial(options(fail=["platform=503"])) as given:
-        answer = await given.fhir("GET", "/metadata")
-    assert (answer.status, answer.issue["code"]) == (503, "transient")
-
-
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, "processing"), (403, "forbidden"), (404, "not-found")]
+    ("status", "code"),
+    [
+        (400, "processing"),
+        (403, "forbidden"),
+        (404, "not-found"),
+        (429, "throttled"),
+        (503, "transient"),
+    ],
 )
-async def test_the_issue_code_goes_with_the_status(status: int, code: str) -> None:
-    """A status asked for comes with the code that a FHIR server gives it."""
+async def test_the_platform_fails_with_a_status(status: int, code: str) -> None:
+    """With an OperationOutcome whose code goes with it; requests and faults are told apart."""
     async with trial(options(fail=[f"platform={status}"])) as given:
         answer = await given.fhir("GET", "/metadata")
+        counters = given.sandbox.counters
     assert (answer.status, answer.issue["code"]) == (status, code)
-
-
-@pytest.mark.parametrize(("status", "error"), [(400, "invalid_request"), (401, "invalid_client")])
-async def test_the_oauth_error_goes_with_the_status(status: int, error: str) -> None:
-    """`sso=401` looks like a wrong client secret."""
-    async with trial(options(fail=[f"sso={status}"])) as given:
-        answer = await given.ask_token(CREDENTIALS)
-    assert (answer.status, answer.json) == (status, {"error": error})
+    assert (counters.token_requests, counters.tokens_issued) == (1, 1)
+    assert (counters.fhir_requests, counters.faults) == (1, 1)
 
 
 async def test_the_platform_fails_with_a_page() -> None:
@@ -130,13 +127,3 @@ async def test_a_share_of_good_tokens_is_refused() -> None:
         counters = given.sandbox.counters
     assert statuses == [401, 200, 401, 200]
     assert (counters.rejected, counters.faults) == (2, 2)
-
-
-async def test_a_failing_platform_counts_its_faults() -> None:
-    """The counters tell requests and faults apart."""
-    async with trial(options(fail=["platform=429"])) as given:
-        answer = await given.fhir("GET", "/metadata")
-        counters = given.sandbox.counters
-    assert json.loads(answer.body)["issue"][0]["code"] == "throttled"
-    assert (counters.token_requests, counters.tokens_issued) == (1, 1)
-    assert (counters.fhir_requests, counters.faults) == (1, 1)

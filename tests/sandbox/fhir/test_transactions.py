@@ -168,11 +168,11 @@ async def test_a_conditional_create_in_a_transaction_is_linked(lenient: Trial) -
     assert second["fullUrl"].startswith(lenient.sandbox.fhir_base_url)
 
 
-async def test_conditions_are_judged_before_anything_changes(given: Trial) -> None:
+async def test_conditions_are_judged_before_anything_changes(lenient: Trial) -> None:
     """What a transaction creates itself is no match for its conditional creates."""
     patient = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "new"}]}
     conditional = entry("POST", "Patient", patient, ifNoneExist="identifier=urn:s|new")
-    answer = await send(given, "transaction", entry("POST", "Patient", patient), conditional)
+    answer = await send(lenient, "transaction", entry("POST", "Patient", patient), conditional)
     statuses = [entry["response"]["status"] for entry in answer.json["entry"]]
     assert statuses == ["201 Created", "201 Created"]
 

@@ -107,41 +107,40 @@ async def test_errors_are_those_of_the_guide(
     assert "WWW-Authenticate" not in answer.headers
 
 
-async def test_refused_basic_credentials_get_a_challenge(given: Trial) -> None:
-    """A 401 names the scheme that was tried."""
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Basic !!!",
+        "Basic aGVsbG8=",
+        "Bearer abc",
+        "Basic /w==",
+        basic("hospital-demo", "wrong")["Authorization"],
+    ],
+    ids=["not base64", "no colon", "another scheme", "not UTF-8", "wrong secret"],
+)
+async def test_a_refused_authorization_gets_a_challenge(given: Trial, value: str) -> None:
+    """A header that is not Basic with a right id and secret is 401, with the scheme to use."""
     form = {"grant_type": "client_credentials"}
-    answer = await given.ask_token(form, headers=basic("hospital-demo", "wrong"))
+    answer = await given.ask_token(form, headers={"Authorization": value})
     assert (answer.status, answer.json["error"]) == (401, "invalid_client")
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-@pytest.mark.parametrize("value", ["Basic !!!", "Basic aGVsbG8=", "Bearer abc", "Basic /w=="])
-async def test_an_unreadable_authorization_is_a_refused_client(given: Trial, value: str) -> None:
-    """A header that is not Basic with an id and a secret authenticates no client."""
-    form = {"grant_type": "client_credentials"}
-    answer = await given.ask_token(form, headers={"Authorization": value})
-    assert (answer.status, answer.json["error"]) == (401, "invalid_client")
-
-
-async def test_two_ways_of_authentication_are_refused(given: Trial) -> None:
-    """A secret in the form and in the header at once is an invalid request."""
-    answer = await given.ask_token(CREDENTIALS, headers=basic("hospital-demo", "sandbox-secret"))
-    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
-
-
 @pytest.mark.parametrize(
-    ("body", "content_type"),
+    ("body", "headers"),
     [
-        (b'{"grant_type":"client_credentials"}', "application/json"),
-        (GOOD + b"&client_id=hospital-demo", "application/x-www-form-urlencoded"),
-        (GOOD + b"&x=%ff", "application/x-www-form-urlencoded"),
+        (b'{"grant_type":"client_credentials"}', {"Content-Type": "application/json"}),
+        (GOOD + b"&client_id=hospital-demo", {}),
+        (GOOD + b"&x=%ff", {}),
+        (GOOD, basic("hospital-demo", "sandbox-secret")),
     ],
+    ids=["JSON", "a repeated parameter", "broken UTF-8", "a secret in form and header"],
 )
-async def test_bodies_that_are_no_proper_form_are_refused(
-    given: Trial, body: bytes, content_type: str
+async def test_what_is_no_proper_form_is_refused(
+    given: Trial, body: bytes, headers: dict[str, str]
 ) -> None:
-    """JSON, a repeated parameter and broken UTF-8 are invalid requests."""
-    headers = {"Content-Type": content_type}
+    """It is an invalid request, even where it holds the right secret."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **headers}
     answer = await given.ask("POST", given.sandbox.token_url, body=body, headers=headers)
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
 
