@@ -88,6 +88,8 @@ async def test_every_key_that_names_a_file(tmp_path: Path, wrong: dict[str, Any]
     assert result.code == 2
     assert len(FILE_KEYS) > 15
     assert {dotted(key) for key in FILE_KEYS} <= set(keys(result))
+    named = {line.partition(": ")[0] for line in result.out.splitlines() if missing in line}
+    assert {"credentials.default.client_secret_file", "sso.ca_file"} <= named
     assert set(wrong) <= {key.partition(".")[0] for key in keys(result)}
 
 
@@ -161,33 +163,6 @@ LOGIN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("login", "caller", "warned"),
-    [
-        (LOGIN, {"networks": ["10.20.0.0/16"]}, True),
-        (LOGIN, {}, True),
-        ({}, {"networks": ["10.20.0.0/16"]}, False),
-        (LOGIN, {"networks": ["10.20.0.0/16"], "api_key": "planted-key-of-the-lab"}, False),
-        (LOGIN, {"basic_auth": {"username": "lab", "password": "planted-pass"}}, False),
-    ],
-)
-async def test_a_network_that_takes_browsers_past_the_sign_in_is_a_warning(
-    tmp_path: Path, login: dict[str, Any], caller: dict[str, Any], warned: bool
-) -> None:
-    """Where people sign in, a caller that shows nothing is every browser of its addresses."""
-    settings = {**login, "callers": [{"name": "lab", **caller}]}
-    result = await check(tmp_path, settings)
-    assert result.code == 0
-    assert ("callers[0].networks: a browser from there is this caller" in result.err) is warned
-    told = await dhp("check", "--json", "--config", write(tmp_path, settings))
-    found = [
-        (each["level"], each["code"])
-        for each in json.loads(told.out)["findings"]
-        if each["key"] == "callers[0].networks"
-    ]
-    assert found == [("warning", "setting")] * warned
-
-
 async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     """A gateway starts with it, so the code stays 0; which one, and since when, is said."""
     ended = datetime.datetime(2020, 5, 17, 12, tzinfo=datetime.UTC)
@@ -212,6 +187,8 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
 KEY_FILE = {"name": "lab", "api_key_file": "KEY"}
 BASIC = {"name": "his", "basic_auth": {"username": "his", "password_file": "KEY"}}
 OPERATOR = {"name": "dilnoza", "password_file": "KEY"}
+ADDRESSES = {"name": "lab", "networks": ["10.20.0.0/16"]}
+TAKES_BROWSERS = "a browser from there is this caller"
 EVERYWHERE = "0.0.0.0:8080"
 TLS = {"cert_file": "PEM", "key_file": "PEM"}
 SEALED = {"client_id": "a", "client_secret_file": "SECRET"}
@@ -284,6 +261,14 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"outbox": {"url": "postgresql://his:planted-p4ss@127.0.0.1/outbox"}},
         {"outbox.url": "DHP_GATEWAY_OUTBOX__URL"},
     ),
+    # Where people sign in, a caller that shows nothing is every browser of its addresses.
+    ({**LOGIN, "callers": [ADDRESSES]}, {"callers[0].networks": TAKES_BROWSERS}),
+    ({**LOGIN, "callers": [{"name": "lab"}]}, {"callers[0].networks": TAKES_BROWSERS}),
+    ({"callers": [ADDRESSES]}, {}),
+    ({**LOGIN, "callers": [{**KEY_FILE, **ADDRESSES}]}, {}),
+    ({**LOGIN, "callers": [BASIC]}, {}),
+    # Several workers, of which sessions in memory would be each one's own.
+    ({**LOGIN, "callers": [KEY_FILE], "workers": 4}, {"workers": "the gateway is one process"}),
     # Operations that look like one of FHIR, and may be the platform's own.
     (
         {"callers": [{**KEY_FILE, "allow": {"operations": ["$documents", "$own", "$lookup"]}}]},
@@ -354,21 +339,6 @@ async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) ->
     assert (result.code, len(result.err.splitlines())) == (0, 6)
     english = {"unencrypted", "written", "former", "give", "password", "effect:", "replicas"}
     assert not english & set(result.err.split())
-
-
-async def test_several_workers_are_a_warning(tmp_path: Path) -> None:
-    """One line says what to run instead; sessions in memory are those of the one process."""
-    login = {
-        "enabled": True,
-        "client_id": "web",
-        "redirect_uri": "http://127.0.0.1:8080/auth/callback",
-    }
-    sso = {"authorize_url": "https://sso.example/authorize"}
-    result = await check(tmp_path, with_files(tmp_path, {"workers": 4, "login": login, "sso": sso}))
-    assert result.code == 0, result.out
-    (line,) = [each for each in result.err.splitlines() if "workers" in each]
-    assert line.startswith("warning: workers: has no effect: the gateway is one process")
-    assert "listen.reuse_port" in line
 
 
 async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def names_the_known(text: str) -> bool:
 
 
 WRONG = {
-    "not there": (status(404), ["status 404", "Check sso.token_url"]),
-    "a page": (http(200, PAGE), ["a web page", "heck sso.token_url"]),
+    "not there": (status(404), ["gave no token", "status 404", "Check sso.token_url"]),
+    "a page": (http(200, PAGE), ["gave no token", "a web page", "heck sso.token_url"]),
     "a refusing page": (http(403, PAGE), ["a web page", "status 403", "firewall in front"]),
     "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front, or a wrong"]),
     "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
@@ -98,19 +98,29 @@ async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) 
     assert list(failed) == ["token default"]
     text = failed["token default"]
     assert [each for each in words if each not in text] == []
+    assert text.lower().count("check sso.token_url") <= 1
     assert names_the_known(text)
     assert "planted" not in text
 
 
 @pytest.mark.parametrize(
-    "answer", [status(503), status(429), refusal("invalid_scope")], ids=["503", "429", "scope"]
+    ("answer", "words"),
+    [
+        (status(503), "status 503"),
+        (status(429), "status 429"),
+        (refusal("invalid_scope"), "invalid_scope"),
+    ],
+    ids=["503", "429", "scope"],
 )
 async def test_addresses_stay_out_of_other_troubles(
-    ward: Ward, sso: Published, answer: Answer
+    ward: Ward, sso: Published, answer: Answer, words: str
 ) -> None:
-    """An SSO in trouble, or one that knows the client, is the right one."""
+    """An SSO in trouble, or one that knows the client, is the right one, and so is the client."""
     sso.handle(answer)
-    assert "Known token endpoints" not in (await ward.failed())["token default"]
+    text = (await ward.failed())["token default"]
+    assert words in text
+    assert "Known token endpoints" not in text
+    assert "client_id" not in text
 
 
 async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:

@@ -209,8 +209,6 @@ async def test_half_of_it_is_taken_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--yes",), "--client-id is needed where no question can be asked"),
-        (("--yes", "--client-id", "a"), "--secret-file is needed where no question can be asked"),
         (
             ("--yes", "--client-id", "your-client-id", "--secret-file", "KEY"),
             "--client-id: is still the example's",

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,9 +22,16 @@ ANY_PORT = ("--port", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 
 
 @asynccontextmanager
-async def sandbox(directory: Path, *arguments: str) -> AsyncIterator[Process]:
+async def sandbox(
+    directory: Path,
+    *arguments: str,
+    ports: Sequence[str] = ANY_PORT,
+    prefix: Sequence[str | Path] = (),
+    **variables: str,
+) -> AsyncIterator[Process]:
     """The command on free ports, once it has said everything; ended with SIGTERM and code 0."""
-    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, *arguments], directory)
+    command = [*prefix, GATEWAY_COMMAND, "sandbox", *ports, *arguments]
+    process = start(command, directory, environment=variables)
     try:
         while "Ctrl-C" not in process.stdout:
             assert not process.ended, process.stderr
@@ -86,31 +93,25 @@ async def test_the_audit_is_named_and_shows_the_request(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
-@pytest.mark.parametrize("page", ["quick-start", "quick-start.ru", "quick-start.uz"])
-async def test_the_record_that_is_shown_is_as_they_are(tmp_path: Path, page: str) -> None:
+async def test_the_record_that_is_shown_is_as_they_are(tmp_path: Path) -> None:
     """The documents' example has the fields of a real one."""
-    text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
-    (example,) = re.findall(r"^```json\n(\{\"event\":\"exchange\".*)\n```$", text, re.MULTILINE)
     async with sandbox(tmp_path) as process:
         await get(f"{said(process, 'Gateway')}/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011")
         record = await recorded(said(process, "Audit"))
-    assert json.loads(example).keys() == record.keys()
-    assert json.loads(example)["resource_id"] == record["resource_id"]
+    for page in ("quick-start", "quick-start.ru", "quick-start.uz"):
+        text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
+        (shown,) = re.findall(r"^```json\n(\{\"event\":\"exchange\".*)\n```$", text, re.MULTILINE)
+        assert json.loads(shown).keys() == record.keys(), page
+        assert json.loads(shown)["resource_id"] == record["resource_id"]
 
 
 async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
     """In the image it listens on all addresses, and names one that the person can use."""
     port = free_port()
     places = {"DHP_SANDBOX_LISTEN": f"0.0.0.0:{port}", "DHP_SANDBOX_ADMIN": "0.0.0.0:0"}
-    process = start([GATEWAY_COMMAND, "sandbox", "--port", "0"], tmp_path, environment=places)
-    try:
-        while "Ctrl-C" not in process.stdout:
-            assert not process.ended, process.stderr
-            await asyncio.sleep(0.02)
+    async with sandbox(tmp_path, ports=("--port", "0"), **places) as process:
         assert f"curl http://127.0.0.1:{port}/fhir/Patient/" in process.stdout
         status, _ = await get(f"http://127.0.0.2:{port}/fhir/Patient")
-    finally:
-        await asyncio.to_thread(process.terminate)
     assert status == 200
 
 
@@ -193,14 +194,8 @@ async def test_the_printed_command_leads_a_gateway_to_the_platform(
 ) -> None:
     """With --platform-only the line for a gateway leads to its port, also where no file is."""
     folder = REPOSITORY if checkout else tmp_path
-    process = start(
-        ["env", "-C", folder, GATEWAY_COMMAND, "sandbox", "--port", "0", "--platform-only"],
-        tmp_path,
-    )
-    try:
-        while "Ctrl-C" not in process.stdout:
-            assert not process.ended, process.stderr
-            await asyncio.sleep(0.02)
+    options = {"ports": ("--port", "0"), "prefix": ("env", "-C", folder)}
+    async with sandbox(tmp_path, "--platform-only", **options) as process:  # type: ignore[arg-type]
         line = next(line for line in process.stdout.splitlines() if "dhp-gateway run" in line)
         words = shlex.split(line)
         at = words.index("dhp-gateway")
@@ -210,15 +205,11 @@ async def test_the_printed_command_leads_a_gateway_to_the_platform(
         assert settings.platform.fhir_base_url == said(process, "Platform")
         assert settings.sso.token_url == said(process, "SSO token endpoint")
         assert settings.credentials["default"].client_id == SandboxOptions().client_id
-    finally:
-        await asyncio.to_thread(process.terminate)
 
 
-async def test_the_help_names_the_forms(tmp_path: Path) -> None:
+async def test_the_help_names_the_forms() -> None:
     """--help says what an option takes, not only that it is a text."""
-    process = start([GATEWAY_COMMAND, "sandbox", "--help"], tmp_path)
-    assert await asyncio.to_thread(process.popen.wait, 20) == 0
-    words = " ".join(process.stdout.split())
+    words = " ".join((await dhp("sandbox", "--help")).out.split())
     assert "--port PORT" in words
     assert "--listen HOST:PORT" in words
     assert "`STATUS`: 400 to 599" in words
@@ -247,47 +238,29 @@ async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
         (("--admin", "8080"), "--admin is not an address; write host:port"),
     ],
 )
-async def test_a_wrong_option_ends_with_2(
-    tmp_path: Path, arguments: tuple[str, ...], words: str
-) -> None:
+async def test_a_wrong_option_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
     """One line says which form is right."""
-    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, *arguments], tmp_path)
-    assert await asyncio.to_thread(process.popen.wait, 20) == 2
-    assert words in process.stderr
-    assert process.stderr.count("\n") == 1
+    result = await dhp("sandbox", *ANY_PORT, *arguments)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert words in result.err
 
 
-@pytest.mark.parametrize("option", ["--port", "--listen", "--admin"])
-async def test_a_taken_port_ends_with_3(tmp_path: Path, option: str) -> None:
-    """One line names the address that is taken; nothing is left running."""
-    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-    port = taken.sockets[0].getsockname()[1]
-    value = str(port) if option == "--port" else f"127.0.0.1:{port}"
-    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, option, value], tmp_path)
-    code = await asyncio.to_thread(process.popen.wait, 20)
-    taken.close()
-    await taken.wait_closed()
-    assert code == 3
-    last = process.stderr.splitlines()[-1]
-    assert f"127.0.0.1:{port}" in last
-    assert "address already in use" in last
-    assert option in last
-
-
-async def test_all_taken_ports_are_named_at_once(tmp_path: Path) -> None:
-    """Platform, gateway and operators' pages: a line for each, with the option that changes it."""
-    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-    port = taken.sockets[0].getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    options = ("--port", str(port), "--listen", address, "--admin", address)
-    process = start([GATEWAY_COMMAND, "sandbox", *options], tmp_path)
-    code = await asyncio.to_thread(process.popen.wait, 20)
-    taken.close()
-    await taken.wait_closed()
-    assert code == 3
-    lines = process.stderr.splitlines()
-    assert len(lines) == 3
-    for option, line in zip(options[::2], lines, strict=True):
+@pytest.mark.parametrize(
+    "options",
+    [("--port",), ("--listen",), ("--admin",), ("--port", "--listen", "--admin")],
+    ids=["platform", "gateway", "operators", "all"],
+)
+async def test_taken_ports_end_with_3(options: tuple[str, ...]) -> None:
+    """A line for each names the address and the option that changes it; nothing is left running."""
+    async with await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0) as taken:
+        port = taken.sockets[0].getsockname()[1]
+        values = {"--port": str(port)}
+        given = [(each, values.get(each, f"127.0.0.1:{port}")) for each in options]
+        result = await dhp("sandbox", *ANY_PORT, *(word for pair in given for word in pair))
+    assert result.code == 3
+    lines = [each for each in result.err.splitlines() if "address already in use" in each]
+    for option, line in zip(options, lines, strict=True):
+        assert f"127.0.0.1:{port}" in line
         assert line.endswith(f"choose another with {option}")
 
 
