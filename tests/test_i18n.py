@@ -243,31 +243,6 @@ def templates_of_the_code() -> dict[str, Catalog]:
     return dict(tool["extracted"]())
 
 
-def test_russian_holds_no_english_word() -> None:
-    """Latin letters are used for names and commands only."""
-    assert {word for text in catalogue("ru").values() for word in words(text)} == set()
-
-
-def test_uzbek_holds_no_english_word() -> None:
-    """No word of the English sentences is in the Uzbek ones, unless it is Uzbek too."""
-    table = catalogue("uz")
-    english = {word.lower() for sentence in table for word in words(sentence)}
-    uzbek = {word.lower() for text in table.values() for word in words(text)}
-    assert uzbek & english <= SHARED
-
-
-def test_uzbek_letters_are_written_with_one_sign() -> None:
-    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe is used for them."""
-    for text in catalogue("uz").values():
-        assert re.findall(r"[A-Za-z]['ʻʼ´][a-z]|[OoGg]’|[^OoGg]‘", FILLED.sub("", text)) == []
-
-
-@pytest.mark.parametrize("language", OTHERS)
-def test_the_sso_has_its_name(language: str) -> None:
-    """The SSO has the same name as in the outcomes and on the status page."""
-    assert not any("SSO" in text for text in catalogue(language).values())
-
-
 def test_common_words_of_the_system_are_known() -> None:
     """Errors of the operating system about files and addresses are translated."""
     usual = (errno.ENOENT, errno.EACCES, errno.EADDRINUSE, errno.ENOSPC, errno.EROFS, errno.EISDIR)

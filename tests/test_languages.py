@@ -18,6 +18,8 @@ from gateway.health import advice
 from gateway.i18n import LANGUAGES
 from gateway.outbox import async_status
 from tests.doubles.duty import STATES, OneState
+from tests.test_i18n import SHARED as SHARED_BY_COMMANDS
+from tests.test_i18n import catalogue, words
 
 ROOT = Path(__file__).parents[1]
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -46,6 +48,7 @@ NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES)
 # Hosts, commands in backquotes, what the monitoring fills in.
 FILLED = re.compile(r"`[^`]*`|\{[^}]*\}+|\b[\w-]+(?:\.[\w-]+)+\b")
 WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
+BLOCK = re.compile(r"^ *```.*?^ *```$|`[^`]*`|<!--.*?-->", re.MULTILINE | re.DOTALL)
 SSO_NAME = {"ru": r"сервис\w* входа", "uz": r"kirish xizmati\w*"}
 
 
@@ -128,13 +131,20 @@ def read(state: str, language: str) -> str:
 
 
 def test_russian_texts_have_no_english_fragment() -> None:
-    """Latin letters are for names only."""
+    """Latin letters are for names only; commands have more names than pages."""
     assert words_of("ru") == set()
+    assert {word for text in catalogue("ru").values() for word in words(text)} == set()
 
 
 def test_uzbek_texts_have_no_english_fragment() -> None:
     """No word of the English texts stands in the Uzbek ones, but for those that are Uzbek too."""
     assert words_of("uz") & words_of("en") <= SHARED
+    commands = catalogue("uz")
+    english, uzbek = (
+        {word.lower() for text in texts for word in words(text)}
+        for texts in (commands, commands.values())
+    )
+    assert uzbek & english <= SHARED_BY_COMMANDS
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -161,9 +171,11 @@ def test_the_sso_has_one_name(language: str) -> None:
         without = re.sub(rf"{SSO_NAME[language]} ?\(SSO\)", "", text, flags=re.IGNORECASE)
         assert "SSO" not in without
         assert not re.search("служб[а-я]+ входа|служб[а-я]+ SSO", text, re.IGNORECASE)
+    assert not any("SSO" in text for text in catalogue(language).values())
 
 
 def test_uzbek_letters_are_written_with_one_sign() -> None:
     """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
-    for text in told("uz"):
+    page = BLOCK.sub("", (ROOT / "docs/quick-start.uz.md").read_text("utf-8"))
+    for text in (*told("uz"), *catalogue("uz").values(), page):
         assert re.findall(r"[A-Za-z]['`ʻʼ´][a-z]|[OoGg]’|[^OoGg]‘", FILLED.sub("", text)) == []

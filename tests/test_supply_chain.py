@@ -18,6 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TOOLS = ROOT / ".venv-tools"
+TESTS = ROOT / "tests"
 
 
 def _chain() -> ModuleType:
@@ -130,13 +131,28 @@ def test_what_could_not_be_checked_is_not_fine(
     assert told in judged[1]
 
 
-@pytest.mark.parametrize("lock", CHAIN.LOCKS)
+PYTHON_LOCKS = sorted({*CHAIN.LOCKS} | {str(p.relative_to(ROOT)) for p in TESTS.glob("*/*.lock")})
+
+
+@pytest.mark.parametrize("lock", PYTHON_LOCKS)
 def test_every_lock_file_pins_by_sums_and_names_no_address(lock: str) -> None:
     """Each package has at least one SHA-256 sum, and nothing says where to fetch it."""
     packages = CHAIN.locked(ROOT / lock)
     assert packages
     assert [name for name, (_, sums) in packages.items() if not sums] == []
     assert "://" not in (ROOT / lock).read_text()
+
+
+NPM_LOCKS = sorted(TESTS.glob("*/package-lock.json"))
+
+
+@pytest.mark.parametrize("lock", NPM_LOCKS, ids=lambda path: path.parent.name)
+def test_every_lock_file_of_npm_pins_by_sums_and_names_no_address(lock: Path) -> None:
+    """Each package has a hash, and no `resolved` address ties the lock to one registry."""
+    fetched = [each for path, each in json.loads(lock.read_text())["packages"].items() if path]
+    assert fetched
+    assert all(package["integrity"].startswith("sha512-") for package in fetched)
+    assert not [package for package in fetched if "resolved" in package]
 
 
 def test_workflows_hold_no_known_mistake(tools: Path) -> None:

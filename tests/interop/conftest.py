@@ -18,11 +18,9 @@ import pytest
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.doubles.processes import (
-    GATEWAY_COMMAND,
     REPOSITORY,
     GatewayProcess,
     Process,
-    free_port,
     start,
     start_gateway,
 )
@@ -199,17 +197,6 @@ async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[GuardedStage]:
     """Yield fhirstarter, oidc-provider and a `client_secret_post` client."""
     async with set_stage(sso, "lab-post") as stage:
         yield stage
-
-
-@pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the origin of an embedded platform, run by `dhp-gateway sandbox --platform-only`."""
-    port = free_port()
-    command = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
-    process = start(command, tmp_path_factory.mktemp("sandbox"))
-    with _ended(process):
-        process.until_listening(port)
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

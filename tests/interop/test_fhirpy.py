@@ -1,0 +1,66 @@
+"""fhirpy's asynchronous client works through the gateway; the walks drive its synchronous one."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from fhirpy import AsyncFHIRClient
+from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
+
+from tests.interop.stages import GuardedStage, Stage
+
+FAMILY = f"Karimov{uuid.uuid4().hex}"
+PATIENT = {"resourceType": "Patient", "name": [{"family": FAMILY}]}
+
+
+async def test_it_creates_searches_updates_reads_and_deletes(stage: GuardedStage) -> None:
+    """A Patient's whole life at fhirstarter."""
+    gateway = await stage.gateway()
+    client = AsyncFHIRClient(gateway.url)
+
+    await client.resource("Patient", **PATIENT).create()
+    [found] = await client.resources("Patient").search(family=FAMILY).fetch_all()
+    identity = found.id
+    found["gender"] = "female"
+    await found.save()
+    read = await client.get("Patient", identity)
+    await client.delete("Patient", identity)
+
+    assert (read["name"][0]["family"], read["gender"]) == (FAMILY, "female")
+    assert [one.call for one in stage.platform.seen] == [
+        "POST /Patient",
+        "GET /Patient",
+        f"PUT /Patient/{identity}",
+        f"GET /Patient/{identity}",
+        f"DELETE /Patient/{identity}",
+    ]
+    stage.assert_one_token_served_all()
+
+
+async def test_it_gets_the_platforms_own_outcomes(stage: GuardedStage) -> None:
+    """A missing resource and an invalid one arrive as fhirpy's own exceptions."""
+    gateway = await stage.gateway()
+    client = AsyncFHIRClient(gateway.url)
+
+    with pytest.raises(ResourceNotFound):
+        await client.get("Patient", str(uuid.uuid4()))
+    with pytest.raises(OperationOutcome) as refusal:
+        await client.resource("Patient", gender=["not", "a", "code"]).save()
+
+    assert refusal.value.resource["issue"][0]["severity"] == "error"
+    assert [one.status for one in stage.platform.seen] == [404, 400]
+
+
+async def test_it_follows_every_page(sandbox_stage: Stage) -> None:
+    """The client, which refuses foreign URLs, collects all pages of a search."""
+    gateway = await sandbox_stage.gateway()
+    client = AsyncFHIRClient(gateway.url)
+    created = [await client.resource("Patient", **PATIENT).create() for _ in range(5)]
+    before = len(sandbox_stage.platform.seen)
+
+    found = await client.resources("Patient").search(family=FAMILY).limit(2).fetch_all()
+
+    assert sorted(one.id for one in found) == sorted(one.id for one in created)
+    assert [one.call for one in sandbox_stage.platform.seen[before:]] == ["GET /fhir/Patient"] * 3
+    sandbox_stage.assert_one_token_served_all()
