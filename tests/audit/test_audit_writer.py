@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterThread
+from tests.audit.conftest import PATIENCE
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -54,22 +54,6 @@ def open_writer(records: Records) -> Callable[..., WriterThread]:
     return build
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int | None], None]]:
-    """Sets how large a file this process may write: the write that crosses it is cut short.
-
-    To be lifted (None) within the test: before teardown pytest writes to its own, larger log.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int | None) -> None:
-        soft = before[0] if size is None else size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
-
-    yield limit
-    limit(None)
-
-
 def _lines(count: int, width: int = 100) -> list[bytes]:
     return [f"{{{number:0{width - 3}d}}}\n".encode() for number in range(count)]
 
@@ -91,7 +75,7 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
     writer = open_writer(pipe.writer)
     writer.enqueue(_lines(3))
     writer.enqueue([b"{next}\n"])
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     assert pipe.read_to_end() == b"".join(_lines(3)) + b"{next}\n"
     assert records.count == {"written": 4}
 
@@ -105,7 +89,7 @@ async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
     assert writer.is_full
     assert not writer.is_available
     thread, chunks = _drain_in_thread(pipe.reader, 400_000)
-    assert await writer.close(10) == 0
+    assert await writer.close(PATIENCE) == 0
     thread.join()
     assert b"".join(chunks) == b"".join(lines)
     assert writer.is_available
@@ -128,7 +112,7 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     writer.enqueue(_lines(1))
     assert not writer.is_available
     thread, _chunks = _drain_in_thread(pipe.reader, 150_100)
-    assert await writer.close(10) == 0
+    assert await writer.close(PATIENCE) == 0
     thread.join()
 
 
@@ -152,7 +136,7 @@ async def test_block_keeps_what_a_full_disk_refused(
     writer.enqueue([b"{later}\n"])
     os.dup2(pipe.writer, full_device)
     await until(lambda: writer.is_available)
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
     assert pipe.read_to_end() == b"".join(_lines(2)) + b"{later}\n"
     assert records.count == {"written": 3}
@@ -162,7 +146,7 @@ async def test_drop_counts_what_a_full_disk_refused(full_device, open_writer, re
     """With `drop` a refused record is counted, and the writer stays available."""
     writer = open_writer(full_device, "drop")
     writer.enqueue(_lines(2))
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     assert writer.is_available
     assert records.count == {"dropped": 2}
 
@@ -190,7 +174,7 @@ async def test_a_short_write_is_continued_where_it_ended(
     await until(lambda: not writer.is_available)
     assert path.stat().st_size == 150
     file_size_limit(None)
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     os.close(fd)
     assert path.read_bytes() == b"".join(_lines(4))
 
@@ -209,7 +193,7 @@ async def test_a_line_given_up_half_written_does_not_spoil_the_next(
     await until(lambda: records.count.total() == 5)
     file_size_limit(None)
     writer.enqueue([b"{next}\n"])
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     os.close(fd)
     assert path.read_bytes() == b"".join(_lines(4))[:150] + b"\n{next}\n"
     assert records.count == {"written": 2, "dropped": 4}
@@ -222,7 +206,7 @@ async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, record
     lines = _lines(4000)
     writer.enqueue(lines)
     thread, chunks = _drain_in_thread(pipe.reader, 400_000)
-    assert await writer.close(10) == 0
+    assert await writer.close(PATIENCE) == 0
     thread.join()
     assert b"".join(chunks) == b"".join(lines)
     assert records.count == {"written": 4000}
@@ -251,5 +235,5 @@ async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
     writer.enqueue([b"{}\n"])
     await until(lambda: not writer.is_available)
     sink.works = True
-    assert await writer.close(5) == 0
+    assert await writer.close(PATIENCE) == 0
     assert sink.taken == [b"{}\n", b"closed"]

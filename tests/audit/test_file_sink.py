@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,6 @@ from tests.audit.chained import files, lines, open_sink, records, require_chain
 def path(tmp_path: Path) -> Path:
     """Where the audit goes."""
     return tmp_path / "audit.jsonl"
-
-
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int | None], None]]:
-    """Sets how large files may grow, None: as large as before; stands in for a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int | None) -> None:
-        soft = before[0] if size is None else size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
-
-    yield limit
-    limit(None)
 
 
 def test_records_are_bound_to_each_other(path: Path) -> None:

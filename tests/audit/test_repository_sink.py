@@ -24,6 +24,7 @@ from gateway.audit.repository_sink import (
     RepositoryWriter,
 )
 from gateway.config.settings import Settings
+from tests.audit.conftest import PATIENCE, handed_over
 from tests.doubles.repository import Repository
 
 
@@ -296,7 +297,7 @@ async def test_the_settings_choose_the_profile(
             repository=repository_writer(settings, lambda *_: None, session, lambda _: None),
         )
         audit.record_event("login", user="aziza")
-        assert await audit.close(10) == 0
+        assert await audit.close(PATIENCE) == 0
     [event] = repository.current().values()
     assert ("meta" in event) is claims
 
@@ -366,14 +367,14 @@ async def test_a_backlog_over_its_limit_decides(
     assert audit.is_available
     for number in range(1, 30):
         audit.record_exchange(make_exchange(request_id=f"r-{number}", attempts=0))
-    await asyncio.sleep(0.05)
+    await handed_over()
     assert audit.is_available is (on_failure == "drop")
     audit.record_exchange(make_exchange(request_id="let-in", attempts=1))
     audit.record_exchange(make_exchange(request_id="refused", attempts=0))
-    await asyncio.sleep(0.05)
+    await handed_over()
     assert counted["dropped"] == (1 if on_failure == "block" else 2)
     repository.behave(None)
-    assert await audit.close(10) == 0
+    assert await audit.close(PATIENCE) == 0
     assert audit.is_available
     assert len(kept.lines) == 32
     expected = [f"r-{n}" for n in range(30)] + (["let-in"] if on_failure == "block" else [])

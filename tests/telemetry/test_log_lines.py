@@ -15,6 +15,7 @@ import pytest
 from gateway.telemetry import logs
 from gateway.telemetry.log_repetition import LogRateLimit
 from gateway.telemetry.logs import BackgroundHandler
+from tests.doubles.clock import FakeClock
 from tests.telemetry.conftest import Pipe
 
 Make = Callable[..., BackgroundHandler]
@@ -147,9 +148,11 @@ def test_a_non_blocking_descriptor_is_waited_for(make: Make, pipe: Pipe) -> None
 
 def test_a_summary_that_is_due_needs_no_line(make: Make, pipe: Pipe) -> None:
     """While messages are counted the thread looks by itself for what is due."""
-    handler = make(pipe.writer, LogRateLimit(burst=1, period=0.1))
+    clock = FakeClock()
+    handler = make(pipe.writer, LogRateLimit(burst=1, clock=clock))
     line = log(handler, "again", "asyncio")
     log(handler, "again", "asyncio")
+    clock.now += 10
     summary = b"left out: %s\n"
     assert read(pipe, len(line) + len(summary)) == line + summary
 

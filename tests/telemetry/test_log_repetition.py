@@ -12,17 +12,7 @@ from gateway import errors
 from gateway.errors import REASONS, GatewayError, Reason
 from gateway.telemetry.log_repetition import LogRateLimit
 from gateway.telemetry.logs import LogEvent
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
+from tests.doubles.clock import FakeClock
 
 
 def record(name: str, message: str, *args: object) -> logging.LogRecord:
@@ -38,7 +28,7 @@ def refusal(reason: Reason, number: int) -> logging.LogRecord:
 
 def test_equal_messages_of_asyncio_are_limited():
     """A burst passes, the rest of the period is counted, and the next period says how many."""
-    clock = Clock()
+    clock = FakeClock()
     limit = LogRateLimit(burst=2, period=10, clock=clock)
     passed = [limit.filter(record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
     assert passed == [True, True, False, False, False]
@@ -69,7 +59,7 @@ def test_failed_requests_are_limited_by_reason():
 
 def test_an_outage_is_one_line():
     """What fails every request is said once in a period, with how many more there were."""
-    clock = Clock()
+    clock = FakeClock()
     limit = LogRateLimit(clock=clock)
     passed = [limit.filter(refusal(errors.UPSTREAM_UNREACHABLE, n)) for n in range(300)]
     assert passed == [True] + 299 * [False]
@@ -97,7 +87,7 @@ def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
 
     Those of the period before are told though another line takes its place.
     """
-    clock = Clock()
+    clock = FakeClock()
     limit = LogRateLimit(clock=clock)
     ids = [f"{number:03}-{'x' * (number % 125)}" for number in range(600)]
     told: list[str] = []
@@ -154,7 +144,7 @@ def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
 
 def test_left_out_lines_are_told_though_none_comes_after_them():
     """When the period is over, a line says how many were left out of it, and only once."""
-    clock = Clock()
+    clock = FakeClock()
     limit = LogRateLimit(clock=clock)
     for number in range(300):
         limit.filter(refusal(errors.BAD_REQUEST, number))

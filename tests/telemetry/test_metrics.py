@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.telemetry.metrics import Metrics
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -264,12 +265,15 @@ def test_build_info_names_version_and_python(metrics):
     assert _value(metrics, "dhp_gateway_build_info", **labels) == 1
 
 
-def test_the_text_format_has_no_start_times(metrics, make_exchange):
-    """The classic format is not doubled by `_created` series."""
-    metrics.record_exchange(make_exchange())
-    content_type, body = metrics.render("text/plain")
+@pytest.mark.parametrize("accept", [None, "text/plain"])
+def test_the_text_format_has_neither_start_times_nor_exemplars(metrics, make_exchange, accept):
+    """The classic format is not doubled by `_created` series, and knows no exemplars."""
+    metrics.record_exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
+    content_type, body = metrics.render(accept)
     assert content_type.startswith("text/plain; version=")
     assert b"_created" not in body
+    assert TRACE.encode() not in body
+    assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
 
 
 def test_openmetrics_is_given_when_asked_for(metrics, make_exchange):
@@ -294,9 +298,6 @@ def test_two_instances_do_not_meet():
     first, second = Metrics(), Metrics()
     first.count_audit_records("written")
     assert _value(second, "dhp_gateway_audit_records_total", outcome="written") == 0
-
-
-TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def _exemplars(metrics: Metrics) -> dict[tuple[str, str], tuple[dict[str, str], float, float]]:
@@ -335,14 +336,6 @@ def test_no_trace_no_exemplar(metrics, make_exchange, traceparent):
     """What is not recorded anywhere, and what is no trace, is not named."""
     metrics.record_exchange(make_exchange(traceparent=traceparent))
     assert _exemplars(metrics) == {}
-
-
-def test_the_text_format_has_no_exemplars(metrics, make_exchange):
-    """The classic format knows none, and stays readable."""
-    metrics.record_exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
-    _type, body = metrics.render(None)
-    assert TRACE.encode() not in body
-    assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
 
 
 def test_the_outbox_has_no_series_where_there_is_none(metrics):
