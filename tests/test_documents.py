@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -25,23 +24,12 @@ from gateway.exchange import Exchange
 from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 from tests.config.test_schema import table_of_settings
+from tests.doubles.duty import OneState
 from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 LATER = "not available in this version"
-
-
-class NoStatus:
-    """A status that is not asked."""
-
-    def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As status."""
-        return "en"
-
-    async def facts(self, language: str) -> dict[str, Any]:
-        """As status."""
-        return {}
 
 
 def test_generated_documents_are_up_to_date() -> None:
@@ -179,7 +167,8 @@ def test_only_commands_that_there_are_get_named() -> None:
 
 def test_every_page_for_operators_that_is_named_answers() -> None:
     """settings.md and operations.md name pages that are there, or say that they are not yet."""
-    application = build_application(metrics=Metrics(), health=NoStatus(), status=NoStatus())
+    quiet = OneState("quiet")
+    application = build_application(metrics=quiet, health=quiet, status=quiet)
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
     for name in ("docs/settings.md", "docs/operations.md", "README.md"):

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from pytest_aiohttp import AiohttpServer
 
 from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
@@ -54,7 +55,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[str, StatusEvents]]]
 
 
 @pytest.fixture
-def serve(told: Told) -> Serve:
+def serve(told: Told, aiohttp_server: AiohttpServer) -> Serve:
     """Serves streams; gives their address and what sends them."""
 
     @contextlib.asynccontextmanager
@@ -67,14 +68,11 @@ def serve(told: Told) -> Serve:
         application = web.Application()
         application.on_shutdown.append(events.close)
         application.router.add_get("/status/events", handle)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=PATIENCE)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
+        server = await aiohttp_server(application, shutdown_timeout=PATIENCE)
         try:
-            yield f"http://{host}:{port}/status/events", events
+            yield str(server.make_url("/status/events")), events
         finally:
-            await runner.cleanup()
+            await server.close()
 
     return one
 

@@ -20,17 +20,16 @@ from pytest_aiohttp import AiohttpClient
 from gateway import __version__
 from gateway.admin.admin_server import build_application
 from gateway.admin.status_facts import StatusReporter
-from gateway.admin.status_page import render_status_page
 from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
 from gateway.health.advice import ADVICE, TOKEN_CAUSES
 from gateway.health.evidence import Evidence
-from gateway.health.health import Component, Health
+from gateway.health.health import Health
 from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
-from gateway.i18n import LANGUAGES
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
+from tests.doubles.duty import OneState
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
@@ -48,10 +47,8 @@ class Worked:
         return Evidence(has_succeeded=True)
 
 
-def reporter(
-    gateway: Running, traffic: RecentRequests, entries: dict[str, Any] | None = None
-) -> StatusReporter:
-    """Return the source of the page's facts, all well but for these entries of an outbox."""
+def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
+    """Return the source of the page's facts, all well but for the traffic."""
     return StatusReporter(
         settings=lambda: gateway.settings,
         health=Health(
@@ -60,7 +57,7 @@ def reporter(
             credentials_in_use=tuple,
             is_audit_available=lambda: True,
             is_draining=lambda: False,
-            outbox=lambda: entries,
+            outbox=lambda: None,
             recent_requests=traffic,
         ),
         connections=dict,
@@ -202,25 +199,6 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "circuit-open")
     (error,) = facts["errors"]
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
-
-
-@pytest.mark.parametrize(
-    ("outbox", "reason"),
-    [
-        (None, "fine"),
-        ({"waiting": 3, "failed": 0}, "fine"),
-        ({"waiting": 3, "failed": 1}, "outbox-person"),
-        ({"unclear": 1}, "outbox-person"),
-    ],
-)
-async def test_writes_that_wait_for_a_person_are_a_limit(
-    gateway: Running, traffic: RecentRequests, outbox: dict[str, int] | None, reason: str
-) -> None:
-    """The page does not say that nothing has to be done."""
-    entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
-    facts = reporter(gateway, traffic, entries).facts("en")
-    assert facts["care"]["reason"] == reason
-    assert facts["outbox"] == entries
 
 
 @pytest.mark.parametrize(
@@ -371,6 +349,7 @@ async def test_the_reader_chooses_the_language(
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
     assert ADVICE["untried"].in_language(language) in unescape(words)
+    assert path == STATUS_JSON or f'<html lang="{language}"' in words
     assert answer.headers["Vary"] == "Accept-Language"
 
 
@@ -384,14 +363,6 @@ async def test_only_reading_is_served(gateway: Running, path: str) -> None:
             assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
         async with session.get("/") as answer:
             assert path in (await answer.json())["links"]
-
-
-@pytest.mark.parametrize("path", ["/status", STATUS_JSON])
-async def test_a_foreign_name_gets_nothing(gateway: Running, path: str) -> None:
-    """A web site whose name leads to this machine cannot read the facts."""
-    answer, words = await get(f"{gateway.admin_url}{path}", Host="evil.example")
-    assert answer.status == 421
-    assert "care" not in words
 
 
 class Facts(HTMLParser):
@@ -439,38 +410,20 @@ class HostileStatus:
         return self._facts
 
 
-class Nothing:
-    """Metrics and health of no interest."""
-
-    def render(self, accept: str | None) -> tuple[str, bytes]:
-        """As metrics."""
-        return "text/plain", b""
-
-    def components(self) -> list[Component]:
-        """As health."""
-        return []
-
-
 async def test_facts_are_no_markup(gateway: Running, aiohttp_client: AiohttpClient) -> None:
     """Whatever a name or text holds, the page has the same tags as with a harmless one."""
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
+        quiet = OneState("quiet")
         application = build_application(
-            metrics=Nothing(), health=Nothing(), status=HostileStatus(facts, planted)
+            metrics=quiet, health=quiet, status=HostileStatus(facts, planted)
         )
         client = await aiohttp_client(application)
         pages.append(await (await client.get("/status")).text())
     assert HOSTILE not in pages[0]
     assert "&lt;script&gt;" in pages[0]
     assert Facts(pages[0]).tags == Facts(pages[1]).tags
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_page_can_be_made_in_every_language(gateway: Running, language: str) -> None:
-    """By the language that the facts name."""
-    facts = await facts_of(gateway, f"?lang={language}")
-    assert f'<html lang="{language}"' in render_status_page(facts, [])
 
 
 def test_every_reason_has_its_remedy() -> None:

@@ -135,10 +135,3 @@ async def test_a_reload() -> None:
             assert await gateway.metric("dhp_gateway_alert_messages_total", outcome="sent") == 1
             assert gateway.gateway.settings is settings
     assert len(first.taken) == 1
-
-
-ENVIRON = {
-    "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
-    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
-    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted",
-}

@@ -7,20 +7,23 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from aiohttp import web
+from pytest_aiohttp import AiohttpServer
 
 from gateway import __version__
 from tests.doubles import sso as answers
 from tests.doubles.command import SECRET, Result, dhp
+from tests.doubles.gateway import running
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
+Operators = Callable[..., Awaitable[int]]
 PLAIN: dict[str, Any] = {
     "environment": "dhp-playground",
     "credentials": {"default": {"client_id": "a", "client_secret": SECRET}},
@@ -445,73 +448,74 @@ async def test_no_token_without_an_sso(tmp_path: Path) -> None:
     assert "nothing listens there" in gone.err
 
 
-@contextlib.asynccontextmanager
-async def operators(
-    status: int, body: object, path: Path | None = None, server: str = "dhp-gateway"
-) -> AsyncIterator[int]:
-    """An operators' listener whose /readyz answers so; gives the port."""
+@pytest.fixture
+def operators(aiohttp_server: AiohttpServer) -> Operators:
+    """Starts an operators' listener whose /readyz answers so; gives the port."""
 
-    async def readyz(_: web.Request) -> web.Response:
-        return web.json_response(body, status=status, headers={"Server": server})
+    async def start(status: int, body: object, server: str = "dhp-gateway") -> int:
+        async def readyz(_: web.Request) -> web.Response:
+            return web.json_response(body, status=status, headers={"Server": server})
 
-    application = web.Application()
-    application.router.add_get("/readyz", readyz)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.UnixSite(runner, path) if path else web.TCPSite(runner, "0.0.0.0", 0)
-    await site.start()
-    try:
-        yield 0 if path else runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+        application = web.Application()
+        application.router.add_get("/readyz", readyz)
+        port: int | None = (await aiohttp_server(application, host="0.0.0.0")).port
+        assert port is not None
+        return port
+
+    return start
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-async def test_healthcheck_of_a_ready_gateway(tmp_path: Path, host: str) -> None:
+async def test_healthcheck_of_a_ready_gateway(
+    tmp_path: Path, operators: Operators, host: str
+) -> None:
     """A ready gateway is code 0; an address for all interfaces is asked on loopback."""
-    async with operators(200, {"ready": True}) as port:
-        file = write(tmp_path, {"admin": {"address": f"{host}:{port}"}})
-        assert await dhp("healthcheck", "--config", file) == Result(0, "ready\n", "")
+    port = await operators(200, {"ready": True})
+    file = write(tmp_path, {"admin": {"address": f"{host}:{port}"}})
+    assert await dhp("healthcheck", "--config", file) == Result(0, "ready\n", "")
 
 
 async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
     """The operators' listener may be a unix socket."""
-    socket = tmp_path / "admin.sock"
-    async with operators(200, {"ready": True}, socket):
-        file = write(tmp_path, {"admin": {"address": f"unix:{socket}"}})
-        assert (await dhp("healthcheck", "--config", file)).code == 0
+    admin = {"address": f"unix:{tmp_path}/admin.sock"}
+    file = write(tmp_path, {"admin": admin})
+    async with Sso() as sso, running("http://127.0.0.1:1/fhir", sso.token_url, admin=admin):
+        while (await dhp("healthcheck", "--config", file)).code != 0:
+            pass
     gone = await dhp("healthcheck", "--config", file)
     assert gone.code == 1
 
 
-async def test_healthcheck_needs_no_valid_settings(tmp_path: Path) -> None:
+async def test_healthcheck_needs_no_valid_settings(tmp_path: Path, operators: Operators) -> None:
     """A broken file on disk and a shell without credentials leave a running gateway healthy."""
     file = tmp_path / "broken.yaml"
-    async with operators(200, {"ready": True}) as port:
-        file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
-        broken = await dhp("healthcheck", "--config", file)
-        environ = {"DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{port}"}
-        bare = await dhp("healthcheck", environ=environ, places=[])
+    port = await operators(200, {"ready": True})
+    file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
+    broken = await dhp("healthcheck", "--config", file)
+    environ = {"DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{port}"}
+    bare = await dhp("healthcheck", environ=environ, places=[])
     assert broken == Result(0, "ready\n", "")
     assert (bare.code, bare.out) == (0, "ready\n")
 
 
-async def test_healthcheck_says_what_fails(tmp_path: Path) -> None:
-    """A gateway that is not ready is code 1 with its own reasons."""
-    async with operators(503, {"ready": False, "failing": ["token:default", "circuit"]}) as port:
-        file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
-        result = await dhp("healthcheck", "--config", file)
-    assert result == Result(1, "", "dhp-gateway: not ready: token:default, circuit\n")
-
-
-@pytest.mark.parametrize("body", [{"ready": True}, {"status": "UP"}, [], "ok"])
-async def test_healthcheck_of_another_program(tmp_path: Path, body: object) -> None:
-    """A web server that answers 200 on the port is told from a gateway that is ready."""
-    async with operators(200, body, server="nginx") as port:
-        file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
-        result = await dhp("healthcheck", "--config", file)
-    said = f"dhp-gateway: not ready: what answers on 127.0.0.1:{port} is no gateway\n"
-    assert result == Result(1, "", said)
+@pytest.mark.parametrize(
+    ("status", "body", "server", "said"),
+    [
+        (503, {"failing": ["token:default", "circuit"]}, "dhp-gateway", "token:default, circuit"),
+        *[
+            (200, body, "nginx", "what answers on {} is no gateway")
+            for body in ({"ready": True}, {"status": "UP"}, [], "ok")
+        ],
+    ],
+)
+async def test_healthcheck_says_why_it_fails(
+    *, tmp_path: Path, operators: Operators, status: int, body: object, server: str, said: str
+) -> None:
+    """Code 1: a gateway that is not ready has its own reasons, a web server is told from one."""
+    address = f"127.0.0.1:{await operators(status, body, server)}"
+    file = write(tmp_path, {"admin": {"address": address}})
+    result = await dhp("healthcheck", "--config", file)
+    assert result == Result(1, "", f"dhp-gateway: not ready: {said.format(address)}\n")
 
 
 async def test_healthcheck_of_something_else(tmp_path: Path) -> None:

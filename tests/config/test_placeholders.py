@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.section import is_placeholder
-from tests.config.test_loader import problems, read
+from tests.config.test_loader import problems
 
 WORDS = [
     *("your-client-id", "YOUR_SECRET", "Your secret here", "changeme", "Change-Me!", "changeme123"),
@@ -56,9 +56,3 @@ def test_a_placeholder_is_refused_at_every_key(
     (problem,) = problems(tmp_path, text).values()
     assert (problem.key, problem.source) == (key, f"line {line}")
     assert problem.message == "is still the example's placeholder"
-
-
-def test_a_key_as_json_is_no_placeholder(tmp_path: Path) -> None:
-    """A path is what is looked at, and an ordinary one passes."""
-    text = "credentials: {default: {client_id: a, client_secret_file: /run/secrets/dhp}}"
-    assert read(tmp_path, text)

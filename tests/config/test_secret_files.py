@@ -9,6 +9,7 @@ import pytest
 from gateway.config.section import MAX_SECRET_BYTES, read_secret_file
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.secret import MASK
 
 KEY = "credentials.default.client_secret_file"
 
@@ -104,11 +105,14 @@ def test_every_given_secret_is_listed_with_its_key() -> None:
 
 
 def test_no_text_of_the_settings_shows_a_secret() -> None:
-    """repr, str and JSON of the settings mask what is secret."""
+    """repr, str and JSON of the settings mask what is secret, the password in a URL as well."""
     settings = Settings.model_validate(
         {
             "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "hunter2"}},
+            "store": {"url": "redis://:hunter2@h"},
         }
     )
-    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hunter2" not in shown
+    assert f"redis://:{MASK}@h:6379/0" in shown

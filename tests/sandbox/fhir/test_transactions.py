@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -73,35 +74,39 @@ async def test_references_between_entries_are_resolved(given: Trial) -> None:
     assert (await given.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
 
 
-async def test_a_failing_entry_undoes_all_others(lenient: Trial) -> None:
-    """A stale ifMatch in the last entry: 412, and nothing of the rest happened."""
-    before = await total(lenient)
-    bundle = example(lenient)
+def make_stale(bundle: Any) -> None:
+    """Name an old version in the last entry."""
     bundle["entry"][4]["request"]["ifMatch"] = 'W/"2"'
-    answer = await lenient.fhir("POST", "", body=bundle)
-    assert answer.status == 412
-    assert answer.issue["expression"] == ["Bundle.entry[4]"]
-    assert await total(lenient) == before
 
 
-async def test_an_invalid_entry_stops_a_transaction(lenient: Trial) -> None:
-    """The outcome names the element inside of the Bundle."""
-    before = await total(lenient)
-    bundle = example(lenient)
+def make_invalid(bundle: Any) -> None:
+    """Take an element away that an Observation needs."""
     del bundle["entry"][3]["resource"]["code"]
-    answer = await lenient.fhir("POST", "", body=bundle)
-    assert (answer.status, answer.issue["code"]) == (422, "required")
-    assert answer.issue["expression"] == ["Bundle.entry[3].resource.code"]
-    assert await total(lenient) == before
 
 
-async def test_a_dangling_urn_stops_a_transaction(lenient: Trial) -> None:
-    """A urn:uuid reference that no entry has is an error."""
+def make_dangling(bundle: Any) -> None:
+    """Take an entry away that others refer to by its urn:uuid."""
+    del bundle["entry"][2]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "code", "expression"),
+    [
+        (make_stale, 412, "invalid", ["Bundle.entry[4]"]),
+        (make_invalid, 422, "required", ["Bundle.entry[3].resource.code"]),
+        (make_dangling, 400, "not-found", ["Bundle.entry[0]"]),
+    ],
+)
+async def test_a_failing_entry_undoes_all_others(
+    *, lenient: Trial, spoil: Callable[[Any], None], status: int, code: str, expression: list[str]
+) -> None:
+    """The outcome names the entry, or the element inside of it, and nothing has happened."""
     before = await total(lenient)
     bundle = example(lenient)
-    del bundle["entry"][2]
+    spoil(bundle)
     answer = await lenient.fhir("POST", "", body=bundle)
-    assert (answer.status, answer.issue["code"]) == (400, "not-found")
+    assert (answer.status, answer.issue["code"]) == (status, code)
+    assert answer.issue["expression"] == expression
     assert await total(lenient) == before
 
 
