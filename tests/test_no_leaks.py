@@ -212,8 +212,8 @@ def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
     return {
         "platform": {
             "fhir_base_url": platform.url,
-            "response_timeout": 0.3,
-            "idle_timeout": 0.3,
+            "response_timeout": 2,
+            "idle_timeout": 2,
         },
         "sso": {"token_url": sso.token_url, "timeout": 1},
         "credentials": {
@@ -223,7 +223,7 @@ def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
                 "auth_method": auth_method,
             }
         },
-        "limits": {"header_timeout": 0.3, "max_body_bytes": 5000},
+        "limits": {"header_timeout": 2, "max_body_bytes": 5000},
         "retries": {"backoff": 0.001},
         "circuit_breaker": {"min_requests": 100000},
         "log": {"level": "debug"},

@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
 # What does not come back until Ctrl-C.
 SERVES = re.compile(r"^(make demo|\.venv/bin/dhp-gateway run)\b", re.MULTILINE)
-PATIENCE = 60
+PATIENCE = 120
 
 # With these a fresh Debian or Ubuntu has all that is typed after it.
 INSTALL = "apt-get install -y git make curl python3 python3-venv"

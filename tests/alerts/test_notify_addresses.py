@@ -32,12 +32,12 @@ async def test_an_address_that_says_nothing() -> None:
         assert not await post.send(MESSAGE)
         assert len(held) == 1
         held[0].transport.abort()
-        await asyncio.to_thread(post.thread.join, 20)
+        await asyncio.to_thread(post.thread.join, 60)
         assert not post.thread.is_alive()
         assert not await post.send(MESSAGE)
         await until(lambda: len(held) == 2)
         held[1].transport.abort()
-        await asyncio.to_thread(post.thread.join, 20)
+        await asyncio.to_thread(post.thread.join, 60)
 
 
 async def test_a_message_can_follow_at_once() -> None:

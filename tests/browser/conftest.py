@@ -19,7 +19,7 @@ from tests.node import node_with_packages
 HERE = Path(__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 _LONGEST_LINE = 64 * 1024 * 1024
-_PATIENCE = 60
+_PATIENCE = 120
 
 Sso = Callable[..., AbstractAsyncContextManager[str]]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +170,9 @@ async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer
             )
 
         async def outlives_a_token() -> None:
-            until = time.monotonic() + 2
-            while time.monotonic() < until:
+            issued = platform.counters.tokens_issued
+            # The gateway's own token is renewed as well, and lives for as short a time.
+            while platform.counters.tokens_issued < issued + 3:
                 for tab in (0, 1):
                     assert await person.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
 

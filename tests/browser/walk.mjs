@@ -59,7 +59,7 @@ export const walk = async (browser, connection) => {
     },
     wait: async ({ tab, selector, text }) => {
       const found = page(tab).locator(selector, text === undefined ? {} : { hasText: text });
-      await found.first().waitFor({ state: 'visible', timeout: 50000 });
+      await found.first().waitFor({ state: 'visible', timeout: 100000 });
       return { url: page(tab).url(), text: await page(tab).locator('body').innerText() };
     },
     arrive: async ({ tab, url }) => {

@@ -326,7 +326,7 @@ class Terminal:
         return self.process.wait()
 
     def _read(self) -> bool:
-        assert select.select([self._here], [], [], 30)[0], self.seen
+        assert select.select([self._here], [], [], 120)[0], self.seen
         try:
             piece = os.read(self._here, 65536)
         except OSError:  # on Linux: no writer has it open

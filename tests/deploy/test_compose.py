@@ -99,19 +99,6 @@ def test_prometheus_finds_the_gateway(services: dict[str, Any], tmp_path: Path) 
     assert int(port) == admin.port
 
 
-def test_grafana_finds_prometheus_and_the_dashboards(services: dict[str, Any]) -> None:
-    """Data source and dashboard folders of the provisioning are those of the compose file."""
-    mounts = mounted(services["grafana"])
-    provisioning = mounts["/etc/grafana/provisioning"]
-    for file in provisioning.glob("datasources/*.y*ml"):
-        for source in yaml.safe_load(file.read_text())["datasources"]:
-            assert source["url"] == "http://prometheus:9090"
-    (file,) = provisioning.glob("dashboards/*.y*ml")
-    for provider in yaml.safe_load(file.read_text())["providers"]:
-        folder = mounts[provider["options"]["path"]]
-        assert list(folder.rglob("*.json"))
-
-
 @contextmanager
 def shared_network() -> Iterator[list[str]]:
     """A network namespace with nothing but loopback, as `pod` holds it: how to run in there."""

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.config.settings_schema import json_schema
 from tests.deploy import prometheus, tools
 from tests.deploy.manifests import Manifests, peers, port_of
 from tests.deploy.targets import CHART, helm, rendered
@@ -268,10 +267,3 @@ def test_replicas_share_what_they_can(tmp_path: Path) -> None:
     assert {6379, 5432} <= {port["port"] for rule in rules for port in rule["ports"]}
     affinities = [service["spec"].get("sessionAffinity") for service in chart.of_kind("Service")]
     assert affinities == ["ClientIP", None]
-
-
-def test_the_schema_has_the_gateways_settings() -> None:
-    """Every setting of today is in the chart's schema (`make docs` puts it there)."""
-    values, settings = json.loads((CHART / "values.schema.json").read_text()), json_schema()
-    assert values["properties"]["settings"]["properties"] == settings["properties"]
-    assert values["$defs"] == settings["$defs"]

@@ -169,7 +169,7 @@ def test_closing_writes_the_rest_and_ends_the_thread(make: Make, pipe: Pipe) -> 
     assert read(pipe, filling + len(kept))[filling:] == kept
     for thread in threading.enumerate():
         if thread.name == "log":
-            thread.join(20)
+            thread.join(60)
     assert threading.active_count() == threads
 
 
