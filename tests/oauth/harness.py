@@ -82,6 +82,43 @@ class SharedTokens:
         return NULL_LEASE
 
 
+class BreakableStore(SharedTokens):
+    """A store that breaks or hangs when told to, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = False
+        self.hangs = False
+        self.asked = 0
+
+    async def _trouble(self) -> None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.broken:
+            raise ConnectionError("planted text")
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token of `key`."""
+        await self._trouble()
+        return await super().get(key)
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Keep the token of `key`."""
+        await self._trouble()
+        await super().put(key, token)
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`."""
+        await self._trouble()
+        await super().delete(key, token)
+
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
+        """Return a lease."""
+        await self._trouble()
+        return await super().acquire_lease(key)
+
+
 class Bench:
     """The environment of a test of `Tokens`; the credential is `default`.
 

@@ -207,6 +207,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("answer", "cause"),
         [
+            (status(200), "web page"),
             (status(401), "web page"),
             (http(403, b"\xef\xbb\xbf\n<!DOCTYPE html>"), "web page"),
             (http(403), "no OAuth error"),
@@ -219,44 +220,25 @@ class TestFailures:
             (Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"), "no OAuth error"),
         ],
         ids=[
-            *("html", "page", "empty", "nested", "huge", "list", "no text", "firewall"),
-            *("reason phrase", "broken off"),
+            *("html with 200", "html", "page", "empty", "nested", "huge", "list", "no text"),
+            *("firewall", "reason phrase", "broken off"),
         ],
     )
     async def test_refused_by_something_else(
         self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, cause: str
     ) -> None:
-        """400, 401 and 403 without an OAuth error are not the SSO's word: they pass."""
+        """A page, and 400, 401 and 403 without an OAuth error are not the SSO's word: they pass."""
         sso.script(answer)
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", cause, None)
 
-    @pytest.mark.parametrize("code", [400, 401, 403])
-    async def test_a_firewall_names_when_to_come_back(
-        self, endpoint: TokenEndpoint, sso: Sso, code: int
-    ) -> None:
-        """Retry-After of what stands in front of the SSO is kept to, as in any outage."""
+    @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 408, 415, 429, 500, 502, 503, 504])
+    async def test_status(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
+        """Pages of a firewall and server errors are transient, 429 is throttled; each may wait."""
         sso.script(status(code, ("Retry-After", "17")))
-        assert (await failure(endpoint)).retry_after == 17.0
-
-    async def test_a_web_page_with_200(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """A page for people instead of a token is told from other rubbish."""
-        sso.script(status(200))
         seen = await failure(endpoint)
-        assert (seen.kind, seen.cause) == ("transient", "web page")
-
-    async def test_throttled(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """429 is throttled, with the seconds the SSO names."""
-        sso.script(status(429, ("Retry-After", "17")))
-        seen = await failure(endpoint)
-        assert (seen.kind, seen.retry_after) == ("throttled", 17.0)
-
-    @pytest.mark.parametrize("code", [404, 405, 408, 415, 500, 502, 503, 504])
-    async def test_transient_status(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
-        """Server errors and answers that no token endpoint gives are transient."""
-        sso.script(status(code, ("Retry-After", "3")))
-        seen = await failure(endpoint)
-        assert (seen.kind, seen.status, seen.retry_after) == ("transient", code, 3.0)
+        kind = "throttled" if code == 429 else "transient"
+        assert (seen.kind, seen.status, seen.retry_after) == (kind, code, 17.0)
 
     @pytest.mark.parametrize(
         "answer",

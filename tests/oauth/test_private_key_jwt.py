@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +73,6 @@ def verify(assertion: Assertion, public: dict[str, Any]) -> None:
         integer(public["x"]), integer(public["y"]), ec.SECP384R1()
     )
     point.public_key().verify(encode_dss_signature(r, s), assertion.signed, ec.ECDSA(SHA384()))
-
-
-@pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """A running SSO."""
-    async with Sso() as running:
-        yield running
 
 
 async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[dict[str, str]]:

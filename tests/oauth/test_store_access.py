@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import pytest
@@ -12,52 +11,14 @@ from gateway.oauth.token_store import (
     NULL_LEASE,
     StoreBreaker,
     StoreKey,
-    TokenLease,
     token_store_breaker,
 )
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
-from tests.oauth.harness import SharedTokens
+from tests.oauth.harness import BreakableStore
 
 KEY = StoreKey("key", Secret("s"))
 TOKEN = AccessToken("planted", received_at=1000, lifetime=300, wall_expiry=0)
-
-
-class BreakableStore(SharedTokens):
-    """Breaks or hangs when told to; counts what it is asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = False
-        self.hangs = False
-        self.asked = 0
-
-    async def _trouble(self) -> None:
-        self.asked += 1
-        if self.hangs:
-            await asyncio.Event().wait()
-        if self.broken:
-            raise ConnectionError("planted text")
-
-    async def get(self, key: StoreKey) -> AccessToken | None:
-        """Look it up."""
-        await self._trouble()
-        return await super().get(key)
-
-    async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep it."""
-        await self._trouble()
-        await super().put(key, token)
-
-    async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Forget it."""
-        await self._trouble()
-        await super().delete(key, token)
-
-    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """Always free."""
-        await self._trouble()
-        return await super().acquire_lease(key)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ async def test_others_are_served_meanwhile(
 async def test_revoked_again_and_again(
     start_gateway: StartGateway, platform: Platform, sso: Sso
 ) -> None:
-    """A token that is really revoked, just after it was new, is replaced and the request served."""
+    """A token that is really revoked, just after it was new, is replaced once for all requests."""
     revoked = set()
 
     async def check(line: Line) -> None:
@@ -77,3 +77,4 @@ async def test_revoked_again_and_again(
         replies = await asyncio.gather(*(ask(gateway.address, ACCEPTED) for _ in range(20)))
         assert {reply.status for reply in replies} == {200}
     assert len(revoked) == 3
+    assert len(sso.requests) == 1 + 3
