@@ -495,7 +495,15 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
     ),
     "search-parameter-ignored": (
         search_parameter_ignored,
-        Row(400, "not-supported", seen=(1,), asked=(1,), attempts=(1,), upstream_status=200),
+        Row(
+            400,
+            "not-supported",
+            said="birthdate",
+            seen=(1,),
+            asked=(1,),
+            attempts=(1,),
+            upstream_status=200,
+        ),
     ),
     "condition-unsupported": (condition_unsupported, Row(400, "not-supported", asked=(1,))),
     "circuit-open": (
@@ -797,11 +805,6 @@ _BROKEN: Final[dict[str, Answer]] = {
         http(200, PATIENT, ("Content-Type", "application/octet-stream"), length=False)
     ),
     "garbage": then_close(b"\x00\x01\x02 this is no HTTP\r\n\r\n"),
-    "TLS": then_close(b"\x15\x03\x01\x00\x02\x02\x46"),
-    "switching protocols": then_close(b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\n\r\n"),
-    "length and chunks": then_close(
-        _OK + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
-    ),
 }
 
 

@@ -163,31 +163,6 @@ async def test_leaves_while_receiving(gateway: Running, platform: Platform) -> N
     await check_aborted(gateway, platform, 200, 200)
 
 
-async def test_pipelining_is_bounded(gateway: Running, platform: Platform) -> None:
-    """However much a caller sends ahead, one request after the other is served, all in order."""
-    count = 200
-    platform.script(*(fhir(b'{"resourceType":"Patient","id":"%d"}' % n) for n in range(count)))
-    async with await Wire.open(gateway.address) as wire:
-        sending = asyncio.ensure_future(
-            wire.send(b"".join(get(f"/fhir/Patient/{n}") for n in range(count)))
-        )
-        assert [(await wire.reply()).json()["id"] for _ in range(count)] == [
-            str(n) for n in range(count)
-        ]
-        await sending
-    assert [seen.target for seen in platform.seen] == [f"/r5/Patient/{n}" for n in range(count)]
-
-
-async def test_injection_by_request_id(gateway: Running, platform: Platform) -> None:
-    """A request id with other characters than ours reaches neither answer, platform nor audit."""
-    reply = await ask(gateway.address, get("/fhir/Patient/1", 'X-Request-Id: a"b}<script>'))
-    assert reply.status == 200
-    (record,) = await gateway.audit()
-    for value in (reply.header("x-request-id"), platform.seen[0].header("x-request-id")):
-        assert value == record["request_id"]
-        assert "script" not in (value or "")
-
-
 async def test_spoofed_fields(gateway: Running, platform: Platform) -> None:
     """What claims an identity or an origin ends here, however it is spelled."""
     spoofed = [
@@ -231,6 +206,7 @@ async def test_more_requests_than_may_be_in_flight(
         assert len(platform.seen) == 4
         await gateway.until_metric(0, "dhp_gateway_inflight_requests")
         assert await gateway.metric("dhp_gateway_requests_total", reason="overloaded") == 4
+        assert (await ask(gateway.address, READ)).status == 200
 
 
 async def test_resets_while_it_is_refused(
@@ -267,18 +243,6 @@ async def test_failure_of_a_head(stage: Stage, target: str) -> None:
     else:
         stage.platform.answer(fhir())
         assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
-
-
-async def test_overloaded_ends_with_the_load(stage: Stage) -> None:
-    """A request is taken again as soon as there is room."""
-    gateway = await stage.start(limits={"max_concurrent_requests": 1})
-    busy = await stage.occupy(gateway)
-    assert (await stage.evidence(gateway, READ)).reply.reason == "overloaded"
-    reset(busy)
-    wire = await stage.open(gateway.address)
-    while (reply := await wire.ask(get("/fhir/Patient/1"))).reason == "overloaded":
-        pass
-    assert reply.status == 200
 
 
 async def test_payload_of_the_limit_passes(stage: Stage) -> None:

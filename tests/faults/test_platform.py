@@ -28,7 +28,7 @@ from tests.doubles.wire import TruncatedResponseError, Wire, ask, get
 from tests.faults.judgement import judge_passed
 from tests.faults.table import CHUNK, READ, WRITE
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import Stage, tls_platform
+from tests.pipeline.stage import Stage
 
 QUICK = {"retries": {"backoff": 0.001}}
 
@@ -144,15 +144,6 @@ async def test_a_fresh_token_that_is_rejected_starts_no_storm(stage: Stage) -> N
         record = await evidence.record()
         assert (record["attempts"], record["upstream_status"]) == (1, 401)
     assert await evidence.counted(502, "token-rejected") == 6
-
-
-async def test_certificate_of_a_known_authority(stage: Stage) -> None:
-    """With `platform.ca_file` a certificate for the right name is trusted."""
-    context, authority = tls_platform("localhost")
-    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
-    with authority.cert_pem.tempfile() as ca_file:
-        gateway = await stage.start(platform={"ca_file": ca_file})
-    assert (await stage.evidence(gateway, READ)).reply.status == 200
 
 
 async def test_huge_error_page(start_gateway: StartGateway, platform: Platform) -> None:

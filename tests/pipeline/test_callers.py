@@ -310,19 +310,6 @@ async def test_key_opens_and_is_not_forwarded(start_gateway, platform: Platform)
     assert KEY not in str(platform.seen)
 
 
-async def test_refusals_reach_nobody(start_gateway, platform: Platform) -> None:
-    """Without a key or with a wrong one a caller gets 401 with a challenge, and nothing goes on."""
-    async with start_gateway(callers=[lab()]) as gateway:
-        for field, reason in (
-            ("X-Other: 1", "caller-unauthenticated"),
-            ("X-Api-Key: wrong", "caller-unknown"),
-        ):
-            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
-            assert (reply.status, reply.reason) == (401, reason)
-            assert (reply.header("www-authenticate") or "").startswith("ApiKey ")
-    assert platform.seen == []
-
-
 async def test_key_file_is_read(start_gateway, tmp_path: Path) -> None:
     """A key may stand in a file, with a line break at its end."""
     file = tmp_path / "key"
@@ -330,24 +317,6 @@ async def test_key_file_is_read(start_gateway, tmp_path: Path) -> None:
     async with start_gateway(callers=[{"name": "lab", "api_key_file": str(file)}]) as gateway:
         reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
     assert reply.status == 200
-
-
-async def test_network_and_resources_limit_a_caller(start_gateway, platform: Platform) -> None:
-    """A caller on loopback that may only read patients gets 403 for everything else."""
-    allow = {"interactions": ["read"], "resources": ["Patient"]}
-    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
-    async with start_gateway(callers=[caller]) as gateway:
-        statuses = [
-            (await ask(gateway.address, request)).status
-            for request in (
-                get("/fhir/Patient/1"),
-                get("/fhir/Observation/1"),
-                post("/fhir/Patient", b"{}"),
-                post("/fhir", b'{"resourceType":"Bundle","type":"transaction"}'),
-            )
-        ]
-    assert statuses == [200, 403, 403, 403]
-    assert len(platform.seen) == 1
 
 
 @pytest.mark.parametrize("many", [5, 49, 50, 51, 200])
@@ -384,35 +353,20 @@ async def test_a_form_that_comes_late_is_judged(
         assert (await wire.ask(b"code=1")).status == 200
 
 
-async def test_bundle_is_judged_by_its_type(start_gateway, platform: Platform) -> None:
-    """A caller that may send batches may not send transactions, and the other way round."""
-    allow = {"interactions": ["batch"], "resources": ["*"]}
-    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
-    async with start_gateway(callers=[caller]) as gateway:
-        statuses = [
-            (
-                await ask(
-                    gateway.address, post("/fhir", b'{"resourceType":"Bundle","type":"%s"}' % k)
-                )
-            )
-            for k in (b"batch", b"transaction")
-        ]
-    assert [reply.status for reply in statuses] == [200, 403]
-    assert len(platform.seen) == 1
-
-
 @pytest.mark.parametrize("pad", [1000, 100_000, 2_000_000])
 @pytest.mark.parametrize("enabled", [True, False])
 async def test_bundle_stays_what_it_seemed_to_be(
     start_gateway, platform: Platform, pad: int, enabled: bool
 ) -> None:
-    """A second type is found however far behind the first it stands; a long batch passes."""
+    """A type that may not be sent is found however far behind another; a long batch passes."""
     allow = {"interactions": ["batch"], "resources": ["*"]}
     caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
     long = b'{"resourceType":"Bundle","type":"batch","entry":[{"x":"%s"}]' % (b"a " * (pad // 2))
     async with start_gateway(callers=[caller], rewrite={"enabled": enabled}) as gateway:
         refused = await ask(gateway.address, post("/fhir", long + b',"type":"transaction"}'))
         assert (refused.status, refused.reason) == (403, "caller-forbidden")
+        transaction = long.replace(b"batch", b"transaction") + b"}"
+        assert (await ask(gateway.address, post("/fhir", transaction))).status == 403
         assert not [seen for seen in platform.seen if seen.body.endswith(b"}")]
         assert (await ask(gateway.address, post("/fhir", long + b"}"))).status == 200
     assert platform.seen[-1].body == long + b"}"

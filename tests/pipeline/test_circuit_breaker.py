@@ -140,10 +140,13 @@ async def test_failing_platform_is_left_alone(start_gateway, platform: Platform)
         assert (status, body["failing"]) == (503, ["circuit"])
 
 
-async def test_errors_of_callers_do_not_open_it(start_gateway, platform: Platform) -> None:
-    """Answers such as 404 and 422 say that the platform works."""
+@pytest.mark.parametrize("code", [404, 422, 501])
+async def test_errors_of_callers_do_not_open_it(
+    start_gateway, platform: Platform, code: int
+) -> None:
+    """Answers such as these say that the platform works."""
     async with start_gateway(circuit_breaker={"min_requests": 2}) as gateway:
-        platform.answer(outcome(422))
+        platform.answer(outcome(code))
         for _ in range(5):
             await ask(gateway.address, post("/fhir/Patient", b"{}"))
         platform.answer(fhir())

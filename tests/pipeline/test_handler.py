@@ -11,26 +11,10 @@ from tests.doubles.gateway import Running, running
 from tests.doubles.platform import (
     PATIENT,
     Platform,
-    chunked,
     fhir,
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
-
-
-async def test_bearer_is_injected(gateway: Running, platform: Platform) -> None:
-    """A plain request reaches the platform with one bearer token and no secret of the caller."""
-    reply = await ask(
-        gateway.address,
-        get("/fhir/Patient/1", "Authorization: Basic eDp5", "Cookie: a=b", "X-Api-Key: k"),
-    )
-    assert (reply.status, reply.body) == (200, PATIENT)
-    (seen,) = platform.seen
-    assert seen.header("authorization") == "Bearer token-1"
-    assert seen.header("cookie") is None
-    assert seen.header("x-api-key") is None
-    assert seen.header("host") == f"127.0.0.1:{platform.port}"
-    assert seen.header("via") == "1.1 dhp-gateway"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +22,8 @@ async def test_bearer_is_injected(gateway: Running, platform: Platform) -> None:
     [
         "/Patient?identifier=a%7Cb|c&name=%41~:&empty=&x=1,2&_format=json%2Bfhir",
         "/Patient/a%7eb;v=1?q=%41%2F+%20&q=|\"'&&x",
+        # A question mark without a query is part of the target.
+        "/Patient?",
     ],
 )
 async def test_target_passes_byte_for_byte(
@@ -46,12 +32,6 @@ async def test_target_passes_byte_for_byte(
     """Path and query reach the platform as the caller spelled them."""
     await ask(gateway.address, get("/fhir" + target))
     assert platform.seen[0].target == "/r5" + target
-
-
-async def test_empty_query_keeps_its_mark(gateway: Running, platform: Platform) -> None:
-    """A question mark without a query is part of the target."""
-    await ask(gateway.address, get("/fhir/Patient?"))
-    assert platform.seen[0].target == "/r5/Patient?"
 
 
 async def test_answer_headers_are_filtered(gateway: Running, platform: Platform) -> None:
@@ -92,10 +72,13 @@ async def test_request_id_of_the_caller_is_kept(gateway: Running, platform: Plat
 
 async def test_odd_request_id_is_replaced(gateway: Running, platform: Platform) -> None:
     """An X-Request-Id with other characters or more than 128 of them is replaced by a new one."""
-    for odd in ("a b", "x" * 129, "<script>"):
+    told = []
+    for odd in ("a b", "x" * 129, 'a"b}<script>'):
         reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
-        assert uuid.UUID(reply.header("x-request-id") or "")
-    assert {seen.header("x-request-id") for seen in platform.seen}.isdisjoint({"a b", "<script>"})
+        told.append(reply.header("x-request-id") or "")
+        assert uuid.UUID(told[-1])
+    assert [seen.header("x-request-id") for seen in platform.seen] == told
+    assert [record["request_id"] for record in await gateway.audit(3)] == told
 
 
 async def test_body_of_known_length_passes(gateway: Running, platform: Platform) -> None:
@@ -127,13 +110,6 @@ async def test_connection_is_kept_on_both_sides(gateway: Running, platform: Plat
     assert platform.connections == 1
 
 
-async def test_chunked_answer_passes(gateway: Running, platform: Platform) -> None:
-    """An answer in chunks arrives whole."""
-    platform.answer(chunked(PATIENT[:7], PATIENT[7:]))
-    reply = await ask(gateway.address, get("/fhir/Patient/1"))
-    assert reply.body == PATIENT
-
-
 async def test_head_has_no_body(gateway: Running, platform: Platform) -> None:
     """A HEAD is answered with the header of the GET, its length included, and nothing after it."""
     platform.answer(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1234\r\n\r\n")
@@ -144,13 +120,6 @@ async def test_head_has_no_body(gateway: Running, platform: Platform) -> None:
         assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
 
 
-async def test_not_modified_passes(gateway: Running, platform: Platform) -> None:
-    """A 304 reaches the caller without a body."""
-    platform.answer(b'HTTP/1.1 304 Not Modified\r\nETag: W/"3"\r\n\r\n')
-    reply = await ask(gateway.address, get("/fhir/Patient/1", 'If-None-Match: W/"3"'))
-    assert (reply.status, reply.header("etag")) == (304, 'W/"3"')
-
-
 async def test_fifty_first_requests_cause_one_token_request(gateway: Running, sso: Sso) -> None:
     """However many requests wait for the first token, the SSO is asked once."""
     replies = await asyncio.gather(
@@ -158,13 +127,6 @@ async def test_fifty_first_requests_cause_one_token_request(gateway: Running, ss
     )
     assert {reply.status for reply in replies} == {200}
     assert len(sso.requests) == 1
-
-
-async def test_root_base_path(start_gateway, platform: Platform) -> None:
-    """With base_path "/" every path belongs to the platform."""
-    async with start_gateway(listen={"base_path": "/"}) as gateway:
-        await ask(gateway.address, get("/Patient/1?a=b"))
-    assert platform.seen[0].target == "/r5/Patient/1?a=b"
 
 
 async def test_platform_without_a_path(sso: Sso) -> None:

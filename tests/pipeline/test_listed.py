@@ -40,6 +40,12 @@ def searched(form: str, kind: str = FORM) -> bytes:
 
 
 TARGETS = [
+    *("Observation/1/$graphql?query=x", "Observation/$export", "$export", "?_type=Observation"),
+    *("Patient?subject=1", "Patient/../Observation/1"),
+    "Observation?_revinclude=Provenance:target",
+    "Observation?_revinclude:iterate=Provenance:target",
+    "Observation?_include=Observation:subject",
+    "Observation?%5Finclude=Observation:subject",
     *(f"Observation/1/${name}" for name in ("graph", "document", "apply", "everything", "x")),
     *("Observation/$lastn", "Observation/$stats", "Observation/1/%24graph", "$graph", "$versions"),
     *("Observation/1/$graph/", "Observation/1/_history/1/$graph", "Observation/1/$Graph"),
@@ -238,12 +244,13 @@ async def test_operations_are_listed(
 
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
-async def test_a_bundle_may_hold_any_operation(
-    start_gateway: StartGateway, platform: Platform, kind: str
+@pytest.mark.parametrize("allow", [{"operations": ["$expand"]}, {"resources": ["Patient"]}])
+async def test_a_bundle_may_hold_anything(
+    start_gateway: StartGateway, platform: Platform, allow: dict[str, Any], kind: str
 ) -> None:
-    """A caller of some operations sends no Bundle, which could call others."""
+    """A caller of some operations or types sends no Bundle, which could ask for others."""
     body = b'{"resourceType":"Bundle","type":"%s"}' % kind.encode()
-    async with start_gateway(callers=[caller(operations=["$expand"])]) as gateway:
+    async with start_gateway(callers=[caller(**allow)]) as gateway:
         await refused(gateway, post("/fhir", body))
     assert platform.seen == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -130,16 +129,6 @@ async def test_dead_address_is_passed_over(monkeypatch, start_gateway, platform:
         async with start_gateway() as gateway:
             monkeypatch.setattr(loop, "getaddrinfo", resolve)
             assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
-
-
-async def test_unsupported_operation_does_not_open_the_circuit(
-    start_gateway, platform: Platform
-) -> None:
-    """A platform that answers 501 works."""
-    async with start_gateway(circuit_breaker={"min_requests": 2}) as gateway:
-        platform.answer(outcome(501))
-        for _ in range(5):
-            assert (await ask(gateway.address, post("/fhir/$odd", b"{}"))).status == 501
 
 
 async def test_platform_cannot_speak_for_the_gateway(gateway: Running, platform: Platform) -> None:
@@ -379,12 +368,3 @@ async def test_trickling_answer_is_not_held_back(gateway: Running, platform: Pla
         assert b"200 OK" in await wire.reader.readuntil(b"\r\n\r\n")
         go_on.set()
         assert len(await wire.reader.readexactly(40)) == 40
-
-
-async def test_gzip_of_the_platform_reaches_who_wants_it(
-    gateway: Running, platform: Platform
-) -> None:
-    """The plain case beside all these: a compressed Patient stays one."""
-    platform.answer(fhir(gzip.compress(PATIENT), 200, ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Patient/1", "Accept-Encoding: gzip"))
-    assert gzip.decompress(reply.body) == PATIENT

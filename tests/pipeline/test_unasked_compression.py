@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import secrets
 import zlib
 from collections.abc import Callable
 
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, chunked, declaring, fhir, http, outcome
+from tests.doubles.platform import Platform, chunked, fhir, http, outcome
 from tests.doubles.wire import TruncatedResponseError, ask, get
 
 Pack = Callable[[bytes], bytes]
@@ -176,26 +177,13 @@ async def test_a_long_one_that_breaks_never_looks_whole(
     gateway: Running, platform: Platform
 ) -> None:
     """Where the wrong bytes come after the first went on, the connection is aborted."""
-    noise = json.dumps([f"{n * n % 9973:x}" for n in range(400_000)]).encode()
-    body = gzip.compress(b'{"resourceType":"Basic","x":' + noise + b"}")
+    noise = secrets.token_hex(1_000_000).encode()
+    body = gzip.compress(b'{"resourceType":"Basic","x":"' + noise + b'"}')
     cut = len(body) // 2
     head = chunked(body[:cut], b"wrong" * 99, body[cut:])
     platform.answer(head.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
     with pytest.raises(TruncatedResponseError):
         await ask(gateway.address, get("/fhir/Basic/1"))
-
-
-async def test_the_guard_reads_a_compressed_statement(gateway: Running, platform: Platform) -> None:
-    """The playground compresses its CapabilityStatement unasked; the search guard reads it."""
-    known = {"type": "Immunization", "searchParam": [{"name": "status"}]}
-    statement = {"resourceType": "CapabilityStatement", "rest": [{"resource": [known]}]}
-    bundle = {"resourceType": "Bundle", "type": "searchset"}
-    coded = ("Content-Encoding", "gzip")
-    packed = (gzip.compress(json.dumps(body).encode()) for body in (statement, bundle))
-    platform.answer(declaring(*(fhir(body, 200, coded) for body in packed)))
-    reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
-    assert reply.json() == bundle
 
 
 async def test_what_is_accounted_for_is_what_the_caller_got(
@@ -215,12 +203,3 @@ async def test_errors_are_opened_too(gateway: Running, platform: Platform) -> No
     platform.answer(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
     reply = await ask(gateway.address, get("/fhir/Patient/1"))
     assert (reply.status, reply.body) == (422, plain)
-
-
-async def test_callers_of_http_1_0_get_a_length(gateway: Running, platform: Platform) -> None:
-    """An opened answer is collected for who knows no chunks."""
-    sent = page(platform, 20 * LARGE)
-    platform.answer(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Patient", version="1.0"))
-    assert reply.header("content-length") == str(len(reply.body))
-    assert reply.json()["x"] == "y" * 20 * LARGE

@@ -101,6 +101,7 @@ REFUSED = {
     "HTTP/2.0": with_field(b"X: 1").replace(b"1.1", b"2.0"),
     "HTTP/1.2": with_field(b"X: 1").replace(b"1.1", b"1.2"),
     "HTTP/0.9": b'{"resourceType":"Patient"}',
+    "TLS": b"\x15\x03\x01\x00\x02\x02\x46",
     "another protocol": b"ICY 200 OK\r\n\r\n",
     "a greeting": b"220 mail.clinic.uz ESMTP\r\n",
     "NUL in value": with_field(b"X: a\0b"),
@@ -138,7 +139,7 @@ async def test_invalid_answer_is_a_502(gateway: Running, platform: Platform, str
 
 def _ends(stream: bytes) -> bool:
     """Whether only the end of the connection shows that something is missing."""
-    names = ("cut", "short", "no last", "interim only", "identity", "HTTP/0.9", "a greeting")
+    names = ("cut", "short", "no last", "interim only", "identity", "HTTP/0.9", "a greeting", "TLS")
     return any(REFUSED[name] is stream for name in REFUSED if name.startswith(names))
 
 
