@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from gateway.login import auth_routes
 from gateway.login.session_store import MemorySessionStore, digest, store_key
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import PATIENT, Platform, fhir
@@ -439,21 +438,6 @@ async def test_no_security_field_stands_twice() -> None:
     assert "default-src 'none'" in read.headers["Content-Security-Policy"]
     assert read.headers["Referrer-Policy"] == "no-referrer"
     assert read.headers["X-Frame-Options"] == "SAMEORIGIN"
-
-
-async def test_the_login_can_only_be_asked_so_often(
-    scene: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One address that asks without a pause gets 429 with Retry-After."""
-    # A busy machine asks more slowly than is permitted.
-    monkeypatch.setattr(auth_routes, "_ADDRESS_RATE", 0.01)
-    browser = await scene.browser()
-    for _ in range(500):
-        answer = await browser.get("/auth/session")
-        if answer.status != 200:
-            break
-    assert (answer.status, answer.headers["X-Gateway-Error"]) == (429, "rate-limited")
-    assert int(answer.headers["Retry-After"]) >= 1
 
 
 async def test_pages_of_a_clinic_may_ask_who_is_signed_in(victim: Browser) -> None:

@@ -130,11 +130,11 @@ async def test_two_secrets_while_the_sso_exchanges_them(
 async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None:
     """The sign-in's address, the code's and the refresh token's form have them, encoded, once."""
     extra = {"claims": "organization", "uri": "a&b=c é", "body": "", "audience": "https://x/?y"}
-    async with ward(extra_params=extra) as (sso, platform, scene):
+    async with ward(extra_params=extra, scope="patient/*.rs") as (sso, platform, scene):
         browser = await scene.browser()
         asked = parse_qs(urlsplit((await browser.begin()).location).query, keep_blank_values=True)
         assert {name: asked[name] for name in extra} == {k: [v] for k, v in extra.items()}
-        assert asked["code_challenge_method"] == ["S256"]
+        assert (asked["code_challenge_method"], asked["scope"]) == (["S256"], ["patient/*.rs"])
         await live(browser, sso, platform)
         for seen in sso.user_requests:
             assert {name: seen.form[name] for name in extra} == extra

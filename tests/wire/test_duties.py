@@ -3,8 +3,10 @@
 The numbers are those of the project's own list of duties. The gateway is a gateway in the sense of
 RFC 9110 section 3.7: an origin server for its callers, a user agent for the platform. Duties 10, 13
 to 16, 18 to 21, 23 to 25, 29, 30 and 35, about messages that are to be refused, are the tables of
-`test_strictness.py` and `test_platform_strictness.py`; 11 is `test_absolute_form.py`; 6, 8, 26,
-27, 38 and 39 are faults.
+`test_strictness.py` and `test_platform_strictness.py`, where 31 and 33 are, too; 5 and 11 are
+`test_absolute_form.py`; 6, 8, 26, 27, 38, 39 and 40 are faults; 22, 34 and 37 are in
+`tests/pipeline/test_link_translation.py`, `tests/http/server/test_long_bodies.py` and
+`tests/pipeline/test_same_connection.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ from tests.doubles.platform import (
     http,
     outcome,
     read_body,
-    unauthorized,
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
@@ -82,12 +83,6 @@ async def test_duty_04_unknown_fields_in_their_order(gateway: Running, platform:
     assert reply.all("x-odd") == ["b", "a, c"]
 
 
-async def test_duty_05_via_is_added(gateway: Running, platform: Platform) -> None:
-    """Via is extended with a pseudonym, never a host name; earlier entries stay."""
-    await ask(gateway.address, get("/fhir/Patient/1", "Via: 1.0 his"))
-    assert platform.seen[0].all("via") == ["1.0 his", "1.1 dhp-gateway"]
-
-
 async def test_duty_07_max_forwards(gateway: Running, platform: Platform) -> None:
     """An OPTIONS with hops left goes on with one less; one without is answered here."""
     last = await ask(gateway.address, get("/fhir/", "Max-Forwards: 0", method="OPTIONS"))
@@ -117,15 +112,6 @@ async def test_duty_17_octets(gateway: Running, platform: Platform) -> None:
     assert reply.header("x-name") == "\xe9\xff"
 
 
-async def test_duty_22_right_lengths_only(gateway: Running, platform: Platform) -> None:
-    """A length is forwarded only while it is right: a rewritten body has its own."""
-    link = f'{{"resourceType":"Bundle","link":[{{"url":"{platform.url}/Patient"}}]}}'.encode()
-    platform.answer(fhir(link))
-    reply = await ask(gateway.address, get("/fhir/Patient"))
-    assert reply.json()["link"][0]["url"] == "http://gateway/fhir/Patient"
-    assert int(reply.header("content-length") or "") == len(reply.body) != len(link)
-
-
 async def test_duty_28_framing_by_version(gateway: Running, platform: Platform) -> None:
     """No chunks for HTTP/1.0, and neither a length nor chunks with 204."""
     platform.script(chunked(PATIENT), http(204, b"", ("Content-Length", "0"), length=False))
@@ -138,55 +124,17 @@ async def test_duty_28_framing_by_version(gateway: Running, platform: Platform) 
     assert (none.header("transfer-encoding"), none.header("content-length")) == (None, None)
 
 
-async def test_duty_31_interim_answers(gateway: Running, platform: Platform) -> None:
-    """Several interim answers come before the final one and stop here, also for HTTP/1.0."""
-    platform.script(b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nLink: </x>\r\n\r\n" + fhir())
+async def test_duty_32_expectation(gateway: Running, platform: Platform) -> None:
+    """Expect gets a 100, but not in HTTP/1.0. A final status without the body is a fault."""
+    fields = ("Expect: 100-continue", "Content-Length: 2")
     async with await Wire.open(gateway.address) as wire:
-        await wire.send(get("/fhir/Patient/1", version="1.0"))
+        await wire.send(get("/fhir/Patient", *fields, method="POST"))
+        assert await wire.interim() == 100
+        assert (await wire.ask(b"{}")).status == 200
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient", *fields, method="POST", version="1.0") + b"{}")
         assert await wire.interim() == 200
-
-
-async def test_duty_32_expectation(start_gateway: StartGateway, platform: Platform) -> None:
-    """Expect gets a 100 or a final status without the body; HTTP/1.0 gets no 100."""
-    async with start_gateway(limits={"max_body_bytes": 1000}) as gateway:
-        async with await Wire.open(gateway.address) as wire:
-            fields = ("Expect: 100-continue", "Content-Length: 2")
-            await wire.send(get("/fhir/Patient", *fields, method="POST"))
-            assert await wire.interim() == 100
-            await wire.send(b"{}")
-            assert (await wire.reply()).status == 200
-        async with await Wire.open(gateway.address) as wire:
-            fields = ("Expect: 100-continue", "Content-Length: 1001")
-            await wire.send(get("/fhir/Patient", *fields, method="POST"))
-            assert await wire.interim() == 413
-        async with await Wire.open(gateway.address) as wire:
-            fields = ("Expect: 100-continue", "Content-Length: 2")
-            await wire.send(get("/fhir/Patient", *fields, method="POST", version="1.0") + b"{}")
-            assert await wire.interim() == 200
     assert [seen.header("expect") for seen in platform.seen] == [None, None]
-
-
-async def test_duty_33_upgrade(gateway: Running, platform: Platform) -> None:
-    """An upgrade is ignored, with the fields that belong to it, and forwarded never."""
-    fields = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA")
-    for version in ("1.0", "1.1"):
-        reply = await ask(gateway.address, get("/fhir/Patient/1", *fields, version=version))
-        assert (reply.status, reply.header("upgrade")) == (200, None)
-    for name in ("upgrade", "connection", "http2-settings"):
-        assert [seen.header(name) for seen in platform.seen] == [None, None]
-
-
-async def test_duty_34_unread_body(start_gateway: StartGateway, platform: Platform) -> None:
-    """A connection whose request was not read in full is closed, its rest is no request."""
-    async with (
-        start_gateway(limits={"max_body_bytes": 1000}) as gateway,
-        await Wire.open(gateway.address) as wire,
-    ):
-        await wire.send(post("/fhir/Patient", get("/fhir/Patient/smuggled") * 30))
-        reply = await wire.reply()
-        assert (reply.status, reply.header("connection")) == (413, "close")
-        assert await wire.at_end()
-    assert platform.seen == []
 
 
 async def test_duty_36_http_1_0_closes(gateway: Running) -> None:
@@ -205,46 +153,12 @@ async def test_answers_say_how_long_a_connection_may_rest(
     start_gateway: StartGateway, keep_alive: float, told: str
 ) -> None:
     """Somewhat less than is true, beside the Connection without which Java does not read it."""
-    async with (
-        start_gateway(limits={"keep_alive": keep_alive}) as gateway,
-        await Wire.open(gateway.address) as wire,
-    ):
+    async with start_gateway(limits={"keep_alive": keep_alive}) as gateway:
         for version in ("1.1", "1.0"):
             request = get("/fhir/Patient/1", "Connection: keep-alive", version=version)
-            reply = await wire.ask(request)
+            reply = await ask(gateway.address, request)
             assert reply.header("keep-alive") == f"timeout={told}"
             assert reply.header("connection") == "keep-alive"
-        if keep_alive < 1:
-            async with asyncio.timeout(60):
-                assert await wire.at_end()
-
-
-async def test_duty_37_pipelining(gateway: Running, platform: Platform) -> None:
-    """Pipelined requests are answered in their order, also when the first takes longest."""
-
-    async def late(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await asyncio.sleep(0.05)
-        line.writer.write(fhir(b'{"resourceType":"Basic","id":"0"}'))
-
-    resource = b'{"resourceType":"Basic","id":"%d"}'
-    platform.script(late, *(fhir(resource % n) for n in range(1, 5)))
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(b"".join(get(f"/fhir/Patient/{n}") for n in range(5)))
-        assert [(await wire.reply()).json()["id"] for _ in range(5)] == list("01234")
-    assert [seen.target[-1] for seen in platform.seen] == list("01234")
-
-
-async def test_duty_40_challenges(start_gateway: StartGateway, platform: Platform) -> None:
-    """A 401 of the gateway's own carries a challenge; the platform's 401 is never passed on."""
-    callers = [{"name": "lab", "api_key": "planted-key"}]
-    async with start_gateway(callers=callers) as gateway:
-        reply = await ask(gateway.address, READ)
-        assert (reply.status, reply.reason) == (401, "caller-unauthenticated")
-        assert reply.header("www-authenticate")
-        platform.answer(unauthorized())
-        reply = await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: planted-key"))
-        assert (reply.status, reply.header("www-authenticate")) == (502, None)
 
 
 async def test_duty_41_tls_towards_the_platform(sso: Sso, tmp_path: Path) -> None:

@@ -16,9 +16,7 @@ from gateway.pipeline.upstream import connection_error
 from tests.doubles.tls_peer import TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
-    BODY,
     REQUEST,
-    Both,
     Ours,
     client_side,
     left,
@@ -150,21 +148,6 @@ async def test_platform_refuses_our_certificate(
     assert not refused[2]
     if has_one or version == ssl.TLSVersion.TLSv1_3:
         assert "did not accept our certificate" in refused[1]
-
-
-async def test_mutual_tls(ca: trustme.CA, version: ssl.TLSVersion) -> None:
-    """A platform that wants a certificate gets ours."""
-    clients = trustme.CA()
-    async with TlsPeer(server_side(ca, version, clients)) as peer:
-        ours = Ours(client_side(ca, issuer=clients), peer.port)
-        line = await peer.accept()
-        await line.shake_hands()
-        both = Both(await ours.opened(), line, ours.pool)
-        await both.ask()
-        await line.send(line.record(ANSWER))
-        assert await both.answered() == BODY
-        assert line.tls.getpeercert()
-        both.connection.abort()
 
 
 # What is left.

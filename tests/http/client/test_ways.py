@@ -180,17 +180,6 @@ async def test_mutual_tls(
     assert bool(proxy.heads) == tunnelled
 
 
-async def test_without_our_certificate(
-    sso: Sso, ca: trustme.CA, clients: trustme.CA, tmp_path: Path
-) -> None:
-    """Without one the platform serves nothing, also one that cuts the line without a word."""
-    async with Platform(tls=server_tls(ca, clients=clients)) as platform:
-        section = {"fhir_base_url": platform.url, "ca_file": str(tmp_path / "ca.pem")}
-        async with running(platform.url, sso.token_url, platform=section) as gateway:
-            assert (await read(gateway))[0] in (502, 503)
-        assert platform.seen == []
-
-
 async def test_certificate_of_a_stranger(
     sso: Sso, ca: trustme.CA, clients: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
