@@ -23,7 +23,7 @@ from tests.doubles.platform import (
 from tests.doubles.wire import Wire, ask, get, post
 from tests.faults.table import CHUNK, READ
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import Stage, reset
+from tests.pipeline.stage import Stage, latest_connection, reset, until
 
 
 async def check_aborted(
@@ -78,9 +78,9 @@ async def test_leaves_while_a_write_waits(
     async with await Wire.open(gateway.address) as wire:
         await wire.send(post("/fhir/Patient/1", b"{}", method=method))
         await platform.until_seen(1)
+        ours = latest_connection(gateway)
         reset(wire)
-        # The audit is to say that it was gone before the answer came.
-        await asyncio.sleep(0.05)
+    await until(lambda: ours.transport is None)
     proceed.set()
     # 0: no response was sent.
     await check_aborted(gateway, platform, upstream_status=201)

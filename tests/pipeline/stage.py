@@ -14,6 +14,7 @@ from typing import Any
 import trustme
 
 from gateway.config.value_types import ListenAddress
+from gateway.http.server.caller_connection import CallerConnection
 from tests.doubles.gateway import Running, running
 from tests.doubles.metrics import total
 from tests.doubles.platform import Line, Platform, Seen
@@ -143,6 +144,14 @@ class Stage:
         await wire.send(get("/fhir/Patient/occupied"))
         await self.platform.until_seen(len(self.platform.seen) + 1)
         return wire
+
+
+def latest_connection(gateway: Running) -> CallerConnection:
+    """Return the gateway's end of the caller's connection that was opened last.
+
+    A test asks it what the gateway has noticed of a caller that sends no more, or has left.
+    """
+    return list(gateway.gateway._server._connections)[-1]
 
 
 async def until(condition: Callable[[], bool]) -> None:

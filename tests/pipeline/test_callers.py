@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -349,7 +348,7 @@ async def test_a_form_that_comes_late_is_judged(
         await Wire.open(gateway.address) as wire,
     ):
         await wire.send(head)
-        await asyncio.sleep(0.05)
+        await gateway.until_metric(1, "dhp_gateway_inflight_requests")
         assert (await wire.ask(b"code=1")).status == 200
 
 

@@ -22,6 +22,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
+from tests.pipeline.stage import latest_connection, until
 
 FAR_AWAY = "Mon, 01 Jan 99999999999 00:00:00 GMT"
 
@@ -105,8 +106,9 @@ async def test_write_that_was_sent_in_full_takes_its_course(
         async with await Wire.open(gateway.address) as wire:
             await wire.send(post("/fhir/Patient", body))
             await sso.seen(1)
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(0.1)
+            await gateway.until_metric(1, "dhp_gateway_inflight_requests")
+            ours = latest_connection(gateway)
+        await until(lambda: ours.is_half_closed)
         sso.release()
         await platform.until_seen(1)
         (record,) = await gateway.audit()
