@@ -110,7 +110,6 @@ _GROUPS = {
     "tests/deploy/test_offline.py": "offline",
     "tests/outbox/path/test_conditions.py": "",
     "tests/lifecycle/test_truth.py": "",
-    "tests/pipeline/test_token_rollover.py": "",
     "tests/test_supply_chain.py": "",
     "tests/deploy/test_alerts.py": "night",
     "tests/deploy/test_dashboards.py": "night",

@@ -70,13 +70,13 @@ class Collector:
 
     async def until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
         """Wait until `enough` is true of the spans, and return them all."""
-        async with asyncio.timeout(60), self._news:
+        async with self._news:
             await self._news.wait_for(lambda: enough(self.spans))
         return self.spans
 
     async def until_asked(self, times: int) -> None:
         """Return when `times` requests have been received."""
-        async with asyncio.timeout(60), self._news:
+        async with self._news:
             await self._news.wait_for(lambda: len(self.requests) >= times)
 
     async def _take(self, request: web.Request) -> web.Response:

@@ -104,8 +104,7 @@ async def exchange(
         connection.connection_lost(None if end == "eof" else ConnectionResetError())
         assert lost == [connection]
         assert not connection.is_reusable
-    async with asyncio.timeout(60):
-        result = finished or await (reader or consume(connection))
+    result = finished or await (reader or consume(connection))
     assert not (transport.paused and connection.complete and not connection.has_pending_body)
     return Seen(result, reusable)
 

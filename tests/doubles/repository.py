@@ -65,13 +65,13 @@ class Repository:
     def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Return the newest versions by id, once `condition` is true of them."""
         with self._news:
-            assert self._news.wait_for(lambda: condition(self.current()), 60), self.stored
+            assert self._news.wait_for(lambda: condition(self.current()), 120), self.stored
             return self.current()
 
     def until_asked(self, times: int) -> None:
         """Return when `times` batches have been received."""
         with self._news:
-            assert self._news.wait_for(lambda: len(self.batches) >= times, 60), self.batches
+            assert self._news.wait_for(lambda: len(self.batches) >= times, 120), self.batches
 
     def current(self) -> dict[str, Any]:
         """Return the newest versions by id."""

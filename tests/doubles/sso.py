@@ -156,7 +156,7 @@ class Sso:
 
     async def seen(self, count: int) -> None:
         """Return when `count` requests have been received in total."""
-        async with asyncio.timeout(60), self._news:
+        async with self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
 
     def answer_to(self, request: SeenRequest) -> Answer:

@@ -19,11 +19,10 @@ PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
 
 async def until(comes_true: Callable[[], bool]) -> None:
     """Return when `comes_true()` is true. It is polled: a thread or a socket brings it about."""
-    async with asyncio.timeout(60):
-        while True:
-            if comes_true():
-                return
-            await asyncio.sleep(0.005)
+    while True:
+        if comes_true():
+            return
+        await asyncio.sleep(0.005)
 
 
 def _at_once(service: URLBase, **_: object) -> None:

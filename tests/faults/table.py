@@ -45,7 +45,8 @@ from tests.doubles.wire import get, post
 from tests.faults.judgement import PERHAPS, Row
 from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platform, until
 
-PATIENCE: Final = 0.3
+# Seconds: what is awaited in vain, but not before others have done their part.
+PATIENCE: Final = 1.0
 READ: Final = get("/fhir/Patient/1")
 # Of a body without an end.
 CHUNK: Final = b"10000\r\n" + b" " * 65536 + b"\r\n"

@@ -111,9 +111,9 @@ async def test_half_closes_behind_a_whole_request(
         if late:
             await platform.until_seen(1)
         wire.writer.write_eof()
-        reply = await asyncio.wait_for(wire.reply(), 30)
+        reply = await wire.reply()
         assert (reply.status, reply.body, reply.header("connection")) == (200, PATIENT, "close")
-        assert await asyncio.wait_for(wire.at_end(), 30)
+        assert await wire.at_end()
     (record,) = await gateway.audit()
     assert record["outcome"] == "success"
 
@@ -123,8 +123,8 @@ async def test_half_closes_behind_many_requests(gateway: Running, platform: Plat
     async with await Wire.open(gateway.address) as wire:
         await wire.send(READ * 20 + post("/fhir/Patient", b"{}")[:-1])
         wire.writer.write_eof()
-        replies = [await asyncio.wait_for(wire.reply(), 30) for _ in range(20)]
-        assert await asyncio.wait_for(wire.at_end(), 30)
+        replies = [await wire.reply() for _ in range(20)]
+        assert await wire.at_end()
     assert [reply.status for reply in replies] == [200] * 20
     assert {seen.method for seen in platform.seen} == {"GET"}
 
@@ -137,7 +137,7 @@ async def test_half_closes_before_a_request_is_whole(
     async with await Wire.open(gateway.address) as wire:
         await wire.send(part)
         wire.writer.write_eof()
-        assert await asyncio.wait_for(wire.at_end(), 30)
+        assert await wire.at_end()
     assert not any(seen.complete for seen in platform.seen)
 
 
@@ -146,9 +146,9 @@ async def test_half_closes_behind_what_is_refused(gateway: Running, platform: Pl
     async with await Wire.open(gateway.address) as wire:
         await wire.send(b"nonsense\r\n\r\n")
         wire.writer.write_eof()
-        reply = await asyncio.wait_for(wire.reply(), 30)
+        reply = await wire.reply()
         assert (reply.status, reply.reason) == (400, "bad-request")
-        assert await asyncio.wait_for(wire.at_end(), 30)
+        assert await wire.at_end()
     assert platform.seen == []
 
 

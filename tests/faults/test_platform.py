@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -59,7 +60,7 @@ async def test_what_breaks_late_is_cut_for_the_caller_too(
     """Nothing is repeated, and the audit says that the platform had said 200."""
     answer, reason = LATE[name]
     platform.answer(answer)
-    async with start_gateway(platform={"idle_timeout": 0.3}, **QUICK) as gateway:
+    async with start_gateway(platform={"idle_timeout": 1.5}, **QUICK) as gateway:
         with pytest.raises(TruncatedResponseError):
             await ask(gateway.address, get("/fhir/Binary/1"))
         (record,) = await gateway.audit()
@@ -76,7 +77,7 @@ async def drip(line: Line) -> None:
     line.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PATIENT))
     for byte in PATIENT:
         line.writer.write(bytes((byte,)))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.06)
 
 
 FHIR = ("Content-Type", "application/fhir+json")
@@ -107,7 +108,7 @@ async def test_what_passes_as_it_is(stage: Stage, name: str) -> None:
     """An answer that is FHIR reaches the caller octet for octet, errors with their Retry-After."""
     status, answer, request = PASSED[name]
     stage.platform.answer(answer)
-    evidence = await stage.evidence(await stage.start(platform={"idle_timeout": 0.6}), request)
+    evidence = await stage.evidence(await stage.start(platform={"idle_timeout": 3}), request)
     head, body = b"", PATIENT
     if isinstance(answer, bytes):
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -137,12 +138,16 @@ async def test_a_fresh_token_that_is_rejected_starts_no_storm(stage: Stage) -> N
     gateway = await stage.start()
     wire = await stage.open(gateway.address)
     await wire.ask(READ)
+    began, asked = time.monotonic(), 2
     for _ in range(5):
         evidence = await stage.evidence(gateway, WRITE)
         assert (evidence.reply.status, evidence.reply.reason) == (502, "token-rejected")
-        assert (len(evidence.seen), evidence.token_requests) == (1, 2)
+        # One more only where the pause, of a second and more, is over on a busy machine.
+        assert len(evidence.seen) == 1 + evidence.token_requests - asked
+        asked = evidence.token_requests
         record = await evidence.record()
-        assert (record["attempts"], record["upstream_status"]) == (1, 401)
+        assert (record["attempts"], record["upstream_status"]) == (len(evidence.seen), 401)
+    assert asked - 2 <= time.monotonic() - began
     assert await evidence.counted(502, "token-rejected") == 6
 
 
@@ -164,7 +169,7 @@ async def test_huge_error_page(start_gateway: StartGateway, platform: Platform) 
 async def test_caller_reads_slowly(start_gateway: StartGateway, platform: Platform) -> None:
     """A caller that takes nothing is given up, and with it the platform's connection."""
     platform.answer(endless(chunked(end=False), CHUNK, asyncio.Event()))
-    async with start_gateway(limits={"header_timeout": 0.1}, **QUICK) as gateway:
+    async with start_gateway(limits={"header_timeout": 1}, **QUICK) as gateway:
         async with await Wire.open(gateway.address) as wire:
             wire.writer.transport.pause_reading()
             await wire.send(READ)
@@ -193,7 +198,7 @@ async def test_a_connection_that_becomes_free_serves_again(
     """A request that found none in time was not delivered; the one that held it has its answer."""
     released = asyncio.Event()
     platform.script(once(released, fhir()))
-    limits = {"max_connections": 1, "connect_timeout": 0.2}
+    limits = {"max_connections": 1, "connect_timeout": 1}
     async with start_gateway(platform=limits) as gateway, await Wire.open(gateway.address) as wire:
         await wire.send(READ)
         await platform.until_seen(1)

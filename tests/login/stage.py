@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -133,8 +132,7 @@ class Stage:
 
     async def audit(self, event: str, count: int = 1) -> list[dict[str, Any]]:
         """Return the audit records of an event, once there are `count`."""
-        async with asyncio.timeout(60):
-            return await self.gateway.audit(count, event)
+        return await self.gateway.audit(count, event)
 
 
 @contextlib.asynccontextmanager

@@ -110,7 +110,7 @@ async def test_refused_connection_is_tried_again(stage: Stage, request_name: str
     """Where no connection could be made nothing was delivered: any method is tried again."""
     port = free_port()
     gateway = await stage.start(
-        platform_url=f"http://127.0.0.1:{port}/r5", retries={"backoff": 0.5}
+        platform_url=f"http://127.0.0.1:{port}/r5", retries={"backoff": 0.5, "max_attempts": 10}
     )
     request = {**READS, **WRITES}[request_name]
     asking = asyncio.create_task(sent(gateway, request))

@@ -32,7 +32,7 @@ async def test_the_walk_of_a_settings_field(start_gateway: StartGateway) -> None
     """A time limit is copied and read where it is printed, by a start, a header and a body."""
     printed = walk("The walk of a settings field")
     with steps() as taken:
-        async with start_gateway(limits={"header_timeout": 0.1}) as gateway:
+        async with start_gateway(limits={"header_timeout": 1}) as gateway:
             async with await Wire.open(gateway.address) as wire:
                 await wire.send(b"GET /fhir/Patient/1 HTTP/1.1\r\nHost: x\r\n")
                 assert (await wire.reply()).status == 408

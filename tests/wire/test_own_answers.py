@@ -21,6 +21,8 @@ from tests.pipeline.stage import reset
 
 CONNECTIONS = 50
 SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "3"))
+# Answers that reached their callers, however long they take on a busy machine.
+ENOUGH = 100
 SEED = int(os.environ.get("DHP_GATEWAY_MIXING_SEED", "0")) or secrets.randbits(32)
 _NONCE = re.compile(rb"n[0-9a-f]{16}")
 # Of a request that waits in a body for a platform which does not read that.
@@ -135,7 +137,7 @@ class Mixture:
 
     async def visit(self, site: str, until: float) -> None:
         """Connect and ask, again and again."""
-        while asyncio.get_running_loop().time() < until:
+        while asyncio.get_running_loop().time() < until or self.own <= ENOUGH:
             with contextlib.suppress(
                 TruncatedResponseError, ConnectionError, AssertionError, TimeoutError
             ):
@@ -231,5 +233,4 @@ async def test_everybody_gets_its_own_answer(sso: Sso, tmp_path: Path) -> None:
     what = f"seed {SEED}: {mixture.own} own answers, {dict(mixture.statuses)}, {platform.served}"
     print(what)  # noqa: T201 - for who runs it for long
     assert not mixture.wrong, f"{what}; {len(mixture.wrong)} wrong: {mixture.wrong[:3]}"
-    assert mixture.own > 100, what
     assert len(platform.served) > 7, what

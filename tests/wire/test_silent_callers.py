@@ -17,7 +17,8 @@ from tests.pipeline.conftest import StartGateway
 READ = get("/fhir/Patient/1")
 OTHER = get("/fhir/Patient/1", "Accept: application/fhir+json")
 WRITE = post("/fhir/Patient", b'{"resourceType":"Patient"}')
-SHORT = {"header_timeout": 0.3}
+# Long enough for callers on a busy machine that do say something.
+SHORT = {"header_timeout": 1.5}
 
 
 async def test_a_connection_without_a_byte_is_closed(start_gateway: StartGateway) -> None:
@@ -26,9 +27,8 @@ async def test_a_connection_without_a_byte_is_closed(start_gateway: StartGateway
         wires = [
             await stack.enter_async_context(await Wire.open(gateway.address)) for _ in range(20)
         ]
-        async with asyncio.timeout(60):
-            for wire in wires:
-                assert await wire.at_end()
+        for wire in wires:
+            assert await wire.at_end()
         assert (await ask(gateway.address, READ)).status == 200
         assert len(await gateway.audit()) == 1
 
@@ -50,7 +50,6 @@ async def test_a_tls_handshake_that_does_not_come(
     async with (
         start_gateway(limits=SHORT, listen={"tls": tls}) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(60),
     ):
         assert await wire.at_end()
 
@@ -62,7 +61,7 @@ async def test_a_tls_handshake_has_the_time_of_the_settings_of_now(
     async with start_gateway(limits={"header_timeout": 60}, listen={"tls": tls}) as gateway:
         limits = gateway.settings.limits.model_copy(update=SHORT)
         await gateway.gateway.reload(gateway.settings.model_copy(update={"limits": limits}))
-        async with await Wire.open(gateway.address) as wire, asyncio.timeout(60):
+        async with await Wire.open(gateway.address) as wire:
             assert await wire.at_end()
 
 
@@ -74,7 +73,6 @@ async def test_a_header_that_is_begun_and_not_ended(
     async with (
         start_gateway(limits=SHORT) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(60),
     ):
         reply = await wire.ask(begun)
         assert (reply.status, reply.reason) == (408, "header-timeout")
@@ -86,7 +84,7 @@ async def test_a_kept_connection_may_be_silent(start_gateway: StartGateway) -> N
     async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         assert (await wire.ask(READ)).status == 200
         # Longer than a silent newcomer gets.
-        async with await Wire.open(gateway.address) as other, asyncio.timeout(60):
+        async with await Wire.open(gateway.address) as other:
             assert await other.at_end()
         assert (await wire.ask(READ)).status == 200
 
@@ -122,8 +120,8 @@ async def test_who_is_told_of_a_slow_header_may_send_on(
         await wire.send(b"GET /fhir/Pat")
         assert (await wire.reply()).status == 408
         for _ in range(6):
-            await asyncio.sleep(0.1)
             await wire.send(b"i")
+            await asyncio.sleep(0)
         assert await wire.reader.read() == b""
 
 
@@ -150,7 +148,7 @@ class Held:
 
 async def time_passes(gateway: Running) -> None:
     """Wait as long as a newcomer may be silent."""
-    async with await Wire.open(gateway.address) as newcomer, asyncio.timeout(60):
+    async with await Wire.open(gateway.address) as newcomer:
         assert await newcomer.at_end()
 
 
@@ -174,7 +172,6 @@ async def test_a_header_that_is_begun_behind_a_request(
     async with (
         start_gateway(limits=SHORT) as gateway,
         await Wire.open(gateway.address) as wire,
-        asyncio.timeout(60),
     ):
         await held.send(wire, pieces)
         held.release()

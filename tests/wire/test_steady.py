@@ -266,7 +266,7 @@ async def test_slowhttptest(start: Start, tmp_path: Path) -> None:
     stage = await start(limits={"header_timeout": 1})
     stage.platform.answer(fhir(b'{"resourceType":"Binary","data":"%s"}' % (b"x" * MIB)))
     url = f"http://{stage.address}/fhir/Patient/1"
-    common = ("-c", "150", "-r", "150", "-l", "4", "-p", "3", "-u", url)
+    common = ("-c", "150", "-r", "150", "-l", "4", "-p", "30", "-u", url)
     attacks = [
         await asyncio.create_subprocess_exec(
             *(program, *options, *common),
@@ -279,8 +279,7 @@ async def test_slowhttptest(start: Start, tmp_path: Path) -> None:
     gathered = asyncio.gather(*(attack.communicate() for attack in attacks))
     served = 0
     while not gathered.done():
-        async with asyncio.timeout(30):
-            assert (await ask(stage.address, READ)).status == 200
+        assert (await ask(stage.address, READ)).status == 200
         served += 1
         await asyncio.sleep(0.02)
     for output, _ in await gathered:
