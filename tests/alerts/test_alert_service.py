@@ -21,7 +21,8 @@ from gateway.config.settings import Settings
 from gateway.health.evidence import CircuitState
 from gateway.i18n import LANGUAGES
 from tests.doubles.duty import GOOD, Duty
-from tests.doubles.told import PASSWORD, MailServer, Webhook, until
+from tests.doubles.rest import until
+from tests.doubles.told import PASSWORD, MailServer, Webhook
 
 LOOK = 10.0
 DAY = 86400.0

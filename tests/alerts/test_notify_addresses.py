@@ -7,7 +7,7 @@ import asyncio
 from gateway.alerts.notify_addresses import AddressSender, AlertAddress, AlertMessage, parse_address
 from gateway.i18n import Message
 from gateway.secret import Secret
-from tests.doubles.told import until
+from tests.doubles.rest import until
 
 MESSAGE = AlertMessage("test", "title", "body")
 

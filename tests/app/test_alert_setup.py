@@ -16,8 +16,9 @@ from tests.doubles import sso as answers
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform, fhir, then_reset, unauthorized
+from tests.doubles.rest import until
 from tests.doubles.sso import Sso
-from tests.doubles.told import MailServer, Webhook, until
+from tests.doubles.told import MailServer, Webhook
 from tests.doubles.wire import ask, get
 
 READ = get("/fhir/Patient/1")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.doubles.rest import until
 from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get
 
 
@@ -42,11 +42,11 @@ class Load:
 
     async def until_served(self, count: int) -> None:
         """Return when `count` requests have been served."""
-        await _until(lambda: self.served >= count)
+        await until(lambda: self.served >= count)
 
     async def until_inflight(self, count: int) -> None:
         """Return when `count` requests are in flight."""
-        await _until(lambda: self.inflight >= count)
+        await until(lambda: self.inflight >= count)
 
     async def finish(self) -> None:
         """Send no more requests, and wait for those in flight."""
@@ -92,10 +92,3 @@ class Load:
         if reply.status != 200:
             self.failures[f"{reply.status} {reply.reason}"] += 1
         return (reply.header("connection") or "").lower() != "close"
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while True:
-        if condition():
-            return
-        await asyncio.sleep(0.005)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
+
+from tests.doubles.wire import close_by_reset
 
 PATIENT = b'{"resourceType":"Patient","id":"1","multipleBirthInteger":1.10}'
 
@@ -55,9 +55,7 @@ class Line:
 
     def reset(self) -> None:
         """Close with RST instead of FIN."""
-        raw = self.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        close_by_reset(self.writer)
 
 
 Answer = bytes | Callable[[Line], Awaitable[None]]

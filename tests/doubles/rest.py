@@ -1,11 +1,20 @@
-"""Waits until a gateway is idle: no request in flight, no connection in use."""
+"""Waits until something is true, or a gateway idle."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tests.doubles.gateway import Running
 from tests.doubles.metrics import total
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds. It is polled: a thread or a socket brings it about."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.005)
 
 
 async def come_to_rest(gateway: Running, *, patience: float = 120.0) -> None:

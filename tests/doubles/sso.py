@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import socket
 import ssl
-import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +23,8 @@ from typing import Literal, Self
 from urllib.parse import parse_qsl, unquote_plus
 
 from multidict import CIMultiDict
+
+from tests.doubles.wire import close_by_reset
 
 End = Literal["close", "reset", "hang"]
 
@@ -194,7 +194,7 @@ class Sso:
             if answer.end == "hang":
                 await reader.read()
             if answer.end == "reset":
-                _reset(writer)
+                close_by_reset(writer)
         finally:
             self.open_now -= 1
 
@@ -209,10 +209,3 @@ async def _read_request(reader: asyncio.StreamReader) -> SeenRequest:
         headers.add(name, value.strip())
     body = await reader.readexactly(int(headers.get("Content-Length", "0")))
     return SeenRequest(method, target, headers, body)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST instead of FIN."""
-    connection: socket.socket = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from typing import Any, Self
@@ -14,15 +14,9 @@ from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from apprise import URLBase
 
+from tests.doubles.rest import until
+
 PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
-
-
-async def until(comes_true: Callable[[], bool]) -> None:
-    """Return when `comes_true()` is true. It is polled: a thread or a socket brings it about."""
-    while True:
-        if comes_true():
-            return
-        await asyncio.sleep(0.005)
 
 
 def _at_once(service: URLBase, **_: object) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -141,6 +143,13 @@ class Wire:
             raise TruncatedResponseError(received + error.partial) from None
         except ConnectionError:
             raise TruncatedResponseError(received) from None
+
+
+def close_by_reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection with RST instead of FIN."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:

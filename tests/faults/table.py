@@ -41,9 +41,10 @@ from tests.doubles.platform import (
     unauthorized,
 )
 from tests.doubles.processes import free_port
+from tests.doubles.rest import until
 from tests.doubles.wire import get, post
 from tests.faults.judgement import PERHAPS, Row
-from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platform, until
+from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platform
 
 # Seconds: what is awaited in vain, but not before others have done their part.
 PATIENCE: Final = 1.0

@@ -20,10 +20,11 @@ from tests.doubles.platform import (
     silent_until,
     unauthorized,
 )
+from tests.doubles.rest import until
 from tests.doubles.wire import Wire, ask, get, post
 from tests.faults.table import CHUNK, READ
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import Stage, latest_connection, reset, until
+from tests.pipeline.stage import Stage, latest_connection, reset
 
 
 async def check_aborted(

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,19 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
     """Return each TLS version in use."""
     found: ssl.TLSVersion = request.param
     return found
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
+    """Settings of a listener with TLS, and what trusts it."""
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    identity.cert_chain_pems[0].write_to_path(str(cert))
+    identity.private_key_pem.write_to_path(str(key))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return {"tls": {"cert_file": str(cert), "key_file": str(key)}}, context
 
 
 @pytest.fixture

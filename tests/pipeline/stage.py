@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from tests.doubles.gateway import Running, running
 from tests.doubles.metrics import total
 from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
+from tests.doubles.wire import Reply, TruncatedResponseError, Wire, close_by_reset, get, post
 
 # Requests with a local response before any other work; the first unless the test provoked it.
 _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
@@ -154,14 +153,6 @@ def latest_connection(gateway: Running) -> CallerConnection:
     return list(gateway.gateway._server._connections)[-1]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds."""
-    while True:
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-
-
 async def is_closed(wire: Wire, reply: Reply) -> bool:
     """Return whether the gateway closed the connection after the response, as its header says."""
     if reply.header("connection") == "close":
@@ -199,6 +190,4 @@ def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
 
 def reset(wire: Wire) -> None:
     """Let the caller close its connection with RST."""
-    raw = wire.writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wire.writer.transport.abort()
+    close_by_reset(wire.writer)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import (
@@ -27,10 +26,10 @@ from tests.doubles.platform import (
     silence,
     silent_until,
 )
-from tests.doubles.rest import come_to_rest
+from tests.doubles.rest import come_to_rest, until
 from tests.doubles.wire import TruncatedResponseError, Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import latest_connection, until
+from tests.pipeline.stage import latest_connection
 
 READ = get("/fhir/Patient/1")
 LONG = b'{"resourceType":"Basic","id":"%s"}' % (b"1" * 200_000)
@@ -362,19 +361,6 @@ async def test_an_error_that_reaches_nobody_is_aborted(
         left.writer.close()
         (record,) = await gateway.audit()
         assert (record["outcome"], record["reason"]) == ("aborted", "upstream-timeout")
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
-    """Settings of a listener with TLS, and what trusts it."""
-    authority = trustme.CA()
-    identity = authority.issue_cert("localhost")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    identity.cert_chain_pems[0].write_to_path(str(cert))
-    identity.private_key_pem.write_to_path(str(key))
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return {"tls": {"cert_file": str(cert), "key_file": str(key)}}, context
 
 
 @pytest.mark.parametrize("how", ["close_notify", "FIN alone"])

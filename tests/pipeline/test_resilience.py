@@ -20,9 +20,10 @@ from tests.doubles.platform import (
     read_body,
     silence,
 )
+from tests.doubles.rest import until
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
-from tests.pipeline.stage import latest_connection, until
+from tests.pipeline.stage import latest_connection
 
 FAR_AWAY = "Mon, 01 Jan 99999999999 00:00:00 GMT"
 

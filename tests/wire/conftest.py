@@ -1,5 +1,5 @@
 """The fixtures of the request path's tests; every gateway must be idle at its end."""
 
-from tests.pipeline.conftest import gateway, start_gateway
+from tests.pipeline.conftest import gateway, start_gateway, tls
 
-__all__ = ["gateway", "start_gateway"]
+__all__ = ["gateway", "start_gateway", "tls"]

@@ -230,17 +230,9 @@ async def test_data_after_the_answer_is_no_answer(
     async with await Wire.open(gateway.address) as wire:
         assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
         delivered.set()
-        await until_idle(gateway, 0)
+        await gateway.until_metric(0, "dhp_gateway_upstream_connections", state="idle")
         assert (await wire.ask(get("/fhir/Patient/2"))).body == PATIENT
     assert [seen.connection for seen in platform.seen] == [1, 2]
-
-
-async def until_idle(gateway: Running, count: int) -> None:
-    """Wait until the gateway keeps so many idle connections."""
-    while True:
-        if await gateway.metric("dhp_gateway_upstream_connections", state="idle") == count:
-            return
-        await asyncio.sleep(0.005)
 
 
 BODIES_TOO_MANY = {
@@ -308,7 +300,7 @@ async def test_idle_connection_closed_by_the_platform(gateway: Running, platform
     """A connection closed between two requests is noticed: a write goes out once, on a new one."""
     assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
     platform.drop_connections()
-    await until_idle(gateway, 0)
+    await gateway.until_metric(0, "dhp_gateway_upstream_connections", state="idle")
     assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 200
     assert [(seen.method, seen.connection) for seen in platform.seen] == [("GET", 1), ("POST", 2)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
-import trustme
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, fhir, once
@@ -33,32 +33,22 @@ async def test_a_connection_without_a_byte_is_closed(start_gateway: StartGateway
         assert len(await gateway.audit()) == 1
 
 
-@pytest.fixture
-def tls(tmp_path: Path) -> dict[str, str]:
-    """The settings of a listener with a certificate."""
-    identity = trustme.CA().issue_cert("localhost")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert.write_bytes(identity.cert_chain_pems[0].bytes())
-    key.write_bytes(identity.private_key_pem.bytes())
-    return {"cert_file": str(cert), "key_file": str(key)}
-
-
 async def test_a_tls_handshake_that_does_not_come(
-    start_gateway: StartGateway, tls: dict[str, str]
+    start_gateway: StartGateway, tls: tuple[dict[str, Any], object]
 ) -> None:
     """With TLS, too, a caller that does not begin the handshake is disconnected as soon."""
     async with (
-        start_gateway(limits=SHORT, listen={"tls": tls}) as gateway,
+        start_gateway(limits=SHORT, listen=tls[0]) as gateway,
         await Wire.open(gateway.address) as wire,
     ):
         assert await wire.at_end()
 
 
 async def test_a_tls_handshake_has_the_time_of_the_settings_of_now(
-    start_gateway: StartGateway, tls: dict[str, str]
+    start_gateway: StartGateway, tls: tuple[dict[str, Any], object]
 ) -> None:
     """After a reload the new limit holds for handshakes, as for headers."""
-    async with start_gateway(limits={"header_timeout": 60}, listen={"tls": tls}) as gateway:
+    async with start_gateway(limits={"header_timeout": 60}, listen=tls[0]) as gateway:
         limits = gateway.settings.limits.model_copy(update=SHORT)
         await gateway.gateway.reload(gateway.settings.model_copy(update={"limits": limits}))
         async with await Wire.open(gateway.address) as wire:

@@ -13,6 +13,7 @@ import trustme
 
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.pipeline.upstream import connection_error
+from tests.doubles.rest import until
 from tests.doubles.tls_peer import TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
@@ -23,7 +24,6 @@ from tests.http.client.tls_stage import (
     read,
     server_side,
 )
-from tests.pipeline.stage import until
 
 CERTIFICATES = {
     "untrusted": ("localhost", False, "is not trusted", "TLSV1_ALERT_UNKNOWN_CA"),

@@ -17,6 +17,8 @@ from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.write_batching import WriteBatcher
+from tests.doubles.fed_connection import FakeTransport
+from tests.doubles.rest import until
 from tests.doubles.tls_peer import TlsInMemory, TlsLine, TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
@@ -29,7 +31,6 @@ from tests.http.client.tls_stage import (
     read,
     server_side,
 )
-from tests.pipeline.stage import until
 
 BY_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
 
@@ -208,12 +209,10 @@ async def test_whole_request_of_any_size(both: Both) -> None:
 # Byte by byte, without a line.
 
 
-class Loose(asyncio.Transport):
+class Loose(FakeTransport):
     """A TCP transport whose bytes a test carries over."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = b""
+    sent = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep it."""
@@ -223,17 +222,6 @@ class Loose(asyncio.Transport):
         """What was written since."""
         sent, self.sent = self.sent, b""
         return sent
-
-    def is_closing(self) -> bool:
-        """Not yet."""
-        return False
-
-    def close(self) -> None:
-        """It is over."""
-
-    def get_write_buffer_size(self) -> int:
-        """Everything is carried over at once."""
-        return 0
 
 
 def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConnection:

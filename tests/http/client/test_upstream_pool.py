@@ -18,10 +18,10 @@ from gateway.http.client.upstream_pool import (
 )
 from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
+from tests.doubles.rest import until
 from tests.doubles.sections import platform_settings
 from tests.doubles.wire import Wire, ask, get
 from tests.http.client.tls_stage import read
-from tests.pipeline.stage import until
 
 READ = get("/fhir/Patient/1")
 

@@ -15,9 +15,9 @@ from gateway.errors import GatewayError
 from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool
+from tests.doubles.rest import until
 from tests.doubles.sections import platform_settings
 from tests.doubles.tls_peer import TlsLine, TlsPeer
-from tests.pipeline.stage import until
 
 REQUEST = b"GET /r5/Patient/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"resourceType":"Patient","id":"1"}'

@@ -16,8 +16,8 @@ from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
+from tests.doubles.rest import until
 from tests.doubles.wire import Wire, get, post
-from tests.pipeline.stage import until
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 LONG = b"x" * 300_000
