@@ -103,7 +103,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # longest come first, so that none of them runs alone at the end.
 _GROUPS = {
     "tests/interop/": "interop",
-    "tests/outbox/kill/": "kills",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
     "tests/legacy/": "legacy",

@@ -8,10 +8,12 @@ of them, since they do not know each other's last writes.
 
 Callers send updates, creates and deletions of several patients throughout. Meanwhile the connection
 to the platform is cut, the platform responds 503 or breaks off, a gateway's disk is full, its clock
-is set, and it is killed or stopped and started again. After the faults the checker asks: did every
-accepted write reach the platform, once and in the order of its ordering key; did the platform get
-anything that no caller sent; does any entry still wait? Each history has a seed, which is
-printed with its figures and reproduces its events. Full disks need root.
+is set, and it is killed or stopped and started again; a kill leaves a torn write at the end of
+SQLite's log, as a power cut does. At the end one of two gateways is killed and stays away. After
+the faults the checker asks: did every accepted write reach the platform, once and in the order of
+its ordering key; did the platform get anything that no caller sent; does any entry still wait? Each
+history has a seed, which is printed with its figures and reproduces its events. Full disks need
+root.
 """
 
 from __future__ import annotations
@@ -195,6 +197,13 @@ class Gateway:
                     while file.write(b"x" * size) == size:
                         pass
 
+    def tear(self, rest: bytes) -> None:
+        """Append what a power cut leaves of a write that was not finished, if there is a log."""
+        for log in self._volume.glob("*-wal"):
+            # A full disk takes a part of it, or nothing.
+            with contextlib.suppress(OSError), log.open("ab") as file:
+                file.write(rest)
+
     def free(self) -> None:
         """Remove the file that fills the volume."""
         (self._volume / "alien").unlink(missing_ok=True)
@@ -235,6 +244,8 @@ class History:
         self.platform.weather.clear()
         for gateway in self.gateways:
             gateway.free()
+        for gateway in self.gateways[1:]:
+            gateway.replica.kill()
 
     def _gateway(self) -> Gateway:
         return self.chance.choice(self.gateways)
@@ -249,9 +260,10 @@ class History:
         self.platform.weather += self.chance.choices(kinds, k=self.chance.randint(1, 12))
 
     async def _kill(self) -> None:
-        replica = self._gateway().replica
-        replica.kill()
-        await replica.start()
+        gateway = self._gateway()
+        gateway.replica.kill()
+        gateway.tear(self.chance.randbytes(1500))
+        await gateway.replica.start()
 
     async def _kill_twice(self) -> None:
         await self._kill()

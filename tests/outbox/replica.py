@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+from tests.doubles.processes import Process, free_port, start
 
 _PATIENCE = 60
 
@@ -22,16 +22,9 @@ class Replica:
     name: str
     directory: Path
     settings: Mapping[str, Any]
-    program: Sequence[str | Path] = (GATEWAY_COMMAND,)
+    program: Sequence[str | Path]
     process: Process | None = None
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
-    # What the killed processes have logged.
-    killed_log: str = ""
-
-    @property
-    def log(self) -> str:
-        """Return what all processes have logged so far."""
-        return self.killed_log + ("" if self.process is None else self.process.stderr)
 
     @property
     def config(self) -> Path:
@@ -58,7 +51,6 @@ class Replica:
         if self.process is not None:
             self.process.popen.kill()
             self.process.popen.wait()
-            self.killed_log += self.process.stderr
 
     async def end(self) -> None:
         """Send SIGTERM and wait for the end."""
