@@ -239,13 +239,24 @@ class History:
             self.events[event] += 1
             await getattr(self, f"_{event}")()
             await asyncio.sleep(self.chance.uniform(0.1, 1.5))
+        for gateway in self.gateways[1:]:
+            await self._lose(gateway)
         self.ward.over = True
         await sending
         self.platform.weather.clear()
         for gateway in self.gateways:
             gateway.free()
-        for gateway in self.gateways[1:]:
-            gateway.replica.kill()
+
+    async def _lose(self, gateway: Gateway) -> None:
+        """Kill a gateway for good, in the midst of slow deliveries."""
+        self.line.cut()
+        await asyncio.sleep(1.0)
+        self.platform.weather = ["slow"] * 100
+        done = len(self.platform.effects)
+        await self.line.mend()
+        while len(self.platform.effects) < done + 4:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        gateway.replica.kill()
 
     def _gateway(self) -> Gateway:
         return self.chance.choice(self.gateways)
