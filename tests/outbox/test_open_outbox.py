@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import resource
 import sqlite3
 import subprocess
@@ -14,11 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
 from gateway.errors import StartError
-from gateway.outbox.delivery import DeliveryLoop
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
+from gateway.outbox.entry import EntryState, OutboxEvent
 from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.store_types import (
     OutboxFullError,
@@ -29,8 +26,6 @@ from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, settings
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
-from tests.outbox.running import until
-from tests.outbox.sender import RecordingSender
 
 # Whether another process may take the lock by which SQLite tells that a WAL's index is in use
 # (`UNIX_SHM_DMS` in its os_unix.c). Who gets it makes the index anew.
@@ -53,42 +48,6 @@ def another_process_says(program: str, argument: str) -> str:
     """What a Python of its own prints."""
     run = [sys.executable, "-c", program, argument]
     return subprocess.run(run, capture_output=True, check=True, text=True).stdout
-
-
-async def test_settings_make_a_whole_outbox(place: Place) -> None:
-    """From the settings alone a write goes in and out again, within the settings' limits."""
-    chosen = made(place, max_entries=1)
-    events: list[OutboxEvent] = []
-    sender = RecordingSender()
-    async with open_outbox_store(chosen, RAW_KEY) as store:
-        delivery = DeliveryLoop(
-            store=store,
-            sender=sender,  # type: ignore[arg-type]
-            timing=TimeSource(),
-        )
-        store.observers.append(events.append)
-        entry = await store.enqueue(draft("a"))
-        with pytest.raises(OutboxFullError):
-            await store.enqueue(draft("b"))
-        running = asyncio.get_running_loop().create_task(delivery.run())
-        await until(lambda: events[-1].step is OutboxStep.DELIVERED)
-        await delivery.drain(1.0)
-        await running
-        found = await store.entry(entry.id)
-        assert found is not None
-        assert found.state is EntryState.DELIVERED
-        assert await store.entry(entry.id, "his") is None
-    assert sender.seen == ["r-a"]
-
-
-async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
-    """An operator reads which setting and which file it is about."""
-    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        await store.enqueue(draft("a"))
-    text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
-    with pytest.raises(StartError, match=text):
-        async with open_outbox_store(made(sqlite_place), bytes(32)):
-            pass
 
 
 async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -124,22 +83,6 @@ async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPla
             pass
 
 
-async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
-    """While the server is down every access says so; the gateway needs no restart."""
-    server = postgres_place.server
-    async with open_outbox_store(made(postgres_place), RAW_KEY) as store:
-        entry = await store.enqueue(draft("a"))
-        await asyncio.to_thread(server.stop)
-        try:
-            for _ in range(2):
-                with pytest.raises(OutboxUnavailableError):
-                    await store.enqueue(draft("b"))
-        finally:
-            await asyncio.to_thread(server.start)
-        assert await store.entry(entry.id) == entry
-        await store.enqueue(draft("c"))
-
-
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
@@ -171,19 +114,6 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         assert not await store.is_blocked("lis", ["Observation/a"])
 
 
-async def test_a_second_gateway_on_a_file_is_refused(sqlite_place: SqlitePlace) -> None:
-    """It learns which file it is; commands use it meanwhile, and the next gateway afterwards."""
-    text = re.escape(f"outbox.url: {sqlite_place.url} is in use by another gateway")
-    async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True):
-        with pytest.raises(StartError, match=text):
-            async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True):
-                pass
-        async with open_outbox_store(made(sqlite_place), RAW_KEY) as command:
-            assert await command.entries() == []
-    async with open_outbox_store(made(sqlite_place), RAW_KEY, delivers=True) as store:
-        assert await store.entries() == []
-
-
 async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: Path) -> None:
     """A gateway that began without its disk does nothing to an outbox that it cannot have."""
     place = SqlitePlace(tmp_path / "disk" / "outbox.db")
@@ -200,16 +130,6 @@ async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: 
         assert len(await claim(store)) == 1
 
 
-async def test_replicas_share_a_server(postgres_place: PostgresPlace) -> None:
-    """PostgreSQL is for several gateways."""
-    async with (
-        open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as one,
-        open_outbox_store(made(postgres_place), RAW_KEY, delivers=True) as other,
-    ):
-        await one.enqueue(draft("a"))
-        assert len(await other.entries()) == 1
-
-
 async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
     """A new file that another process is writing to is opened as soon as that ends."""
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
@@ -218,25 +138,6 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
         assert store.is_known_empty()
     other.close()
-
-
-async def test_nobody_waits_longer_as_others_wait_too(
-    sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While another process has the file, all who came together give up together."""
-    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 3.0)
-    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
-        other = sqlite3.connect(sqlite_place.path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        puts = [asyncio.create_task(store.enqueue(draft(str(number)))) for number in range(3)]
-        await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
-        # Less than the next one would have if its time began only now.
-        await asyncio.wait(puts, timeout=2.5)
-        other.close()
-        results = await asyncio.gather(*puts, return_exceptions=True)
-        assert [type(result) for result in results] == [OutboxUnavailableError] * 3
-        assert await store.entries() == []
-        await store.enqueue(draft("later"))
 
 
 async def test_who_waited_for_this_process_waits_less_for_others(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import IO, Any, Self
 
@@ -11,7 +13,7 @@ import aiohttp
 
 from tests.doubles.cut_line import CutLine
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform
+from tests.doubles.platform import Line, Platform
 from tests.doubles.sso import Sso
 
 ASYNC = {"Prefer": "respond-async"}
@@ -82,6 +84,23 @@ class Hospital:
         fields = {**ASYNC, **headers}
         path = "/Observation" if method == "POST" else f"/Observation/{number}"
         return await self.ask(method, path, observation(patient, number), **fields)
+
+    @contextlib.asynccontextmanager
+    async def late_failure(self) -> AsyncIterator[asyncio.Task[Reply]]:
+        """Send a write that hangs at the platform, and fails when the block ends."""
+        fails = asyncio.Event()
+
+        async def broken_off(line: Line) -> None:
+            await fails.wait()
+            line.writer.close()
+
+        seen = len(self.platform.seen)
+        self.platform.script(broken_off)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(self.write())
+            await self.platform.until_seen(seen + 1)
+            yield hanging
+            fails.set()
 
     async def ended(self, location: str, **headers: str) -> Reply:
         """Poll the status, less and less often, until the write has ended; return that response.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import subprocess
@@ -14,7 +13,6 @@ import pytest
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import ASYNC, Hospital, observation
 
-_PATIENCE = 60
 _MIB = 1024 * 1024
 Volume = Callable[[int], Path]
 
@@ -71,10 +69,9 @@ async def until_full(hospital: Hospital) -> list[str]:
 
 async def delivered(hospital: Hospital, kept: list[str]) -> None:
     """Wait until all of it is at the platform, once each."""
-    async with asyncio.timeout(_PATIENCE):
-        for location in kept:
-            url = hospital.gateway.url + location[location.index("/_outbox") :]
-            assert (await hospital.ended(url)).status == 200
+    for location in kept:
+        url = hospital.gateway.url + location[location.index("/_outbox") :]
+        assert (await hospital.ended(url)).status == 200
     targets = [target for _, target in hospital.writes()]
     assert len(targets) == len(set(targets)) == len(kept)
 
@@ -133,15 +130,12 @@ async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path)
         page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
         assert b"cannot be reached" in page.body
         place.mkdir()
-        async with asyncio.timeout(_PATIENCE):
-            while await hospital.gateway.metric("dhp_gateway_outbox_available") == 0:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+        await hospital.gateway.until_metric(1, "dhp_gateway_outbox_available")
         hospital.line.cut()
         kept = await hospital.write()
         assert kept.status == 202
         await hospital.line.mend()
-        async with asyncio.timeout(_PATIENCE):
-            assert (await hospital.ended(kept.location)).status == 200
+        assert (await hospital.ended(kept.location)).status == 200
     assert (place / "outbox.db").stat().st_mode & 0o777 == 0o600
 
 

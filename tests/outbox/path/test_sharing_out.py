@@ -20,23 +20,20 @@ LAB = {"X_Api_Key": "a-long-key-of-lab"}
 WARD = {"X_Api_Key": "a-long-key-of-ward"}
 
 
-async def test_a_caller_that_fills_its_share_leaves_room_for_others(opened: Open) -> None:
-    """It gets 503 `outbox-full`; the others' writes are kept."""
-    async with opened(callers=CALLERS, outbox={"max_entries": 6, "max_share": 0.5}) as hospital:
+@pytest.mark.parametrize(
+    "limits", [{"max_entries": 10, "max_share": 0.3}, {"max_entries": 6}], ids=["set", "half"]
+)
+async def test_a_caller_that_fills_its_share_leaves_room_for_others(
+    opened: Open, limits: dict[str, float]
+) -> None:
+    """It gets 503 `outbox-full`; the others' writes are kept. Half is the share unless one is set."""
+    async with opened(callers=CALLERS, outbox=limits) as hospital:
         hospital.line.cut()
         kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]
         assert kept == [202, 202, 202, 503, 503]
         reply = await hospital.write(number=9, **LAB)
         assert reply.headers["X-Gateway-Error"] == "outbox-full"
         assert (await hospital.write(number=9, **WARD)).status == 202
-
-
-async def test_half_is_the_share_of_each(opened: Open) -> None:
-    """Without any setting."""
-    async with opened(callers=CALLERS, outbox={"max_entries": 4}) as hospital:
-        hospital.line.cut()
-        kept = [(await hospital.write(number=n, **LAB)).status for n in range(3)]
-        assert kept == [202, 202, 503]
 
 
 ALONE = {
@@ -50,11 +47,13 @@ ALONE = {
 async def test_who_alone_may_queue_may_fill_it(
     opened: Open, callers: list[dict[str, object]]
 ) -> None:
-    """No other caller could need the space."""
+    """No other caller could need the space; what exceeds it is told when to come again."""
     async with opened(callers=callers, outbox={"max_entries": 4}) as hospital:
         hospital.line.cut()
-        kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]
-        assert kept == [202, 202, 202, 202, 503]
+        replies = [await hospital.write(number=n, **LAB) for n in range(5)]
+        assert [reply.status for reply in replies] == [202, 202, 202, 202, 503]
+        assert replies[-1].headers["X-Gateway-Error"] == "outbox-full"
+        assert int(replies[-1].headers["Retry-After"]) > 0
 
 
 async def test_many_references_make_few_rows_and_keep_their_order(
