@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 import yaml
 
 from gateway.config.value_types import ListenAddress
@@ -94,6 +96,11 @@ class Service:
         except subprocess.TimeoutExpired:
             raise self.process.failure("does not end") from None
 
+    async def end(self) -> None:
+        """Send SIGTERM and wait for the regular end."""
+        self.send(signal.SIGTERM)
+        assert await self.ended() == 0
+
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until the condition holds; `what` names it in the failure."""
         deadline = time.monotonic() + PATIENCE
@@ -147,31 +154,27 @@ class Service:
         return [line for line in self.process.stderr.splitlines() if text in line]
 
 
-StartService = Callable[..., Service]
+@dataclass
+class StartService:
+    """Starts gateways with some settings changed, each in a folder of its own."""
 
+    directory: Path
+    settings: dict[str, Any]
+    started: list[Service] = field(default_factory=list)
 
-@pytest.fixture
-def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
-    """Return a function that starts a gateway with some settings changed.
+    async def ready(self, *prefix: str, **sections: Any) -> Service:
+        """Start a gateway and wait until it is ready."""
+        service = self(*prefix, **sections)
+        await service.until_ready()
+        return service
 
-    A gateway that still runs at the end is killed.
-    """
-    services: list[Service] = []
-
-    def start_one(*prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
+    def __call__(self, *prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
+        """Start a gateway; `prefix` is the command line of a program that runs it."""
         environment = sections.pop("process_environment", {})
-        directory = tmp_path / f"service-{len(services)}"
+        directory = self.directory / f"service-{len(self.started)}"
         directory.mkdir()
-        settings: dict[str, Any] = {
-            "environment": "custom",
-            "listen": {"address": "127.0.0.1:0"},
-            "admin": {"address": f"unix:{directory / 'admin.sock'}"},
-            "platform": {"fhir_base_url": platform.url},
-            "sso": {"token_url": sso.token_url},
-            "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
-            "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
-        }
-        service = Service(directory, settings)
+        own = {"admin": {"address": f"unix:{directory / 'admin.sock'}"}}
+        service = Service(directory, self.settings | own)
         service.change(**sections)
         service.settings = yaml.safe_load(service.file.read_text())
         service.process = start(
@@ -181,14 +184,69 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
             pass_fds=pass_fds,
             name="gateway",
         )
-        services.append(service)
+        self.started.append(service)
         return service
 
-    yield start_one
-    for service in services:
+
+@pytest.fixture
+def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
+    """Yield what starts gateways; one that still runs at the end is killed."""
+    settings = {
+        "environment": "custom",
+        "listen": {"address": "127.0.0.1:0"},
+        "platform": {"fhir_base_url": platform.url},
+        "sso": {"token_url": sso.token_url},
+        "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
+        "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
+    }
+    made = StartService(tmp_path, settings)
+    yield made
+    for service in made.started:
         with contextlib.suppress(ProcessLookupError):
             os.kill(service.process.popen.pid, signal.SIGKILL)
         service.process.popen.wait()
+
+
+class Pki:
+    """A certificate authority and the listener's files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = trustme.CA()
+        self.renew()
+
+    def renew(self, authority: trustme.CA | None = None) -> None:
+        """Write another certificate, the key first, as a careless tool does."""
+        leaf = (authority or self.authority).issue_cert("localhost")
+        self.key.write_bytes(leaf.private_key_pem.bytes())
+        self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+
+    @property
+    def cert(self) -> Path:
+        """The certificate's file."""
+        return self.directory / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        """The key's file."""
+        return self.directory / "key.pem"
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """The section `listen` for these files."""
+        files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
+        return {"address": "127.0.0.1:0", "tls": files}
+
+    def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
+        """What a caller trusts."""
+        context = ssl.create_default_context()
+        (authority or self.authority).configure_trust(context)
+        return context
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    """A certificate for localhost."""
+    return Pki(tmp_path)
 
 
 def address(text: str) -> ListenAddress:

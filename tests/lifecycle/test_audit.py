@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,6 @@ def to_file(path: Path, **more: Any) -> dict[str, Any]:
     return {"sink": "file", "path": str(path), **more}
 
 
-async def ended(service: Service) -> None:
-    """End it in peace."""
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
-
-
 def exchanges(path: Path) -> list[dict[str, Any]]:
     """The records of requests."""
     return [record for record in records(path) if record["event"] == "exchange"]
@@ -55,9 +48,8 @@ def exchanges(path: Path) -> list[dict[str, Any]]:
 
 async def test_the_start_tells_what_runs(start_service: StartService) -> None:
     """Its version, and whether the request path is compiled: here as it is in the tests."""
-    service = start_service()
-    await service.until_ready()
-    await ended(service)
+    service = await start_service.ready()
+    await service.end()
     [start] = service.audit("start")
     assert start["version"] == __version__
     assert start["compiled"] == Path(str(exchange.__file__)).match("*.so")
@@ -69,11 +61,10 @@ async def test_one_chain_over_rotations_and_restarts(
     """Three runs with small files leave one chain, which `audit verify` confirms."""
     path = tmp_path / "audit.jsonl"
     for _ in range(3):
-        service = start_service(audit=to_file(path, rotate_bytes="4KiB"))
-        await service.until_ready()
+        service = await start_service.ready(audit=to_file(path, rotate_bytes="4KiB"))
         for _ in range(10):
             assert (await ask(service.address, READ)).status == 200
-        await ended(service)
+        await service.end()
     assert len(files(path)) > 3
     require_chain(records(path))
     assert len(exchanges(path)) == 30
@@ -93,8 +84,7 @@ async def test_a_kill_leaves_a_chain_that_can_be_verified(
     """Whenever SIGKILL comes, the next start goes on with the chain; nothing is called changed."""
     path = tmp_path / "audit.jsonl"
     for _ in range(3):
-        service = start_service(audit=to_file(path))
-        await service.until_ready()
+        service = await start_service.ready(audit=to_file(path))
         load = Load(service.address, 10)
         load.start()
         await load.until_served(200)
@@ -105,9 +95,8 @@ async def test_a_kill_leaves_a_chain_that_can_be_verified(
         code, told = await verify(path)
         assert code == 0 or ": torn: " in told
         assert len(exchanges(path)) >= before
-    service = start_service(audit=to_file(path))
-    await service.until_ready()
-    await ended(service)
+    service = await start_service.ready(audit=to_file(path))
+    await service.end()
     code, told = await verify(path)
     assert code == 0, told
 
@@ -115,12 +104,11 @@ async def test_a_kill_leaves_a_chain_that_can_be_verified(
 async def test_a_second_gateway_does_not_start(start_service: StartService, tmp_path: Path) -> None:
     """One that would write to the same file ends with code 3 and says why."""
     path = tmp_path / "audit.jsonl"
-    service = start_service(audit=to_file(path))
-    await service.until_ready()
+    service = await start_service.ready(audit=to_file(path))
     second = start_service(audit=to_file(path))
     assert await second.ended() == 3
     assert "another gateway writes there" in second.process.stderr
-    await ended(service)
+    await service.end()
 
 
 async def test_a_start_waits_for_a_command(start_service: StartService, tmp_path: Path) -> None:
@@ -132,7 +120,7 @@ async def test_a_start_waits_for_a_command(start_service: StartService, tmp_path
     command.write(lines(1))
     command.close()
     await service.until_ready()
-    await ended(service)
+    await service.end()
     code, told = await verify(*files(path))
     assert code == 0, told
 
@@ -225,8 +213,7 @@ async def test_a_full_disk_refuses_and_recovers(
     directory = tmp_path / "disk"
     directory.mkdir()
     path = directory / "audit.jsonl"
-    service = start_service(*memory_disk(directory), audit=to_file(path))
-    await service.until_ready()
+    service = await start_service.ready(*memory_disk(directory), audit=to_file(path))
     disk = seen_by(service, directory)
     served = await until_status(service, 200)
     filling = await fill(service, disk)
@@ -244,7 +231,7 @@ async def test_a_full_disk_refuses_and_recovers(
         lambda: sum(r["status"] == 200 for r in exchanges(disk / path.name)) == served, "all"
     )
     require_chain(records(disk / path.name))
-    await ended(service)
+    await service.end()
 
 
 async def test_a_full_disk_with_drop_is_only_counted(
@@ -254,8 +241,7 @@ async def test_a_full_disk_with_drop_is_only_counted(
     directory = tmp_path / "disk"
     directory.mkdir()
     audit = to_file(directory / "audit.jsonl", on_failure="drop")
-    service = start_service(*memory_disk(directory), audit=audit)
-    await service.until_ready()
+    service = await start_service.ready(*memory_disk(directory), audit=audit)
     disk = seen_by(service, directory)
     filling = await fill(service, disk)
     async with asyncio.timeout(60):
@@ -266,7 +252,7 @@ async def test_a_full_disk_with_drop_is_only_counted(
     assert (await ask(service.address, READ)).status == 200
     await service.until(lambda: len(exchanges(disk / "audit.jsonl")) > before, "a record")
     require_chain(records(disk / "audit.jsonl"))
-    await ended(service)
+    await service.end()
 
 
 async def test_audit_events_stand_beside_the_records(
@@ -274,11 +260,10 @@ async def test_audit_events_stand_beside_the_records(
 ) -> None:
     """With fhir_audit_events each record is followed by a valid R5 AuditEvent."""
     path = tmp_path / "audit.jsonl"
-    service = start_service(audit=to_file(path, fhir_audit_events=True))
-    await service.until_ready()
+    service = await start_service.ready(audit=to_file(path, fhir_audit_events=True))
     search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
     assert (await ask(service.address, search)).status == 200
-    await ended(service)
+    await service.end()
     found = records(path)
     require_chain(found)
     events = [record["resource"] for record in found if record["event"] == "audit-event"]
@@ -294,13 +279,12 @@ async def test_syslog_that_is_away_blocks_and_recovers(start_service: StartServi
     away = Receiver()
     away.close()
     audit = {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{away.port}"}
-    service = start_service(audit=audit)
-    await service.until_ready()
+    service = await start_service.ready(audit=audit)
     refused = await ask(service.address, READ)
     assert (refused.status, refused.reason) == (503, "audit-unavailable")
     receiver = Receiver(port=away.port)
     await until_status(service, 200)
-    await ended(service)
+    await service.end()
     events = [message.record["event"] for message in receiver.received]
     assert events[0] == "start"
     assert events[-1] == "stop"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,12 +31,6 @@ def repository() -> Iterator[Repository]:
 def to(repository: Repository, **more: Any) -> dict[str, Any]:
     """Settings for AuditEvents to a repository."""
     return {"fhir_audit_events": True, "fhir_endpoint": repository.url, **more}
-
-
-async def ended(service: Service) -> None:
-    """End it in peace."""
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
 
 
 def is_exchange(event: dict[str, Any]) -> bool:
@@ -70,12 +63,11 @@ async def test_events_arrive_in_batches(
     start_service: StartService, repository: Repository
 ) -> None:
     """Each record has its valid AuditEvent there, start and stop included, and none in the sink."""
-    service = start_service(audit=to(repository))
-    await service.until_ready()
+    service = await start_service.ready(audit=to(repository))
     search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
     for request in (READ, READ, search):
         assert (await ask(service.address, request)).status == 200
-    await ended(service)
+    await service.end()
     assert service.audit("audit-event") == []
     assert sorted(request_ids(repository.current())) == sorted(recorded(service))
     assert len(repository.stored) == len(service.audit())
@@ -101,13 +93,14 @@ async def test_the_token_of_a_credential(
         "audit": {"client_id": "auditor", "client_secret": SECRET},
     }
     repository.behave(401)
-    service = start_service(audit=to(repository, fhir_credential="audit"), credentials=credentials)
-    await service.until_ready()
+    service = await start_service.ready(
+        audit=to(repository, fhir_credential="audit"), credentials=credentials
+    )
     await asyncio.to_thread(repository.until_asked, 1)
     repository.behave(None)
     assert (await ask(service.address, READ)).status == 200
     await until(repository, 1)
-    await ended(service)
+    await service.end()
     sent = [batch.headers["authorization"] for batch in repository.batches]
     assert all(each.startswith("Bearer ") for each in sent)
     assert sent[-1] != sent[0]
@@ -123,14 +116,13 @@ async def test_what_is_not_taken_is_sent_again(
 ) -> None:
     """Callers notice nothing of trouble that passes; nothing is lost and no id is made twice."""
     repository.behave(trouble)
-    service = start_service(audit=to(repository))
-    await service.until_ready()
+    service = await start_service.ready(audit=to(repository))
     for _ in range(5):
         assert (await ask(service.address, READ)).status == 200
     await asyncio.to_thread(repository.until_asked, 2)
     repository.behave(None)
     await until(repository, 5)
-    await ended(service)
+    await service.end()
     found = request_ids(repository.current())
     assert sorted(found) == sorted(recorded(service))
     assert len(set(found)) == len(found)
@@ -147,14 +139,13 @@ async def test_a_repository_that_comes_late(
     """While the repository has no listener requests are served; afterwards all is delivered."""
     away = Repository()
     away.close()
-    service = start_service(audit=to(away))
-    await service.until_ready()
+    service = await start_service.ready(audit=to(away))
     for _ in range(3):
         assert (await ask(service.address, READ)).status == 200
     repository = Repository(port=away.port)
     try:
         await until(repository, 3)
-        await ended(service)
+        await service.end()
         assert sorted(request_ids(repository.current())) == sorted(recorded(service))
     finally:
         repository.close()
@@ -167,8 +158,7 @@ async def test_entries_refused_for_good_are_dropped_and_counted(
     repository.entry_status = lambda event: (
         422 if is_exchange(event) and event["code"]["coding"][0]["code"] == "read" else None
     )
-    service = start_service(audit=to(repository))
-    await service.until_ready()
+    service = await start_service.ready(audit=to(repository))
     search = get("/fhir/Patient?name=planted-name")
     for _ in range(3):
         assert (await ask(service.address, READ)).status == 200
@@ -176,7 +166,7 @@ async def test_entries_refused_for_good_are_dropped_and_counted(
     await until(repository, 3)
     await service.until_metric(3, TOTAL, outcome="dropped")
     assert await service.metric(TOTAL, outcome="dropped") == 3
-    await ended(service)
+    await service.end()
     told = service.logged("refused for good")
     assert len(told) == 1
     assert "422" in told[0]
@@ -190,12 +180,11 @@ async def test_an_entry_that_is_not_taken_yet_waits_alone(
     """What may be taken later is sent again, and nothing else of its batch."""
     refusals = iter([status, status])
     repository.entry_status = lambda event: next(refusals, None) if is_exchange(event) else None
-    service = start_service(audit=to(repository))
-    await service.until_ready()
+    service = await start_service.ready(audit=to(repository))
     for _ in range(4):
         assert (await ask(service.address, READ)).status == 200
     await until(repository, 4)
-    await ended(service)
+    await service.end()
     assert all(len(versions) == 1 for versions in repository.stored.values())
     assert sorted(request_ids(repository.current())) == sorted(recorded(service))
 
@@ -205,12 +194,13 @@ async def test_the_end_delivers_what_waits(
 ) -> None:
     """At SIGTERM pauses end: what the repository did not take before it takes now."""
     repository.behave(503)
-    service = start_service(audit=to(repository), shutdown={"delay": 0.3, "drain_timeout": 1})
-    await service.until_ready()
+    service = await start_service.ready(
+        audit=to(repository), shutdown={"delay": 0.3, "drain_timeout": 1}
+    )
     assert (await ask(service.address, READ)).status == 200
     await asyncio.to_thread(repository.until_asked, 3)
     repository.behave(None)
-    await ended(service)
+    await service.end()
     assert len(repository.stored) == len(service.audit())
 
 
@@ -219,10 +209,11 @@ async def test_the_end_does_not_wait_for_ever(
 ) -> None:
     """A repository that hangs costs AuditEvents, told and counted, not the end; records stay."""
     repository.behave("hang")
-    service = start_service(audit=to(repository), shutdown={"delay": 0, "drain_timeout": 1})
-    await service.until_ready()
+    service = await start_service.ready(
+        audit=to(repository), shutdown={"delay": 0, "drain_timeout": 1}
+    )
     assert (await ask(service.address, READ)).status == 200
-    await ended(service)
+    await service.end()
     assert service.logged("audit records could not be written")
     assert service.audit("exchange")
     assert service.audit("stop")
@@ -234,10 +225,9 @@ async def test_a_restart_repeats_nothing(
     """Two runs one after the other leave each event once."""
     ids: list[str] = []
     for _ in range(2):
-        service = start_service(audit=to(repository))
-        await service.until_ready()
+        service = await start_service.ready(audit=to(repository))
         assert (await ask(service.address, READ)).status == 200
-        await ended(service)
+        await service.end()
         ids += recorded(service)
     assert sorted(request_ids(repository.current())) == sorted(ids)
     assert all(len(versions) == 1 for versions in repository.stored.values())

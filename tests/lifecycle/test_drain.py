@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import PATIENT, Line, Platform, after, fhir, http
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import PATIENCE, Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
 
 SLOW = {"shutdown": {"delay": PATIENCE}}
 BRISK = {"shutdown": {"delay": 0}}
@@ -55,15 +57,15 @@ async def until_closed(service: Service) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("way", ["plain", "tls", "unix"])
 async def test_sigterm_under_load_loses_nothing(
-    start_service: StartService, platform: Platform, turn: int
+    start_service: StartService, platform: Platform, pki: Pki, tmp_path: Path, way: str
 ) -> None:
     """With 200 requests in flight, every accepted one is answered, and the end is clean."""
     platform.answer(after(0.2, fhir()))
-    service = start_service()
-    await service.until_ready()
-    load = Load(service.address, 200)
+    listen = {"tls": pki.settings(), "unix": {"address": f"unix:{tmp_path}/gateway.sock"}}
+    service = await start_service.ready(listen=listen.get(way, {}))
+    load = Load(service.address, 200, tls=pki.client() if way == "tls" else None)
     load.start()
     await load.until_inflight(200)
     await load.until_served(200)
@@ -77,8 +79,7 @@ async def test_sigterm_under_load_loses_nothing(
 
 async def test_new_requests_are_served_during_the_delay(start_service: StartService) -> None:
     """/readyz says 503 at once; new and kept connections are served, each for the last time."""
-    service = start_service(**SLOW)
-    await service.until_ready()
+    service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as kept:
         assert (await kept.ask(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
         service.send(signal.SIGTERM)
@@ -88,16 +89,14 @@ async def test_new_requests_are_served_during_the_delay(start_service: StartServ
     async with await Wire.open(service.address) as new:
         replies.append(await new.ask(get("/fhir/Patient/1")))
     assert [(r.status, r.header("connection")) for r in replies] == [(200, "close")] * 2
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 async def test_requests_sent_ahead_are_answered_before_the_close(
     start_service: StartService,
 ) -> None:
     """Of pipelined requests only the last answer says `Connection: close`."""
-    service = start_service(**SLOW)
-    await service.until_ready()
+    service = await start_service.ready(**SLOW)
     service.send(signal.SIGTERM)
     await service.until_ready(503)
     async with await Wire.open(service.address) as wire:
@@ -105,8 +104,7 @@ async def test_requests_sent_ahead_are_answered_before_the_close(
         replies = [await wire.reply() for _ in range(3)]
         assert await wire.at_end()
     assert [r.header("connection") for r in replies] == ["keep-alive", "keep-alive", "close"]
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 async def test_what_comes_on_kept_connections_later_is_refused(
@@ -114,8 +112,7 @@ async def test_what_comes_on_kept_connections_later_is_refused(
 ) -> None:
     """Once the listeners are closed a kept connection gets 503 shutting-down, and is closed."""
     gate = Gate()
-    service = start_service(**BRISK)
-    await service.until_ready()
+    service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as kept, await Wire.open(service.address) as busy:
         await kept.ask(get("/fhir/Patient/1"))
         platform.answer(gate)
@@ -138,8 +135,7 @@ async def test_who_was_let_in_may_say_what_it_wants(
     start_service: StartService, platform: Platform
 ) -> None:
     """The first request on a connection accepted before the end is served after it."""
-    service = start_service(**BRISK)
-    await service.until_ready()
+    service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as wire:
         await service.until_metric(0, "dhp_gateway_inflight_requests")
         service.send(signal.SIGTERM)
@@ -154,8 +150,7 @@ async def test_a_slow_reader_gets_all_of_its_answer(
     """An answer that the caller has not taken yet is not cut by the end of the process."""
     body = b"\x89PNG" + b"A" * 8_000_000
     platform.answer(http(200, body, ("Content-Type", "image/png")))
-    service = start_service(**BRISK)
-    await service.until_ready()
+    service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Binary/1"))
         await platform.until_seen(1)
@@ -176,8 +171,7 @@ async def test_what_takes_too_long_is_cut_and_audited(
 ) -> None:
     """After `drain_timeout` requests in flight are aborted, each with its record; the code is 0."""
     platform.answer(Gate())
-    service = start_service(shutdown={"delay": 0, "drain_timeout": 0.3})
-    await service.until_ready()
+    service = await start_service.ready(shutdown={"delay": 0, "drain_timeout": 0.3})
     wires = [await Wire.open(service.address) for _ in range(5)]
     for wire in wires:
         await wire.send(get("/fhir/Patient/1"))
@@ -198,13 +192,11 @@ async def test_a_write_without_its_caller_is_audited_when_it_is_cut(
 ) -> None:
     """A write goes on when its caller leaves; cut by the end, it has its record all the same."""
     platform.answer(Gate())
-    service = start_service(shutdown={"delay": 0, "drain_timeout": 0.3})
-    await service.until_ready()
+    service = await start_service.ready(shutdown={"delay": 0, "drain_timeout": 0.3})
     async with await Wire.open(service.address) as wire:
         await wire.send(post("/fhir/Basic", b"{}"))
         await platform.until_seen(1)
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
     assert service.audit()[-1]["event"] == "stop"
 
@@ -215,8 +207,7 @@ async def test_a_second_signal_hurries(
 ) -> None:
     """The first signal begins the end, the second ends the waiting."""
     platform.answer(Gate())
-    service = start_service(**SLOW)
-    await service.until_ready()
+    service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1"))
         await platform.until_seen(1)
@@ -235,14 +226,12 @@ async def test_sigterm_before_the_first_token_ends_the_gateway(
     """A gateway that waits for its SSO ends as well as any other."""
     service = start_service(sso={"token_url": "http://127.0.0.1:1/token"}, **BRISK)
     await service.until_ready(503)
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 async def test_a_long_body_may_still_come(start_service: StartService, platform: Platform) -> None:
     """A caller that is sending at the end may send the rest, and is answered."""
-    service = start_service(**BRISK)
-    await service.until_ready()
+    service = await start_service.ready(**BRISK)
     request = post("/fhir/Binary", bytes(2**20), "Content-Type: image/png")
     async with await Wire.open(service.address) as wire:
         await wire.send(request[: 2**19])
@@ -255,3 +244,18 @@ async def test_a_long_body_may_still_come(start_service: StartService, platform:
         assert await wire.at_end()
     assert await service.ended() == 0
     assert [len(seen.body) for seen in platform.seen] == [2**20]
+
+
+async def test_an_open_page_does_not_hold_up_the_end(start_service: StartService) -> None:
+    """SIGTERM ends the stream of a page regularly, and the process at once."""
+    service = await start_service.ready()
+    connector = aiohttp.UnixConnector(service.admin.path)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://localhost/status/events") as stream,
+    ):
+        assert (await stream.content.readline()).startswith(b"data: ")
+        service.send(signal.SIGTERM)
+        while await stream.content.read(2**16):
+            pass
+    assert await service.ended() == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 
 import pytest
 
@@ -58,8 +57,7 @@ async def test_without_descriptors_the_platform_is_unreachable(
 
     The descriptors are taken away and given back from outside, under a running gateway.
     """
-    service = start_service(platform={"max_connections": 4})
-    await service.until_ready()
+    service = await start_service.ready(platform={"max_connections": 4})
     async with await Wire.open(service.address) as wire:
         assert (await wire.ask(get("/fhir/nothing"))).status < 500
         platform.drop_connections()
@@ -76,8 +74,7 @@ async def test_without_descriptors_the_platform_is_unreachable(
             assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
     assert len(service.logged("out of file descriptors")) == 1
     assert len(service.process.stderr.splitlines()) < 40
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 def set_limit(service: Service, number: int) -> None:
@@ -103,11 +100,11 @@ async def test_a_closed_stdout_is_no_place_for_the_audit(start_service: StartSer
 async def test_other_closed_files_do_no_harm(start_service: StartService, script: str) -> None:
     """What needs no standard file serves without."""
     sink = "off" if ">&- " in script else "stdout"
-    service = start_service(*shell(script), audit={"sink": sink}, listen=address_of_its_own())
-    await service.until_ready()
+    service = await start_service.ready(
+        *shell(script), audit={"sink": sink}, listen=address_of_its_own()
+    )
     assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 def address_of_its_own() -> dict[str, str]:
@@ -135,5 +132,4 @@ async def test_a_reader_of_the_audit_that_leaves_ends_nothing(
     reply = await ask(service.address, get("/fhir/Patient/1"))
     assert reply.status == status
     assert reply.reason == ("audit-unavailable" if on_failure == "block" else None)
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()

@@ -62,7 +62,7 @@ async def revealing(start_service: StartService, folder: Path, **sections: Any) 
     """A service whose operator may see patients; the password is in the folder."""
     password = folder / "password"
     password.write_text("first\n")
-    service = start_service(
+    return await start_service.ready(
         outbox={
             "enabled": True,
             "url": f"sqlite:///{folder}/outbox.db",
@@ -72,8 +72,6 @@ async def revealing(start_service: StartService, folder: Path, **sections: Any) 
         admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
         **sections,
     )
-    await service.until_ready()
-    return service
 
 
 @pytest.mark.parametrize("sink", ["stdout", "file"])

@@ -40,8 +40,7 @@ async def test_reloads_under_load_lose_nothing(
 ) -> None:
     """Ten reloads with 200 requests in flight: every request is served, with one token."""
     platform.answer(after(0.1, fhir()))
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     load = Load(service.address, 200)
     load.start()
     await load.until_inflight(200)
@@ -58,8 +57,7 @@ async def test_reloads_under_load_lose_nothing(
     await load.finish()
     assert (load.failures, load.most_inflight) == ({}, 200)
     assert len(sso.requests) == 1
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
     assert len(service.audit("exchange")) == load.served
     outcomes = [record["outcome"] for record in service.audit("reload")]
     assert outcomes == ["ok"] * 10 + ["failed"]
@@ -71,8 +69,7 @@ async def test_new_requests_get_the_new_settings(
     """A request in flight ends as it began; the next one on its connection meets other settings."""
     gate = Gate()
     platform.answer(gate)
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1"))
         await platform.until_seen(1)
@@ -90,8 +87,7 @@ async def test_a_reload_names_the_header_of_the_user(
 ) -> None:
     """From then on it is noted and no more forwarded, on connections that are open, too."""
     caller: dict[str, Any] = {"name": "his", "networks": ["127.0.0.1"]}
-    service = start_service(callers=[caller])
-    await service.until_ready()
+    service = await start_service.ready(callers=[caller])
     request = get("/fhir/Patient/1", "X-User: dilnoza")
     async with await Wire.open(service.address) as wire:
         await wire.ask(request)
@@ -100,8 +96,7 @@ async def test_a_reload_names_the_header_of_the_user(
         await until_reloaded(service, 1)
         await wire.ask(request)
     assert [seen.header("x-user") for seen in platform.seen] == ["dilnoza", None]
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
     assert [record["user"] for record in service.audit("exchange")] == [None, "dilnoza"]
 
 
@@ -110,8 +105,7 @@ async def test_the_old_platform_is_left_after_its_last_answer(
 ) -> None:
     """Another platform gets new requests and a token of its own; the old one's lines are closed."""
     gate = Gate()
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     async with Platform() as other, await Wire.open(service.address) as wire:
         platform.script(after(0.1, fhir()), after(0.1, fhir()))
         await asyncio.gather(*(ask(service.address, get("/fhir/Patient/1")) for _ in "12"))
@@ -123,8 +117,8 @@ async def test_the_old_platform_is_left_after_its_last_answer(
         service.send(signal.SIGHUP)
         await until_reloaded(service, 1)
         assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
-        # Sooner than idle lines are closed in any case.
-        async with asyncio.timeout(8):
+        # Sooner than idle lines are closed in any case: 15 s after their last answer.
+        async with asyncio.timeout(14):
             await service.until(lambda: platform.open_connections == 1, "the idle line's end")
         gate.open()
         assert (await wire.reply()).status == 200
@@ -146,8 +140,7 @@ async def test_a_bad_file_changes_nothing(
     start_service: StartService, content: str, words: str
 ) -> None:
     """The problem is in the log, the metric and the audit; the old settings stay."""
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     service.file.write_text(content)
     service.send(signal.SIGHUP)
     lines = await refused(service)
@@ -170,8 +163,7 @@ async def test_what_needs_a_restart_is_refused(
     start_service: StartService, section: str, values: Any, key: str
 ) -> None:
     """A key that cannot change at run time is named; nothing of the file comes into effect."""
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     service.change(**{section: values}, limits={"max_url_bytes": 20})
     service.send(signal.SIGHUP)
     lines = await refused(service)
@@ -182,8 +174,7 @@ async def test_what_needs_a_restart_is_refused(
 
 async def test_several_workers_are_one_process(start_service: StartService) -> None:
     """The log says so, and a change of the key needs no restart."""
-    service = start_service(workers=2)
-    await service.until_ready()
+    service = await start_service.ready(workers=2)
     assert children(service.process.popen.pid) == []
     assert len(service.logged("workers: has no effect: the gateway is one process")) == 1
     assert "workers" not in json.loads((await service.operators("/status.json"))[1])
@@ -196,8 +187,7 @@ async def test_files_that_cannot_be_read_change_nothing(
     start_service: StartService, tmp_path: Path
 ) -> None:
     """A missing CA file and a missing secret each refuse the reload; once there, it happens."""
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     late = tmp_path / "late"
     service.change(**secret_in(late), listen={"base_path": "/other"})
     service.send(signal.SIGHUP)
@@ -225,8 +215,7 @@ async def test_a_swapped_secret_mount_is_noticed(
 ) -> None:
     """A changed secret is tried without a signal, and its token replaces the old one."""
     mount(tmp_path / "mount", 1, "first")
-    service = start_service(**secret_in(tmp_path / "mount" / "secret"))
-    await service.until_ready()
+    service = await start_service.ready(**secret_in(tmp_path / "mount" / "secret"))
     mount(tmp_path / "mount", 2, "second")
     await sso.seen(2)
     assert [r.form["client_secret"] for r in sso.requests] == ["first", "second"]
@@ -243,8 +232,7 @@ async def test_a_wrong_new_secret_costs_nothing(
     """While the SSO refuses the new secret the old token stays in use."""
     secret = tmp_path / "secret"
     secret.write_text("right")
-    service = start_service(**secret_in(secret))
-    await service.until_ready()
+    service = await start_service.ready(**secret_in(secret))
     sso.handle(refusal("invalid_client", 401))
     secret.write_text("wrong")
     await sso.seen(2)
@@ -276,8 +264,7 @@ async def test_a_valid_token_outlives_a_reload_without_the_sso(
 ) -> None:
     """A token that is due for renewal is kept over a reload while the SSO is down."""
     sso.script(token("old", expires_in=30))
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     service.change(sso={"timeout": 3})
     service.send(signal.SIGHUP)
     await until_reloaded(service, 1)
@@ -289,8 +276,7 @@ async def test_a_file_that_is_being_written_is_left_alone(
     start_service: StartService, tmp_path: Path
 ) -> None:
     """The settings are read once the file has not changed for a moment, not in between."""
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     whole = service.file.read_text() + "limits: {max_url_bytes: 20}\n"
     with service.file.open("w") as file:
         for character in whole:
@@ -317,8 +303,7 @@ async def test_a_long_answer_survives_the_reload_that_began_meanwhile(
         await line.writer.drain()
 
     platform.answer(in_two)
-    service = start_service()
-    await service.until_ready()
+    service = await start_service.ready()
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Binary/1"))
         await wire.reader.readexactly(1000)

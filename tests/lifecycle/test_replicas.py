@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,7 @@ async def test_a_port_is_shared_only_by_gateways_that_all_say_so(
     start_service: StartService, port: int, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     """A second gateway on the port is refused by name where one of the two has no `reuse_port`."""
-    running = start_service(listen=on(port, **first))
-    await running.until_ready()
+    running = await start_service.ready(listen=on(port, **first))
     added = start_service(listen=on(port, **second))
     assert f"listen.address: cannot listen on 127.0.0.1:{port}" in await refusal_of(added)
     assert (await ask(running.address, get("/fhir/Patient/1"))).status == 200
@@ -63,8 +61,7 @@ async def test_a_port_is_shared_only_by_gateways_that_all_say_so(
 async def test_operators_ports_are_never_shared(start_service: StartService, port: int) -> None:
     """A replica with the admin address of another one is refused by name."""
     operators = free_port()
-    running = start_service(listen=on(port, **SHARED), admin=on(operators))
-    await running.until_ready()
+    await start_service.ready(listen=on(port, **SHARED), admin=on(operators))
     added = start_service(listen=on(port, **SHARED), admin=on(operators))
     assert f"admin.address: cannot listen on 127.0.0.1:{operators}" in await refusal_of(added)
 
@@ -82,17 +79,11 @@ async def test_replicas_that_are_restarted_in_turn_lose_nothing(
     files = [tmp_path / f"audit-{number}.jsonl" for number in range(2)]
 
     async def started(file: Path) -> Service:
-        service = start_service(
+        return await start_service.ready(
             listen=on(port, **SHARED),
             store={"url": server.url},
             audit={"sink": "file", "path": str(file), "on_failure": "block"},
         )
-        await service.until_ready()
-        return service
-
-    async def ended(service: Service) -> None:
-        service.send(signal.SIGTERM)
-        assert await service.ended() == 0
 
     services = [await started(file) for file in files]
     loads = [Load(services[0].address, 40), Load(services[0].address, 10, once=True)]
@@ -101,13 +92,13 @@ async def test_replicas_that_are_restarted_in_turn_lose_nothing(
     for _ in range(2):
         for number, file in enumerate(files):
             await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
-            await ended(services[number])
+            await services[number].end()
             await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
             services[number] = await started(file)
     for load in loads:
         await load.finish()
     for service in services:
-        await ended(service)
+        await service.end()
     assert [(load.failures, load.refused) for load in loads] == [({}, 0)] * 2
     assert len(sso.requests) == 1
     exchanges = [[r for r in records(file) if r["event"] == "exchange"] for file in files]

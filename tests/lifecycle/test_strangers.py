@@ -54,8 +54,7 @@ async def test_what_strangers_send_ahead_costs_callers_nothing(
     start_service: StartService, tmp_path: Path, kind: str, sink: str
 ) -> None:
     """40 connections with thousands of requests each: callers are served, memory stays."""
-    service = start_service(callers=[LAB, FAR], audit=sinks(tmp_path)[sink])
-    await service.until_ready()
+    service = await start_service.ready(callers=[LAB, FAR], audit=sinks(tmp_path)[sink])
     patient = await attacked(service, kind)
     records = tmp_path / "audit.jsonl" if sink == "file" else service.process.stdout_file
     assert records.stat().st_size < patient.statuses.total() * 1024 + MIB
@@ -63,8 +62,7 @@ async def test_what_strangers_send_ahead_costs_callers_nothing(
 
 async def test_so_it_is_where_anybody_may_call(start_service: StartService, tmp_path: Path) -> None:
     """Without configured callers there is no limit; others are served and memory stays."""
-    service = start_service(audit=sinks(tmp_path)["file"])
-    await service.until_ready()
+    service = await start_service.ready(audit=sinks(tmp_path)["file"])
     await attacked(service, "unknown-path", 500)
 
 
@@ -72,8 +70,7 @@ async def test_answers_that_nobody_takes_keep_little(
     start_service: StartService, platform: Platform
 ) -> None:
     """200 callers who take nothing of a long answer cost 320 KiB each; others are served."""
-    service = start_service(callers=[LAB])
-    await service.until_ready()
+    service = await start_service.ready(callers=[LAB])
     patient = Patient(service.address)
     await patient.served()
     before = memory(service)

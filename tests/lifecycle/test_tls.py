@@ -4,61 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import ssl
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization as pem
 
-from tests.doubles.load import Load
-from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.platform import Platform, fhir
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import PATIENCE, Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
-
-
-class Pki:
-    """A certificate authority and the listener's files."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.authority = trustme.CA()
-        self.renew()
-
-    def renew(self, authority: trustme.CA | None = None) -> None:
-        """Write another certificate, the key first, as a careless tool does."""
-        leaf = (authority or self.authority).issue_cert("localhost")
-        self.key.write_bytes(leaf.private_key_pem.bytes())
-        self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
-
-    @property
-    def cert(self) -> Path:
-        """The certificate's file."""
-        return self.directory / "cert.pem"
-
-    @property
-    def key(self) -> Path:
-        """The key's file."""
-        return self.directory / "key.pem"
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        """The section `listen` for these files."""
-        files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
-        return {"address": "127.0.0.1:0", "tls": files}
-
-    def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
-        """What a caller trusts."""
-        context = ssl.create_default_context()
-        (authority or self.authority).configure_trust(context)
-        return context
-
-
-@pytest.fixture
-def pki(tmp_path: Path) -> Pki:
-    """A certificate for localhost."""
-    return Pki(tmp_path)
 
 
 async def status(service: Service, tls: ssl.SSLContext) -> int:
@@ -73,8 +29,7 @@ async def test_links_lead_to_https(
     """Over TLS the caller's links are https; HTTP/1.1 is agreed on, nothing older than TLS 1.2."""
     body = json.dumps({"resourceType": "Bundle", "link": [{"url": f"{platform.url}/Patient"}]})
     platform.answer(fhir(body.encode()))
-    service = start_service(listen=pki.settings())
-    await service.until_ready()
+    service = await start_service.ready(listen=pki.settings())
     context = pki.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with await Wire.open(service.address, tls=context) as wire:
@@ -96,28 +51,23 @@ async def test_links_lead_to_https(
 async def test_the_end_follows_the_last_answer(
     start_service: StartService, pki: Pki, request_: bytes
 ) -> None:
-    """Who has sent all is not waited for: the end comes sooner than that of a silent newcomer."""
-    service = start_service(listen=pki.settings(), limits={"header_timeout": 2})
-    await service.until_ready()
-    assert await status(service, pki.client()) == 200
+    """Who has sent all is not waited for, as a silent newcomer is."""
+    service = await start_service.ready(
+        listen=pki.settings(), limits={"header_timeout": 5 * PATIENCE}
+    )
     async with (
-        await Wire.open(service.address, tls=pki.client()) as silent,
         await Wire.open(service.address, tls=pki.client()) as wire,
         asyncio.timeout(PATIENCE),
     ):
-        newcomer = asyncio.ensure_future(silent.at_end())
         assert (await wire.ask(request_)).status == 200
         assert await wire.at_end()
-        assert not newcomer.done()
-        assert await newcomer
 
 
 async def test_plain_http_on_a_tls_listener_harms_nobody(
     start_service: StartService, pki: Pki
 ) -> None:
     """A caller that sends plain HTTP, or nothing, to TLS is dropped; others are served."""
-    service = start_service(listen=pki.settings(), limits={"header_timeout": 0.5})
-    await service.until_ready()
+    service = await start_service.ready(listen=pki.settings(), limits={"header_timeout": 10})
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
         await plain.send(get("/fhir/Patient/1"))
         assert await plain.at_end()
@@ -126,28 +76,11 @@ async def test_plain_http_on_a_tls_listener_harms_nobody(
     assert not service.logged("Traceback")
 
 
-async def test_sigterm_over_tls_loses_nothing(
-    start_service: StartService, platform: Platform, pki: Pki
-) -> None:
-    """Callers over TLS are served to the end as well."""
-    platform.answer(after(0.1, fhir()))
-    service = start_service(listen=pki.settings())
-    await service.until_ready()
-    load = Load(service.address, 60, tls=pki.client())
-    load.start()
-    await load.until_served(120)
-    service.send(signal.SIGTERM)
-    await load.until_refused()
-    assert await service.ended() == 0
-    assert load.failures == {}
-
-
 async def test_a_new_certificate_serves_new_connections(
     start_service: StartService, pki: Pki
 ) -> None:
     """A renewed certificate is noticed; open connections stay."""
-    service = start_service(listen=pki.settings())
-    await service.until_ready()
+    service = await start_service.ready(listen=pki.settings())
     async with await Wire.open(service.address, tls=pki.client()) as kept:
         assert (await kept.ask(get("/fhir/Patient/1"))).status == 200
         successor = trustme.CA()
@@ -163,8 +96,7 @@ async def test_a_key_of_another_certificate_changes_nothing(
     start_service: StartService, pki: Pki
 ) -> None:
     """Half of a renewal is refused with its reason, and the old certificate serves on."""
-    service = start_service(listen=pki.settings())
-    await service.until_ready()
+    service = await start_service.ready(listen=pki.settings())
     pki.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     assert "the key does not belong to the certificate" in (await refused(service))[0]
     assert await status(service, pki.client()) == 200
@@ -176,8 +108,9 @@ async def test_client_certificates_are_required_and_verified(
     """With `client_ca_file` only callers with a certificate of that CA get through."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "clients.pem")
-    service = start_service(listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem")))
-    await service.until_ready()
+    service = await start_service.ready(
+        listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem"))
+    )
     known, stranger, nobody = pki.client(), pki.client(), pki.client()
     authority.issue_cert("lab.clinic.uz").configure_cert(known)
     trustme.CA().issue_cert("lab.clinic.uz").configure_cert(stranger)
@@ -200,8 +133,7 @@ async def test_a_caller_with_another_proof_needs_no_certificate(
         {"name": "his", "api_key": "a-long-enough-key"},
     ]
     listen = pki.settings(client_ca_file=str(tmp_path / "clients.pem"))
-    service = start_service(listen=listen, callers=callers)
-    await service.until_ready()
+    service = await start_service.ready(listen=listen, callers=callers)
     lab = pki.client()
     authority.issue_cert("lab.clinic.uz").configure_cert(lab)
     assert await status(service, lab) == 200
@@ -213,6 +145,11 @@ async def test_a_caller_with_another_proof_needs_no_certificate(
     assert [r["caller"] for r in service.audit("exchange")][:2] == ["lab", "his"]
 
 
+ENCRYPTED = pem.load_pem_private_key(
+    trustme.CA().issue_cert("localhost").private_key_pem.bytes(), None
+).private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.BestAvailableEncryption(b"secret"))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
@@ -220,39 +157,18 @@ async def test_a_caller_with_another_proof_needs_no_certificate(
         ("key", None, "listen.tls.key_file: {path}: no such file"),
         ("cert", b"rubbish", "not a PEM certificate chain and its private key"),
         ("key", trustme.CA().issue_cert("a").private_key_pem.bytes(), "does not belong"),
+        # The gateway does not ask for a passphrase on a terminal.
+        ("key", ENCRYPTED, "the key is encrypted"),
+        ("clients", b"none", "listen.tls.client_ca_file"),
     ],
 )
 async def test_unusable_files_stop_the_start(
     start_service: StartService, pki: Pki, file: str, content: bytes | None, words: str
 ) -> None:
-    """The gateway does not start with a certificate it cannot use, and says which and why."""
-    path = pki.cert if file == "cert" else pki.key
+    """The gateway does not start with what it cannot use, and says which and why."""
+    path = pki.directory / f"{file}.pem"
     path.unlink() if content is None else path.write_bytes(content)
-    service = start_service(listen=pki.settings())
+    more = {"client_ca_file": str(path)} if file == "clients" else {}
+    service = start_service(listen=pki.settings(**more))
     assert await service.ended() == 3
     assert words.format(path=path) in service.process.stderr
-
-
-async def test_an_encrypted_key_stops_the_start(start_service: StartService, pki: Pki) -> None:
-    """The gateway does not ask for a passphrase on a terminal."""
-    from cryptography.hazmat.primitives import serialization as pem
-
-    key = pem.load_pem_private_key(pki.key.read_bytes(), None)
-    pki.key.write_bytes(
-        key.private_bytes(
-            pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.BestAvailableEncryption(b"secret")
-        )
-    )
-    service = start_service(listen=pki.settings())
-    assert await service.ended() == 3
-    assert "the key is encrypted" in service.process.stderr
-
-
-async def test_client_cas_that_are_none_stop_the_start(
-    start_service: StartService, pki: Pki, tmp_path: Path
-) -> None:
-    """A file without certificates cannot identify any caller."""
-    (tmp_path / "clients.pem").write_text("none")
-    service = start_service(listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem")))
-    assert await service.ended() == 3
-    assert "listen.tls.client_ca_file" in service.process.stderr

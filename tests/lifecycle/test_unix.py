@@ -7,10 +7,6 @@ import socket
 import stat
 from pathlib import Path
 
-import pytest
-
-from tests.doubles.load import Load
-from tests.doubles.platform import Platform, after, fhir
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 
@@ -23,17 +19,18 @@ def on_socket(start_service: StartService, path: Path) -> Service:
 async def test_a_unix_socket_serves_and_is_taken_away(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """Only owner and group may use it; at the end it is removed."""
+    """Only owner and group may use it, or the operators' one; at the end both are removed."""
     path = tmp_path / "gateway.sock"
     service = on_socket(start_service, path)
     await service.until_ready()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert service.admin.path is not None
+    sockets = (path, Path(service.admin.path))
+    assert [stat.S_IMODE(each.stat().st_mode) for each in sockets] == [0o660, 0o660]
     assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
     await service.until(lambda: bool(service.audit("exchange")), "the record")
     assert service.audit("exchange")[0]["remote"] == "unix"
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
-    assert not path.exists()
+    await service.end()
+    assert not any(each.exists() for each in sockets)
 
 
 async def test_a_stale_socket_is_replaced(start_service: StartService, tmp_path: Path) -> None:
@@ -81,36 +78,5 @@ async def test_the_socket_of_a_successor_stays(start_service: StartService, tmp_
     path.unlink()
     with socket.socket(socket.AF_UNIX) as successor:
         successor.bind(str(path))
-        service.send(signal.SIGTERM)
-        assert await service.ended() == 0
+        await service.end()
         assert path.exists()
-
-
-@pytest.mark.parametrize("turn", range(2))
-async def test_sigterm_on_a_unix_socket_loses_nothing(
-    start_service: StartService, platform: Platform, tmp_path: Path, turn: int
-) -> None:
-    """A hundred callers in flight over a unix socket are all served."""
-    platform.answer(after(0.1, fhir()))
-    service = on_socket(start_service, tmp_path / "gateway.sock")
-    await service.until_ready()
-    load = Load(service.address, 100)
-    load.start()
-    await load.until_served(200)
-    service.send(signal.SIGTERM)
-    await load.until_refused()
-    assert await service.ended() == 0
-    assert load.failures == {}
-
-
-async def test_the_operators_socket_is_taken_away_too(
-    start_service: StartService, tmp_path: Path
-) -> None:
-    """admin.address as a unix socket has the same mode and the same end."""
-    path = tmp_path / "operators.sock"
-    service = start_service(admin={"address": f"unix:{path}"})
-    await service.until_ready()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
-    assert not path.exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -45,8 +44,7 @@ async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe) -> 
             assert (await ask(service.address, BROKEN)).status == 400
             assert (await ask(service.address, get("/nowhere"))).status == 404
         assert (await service.operators("/livez"))[0] == 200
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
 
 
 async def test_callers_cannot_fill_the_log(start_service: StartService, pipe: Pipe) -> None:
@@ -62,8 +60,7 @@ async def test_callers_cannot_fill_the_log(start_service: StartService, pipe: Pi
     async with await Wire.open(service.address) as wire:
         assert (await wire.ask(get("/nowhere"))).status == 404
     reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_to_end))
-    service.send(signal.SIGTERM)
-    assert await service.ended() == 0
+    await service.end()
     lines = [json.loads(line) for line in (await reading)[filling:].splitlines()]
     refused = [line for line in lines if "bad-request" in line["event"]]
     shown = [line for line in refused if not line["event"].startswith("left out")]

@@ -119,8 +119,9 @@ async def test_redis_hangs_under_load(
 ) -> None:
     """A server that takes connections and says nothing costs no request either."""
     async with NumberedSso(lifetime=2) as sso:
-        service = start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
-        await service.until_ready()
+        service = await start_service.ready(
+            store={"url": server.url}, sso={"token_url": sso.token_url}
+        )
         load = Load(service.address, callers=3, pause=0.01)
         load.start()
         await sso.seen(2)
@@ -138,8 +139,7 @@ async def test_start_without_redis(
 ) -> None:
     """A gateway starts, is ready and serves while there is no server."""
     server.kill()
-    service = start_service(store={"url": server.url})
-    await service.until_ready()
+    service = await start_service.ready(store={"url": server.url})
     assert await statuses([service], 3) == {200: 3}
     assert len(service.logged(AWAY)) == 1
 
@@ -188,8 +188,9 @@ async def test_a_stolen_dump_holds_no_token(
 ) -> None:
     """Neither the server's dump nor what it sent and got holds a token or the client's secret."""
     async with NumberedSso(lifetime=300) as sso:
-        service = start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
-        await service.until_ready()
+        await start_service.ready(
+            store={"url": server.url}, sso={"token_url": sso.token_url}
+        )
         await server.save()
     dump = server.dump.read_bytes()
     assert b"dhp-gateway:1:" in dump
@@ -202,7 +203,6 @@ async def test_the_password_is_never_shown(
 ) -> None:
     """Neither log nor audit holds the store's password, also when the server refuses it."""
     url = server.url.replace("//", "//user:planted-password@")
-    service = start_service(store={"url": url}, log={"level": "debug"})
-    await service.until_ready()
+    service = await start_service.ready(store={"url": url}, log={"level": "debug"})
     await service.until(lambda: bool(service.logged(AWAY)), "a warning")
     assert "planted-password" not in service.process.stderr + service.process.stdout
