@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -272,19 +274,32 @@ async def test_a_valid_token_outlives_a_reload_without_the_sso(
     assert len(sso.requests) == 1
 
 
+async def write_slowly(path: Path, text: str) -> float:
+    """Write for more than two seconds, and return the longest time between two characters."""
+    written, longest = time.monotonic(), 0.0
+    with path.open("w") as file:
+        for character in text:
+            file.write(character)
+            file.flush()
+            await asyncio.sleep(2.5 / len(text))
+            longest = max(longest, time.monotonic() - written)
+            written = time.monotonic()
+    return longest
+
+
 async def test_a_file_that_is_being_written_is_left_alone(
     start_service: StartService, tmp_path: Path
 ) -> None:
     """The settings are read once the file has not changed for a moment, not in between."""
     service = await start_service.ready()
     whole = service.file.read_text() + "limits: {max_url_bytes: 20}\n"
-    with service.file.open("w") as file:
-        for character in whole:
-            file.write(character)
-            file.flush()
-            await asyncio.sleep(2.5 / len(whole))
+    gap = math.inf
+    # On a busy machine the writing itself may come to a halt for a moment: then it begins anew.
+    while gap > 0.9:
+        failed = await service.metric(RELOADS, outcome="failed")
+        gap = await write_slowly(service.file, whole)
     await until_reloaded(service, 1)
-    assert await service.metric(RELOADS, outcome="failed") == 0
+    assert await service.metric(RELOADS, outcome="failed") == failed
     long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
     assert (await ask(service.address, long)).reason == "url-too-long"
 

@@ -159,20 +159,6 @@ async def test_an_ended_session_does_not_come_back(replica: Replica, client: Red
     assert await client.keys("*session*") == []
 
 
-async def test_one_process_renews_at_a_time(replica: Replica, client: Redis) -> None:
-    """Only one has the turn; the next one gets it, and sees what the one before it brought."""
-    first, second = replica(), replica()
-    _, session = await begun(first)
-    lease = await first.acquire_lease(session)
-    assert lease is not None
-    assert await second.acquire_lease(session) is None
-    await lease.release()
-    again = await second.acquire_lease(session)
-    assert again is not None
-    await again.release()
-    assert await client.keys("*renewal*") == []
-
-
 async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
     """What the SSO's sign-out names ends in every process, and nothing else does."""
     store = replica()
@@ -195,10 +181,3 @@ async def test_a_sign_in_is_had_once(replica: Replica, client: Redis) -> None:
     assert await replica().pop_sign_in(store_key("state", "another")) is None
     assert await replica().pop_sign_in(key) == sign_in
     assert await replica().pop_sign_in(key) is None
-
-
-async def test_what_comes_once(replica: Replica) -> None:
-    """Of all processes only the first one that is asked says that a message is new."""
-    assert await replica().register_once(digest("a"), 10.0)
-    assert not await replica().register_once(digest("a"), 10.0)
-    assert await replica().register_once(digest("b"), 10.0)

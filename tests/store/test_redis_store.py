@@ -136,23 +136,6 @@ class TestDropping:
 class TestSecrecy:
     """Who gets hold of the server's memory has no token."""
 
-    @pytest.mark.parametrize("given", [None, Secret("x" * 43)])
-    async def test_stolen_dump(
-        self, replica: Replica, server: RedisServer, client: Redis, given: Secret | None
-    ) -> None:
-        """Neither the dump nor any key or value shows token, scope, secret or mark of the token."""
-        await replica(encryption_key=given).put(KEY, token())
-        await replica().acquire_lease(KEY)
-        await client.save()
-        seen = server.dump.read_bytes()
-        for key in await client.keys("*"):
-            kind = await client.type(key)
-            values = await client.hgetall(key) if kind == b"hash" else {b"": await client.get(key)}
-            seen += key + b"".join(name + value for name, value in values.items())
-        assert PLACE.encode() in seen
-        assert b"planted" not in seen
-        assert b"a b" not in seen
-
     async def test_other_secret(self, replica: Replica) -> None:
         """A client with another secret cannot open a token, nor drop it."""
         await replica().put(KEY, token())
@@ -237,12 +220,13 @@ class TestLease:
 
     async def test_renewed(self, replica: Replica, client: Redis) -> None:
         """It lasts longer than its term while it is held."""
-        lease = await replica(lease=2.0).acquire_lease(KEY)
+        lease = await replica(lease=6.0).acquire_lease(KEY)
         assert lease is not None
-        for _ in range(25):
-            await asyncio.sleep(0.1)
-            assert await client.exists(LEASE)
+        left = await client.pttl(LEASE)
+        while (now := await client.pttl(LEASE)) <= left:
+            left = now
             assert await replica().acquire_lease(KEY) is None
+            await asyncio.sleep(0.1)
         await lease.release()
         assert not await client.exists(LEASE)
 

@@ -188,9 +188,7 @@ async def test_a_stolen_dump_holds_no_token(
 ) -> None:
     """Neither the server's dump nor what it sent and got holds a token or the client's secret."""
     async with NumberedSso(lifetime=300) as sso:
-        await start_service.ready(
-            store={"url": server.url}, sso={"token_url": sso.token_url}
-        )
+        await start_service.ready(store={"url": server.url}, sso={"token_url": sso.token_url})
         await server.save()
     dump = server.dump.read_bytes()
     assert b"dhp-gateway:1:" in dump

@@ -200,26 +200,6 @@ async def sends(other: Stage, browser: Browser, cast: Cast, authorization: str) 
     return cast.platform.seen[-1].header("authorization") == authorization
 
 
-async def test_a_stolen_dump_opens_nothing(cast: Cast) -> None:
-    """No name in the dump is an identifier, and no token in it can be read."""
-    cast.sso.user_tokens(token("planted-access", refresh_token="planted-refresh"))
-    async with cast.gateway() as scene:
-        browser = await scene.browser()
-        await signed_in(browser)
-        own = browser.cookies()["dhp-session"]
-        await browser.begin()
-        await cast.server.save()
-        dump = cast.server.dump.read_bytes()
-        assert b"planted" not in dump
-        assert own.encode() not in dump
-        keys = await cast.server.command("KEYS", "*")
-        assert len(keys) >= 2
-        for key in keys:
-            stolen = key.decode().partition("{")[2].partition("}")[0]
-            browser.set_cookie("dhp-session", stolen)
-            assert (await browser.get(READ)).status == 401
-
-
 async def test_the_ssos_sign_out_reaches_every_gateway(server: RedisServer) -> None:
     """Told to one gateway it ends the sessions of all, and a replay at another one is refused."""
     async with Provider(openid=True) as sso, Platform() as platform:

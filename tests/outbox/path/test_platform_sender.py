@@ -31,6 +31,8 @@ from gateway.pipeline.platform_client import CapabilityCache as Fetched
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import UpstreamRequest
 
+PRESENT, ABSENT = VerificationStatus.PRESENT, VerificationStatus.ABSENT
+INCONCLUSIVE, SAFE = VerificationStatus.INCONCLUSIVE, VerificationStatus.SAFE_TO_RESEND
 ENTRY = OutboxEntry(
     1, "e", "lab", EntryState.SENDING, RecoveryMode.VERIFY, True, 0.0, 0.0, None, 2, 1, ""
 )
@@ -132,6 +134,20 @@ def request(
     )
 
 
+def bundle(kind: str, *resources: Any) -> QueuedRequest:
+    """A queued Bundle: an update, and these to be created on a condition."""
+    entries = [
+        {
+            "request": {"method": "POST", "url": "Observation", "ifNoneExist": "code=a"},
+            "resource": resource,
+        }
+        for resource in resources
+    ]
+    update = {"request": {"method": "PUT", "url": "Patient/5"}, "resource": {}}
+    body = {"resourceType": "Bundle", "type": kind, "entry": [update, *entries]}
+    return replace(request(body=body), interaction=kind, resource="", target_suffix="")
+
+
 def searchset(
     *resources: Any, total: int | None = None, url: str = "?identifier=x"
 ) -> UpstreamResponse:
@@ -152,13 +168,13 @@ KEPT = {**SENT, "id": "9", "meta": {"versionId": "3"}}
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        ((KEPT,), VerificationStatus.PRESENT),
-        ((), VerificationStatus.ABSENT),
+        ((KEPT,), PRESENT),
+        ((), ABSENT),
         # Two results may share the number of an order.
-        (({**KEPT, "status": "amended"},), VerificationStatus.INCONCLUSIVE),
-        ((KEPT, {**KEPT, "id": "10"}), VerificationStatus.INCONCLUSIVE),
+        (({**KEPT, "status": "amended"},), INCONCLUSIVE),
+        ((KEPT, {**KEPT, "id": "10"}), INCONCLUSIVE),
         # The server has ignored the parameter.
-        (({**KEPT, "identifier": []},), VerificationStatus.INCONCLUSIVE),
+        (({**KEPT, "identifier": []},), INCONCLUSIVE),
     ],
 )
 async def test_a_create_is_looked_for_by_its_identifier(
@@ -167,10 +183,9 @@ async def test_a_create_is_looked_for_by_its_identifier(
     """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
     finding = await deliverer(platform).verify(ENTRY, request())
-    assert finding.finding is not None
     assert finding.finding is verdict
     assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
-    if verdict is VerificationStatus.PRESENT:
+    if verdict is PRESENT:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
 
@@ -180,7 +195,7 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
         finding = await deliverer(Platform(odd)).verify(ENTRY, request())
         assert finding.finding is not None
-        assert finding.finding is VerificationStatus.INCONCLUSIVE
+        assert finding.finding is INCONCLUSIVE
 
 
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
@@ -200,22 +215,25 @@ async def asked(
 
 
 async def test_a_declared_condition_needs_no_question() -> None:
-    """The platform itself sees to it that there are not two."""
-    found = await asked(CODE, PLAIN, statement=Statement("create"))
-    assert found == (VerificationStatus.SAFE_TO_RESEND, 0)
+    """The platform itself sees to it that there are not two, also of a Bundle's."""
+    platform = Platform()
+    made = deliverer(platform, statement=Statement("create"))
+    for wanted in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
+        assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
+    assert platform.seen == []
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), VerificationStatus.PRESENT),
-        ((searchset(url="?code=a%7C1"),), VerificationStatus.ABSENT),
+        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), PRESENT),
+        ((searchset(url="?code=a%7C1"),), ABSENT),
         # What it did not look for it has not missed.
-        ((searchset(url="?_count=2"),), VerificationStatus.INCONCLUSIVE),
-        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), VerificationStatus.INCONCLUSIVE),
+        ((searchset(url="?_count=2"),), INCONCLUSIVE),
+        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), INCONCLUSIVE),
         (
             (searchset({**PLAIN, "status": "amended"}, url="?code=a"),),
-            VerificationStatus.INCONCLUSIVE,
+            INCONCLUSIVE,
         ),
     ],
 )
@@ -241,15 +259,15 @@ async def test_a_condition_that_cannot_be_believed_is_not_asked(
     condition: bytes, more: dict[str, Any]
 ) -> None:
     """Neither a match nor that there is none would prove anything."""
-    assert await asked(condition, PLAIN, **more) == (VerificationStatus.INCONCLUSIVE, 0)
+    assert await asked(condition, PLAIN, **more) == (INCONCLUSIVE, 0)
 
 
 @pytest.mark.parametrize(
     ("found", "more", "expected"),
     [
-        ((), {"unfiltered": ("identifier",)}, VerificationStatus.INCONCLUSIVE),
-        ((), {"statement": Statement(parameters=())}, VerificationStatus.INCONCLUSIVE),
-        ((KEPT,), {"statement": Statement(parameters=())}, VerificationStatus.PRESENT),
+        ((), {"unfiltered": ("identifier",)}, INCONCLUSIVE),
+        ((), {"statement": Statement(parameters=())}, INCONCLUSIVE),
+        ((KEPT,), {"statement": Statement(parameters=())}, PRESENT),
     ],
 )
 async def test_no_match_proves_nothing_where_the_search_is_not_believed(
@@ -287,9 +305,7 @@ async def test_what_the_statement_may_still_tell_waits_for_it(
     made = fetching(platform)
     wanted = request(condition=CODE)
     assert await made.verify(ENTRY, wanted) == AttemptResult(cause=cause, affects_all_entries=False)
-    assert await made.verify(ENTRY, wanted) == AttemptResult(
-        finding=VerificationStatus.SAFE_TO_RESEND
-    )
+    assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
 
 
 class FetchingMeanwhile(Platform):
@@ -317,50 +333,31 @@ async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None
     assert await made.verify(ENTRY, wanted) == AttemptResult(
         cause="upstream-unreachable", affects_all_entries=False
     )
-    assert await made.verify(ENTRY, wanted) == AttemptResult(
-        finding=VerificationStatus.SAFE_TO_RESEND
-    )
+    assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
 
 
 async def test_what_is_found_needs_no_statement() -> None:
     """A match with the same identifier and content is proof by itself."""
     finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).verify(ENTRY, request())
-    assert finding.finding is not None
-    assert finding.finding is VerificationStatus.PRESENT
+    assert finding.finding is PRESENT
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
 async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
     """Nothing is to be waited for."""
     made = fetching(Platform(none, searchset()))
-    assert await made.verify(ENTRY, request(condition=CODE)) == AttemptResult(
-        finding=VerificationStatus.INCONCLUSIVE
-    )
-
-
-def bundle(kind: str, *resources: Any) -> QueuedRequest:
-    """A queued Bundle: an update, and these to be created on a condition."""
-    entries = [
-        {
-            "request": {"method": "POST", "url": "Observation", "ifNoneExist": "code=a"},
-            "resource": resource,
-        }
-        for resource in resources
-    ]
-    update = {"request": {"method": "PUT", "url": "Patient/5"}, "resource": {}}
-    body = {"resourceType": "Bundle", "type": kind, "entry": [update, *entries]}
-    return replace(request(body=body), interaction=kind, resource="", target_suffix="")
+    assert await made.verify(ENTRY, request(condition=CODE)) == AttemptResult(finding=INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
     ("kind", "answers", "expected"),
     [
-        ("transaction", (searchset(KEPT), searchset(KEPT)), VerificationStatus.PRESENT),
-        ("transaction", (searchset(), searchset()), VerificationStatus.ABSENT),
-        ("transaction", (searchset(), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
+        ("transaction", (searchset(KEPT), searchset(KEPT)), PRESENT),
+        ("transaction", (searchset(), searchset()), ABSENT),
+        ("transaction", (searchset(), searchset(KEPT)), INCONCLUSIVE),
         # The search does not show whether the update in the batch took effect.
-        ("batch", (searchset(KEPT), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
-        ("batch", (searchset(), searchset()), VerificationStatus.ABSENT),
+        ("batch", (searchset(KEPT), searchset(KEPT)), INCONCLUSIVE),
+        ("batch", (searchset(), searchset()), ABSENT),
     ],
 )
 async def test_a_bundle_is_looked_for_by_all_that_it_creates(
@@ -368,25 +365,16 @@ async def test_a_bundle_is_looked_for_by_all_that_it_creates(
 ) -> None:
     """And only what they agree on counts."""
     finding = await deliverer(Platform(*answers)).verify(ENTRY, bundle(kind, SENT, SENT))
-    assert finding.finding is not None
     assert finding.finding is expected
-
-
-async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> None:
-    """Nothing is searched for."""
-    made = deliverer(Platform(), statement=Statement("create"))
-    assert await made.verify(ENTRY, bundle("batch", PLAIN)) == AttemptResult(
-        finding=VerificationStatus.SAFE_TO_RESEND
-    )
 
 
 @pytest.mark.parametrize(
     ("there", "verdict"),
     [
-        (answer(200, KEPT), VerificationStatus.PRESENT),
-        (answer(200, {**KEPT, "status": "amended"}), VerificationStatus.ABSENT),
-        (answer(404), VerificationStatus.ABSENT),
-        (answer(403), VerificationStatus.INCONCLUSIVE),
+        (answer(200, KEPT), PRESENT),
+        (answer(200, {**KEPT, "status": "amended"}), ABSENT),
+        (answer(404), ABSENT),
+        (answer(403), INCONCLUSIVE),
     ],
 )
 async def test_an_update_is_compared_with_what_is_there(
@@ -394,7 +382,6 @@ async def test_an_update_is_compared_with_what_is_there(
 ) -> None:
     """The same content means that the first attempt had its effect."""
     finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
-    assert finding.finding is not None
     assert finding.finding is verdict
 
 
@@ -424,7 +411,6 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
 ) -> None:
     """With what it may have done, and whether all others would fare the same."""
     result = await deliverer(Platform(given)).send(ENTRY, request())
-    assert result.cause
     assert (result.may_have_effect, result.cause, result.affects_all_entries) == (
         effect == "unknown",
         cause,
@@ -432,20 +418,22 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
     )
 
 
-async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
-    """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
-    unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
-    result = await deliverer(Platform(unreached)).send(ENTRY, request())
-    assert result.cause
-    assert result.retry_after is None
-
-
-async def test_retry_after_is_passed_on() -> None:
+@pytest.mark.parametrize(
+    ("given", "pause"),
+    [
+        (answer(429, None, (b"Retry-After", b"7")), 7),
+        # It is for callers: the delivery has its own pauses.
+        (GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5), None),
+    ],
+    ids=["platform", "gateway"],
+)
+async def test_only_the_platforms_retry_after_is_passed_on(
+    given: UpstreamResponse | Exception, pause: float | None
+) -> None:
     """In seconds."""
-    throttled = answer(429, None, (b"Retry-After", b"7"))
-    result = await deliverer(Platform(throttled)).send(ENTRY, request())
+    result = await deliverer(Platform(given)).send(ENTRY, request())
     assert result.cause
-    assert result.retry_after == 7
+    assert result.retry_after == pause
 
 
 async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
@@ -468,7 +456,6 @@ async def test_a_credential_that_is_gone_delivers_nothing() -> None:
     """No other one may stand in for it."""
     platform = Platform()
     result = await deliverer(platform).send(ENTRY, request(credential="old"))
-    assert result.cause
     assert (result.may_have_effect, result.cause) == (False, "token-refused")
     assert platform.seen == []
 
@@ -489,7 +476,6 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
     finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
         ENTRY, request(method)
     )
-    assert finding.cause
     assert finding.cause == "upstream-non-fhir"
 
 
@@ -502,5 +488,4 @@ async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes]
     found = pack(json.dumps(KEPT).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
-    assert finding.finding is not None
-    assert finding.finding is VerificationStatus.PRESENT
+    assert finding.finding is PRESENT

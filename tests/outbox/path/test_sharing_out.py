@@ -26,7 +26,7 @@ WARD = {"X_Api_Key": "a-long-key-of-ward"}
 async def test_a_caller_that_fills_its_share_leaves_room_for_others(
     opened: Open, limits: dict[str, float]
 ) -> None:
-    """It gets 503 `outbox-full`; the others' writes are kept. Half is the share unless one is set."""
+    """It gets 503 `outbox-full`, the others' writes are kept; half is the share by default."""
     async with opened(callers=CALLERS, outbox=limits) as hospital:
         hospital.line.cut()
         kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]
