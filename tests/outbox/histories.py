@@ -45,6 +45,8 @@ from gateway.outbox.entry import EntryState
 from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.cut_line import CutLine
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
 
@@ -384,8 +386,10 @@ async def staged(
     names = ("gateway",) if url is None else ("first", "second")
     url = url or f"sqlite:///{directory}/volume/outbox.db"
     chance = random.Random(seed)  # noqa: S311 - no secret
-    async with RememberingPlatform() as platform, CutLine(platform.port) as line:
-        settings = _settings(platform, line, url)
+    remembering = RememberingPlatform()
+    async with Platform() as platform, Sso() as sso, CutLine(platform.port) as line:
+        platform.answer(remembering.answer)
+        settings = _settings(f"http://127.0.0.1:{line.port}{platform.base_path}", sso, url)
         gateways = [Gateway(name, directory, settings, full_disks) for name in names]
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -395,13 +399,13 @@ async def staged(
                 own = random.Random(seed)  # noqa: S311 - no secret
                 entrances = itertools.cycle(gateway.replica.url for gateway in gateways)
                 ward = Ward(session, dict(zip(CALLERS, entrances, strict=False)), kinds, own)
-                yield History(gateways, url, line, platform, ward, chance)
+                yield History(gateways, url, line, remembering, ward, chance)
             finally:
                 for gateway in gateways:
                     gateway.close()
 
 
-def _settings(platform: RememberingPlatform, line: CutLine, url: str) -> dict[str, Any]:
+def _settings(base_url: str, sso: Sso, url: str) -> dict[str, Any]:
     month = 30 * 24 * _HOUR
     outbox = {
         "enabled": True,
@@ -412,8 +416,8 @@ def _settings(platform: RememberingPlatform, line: CutLine, url: str) -> dict[st
     }
     return {
         "environment": "custom",
-        "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/fhir"},
-        "sso": {"token_url": f"http://127.0.0.1:{platform.port}/oauth/token"},
+        "platform": {"fhir_base_url": base_url},
+        "sso": {"token_url": sso.token_url},
         "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
         "callers": [{"name": name, "api_key": name * 8, "outbox": "always"} for name in CALLERS],
         "retries": {"max_attempts": 1},
