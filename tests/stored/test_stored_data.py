@@ -20,7 +20,7 @@ from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.secret import Secret
 from tests.doubles.command import dhp
 from tests.doubles.platform import Platform
-from tests.outbox.path.conftest import KEY, opening
+from tests.outbox.path.conftest import opening, outbox_in
 from tests.outbox.path.hospital import Hospital, observation
 from tests.store.redis_server import RedisServer, redis_server
 from tests.stored.record import ENCRYPTION_KEY, MARK, SESSION_KEY, SIGN_IN_KEY, TOKEN_KEY
@@ -28,6 +28,7 @@ from tests.stored.record import ENCRYPTION_KEY, MARK, SESSION_KEY, SIGN_IN_KEY, 
 FOLDERS = sorted(Path(__file__).parent.glob("v*"))
 # Seconds: the entries were queued in the year in which they were recorded.
 CENTURY = 100 * 365 * 86400.0
+LIMITS = {"max_age": CENTURY, "retention": CENTURY}
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
@@ -45,8 +46,7 @@ class TestOutbox:
     ) -> AsyncIterator[Hospital]:
         """A gateway that goes on with a copy of the database."""
         shutil.copy(stored / "outbox.db", tmp_path)
-        limits = {"max_age": CENTURY, "retention": CENTURY}
-        async with opening(platform, tmp_path, outbox=limits, audit={"sink": "off"}) as made:
+        async with opening(platform, tmp_path, outbox=LIMITS, audit={"sink": "off"}) as made:
             yield made
 
     @pytest.fixture
@@ -89,13 +89,7 @@ class TestOutbox:
             "platform": {"fhir_base_url": hospital.platform.url},
             "sso": {"token_url": hospital.sso.token_url},
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-            "outbox": {
-                "enabled": True,
-                "url": f"sqlite:///{tmp_path}/outbox.db",
-                "encryption_key": KEY,
-                "max_age": CENTURY,
-                "retention": CENTURY,
-            },
+            "outbox": outbox_in(tmp_path) | LIMITS,
             "audit": {"sink": "off"},
         }
         config = tmp_path / "settings.yaml"

@@ -21,15 +21,15 @@ KEY = "A" * 43
 Open = Callable[..., AbstractAsyncContextManager[Hospital]]
 
 
+def outbox_in(folder: Path) -> dict[str, Any]:
+    """Return the settings of an outbox in a file."""
+    return {"enabled": True, "url": f"sqlite:///{folder}/outbox.db", "encryption_key": KEY}
+
+
 @contextlib.asynccontextmanager
 async def opening(platform: Platform, folder: Path, /, **sections: Any) -> AsyncIterator[Hospital]:
     """Yield a gateway with some settings changed; `outbox` adds to those of the outbox."""
-    outbox = {
-        "enabled": True,
-        "url": f"sqlite:///{folder}/outbox.db",
-        "encryption_key": KEY,
-        **sections.pop("outbox", {}),
-    }
+    outbox = outbox_in(folder) | sections.pop("outbox", {})
     sections.setdefault("retries", {"max_attempts": 1})
     async with Sso() as sso, CutLine(platform.port) as line:
         url = f"http://127.0.0.1:{line.port}{platform.base_path}"

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.doubles.cut_line import CutLine
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform
+from tests.doubles.platform import Line, Platform, then_close
 from tests.doubles.sso import Sso
 
 ASYNC = {"Prefer": "respond-async"}
@@ -114,6 +114,19 @@ class Hospital:
                 return reply
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _LONGEST_POLL)
+
+    async def mended(self, location: str, **headers: str) -> Reply:
+        """Mend the line, and wait until a write has ended."""
+        await self.line.mend()
+        return await self.ended(location, **headers)
+
+    async def unclear_write(self) -> str:
+        """Send a create whose outcome stays unknown; its status URL once that is told."""
+        self.line.cut()
+        location = (await self.write(method="POST")).location
+        self.platform.script(then_close(b""))
+        await self.mended(location)
+        return location
 
     async def until(self, state: str, location: str) -> Reply:
         """Wait until the outbox reports `state` for a waiting write, and return that response."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import zlib
 
-from tests.doubles.platform import fhir, http, outcome, then_close
+from tests.doubles.platform import fhir, http, outcome
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital
 
@@ -39,8 +39,7 @@ async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -
     hospital.line.cut()
     location = (await hospital.write()).location
     hospital.platform.answer(outcome(422))
-    await hospital.line.mend()
-    bundle = (await hospital.ended(location)).json
+    bundle = (await hospital.mended(location)).json
     assert bundle["type"] == "batch-response"
     response = bundle["entry"][0]["response"]
     assert response["status"].startswith("422")
@@ -51,10 +50,7 @@ async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -
 
 async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
     """It is unknown whether the platform has it: the Bundle's outcome says so, and it stays."""
-    hospital.line.cut()
-    location = (await hospital.write(method="POST")).location
-    hospital.platform.script(then_close(b""))
-    await hospital.line.mend()
+    location = await hospital.unclear_write()
     response = (await hospital.ended(location)).json["entry"][0]["response"]
     assert response["status"].startswith("502")
     coding = response["outcome"]["issue"][0]["details"]["coding"]
@@ -72,8 +68,7 @@ async def test_a_waiting_write_can_be_cancelled(hospital: Hospital) -> None:
         assert gone.status == 410
         assert word in gone.json["issue"][0]["details"]["text"]
     assert (await hospital.ask("DELETE", second.location)).status == 410
-    await hospital.line.mend()
-    await hospital.ended(first.location)
+    await hospital.mended(first.location)
     assert (await hospital.ask("DELETE", first.location)).status == 409
     assert hospital.writes() == [("PUT", "/r5/Observation/1")]
 
@@ -133,8 +128,7 @@ async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
     assert b"<resource><Task><id value=" in listed.body
     kind = ("Content-Type", "application/fhir+xml")
     hospital.platform.answer(http(200, b'<?xml version="1.0"?>' + body, kind))
-    await hospital.line.mend()
-    ended = await hospital.ended(reply.location)
+    ended = await hospital.mended(reply.location)
     assert b"<resource>" + body + b"</resource>" in ended.body
     assert ended.headers["Content-Type"].startswith("application/fhir+xml")
 
@@ -170,8 +164,7 @@ async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> Non
         saved = {"resourceType": "Observation", "id": "1"}
         packed = zlib.compress(json.dumps(saved).encode())
         hospital.platform.answer(fhir(packed, 200, ("Content-Encoding", "deflate")))
-        await hospital.line.mend()
-        (entry,) = (await hospital.ended(reply.location)).json["entry"]
+        (entry,) = (await hospital.mended(reply.location)).json["entry"]
         record = (await hospital.gateway.audit(1))[0]
     assert entry["resource"] == saved
     (seen,) = hospital.platform.seen
@@ -184,8 +177,7 @@ async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) 
     hospital.line.cut()
     reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
     hospital.platform.answer(http(204, b"", length=False))
-    await hospital.line.mend()
-    entry = (await hospital.ended(reply.location)).json["entry"]
+    entry = (await hospital.mended(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]
 
 

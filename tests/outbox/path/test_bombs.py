@@ -19,7 +19,7 @@ from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sso import Sso
-from tests.outbox.path.conftest import KEY, Open
+from tests.outbox.path.conftest import Open, outbox_in
 
 LOG = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -74,11 +74,7 @@ async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
                 "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
                 "callers": CALLERS,
                 "retries": {"max_attempts": 1},
-                "outbox": {
-                    "enabled": True,
-                    "url": f"sqlite:///{directory}/outbox.db",
-                    "encryption_key": KEY,
-                },
+                "outbox": outbox_in(directory),
             },
             directory,
         )

@@ -18,8 +18,8 @@ import yaml
 
 from tests.doubles.command import Result, dhp
 from tests.doubles.forked import ForkedGateway
-from tests.doubles.platform import outcome, then_close
-from tests.outbox.path.conftest import KEY, Open
+from tests.doubles.platform import outcome
+from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.hospital import Hospital, observation
 
 BY = f"command, user {os.getuid()}"
@@ -33,11 +33,7 @@ class Operator:
         self.settings: dict[str, Any] = {
             "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-            "outbox": {
-                "enabled": True,
-                "url": f"sqlite:///{directory}/outbox.db",
-                "encryption_key": KEY,
-            },
+            "outbox": outbox_in(directory),
         }
 
     async def run(self, *arguments: str) -> Result:
@@ -71,8 +67,7 @@ async def refused(hospital: Hospital) -> tuple[Hospital, str]:
     hospital.line.cut()
     location = (await hospital.write(patient=987654)).location
     hospital.platform.script(outcome(422))
-    await hospital.line.mend()
-    await hospital.ended(location)
+    await hospital.mended(location)
     return hospital, location
 
 
@@ -145,12 +140,8 @@ async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operato
     """An unclear one holds up its patient until a person decides."""
     # A gateway with an audit could be the one that records it.
     async with opened(audit={"sink": "off"}) as hospital:
-        hospital.line.cut()
-        unclear = (await hospital.write(method="POST")).location
+        unclear = await hospital.unclear_write()
         behind = (await hospital.write(number=2)).location
-        hospital.platform.script(then_close(b""))
-        await hospital.line.mend()
-        await hospital.ended(unclear)
         assert (await hospital.ask("GET", behind)).status == 202
         dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
         assert dropped.code == 1
@@ -182,12 +173,7 @@ async def test_an_unclear_entry_is_shown_in_the_operators_language(
 ) -> None:
     """State, note and yes or no are words of the catalogue; a caller's name is never translated."""
     async with opened(callers=[{"name": "failed", "outbox": "always"}]) as hospital:
-        hospital.line.cut()
-        location = (await hospital.write(method="POST")).location
-        hospital.platform.script(then_close(b""))
-        await hospital.line.mend()
-        await hospital.ended(location)
-        entry_id = location.rsplit("/", 1)[1]
+        entry_id = (await hospital.unclear_write()).rsplit("/", 1)[1]
         for language, words in SHOWN.items():
             told = await operator.run("show", entry_id, "--lang", language)
             assert [each for each in words if each not in told.out] == []
@@ -274,12 +260,8 @@ async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
     async with opened(audit=audited(tmp_path)) as hospital:
-        hospital.line.cut()
-        unclear = (await hospital.write(method="POST")).location
+        unclear = await hospital.unclear_write()
         behind = (await hospital.write(number=2)).location
-        hospital.platform.script(then_close(b""))
-        await hospital.line.mend()
-        await hospital.ended(unclear)
         entry_id = unclear.rsplit("/", 1)[1]
         dropped = await operator.run("drop", entry_id)
         assert (dropped.code, "noted for the audit" in dropped.out) == (0, True)

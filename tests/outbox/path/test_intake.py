@@ -106,8 +106,7 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
     assert reply.headers["Cache-Control"] == "no-store"
     hospital.platform.answer(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
-    await hospital.line.mend()
-    ended = await hospital.ended(reply.location)
+    ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "201 Created"
     (seen,) = hospital.platform.seen
     assert (seen.method, seen.target, seen.body) == ("PUT", "/r5/Observation/1", observation())
@@ -298,8 +297,7 @@ async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
         other.execute("ROLLBACK")
     assert "aborted" in {record["outcome"] for record in await hospital.gateway.audit(2)}
     again = await hospital.write(method="POST")
-    await hospital.line.mend()
-    await hospital.ended(again.location)
+    await hospital.mended(again.location)
     assert len(hospital.writes()) == 1
 
 
@@ -339,8 +337,7 @@ async def test_large_bodies_are_kept_whole(opened: Open) -> None:
         hospital.line.cut()
         reply = await hospital.ask("PUT", "/Binary/1", body, Prefer="respond-async")
         assert reply.status == 202
-        await hospital.line.mend()
-        await hospital.ended(reply.location)
+        await hospital.mended(reply.location)
         assert hospital.platform.seen[-1].body == body
 
 
@@ -352,8 +349,7 @@ async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> No
     reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
     assert reply.status == 202
     assert (await hospital.write(number=2)).status == 202
-    await hospital.line.mend()
-    await hospital.ended(reply.location)
+    await hospital.mended(reply.location)
     seen = hospital.platform.seen[0]
     assert (seen.body, seen.header("content-encoding")) == (body, "gzip")
 
@@ -368,8 +364,7 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
     answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
     location = ("Location", f"{platform}/Observation/1/_history/1")
     hospital.platform.answer(fhir(answer, 200, location))
-    await hospital.line.mend()
-    entry = (await hospital.ended(reply.location)).json["entry"][0]
+    entry = (await hospital.mended(reply.location)).json["entry"][0]
     sent = json.loads(hospital.platform.seen[0].body)
     assert sent["subject"]["reference"] == f"{platform}/Patient/1"
     assert hospital.platform.seen[0].header("if-none-exist") == f"subject={platform}/Patient/1"
@@ -381,8 +376,7 @@ async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
     """By the entry's id, without anything of the patient."""
     hospital.line.cut()
     reply = await hospital.write()
-    await hospital.line.mend()
-    await hospital.ended(reply.location)
+    await hospital.mended(reply.location)
     records = await hospital.gateway.audit(3, event="outbox")
     steps = [record["step"] for record in records]
     assert steps[0] == "queued"
@@ -398,8 +392,7 @@ async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
     hospital.line.cut()
     reply = await hospital.write()
     hospital.platform.script(page(200), http(302, b"", ("Location", "http://login.example/")))
-    await hospital.line.mend()
-    ended = await hospital.ended(reply.location)
+    ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "200 OK"
     assert len(hospital.platform.seen) == 3
 
@@ -409,7 +402,6 @@ async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> Non
     hospital.line.cut()
     kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
     assert kept.status == 202
-    await hospital.line.mend()
-    await hospital.ended(kept.location)
+    await hospital.mended(kept.location)
     (sent,) = [seen for seen in hospital.platform.seen if seen.method == "DELETE"]
     assert [name for name, _ in sent.headers if name.lower().startswith("content-")] == []

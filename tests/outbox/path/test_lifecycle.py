@@ -61,8 +61,7 @@ async def test_a_reload_lets_others_queue(opened: Open) -> None:
         reply = await hospital.ask("PUT", "/Observation/1", observation())
         assert reply.status == 202
         await gateway.reload(changed(settings, callers=(lab,)))
-        await hospital.line.mend()
-        assert (await hospital.ended(reply.location)).status == 200
+        assert (await hospital.mended(reply.location)).status == 200
         outbox = settings.outbox.model_copy(update={"max_entries": 7})
         with pytest.raises(StartError, match=r"outbox\.max_entries"):
             await gateway.reload(changed(settings, outbox=outbox))
@@ -100,5 +99,4 @@ async def test_a_second_gateway_on_the_file_does_not_start(hospital: Hospital) -
         await second.start()
     hospital.line.cut()
     location = (await hospital.write()).location
-    await hospital.line.mend()
-    assert (await hospital.ended(location)).status == 200
+    assert (await hospital.mended(location)).status == 200

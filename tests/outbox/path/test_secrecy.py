@@ -11,7 +11,7 @@ from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform, outcome
 from tests.doubles.processes import start_gateway
 from tests.doubles.sso import Sso
-from tests.outbox.path.conftest import KEY
+from tests.outbox.path.conftest import outbox_in
 
 NAME, PINFL, NOTE = "Karimova", "31507901234567", "hepatitis"
 BODY = (
@@ -37,11 +37,7 @@ async def test_nothing_of_a_patient_is_on_the_disk_or_in_the_logs(
                 "sso": {"token_url": sso.token_url},
                 "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
                 "log": {"level": "debug"},
-                "outbox": {
-                    "enabled": True,
-                    "url": f"sqlite:///{tmp_path}/outbox.db",
-                    "encryption_key": KEY,
-                },
+                "outbox": outbox_in(tmp_path),
             },
             tmp_path,
         )

@@ -17,8 +17,7 @@ async def test_the_walks_of_a_queued_write(hospital: Hospital) -> None:
         queued = await hospital.write()
     # Attempts that fail before the line is mended take other steps.
     with steps(anew_at="ActiveAttempts.start") as taken_later:
-        await hospital.line.mend()
-        ended = await hospital.ended(queued.location)
+        ended = await hospital.mended(queued.location)
     assert (queued.status, ended.status) == (202, 200)
     way = walk("The walk of a queued write")
     assert of(way, taken) == way
