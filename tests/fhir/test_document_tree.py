@@ -74,7 +74,6 @@ def test_precision_makes_a_difference() -> None:
     ],
 )
 def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: str) -> None:
-    """Broken and ambiguous bodies are no trees."""
     with pytest.raises(document_tree.BodyParseError):
         document_tree.parse_body(body, content_type)
 
@@ -93,7 +92,6 @@ def test_what_is_nested_deeply_is_refused(way: tuple[bytes, bytes, bytes], depth
 
 
 def test_what_is_read_can_be_walked() -> None:
-    """The deepest that is read is walked to its end."""
     depth = 99
     body = b'{"item":[' * depth + b'{"x":"1"}' + b"]}" * depth
     read = document_tree.parse_body(body, None)

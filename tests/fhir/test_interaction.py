@@ -125,7 +125,6 @@ def test_names_the_operation(method, path, resource, rid, name):
 
 
 def test_other_methods_on_an_operation_are_other():
-    """Operations are called with GET and POST only."""
     assert classify("PUT", "/Patient/$everything", "").code == "other"
 
 
@@ -141,7 +140,6 @@ def test_its_text_form_hides_the_id():
 
 
 def test_knows_the_r5_types():
-    """Types that R5 brought are known, those that it dropped are not."""
     assert {"Patient", "Binary", "DeviceAssociation", "Transport"} <= RESOURCE_TYPES
     assert not {"Media", "RequestGroup", "Resource", "DomainResource"} & RESOURCE_TYPES
 
@@ -317,7 +315,6 @@ def test_looks_at_the_first_64_kib_only():
 
 
 def test_leaves_other_interactions_alone():
-    """Only a POST to the base is refined."""
     create = classify("POST", "/Bundle", "")
     assert refine_bundle(create, b'{"type":"batch"}', "application/json") is create
 

@@ -108,12 +108,10 @@ def test_diagnostics_hold_what_support_needs():
 
 
 def test_the_detail_for_the_log_is_not_shown():
-    """What is meant for the log does not reach the caller."""
     assert b"SECRET" not in rendered(GatewayError(UPSTREAM_FAILED, detail="SECRET"))[0]
 
 
 def test_without_an_answer_the_platform_status_is_none():
-    """Support can see that the platform gave no answer at all."""
     issue = json.loads(rendered(GatewayError(UPSTREAM_FAILED))[0])["issue"][0]
     assert issue["diagnostics"] == f"request-id={REQUEST_ID}; attempts=0; platform-status=none"
 

@@ -185,7 +185,6 @@ def test_a_broken_host_in_self_does_not_matter(url: str) -> None:
 
 
 def test_self_of_xml_is_found() -> None:
-    """The same link in XML, with an escaped ampersand."""
     body = (
         b'<Bundle xmlns="http://hl7.org/fhir"><link><relation value="self"/>'
         b'<url value="http://x/y?a=1&amp;b=2"/></link></Bundle>'
@@ -253,7 +252,6 @@ def test_names_count_in_every_spelling() -> None:
 
 
 def test_an_outcome_entry_of_xml_tells_the_same() -> None:
-    """With the names in attributes."""
     body = (
         b'<Bundle xmlns="http://hl7.org/fhir"><entry><resource><OperationOutcome><issue>'
         b'<severity value="warning"/><code value="not-supported"/>'

@@ -205,7 +205,6 @@ async def test_a_write_without_its_caller_is_audited_when_it_is_cut(
 async def test_a_second_signal_hurries(
     start_service: StartService, platform: Platform, number: signal.Signals
 ) -> None:
-    """The first signal begins the end, the second ends the waiting."""
     platform.answer(Gate())
     service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as wire:
@@ -223,7 +222,6 @@ async def test_a_second_signal_hurries(
 async def test_sigterm_before_the_first_token_ends_the_gateway(
     start_service: StartService, platform: Platform
 ) -> None:
-    """A gateway that waits for its SSO ends as well as any other."""
     service = start_service(sso={"token_url": "http://127.0.0.1:1/token"}, **BRISK)
     await service.until_ready(503)
     await service.end()

@@ -61,7 +61,6 @@ async def test_a_living_process_keeps_its_socket(
 
 
 async def test_a_file_in_the_way_is_left_alone(start_service: StartService, tmp_path: Path) -> None:
-    """A path that is no socket is not removed."""
     path = tmp_path / "gateway.sock"
     path.write_text("precious")
     service = on_socket(start_service, path)

@@ -177,7 +177,6 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
 async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     running: Running, sender: RecordingSender
 ) -> None:
-    """A response to a delivery alone ends the delay too."""
     asked, entry = await late_and_unreachable(running, sender)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
@@ -593,24 +592,6 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
             await pass_time(clock, 1, store, other)
         await pass_time(clock, LEASE_SECONDS * 4 / 3, other)
         assert await running.state(entry) is EntryState.DELIVERED
-
-
-async def test_draining_lets_attempts_end(running: Running, sender: RecordingSender) -> None:
-    """Nothing more begins; what is being sent gets its time, and `run` returns."""
-    sender.hold("r-1")
-    first = await running.put(draft("1", "P/a"))
-    second = await running.put(draft("2", "P/a"))
-    await until(lambda: sender.seen == ["r-1"])
-    draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
-    await settle()
-    third = await running.put(draft("3"))
-    sender.held["r-1"].set()
-    await draining
-    assert running.task is not None
-    await asyncio.wait_for(running.task, 30)
-    assert await running.state(first) is EntryState.DELIVERED
-    assert await running.state(second) is EntryState.WAITING
-    assert await running.state(third) is EntryState.WAITING
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,6 @@ async def test_one_caller_fills_its_share_only(store: OutboxStore) -> None:
 
 
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: OutboxStore) -> None:
-    """Whatever their number is."""
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
     store.settings = OutboxSettings(max_entries=100, max_bytes=40_000, max_share=0.5)
     await store.enqueue(large, shared=True)

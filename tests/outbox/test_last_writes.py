@@ -6,7 +6,6 @@ from gateway.outbox.intake import LastWrites
 
 
 def test_a_newer_write_is_noticed() -> None:
-    """One of the same moment is not newer."""
     writes = LastWrites()
     writes.record("lab", "Patient/1", 2.0)
     assert writes.has_newer("lab", "Patient/1", 1.0)

@@ -42,7 +42,6 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
 
 
 async def test_what_cannot_be_recorded_stays_noted(store: OutboxStore) -> None:
-    """An audit that cannot write loses nothing."""
     records = Records()
     entry = await store.enqueue(draft("a"))
     await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))

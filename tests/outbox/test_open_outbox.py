@@ -67,7 +67,6 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
-    """The URL is shown with a mask."""
     url = f"postgresql://outbox:hunter2@/gw?host={tmp_path}"
     with pytest.raises(StartError, match=r"outbox\.url: postgresql://outbox") as raised:
         async with open_outbox_store(settings(url), RAW_KEY):

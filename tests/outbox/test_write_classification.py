@@ -32,7 +32,6 @@ def judged(
 
 @pytest.mark.parametrize("code", ["read", "search-type", "operation", "other", "capabilities"])
 def test_only_writes_are_queued(code: str) -> None:
-    """A read is never queued, and no operation."""
     assert classify_write(WriteDescription(code, "/Patient/5")) is None
 
 
@@ -135,7 +134,6 @@ def test_a_search_by_identifier_meets_the_resource_that_has_it() -> None:
 
 
 def test_xml_names_the_same_orders() -> None:
-    """The format makes no difference."""
     xml = (
         b'<Observation xmlns="http://hl7.org/fhir"><identifier><system value="urn:lab"/>'
         b'<value value="77"/></identifier><subject><reference value="Patient/5"/></subject>'
@@ -180,7 +178,6 @@ def references(count: int) -> bytes:
     ids=["references", "in-one-text", "again", "query", "list", "entries", "types", "url"],
 )
 def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
-    """However it names them."""
     assert judged(code, path, body).ordering_keys == ALL_KEYS
 
 
@@ -190,7 +187,6 @@ def test_a_ward_keeps_its_orders() -> None:
 
 
 def test_without_any_name_the_type_is_the_order() -> None:
-    """An Organization waits for Organizations only."""
     body = b'{"resourceType": "Organization", "name": "Clinic"}'
     assert judged("create", "/Organization", body).ordering_keys == {"Organization"}
 

@@ -51,7 +51,6 @@ def test_memory(closing: contextlib.AsyncExitStack) -> None:
 
 
 async def test_with_a_password(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
-    """User and password of the URL are those of the server."""
     await server.command("ACL", "SETUSER", "gw", "on", ">p@ss", "~dhp-gateway:*", "+@all")
     await server.command("ACL", "SETUSER", "default", "off")
     url = server.url.replace("//", "//gw:p%40ss@")
@@ -137,7 +136,6 @@ async def test_encryption_key_file(
 
 
 def test_missing_key_file(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
-    """A file that is not there is named."""
     gone = str(tmp_path / "none")
     with pytest.raises(StartError, match=f"store.encryption_key_file: {gone}: no such file"):
         open_token_store(settings(encryption_key_file=gone), closing)

@@ -108,7 +108,6 @@ async def test_the_gateways_key_is_needed_too(replica: Replica) -> None:
 
 
 async def test_what_was_tampered_with_is_nothing(replica: Replica, client: Redis) -> None:
-    """One changed byte, and the session is not found."""
     identifier, session = await begun(replica())
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
     sealed = bytearray(await client.hget(place, "sealed") or b"")

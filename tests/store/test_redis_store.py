@@ -85,13 +85,11 @@ class TestKeeping:
         assert await replica().get(KEY) is None
 
     async def test_short_life(self, replica: Replica) -> None:
-        """The server forgets a token by itself."""
         await replica().put(KEY, token(at=1000, lifetime=0.05))
         while await replica().get(KEY) is not None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
 
     async def test_put_replaces(self, replica: Replica) -> None:
-        """The newest token is the one that is kept."""
         store = replica()
         await store.put(KEY, token("one"))
         await store.put(KEY, token("two"))
@@ -144,7 +142,6 @@ class TestSecrecy:
         assert await replica().get(KEY) == token()
 
     async def test_given_key(self, replica: Replica) -> None:
-        """A given key takes the secret's place."""
         key = Secret("k" * 43)
         await replica(encryption_key=key).put(KEY, token())
         assert await replica().get(KEY) is None
@@ -158,7 +155,6 @@ class TestSecrecy:
         assert await replica().get(elsewhere) is None
 
     async def test_never_the_same(self, replica: Replica, client: Redis) -> None:
-        """The same token is never the same ciphertext twice."""
         seen = set()
         for _ in range(5):
             await replica().put(KEY, token())
@@ -171,13 +167,11 @@ class TestPoisoned:
 
     @pytest.mark.parametrize("value", [b"", b"x", b"\x00" * 12, b"\x00" * 200, b"{}"])
     async def test_garbage(self, replica: Replica, client: Redis, value: bytes) -> None:
-        """A value that cannot be opened."""
         await client.hset(PLACE, mapping={"sealed": value, "mark": b"x"})
         await client.pexpire(PLACE, 60_000)
         await self.recovers(replica())
 
     async def test_changed_bit(self, replica: Replica, client: Redis) -> None:
-        """A ciphertext of which one bit was changed."""
         await replica().put(KEY, token())
         sealed = bytearray(await client.hget(PLACE, "sealed"))
         sealed[20] ^= 1
@@ -193,7 +187,6 @@ class TestPoisoned:
         await self.recovers(replica())
 
     async def test_other_type(self, replica: Replica, client: Redis) -> None:
-        """A key of another type."""
         await client.set(PLACE, b"text")
         await replica().delete(KEY, token())
         await self.recovers(replica())
@@ -231,7 +224,6 @@ class TestLease:
         assert not await client.exists(LEASE)
 
     async def test_holder_dies(self, replica: Replica, client: Redis) -> None:
-        """A lease that is not renewed expires."""
         await client.set(LEASE, b"of a process that was killed", nx=True, px=2000)
         assert await replica().acquire_lease(KEY) is None
         while (lease := await replica().acquire_lease(KEY)) is None:  # noqa: ASYNC110 - there is no event

@@ -259,12 +259,10 @@ def test_names_and_types_count_in_every_spelling(name, size):
 
 @pytest.mark.parametrize("kind", ["collection", "message"])
 def test_a_bundle_that_turns_out_unsigned_is_rewritten(kind):
-    """Its end decides."""
     assert to_gateway(signed(type=kind)) == swapped(signed(type=kind))
 
 
 def test_a_document_inside_a_search_result_stays_and_the_rest_does_not():
-    """Only what the document holds is left alone."""
     entries = [
         {"fullUrl": f"{PLATFORM}/Bundle/1", "resource": document(id="x")},
         {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}},
@@ -413,7 +411,6 @@ def test_what_one_reference_is_decides_of_no_other(first, second):
 
 
 def test_a_quote_in_a_name_of_a_url_ends_no_name():
-    """At whatever distance it stands."""
     body = '{"resourceType":"Bundle","entry":[{"a\\"fullUrl":%s"%s/Basic/1"}]}'
     for distance in range(60, 100):
         text = (body % (" " * distance, PLATFORM)).encode()
@@ -430,7 +427,6 @@ def test_a_gateway_under_the_platforms_base_is_inserted_once():
 
 
 def test_a_url_that_is_the_name_of_a_member_stays():
-    """It is no value, and is not counted."""
     text = json.dumps({"resourceType": "Basic", f"{PLATFORM}/a": 1}).encode()
     assert run(text) == (text, 0, 0)
 
@@ -460,7 +456,6 @@ def test_a_signature_after_the_entries_of_a_stream_changes_nothing():
 
 
 def test_a_search_result_in_a_document_stays():
-    """However long both are."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
     page = {"resourceType": "Bundle", "type": "searchset", "entry": [entry] * 4000}
     head = {"resourceType": "Bundle", "type": "document"}
@@ -470,7 +465,6 @@ def test_a_search_result_in_a_document_stays():
 
 
 def test_an_unsigned_provenance_is_rewritten():
-    """Only a signature keeps one as it is."""
     body = {"resourceType": "Provenance", "target": [reference()], "recorded": "2026-11-20"}
     assert to_gateway(body) == swapped(body)
 
@@ -585,14 +579,12 @@ def test_escaped_slashes_are_read_and_kept(slash):
 
 
 def test_an_escaped_host_and_key_are_read():
-    """Any character may be written as an escape."""
     host = "".join(f"\\u{ord(char):04x}" for char in "playground.dhp.uz")
     body = f'{{"subject":{{"\\u0072eference":"https://{host}/fhir/Patient/1"}}}}'.encode()
     assert json.loads(run(body)[0]) == {"subject": {"reference": f"{GATEWAY}/Patient/1"}}
 
 
 def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
-    """No recursion, no growing stack."""
     deep = b'{"a":[' * 20_000 + b'{"reference":"%s/Patient/1"}' % PLATFORM.encode() + b"]}" * 20_000
     body = b'{"x":%s,"subject":{"reference":"%s/Patient/1"}}' % (deep, PLATFORM.encode())
     expected = b'{"x":%s,"subject":{"reference":"%s/Patient/1"}}' % (deep, GATEWAY.encode())
@@ -629,7 +621,6 @@ def test_memory_does_not_grow_with_the_body():
 
 
 def test_a_string_too_long_for_a_url_passes():
-    """Whether it comes at once or in pieces."""
     body = b'{"photo":{"url":"%s/Binary/%s"},"a":{"reference":"%s/Patient/1"}}' % (
         PLATFORM.encode(),
         b"x" * 70_000,
@@ -820,7 +811,6 @@ def test_there_and_back_gives_the_original(value, slashes):
 @settings(max_examples=100)
 @given(VALUES, st.integers(1, 40))
 def test_a_body_without_platform_urls_is_byte_identical(value, size):
-    """Whatever it holds."""
     body = json.dumps(value).replace("dhp.uz", "dhp.example").replace("DHP.UZ", "x").encode()
     assert run(body, size=size) == (body, 0, 0)
 
@@ -838,7 +828,6 @@ def test_a_null_character_stays_where_the_target_holds_the_host(length):
 
 @pytest.mark.parametrize("blanks", [0, 95, 96, 97, 5000])
 def test_any_number_of_blanks_may_stand_before_a_link(blanks):
-    """It is found behind all of them."""
     body = '{"resourceType":"Basic","subject":{"reference":%s"%s/Patient/1"}}'
     sent = run((body % (" " * blanks, PLATFORM)).encode())[0]
     assert sent == (body % (" " * blanks, GATEWAY)).encode()

@@ -177,7 +177,6 @@ def test_the_work_for_a_link_header_grows_with_its_length(unit):
 
 
 def test_an_open_quote_in_a_link_header_reaches_to_its_end():
-    """What follows it is text."""
     value = f'<{PLATFORM}/a>; title="see <{PLATFORM}/x>'
     assert rewrite_header("Link", value, LINKS) == f'<{GATEWAY}/a>; title="see <{PLATFORM}/x>'
 

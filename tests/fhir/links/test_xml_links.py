@@ -112,7 +112,6 @@ def test_a_byte_order_mark_and_other_bytes_stay():
 
 
 def test_utf_16_passes():
-    """Whatever it holds."""
     body = LISTED["contained"].encode("utf-16")
     for size in (None, 1):
         assert run(body, size=size) == (body, 0, 0)
@@ -130,14 +129,12 @@ def test_a_long_attribute_passes_and_what_follows_is_rewritten():
 
 
 def test_a_tag_too_long_for_a_url_passes():
-    """Whether it comes at once or in pieces."""
     body = f'<Patient {NS}><photo><url value="{PLATFORM}/{"x" * 70_000}"/></photo></Patient>'
     for size in (None, 1000):
         assert run(body, size=size)[:2] == (body.encode(), 0)
 
 
 def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
-    """No recursion, no growing stack."""
     deep = "<a>" * 20_000 + f"<subject>{REF}</subject>" + "</a>" * 20_000
     body = f"<Basic {NS}>{deep}<subject>%s</subject></Basic>"
     expected = (body % REF.replace(PLATFORM, GATEWAY)).encode()
@@ -156,7 +153,6 @@ def test_the_wait_for_a_signature_has_a_limit():
 
 
 def test_a_request_is_mapped_to_the_platform():
-    """The same elements the other way round."""
     for body in LISTED.values():
         assert run(swapped(body), direction="to-platform")[0] == body.encode()
 
@@ -204,7 +200,6 @@ def test_any_chunking_gives_the_same_bytes(body, size, cut, junk):
 @settings(max_examples=100)
 @given(SOURCES, st.integers(1, 60))
 def test_a_body_without_platform_urls_is_byte_identical(body, size):
-    """Whatever it holds."""
     raw = body.replace("dhp.uz", "dhp.example").encode()
     assert run(raw, size=size) == (raw, 0, 0)
 

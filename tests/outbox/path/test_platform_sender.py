@@ -453,7 +453,6 @@ async def test_a_page_with_an_error_is_told_as_such() -> None:
 
 
 async def test_a_credential_that_is_gone_delivers_nothing() -> None:
-    """No other one may stand in for it."""
     platform = Platform()
     result = await deliverer(platform).send(ENTRY, request(credential="old"))
     assert (result.may_have_effect, result.cause) == (False, "token-refused")
