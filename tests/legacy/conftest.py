@@ -25,7 +25,7 @@ from tests.legacy.walk import Program, Walk
 
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 # Seconds; longer than any pause between two requests of a program.
-KEEP_ALIVE = 6
+KEEP_ALIVE = 20
 Results = dict[str, dict[str, dict[str, str]]]
 
 

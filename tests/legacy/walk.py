@@ -14,7 +14,7 @@ from tests.legacy.line import Line
 from tests.legacy.records import KNOWN, PAGES, Records
 from tests.legacy.stacks import OK
 
-PATIENCE = 30
+PATIENCE = 120
 _NEXT = re.compile(rb'"relation": ?"next", ?"url": ?"([^"]+)"')
 
 

@@ -194,9 +194,7 @@ async def test_the_end_delivers_what_waits(
 ) -> None:
     """At SIGTERM pauses end: what the repository did not take before it takes now."""
     repository.behave(503)
-    service = await start_service.ready(
-        audit=to(repository), shutdown={"delay": 0.3, "drain_timeout": 1}
-    )
+    service = await start_service.ready(audit=to(repository))
     assert (await ask(service.address, READ)).status == 200
     await asyncio.to_thread(repository.until_asked, 3)
     repository.behave(None)

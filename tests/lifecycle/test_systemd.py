@@ -79,7 +79,7 @@ def test_an_abstract_socket_and_another_process(tmp_path: Path) -> None:
     name = f"dhp-gateway-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name}")
-        listening.settimeout(5)
+        listening.settimeout(60)
         notifier = SystemdNotifier(
             {"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import re
 import signal
@@ -305,7 +306,14 @@ async def test_a_handful_of_mistakes_is_none_of_it(
 ) -> None:
     """A caller that asks for one missing id, for a path of no FHIR, for what it may not see."""
     service = await start_service.ready(**CHECKED)
-    platform.answer(_metadata_only)
+    refusals = itertools.cycle((answers.outcome(404), answers.page(404), answers.outcome(403)))
+
+    async def metadata_only(line: Line) -> None:
+        line.seen.complete = True
+        line.writer.write(STATEMENT if line.seen.target == "/r5/metadata" else next(refusals))
+        await line.writer.drain()
+
+    platform.answer(metadata_only)
     await service.until_metric(1, "dhp_gateway_platform_probes_total", found="answers")
     while await service.metric("dhp_gateway_platform_probes_total") < 3:
         await call(service, 5)
@@ -315,14 +323,6 @@ async def test_a_handful_of_mistakes_is_none_of_it(
         await asyncio.sleep(0.3)
     assert found.care == ("degraded", "many-refusals")
     assert set(found.usable.values()) == {1.0}
-
-
-async def _metadata_only(line: Line) -> None:
-    found = line.seen.target == "/r5/metadata"
-    refusals = (answers.outcome(404), answers.page(404), answers.outcome(403))
-    line.seen.complete = True
-    line.writer.write(STATEMENT if found else refusals[int(time.monotonic() * 10) % 3])
-    await line.writer.drain()
 
 
 async def test_its_own_question_is_light_and_nobodys(

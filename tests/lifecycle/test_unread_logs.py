@@ -11,7 +11,7 @@ import pytest
 
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, ask, get
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 from tests.telemetry.conftest import Pipe
 
 BROKEN = b"GET /fhir/Patient/1 HTTP/1.1\r\nHost gateway\r\n\r\n"
@@ -39,7 +39,7 @@ async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe) -> 
     pipe.fill()
     service = start_into(pipe, start_service)
     await service.until_ready()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(300):
             assert (await ask(service.address, BROKEN)).status == 400
             assert (await ask(service.address, get("/nowhere"))).status == 404

@@ -55,7 +55,7 @@ PATIENTS = 3
 SYSTEM = "urn:test:history"
 _KEY = "B" * 43
 _ALL = 1_000_000
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 _POLL = 0.1
 _VOLUME = "8m"
 _HOUR = 3600.0
@@ -391,7 +391,7 @@ async def staged(
         platform.answer(remembering.answer)
         settings = _settings(f"http://127.0.0.1:{line.port}{platform.base_path}", sso, url)
         gateways = [Gateway(name, directory, settings, full_disks) for name in names]
-        timeout = aiohttp.ClientTimeout(total=30)
+        timeout = aiohttp.ClientTimeout(total=_PATIENCE)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
                 for gateway in gateways:

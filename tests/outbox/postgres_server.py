@@ -61,7 +61,7 @@ class PostgresServer:
     async def connect(self, database: str = "postgres") -> asyncpg.Connection:
         """Return a connection for inspecting the data."""
         return await asyncpg.connect(
-            host=str(self.directory), user="outbox", database=database, timeout=10
+            host=str(self.directory), user="outbox", database=database, timeout=60
         )
 
     async def fresh_database(self, name: str) -> str:

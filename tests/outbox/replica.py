@@ -12,7 +12,7 @@ import yaml
 
 from tests.doubles.processes import Process, free_port, start
 
-_PATIENCE = 60
+_PATIENCE = 300
 
 
 @dataclass

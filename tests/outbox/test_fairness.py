@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -140,21 +139,21 @@ async def test_nothing_waits_for_what_is_over(store: OutboxStore) -> None:
 
 
 async def test_much_goes_on_at_once(store: OutboxStore) -> None:
-    """Unblocking many entries is fast, because no write is possible meanwhile."""
+    """Unblocking many entries takes few statements, because no write is possible meanwhile."""
     first = await store.enqueue(replace(draft("1"), ordering_keys=ALL_KEYS))
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)
     columns["doubt"] = columns.pop("in_doubt")
     same = {**columns, "behind": first.number}
-    begun = time.process_time()
     async with store._database.write_transaction() as connection:
         rows = [{**same, "number": number, "id": str(number)} for number in later]
         await connection.execute(sa.insert(entries_table), rows)
         marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
         await connection.execute(sa.insert(ordering_keys_table), marks)
-    inserting = time.process_time() - begun
     [claimed] = await claim(store)
-    begun = time.process_time()
+    statements: list[str] = []
+    engine = store._database._engine.sync_engine  # type: ignore[attr-defined]
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     await finish(store, ME, claimed, EntryState.DELIVERED, DONE)
-    assert time.process_time() - begun < 3 * inserting
+    assert len(statements) < 50
     assert len(await claim(store)) == 10

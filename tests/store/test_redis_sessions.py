@@ -65,8 +65,8 @@ async def test_another_process_finds_it(replica: Replica) -> None:
     assert found is not None
     assert (found.signed_in_user, found.renewal) == (session.signed_in_user, session.renewal)
     assert (found.token, found.token.scope) == (session.token, "a b")
-    assert found.token.received_at == pytest.approx(77.0, abs=5)
-    assert found.started_at == pytest.approx(77.0, abs=5)
+    assert found.token.received_at == pytest.approx(77.0, abs=60)
+    assert found.started_at == pytest.approx(77.0, abs=60)
 
 
 async def test_nobody_finds_what_is_not_theirs(replica: Replica, client: Redis) -> None:
@@ -121,14 +121,14 @@ async def test_the_server_ends_what_is_idle(replica: Replica, client: Redis) -> 
     store = sessions(replica())
     identifier, session = await store.create(PERSON, made(), RENEWAL)
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
-    assert await client.pttl(place) == pytest.approx(1_800_000, abs=10_000)
+    assert await client.pttl(place) == pytest.approx(1_800_000, abs=60_000)
     long_ago = float(await client.hget(place, "used") or 0) - 20
     await client.hset(place, "used", repr(long_ago))
     await client.pexpire(place, 100_000)
     assert await store.find(identifier, touch=False) is not None
     assert await client.pttl(place) <= 100_000
     assert await store.find(identifier, touch=True) is not None
-    assert await client.pttl(place) == pytest.approx(1_800_000, abs=10_000)
+    assert await client.pttl(place) == pytest.approx(1_800_000, abs=60_000)
     await client.pexpire(place, 1)
     while await client.exists(place):
         pass
@@ -176,7 +176,7 @@ async def test_a_sign_in_is_had_once(replica: Replica, client: Redis) -> None:
     sign_in = SignInState(Secret("verifier"), "nonce", "/fhir/Patient")
     await replica().save_sign_in(key, sign_in)
     place = f"dhp-gateway:1:{{{key.name}}}:sign-in"
-    assert await client.pttl(place) == pytest.approx(600_000, abs=10_000)
+    assert await client.pttl(place) == pytest.approx(600_000, abs=60_000)
     assert await replica().pop_sign_in(store_key("state", "another")) is None
     assert await replica().pop_sign_in(key) == sign_in
     assert await replica().pop_sign_in(key) is None

@@ -224,8 +224,9 @@ class TestLease:
         assert not await client.exists(LEASE)
 
     async def test_holder_dies(self, replica: Replica, client: Redis) -> None:
-        await client.set(LEASE, b"of a process that was killed", nx=True, px=2000)
+        await client.set(LEASE, b"of a process that was killed", nx=True, px=600_000)
         assert await replica().acquire_lease(KEY) is None
+        await client.pexpire(LEASE, 1)
         while (lease := await replica().acquire_lease(KEY)) is None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
         await lease.release()

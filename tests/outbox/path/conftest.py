@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.outbox.store import sqlite_database
 from tests.doubles.cut_line import CutLine
 from tests.doubles.gateway import running
 from tests.doubles.platform import Platform
@@ -19,6 +20,14 @@ from tests.outbox.path.hospital import Hospital
 
 KEY = "A" * 43
 Open = Callable[..., AbstractAsyncContextManager[Hospital]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient_outbox() -> Iterator[None]:
+    """Let writes wait for a busy disk as long as they have to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_database, "BUSY_TIMEOUT", 600.0)
+        yield
 
 
 def outbox_in(folder: Path) -> dict[str, Any]:

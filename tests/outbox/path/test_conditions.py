@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from gateway.outbox.store import sqlite_database
 from tests.doubles.platform import Platform
 from tests.doubles.ward_platform import FAULTS, WardPlatform
 from tests.outbox.path.conftest import opening
@@ -119,19 +118,14 @@ async def carried_out(case: Case, folder: Path) -> Course:
 
 @pytest.fixture(scope="module")
 def courses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Course | BaseException]:
-    """All cases at once: each waits ten seconds before it asks what became of a write.
-
-    On a busy machine their many writes may wait longer for the outbox than a gateway lets them.
-    """
+    """All cases at once: each waits ten seconds before it asks what became of a write."""
 
     async def all_of_them() -> list[Course | BaseException]:
         folders = [tmp_path_factory.mktemp("conditions") for _ in CASES]
         courses = map(carried_out, CASES.values(), folders)
         return await asyncio.gather(*courses, return_exceptions=True)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_database, "BUSY_TIMEOUT", 120.0)
-        return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
+    return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
 
 
 def ends_of(course: Course | BaseException, case: Case) -> set[str]:
