@@ -105,11 +105,11 @@ class HostFinder:
         if is_encoded or b":" in data:
             lower = data.lower()
             for host in self._hosts:
-                start = lower.find(host) - len(b"2f")
-                if start >= -len(b"2f"):
-                    _add_positions(found, lower, b"/" + host, max(0, start), limit)
+                at = lower.find(host)
+                if at >= 0:
+                    _add_positions(found, lower, b"/" + host, max(0, at - 1), limit)
                     if is_encoded:
-                        _add_positions(found, lower, b"2f" + host, max(0, start), limit)
+                        _add_positions(found, lower, b"2f" + host, max(0, at - 2), limit)
             found.sort()
         return found
 
@@ -359,9 +359,7 @@ class StreamRewriter(ABC):
         """
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
-        positions = [END]
-        if self._candidate < END:
-            positions = self._needles.positions(self._buffer, self._candidate)
+        positions = self._needles.positions(self._buffer, self._candidate)
         pos = number = 0
         while 0 <= pos < size:
             while positions[number] < pos:
