@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.doubles.cut_line import CutLine
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, then_close
+from tests.doubles.platform import Answer, Line, Platform, Seen, fhir, read_body, then_close
 from tests.doubles.sso import Sso
 
 ASYNC = {"Prefer": "respond-async"}
@@ -124,9 +124,26 @@ class Hospital:
         """Send a create whose outcome stays unknown; its status URL once that is told."""
         self.line.cut()
         location = (await self.write(method="POST")).location
-        self.platform.script(then_close(b""))
+        self.answer_writes(then_close(b""))
         await self.mended(location)
         return location
+
+    def answer_writes(self, *answers: Answer) -> None:
+        """Give each of the next writes one of these responses.
+
+        While writes wait, the gateway may ask the platform for its metadata at any time.
+        """
+        left = list(answers)
+
+        async def answer(line: Line) -> None:
+            given = left.pop(0) if left and line.seen.method != "GET" else fhir()
+            if not isinstance(given, bytes):
+                await given(line)
+                return
+            await read_body(line.reader, line.seen)
+            line.writer.write(given)
+
+        self.platform.answer(answer)
 
     async def until(self, state: str, location: str) -> Reply:
         """Wait until the outbox reports `state` for a waiting write, and return that response."""
@@ -136,9 +153,19 @@ class Hospital:
                 return reply
             await asyncio.sleep(_POLL)
 
+    @property
+    def sent(self) -> list[Seen]:
+        """Return what the platform received, without the reads of the gateway's own."""
+        return [each for each in self.platform.seen if each.method != "GET"]
+
     def writes(self) -> list[tuple[str, str]]:
         """Return method and target of what the platform received, without reads."""
-        return [(each.method, each.target) for each in self.platform.seen if each.method != "GET"]
+        return [(each.method, each.target) for each in self.sent]
+
+    async def until_sent(self, count: int) -> None:
+        """Wait until the platform has received so many writes."""
+        while len(self.sent) < count:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_POLL)
 
 
 def observation(patient: int = 1, number: int = 1) -> bytes:

@@ -160,7 +160,7 @@ async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> Non
         (entry,) = (await hospital.mended(reply.location)).json["entry"]
         record = (await hospital.gateway.audit(1))[0]
     assert entry["resource"] == saved
-    (seen,) = hospital.platform.seen
+    (seen,) = hospital.sent
     assert (seen.header("x-user"), seen.header("accept-encoding")) == (None, "identity")
     assert (record["user"], record["user_asserted"]) == ("dilnoza", True)
 

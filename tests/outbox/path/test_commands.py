@@ -66,7 +66,7 @@ async def refused(hospital: Hospital) -> tuple[Hospital, str]:
     """A hospital with an entry that the platform refused."""
     hospital.line.cut()
     location = (await hospital.write(patient=987654)).location
-    hospital.platform.script(outcome(422))
+    hospital.answer_writes(outcome(422))
     await hospital.mended(location)
     return hospital, location
 

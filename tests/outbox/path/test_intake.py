@@ -108,7 +108,7 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     hospital.platform.answer(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
     ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "201 Created"
-    (seen,) = hospital.platform.seen
+    (seen,) = hospital.sent
     assert (seen.method, seen.target, seen.body) == ("PUT", "/r5/Observation/1", observation())
     assert seen.header("prefer") == "return=minimal"
     assert seen.header("x-own") == "kept"
@@ -151,8 +151,7 @@ async def test_the_callers_setting_decides(
 
 async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hospital) -> None:
     """They may not overtake it, though the line is up; those of other patients go out."""
-    hospital.platform.script(outcome(503, ("Retry-After", "5")))
-    hospital.platform.script(outcome(503, ("Retry-After", "5")))
+    hospital.answer_writes(*[outcome(503, ("Retry-After", "5"))] * 2)
     first = await hospital.write(patient=1, number=1)
     assert first.status == 202
     assert (await hospital.write(patient=2, number=2)).status in (200, 202)
@@ -215,7 +214,7 @@ async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
         newer = await hospital.write(patient=2)
     assert (newer.status, hanging.result().status) == (202, 502)
     await hospital.ended(newer.location)
-    assert hospital.platform.seen[-1].body == observation(patient=2)
+    assert hospital.sent[-1].body == observation(patient=2)
     assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
 
 
@@ -336,7 +335,7 @@ async def test_large_bodies_are_kept_whole(opened: Open) -> None:
         reply = await hospital.ask("PUT", "/Binary/1", body, Prefer="respond-async")
         assert reply.status == 202
         await hospital.mended(reply.location)
-        assert hospital.platform.seen[-1].body == body
+        assert hospital.sent[-1].body == body
 
 
 async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> None:
@@ -348,7 +347,7 @@ async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> No
     assert reply.status == 202
     assert (await hospital.write(number=2)).status == 202
     await hospital.mended(reply.location)
-    seen = hospital.platform.seen[0]
+    seen = hospital.sent[0]
     assert (seen.body, seen.header("content-encoding")) == (body, "gzip")
 
 
@@ -363,9 +362,9 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
     location = ("Location", f"{platform}/Observation/1/_history/1")
     hospital.platform.answer(fhir(answer, 200, location))
     entry = (await hospital.mended(reply.location)).json["entry"][0]
-    sent = json.loads(hospital.platform.seen[0].body)
-    assert sent["subject"]["reference"] == f"{platform}/Patient/1"
-    assert hospital.platform.seen[0].header("if-none-exist") == f"subject={platform}/Patient/1"
+    (sent,) = hospital.sent
+    assert json.loads(sent.body)["subject"]["reference"] == f"{platform}/Patient/1"
+    assert sent.header("if-none-exist") == f"subject={platform}/Patient/1"
     assert entry["response"]["location"] == f"{gateway}/Observation/1/_history/1"
     assert entry["resource"]["subject"]["reference"] == f"{gateway}/Patient/1"
 
@@ -389,10 +388,10 @@ async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
     """A sign-in page with 200 comes from an intermediary: the write is sent again."""
     hospital.line.cut()
     reply = await hospital.write()
-    hospital.platform.script(page(200), http(302, b"", ("Location", "http://login.example/")))
+    hospital.answer_writes(page(200), http(302, b"", ("Location", "http://login.example/")))
     ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "200 OK"
-    assert len(hospital.platform.seen) == 3
+    assert len(hospital.sent) == 3
 
 
 async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> None:
@@ -401,5 +400,5 @@ async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> Non
     kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
     assert kept.status == 202
     await hospital.mended(kept.location)
-    (sent,) = [seen for seen in hospital.platform.seen if seen.method == "DELETE"]
+    (sent,) = hospital.sent
     assert [name for name, _ in sent.headers if name.lower().startswith("content-")] == []

@@ -37,7 +37,7 @@ async def test_what_is_being_sent_is_sent_to_its_end(opened: Open) -> None:
         first, second = await hospital.write(number=1), await hospital.write(number=2)
         hospital.platform.answer(after(0.5, fhir()))
         await hospital.line.mend()
-        await hospital.platform.until_seen(1)
+        await hospital.until_sent(1)
     async with opened() as hospital:
         assert (await hospital.ask("GET", path_of(first.location))).status == 200
         assert (await hospital.ended(path_of(second.location))).status == 200
@@ -75,11 +75,11 @@ async def test_a_reload_does_not_cut_off_what_is_being_sent(hospital: Hospital) 
     location = (await hospital.write()).location
     hospital.platform.answer(once(released, fhir()))
     await hospital.line.mend()
-    await hospital.platform.until_seen(1)
+    await hospital.until_sent(1)
     await hospital.gateway.gateway.reload(hospital.gateway.settings)
     released.set()
     assert (await hospital.ended(location)).status == 200
-    assert len(hospital.platform.seen) == 1
+    assert len(hospital.sent) == 1
 
 
 async def test_a_late_failure_does_not_undo_a_write_by_newer_settings(hospital: Hospital) -> None:

@@ -42,9 +42,9 @@ async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
 
 async def _held(hospital: Hospital) -> Reply:
     """The answer to a write of which the caller and the delivery were told to wait."""
-    hospital.platform.script(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
+    hospital.answer_writes(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
     kept = await hospital.write()
     assert kept.status == 202
-    await hospital.platform.until_seen(2)
+    await hospital.until_sent(2)
     await hospital.until("waiting", kept.location)
     return kept
