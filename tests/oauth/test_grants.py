@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import math
 import ssl
 import traceback
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -367,6 +369,66 @@ class TestFailures:
         assert caught.value.__context__ is None
         for planted in (SECRET, "planted", "html", "ted%25", sso.token_url):
             assert planted not in shown
+
+
+TOKEN = json.dumps({"access_token": "packed", "token_type": "Bearer"}).encode()
+BOMB = json.dumps({"access_token": "x", "rest": " " * 1_000_000}).encode()
+
+
+def coded(body: bytes, coding: str, code: int = 200) -> Answer:
+    """An answer in a coding that the request did not accept."""
+    return http(code, body, ("Content-Encoding", coding), content_type="application/json")
+
+
+class TestCompressed:
+    """Answers that are compressed although the request did not accept that."""
+
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", gzip.compress(TOKEN, mtime=0)),
+            ("X-GZip", gzip.compress(TOKEN, mtime=0)),
+            ("deflate", zlib.compress(TOKEN)),
+            ("identity", TOKEN),
+        ],
+    )
+    async def test_usual_codings(
+        self, endpoint: TokenEndpoint, sso: Sso, coding: str, body: bytes
+    ) -> None:
+        """A token is found in what the usual codings make of it."""
+        sso.script(coded(body, coding))
+        assert (await endpoint.request(*grant())).access_token.reveal() == "packed"
+
+    @pytest.mark.parametrize("code", [400, 401])
+    async def test_refusal(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
+        """A compressed refusal tells its code like any other."""
+        body = json.dumps({"error": "invalid_client"}).encode()
+        sso.script(coded(gzip.compress(body), "gzip", code))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.oauth_error) == ("refused", "invalid_client")
+
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", TOKEN),
+            ("gzip", gzip.compress(TOKEN)[:-4]),
+            ("gzip", gzip.compress(TOKEN)[4:]),
+            ("gzip", gzip.compress(BOMB)),
+            ("deflate", zlib.compress(BOMB)),
+            ("gzip, gzip", gzip.compress(gzip.compress(TOKEN))),
+            ("br", TOKEN),
+            ("unknown", TOKEN),
+        ],
+        ids=["not packed", "cut", "broken", "bomb", "other bomb", "twice", "br", "unknown"],
+    )
+    async def test_unusual(
+        self, endpoint: TokenEndpoint, sso: Sso, coding: str, body: bytes
+    ) -> None:
+        """What is broken, grows beyond bounds or is of another coding is no token, asked once."""
+        sso.script(coded(body, coding))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.cause) == ("transient", "unreadable answer")
+        assert len(sso.requests) == 1
 
 
 class TestLifetime:
