@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -166,6 +167,13 @@ async def is_closed(wire: Wire, reply: Reply) -> bool:
 
 
 Provoke = Callable[[Stage], Awaitable[Evidence]]
+
+
+def page_that_links(platform: Platform, pad: int = 0) -> bytes:
+    """Return a searchset whose `next` link names the platform."""
+    link = {"relation": "next", "url": f"{platform.url}/Patient?_page=2"}
+    bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link], "x": "y" * pad}
+    return json.dumps(bundle).encode()
 
 
 def deaf_port(stack: contextlib.AsyncExitStack) -> int:

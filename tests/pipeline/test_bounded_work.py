@@ -21,7 +21,7 @@ from gateway.http.server.peer import Peer
 from gateway.i18n import choose_language
 from gateway.pipeline.callers import CallerRegistry
 from tests.doubles.platform import Platform
-from tests.doubles.wire import ask, get
+from tests.doubles.wire import ask, post
 
 FIELD = 64 * 1024  # of all fields together
 FORM = 1 << 20  # as much as is kept at hand
@@ -33,8 +33,8 @@ FORMS = ("%41=&", "a=1&", "&", "%41%42=1&", "+=&", "a&", "=1&")
 
 def search(form: bytes) -> bytes:
     """A search by a form."""
-    fields = ("Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(form)}")
-    return get("/fhir/Observation/_search", *fields, method="POST") + form
+    kind = "Content-Type: application/x-www-form-urlencoded"
+    return post("/fhir/Observation/_search", form, kind)
 
 
 def steps(work: Callable[[], object]) -> int:

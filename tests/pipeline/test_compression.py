@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 
 import pytest
 
 from tests.doubles.platform import Platform, fhir, http, outcome, then_close, unauthorized
 from tests.doubles.wire import ask, get, post
+from tests.pipeline.stage import page_that_links
 
 GZIP = ("Content-Encoding", "gzip")
 TAKES_GZIP = ("Accept-Encoding", "gzip")
 LARGE = b'{"resourceType":"Basic","text":{"status":"empty","div":"' + b"x " * 2000 + b'"}}'
-
-
-def page(platform: Platform, pad: int = 0) -> bytes:
-    """A searchset whose `next` link names the platform."""
-    link = {"relation": "next", "url": f"{platform.url}/Patient?_page=2"}
-    bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link], "x": "y" * pad}
-    return json.dumps(bundle).encode()
 
 
 @pytest.mark.parametrize("pad", [0, 300_000])
@@ -33,7 +26,7 @@ async def test_answers_are_opened_for_who_does_not_accept_gzip(
 ) -> None:
     """The platform is asked for gzip; the caller gets plain, rewritten JSON of its length."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:
-        sent = page(platform, pad)
+        sent = page_that_links(platform, pad)
         platform.answer(fhir(gzip.compress(sent), 200, GZIP, ("Content-MD5", "x")))
         reply = await ask(gateway.address, get("/fhir/Patient", *accept))
     assert platform.seen[0].header("accept-encoding") == "gzip"
@@ -45,7 +38,7 @@ async def test_answers_are_opened_for_who_does_not_accept_gzip(
 async def test_gzip_goes_on_to_who_accepts_it(start_gateway, platform: Platform) -> None:
     """A caller that accepts gzip gets gzip, and its own field reaches the platform."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:
-        platform.answer(fhir(gzip.compress(page(platform)), 200, GZIP))
+        platform.answer(fhir(gzip.compress(page_that_links(platform)), 200, GZIP))
         reply = await ask(gateway.address, get("/fhir/Patient", "Accept-Encoding: gzip;q=0.5"))
     assert platform.seen[0].header("accept-encoding") == "gzip;q=0.5"
     assert reply.header("content-encoding") == "gzip"

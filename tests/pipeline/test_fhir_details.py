@@ -118,8 +118,7 @@ async def test_search_form_reaches_the_platform_in_its_terms(
 ) -> None:
     """Gateway URLs in a `_search` form become platform URLs, encoded as they were."""
     form = b"subject=http%3A%2F%2Fgateway%2Ffhir%2FPatient%2F1&code=a%7Cb&_count=2"
-    fields = (FORM, f"Content-Length: {len(form)}")
-    await ask(gateway.address, get("/fhir/Observation/_search", *fields, method="POST") + form)
+    await ask(gateway.address, post("/fhir/Observation/_search", form, FORM))
     expected = platform.url.replace(":", "%3A").replace("/", "%2F")
     assert platform.seen[0].body.decode() == (
         f"subject={expected}%2FPatient%2F1&code=a%7Cb&_count=2"

@@ -35,8 +35,7 @@ async def refused(gateway: Running, request: bytes) -> None:
 
 def searched(form: str, kind: str = FORM) -> bytes:
     """A search by POST."""
-    fields = f"Content-Type: {kind}", f"Content-Length: {len(form)}"
-    return get("/fhir/Observation/_search", *fields, method="POST") + form.encode()
+    return post("/fhir/Observation/_search", form.encode(), f"Content-Type: {kind}")
 
 
 TARGETS = [
@@ -131,10 +130,8 @@ async def test_other_spellings_of_what_is_judged_stay_here(
     gateway: Running, platform: Platform, name: str
 ) -> None:
     """A name that a server may take for one that was judged does not go on."""
-    head = f"Content-Type: {FORM}", f"{name}: x"
-    body = b"code=1"
-    length = f"Content-Length: {len(body)}"
-    request = get("/fhir/Observation/_search", *head, length, method="POST") + body
+    fields = f"Content-Type: {FORM}", f"{name}: x"
+    request = post("/fhir/Observation/_search", b"code=1", *fields)
     assert (await ask(gateway.address, request)).status == 200
     assert platform.seen[0].header(name) is None
 
@@ -144,8 +141,8 @@ async def test_a_form_that_is_no_search(gateway: Running, platform: Platform, pa
     """A form where a resource belongs could be read as a search."""
     method = "PUT" if path.endswith("1") else "POST"
     for kind in (FORM, f"application/fhir+json, {FORM}", "multipart/form-data; boundary=x"):
-        fields = f"Content-Type: {kind}", "Content-Length: 10"
-        await refused(gateway, get(f"/fhir/{path}", *fields, method=method) + b"_include=*")
+        form = post(f"/fhir/{path}", b"_include=*", f"Content-Type: {kind}", method=method)
+        await refused(gateway, form)
     assert platform.seen == []
 
 

@@ -121,8 +121,7 @@ async def test_searches_by_post_are_judged(gateway: Running, platform: Platform)
     """A search is one by whatever method."""
     platform.answer(fhir(b"{}"))
     form = "Content-Type: application/x-www-form-urlencoded"
-    request = get("/fhir/Patient/_search", form, "Content-Length: 6", method="POST")
-    reply = await ask(gateway.address, request + b"name=x")
+    reply = await ask(gateway.address, post("/fhir/Patient/_search", b"name=x", form))
     assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
 
 

@@ -58,13 +58,8 @@ async def test_used_parameters_carry_no_warning(gateway: Running, platform: Plat
 async def test_post_search_is_watched(gateway: Running, platform: Platform) -> None:
     """The parameters of a form count too."""
     answer_searches(platform, "")
-    request = get(
-        "/fhir/Immunization/_search",
-        "Content-Type: application/x-www-form-urlencoded",
-        "Content-Length: 5",
-        method="POST",
-    )
-    reply = await ask(gateway.address, request + b"odd=1")
+    form = "Content-Type: application/x-www-form-urlencoded"
+    reply = await ask(gateway.address, post("/fhir/Immunization/_search", b"odd=1", form))
     assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 

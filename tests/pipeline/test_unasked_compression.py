@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import secrets
 import zlib
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, chunked, fhir, http, outcome
 from tests.doubles.wire import TruncatedResponseError, ask, get
+from tests.pipeline.stage import page_that_links
 
 Pack = Callable[[bytes], bytes]
 
@@ -32,13 +32,6 @@ CODINGS += [("deflate", zlib.compress), ("deflate", bare_deflate)]
 OPENED_FOR = [(), ("br",), ("identity",), ("gzip;q=0, deflate;q=0, *",), ("*;q=0",)]
 
 
-def page(platform: Platform, pad: int = 0) -> bytes:
-    """A searchset whose `next` link names the platform."""
-    link = {"relation": "next", "url": f"{platform.url}/Patient?_page=2"}
-    bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link], "x": "y" * pad}
-    return json.dumps(bundle).encode()
-
-
 def accepting(codings: tuple[str, ...]) -> tuple[str, ...]:
     """The caller's field."""
     return tuple(f"Accept-Encoding: {each}" for each in codings)
@@ -56,7 +49,7 @@ async def test_it_is_opened_for_who_does_not_accept_it(
     pad: int,
 ) -> None:
     """Whatever the coding and the size, links are rewritten and nothing tells of a coding."""
-    sent = page(platform, pad)
+    sent = page_that_links(platform, pad)
     ties = (("ETag", '"3"'), ("Content-MD5", "x"), ("Accept-Ranges", "bytes"))
     platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
     reply = await ask(gateway.address, get("/fhir/Patient", *accepting(codings)))
@@ -73,7 +66,7 @@ async def test_who_accepts_it_gets_it(
 ) -> None:
     """A coding that the caller accepts stays, with the links inside rewritten."""
     async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
-        sent = page(platform)
+        sent = page_that_links(platform)
         platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), ("Vary", "accept")))
         asked = get("/fhir/Patient", "Accept-Encoding: gzip, deflate")
         reply = await ask(gateway.address, asked)
@@ -152,7 +145,7 @@ async def test_two_codings_around_each_other_pass_as_they_are(
     gateway: Running, platform: Platform
 ) -> None:
     """What would still be compressed when one was undone keeps telling of both."""
-    body = gzip.compress(gzip.compress(page(platform)))
+    body = gzip.compress(gzip.compress(page_that_links(platform)))
     twice = (("Content-Encoding", "gzip"), ("Content-Encoding", "gzip"))
     platform.answer(fhir(body, 200, *twice))
     reply = await ask(gateway.address, get("/fhir/Basic"))
@@ -190,7 +183,7 @@ async def test_what_is_accounted_for_is_what_the_caller_got(
     gateway: Running, platform: Platform
 ) -> None:
     """The audit counts the bytes of the opened body."""
-    sent = page(platform, LARGE)
+    sent = page_that_links(platform, LARGE)
     platform.answer(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
     reply = await ask(gateway.address, get("/fhir/Patient"))
     (record,) = await gateway.audit(1)
