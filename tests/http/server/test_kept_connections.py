@@ -72,6 +72,7 @@ async def test_never_idle_for_long(address: ListenAddress) -> None:
         while not end.done():
             assert (await wire.ask(get("/"))).status == 204
             await asyncio.sleep(0.2)
+        assert (await wire.ask(get("/"))).status == 204
 
 
 @pytest.mark.parametrize("address", [3.0], indirect=True)
