@@ -39,29 +39,27 @@ def run_pytest(
 
 
 @pytest.mark.parametrize(
-    ("test", "ends"), [(BOTH, "1 failed, 1 error"), (MODULE, "1 error")], ids=["tests", "module"]
+    ("test", "no_skips", "ends"),
+    [
+        (BOTH, "1", "1 failed, 1 error"),
+        (MODULE, "1", "1 error"),
+        (MARKED, "but-root", "1 error"),
+        (MARKED.replace("no redis here", "needs root"), "but-root", "1 skipped"),
+        (BOTH, "", "2 skipped"),
+        (EXPECTED_FAILURE, "1", "1 xfailed"),
+    ],
+    ids=["tests", "module", "not root", "root", "by default", "an expected failure"],
 )
-def test_a_skip_fails_the_run_and_gives_its_reason(tmp_path: Path, test: str, ends: str) -> None:
-    """With DHP_NO_SKIPS=1 a test that is skipped, or skips, or a module fails the run."""
-    result = run_pytest(tmp_path, test, "1")
-    assert result.returncode in (1, 2), result.stdout
+def test_a_skip_fails_the_run_and_gives_its_reason(
+    tmp_path: Path, test: str, no_skips: str, ends: str
+) -> None:
+    """With DHP_NO_SKIPS; by default a test may skip, so that `make test` works anywhere."""
+    result = run_pytest(tmp_path, test, no_skips)
+    fails = "error" in ends
+    assert (result.returncode in (1, 2)) is fails, result.stdout
     assert ends in result.stdout
-    assert "forbids skipping" in result.stdout
-    assert "no redis here" in result.stdout
-
-
-def test_a_skip_is_allowed_by_default(tmp_path: Path) -> None:
-    """Without the variable a test may skip, so that `make test` works anywhere."""
-    result = run_pytest(tmp_path, BOTH, "")
-    assert result.returncode == 0, result.stdout
-    assert "2 skipped" in result.stdout
-
-
-def test_only_what_needs_root_may_skip_where_root_does_it_elsewhere(tmp_path: Path) -> None:
-    """With DHP_NO_SKIPS=but-root."""
-    excused = run_pytest(tmp_path, MARKED.replace("no redis here", "needs root"), "but-root")
-    assert excused.returncode == 0, excused.stdout
-    assert run_pytest(tmp_path, MARKED, "but-root").returncode == 1
+    assert ("forbids skipping. " in result.stdout) is fails
+    assert not fails or "no redis here" in result.stdout
 
 
 def test_all_skips_are_told_in_one_line(tmp_path: Path) -> None:
@@ -74,13 +72,6 @@ def test_all_skips_are_told_in_one_line(tmp_path: Path) -> None:
     ) in told
     assert "nginx" not in told
     assert "nginx" in run_pytest(tmp_path, KINDS, "", "-rs").stdout
-
-
-def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
-    """An xfail is reported as such even where skips are forbidden."""
-    result = run_pytest(tmp_path, EXPECTED_FAILURE, "1")
-    assert result.returncode == 0, result.stdout
-    assert "1 xfailed" in result.stdout
 
 
 def test_a_test_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:

@@ -27,16 +27,15 @@ def test_the_demo_takes_options() -> None:
     assert "dhp-gateway sandbox --port 8091" in make("-n", "demo", "ARGS=--port 8091")
 
 
-def test_the_help_names_what_can_be_chosen() -> None:
-    """Ports and interpreter can be chosen, and `make help` is where one looks first."""
+def test_the_help_begins_with_what_a_user_wants() -> None:
+    """The README's two commands and the way to an installation stand before a developer's.
+
+    Ports and interpreter can be chosen, which is said where one looks first.
+    """
     shown = make("help")
     assert "ARGS=" in shown
     assert "PYTHON=" in shown
-
-
-def test_the_help_begins_with_what_a_user_wants() -> None:
-    """The README's two commands and the way to an installation stand before a developer's."""
-    groups = re.split(r"^(?! )", make("help"), flags=re.MULTILINE)[1:]
+    groups = re.split(r"^(?! )", shown, flags=re.MULTILINE)[1:]
     named = [re.findall(r"^  make (\S+)  +\S", group, re.MULTILINE) for group in groups]
     assert named[0][:2] == ["demo", "test"]
     assert "docs/quick-start.md" in groups[0]

@@ -10,6 +10,8 @@ const axe = await readFile(createRequire(import.meta.url).resolve('axe-core'), '
 
 export const walk = async (browser, connection) => {
   const context = await browser.newContext();
+  // The machine may be busy; the caller's own limit lies above.
+  context.setDefaultTimeout(100000);
   const pages = [];
   const traffic = [];
   const complaints = [];
@@ -59,7 +61,7 @@ export const walk = async (browser, connection) => {
     },
     wait: async ({ tab, selector, text }) => {
       const found = page(tab).locator(selector, text === undefined ? {} : { hasText: text });
-      await found.first().waitFor({ state: 'visible', timeout: 100000 });
+      await found.first().waitFor({ state: 'visible' });
       return { url: page(tab).url(), text: await page(tab).locator('body').innerText() };
     },
     arrive: async ({ tab, url }) => {

@@ -63,23 +63,6 @@ async def test_the_package_can_be_run_as_a_module() -> None:
     assert (await process.communicate())[0].decode() == f"dhp-gateway {__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("bogus",),
-        ("run", "--confg", "x"),
-        ("check", "extra"),
-        ("sandbox", "--port", "99999"),
-    ],
-)
-async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
-    """A mistyped command or option gives the usage on stderr."""
-    result = await dhp(*arguments)
-    assert result.code == 2
-    assert "Usage: dhp-gateway" in result.out + result.err
-
-
 async def test_check_accepts_good_settings(tmp_path: Path) -> None:
     """Good settings give one line on stdout and code 0."""
     result = await dhp("check", "--config", write(tmp_path, {}))

@@ -52,13 +52,6 @@ async def test_the_language_is_chosen(
     assert f"workers: {word}" in result.out
 
 
-async def test_another_language_is_wrong_usage() -> None:
-    """It is said which there are."""
-    result = await dhp("check", "--lang", "de")
-    assert result.code == 2
-    assert "en, ru, uz" in result.err
-
-
 async def test_why_it_did_not_start_is_told_in_russian(tmp_path: Path) -> None:
     """Exit code and names of settings are as ever."""
     with socket.socket() as taken:

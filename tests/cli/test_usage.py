@@ -95,6 +95,7 @@ async def test_what_was_typed_wrongly_is_told_in_the_language_of_the_terminal(
 ) -> None:
     """What is wrong, what was meant, how it is typed, and where help is; code 2 as ever."""
     english = await spoken(*arguments, language="en")
+    assert (english.code, english.out) == (2, "")
     for language in OTHERS:
         result = await spoken(*arguments, language=language)
         assert (result.code, result.out) == (2, "")

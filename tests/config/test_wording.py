@@ -65,7 +65,6 @@ def test_only_what_is_alike_is_suggested(tmp_path: Path, text: str, key: str, hi
     [
         ("DHP_GATEWAY_FOO", "see docs/settings.md"),
         ("DHP_GATEWAY_PORT", "see docs/settings.md"),
-        ("DHP_GATEWAY_LISTEN__ADRESS", "did you mean DHP_GATEWAY_LISTEN__ADDRESS?"),
     ],
 )
 def test_the_common_prefix_makes_no_variables_alike(tmp_path: Path, name: str, hint: str) -> None:

@@ -351,6 +351,7 @@ async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> No
         await _write(session, "PUT", f"{url}/Patient/a", patient)
         await _write(session, "POST", f"{url}/Observation", observation)
         await _until_true(watcher, entries % ("waiting", 2))
+        await _until_true(watcher, 'ALERTS{alertname="DhpGatewayOutboxAgeing"}')
         platform.answer(_refuse_or_break)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))

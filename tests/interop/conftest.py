@@ -153,8 +153,8 @@ def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture(scope="session")
 def sso(start_sso: Callable[..., Sso]) -> Sso:
-    """Return the oidc-provider that most tests share; its tokens are valid for five minutes."""
-    return start_sso(300)
+    """Return the oidc-provider that most tests share; its tokens outlast every test."""
+    return start_sso(3600)
 
 
 @pytest.fixture

@@ -101,7 +101,8 @@ async def test_a_secret_is_changed_at_oidc_provider(
 ) -> None:
     """With both secrets in the file meanwhile no request fails."""
     key = RSAKey.generate_key(2048, {"kid": "kept", "use": "sig"}).as_dict(private=True)
-    before = start_sso(6, key=key)
+    # A token has to outlast the SSO's way from one secret to the other.
+    before = start_sso(20, key=key)
     file = tmp_path / "secret"
     file.write_text(SECRETS["lab-post"])
     async with set_stage(before, "lab-post") as stage:
@@ -120,7 +121,7 @@ async def test_a_secret_is_changed_at_oidc_provider(
         # A fresh token lasts until the SSO is there again.
         before.process.terminate()
         port = int(before.issuer.rpartition(":")[2])
-        await asyncio.to_thread(start_sso, 6, secret=NEW, port=port, key=key)
+        await asyncio.to_thread(start_sso, 20, secret=NEW, port=port, key=key)
         await until(renewed)
         file.write_text(NEW)
         await until(renewed)

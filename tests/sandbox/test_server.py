@@ -11,21 +11,7 @@ import uvloop
 
 from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
-from tests.sandbox.harness import Trial, trial
-
-
-async def test_the_example_patient_is_there(given: Trial) -> None:
-    """`patient_id` can be read, for a first try."""
-    answer = await given.fhir("GET", f"/Patient/{given.sandbox.patient_id}")
-    assert (answer.status, answer.json["resourceType"]) == (200, "Patient")
-
-
-async def test_port_0_takes_any(given: Trial) -> None:
-    """The URLs name the port that was found."""
-    assert given.sandbox.fhir_base_url.startswith("http://127.0.0.1:")
-    assert ":0/" not in given.sandbox.fhir_base_url
-    assert given.sandbox.token_url.endswith("/oauth/token")
-    assert given.sandbox.authorize_url.endswith("/authorize")
+from tests.sandbox.harness import trial
 
 
 async def test_a_public_url_stands_in_links_only() -> None:
