@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from pytest_aiohttp import AiohttpServer
 
 from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
@@ -55,7 +54,7 @@ Serve = Callable[..., AbstractAsyncContextManager[tuple[str, StatusEvents]]]
 
 
 @pytest.fixture
-def serve(told: Told, aiohttp_server: AiohttpServer) -> Serve:
+def serve(told: Told) -> Serve:
     """Serves streams; gives their address and what sends them."""
 
     @contextlib.asynccontextmanager
@@ -68,11 +67,15 @@ def serve(told: Told, aiohttp_server: AiohttpServer) -> Serve:
         application = web.Application()
         application.on_shutdown.append(events.close)
         application.router.add_get("/status/events", handle)
-        server = await aiohttp_server(application, shutdown_timeout=PATIENCE)
+        # A server of pytest-aiohttp would cancel the handlers of lost connections; ours does not.
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=PATIENCE)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
         try:
-            yield str(server.make_url("/status/events")), events
+            yield f"http://{host}:{port}/status/events", events
         finally:
-            await server.close()
+            await runner.cleanup()
 
     return one
 
