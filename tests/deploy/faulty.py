@@ -1,4 +1,4 @@
-"""Gateways with one fault each, scraped by one Prometheus: a bad night in half a minute.
+"""Gateways with one fault each, scraped by one Prometheus: a bad night in a minute.
 
 The gateways are processes, in front of sandboxes with faults. Where Prometheus must scrape the
 state before a fault (a token that is not renewed, a second refused secret), a coroutine waits for
@@ -67,7 +67,7 @@ EXPECTED = {
 }
 WELL = "well"
 
-# Seconds. All alerts fire within half a minute, unless the machine is busy.
+# Seconds. All alerts fire within a minute or two, unless the machine is busy.
 _PATIENCE = 240.0
 _LOOK = 0.25
 # Standard output is a device that is always full: the audit cannot be written.
