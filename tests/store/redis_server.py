@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,13 @@ from redis.asyncio import Redis
 
 from tests.doubles.processes import Process, free_port, start
 
+# The command line of a gateway that waits for a busy machine's Redis instead of going on by itself.
+PATIENT = (
+    sys.executable,
+    "-c",
+    "import sys; sys.argv.pop(1); from gateway.app import shared_stores; "
+    "shared_stores._TOKEN_TIMEOUT = 120.0; from gateway.__main__ import main; main()",
+)
 MISSING = "redis-server is missing: make test-tools"
 
 

@@ -13,7 +13,7 @@ from tests.doubles.load import Load
 from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
 from tests.doubles.sso import Answer, SeenRequest, Sso, token
 from tests.lifecycle.conftest import SECRET, Service, StartService
-from tests.store.redis_server import RedisServer
+from tests.store.redis_server import PATIENT, RedisServer
 
 REPLICAS = 8
 REQUESTS = 200
@@ -61,6 +61,7 @@ async def test_one_token_request_in_all(
     sso.hold()
     services = [
         start_service(
+            *PATIENT,
             store={"url": server.url},
             sso={"token_url": sso.token_url, "timeout": 50},
             platform={"fhir_base_url": platform.url, "max_connections": 16, "connect_timeout": 40},
@@ -74,11 +75,8 @@ async def test_one_token_request_in_all(
         await service.until_metric(REQUESTS, "dhp_gateway_token_waiters")
     sso.release()
     assert await answers == {200: REPLICAS * REQUESTS}
-    # On a busy machine Redis may take too long for some, which then go on by themselves.
-    by_themselves = sum(bool(service.logged(AWAY)) for service in services)
-    assert 1 <= len(sso.requests) <= 1 + by_themselves
-    tokens = {f"Bearer token-{number}" for number in range(1, len(sso.requests) + 1)}
-    assert {seen.header("authorization") for seen in platform.seen} <= tokens
+    assert len(sso.requests) == 1
+    assert {seen.header("authorization") for seen in platform.seen} == {"Bearer token-1"}
 
 
 async def test_redis_dies_and_comes_back_under_load(
@@ -155,7 +153,7 @@ async def test_rejected_token_is_replaced_for_all(
         line.writer.write(fhir() if good else unauthorized())
         await line.writer.drain()
 
-    services = [start_service(store={"url": server.url}) for _ in range(3)]
+    services = [start_service(*PATIENT, store={"url": server.url}) for _ in range(3)]
     for service in services:
         await service.until_ready()
     assert len(sso.requests) == 1
@@ -171,7 +169,7 @@ async def test_a_gateway_dies_while_it_asks(
     sso.hold()
     first = start_service(store={"url": server.url})
     await sso.seen(1)
-    others = [start_service(store={"url": server.url}) for _ in range(2)]
+    others = [start_service(*PATIENT, store={"url": server.url}) for _ in range(2)]
     for service in others:
         await served(service)
     assert len(sso.requests) == 1
