@@ -63,7 +63,7 @@ class Receiver:
         self.received: list[Message] = []
         self._changed = threading.Condition()
         self._connection: socket.socket | None = None
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def until(self, count: int) -> list[Message]:
