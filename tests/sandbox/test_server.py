@@ -11,7 +11,13 @@ import uvloop
 
 from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
-from tests.sandbox.harness import trial
+from tests.sandbox.harness import Trial, trial
+
+
+async def test_the_example_patient_is_there(given: Trial) -> None:
+    """`patient_id` can be read, for a first try."""
+    answer = await given.fhir("GET", f"/Patient/{given.sandbox.patient_id}")
+    assert (answer.status, answer.json["resourceType"]) == (200, "Patient")
 
 
 async def test_a_public_url_stands_in_links_only() -> None:
