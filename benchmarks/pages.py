@@ -144,6 +144,18 @@ def document(size: int) -> bytes:
     return _compact({**resource, "content": [{"attachment": attachment}]})
 
 
+def documents(size: int, base: str) -> bytes:
+    """Return a searchset of `size` bytes: 500 DocumentReferences with files, and 1,000 links."""
+    resource = json.loads(document(size // 500))
+    entries = []
+    for number in range(500):
+        name = f"id-{number}"
+        linked_resource = {**resource, "id": name, "subject": {"reference": f"{base}/Patient/1"}}
+        url = f"{base}/DocumentReference/{name}"
+        entries.append({"fullUrl": url, "resource": linked_resource})
+    return _compact({"resourceType": "Bundle", "type": "searchset", "entry": entries})
+
+
 def observation(size: int) -> bytes:
     """Return a new Observation of at least `size` bytes, with as many components as that takes."""
     resource = json.loads((DATA / "observation-blood-pressure.json").read_text())

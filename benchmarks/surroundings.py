@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trustme
 
-from benchmarks.pages import SPELLINGS, document, linked, searchset, spelled
+from benchmarks.pages import SPELLINGS, document, documents, linked, searchset, spelled
 from benchmarks.prerequisites import program
 from benchmarks.processes import Pinned, free_port, running
 
@@ -27,6 +27,7 @@ READ = "/fhir/Patient/example"
 PAGE = "/fhir/Observation?code=http%3A%2F%2Floinc.org%7C58410-2"
 LINKED = "/fhir/Observation-"
 DOCUMENT = "/fhir/DocumentReference/1"
+DOCUMENTS = "/fhir/DocumentReference?status=current"
 BUNDLE = "/fhir/Encounter?status=in-progress"
 BINARY = "/fhir/Binary/report"
 LARGE = 50 * MIB
@@ -122,6 +123,10 @@ class Surroundings:
     def write_document(self) -> None:
         """Write the large resource with a file in it."""
         self.write(DOCUMENT, document(LARGE))
+
+    def write_document_bundle(self) -> None:
+        """Write the large Bundle of resources with files in them."""
+        self.write(DOCUMENTS, documents(LARGE, f"{self.upstream('files').origin}/fhir"))
 
     def write_binary(self) -> None:
         """Write the large Binary."""

@@ -16,6 +16,7 @@ from benchmarks.surroundings import (
     BINARY,
     BUNDLE,
     DOCUMENT,
+    DOCUMENTS,
     HERE,
     LARGE,
     LINKED,
@@ -104,6 +105,11 @@ def _download_document(around: Surroundings, port: int) -> Load:
     return Bulk(DOCUMENT, LARGE)
 
 
+def _download_documents(around: Surroundings, port: int) -> Load:
+    around.write_document_bundle()
+    return Bulk(DOCUMENTS, LARGE)
+
+
 def _upload_document(around: Surroundings, port: int) -> Load:
     return Bulk("/fhir/DocumentReference", LARGE, body=document(LARGE))
 
@@ -189,6 +195,15 @@ WORKLOADS = (
         "document-down",
         "FHIR JSON of 50 MiB with a file in it from the platform",
         _download_document,
+        contenders=("gateway", "nginx", "nginx-filter", "envoy"),
+        unit="MiB",
+        seconds=0.5,
+        growth=True,
+    ),
+    Workload(
+        "documents-down",
+        "Bundle of 50 MiB with 500 files and 1,000 links in it from the platform",
+        _download_documents,
         contenders=("gateway", "nginx", "nginx-filter", "envoy"),
         unit="MiB",
         seconds=0.5,
