@@ -168,7 +168,8 @@ async def office(
     clock, events, records = FakeClock(1_000_000.0), list[OutboxEvent](), Records()
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
-    place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
+    # Entries of an earlier day, whose moments are shown with their date.
+    place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 100_000))
     store = OutboxStore(database=place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
     if there == "open":
         await store.prepare()

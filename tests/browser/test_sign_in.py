@@ -48,7 +48,7 @@ async def test_the_example_page_lists_patients(person: Person) -> None:
     """A page of another origin signs in, reads over the gateway, and signs out."""
     async with demo() as (platform, _):
         await person.do("open", url=platform.example_url)
-        await person.do("wait", selector="#who", text="Nobody")
+        await person.do("wait", selector="#who", text="No user")
         await person.do("click", selector="#sign-in")
         await agree(person)
         listed = await person.do("wait", selector="#patients li")
@@ -57,7 +57,7 @@ async def test_the_example_page_lists_patients(person: Person) -> None:
         assert cookie["name"] == "dhp-session"
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
         await person.do("click", selector="#sign-out")
-        await person.do("wait", selector="#who", text="Nobody")
+        await person.do("wait", selector="#who", text="No user")
         assert (await person.do("cookies"))["cookies"] == []
 
 
