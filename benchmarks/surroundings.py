@@ -27,7 +27,7 @@ READ = "/fhir/Patient/example"
 PAGE = "/fhir/Observation?code=http%3A%2F%2Floinc.org%7C58410-2"
 LINKED = "/fhir/Observation-"
 DOCUMENT = "/fhir/DocumentReference/1"
-DOCUMENTS = "/fhir/DocumentReference?status=current"
+DOCUMENTS = "/fhir/DocumentReference-500"
 BUNDLE = "/fhir/Encounter?status=in-progress"
 BINARY = "/fhir/Binary/report"
 LARGE = 50 * MIB

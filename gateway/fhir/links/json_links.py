@@ -139,10 +139,11 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
-# Bytes in front of a member: the beginning of its object is searched in the few ones first, and in
-# the many ones only for so many members, because every byte is examined.
+# Bytes in front of a member: the beginning of its object is searched in the few ones first.
 _OPENING_DISTANCES: Final = (512, 8 * 1024)
-_MAX_SEARCHES: Final = 64
+# What these searches may cover together, in lengths of the text and in bytes: beyond, the structure
+# is followed, since they examine many bytes one by one.
+_MAX_COVERED: Final = (2, 64 * 1024)
 _MAX_REMEMBERED: Final = 32
 _BLANKS: Final = b" \t\r\n"
 _SEPARATORS: Final = b" \t\r\n,:"
@@ -208,7 +209,8 @@ class _NearbyPass:
         self._swap = swap
         self._in_bundle = in_bundle or text.rfind(b'"Bundle"') >= 0
         self._mark = 0  # the text before this index is in `_done`
-        self._searches = 0  # for the beginning of an object that did not find it
+        # Bytes that searches for the beginning of an object may still cover.
+        self._coverage = _MAX_COVERED[0] * len(text) + _MAX_COVERED[1]
         self._done: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
@@ -327,16 +329,16 @@ class _NearbyPass:
     def _around(self, key: int) -> tuple[bytes, int]:
         """Return the name of the element around a member, empty at the root, and where it begins.
 
-        Raises `_StructureNeededError` if both are too far away.
+        Raises `_StructureNeededError` if both are too far away, or were for many members.
         """
         for distance in _OPENING_DISTANCES:
             start = max(0, key - distance)
-            name, opening, _ = _object_around(self._masked[start:key])
+            name, opening, begin = _object_around(self._masked[start:key])
+            self._coverage -= key - start - max(0, begin)
+            if self._coverage < 0:
+                break
             if opening >= 0 and (name is not None or not start):
                 return name or b"", start + opening
-            self._searches += 1
-            if self._searches > _MAX_SEARCHES:
-                break
         raise _StructureNeededError
 
 
@@ -561,7 +563,8 @@ class JsonRewriter(StreamRewriter):
             return end
         # Only the entries from the first to the last with a host are examined further.
         start = _last_entry(text, pos, needle)
-        last = max(needle, *(text.rfind(host, needle, end) for host in self._swap.hosts))
+        hosts_at = text[needle:end].lower()
+        last = needle + max(0, *(hosts_at.rfind(host) for host in self._swap.hosts))
         border = _NEXT_ENTRY.search(text, last, end)
         end = end if border is None else border.end()
         try:

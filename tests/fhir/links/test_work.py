@@ -86,6 +86,16 @@ def test_objects_that_begin_far_away_cost_no_more_than_following_the_structure()
     assert shortest(lambda: passed(JSON, body)) < 3 * shortest(lambda: passed(JSON, exact))
 
 
+def test_entries_with_a_host_in_capitals_are_not_read_again_for_each_of_them() -> None:
+    """Those of a Bundle that streams pass together, however its host is written."""
+    entries = b",".join([b'{"fullUrl":"http://GATEWAY:8080/fhir/A/1"}'] * 20_000)
+    body = b'{"resourceType":"Bundle","type":"transaction","entry":[%s]}' % entries
+    links = LinkMap(PLATFORM, "http://gateway:8080/fhir")
+    in_small_letters = body.replace(b"GATEWAY", b"gateway")
+    in_capitals = shortest(lambda: passed(JSON, body, links))
+    assert in_capitals < 20 * shortest(lambda: passed(JSON, in_small_letters, links))
+
+
 TRICKLES = {
     "a string with a URL": (JSON, b'["%s' % URL, b"c"),
     "escaped quotes": (JSON, b'["%s' % URL, b'\\"'),
