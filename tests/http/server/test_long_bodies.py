@@ -6,6 +6,7 @@ Those of known length do not pass the parser, so that what follows them is looke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, fhir, read_body
+from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
@@ -166,6 +167,25 @@ async def test_a_refused_long_body(start_gateway: Start, platform: Platform) -> 
     assert platform.seen == []
 
 
+async def test_an_answer_before_the_body_ended(gateway: Running, platform: Platform) -> None:
+    """What the platform answers early is passed on, and what still comes is no request."""
+
+    async def refuse(line: Line) -> None:
+        line.writer.write(outcome(422))
+        await line.reader.read()
+
+    platform.answer(refuse)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(REQUEST[: HEADER + 200 * KIB])
+        refused = await wire.reply()
+        assert (refused.status, refused.header("Connection")) == (422, "close")
+        with contextlib.suppress(ConnectionError):
+            await wire.send(READ * 100)
+        with pytest.raises(TruncatedResponseError):
+            await wire.reply()
+    assert len(platform.seen) == 1
+
+
 async def until_it_stops(wire: Wire) -> int:
     """Wait until the gateway takes no more of what was sent; how much of it is left."""
     buffered = wire.writer.transport.get_write_buffer_size
@@ -196,3 +216,25 @@ async def test_a_long_body_waits_behind_others(gateway: Running, platform: Platf
             answer.set()
         await sending
         assert [(await wire.reply()).status for _ in range(3)] == [200] * 3
+
+
+async def test_a_slow_platform_holds_back_the_caller(gateway: Running, platform: Platform) -> None:
+    """While the platform takes nothing, a caller can send no more than buffers hold; then all."""
+    size = 32 * KIB * KIB
+    proceed = asyncio.Event()
+
+    async def wait(line: Line) -> None:
+        await proceed.wait()
+        await read_body(line.reader, line.seen)
+        line.writer.write(fhir())
+
+    platform.answer(wait)
+    async with await Wire.open(gateway.address) as wire:
+        sending = asyncio.create_task(wire.send(post(BINARY, bytes(size), CONTENT)))
+        await platform.until_seen(1)
+        held_back = await until_it_stops(wire)
+        proceed.set()
+        await sending
+        assert (await wire.reply()).status == 200
+    assert held_back > size // 4
+    assert [len(body) for body in bodies(platform)] == [size]
