@@ -22,6 +22,7 @@ _STATEMENT: dict[str, Any] = {
             "resource": [
                 {
                     "type": "Observation",
+                    "conditionalCreate": True,
                     "searchParam": [{"name": "identifier", "type": "token"}],
                 }
             ],
@@ -72,11 +73,7 @@ class RememberingPlatform:
 
     def _search(self, target: str, query: str) -> bytes:
         value = query.split("&")[0].rpartition("%7C")[2]
-        matches = [
-            {"resource": each}
-            for each in self._created
-            if value in [identifier["value"] for identifier in each.get("identifier", ())]
-        ]
+        matches = [{"resource": each} for each in self._identified(value)]
         bundle = {
             "resourceType": "Bundle",
             "type": "searchset",
@@ -86,7 +83,17 @@ class RememberingPlatform:
         }
         return _json(bundle)
 
+    def _identified(self, value: str) -> list[dict[str, Any]]:
+        return [
+            each
+            for each in self._created
+            if value in [identifier["value"] for identifier in each.get("identifier", ())]
+        ]
+
     def _write(self, seen: Seen, path: str) -> bytes:
+        condition = seen.header("If-None-Exist")
+        if condition is not None and (found := self._identified(condition.rpartition("|")[2])):
+            return _json(found[0])
         self.effects.append((seen.header(REQUEST_ID) or "", seen.body))
         if seen.method == "DELETE":
             self._stored.pop(path, None)

@@ -16,6 +16,7 @@ async def test_a_short_history_ends_well(tmp_path: Path) -> None:
     figures, wrong = await run(tmp_path, 4, 5, events=("cut", "kill"))
     assert wrong == []
     assert figures["effects"]
+    assert figures["kill"]
 
 
 async def test_a_short_history_of_two_gateways_ends_well(tmp_path: Path) -> None:
@@ -23,9 +24,10 @@ async def test_a_short_history_of_two_gateways_ends_well(tmp_path: Path) -> None
     for server in postgres_server():
         url = await server.fresh_database("history")
         events = ("cut", "weather", "kill", "restart")
-        figures, wrong = await run(tmp_path, 5, 8, events=events, url=url)
+        figures, wrong = await run(tmp_path, 2, 8, events=events, url=url)
         assert wrong == []
         assert figures["effects"]
+        assert figures["kill"]
 
 
 def sent(number: int, kind: str, status: int, entry: str = "") -> Sent:
