@@ -20,6 +20,7 @@ ASYNC = {"Prefer": "respond-async"}
 JSON = {"Content-Type": "application/fhir+json"}
 _POLL = 0.02
 _LONGEST_POLL = 0.5
+_PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,18 @@ class Hospital:
     async def ended(self, location: str, **headers: str) -> Reply:
         """Poll the status, less and less often, until the write has ended; return that response.
 
-        A busy outbox answers 503, after which callers ask again.
+        A busy outbox answers 503, after which callers ask again; one that answers nothing else for
+        long fails.
         """
-        pause = _POLL
+        loop = asyncio.get_running_loop()
+        pause, heard = _POLL, loop.time()
         while True:
             reply = await self.ask("GET", location, **headers)
             if reply.status not in (202, 503):
                 return reply
+            if reply.status == 202:
+                heard = loop.time()
+            assert loop.time() - heard < _PATIENCE, f"still busy: {reply.body!r}"
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _LONGEST_POLL)
 
