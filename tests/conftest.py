@@ -20,7 +20,9 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
 # The time that an example takes depends on the machine.
-hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=(hypothesis.HealthCheck.too_slow,)
+)
 hypothesis.settings.load_profile("any-machine")
 
 # By the value of DHP_NO_SKIPS: the reasons for which a test may still skip.
