@@ -9,11 +9,15 @@ from tests.doubles.gateway import Running
 from tests.doubles.metrics import total
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds. It is polled: a thread or a socket brings it about."""
-    while True:
-        if condition():
-            return
+async def until(condition: Callable[[], bool], *, patience: float = 120.0) -> None:
+    """Return once the condition holds. It is polled: a thread or a socket brings it about.
+
+    Fails after `patience` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while not condition():
+        assert loop.time() < deadline, "what is waited for has not happened"
         await asyncio.sleep(0.005)
 
 

@@ -112,8 +112,13 @@ def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Disable the garbage collector, so that only reference counts free objects."""
+    """Disable the garbage collector, so that only reference counts free objects.
+
+    `gc.get_objects` lists no object of earlier tests, whose gateways may still be referenced:
+    aiohttp keeps the applications that were used last in a cache.
+    """
     gc.collect()
     gc.disable()
+    gc.freeze()
     yield
     gc.enable()
