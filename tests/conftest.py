@@ -85,6 +85,15 @@ def pytest_terminal_summary(
         terminalreporter.write_line(_skipped(map(_reason, reports)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Name a test as soon as it fails, because a run that is cut short has no summary."""
+    if not report.failed:
+        return None
+    category = "failed" if report.when == "call" else "error"
+    return category, f"{category[0].upper()}\n{report.nodeid}\n", category.upper()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Apply `_forbid_skip` to the outcome of each test."""

@@ -19,6 +19,7 @@ def test_it(reason): pytest.skip(reason)
 def test_more(): pytest.skip("Windows only")
 """
 KILLS = "import os\ndef test_it(): os.abort()\ndef test_more(): pass\n"
+FAILS = "import os\ndef test_it(): assert False\ndef test_more(): os._exit(9)\n"
 EXPECTED_FAILURE = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
 
 
@@ -72,6 +73,13 @@ def test_all_skips_are_told_in_one_line(tmp_path: Path) -> None:
     ) in told
     assert "nginx" not in told
     assert "nginx" in run_pytest(tmp_path, KINDS, "", "-rs").stdout
+
+
+def test_a_failure_is_named_before_the_run_ends(tmp_path: Path) -> None:
+    """A run that is cut short says which tests had failed."""
+    cut_short = run_pytest(tmp_path, FAILS, "")
+    assert cut_short.returncode == 9
+    assert "\ntest_one.py::test_it\n" in cut_short.stdout
 
 
 def test_a_test_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:
