@@ -263,7 +263,8 @@ class Oracle:
         if kind != "Parameters" or not inside:
             return False
         strings = last == "valueString" and len(path) > 2 and self._to_platform
-        named = r"/[A-Z][A-Za-z]+(/[\w\-.]+(/_history/[\w\-.]+)?(#.*)?|\?.*)"
+        id_ = r"[A-Za-z0-9\-.]{1,64}"
+        named = rf"/[A-Z][A-Za-z]+(/{id_}(/_history/{id_})?(#.*)?|\?.*)"
         return last in {"valueUrl", "valueUri"} or (strings and bool(re.fullmatch(named, rest)))
 
     def _length(self, url: str) -> int:

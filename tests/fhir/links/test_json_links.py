@@ -763,6 +763,14 @@ def test_a_fhirpath_patch_is_mapped():
     assert to_platform(body) == json.loads(json.dumps(body).replace(GATEWAY, PLATFORM))
 
 
+@pytest.mark.parametrize("rest", ["/Patient/a_1", f"/Patient/{'1' * 65}", "/metadata", "/"])
+def test_a_string_of_a_fhirpath_patch_that_names_no_resource_stays(rest):
+    """An id has at most 64 letters, digits, hyphens and dots."""
+    part = [{"name": "value", "valueString": GATEWAY + rest}]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
+    assert to_platform(body) == body
+
+
 URLS = [
     f"{PLATFORM}/Patient/1",
     f"{PLATFORM}X",
