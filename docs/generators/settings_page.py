@@ -15,7 +15,7 @@ from gateway.config import settings_schema
 from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
-from gateway.config.value_types import Unit, format_size
+from gateway.config.value_types import Unit
 
 # The name of the page's catalogues.
 NAME: Final = "settings_page"
@@ -127,6 +127,14 @@ def reference_yaml() -> str:
     return "\n".join([*head, *_yaml_group(Settings, ())]) + "\n"
 
 
+def format_size(size: int) -> str:
+    """Return the shortest exact notation of a number of bytes, as settings may have it."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
 def _presets() -> Iterator[str]:
     for name, preset in PRESETS.items():
         urls = {**preset["platform"], **preset["sso"]}
@@ -224,7 +232,7 @@ def _scalar(row: _Row) -> str:
     """Return the default in YAML."""
     value = row.default
     if _unit(row.annotation) == "bytes":
-        return str(format_size(value))
+        return format_size(value)
     if isinstance(value, tuple | list):
         return json.dumps(list(value))
     if value is None or isinstance(value, bool | dict):

@@ -1,9 +1,8 @@
 """The alerts that fire now: the shipped alert rules, by the gateway's health and recent requests.
 
 Names and times are those of deploy/prometheus/rules/alerts.yml, and each alert has a section in
-docs/runbook.md; tests/alerts/test_alert_messages.py compares them. Some rules are not evaluated
-here, for example because a process that has ended cannot report it; `LEFT_OUT` has the reason for
-each.
+docs/runbook.md; tests/alerts/test_alert_messages.py compares them, and has the reason for each rule
+that is not evaluated here: for example, a process that has ended cannot report it.
 """
 
 from __future__ import annotations
@@ -52,19 +51,6 @@ HOLD_SECONDS: Final[dict[str, float]] = {
 }
 # Alerts that are consequences of another: they are notified only if they outlast it.
 COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
-LEFT_OUT: Final = {
-    "DhpGatewayDown": "no gateway is left that could tell",
-    "DhpGatewayAbsent": "there is no Prometheus",
-    "DhpGatewayTokenExpiring": "DhpGatewaySsoRefusing and DhpGatewaySsoFailing tell why",
-    "DhpGatewayTokenMissing": "DhpGatewayNotReady names it",
-    "DhpGatewayTokenRejected": "DhpGatewayNotReady names it",
-    "DhpGatewayPlatformUnusable": "DhpGatewayNotReady names it",
-    "DhpGatewayCircuitOpen": "DhpGatewayNotReady names it",
-    "DhpGatewayTlsFailing": "DhpGatewayNotReady names it",
-    "DhpGatewayTokenWaiters": "slowness, which dashboards show",
-    "DhpGatewayErrorRatio": "slowness, which dashboards show",
-    "DhpGatewaySlow": "slowness, which dashboards show",
-}
 # By component and reason.
 _OF_COMPONENTS: Final = {
     ("audit", "audit-unavailable"): "DhpGatewayAuditUnavailable",

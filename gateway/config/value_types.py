@@ -84,14 +84,6 @@ def parse_size(value: object) -> int:
     return int(found[1]) * factor
 
 
-def format_size(size: int) -> str | int:
-    """Return the shortest exact notation of a number of bytes; `parse_size` parses it."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if size and size % _SIZE_UNITS[unit] == 0:
-            return f"{size // _SIZE_UNITS[unit]}{unit}"
-    return size
-
-
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """The address of a listener: `host` and `port` (0: any free one), or a unix socket's `path`."""

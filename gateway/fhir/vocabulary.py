@@ -287,8 +287,3 @@ PURPOSES: Final = frozenset(
         "DISASTER",
     )
 )
-
-
-INTERACTION_LABELS: Final = frozenset(INTERACTIONS)
-RESOURCE_LABELS: Final = RESOURCE_TYPES | {"", "other"}
-OPERATION_LABELS: Final = OPERATIONS | {"", "other"}

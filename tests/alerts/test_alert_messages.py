@@ -7,13 +7,27 @@ import re
 import pytest
 
 from gateway.alerts.alert_messages import ALERT_MESSAGES
-from gateway.alerts.alert_rules import HOLD_SECONDS, LEFT_OUT
+from gateway.alerts.alert_rules import HOLD_SECONDS
 from gateway.i18n import LANGUAGES
 from tests.deploy import prometheus
 
 ALERTS = prometheus.alerts()
 # Told sooner than by Prometheus, whose `for` is in the second place.
 SOONER = {"DhpGatewayNotReady": 300, "DhpGatewaySsoRefusing": 180, "DhpGatewaySsoFailing": 180}
+# The rules that the gateway does not evaluate, and why.
+LEFT_OUT = {
+    "DhpGatewayDown": "no gateway is left that could tell",
+    "DhpGatewayAbsent": "there is no Prometheus",
+    "DhpGatewayTokenExpiring": "DhpGatewaySsoRefusing and DhpGatewaySsoFailing tell why",
+    "DhpGatewayTokenMissing": "DhpGatewayNotReady names it",
+    "DhpGatewayTokenRejected": "DhpGatewayNotReady names it",
+    "DhpGatewayPlatformUnusable": "DhpGatewayNotReady names it",
+    "DhpGatewayCircuitOpen": "DhpGatewayNotReady names it",
+    "DhpGatewayTlsFailing": "DhpGatewayNotReady names it",
+    "DhpGatewayTokenWaiters": "slowness, which dashboards show",
+    "DhpGatewayErrorRatio": "slowness, which dashboards show",
+    "DhpGatewaySlow": "slowness, which dashboards show",
+}
 
 
 def summary(name: str, language: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from gateway.audit.audit_event import AuditParties, audit_event
-from gateway.fhir.vocabulary import INTERACTION_LABELS
+from gateway.fhir.vocabulary import INTERACTIONS
 
 PARTIES = AuditParties("gw-01", "https://playground.dhp.uz/fhir", "https://sso.dhp.uz/oauth/token")
 RECORD: dict[str, Any] = {
@@ -99,7 +99,7 @@ def test_action_and_roles_go_with_the_interaction(
     assert [ROLES[code(agent["type"])] for agent in event["agent"]] == [client, server]
 
 
-@pytest.mark.parametrize("interaction", sorted(INTERACTION_LABELS))
+@pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
 @pytest.mark.parametrize("resource", ["Patient", "", "other"])
 def test_every_interaction_has_a_valid_event(interaction: str, resource: str) -> None:
     """Whatever a request was taken for, its event is valid."""

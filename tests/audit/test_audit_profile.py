@@ -9,7 +9,7 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from gateway.audit.audit_event import PROFILE, audit_event, national_event
-from gateway.fhir.vocabulary import INTERACTION_LABELS
+from gateway.fhir.vocabulary import INTERACTIONS
 from tests.audit.test_audit_event import PARTIES, RECORD
 
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
@@ -78,7 +78,7 @@ def require_profile(event: dict[str, Any]) -> None:
             assert {code for _, code in codings(entity["role"])} <= ENTITY_ROLES
 
 
-@pytest.mark.parametrize("interaction", sorted(INTERACTION_LABELS))
+@pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
 @pytest.mark.parametrize("resource", ["Patient", "Observation", "", "other"])
 def test_the_profile_is_claimed_where_it_can_be(interaction: str, resource: str) -> None:
     """Claimed events fulfil the profile with their code folded, others are the base resource."""

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docs.generators.settings_page import format_size
 from gateway.config.value_types import (
     InvalidValueError,
     ListenAddress,
-    format_size,
     parse_address,
     parse_size,
 )
@@ -28,13 +28,14 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str)
 @given(st.integers(0, 2**60))
 def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
     """Writing a size in its shortest form loses no byte."""
-    assert parse_size(format_size(size)) == size
+    text = format_size(size)
+    assert parse_size(int(text) if text.isdigit() else text) == size
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, 0), (1, 1), (1023, 1023), (1024, "1KiB"), (3 << 20, "3MiB")]
+    ("size", "text"), [(0, "0"), (1, "1"), (1023, "1023"), (1024, "1KiB"), (3 << 20, "3MiB")]
 )
-def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str | int) -> None:
+def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str) -> None:
     """Whole units are written as such, anything else in bytes."""
     assert format_size(size) == text
 

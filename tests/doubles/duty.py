@@ -15,7 +15,7 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
-from gateway.fhir.vocabulary import INTERACTION_LABELS
+from gateway.fhir.vocabulary import INTERACTIONS
 from gateway.health.evidence import CircuitState
 from gateway.health.health import Health, OutboxReport
 from gateway.health.platform_watch import PlatformMonitor
@@ -155,7 +155,7 @@ def _every_reason(duty: Duty) -> None:
 
 
 def _every_interaction(duty: Duty) -> None:
-    for minute, interaction in enumerate(sorted(INTERACTION_LABELS)):
+    for minute, interaction in enumerate(sorted(INTERACTIONS)):
         duty.serve(minute, FINE, interaction=interaction, resource="MedicationStatement")
     duty.serve(30, FINE, interaction="transaction", resource="", duration=0.0004)
 
