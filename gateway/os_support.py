@@ -16,7 +16,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 try:
     import fcntl
@@ -162,6 +165,18 @@ def _wait_writable(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll(1000)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a file or folder is there. Raises OSError if that cannot be examined.
+
+    `Path.exists` hides such errors since Python 3.14.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def lock_file(descriptor: int) -> None:

@@ -358,17 +358,8 @@ _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
 
 
-def _is_there(path: Path) -> bool:
-    """Return whether something is there. Raises OSError, which `Path.exists` hides since 3.14."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
 def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message]:
-    if not _is_there(folder):
+    if not os_support.is_there(folder):
         make = Message(
             "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
         )

@@ -42,6 +42,7 @@ from gateway.i18n import (
     setting_problem,
     system_error,
 )
+from gateway.os_support import is_there
 from gateway.outbox.entry import (
     BLOCKING,
     NEEDS_OPERATOR,
@@ -380,13 +381,26 @@ def _format_value(name: str, value: Any) -> Message:
     return Message(value) if name in _TRANSLATED_FIELDS else Message("{value}", value=value)
 
 
+def _require_database(path: Path) -> None:
+    """Raise `OutboxCommandError` if the file is not there.
+
+    One that were created here would belong to the user who runs the command.
+    """
+    try:
+        if is_there(path):
+            return
+        problem = Message("{path}: is not there; the gateway makes it", path=path)
+    except OSError as error:
+        why = system_error(error, Message("cannot be read"))
+        problem = Message("{path}: {why}", path=path, why=why)
+    raise OutboxCommandError(setting_problem("outbox.url", problem))
+
+
 @contextlib.asynccontextmanager
 async def _open_outbox(settings: Settings) -> AsyncIterator[OutboxStore]:
     location = settings.outbox.url
-    if location.kind == "sqlite" and not location.path.exists():
-        # A file created here would belong to the user who runs the command.
-        why = Message("{path}: is not there; the gateway makes it", path=location.path)
-        raise OutboxCommandError(setting_problem("outbox.url", why))
+    if location.kind == "sqlite":
+        _require_database(location.path)
     try:
         key = shared_stores.outbox_key(settings.outbox)
         async with open_outbox_store(settings.outbox, key) as store:

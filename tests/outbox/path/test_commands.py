@@ -189,6 +189,7 @@ async def test_an_unclear_entry_is_shown_in_the_operators_language(
         ({"encryption_key": "B" * 43}, 3, "another key"),
         ({"encryption_key": "short"}, 3, "32 bytes"),
         ({"url": "sqlite:////nowhere/at/all.db"}, 3, "is not there"),
+        ({"url": f"sqlite:////{'long' * 64}/all.db"}, 3, "file name too long"),
     ],
 )
 async def test_what_cannot_be_opened_is_told(
