@@ -203,11 +203,12 @@ class _NearbyPass:
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
-        if _needs_structure(text) or finder.has_obscuring_escape(text):
+        has_escape = finder.has_escape(text)
+        if _needs_structure(text) or (has_escape and finder.has_obscuring_escape(text)):
             raise _StructureNeededError
         self._text = text
         self._swap = swap
-        self._in_bundle = in_bundle or text.rfind(b'"Bundle"') >= 0
+        self._in_bundle = in_bundle or text.find(b'"Bundle"') >= 0
         self._mark = 0  # the text before this index is in `_done`
         # Bytes that searches for the beginning of an object may still cover.
         self._coverage = _MAX_COVERED[0] * len(text) + _MAX_COVERED[1]
@@ -221,7 +222,7 @@ class _NearbyPass:
         self._replace_usual(source, _PLACEHOLDER)
         self._masked = masked(self._text)
         done = 0
-        for position in finder.unescaped_positions(self._text):
+        for position in finder.unescaped_positions(self._text, has_escape=has_escape):
             if position >= done:
                 done = self._inspect_string(position)
         self._done.append(self._text[self._mark :])

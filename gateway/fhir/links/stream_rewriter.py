@@ -80,9 +80,10 @@ class HostFinder:
 
     def has_obscuring_escape(self, data: bytes) -> bool:
         """Return whether an escape in `data` may spell a character of a host."""
-        return self._has_escape(data) and self._hiding.search(data) is not None
+        return self.has_escape(data) and self._hiding.search(data) is not None
 
-    def _has_escape(self, data: bytes) -> bool:
+    def has_escape(self, data: bytes) -> bool:
+        """Return whether `data` has an escape by the code of a character."""
         # One byte is found faster than several, and most data holds no escape at all.
         return data.find(self._escape[:1]) >= 0 and data.find(self._escape) >= 0
 
@@ -93,13 +94,19 @@ class HostFinder:
         """
         start = max(0, known - self._overlap)
         tail = data[start:] if start else data
-        is_hidden = self.has_obscuring_escape(tail)
-        found = self._escaped(tail.lower()) if is_hidden else self.unescaped_positions(tail, limit)
+        has_escape = self.has_escape(tail)
+        if has_escape and self._hiding.search(tail) is not None:
+            found = self._escaped(tail.lower())
+        else:
+            found = self.unescaped_positions(tail, limit, has_escape=has_escape)
         return [*(start + at for at in found), END]
 
-    def unescaped_positions(self, data: bytes, limit: int = END) -> list[int]:
-        """Return the same without END; for data without escapes that may hide any."""
-        is_encoded = b"%" in data or self._has_escape(data)
+    def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
+        """Return the same without END; for data without escapes that may hide any.
+
+        `has_escape` is what the method of that name returns for `data`.
+        """
+        is_encoded = has_escape or b"%" in data
         found: list[int] = []
         # A search for a single byte runs at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
