@@ -208,7 +208,9 @@ class _NearbyPass:
             raise _StructureNeededError
         self._text = text
         self._swap = swap
-        self._in_bundle = in_bundle or text.find(b'"Bundle"') >= 0
+        # The type mostly stands at the beginning or at the end.
+        is_bundle = text.find(b'"Bundle"', 0, _NEAR) >= 0 or text.rfind(b'"Bundle"') >= 0
+        self._in_bundle = in_bundle or is_bundle
         self._mark = 0  # the text before this index is in `_done`
         # Bytes that searches for the beginning of an object may still cover.
         self._coverage = _MAX_COVERED[0] * len(text) + _MAX_COVERED[1]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.fhir.links.link_elements import Path
     from gateway.fhir.links.link_map import BaseReplacement
 
+_BEGINNING_BYTES: Final = 4096
 END: Final = (1 << 62) - 1
 """Greater than every position."""
 
@@ -106,6 +107,12 @@ class HostFinder:
 
         `has_escape` is what the method of that name returns for `data`.
         """
+        if limit == 1:
+            # Text after the first host in the usual spelling, which mostly stands at the beginning
+            # of a body, need not be converted to lower case.
+            for host in self._hosts:
+                at = data.find(b"/" + host, 0, _BEGINNING_BYTES)
+                data = data[: at + 1 + len(host)] if at >= 0 else data
         is_encoded = has_escape or b"%" in data
         found: list[int] = []
         # A search for a single byte runs at the speed of memory, and base64 holds none of these.
