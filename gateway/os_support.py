@@ -16,10 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Any, Final
 
 try:
     import fcntl
@@ -167,13 +164,13 @@ def _wait_writable(fd: int) -> None:
     poll.poll(1000)
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: os.PathLike[str]) -> bool:
     """Return whether a file or folder is there. Raises OSError if that cannot be examined.
 
     `Path.exists` hides such errors since Python 3.14.
     """
     try:
-        path.stat()
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -173,11 +173,6 @@ class Sandbox:
         return self._origin
 
     @property
-    def jwks_url(self) -> str:
-        """The URL of the SSO's public keys."""
-        return f"{self._origin}{sso_routes.JWKS_PATH}"
-
-    @property
     def patient_id(self) -> str:
         """The id of a Patient of the example data."""
         return example_data.PATIENT_ID

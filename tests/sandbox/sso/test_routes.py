@@ -10,6 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.sso.routes import JWKS_PATH
 from tests.sandbox.harness import CREDENTIALS, Trial, trial
 
 GOOD = urlencode(CREDENTIALS).encode()
@@ -40,7 +41,7 @@ async def test_a_client_gets_a_bearer_token(given: Trial) -> None:
 async def test_tokens_are_jwts_of_the_published_key(given: Trial) -> None:
     """A token is an RS256 JWT with a kid, checkable by the JWK Set alone."""
     token = (await given.ask_token(CREDENTIALS)).json["access_token"]
-    keys = (await given.ask("GET", given.sandbox.jwks_url)).json
+    keys = (await given.ask("GET", f"{given.sandbox.origin}{JWKS_PATH}")).json
     decoded = jwt.decode(token, KeySet.import_key_set(keys), algorithms=["RS256"])
     claims, origin = decoded.claims, given.sandbox.token_url.removesuffix("/oauth/token")
     assert decoded.header["kid"] == keys["keys"][0]["kid"]
@@ -56,7 +57,7 @@ async def test_the_keys_are_at_the_well_known_place_too(given: Trial) -> None:
     """Both URLs of the JWK Set give the same."""
     other = given.sandbox.token_url.replace("/oauth/token", "/.well-known/jwks.json")
     assert (await given.ask("GET", other)).json == (
-        await given.ask("GET", given.sandbox.jwks_url)
+        await given.ask("GET", f"{given.sandbox.origin}{JWKS_PATH}")
     ).json
 
 

@@ -12,6 +12,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.sso.routes import JWKS_PATH
 from tests.sandbox.harness import CREDENTIALS, Answer, Trial, trial
 
 REDIRECT = "http://127.0.0.1:3000/callback"
@@ -95,7 +96,9 @@ async def test_a_user_signs_in_with_pkce(given: Trial) -> None:
     form = {"username": "dr.sinov", "decision": "allow"}
     back = returned(await authorize(given, "POST", form, **PKCE))
     answer = await redeem(given, back["code"], code_verifier=VERIFIER)
-    keys = KeySet.import_key_set((await given.ask("GET", given.sandbox.jwks_url)).json)
+    keys = KeySet.import_key_set(
+        (await given.ask("GET", f"{given.sandbox.origin}{JWKS_PATH}")).json
+    )
     assert back["state"] == "s&1"
     assert jwt.decode(answer.json["access_token"], keys).claims["sub"] == "dr.sinov"
 
