@@ -384,7 +384,7 @@ def _format_value(name: str, value: Any) -> Message:
 def _require_database(path: Path) -> None:
     """Raise `OutboxCommandError` if the file is not there.
 
-    One that were created here would belong to the user who runs the command.
+    A file created here would belong to the user who runs the command.
     """
     try:
         if is_there(path):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.fhir.links.link_elements import Path
     from gateway.fhir.links.link_map import BaseReplacement
 
-_BEGINNING_BYTES: Final = 4096
+_BEGINNING_BYTES: Final = 4096  # hold the first URL of most bodies
 END: Final = (1 << 62) - 1
 """Greater than every position."""
 
@@ -84,7 +84,7 @@ class HostFinder:
         return self.has_escape(data) and self._hiding.search(data) is not None
 
     def has_escape(self, data: bytes) -> bool:
-        """Return whether `data` has an escape by the code of a character."""
+        """Return whether `data` holds an escape that begins like all of the format."""
         # One byte is found faster than several, and most data holds no escape at all.
         return data.find(self._escape[:1]) >= 0 and data.find(self._escape) >= 0
 
@@ -108,8 +108,7 @@ class HostFinder:
         `has_escape` is what the method of that name returns for `data`.
         """
         if limit == 1:
-            # Text after the first host in the usual spelling, which mostly stands at the beginning
-            # of a body, need not be converted to lower case.
+            # What follows the first host in the usual spelling need not be converted to lower case.
             for host in self._hosts:
                 at = data.find(b"/" + host, 0, _BEGINNING_BYTES)
                 data = data[: at + 1 + len(host)] if at >= 0 else data
