@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import yaml
 from tests.doubles.command import Result, dhp
 from tests.doubles.forked import ForkedGateway
 from tests.doubles.platform import outcome
+from tests.doubles.processes import free_port
 from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.hospital import Hospital, observation
 
@@ -310,9 +310,7 @@ async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
 
 def nobody_listens(**more: str) -> dict[str, Any]:
     """Settings of an audit that cannot be written now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    return {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{port}", **more}
+    return {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{free_port()}", **more}
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])

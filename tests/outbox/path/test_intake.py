@@ -208,11 +208,13 @@ async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
     hospital: Hospital,
 ) -> None:
     """What is delivered in the end is the newer one, which waited for another of its patient."""
+    delivered = asyncio.Event()
     async with hospital.late_failure() as hanging:
-        hospital.platform.script(outcome(503, ("Retry-After", "2")))
+        hospital.platform.script(outcome(503), once(delivered, fhir()))
         assert (await hospital.write(patient=2, number=2)).status == 202
         newer = await hospital.write(patient=2)
     assert (newer.status, hanging.result().status) == (202, 502)
+    delivered.set()
     await hospital.ended(newer.location)
     assert hospital.sent[-1].body == observation(patient=2)
     assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
