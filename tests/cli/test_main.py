@@ -513,7 +513,7 @@ async def test_healthcheck_of_something_else(tmp_path: Path) -> None:
     file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
     mail = await dhp("healthcheck", "--config", file)
     server.close()
-    await server.wait_closed()
+    file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{free_port()}"}})
     nobody = await dhp("healthcheck", "--config", file)
     assert (mail.code, nobody.code) == (1, 1)
     assert "connection refused" in nobody.err

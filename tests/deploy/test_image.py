@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import pytest
 
 from gateway import __version__
 from tests.deploy.container import COMPILES, Image, built_image, missing
+from tests.doubles.processes import free_port
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -118,18 +118,12 @@ def platform() -> Iterator[Platform]:
         thread.join()
 
 
-def free_address() -> str:
-    """Return a loopback address without a listener."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-
 def settings_for(platform_url: str) -> dict[str, str]:
     """Settings as `docker run -e` would give them."""
     settings = {
         "ENVIRONMENT": "custom",
-        "LISTEN__ADDRESS": free_address(),
-        "ADMIN__ADDRESS": free_address(),
+        "LISTEN__ADDRESS": f"127.0.0.1:{free_port()}",
+        "ADMIN__ADDRESS": f"127.0.0.1:{free_port()}",
         "PLATFORM__FHIR_BASE_URL": f"{platform_url}/r5",
         "SSO__TOKEN_URL": f"{platform_url}/oauth/token",
         "SSO__AUTHORIZE_URL": platform_url,
@@ -226,7 +220,7 @@ def test_the_sandbox_runs_in_it(image: Image, tmp_path: Path) -> None:
     variables = dict(each.split("=", 1) for each in image.config["Env"] if "SANDBOX" in each)
     assert set(variables.values()) == {"0.0.0.0:8080", "0.0.0.0:9464"}
     # The ports of this machine may be taken.
-    ports = [free_address().partition(":")[2] for _ in range(3)]
+    ports = [str(free_port()) for _ in range(3)]
     moved = dict(zip(variables, (f"0.0.0.0:{port}" for port in ports[:2]), strict=True))
     command, output = image.command("sandbox", "--port", ports[2]), tmp_path / "output"
     with output.open("w") as log, image.start(command, moved, stdout=log, stderr=log) as process:
