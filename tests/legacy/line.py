@@ -80,14 +80,14 @@ class _Side(asyncio.Protocol):
 
 
 class _Caller(_Side):
-    """The program's end, which reads nothing until the connection to the gateway is made."""
+    """The program's end; what it sends before the connection to the gateway is made is kept."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect to the gateway (asyncio.Protocol)."""
         super().connection_made(transport)
         self.line.connections += 1
         self.number = self.line.connections
-        self.transport.pause_reading()
+        self.early = b""
         self.task = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
@@ -99,11 +99,14 @@ class _Caller(_Side):
         if self.transport.is_closing():
             self.other.transport.close()
         else:
-            self.transport.resume_reading()
+            self.other.transport.write(self.early)
 
     def data_received(self, data: bytes) -> None:
         """Record a request's head (asyncio.Protocol)."""
         if found := _HEAD.match(data):
             method, target = found.groups()
             self.line.requests.append((self.number, method.decode(), target.decode()))
-        super().data_received(data)
+        if self.other is None:
+            self.early += data
+        else:
+            super().data_received(data)
