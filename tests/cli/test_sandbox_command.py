@@ -56,7 +56,8 @@ async def recorded(file: str) -> dict[str, object]:
     while record.get("event") != "exchange":
         command = ("tail", "-n", "1", file)
         shown = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        record = json.loads((await shown.communicate())[0])
+        line, _ = await shown.communicate()
+        record = json.loads(line) if line.endswith(b"\n") else {}
     return record
 
 
