@@ -41,6 +41,11 @@ async def served(service: Service) -> Service:
     return service
 
 
+def alone(services: list[Service]) -> int:
+    """How often a gateway asked by itself, because a busy machine kept the server for long."""
+    return sum(len(service.logged(AWAY)) for service in services)
+
+
 class NumberedSso(Sso):
     """Issues numbered tokens of a lifetime."""
 
@@ -75,8 +80,9 @@ async def test_one_token_request_in_all(
         await service.until_metric(REQUESTS, "dhp_gateway_token_waiters")
     sso.release()
     assert await answers == {200: REPLICAS * REQUESTS}
-    assert len(sso.requests) == 1
-    assert {seen.header("authorization") for seen in platform.seen} == {"Bearer token-1"}
+    assert 1 <= len(sso.requests) <= 1 + alone(services)
+    tokens = {f"Bearer token-{number}" for number in range(1, len(sso.requests) + 1)}
+    assert {seen.header("authorization") for seen in platform.seen} <= tokens
 
 
 async def test_redis_dies_and_comes_back_under_load(
@@ -156,10 +162,10 @@ async def test_rejected_token_is_replaced_for_all(
     services = [start_service(*PATIENT, store={"url": server.url}) for _ in range(3)]
     for service in services:
         await service.until_ready()
-    assert len(sso.requests) == 1
+    assert 1 <= len(sso.requests) <= 1 + alone(services)
     platform.answer(judge)
     assert await statuses(services, 20) == {200: 60}
-    assert len(sso.requests) == 2
+    assert 2 <= len(sso.requests) <= 2 + alone(services)
 
 
 async def test_a_gateway_dies_while_it_asks(
@@ -172,13 +178,13 @@ async def test_a_gateway_dies_while_it_asks(
     others = [start_service(*PATIENT, store={"url": server.url}) for _ in range(2)]
     for service in others:
         await served(service)
-    assert len(sso.requests) == 1
+    assert len(sso.requests) <= 1 + alone(others)
     first.send(signal.SIGKILL)
     sso.release()
     for service in others:
         await service.until_ready()
     assert await statuses(others, 5) == {200: 10}
-    assert len(sso.requests) == 2
+    assert 2 <= len(sso.requests) <= 2 + alone(others)
 
 
 async def test_a_stolen_dump_holds_no_token(
