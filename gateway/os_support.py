@@ -228,7 +228,7 @@ def _require_hops(sock: socket.socket, hops: int) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, hops)
 
 
-def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
+def on_signals(handlers: Mapping[str, Callable[[], object]]) -> None:
     """Call handlers in the running loop at signals, given by name, for the life of the process.
 
     Names that this system does not know are ignored.
@@ -249,7 +249,7 @@ def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
 
 
 def _callback_soon(
-    loop: asyncio.AbstractEventLoop, handler: Callable[[], None]
+    loop: asyncio.AbstractEventLoop, handler: Callable[[], object]
 ) -> Callable[..., None]:
     def signalled(*_: object) -> None:
         loop.call_soon_threadsafe(handler)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import signal
 import sys
 import time
 import uuid
@@ -52,6 +51,7 @@ from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_failures import cause_and_remedy, failure_text
 from gateway.oauth.token_response import TokenRequestError
+from gateway.os_support import on_signals
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
@@ -219,7 +219,7 @@ def probe_search(
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
     except _ProbeUnavailableError as error:
         exit_with_message(exception_message(error), CHECK_FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():
         click.echo(line)
@@ -333,9 +333,8 @@ def _probe_parameters(
     """Probe all wanted parameters; all declared ones where `wanted` is empty.
 
     `rate` is the maximum of requests per second. Raises `StartError`, `TokenRequestError`,
-    `_ProbeUnavailableError`, and KeyboardInterrupt also for SIGTERM.
+    `_ProbeUnavailableError`, KeyboardInterrupt, and CancelledError at SIGTERM.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return asyncio.run(_run(settings, wanted, _select_credential(settings, credential), rate))
 
 
@@ -347,6 +346,9 @@ def _select_credential(settings: Settings, credential: str) -> str:
 async def _run(
     settings: Settings, wanted: Sequence[_ProbeTarget], credential: str, rate: float
 ) -> _ProbeReport:
+    if (task := asyncio.current_task()) is not None:
+        # An exception raised by a signal's handler is lost where Python ignores exceptions.
+        on_signals({"SIGTERM": task.cancel})
     async with open_session() as session:
         platform = _Platform(session, settings, credential, 1 / rate)
         declared = await platform.statement()
