@@ -8,26 +8,28 @@ from collections.abc import Callable
 from tests.doubles.gateway import Running
 from tests.doubles.metrics import total
 
+_PATIENCE = 120.0  # seconds
 
-async def until(condition: Callable[[], bool], *, patience: float = 120.0) -> None:
+
+async def until(condition: Callable[[], bool]) -> None:
     """Return once the condition holds. It is polled: a thread or a socket brings it about.
 
-    Fails after `patience` seconds.
+    Fails after two minutes.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    deadline = loop.time() + _PATIENCE
     while not condition():
         assert loop.time() < deadline, "what is waited for has not happened"
         await asyncio.sleep(0.005)
 
 
-async def come_to_rest(gateway: Running, *, patience: float = 120.0) -> None:
+async def come_to_rest(gateway: Running) -> None:
     """Wait until no request is in flight and no connection in use.
 
-    Fails after `patience` seconds.
+    Fails after two minutes.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience
+    deadline = loop.time() + _PATIENCE
     while busy := await _busy(gateway):
         assert loop.time() < deadline, f"still busy: {busy}"
         await asyncio.sleep(0.02)
