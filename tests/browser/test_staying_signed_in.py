@@ -42,8 +42,8 @@ class Ward:
         """The gateway's address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def gateway(self) -> contextlib.AbstractAsyncContextManager[Stage]:
-        """The gateway; a later one knows what an earlier one knew."""
+    def gateway(self, **store: str) -> contextlib.AbstractAsyncContextManager[Stage]:
+        """The gateway; with a store, a later one knows what an earlier one knew."""
         return stage(
             self.platform.url,
             f"{self.issuer}/token",
@@ -54,7 +54,7 @@ class Ward:
                 "cors_origins": [self.program],
             },
             port=self.port,
-            store={"url": self.store.url},
+            store=store,
         )
 
 
@@ -109,7 +109,7 @@ async def test_tabs_renewals_and_a_restart(person: Person, ward: Ward) -> None:
 
     The sign-out is that of the SSO too: afterwards it asks who it is.
     """
-    async with ward.gateway():
+    async with ward.gateway(url=ward.store.url):
         wanted = [f"{ward.base}/fhir/Patient/{number}" for number in (1, 2)]
         for tab, url in enumerate(wanted):
             await person.do("open", tab=tab, url=url)
@@ -119,7 +119,7 @@ async def test_tabs_renewals_and_a_restart(person: Person, ward: Ward) -> None:
         for tab in (0, 1):
             await person.do("open", tab=tab, url=ward.program)
         await renewed(person, ward, 2)
-    async with ward.gateway() as scene:
+    async with ward.gateway(url=ward.store.url) as scene:
         assert await reads(person, ward) == [200, 200]
         await renewed(person, ward, 2)
         await person.do("back")
