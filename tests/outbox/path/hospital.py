@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -85,6 +86,18 @@ class Hospital:
         fields = {**ASYNC, **headers}
         path = "/Observation" if method == "POST" else f"/Observation/{number}"
         return await self.ask(method, path, observation(patient, number), **fields)
+
+    async def keep(self, method: str, path: str, body: bytes, **headers: str) -> Reply:
+        """Send a large write until it is queued; return that response.
+
+        A busy machine may need longer to judge its body than the gateway waits, so that it fails.
+        """
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                reply = await self.ask(method, path, io.BytesIO(body), **{**ASYNC, **headers})
+                if reply.status == 202:
+                    return reply
+                assert reply.headers["X-Gateway-Error"] in {"upstream-unreachable", "circuit-open"}
 
     @contextlib.asynccontextmanager
     async def late_failure(self) -> AsyncIterator[asyncio.Task[Reply]]:
