@@ -13,6 +13,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from aiohttp.web_app import _cached_build_middleware
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway.os_support import raise_open_file_limit
@@ -152,6 +153,18 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """Empty aiohttp's cache of middlewares, which keeps the last 1,024 applications alive.
+
+    With a gateway behind each, the garbage collector would stop all else for seconds.
+    """
+    try:
+        return (yield)
+    finally:
+        _cached_build_middleware.cache_clear()
 
 
 def _start(nodeid: str) -> str | None:

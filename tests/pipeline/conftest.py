@@ -114,8 +114,7 @@ def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
 def uncollected() -> Iterator[None]:
     """Disable the garbage collector, so that only reference counts free objects.
 
-    `gc.get_objects` lists no object of earlier tests, whose gateways may still be referenced:
-    aiohttp keeps the applications that were used last in a cache.
+    `gc.get_objects` lists no object of earlier tests, some of which may still be referenced.
     """
     gc.collect()
     gc.disable()
