@@ -286,7 +286,8 @@ async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
     start_gateway: StartGateway, platform: Platform, fault: str
 ) -> None:
     """Neither the circuit opens nor does readiness end, whatever the platform does."""
-    settings: dict[str, float] = {"response_timeout": 1.5, "connect_timeout": 1}
+    # All six must have left before the first of them times out.
+    settings = {"response_timeout": 5}
     have_left = asyncio.Event()
 
     async def late(line: Line) -> None:
@@ -306,7 +307,7 @@ async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
                 await silence(line)
 
     if fault == "busy":
-        settings["max_connections"] = 1
+        settings |= {"max_connections": 1, "connect_timeout": 1}
     platform.answer(late)
     async with start_gateway(
         platform=settings,
