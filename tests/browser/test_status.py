@@ -18,11 +18,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.config.settings import Settings
 from gateway.exchange import Exchange
 from gateway.health.advice import ADVICE
 from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
+from gateway.secret import Secret
 from tests.browser.conftest import Person
 from tests.doubles.duty import shown
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
@@ -97,6 +99,13 @@ def busy_hour(duty: Duty) -> None:
             if failing and number % 3 == 0:
                 exchange.status, exchange.reason = 503, "upstream-unreachable"
             duty.gateway.gateway.health.recent_requests.record_exchange(exchange)
+
+
+def with_secret(settings: Settings, secret: str) -> Settings:
+    """Settings with another client secret."""
+    default = settings.credentials["default"]
+    changed = default.model_copy(update={"client_secret": Secret(secret)})
+    return settings.model_copy(update={"credentials": {"default": changed}})
 
 
 async def shoot(person: Person, tmp_path: Path, name: str) -> None:
@@ -234,15 +243,20 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
     person: Person, tmp_path: Path
 ) -> None:
     """Without a reload: the token is not renewed, then care cannot go on, then it goes on again."""
-    # For some seconds a token is not renewed and still valid: enough for a busy browser to see it.
-    async with on_duty(token_lifetime=20) as duty:
+    async with on_duty() as duty:
         await person.do("open", url=duty.page)
         await person.do("look", **DESKTOP)
         await person.do("wait", selector="#care", text="Yes")
         await person.run("void (window.sameDocument = true)")
+        settings = duty.gateway.settings
         duty.platform.set_faults(Faults(sso_failure=503))
+        # A changed secret is tried at once, and the token stays valid for longer than the test.
+        await duty.gateway.gateway.reload(with_secret(settings, "planted-new-secret"))
         await person.do("wait", selector="#care", text=words("renewal-fails"))
         await person.do("wait", selector="#glance", text="not renewed")
+        duty.platform.set_faults(Faults(sso_failure=503, platform_failure=401))
+        while (await duty.gateway.ready())[0] == 200:
+            await duty.request("Patient?_count=1")
         await person.do("wait", selector="#care", text=words("sso-unavailable"))
         await person.do("wait", selector="#care strong", text="No")
         assert await duty.request("Patient?_count=1") == 503
@@ -252,6 +266,8 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
         await no_obstacles(person)
         await shoot(person, tmp_path, "sso-down")
         duty.platform.set_faults(Faults())
+        await duty.gateway.gateway.reload(settings)
+        await duty.request("Patient?_count=1")
         await person.do("wait", selector="#care", text=words("fine"))
         assert (await person.run("document.title")).startswith("✔ Yes")
         assert await person.run("window.sameDocument") is True
