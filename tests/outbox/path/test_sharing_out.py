@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sqlite3
 from pathlib import Path
@@ -62,12 +61,11 @@ async def test_many_references_make_few_rows_and_keep_their_order(
     """A body that names 80,000 patients is delivered between what came before and after it."""
     performers = [{"reference": f"Patient/p{n}"} for n in range(80_000)]
     resource = {"resourceType": "Observation", "id": "7", "performer": performers}
-    body = io.BytesIO(json.dumps(resource).encode())
+    body = json.dumps(resource).encode()
     async with opened(callers=CALLERS) as hospital:
         hospital.line.cut()
         first = await hospital.write(number=1, patient=1, **LAB)
-        fields = {"Prefer": "respond-async", **LAB}
-        many = await hospital.ask("PUT", "/Observation/7", body, **fields)
+        many = await hospital.keep("PUT", "/Observation/7", body, **LAB)
         last = await hospital.write(number=2, patient=2, **LAB)
         assert [first.status, many.status, last.status] == [202, 202, 202]
         with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
