@@ -99,8 +99,9 @@ async def running(
         "environment": "custom",
         "listen": {"address": "127.0.0.1:0"},
         "admin": {"address": "127.0.0.1:0"},
-        "platform": {"fhir_base_url": platform_url},
-        "sso": {"token_url": token_url},
+        # A busy machine may keep an SSO of the same process for long.
+        "platform": {"fhir_base_url": platform_url, "connect_timeout": 60},
+        "sso": {"token_url": token_url, "timeout": 60},
         "credentials": {"default": {"client_id": "hospital-17", "client_secret": CLIENT_SECRET}},
         "shutdown": {"delay": 0, "drain_timeout": 1},
     }

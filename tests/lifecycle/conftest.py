@@ -196,7 +196,7 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
         "listen": {"address": "127.0.0.1:0"},
         # Hundreds of callers at once may have to wait for a busy machine.
         "platform": {"fhir_base_url": platform.url, "connect_timeout": PATIENCE},
-        "sso": {"token_url": sso.token_url},
+        "sso": {"token_url": sso.token_url, "timeout": PATIENCE},
         "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
         "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
     }
