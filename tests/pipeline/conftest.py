@@ -112,12 +112,8 @@ def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Disable the garbage collector, so that only reference counts free objects.
-
-    `gc.get_objects` lists no object of earlier tests, some of which may still be referenced.
-    """
+    """Disable the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
-    gc.freeze()
     yield
     gc.enable()
