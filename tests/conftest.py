@@ -88,11 +88,12 @@ def pytest_terminal_summary(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Name a test as soon as it fails, because a run that is cut short has no summary."""
+    """Say which test failed and why as soon as it fails: a run that is cut short has no summary."""
     if not report.failed:
         return None
     category = "failed" if report.when == "call" else "error"
-    return category, f"{category[0].upper()}\n{report.nodeid}\n", category.upper()
+    letter = f"{category[0].upper()}\n{report.nodeid}\n{report.longreprtext}\n"
+    return category, letter, category.upper()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -75,11 +75,13 @@ def test_all_skips_are_told_in_one_line(tmp_path: Path) -> None:
     assert "nginx" in run_pytest(tmp_path, KINDS, "", "-rs").stdout
 
 
-def test_a_failure_is_named_before_the_run_ends(tmp_path: Path) -> None:
-    """A run that is cut short says which tests had failed."""
+def test_a_failure_is_told_before_the_run_ends(tmp_path: Path) -> None:
+    """A run that is cut short says which tests had failed, and why."""
     cut_short = run_pytest(tmp_path, FAILS, "")
     assert cut_short.returncode == 9
-    assert "\ntest_one.py::test_it\n" in cut_short.stdout
+    _, named, why = cut_short.stdout.partition("\ntest_one.py::test_it\n")
+    assert named
+    assert "assert False" in why
 
 
 def test_a_test_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:
