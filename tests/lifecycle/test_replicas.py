@@ -17,7 +17,7 @@ from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
-from tests.store.redis_server import PATIENT, RedisServer, redis_server
+from tests.store.redis_server import RedisServer, patient, redis_server
 
 SHARED = {"reuse_port": True}
 
@@ -80,7 +80,7 @@ async def test_replicas_that_are_restarted_in_turn_lose_nothing(
 
     async def started(file: Path) -> Service:
         return await start_service.ready(
-            *PATIENT,
+            *patient(),
             listen=on(port, **SHARED),
             store={"url": server.url},
             audit={"sink": "file", "path": str(file), "on_failure": "block"},

@@ -15,18 +15,22 @@ from redis.asyncio import Redis
 
 from tests.doubles.processes import Process, free_port, start
 
-# The command line of a gateway that waits for a busy machine's Redis instead of going on by itself,
-# and keeps its lease although a busy machine lets it renew it late.
-PATIENT = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv.pop(1); from gateway.app import shared_stores; "
-    "shared_stores._TOKEN_TIMEOUT = 120.0; "
-    "from gateway.oauth.redis_token_store import RedisTokenStore; "
-    "RedisTokenStore.__init__.__kwdefaults__.update(lease=120.0); "
-    "from gateway.__main__ import main; main()",
-)
 MISSING = "redis-server is missing: make test-tools"
+
+
+def patient(lease: float = 120.0) -> tuple[str, ...]:
+    """Return the command line of a gateway that a slow machine does not make go on by itself.
+
+    It waits for Redis, and its lease, in seconds, may be renewed late.
+    """
+    program = (
+        "import sys; sys.argv.pop(1); from gateway.app import shared_stores; "
+        "shared_stores._TOKEN_TIMEOUT = 120.0; "
+        "from gateway.oauth.redis_token_store import RedisTokenStore; "
+        f"RedisTokenStore.__init__.__kwdefaults__.update(lease={lease}); "
+        "from gateway.__main__ import main; main()"
+    )
+    return (sys.executable, "-c", program)
 
 
 @dataclass
