@@ -73,8 +73,9 @@ async def test_a_refused_client_starts_no_storm(start_gateway: StartGateway, sso
     async with start_gateway() as gateway:
         for _ in range(6):
             assert (await ask(gateway.address, READ)).reason == "token-refused"
-        assert await gateway.metric(TOKENS, outcome="refused") == len(sso.requests)
-    assert len(sso.requests) <= 2
+        refused = await gateway.metric(TOKENS, outcome="refused")
+        # One that has reached the SSO may not have its answer yet.
+        assert 1 <= refused <= len(sso.requests) <= 2
 
 
 @pytest.mark.parametrize("down", DOWN)
