@@ -22,7 +22,7 @@ _MOST_RUNS = 100
 
 
 def growth(work: Callable[[int], object], size: int) -> float:
-    """Return how many times the cost for the size `FACTOR` times the size costs.
+    """Return the ratio of processor time between `FACTOR` times the size and the size.
 
     Assert that it is below `NEARLY_LINEAR`.
     """
@@ -31,7 +31,7 @@ def growth(work: Callable[[int], object], size: int) -> float:
 
 
 def cost_ratio(work: Callable[[], object], other: Callable[[], object], *, enough: float) -> float:
-    """Return how many times the processor time of the other the work takes.
+    """Return the ratio of processor time between the work and the other.
 
     They run in turns, and the shortest run of each counts. More runs follow until the ratio is
     below `enough`, which is what the caller asserts, or there were a hundred.
