@@ -37,7 +37,7 @@ COMPILED = {
     "fhir": "conditional_writes content_negotiation interaction json_text search_parameters",
     "fhir/links": "deferred_edits json_links link_elements link_map rewriting stream_rewriter "
     "xml_links",
-    "health": "evidence recent_requests",
+    "health": "evidence platform_judgement recent_requests",
     "http": "content_coding headers request_target slow_readers write_batching",
     "http/client": "body_completeness tls_transport upstream_connection upstream_pool "
     "upstream_response",
@@ -45,7 +45,7 @@ COMPILED = {
     "request_parser request_payload",
     "oauth": "token_backoff tokens",
     "outbox": "intake",
-    "pipeline": "admission callers circuit_breaker forwarder guards handler link_translation "
+    "pipeline": "admission callers forwarder guards handler link_translation "
     "own_replies permissions request request_body response_checks "
     "response_writer upstream",
     "telemetry": "log_masking request_counters",

@@ -415,6 +415,22 @@ CONDITION_UNSUPPORTED: Final = Reason(
     ),
     remedy=Message("Pass the `diagnostics` on to the vendor of the calling system."),
 )
+CONDITION_UNKNOWN: Final = Reason(
+    "condition-unknown",
+    503,
+    "transient",
+    text=Message(
+        "This write was to be done only under a condition, and the gateway could not find out "
+        "yet whether the platform keeps such conditions: the record could be there twice. "
+        "Nothing was sent to the platform. Send the request again after the number of seconds "
+        "in the Retry-After header. If this lasts longer than 15 minutes, tell the gateway's "
+        "operator."
+    ),
+    remedy=Message(
+        "The platform's CapabilityStatement could not be had. Run `dhp-gateway doctor`; the "
+        "gateway asks again by itself."
+    ),
+)
 OUTBOX_FULL: Final = Reason(
     "outbox-full",
     503,
@@ -485,6 +501,7 @@ REASONS: Final[dict[str, Reason]] = {
         AUDIT_UNAVAILABLE,
         SEARCH_PARAMETER_IGNORED,
         CONDITION_UNSUPPORTED,
+        CONDITION_UNKNOWN,
         OUTBOX_FULL,
         SHUTTING_DOWN,
         INTERNAL,
@@ -541,6 +558,13 @@ ADVICE: Final = {
         "new token takes its place, but the gateway had not kept all of the request to send "
         "it a second time. Send it again; if that fails, too, the gateway's operator must "
         "ask the platform's support whether this client_id may use the platform."
+    ),
+    "held-off": Message(
+        "Requests of this kind from your system have been failing at the platform, so the gateway "
+        "is holding this kind back for a short while, from your system alone; others are served. "
+        "Nothing was delivered. Send the request again later, after the number of seconds in the "
+        "Retry-After header. The diagnostics name the kind. If this lasts longer than 15 minutes, "
+        "tell the gateway's operator."
     ),
     "media-type": Message(
         "The platform does not accept the type of data that this request names, and did not "

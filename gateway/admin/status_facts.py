@@ -180,17 +180,17 @@ class StatusReporter:
         }
 
     def _platform_facts(self, settings: Settings, platform: Component) -> dict[str, Any]:
-        evidence, iso = self._health.monitor.evidence(), TimestampFormatter().format
-        probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
+        judgement, iso = self._health.platform(), TimestampFormatter().format
+        asked_at = self._wall_clock() - (self._clock() - judgement.asked_at)
         return {
             "url": url_without_secrets(settings.platform.fhir_base_url),
-            "circuit": _CIRCUIT[evidence.circuit],
+            "circuit": _CIRCUIT[judgement.state],
             "connections": dict(self._connections()),
             "missing_alias": self._missing_alias(),
             "state": _PLATFORM_STATES[platform.state],
             "reason": platform.reason,
             "since": iso(platform.since),
-            "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
+            "probe": {"found": judgement.found, "at": iso(asked_at)} if judgement.found else None,
         }
 
 

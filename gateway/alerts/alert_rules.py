@@ -50,7 +50,10 @@ HOLD_SECONDS: Final[dict[str, float]] = {
     "DhpGatewayCertificateLastDays": 300,
 }
 # Alerts that are consequences of another: they are notified only if they outlast it.
-COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
+COVERED: Final = {
+    "DhpGatewayPlatformDown": "DhpGatewayNotReady",
+    "DhpGatewayNotReady": "DhpGatewayAuditUnavailable",
+}
 # By component and reason.
 _OF_COMPONENTS: Final = {
     ("audit", "audit-unavailable"): "DhpGatewayAuditUnavailable",
@@ -117,9 +120,9 @@ def _error_ratio(health: Health) -> float | None:
     requests, errors = health.recent_requests.latest(_MINUTES)
     if not many_errors(requests, errors):
         return None
-    evidence = health.monitor.evidence()
-    if evidence.probe == ANSWERS and evidence.probed_at > health.recent_requests.last_error_at:
-        # The failures are over: a probe has succeeded since the last of them.
+    judgement = health.platform()
+    if judgement.found == ANSWERS and judgement.asked_at > health.recent_requests.last_error_at:
+        # The failures are over: the gateway's own question was answered since the last of them.
         return None
     return errors / requests
 

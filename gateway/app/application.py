@@ -38,7 +38,7 @@ from gateway.audit.audit_trail import NullAuditTrail
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Health, usability
-from gateway.health.platform_watch import PlatformMonitor
+from gateway.health.platform_judgement import PlatformJudgement
 from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
@@ -125,13 +125,15 @@ class Gateway:
             reloader.require_reloadable(self.settings, settings)
             await asyncio.to_thread(preflight.require_usable, settings, reloader.FIXED_KEYS)
             tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
-            core = await asyncio.to_thread(self._make_core, settings)
+            same_platform = not reloader.changes_platform(self.settings, settings)
+            judgement = (
+                self._cores.current.judgement if same_platform else self._judge_platform(settings)
+            )
+            core = await asyncio.to_thread(self._make_core, settings, judgement=judgement)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)
             self._cores.replace(core)
-            if reloader.changes_platform(self.settings, settings):
-                self.health.monitor.reset()
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
@@ -220,17 +222,14 @@ class Gateway:
             metrics=self.metrics,
             audit=self.audit,
             session_store=session_store,
-            exchange_listeners=(
-                self.health.recent_requests.record_exchange,
-                self.health.monitor.record_exchange,
-            ),
+            exchange_listeners=(self.health.recent_requests.record_exchange,),
             permissions=PermissionCheck(),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
         tls = tls_contexts.listen_tls(self.settings)
         self._expiries = tls_contexts.certificate_expiries(self.settings)
-        core = self._make_core(self.settings)
+        core = self._make_core(self.settings, judgement=self._judge_platform(self.settings))
         self._cores = self._cores_if_open = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
         # Bound before the core starts: a gateway that cannot start must not request a token.
@@ -263,7 +262,7 @@ class Gateway:
         self.outbox = OutboxService(
             store=store,
             acquire_sender=lambda: self._cores.acquire_entry_sender(),
-            probe=lambda: self._cores.probe_platform(""),
+            probe=lambda: self._cores.current.judgement.ask_if_due(for_delivery=True),
             metrics=self.metrics,
             audit=self.audit,
         )
@@ -294,14 +293,8 @@ class Gateway:
         return audit
 
     def _make_health(self) -> Health:
-        monitor = PlatformMonitor(
-            circuit=lambda: self._cores.current.circuit.state,
-            probe=lambda preferred: self._cores.probe_platform(preferred),
-            interval=lambda: self.settings.admin.probe_interval,
-            count_probe=self.metrics.count_probe,
-        )
         return Health(
-            monitor=monitor,
+            platform=lambda: self._cores.current.judgement,
             tokens=lambda: self._cores.current.token_states(),
             credentials_in_use=lambda: identity_setup.credentials_in_use(
                 self._cores.current.settings
@@ -311,6 +304,22 @@ class Gateway:
             outbox=lambda: None if self.outbox is None else self.outbox.report(),
             recent_requests=RecentRequests(time.monotonic, time.time),
         )
+
+    def _judge_platform(self, settings: Settings) -> PlatformJudgement:
+        """Return a new judgement of the platform that the settings name."""
+        return PlatformJudgement(
+            circuit=settings.circuit_breaker,
+            ask=lambda: self._cores.ask_platform(),
+            interval=lambda: self.settings.admin.probe_interval,
+            on_response=self._on_platform_response,
+            count_question=self.metrics.count_probe,
+            clock=time.monotonic,
+        )
+
+    def _on_platform_response(self) -> None:
+        self._cores.current.statement.on_platform_response()
+        if self.outbox is not None:
+            self.outbox.delivery.on_platform_response()
 
     def _tokens(self, credential: str) -> Tokens | None:
         cores = self._cores_if_open
@@ -323,7 +332,7 @@ class Gateway:
             _log.error("%d audit records could not be written", lost)
 
     def _start_monitor(self) -> None:
-        self.metrics.observe_circuit(lambda: self._cores.current.circuit.state)
+        self.metrics.observe_circuit(lambda: self._cores.current.judgement.state)
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)

@@ -34,10 +34,12 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
+    from gateway.health.platform_judgement import PlatformJudgement
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.forwarder import RequestForwarder
+    from gateway.pipeline.guards import ConditionGuard
     from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.upstream import Upstream
     from gateway.telemetry.metrics import Metrics
@@ -131,6 +133,8 @@ class OutboxService:
         upstream: Upstream,
         tokens: Mapping[str, Tokens],
         statement: CapabilityCache,
+        condition_guard: ConditionGuard | None,
+        judgement: PlatformJudgement,
     ) -> EntrySender:
         """Return the sender of queued writes, for one version of the settings."""
         forwarder = Forwarder(upstream, self._metrics.count_retry)
@@ -139,6 +143,8 @@ class OutboxService:
             tokens=tokens,
             client=PlatformClient(forwarder, settings.platform.base_path),
             statement=statement,
+            condition_guard=condition_guard,
+            record=judgement.record_delivery,
             fhir=settings.fhir,
             serial_executor=self._serial_executor,
         )

@@ -17,7 +17,6 @@ import aiohttp
 
 from gateway.app import identity_setup, tls_contexts
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
-from gateway.health.evidence import REFUSES
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
@@ -25,7 +24,6 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
-from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestForwarder
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
@@ -33,7 +31,7 @@ from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAlia
 from gateway.pipeline.platform_client import (
     CapabilityCache,
     PlatformClient,
-    PlatformProbe,
+    PlatformQuestion,
 )
 from gateway.pipeline.upstream import Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
@@ -44,9 +42,10 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
+    from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_store import TokensAtHand, TokenStore
-    from gateway.oauth.tokens import TokenState
+    from gateway.oauth.tokens import Tokens, TokenState
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
     from gateway.pipeline.permissions import PermissionCheck
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
 
+# Credentials with which the gateway asks one question, at most.
+_MAX_CANDIDATES: Final = 20
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
@@ -76,6 +77,7 @@ class Core:
         metrics: Metrics,
         audit: AuditTrail,
         session_store: SessionStore,
+        judgement: PlatformJudgement,
         exchange_listeners: tuple[Callable[[Exchange], None], ...],
         tracing: Callable[[Settings], Tracing] | None,
         outbox: OutboxService | None,
@@ -86,7 +88,8 @@ class Core:
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
         self._metrics = metrics
         self._audit = audit
-        self._exchange_listeners = exchange_listeners
+        self.judgement = judgement
+        self._exchange_listeners = (*exchange_listeners, judgement.record_exchange)
         self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
@@ -99,8 +102,6 @@ class Core:
             sso=settings.sso,
         )
         self._pool = _upstream_pool(settings)
-        on_response = None if outbox is None else outbox.delivery.on_platform_response
-        self.circuit = CircuitBreaker(settings.circuit_breaker, time.monotonic, on_response)
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests, audit=audit
         )
@@ -122,19 +123,18 @@ class Core:
         upstream = self._upstream()
         forwarder = Forwarder(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
-        statement = CapabilityCache(client, next(iter(self.tokens.values())), time.monotonic)
-        self._statement = statement
-        # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
-        probe_forwarder = Forwarder(upstream, lambda cause: None)
-        self.probe = PlatformProbe(PlatformClient(probe_forwarder, client.platform_path))
-        if self._outbox is not None:
-            # Queued writes are sent with the callers' tokens, never with a user's.
-            self.entry_sender = self._outbox.entry_sender(
-                settings, upstream, self.tokens, statement
-            )
+        self.statement = statement = CapabilityCache(client, self._candidates, time.monotonic)
+        # Retries of the gateway's own questions are no caller's, so that they are not counted.
+        own_client = PlatformClient(Forwarder(upstream, lambda cause: None), client.platform_path)
+        self.question = PlatformQuestion(own_client, self._candidates)
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
         condition_guard = None if fhir.condition_guard == "off" else ConditionGuard(fhir, statement)
+        if self._outbox is not None:
+            # Queued writes are sent with the callers' tokens, never with a user's.
+            self.entry_sender = self._outbox.entry_sender(
+                settings, upstream, self.tokens, statement, condition_guard, self.judgement
+            )
         requests = self._request_forwarder(forwarder, client, guard)
         return Handler(
             listen=settings.listen,
@@ -197,7 +197,7 @@ class Core:
             pool=self._pool,
             platform=settings.platform,
             retries=settings.retries,
-            circuit=self.circuit,
+            judgement=self.judgement,
             uploads=UploadLimiter(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
@@ -213,6 +213,20 @@ class Core:
             tokens.start(None if before is None else before.tokens.get(name))
         if before is not None:
             self.admission.phase = before.admission.phase
+            self.judgement.circuit = self.settings.circuit_breaker
+            if before.judgement is self.judgement:
+                self.statement.take_over(before.statement)
+
+    def _candidates(self) -> list[Tokens]:
+        """Return the tokens of callers' credentials, for what the gateway asks for itself.
+
+        The one that served a request last comes first. Where none has a token, one is returned.
+        """
+        in_use = [self.tokens[name] for name in identity_setup.credentials_in_use(self.settings)]
+        last = self.judgement.good_with
+        ready = [tokens for tokens in in_use if tokens.current() is not None]
+        ready.sort(key=lambda tokens: tokens.name != last)
+        return ready[:_MAX_CANDIDATES] or in_use[:1]
 
     def token_states(self) -> dict[str, TokenState]:
         """Return the token state of every credential."""
@@ -239,7 +253,7 @@ class Core:
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
-        await self._statement.close()
+        await self.statement.close()
         if self._user_renewals is not None:
             await self._user_renewals.close()
         for tokens in self.tokens.values():
@@ -281,28 +295,14 @@ class CoreSwitch:
         core.active_uses.enter()
         return core.entry_sender, core.active_uses.leave
 
-    async def probe_platform(self, preferred_credential: str) -> tuple[str, str] | None:
-        """Probe the platform's metadata. Return the result and the credential used.
-
-        None where there is no result. `preferred_credential` is used first if it has a valid token.
-        """
+    async def ask_platform(self) -> tuple[str, str] | None:
+        """Return what the platform's metadata shows, and the credential used; None if nothing."""
         core = self.current
-        credentials = identity_setup.credentials_in_use(core.settings)
-        ready = [name for name in credentials if core.tokens[name].current() is not None]
-        ready.sort(key=lambda name: name != preferred_credential)
-        result: tuple[str, str] | None = None
         core.active_uses.enter()
         try:
-            for credential in ready:
-                found = await core.probe.probe(core.tokens[credential])
-                if found is not None and (result is None or found != REFUSES):
-                    result = found, credential
-                # A refused credential says nothing about the others.
-                if found not in (None, REFUSES):
-                    break
+            return await core.question.ask()
         finally:
             core.active_uses.leave()
-        return result
 
     def set_phase(self, phase: LifecyclePhase) -> None:
         """Set the lifecycle phase of every core."""

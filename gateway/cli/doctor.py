@@ -43,10 +43,8 @@ from gateway.health.evidence import (
     TIMEOUT,
     TLS,
     UNREACHABLE,
-    Evidence,
     signal_of_metadata,
 )
-from gateway.health.health import judge_platform
 from gateway.i18n import Message, format_duration
 
 if TYPE_CHECKING:
@@ -365,9 +363,7 @@ def _signal_of_error(error: Exception) -> str:
 
 def platform_fault(signal: str, told: Message, hint: Message) -> Finding:
     """Return the check of a platform that fails, with the words of the status page."""
-    component = judge_platform(Evidence(probe=signal, probed_at=time.monotonic()))
-    cause = PLATFORM_CAUSES[component.reason]
-    detail = Message("{cause} ({told})", cause=cause, told=told)
+    detail = Message("{cause} ({told})", cause=PLATFORM_CAUSES[signal], told=told)
     return Finding(Message("platform metadata"), "failed", detail, hint)
 
 

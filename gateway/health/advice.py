@@ -59,11 +59,6 @@ ADVICE: Final = {
         "The sign-in service does not take the first secret in the file; another one serves. "
         "Unless an exchange is under way, put the right one there."
     ),
-    "circuit-open": Message(
-        "The platform fails and is left alone for a moment. Check the network with "
-        "`dhp-gateway doctor`; the gateway tries again by itself."
-    ),
-    "circuit-half-open": Message("The platform failed and is being tried again. Wait a moment."),
     "many-errors": Message("Half of the last requests or more failed. See the errors below."),
     "many-refusals": Message(
         "The platform refuses nearly all of the last requests, although it answers. See the "
@@ -114,8 +109,6 @@ def advice(component: Component, language: str) -> str:
 
 PLATFORM_CAUSES: Final = {
     "untried": Message("not tried yet"),
-    "circuit-open": Message("left alone"),
-    "circuit-half-open": Message("being tried"),
     "many-errors": Message("many errors"),
     "many-refusals": Message("refuses nearly all"),
     "platform-refuses": Message("refuses this client"),

@@ -2,23 +2,9 @@
 
 The gateway is a list of `Component`s, each with its state and the reason for it. `/readyz`, the
 status page and `/status.json`, `dhp_gateway_platform_usable`, alerts and `doctor` take components;
-none of them judges by itself. `worst` returns the one that says whether care can go on. What a
-reason means and what operators do about it is in `gateway.health.advice`.
-
-The platform is judged by evidence. One successful response to a caller (the signal `answers`) shows
-that the platform works. That it fails is shown by
-
-* a probe (`metadata`), unless a caller received a successful response after it;
-* at least `_MIN_PROOF_SIGNALS` signals, nearly all of which no caller's mistake can cause: no
-  connection, no response in time, 5xx;
-* as many signals, nearly all of which are these, refusals or responses without FHIR (401, 403, 404
-  of a web server, …), where the platform has never responded successfully. Where it has,
-  `_MIN_SOFT_PROOF_SIGNALS` signals of `MAX_REQUEST_KINDS` kinds of requests in `_LASTING_SECONDS`
-  or more are needed, because callers make mistakes in bursts and there may be a single caller at
-  night.
-
-Any other failures are a doubt: they make the gateway probe the platform, and the platform is
-degraded instead of failed.
+none of them judges by itself. `worst` returns the one that says whether care can go on: where that
+one has failed, no request can succeed, and all of them say so. What a reason means and what
+operators do about it is in `gateway.health.advice`.
 """
 
 from __future__ import annotations
@@ -29,23 +15,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gateway.health.evidence import (
-    ANSWERS,
-    FAILS,
-    FAULTS,
-    MAX_REQUEST_KINDS,
-    REFUSES,
-    TIMEOUT,
-    TLS,
-    UNREACHABLE,
-    CircuitState,
-)
+from gateway.health.evidence import ANSWERS, FAULTS, REFUSES, CircuitState
 from gateway.health.recent_requests import many_errors
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.health.evidence import Evidence
-    from gateway.health.platform_watch import PlatformMonitor
+    from gateway.health.platform_judgement import PlatformJudgement
     from gateway.health.recent_requests import RecentRequests
     from gateway.oauth.tokens import TokenState
 
@@ -59,10 +34,10 @@ ComponentState = Literal["ok", "untried", "degraded", "failed"]
 class Component:
     """The state of one part of the gateway.
 
-    `untried`: nothing is known yet; `degraded`: requests can succeed, with limits; `failed`: they
-    cannot. `reason` is a key of `ADVICE` (`gateway.health.advice`), or `answers` or
-    `outbox-waiting`, for which nothing has to be done. `since`: when state or reason last changed
-    (Unix time). `about`: the credential concerned, "" for none.
+    `untried`: nothing is known yet; `degraded`: requests can succeed, with limits or not of all
+    callers; `failed`: none can. `reason` is a key of `ADVICE` (`gateway.health.advice`), or one
+    for which nothing has to be done. `since`: when state or reason
+    last changed (Unix time). `about`: the credential concerned, "" for none.
     """
 
     name: ComponentName
@@ -74,8 +49,6 @@ class Component:
 
 _FINE: Final = "fine"
 _UNTRIED: Final = "untried"
-_CIRCUIT_OPEN: Final = "circuit-open"
-_HALF_OPEN: Final = "circuit-half-open"
 _MANY_ERRORS: Final = "many-errors"
 _AWAITED: Final = "token-awaited"
 _REFUSED: Final = "token-refused"
@@ -86,12 +59,12 @@ REASONS: Final = (
     _UNTRIED,
     _MANY_ERRORS,
     "many-refusals",
-    _HALF_OPEN,
     _AWAITED,
     *FAULTS,
-    _CIRCUIT_OPEN,
     _REFUSED,
     _SSO_FAILS,
+    "audit-unavailable",
+    "shutting-down",
 )
 # The order in which `worst` selects. What stops requests in the gateway comes first: they do not
 # reach the platform.
@@ -102,13 +75,14 @@ _WORST_FIRST: Final = (
     ("platform", "failed"),
     ("circuit", "failed"),
     ("platform", "degraded"),
-    ("circuit", "degraded"),
     ("token", "degraded"),
     ("audit", "degraded"),
     ("outbox", "degraded"),
     ("process", "degraded"),
     ("platform", "untried"),
 )
+# Reasons of a credential without a token that the platform accepts.
+_LACKING: Final = frozenset((REFUSES, _REFUSED, _SSO_FAILS, _AWAITED))
 # The order among tokens in one state.
 _TOKEN_REASONS: Final = (
     REFUSES,
@@ -128,20 +102,8 @@ OutboxReport = Mapping[str, Any]
 
 
 def worst(components: Sequence[Component]) -> Component:
-    """Return the component that limits the gateway most; one that is `ok` if all are.
-
-    A credential without a token is only a limit while another credential has one.
-    """
-    has_token = any(each.name == "token" and each.state != "failed" for each in components)
-    return min(
-        (
-            replace(each, state="degraded")
-            if has_token and each.name == "token" and each.state == "failed"
-            else each
-            for each in components
-        ),
-        key=_rank,
-    )
+    """Return the component that limits the gateway most; one that is `ok` if all are."""
+    return min(components, key=_rank)
 
 
 def _rank(component: Component) -> tuple[int, int]:
@@ -153,47 +115,58 @@ def _rank(component: Component) -> tuple[int, int]:
 
 def usability(components: Sequence[Component]) -> tuple[bool, str]:
     """Return whether requests can succeed as far as is known, and why: one of `REASONS`."""
-    tokens = [each for each in components if each.name == "token"]
-    if tokens and all(each.state == "failed" for each in tokens):
-        reason = worst(tokens).reason
-        return reason == _AWAITED, reason
+    limit = worst(components)
+    if limit.state == "failed":
+        return False, limit.reason
     [platform] = (each for each in components if each.name == "platform")
-    return platform.state != "failed", platform.reason
+    return True, platform.reason
+
+
+# Names of credentials in the body of `/readyz`, and characters of each.
+_MAX_NAMES: Final = 20
+_MAX_NAME_LENGTH: Final = 80
+_CHECKS: Final = ("token", "circuit", "platform", "audit", "shutdown")
 
 
 def readiness(components: Sequence[Component]) -> tuple[bool, dict[str, Any]]:
     """Return whether the gateway is ready, and the body of `/readyz`, which names what fails.
 
-    An unavailable outbox is reported as failing but does not make the gateway not ready, because
-    all other requests are still served.
+    `failing`: what keeps all requests from success. `degraded`: what concerns some callers only, or
+    only the outbox.
     """
-    passed = dict(_checks(components))
-    failing = [check for check, has_passed in passed.items() if not has_passed]
-    ready = not set(failing) - {"outbox"}
-    return ready, {
-        "ready": ready,
+    failing = list(dict.fromkeys(_failing_checks(components)))
+    named = {check.partition(":")[0] for check in failing}
+    return not failing, {
+        "ready": not failing,
         "failing": failing,
-        "checks": {check: "ok" if has_passed else "failed" for check, has_passed in passed.items()},
+        "checks": {check: "failed" if check in named else "ok" for check in _CHECKS},
+        "degraded": _degraded(components),
     }
 
 
-def _checks(components: Sequence[Component]) -> Iterator[tuple[str, bool]]:
+def _failing_checks(components: Sequence[Component]) -> Iterator[str]:
+    failed = [each for each in components if each.state == "failed"]
+    for token in [each for each in failed if each.name == "token"][:_MAX_NAMES]:
+        # A token that the platform refuses is there.
+        is_there = token.reason == REFUSES
+        yield "platform" if is_there else f"token:{token.about[:_MAX_NAME_LENGTH]}"
+    for each in failed:
+        if each.name != "token":
+            yield "shutdown" if each.name == "process" else each.name
+
+
+def _degraded(components: Sequence[Component]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    lacking = [
+        each.about for each in components if each.name == "token" and each.reason in _LACKING
+    ]
+    if lacking:
+        names = [name[:_MAX_NAME_LENGTH] for name in lacking[:_MAX_NAMES]]
+        found["credentials"] = {"count": len(lacking), "names": names}
     for each in components:
-        is_working = each.state != "failed"
-        match each.name:
-            case "token":
-                # A token that the platform refuses is there.
-                yield f"token:{each.about}", is_working or each.reason == REFUSES
-            case "circuit":
-                yield "circuit", is_working
-            case "platform":
-                # An open circuit alone does not prove that the platform fails.
-                is_refusing = usability(components) == (False, REFUSES)
-                yield "platform", (is_working or each.reason == _CIRCUIT_OPEN) and not is_refusing
-            case "process":
-                yield "shutdown", is_working
-            case "outbox":
-                yield "outbox", each.reason != "outbox-away"
+        if each.name == "outbox" and each.state == "degraded":
+            found["outbox"] = each.reason
+    return found
 
 
 def judge_token(credential: str, token: TokenState) -> Component:
@@ -214,12 +187,13 @@ def _token_state(token: TokenState) -> tuple[ComponentState, str]:
 
 
 def judge_circuit(circuit: CircuitState) -> Component:
-    """Return the component of the circuit breaker."""
-    if circuit == CircuitState.OPEN:
-        return Component("circuit", "failed", _CIRCUIT_OPEN)
-    if circuit == CircuitState.HALF_OPEN:
-        return Component("circuit", "degraded", _HALF_OPEN)
-    return Component("circuit", "ok", _FINE)
+    """Return the component of the circuit breaker, which admits requests only while it is closed.
+
+    Where it has failed, so has the platform, whose reason says why.
+    """
+    if circuit == CircuitState.CLOSED:
+        return Component("circuit", "ok", _FINE)
+    return Component("circuit", "failed", "circuit-open")
 
 
 def judge_outbox(report: OutboxReport, *, is_platform_failing: bool = False) -> Component:
@@ -231,103 +205,6 @@ def judge_outbox(report: OutboxReport, *, is_platform_failing: bool = False) -> 
     if any(report["entries"].get(state) for state in _WAITING_STATES):
         return Component("outbox", "degraded" if is_platform_failing else "ok", "outbox-waiting")
     return Component("outbox", "ok", _FINE)
-
-
-# Signals that a caller's mistake cannot cause.
-_HARD: Final = frozenset({TLS, UNREACHABLE, TIMEOUT, FAILS})
-_FAULTS: Final = frozenset(FAULTS)
-_NEARLY_ALL: Final = 0.95
-# Minimum number of signals: for a doubt; for a proof; for a proof that callers' mistakes cannot
-# explain.
-_MIN_DOUBT_SIGNALS: Final = 3
-_MIN_PROOF_SIGNALS: Final = 10
-_MIN_SOFT_PROOF_SIGNALS: Final = 20
-# Seconds without a successful response from which on all `_MIN_PROOF_SIGNALS` or more signals since
-# the last one are evaluated, instead of those of the last minute: the failure is not a momentary
-# one.
-_MOMENTARY_SECONDS: Final = 10.0
-_LASTING_SECONDS: Final = 60.0
-
-
-def judge_platform(evidence: Evidence) -> Component:
-    """Return the component of the platform; `about` is the credential that it refuses."""
-    state, reason = _platform_state(evidence)
-    about = evidence.credential if reason == REFUSES else ""
-    return Component("platform", state, reason, about=about)
-
-
-def _platform_state(evidence: Evidence) -> tuple[ComponentState, str]:
-    probe_signal = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
-    if probe_signal in _FAULTS:
-        return "failed", probe_signal
-    if evidence.circuit == CircuitState.OPEN:
-        return "failed", _CIRCUIT_OPEN
-    counts = _relevant_counts(evidence, probe_signal)
-    total = sum(counts.values())
-    if total >= _MIN_DOUBT_SIGNALS and _failure_count(counts) >= _NEARLY_ALL * total:
-        if _proves_failure(evidence, counts, probe_signal):
-            return "failed", _main_fault(counts)
-        return "degraded", _MANY_ERRORS if _hard(counts) * 2 > total else "many-refusals"
-    if evidence.circuit == CircuitState.HALF_OPEN:
-        return "degraded", _HALF_OPEN
-    return ("ok", ANSWERS) if evidence.has_succeeded else ("untried", _UNTRIED)
-
-
-def _relevant_counts(evidence: Evidence, probe_signal: str) -> Mapping[str, int]:
-    """Return the callers' signals to evaluate: of the last minute, or since the last success."""
-    counts = evidence.last_minute
-    settled = evidence.now - evidence.bad_since >= _MOMENTARY_SECONDS
-    since_good = sum(evidence.since_good.values())
-    if sum(counts.values()) < _MIN_PROOF_SIGNALS or (settled and since_good >= _MIN_PROOF_SIGNALS):
-        counts = evidence.since_good
-    if probe_signal == ANSWERS and evidence.probed_at > evidence.last_request_at:
-        # The probe shows that the platform can be reached again. It does not show whether the
-        # callers or the platform caused the remaining failures.
-        counts = {signal: count for signal, count in counts.items() if signal not in _HARD}
-    return counts
-
-
-def _proves_failure(evidence: Evidence, counts: Mapping[str, int], probe_signal: str) -> bool:
-    """Return whether the callers' signals prove, without a probe, that the platform fails."""
-    total = sum(counts.values())
-    if total >= _MIN_PROOF_SIGNALS and _hard(counts) >= _NEARLY_ALL * total:
-        return True
-    faults = sum(counts.get(signal, 0) for signal in _FAULTS)
-    if faults < _NEARLY_ALL * total:
-        return False
-    if not probe_signal and not evidence.has_succeeded:
-        return total >= _MIN_PROOF_SIGNALS
-    lasted = evidence.now - evidence.bad_since
-    return (
-        total >= _MIN_SOFT_PROOF_SIGNALS
-        and evidence.kinds >= MAX_REQUEST_KINDS
-        and lasted >= _LASTING_SECONDS
-    )
-
-
-def needs_probe(evidence: Evidence, delay: float) -> bool:
-    """Return whether to probe the platform although callers send requests to it.
-
-    A half-open circuit needs a probe at once. A doubt or a failure needs one after `delay` seconds
-    without a successful response to a caller: a shorter one does not justify a probe.
-    """
-    if evidence.circuit == CircuitState.HALF_OPEN:
-        return True
-    in_doubt = judge_platform(evidence).state in ("degraded", "failed")
-    return in_doubt and evidence.now - evidence.bad_since >= delay
-
-
-def _failure_count(counts: Mapping[str, int]) -> int:
-    return sum(counts.values()) - counts.get(ANSWERS, 0)
-
-
-def _hard(counts: Mapping[str, int]) -> int:
-    return sum(counts.get(signal, 0) for signal in _HARD)
-
-
-def _main_fault(counts: Mapping[str, int]) -> str:
-    """Return the most frequent fault; of equally frequent ones the gravest, first in `FAULTS`."""
-    return max(FAULTS, key=lambda signal: counts.get(signal, 0))
 
 
 _CHECK_INTERVAL: Final = 1.0
@@ -343,7 +220,7 @@ class Health:
     def __init__(
         self,
         *,
-        monitor: PlatformMonitor,
+        platform: Callable[[], PlatformJudgement],
         tokens: Callable[[], Mapping[str, TokenState]],
         credentials_in_use: Callable[[], Collection[str]],
         is_audit_available: Callable[[], bool],
@@ -352,7 +229,7 @@ class Health:
         recent_requests: RecentRequests,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.monitor = monitor
+        self.platform = platform
         self.tokens = tokens
         self.is_audit_available = is_audit_available
         self.outbox = outbox
@@ -364,32 +241,30 @@ class Health:
 
     def components(self) -> list[Component]:
         """Return all components as they are now, in the order of `/readyz`."""
-        evidence, outbox = self.monitor.evidence(), self.outbox()
+        judgement, outbox = self.platform(), self.outbox()
         tokens, audit = self._judge_tokens()
-        platform = judge_platform(evidence)
-        if platform.reason == REFUSES and not platform.about and tokens:
-            # The token of a signed-in user was refused, which is no credential's.
-            platform = replace(platform, about=tokens[0].about)
+        state, reason = judgement.verdict()
+        refused = judgement.refused_credential or (tokens[0].about if tokens else "")
+        platform = Component("platform", state, reason, about=refused if reason == REFUSES else "")
         found = [
             *tokens,
-            judge_circuit(evidence.circuit),
+            judge_circuit(judgement.state),
             platform,
-            self._judge_process(evidence, platform),
+            *audit,
+            self._judge_process(judgement, platform),
         ]
         if outbox is not None:
-            is_failing = platform.state == "failed"
-            found.append(judge_outbox(outbox, is_platform_failing=is_failing))
-        found += audit
+            found.append(judge_outbox(outbox, is_platform_failing=state == "failed"))
         return [self._dated(each) for each in found]
 
     async def run(self) -> None:
-        """Judge and probe the platform if that is due, once a second, until cancelled."""
+        """Judge, and ask the platform if that is due, once a second, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_INTERVAL)
             try:
                 # `Component.since` is only accurate if the components are judged regularly.
                 self.components()
-                await self.monitor.probe_if_due()
+                await self.platform().ask_if_due()
             except Exception as error:
                 # The error's text could quote a response, so that only its type is logged.
                 _log.error("the platform could not be asked: %s", type(error).__name__)
@@ -410,13 +285,18 @@ class Health:
             elif token.state != "ok":
                 # Records are still written; they do not reach the audit's repository.
                 audit.append(replace(token, name="audit", state="degraded"))
+        if any(token.state != "failed" for token in tokens):
+            # A credential without a token concerns its own callers only.
+            tokens = [
+                replace(token, state="degraded") if token.state == "failed" else token
+                for token in tokens
+            ]
         return tokens, audit
 
-    def _judge_process(self, evidence: Evidence, platform: Component) -> Component:
+    def _judge_process(self, judgement: PlatformJudgement, platform: Component) -> Component:
         if self._is_draining():
             return Component("process", "failed", "shutting-down")
-        has_answered = evidence.probe == ANSWERS and evidence.probed_at > evidence.last_request_at
-        has_recovered = has_answered and platform.state == "ok"
+        has_recovered = judgement.answers_itself and platform.state == "ok"
         if not has_recovered and many_errors(*self.recent_requests.latest()):
             return Component("process", "degraded", _MANY_ERRORS)
         return Component("process", "ok", _FINE)

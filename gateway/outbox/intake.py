@@ -106,6 +106,7 @@ _UNSENT_REASONS: Final = frozenset(
         errors.SSO_UNAVAILABLE,
     )
 )
+_QUEUEABLE_REASONS: Final = _UNSENT_REASONS | UNKNOWN_EFFECT_REASONS | {errors.CONDITION_UNKNOWN}
 _SERVICE_UNAVAILABLE: Final = 503
 _RETRY_AFTER: Final = 60.0
 
@@ -253,7 +254,7 @@ class OutboxWriteQueue:
         """Enqueue a write whose forwarding failed, or raise `error` where it must not be queued."""
         context = classifier.context
         in_doubt = error.reason in UNKNOWN_EFFECT_REASONS and context.exchange.attempts > 0
-        if not in_doubt and error.reason not in _UNSENT_REASONS | UNKNOWN_EFFECT_REASONS:
+        if not in_doubt and error.reason not in _QUEUEABLE_REASONS:
             raise error
         try:
             classification = await classifier.classification()

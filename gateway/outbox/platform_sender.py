@@ -14,6 +14,7 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_parameters import SearchSupport
 from gateway.field_values import parse_retry_after
+from gateway.health.evidence import signal_of_non_fhir, signal_of_reason, signal_of_status
 from gateway.http.client.upstream_response import UpstreamConnectionError, remove_content_fields
 from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.outbox.async_status import first_field_value
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.outbox.comparison import VerificationQuery
     from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
     from gateway.pipeline.forwarder import Forwarder
+    from gateway.pipeline.guards import ConditionGuard
     from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 
 _log = get_logger(__name__)
@@ -60,8 +62,10 @@ _GONE: Final = frozenset((404, 410))
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 # The `retry_after` of these is meant for callers: the platform has not asked for a delay.
 _CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
-# Failures of one credential: requests with another one may succeed.
-_OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
+# Failures of one credential or request: others may succeed.
+_OF_ONE: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.CONDITION_UNKNOWN))
+# Causes of responses that hold no FHIR.
+_NOT_FHIR_CAUSES: Final = (errors.UPSTREAM_REDIRECT.code, errors.UPSTREAM_NON_FHIR.code)
 
 
 class EntrySender:
@@ -69,7 +73,8 @@ class EntrySender:
 
     `tokens` has those of all credentials, by name. `statement` has what the platform
     declares. `check_response` prevents a page of an intermediary from being taken for a response of
-    the platform. Nothing is raised except on cancellation.
+    the platform. `record` is called with what each attempt shows of the platform, and with its
+    credential. Nothing is raised except on cancellation.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class EntrySender:
         tokens: Mapping[str, Tokens],
         client: PlatformClient,
         statement: CapabilityCache,
+        condition_guard: ConditionGuard | None,
+        record: Callable[[str | None, str], None],
         fhir: FhirSettings,
         serial_executor: SerialExecutor,
     ) -> None:
@@ -86,6 +93,8 @@ class EntrySender:
         self._tokens = tokens
         self._client = client
         self._statement = statement
+        self._condition_guard = condition_guard
+        self._record = record
         self._fhir = fhir
         self._serial_executor = serial_executor
 
@@ -94,6 +103,8 @@ class EntrySender:
         try:
             return await self._send(request)
         except GatewayError as error:
+            signal = signal_of_reason(error.reason.code, error.upstream_status)
+            self._record(signal, request.credential)
             return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
@@ -118,6 +129,11 @@ class EntrySender:
             return AttemptResult(cause=errors.INTERNAL.code, affects_all_entries=False)
 
     async def _send(self, request: QueuedRequest) -> AttemptResult:
+        objection = await self._condition_objection(request)
+        if objection is not None:
+            if objection.reason is errors.CONDITION_UNKNOWN:
+                raise objection
+            return AttemptResult(StoredResponse(objection.status, reason=objection.reason.code))
         field_lines = [b"%s: %s\r\n" % field for field in request.fields]
         field_lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in BODILESS_METHODS and (
@@ -137,7 +153,21 @@ class EntrySender:
             is_retryable=False,
         )
         with contextlib.closing(await self._forward(outgoing, request)) as response:
-            return await _send_result(response, request, adds_version=match is not None)
+            result = await _send_result(response, request, adds_version=match is not None)
+        judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
+        self._record(judge(response.status), request.credential)
+        return result
+
+    async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:
+        if self._condition_guard is None or request.resource_id is not None:
+            return None
+        return await self._condition_guard.check_queued(
+            request.interaction,
+            request.resource,
+            request.target_suffix,
+            request.fields,
+            request.body,
+        )
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
         tokens = self._tokens_of(request)
@@ -317,7 +347,7 @@ def _failure_of(error: GatewayError) -> AttemptResult:
         cause=error.reason.code,
         may_have_effect=error.reason in UNKNOWN_EFFECT_REASONS,
         retry_after=None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after,
-        affects_all_entries=error.reason not in _OF_CREDENTIAL,
+        affects_all_entries=error.reason not in _OF_ONE,
     )
 
 

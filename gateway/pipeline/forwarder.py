@@ -275,6 +275,8 @@ class RequestForwarder:
 
     async def forward(self, context: RequestContext) -> UpstreamResponse:
         """Return the platform's response. Raises `GatewayError`."""
+        if context.forwarding_error is not None:
+            raise context.forwarding_error
         exchange, tokens = context.exchange, context.caller.tokens
         token = tokens.current() or await self._wait_for_token(exchange, tokens)
         version = None

@@ -7,8 +7,8 @@ supplies the beginning of the response and the platform's CapabilityStatement.
 
 The condition guard warns of conditions that the platform ignores, or rejects such requests. A
 platform without support for conditional creates ignores `If-None-Exist` and creates a duplicate.
-The platform declares its support in its CapabilityStatement; a condition that is not known to be
-declared counts as undeclared.
+The platform declares its support in its CapabilityStatement. Before that could be had, nobody knows
+whether a condition would be kept.
 """
 
 from __future__ import annotations
@@ -130,6 +130,10 @@ def _is_any_of_type(names: tuple[str, ...]) -> bool:
     return False
 
 
+# Seconds after which a caller may ask again: the statement is fetched anew by then.
+_RETRY_AFTER: Final = 10.0
+
+
 class ConditionGuard:
     """Checks writes before and after they are forwarded; warns, or rejects them."""
 
@@ -140,9 +144,10 @@ class ConditionGuard:
     async def check_request(self, context: RequestContext) -> None:
         """Record the conditions of a write in its context; those of a Bundle are found in its body.
 
-        Raises `GatewayError` condition-unsupported when the guard blocks. For a Bundle that is not
-        completely buffered, reading its body raises it, so that the platform receives no complete
-        request.
+        A guard that blocks raises `GatewayError` condition-unsupported; where nothing is known yet,
+        the context gets a condition-unknown, which forwarding raises, so that the write can be
+        queued. For a Bundle that is not completely buffered, reading its body raises either, so
+        that the platform receives no complete request.
         """
         interaction, target = context.interaction, context.target
         if interaction.code in BUNDLES:
@@ -154,10 +159,12 @@ class ConditionGuard:
                 target.query,
                 if_none_exist=b"if-none-exist" in context.header.values,
             )
-            if condition is not None:
-                context.conditions = lambda: (condition,)
-                if self._is_blocking:
-                    await self._reject(condition)
+            if condition is None:
+                return
+            context.conditions = lambda: (condition,)
+            if self._is_blocking:
+                await self._statement.wait_for(condition[1], MAX_WAIT[True])
+                context.forwarding_error = self._objection((condition,))
 
     async def _check_bundle(self, context: RequestContext) -> None:
         body = context.body
@@ -173,9 +180,38 @@ class ConditionGuard:
 
         def feed(data: bytes) -> None:
             bundle_conditions.feed(data)
-            self._reject_undeclared(bundle_conditions.conditions, close=True)
+            error = self._objection(bundle_conditions.conditions)
+            if error is not None:
+                error.close_connection = True
+                raise error
 
         body.add_observer(feed)
+
+    async def check_queued(
+        self,
+        interaction: str,
+        resource: str,
+        target_suffix: str,
+        fields: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> GatewayError | None:
+        """Return why a queued write, which names no id, must not be sent; None where it may be."""
+        if not self._is_blocking:
+            return None
+        values = {name.lower(): value for name, value in fields}
+        if interaction in BUNDLES:
+            found = BundleConditions(values.get(b"content-type", b"").decode("latin-1"))
+            found.feed(body)
+            conditions = found.conditions
+        else:
+            query, has_criteria = target_suffix.partition("?")[2], b"if-none-exist" in values
+            condition = condition_of_request(
+                interaction, resource, query, if_none_exist=has_criteria
+            )
+            conditions = () if condition is None else (condition,)
+        if conditions:
+            await self._statement.wait_for("", MAX_WAIT[True])
+        return self._objection(conditions)
 
     async def response_warning(self, context: RequestContext) -> bytes | None:
         """Return the value of X-Gateway-Warning for a write that succeeded, or None."""
@@ -183,29 +219,22 @@ class ConditionGuard:
         if not conditions:
             return None
         await self._statement.wait_for("", MAX_WAIT[False])
-        undeclared = self._undeclared_conditions(conditions)
-        return (
-            f'condition-unsupported; names="{undeclared}"'.encode("ascii") if undeclared else None
-        )
+        error = self._objection(conditions)
+        if error is None:
+            return None
+        names = error.hint.partition("=")[2]
+        return f'{error.reason.code}; names="{names}"'.encode("ascii")
 
-    async def _reject(self, condition: Condition) -> None:
-        await self._statement.wait_for(condition[1], MAX_WAIT[True])
-        self._reject_undeclared((condition,))
-
-    def _reject_undeclared(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
-        undeclared = self._undeclared_conditions(conditions)
-        if undeclared:
-            raise GatewayError(
-                errors.CONDITION_UNSUPPORTED,
-                hint=f"conditions={undeclared}",
-                close_connection=close,
-            )
-
-    def _undeclared_conditions(self, conditions: Iterable[Condition]) -> str:
-        """Return the names of conditions that the platform does not declare, joined by commas."""
+    def _objection(self, conditions: Iterable[Condition]) -> GatewayError | None:
+        """Return the error for conditions that the platform does not declare, or may not."""
         names: dict[str, None] = {}
         for code, resource, condition_names in conditions:
             declared = self._statement.cached(resource)
             if declared is None or code not in declared.conditional:
                 names.update(dict.fromkeys(condition_names))
-        return ",".join(names)
+        if not names:
+            return None
+        hint = f"conditions={','.join(names)}"
+        if self._statement.unavailable_reason is None:
+            return GatewayError(errors.CONDITION_UNSUPPORTED, hint=hint)
+        return GatewayError(errors.CONDITION_UNKNOWN, hint=hint, retry_after=_RETRY_AFTER)

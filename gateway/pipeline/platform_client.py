@@ -1,10 +1,13 @@
 """Requests of the gateway itself to the platform, with a credential's access token.
 
-The gateway's lightweight probe is `GET metadata`, sent as an ordinary request. It takes a
-connection of the pool and a credential's token, and the circuit breaker counts it; it is not an
-exchange of a caller. The response is turned into a signal and not kept.
+The gateway's own question is `GET metadata`, sent as an ordinary request. It takes a connection of
+the pool and a credential's token; it is not an exchange of a caller. The response is turned into a
+signal and not kept.
 
 `CapabilityCache` caches the platform's CapabilityStatement, for all guards that depend on it.
+
+Both ask with any credential that has a token, and with the next one where the platform refuses it:
+one client that is refused says nothing about the platform.
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.capability_statement import MAX_STATEMENT_BYTES, NO_CAPABILITY, capabilities
 from gateway.fhir.content_negotiation import is_error_page, media_type
-from gateway.health.evidence import ANSWERS, TIMEOUT, signal_of_metadata, signal_of_reason
+from gateway.health.evidence import (
+    ANSWERS,
+    REFUSES,
+    TIMEOUT,
+    signal_of_metadata,
+    signal_of_reason,
+)
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
 from gateway.pipeline.upstream import UpstreamRequest, connection_error
@@ -94,9 +103,34 @@ One that blocks waits longer, so that it does not reject a supported request.
 
 _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
+# Seconds between two fetches where the platform answers requests, but gives no statement.
+_MIN_RETRY_DELAY: Final = 5.0
 # Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
 # the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
+_REFUSED_STATUSES: Final = frozenset((401, 403))
+
+
+class UnprovenTokens:
+    """The tokens of a credential, for requests whose success proves nothing about the token.
+
+    The metadata need no authentication.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self.name = tokens.name
+        self.current = tokens.current
+        self.wait_for_token = tokens.wait_for_token
+        self.replace_rejected = tokens.replace_rejected
+        self.invalidate = tokens.invalidate
+        self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
+
+    def on_token_accepted(self, token: AccessToken) -> None:
+        """Do nothing, so that rejections of this token continue to be counted."""
+
+
+Candidates = Callable[[], Sequence["Tokens"]]
+"""Returns the tokens to ask with, in this order."""
 
 
 class CapabilityCache:
@@ -107,15 +141,27 @@ class CapabilityCache:
     """
 
     def __init__(
-        self, client: PlatformClient, tokens: TokensInUse, clock: Callable[[], float]
+        self, client: PlatformClient, candidates: Candidates, clock: Callable[[], float]
     ) -> None:
         self._client = client
-        self._tokens = tokens
+        self._candidates = candidates
         self._clock = clock
         self._by_type: Mapping[str, TypeCapability] | None = None
         self._due = clock()
+        self._asked_at = self._due - _MIN_RETRY_DELAY
         self._task: asyncio.Task[None] | None = None
         self.unavailable_reason: errors.Reason | None = errors.UPSTREAM_TIMEOUT
+
+    def take_over(self, before: CapabilityCache) -> None:
+        """Keep what the cache of earlier settings knows of the same platform."""
+        if before._by_type is not None:
+            self._by_type, self.unavailable_reason = before._by_type, None
+            self._due = before._due
+
+    def on_platform_response(self) -> None:
+        """Make the next fetch due: the platform answers, and the statement is not known yet."""
+        if self.unavailable_reason is not None:
+            self._due = min(self._due, self._asked_at + _MIN_RETRY_DELAY)
 
     def cached(self, resource: str) -> TypeCapability | None:
         """Return what is declared for a type, None where that is not known.
@@ -123,6 +169,7 @@ class CapabilityCache:
         Does not wait, but starts a fetch in the background where one is due.
         """
         if self._task is None and self._clock() >= self._due:
+            self._asked_at = self._clock()
             self._task = asyncio.get_running_loop().create_task(self._renew())
         return None if self._by_type is None else self._by_type.get(resource)
 
@@ -158,12 +205,7 @@ class CapabilityCache:
         except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
             reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
-            _log.warning(
-                "no CapabilityStatement: %s",
-                why,
-                reason=reason.code,
-                credential=self._tokens.name,
-            )
+            _log.warning("no CapabilityStatement: %s", why, reason=reason.code)
             if self._by_type is None:
                 self.unavailable_reason = None if isinstance(error, ValueError) else reason
             self._due = self._clock() + _STATEMENT_RETRY_DELAY
@@ -171,8 +213,22 @@ class CapabilityCache:
             self._task = None
 
     async def _fetch(self) -> bytes:
-        response = await self._client.get("/metadata", self._tokens, str(uuid.uuid4()))
+        refusal: Exception = GatewayError(errors.SSO_UNAVAILABLE, "no credential has a token")
+        for tokens in self._candidates():
+            try:
+                return await self._fetch_with(tokens)
+            except GatewayError as error:
+                if error.reason not in _OF_CREDENTIAL:
+                    raise
+                refusal = error
+        raise refusal
+
+    async def _fetch_with(self, tokens: Tokens) -> bytes:
+        """Return the statement. Raises `GatewayError` token-rejected for a refused client."""
+        response = await self._client.get("/metadata", UnprovenTokens(tokens), str(uuid.uuid4()))
         try:
+            if response.status in _REFUSED_STATUSES:
+                raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
             if response.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
             if response.status != 200:
@@ -183,6 +239,12 @@ class CapabilityCache:
             response.close()
 
 
+# Failures of one credential: requests with another one may succeed.
+_OF_CREDENTIAL: Final = frozenset(
+    (errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.SSO_UNAVAILABLE)
+)
+
+
 async def _content(response: UpstreamResponse) -> bytes:
     """Return the decoded body; the national platform ignores Accept-Encoding and compresses."""
     body, coding = response.buffered_body, response.content_coding
@@ -191,74 +253,69 @@ async def _content(response: UpstreamResponse) -> bytes:
     return await asyncio.to_thread(decode_body, body, coding, MAX_STATEMENT_BYTES)
 
 
-# Limit of the body, both encoded and decoded; a longer one is not read to its end. A probe shows
-# whether a FHIR server responds and accepts the client, not how good its CapabilityStatement is.
-_MAX_PROBE_BYTES: Final = 1024 * 1024
-_PROBE_TIMEOUT: Final = 60.0
+# Limit of the body, both encoded and decoded; a longer one is not read to its end. The question
+# shows whether a FHIR server responds and accepts the client, not how good its statement is.
+_MAX_QUESTION_BYTES: Final = 1024 * 1024
+# Seconds until the header, and until the end: a long statement takes its time on a slow line.
+_HEADER_TIMEOUT: Final = 10.0
+_QUESTION_TIMEOUT: Final = 30.0
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 
 
-class UnprovenTokens:
-    """The tokens of a credential, for requests whose success proves nothing about the token.
+class PlatformQuestion:
+    """Asks for the metadata with current access tokens; without a valid one nothing is sent."""
 
-    The metadata need no authentication.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        self.name = tokens.name
-        self.current = tokens.current
-        self.wait_for_token = tokens.wait_for_token
-        self.replace_rejected = tokens.replace_rejected
-        self.invalidate = tokens.invalidate
-        self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
-
-    def on_token_accepted(self, token: AccessToken) -> None:
-        """Do nothing, so that rejections of this token continue to be counted."""
-
-
-class PlatformProbe:
-    """Probes with the current access token; without a valid one no request is sent."""
-
-    def __init__(self, client: PlatformClient) -> None:
+    def __init__(self, client: PlatformClient, candidates: Candidates) -> None:
         self._client = client
+        self._candidates = candidates
         self._conditions: list[bytes] = []
 
-    async def probe(self, tokens: Tokens) -> str | None:
-        """Return the signal (`gateway.health.evidence`); None if nothing could be found out."""
-        if tokens.current() is None:
-            return None
-        unproven = UnprovenTokens(tokens)
+    async def ask(self) -> tuple[str, str] | None:
+        """Return the signal (`gateway.health.evidence`) and the credential used, None without one.
+
+        A credential is only reported as refused where all are.
+        """
+        result: tuple[str, str] | None = None
+        for tokens in self._candidates():
+            if tokens.current() is None:
+                continue
+            signal = await self._signal(UnprovenTokens(tokens))
+            if signal is not None:
+                result = signal, tokens.name
+            if signal != REFUSES:
+                break
+        return result
+
+    async def _signal(self, tokens: UnprovenTokens) -> str | None:
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                return await self._request_metadata(unproven)
+            async with asyncio.timeout(_QUESTION_TIMEOUT):
+                return await self._request_metadata(tokens)
         except TimeoutError:
             return TIMEOUT
 
     async def _request_metadata(self, tokens: UnprovenTokens) -> str | None:
         try:
-            return await self._probe_signal(tokens)
+            return await self._signal_of_metadata(tokens)
         except (UpstreamConnectionError, GatewayError) as failure:
             error = _to_gateway_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # An idle connection may just have been closed, which shows nothing about the platform.
             try:
-                return await self._probe_signal(tokens)
+                return await self._signal_of_metadata(tokens)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error = _to_gateway_error(failure)
-        if error.reason is errors.UPSTREAM_BUSY:
-            # Callers use all connections: the platform responds to requests.
-            return None
         return signal_of_reason(error.reason.code, error.upstream_status)
 
-    async def _probe_signal(self, tokens: UnprovenTokens) -> str:
+    async def _signal_of_metadata(self, tokens: UnprovenTokens) -> str:
         field_lines = (_ACCEPT_GZIP, *self._conditions)
-        response = await self._client.get(
-            "/metadata", tokens, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
-        )
+        async with asyncio.timeout(_HEADER_TIMEOUT):
+            response = await self._client.get(
+                "/metadata", tokens, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
+            )
         try:
-            await response.prefetch(_MAX_PROBE_BYTES)
+            await response.prefetch(_MAX_QUESTION_BYTES)
             signal = _signal_of_response(response)
             if response.status != 304:
                 self._conditions = _validator_fields(response) if signal == ANSWERS else []
@@ -275,7 +332,7 @@ def _signal_of_response(response: UpstreamResponse) -> str:
     status = response.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(response.buffered_body, response.content_coding, _MAX_PROBE_BYTES)
+    body = decode_prefix(response.buffered_body, response.content_coding, _MAX_QUESTION_BYTES)
     is_page = is_error_page(media_type(response.content_type), body, None)
     return signal_of_metadata(status, is_fhir=not is_page)
 

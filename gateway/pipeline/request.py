@@ -23,6 +23,7 @@ from gateway.pipeline.callers import AssertedIdentity, Caller
 from gateway.pipeline.response_writer import DownstreamWriter
 
 if TYPE_CHECKING:
+    from gateway.errors import GatewayError
     from gateway.fhir.conditional_writes import Condition
     from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
@@ -191,6 +192,7 @@ class RequestContext:
       removes some.
     * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
       is streamed. None where the request has none, or without the condition guard.
+    * `forwarding_error`: why the request must not be forwarded now; it may be queued.
     """
 
     __slots__ = (
@@ -203,6 +205,7 @@ class RequestContext:
         "downstream",
         "exchange",
         "field_lines",
+        "forwarding_error",
         "header",
         "interaction",
         "received_body",
@@ -233,6 +236,7 @@ class RequestContext:
         self.received_body: RequestBody | None = None
         self.body: RequestBody | None = None
         self.conditions: Callable[[], tuple[Condition, ...]] | None = None
+        self.forwarding_error: GatewayError | None = None
 
     def __enter__(self) -> RequestContext:
         return self

@@ -30,9 +30,9 @@ from gateway.pipeline.request_body import BufferedBody, CallerDisconnectedError,
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import PlatformSettings, RetriesSettings
     from gateway.exchange import Exchange
+    from gateway.health.platform_judgement import PlatformJudgement
     from gateway.http.client.upstream_connection import UpstreamConnection
     from gateway.http.client.upstream_pool import UpstreamPool
-    from gateway.pipeline.circuit_breaker import CircuitBreaker, Ticket
     from gateway.telemetry.tracing import Tracing
 
 # Retries a second that the budget grants in any case.
@@ -81,8 +81,6 @@ FHIR gives them no meaning, and a platform that ignores such a body would parse 
 
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
-# Statuses that count as failures; 501 only says that the platform does not support the request.
-_CIRCUIT_FAILURE_STATUSES: Final = frozenset((500, 502, 503, 504))
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
@@ -121,7 +119,7 @@ class Upstream:
         pool: UpstreamPool,
         platform: PlatformSettings,
         retries: RetriesSettings,
-        circuit: CircuitBreaker,
+        judgement: PlatformJudgement,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
         tracing: Tracing | None = None,
@@ -131,7 +129,7 @@ class Upstream:
         self._max_attempts = retries.max_attempts
         self._backoff = retries.backoff
         self._budget = RetryBudget(retries.budget_ratio, time.monotonic)
-        self._circuit = circuit
+        self._judgement = judgement
         self._uploads = uploads
         self._on_retry = on_retry
         self._tracing = tracing
@@ -144,6 +142,8 @@ class Upstream:
         Counts attempts on `exchange`, including those before a token was replaced. Raises
         `GatewayError` (upstream-*, circuit-open), and what reading the caller's body raises.
         """
+        if not outgoing.allow_when_open:
+            self._judgement.admit(exchange)
         self._budget.deposit()
         # A request of the gateway itself has no method and no accounting.
         tracing = self._tracing if exchange.method else None
@@ -180,7 +180,7 @@ class Upstream:
 
     def _can_retry(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
         """Return whether attempts, body and budget allow a retry; withdraws it from the budget."""
-        if exchange.attempts >= self._max_attempts:
+        if exchange.attempts >= self._max_attempts or self._judgement.state:
             return False
         body = outgoing.body
         if body is not None:
@@ -214,7 +214,6 @@ class Upstream:
         new: bool,
     ) -> UpstreamResponse:
         """Make one attempt, and its span."""
-        before = exchange.attempts
         attempt = tracing.start_attempt(exchange, time.monotonic())
         keeps_state = tracing.started_by_caller(exchange)
         lines = _with_trace_context(
@@ -225,12 +224,7 @@ class Upstream:
                 exchange, replace(outgoing, field_lines=lines), authorization, new=new
             )
         except BaseException as error:
-            if exchange.attempts == before:
-                # No attempt was made: the circuit was open.
-                tracing.discard_attempt(exchange, attempt)
-            else:
-                now = time.monotonic()
-                tracing.end_attempt(exchange, attempt, now, error=_error_type(error))
+            tracing.end_attempt(exchange, attempt, time.monotonic(), error=_error_type(error))
             raise
         tracing.end_attempt(exchange, attempt, time.monotonic(), status=response.status)
         return response
@@ -238,8 +232,7 @@ class Upstream:
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
-        """Make one attempt: ask the circuit breaker before it and record the outcome after it."""
-        ticket = self._circuit.admit(allow_when_open=outgoing.allow_when_open)
+        """Make one attempt."""
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None
@@ -264,26 +257,12 @@ class Upstream:
                 await self._buffer_until_close(response)
             elif not response.take_complete_body():
                 await response.prefetch()
-        except BaseException as error:
+        except BaseException:
             if connection is not None:
                 connection.abort()
                 self._pool.release(connection)
-            cause = _circuit_cause(error) if _is_platform_failure(error) else None
-            self._record_failure(exchange, ticket, cause)
             raise
-        if response.status in _CIRCUIT_FAILURE_STATUSES:
-            cause = f"the platform answered with status {response.status}"
-            self._record_failure(exchange, ticket, cause)
-        else:
-            self._circuit.record(ticket, failed=False)
         return response
-
-    def _record_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
-        """Record a failure, unless the caller half-closed or (`cause` None) is to blame."""
-        if cause is None or exchange.half_closed:
-            self._circuit.discard(ticket)
-        else:
-            self._circuit.record(ticket, failed=True, cause=cause)
 
     async def _stream(
         self,
@@ -394,17 +373,6 @@ async def _pump(
         await connection.drain()
     connection.mark_body_sent()
     connection.write(b"0\r\n\r\n" if chunked else b"")
-
-
-def _is_platform_failure(failure: BaseException) -> bool:
-    if isinstance(failure, GatewayError):
-        return failure.reason in (errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_TLS)
-    return isinstance(failure, UpstreamConnectionError)
-
-
-def _circuit_cause(failure: BaseException) -> str:
-    error = connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
-    return error.detail if isinstance(error, GatewayError) else ""
 
 
 def _error_of_failure(

@@ -54,14 +54,10 @@ _UNAUTHORIZED: Final = 401
 
 @dataclass(slots=True)
 class UpstreamAttempt:
-    """One attempt of an upstream request, which began at `started_at` (monotonic seconds).
-
-    `before` is the `Exchange.traceparent` before it.
-    """
+    """One attempt of an upstream request, which began at `started_at` (monotonic seconds)."""
 
     span: Span
     started_at: float
-    before: str | None
 
 
 @dataclass(slots=True)
@@ -91,17 +87,16 @@ class Tracing:
     def start_attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
         """Start an attempt. The platform is to get `exchange.traceparent`."""
         trace = self._trace_of(exchange)
-        before = exchange.traceparent
         if not trace.span.is_recording():
             # Not sampled: the span of the request stands for its attempts, and costs nothing more.
-            return UpstreamAttempt(trace.span, now, before)
+            return UpstreamAttempt(trace.span, now)
         verb, method = _verb_and_method(exchange)
         attributes = {**self._platform, "http.request.method": method}
         if trace.attempts:
             attributes["http.request.resend_count"] = trace.attempts
         span = self._start_client_span(exchange, trace, verb, attributes, now)
         exchange.traceparent = _traceparent(span, trace.parent)
-        return UpstreamAttempt(span, now, before)
+        return UpstreamAttempt(span, now)
 
     def end_attempt(
         self,
@@ -124,10 +119,6 @@ class Tracing:
             attempt.span.set_attribute("error.type", error or str(status))
             attempt.span.set_status(StatusCode.ERROR)
         attempt.span.end(_nanoseconds(exchange, now))
-
-    def discard_attempt(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
-        """Forget an attempt that did not send a request: its span never ends."""
-        exchange.traceparent = attempt.before
 
     def started_by_caller(self, exchange: Exchange) -> bool:
         """Return whether the trace was started by the caller, so that `tracestate` is forwarded."""

@@ -65,12 +65,14 @@ async def test_readyz_follows_the_health(client, collaborators):
     """Readiness is 200 or 503, with the checks as its body."""
     answer = await client.get("/readyz")
     assert answer.status == 200
-    assert await answer.json() == {"ready": True, "failing": [], "checks": {"circuit": "ok"}}
+    body = await answer.json()
+    assert (body["ready"], body["failing"], body["checks"]["circuit"]) == (True, [], "ok")
     collaborators.ready = False
     answer = await client.get("/readyz")
     assert answer.status == 503
-    checks = {"circuit": "failed"}
-    assert await answer.json() == {"ready": False, "failing": ["circuit"], "checks": checks}
+    body = await answer.json()
+    assert (body["ready"], body["failing"]) == (False, ["circuit"])
+    assert body["checks"]["circuit"] == "failed"
 
 
 async def test_metrics_are_what_was_rendered(client, collaborators):

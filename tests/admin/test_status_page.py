@@ -23,7 +23,6 @@ from gateway.admin.status_facts import StatusReporter
 from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
 from gateway.health.advice import ADVICE, TOKEN_CAUSES
-from gateway.health.evidence import Evidence
 from gateway.health.health import Health
 from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
 from tests.doubles import platform as platform_answers
@@ -39,20 +38,12 @@ PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-class Worked:
-    """A platform that has answered well before."""
-
-    def evidence(self) -> Evidence:
-        """As monitor."""
-        return Evidence(has_succeeded=True)
-
-
 def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
     """Return the source of the page's facts, all well but for the traffic."""
     return StatusReporter(
         settings=lambda: gateway.settings,
         health=Health(
-            monitor=Worked(),
+            platform=lambda: gateway.gateway.health.platform(),
             tokens=dict,
             credentials_in_use=tuple,
             is_audit_available=lambda: True,
@@ -186,7 +177,7 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
 
 
 async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
-    """A platform that fails too often is left alone, and the page says so."""
+    """A platform that fails too often is left alone, and the page says why."""
     platform.answer(platform_answers.outcome(503))
     breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
     retries = {"max_attempts": 1}
@@ -194,9 +185,10 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
         platform.url, sso.token_url, circuit_breaker=breaker, retries=retries
     ) as gateway:
         await get(f"{gateway.url}/Patient/1")
+        await gateway.until_metric(2, "dhp_gateway_circuit_state")
         facts = await facts_of(gateway)
     assert facts["platform"]["circuit"] == "open"
-    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "circuit-open")
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "platform-fails")
     (error,) = facts["errors"]
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
 
@@ -217,6 +209,7 @@ async def test_many_errors_are_a_limit(
     reason: str,
 ) -> None:
     """Half of many requests, or each of a few, must have failed; one or two say nothing."""
+    gateway.gateway.health.platform().record_delivery("answers", "default")
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.record_exchange(exchange(clock, **failed))

@@ -73,7 +73,7 @@ class Night:
             self.duty.clock.now += pace
             if self.minutely is not None and self.duty.clock.now % 60 < pace:
                 self.minutely()
-            await self.duty.watch.probe_if_due()
+            await self.duty.judgement.ask_if_due()
             await self.messenger.check_alerts()
 
     async def told(self, hook: Webhook) -> list[str]:
@@ -127,21 +127,21 @@ pytestmark = pytest.mark.usefixtures("said")
 async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
     """What lasts two minutes is told, with what to do; that it is over, once it stays so."""
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.circuit = CircuitState.OPEN
+        it.duty.set_circuit(CircuitState.OPEN)
         await it.goes_on(130)
         [begun] = await hook.until(1)
         await it.goes_on(3600, 60)
-        it.duty.circuit = CircuitState.CLOSED
+        it.duty.set_circuit(CircuitState.CLOSED)
         await it.goes_on(30)
-        it.duty.circuit = CircuitState.OPEN  # it was not over
+        it.duty.set_circuit(CircuitState.OPEN)  # it was not over
         await it.goes_on(30)
-        it.duty.circuit = CircuitState.CLOSED
+        it.duty.set_circuit(CircuitState.CLOSED)
         await it.goes_on(600, 60)
         _, over = await hook.until(2)
         await it.goes_on(3600, 60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
-    assert "has not been ready for 2 minutes. The platform fails" in begun["message"]
+    assert "has not been ready for 2 minutes. The platform cannot be reached" in begun["message"]
     assert "dhp-gateway doctor" in begun["message"]
     assert begun["message"].endswith("(DhpGatewayNotReady)")
     assert begun["type"] == "failure"
@@ -154,9 +154,9 @@ async def test_what_passes_soon_is_told_to_nobody() -> None:
     """A minute and a half, again and again, is no message."""
     async with Webhook() as hook, night(hook.url) as it:
         for _ in range(5):
-            it.duty.circuit = CircuitState.OPEN
+            it.duty.set_circuit(CircuitState.OPEN)
             await it.goes_on(90)
-            it.duty.circuit = CircuitState.CLOSED
+            it.duty.set_circuit(CircuitState.CLOSED)
             await it.goes_on(20)
         assert await it.told(hook) == []
 
@@ -181,7 +181,7 @@ async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         it.duty.serve(0, *[(200, "")] * 40)
         for minute in range(12):
-            it.duty.circuit = CircuitState.OPEN if minute < 7 else CircuitState.CLOSED
+            it.duty.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
             it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
             await it.goes_on(60)
@@ -234,7 +234,7 @@ def _audit_lost(it: Night) -> None:
 
 
 TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
-    "not ready": (lambda it: setattr(it.duty, "circuit", CircuitState.OPEN), "NotReady"),
+    "not ready": (lambda it: it.duty.set_circuit(CircuitState.OPEN), "NotReady"),
     "overloaded": (_requests("overloaded", 6), "Overloaded"),
     "refused": (_tokens("refused"), "SsoRefusing"),
     "transient": (_tokens("transient"), "SsoFailing"),
@@ -313,12 +313,12 @@ async def test_languages(language: str) -> None:
         "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
     }
     async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
-        it.duty.circuit = CircuitState.OPEN
+        it.duty.set_circuit(CircuitState.OPEN)
         await it.goes_on(150)
         await hook.until(1)
         await it.goes_on(DAY, 600)
         await hook.until(2)
-        it.duty.circuit = CircuitState.CLOSED
+        it.duty.set_circuit(CircuitState.CLOSED)
         await it.goes_on(80)
         text = "\n".join(f"{told['title']} {told['message']}" for told in await hook.until(3))
     for word in words[language]:
@@ -354,7 +354,7 @@ async def test_the_mail_server_is_away() -> None:
     async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
         clock = it.duty.clock
         async with mail.away():
-            it.duty.circuit = CircuitState.OPEN
+            it.duty.set_circuit(CircuitState.OPEN)
             await it.goes_on(130)
             pauses = []
             for attempt in range(1, 9):
@@ -363,7 +363,7 @@ async def test_the_mail_server_is_away() -> None:
                 pauses.append(clock.next_due())
                 if attempt < 8:
                     await clock.advance(pauses[-1])
-            it.duty.circuit = CircuitState.CLOSED
+            it.duty.set_circuit(CircuitState.CLOSED)
             await it.goes_on(80)
             # The other channel does not wait for the one that fails.
             assert len(await hook.until(2)) == 2

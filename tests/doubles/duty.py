@@ -12,13 +12,14 @@ from aiohttp import web
 from gateway.admin.admin_server import build_application
 from gateway.admin.status_facts import StatusReporter
 from gateway.config.loader import load_settings
+from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.config.settings import Settings
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.vocabulary import INTERACTIONS
 from gateway.health.evidence import CircuitState
 from gateway.health.health import Health, OutboxReport
-from gateway.health.platform_watch import PlatformMonitor
+from gateway.health.platform_judgement import PlatformJudgement
 from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
 from gateway.oauth.tokens import TokenState
@@ -50,7 +51,6 @@ class Duty:
         self.tokens: Mapping[str, TokenState] = {"default": GOOD}
         # The credential that only the audit uses, "" for none.
         self.audit_credential = ""
-        self.circuit = CircuitState.CLOSED
         self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}
         self.outbox: OutboxReport | None = None
         self.audit_available = True
@@ -58,15 +58,16 @@ class Duty:
         # Result of the gateway's own probe of the platform and the credential used; None: no
         # probes.
         self.found: tuple[str, str] | None = None
-        self.watch = PlatformMonitor(
-            circuit=lambda: self.circuit,
-            probe=self._ask,
+        self.judgement = PlatformJudgement(
+            circuit=CircuitBreakerSettings(),
+            ask=self._ask,
             interval=lambda: 0.0 if self.found is None else 30.0,
-            count_probe=str,
+            on_response=lambda: None,
+            count_question=str,
             clock=self.clock,
         )
         self.health = Health(
-            monitor=self.watch,
+            platform=lambda: self.judgement,
             tokens=lambda: self.tokens,
             credentials_in_use=lambda: self.tokens.keys() - {self.audit_credential},
             is_audit_available=lambda: self.audit_available,
@@ -88,9 +89,16 @@ class Duty:
             for name, value in {"duration": duration, **members}.items():
                 setattr(ended, name, value)
             self.traffic.record_exchange(ended)
-            self.watch.record_exchange(ended)
+            self.judgement.record_exchange(ended)
 
-    async def _ask(self, preferred: str) -> tuple[str, str] | None:
+    def set_circuit(self, state: CircuitState) -> None:
+        """Open or close the circuit by hand."""
+        ends = {CircuitState.OPEN: 15.0, CircuitState.HALF_OPEN: 0.0}
+        judgement = self.judgement
+        judgement._open_until = self.clock() + ends[state] if state else None
+        judgement._open_reason = "platform-unreachable"
+
+    async def _ask(self) -> tuple[str, str] | None:
         return self.found
 
     def status(self) -> StatusReporter:
@@ -199,8 +207,8 @@ STATES: Final[dict[str, Callable[[Duty], None]]] = {
     "every-reason": _every_reason,
     "every-interaction": _every_interaction,
     "many-callers": _many_callers,
-    "circuit-open": _set("circuit", CircuitState.OPEN),
-    "circuit-half-open": _set("circuit", CircuitState.HALF_OPEN),
+    "circuit-open": lambda duty: duty.set_circuit(CircuitState.OPEN),
+    "circuit-half-open": lambda duty: duty.set_circuit(CircuitState.HALF_OPEN),
     "audit-unavailable": _set("audit_available", False),
     "shutting-down": _set("draining", True),
     "outbox-empty": _queue(),

@@ -6,7 +6,8 @@
         assert platform.seen[0].header("authorization") == "Bearer token-1"
 
 Without a script every request gets a Patient. A response can also be a coroutine function that
-gets the open `Line`, for faults that octets alone do not show.
+gets the open `Line`, for faults that octets alone do not show. What the gateway asks for itself
+takes nothing from the script, and is recorded apart.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class Seen:
         values = self.all(name)
         assert len(values) < 2, f"{name} is repeated: {values}"
         return values[0] if values else None
+
+    @property
+    def is_question(self) -> bool:
+        """Whether the gateway asks for itself, which names two codings."""
+        return self.target.endswith("/metadata") and len(self.all("accept-encoding")) == 2
 
     def all(self, name: str) -> list[str]:
         """Return all values of a field."""
@@ -202,6 +208,7 @@ class Platform:
     tls: ssl.SSLContext | None = None
     base_path: str = "/r5"
     seen: list[Seen] = field(default_factory=list)
+    questions: list[Seen] = field(default_factory=list)
     connections: int = 0
 
     def __post_init__(self) -> None:
@@ -279,9 +286,10 @@ class Platform:
         seen = await read_head(reader)
         seen.connection = number
         async with self._arrived:
-            self.seen.append(seen)
+            (self.questions if seen.is_question else self.seen).append(seen)
             self._arrived.notify_all()
-        answer = self._script.pop(0) if self._script else self._standing
+        is_scripted = self._script and not seen.is_question
+        answer = self._script.pop(0) if is_scripted else self._standing
         if isinstance(answer, bytes):
             await read_body(reader, seen)
             writer.write(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -31,24 +32,41 @@ def test_ready_when_nothing_fails(duty: Duty) -> None:
             "ready": True,
             "failing": [],
             "checks": {
-                "token:default": "ok",
-                "token:lab": "ok",
+                "token": "ok",
                 "circuit": "ok",
                 "platform": "ok",
+                "audit": "ok",
                 "shutdown": "ok",
             },
+            "degraded": {},
         },
     )
 
 
-def test_a_missing_token_is_named(duty: Duty) -> None:
-    """One credential without a valid token is enough, and the report names it."""
+def test_a_missing_token_concerns_its_own_callers(duty: Duty) -> None:
+    """The gateway is ready while another credential has a token, and the report names the one."""
     duty.tokens = {"default": GOOD, "lab": LACKING}
     ready, body = readiness(duty.health.components())
+    assert ready
+    assert body["failing"] == []
+    assert body["degraded"] == {"credentials": {"count": 1, "names": ["lab"]}}
+    duty.tokens = {"default": LACKING, "lab": LACKING}
+    ready, body = readiness(duty.health.components())
     assert not ready
-    assert body["ready"] is False
-    assert body["failing"] == ["token:lab"]
-    assert body["checks"]["token:lab"] == "failed"
+    assert body["failing"] == ["token:default", "token:lab"]
+    assert body["checks"]["token"] == "failed"
+
+
+@pytest.mark.parametrize("lacking", [1, 500, 1000])
+def test_readiness_stays_short_with_a_thousand_credentials(duty: Duty, lacking: int) -> None:
+    """The first twenty are named, and all are counted."""
+    names = [f"clinic-{number:04}-{'x' * 60}" for number in range(1000)]
+    duty.tokens = {name: LACKING if number < lacking else GOOD for number, name in enumerate(names)}
+    ready, body = readiness(duty.health.components())
+    assert ready is (lacking < 1000)
+    credentials = body["degraded"]["credentials"]
+    assert credentials == {"count": lacking, "names": names[: min(lacking, 20)]}
+    assert len(json.dumps(body)) < 4096
 
 
 def test_tokens_that_the_platform_refuses_are_the_platform_s_fault(duty: Duty) -> None:
@@ -61,13 +79,11 @@ def test_tokens_that_the_platform_refuses_are_the_platform_s_fault(duty: Duty) -
 
 def test_circuit_platform_and_a_shutdown_count(duty: Duty) -> None:
     """An open circuit, an unusable platform or a shutdown under way: the gateway is not ready."""
-    duty.circuit = CircuitState.OPEN
-    assert readiness(duty.health.components())[1]["failing"] == ["circuit"]
-    duty.circuit = CircuitState.CLOSED
     duty.serve(0, *[(502, "upstream-unreachable")] * 300)
-    assert readiness(duty.health.components())[1]["failing"] == ["platform"]
+    assert readiness(duty.health.components())[1]["failing"] == ["circuit", "platform"]
     duty.draining = True
-    assert readiness(duty.health.components())[1]["failing"] == ["platform", "shutdown"]
+    failing = readiness(duty.health.components())[1]["failing"]
+    assert failing == ["circuit", "platform", "shutdown"]
 
 
 def test_an_outbox_that_is_away_is_named_and_does_not_count(duty: Duty) -> None:
@@ -75,9 +91,8 @@ def test_an_outbox_that_is_away_is_named_and_does_not_count(duty: Duty) -> None:
     duty.outbox = {"available": False, "entries": {}, "oldest_seconds": None}
     ready, body = readiness(duty.health.components())
     assert ready
-    assert body["failing"] == ["outbox"]
-    duty.outbox = {"available": True, "entries": {"failed": 1}, "oldest_seconds": None}
-    assert readiness(duty.health.components())[1]["checks"]["outbox"] == "ok"
+    assert body["failing"] == []
+    assert body["degraded"] == {"outbox": "outbox-away"}
 
 
 def test_a_token_of_the_audit_alone_is_a_limit_of_the_audit(duty: Duty) -> None:
@@ -101,7 +116,7 @@ def test_a_component_has_the_time_of_its_last_change(duty: Duty) -> None:
     before = since()
     began = duty.clock.wall()
     duty.clock.now += 5
-    duty.circuit = CircuitState.HALF_OPEN
+    duty.set_circuit(CircuitState.HALF_OPEN)
     changed = since()
     assert before == dict.fromkeys(before, began)
     assert changed == {**before, "circuit": began + 5, "platform": began + 5}
@@ -113,6 +128,7 @@ FINE = Component("process", "ok", "fine")
 ANSWERS = Component("platform", "ok", "answers")
 TLS = Component("platform", "failed", "platform-tls")
 NO_TOKEN = Component("token", "failed", "token-refused", about="a")
+LIMIT = replace(NO_TOKEN, state="degraded")
 
 
 @pytest.mark.parametrize(
@@ -132,8 +148,8 @@ NO_TOKEN = Component("token", "failed", "token-refused", about="a")
         ([TLS, NO_TOKEN], "failed", "token-refused", "a"),
         ([Component("circuit", "failed", "circuit-open"), TLS], "failed", "platform-tls", ""),
         # A credential without a token is a limit while another has one.
-        ([FINE, NO_TOKEN, Component("token", "ok", "fine")], "degraded", "token-refused", "a"),
-        ([TLS, NO_TOKEN, Component("token", "ok", "fine")], "failed", "platform-tls", ""),
+        ([FINE, LIMIT, Component("token", "ok", "fine")], "degraded", "token-refused", "a"),
+        ([TLS, LIMIT, Component("token", "ok", "fine")], "failed", "platform-tls", ""),
         # Of tokens the reason decides that somebody has to act on.
         (
             [Component("token", "failed", "sso-unavailable", about="b"), NO_TOKEN],

@@ -1,176 +1,527 @@
-"""Whether requests can succeed, as a table of what is known and what is said of it."""
+"""The platform is judged by the line, by the gateway's own question, and by each caller's requests.
+
+A platform is a pair of functions here: what its answer to a caller shows, and to the gateway. What
+real answers show is asked in tests/lifecycle/test_truth.py.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from gateway.config.outbound_settings import CircuitBreakerSettings
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.health.evidence import CircuitState, Evidence, signal_of_exchange
-from gateway.health.health import REASONS, Component, judge_platform, judge_token, usability
+from gateway.health.evidence import CircuitState, signal_of_exchange
+from gateway.health.health import (
+    REASONS,
+    Component,
+    Health,
+    judge_token,
+    readiness,
+    usability,
+    worst,
+)
+from gateway.health.platform_judgement import OutcomeWindow, PlatformJudgement
+from gateway.health.recent_requests import RecentRequests
+from gateway.oauth.tokens import TokenState
+from tests.doubles.clock import FakeClock
 from tests.doubles.duty import GOOD
 
-NOW = 1000.0
-# Callers have been asking for two minutes, the gateway itself has not had to.
-WORKED = Evidence(
-    has_succeeded=True,
-    last_success_at=NOW - 120,
-    last_request_at=NOW,
-    now=NOW,
-)
-NEW = replace(WORKED, has_succeeded=False, last_success_at=-1e9)
-# Its own question was answered a second ago, and callers went on asking.
-ASKED = replace(WORKED, probe="answers", probed_at=NOW - 1)
+Answer = dict[str, Any]
+Kind = tuple[str, str]
+READ: Kind = ("read", "Patient")
+SEARCH: Kind = ("search-type", "Observation")
+KINDS = [READ, SEARCH, ("create", "Observation"), ("read", "Encounter")]
+FINE: Answer = {"upstream_status": 200, "response_bytes": 100}
+BROKEN: Answer = {"upstream_status": 500}
+NO_LINE: Answer = {"reason": "upstream-unreachable"}
+BREAKER = CircuitBreakerSettings(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
 
 
-def bad(before: Evidence, kinds: int = 1, lasting: float = 90, **counts: int) -> Evidence:
-    """Nothing but these answers for a while; the last minute is a part of it."""
-    told = {found.replace("_", "-"): count for found, count in counts.items()}
-    return replace(before, last_minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
+@dataclass
+class World:
+    """A judgement, its clock, and what the gateway's own question finds."""
+
+    interval: float = 30.0
+    found: str | None = "answers"
+    tokens: Mapping[str, TokenState] = field(default_factory=lambda: {"default": GOOD})
+    clock: FakeClock = field(default_factory=FakeClock)
+    asked: list[float] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
+    responses: int = 0
+    is_audit_available: bool = True
+    judgement: PlatformJudgement = field(init=False)
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.judgement = PlatformJudgement(
+            circuit=BREAKER,
+            ask=self._ask,
+            interval=lambda: self.interval,
+            on_response=self._on_response,
+            count_question=self.counted.append,
+            clock=self.clock,
+        )
+        self.health = Health(
+            platform=lambda: self.judgement,
+            tokens=lambda: self.tokens,
+            credentials_in_use=lambda: self.tokens,
+            is_audit_available=lambda: self.is_audit_available,
+            is_draining=lambda: False,
+            outbox=lambda: None,
+            recent_requests=RecentRequests(self.clock, self.clock.wall),
+            wall_clock=self.clock.wall,
+        )
+
+    def _on_response(self) -> None:
+        self.responses += 1
+
+    async def _ask(self) -> tuple[str, str] | None:
+        self.asked.append(self.clock())
+        return None if self.found is None else (self.found, "default")
+
+    def exchange(self, kind: Kind, **members: Any) -> Exchange:
+        """Return a caller's request that ends now."""
+        exchange = Exchange("id", self.clock.wall(), self.clock(), method="GET", caller="lab")
+        exchange.interaction, exchange.resource = kind
+        for name, value in members.items():
+            setattr(exchange, name, value)
+        return exchange
+
+    def call(self, answer: Answer, *, kind: Kind = READ, caller: str = "lab") -> str:
+        """Let a caller ask, and return the reason of the gateway's own error, "" for none."""
+        status = answer.get("upstream_status", 502)
+        exchange = self.exchange(kind, caller=caller, status=status, **answer)
+        try:
+            self.judgement.admit(exchange)
+        except GatewayError as error:
+            return error.advice_key or error.reason.code
+        self.judgement.record_exchange(exchange)
+        return ""
+
+    async def go_on(self, seconds: float) -> None:
+        """Let time pass, in which the gateway asks where that is due."""
+        for _ in range(round(seconds)):
+            self.clock.now += 1
+            await self.judgement.ask_if_due()
+
+    @property
+    def state(self) -> CircuitState:
+        """The circuit's."""
+        return self.judgement.state
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """What is said of the platform."""
+        return self.judgement.verdict()
+
+    @property
+    def is_ready(self) -> bool:
+        """What `/readyz` says."""
+        return readiness(self.health.components())[0]
 
 
-def mixed(before: Evidence, **counts: int) -> Evidence:
-    """These answers in the last minute, good ones among them."""
-    return replace(before, last_minute={f.replace("_", "-"): n for f, n in counts.items()})
+@pytest.fixture
+def world() -> World:
+    """A platform that has just answered."""
+    world = World()
+    world.call(FINE)
+    return world
 
 
-def own(found: str, age: float = 1) -> Evidence:
-    """The gateway itself has found that."""
-    return replace(WORKED, probe=found, probed_at=NOW - age)
-
-
-CASES: list[tuple[str, Evidence, str, str]] = [
-    # Nothing is known yet, or all is well.
-    ("nobody has asked", Evidence(), "untried", "untried"),
-    ("callers are answered", mixed(WORKED, answers=5), "ok", "answers"),
-    ("its own question is answered", own("answers"), "ok", "answers"),
-    ("nobody asks any more", replace(WORKED, now=NOW + 9000), "ok", "answers"),
-    # What no caller's mistake can be the cause of.
-    ("all of 15 fail", bad(WORKED, platform_fails=15), "failed", "platform-fails"),
-    ("all of 15, its own is answered", bad(ASKED, platform_fails=15), "failed", "platform-fails"),
-    ("a few fail", bad(WORKED, platform_fails=4), "degraded", "many-errors"),
-    ("two fail", bad(WORKED, platform_fails=2), "ok", "answers"),
-    ("two fail at first", bad(NEW, platform_fails=2), "untried", "untried"),
-    ("no connection", bad(WORKED, platform_unreachable=10), "failed", "platform-unreachable"),
-    ("no TLS", bad(WORKED, platform_tls=10), "failed", "platform-tls"),
-    ("no answer in time", bad(WORKED, platform_timeout=10), "failed", "platform-timeout"),
-    (
-        "of several the most frequent",
-        bad(WORKED, platform_timeout=4, platform_fails=6),
-        "failed",
-        "platform-fails",
-    ),
-    (
-        "a busy minute, all but one fail",
-        mixed(WORKED, platform_fails=39, answers=1),
-        "failed",
-        "platform-fails",
-    ),
-    ("half fail", mixed(WORKED, platform_fails=20, answers=20), "ok", "answers"),
-    (
-        "good answers of this minute, then nothing else than failures for ten seconds",
-        replace(
-            mixed(WORKED, platform_fails=20, answers=40),
-            since_good={"platform-fails": 20},
-            bad_since=NOW - 10,
-        ),
-        "failed",
-        "platform-fails",
-    ),
-    (
-        "a hiccup",
-        replace(
-            mixed(WORKED, platform_fails=20, answers=40),
-            since_good={"platform-fails": 20},
-            bad_since=NOW - 2,
-        ),
-        "ok",
-        "answers",
-    ),
-    # What may be callers' mistakes.
-    (
-        "404 without FHIR from the start",
-        bad(NEW, platform_not_fhir=40),
-        "failed",
-        "platform-not-fhir",
-    ),
-    ("403 from the start", bad(NEW, platform_refuses=40), "failed", "platform-refuses"),
-    ("404 in FHIR from the start", bad(NEW, unclear=40), "degraded", "many-refusals"),
-    ("a few 403 from the start", bad(NEW, platform_refuses=5), "degraded", "many-refusals"),
-    ("403 after good answers", bad(WORKED, platform_refuses=40), "degraded", "many-refusals"),
-    ("a burst of one 403", bad(ASKED, platform_refuses=40), "degraded", "many-refusals"),
-    ("a missing id all night", bad(ASKED, unclear=5), "degraded", "many-refusals"),
-    ("many 404 of many kinds", bad(ASKED, kinds=3, unclear=90), "degraded", "many-refusals"),
-    ("403 for all", bad(ASKED, kinds=3, platform_refuses=40), "failed", "platform-refuses"),
-    (
-        "403 of many kinds, for a moment",
-        bad(ASKED, kinds=3, lasting=20, platform_refuses=40),
-        "degraded",
-        "many-refusals",
-    ),
-    (
-        "most are 404, some 403",
-        bad(ASKED, kinds=3, platform_refuses=10, unclear=30),
-        "degraded",
-        "many-refusals",
-    ),
-    ("19 of 20 are mistakes", mixed(ASKED, unclear=95, answers=5), "degraded", "many-refusals"),
-    ("a fifth are mistakes", mixed(WORKED, platform_refuses=20, answers=80), "ok", "answers"),
-    # The gateway's own question decides, until a caller is answered.
-    ("its own is refused", own("platform-refuses"), "failed", "platform-refuses"),
-    ("its own finds no FHIR", own("platform-not-fhir"), "failed", "platform-not-fhir"),
-    (
-        "callers' mistakes and its own is refused",
-        replace(bad(WORKED, unclear=5), probe="platform-refuses", probed_at=NOW - 1),
-        "failed",
-        "platform-refuses",
-    ),
-    (
-        "callers are answered since",
-        replace(own("platform-timeout", age=9), last_success_at=NOW - 3),
-        "ok",
-        "answers",
-    ),
-    (
-        "all failed, then nobody asked but the gateway itself",
-        replace(bad(ASKED, platform_fails=15), last_request_at=NOW - 30),
-        "ok",
-        "answers",
-    ),
-    (
-        "nearly all was refused, then only its own was answered",
-        replace(bad(ASKED, platform_refuses=15), last_request_at=NOW - 30),
-        "degraded",
-        "many-refusals",
-    ),
-    # The circuit.
-    ("it is left alone", replace(WORKED, circuit=CircuitState.OPEN), "failed", "circuit-open"),
-    (
-        "left alone, and its own question failed",
-        replace(own("platform-fails"), circuit=CircuitState.OPEN),
-        "failed",
-        "platform-fails",
-    ),
-    (
-        "it is being tried",
-        replace(WORKED, circuit=CircuitState.HALF_OPEN),
-        "degraded",
-        "circuit-half-open",
-    ),
-]
+@pytest.mark.parametrize("reason", ["upstream-unreachable", "upstream-tls"])
+async def test_a_line_that_is_down_opens_the_circuit_without_a_question(
+    world: World, reason: str
+) -> None:
+    """Half of at least four requests; all later ones are refused at once."""
+    for _ in range(3):
+        assert world.call({"reason": reason}) == ""
+    assert world.state is CircuitState.OPEN
+    assert world.asked == []
+    assert world.call(FINE, kind=SEARCH, caller="ward") == "circuit-open"
+    assert world.verdict[0] == "failed"
+    assert not world.is_ready
 
 
 @pytest.mark.parametrize(
-    ("evidence", "state", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    "answer",
+    [
+        BROKEN,
+        {"upstream_status": 503},
+        {"reason": "upstream-timeout"},
+        {"reason": "upstream-failed"},
+        {"upstream_status": 200, "reason": "upstream-non-fhir"},
+        {"upstream_status": 302, "reason": "upstream-redirect"},
+        {"upstream_status": 200, "response_bytes": 0},
+    ],
+    ids=str,
 )
-def test_the_platform_is_judged(evidence: Evidence, state: str, reason: str) -> None:
-    """Row by row."""
-    found = judge_platform(evidence)
-    assert (found.state, found.reason) == (state, reason)
-    assert usability([found]) == (state != "failed", reason)
-    assert found.reason in REASONS
+@pytest.mark.parametrize("found", ["answers", "platform-fails", "platform-not-fhir"])
+async def test_any_other_failure_leaves_the_decision_to_the_question(
+    world: World, answer: Answer, found: str
+) -> None:
+    """The circuit opens only where the gateway itself meets a fault."""
+    world.found = found
+    for number in range(8):
+        world.call(answer, kind=KINDS[number % 4])
+    assert world.state is CircuitState.CLOSED
+    await world.go_on(1)
+    assert (world.state is CircuitState.OPEN) is (found != "answers")
+    assert world.verdict == (("ok", "answers") if found == "answers" else ("failed", found))
+    assert world.is_ready is (found == "answers")
+
+
+@pytest.mark.parametrize("answer", [{"upstream_status": code} for code in (400, 404, 409, 501)])
+async def test_mistakes_of_callers_open_nothing(world: World, answer: Answer) -> None:
+    """Answers such as these say that the platform works, even if it fails the question later."""
+    for _ in range(100):
+        assert world.call(answer) == ""
+    world.found = "platform-fails"
+    await world.go_on(40)
+    assert world.state is CircuitState.CLOSED
+
+
+async def test_few_failures_open_nothing(world: World) -> None:
+    """Three requests are too few to judge, though the question fails."""
+    world.found = "platform-fails"
+    for _ in range(2):
+        world.call(BROKEN)
+    await world.go_on(1)
+    assert world.state is CircuitState.CLOSED
+    assert world.verdict == ("failed", "platform-fails")
+
+
+async def test_old_failures_are_forgotten(world: World) -> None:
+    """What happened before the window does not count."""
+    for _ in range(2):
+        world.call(NO_LINE)
+    world.clock.now += 11
+    for answer in (NO_LINE, FINE, FINE, FINE):
+        world.call(answer)
+    assert world.state is CircuitState.CLOSED
+
+
+async def test_a_circuit_closes_by_the_question_alone(world: World) -> None:
+    """After `open_for`, while requests that are answered late change nothing."""
+    late = world.exchange(READ, **FINE)
+    for _ in range(3):
+        world.call(NO_LINE)
+    world.judgement.record_exchange(late)
+    assert world.state is CircuitState.OPEN
+    await world.go_on(14)
+    assert world.asked == []
+    world.clock.now += 1
+    assert world.state is CircuitState.HALF_OPEN
+    assert world.call(FINE) == "circuit-open"
+    await world.judgement.ask_if_due()
+    assert world.state is CircuitState.CLOSED
+    assert world.verdict == ("ok", "answers")
+    assert world.is_ready
+    assert world.call(FINE) == ""
+
+
+async def test_a_question_that_fails_opens_it_again(world: World) -> None:
+    """For as long as before, and the page names what was found."""
+    world.found = "platform-timeout"
+    for _ in range(3):
+        world.call(NO_LINE)
+    await world.go_on(15)
+    assert world.state is CircuitState.OPEN
+    assert world.verdict == ("failed", "platform-timeout")
+    await world.go_on(15)
+    assert len(world.asked) == 2
+
+
+async def test_opening_and_closing_are_logged_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator reads when, why and for how long, and when it is over."""
+    caplog.set_level("WARNING")
+    for _ in range(9):
+        world.call(NO_LINE)
+    await world.go_on(15)
+    assert [record.getMessage() for record in caplog.records] == [
+        "circuit opened for 15 s: 3 of 4 requests failed, last cause: platform-unreachable",
+        "circuit closed: the platform answers again",
+    ]
+
+
+async def test_one_caller_takes_nothing_from_another(world: World) -> None:
+    """One asks for a broken record eight times a second; the other is served all the time."""
+    refused: deque[str] = deque()
+    for second in range(60):
+        for _ in range(8):
+            refused.append(world.call(BROKEN, caller="polls"))
+        for kind in (READ, SEARCH):
+            assert world.call(FINE, kind=kind, caller="reads") == ""
+        assert world.is_ready, second
+        await world.go_on(1)
+    assert world.state is CircuitState.CLOSED
+    # Held off, but for one request each `open_for` seconds that tries.
+    assert set(refused) == {"", "held-off"}
+    assert refused.count("") <= 4 + 60 / 15 + 1
+    # At most one question in five seconds.
+    assert len(world.asked) <= 13
+
+
+async def test_what_is_held_off_is_named(world: World) -> None:
+    """Whom it concerns, which kind of request, and when it may be sent again."""
+    for _ in range(4):
+        world.call(BROKEN)
+    with pytest.raises(GatewayError) as held:
+        world.judgement.admit(world.exchange(READ))
+    assert held.value.hint == "held-off=read Patient; caller=lab"
+    assert (held.value.status, held.value.retry_after) == (503, 15)
+    assert world.call(FINE, kind=SEARCH) == "", "another kind"
+    assert world.call(FINE, caller="ward") == "", "another caller"
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_one_request_tries_what_is_held_off(world: World, succeeds: bool) -> None:
+    """Its success ends the hold; its failure prolongs it."""
+    for _ in range(4):
+        world.call(BROKEN)
+    world.clock.now += 15
+    first = world.exchange(READ, **(FINE if succeeds else BROKEN))
+    world.judgement.admit(first)
+    assert world.call(FINE) == "held-off", "while the first is under way"
+    world.judgement.record_exchange(first)
+    assert world.call(FINE) == ("" if succeeds else "held-off")
+
+
+@pytest.mark.parametrize(
+    ("members", "same"),
+    [
+        ({}, True),
+        ({"remote": "10.0.0.9"}, True),
+        ({"user": "named by the old system", "is_user_asserted": True}, True),
+        ({"user": "signed in"}, False),
+    ],
+)
+async def test_signed_in_users_are_told_apart(
+    world: World, members: dict[str, Any], same: bool
+) -> None:
+    """A caller with a name is one, from whatever address."""
+    for _ in range(4):
+        world.call(BROKEN)
+    try:
+        world.judgement.admit(world.exchange(READ, **members))
+        held = False
+    except GatewayError:
+        held = True
+    assert held is same
+
+
+async def test_callers_without_a_name_are_told_apart_by_address(world: World) -> None:
+    """Two old systems on two machines have nothing to do with each other."""
+    for _ in range(4):
+        broken = world.exchange(READ, caller="anonymous", remote="10.0.0.1", **BROKEN)
+        world.judgement.record_exchange(broken)
+    world.judgement.admit(world.exchange(READ, caller="anonymous", remote="10.0.0.2"))
+    with pytest.raises(GatewayError):
+        world.judgement.admit(world.exchange(READ, caller="anonymous", remote="10.0.0.1"))
+
+
+async def test_kinds_are_bounded(world: World) -> None:
+    """Whatever callers ask, a few thousand kinds are kept."""
+    for number in range(10_000):
+        for _ in range(4):
+            world.call(BROKEN, caller=f"c{number}")
+    assert len(world.judgement._kinds) <= 4096
+    assert len(world.judgement._held) <= 4096
+
+
+async def test_a_question_is_asked_as_soon_as_a_request_fails(world: World) -> None:
+    """Within a second, then at most every five; not while callers are answered."""
+    for _ in range(30):
+        world.call(FINE)
+        await world.go_on(1)
+    assert world.asked == []
+    began = world.clock()
+    for number in range(20):
+        world.call(BROKEN, caller=f"c{number % 9}")
+        await world.go_on(1)
+    assert [at - began for at in world.asked] == [1, 6, 11, 16]
+    assert world.counted == ["answers"] * 4
+
+
+async def test_it_asks_where_nobody_does(world: World) -> None:
+    """Once in the interval; never with 0."""
+    await world.go_on(100)
+    assert len(world.asked) == 3
+    silent = World(interval=0)
+    await silent.go_on(100)
+    assert silent.asked == []
+    assert silent.verdict == ("untried", "untried")
+
+
+@pytest.mark.parametrize("interval", [0.0, 30.0])
+async def test_a_platform_that_fails_is_asked_until_it_answers(
+    world: World, interval: float
+) -> None:
+    """Also where nobody else asks; its answer ends what the page says."""
+    world.interval, world.found = interval, "platform-fails"
+    world.call(BROKEN)
+    await world.go_on(1)
+    assert world.verdict == ("failed", "platform-fails")
+    world.found = "answers"
+    await world.go_on(5)
+    assert world.verdict == ("ok", "answers")
+
+
+async def test_what_could_not_be_asked_is_asked_soon(world: World) -> None:
+    """Without a token nothing is found."""
+    world.found = None
+    world.call(BROKEN)
+    await world.go_on(3)
+    assert len(world.asked) == 3
+    assert world.counted == []
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_no_free_connection_is_a_fault_unless_somebody_is_answered(
+    world: World, answered: bool
+) -> None:
+    """A platform that hangs holds all connections, and the question gets none."""
+    world.clock.now += 60
+    world.found = "platform-busy"
+    for _ in range(4):
+        world.call({"reason": "upstream-timeout"})
+    if answered:
+        world.call(FINE, kind=SEARCH)
+    await world.go_on(1)
+    assert (world.state is CircuitState.OPEN) is not answered
+    assert world.verdict == (("ok", "answers") if answered else ("failed", "platform-timeout"))
+
+
+async def test_a_delivery_counts_like_a_request(world: World) -> None:
+    """Of a queued write; it is no caller's kind."""
+    for _ in range(4):
+        world.judgement.record_delivery("platform-unreachable", "default")
+    world.judgement.record_delivery(None, "default")
+    assert world.state is CircuitState.OPEN
+    await world.go_on(15)
+    before = world.responses
+    world.judgement.record_delivery("answers", "default")
+    assert world.responses == before + 1
+
+
+async def test_every_answer_is_reported(world: World) -> None:
+    """Of a request and of a question: queued writes go on then."""
+    assert world.responses == 1
+    world.call(BROKEN)
+    await world.go_on(1)
+    assert world.responses == 2
+
+
+def test_a_caller_that_is_answered_ends_what_the_question_found(world: World) -> None:
+    """The platform works, as was just seen."""
+    world.judgement.found, world.judgement.asked_at = "platform-timeout", world.clock()
+    assert world.verdict == ("failed", "platform-timeout")
+    world.clock.now += 1
+    world.call(FINE)
+    assert world.verdict == ("ok", "answers")
+
+
+@pytest.mark.parametrize(
+    ("answers", "state", "reason"),
+    [
+        ([FINE] * 5, "ok", "answers"),
+        ([BROKEN] * 2, "ok", "answers"),
+        ([{"upstream_status": 404}] * 60, "degraded", "many-refusals"),
+        ([{"upstream_status": 403}] * 60, "degraded", "many-refusals"),
+        ([*[{"upstream_status": 404}] * 95, *[FINE] * 4], "degraded", "many-refusals"),
+        ([*[{"upstream_status": 403}] * 20, *[FINE] * 80], "ok", "answers"),
+        ([BROKEN] * 30, "degraded", "many-errors"),
+        ([*[BROKEN] * 20, *[FINE] * 20], "ok", "answers"),
+    ],
+)
+async def test_a_platform_that_answers_the_question_is_doubted_at_most(
+    world: World, answers: list[Answer], state: str, reason: str
+) -> None:
+    """By the requests of the last minute, nearly all of which failed."""
+    for number, answer in enumerate(answers):
+        world.call(answer, kind=KINDS[number % 4], caller=f"c{number % 20}")
+    await world.go_on(1)
+    world.call(answers[0], caller="again")
+    assert world.verdict == (state, reason)
+    assert world.is_ready
+    assert reason in REASONS
+
+
+async def test_errors_are_over_once_the_question_is_answered(world: World) -> None:
+    """Where nobody asked since; whether mistakes are over is not known."""
+    for _ in range(15):
+        world.call(BROKEN, caller="a")
+    await world.go_on(6)
+    assert world.verdict == ("ok", "answers")
+
+
+def moments(rng: random.Random, hours: int) -> Iterator[float]:
+    """Return the seconds between a small hospital's requests."""
+    for _ in range(hours * 60):
+        yield rng.expovariate(1 / 30)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+async def test_days_of_mistakes_are_no_outage(share: float) -> None:
+    """4xx of all kinds in bursts never make readiness say no, and hold nobody off."""
+    mistakes = [
+        *({"upstream_status": code} for code in (400, 403, 404, 405, 410, 412, 422, 429)),
+        {"upstream_status": 404, "reason": "upstream-non-fhir"},
+        {"upstream_status": 401, "reason": "token-rejected"},
+    ]
+    world, rng = World(), random.Random(7)  # noqa: S311 - the same days each time
+    for pause in moments(rng, 48):
+        await world.go_on(max(1.0, pause))
+        for _ in range(rng.choice((1, 1, 9)) if rng.random() < share else 0):
+            assert world.call(rng.choice(mistakes), kind=rng.choice(KINDS)) == ""
+        assert world.call(FINE, kind=rng.choice(KINDS)) == ""
+        assert world.is_ready
+
+
+# What callers get, and what the gateway's own question finds.
+OUTAGES: dict[str, tuple[Answer, str]] = {
+    "dns, refused": (NO_LINE, "platform-unreachable"),
+    "tls": ({"reason": "upstream-tls"}, "platform-tls"),
+    "timeouts": ({"reason": "upstream-timeout"}, "platform-timeout"),
+    "5xx": ({"upstream_status": 503}, "platform-fails"),
+    "html 5xx": ({"upstream_status": 502, "reason": "upstream-non-fhir"}, "platform-fails"),
+    "breaks off": ({"reason": "upstream-failed"}, "platform-fails"),
+    "html 200": ({"upstream_status": 200, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+    "redirect": ({"upstream_status": 302, "reason": "upstream-redirect"}, "platform-not-fhir"),
+    "html 404": ({"upstream_status": 404, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+    "401": ({"upstream_status": 401, "reason": "token-rejected"}, "platform-refuses"),
+    "403": ({"upstream_status": 403}, "platform-refuses"),
+}
+
+
+@pytest.mark.parametrize("pause", [1, 5, 40, None])
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_every_outage_is_found_and_over(outage: str, pause: int | None) -> None:
+    """With many callers, few or none: within a minute, and its end within half a minute."""
+    answer, found = OUTAGES[outage]
+    world = World(found=found)
+    world.call(FINE)
+    for second in range(75):
+        if pause is not None and second % pause == 0:
+            world.call(answer, kind=KINDS[second % 4])
+        await world.go_on(1)
+        if not world.is_ready and second > 60:
+            break
+    assert not world.is_ready
+    assert usability(world.health.components()) == (False, found)
+    assert worst(world.health.components()).reason == found
+    world.found = "answers"
+    await world.go_on(31)
+    assert world.is_ready
+    assert world.state is CircuitState.CLOSED
 
 
 REJECTED = {"is_valid": True, "is_rejected": True}
@@ -181,9 +532,8 @@ TRANSIENT = {"is_valid": False, "failure": "transient"}
 @pytest.mark.parametrize(
     ("tokens", "usable", "reason"),
     [
-        ([], True, "answers"),
         ([{}, REFUSED], True, "answers"),
-        ([{"is_valid": False}], True, "token-awaited"),
+        ([{"is_valid": False}], False, "token-awaited"),
         ([REFUSED], False, "token-refused"),
         ([TRANSIENT], False, "sso-unavailable"),
         ([{"is_valid": False, "failure": "throttled"}], False, "sso-unavailable"),
@@ -193,12 +543,38 @@ TRANSIENT = {"is_valid": False, "failure": "transient"}
     ],
 )
 def test_without_a_token_no_request_can_succeed(
-    tokens: list[dict[str, Any]], usable: bool, reason: str
+    world: World, tokens: list[dict[str, Any]], usable: bool, reason: str
 ) -> None:
-    """What is known of the platform stays; whether requests can succeed does not."""
-    judged = [judge_token(f"t{n}", replace(GOOD, **each)) for n, each in enumerate(tokens)]
-    assert usability([*judged, judge_platform(WORKED)]) == (usable, reason)
+    """Whatever is known of the platform; readiness, metric and page say the same."""
+    world.tokens = {f"t{n}": replace(GOOD, **each) for n, each in enumerate(tokens)}
+    components = world.health.components()
+    assert usability(components) == (usable, reason)
+    assert readiness(components)[0] is usable
+    assert (worst(components).state == "failed") is not usable
     assert reason in REASONS
+
+
+def test_an_audit_that_blocks_is_said_by_all(world: World) -> None:
+    """Every request is refused, so that the gateway is not ready."""
+    world.is_audit_available = False
+    components = world.health.components()
+    assert readiness(components) == (
+        False,
+        {
+            "ready": False,
+            "failing": ["audit"],
+            "checks": {
+                "token": "ok",
+                "circuit": "ok",
+                "platform": "ok",
+                "audit": "failed",
+                "shutdown": "ok",
+            },
+            "degraded": {},
+        },
+    )
+    assert usability(components) == (False, "audit-unavailable")
+    assert worst(components).reason == "audit-unavailable"
 
 
 @pytest.mark.parametrize(
@@ -218,13 +594,6 @@ def test_a_token_is_judged(members: dict[str, Any], state: str, reason: str) -> 
     """One that is valid serves although it could not be renewed."""
     found = judge_token("a", replace(GOOD, **members))
     assert found == Component("token", state, reason, about="a")  # type: ignore[arg-type]
-
-
-def test_the_credential_that_the_platform_refuses_is_named() -> None:
-    """Only where that is the reason."""
-    refused = replace(own("platform-refuses"), credential="a")
-    assert judge_platform(refused).about == "a"
-    assert judge_platform(replace(refused, probe="platform-tls")).about == ""
 
 
 @pytest.mark.parametrize(
@@ -253,7 +622,7 @@ def test_the_credential_that_the_platform_refuses_is_named() -> None:
         ({"reason": "upstream-unreachable"}, "platform-unreachable"),
         ({"reason": "upstream-tls"}, "platform-tls"),
         ({"reason": "upstream-timeout"}, "platform-timeout"),
-        ({"reason": "upstream-busy"}, "platform-timeout"),
+        ({"reason": "upstream-busy"}, "platform-busy"),
         ({"upstream_status": 200, "reason": "upstream-failed"}, "platform-fails"),
         ({"upstream_status": 200, "reason": "search-parameter-ignored"}, "answers"),
         # The platform was not asked.
@@ -264,7 +633,9 @@ def test_the_credential_that_the_platform_refuses_is_named() -> None:
         ({"reason": "rate-limited"}, None),
     ],
 )
-def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str | None) -> None:
+def test_an_exchange_shows_something_of_the_platform(
+    members: dict[str, Any], found: str | None
+) -> None:
     """What its end says, or nothing; nothing bad where the caller may have left before it."""
     exchange = Exchange("id", 0.0, 0.0, method="GET", response_bytes=1, resource="Patient")
     exchange.status = members.get("upstream_status", 0)
@@ -275,3 +646,20 @@ def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str |
     assert signal_of_exchange(exchange) == (found if found == "answers" else None), (
         "its caller gave up"
     )
+
+
+def test_a_window_counts_as_a_list_of_times_does() -> None:
+    """To a tenth of its length, whatever the pauses."""
+    rng = random.Random(3)  # noqa: S311 - the same times each time
+    window, events, now = OutcomeWindow(), deque[tuple[float, bool]](), 1e6
+    for _ in range(20_000):
+        now += rng.choice((0.0, 0.01, 0.3, 1.0, 11.0))
+        failed = rng.random() < 0.3
+        window.count(now, 10.0, failed)
+        events.append((now, failed))
+        while events[0][0] <= now - 10:
+            events.popleft()
+        requests, failures = window.totals(now, 10.0)
+        young = [each for each in events if each[0] > now - 9]
+        assert len(young) <= requests <= len(events)
+        assert sum(f for _, f in young) <= failures <= sum(f for _, f in events)

@@ -1,143 +1,72 @@
-"""The circuit breaker in front of the platform."""
+"""The circuit breaker in front of the platform, as callers and the platform see it.
+
+When it opens and closes is asked of a clock in tests/health/test_platform_judgement.py.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 
 import pytest
 
-from gateway.config.outbound_settings import CircuitBreakerSettings
-from gateway.errors import GatewayError
-from gateway.health.evidence import CircuitState
-from gateway.pipeline.circuit_breaker import CircuitBreaker
-from tests.doubles.clock import FakeClock
-from tests.doubles.platform import Platform, fhir, outcome, page
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Line, Platform, fhir, outcome, page, read_body, silence
+from tests.doubles.rest import until
 from tests.doubles.wire import ask, get, post
 
-SETTINGS = CircuitBreakerSettings(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
+ONCE = {"max_attempts": 1}
+SETTINGS = {"failure_ratio": 0.5, "min_requests": 3, "window": 600, "open_for": 60}
 
 
-def feed(circuit: CircuitBreaker, *failures: bool) -> None:
-    """Admit and record one request each."""
-    for failed in failures:
-        circuit.record(circuit.admit(), failed=failed)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """A clock that stands still until it is moved."""
-    return FakeClock()
-
-
-@pytest.fixture
-def circuit(clock: FakeClock) -> CircuitBreaker:
-    """A closed circuit."""
-    return CircuitBreaker(SETTINGS, clock)
-
-
-async def test_opening_and_closing_are_told_once(
-    circuit: CircuitBreaker, clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The operator reads when, why and for how long, and when it is over; a failed try is quiet."""
-    caplog.set_level(logging.WARNING)
-    for _ in range(4):
-        circuit.record(circuit.admit(), failed=True, cause="nothing listens there")
-    await clock.advance(15)
-    feed(circuit, True)
-    await clock.advance(15)
-    feed(circuit, False, False)
-    assert [record.getMessage() for record in caplog.records] == [
-        "circuit opened for 15 s: 4 of 4 requests failed, last cause: nothing listens there",
-        "circuit closed: the platform answers again",
-    ]
-
-
-def test_opens_at_the_ratio(circuit: CircuitBreaker) -> None:
-    """Half of at least four requests failing opens the circuit."""
-    feed(circuit, True, False, False)
-    assert circuit.state is CircuitState.CLOSED
-    feed(circuit, True)
-    assert circuit.state is CircuitState.OPEN
-    with pytest.raises(GatewayError) as refused:
-        circuit.admit()
-    assert refused.value.reason.code == "circuit-open"
-    assert refused.value.retry_after == 15
-
-
-def test_few_requests_never_open_it(circuit: CircuitBreaker) -> None:
-    """Three failures are too few to judge."""
-    feed(circuit, True, True, True)
-    assert circuit.state is CircuitState.CLOSED
-
-
-def test_old_failures_are_forgotten(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """What happened before the window does not count."""
-    feed(circuit, True, True, True)
-    clock.now += 11
-    feed(circuit, True, False, False, False)
-    assert circuit.state is CircuitState.CLOSED
-
-
-def test_one_request_probes(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """After the whole pause one request at a time tries; its success closes the circuit."""
-    feed(circuit, True, True, True, True)
-    clock.now += 14.5
-    with pytest.raises(GatewayError):
-        circuit.admit()
-    clock.now += 0.5
-    assert circuit.state is CircuitState.HALF_OPEN
-    probe = circuit.admit()
-    with pytest.raises(GatewayError):
-        circuit.admit()
-    circuit.record(probe, failed=False)
-    assert circuit.state is CircuitState.CLOSED
-
-
-def test_failed_probe_opens_it_again(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """A probe that fails starts the pause anew."""
-    feed(circuit, True, True, True, True)
-    clock.now += 16
-    feed(circuit, True)
-    assert circuit.state is CircuitState.OPEN
-
-
-def test_probe_that_tells_nothing_lets_another_try(
-    circuit: CircuitBreaker, clock: FakeClock
-) -> None:
-    """A probe that was given up by its caller does not keep others from trying."""
-    feed(circuit, True, True, True, True)
-    clock.now += 16
-    circuit.discard(circuit.admit())
-    circuit.admit()
-
-
-def test_late_news_has_no_say(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """A request from before the opening neither closes the circuit nor frees the probe's place."""
-    late, later = circuit.admit(), circuit.admit()
-    feed(circuit, True, True, True, True)
-    clock.now += 16
-    circuit.admit()
-    circuit.discard(late)
-    circuit.record(later, failed=False)
-    assert circuit.state is not CircuitState.CLOSED
-    with pytest.raises(GatewayError):
-        circuit.admit()
+async def until_open(gateway: Running, state: int = 2) -> None:
+    """Wait for the state of the circuit."""
+    await gateway.until_metric(state, "dhp_gateway_circuit_state")
 
 
 async def test_failing_platform_is_left_alone(start_gateway, platform: Platform) -> None:
     """While the circuit is open the platform sees nothing, and readiness says why."""
-    settings = {"failure_ratio": 0.5, "min_requests": 3, "window": 10, "open_for": 60}
-    async with start_gateway(circuit_breaker=settings) as gateway:
-        platform.answer(page(500))
-        for _ in range(3):
-            assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 500
+    platform.answer(page(500))
+    async with start_gateway(circuit_breaker=SETTINGS) as gateway:
+        for path in ("Patient", "Observation", "Encounter"):
+            assert (await ask(gateway.address, post(f"/fhir/{path}", b"{}"))).status == 500
+        await until_open(gateway)
         reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
         assert (reply.status, reply.reason) == (503, "circuit-open")
         assert 1 <= int(reply.header("retry-after") or 0) <= 60
         assert len(platform.seen) == 3
-        assert await gateway.metric("dhp_gateway_circuit_state") == 2
         status, body = await gateway.ready()
-        assert (status, body["failing"]) == (503, ["circuit"])
+        assert (status, body["failing"]) == (503, ["circuit", "platform"])
+
+
+async def test_it_closes_when_the_gateway_itself_is_answered(
+    start_gateway, platform: Platform
+) -> None:
+    """Although no caller asks."""
+    platform.answer(outcome(500))
+    async with start_gateway(
+        circuit_breaker={**SETTINGS, "open_for": 0.5}, retries=ONCE
+    ) as gateway:
+        for path in ("Patient/1", "Observation/1", "Encounter/1"):
+            await ask(gateway.address, get(f"/fhir/{path}"))
+        await until_open(gateway)
+        platform.answer(fhir())
+        await until_open(gateway, 0)
+        assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+        assert (await gateway.ready())[0] == 200
+
+
+async def test_a_platform_that_hangs_closes_no_circuit_for_a_minute(
+    start_gateway, platform: Platform
+) -> None:
+    """The question has a limit of its own, much shorter than that of a request."""
+    platform.answer(silence)
+    # Seconds, in which a request that hangs takes one connection of the only two.
+    slow = {"response_timeout": 0.5, "max_connections": 2}
+    async with start_gateway(platform=slow, circuit_breaker=SETTINGS, retries=ONCE) as gateway:
+        for path in ("Patient/1", "Observation/1", "Encounter/1"):
+            reply = await ask(gateway.address, get(f"/fhir/{path}"))
+            assert reply.reason == "upstream-timeout"
+        await until_open(gateway)
 
 
 @pytest.mark.parametrize("code", [404, 422, 501])
@@ -153,29 +82,67 @@ async def test_errors_of_callers_do_not_open_it(
         assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
 
 
-def test_every_answer_is_told(clock: FakeClock) -> None:
-    """Also one of before the circuit opened; a failure is none."""
-    told: list[float] = []
-    circuit = CircuitBreaker(SETTINGS, clock, lambda: told.append(clock.now))
-    early = circuit.admit()
-    for _ in range(SETTINGS.min_requests):
-        circuit.record(circuit.admit(), failed=True)
-    assert circuit.state is CircuitState.OPEN
-    assert told == []
-    circuit.record(early, failed=False)
-    assert len(told) == 1
-    assert circuit.state is CircuitState.OPEN
+async def broken_record(line: Line) -> None:
+    """One record is answered 500, everything else as it should be."""
+    await read_body(line.reader, line.seen)
+    line.writer.write(outcome(500) if line.seen.target.endswith("/broken") else fhir())
 
 
-def test_a_question_passes_an_open_circuit(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """A failed probe does not prolong the open state; a successful one closes the circuit."""
-    for _ in range(SETTINGS.min_requests):
-        circuit.record(circuit.admit(), failed=True)
-    clock.now += SETTINGS.open_for - 1
-    circuit.record(circuit.admit(allow_when_open=True), failed=True)
-    clock.now += 1
-    assert circuit.state is CircuitState.HALF_OPEN
-    circuit.record(circuit.admit(), failed=True)
-    assert circuit.state is CircuitState.OPEN
-    circuit.record(circuit.admit(allow_when_open=True), failed=False)
-    assert circuit.state is CircuitState.CLOSED
+async def test_one_caller_s_broken_record_takes_nothing_from_another(
+    start_gateway, platform: Platform
+) -> None:
+    """It is polled without an end; another caller is served each time, and all is well."""
+    platform.answer(broken_record)
+    callers = [{"name": name, "api_key": f"planted-key-of-{name}"} for name in ("polls", "reads")]
+    async with start_gateway(circuit_breaker=SETTINGS, retries=ONCE, callers=callers) as gateway:
+
+        async def call(name: str, path: str) -> tuple[int, str | None, bytes]:
+            key = f"X-Api-Key: planted-key-of-{name}"
+            reply = await ask(gateway.address, get(f"/fhir/{path}", key))
+            return reply.status, reply.reason, reply.body
+
+        served = [(await call("reads", "Patient/good"))[0]]
+        polled = []
+        for _ in range(60):
+            polled.append((await call("polls", "Patient/broken"))[:2])
+            served.append((await call("reads", "Patient/good"))[0])
+        assert set(served) == {200}
+        assert polled == [(500, None)] * 3 + [(503, "circuit-open")] * 57
+        body = (await call("polls", "Patient/broken"))[2]
+        assert b"held-off=read Patient; caller=polls" in body
+        assert b"from your system alone" in body
+        assert (await call("polls", "Observation/1"))[0] == 200, "another kind"
+        await until(lambda: platform.questions)
+        assert await gateway.metric("dhp_gateway_circuit_state") == 0
+        assert (await gateway.ready())[0] == 200
+
+
+async def test_a_request_counts_once_whatever_its_attempts(
+    start_gateway, platform: Platform
+) -> None:
+    """Two reads of three attempts each are fewer than three requests."""
+    platform.answer(outcome(503))
+    async with start_gateway(circuit_breaker=SETTINGS) as gateway:
+        for path in ("Patient/1", "Observation/1"):
+            assert (await ask(gateway.address, get(f"/fhir/{path}"))).status == 503
+        assert len(platform.seen) == 6
+        await until(lambda: platform.questions)
+        await asyncio.sleep(0)
+        assert await gateway.metric("dhp_gateway_circuit_state") == 0
+
+
+async def test_a_get_is_not_sent_again_to_a_platform_that_is_left_alone(
+    start_gateway, platform: Platform
+) -> None:
+    """What the caller is told is what the platform answered, not that nothing was sent."""
+    platform.answer(outcome(503))
+    async with start_gateway(
+        circuit_breaker={**SETTINGS, "min_requests": 1}, retries={"backoff": 2}
+    ) as gateway:
+        await ask(gateway.address, post("/fhir/Patient", b"{}"))
+        reading = asyncio.create_task(ask(gateway.address, get("/fhir/Patient/1")))
+        await until_open(gateway)
+        reply = await reading
+        assert (reply.status, reply.reason) in {(503, None), (503, "circuit-open")}
+        attempts = sum(seen.method == "GET" for seen in platform.seen)
+        assert (reply.reason is None) == (attempts > 0)
