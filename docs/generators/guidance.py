@@ -311,14 +311,27 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "circuit-open": Guidance(
         "After `Retry-After`",
         (
-            "Too many of the last requests to the platform failed (`circuit_breaker`). The "
-            "gateway pauses, then tries a single request."
+            "Too many of the last requests to the platform failed (`circuit_breaker`), and the "
+            "platform fails: the gateway pauses, then asks the platform itself. Or requests of one "
+            "kind of this caller alone failed: the diagnostics name the kind (`held-off`)."
         ),
         (
             "Look at the reasons that came before, in `dhp_gateway_requests_total` or in the log "
-            "line `circuit opened`, and follow those. The circuit closes by itself. If only one "
-            "kind of request fails, tell the platform's support which; a higher "
-            "`circuit_breaker.failure_ratio` is only a stopgap."
+            "line `circuit opened` or `held off`, and follow those. Both end by themselves. If "
+            "only one kind of request fails, tell the platform's support which."
+        ),
+    ),
+    "condition-unknown": Guidance(
+        "After `Retry-After`",
+        (
+            "A conditional create, update or delete came before the platform's "
+            "CapabilityStatement could be had, which says whether the platform keeps such "
+            "conditions. With `fhir.condition_guard: block` nothing is sent; a write that may be "
+            "queued is queued."
+        ),
+        (
+            "Nothing, if it lasts for seconds after a start or an outage. Else run `dhp-gateway "
+            "doctor`: `GET metadata` fails for all credentials."
         ),
     ),
     "audit-unavailable": Guidance(

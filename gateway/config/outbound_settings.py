@@ -229,16 +229,20 @@ class CircuitBreakerSettings(Section):
 
     failure_ratio: Annotated[Ratio, Field(gt=0)] = Field(
         default=0.5,
-        description="Share of failed requests within `window` at which callers get 503 at once.",
+        description="Share of failed requests within `window` at which the circuit opens, if the "
+        "line is down or the gateway's own question fails, too; and at which a caller's kind of "
+        "request is held off. Then callers get 503 at once.",
     )
     min_requests: Count = Field(
-        default=20, description="Requests within `window` below which the circuit never opens."
+        default=20, description="Requests within `window` below which neither happens."
     )
     window: PositiveSeconds = Field(
         default=10, description="The time over which requests are counted."
     )
     open_for: PositiveSeconds = Field(
-        default=15, description="How long the circuit stays open before one request tries again."
+        default=15,
+        description="How long the circuit stays open before the gateway asks the platform again, "
+        "or a kind of request is held off before one tries again.",
     )
 
 

@@ -164,7 +164,10 @@ class ConditionGuard:
             context.conditions = lambda: (condition,)
             if self._is_blocking:
                 await self._statement.wait_for(condition[1], MAX_WAIT[True])
-                context.forwarding_error = self._objection((condition,))
+                error = self._objection((condition,))
+                if error is not None and error.reason is errors.CONDITION_UNSUPPORTED:
+                    raise error
+                context.forwarding_error = error
 
     async def _check_bundle(self, context: RequestContext) -> None:
         body = context.body

@@ -208,7 +208,9 @@ class CapabilityCache:
             _log.warning("no CapabilityStatement: %s", why, reason=reason.code)
             if self._by_type is None:
                 self.unavailable_reason = None if isinstance(error, ValueError) else reason
-            self._due = self._clock() + _STATEMENT_RETRY_DELAY
+            # Another credential may have a token soon.
+            delay = _MIN_RETRY_DELAY if reason in _OF_CREDENTIAL else _STATEMENT_RETRY_DELAY
+            self._due = self._clock() + delay
         finally:
             self._task = None
 

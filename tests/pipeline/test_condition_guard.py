@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -10,7 +11,17 @@ from urllib.parse import unquote
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, Seen, declaring, fhir, outcome
+from tests.doubles.platform import (
+    Line,
+    Platform,
+    Seen,
+    declaring,
+    fhir,
+    outcome,
+    read_body,
+    unauthorized,
+)
+from tests.doubles.sso import Sso
 from tests.doubles.wire import Reply, ask, get, post
 from tests.fhir.bodies import spelled_out
 
@@ -252,3 +263,106 @@ async def test_a_write_that_failed_carries_no_warning(gateway: Running, platform
     reply = await ask(gateway.address, CREATE)
     assert (reply.status, reply.header("x-gateway-warning")) == (422, None)
     assert len(platform.seen) == 1
+
+
+def statement_of(platform: Platform, statement: bytes, other: bytes) -> None:
+    """Answer the gateway's fetch of the statement so, everything else otherwise."""
+    platform.answer(declaring(statement, other))
+
+
+@pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle", "large bundle"])
+async def test_block_sends_nothing_before_the_statement_is_known(
+    start_gateway, platform: Platform, kind: str
+) -> None:
+    """The caller is asked to come again, for the gateway cannot tell yet."""
+    request, names = UNSUPPORTED[kind]
+    statement_of(platform, outcome(503), fhir(BODY, 201))
+    async with start_gateway(
+        fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
+    ) as gateway:
+        reply = await ask(gateway.address, request)
+    assert (reply.status, reply.reason) == (503, "condition-unknown")
+    assert int(reply.header("retry-after") or 0) > 0
+    (issue,) = reply.json()["issue"]
+    assert issue["code"] == "transient"
+    assert f"conditions={names}" in issue["diagnostics"]
+    assert [seen for seen in writes(platform) if seen.complete] == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_it_is_known_soon_after_the_platform_is_back(
+    start_gateway, platform: Platform, declared: bool
+) -> None:
+    """The first success makes the next fetch due, and no minute passes."""
+    statement_of(platform, outcome(503), fhir(BODY, 200))
+    async with start_gateway(
+        fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
+    ) as gateway:
+        assert (await ask(gateway.address, CREATE)).reason == "condition-unknown"
+        declare(platform, conditionalCreate=declared)
+        while True:
+            await ask(gateway.address, get("/fhir/Patient/1"))
+            reply = await ask(gateway.address, CREATE)
+            if reply.reason != "condition-unknown":
+                break
+            await asyncio.sleep(0.2)
+    assert (reply.status, reply.reason) == ((201, None) if declared else (400, reply.reason))
+
+
+async def test_warn_says_that_it_is_not_known(start_gateway, platform: Platform) -> None:
+    """The write goes out, and its answer says that nobody knows whether the condition was kept."""
+    statement_of(platform, outcome(503), fhir(BODY, 201))
+    async with start_gateway(retries={"max_attempts": 1}) as gateway:
+        reply = await ask(gateway.address, CREATE)
+    assert reply.status == 201
+    assert reply.header("x-gateway-warning") == 'condition-unknown; names="If-None-Exist"'
+
+
+async def test_a_reload_keeps_the_statement(start_gateway, platform: Platform) -> None:
+    """Of the same platform, which cannot be asked just now."""
+    declare(platform, conditionalCreate=True)
+    async with start_gateway(
+        fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
+    ) as gateway:
+        assert (await ask(gateway.address, CREATE)).status == 201
+        statement_of(platform, outcome(503), fhir(BODY, 201))
+        await gateway.gateway.reload(gateway.settings)
+        assert (await ask(gateway.address, CREATE)).status == 201
+
+
+@pytest.mark.parametrize("refusal", [outcome(403), unauthorized()], ids=["403", "401"])
+async def test_a_client_that_is_refused_is_no_other_caller_s_concern(
+    start_gateway, platform: Platform, sso: Sso, refusal: bytes
+) -> None:
+    """What the gateway asks for itself it asks with the next credential."""
+    statement = {"type": "Patient", "conditionalCreate": True}
+    body = json.dumps(
+        {"resourceType": "CapabilityStatement", "rest": [{"resource": [statement]}]}
+    ).encode()
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        number = int((line.seen.header("authorization") or "").rpartition("-")[2])
+        is_metadata = line.seen.target.endswith("/metadata")
+        if sso.requests[number - 1].form["client_id"] == "first":
+            line.writer.write(refusal)
+        else:
+            line.writer.write(fhir(body) if is_metadata else fhir(BODY, 201))
+
+    platform.answer(answer)
+    names = ("first", "second")
+    async with start_gateway(
+        admin={"probe_interval": 1},
+        credentials={name: {"client_id": name, "client_secret": "planted"} for name in names},
+        callers=[
+            {"name": name, "api_key": f"planted-key-{name}", "credential": name} for name in names
+        ],
+        fhir={"condition_guard": "block"},
+    ) as gateway:
+        while await gateway.metric("dhp_gateway_token_requests_total", outcome="ok") < 2:
+            await asyncio.sleep(0.01)
+        create = post("/fhir/Patient", b"{}", CONDITION, "X-Api-Key: planted-key-second")
+        reply = await ask(gateway.address, create)
+        assert (reply.status, reply.reason) == (201, None)
+        await gateway.until_metric(1, "dhp_gateway_platform_probes_total", found="answers")
+        assert (await gateway.ready())[0] == 200
