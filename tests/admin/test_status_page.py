@@ -31,6 +31,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
+from tests.doubles.rest import until
 from tests.doubles.sso import Sso
 
 STATUS_JSON = "/status.json"
@@ -191,6 +192,20 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "platform-fails")
     (error,) = facts["errors"]
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
+
+
+async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso) -> None:
+    """Every request is refused on a full disk: page, readiness and metric say no, and why."""
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230 - a device
+        async with running(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
+            await until(lambda: not gateway.gateway.audit.is_available)
+            answer, _ = await get(f"{gateway.url}/Patient/1")
+            assert (answer.status, platform.seen) == (503, [])
+            status, body = await gateway.ready()
+            assert (status, body["failing"]) == (503, ["audit"])
+            assert 'reason="audit-unavailable"' in await gateway.metrics()
+            care = (await facts_of(gateway))["care"]
+    assert (care["answer"], care["reason"]) == ("no", "audit-unavailable")
 
 
 @pytest.mark.parametrize(

