@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -50,7 +49,6 @@ from gateway.pipeline.own_replies import (
 from gateway.pipeline.unidentified_limit import client_network
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-from gateway.templates import file_text, hash_source, render
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail, Event
@@ -85,9 +83,6 @@ _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 _Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
-_STYLE: Final = file_text("login/templates", "sign_in_failed.css")
-_STYLE_SOURCE: Final = hash_source(_STYLE)
-
 # The status of the page, by the failure.
 _STATUS_BY_FAILURE: Final = {
     "expired": 400,
@@ -100,25 +95,14 @@ _STATUS_BY_FAILURE: Final = {
     "unavailable": 503,
 }
 
-
-def _failure_page(
-    what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
-) -> LocalResponse:
-    """Return the page that explains why the sign-in failed.
-
-    `what` is a key of `_STATUS_BY_FAILURE`, `again_path` is the path that starts another sign-in.
-    `headers` are added to the response.
-    """
-    page = render(
-        "sign_in_failed.html",
-        language=language,
-        style=_STYLE,
-        failure=what,
-        again_path=again_path,
-        request_id=request_id,
-    )
-    language_field = ("Content-Language", language)
-    return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_SOURCE, language_field, *headers)
+# The reason in X-Gateway-Error, by the status.
+_REASON_BY_STATUS: Final = {
+    400: errors.BAD_REQUEST,
+    401: errors.CALLER_UNAUTHENTICATED,
+    403: errors.CALLER_FORBIDDEN,
+    502: errors.TOKEN_REFUSED,
+    503: errors.SSO_UNAVAILABLE,
+}
 
 
 class AuthRoutes:
@@ -395,11 +379,19 @@ class AuthRoutes:
         return_to: str | None = None,
         status: int | None = None,
     ) -> LocalResponse:
-        language = choose_language(request.fields.get("accept-language"), self._default_language)
-        again_path = login_path(self._settings, return_to or self._default_target)
-        headers = {"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
-        page = _failure_page(failure, language, again_path, exchange.request_id, *headers)
-        return page if status is None else replace(page, status=status)
+        status = status or _STATUS_BY_FAILURE[failure]
+        exchange.reason = reason = _REASON_BY_STATUS[status].code
+        return html_response(
+            "sign_in_failed.html",
+            status,
+            ("X-Gateway-Error", reason),
+            *{"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ()),
+            language=choose_language(request.fields.get("accept-language"), self._default_language),
+            failure=failure,
+            again_path=login_path(self._settings, return_to or self._default_target),
+            request_id=exchange.request_id,
+            reason=reason,
+        )
 
     def _sign_in_cookie(self, state: str) -> str:
         """Return the name of a sign-in's cookie, which does not reveal its state."""
