@@ -66,19 +66,32 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Requests per second and burst of one client address, which a whole clinic may share.
+# Requests per second and burst of one client address, which a whole hospital may share, and whose
+# people all sign in again after a restart. One address cannot begin as many sign-ins within their
+# lifetime (13,000) as the store in memory keeps (20,000): it evicts nobody else's.
+_LOGIN_RATE: Final = 20.0
+_LOGIN_BURST: Final = 1000
+# The same for all requests that show nothing that the gateway issued: pages that ask whether
+# somebody is signed in, and made-up states.
 _ADDRESS_RATE: Final = 10.0
-_ADDRESS_BURST: Final = 60
+_ADDRESS_BURST: Final = 200
 # An SSO that signs out all users at once sends a request for each of them, and does not retry.
 _SSO_RATE: Final = 100.0
 _SSO_BURST: Final = 2000
+_LOGIN_PATH: Final = "/auth/login"
+_CALLBACK_PATH: Final = "/auth/callback"
+_LOGOUT_PATH: Final = "/auth/logout"
 _SESSION_PATH: Final = "/auth/session"
 _BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
+# Their endpoints count a request only if its cookie is of no session and of no sign-in.
+_COUNTED_LATER: Final = frozenset((_CALLBACK_PATH, _LOGOUT_PATH, _SESSION_PATH))
 _MAX_ADDRESSES: Final = 4096
 # Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
 # sign-in only if the platform accepted a token of the session.
 _RECENT_SECONDS: Final = 10.0
 _BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
+# After these the user is as signed in as before.
+_HARMLESS_FAILURES: Final = _BROWSER_FAILURES | {"denied"}
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 _Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
@@ -143,11 +156,11 @@ class AuthRoutes:
         self._audit = audit
         self._clock = clock
         self._wall_clock = wall_clock
-        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
+        self._buckets: LRUCache[tuple[str, str], TokenBucket] = LRUCache(_MAX_ADDRESSES)
         self._routes: dict[str, tuple[str, _Respond]] = {
-            "/auth/login": ("GET", self._login),
-            "/auth/callback": ("GET", self._callback),
-            "/auth/logout": ("POST", self._logout),
+            _LOGIN_PATH: ("GET", self._login),
+            _CALLBACK_PATH: ("GET", self._callback),
+            _LOGOUT_PATH: ("POST", self._logout),
             _SESSION_PATH: ("GET", self._session),
             _BACK_CHANNEL_PATH: ("POST", self._back_channel),
         }
@@ -194,14 +207,19 @@ class AuthRoutes:
     async def _preflight(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         # Browsers send preflights without a cookie, and one for each URL. All get a response, but
         # those over the rate limit are not recorded in the audit trail.
-        exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(request.peer.address)
+        self._skip_audit_beyond_limit(request, exchange)
         return self._session_auth.preflight(request)
+
+    def _skip_audit_beyond_limit(self, request: BrowserRequest, exchange: Exchange) -> None:
+        exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(request.peer.address)
 
     def _with_login_redirect(
         self, request: BrowserRequest, response: LocalResponse
     ) -> LocalResponder:
-        async def respond(_exchange: Exchange) -> LocalResponse:
-            self._unidentified_limiter.consume(request.peer.address)
+        async def respond(exchange: Exchange) -> LocalResponse:
+            # A redirect costs no more than a 429, which would keep the people of a whole hospital
+            # behind one address from signing in.
+            self._skip_audit_beyond_limit(request, exchange)
             return response
 
         return LocalResponder(respond)
@@ -226,7 +244,7 @@ class AuthRoutes:
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        if request.path != _SESSION_PATH:
+        if request.path not in _COUNTED_LATER:
             self._bucket(request).take()
         method, respond = self._routes.get(request.path, ("", None))
         if respond is None:
@@ -270,22 +288,9 @@ class AuthRoutes:
                 params, None if binding is None else Secret(binding)
             )
         except SignInError as error:
-            self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
-            _log.log(
-                # No operator has to act on an error that only the browser reported, or on a
-                # sign-in that expired or was not started in this browser.
-                logging.INFO
-                if error.is_unverified or error.failure in _BROWSER_FAILURES
-                else logging.WARNING,
-                "a sign-in failed: %s",
-                error.detail,
-                request_id=exchange.request_id,
-            )
-            # An error that only the browser reported is never a 5xx, because it can be forged and
-            # would trigger alerts.
-            status = 403 if error.is_unverified else None
-            return self._failed(error.failure, request, exchange, error.return_to, status)
-        except GatewayError:  # the session store fails
+            return await self._sign_in_failed(request, exchange, error)
+        except GatewayError:  # the session store fails, so that the state may be made up
+            self._bucket(request).take()
             self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
             return self._failed("unavailable", request, exchange)
         await self._end_previous_session(request, exchange)
@@ -296,6 +301,37 @@ class AuthRoutes:
             cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
             cookie_field(self._settings, name, "", max_age=0),
         )
+
+    async def _sign_in_failed(
+        self, request: BrowserRequest, exchange: Exchange, error: SignInError
+    ) -> LocalResponse:
+        """Return the page about it; a user who is signed in anyway is redirected to the target.
+
+        Raises `GatewayError` rate-limited for callbacks that belong to no sign-in begun here.
+        """
+        session = None
+        if error.failure in _HARMLESS_FAILURES:
+            session = await self._session_auth.session(request, touch=False)
+        if session is None and error.return_to is None:
+            self._bucket(request).take()
+        self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
+        _log.log(
+            # No operator has to act on an error that only the browser reported, or on a sign-in
+            # that expired or was not started in this browser.
+            logging.INFO
+            if error.is_unverified or error.failure in _BROWSER_FAILURES
+            else logging.WARNING,
+            "a sign-in failed: %s",
+            error.detail,
+            request_id=exchange.request_id,
+        )
+        if session is not None:
+            exchange.user = session.user
+            return redirect_response(error.return_to or self._default_target)
+        # An error that only the browser reported is never a 5xx, because it can be forged and would
+        # trigger alerts.
+        status = 403 if error.is_unverified else None
+        return self._failed(error.failure, request, exchange, error.return_to, status)
 
     async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
         """End the browser's previous session, so that a stolen identifier of it becomes useless.
@@ -316,7 +352,9 @@ class AuthRoutes:
         self._session_auth.require_same_origin(request)
         session = await self._session_auth.session(request, touch=False)
         end_session_url = None
-        if session is not None:
+        if session is None:
+            self._bucket(request).take()
+        else:
             exchange.user = session.user
             await self._sessions.end(session)
             self._audit_event("logout", session.user, exchange, outcome="success")
@@ -406,10 +444,13 @@ class AuthRoutes:
         )
 
     def _bucket(self, request: BrowserRequest) -> TokenBucket:
-        by_sso = request.path == _BACK_CHANNEL_PATH
-        key = (client_network(request.peer.address), by_sso)
+        kind = request.path if request.path in (_LOGIN_PATH, _BACK_CHANNEL_PATH) else ""
+        key = (client_network(request.peer.address), kind)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_ADDRESS_RATE, _ADDRESS_BURST)
+            rate, burst = {
+                _LOGIN_PATH: (_LOGIN_RATE, _LOGIN_BURST),
+                _BACK_CHANNEL_PATH: (_SSO_RATE, _SSO_BURST),
+            }.get(kind, (_ADDRESS_RATE, _ADDRESS_BURST))
             bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket
