@@ -66,23 +66,24 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Requests per second and burst of one client address, which a whole hospital may share, and whose
-# people all sign in again after a restart. One address cannot begin as many sign-ins within their
-# lifetime (13,000) as the store in memory keeps (20,000): it evicts nobody else's.
-_LOGIN_RATE: Final = 20.0
-_LOGIN_BURST: Final = 1000
-# The same for all requests that show nothing that the gateway issued: pages that ask whether
-# somebody is signed in, and made-up states.
-_ADDRESS_RATE: Final = 10.0
-_ADDRESS_BURST: Final = 200
-# An SSO that signs out all users at once sends a request for each of them, and does not retry.
-_SSO_RATE: Final = 100.0
-_SSO_BURST: Final = 2000
 _LOGIN_PATH: Final = "/auth/login"
 _CALLBACK_PATH: Final = "/auth/callback"
 _LOGOUT_PATH: Final = "/auth/logout"
 _SESSION_PATH: Final = "/auth/session"
 _BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
+_REDIRECT: Final = "redirect"
+# Requests per second and burst of one client address, which a whole hospital may share: after a
+# restart all its people sign in again, and all its open pages ask who is signed in.
+_ADDRESS_RATE: Final = 10.0
+_ADDRESS_BURST: Final = 200
+_LIMITS: Final = {
+    # In the ten minutes that a sign-in lasts, one address can begin 13,000 of them. The store in
+    # memory keeps 20,000, so that nobody else's is evicted.
+    _LOGIN_PATH: (20.0, 1000),
+    _REDIRECT: (20.0, 1000),
+    # An SSO that signs out all users at once sends a request for each of them, and does not retry.
+    _BACK_CHANNEL_PATH: (100.0, 2000),
+}
 # Their endpoints count a request only if its cookie is of no session and of no sign-in.
 _COUNTED_LATER: Final = frozenset((_CALLBACK_PATH, _LOGOUT_PATH, _SESSION_PATH))
 _MAX_ADDRESSES: Final = 4096
@@ -207,19 +208,19 @@ class AuthRoutes:
     async def _preflight(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         # Browsers send preflights without a cookie, and one for each URL. All get a response, but
         # those over the rate limit are not recorded in the audit trail.
-        self._skip_audit_beyond_limit(request, exchange)
-        return self._session_auth.preflight(request)
-
-    def _skip_audit_beyond_limit(self, request: BrowserRequest, exchange: Exchange) -> None:
         exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(request.peer.address)
+        return self._session_auth.preflight(request)
 
     def _with_login_redirect(
         self, request: BrowserRequest, response: LocalResponse
     ) -> LocalResponder:
         async def respond(exchange: Exchange) -> LocalResponse:
-            # A redirect costs no more than a 429, which would keep the people of a whole hospital
-            # behind one address from signing in.
-            self._skip_audit_beyond_limit(request, exchange)
+            try:
+                self._bucket(request, _REDIRECT).take()
+            except GatewayError:
+                # The redirect costs no more than the error, which would keep people from signing
+                # in. Only the audit must not grow without limit.
+                exchange.is_audit_skipped = True
             return response
 
         return LocalResponder(respond)
@@ -245,7 +246,7 @@ class AuthRoutes:
         endpoint.
         """
         if request.path not in _COUNTED_LATER:
-            self._bucket(request).take()
+            self._bucket(request, request.path).take()
         method, respond = self._routes.get(request.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
@@ -443,14 +444,11 @@ class AuthRoutes:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, request: BrowserRequest) -> TokenBucket:
-        kind = request.path if request.path in (_LOGIN_PATH, _BACK_CHANNEL_PATH) else ""
+    def _bucket(self, request: BrowserRequest, kind: str = "") -> TokenBucket:
+        kind = kind if kind in _LIMITS else ""
         key = (client_network(request.peer.address), kind)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            rate, burst = {
-                _LOGIN_PATH: (_LOGIN_RATE, _LOGIN_BURST),
-                _BACK_CHANNEL_PATH: (_SSO_RATE, _SSO_BURST),
-            }.get(kind, (_ADDRESS_RATE, _ADDRESS_BURST))
+            rate, burst = _LIMITS.get(kind, (_ADDRESS_RATE, _ADDRESS_BURST))
             bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket

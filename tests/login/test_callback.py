@@ -109,18 +109,20 @@ async def test_what_the_sso_refused_is_told_with_a_session(served: Stage) -> Non
 
 
 async def walk(served: Stage) -> list[int]:
-    """The statuses of one person's way from an address to what it shows."""
+    """The statuses of one person's way: an open page asks, then the person signs in and reads."""
     browser = await served.browser()
+    asked = [await browser.get("/auth/session"), await browser.get("/fhir/Patient/1")]
     opened = await browser.open("/fhir/Patient/1")
     begun = await browser.open(opened.location) if opened.status == 302 else opened
     landed = await browser.open(back(begun)) if begun.status == 302 else begun
-    return [opened.status, begun.status, landed.status, (await browser.get("/auth/session")).status]
+    shown = await browser.get("/fhir/Patient/1")
+    return [page.status for page in (*asked, opened, begun, landed, shown)]
 
 
 async def test_a_whole_hospital_signs_in_at_once(served: Stage) -> None:
     """Nobody of 200 people behind one address is told to wait."""
     walks = await asyncio.gather(*(walk(served) for _ in range(_PEOPLE)))
-    assert {tuple(statuses) for statuses in walks} == {(302, 302, 302, 200)}
+    assert {tuple(statuses) for statuses in walks} == {(200, 401, 302, 302, 302, 200)}
     assert len(await served.audit("login", _PEOPLE)) == _PEOPLE
 
 
@@ -147,12 +149,26 @@ async def test_an_answer_to_us_passes_whatever_others_guess(
 
 async def test_beginning_is_limited(served: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """One address cannot store sign-ins without end."""
-    monkeypatch.setattr(auth_routes, "_LOGIN_RATE", _SLOWLY)
-    monkeypatch.setattr(auth_routes, "_LOGIN_BURST", 5)
+    monkeypatch.setitem(auth_routes._LIMITS, "/auth/login", (_SLOWLY, 5))
     browser = await served.browser()
     statuses = [(await browser.open("/auth/login")).status for _ in range(7)]
     assert statuses == [*[302] * 5, 429, 429]
     assert "text/html" in browser.pages[-1].headers["Content-Type"]
+
+
+async def test_redirects_to_the_sign_in_fill_no_audit(
+    served: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are sent, and counted; beyond the limit of an address they have no record."""
+    monkeypatch.setitem(auth_routes._LIMITS, "redirect", (_SLOWLY, 5))
+    browser = await served.browser()
+    statuses = [(await browser.open("/fhir/Patient/1")).status for _ in range(9)]
+    assert statuses == [302] * 9
+    counted = "dhp_gateway_requests_total"
+    assert await served.gateway.metric(counted, status="302") == 9
+    assert (await browser.get("/fhir/Patient/1")).status == 401
+    records = await served.gateway.audit(6)
+    assert [record["status"] for record in records] == [*[302] * 5, 401]
 
 
 async def test_wrong_keys_are_limited_beside_the_sign_in(served: Stage) -> None:
