@@ -32,7 +32,10 @@ LANGUAGES = ("ru", "uz")
 PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
-    "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/async_status.py"),
+    "callers": (
+        *("gateway/errors.py", "gateway/fhir/", "gateway/outbox/async_status.py"),
+        "gateway/pipeline/templates/",
+    ),
     "operators": (
         *("gateway/admin/", "gateway/alerts/", "gateway/health/", "gateway/login/"),
         "gateway/i18n.py",

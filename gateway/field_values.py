@@ -138,6 +138,38 @@ def prefers_html(accept: str | None) -> bool:
     return html > weights.get("application/json", 0.0) and html >= wildcard
 
 
+# What programs send where nobody chose an Accept: Indy (Delphi, C++Builder), and Java's
+# HttpURLConnection before and since Java 19. They can read no page.
+_ACCEPT_OF_PROGRAMS: Final = frozenset(
+    (
+        "text/html,*/*",
+        "text/html,image/gif,image/jpeg,*;q=.2,*/*;q=.2",
+        "text/html,image/gif,image/jpeg,*/*;q=0.2",
+    )
+)
+_BEGINS_WITH_HTML: Final = re.compile(r"\s*text/html\s*(?:[,;]|\Z)", re.IGNORECASE).match
+
+
+def begins_with_html(accept: str | None) -> bool:
+    """Return whether an Accept field names HTML first, as browsers do for a page."""
+    return _BEGINS_WITH_HTML(accept or "") is not None
+
+
+def is_page_navigation(
+    accept: str | None, sec_fetch_mode: str | None, x_requested_with: str | None
+) -> bool:
+    """Return whether a browser opens a URL as a page, rather than a script or a program asking.
+
+    Browsers say so by Sec-Fetch-Mode (Fetch Metadata), but not to a plain http:// address of
+    another machine; there the beginning of Accept shows it. The arguments are the fields' values.
+    """
+    if x_requested_with:
+        return False
+    if sec_fetch_mode is not None:
+        return sec_fetch_mode == "navigate"
+    return begins_with_html(accept) and "".join((accept or "").split()) not in _ACCEPT_OF_PROGRAMS
+
+
 def weighted_items(header: str) -> Iterator[tuple[str, float]]:
     """Yield the items of a list with weights, in lower case; skip items with an invalid weight."""
     for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:

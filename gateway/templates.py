@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.runtime import Context
 
-_FOLDERS: Final = tuple(Path(__file__).parent / part / "templates" for part in ("admin", "login"))
+_FOLDERS: Final = tuple(
+    Path(__file__).parent / part / "templates" for part in ("admin", "login", "pipeline")
+)
 
 
 def render(name: str, **values: Any) -> str:

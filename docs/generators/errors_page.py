@@ -17,7 +17,7 @@ from gateway.errors import (
     non_fhir_issue_code,
     outcome_text,
 )
-from gateway.fhir.operation_outcome import render_outcome
+from gateway.fhir.operation_outcome import error_outcome
 
 # The name of the page's catalogues.
 NAME: Final = "errors_page"
@@ -57,7 +57,9 @@ which a caller can tell whose answer it is.
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id
   (letters, digits, `-` and `.`, at most 64 characters), such as a UUID. Others are used unchanged,
   and a strict FHIR parser may reject them.
-* If `_format` or `Accept` asks for XML, the same content is sent in XML.
+* If `_format` or `Accept` asks for XML before everything else, the same content is sent in XML.
+* What a browser opens as a page (`Accept` begins with `text/html`) gets the same content as a page,
+  unless `_format` names JSON or XML. Indy's and Java's defaults, which begin so too, get JSON.
 
 "Repeat" says when to send the same request again. "Writes after reading" means: it is not known
 whether the platform has stored the data, so find and read the record first.
@@ -97,14 +99,10 @@ def markdown(language: str = "en") -> str:
 
 
 def _example(language: str) -> str:
-    body, _ = render_outcome(
-        GatewayError(UPSTREAM_UNREACHABLE),
-        request_id=_EXAMPLE_ID,
-        language=language,
-        xml=False,
-        attempts=3,
+    outcome = error_outcome(
+        GatewayError(UPSTREAM_UNREACHABLE), request_id=_EXAMPLE_ID, language=language, attempts=3
     )
-    pretty = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    pretty = json.dumps(outcome, indent=2, ensure_ascii=False)
     return f"```json\n{pretty}\n```\n"
 
 

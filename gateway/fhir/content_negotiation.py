@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote_plus
 
 from gateway.fhir.json_text import plainly_spelled
@@ -33,12 +33,13 @@ def wants_xml(query: str, accept: str | None) -> bool:
     """Return whether the caller requests XML: by `_format` in the raw query, else by `Accept`.
 
     FHIR R5 http.html, section 3.2.0.1.11. A `_format` that is neither XML nor JSON is ignored.
-    Where `Accept` gives both the same weight, JSON wins, unless only a wildcard allows JSON.
+    `Accept` requests XML if it gives no other type more weight. Where it gives JSON the same
+    weight, JSON wins, unless only a wildcard allows JSON.
     """
-    by_format = _format(query)
+    by_format = format_parameter(query)
     if by_format is not None:
-        return by_format
-    xml = wildcard = 0.0
+        return by_format == "xml"
+    xml = wildcard = other = 0.0
     json: float | None = None
     for media_type, weight in weighted_items(accept or ""):
         if media_type in XML_TYPES:
@@ -47,7 +48,9 @@ def wants_xml(query: str, accept: str | None) -> bool:
             json = max(json or 0.0, weight)
         elif media_type in MEDIA_WILDCARDS:
             wildcard = max(wildcard, weight)
-    return xml > json if json is not None else 0 < xml >= wildcard
+        else:
+            other = max(other, weight)
+    return xml >= other and (xml > json if json is not None else 0 < xml >= wildcard)
 
 
 def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
@@ -79,12 +82,13 @@ def formats(query: str) -> list[str]:
     return found
 
 
-def _format(query: str) -> bool | None:
+def format_parameter(query: str) -> Literal["json", "xml"] | None:
+    """Return which of the two formats `_format` in a raw query names, None for neither."""
     for media_type in formats(query):
         if media_type == "xml" or media_type in XML_TYPES:
-            return True
+            return "xml"
         if media_type == "json" or media_type in JSON_TYPES:
-            return False
+            return "json"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Renders local error responses: FHIR R5 OperationOutcomes, in JSON or XML.
+"""Makes local error responses, FHIR R5 OperationOutcomes, and writes resources in JSON or XML.
 
 Each has one issue: the reason's code for programs, a text for users, and in `diagnostics` the data
 by which support finds the request. It never holds a value of the request or of the platform's
@@ -105,16 +105,15 @@ CODE_SYSTEM: Final = "urn:dhp-gateway:error"
 _UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
 
 
-def render_outcome(
+def error_outcome(
     error: GatewayError,
     *,
     request_id: str,
     language: str,
-    xml: bool,
     attempts: int = 0,
     write: bool = True,
-) -> tuple[bytes, bytes]:
-    """Return the body and its Content-Type. `language` is en, ru or uz; any other gives English.
+) -> dict[str, Any]:
+    """Return the OperationOutcome. `language` is en, ru or uz; any other gives English.
 
     `write`: the request may have changed something.
 
@@ -134,14 +133,13 @@ def render_outcome(
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }
-    outcome = {
+    return {
         "resourceType": "OperationOutcome",
         # Even where FHIR would not allow it as an id: operators search for a failure by one id.
         "id": _printable_line(request_id),
         "language": language,
         "issue": [issue],
     }
-    return write_resource(outcome, xml=xml)
 
 
 def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:

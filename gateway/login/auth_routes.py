@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -50,7 +49,6 @@ from gateway.pipeline.own_replies import (
 from gateway.pipeline.unidentified_limit import client_network
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-from gateway.templates import file_text, hash_source, render
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail, Event
@@ -68,25 +66,36 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Requests per second and burst of one client address, which a whole clinic may share.
-_ADDRESS_RATE: Final = 10.0
-_ADDRESS_BURST: Final = 60
-# An SSO that signs out all users at once sends a request for each of them, and does not retry.
-_SSO_RATE: Final = 100.0
-_SSO_BURST: Final = 2000
+_LOGIN_PATH: Final = "/auth/login"
+_CALLBACK_PATH: Final = "/auth/callback"
+_LOGOUT_PATH: Final = "/auth/logout"
 _SESSION_PATH: Final = "/auth/session"
 _BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
+_REDIRECT: Final = "redirect"
+# Requests per second and burst of one client address, which a whole hospital may share: after a
+# restart all its people sign in again, and all its open pages ask who is signed in.
+_ADDRESS_RATE: Final = 10.0
+_ADDRESS_BURST: Final = 200
+_LIMITS: Final = {
+    # In the ten minutes that a sign-in lasts, one address can begin 13,000 of them. The store in
+    # memory keeps 20,000, so that nobody else's is evicted.
+    _LOGIN_PATH: (20.0, 1000),
+    _REDIRECT: (20.0, 1000),
+    # An SSO that signs out all users at once sends a request for each of them, and does not retry.
+    _BACK_CHANNEL_PATH: (100.0, 2000),
+}
+# Their endpoints count a request only if its cookie is of no session and of no sign-in.
+_COUNTED_LATER: Final = frozenset((_CALLBACK_PATH, _LOGOUT_PATH, _SESSION_PATH))
 _MAX_ADDRESSES: Final = 4096
 # Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
 # sign-in only if the platform accepted a token of the session.
 _RECENT_SECONDS: Final = 10.0
 _BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
+# After these the user is as signed in as before.
+_HARMLESS_FAILURES: Final = _BROWSER_FAILURES | {"denied"}
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 _Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
-
-_STYLE: Final = file_text("login/templates", "sign_in_failed.css")
-_STYLE_SOURCE: Final = hash_source(_STYLE)
 
 # The status of the page, by the failure.
 _STATUS_BY_FAILURE: Final = {
@@ -100,25 +109,14 @@ _STATUS_BY_FAILURE: Final = {
     "unavailable": 503,
 }
 
-
-def _failure_page(
-    what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
-) -> LocalResponse:
-    """Return the page that explains why the sign-in failed.
-
-    `what` is a key of `_STATUS_BY_FAILURE`, `again_path` is the path that starts another sign-in.
-    `headers` are added to the response.
-    """
-    page = render(
-        "sign_in_failed.html",
-        language=language,
-        style=_STYLE,
-        failure=what,
-        again_path=again_path,
-        request_id=request_id,
-    )
-    language_field = ("Content-Language", language)
-    return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_SOURCE, language_field, *headers)
+# The reason in X-Gateway-Error, by the status.
+_REASON_BY_STATUS: Final = {
+    400: errors.BAD_REQUEST,
+    401: errors.CALLER_UNAUTHENTICATED,
+    403: errors.CALLER_FORBIDDEN,
+    502: errors.TOKEN_REFUSED,
+    503: errors.SSO_UNAVAILABLE,
+}
 
 
 class AuthRoutes:
@@ -159,11 +157,11 @@ class AuthRoutes:
         self._audit = audit
         self._clock = clock
         self._wall_clock = wall_clock
-        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
+        self._buckets: LRUCache[tuple[str, str], TokenBucket] = LRUCache(_MAX_ADDRESSES)
         self._routes: dict[str, tuple[str, _Respond]] = {
-            "/auth/login": ("GET", self._login),
-            "/auth/callback": ("GET", self._callback),
-            "/auth/logout": ("POST", self._logout),
+            _LOGIN_PATH: ("GET", self._login),
+            _CALLBACK_PATH: ("GET", self._callback),
+            _LOGOUT_PATH: ("POST", self._logout),
             _SESSION_PATH: ("GET", self._session),
             _BACK_CHANNEL_PATH: ("POST", self._back_channel),
         }
@@ -216,8 +214,13 @@ class AuthRoutes:
     def _with_login_redirect(
         self, request: BrowserRequest, response: LocalResponse
     ) -> LocalResponder:
-        async def respond(_exchange: Exchange) -> LocalResponse:
-            self._unidentified_limiter.consume(request.peer.address)
+        async def respond(exchange: Exchange) -> LocalResponse:
+            try:
+                self._bucket(request, _REDIRECT).take()
+            except GatewayError:
+                # The redirect costs no more than the error, which would keep people from signing
+                # in. Only the audit must not grow without limit.
+                exchange.is_audit_skipped = True
             return response
 
         return LocalResponder(respond)
@@ -242,8 +245,8 @@ class AuthRoutes:
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        if request.path != _SESSION_PATH:
-            self._bucket(request).take()
+        if request.path not in _COUNTED_LATER:
+            self._bucket(request, request.path).take()
         method, respond = self._routes.get(request.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
@@ -286,22 +289,9 @@ class AuthRoutes:
                 params, None if binding is None else Secret(binding)
             )
         except SignInError as error:
-            self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
-            _log.log(
-                # No operator has to act on an error that only the browser reported, or on a
-                # sign-in that expired or was not started in this browser.
-                logging.INFO
-                if error.is_unverified or error.failure in _BROWSER_FAILURES
-                else logging.WARNING,
-                "a sign-in failed: %s",
-                error.detail,
-                request_id=exchange.request_id,
-            )
-            # An error that only the browser reported is never a 5xx, because it can be forged and
-            # would trigger alerts.
-            status = 403 if error.is_unverified else None
-            return self._failed(error.failure, request, exchange, error.return_to, status)
-        except GatewayError:  # the session store fails
+            return await self._sign_in_failed(request, exchange, error)
+        except GatewayError:  # the session store fails, so that the state may be made up
+            self._bucket(request).take()
             self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
             return self._failed("unavailable", request, exchange)
         await self._end_previous_session(request, exchange)
@@ -312,6 +302,37 @@ class AuthRoutes:
             cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
             cookie_field(self._settings, name, "", max_age=0),
         )
+
+    async def _sign_in_failed(
+        self, request: BrowserRequest, exchange: Exchange, error: SignInError
+    ) -> LocalResponse:
+        """Return the page about it; a user who is signed in anyway is redirected to the target.
+
+        Raises `GatewayError` rate-limited for callbacks that belong to no sign-in begun here.
+        """
+        session = None
+        if error.failure in _HARMLESS_FAILURES:
+            session = await self._session_auth.session(request, touch=False)
+        if session is None and error.return_to is None:
+            self._bucket(request).take()
+        self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
+        _log.log(
+            # No operator has to act on an error that only the browser reported, or on a sign-in
+            # that expired or was not started in this browser.
+            logging.INFO
+            if error.is_unverified or error.failure in _BROWSER_FAILURES
+            else logging.WARNING,
+            "a sign-in failed: %s",
+            error.detail,
+            request_id=exchange.request_id,
+        )
+        if session is not None:
+            exchange.user = session.user
+            return redirect_response(error.return_to or self._default_target)
+        # An error that only the browser reported is never a 5xx, because it can be forged and would
+        # trigger alerts.
+        status = 403 if error.is_unverified else None
+        return self._failed(error.failure, request, exchange, error.return_to, status)
 
     async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
         """End the browser's previous session, so that a stolen identifier of it becomes useless.
@@ -332,7 +353,9 @@ class AuthRoutes:
         self._session_auth.require_same_origin(request)
         session = await self._session_auth.session(request, touch=False)
         end_session_url = None
-        if session is not None:
+        if session is None:
+            self._bucket(request).take()
+        else:
             exchange.user = session.user
             await self._sessions.end(session)
             self._audit_event("logout", session.user, exchange, outcome="success")
@@ -395,11 +418,19 @@ class AuthRoutes:
         return_to: str | None = None,
         status: int | None = None,
     ) -> LocalResponse:
-        language = choose_language(request.fields.get("accept-language"), self._default_language)
-        again_path = login_path(self._settings, return_to or self._default_target)
-        headers = {"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
-        page = _failure_page(failure, language, again_path, exchange.request_id, *headers)
-        return page if status is None else replace(page, status=status)
+        status = status or _STATUS_BY_FAILURE[failure]
+        exchange.reason = reason = _REASON_BY_STATUS[status].code
+        return html_response(
+            "sign_in_failed.html",
+            status,
+            ("X-Gateway-Error", reason),
+            *{"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ()),
+            language=choose_language(request.fields.get("accept-language"), self._default_language),
+            failure=failure,
+            again_path=login_path(self._settings, return_to or self._default_target),
+            request_id=exchange.request_id,
+            reason=reason,
+        )
 
     def _sign_in_cookie(self, state: str) -> str:
         """Return the name of a sign-in's cookie, which does not reveal its state."""
@@ -413,11 +444,11 @@ class AuthRoutes:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, request: BrowserRequest) -> TokenBucket:
-        by_sso = request.path == _BACK_CHANNEL_PATH
-        key = (client_network(request.peer.address), by_sso)
+    def _bucket(self, request: BrowserRequest, kind: str = "") -> TokenBucket:
+        kind = kind if kind in _LIMITS else ""
+        key = (client_network(request.peer.address), kind)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_ADDRESS_RATE, _ADDRESS_BURST)
+            rate, burst = _LIMITS.get(kind, (_ADDRESS_RATE, _ADDRESS_BURST))
             bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.field_values import FORM_TYPE
+from gateway.field_values import FORM_TYPE, is_page_navigation
 from gateway.pipeline.request_body import RequestBody
 
 if TYPE_CHECKING:
@@ -102,16 +102,10 @@ class BrowserRequest:
 
     @property
     def is_navigation(self) -> bool:
-        """Whether the browser opens the URL as a page, rather than a script requesting it.
-
-        Browsers without Sec-Fetch-Mode are recognized by an Accept field with text/html.
-        """
-        if self.method != "GET" or self.has_csrf_header:
-            return False
-        mode = self.fields.get("sec-fetch-mode")
-        if mode is not None:
-            return mode == "navigate"
-        return "text/html" in self.fields.get("accept", "").lower()
+        """Whether the browser opens the URL as a page, rather than a script requesting it."""
+        return self.method == "GET" and is_page_navigation(
+            *map(self.fields.get, ("accept", "sec-fetch-mode", "x-requested-with"))
+        )
 
 
 def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) -> BrowserRequest:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.content_negotiation import wants_xml
 from gateway.fhir.interaction import classify, query_names
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
@@ -31,6 +30,7 @@ from gateway.pipeline.forwarder import (
     search_parameters,
 )
 from gateway.pipeline.link_translation import LinkTranslatorFactory
+from gateway.pipeline.own_replies import outcome_format
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.request import CallerContext, RequestContext, cached_context, effective_header
 from gateway.pipeline.request_body import CallerDisconnectedError
@@ -264,7 +264,7 @@ class Handler:
                 return await self._send_response(context, await self._forwarding.forward(context))
             except Exception as error:
                 final_error = self._apply_unidentified_limit(context, auth, error)
-                return await self._send_error(context, message.path, final_error)
+                return await self._send_error(context, final_error)
 
     async def answer(
         self, request: IncomingRequest, responder: LocalResponder, header: RequestHeader
@@ -286,7 +286,7 @@ class Handler:
                         error.reason is errors.RATE_LIMITED
                         or self._unidentified_limiter.exceeds_limit(exchange.remote)
                     )
-                return await self._send_error(context, "", error)
+                return await self._send_error(context, error)
 
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
@@ -294,7 +294,7 @@ class Handler:
         """Answer a message that could not be parsed, and account for it."""
         with self.account(request, parse_request_fields(())) as context:
             final_error = self._apply_unidentified_limit(context, None, error)
-            return await self._send_error(context, "", final_error)
+            return await self._send_error(context, final_error)
 
     def _check_message(self, context: RequestContext) -> None:
         """Raise `GatewayError` unless the header may be used."""
@@ -413,10 +413,8 @@ class Handler:
             else await guard.check_searchset(response, context.type_name, query)
         )
 
-    async def _send_error(
-        self, context: RequestContext, target: str, error: Exception
-    ) -> ConnectionDisposition:
-        """Send the error as an OperationOutcome, or abort if the response has begun."""
+    async def _send_error(self, context: RequestContext, error: Exception) -> ConnectionDisposition:
+        """Send the error as an OperationOutcome or a page, or abort if the response has begun."""
         exchange, downstream, header = context.exchange, context.downstream, context.header
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, downstream)
@@ -434,9 +432,11 @@ class Handler:
                 downstream, exchange, await downstream.expired_session_responder.respond(exchange)
             )
         language = choose_language(header.text(b"accept-language"), self._default_language)
-        xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
+        form = outcome_format(context.request.message, header.text(b"accept"))
         try:
-            return await write_outcome(downstream, exchange, failure, language=language, xml=xml)
+            return await write_outcome(
+                downstream, exchange, failure, language=language, outcome_format=form
+            )
         except CallerDisconnectedError:
             return _abort(exchange, downstream)
 

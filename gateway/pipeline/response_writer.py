@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import is_safe_interaction
-from gateway.fhir.operation_outcome import render_outcome
+from gateway.fhir.operation_outcome import error_outcome, write_resource
 from gateway.http.client.upstream_response import (
     Framing,
     add_vary_accept_encoding,
@@ -32,6 +32,7 @@ from gateway.http.content_coding import STEP_BYTES, equals_joined, feed_in_steps
 from gateway.http.headers import remove_fields
 from gateway.http.server.request_parser import ConnectionDisposition, HttpVersion11
 from gateway.http.slow_readers import ResponseReader
+from gateway.pipeline.own_replies import outcome_page
 from gateway.pipeline.request_body import CallerDisconnectedError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
     from gateway.http.slow_readers import SlowReaders
     from gateway.pipeline.admission import Admission
-    from gateway.pipeline.own_replies import LocalResponder, LocalResponse
+    from gateway.pipeline.own_replies import LocalResponder, LocalResponse, OutcomeFormat
     from gateway.pipeline.request_body import MemoryBudget
 
 
@@ -495,29 +496,16 @@ def _header_section(
 async def write_local_response(
     downstream: DownstreamWriter, exchange: Exchange, response: LocalResponse
 ) -> ConnectionDisposition:
-    """Send a local response that is not an OperationOutcome.
+    """Send a local response that is not FHIR.
 
-    Raises `CallerDisconnectedError`.
+    Its fields take the place of `extra_field_lines`. Raises `CallerDisconnectedError`.
     """
-    field_lines = [
-        b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
-        b"Content-Length: %d\r\n" % len(response.body),
-        b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
-    ]
-    field_lines += (
-        f"{name}: {value}\r\n".encode("latin-1") for name, value in response.all_headers
+    replaced = frozenset(name.lower().encode("ascii") for name, _ in response.all_headers)
+    extra_lines = downstream.extra_field_lines.splitlines(keepends=True)
+    downstream.extra_field_lines = b"".join(remove_fields(extra_lines, replaced))
+    return await _write_complete(
+        downstream, exchange, response.status, response.all_headers, response.body
     )
-    downstream.write(
-        _header_section(
-            downstream,
-            response.status,
-            field_lines,
-            [] if downstream.is_head_request else [response.body],
-        )
-    )
-    exchange.status = response.status
-    exchange.response_bytes = 0 if downstream.is_head_request else len(response.body)
-    return await downstream.await_delivery()
 
 
 async def write_outcome(
@@ -526,39 +514,57 @@ async def write_outcome(
     error: GatewayError,
     *,
     language: str,
-    xml: bool,
+    outcome_format: OutcomeFormat,
 ) -> ConnectionDisposition:
-    """Send an OperationOutcome of the gateway. Raises `CallerDisconnectedError`."""
+    """Send an error of the gateway, in FHIR or as a page. Raises `CallerDisconnectedError`."""
     exchange.reason = error.reason.code
     if error.close_connection:
         downstream.close_after_response()
-    body, content_type = render_outcome(
+    outcome = error_outcome(
         error,
         request_id=exchange.request_id,
         language=language,
-        xml=xml,
         attempts=exchange.attempts,
         write=not is_safe_interaction(exchange.method, exchange.interaction),
     )
+    headers: tuple[tuple[str, str], ...] = (
+        ("X-Gateway-Error", error.reason.code),
+        *error.headers,
+    )
+    if error.retry_after is not None:
+        headers += (("Retry-After", str(max(1, -int(-error.retry_after // 1)))),)
+    if outcome_format == "html":
+        page = outcome_page(outcome, error.status)
+        return await write_local_response(
+            downstream, exchange, replace(page, headers=page.headers + headers)
+        )
+    body, content_type = write_resource(outcome, xml=outcome_format == "xml")
+    headers = (
+        ("Content-Type", content_type.decode("ascii")),
+        ("Content-Language", language),
+        ("Cache-Control", "no-store"),
+        *headers,
+    )
+    return await _write_complete(downstream, exchange, error.status, headers, body)
+
+
+async def _write_complete(
+    downstream: DownstreamWriter,
+    exchange: Exchange,
+    status: int,
+    headers: tuple[tuple[str, str], ...],
+    body: bytes,
+) -> ConnectionDisposition:
     field_lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
-        b"Content-Type: %s\r\n" % content_type,
-        b"Content-Language: %s\r\n" % language.encode("ascii"),
         b"Content-Length: %d\r\n" % len(body),
-        b"Cache-Control: no-store\r\n",
-        b"X-Gateway-Error: %s\r\n" % error.reason.code.encode("ascii"),
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
-    if error.retry_after is not None:
-        field_lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
-    field_lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    downstream.write(
-        _header_section(
-            downstream, error.status, field_lines, [] if downstream.is_head_request else [body]
-        )
-    )
-    exchange.status = error.status
-    exchange.response_bytes = 0 if downstream.is_head_request else len(body)
+    field_lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in headers)
+    sent = b"" if downstream.is_head_request else body
+    downstream.write(_header_section(downstream, status, field_lines, [sent]))
+    exchange.status = status
+    exchange.response_bytes = len(sent)
     # Errors are cheap to cause: without this wait a caller that reads no responses could fill the
     # memory.
     return await downstream.await_delivery()

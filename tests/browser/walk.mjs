@@ -47,6 +47,11 @@ export const walk = async (browser, connection) => {
       await context.setHTTPCredentials({ username, password });
       return {};
     },
+    // The languages that the browser asks for.
+    speak: async ({ language }) => {
+      await context.setExtraHTTPHeaders({ 'Accept-Language': language });
+      return {};
+    },
     press: async ({ tab, key }) => {
       await page(tab).keyboard.press(key);
       return {};

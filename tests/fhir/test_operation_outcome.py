@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError, outcome_text
 from gateway.fhir.content_negotiation import wants_xml
-from gateway.fhir.operation_outcome import render_outcome
+from gateway.fhir.operation_outcome import error_outcome, write_resource
 from gateway.i18n import LANGUAGES, choose_language
 
 REQUEST_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -21,9 +21,8 @@ FHIR = "{http://hl7.org/fhir}"
 
 def rendered(error, *, language="en", xml=False, request_id=REQUEST_ID, attempts=0):
     """The body and its type, with what most tests do not care about filled in."""
-    return render_outcome(
-        error, request_id=request_id, language=language, xml=xml, attempts=attempts
-    )
+    outcome = error_outcome(error, request_id=request_id, language=language, attempts=attempts)
+    return write_resource(outcome, xml=xml)
 
 
 def parsed(xml):
@@ -159,7 +158,9 @@ FORMS = [
     ("", "application/fhir+json;q=0, application/fhir+xml;q=0.1", True),
     ("", "application/fhir+xml;q=0", False),
     ("", "application/fhir+xml;q=nan", False),
-    ("", "text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", True),
+    ("", "text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", False),
+    ("", "application/xml, application/xhtml+xml, text/html;q=0.9, */*;q=0.5", True),
+    ("", "text/plain;q=0.5, application/fhir+xml;q=0.4", False),
     ("", ",;=;q=,;;q=1", False),
     ("_format=xml", None, True),
     ("_format=xml", "application/fhir+json", True),

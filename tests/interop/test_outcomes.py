@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from gateway.errors import REASONS, GatewayError
-from gateway.fhir.operation_outcome import render_outcome
+from gateway.fhir.operation_outcome import error_outcome, write_resource
 from gateway.i18n import LANGUAGES
 
 # Run where lxml is; the models' XML reader needs it. Gives what it read, as JSON.
@@ -29,10 +29,8 @@ def test_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_path: Pa
         for language in LANGUAGES:
             error = GatewayError(reason, hint='a <b> & "c"', upstream_status=502, retry_after=1)
             name = f"{reason.code}.{language}"
-            forms = [
-                render_outcome(error, request_id="a-1", language=language, xml=xml, attempts=2)[0]
-                for xml in (False, True)
-            ]
+            outcome = error_outcome(error, request_id="a-1", language=language, attempts=2)
+            forms = [write_resource(outcome, xml=xml)[0] for xml in (False, True)]
             expected[name] = json.loads(forms[0])
             (tmp_path / f"{name}.xml").write_bytes(forms[1])
     command = [str(fhirstarter_python), "-c", READER, str(tmp_path)]

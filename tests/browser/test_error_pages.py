@@ -1,0 +1,39 @@
+"""Errors of the gateway in a real browser: a page in the person's language, and no download."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Person
+from tests.doubles.gateway import running
+from tests.doubles.sso import Sso
+
+_FITS = "document.documentElement.scrollWidth <= window.innerWidth"
+_IS_STYLED = "getComputedStyle(document.querySelector('main')).borderTopStyle === 'solid'"
+
+
+@pytest.mark.parametrize(
+    ("language", "title", "words"),
+    [
+        ("en-US,en;q=0.9", "This page cannot be shown", "could not connect to the platform"),
+        ("ru-RU,ru;q=0.9,en;q=0.8", "Эту страницу показать нельзя", "платформ"),
+        ("uz-UZ,uz;q=0.9,ru;q=0.8", "Bu sahifani ko‘rsatib bo‘lmaydi", "platforma"),
+    ],
+)
+async def test_an_error_is_a_page_in_the_persons_language(
+    person: Person, language: str, title: str, words: str
+) -> None:
+    """Opened, it is shown as it was designed, also on a phone."""
+    async with Sso() as sso, running("http://127.0.0.1:1/fhir", sso.token_url) as gateway:
+        url = f"{gateway.url}/Patient/1"
+        await person.do("speak", language=language)
+        assert await person.do("open", url=url) == {"url": url, "status": 503}
+        await person.do("look", width=320, height=560)
+        page = await person.do("wait", selector="h1", text=title)
+        assert words in page["text"]
+        assert "upstream-unreachable" in page["text"]
+        assert await person.run(_FITS)
+        assert await person.run(_IS_STYLED)
+        assert (await person.do("axe"))["violations"] == []
+        complaints = (await person.do("complaints"))["complaints"]
+        assert not [each for each in complaints if "Content Security" in each]

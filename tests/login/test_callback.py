@@ -1,0 +1,240 @@
+"""What a callback leads to that creates no session, and how many people sign in at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.login import auth_routes
+from tests.doubles.platform import Platform
+from tests.login.provider import Provider, back, signed_in
+from tests.login.stage import Browser, Page, Stage, stage
+
+_PEOPLE = 200
+# A busy machine guesses more slowly than is permitted.
+_SLOWLY = 0.01
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Stage]:
+    """A gateway between doubles, with the sign-in beside callers with keys."""
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(
+            platform.url,
+            sso.token_url,
+            sso.issuer,
+            callers=[{"name": "lab", "api_key": "planted-callers-key"}],
+        ) as scene,
+    ):
+        yield scene
+
+
+async def cancelled(browser: Browser) -> Page:
+    """The page after a sign-in that the user cancelled."""
+    return await signed_in(browser, "/fhir/Observation", error="access_denied")
+
+
+async def made_up(browser: Browser) -> Page:
+    """The page of a callback whose state is nobody's."""
+    return await browser.open("/auth/callback?code=a-code&state=made-up")
+
+
+async def opened_again(browser: Browser) -> Page:
+    """The page of a callback that was opened before."""
+    link = back(await browser.begin("/fhir/Observation"))
+    await browser.open(link)
+    return await browser.open(link)
+
+
+async def for_another(browser: Browser) -> Page:
+    """The page of a callback with the state of a sign-in and the parameter of another twice."""
+    link = back(await browser.begin("/fhir/Observation"))
+    return await browser.open(f"{link}&state=another")
+
+
+# What it leads to without a session, and with one.
+CALLBACKS = {
+    cancelled: (403, "/fhir/Observation"),
+    made_up: (400, "/auth/session"),
+    for_another: (400, "/auth/session"),
+}
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+async def test_a_callback_without_a_session_is_a_page(served: Stage, callback: object) -> None:
+    """403 for one that was cancelled, 400 for one that answers nothing; the reason is told."""
+    page = await callback(await served.browser())  # type: ignore[operator]
+    status = CALLBACKS[callback][0]  # type: ignore[index]
+    assert (page.status, page.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    reason = {400: "bad-request", 403: "caller-forbidden"}[status]
+    assert page.headers["X-Gateway-Error"] == reason
+    assert reason in page.text
+    assert page.headers["X-Request-Id"] in page.text
+
+
+@pytest.mark.parametrize("callback", [*CALLBACKS, opened_again])
+async def test_a_callback_with_a_session_leads_on(served: Stage, callback: object) -> None:
+    """Who is signed in is not told otherwise, and stays who they are."""
+    browser = await served.browser()
+    await signed_in(browser)
+    before = browser.cookies()["dhp-session"]
+    page = await callback(browser)  # type: ignore[operator]
+    target = CALLBACKS.get(callback, (0, "/auth/session"))[1]  # type: ignore[call-overload]
+    assert (page.status, page.location) == (302, target)
+    if callback is not opened_again:
+        assert browser.cookies()["dhp-session"] == before
+    assert (await browser.get("/fhir/Patient/1")).status == 200
+
+
+async def test_a_session_that_has_ended_leads_nowhere(served: Stage) -> None:
+    """Its cookie is not enough."""
+    browser = await served.browser()
+    await signed_in(browser)
+    kept = browser.cookies()["dhp-session"]
+    await browser.post("/auth/logout")
+    browser.set_cookie("dhp-session", kept)
+    assert (await made_up(browser)).status == 400
+
+
+async def test_what_the_sso_refused_is_told_with_a_session(served: Stage) -> None:
+    """A sign-in that failed at the SSO leads nowhere, because an operator may have to know."""
+    browser = await served.browser()
+    await signed_in(browser)
+    page = await signed_in(browser, error="invalid_scope")
+    assert (page.status, page.headers["Content-Type"]) == (403, "text/html; charset=utf-8")
+
+
+async def walk(served: Stage) -> list[int]:
+    """The statuses of one person's way: an open page asks, then the person signs in and reads."""
+    browser = await served.browser()
+    asked = [await browser.get("/auth/session"), await browser.get("/fhir/Patient/1")]
+    opened = await browser.open("/fhir/Patient/1")
+    begun = await browser.open(opened.location) if opened.status == 302 else opened
+    landed = await browser.open(back(begun)) if begun.status == 302 else begun
+    shown = await browser.get("/fhir/Patient/1")
+    return [page.status for page in (*asked, opened, begun, landed, shown)]
+
+
+async def test_a_whole_hospital_signs_in_at_once(served: Stage) -> None:
+    """Nobody of 200 people behind one address is told to wait."""
+    walks = await asyncio.gather(*(walk(served) for _ in range(_PEOPLE)))
+    assert {tuple(statuses) for statuses in walks} == {(200, 401, 302, 302, 302, 200)}
+    assert len(await served.audit("login", _PEOPLE)) == _PEOPLE
+
+
+async def test_an_answer_to_us_passes_whatever_others_guess(
+    served: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up states are limited for each address; a callback of a sign-in begun here is not."""
+    monkeypatch.setattr(auth_routes, "_ADDRESS_RATE", _SLOWLY)
+    browser, guesser = await served.browser(), await served.browser()
+    link = back(await browser.begin())
+    statuses = [(await made_up(guesser)).status for _ in range(400)]
+    assert statuses[0] == 400
+    assert statuses[-1] == 429
+    assert sorted(statuses) == statuses
+    assert guesser.pages[-1].headers["X-Gateway-Error"] == "rate-limited"
+    assert int(guesser.pages[-1].headers["Retry-After"]) >= 1
+    failed = await served.audit("login", statuses.count(400))
+    assert len(failed) == statuses.count(400)
+    assert (await browser.open(link)).status == 302
+    assert (await made_up(browser)).status == 302
+    assert (await browser.get("/auth/session")).status == 200
+    assert (await browser.post("/auth/logout")).status == 200
+
+
+async def test_beginning_is_limited(served: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address cannot store sign-ins without end."""
+    monkeypatch.setitem(auth_routes._LIMITS, "/auth/login", (_SLOWLY, 5))
+    browser = await served.browser()
+    statuses = [(await browser.open("/auth/login")).status for _ in range(7)]
+    assert statuses == [*[302] * 5, 429, 429]
+    assert "text/html" in browser.pages[-1].headers["Content-Type"]
+
+
+async def test_redirects_to_the_sign_in_fill_no_audit(
+    served: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are sent, and counted; beyond the limit of an address they have no record."""
+    monkeypatch.setitem(auth_routes._LIMITS, "redirect", (_SLOWLY, 5))
+    browser = await served.browser()
+    statuses = [(await browser.open("/fhir/Patient/1")).status for _ in range(9)]
+    assert statuses == [302] * 9
+    counted = "dhp_gateway_requests_total"
+    assert await served.gateway.metric(counted, status="302") == 9
+    assert (await browser.get("/fhir/Patient/1")).status == 401
+    records = await served.gateway.audit(6)
+    assert [record["status"] for record in records] == [*[302] * 5, 401]
+
+
+async def test_wrong_keys_are_limited_beside_the_sign_in(served: Stage) -> None:
+    """Who tries keys is told to wait, and the others of the address sign in meanwhile."""
+    guesser, browser = await served.browser(), await served.browser()
+    for _ in range(2000):
+        answer = await guesser.get("/fhir/Patient/1", X_Api_Key="wrong")
+        if answer.status != 401:
+            break
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (429, "rate-limited")
+    assert (await browser.open("/fhir/Patient/1")).status == 302
+    assert (await signed_in(browser)).status == 302
+
+
+NAVIGATIONS: list[dict[str, str]] = [
+    {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},
+    {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"},
+    {"Accept": "text/html, application/xhtml+xml, image/jxr, */*"},
+    {"Accept": "*/*", "Sec-Fetch-Mode": "navigate"},
+]
+PROGRAMS: list[dict[str, str]] = [
+    {},
+    {"Accept": "text/html, */*"},
+    {"Accept": "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"},
+    {"Accept": "application/json, text/html;q=0.5"},
+    {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
+    {"Accept": "text/html, */*; q=0.01", "X-Requested-With": "XMLHttpRequest"},
+]
+
+
+@pytest.mark.parametrize("fields", NAVIGATIONS)
+async def test_a_navigation_is_sent_to_the_login(served: Stage, fields: dict[str, str]) -> None:
+    """Without a session, beside callers with keys, too."""
+    browser = await served.browser()
+    page = await browser.request("GET", "/fhir/Patient?_count=1", fields)
+    assert page.status == 302
+    assert page.location == "/auth/login?return_to=/fhir/Patient%3F_count%3D1"
+
+
+@pytest.mark.parametrize("fields", PROGRAMS)
+async def test_a_program_is_told_who_may_ask(served: Stage, fields: dict[str, str]) -> None:
+    """401 caller-unauthenticated as an OperationOutcome."""
+    browser = await served.browser()
+    answer = await browser.request("GET", "/fhir/Patient?_count=1", fields)
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
+    assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
+
+
+async def test_errors_beside_the_sign_in_are_pages(served: Stage) -> None:
+    """An unknown path, a wrong method and a refused request of a page, each field once."""
+    browser = await served.browser()
+    await signed_in(browser)
+    html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    pages = [
+        await browser.request("GET", "/auth/nowhere", html),
+        await browser.request("GET", "/nowhere", html),
+        await browser.request("POST", "/auth/login", html),
+        await browser.request("POST", "/fhir/Patient", html),
+        await browser.request("GET", "/fhir/Patient", {**html, "Origin": "https://evil.example"}),
+    ]
+    assert [page.status for page in pages] == [404, 404, 405, 403, 403]
+    for page in pages:
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        names = [name.lower() for name, _ in page.headers.items()]
+        assert len(names) == len(set(names)), names
+        assert "style-src 'sha256-" in page.headers["Content-Security-Policy"]
+        assert page.headers["X-Gateway-Error"] in page.text
+    as_json = await browser.request("GET", "/auth/nowhere?_format=json", html)
+    assert as_json.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
