@@ -362,7 +362,7 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
         return Finding(_DISCOVERY, "failed", detail, hint)
     if settings.login.is_openid or settings.sso.issuer is not None:
         detail = Message("the SSO publishes nothing of itself, so that nobody can sign in")
-        without = Message("without such a document, leave openid out of login.scope")
+        without = Message("without such a document, leave `openid` out of login.scope")
         return Finding(
             _DISCOVERY, "failed", detail, Message("{hint}; {without}", hint=hint, without=without)
         )
@@ -390,7 +390,7 @@ async def _check_document(
     detail = Message("{issuer} is an OpenID provider", issuer=issuer)
     if document.get("jwks_uri") is None:
         no_keys = Message(
-            "it publishes no keys: an ID token that the client's secret has not signed is believed "
+            "it publishes no keys: an `id_token` that the client's secret has not signed is believed "
             "because of TLS to sso.token_url alone"
         )
         return Finding(
