@@ -390,8 +390,8 @@ async def _check_document(
     detail = Message("{issuer} is an OpenID provider", issuer=issuer)
     if document.get("jwks_uri") is None:
         no_keys = Message(
-            "it publishes no keys: an `id_token` that the client's secret has not signed is believed "
-            "because of TLS to sso.token_url alone"
+            "it publishes no keys: an `id_token` that the client's secret has not signed is "
+            "believed because of TLS to sso.token_url alone"
         )
         return Finding(
             _DISCOVERY, "ok", Message("{detail}; {no_keys}", detail=detail, no_keys=no_keys)

@@ -265,7 +265,7 @@ class AuthRoutes:
             target = allowed
         try:
             redirect = await self._sign_in.start(target)
-        except GatewayError:  # the session store fails
+        except GatewayError:  # the session store fails, or the discovery document is missing
             return self._failed("unavailable", request, exchange, target)
         name = self._sign_in_cookie(redirect.state)
         cookie = cookie_field(

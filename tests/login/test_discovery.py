@@ -179,6 +179,20 @@ async def test_a_document_that_disappears_stays_in_use() -> None:
         await signed_in_as(browser, sso, expected=302)
 
 
+async def test_no_code_is_spent_while_its_id_token_could_not_be_checked() -> None:
+    """A gateway that has lost the document answers the callback with 503, and asks for no token."""
+    async with (
+        Provider(openid=True, path="/o") as sso,
+        scene_of(sso, "/o/authorize/", "/o/token/") as scene,
+    ):
+        browser = await scene.browser()
+        begun = await browser.begin()
+        sso.openid = False
+        await scene.gateway.gateway.reload(scene.gateway.settings)
+        assert (await browser.open(back(begun))).status == 503
+        assert sso.user_requests == []
+
+
 class Redirecting(Provider):
     """An SSO that answers a request for a document with a redirect."""
 
