@@ -61,6 +61,13 @@ def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...
     return tuple(proof.authenticate for proof in found)
 
 
+def login_secrets(settings: Settings) -> tuple[Secret, ...]:
+    """Return the client secrets of the login's client; none with a key. Raises `StartError`."""
+    if settings.login.auth_method == "private_key_jwt":
+        return ()
+    return tuple(proof.material for proof in _login_authenticators(settings))
+
+
 def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]:
     login = settings.login
     secret = login.secret_ref()

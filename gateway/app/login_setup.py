@@ -124,10 +124,13 @@ def user_endpoint(settings: Settings, session: ClientSession) -> UserTokenEndpoi
 def openid_provider(settings: Settings, session: ClientSession) -> OpenIdProvider:
     """Return the OpenID provider of the SSO. Raises `StartError`."""
     sso = settings.sso
+    url = sso.issuer or sso.authorize_url or sso.token_url
     return OpenIdProvider(
         session=session,
         sso=sso,
-        tls=tls_contexts.client_tls(sso.authorize_url or "", sso.ca_file, "sso.ca_file"),
+        client_secrets=identity_setup.login_secrets(settings),
+        is_required=settings.login.is_openid or sso.issuer is not None,
+        tls=tls_contexts.client_tls(url, sso.ca_file, "sso.ca_file"),
         clock=time.monotonic,
         wall_clock=time.time,
     )

@@ -114,7 +114,7 @@ def _unused_keys(settings: Settings) -> Iterator[str]:
         "platform.ca_file": _is_https(platform.fhir_base_url),
         "platform.client_": _is_https(platform.fhir_base_url),
         "sso.ca_file": _is_https(sso.token_url)
-        or (login.enabled and _is_https(sso.authorize_url or "")),
+        or (login.enabled and _is_https(sso.authorize_url or sso.issuer or "")),
     }.items():
         if not is_used:
             yield key

@@ -1,9 +1,9 @@
 """The doctor's checks of the SSO: whether it issues a token, and which addresses may be wrong.
 
 What SSO and platform publish about themselves is only compared; the gateway never uses it. The
-checks of the login examine the SSO's discovery document, its sign-in page and the client. No user
-is signed in, and nothing is stored: the page is requested once, and a code that cannot exist is
-sent once.
+checks of the login examine the SSO's discovery document and keys, its sign-in page and the client.
+No user is signed in, and nothing is stored: the page is requested once, and a code that cannot
+exist is sent once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import aiohttp
 
@@ -33,7 +33,12 @@ from gateway.errors import StartError
 from gateway.health.advice import TOKEN_CAUSES
 from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.login.authorization_code import authorization_url
-from gateway.login.openid_provider import DISCOVERY_PATH, is_issuer_of
+from gateway.login.openid_provider import (
+    DISCOVERY_PATH,
+    IdTokenError,
+    is_issuer_of,
+    possible_issuers,
+)
 from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
     WRONG_ENDPOINT_STATUSES,
@@ -118,6 +123,8 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
         known = Message("the SSO's operator can tell what is registered for this client")
         hint = Message("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
     hint = Message("{hint:capital}", hint=hint)
+    if not _is_national(settings):
+        return hint
     if error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         environment_hint = Message(
             "Each environment has an SSO of its own, which refuses the clients of the others"
@@ -132,9 +139,18 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
 
 def add_known_addresses(settings: Settings, finding: Finding) -> Finding:
     """Add the known token endpoints to a failed check of the route to an unknown SSO."""
-    if finding.state != "failed" or _environments(settings, "sso", "token_url"):
+    is_known = bool(_environments(settings, "sso", "token_url"))
+    if finding.state != "failed" or is_known or not _is_national(settings):
         return finding
     return replace(finding, hint=join_messages(". ", [finding.hint, _environment_endpoints()]))
+
+
+def _is_national(settings: Settings) -> bool:
+    """Return whether the settings are about the national platform, and not about another."""
+    return settings.environment != "custom" or bool(
+        _environments(settings, "sso", "token_url")
+        or _environments(settings, "platform", "fhir_base_url")
+    )
 
 
 def _environment_endpoints() -> Message:
@@ -195,15 +211,12 @@ def _sso_metadata_urls(settings: Settings) -> Iterator[str]:
 
     RFC 8414 section 3.1 and OpenID Connect Discovery section 4.
     """
-    token, page = urlsplit(settings.sso.token_url), urlsplit(settings.sso.authorize_url or "")
-    origin = f"{token.scheme}://{token.netloc}"
-    paths = [page.path.rstrip("/")] if page[:2] == token[:2] else []
-    path = token.path
-    while path:
-        path = path.rpartition("/")[0]
-        paths.append(path)
-    urls = [f"{origin}{path}{name}" for path in paths for name in (_OAUTH, DISCOVERY_PATH)]
-    urls += [f"{origin}{_OAUTH}{path}" for path in paths]
+    origin = "{}://{}".format(*_origin(settings.sso.token_url))
+    issuers = [
+        issuer for issuer in possible_issuers(settings.sso) if _origin(issuer) == _origin(origin)
+    ]
+    urls = [issuer + name for issuer in issuers for name in (_OAUTH, DISCOVERY_PATH)]
+    urls += [f"{origin}{_OAUTH}{issuer.removeprefix(origin)}" for issuer in issuers]
     yield from dict.fromkeys(urls)
 
 
@@ -278,7 +291,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
     if not settings.login.enabled:
         return
     reached = sso_reached
-    if _origin(settings.sso.authorize_url or "") != _origin(settings.sso.token_url):
+    if _origin(_sign_in_url(settings)) != _origin(settings.sso.token_url):
         findings = [finding async for finding in _check_route(settings)]
         for finding in findings:
             yield finding
@@ -292,11 +305,17 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
             yield finding
 
 
+def _sign_in_url(settings: Settings) -> str:
+    """Return the URL of the SSO that browsers are sent to, as far as the settings tell."""
+    return settings.sso.authorize_url or settings.sso.issuer or ""
+
+
 async def _check_route(settings: Settings) -> AsyncIterator[Finding]:
     sso = settings.sso
-    url = sso.authorize_url or ""
+    url = _sign_in_url(settings)
     trust = partial(tls_contexts.client_tls, url, sso.ca_file, "sso.ca_file")
-    server = CheckedServer(Message("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
+    key = "sso.authorize_url" if sso.authorize_url else "sso.issuer"
+    server = CheckedServer(Message("SSO page"), url, key, trust, sso.timeout)
     async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
         yield finding
 
@@ -314,8 +333,13 @@ async def _conversation(
         return
     yield await _discovery(settings, provider)
     metadata = await provider.metadata()
-    endpoint = None if metadata is None else metadata.authorization_endpoint
-    yield await _page(settings, session, endpoint)
+    endpoint = settings.sso.authorize_url
+    if metadata is not None:
+        endpoint = metadata.authorization_endpoint or endpoint
+    if endpoint is None or (metadata is None and settings.login.is_openid):
+        yield Finding(_PAGE, "skipped", Message("needs the discovery document"))
+    else:
+        yield await _page(settings, session, endpoint)
     if not sso_reached:
         yield Finding(_CLIENT, "skipped", Message("needs the way to the SSO"))
         return
@@ -323,23 +347,32 @@ async def _conversation(
 
 
 async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
-    other_issuers = []
-    async for issuer, document in provider.discovery_documents():
+    documents = await provider.discovery_documents()
+    for issuer, document in documents:
         if is_issuer_of(issuer, document):
-            return _check_document(settings, issuer, document)
-        other_issuers.append(issuer)
-    if other_issuers:
+            return await _check_document(settings, provider, issuer, document)
+    hint = Message(
+        "Set sso.issuer to the issuer that the SSO names in its /.well-known/openid-configuration"
+    )
+    if documents:
         detail = Message(
             "what {stranger} tells of itself is in the name of another issuer",
-            stranger=other_issuers[0],
+            stranger=documents[0][0],
         )
-        hint = Message("Set sso.authorize_url to the issuer's own address, as it names itself")
         return Finding(_DISCOVERY, "failed", detail, hint)
+    if settings.login.is_openid or settings.sso.issuer is not None:
+        detail = Message("the SSO publishes nothing of itself, so that nobody can sign in")
+        without = Message("without such a document, leave `openid` out of login.scope")
+        return Finding(
+            _DISCOVERY, "failed", detail, Message("{hint}; {without}", hint=hint, without=without)
+        )
     detail = Message("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
     return Finding(_DISCOVERY, "skipped", detail)
 
 
-def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> Finding:
+async def _check_document(
+    settings: Settings, provider: OpenIdProvider, issuer: str, document: Mapping[str, Any]
+) -> Finding:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
         hint = Message(
@@ -351,28 +384,35 @@ def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]
         named = (
             endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Message("none")
         )
-        hint = Message(
-            "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
+        hint = Message("Set sso.token_url to it, or sso.issuer to the SSO of that token endpoint")
+        detail = Message("{issuer} names the token endpoint {named}", issuer=issuer, named=named)
+        return Finding(_DISCOVERY, "failed", detail, hint)
+    detail = Message("{issuer} is an OpenID provider", issuer=issuer)
+    if document.get("jwks_uri") is None:
+        no_keys = Message(
+            "it publishes no keys: an `id_token` that the client's secret has not signed is "
+            "believed because of TLS to sso.token_url alone"
         )
         return Finding(
-            _DISCOVERY,
-            "failed",
-            Message("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
-            hint,
+            _DISCOVERY, "ok", Message("{detail}; {no_keys}", detail=detail, no_keys=no_keys)
         )
-    return Finding(_DISCOVERY, "ok", Message("{issuer} is an OpenID provider", issuer=issuer))
+    try:
+        has_keys = bool(await provider.published_keys())
+    except IdTokenError:
+        has_keys = False
+    if not has_keys:
+        keys = Message("{issuer} publishes no usable keys at its `jwks_uri`", issuer=issuer)
+        hint = Message("Tell its operator; the keys have to be at one of the SSO's own origins")
+        return Finding(_DISCOVERY, "failed", keys, hint)
+    return Finding(_DISCOVERY, "ok", detail)
 
 
-async def _page(
-    settings: Settings,
-    session: ClientSession,
-    endpoint: str | None,
-) -> Finding:
+async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Finding:
     """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
     login = settings.login
     url = authorization_url(
         login,
-        endpoint or settings.sso.authorize_url or "",
+        endpoint,
         state="doctor",
         nonce="doctor" if login.is_openid else None,
         verifier=_VERIFIER,
@@ -390,51 +430,46 @@ async def _page(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
         return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
-    return _check_page_response(login, status, location)
+    return _check_page_response(login, status, urljoin(url, location) if location else "")
 
 
 def _check_page_response(login: LoginSettings, status: int, location: str) -> Finding:
-    refusal = _refusal(location, login.redirect_uri or "")
-    if refusal is not None:
+    """Return what the response to an authorization request tells; `location` is absolute or "".
+
+    The redirect is not followed.
+    """
+    register_hint = Message(
+        "Register with it, letter for letter: {client_id}, {redirect_uri}",
+        client_id=login.client_id,
+        redirect_uri=login.redirect_uri,
+    )
+    params = dict(parse_qsl(urlsplit(location).query))
+    is_returned = location.startswith(login.redirect_uri or "")
+    if params.get("error") not in (None, "login_required", "interaction_required"):
+        code = oauth_error_code({"error": params["error"]}) or "other"
+        refused = Message("the SSO refuses the sign-in: {refusal}", refusal=code)
         hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
-        refused = Message("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
-        return Finding(_PAGE, "failed", with_description(refused, refusal[1]), hint)
+        hint = hint if is_returned else register_hint
+        return Finding(_PAGE, "failed", with_description(refused, description_of(params)), hint)
     if 400 <= status < 500:
         detail = Message(
             "the SSO knows no such client or no such redirect_uri (status {status})", status=status
         )
-        hint = Message(
-            "Register with it, letter for letter: {client_id}, {redirect_uri}",
-            client_id=login.client_id,
-            redirect_uri=login.redirect_uri,
-        )
-        return Finding(_PAGE, "failed", detail, hint)
+        return Finding(_PAGE, "failed", detail, register_hint)
     if status >= 500:
-        return Finding(
-            _PAGE,
-            "failed",
-            Message("status {status}", status=status),
-            Message("Check sso.authorize_url"),
+        detail = Message("status {status}", status=status)
+        return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
+    if is_returned and "code" in params:
+        detail = Message(
+            "the SSO lets people sign in for {redirect_uri}", redirect_uri=login.redirect_uri
         )
-    return Finding(
-        _PAGE,
-        "ok",
-        Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=login.redirect_uri),
+        return Finding(_PAGE, "ok", detail)
+    # Many SSOs ask who the user is before they look at the client.
+    detail = Message(
+        "the sign-in page answers; whether client and redirect_uri are registered is seen only at "
+        "a sign-in"
     )
-
-
-def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
-    """Return the error of an immediate redirect, None without one.
-
-    The pair is a code of RFC 6749 or "other", and the description.
-    """
-    if not location.startswith(redirect_uri):
-        return None
-    params = dict(parse_qsl(urlsplit(location).query))
-    error = params.get("error")
-    if error is None or error in ("login_required", "interaction_required"):
-        return None
-    return oauth_error_code({"error": error}) or "other", description_of(params)
+    return Finding(_PAGE, "skipped", detail)
 
 
 async def _client(

@@ -130,8 +130,14 @@ class SsoSettings(Section):
     )
     authorize_url: EndpointUrl | None = Field(
         default=None,
-        description="The authorization endpoint for the browser sign-in; by default that of "
-        "`environment`.",
+        description="The authorization endpoint, or where the SSO's browser sign-in begins; by "
+        "default that of `environment`.",
+    )
+    issuer: EndpointUrl | None = Field(
+        default=None,
+        description="For OpenID Connect: the issuer, below which is its "
+        "`/.well-known/openid-configuration`; null: it is looked for at the origin and at each "
+        "parent path of the two URLs. The addresses of that document are used.",
     )
     ca_file: FilePath | None = Field(
         default=None,

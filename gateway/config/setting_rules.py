@@ -222,7 +222,8 @@ def _login(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _sign_in_address(settings: Settings) -> Iterator[RuleViolation]:
-    if settings.login.enabled and settings.sso.authorize_url is None:
+    sso = settings.sso
+    if settings.login.enabled and sso.authorize_url is None and sso.issuer is None:
         yield _missing_for_login(("sso", "authorize_url"))
 
 
@@ -584,6 +585,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     partial(_plaintext, "platform", "fhir_base_url"),
     partial(_plaintext, "sso", "token_url"),
     partial(_plaintext, "sso", "authorize_url"),
+    partial(_plaintext, "sso", "issuer"),
     partial(_plaintext, "audit", "fhir_endpoint"),
     _anonymous,
     _listeners,

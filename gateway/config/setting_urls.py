@@ -25,7 +25,9 @@ _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 
-def _split(value: str, schemes: Collection[str]) -> SplitResult:
+def _split(
+    value: str, schemes: Collection[str], *, allows_empty_segments: bool = False
+) -> SplitResult:
     """Return the parts of an absolute URL without user, password, query and fragment."""
     # The hint must not propose http:// where the rule about plaintext would then reject it.
     proposed = [
@@ -60,7 +62,7 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
             Message("must not hold a query or fragment"),
             Message("remove everything from the ? or # on"),
         )
-    _clean_path(parts.path)
+    _clean_path(re.sub("/+", "/", parts.path) if allows_empty_segments else parts.path)
     return parts
 
 
@@ -140,7 +142,8 @@ def parse_endpoint_url(value: str) -> str:
 
     Raises `InvalidValueError`.
     """
-    parts = _split(value, ("http", "https"))
+    # Some servers have a doubled slash in their endpoints, such as Glewlwyd in `//api/oidc/token`.
+    parts = _split(value, ("http", "https"), allows_empty_segments=True)
     return _join(parts, "" if parts.path == "/" else parts.path)
 
 

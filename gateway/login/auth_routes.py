@@ -268,7 +268,7 @@ class AuthRoutes:
             target = allowed
         try:
             redirect = await self._sign_in.start(target)
-        except GatewayError:  # the session store fails
+        except GatewayError:  # the session store fails, or the discovery document is missing
             return self._failed("unavailable", request, exchange, target)
         name = self._sign_in_cookie(redirect.state)
         cookie = cookie_field(
@@ -296,7 +296,14 @@ class AuthRoutes:
             return self._failed("unavailable", request, exchange)
         await self._end_previous_session(request, exchange)
         exchange.user = sign_in.session.user
-        self._audit_event("login", sign_in.session.user, exchange, outcome="success")
+        self._audit_event(
+            "login",
+            sign_in.session.user,
+            exchange,
+            outcome="success",
+            subject=sign_in.subject,
+            display_name=sign_in.session.name,
+        )
         return redirect_response(
             sign_in.return_to,
             cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
@@ -372,6 +379,10 @@ class AuthRoutes:
         try:
             logout = await self._sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
+            # The user stays signed in here, although not at the SSO.
+            _log.warning(
+                "a logout token of the SSO was refused: %s", error, request_id=exchange.request_id
+            )
             body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
             return json_response(body, status=400)
         exchange.user = logout.user

@@ -21,11 +21,13 @@ from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
+from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.login.openid_provider import IdTokenError
 from gateway.login.session_store import SignedInUser, SignInState, digest, new_secret, store_key
 from gateway.oauth.token_failures import description_of
 from gateway.oauth.token_response import TokenRequestError, oauth_error_code, unverified_claims
 from gateway.secret import Secret
+from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
+
+_log = get_logger(__name__)
 
 SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
 
@@ -102,11 +106,15 @@ class AuthorizationRedirect:
 
 @dataclass(frozen=True, slots=True)
 class CompletedSignIn:
-    """A successful sign-in: the session, its identifier for the browser, and the target."""
+    """A successful sign-in: the session, its identifier for the browser, and the target.
+
+    `subject` is the ID token's `sub`, by which the SSO names the user in a logout token.
+    """
 
     identifier: Secret
     session: Session
     return_to: str
+    subject: str | None
 
 
 class SignInFlow:
@@ -122,7 +130,7 @@ class SignInFlow:
         sessions: SessionManager,
     ) -> None:
         self._login = login
-        self._authorize_url = sso.authorize_url or ""
+        self._authorize_url = sso.authorize_url
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -130,19 +138,21 @@ class SignInFlow:
     async def start(self, return_to: str) -> AuthorizationRedirect:
         """Store a sign-in and return its authorization request (RFC 6749 section 4.1.1).
 
-        Raises `GatewayError` sso-unavailable if the session store fails.
+        Raises `GatewayError` sso-unavailable if the session store fails, or if the SSO's discovery
+        document is needed and cannot be had.
         """
         metadata = await self._provider.metadata()
+        endpoint = self._authorize_url
+        if metadata is not None:
+            endpoint = metadata.authorization_endpoint or endpoint
+        if endpoint is None or self._lacks_document(metadata):
+            _log.warning("nobody can sign in: the SSO's discovery document cannot be had")
+            raise GatewayError(SSO_UNAVAILABLE, "no discovery document")
         state, binding = new_secret(), new_secret()
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
         nonce = new_secret() if self._login.is_openid else None
-        endpoint = metadata.authorization_endpoint if metadata is not None else None
         location = authorization_url(
-            self._login,
-            endpoint or self._authorize_url,
-            state=state,
-            nonce=nonce,
-            verifier=verifier,
+            self._login, endpoint, state=state, nonce=nonce, verifier=verifier
         )
         sign_in = SignInState(Secret(verifier), nonce, return_to)
         await self._sessions.keep_sign_in(store_key(state, binding), sign_in)
@@ -167,12 +177,20 @@ class SignInFlow:
             raise
         user = _signed_in_user(tokens, claims)
         identifier, session = await self._sessions.create(user, tokens.token, tokens.renewal)
-        return CompletedSignIn(Secret(identifier), session, sign_in.return_to)
+        subject = _printable_text(claims.get("sub"))
+        return CompletedSignIn(Secret(identifier), session, sign_in.return_to, subject)
+
+    def _lacks_document(self, metadata: ProviderMetadata | None) -> bool:
+        """Return whether the sign-in would have to trust an ID token of an unknown issuer."""
+        return metadata is None and self._login.is_openid
 
     async def _redeem(
         self, params: Mapping[str, str], sign_in: SignInState
     ) -> tuple[UserTokenSet, Mapping[str, Any]]:
-        _require_issuer(params.get("iss"), await self._provider.metadata())
+        metadata = await self._provider.metadata()
+        if self._lacks_document(metadata):
+            raise SignInError("unavailable", "no discovery document")
+        _require_issuer(params.get("iss"), metadata)
         error = params.get("error")
         if error is not None:
             sent = [params[name] for name in ("state", "code") if params.get(name)]
@@ -225,10 +243,14 @@ def _sign_in_failure(error: TokenRequestError) -> SignInFailure:
 def _signed_in_user(tokens: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
     """Return the user that the ID token names, else the subject of an access token that is a JWT.
 
-    Without either, the user is `unknown`.
+    Without either, the user is `unknown`. `preferred_username` tells people more than a subject
+    that is a random text; it may change and is never compared. The userinfo endpoint is not asked:
+    access tokens are only for the platform.
     """
-    subject = _printable_text(claims.get("sub")) or _printable_text(
-        unverified_claims(tokens.token.reveal()).get("sub")
+    subject = (
+        _printable_text(claims.get("preferred_username"))
+        or _printable_text(claims.get("sub"))
+        or _printable_text(unverified_claims(tokens.token.reveal()).get("sub"))
     )
     marks = (logout_mark(claims, name) for name in ("sub", "sid"))
     found = tuple(mark for mark in marks if mark is not None)

@@ -114,7 +114,9 @@ class SignOutFlow:
         self._check(claims)
         try:
             metadata = await self._provider.metadata()
-            if metadata is None or claims["iss"] != metadata.issuer:
+            if metadata is None:
+                raise LogoutTokenError("document")
+            if claims["iss"] != metadata.issuer:
                 raise LogoutTokenError("iss")
             await self._provider.verified_claims(logout_token)
         except IdTokenError as error:
@@ -131,8 +133,11 @@ class SignOutFlow:
         """Raise `LogoutTokenError` unless the claims are valid.
 
         Follows OpenID Connect Back-Channel Logout 1.0 section 2.6, except for the signature and the
-        replay of a `jti`.
+        replay of a `jti`. Some SSOs, such as LemonLDAP::NG and Glewlwyd, send no `exp`: their
+        tokens expire by `iat`, as all others do.
         """
+        if not claims:
+            raise LogoutTokenError("form")
         audience = claims.get("aud")
         events = claims.get("events")
         issued = _numeric_date(claims.get("iat")) - self._wall_clock()
@@ -141,7 +146,7 @@ class SignOutFlow:
             "iss": _is_text(claims.get("iss")),
             "aud": self._client_id in (audience if isinstance(audience, list) else [audience]),
             "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
-            "exp": expires > -LEEWAY,
+            "exp": "exp" not in claims or expires > -LEEWAY,
             "jti": _is_text(claims.get("jti")),
             "events": isinstance(events, Mapping)
             and isinstance(events.get(_LOGOUT_EVENT), Mapping),

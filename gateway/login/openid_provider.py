@@ -1,23 +1,25 @@
 """Discovers the metadata of the SSO as an OpenID provider, and validates its ID tokens.
 
-The national SSO documents neither, so that everything in this module is optional. Follows OpenID
-Connect Discovery 1.0 section 4, OpenID Connect Core 1.0 section 3.1.3.7, RFC 8414 and RFC 9207.
+The national SSO documents neither, so that a sign-in without the scope `openid` needs nothing of
+this module. Follows OpenID Connect Discovery 1.0 section 4, OpenID Connect Core 1.0 sections
+3.1.3.7 and 10.1, RFC 7517, RFC 8414 and RFC 9207.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc import jwk, jws, jwt
+from joserfc.errors import BadSignatureError, JoseError, SecurityWarning
 
 from gateway.oauth.token_endpoint import NO_TIMEOUT, read_response
 from gateway.oauth.token_response import parse_object, unverified_claims
@@ -27,48 +29,63 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
 
     from gateway.config.outbound_settings import SsoSettings
+    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
+# Limits the requests of one lookup: Keycloak's endpoints have five segments, with `/auth` six.
+_MAX_ISSUERS: Final = 12
 _ENDPOINT_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
-# Only algorithms with a public key: "none" proves nothing, and neither do those with a shared
-# secret, because keys are taken from a public document.
-_SIGNATURE_ALGORITHMS: Final = [
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-    "Ed25519",
-]
+# Each kind of key checks its own algorithms only. A public key as the secret of a MAC (algorithm
+# confusion) would let anybody sign; "none" is signed by nobody.
+_PUBLIC_KEY_ALGORITHMS: Final = frozenset(
+    (
+        "EdDSA",
+        "Ed25519",
+        *(f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)),
+    )
+)
+_SECRET_ALGORITHMS: Final = frozenset(("HS256", "HS384", "HS512"))
+_PUBLIC_KEY_TYPES: Final = ("RSA", "EC", "OKP")
 # Seconds by which the clocks of SSO and gateway may differ.
 LEEWAY: Final = 60.0
 # Seconds for which the metadata, or its absence, is cached.
 _CACHE_SECONDS: Final = 3600.0
 _NEGATIVE_CACHE_SECONDS: Final = 60.0
+# Its absence while nobody can sign in without it.
+_REQUIRED_RETRY_SECONDS: Final = 2.0
 # Minimum seconds between two requests for the keys, after a success and after a failure. They also
 # apply when a token is signed with an unknown key.
 _KEYS_INTERVAL: Final = 5.0
 _KEYS_FAILURE_INTERVAL: Final = 1.0
-# Seconds. Discovery is optional, so that it must not delay a sign-in for long.
-_DISCOVERY_TIMEOUT: Final = 3.0
+# Seconds. Where discovery is optional, it must not delay a sign-in for long.
+_OPTIONAL_TIMEOUT: Final = 3.0
+
+IdTokenFault = Literal[
+    "form", "alg", "document", "keys", "key", "signature", "iss", "aud", "azp", "exp", "nonce"
+]
+"""What is wrong with a JWT of the SSO.
+
+`form`: it is none. `alg`: it has no signature, or one that this client cannot check. `document`:
+there is no discovery document. `keys`: the SSO's keys cannot be had. `key`: none of them is the
+token's. `signature`: another key or secret signed it. The others are claims.
+"""
 
 
 class IdTokenError(Exception):
-    """The ID token is invalid; the text is the name of the claim or another fixed word."""
+    """The JWT is invalid; the text is the `IdTokenFault`."""
+
+    def __init__(self, fault: IdTokenFault) -> None:
+        super().__init__(fault)
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMetadata:
     """The members of the provider's metadata document that are used.
 
-    A URL is None if the document has none or an unusable one. `sends_issuer`: the authorization
+    A URL is None if the document has none or an unusable one; an unusable `jwks_uri` is "", because
+    only an SSO that publishes no keys is trusted without. `sends_issuer`: the authorization
     response contains `iss` (RFC 9207).
     """
 
@@ -83,9 +100,10 @@ class ProviderMetadata:
 class OpenIdProvider:
     """Requests and caches the SSO's metadata and keys, and validates its JWTs.
 
-    The metadata is looked for below `sso.authorize_url` and at its origin. `tls` None means the
-    default root certificates. This object does not close `session`. `clock` is monotonic,
-    `wall_clock` returns Unix time.
+    The metadata is looked for at `possible_issuers`. `client_secrets` check JWTs with a MAC.
+    `is_required`: nobody can sign in without the metadata. `tls` None means the default root
+    certificates. This object does not close `session`. `clock` is monotonic, `wall_clock` returns
+    Unix time.
     """
 
     def __init__(
@@ -93,20 +111,23 @@ class OpenIdProvider:
         *,
         session: ClientSession,
         sso: SsoSettings,
+        client_secrets: Sequence[Secret],
+        is_required: bool,
         tls: ssl.SSLContext | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._session = session
-        self._authorize_url = sso.authorize_url or ""
-        self._timeout = min(sso.timeout, _DISCOVERY_TIMEOUT)
-        self._proxy_url = sso.proxy_url
+        self._sso = sso
+        self._client_secrets = client_secrets
+        self._timeout = sso.timeout if is_required else min(sso.timeout, _OPTIONAL_TIMEOUT)
+        self._retry_seconds = _REQUIRED_RETRY_SECONDS if is_required else _NEGATIVE_CACHE_SECONDS
         self._tls = tls
         self._clock = clock
         self._wall_clock = wall_clock
         self._metadata: ProviderMetadata | None = None
         self._discover_from = 0.0
-        self._keys: KeySet | None = None
+        self._keys: list[jwk.Key] | None = None
         self._fetch_keys_from = 0.0
         self._lock = asyncio.Lock()
         self._keys_lock = asyncio.Lock()
@@ -119,10 +140,12 @@ class OpenIdProvider:
         async with self._lock:
             if self._clock() >= self._discover_from:
                 discovered = await self._discover()
-                self._metadata = discovered or self._metadata
-                self._discover_from = self._clock() + (
-                    _NEGATIVE_CACHE_SECONDS if discovered is None else _CACHE_SECONDS
-                )
+                self._metadata, pause = discovered or self._metadata, _CACHE_SECONDS
+                if self._metadata is None:
+                    pause = self._retry_seconds
+                elif discovered is None:
+                    pause = _NEGATIVE_CACHE_SECONDS
+                self._discover_from = self._clock() + pause
         return self._metadata
 
     async def id_token_claims(
@@ -130,34 +153,46 @@ class OpenIdProvider:
     ) -> dict[str, Any]:
         """Return the validated claims of an ID token that the token endpoint returned.
 
-        Raises `IdTokenError`. Without metadata, or if it names no keys, the signature is not
-        checked: the connection to the token endpoint replaces it (OpenID Connect Core section
-        3.1.3.7, item 6).
+        Raises `IdTokenError`. If the SSO publishes no keys, a signature that only they could check
+        is not checked: the connection to the token endpoint replaces it (OpenID Connect Core
+        section 3.1.3.7, item 6).
         """
         metadata = await self.metadata()
-        claims = await self._decode(id_token, metadata)
+        if metadata is None or metadata.jwks_uri is None:
+            claims = self._claims_by_secret(id_token) or unverified_claims(id_token)
+        else:
+            claims = await self.verified_claims(id_token)
         self._check(claims, client_id, nonce)
         if metadata is not None and claims.get("iss") != metadata.issuer:
             raise IdTokenError("iss")
         return claims
 
     async def verified_claims(self, token: str) -> dict[str, Any]:
-        """Return the claims of a JWT signed with one of the SSO's keys, without checking them.
+        """Return the claims of a JWT that the SSO has signed, without checking them.
 
-        Raises `IdTokenError`, also if the SSO has no keys.
+        It is signed with one of the SSO's keys or the client's secret. Raises `IdTokenError`.
         """
-        metadata = await self.metadata()
-        if metadata is None or metadata.jwks_uri is None:
-            raise IdTokenError("keys")
-        for attempt in (1, 2):
-            keys = await self._key_set(metadata.jwks_uri, renew=attempt == 2)
-            if keys is None:
-                raise IdTokenError("keys")
-            try:
-                return dict(jwt.decode(token, keys, algorithms=_SIGNATURE_ALGORITHMS).claims)
-            except (JoseError, ValueError):
-                continue  # the token's key may be newer than the cached ones
-        raise IdTokenError("signature")
+        claims = self._claims_by_secret(token)
+        if claims is not None:
+            return claims
+        try:
+            return _verified(token, await self.published_keys())
+        except IdTokenError:  # the token's key may be newer than the cached ones
+            return _verified(token, await self.published_keys(renew=True))
+
+    def _claims_by_secret(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a JWT with a MAC, None for one that a published key has to check.
+
+        Raises `IdTokenError`.
+        """
+        algorithm = str(_header(token)["alg"])
+        if algorithm in _PUBLIC_KEY_ALGORITHMS:
+            return None
+        if algorithm not in _SECRET_ALGORITHMS or not self._client_secrets:
+            raise IdTokenError("alg")
+        # OpenID Connect Core section 10.1.
+        secrets = (secret.reveal() for secret in self._client_secrets)
+        return _verified(token, (jwk.OctKey.import_key(secret) for secret in secrets))
 
     def _check(self, claims: Mapping[str, Any], client_id: str, nonce: str | None) -> None:
         audience = claims.get("aud")
@@ -167,43 +202,48 @@ class OpenIdProvider:
         if len(audiences) > 1 and claims.get("azp") != client_id:
             raise IdTokenError("azp")
         expires = claims.get("exp")
-        if not isinstance(expires, int | float) or expires < self._wall_clock() - LEEWAY:
+        # JSON as Python reads it may have NaN, of which no comparison is true.
+        if not isinstance(expires, int | float) or not expires >= self._wall_clock() - LEEWAY:
             raise IdTokenError("exp")
         if claims.get("nonce") != nonce:
             raise IdTokenError("nonce")
 
-    async def _decode(self, id_token: str, metadata: ProviderMetadata | None) -> dict[str, Any]:
-        if metadata is None or metadata.jwks_uri is None:
-            return _unsigned(id_token)
-        return await self.verified_claims(id_token)
+    async def published_keys(self, *, renew: bool = False) -> list[jwk.Key]:
+        """Return the SSO's public keys of known types, cached unless `renew`.
 
-    async def _key_set(self, jwks_uri: str, *, renew: bool) -> KeySet | None:
+        Raises `IdTokenError` if there is no document or if the keys cannot be had.
+        """
+        metadata = await self.metadata()
+        if metadata is None:
+            raise IdTokenError("document")
         # The minimum interval prevents tokens with unknown keys from causing a request each.
         async with self._keys_lock:
-            if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
-                document = await self._get(jwks_uri)
-                self._fetch_keys_from = self._clock() + (
-                    _KEYS_INTERVAL if document else _KEYS_FAILURE_INTERVAL
-                )
-                try:
-                    self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
-                except (JoseError, ValueError, KeyError, TypeError):
-                    _log.warning("the SSO's keys cannot be read")
+            is_due = self._keys is None or renew
+            if metadata.jwks_uri and is_due and self._clock() >= self._fetch_keys_from:
+                document = await self._get(metadata.jwks_uri)
+                members = (document or {}).get("keys")
+                interval = _KEYS_FAILURE_INTERVAL
+                if isinstance(members, list):
+                    self._keys, interval = list(_public_keys(members)), _KEYS_INTERVAL
+                self._fetch_keys_from = self._clock() + interval
+        if self._keys is None:
+            raise IdTokenError("keys")
         return self._keys
 
-    async def discovery_documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Yield every metadata document that is found, with the issuer that it must name."""
-        parts = urlsplit(self._authorize_url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        for base in dict.fromkeys((self._authorize_url.rstrip("/"), origin)):
-            document = await self._get(base + DISCOVERY_PATH)
-            if document is not None:
-                yield base, document
+    async def discovery_documents(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return every metadata document that is found, with the issuer that it must name."""
+        issuers = possible_issuers(self._sso)
+        found = await asyncio.gather(*(self._get(issuer + DISCOVERY_PATH) for issuer in issuers))
+        return [
+            (issuer, document)
+            for issuer, document in zip(issuers, found, strict=True)
+            if document is not None
+        ]
 
     async def _discover(self) -> ProviderMetadata | None:
-        async for base, document in self.discovery_documents():
-            if is_issuer_of(base, document):
-                return _metadata(document, urlsplit(base).scheme)
+        for issuer, document in await self.discovery_documents():
+            if is_issuer_of(issuer, document):
+                return _metadata(document, self._sso)
         return None
 
     async def _get(self, url: str) -> dict[str, Any] | None:
@@ -216,7 +256,7 @@ class OpenIdProvider:
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                     allow_redirects=False,
                     ssl=self._tls or True,
-                    proxy=self._proxy_url,
+                    proxy=self._sso.proxy_url,
                     timeout=NO_TIMEOUT,
                 ) as response,
             ):
@@ -228,39 +268,100 @@ class OpenIdProvider:
         return parse_object(http_response.body)
 
 
+def possible_issuers(sso: SsoSettings) -> list[str]:
+    """Return the issuers at which the metadata is looked for, without final slash.
+
+    It is `sso.issuer` alone if that is set. Else they are `sso.authorize_url`, the parent paths of
+    both URLs, the longest first, and their origins.
+    """
+    if sso.issuer is not None:
+        return [sso.issuer.removesuffix(DISCOVERY_PATH).removesuffix("/")]
+    found: list[str] = []
+    for url in (f"{sso.authorize_url or sso.token_url}/", sso.token_url):
+        parts = urlsplit(url)
+        # Glewlwyd's endpoints may have a doubled slash that its issuer has not.
+        segments = re.sub("/+", "/", parts.path).split("/")[:-1]
+        origin = f"{parts.scheme}://{parts.netloc}"
+        found += (origin + "/".join(segments[:count]) for count in range(len(segments), 0, -1))
+    return sorted(dict.fromkeys(found), key=lambda issuer: -issuer.count("/"))[:_MAX_ISSUERS]
+
+
 def is_issuer_of(issuer: str, document: Mapping[str, Any]) -> bool:
-    """Return whether the document names this issuer (OpenID Connect Discovery section 4.3)."""
-    return str(document.get("issuer", "")).rstrip("/") == issuer
+    """Return whether the document names this issuer (OpenID Connect Discovery section 4.3).
+
+    A final slash does not count: it is no part of the document's URL (section 4.1).
+    """
+    return str(document.get("issuer", "")).removesuffix("/") == issuer
 
 
-def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
-    def url(name: str) -> str | None:
+def _metadata(document: Mapping[str, Any], sso: SsoSettings) -> ProviderMetadata:
+    issuer = str(document["issuer"])
+    scheme = urlsplit(issuer).scheme
+    own_urls = map(urlsplit, (issuer, sso.token_url, sso.authorize_url or issuer))
+    origins = tuple(f"{parts.scheme}://{parts.netloc}/" for parts in own_urls)
+
+    def url(name: str, *, is_own: bool = False) -> str | None:
         value = document.get(name)
         if not isinstance(value, str) or not _ENDPOINT_URL.fullmatch(value):
+            return None
+        try:
+            _ = urlsplit(value).port
+        except ValueError:
+            return None
+        if is_own and not value.startswith(origins):
             return None
         # A document that was received over https must not name an http URL.
         return value if value.startswith(("https://", f"{scheme}://")) else None
 
-    issuer = str(document["issuer"])
+    has_keys = document.get("jwks_uri") is not None
     return ProviderMetadata(
         issuer=issuer,
         authorization_endpoint=url("authorization_endpoint"),
-        jwks_uri=url("jwks_uri"),
+        # The gateway itself asks these two, and the second receives refresh tokens.
+        jwks_uri=(url("jwks_uri", is_own=True) or "") if has_keys else None,
+        revocation_endpoint=url("revocation_endpoint", is_own=True),
         end_session_endpoint=url("end_session_endpoint"),
-        # This endpoint receives refresh tokens, so that it must be on the issuer's host.
-        revocation_endpoint=_within(issuer, url("revocation_endpoint")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
 
 
-def _within(issuer: str, url: str | None) -> str | None:
-    if url is None or urlsplit(url)[:2] != urlsplit(issuer)[:2]:
-        return None
-    return url
-
-
-def _unsigned(id_token: str) -> dict[str, Any]:
-    claims = unverified_claims(id_token)
-    if not claims:
+def _header(token: str) -> dict[str, Any]:
+    """Return the header of a JWT, which has an `alg`, without checking the signature."""
+    try:
+        header = jws.extract_compact(token.encode()).headers()
+    except (JoseError, ValueError):
+        raise IdTokenError("form") from None
+    if not unverified_claims(token):
         raise IdTokenError("form")
-    return claims
+    return header
+
+
+def _public_keys(members: Sequence[object]) -> Iterator[jwk.Key]:
+    """Yield the public keys of a JWK set; others are ignored (RFC 7517 section 5)."""
+    for member in members:
+        if isinstance(member, dict) and member.get("kty") in _PUBLIC_KEY_TYPES:
+            with contextlib.suppress(JoseError, ValueError, LookupError, TypeError):
+                yield jwk.import_key(member)
+
+
+def _verified(token: str, keys: Iterable[jwk.Key]) -> dict[str, Any]:
+    """Return the claims of a JWT that one of the keys has signed. Raises `IdTokenError`.
+
+    A token without `kid` may be of any key of its type, and so may any token of a key without.
+    """
+    header = _header(token)
+    kid = header.get("kid")
+    fault: IdTokenFault = "key"
+    with warnings.catch_warnings():
+        # Short secrets and the name EdDSA (RFC 9864) are the SSO's choice.
+        warnings.simplefilter("ignore", SecurityWarning)
+        for key in keys:
+            if None not in (kid, key.kid) and kid != key.kid:
+                continue
+            try:
+                return dict(jwt.decode(token, key, algorithms=[header["alg"]]).claims)
+            except BadSignatureError:
+                fault = "signature"
+            except (JoseError, ValueError):
+                continue  # a key of another type or curve, or for another use
+    raise IdTokenError(fault)

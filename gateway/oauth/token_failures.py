@@ -38,7 +38,10 @@ _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
             "public key the SSO knows"
         )
     ),
-    "invalid_scope": Message("set credentials.{name}.scope to null, or to a scope you were given"),
+    "invalid_scope": Message(
+        "credentials.{name}.scope must be a scope that this client was given; null asks for none, "
+        "which DHP requires and other SSOs may refuse"
+    ),
     "unauthorized_client": (
         Message(
             "check the secret; or the client may not use client_credentials: ask the SSO's operator"

@@ -70,8 +70,9 @@ async def test_without_the_sign_in_nothing_is_asked(ward: Ward, sso: Provider) -
 
 
 async def test_an_sso_that_publishes_nothing(ward: Ward, sso: Provider) -> None:
-    """That is no fault: the national SSO does not."""
+    """That is no fault without the scope openid: the national SSO does not."""
     sso.openid = False
+    del ward.settings["login"]["scope"]
     code, text = await ward.examine()
     assert code == 0
     assert "skipped login discovery" in text
@@ -94,7 +95,32 @@ def _to_callback(error: str) -> Answer:
             "login discovery",
             "S256",
         ),
+        ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "own origins"),
+        ({"jwks_uri": ""}, None, None, "login discovery", "no usable keys"),
         ({}, status(400), None, "login page", f"hospital-web, {BACK}"),
+        ({}, status(401), None, "login page", f"hospital-web, {BACK}"),
+        ({}, status(403), None, "login page", f"hospital-web, {BACK}"),
+        (
+            {},
+            status(302, ("Location", "/error?error=invalid_client")),
+            None,
+            "login page",
+            f"invalid_client. Register with it, letter for letter: hospital-web, {BACK}",
+        ),
+        (
+            {},
+            status(303, ("Location", "https://127.0.0.1/error?state=a&error=invalid_redirect")),
+            None,
+            "login page",
+            f"Register with it, letter for letter: hospital-web, {BACK}",
+        ),
+        (
+            {},
+            _to_callback("invalid_scope"),
+            None,
+            "login page",
+            "Check login.scope",
+        ),
         ({}, status(503), None, "login page", "status 503"),
         ({}, _to_callback("invalid_scope"), None, "login page", "invalid_scope"),
         ({}, None, refusal("invalid_client", 401), "login client", "invalid_client"),
@@ -112,6 +138,60 @@ async def test_what_keeps_people_from_signing_in(
     failed = await ward.failed()
     assert list(failed) == [check]
     assert words in failed[check]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        http(200, b"<html><form>"),
+        status(302, ("Location", "/admin/login/?next=/o/authorize/")),
+        status(302, ("Location", "https://elsewhere.example/login")),
+        status(302),
+        _to_callback("login_required"),
+    ],
+)
+async def test_a_sign_in_page_proves_no_registration(
+    ward: Ward, sso: Provider, page: Answer
+) -> None:
+    """LemonLDAP::NG and Django look at the client only after the password: that is said."""
+    sso.page = page
+    (found,) = [each for each in await ward.findings() if each["code"] == "login-page"]
+    assert found["level"] == "skipped"
+    assert (
+        "whether client and redirect_uri are registered is seen only at a sign-in"
+        in (found["message"])
+    )
+    assert len([seen for seen in sso.requests if "response_type=code" in seen.target]) == 1
+
+
+async def test_nobody_can_sign_in_without_the_document(ward: Ward, sso: Provider) -> None:
+    """With the scope openid that is a failure, and the page of the settings is not asked for."""
+    sso.openid = False
+    failed = await ward.failed()
+    assert list(failed) == ["login discovery"]
+    assert "sso.issuer" in failed["login discovery"]
+    assert [seen for seen in sso.requests if "response_type=code" in seen.target] == []
+
+
+async def test_an_sso_without_keys_is_told_of(ward: Ward, sso: Provider) -> None:
+    """Its ID tokens rest on TLS, which works and which the operator should know."""
+    sso.says["jwks_uri"] = None
+    code, text = await ward.examine()
+    assert code == 0
+    assert "ok      login discovery" in text
+    assert "it publishes no keys" in text
+    assert "TLS to sso.token_url alone" in text
+
+
+async def test_the_issuer_may_be_named(ward: Ward, sso: Provider) -> None:
+    """With sso.issuer the document is looked for there, and authorize_url may be left out."""
+    sso.path = "/tenant"
+    assert list(await ward.failed()) == ["login discovery"]
+    ward.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
+    del ward.settings["sso"]["authorize_url"]
+    code, text = await ward.examine()
+    assert code == 0
+    assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ async def sso() -> AsyncIterator[Published]:
 def ward(tmp_path: Path, platform: Platform, sso: Published) -> Ward:
     """A set-up that works."""
     made = Ward(tmp_path, platform, sso)
+    made.settings["environment"] = "dhp-playground"
     made.settings["sso"]["token_url"] = f"http://127.0.0.1:{sso.port}/sso/oauth/token"
     return made
 
@@ -135,6 +136,36 @@ async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:
         failed = await ward.failed()
         assert list(failed) == [check]
         assert names_the_known(failed[check])
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_the_ministrys_addresses_are_no_advice_about_another_sso(
+    ward: Ward, sso: Published, name: str
+) -> None:
+    """Neither a wrong answer nor an unreachable host makes them an advice with `custom`."""
+    ward.settings["environment"] = "custom"
+    sso.handle(WRONG[name][0])
+    text = (await ward.failed())["token default"]
+    ward.settings["sso"]["token_url"] = "https://sso.invalid/oauth/token"
+    text += (await ward.failed())["SSO DNS"]
+    assert "Known token endpoints" not in text
+    assert "Each environment" not in text
+
+
+async def test_a_host_of_the_ministry_is_advised_about_with_custom_too(ward: Ward) -> None:
+    """Who has written the platform's own address means that platform."""
+    ward.settings |= {"environment": "custom"}
+    ward.settings["platform"]["fhir_base_url"] = "https://fhir.dhp.uz"
+    ward.settings["sso"]["token_url"] = "https://sso.invalid/oauth/token"
+    assert names_the_known((await ward.failed())["SSO DNS"])
+
+
+async def test_advice_about_a_scope_can_be_followed(ward: Ward, sso: Published) -> None:
+    """An SSO that wants a scope is not answered with `null`, which is set already."""
+    sso.handle(refusal("invalid_scope"))
+    text = (await ward.failed())["token default"]
+    assert "scope to null" not in text
+    assert "credentials.default.scope must be a scope that this client was given" in text.lower()
 
 
 async def test_an_environments_own_address_needs_no_others(ward: Ward) -> None:

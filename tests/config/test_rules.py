@@ -72,6 +72,14 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
     assert findings(settings) == {}
 
 
+def test_a_sign_in_needs_an_address_to_begin_at() -> None:
+    """It is authorize_url, or stands in the document of the issuer."""
+    custom = {"environment": "custom", "platform": {"fhir_base_url": "https://x"}, "login": LOGIN}
+    sso = {"token_url": "https://sso.clinic.uz/token"}
+    assert findings({**custom, "sso": sso}) == {"sso.authorize_url": "is missing"}
+    assert findings({**custom, "sso": {**sso, "issuer": "https://sso.clinic.uz/"}}) == {}
+
+
 @pytest.mark.parametrize("name", ["anonymous", "session", "Session", "others"])
 def test_no_caller_takes_a_name_of_the_gateways_own(name: str) -> None:
     """No caller may have a name that the gateway uses for unidentified callers."""
@@ -108,6 +116,7 @@ def test_a_user_name_holds_no_colon() -> None:
         ({"platform": {"fhir_base_url": "http://10.0.0.1/fhir"}}, "platform.fhir_base_url"),
         ({"sso": {"token_url": "http://sso.clinic.uz/token"}}, "sso.token_url"),
         ({"sso": {"authorize_url": "http://sso.clinic.uz"}}, "sso.authorize_url"),
+        ({"sso": {"issuer": "http://sso.clinic.uz"}}, "sso.issuer"),
         ({"credentials": {}}, "credentials"),
         (
             {"credentials": {"lab": {"client_id": "a", "client_secret": "b"}}},

@@ -68,6 +68,21 @@ def test_an_endpoint_keeps_its_final_slash() -> None:
     assert parse_endpoint_url("https://sso.dhp.uz/") == "https://sso.dhp.uz"
 
 
+@pytest.mark.parametrize("path", ["//api/oidc/token", "/api/oidc//token", "/a//", "///"])
+def test_an_endpoint_keeps_a_doubled_slash(path: str) -> None:
+    """Glewlwyd's endpoints have one; the platform's base, whose paths are compared, may not."""
+    assert parse_endpoint_url(f"https://sso.clinic.uz{path}") == f"https://sso.clinic.uz{path}"
+    with pytest.raises(InvalidValueError):
+        parse_base_url(f"https://sso.clinic.uz/a/{path}/b")
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "//../b", "/./a", "/a//.."])
+def test_an_endpoint_has_no_dots(path: str) -> None:
+    """Programs on the way would remove them."""
+    with pytest.raises(InvalidValueError):
+        parse_endpoint_url(f"https://sso.clinic.uz{path}")
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [("/", ""), ("", ""), ("/fhir", "/fhir"), ("/fhir/", "/fhir"), ("/a/b-1.~_", "/a/b-1.~_")],

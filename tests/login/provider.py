@@ -26,12 +26,19 @@ _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
 class Provider(Sso):
     """An SSO; with `openid` it serves a discovery document and keys.
 
-    `says` is added to the document; `page` replaces the response of the authorization endpoint.
+    They are below `path`; `slash` is the final one of the issuer. `says` is added to the document,
+    whose members that are None are left out; `page` replaces the response of the authorization
+    endpoint. `jwks` are published beside `keys`.
     """
 
-    def __init__(self, *, openid: bool = False, names_issuer: bool = False) -> None:
+    def __init__(
+        self, *, openid: bool = False, names_issuer: bool = False, path: str = "", slash: str = ""
+    ) -> None:
         super().__init__()
         self.openid = openid
+        self.path = path
+        self.slash = slash
+        self.jwks: list[dict[str, Any]] = []
         self.names_issuer = names_issuer
         self.keys = [_KEY]
         self.says: dict[str, Any] = {}
@@ -44,7 +51,17 @@ class Provider(Sso):
     @property
     def issuer(self) -> str:
         """Return the issuer identifier."""
+        return f"{self.base}{self.slash}"
+
+    @property
+    def origin(self) -> str:
+        """Return scheme, host and port."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base(self) -> str:
+        """Return the URL below which the document and its endpoints are."""
+        return f"{self.origin}{self.path}"
 
     def user_tokens(self, *answers: Answer) -> None:
         """Give each of the next token requests for users one of these responses."""
@@ -56,14 +73,14 @@ class Provider(Sso):
 
     def answer_to(self, request: SeenRequest) -> Answer:
         """Return the response by path and grant type."""
-        if request.target.endswith("/.well-known/openid-configuration"):
-            at_root = request.target.count("/") == 2
-            return json_body(self._document()) if self.openid and at_root else status(404)
+        if request.target == f"{self.path}/.well-known/openid-configuration" and self.openid:
+            return json_body(self._document())
         if "/.well-known/" in request.target:
             return status(404)
-        if request.target == "/jwks":
-            return json_body({"keys": [key.as_dict(private=False) for key in self.keys]})
-        if request.target == "/revoke":
+        if request.target == f"{self.path}/jwks":
+            keys = [key.as_dict(private=False) for key in self.keys]
+            return json_body({"keys": [*self.jwks, *keys]})
+        if request.target == f"{self.path}/revoke":
             self.revocations.append(request)
             return self.revoking
         if "response_type=code" in request.target:
@@ -74,16 +91,17 @@ class Provider(Sso):
         return self._for_users.popleft() if self._for_users else token("for-a-person")
 
     def _document(self) -> dict[str, Any]:
-        return {
+        document = {
             "issuer": self.issuer,
-            "authorization_endpoint": f"{self.issuer}/found/authorize",
-            "jwks_uri": f"{self.issuer}/jwks",
-            "end_session_endpoint": f"{self.issuer}/bye",
+            "authorization_endpoint": f"{self.base}/found/authorize",
+            "jwks_uri": f"{self.base}/jwks",
+            "end_session_endpoint": f"{self.base}/bye",
             "token_endpoint": self.token_url,
-            "revocation_endpoint": f"{self.issuer}/revoke",
+            "revocation_endpoint": f"{self.base}/revoke",
             "authorization_response_iss_parameter_supported": self.names_issuer,
             **self.says,
         }
+        return {name: value for name, value in document.items() if value is not None}
 
     def _agreed(self, asked: dict[str, str]) -> Answer:
         """Redirect the browser back at once, without a page of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -153,8 +154,11 @@ async def test_the_sso_ends_one_session_of_a_person(cast: Cast) -> None:
         ("iat", {"iat": 1_000_000_000}),
         ("iat", {"iat": 4_000_000_000}),
         ("iat", {"iat": "now"}),
-        ("exp", {"exp": None}),
         ("exp", {"exp": 1_000_000_000}),
+        ("exp", {"exp": "tomorrow"}),
+        ("iat", {"exp": None, "iat": None}),
+        ("iat", {"exp": None, "iat": 1_000_000_000}),
+        ("iat", {"exp": None, "iat": 4_000_000_000}),
         ("jti", {"jti": None}),
         ("jti", {"jti": 7}),
         ("events", {"events": None}),
@@ -166,15 +170,74 @@ async def test_the_sso_ends_one_session_of_a_person(cast: Cast) -> None:
     ],
 )
 async def test_a_wrong_logout_token_ends_nothing(
-    cast: Cast, wrong: str, claims: dict[str, Any]
+    cast: Cast, wrong: str, claims: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every claim has to be right; the answer names the wrong one (section 2.8)."""
+    """Every claim has to be right; answer (section 2.8) and log name the wrong one."""
     browser = await cast.somebody()
-    answer = await cast.told(cast.sso.logout_token(**claims))
+    logout_token = cast.sso.logout_token(**claims)
+    with caplog.at_level(logging.WARNING):
+        answer = await cast.told(logout_token)
+    assert f"a logout token of the SSO was refused: {wrong}" in caplog.text
+    assert logout_token not in caplog.text
     assert (answer.status, answer.headers["Cache-Control"]) == (400, "no-store")
     told = {"error": "invalid_request", "error_description": f"logout_token: {wrong}"}
     assert json.loads(answer.text) == told
     assert await is_signed_in(browser)
+
+
+async def test_a_logout_token_may_have_no_expiry(cast: Cast) -> None:
+    """LemonLDAP::NG and Glewlwyd send none; such a token works once, too."""
+    browser = await cast.somebody()
+    logout_token = cast.sso.logout_token(exp=None)
+    assert (await cast.told(logout_token)).status == 200
+    assert not await is_signed_in(browser)
+    again = await cast.somebody()
+    assert (await cast.told(logout_token)).status == 400
+    assert await is_signed_in(again)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "logout_token"),
+    [("form", ""), ("form", "planted"), ("form", "a.b.c"), ("form", "e30.bm90LWpzb24.")],
+)
+async def test_what_is_no_logout_token_is_logged_as_such(
+    cast: Cast, wrong: str, logout_token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of what came is in the log."""
+    with caplog.at_level(logging.WARNING):
+        assert (await cast.told(logout_token)).status == 400
+    assert f"a logout token of the SSO was refused: {wrong}" in caplog.text
+    assert not logout_token or logout_token not in caplog.text
+
+
+async def test_each_fault_of_a_signature_has_its_reason(
+    cast: Cast, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another key, the SSO's key under another name, no signature, no keys: the log tells which."""
+    known = cast.sso.keys[0]
+    forged = RSAKey.generate_key(2048, {"kid": known.kid or ""})
+    unknown = RSAKey.generate_key(2048, auto_kid=True)
+    right = cast.sso.logout_token()
+    head = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    for wrong, logout_token in (
+        ("signature", cast.sso.logout_token(key=forged)),
+        ("key", cast.sso.logout_token(key=unknown)),
+        ("alg", f"{head}.{right.split('.')[1]}."),
+    ):
+        caplog.clear()
+        assert (await cast.told(logout_token)).status == 400
+        assert f"refused: {wrong}" in caplog.text
+
+
+async def test_a_logout_token_needs_keys(caplog: pytest.LogCaptureFixture) -> None:
+    """It comes from anywhere: no connection vouches for it, unlike for an ID token."""
+    async with Provider(openid=True) as sso, Platform() as platform:
+        sso.says["jwks_uri"] = None
+        settings = (platform.url, sso.token_url, sso.issuer)
+        async with stage(*settings, login={"scope": "openid"}) as scene:
+            answer = await Cast(sso, scene).told(sso.logout_token())
+            assert answer.status == 400
+    assert "refused: keys" in caplog.text
 
 
 async def test_an_id_token_is_no_logout_token(cast: Cast) -> None:

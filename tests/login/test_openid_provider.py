@@ -32,7 +32,7 @@ async def finish(
     browser: Browser, sso: Provider, begun: Page, id_token: str | None = None, **claims: Any
 ) -> Page:
     """Come back from the SSO, which gives an ID token."""
-    given = id_token or sso.id_token(begun.query["nonce"], **claims)
+    given = id_token or sso.id_token(begun.query.get("nonce"), **claims)
     sso.user_tokens(token("opaque", id_token=given))
     return await browser.open(back(begun))
 
@@ -99,14 +99,53 @@ async def test_a_missing_id_token_signs_nobody_in() -> None:
         assert (await signed_in(browser)).status == 502
 
 
-async def test_without_keys_the_connection_vouches() -> None:
-    """An SSO without a document still tells who it is, and its claims are checked."""
-    async with Provider() as sso, browsing(sso) as browser:
-        begun = await browser.begin()
-        assert begun.location.startswith(f"{sso.issuer}?")
-        assert (await finish(browser, sso, begun)).status == 302
-        page = await finish(browser, sso, await browser.begin(), aud="another-client")
+@pytest.mark.parametrize("claims", [{"aud": "another-client"}, {"iss": "https://evil.example"}])
+async def test_without_keys_the_connection_vouches(claims: dict[str, Any]) -> None:
+    """An SSO that publishes no keys still tells who it is, and its claims are checked."""
+    async with Provider(openid=True) as sso, browsing(sso) as browser:
+        sso.says["jwks_uri"] = None
+        assert (await finish(browser, sso, await browser.begin())).status == 302
+        page = await finish(browser, sso, await browser.begin(), **claims)
         assert page.status == 502
+
+
+async def test_an_id_token_that_was_not_asked_for_names_the_user() -> None:
+    """Without the scope openid and without a document its claims are checked all the same."""
+    async with Provider() as sso, browsing(sso, scope=None) as browser:
+        assert (await finish(browser, sso, await browser.begin(), nonce=None)).status == 302
+        page = await finish(browser, sso, await browser.begin(), nonce=None, aud="another-client")
+        assert page.status == 502
+
+
+@pytest.mark.parametrize(
+    ("claims", "user"),
+    [
+        ({"preferred_username": "dilnoza"}, "dilnoza"),
+        ({"preferred_username": ""}, "HyO1YEEbwFcp"),
+        ({"preferred_username": 7}, "HyO1YEEbwFcp"),
+        ({"preferred_username": "a\nb"}, "HyO1YEEbwFcp"),
+        ({"email": "d@clinic.uz"}, "HyO1YEEbwFcp"),
+    ],
+)
+async def test_people_are_named_by_their_user_name(claims: dict[str, Any], user: str) -> None:
+    """Session and audit name the user as people do; the record of the sign-in has the subject."""
+    async with (
+        Provider(openid=True) as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, sso.issuer, login={"scope": "openid"}) as scene,
+    ):
+        browser = await scene.browser()
+        page = await finish(browser, sso, await browser.begin(), sub="HyO1YEEbwFcp", **claims)
+        assert page.status == 302
+        facts = json.loads((await browser.get("/auth/session")).text)
+        assert (facts["user"], facts["name"]) == (user, "Karimova D.")
+        (login,) = await scene.audit("login")
+        named = login["user"], login["subject"], login["display_name"]
+        assert named == (user, "HyO1YEEbwFcp", "Karimova D.")
+        logout_token = sso.logout_token(sub="HyO1YEEbwFcp")
+        data = {"logout_token": logout_token}
+        assert (await browser.request("POST", "/auth/backchannel-logout", data=data)).status == 200
+        assert not json.loads((await browser.get("/auth/session")).text)["signed_in"]
 
 
 @pytest.mark.parametrize(
