@@ -52,9 +52,8 @@ def require_reloadable(old: Settings, new: Settings) -> None:
 
 
 def changes_platform(old: Settings, new: Settings) -> bool:
-    """Return whether the collected health evidence does not apply to the new settings."""
-    sections = ("platform", "sso", "credentials")
-    return any(getattr(old, section) != getattr(new, section) for section in sections)
+    """Return whether what is known of the platform does not apply to the new settings."""
+    return old.platform != new.platform
 
 
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:

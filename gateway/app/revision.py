@@ -214,18 +214,19 @@ class Core:
         if before is not None:
             self.admission.phase = before.admission.phase
             self.judgement.circuit = self.settings.circuit_breaker
-            if before.judgement is self.judgement:
+            if before.settings.platform.fhir_base_url == self.settings.platform.fhir_base_url:
                 self.statement.take_over(before.statement)
 
     def _candidates(self) -> list[Tokens]:
         """Return the tokens of callers' credentials, for what the gateway asks for itself.
 
-        The one that served a request last comes first. Where none has a token, one is returned.
+        The one that served a request last comes first, those that the platform refuses last. Where
+        none has a token, one is returned.
         """
         in_use = [self.tokens[name] for name in identity_setup.credentials_in_use(self.settings)]
         last = self.judgement.good_with
         ready = [tokens for tokens in in_use if tokens.current() is not None]
-        ready.sort(key=lambda tokens: tokens.name != last)
+        ready.sort(key=lambda tokens: (tokens.name != last, tokens.state().is_rejected))
         return ready[:_MAX_CANDIDATES] or in_use[:1]
 
     def token_states(self) -> dict[str, TokenState]:

@@ -277,7 +277,7 @@ class Health:
             if self.is_audit_available()
             else Component("audit", "failed", "audit-unavailable")
         ]
-        in_use = self._credentials_in_use()
+        in_use = frozenset(self._credentials_in_use())
         for name, state in self.tokens().items():
             token = judge_token(name, state)
             if name in in_use:

@@ -34,6 +34,7 @@ from gateway.health.evidence import (
     FAULTS,
     INCONCLUSIVE,
     LINE_FAULTS,
+    NOT_FHIR,
     REFUSES,
     TIMEOUT,
     CircuitState,
@@ -59,6 +60,8 @@ _MAX_KINDS: Final = 4096
 _DOUBT_WINDOW: Final = 60.0
 _MIN_DOUBT_SIGNALS: Final = 3
 _NEARLY_ALL: Final = 0.95
+# Signals that show nothing about a kind of request.
+_NOT_OF_KIND: Final = frozenset((*LINE_FAULTS, BUSY))
 
 
 class OutcomeWindow:
@@ -128,7 +131,6 @@ class PlatformJudgement:
         self._kinds: FIFOCache[_Kind, OutcomeWindow] = FIFOCache(_MAX_KINDS)
         # The kinds that are held off, until when; looked at only where there are any.
         self._held: FIFOCache[_Kind, float] = FIFOCache(_MAX_KINDS)
-        self._has_held = False
         # The signals of the last minute: all that were not answers, and those no mistake causes.
         self._doubts = OutcomeWindow()
         self._errors = OutcomeWindow()
@@ -144,6 +146,8 @@ class PlatformJudgement:
         # The last question: when it began, what it found, "" before the first one.
         self.asked_at = -math.inf
         self.found = ""
+        self._tried_at = -math.inf
+        self._was_answered = False
         # The credential that the platform refused last, "" for none.
         self.refused_credential = ""
 
@@ -169,7 +173,7 @@ class PlatformJudgement:
                 f"the platform failed too often; it is tried again in {format_duration(wait)}",
                 retry_after=wait,
             )
-        if self._has_held:
+        if self._held:
             self._admit_kind(exchange, _kind_of(exchange))
 
     def _admit_kind(self, exchange: Exchange, kind: _Kind) -> None:
@@ -199,17 +203,21 @@ class PlatformJudgement:
         now = self.last_request_at = exchange.started_monotonic + exchange.duration
         failed = is_failure(signal, exchange.upstream_status)
         self._count(signal, exchange.credential or "", now, failed)
-        if signal not in LINE_FAULTS and self._open_until is None:
+        if signal not in _NOT_OF_KIND and self._open_until is None:
             self._count_kind(exchange, now, failed)
 
-    def record_delivery(self, signal: str | None, credential: str) -> None:
-        """Count what the delivery of a queued write shows, None for nothing."""
+    def record_delivery(self, signal: str | None, status: int | None, credential: str) -> None:
+        """Count what the delivery of a queued write shows, None for nothing.
+
+        `status` is the platform's, if it responded.
+        """
         if signal is not None:
-            self._count(signal, credential, self._clock(), signal in FAILURES)
+            self._count(signal, credential, self._clock(), is_failure(signal, status))
 
     def _count(self, signal: str, credential: str, now: float, failed: bool) -> None:
         window = self.circuit.window
-        self._outcomes.count(now, window, failed)
+        if signal != BUSY:  # the platform was not asked
+            self._outcomes.count(now, window, failed)
         self._doubts.count(now, _DOUBT_WINDOW, signal != ANSWERS)
         if signal == ANSWERS:
             self._success_at, self.good_with = now, credential
@@ -222,9 +230,11 @@ class PlatformJudgement:
             self.refused_credential = credential
         if signal != INCONCLUSIVE:
             self._has_failed = True
-        if self._is_over_limit(self._line, now):
+        if signal in LINE_FAULTS and self._is_over_limit(self._line, now):
             self._open(now, signal)
-        elif self._question_fault() and self._is_over_limit(self._outcomes, now):
+        elif self._opens_circuit(self._question_fault()) and self._is_over_limit(
+            self._outcomes, now
+        ):
             self._open(now, self.found)
 
     def _count_kind(self, exchange: Exchange, now: float, failed: bool) -> None:
@@ -235,14 +245,13 @@ class PlatformJudgement:
             outcomes = self._kinds[kind] = OutcomeWindow()
         outcomes.count(now, window, failed)
         if not failed:
-            if self._has_held and self._held.pop(kind, None) is not None:
-                self._has_held = bool(self._held)
+            if self._held:
+                self._held.pop(kind, None)
         elif kind in self._held:
             self._held[kind] = now + self.circuit.open_for
         elif self._exceeds(*outcomes.totals(now, window)):
             self._kinds[kind] = OutcomeWindow()
             self._held[kind] = now + self.circuit.open_for
-            self._has_held = True
             _log.warning(
                 "%s %s fails too often and is held off for %s, for this caller alone",
                 exchange.interaction,
@@ -263,6 +272,14 @@ class PlatformJudgement:
     def _question_fault(self) -> str:
         """Return the fault that the last question found, "" where a caller was answered since."""
         return self.found if self.asked_at >= self._success_at and self.found in FAULTS else ""
+
+    def _opens_circuit(self, fault: str) -> bool:
+        """Return whether what the question found stops all requests.
+
+        A client that is refused was heard. A server that has never shown a statement may be one
+        without it, and its question would never close the circuit.
+        """
+        return fault not in ("", REFUSES) and (fault != NOT_FHIR or self._was_answered)
 
     def _open(self, now: float, reason: str) -> None:
         if self._open_until is None:
@@ -285,14 +302,18 @@ class PlatformJudgement:
         if self._is_asking or not self._is_due(for_delivery):
             return
         self._is_asking = True
-        asked_at, self._has_failed = self._clock(), False
+        asked_at = self._tried_at = self._clock()
+        self._has_failed = False
         try:
             result = await self._ask()
         finally:
             self._is_asking = False
         if result is None:
-            # It could not be asked, for want of a token for example.
+            # It could not be asked, for want of a token for example. Nothing shows that it fails
+            # still, and a line that is down opens the circuit again.
             self._has_failed = True
+            if self._open_until is not None:
+                self._close("it could not be asked")
             return
         signal, credential = result
         if signal == BUSY:
@@ -304,7 +325,7 @@ class PlatformJudgement:
 
     def _is_due(self, for_delivery: bool) -> bool:
         now, interval = self._clock(), self._interval()
-        since = now - self.asked_at
+        since = now - self._tried_at
         if self._open_until is not None:
             return now >= self._open_until and since >= _QUESTION_INTERVAL
         if since >= _QUESTION_INTERVAL and (
@@ -322,22 +343,24 @@ class PlatformJudgement:
             _log.log(level, "the gateway asked for the platform's metadata itself: %s", signal)
         now = self._clock()
         if signal == ANSWERS:
-            self._success_at = max(self._success_at, asked_at)
+            self._success_at, self._was_answered = max(self._success_at, asked_at), True
             if self._open_until is not None:
-                self._close()
+                self._close("the platform answers again")
             self._on_response()
             return
         if signal == REFUSES:
             self.refused_credential = credential
-        if self._open_until is not None:
+        if self._open_until is None:
+            if self._opens_circuit(signal) and self._is_over_limit(self._outcomes, now):
+                self._open(now, signal)
+        elif self._opens_circuit(signal):
             self._open_until, self._open_reason = now + self.circuit.open_for, signal
-        elif self._is_over_limit(self._outcomes, now):
-            self._open(now, signal)
+        else:
+            self._close("the platform can be reached again")
 
-    def _close(self) -> None:
-        _log.warning("circuit closed: the platform answers again")
+    def _close(self, why: str) -> None:
+        _log.warning("circuit closed: %s", why)
         self._open_until = None
-        self._has_held = False
         self._kinds.clear()
         self._held.clear()
         self._outcomes, self._line = OutcomeWindow(), OutcomeWindow()

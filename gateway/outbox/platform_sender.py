@@ -62,8 +62,16 @@ _GONE: Final = frozenset((404, 410))
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 # The `retry_after` of these is meant for callers: the platform has not asked for a delay.
 _CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
-# Failures of one credential or request: others may succeed.
-_OF_ONE: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.CONDITION_UNKNOWN))
+# Failures of one credential: requests with another one may succeed.
+_OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
+_OUTAGE_REASONS: Final = frozenset(
+    (
+        errors.UPSTREAM_UNREACHABLE,
+        errors.UPSTREAM_TLS,
+        errors.UPSTREAM_TIMEOUT,
+        errors.CIRCUIT_OPEN,
+    )
+)
 # Causes of responses that hold no FHIR.
 _NOT_FHIR_CAUSES: Final = (errors.UPSTREAM_REDIRECT.code, errors.UPSTREAM_NON_FHIR.code)
 
@@ -85,7 +93,7 @@ class EntrySender:
         client: PlatformClient,
         statement: CapabilityCache,
         condition_guard: ConditionGuard | None,
-        record: Callable[[str | None, str], None],
+        record: Callable[[str | None, int | None, str], None],
         fhir: FhirSettings,
         serial_executor: SerialExecutor,
     ) -> None:
@@ -104,7 +112,7 @@ class EntrySender:
             return await self._send(request)
         except GatewayError as error:
             signal = signal_of_reason(error.reason.code, error.upstream_status)
-            self._record(signal, request.credential)
+            self._record(signal, error.upstream_status, request.credential)
             return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
@@ -132,7 +140,9 @@ class EntrySender:
         objection = await self._condition_objection(request)
         if objection is not None:
             if objection.reason is errors.CONDITION_UNKNOWN:
-                raise objection
+                # During an outage of the line this entry waits for its end like all others.
+                is_outage = self._statement.unavailable_reason in _OUTAGE_REASONS
+                return AttemptResult(cause=objection.reason.code, affects_all_entries=is_outage)
             return AttemptResult(StoredResponse(objection.status, reason=objection.reason.code))
         field_lines = [b"%s: %s\r\n" % field for field in request.fields]
         field_lines.append(b"Accept-Encoding: identity\r\n")
@@ -155,7 +165,7 @@ class EntrySender:
         with contextlib.closing(await self._forward(outgoing, request)) as response:
             result = await _send_result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
-        self._record(judge(response.status), request.credential)
+        self._record(judge(response.status), response.status, request.credential)
         return result
 
     async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:
@@ -347,7 +357,7 @@ def _failure_of(error: GatewayError) -> AttemptResult:
         cause=error.reason.code,
         may_have_effect=error.reason in UNKNOWN_EFFECT_REASONS,
         retry_after=None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after,
-        affects_all_entries=error.reason not in _OF_ONE,
+        affects_all_entries=error.reason not in _OF_CREDENTIAL,
     )
 
 

@@ -164,10 +164,13 @@ class ConditionGuard:
             context.conditions = lambda: (condition,)
             if self._is_blocking:
                 await self._statement.wait_for(condition[1], MAX_WAIT[True])
-                error = self._objection((condition,))
-                if error is not None and error.reason is errors.CONDITION_UNSUPPORTED:
-                    raise error
-                context.forwarding_error = error
+                self._object(context, (condition,))
+
+    def _object(self, context: RequestContext, conditions: Iterable[Condition]) -> None:
+        error = self._objection(conditions)
+        if error is not None and error.reason is errors.CONDITION_UNSUPPORTED:
+            raise error
+        context.forwarding_error = error
 
     async def _check_bundle(self, context: RequestContext) -> None:
         body = context.body
@@ -180,6 +183,11 @@ class ConditionGuard:
             return
         # The body's observer cannot wait for the statement, so that this is done first.
         await self._statement.wait_for("", MAX_WAIT[True])
+        if context.caller_context.may_queue_writes and (data := await body.read_all()) is not None:
+            # The queue needs the whole body, too.
+            bundle_conditions.feed(data)
+            self._object(context, bundle_conditions.conditions)
+            return
 
         def feed(data: bytes) -> None:
             bundle_conditions.feed(data)

@@ -105,9 +105,8 @@ _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
 # Seconds between two fetches where the platform answers requests, but gives no statement.
 _MIN_RETRY_DELAY: Final = 5.0
-# Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
-# the statement.
-_UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
+# Of a platform that is busy: they show nothing about the statement, nor does any 5xx.
+_BUSY_STATUSES: Final = frozenset((408, 429))
 _REFUSED_STATUSES: Final = frozenset((401, 403))
 
 
@@ -231,12 +230,16 @@ class CapabilityCache:
         try:
             if response.status in _REFUSED_STATUSES:
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
-            if response.status in _UNAVAILABLE_STATUSES:
-                raise GatewayError(errors.UPSTREAM_BUSY)
-            if response.status != 200:
+            if response.status >= 500 or response.status in _BUSY_STATUSES:
+                raise GatewayError(errors.UPSTREAM_BUSY, upstream_status=response.status)
+            if response.status >= 400:
                 raise ValueError("status")
             await response.prefetch(MAX_STATEMENT_BYTES)
-            return await _content(response) if response.is_complete else b""
+            body = await _content(response) if response.is_complete else b""
+            # A portal's page, or a redirect to it, shows nothing about the statement.
+            if not body or is_error_page(media_type(response.content_type), body, None):
+                raise GatewayError(errors.UPSTREAM_NON_FHIR)
+            return body
         finally:
             response.close()
 

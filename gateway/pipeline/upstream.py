@@ -142,7 +142,8 @@ class Upstream:
         Counts attempts on `exchange`, including those before a token was replaced. Raises
         `GatewayError` (upstream-*, circuit-open), and what reading the caller's body raises.
         """
-        if not outgoing.allow_when_open:
+        # Once for each request, whatever it takes: what was sent must not be told to be held off.
+        if not outgoing.allow_when_open and not exchange.attempts:
             self._judgement.admit(exchange)
         self._budget.deposit()
         # A request of the gateway itself has no method and no accounting.

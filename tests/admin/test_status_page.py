@@ -224,7 +224,7 @@ async def test_many_errors_are_a_limit(
     reason: str,
 ) -> None:
     """Half of many requests, or each of a few, must have failed; one or two say nothing."""
-    gateway.gateway.health.platform().record_delivery("answers", "default")
+    gateway.gateway.health.platform().record_delivery("answers", None, "default")
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.record_exchange(exchange(clock, **failed))

@@ -167,11 +167,12 @@ async def test_any_other_failure_leaves_the_decision_to_the_question(
     world: World, answer: Answer, found: str
 ) -> None:
     """The circuit opens only where the gateway itself meets a fault."""
+    await world.go_on(31)
     world.found = found
     for number in range(8):
         world.call(answer, kind=KINDS[number % 4])
     assert world.state is CircuitState.CLOSED
-    await world.go_on(1)
+    await world.go_on(5)
     assert (world.state is CircuitState.OPEN) is (found != "answers")
     assert world.verdict == (("ok", "answers") if found == "answers" else ("failed", found))
     assert world.is_ready is (found == "answers")
@@ -375,13 +376,58 @@ async def test_a_platform_that_fails_is_asked_until_it_answers(
     assert world.verdict == ("ok", "answers")
 
 
-async def test_what_could_not_be_asked_is_asked_soon(world: World) -> None:
+async def test_what_could_not_be_asked_is_asked_again(world: World) -> None:
     """Without a token nothing is found."""
     world.found = None
     world.call(BROKEN)
-    await world.go_on(3)
+    await world.go_on(11)
     assert len(world.asked) == 3
     assert world.counted == []
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (None, ("degraded", "many-errors")),
+        ("platform-refuses", ("failed", "platform-refuses")),
+        ("platform-not-fhir", ("failed", "platform-not-fhir")),
+    ],
+)
+async def test_a_line_that_is_back_closes_the_circuit(
+    world: World, found: str | None, verdict: tuple[str, str]
+) -> None:
+    """Whatever else the question meets: no token, a refusal, a server without a statement."""
+    for _ in range(30):
+        world.call(NO_LINE)
+    world.found = found
+    await world.go_on(15)
+    assert world.state is CircuitState.CLOSED
+    assert world.verdict[1] == verdict[1] or found is None
+    assert world.call(FINE) == ""
+
+
+@pytest.mark.parametrize("answer", [{"upstream_status": 404}, {"reason": "upstream-busy"}], ids=str)
+async def test_the_line_alone_opens_the_circuit_by_itself(world: World, answer: Answer) -> None:
+    """Not a request that ended otherwise, whose signal is no reason."""
+    for number in range(3):
+        world.call(NO_LINE if number else answer)
+    world.call(answer)
+    assert world.verdict[1] in REASONS
+
+
+async def test_requests_that_found_no_connection_do_not_hide_a_platform_that_hangs(
+    world: World,
+) -> None:
+    """They were not sent: neither good nor bad."""
+    world.clock.now += 60
+    world.found = "platform-busy"
+    for _ in range(5):
+        world.call({"reason": "upstream-timeout"})
+        for _ in range(4):
+            world.call({"reason": "upstream-busy"}, kind=SEARCH)
+    await world.go_on(1)
+    assert world.state is CircuitState.OPEN
+    assert world.verdict == ("failed", "platform-timeout")
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -403,12 +449,12 @@ async def test_no_free_connection_is_a_fault_unless_somebody_is_answered(
 async def test_a_delivery_counts_like_a_request(world: World) -> None:
     """Of a queued write; it is no caller's kind."""
     for _ in range(4):
-        world.judgement.record_delivery("platform-unreachable", "default")
-    world.judgement.record_delivery(None, "default")
+        world.judgement.record_delivery("platform-unreachable", None, "default")
+    world.judgement.record_delivery(None, None, "default")
     assert world.state is CircuitState.OPEN
     await world.go_on(15)
     before = world.responses
-    world.judgement.record_delivery("answers", "default")
+    world.judgement.record_delivery("answers", None, "default")
     assert world.responses == before + 1
 
 
