@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_qs
@@ -48,9 +48,18 @@ def _unencodable_as_error() -> Iterator[None]:
         raise TokenRequestError("transient", "internal error") from None
 
 
+# Statuses 4xx by which a server refuses no grant but asks for another attempt: too slow, too early
+# (RFC 8470) and too many requests. A user who had to sign in again would only add requests.
+_LATER_STATUSES: Final = frozenset({408, 425, 429})
+
+
 @dataclass(frozen=True, slots=True)
 class RenewalGrant:
-    """What a renewal sends to the SSO: the refresh token of the body, or the SSO's cookies."""
+    """What a renewal sends to the SSO: the refresh token, or without one the SSO's cookies.
+
+    DHP's SSO hides the refresh token in a cookie. Other cookies, such as a load balancer's, are not
+    told apart from it.
+    """
 
     refresh_token: Secret | None = None
     cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
@@ -113,10 +122,18 @@ class UserTokenEndpoint:
 
         The SSO may have replaced the refresh token or not.
         """
-        token = renewal.refresh_token
-        params = {} if token is None else {"refresh_token": token.reveal()}
+        if renewal.refresh_token is not None:
+            params = {"refresh_token": renewal.refresh_token.reveal()}
+            return await self._redeem("refresh_token", params, renewal)
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
-        return await self._redeem("refresh_token", params, renewal, cookie or None)
+        try:
+            return await self._redeem("refresh_token", {}, renewal, cookie)
+        except TokenRequestError as error:
+            # SSOs answer a cookie that has run out, or is no refresh token at all, with any code or
+            # page: the cookie is then a parameter that is missing. Waiting would not mend it.
+            status = error.status or 0
+            error.is_grant_invalid = 400 <= status < 500 and status not in _LATER_STATUSES
+            raise
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
@@ -157,12 +174,12 @@ class UserTokenEndpoint:
 def _next_renewal(response: TokenResponse, previous: RenewalGrant) -> RenewalGrant:
     """Return the next renewal grant: `previous`, updated by the response.
 
-    A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
-    with the value "" is removed.
+    A refresh token that the response does not replace stays valid (RFC 6749 section 6); with one,
+    cookies are ignored. A cookie with the value "" is removed.
     """
+    refresh_token = response.refresh_token or previous.refresh_token
+    if refresh_token is not None:
+        return RenewalGrant(refresh_token)
     received = {name: Secret(value) for name, value in response.cookies.items()}
     cookies = {**previous.cookies, **received}
-    return RenewalGrant(
-        response.refresh_token or previous.refresh_token,
-        {name: value for name, value in cookies.items() if value},
-    )
+    return RenewalGrant(cookies={name: value for name, value in cookies.items() if value})

@@ -8,6 +8,7 @@ no redirect followed. `gateway.oauth.grants` has the bodies of the requests.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ _log = get_logger(__name__)
 
 _MAX_BODY_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
+_MAX_AGE: Final = re.compile(r"-?[0-9]{1,15}")
 # Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
 # body proves that the response is from the SSO.
 _REFUSAL_STATUSES: Final = frozenset({400, 401, 403})
@@ -70,9 +72,12 @@ class TokenHttpResponse:
 
 
 async def read_response(
-    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
+    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset(), wall_now: float = 0.0
 ) -> TokenHttpResponse:
-    """Return the response, whatever its status. A body that is too long is not read to its end."""
+    """Return the response, whatever its status. A body that is too long is not read to its end.
+
+    `wall_now` (Unix time) tells which cookies have expired.
+    """
     body: bytes | None = b""
     try:
         while body is not None and (chunk := await response.content.readany()):
@@ -83,13 +88,20 @@ async def read_response(
         response.close()
     else:
         body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
-    cookies = {name: _cookie_value(morsel) for name, morsel in response.cookies.items()}
+    cookies = {name: _cookie_value(each, wall_now) for name, each in response.cookies.items()}
     retry_after = response.headers.get("Retry-After")
     return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
 
 
-def _cookie_value(cookie: Morsel[str]) -> str:
-    return "" if cookie["max-age"] == "0" else cookie.value
+def _cookie_value(cookie: Morsel[str], wall_now: float) -> str:
+    """Return the value, "" for a cookie that is removed; Max-Age wins (RFC 6265 section 5.3)."""
+    max_age = _MAX_AGE.fullmatch(cookie["max-age"])
+    if max_age is not None:
+        is_removed = int(max_age[0]) <= 0
+    else:
+        # A date in a cookie has the form of one in Retry-After.
+        is_removed = parse_retry_after(cookie["expires"], wall_now) == 0
+    return "" if is_removed else cookie.value
 
 
 def _decoded_body(body: bytes, coding: str) -> bytes | None:
@@ -280,6 +292,6 @@ class TokenEndpoint:
                     timeout=NO_TIMEOUT,
                 ) as response,
             ):
-                return await read_response(response, secrets_of(body, headers))
+                return await read_response(response, secrets_of(body, headers), self._wall_clock())
         except Exception as error:
             return TokenRequestError("transient", _cause_of_exception(error))

@@ -86,7 +86,8 @@ class TokenRequestError(Exception):
     operator or a user must act), `throttled` (429) or `transient`. `cause` is never text of the
     SSO. `oauth_error` is a code of RFC 6749 section 5.2 or `other`. `description` is the SSO's own
     description of the error, for operators only. `retry_after` is the delay of the Retry-After
-    field in seconds.
+    field in seconds. `is_grant_invalid`: the SSO refused the authorization code, refresh token or
+    refresh cookie, so that the user has to sign in again.
     """
 
     def __init__(
@@ -106,11 +107,7 @@ class TokenRequestError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.description = description
-
-    @property
-    def is_grant_invalid(self) -> bool:
-        """Whether the SSO refused the authorization code or refresh token (`invalid_grant`)."""
-        return self.kind == "refused" and self.oauth_error == "invalid_grant"
+        self.is_grant_invalid = kind == "refused" and oauth_error == "invalid_grant"
 
     def __str__(self) -> str:
         parts: list[str] = [] if self.cause == self.kind else [self.cause]
