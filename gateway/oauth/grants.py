@@ -48,6 +48,8 @@ def _unencodable_as_error() -> Iterator[None]:
         raise TokenRequestError("transient", "internal error") from None
 
 
+# Other codes may concern the grant, which must not be sent again with another secret.
+_CLIENT_REFUSALS: Final = (None, "invalid_client")
 # Statuses 4xx by which a server refuses no grant but asks for another attempt: too slow, too early
 # (RFC 8470) and too many requests. A user who had to sign in again would only add requests.
 _LATER_STATUSES: Final = frozenset({408, 425, 429})
@@ -86,8 +88,9 @@ class UserTokenEndpoint:
     """The token endpoint for the client that acts for users. Raises `TokenRequestError`.
 
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
-    if it responds with `invalid_client`, the next one is tried. `clock` is monotonic, `wall_clock`
-    returns Unix time.
+    if it refuses one (`invalid_client`, or 401 or 403 without an OAuth error), the next one is
+    tried. The one that it accepted last is tried first. `clock` is monotonic, `wall_clock` returns
+    Unix time.
     """
 
     def __init__(
@@ -164,11 +167,21 @@ class UserTokenEndpoint:
         *others, last = self._authentications
         for authenticate in others:
             try:
-                return await request(authenticate)
+                return await self._attempt(request, authenticate)
             except TokenRequestError as error:
-                if error.oauth_error != "invalid_client":
+                if not error.may_be_wrong_client or error.oauth_error not in _CLIENT_REFUSALS:
                     raise
-        return await request(last)
+        return await self._attempt(request, last)
+
+    async def _attempt(
+        self,
+        request: Callable[[ClientAuthentication], Awaitable[_T]],
+        authenticate: ClientAuthentication,
+    ) -> _T:
+        result = await request(authenticate)
+        others = (each for each in self._authentications if each is not authenticate)
+        self._authentications = (authenticate, *others)
+        return result
 
 
 def _next_renewal(response: TokenResponse, previous: RenewalGrant) -> RenewalGrant:

@@ -52,6 +52,8 @@ _MAX_AGE: Final = re.compile(r"-?[0-9]{1,15}")
 # Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
 # body proves that the response is from the SSO.
 _REFUSAL_STATUSES: Final = frozenset({400, 401, 403})
+# Error codes that stand for the statuses 500 and 503 (RFC 6749 section 4.1.2.1).
+_OUTAGE_ERROR_CODES: Final = frozenset({"server_error", "temporarily_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,16 @@ def _failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenR
     """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
     status = response.status
     members = parse_object(response.body) if response.body else None
-    oauth_error = oauth_error_code(members)
+    oauth_error = oauth_error_code(members, response.secrets)
     description = description_of(members, response.secrets)
-    if status in _REFUSAL_STATUSES and oauth_error is not None:
+    is_refusal = status in _REFUSAL_STATUSES and oauth_error not in _OUTAGE_ERROR_CODES
+    if is_refusal and oauth_error is not None:
         return TokenRequestError(
             "refused", "refused", oauth_error=oauth_error, status=status, description=description
         )
     return TokenRequestError(
         "throttled" if status == 429 else "transient",
-        _error_status(response),
+        _error_status(response, oauth_error),
         oauth_error=oauth_error,
         status=status,
         retry_after=parse_retry_after(response.retry_after, wall_now, max_delay=_MAX_RETRY_AFTER),
@@ -135,9 +138,9 @@ def _failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenR
     )
 
 
-def _error_status(response: TokenHttpResponse) -> Cause:
+def _error_status(response: TokenHttpResponse, oauth_error: str | None) -> Cause:
     status = response.status
-    if status in _REFUSAL_STATUSES:
+    if status in _REFUSAL_STATUSES and oauth_error is None:
         return "web page" if is_web_page(response.body or b"") else "no OAuth error"
     if 300 <= status < 400:
         return "redirect"

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import TokenRequestError
 
 UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
-# The likely sources of a response 400, 401 or 403 without an OAuth error.
+# The likely sources of a response 400, 401 or 403 without an OAuth error, and of 401 and 403 alone.
 NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
+SILENT_REFUSAL: Final = Message("or a wrong client_id or secret: some SSOs refuse it like this")
 
 _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
     "invalid_client": (
@@ -48,6 +49,10 @@ _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
 }
 _CHECK_TOKEN_URL: Final = Message("check sso.token_url")
 _CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
+_CHECK_CLIENT_TOO: Final = Message(
+    "check sso.token_url, and client_id and secret of credentials.{name}, which some SSOs refuse "
+    "like this; if all are right try again later"
+)
 # By cause, where a remedy is known.
 _CAUSE_REMEDIES: Final[dict[str, Message]] = {
     "name not found": Message("check the spelling of {key}"),
@@ -124,6 +129,8 @@ def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
         return Message(hint.msgid, name=credential)
     if error.retry_after and error.kind == "throttled":
         return Message("try again in {time}", time=format_duration(error.retry_after))
+    if error.may_be_wrong_client:
+        return Message(_CHECK_CLIENT_TOO.msgid, name=credential)
     if error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
         return _CHECK_TOKEN_URL
     if error.cause == "name not found":
@@ -182,7 +189,8 @@ def _secret_values(form: str, headers: Mapping[str, str]) -> Iterator[str]:
             decoded = base64.b64decode(credentials).decode()
         except (binascii.Error, UnicodeDecodeError):
             return
-        yield unquote_plus(decoded.partition(":")[2])
+        secret = decoded.partition(":")[2]
+        yield from (secret, unquote_plus(secret))
     for cookie in headers.get("Cookie", "").split("; "):
         yield cookie.partition("=")[2]
 
@@ -195,13 +203,17 @@ def description_of(response: Mapping[str, object] | None, secrets: Iterable[str]
     """
     members = response or {}
     text, url = members.get("error_description"), members.get("error_uri")
-    parts = [_cleaned(text, secrets, _LONG_RUN) if isinstance(text, str) else ""]
+    parts = [masked_text(text, secrets) if isinstance(text, str) else ""]
     if isinstance(url, str) and (shown := _without_query(url)):
-        parts.append(f"({_cleaned(shown, secrets, _URL_RUN)})")
+        parts.append(f"({masked_text(shown, secrets, _URL_RUN)})")
     return " ".join(part for part in parts if part)
 
 
-def _cleaned(text: str, secrets: Iterable[str], run: re.Pattern[str]) -> str:
+def masked_text(text: str, secrets: Iterable[str], run: re.Pattern[str] = _LONG_RUN) -> str:
+    """Return a text of the SSO in one line of at most 300 characters, without `secrets`.
+
+    What looks random is masked as well, in words that match `run`.
+    """
     text = "".join(character if character.isprintable() else " " for character in text)
     for secret in sorted(secrets, key=len, reverse=True):
         pattern = re.escape(secret)

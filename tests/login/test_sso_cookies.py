@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.doubles.platform import Platform, unauthorized
-from tests.doubles.sso import RESET, Answer, http, json_body, refusal, status, token
+from tests.doubles.sso import RESET, Answer, http, json_body, refusal, status
 from tests.login.provider import Provider, signed_in
 from tests.login.stage import stage
 from tests.login.test_user_tokens import FIREWALL, Cast, sent_tokens
