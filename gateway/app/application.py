@@ -35,6 +35,7 @@ from gateway.app import (
 from gateway.app.observability_setup import open_tracing
 from gateway.app.revision import Core, CoreSwitch
 from gateway.audit.audit_trail import NullAuditTrail
+from gateway.clock import TimeSource
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Health, usability
@@ -43,6 +44,7 @@ from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
+from gateway.oauth.token_request_queue import TokenRequestQueue
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.permissions import PermissionCheck
@@ -216,6 +218,7 @@ class Gateway:
             Core,
             session=session,
             at_hand=tokens_at_hand(),
+            token_requests=TokenRequestQueue(self.settings.sso.max_requests, TimeSource()),
             store=store,
             metrics=self.metrics,
             audit=self.audit,

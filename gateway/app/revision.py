@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
     from gateway.login.session_store import SessionStore
+    from gateway.oauth.token_request_queue import TokenRequestQueue
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
@@ -72,6 +73,7 @@ class Core:
         *,
         session: aiohttp.ClientSession,
         at_hand: TokensAtHand,
+        token_requests: TokenRequestQueue,
         store: TokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
@@ -84,6 +86,7 @@ class Core:
         self.settings = settings
         self.active_uses = ActiveUses()
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
+        self._token_requests = token_requests
         self._metrics = metrics
         self._audit = audit
         self._exchange_listeners = exchange_listeners
@@ -97,6 +100,7 @@ class Core:
             metrics=metrics,
             audit=audit,
             sso=settings.sso,
+            queue=token_requests,
         )
         self._pool = _upstream_pool(settings)
         on_response = None if outbox is None else outbox.delivery.on_platform_response
@@ -108,7 +112,13 @@ class Core:
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(settings, session=session, session_store=session_store, audit=audit)
+        login = _login_parts(
+            settings,
+            session=session,
+            token_requests=token_requests,
+            session_store=session_store,
+            audit=audit,
+        )
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
         self.handler = (
@@ -208,6 +218,7 @@ class Core:
     def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
+        self._token_requests.max_requests = self.settings.sso.max_requests
         self._metrics.declare_credentials(self.tokens)
         for name, tokens in self.tokens.items():
             tokens.start(None if before is None else before.tokens.get(name))
@@ -373,6 +384,7 @@ def _login_parts(
     settings: Settings,
     *,
     session: aiohttp.ClientSession,
+    token_requests: TokenRequestQueue,
     session_store: SessionStore,
     audit: AuditTrail,
 ) -> LoginParts | None:
@@ -384,6 +396,7 @@ def _login_parts(
     return LoginParts(
         settings=settings,
         session=session,
+        token_requests=token_requests,
         session_store=session_store,
         audit=audit,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
     from gateway.oauth.token_endpoint import TokenEndpoint
+    from gateway.oauth.token_request_queue import TokenRequestQueue
     from gateway.oauth.token_response import TokenResponse
 
 
@@ -90,7 +91,7 @@ class UserTokenEndpoint:
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
     if it refuses one (`invalid_client`, or 401 or 403 without an OAuth error), the next one is
     tried. The one that it accepted last is tried first. `clock` is monotonic, `wall_clock` returns
-    Unix time.
+    Unix time. `queue` limits the requests, if there is one.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class UserTokenEndpoint:
         login: LoginSettings,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        queue: TokenRequestQueue | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._extra_params = login.extra_params
         self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock
+        self._queue = queue
 
     async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserTokenSet:
         """Return the tokens for an authorization code (RFC 7636 section 4.5).
@@ -178,7 +181,10 @@ class UserTokenEndpoint:
         request: Callable[[ClientAuthentication], Awaitable[_T]],
         authenticate: ClientAuthentication,
     ) -> _T:
-        result = await request(authenticate)
+        # A user waits for each of these requests.
+        turn = self._queue.admission(lambda: True) if self._queue else contextlib.nullcontext()
+        async with turn:
+            result = await request(authenticate)
         others = (each for each in self._authentications if each is not authenticate)
         self._authentications = (authenticate, *others)
         return result
