@@ -187,6 +187,11 @@ class RejectionState:
         """Return the seconds until the next forced fetch may start, 0 if it may start now."""
         return max(0.0, self._forced_at + _REJECTION_PAUSE - now)
 
+    @property
+    def has_been_accepted(self) -> bool:
+        """Whether the platform accepted the token in use."""
+        return self._accepted_at > -math.inf
+
     def was_recently_accepted(self, now: float) -> bool:
         """Return whether the platform accepted the token in use during the last `_REJECTION_PAUSE`.
 

@@ -155,6 +155,7 @@ class TokenResponse:
             lifetime=self.lifetime,
             wall_expiry=wall_now + self.lifetime - (now - self.requested_at),
             scope=self.scope,
+            has_default_lifetime=self.lifetime_source == "default",
         )
         if now >= token.usable_until:
             raise TokenRequestError("transient", "token expired on arrival")
@@ -308,13 +309,15 @@ class AccessToken:
     `lifetime` is in seconds from `received_at`, a moment before the token request was sent.
     `usable_until` is up to 1 s before `expires_at`, so that the token does not expire on its way to
     the platform. `wall_expiry` (Unix time) is for display and metrics only. `token_id` is the `jti`
-    of a JWT that has one, for the audit trail. Two tokens are equal if their values are, whatever
-    their times.
+    of a JWT that has one, for the audit trail. `has_default_lifetime`: nothing but
+    `sso.default_token_lifetime` says how long it lives. Two tokens are equal if their values are,
+    whatever their times.
     """
 
     __slots__ = (
         "authorization",
         "expires_at",
+        "has_default_lifetime",
         "lifetime",
         "received_at",
         "scope",
@@ -332,6 +335,7 @@ class AccessToken:
         lifetime: float,
         wall_expiry: float,
         scope: str | None = None,
+        has_default_lifetime: bool = False,
     ) -> None:
         self.authorization = b"Bearer " + value.encode("ascii")
         self.received_at = received_at
@@ -340,6 +344,7 @@ class AccessToken:
         self.usable_until = self.expires_at - min(_SAFETY_MARGIN, _SAFETY_SHARE * lifetime)
         self.wall_expiry = wall_expiry
         self.scope = scope
+        self.has_default_lifetime = has_default_lifetime
         self.token_id = _token_id(value)
         self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
 

@@ -98,6 +98,7 @@ class Tokens:
         self._failure: FailureState | None = None
         # Whether a failure was logged and no token has come since, also by an earlier object.
         self._is_failing = False
+        self._is_lifetime_told = False
         self._rejections = RejectionState()
         self._fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -118,6 +119,7 @@ class Tokens:
         previous, changed = None, False
         if before is not None:
             self._is_failing = before._is_failing
+            self._is_lifetime_told = before._is_lifetime_told
         if before is not None and before.credential.identity == self.credential.identity:
             self.credential.take_over(before.credential)
             previous = before.current()
@@ -256,12 +258,28 @@ class Tokens:
             self.on_fresh_token_rejected(rejected)
             return
         self._discarded = rejected
+        if rejected.has_default_lifetime and rejections.has_been_accepted:
+            self._tell_lifetime(now - rejected.received_at)
         if rejections.seconds_until_forced_fetch(now) or (
             keep_if_accepted and rejections.was_recently_accepted(now)
         ):
             return
         self._at_hand.pop(self._key, None)
         self._metrics.on_token_expiry(self.name, 0.0)
+
+    def _tell_lifetime(self, age: float) -> None:
+        """Log once that the platform refused a token `age` seconds old that it had accepted."""
+        if self._is_lifetime_told:
+            return
+        self._is_lifetime_told = True
+        _log.warning(
+            "credential %s: the platform refused a token %s after the SSO gave it: "
+            "sso.default_token_lifetime (%s) seems to be longer than its tokens live",
+            self.name,
+            format_duration(age),
+            format_duration(self._sso.default_token_lifetime),
+            credential=self.name,
+        )
 
     def _is_in_backoff(self) -> bool:
         return self._failure is not None and self._clock() < self._failure.until

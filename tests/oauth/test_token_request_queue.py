@@ -6,14 +6,18 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 
 import pytest
 
 from gateway.clock import TimeSource
+from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.errors import GatewayError
-from gateway.oauth.client_authentication import parse_client_secrets
+from gateway.oauth.client_authentication import parse_client_secrets, public_client
 from gateway.oauth.credential import Credential
+from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
+from gateway.oauth.token_request_queue import TokenRequestQueue
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles import sso as answers
@@ -243,3 +247,35 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
             await asyncio.sleep(0.01)
         first.active_uses.leave()
         assert sso.most_at_once == 3
+
+
+async def test_users_share_the_limit_and_come_first(given: Bench) -> None:
+    """A sign-in waits for a place like a credential, but before those that nobody waits for."""
+    queue = TokenRequestQueue(1, TimeSource())
+    user = UserTokenEndpoint(
+        endpoint=given.endpoint,
+        authentications=[public_client("web")],
+        login=LoginSettings(),
+        clock=given.clock,
+        wall_clock=given.clock.wall,
+        queue=queue,
+    )
+    given.sso.hold()
+    async with asyncio.TaskGroup() as tasks, AsyncExitStack() as background:
+        first = queue.admission(lambda: False)
+        await background.enter_async_context(first)
+        later = tasks.create_task(user.refresh(RenewalGrant(Secret("r1"))))
+        waiting = tasks.create_task(enter(queue))
+        await asyncio.sleep(0.05)
+        assert given.sso.requests == []
+        await background.aclose()
+        await given.sso.seen(1)
+        assert not waiting.done()
+        given.sso.release()
+    assert later.result().token.reveal() == "token-1"
+
+
+async def enter(queue: TokenRequestQueue) -> None:
+    """Wait for a place that is not urgent, and give it back."""
+    async with queue.admission(lambda: False):
+        pass
