@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import backoff
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
-from gateway.oauth.token_failures import NOT_THE_SSO, SILENT_REFUSAL, UNKNOWN_CODE
+from gateway.oauth.token_failures import NOT_THE_SSO, UNKNOWN_CODE
 from gateway.oauth.token_response import TokenRequestError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class FailureState:
         if error.cause in ("no OAuth error", "web page"):
             reported += f", {NOT_THE_SSO}"
             if error.may_be_wrong_client:
-                reported += f", {SILENT_REFUSAL}"
+                reported += ", or a wrong client_id or secret, which some SSOs refuse like this"
         if error.oauth_error is not None:
             known = error.oauth_error != "other"
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"

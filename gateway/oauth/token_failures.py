@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import TokenRequestError
 
 UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
-# The likely sources of a response 400, 401 or 403 without an OAuth error, and of 401 and 403 alone.
+# The likely sources of a response 400, 401 or 403 without an OAuth error.
 NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
-SILENT_REFUSAL: Final = Message("or a wrong client_id or secret: some SSOs refuse it like this")
 
 _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
     "invalid_client": (
