@@ -194,8 +194,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
             "something that is not a token, and no valid token is left. A 400, 401 or 403 without"
-            " an OAuth error comes from a firewall in front of the SSO, or the address is wrong, or "
-            "the SSO refuses a wrong `client_id` or secret like this."
+            " an OAuth error comes from a firewall in front of the SSO, or the address is wrong, "
+            "or the SSO refuses a wrong `client_id` or secret like this."
         ),
         (
             "Run `dhp-gateway doctor`, which tests name, connection, TLS and response of the SSO,"

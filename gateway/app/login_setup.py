@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_request_queue import TokenRequestQueue
+    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter

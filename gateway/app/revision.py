@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_request_queue import TokenRequestQueue
+    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
@@ -86,7 +86,6 @@ class Core:
         self.settings = settings
         self.active_uses = ActiveUses()
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
-        self._token_requests = token_requests
         self._metrics = metrics
         self._audit = audit
         self._exchange_listeners = exchange_listeners
@@ -112,20 +111,11 @@ class Core:
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(
-            settings,
-            session=session,
-            token_requests=token_requests,
-            session_store=session_store,
-            audit=audit,
-        )
+        login = _login_parts(settings, session, token_requests, session_store, audit)
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
-        self.handler = (
-            handler
-            if login is None
-            else login.routes(handler, self._callers, self._unidentified_limiter)
-        )
+        routed = (handler, self._callers, self._unidentified_limiter)
+        self.handler = handler if login is None else login.routes(*routed)
 
     def _handler(self) -> Handler:
         settings = self.settings
@@ -218,7 +208,6 @@ class Core:
     def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
-        self._token_requests.max_requests = self.settings.sso.max_requests
         self._metrics.declare_credentials(self.tokens)
         for name, tokens in self.tokens.items():
             tokens.start(None if before is None else before.tokens.get(name))
@@ -382,7 +371,6 @@ def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Crede
 
 def _login_parts(
     settings: Settings,
-    *,
     session: aiohttp.ClientSession,
     token_requests: TokenRequestQueue,
     session_store: SessionStore,

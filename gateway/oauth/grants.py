@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.token_endpoint import TokenEndpoint
-    from gateway.oauth.token_request_queue import TokenRequestQueue
+    from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
     from gateway.oauth.token_response import TokenResponse
 
 

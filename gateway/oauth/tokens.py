@@ -20,9 +20,9 @@ from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.i18n import format_duration
 from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
+from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
-from gateway.oauth.token_request_queue import TokenRequestQueue
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 

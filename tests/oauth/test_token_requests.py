@@ -17,7 +17,7 @@ from gateway.errors import GatewayError
 from gateway.oauth.client_authentication import parse_client_secrets, public_client
 from gateway.oauth.credential import Credential
 from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
-from gateway.oauth.token_request_queue import TokenRequestQueue
+from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles import sso as answers
