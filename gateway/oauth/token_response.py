@@ -58,6 +58,17 @@ MAX_LIFETIME: Final = 24 * 3600.0
 # Maximum nesting of the SSO's JSON. The formats that are defined for it have three levels.
 _MAX_DEPTH: Final = 32
 
+# RFC 6749 section 5.2. SSOs use others, too.
+TOKEN_ERROR_CODES: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
 _UNRELATED_ERROR_CODES: Final = frozenset({"invalid_scope", "unsupported_grant_type"})
 
 # Visible ASCII: what RFC 6749 appendix A.12 allows, without the space, which would end the value
