@@ -133,6 +133,7 @@ async def test_the_credentials_tokens_are_renewed_without_cookies(cast: Cast) ->
     """What a balancer sets in a response to the gateway's own credential is ignored."""
     cast.sso.handle(issued("own", BALANCER))
     tokens = cast.scene.gateway.gateway._cores.current.tokens["default"]
+    await tokens.wait_for_token()
     tokens.fetch_now()
     await cast.sso.seen(2)
     assert [seen.headers.get("Cookie") for seen in cast.sso.requests] == [None, None]
