@@ -91,7 +91,7 @@ def cause_and_remedy(
         if sso.proxy_url is None
         else ("sso.proxy_url", sso.proxy_url)
     )
-    details = _reported_error(error)
+    details = reported_error(error)
     if error.cause == "time-out":
         details = [format_duration(sso.timeout)]
     elif error.cause == "name not found":
@@ -137,7 +137,7 @@ def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
     return _CAUSE_REMEDIES.get(error.cause, EMPTY_MESSAGE)
 
 
-def _reported_error(error: TokenRequestError) -> list[Message]:
+def reported_error(error: TokenRequestError) -> list[Message]:
     """Return status and error code of the SSO's response, as far as there are any."""
     reported: list[Message] = []
     if error.status is not None:
