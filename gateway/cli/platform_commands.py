@@ -139,7 +139,8 @@ def token_failure_and_remedy(
 def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
     """Return a hint on invisible causes: white space around the secret, or several secrets."""
     credential = settings.credentials[name]
-    if error.kind != "refused" or credential.auth_method == "private_key_jwt":
+    is_refusal = error.kind == "refused" or error.may_be_wrong_client
+    if not is_refusal or credential.auth_method == "private_key_jwt":
         return EMPTY_MESSAGE
     source = credential.secret_ref(name)
     with contextlib.suppress(StartError):
