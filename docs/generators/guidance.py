@@ -194,14 +194,15 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
             "something that is not a token, and no valid token is left. A 400, 401 or 403 without"
-            " an OAuth error does not come from the SSO but from a firewall in front of it, or "
-            "the address is wrong."
+            " an OAuth error comes from a firewall in front of the SSO, or the address is wrong, "
+            "or the SSO refuses a wrong `client_id` or secret like this."
         ),
         (
             "Run `dhp-gateway doctor`, which tests name, connection, TLS and response of the SSO,"
             " and then of the platform. If both fail, repair the network, the firewall, DNS or "
             "`sso.proxy_url`. If TLS fails, the SSO's certificate has expired, or `sso.ca_file` "
-            "lacks the CA of an inspecting proxy. If only the SSO fails, tell its support the "
+            "lacks the CA of an inspecting proxy. After 401 or 403, compare `client_id` and secret "
+            "with those that were issued. If only the SSO fails, tell its support the "
             "time and this machine's public address. The gateway continues by itself as soon as "
             "the SSO answers."
         ),

@@ -35,6 +35,7 @@ from gateway.app import (
 from gateway.app.observability_setup import open_tracing
 from gateway.app.revision import Core, CoreSwitch
 from gateway.audit.audit_trail import NullAuditTrail
+from gateway.clock import TimeSource
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Health, usability
@@ -43,6 +44,7 @@ from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
+from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.permissions import PermissionCheck
@@ -90,6 +92,7 @@ class Gateway:
         self.metrics = Metrics()
         self._operators = Operators(())
         self._expiries: dict[str, float] = {}
+        self._token_requests = TokenRequestQueue(settings.sso.max_requests, TimeSource())
         self.health = self._make_health()
         self._alerts = AlertMonitor(
             health=self.health,
@@ -133,6 +136,7 @@ class Gateway:
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)
+            self._token_requests.max_requests = settings.sso.max_requests
             self._cores.replace(core)
             self._expiries = expiries
             self._operators.replace(operators)
@@ -218,6 +222,7 @@ class Gateway:
             Core,
             session=session,
             at_hand=tokens_at_hand(),
+            token_requests=self._token_requests,
             store=store,
             metrics=self.metrics,
             audit=self.audit,

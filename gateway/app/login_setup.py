@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
+    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
@@ -33,7 +34,7 @@ class LoginParts:
     """The parts of the login. Raises `StartError` where the client's secret cannot be read.
 
     `renewals` renews the users' tokens. `session` is used for requests to the SSO. `session_store`
-    outlives the settings.
+    and `token_requests` outlive the settings.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class LoginParts:
         *,
         settings: Settings,
         session: ClientSession,
+        token_requests: TokenRequestQueue,
         session_store: SessionStore,
         audit: AuditTrail,
     ) -> None:
@@ -53,7 +55,7 @@ class LoginParts:
             identity=_identity(settings),
             clock=time.monotonic,
         )
-        endpoint = user_endpoint(settings, session)
+        endpoint = user_endpoint(settings, session, token_requests)
         provider = openid_provider(settings, session)
         self._sign_in = SignInFlow(
             login=login,
@@ -108,7 +110,9 @@ class LoginParts:
         )
 
 
-def user_endpoint(settings: Settings, session: ClientSession) -> UserTokenEndpoint:
+def user_endpoint(
+    settings: Settings, session: ClientSession, queue: TokenRequestQueue | None = None
+) -> UserTokenEndpoint:
     """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
     return UserTokenEndpoint(
         endpoint=TokenEndpoint(
@@ -118,6 +122,7 @@ def user_endpoint(settings: Settings, session: ClientSession) -> UserTokenEndpoi
         login=settings.login,
         clock=time.monotonic,
         wall_clock=time.time,
+        queue=queue,
     )
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
+    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.oauth.tokens import Tokens, TokenState
     from gateway.outbox.platform_sender import EntrySender
@@ -73,6 +74,7 @@ class Core:
         *,
         session: aiohttp.ClientSession,
         at_hand: TokensAtHand,
+        token_requests: TokenRequestQueue,
         store: TokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
@@ -100,6 +102,7 @@ class Core:
             metrics=metrics,
             audit=audit,
             sso=settings.sso,
+            queue=token_requests,
         )
         self._pool = _upstream_pool(settings)
         self.admission = Admission(
@@ -109,14 +112,11 @@ class Core:
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(settings, session=session, session_store=session_store, audit=audit)
+        login = _login_parts(settings, session, token_requests, session_store, audit)
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
-        self.handler = (
-            handler
-            if login is None
-            else login.routes(handler, self._callers, self._unidentified_limiter)
-        )
+        routed = (handler, self._callers, self._unidentified_limiter)
+        self.handler = handler if login is None else login.routes(*routed)
 
     def _handler(self) -> Handler:
         settings = self.settings
@@ -372,8 +372,8 @@ def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Crede
 
 def _login_parts(
     settings: Settings,
-    *,
     session: aiohttp.ClientSession,
+    token_requests: TokenRequestQueue,
     session_store: SessionStore,
     audit: AuditTrail,
 ) -> LoginParts | None:
@@ -385,6 +385,7 @@ def _login_parts(
     return LoginParts(
         settings=settings,
         session=session,
+        token_requests=token_requests,
         session_store=session_store,
         audit=audit,
     )

@@ -43,9 +43,15 @@ from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
     WRONG_ENDPOINT_STATUSES,
     description_of,
+    reported_error,
     with_description,
 )
-from gateway.oauth.token_response import TokenRequestError, oauth_error_code, parse_object
+from gateway.oauth.token_response import (
+    TOKEN_ERROR_CODES,
+    TokenRequestError,
+    oauth_error_code,
+    parse_object,
+)
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
@@ -507,10 +513,10 @@ def _client_result(error: TokenRequestError, hints: list[Message]) -> Finding:
 
 def _error_summary(error: TokenRequestError) -> Message:
     """Return the OAuth error code, else the status of an error, else the fault of the response."""
-    if error.oauth_error not in (None, "other"):
+    if error.oauth_error in TOKEN_ERROR_CODES:
         return Message(error.oauth_error)
     if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
-        return Message("status {status}", status=error.status)
+        return join_messages(", ", reported_error(error))
     return TOKEN_CAUSES[error.cause]
 
 

@@ -47,7 +47,7 @@ from gateway.errors import StartError
 from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
 from gateway.field_values import parse_retry_after
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_duration, join_messages
-from gateway.oauth.grants import client_credentials_form
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_failures import cause_and_remedy, failure_text
 from gateway.oauth.token_response import TokenRequestError
@@ -65,13 +65,21 @@ def open_session() -> ClientSession:
 
 
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
-    """Request a token once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
-    first = credential_authenticators(settings, credential)[0]
-    form = client_credentials_form(settings.credentials[credential])
+    """Request a token with the first secret or key, in each of its forms.
+
+    Raises `StartError` (secret, CA file) or `TokenRequestError`.
+    """
+    found = credential_authenticators(settings, credential)
     tls = sso_tls(settings)
     async with open_session() as session:
-        endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls)
-        return await endpoint.request(first.authenticate, form)
+        client = Credential(
+            endpoint=TokenEndpoint(session=session, sso=settings.sso, tls=tls),
+            settings=settings.credentials[credential],
+            name=credential,
+            platform=settings.platform.fhir_base_url,
+            authenticators=[each for each in found if each.fingerprint == found[0].fingerprint],
+        )
+        return await client.request()
 
 
 def _format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
@@ -131,7 +139,8 @@ def token_failure_and_remedy(
 def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
     """Return a hint on invisible causes: white space around the secret, or several secrets."""
     credential = settings.credentials[name]
-    if error.kind != "refused" or credential.auth_method == "private_key_jwt":
+    is_refusal = error.kind == "refused" or error.may_be_wrong_client
+    if not is_refusal or credential.auth_method == "private_key_jwt":
         return EMPTY_MESSAGE
     source = credential.secret_ref(name)
     with contextlib.suppress(StartError):

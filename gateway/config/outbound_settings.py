@@ -153,6 +153,11 @@ class SsoSettings(Section):
         description="Time for a token request, and the longest wait of a caller for a token; then "
         "503.",
     )
+    max_requests: Count = Field(
+        default=8,
+        description="Token requests under way at the same time, of all credentials and users. "
+        "Those that callers wait for come first; at most 200 begin in a second.",
+    )
     default_token_lifetime: PositiveSeconds = Field(
         default=300,
         description="Lifetime of a token if the SSO names none and the token is not a JWT with "

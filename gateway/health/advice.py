@@ -126,7 +126,8 @@ TOKEN_CAUSES: Final = {
     "redirect": Message("it answers with a redirect"),
     "error status": Message("it answers with an error"),
     "no OAuth error": Message(
-        "it refuses without an OAuth error: a firewall in front, or a wrong address"
+        "it refuses without an OAuth error: a wrong client_id or secret, a firewall in front, or a "
+        "wrong address"
     ),
     "web page": Message("it answers with a web page: a firewall in front, or a wrong address"),
     "empty answer": Message("its answer is empty"),

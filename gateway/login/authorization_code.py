@@ -25,7 +25,7 @@ from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.login.openid_provider import IdTokenError
 from gateway.login.session_store import SignedInUser, SignInState, digest, new_secret, store_key
 from gateway.oauth.token_failures import description_of
-from gateway.oauth.token_response import TokenRequestError, oauth_error_code, unverified_claims
+from gateway.oauth.token_response import TOKEN_ERROR_CODES, TokenRequestError, unverified_claims
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
@@ -228,7 +228,8 @@ def _require_issuer(issuer: str | None, metadata: ProviderMetadata | None) -> No
 
 
 def _authorization_error(error: str, description: str) -> SignInError:
-    code = error if error in _FAILURES_BY_CODE else oauth_error_code({"error": error}) or "other"
+    # The query is the browser's: nothing shows that the SSO wrote it.
+    code = error if error in _FAILURES_BY_CODE or error in TOKEN_ERROR_CODES else "other"
     quoted = f' "{description}"' if description else ""
     failure = _FAILURES_BY_CODE.get(error, "refused")
     return SignInError(failure, f"the SSO answered {code}{quoted}", is_unverified=True)

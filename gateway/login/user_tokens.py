@@ -2,7 +2,7 @@
 
 A user's token is renewed before its expiry, by the requests that use it. While the SSO is
 unreachable, a token is used until it expires. If the SSO refuses the refresh token
-(`invalid_grant`), the session ends, and the user has to sign in again.
+(`invalid_grant`) or the refresh cookie, the session ends, and the user has to sign in again.
 
 There is at most one renewal of a session at a time. Within a process, requests join the renewal in
 progress; between replicas that share the session, a lease decides which one renews. A refresh token
@@ -244,8 +244,7 @@ class SessionRenewals:
         self, session: Session, state: RenewalState, error: TokenRequestError
     ) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
-        # Only invalid_grant means that the user has to sign in again. Any other failure is an error
-        # of the client's configuration or an outage.
+        # Any other failure is an error of the client's configuration or an outage.
         if not error.is_grant_invalid:
             state.postpone(self.clock(), error.retry_after)
             return

@@ -8,6 +8,7 @@ text without a usable one raises `ClientKeyError`.
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -48,17 +49,21 @@ def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
     return authenticate
 
 
-def client_secret_basic(client_id: str, secret: Secret) -> ClientAuthentication:
+def client_secret_basic(
+    client_id: str, secret: Secret, *, is_literal: bool = False
+) -> ClientAuthentication:
     """Return the method that sends client id and secret in the Authorization header.
 
-    It is the first method of RFC 6749 section 2.3.1.
+    It is the first method of RFC 6749 section 2.3.1, which form-urlencodes both. With `is_literal`
+    they are sent as they are: LemonLDAP::NG, Glewlwyd and node-oauth2-server do not decode them.
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        # RFC 6749 section 2.3.1 form-urlencodes both before Base64. Authlib does not.
-        encoded_id, encoded_secret = quote_plus(client_id), quote_plus(secret.reveal())
-        auth = ClientAuth(encoded_id, encoded_secret, "client_secret_basic")
-        return str(auth.prepare("POST", url, headers, body)[2])
+        both = (client_id, secret.reveal())
+        user, password = both if is_literal else map(quote_plus, both)
+        encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {encoded}"
+        return body
 
     return authenticate
 
@@ -80,12 +85,17 @@ def private_key_jwt(
 ) -> ClientAuthentication:
     """Return the method that sends a signed assertion in the form body.
 
-    Follows RFC 7523 section 2.2 and SMART Backend Services. `wall_clock` returns Unix time.
+    Follows RFC 7523 section 2.2 and SMART Backend Services. The client id is optional there, but
+    LemonLDAP::NG finds no client without it. `wall_clock` returns Unix time.
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
         assertion = sign(_assertion_claims(client_id, url, wall_clock()))
-        params = {"client_assertion_type": JWT_BEARER, "client_assertion": assertion}
+        params = {
+            "client_id": client_id,
+            "client_assertion_type": JWT_BEARER,
+            "client_assertion": assertion,
+        }
         return str(add_params_to_qs(body, params))
 
     return authenticate
@@ -113,12 +123,14 @@ class ClientAuthenticator:
 
     `fingerprint` identifies the secret or key without revealing it. `material` is the secret or key
     itself, from which a store derives encryption keys. `public_key` is the JWK of a private key.
+    `is_literal`: a secret in the header that is not encoded, see `client_secret_basic`.
     """
 
     authenticate: ClientAuthentication = field(repr=False)
     fingerprint: str
     material: Secret
     public_key: Mapping[str, Any] | None = None
+    is_literal: bool = False
 
 
 def parse_client_secrets(
@@ -126,8 +138,9 @@ def parse_client_secrets(
 ) -> tuple[ClientAuthenticator, ...]:
     """Return the client secrets of a text: one on each line, the newest first.
 
-    `in_header` selects client_secret_basic instead of client_secret_post. Raises `ClientKeyError`
-    for no secret or more than two.
+    `in_header` selects client_secret_basic instead of client_secret_post. Where the encoding of the
+    header changes client id or secret, the secrets follow once more as they are. Raises
+    `ClientKeyError` for no secret or more than two.
     """
     authentication = client_secret_basic if in_header else client_secret_post
     lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
@@ -138,10 +151,17 @@ def parse_client_secrets(
         raise ClientKeyError(
             Message("holds more than two lines: one secret, or two for the overlap")
         )
-    return tuple(
+    authenticators = [
         ClientAuthenticator(authentication(client_id, secret), secret.fingerprint(), secret)
         for secret in found
-    )
+    ]
+    for secret in found if in_header else ():
+        if quote_plus(client_id + secret.reveal()) != client_id + secret.reveal():
+            literal = client_secret_basic(client_id, secret, is_literal=True)
+            authenticators.append(
+                ClientAuthenticator(literal, secret.fingerprint(), secret, is_literal=True)
+            )
+    return tuple(authenticators)
 
 
 def parse_client_keys(

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_response import TokenRequestError
@@ -31,9 +31,10 @@ class Credential:
     """A client with its secrets or keys, which requests tokens with the client credentials grant.
 
     `name` is that of the credential in the settings. A client may have several secrets or keys
-    while one replaces another: its `authenticators`, the newest first. Each is a candidate. The
-    candidate that the SSO accepted last is tried first. If the SSO refuses a candidate, the next
-    one is tried. A secret that is no longer configured is dropped once the SSO accepted another.
+    while one replaces another, and a secret two forms in a header: its `authenticators`, the newest
+    first. Each is a candidate. The candidate that the SSO accepted last is tried first, then those
+    of its form. If the SSO refuses a candidate, the next one is tried. A secret that is no longer
+    configured is dropped once the SSO accepted another.
 
     `platform` is the base URL of the platform that gets the tokens. `reread` reads the secret
     again; it is called in another thread and may raise any exception if the secret cannot be read.
@@ -64,8 +65,8 @@ class Credential:
         self.name = name
         self._reread = reread
         self._form = client_credentials_form(settings)
-        self._configured = _index_by_fingerprint(authenticators)
-        self._candidates = tuple(self._configured.values())
+        self._configured = tuple(authenticators)
+        self._candidates = self._configured
 
     @property
     def store_key(self) -> StoreKey:
@@ -80,17 +81,18 @@ class Credential:
     @property
     def uses_previous_secret(self) -> bool:
         """Whether the SSO refused the secret that is configured first and accepted another."""
-        return self._candidates[0].fingerprint != next(iter(self._configured))
+        return self._candidates[0].fingerprint != self._configured[0].fingerprint
 
     def present(self, authenticators: Iterable[ClientAuthenticator]) -> bool:
         """Replace the candidates, all of which were refused.
 
         Return False, without a change, if all `authenticators` are candidates already.
         """
-        configured = _index_by_fingerprint(authenticators)
-        if configured.keys() <= {candidate.fingerprint for candidate in self._candidates}:
+        configured = tuple(authenticators)
+        if _fingerprints(configured) <= _fingerprints(self._candidates):
             return False
-        self._configured, self._candidates = configured, tuple(configured.values())
+        self._configured = configured
+        self._candidates = _sorted(configured, is_literal=self._candidates[0].is_literal)
         return True
 
     def take_over(self, predecessor: Credential) -> None:
@@ -100,14 +102,13 @@ class Credential:
         has not, it becomes the first candidate; new secrets are tried before it. If it is no longer
         configured, it becomes the last candidate, until the SSO accepts a configured one.
         """
-        accepted = predecessor._candidates[0]
-        if (
-            self._configured.keys() <= predecessor._configured.keys()
-            and accepted.fingerprint in self._configured
-        ):
-            self._prefer(accepted.fingerprint)
-        elif accepted.fingerprint not in self._configured:
-            self._candidates = (*self._candidates, accepted)
+        accepted, configured = predecessor._candidates[0], _fingerprints(self._configured)
+        is_new = not configured <= _fingerprints(predecessor._configured)
+        is_configured = accepted.fingerprint in configured
+        first = "" if is_new else accepted.fingerprint
+        self._candidates = _sorted(self._configured, first, is_literal=accepted.is_literal)
+        if not is_configured:
+            self._candidates += (accepted,)
 
     async def request(self) -> TokenResponse:
         """Request a new token, a second time if the SSO refused and the secret has changed since.
@@ -117,7 +118,8 @@ class Credential:
         try:
             return await self._try_candidates()
         except TokenRequestError as error:
-            if error.kind != "refused" or not await self._has_changed():
+            is_refusal = error.kind == "refused" or error.may_be_wrong_client
+            if not is_refusal or not await self._has_changed():
                 raise
         return await self._try_candidates()
 
@@ -134,15 +136,17 @@ class Credential:
 
     async def _try_candidates(self) -> TokenResponse:
         refusals: list[TokenRequestError] = []
-        # The SSO may activate the new secret between two attempts. Where there are several
-        # candidates, the first is therefore tried a second time.
-        again = self._candidates[:1] if len(self._candidates) > 1 else ()
+        # The SSO may activate the new secret between two attempts. Of two secrets, the first is
+        # therefore tried a second time, unless each has two forms: an SSO may lock a client after
+        # few refusals.
+        has_forms = any(candidate.is_literal for candidate in self._candidates)
+        again = self._candidates[:1] if len(self._candidates) > 1 and not has_forms else ()
         for candidate in (*self._candidates, *again):
             try:
                 response = await self._endpoint.request(candidate.authenticate, self._form)
             except TokenRequestError as error:
                 refusals.append(error)
-                if not _may_be_wrong_secret(error):
+                if not error.may_be_wrong_client:
                     break
                 continue
             self._accept(candidate)
@@ -150,40 +154,46 @@ class Credential:
         raise refusals[0]
 
     def _accept(self, candidate: ClientAuthenticator) -> None:
-        if candidate.fingerprint in self._configured:
-            is_alternative = candidate.fingerprint != next(iter(self._configured))
+        before = self._candidates[0]
+        if candidate.is_literal and not before.is_literal:
+            _log.info(
+                "client %s: the SSO takes client id and secret in the header only as they are",
+                self._settings.client_id,
+                credential=self.name,
+            )
+        if candidate.fingerprint in _fingerprints(self._configured):
+            is_alternative = candidate.fingerprint != self._configured[0].fingerprint
             if is_alternative and not self.uses_previous_secret:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
                     self._settings.client_id,
                     credential=self.name,
                 )
-            self._prefer(candidate.fingerprint)
-        elif candidate is not self._candidates[0]:
+            self._candidates = _sorted(
+                self._configured, candidate.fingerprint, is_literal=candidate.is_literal
+            )
+        elif candidate is not before:
             _log.warning(
                 "client %s: the SSO refused the changed secret; the one before stays in use",
                 self._settings.client_id,
                 credential=self.name,
             )
-            self._candidates = (candidate, *self._configured.values())
-
-    def _prefer(self, fingerprint: str) -> None:
-        first = self._configured[fingerprint]
-        self._candidates = tuple({fingerprint: first, **self._configured}.values())
+            self._candidates = (candidate, *self._configured)
 
 
-def _index_by_fingerprint(
-    authenticators: Iterable[ClientAuthenticator],
-) -> dict[str, ClientAuthenticator]:
-    return {each.fingerprint: each for each in authenticators}
+def _fingerprints(authenticators: Iterable[ClientAuthenticator]) -> set[str]:
+    return {each.fingerprint for each in authenticators}
 
 
-def _may_be_wrong_secret(error: TokenRequestError) -> bool:
-    """Return whether another secret could be accepted.
+def _sorted(
+    configured: Iterable[ClientAuthenticator], first: str = "", *, is_literal: bool
+) -> tuple[ClientAuthenticator, ...]:
+    """Return the candidates of one form before those of the other, in the configured order.
 
-    Servers use different error codes for a wrong secret, so only unrelated codes are excluded.
+    The secret with the fingerprint `first` is the first of each form.
     """
-    return error.kind == "refused" and error.oauth_error not in _UNRELATED_ERROR_CODES
-
-
-_UNRELATED_ERROR_CODES: Final = frozenset({"invalid_scope", "unsupported_grant_type"})
+    return tuple(
+        sorted(
+            configured, key=lambda each: (each.is_literal != is_literal, each.fingerprint != first)
+        )
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_qs
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.token_endpoint import TokenEndpoint
+    from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
     from gateway.oauth.token_response import TokenResponse
 
 
@@ -48,9 +48,20 @@ def _unencodable_as_error() -> Iterator[None]:
         raise TokenRequestError("transient", "internal error") from None
 
 
+# Other codes may concern the grant, which must not be sent again with another secret.
+_CLIENT_REFUSALS: Final = (None, "invalid_client")
+# Statuses 4xx by which a server refuses no grant but asks for another attempt: too slow, too early
+# (RFC 8470) and too many requests. A user who had to sign in again would only add requests.
+_LATER_STATUSES: Final = frozenset({408, 425, 429})
+
+
 @dataclass(frozen=True, slots=True)
 class RenewalGrant:
-    """What a renewal sends to the SSO: the refresh token of the body, or the SSO's cookies."""
+    """What a renewal sends to the SSO: the refresh token, or without one the SSO's cookies.
+
+    DHP's SSO hides the refresh token in a cookie. Other cookies, such as a load balancer's, are not
+    told apart from it.
+    """
 
     refresh_token: Secret | None = None
     cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
@@ -77,8 +88,9 @@ class UserTokenEndpoint:
     """The token endpoint for the client that acts for users. Raises `TokenRequestError`.
 
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
-    if it responds with `invalid_client`, the next one is tried. `clock` is monotonic, `wall_clock`
-    returns Unix time.
+    if it refuses one (`invalid_client`, or 401 or 403 without an OAuth error), the next one is
+    tried. The one that it accepted last is tried first. `clock` is monotonic, `wall_clock` returns
+    Unix time. `queue` limits the requests, if there is one.
     """
 
     def __init__(
@@ -89,12 +101,14 @@ class UserTokenEndpoint:
         login: LoginSettings,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        queue: TokenRequestQueue | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._extra_params = login.extra_params
         self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock
+        self._queue = queue
 
     async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserTokenSet:
         """Return the tokens for an authorization code (RFC 7636 section 4.5).
@@ -113,10 +127,18 @@ class UserTokenEndpoint:
 
         The SSO may have replaced the refresh token or not.
         """
-        token = renewal.refresh_token
-        params = {} if token is None else {"refresh_token": token.reveal()}
+        if renewal.refresh_token is not None:
+            params = {"refresh_token": renewal.refresh_token.reveal()}
+            return await self._redeem("refresh_token", params, renewal)
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
-        return await self._redeem("refresh_token", params, renewal, cookie or None)
+        try:
+            return await self._redeem("refresh_token", {}, renewal, cookie)
+        except TokenRequestError as error:
+            # SSOs answer a cookie that has run out, or is no refresh token at all, with any code or
+            # page: the cookie is then a parameter that is missing. Waiting would not mend it.
+            status = error.status or 0
+            error.is_grant_invalid = 400 <= status < 500 and status not in _LATER_STATUSES
+            raise
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
@@ -147,22 +169,35 @@ class UserTokenEndpoint:
         *others, last = self._authentications
         for authenticate in others:
             try:
-                return await request(authenticate)
+                return await self._attempt(request, authenticate)
             except TokenRequestError as error:
-                if error.oauth_error != "invalid_client":
+                if not error.may_be_wrong_client or error.oauth_error not in _CLIENT_REFUSALS:
                     raise
-        return await request(last)
+        return await self._attempt(request, last)
+
+    async def _attempt(
+        self,
+        request: Callable[[ClientAuthentication], Awaitable[_T]],
+        authenticate: ClientAuthentication,
+    ) -> _T:
+        # A user waits for each of these requests.
+        turn = self._queue.admission(lambda: True) if self._queue else contextlib.nullcontext()
+        async with turn:
+            result = await request(authenticate)
+        others = (each for each in self._authentications if each is not authenticate)
+        self._authentications = (authenticate, *others)
+        return result
 
 
 def _next_renewal(response: TokenResponse, previous: RenewalGrant) -> RenewalGrant:
     """Return the next renewal grant: `previous`, updated by the response.
 
-    A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
-    with the value "" is removed.
+    A refresh token that the response does not replace stays valid (RFC 6749 section 6); with one,
+    cookies are ignored. A cookie with the value "" is removed.
     """
+    refresh_token = response.refresh_token or previous.refresh_token
+    if refresh_token is not None:
+        return RenewalGrant(refresh_token)
     received = {name: Secret(value) for name, value in response.cookies.items()}
     cookies = {**previous.cookies, **received}
-    return RenewalGrant(
-        response.refresh_token or previous.refresh_token,
-        {name: value for name, value in cookies.items() if value},
-    )
+    return RenewalGrant(cookies={name: value for name, value in cookies.items() if value})

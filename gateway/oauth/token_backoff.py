@@ -29,9 +29,12 @@ _TO_CHECK = {
 
 
 # A token is refreshed after a random share of its lifetime between these two, which leaves the rest
-# for further attempts.
+# for further attempts. Of many credentials, whose tokens are fetched together at the start, the
+# renewals begin sooner: as soon as needed for `_RENEWALS_PER_SECOND`, but not before `_MIN_FROM`.
 _REFRESH_FROM: Final = 0.7
 _REFRESH_TO: Final = 0.8
+_MIN_FROM: Final = 0.3
+_RENEWALS_PER_SECOND: Final = 10
 # Seconds, as are all that follow.
 _MIN_REFRESH_DELAY: Final = 0.5
 # The first and the longest delay after failures. While a token is still valid, the delay is also
@@ -71,6 +74,8 @@ class FailureState:
         reported = error.cause if error.status is None else f"status {error.status}"
         if error.cause in ("no OAuth error", "web page"):
             reported += f", {NOT_THE_SSO}"
+            if error.may_be_wrong_client:
+                reported += ", or a wrong client_id or secret, which some SSOs refuse like this"
         if error.oauth_error is not None:
             known = error.oauth_error != "other"
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
@@ -90,20 +95,29 @@ class RefreshSchedule:
     """Computes delays.
 
     `rng` spreads them, so that many gateways do not send their token requests at the same moment.
+    `credentials` is the number of those that the schedule is for.
     """
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, credentials: int = 1) -> None:
         self._rng = rng
+        self._others = credentials - 1
 
     def refresh_delay(self, token: AccessToken, now: float) -> float:
         """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
-        share = self._rng.uniform(_REFRESH_FROM, _REFRESH_TO)
-        due = token.received_at + share * token.lifetime
+        latest = token.received_at + _REFRESH_TO * token.lifetime
+        # Where a reload comes late in the life of the tokens, what is left is divided.
+        due = self._rng.uniform(max(self._earliest(token), now), max(latest, now))
         return max(due - now, _MIN_REFRESH_DELAY)
+
+    def _earliest(self, token: AccessToken) -> float:
+        """Return the monotonic time from which on `token` is refreshed."""
+        needed = self._others / (_RENEWALS_PER_SECOND * token.lifetime)
+        share = min(_REFRESH_FROM, max(_REFRESH_TO - needed, _MIN_FROM))
+        return token.received_at + share * token.lifetime
 
     def is_due(self, token: AccessToken, now: float) -> bool:
         """Return whether `token` is old enough that its refresh may be due."""
-        return now >= token.received_at + _REFRESH_FROM * token.lifetime
+        return now >= self._earliest(token)
 
     def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
         """Return the seconds until the next attempt, after `count` failures in a row.
@@ -172,6 +186,11 @@ class RejectionState:
     def seconds_until_forced_fetch(self, now: float) -> float:
         """Return the seconds until the next forced fetch may start, 0 if it may start now."""
         return max(0.0, self._forced_at + _REJECTION_PAUSE - now)
+
+    @property
+    def has_been_accepted(self) -> bool:
+        """Whether the platform accepted the token in use."""
+        return self._accepted_at > -math.inf
 
     def was_recently_accepted(self, now: float) -> bool:
         """Return whether the platform accepted the token in use during the last `_REJECTION_PAUSE`.

@@ -2,21 +2,26 @@
 
 This module sends a request once, reads the response and classifies every failure by kind and cause.
 `gateway.oauth.tokens` decides when to send one and how to handle a failure. No request is retried,
-no redirect followed. `gateway.oauth.grants` has the bodies of the requests.
+no redirect followed. `gateway.oauth.grants` has the bodies of the requests. `TokenRequestQueue`
+limits how many are under way and how many begin in a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http.cookies import Morsel
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from gateway.clock import TimeSource
 from gateway.field_values import FORM_TYPE, parse_retry_after
 from gateway.http.client.upstream_connect import (
     HOST_NAME_MISMATCH,
@@ -47,9 +52,14 @@ _log = get_logger(__name__)
 
 _MAX_BODY_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
+# Token requests that may begin within a second.
+_MAX_RATE: Final = 200
+_MAX_AGE: Final = re.compile(r"-?[0-9]{1,15}")
 # Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
 # body proves that the response is from the SSO.
 _REFUSAL_STATUSES: Final = frozenset({400, 401, 403})
+# Error codes that stand for the statuses 500 and 503 (RFC 6749 section 4.1.2.1).
+_OUTAGE_ERROR_CODES: Final = frozenset({"server_error", "temporarily_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +80,12 @@ class TokenHttpResponse:
 
 
 async def read_response(
-    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
+    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset(), wall_now: float = 0.0
 ) -> TokenHttpResponse:
-    """Return the response, whatever its status. A body that is too long is not read to its end."""
+    """Return the response, whatever its status. A body that is too long is not read to its end.
+
+    `wall_now` (Unix time) tells which cookies have expired.
+    """
     body: bytes | None = b""
     try:
         while body is not None and (chunk := await response.content.readany()):
@@ -83,13 +96,20 @@ async def read_response(
         response.close()
     else:
         body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
-    cookies = {name: _cookie_value(morsel) for name, morsel in response.cookies.items()}
+    cookies = {name: _cookie_value(each, wall_now) for name, each in response.cookies.items()}
     retry_after = response.headers.get("Retry-After")
     return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
 
 
-def _cookie_value(cookie: Morsel[str]) -> str:
-    return "" if cookie["max-age"] == "0" else cookie.value
+def _cookie_value(cookie: Morsel[str], wall_now: float) -> str:
+    """Return the value, "" for a cookie that is removed; Max-Age wins (RFC 6265 section 5.3)."""
+    max_age = _MAX_AGE.fullmatch(cookie["max-age"])
+    if max_age is not None:
+        is_removed = int(max_age[0]) <= 0
+    else:
+        # A date in a cookie has the form of one in Retry-After.
+        is_removed = parse_retry_after(cookie["expires"], wall_now) == 0
+    return "" if is_removed else cookie.value
 
 
 def _decoded_body(body: bytes, coding: str) -> bytes | None:
@@ -107,15 +127,16 @@ def _failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenR
     """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
     status = response.status
     members = parse_object(response.body) if response.body else None
-    oauth_error = oauth_error_code(members)
+    oauth_error = oauth_error_code(members, response.secrets)
     description = description_of(members, response.secrets)
-    if status in _REFUSAL_STATUSES and oauth_error is not None:
+    is_refusal = status in _REFUSAL_STATUSES and oauth_error not in _OUTAGE_ERROR_CODES
+    if is_refusal and oauth_error is not None:
         return TokenRequestError(
             "refused", "refused", oauth_error=oauth_error, status=status, description=description
         )
     return TokenRequestError(
         "throttled" if status == 429 else "transient",
-        _error_status(response),
+        _error_status(response, oauth_error),
         oauth_error=oauth_error,
         status=status,
         retry_after=parse_retry_after(response.retry_after, wall_now, max_delay=_MAX_RETRY_AFTER),
@@ -123,9 +144,9 @@ def _failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenR
     )
 
 
-def _error_status(response: TokenHttpResponse) -> Cause:
+def _error_status(response: TokenHttpResponse, oauth_error: str | None) -> Cause:
     status = response.status
-    if status in _REFUSAL_STATUSES:
+    if status in _REFUSAL_STATUSES and oauth_error is None:
         return "web page" if is_web_page(response.body or b"") else "no OAuth error"
     if 300 <= status < 400:
         return "redirect"
@@ -280,6 +301,67 @@ class TokenEndpoint:
                     timeout=NO_TIMEOUT,
                 ) as response,
             ):
-                return await read_response(response, secrets_of(body, headers))
+                return await read_response(response, secrets_of(body, headers), self._wall_clock())
         except Exception as error:
             return TokenRequestError("transient", _cause_of_exception(error))
+
+
+class TokenRequestQueue:
+    """Admits token requests in the order of their arrival, those that a caller waits for first.
+
+    `max_requests` are under way at once; it may be changed at any time. A hospital group has a
+    thousand credentials, whose tokens are all wanted at the start and after an outage, and a
+    firewall takes many connections from one address for an attack. One queue serves credentials and
+    signed-in users, also of two versions of the settings during a reload. `RefreshSchedule` spreads
+    the renewals, so that the queue is short at other times.
+    """
+
+    def __init__(self, max_requests: int, times: TimeSource) -> None:
+        self.max_requests = max_requests
+        self._times = times
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
+        self._active = 0
+        self._begun_at: deque[float] = deque(maxlen=_MAX_RATE)
+        self._is_timer_set = False
+
+    @asynccontextmanager
+    async def admission(self, is_urgent: Callable[[], bool]) -> AsyncIterator[None]:
+        """Wait for the turn of a token request, which is sent in the context.
+
+        `is_urgent` returns whether a caller waits for it; it is asked whenever a place is free,
+        because callers may come while the request waits.
+        """
+        admitted = asyncio.get_running_loop().create_future()
+        self._waiting[admitted] = is_urgent
+        self._admit()
+        try:
+            await admitted
+            yield
+        finally:
+            if self._waiting.pop(admitted, None) is None:
+                self._active -= 1
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._active < self.max_requests and not self._must_pause():
+            urgent = (each for each, is_urgent in self._waiting.items() if is_urgent())
+            admitted = next(urgent, next(iter(self._waiting)))
+            del self._waiting[admitted]
+            self._active += 1
+            self._begun_at.append(self._times.clock())
+            if not admitted.done():  # cancelled, and not yet out of its context
+                admitted.set_result(None)
+
+    def _must_pause(self) -> bool:
+        """Return whether `_MAX_RATE` requests began within the last second; then set a timer."""
+        if len(self._begun_at) < _MAX_RATE:
+            return False
+        pause = self._begun_at[0] + 1.0 - self._times.clock()
+        if pause > 0 and not self._is_timer_set:
+            self._is_timer_set = True
+            self._times.call_later(pause, self._on_timer)
+        return pause > 0
+
+    def _on_timer(self) -> None:
+        self._is_timer_set = False
+        self._admit()

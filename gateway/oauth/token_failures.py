@@ -51,6 +51,10 @@ _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
 }
 _CHECK_TOKEN_URL: Final = Message("check sso.token_url")
 _CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
+_CHECK_CLIENT_TOO: Final = Message(
+    "check sso.token_url, and client_id and secret of credentials.{name}, which some SSOs refuse "
+    "like this; if all are right try again later"
+)
 # By cause, where a remedy is known.
 _CAUSE_REMEDIES: Final[dict[str, Message]] = {
     "name not found": Message("check the spelling of {key}"),
@@ -90,7 +94,7 @@ def cause_and_remedy(
         if sso.proxy_url is None
         else ("sso.proxy_url", sso.proxy_url)
     )
-    details = _reported_error(error)
+    details = reported_error(error)
     if error.cause == "time-out":
         details = [format_duration(sso.timeout)]
     elif error.cause == "name not found":
@@ -127,6 +131,8 @@ def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
         return Message(hint.msgid, name=credential)
     if error.retry_after and error.kind == "throttled":
         return Message("try again in {time}", time=format_duration(error.retry_after))
+    if error.may_be_wrong_client:
+        return Message(_CHECK_CLIENT_TOO.msgid, name=credential)
     if error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
         return _CHECK_TOKEN_URL
     if error.cause == "name not found":
@@ -134,7 +140,7 @@ def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
     return _CAUSE_REMEDIES.get(error.cause, EMPTY_MESSAGE)
 
 
-def _reported_error(error: TokenRequestError) -> list[Message]:
+def reported_error(error: TokenRequestError) -> list[Message]:
     """Return status and error code of the SSO's response, as far as there are any."""
     reported: list[Message] = []
     if error.status is not None:
@@ -185,7 +191,8 @@ def _secret_values(form: str, headers: Mapping[str, str]) -> Iterator[str]:
             decoded = base64.b64decode(credentials).decode()
         except (binascii.Error, UnicodeDecodeError):
             return
-        yield unquote_plus(decoded.partition(":")[2])
+        secret = decoded.partition(":")[2]
+        yield from (secret, unquote_plus(secret))
     for cookie in headers.get("Cookie", "").split("; "):
         yield cookie.partition("=")[2]
 
@@ -198,13 +205,17 @@ def description_of(response: Mapping[str, object] | None, secrets: Iterable[str]
     """
     members = response or {}
     text, url = members.get("error_description"), members.get("error_uri")
-    parts = [_cleaned(text, secrets, _LONG_RUN) if isinstance(text, str) else ""]
+    parts = [masked_text(text, secrets) if isinstance(text, str) else ""]
     if isinstance(url, str) and (shown := _without_query(url)):
-        parts.append(f"({_cleaned(shown, secrets, _URL_RUN)})")
+        parts.append(f"({masked_text(shown, secrets, _URL_RUN)})")
     return " ".join(part for part in parts if part)
 
 
-def _cleaned(text: str, secrets: Iterable[str], run: re.Pattern[str]) -> str:
+def masked_text(text: str, secrets: Iterable[str], run: re.Pattern[str] = _LONG_RUN) -> str:
+    """Return a text of the SSO in one line of at most 300 characters, without `secrets`.
+
+    What looks random is masked as well, in words that match `run`.
+    """
     text = "".join(character if character.isprintable() else " " for character in text)
     for secret in sorted(secrets, key=len, reverse=True):
         pattern = re.escape(secret)

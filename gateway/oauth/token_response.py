@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.document_limits import exceeds_depth
-from gateway.oauth.token_failures import description_of
+from gateway.oauth.token_failures import description_of, masked_text
 from gateway.secret import MASK, Secret
 
 FailureKind = Literal["refused", "throttled", "transient"]
@@ -58,7 +58,8 @@ MAX_LIFETIME: Final = 24 * 3600.0
 # Maximum nesting of the SSO's JSON. The formats that are defined for it have three levels.
 _MAX_DEPTH: Final = 32
 
-_OAUTH_ERRORS: Final = frozenset(
+# RFC 6749 section 5.2. SSOs use others, too.
+TOKEN_ERROR_CODES: Final = frozenset(
     {
         "invalid_request",
         "invalid_client",
@@ -68,14 +69,16 @@ _OAUTH_ERRORS: Final = frozenset(
         "invalid_scope",
     }
 )
+_UNRELATED_ERROR_CODES: Final = frozenset({"invalid_scope", "unsupported_grant_type"})
 
 # Visible ASCII: what RFC 6749 appendix A.12 allows, without the space, which would end the value
 # in a header field. A stricter rule could turn an unusual SSO into an outage.
 _ACCESS_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
-# The syntax of an error code (RFC 6749 section 8.5), narrowed to a lower-case first letter: HTTP
-# reason phrases, such as "Forbidden", do not match.
+# The syntax of an error code (RFC 6749 section 8.5), narrowed to a lower-case first letter and to
+# one word: HTTP reason phrases, such as "Forbidden", and sentences of firewalls do not match.
 _ERROR_CODE: Final = re.compile(r"[a-z][\x21\x23-\x40\x5b\x5d-\x7e]*")
+_MAX_SHOWN_CODE_LENGTH: Final = 64
 _DECIMAL_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -84,9 +87,10 @@ class TokenRequestError(Exception):
 
     `kind` decides about the next attempt: `refused` (an OAuth error with 400, 401 or 403: an
     operator or a user must act), `throttled` (429) or `transient`. `cause` is never text of the
-    SSO. `oauth_error` is a code of RFC 6749 section 5.2 or `other`. `description` is the SSO's own
-    description of the error, for operators only. `retry_after` is the delay of the Retry-After
-    field in seconds.
+    SSO. `oauth_error` is the SSO's error code, `other` for one that is not shown. `description` is
+    the SSO's own description of the error, for operators only. `retry_after` is the delay of the
+    Retry-After field in seconds. `is_grant_invalid`: the SSO refused the authorization code,
+    refresh token or refresh cookie, so that the user has to sign in again.
     """
 
     def __init__(
@@ -106,11 +110,18 @@ class TokenRequestError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.description = description
+        self.is_grant_invalid = kind == "refused" and oauth_error == "invalid_grant"
 
     @property
-    def is_grant_invalid(self) -> bool:
-        """Whether the SSO refused the authorization code or refresh token (`invalid_grant`)."""
-        return self.kind == "refused" and self.oauth_error == "invalid_grant"
+    def may_be_wrong_client(self) -> bool:
+        """Whether the SSO may accept another secret or key.
+
+        Servers use different error codes for a wrong secret, so only unrelated codes are excluded.
+        Glewlwyd answers 403 without a body.
+        """
+        if self.kind == "refused":
+            return self.oauth_error not in _UNRELATED_ERROR_CODES
+        return self.oauth_error is None and self.status in (401, 403)
 
     def __str__(self) -> str:
         parts: list[str] = [] if self.cause == self.kind else [self.cause]
@@ -155,6 +166,7 @@ class TokenResponse:
             lifetime=self.lifetime,
             wall_expiry=wall_now + self.lifetime - (now - self.requested_at),
             scope=self.scope,
+            has_default_lifetime=self.lifetime_source == "default",
         )
         if now >= token.usable_until:
             raise TokenRequestError("transient", "token expired on arrival")
@@ -196,7 +208,7 @@ def parse_token_response(
         raise TokenRequestError(
             "transient",
             "no usable access_token",
-            oauth_error=oauth_error_code(members),
+            oauth_error=oauth_error_code(members, secrets),
             description=description_of(members, secrets),
         )
     token_type = members.get("token_type")
@@ -229,12 +241,18 @@ def _invalid_response(body: bytes) -> Cause:
     return "web page" if is_web_page(body) else "not a JSON object"
 
 
-def oauth_error_code(members: dict[str, object] | None) -> str | None:
-    """Return the error code of RFC 6749 section 5.2, `other` for any other code, None without."""
+def oauth_error_code(
+    members: Mapping[str, object] | None, secrets: Iterable[str] = ()
+) -> str | None:
+    """Return the error code (RFC 6749 section 5.2), None without.
+
+    A code that is too long, looks random or has one of `secrets` (of the request) is `other`.
+    """
     error = (members or {}).get("error")
     if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
         return None
-    return error if error in _OAUTH_ERRORS else "other"
+    is_shown = len(error) <= _MAX_SHOWN_CODE_LENGTH and masked_text(error, secrets) == error
+    return error if is_shown else "other"
 
 
 def _lifetime(
@@ -302,13 +320,15 @@ class AccessToken:
     `lifetime` is in seconds from `received_at`, a moment before the token request was sent.
     `usable_until` is up to 1 s before `expires_at`, so that the token does not expire on its way to
     the platform. `wall_expiry` (Unix time) is for display and metrics only. `token_id` is the `jti`
-    of a JWT that has one, for the audit trail. Two tokens are equal if their values are, whatever
-    their times.
+    of a JWT that has one, for the audit trail. `has_default_lifetime`: nothing but
+    `sso.default_token_lifetime` says how long it lives. Two tokens are equal if their values are,
+    whatever their times.
     """
 
     __slots__ = (
         "authorization",
         "expires_at",
+        "has_default_lifetime",
         "lifetime",
         "received_at",
         "scope",
@@ -326,6 +346,7 @@ class AccessToken:
         lifetime: float,
         wall_expiry: float,
         scope: str | None = None,
+        has_default_lifetime: bool = False,
     ) -> None:
         self.authorization = b"Bearer " + value.encode("ascii")
         self.received_at = received_at
@@ -334,6 +355,7 @@ class AccessToken:
         self.usable_until = self.expires_at - min(_SAFETY_MARGIN, _SAFETY_SHARE * lifetime)
         self.wall_expiry = wall_expiry
         self.scope = scope
+        self.has_default_lifetime = has_default_lifetime
         self.token_id = _token_id(value)
         self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
 

@@ -20,6 +20,7 @@ from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.i18n import format_duration
 from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
+from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
 from gateway.oauth.token_response import AccessToken, TokenRequestError
@@ -63,7 +64,7 @@ class Tokens:
     """The tokens of one credential. Methods raise no other exception than `GatewayError`.
 
     `at_hand` has the token in use; credentials of the same client, scope and parameters share it.
-    `fetcher`, `pacing` and `times` may be shared with the tokens of other credentials.
+    `fetcher`, `queue`, `pacing` and `times` may be shared with the tokens of other credentials.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Tokens:
         *,
         at_hand: TokensAtHand,
         fetcher: TokenFetcher,
+        queue: TokenRequestQueue,
         metrics: Metrics,
         sso: SsoSettings,
         pacing: RefreshSchedule,
@@ -80,6 +82,7 @@ class Tokens:
         self.name = credential.name
         self.credential = credential
         self._fetcher = fetcher
+        self._queue = queue
         self._metrics = metrics
         self._sso = sso
         self._wait_timeout = sso.timeout
@@ -93,6 +96,9 @@ class Tokens:
         # its successor is installed.
         self._discarded: AccessToken | None = None
         self._failure: FailureState | None = None
+        # Whether a failure was logged and no token has come since, also by an earlier object.
+        self._is_failing = False
+        self._is_lifetime_told = False
         self._rejections = RejectionState()
         self._fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -111,6 +117,9 @@ class Tokens:
         SSO accepted last.
         """
         previous, changed = None, False
+        if before is not None:
+            self._is_failing = before._is_failing
+            self._is_lifetime_told = before._is_lifetime_told
         if before is not None and before.credential.identity == self.credential.identity:
             self.credential.take_over(before.credential)
             previous = before.current()
@@ -249,12 +258,28 @@ class Tokens:
             self.on_fresh_token_rejected(rejected)
             return
         self._discarded = rejected
+        if rejected.has_default_lifetime and rejections.has_been_accepted:
+            self._tell_lifetime(now - rejected.received_at)
         if rejections.seconds_until_forced_fetch(now) or (
             keep_if_accepted and rejections.was_recently_accepted(now)
         ):
             return
         self._at_hand.pop(self._key, None)
         self._metrics.on_token_expiry(self.name, 0.0)
+
+    def _tell_lifetime(self, age: float) -> None:
+        """Log once that the platform refused a token `age` seconds old that it had accepted."""
+        if self._is_lifetime_told:
+            return
+        self._is_lifetime_told = True
+        _log.warning(
+            "credential %s: the platform refused a token %s after the SSO gave it: "
+            "sso.default_token_lifetime (%s) seems to be longer than its tokens live",
+            self.name,
+            format_duration(age),
+            format_duration(self._sso.default_token_lifetime),
+            credential=self.name,
+        )
 
     def _is_in_backoff(self) -> bool:
         return self._failure is not None and self._clock() < self._failure.until
@@ -293,6 +318,9 @@ class Tokens:
     def _explain(self, error: TokenRequestError) -> str:
         return failure_text(error, self.name, self._sso)
 
+    def _has_waiters(self) -> bool:
+        return self._waiters > 0
+
     def _count_waiter(self, change: int) -> None:
         self._waiters += change
         self._metrics.on_waiters_changed(self.name, self._waiters)
@@ -320,11 +348,12 @@ class Tokens:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
-            if self._discarded is not None:
-                self._rejections.on_forced_fetch(self._clock())
-            outcome = await self._fetcher.fetch(
-                self.credential, lambda: (self.current(), self._discarded)
-            )
+            async with self._queue.admission(self._has_waiters):
+                if self._discarded is not None:
+                    self._rejections.on_forced_fetch(self._clock())
+                outcome = await self._fetcher.fetch(
+                    self.credential, lambda: (self.current(), self._discarded)
+                )
         except TokenRequestError as error:
             outcome = error
         # A bug must not end the refreshing. Only the class is logged: the text may contain secrets.
@@ -344,6 +373,10 @@ class Tokens:
     def _finish_fetch(self, outcome: AccessToken | TokenRequestError) -> AccessToken | FailureState:
         if isinstance(outcome, AccessToken):
             self._install(outcome)
+            if self._is_failing:
+                self._is_failing = False
+                again = "credential %s: the SSO gives tokens again"
+                _log.info(again, self.name, credential=self.name)
             return outcome
         now, current = self._clock(), self.current()
         count = self._failure.count + 1 if self._failure is not None else 1
@@ -353,7 +386,10 @@ class Tokens:
             pause, self._retry_at_once = 0.0, False
         self._failure = FailureState(outcome, now + pause, count)
         self._schedule(pause, self._start_fetch)
-        _log.warning(
+        self._is_failing = True
+        # A refusal lasts until an operator acts; an outage passes.
+        log = _log.error if outcome.kind == "refused" else _log.warning
+        log(
             "credential %s: %s; asking again in %s",
             self.name,
             self._explain(outcome),
@@ -407,13 +443,15 @@ def make_tokens(
     sso: SsoSettings,
     times: TimeSource | None = None,
     rng: random.Random | None = None,
+    queue: TokenRequestQueue | None = None,
 ) -> dict[str, Tokens]:
     """Return the tokens of all credentials, by name, which is the key of `credentials`.
 
-    `store` is None where no replicas share tokens.
+    `store` is None where no replicas share tokens, `queue` where they share no limit with others.
     """
     times = times or TimeSource()
-    pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
+    queue = queue or TokenRequestQueue(sso.max_requests, times)
+    pacing = RefreshSchedule(rng or random.Random(), len(credentials))  # nosec B311 # noqa: S311 - spreads load
     fetcher = TokenFetcher(
         store=store,
         metrics=metrics,
@@ -427,6 +465,7 @@ def make_tokens(
             credential,
             at_hand=at_hand,
             fetcher=fetcher,
+            queue=queue,
             metrics=metrics,
             sso=sso,
             pacing=pacing,

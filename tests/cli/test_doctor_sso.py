@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
@@ -79,6 +80,10 @@ WRONG = {
     "a refusing page": (http(403, PAGE), ["a web page", "status 403", "firewall in front"]),
     "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front, or a wrong"]),
     "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
+    "client refused without a word": (
+        http(403),
+        ["status 403", "a wrong client_id or secret", "secret of credentials.default", "firewall"],
+    ),
     "redirect": (
         status(302, ("Location", "https://planted.example/login")),
         ["it answers with a redirect", "Correct sso.token_url"],
@@ -102,6 +107,19 @@ async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) 
     assert text.lower().count("check sso.token_url") <= 1
     assert names_the_known(text)
     assert "planted" not in text
+
+
+async def test_a_secret_that_works_as_it_is(ward: Ward, sso: Published) -> None:
+    """The doctor finds the form of the secret in the header as the gateway does."""
+    ward.secret.write_text("a+b")
+    ward.settings["credentials"]["default"]["auth_method"] = "client_secret_basic"
+    sso.script(refusal("invalid_client", 401))
+    assert await ward.failed() == {}
+    forms = [seen.headers["Authorization"] for seen in sso.requests if seen.method == "POST"]
+    assert [b64decode(form.removeprefix("Basic ")) for form in forms] == [
+        b"hospital-17:a%2Bb",
+        b"hospital-17:a+b",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ async def test_private_key_jwt_signs_for_a_token(
 
         [request] = stage.token_endpoint.seen
         fields = parse_qs(request.body.decode())
-        assert set(fields) == {"grant_type", "client_assertion_type", "client_assertion"}
+        assert set(fields) == {
+            *("grant_type", "client_id", "client_assertion_type", "client_assertion")
+        }
         assert "Authorization" not in request.headers
         head = fields["client_assertion"][0].partition(".")[0]
         assert json.loads(base64.urlsafe_b64decode(head + "=="))["alg"] == algorithm

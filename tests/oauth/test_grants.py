@@ -195,16 +195,34 @@ class TestFailures:
             ("invalid_client", "invalid_client"),
             ("invalid_scope", "invalid_scope"),
             ("unauthorized_client", "unauthorized_client"),
-            ("made_up", "other"),
+            ("access_denied", "access_denied"),
+            ("made_up", "made_up"),
+            ("urn:sso:client.disabled", "urn:sso:client.disabled"),
+            ("x" * 64, "other"),
+            ("no_" * 22, "other"),
+            ("abcdefgh12345678", "other"),
         ],
     )
     async def test_refused(
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str, shown: str
     ) -> None:
-        """400, 401 and 403 with an OAuth error are refusals, by a code of the RFC or `other`."""
+        """400, 401 and 403 with an OAuth error are refusals, by the SSO's code.
+
+        A code that could be a secret, or is too long, is `other`.
+        """
         sso.script(refusal(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.status, seen.oauth_error) == ("refused", code, shown)
+
+    @pytest.mark.parametrize("code", [400, 401, 403, 500, 503])
+    @pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable"])
+    async def test_errors_of_the_server(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str
+    ) -> None:
+        """Codes that RFC 6749 section 4.1.2.1 has for an outage are no refusal."""
+        sso.script(refusal(error, code))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", "error status", error)
 
     @pytest.mark.parametrize(
         ("answer", "cause"),

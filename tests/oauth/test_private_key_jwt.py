@@ -93,12 +93,16 @@ async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[d
 
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_form(sso: Sso, algorithm: str) -> None:
-    """The form holds grant, scope and assertion; no secret and no Authorization goes with it."""
+    """The form holds grant, scope, client and assertion, and no secret; no Authorization does.
+
+    LemonLDAP::NG looks for the client by client_id.
+    """
     (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
     assert form.pop("client_assertion").count(".") == 2
     assert form == {
         "grant_type": "client_credentials",
         "scope": "system/*.rs",
+        "client_id": CLIENT,
         "client_assertion_type": JWT_BEARER,
     }
     assert "Authorization" not in sso.requests[0].headers

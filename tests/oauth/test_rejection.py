@@ -270,3 +270,41 @@ async def test_closing_ends_the_wait(given: Bench) -> None:
     await given.clock.advance(0.1)
     await given.tokens.close()
     assert await replacing == "shutting-down"
+
+
+def lifetime_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines about the setting."""
+    return [each.message for each in caplog.records if "default_token_lifetime" in each.message]
+
+
+@pytest.mark.parametrize("pause", [0.0, 2.0], ids=["with traffic", "without"])
+async def test_an_assumed_lifetime_that_is_too_long_is_told_once(
+    given: Bench, caplog: pytest.LogCaptureFixture, pause: float
+) -> None:
+    """The platform's 401 heals it each time, but costs a request: the setting is to be mended."""
+    given.sso.script(*(answers.token(f"t{number}", expires_in=None) for number in range(5)))
+    token = await given.obtain()
+    for _ in range(3):
+        given.clock.now += 20
+        given.tokens.on_token_accepted(token)
+        given.clock.now += pause
+        token = await given.tokens.replace_rejected(token)
+        given.tokens.on_token_accepted(token)
+    assert lifetime_warnings(caplog) == [
+        f"credential default: the platform refused a token {20 + pause:g} s after the SSO gave it: "
+        "sso.default_token_lifetime (5 min) seems to be longer than its tokens live"
+    ]
+
+
+@pytest.mark.parametrize("expires_in", [300, None])
+async def test_another_refusal_does_not_concern_the_lifetime(
+    given: Bench, caplog: pytest.LogCaptureFixture, expires_in: int | None
+) -> None:
+    """Nothing is said where the SSO named the lifetime, or the platform never took the token."""
+    given.sso.handle(answers.token("same", expires_in=expires_in))
+    token = await given.obtain()
+    if expires_in is not None:
+        given.tokens.on_token_accepted(token)
+    given.clock.now += 20
+    given.tokens.invalidate(token)
+    assert lifetime_warnings(caplog) == []

@@ -444,6 +444,31 @@ class TestStore:
 class TestTelling:
     """What observers, logs and texts are told, and what not."""
 
+    @pytest.mark.parametrize("code", [401, 403])
+    async def test_a_refusal_without_a_word(
+        self, given: Bench, code: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Log and callers learn both causes: a firewall, and an SSO that refuses a client so."""
+        given.sso.script(answers.http(code))
+        error = await refused_with(given)
+        assert error.reason.code == "sso-unavailable"
+        assert error.hint == (
+            f"SSO: status {code}, a firewall in front, or a wrong address, or a wrong client_id or "
+            "secret, which some SSOs refuse like this"
+        )
+        assert "a wrong client_id or secret, a firewall in front" in caplog.text
+        assert "client_id and secret of credentials.default" in caplog.text
+
+    async def test_the_code_of_the_sso(
+        self, given: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A code that RFC 6749 does not have is told as it is."""
+        given.sso.script(answers.refusal("access_denied", 403))
+        error = await refused_with(given)
+        assert (error.reason.code, given.state.oauth_error) == ("token-refused", "access_denied")
+        assert "error access_denied" in error.hint
+        assert "access_denied" in caplog.text
+
     async def test_observer(self, given: Bench) -> None:
         """Every token request is reported with its outcome, and the expiry in Unix time."""
         given.sso.script(FAILURES["transient"], answers.token("abc", expires_in=30, scope="a b"))
