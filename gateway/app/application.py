@@ -45,6 +45,7 @@ from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.pipeline.admission import LifecyclePhase
+from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
@@ -212,6 +213,8 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_stores.open_token_store(self.settings, self._stack)
         session_store = shared_stores.open_session_store(self.settings, self._stack)
+        executor = SerialExecutor()
+        self._stack.callback(executor.close)
         self._make_core = functools.partial(
             Core,
             session=session,
@@ -224,7 +227,7 @@ class Gateway:
                 self.health.recent_requests.record_exchange,
                 self.health.monitor.record_exchange,
             ),
-            permissions=PermissionCheck(),
+            permissions=PermissionCheck(serial_executor=executor),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
