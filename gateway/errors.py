@@ -169,10 +169,7 @@ PAYLOAD_TOO_LARGE: Final = Reason(
         "full. Send the data in smaller parts, or ask the gateway's operator to raise the "
         "limit."
     ),
-    remedy=Message(
-        "Raise `limits.max_body_bytes` if the platform takes such bodies. A caller with limits in "
-        "`allow` sends Bundles of at most 16 MiB."
-    ),
+    remedy=Message("Raise `limits.max_body_bytes` if the platform takes such bodies."),
 )
 URL_TOO_LONG: Final = Reason(
     "url-too-long",

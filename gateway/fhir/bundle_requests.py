@@ -76,7 +76,8 @@ def _xml_type(prefix: bytes) -> str | None:
 
 # One media type, in UTF-8. A list of two media types does not match.
 _CONTENT_TYPE: Final = re.compile(
-    r"\s*+(?:(?:application|text)/(?:[a-z0-9.\-]++\+)?(?P<syntax>json|xml)(?:\+fhir)?+|text/plain)?+\s*+"
+    r"\s*+(?:(?:application|text)/(?:[a-z0-9.\-]+\+)?(?P<syntax>json|xml)(?:\+fhir)?|text/plain)?"
+    r"\s*+"
     r"(?>(?:;\s*+(?:charset\s*+=\s*+\"?(?:utf-?8|us-ascii)\"?\s*+|(?!charset)[^;,]*+))*)",
     re.IGNORECASE,
 )

@@ -55,6 +55,15 @@ QUERIES = (
     *("_has:Practitioner:x:name=1", "_query=x", "%5Fmethod=DELETE", "_Include=x", "_filter=x"),
     *("_graph=x", "code", "name:exact=x", "_type=Patient", "_list=1", "name=%D0%98", "name=%C8"),
 )
+# What is allowed by its parts, and hides another request.
+TRAPS = (
+    *(("POST", url, "Bundle") for url in ("/", "?_format=json", "/?", "http://gateway/fhir")),
+    *(("GET", "http://gateway/fhir", ""), ("GET", ".well-known/smart-configuration", "")),
+    *(("POST", f"{kind}/_search", "Parameters") for kind in ("Patient", "Observation", "Bundle")),
+    *(("PUT", "Observation/1", "Patient"), ("POST", "Patient", "Observation")),
+    *(("PATCH", "Observation/1", "Binary"), ("PATCH", "Observation/1", "Patient")),
+    *(("POST", "ValueSet/$expand", "Parameters"), ("POST", "ValueSet/$expand", "ValueSet")),
+)
 CONDITIONS = (
     *("identifier=1", "?identifier=1", "identifier=1 code=2", "_method=DELETE", "subject.name=x"),
     *("subject:Patient.name=x", "Patient?identifier=1", "_include=*", "", " code=1 "),
@@ -168,14 +177,34 @@ def made_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool
     """Return an entry that the caller may send; where it need not be plain, perhaps another."""
     for _ in range(60):
         entry = any_entry(rng, caller, platform, is_plain=is_plain)
-        if not is_plain and rng.random() < 0.25:
+        if not is_plain and rng.random() < 0.1:
             break
         with contextlib.suppress(bundle_rules.RefusedError):
             read = bundle_rules.read("application/json", in_json(entry))
             translated = json.loads(json.dumps(read).replace(GATEWAY, platform))
             bundle_rules.check(CALLERS[caller], platform, translated)
             break
+    if not is_plain and rng.random() < 0.25:
+        alter(rng, entry)
     return entry
+
+
+def alter(rng: random.Random, entry: Pairs) -> None:
+    """Change one thing of an entry."""
+    (request,) = (value for name, value in entry if name == "request")
+    url = dict(request)["url"]
+    kind = url.partition("?")[0].partition("/")[0] or "Patient"
+    change = rng.randrange(5)
+    if change == 0:
+        request.put("url", f"{url}{'&' if '?' in url else '?'}{rng.choice(QUERIES)}")
+    elif change == 1:
+        request.put("ifNoneExist", rng.choice(CONDITIONS))
+    elif change == 2:
+        entry.put("resource", Pairs([("resourceType", rng.choice((*TYPES, kind)))]))
+    elif change == 3:
+        request.put("method", rng.choice((*METHODS, *ODD_METHODS)))
+    else:
+        request.put("url", f"{rng.choice(TYPES)}{url[len(kind) :]}")
 
 
 def any_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool) -> Pairs:
@@ -189,6 +218,8 @@ def any_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool)
     method = rng.choice(METHODS)
     if not is_plain and rng.random() < 0.05:
         method = rng.choice(ODD_METHODS)
+    if not is_plain and rng.random() < 0.1:
+        method, url, kind = rng.choice(TRAPS)
     request = Pairs([("method", method), ("url", url)])
     if rng.random() < (0.3 if method == "POST" else 0.05):
         request.put("ifNoneExist", rng.choice(CONDITIONS))
