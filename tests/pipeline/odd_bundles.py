@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import random
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ QUERIES = (
 # What is allowed by its parts, and hides another request.
 TRAPS = (
     *(("POST", url, "Bundle") for url in ("/", "?_format=json", "/?", "http://gateway/fhir")),
-    *(("GET", "http://gateway/fhir", ""), ("GET", ".well-known/smart-configuration", "")),
+    ("GET", "http://gateway/fhir", ""),
+    *3 * (("GET", ".well-known/smart-configuration", ""),),
     *(("POST", f"{kind}/_search", "Parameters") for kind in ("Patient", "Observation", "Bundle")),
     *(("PUT", "Observation/1", "Patient"), ("POST", "Patient", "Observation")),
     *(("PATCH", "Observation/1", "Binary"), ("PATCH", "Observation/1", "Patient")),
@@ -99,37 +101,42 @@ class Pairs(list[tuple[str, Any]]):
         self.append((name, value))
 
 
+ALL_ODD = ("entry", "change", "spelling", "announced", "type")
+
+
 def make(rng: random.Random, platform: str) -> Made:
-    """Return a Bundle; about half of them are allowed."""
+    """Return a Bundle, most often odd in one thing; nearly half of them are allowed."""
     caller = rng.choice(list(CALLERS))
-    xml, is_plain = rng.random() < 0.4, rng.random() < 0.5
-    entries = [
-        made_entry(rng, caller, platform, is_plain=is_plain) for _ in range(rng.randint(0, 4))
-    ]
+    xml = rng.random() < 0.4
+    odd = rng.choices(
+        ((), ALL_ODD, *((name,) for name in ALL_ODD)), (30, 8, 34, 12, 12, 6, 2), k=1
+    )[0]
+    entries = [made_entry(rng, caller, platform) for _ in range(rng.choice((0, 1, 1, 1, 2, 4)))]
+    if "entry" in odd and entries:
+        alter(rng, rng.choice(entries), platform)
     kinds = [each for each in ("batch", "transaction") if CALLERS[caller].does(each)]
-    kind = rng.choice(kinds or ["batch"]) if rng.random() < 0.95 else "transaction"
-    odd_kind = ("Batch", "history", "message", "collection", "document", "", "batch-response")
-    if not is_plain and rng.random() < 0.1:
-        kind = rng.choice(odd_kind)
+    kind = rng.choice(kinds or ["batch"])
+    if "type" in odd:
+        kind = rng.choice(("Batch", "history", "message", "collection", "batch-response", ""))
     bundle = Pairs([("resourceType", "Bundle"), ("type", kind), ("entry", entries)])
     if rng.random() < 0.3:
         bundle.put("meta", Pairs([("profile", ["http://example.org/p"])]))
     if not entries:
-        bundle.pop()
+        bundle.remove(("entry", []))
     if rng.random() < 0.2:
         rng.shuffle(bundle)
-    if not is_plain and rng.random() < 0.6:
+    if "change" in odd:
         rng.choice(CHANGES)(rng, bundle)
-    body = (
-        b'<?xml version="1.0"?>' * (rng.random() < 0.3) + in_xml(bundle) if xml else in_json(bundle)
-    )
-    if not is_plain and rng.random() < 0.35:
+    body = in_xml(bundle) if xml else in_json(bundle)
+    if xml and rng.random() < 0.3:
+        body = b'<?xml version="1.0"?>' + body
+    if "spelling" in odd:
         body = rng.choice(XML_SPELLINGS if xml else JSON_SPELLINGS)(rng, body)
-    return packed(rng, caller, body, platform, xml=xml, is_plain=is_plain)
+    return packed(rng, caller, body, platform, xml=xml, is_odd="announced" in odd)
 
 
 def packed(
-    rng: random.Random, caller: str, body: bytes, platform: str, *, xml: bool, is_plain: bool
+    rng: random.Random, caller: str, body: bytes, platform: str, *, xml: bool, is_odd: bool
 ) -> Made:
     """Choose how the body is announced."""
     content_type = rng.choice(
@@ -138,14 +145,13 @@ def packed(
         else ("application/fhir+json", "application/json; charset=utf-8", "APPLICATION/FHIR+JSON")
     )
     coding = None
-    if rng.random() < 0.3:
-        coding, body = rng.choice(("gzip", "gzip", "x-gzip", "GZIP")), gzip.compress(body, 1)
-    odd = rng.random()
     announced: str | None = content_type
-    if not is_plain and odd < 0.15:
-        announced = rng.choice(CONTENT_TYPES)
-    elif not is_plain and odd < 0.25:
+    if is_odd and rng.random() < 0.5:
         coding, body = rng.choice(CODINGS)(body)
+    elif rng.random() < 0.3:
+        coding, body = rng.choice(("gzip", "gzip", "x-gzip", "GZIP")), gzip.compress(body, 1)
+    if is_odd and rng.random() < 0.5:
+        announced = rng.choice(CONTENT_TYPES)
     # Only a plain body that says to be FHIR is translated.
     is_translated = coding is None and announced == content_type
     read = body.replace(GATEWAY.encode(), platform.encode()) if is_translated else body
@@ -173,53 +179,57 @@ CODINGS: tuple[Callable[[bytes], tuple[str | None, bytes]], ...] = (
 )
 
 
-def made_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool) -> Pairs:
-    """Return an entry that the caller may send; where it need not be plain, perhaps another."""
-    for _ in range(60):
-        entry = any_entry(rng, caller, platform, is_plain=is_plain)
-        if not is_plain and rng.random() < 0.1:
-            break
+def made_entry(rng: random.Random, caller: str, platform: str) -> Pairs:
+    """Return an entry that the caller may send."""
+    while True:
+        entry = any_entry(rng, caller, platform)
         with contextlib.suppress(bundle_rules.RefusedError):
             read = bundle_rules.read("application/json", in_json(entry))
             translated = json.loads(json.dumps(read).replace(GATEWAY, platform))
             bundle_rules.check(CALLERS[caller], platform, translated)
-            break
-    if not is_plain and rng.random() < 0.25:
-        alter(rng, entry)
-    return entry
+            return entry
 
 
-def alter(rng: random.Random, entry: Pairs) -> None:
+def alter(rng: random.Random, entry: Pairs, platform: str) -> None:
     """Change one thing of an entry."""
     (request,) = (value for name, value in entry if name == "request")
     url = dict(request)["url"]
     kind = url.partition("?")[0].partition("/")[0] or "Patient"
-    change = rng.randrange(5)
-    if change == 0:
+    what = rng.choice(("query", "condition", "resource", "method", "type", "url", "url", "trap"))
+    if what == "query":
         request.put("url", f"{url}{'&' if '?' in url else '?'}{rng.choice(QUERIES)}")
-    elif change == 1:
+    elif what == "condition":
         request.put("ifNoneExist", rng.choice(CONDITIONS))
-    elif change == 2:
-        entry.put("resource", Pairs([("resourceType", rng.choice((*TYPES, kind)))]))
-    elif change == 3:
+    elif what == "resource":
+        entry.put("resource", made_resource(rng.choice((*TYPES, kind, "Fhirless", "patient", ""))))
+    elif what == "method":
         request.put("method", rng.choice((*METHODS, *ODD_METHODS)))
-    else:
+    elif what == "type":
         request.put("url", f"{rng.choice(TYPES)}{url[len(kind) :]}")
+    elif what == "url":
+        request.put("url", rng.choice(URLS)(url, platform))
+    else:
+        method, url, kind = rng.choice(TRAPS)
+        request.put("method", method)
+        request.put("url", url)
+        entry[:] = [("request", request), *([("resource", made_resource(kind))] if kind else [])]
 
 
-def any_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool) -> Pairs:
+def made_resource(kind: str) -> Pairs:
+    """Return a resource of a type."""
+    inner = Pairs([("status", "generated")])
+    return Pairs([("resourceType", kind), ("id", "1"), ("text", inner)])
+
+
+def any_entry(rng: random.Random, caller: str, platform: str) -> Pairs:
     """Return an entry, with the types that matter to the caller more often than others."""
     kinds = (*TYPES, *3 * [kind for kind in CALLERS[caller].resources if kind != "*"])
     kind, other = rng.choice(kinds), rng.choice(kinds)
     path, query = rng.choice(PATHS).format(t=kind, u=other), rng.choice(QUERIES)
     url = f"{path}?{query}" if query else path
-    if rng.random() < (0.1 if is_plain else 0.3):
-        url = rng.choice(PLAIN_URLS if is_plain else URLS)(url, platform)
+    if rng.random() < 0.15:
+        url = rng.choice(PLAIN_URLS)(url, platform)
     method = rng.choice(METHODS)
-    if not is_plain and rng.random() < 0.05:
-        method = rng.choice(ODD_METHODS)
-    if not is_plain and rng.random() < 0.1:
-        method, url, kind = rng.choice(TRAPS)
     request = Pairs([("method", method), ("url", url)])
     if rng.random() < (0.3 if method == "POST" else 0.05):
         request.put("ifNoneExist", rng.choice(CONDITIONS))
@@ -227,9 +237,7 @@ def any_entry(rng: random.Random, caller: str, platform: str, *, is_plain: bool)
         request.put("ifMatch", 'W/"1"')
     entry = Pairs([("request", request)])
     if rng.random() < (0.8 if method in ("POST", "PUT", "PATCH") else 0.1):
-        found = kind if rng.random() < 0.7 else rng.choice((*TYPES, "Fhirless", "patient", ""))
-        resource = Pairs([("resourceType", found), ("id", "1")])
-        resource.put("text", Pairs([("status", "generated")]))
+        resource = made_resource(kind if rng.random() < 0.7 else rng.choice(TYPES))
         entry.insert(rng.randint(0, 1), ("resource", resource))
     if rng.random() < 0.3:
         entry.insert(0, ("fullUrl", "urn:uuid:00000000-0000-4000-8000-000000000001"))
@@ -384,6 +392,7 @@ CHANGES: tuple[Change, ...] = (
     change("request")(lambda rng, pair: [(pair[0], b"NaN"), pair]),
     change("resource")(lambda rng, pair: [pair, ("resource", Pairs([("resourceType", "Group")]))]),
     change("resource")(lambda rng, pair: [(pair[0], Pairs())]),
+    change("resource")(lambda rng, pair: [(pair[0], Pairs([("resourcetype", "Group"), *pair[1]]))]),
     change("resource")(lambda rng, pair: [(pair[0], "Patient")]),
 )
 Spell = Callable[[random.Random, bytes], bytes]
@@ -476,6 +485,7 @@ XML_SPELLINGS: tuple[Spell, ...] = (
     replaced(
         b"<method ", b"<method x:value='DELETE' xmlns:x='u' ", b"<Method ", b"<method id='1' "
     ),
+    lambda rng, body: re.sub(rb"<request>(.*?)<url value=(.*?)/>", rb"<request url=\2>\1", body),
     replaced(b"<url ", b"<url value='Practitioner/1'/><url ", b"<!-- x --><url ", b"<?x y?><url "),
     replaced(b"<id value", b'<div xmlns="http://www.w3.org/1999/xhtml"><p>x</p></div><id value'),
     replaced(
