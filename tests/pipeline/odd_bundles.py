@@ -146,15 +146,17 @@ def packed(
     )
     coding = None
     announced: str | None = content_type
+    if is_odd:
+        # Which of these the gateway would translate is no matter here.
+        body = body.replace(GATEWAY.encode(), platform.encode())
     if is_odd and rng.random() < 0.5:
         coding, body = rng.choice(CODINGS)(body)
     elif rng.random() < 0.3:
         coding, body = rng.choice(("gzip", "gzip", "x-gzip", "GZIP")), gzip.compress(body, 1)
     if is_odd and rng.random() < 0.5:
         announced = rng.choice(CONTENT_TYPES)
-    # Only a plain body that says to be FHIR is translated.
-    is_translated = coding is None and announced == content_type
-    read = body.replace(GATEWAY.encode(), platform.encode()) if is_translated else body
+    # Only a body without a coding is translated.
+    read = body.replace(GATEWAY.encode(), platform.encode()) if coding is None else body
     return Made(caller, announced, coding, body, read)
 
 
