@@ -553,6 +553,16 @@ ADVICE: Final = {
         "out, or the gateway's operator gives it a key in callers. A page's origin belongs "
         "in login.cors_origins."
     ),
+    "bundle": Message(
+        "Your system may not send this Bundle through the gateway: one of its entries asks for "
+        "something that is not permitted, or could be read in more than one way. Nothing of it "
+        "was sent to the platform. The diagnostics name the entry by its number, and what it "
+        "asks for. Take it out, or ask the gateway's operator for the permission."
+    ),
+    "bundle-size": Message(
+        "This Bundle is larger than the gateway can check for a system with limited "
+        "permissions, so nothing of it was sent to the platform. Send it in smaller parts."
+    ),
     "body-gone": Message(
         "The platform refused the gateway's access token and did not process this request. A "
         "new token takes its place, but the gateway had not kept all of the request to send "

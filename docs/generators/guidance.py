@@ -91,8 +91,9 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The caller is known, but its `callers` entry does not include its network or its "
             "request (interaction, resource type, operation, or a search parameter that leads to "
-            "other types). Or a page in a browser sent a request without `X-Requested-With`, or "
-            "from a foreign origin."
+            "other types). For a Bundle the diagnostics name the first entry that is not included, "
+            "or cannot be read in one way only. Or a page in a browser sent a request without "
+            "`X-Requested-With`, or from a foreign origin."
         ),
         (
             "Find the audit record by the request id; it names interaction and resource. Extend "
@@ -121,10 +122,13 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     ),
     "payload-too-large": Guidance(
         "Correct it first",
-        "The body is larger than `limits.max_body_bytes`.",
         (
-            "Raise `limits.max_body_bytes` if the platform accepts such bodies; otherwise the "
-            "caller must split the data."
+            "The body is larger than `limits.max_body_bytes`; or it is a Bundle of requests, of a "
+            "caller that `allow` limits, and larger than 16 MiB or made of too many elements."
+        ),
+        (
+            "Raise `limits.max_body_bytes` if the platform accepts such bodies; otherwise, and for "
+            "such a Bundle, the caller must split the data."
         ),
     ),
     "url-too-long": Guidance(

@@ -47,6 +47,7 @@ from gateway.i18n import Message
 from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.pipeline.admission import LifecyclePhase
+from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
@@ -218,6 +219,8 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_stores.open_token_store(self.settings, self._stack)
         session_store = shared_stores.open_session_store(self.settings, self._stack)
+        executor = SerialExecutor()
+        self._stack.callback(executor.close)
         self._make_core = functools.partial(
             Core,
             session=session,
@@ -228,7 +231,7 @@ class Gateway:
             audit=self.audit,
             session_store=session_store,
             exchange_listeners=(self.health.recent_requests.record_exchange,),
-            permissions=PermissionCheck(),
+            permissions=PermissionCheck(serial_executor=executor),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )

@@ -16,7 +16,6 @@ from gateway.admin.outbox_admin_api import OutboxAdminApi
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.clock import TimeSource, TimestampFormatter
 from gateway.outbox.async_status import OutboxApi
-from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
@@ -26,6 +25,7 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
     QueueDepth,
 )
+from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.forwarder import Forwarder
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import MemoryBudget

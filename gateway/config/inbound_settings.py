@@ -146,19 +146,20 @@ class AllowSettings(Section):
 
     interactions: tuple[Interaction, ...] = Field(
         default=("*",),
-        description="FHIR interactions the caller may use, e.g. `[read, search-type]`; `*`: all.",
+        description="FHIR interactions the caller may use, e.g. `[read, search-type]`; `*`: all. "
+        "What is not listed is refused in Bundles too, which need `batch` or `transaction`.",
     )
     resources: tuple[AnyResourceType, ...] = Field(
         default=("*",),
         description="R5 types that the caller may use, e.g. `[Patient, Observation]`; `*`: all. "
         "Chains, reverse chains and inclusions count for every type on the way, which must be "
-        "named (`subject:Patient.name`); Bundles of requests need `*`.",
+        "named (`subject:Patient.name`). In Bundles, URL and resource of each entry count.",
     )
     operations: tuple[OperationName, ...] | None = Field(
         default=None,
         description="Operations that the caller may use, e.g. `[$expand]`, with or without `$`; "
-        "`*`: all. Null: all if `resources` is `*`, else none. With a list, Bundles of requests "
-        "are refused. The platform's own operations can be listed too.",
+        "`*`: all. Null: all if `resources` is `*`, else none. The platform's own operations can "
+        "be listed too.",
     )
 
 

@@ -32,11 +32,14 @@ class BodyTooLargeError(BodyParseError):
     """The tree would take more memory than one tree may."""
 
 
-def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
+def parse_body(
+    body: bytes, content_type: str | None, *, sent: int | None = None, only_utf_8: bool = False
+) -> Element:
     """Return the tree of a body. An array at the top (a JSON Patch) stands under the name "".
 
-    `sent` is the number of bytes received, where `body` was compressed. Raises `BodyParseError`,
-    also for a name that stands twice in one JSON object, and `BodyTooLargeError`.
+    `sent` is the number of bytes received, where `body` was compressed. With `only_utf_8`, XML is
+    read in no other encoding, whatever it declares. Raises `BodyParseError`, also for a name that
+    stands twice in one JSON object, and `BodyTooLargeError`.
     """
     kind = media_type(content_type)
     xml = kind.endswith("xml")
@@ -45,7 +48,7 @@ def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None
     max_bytes = document_limits.tree_limit(len(body) if sent is None else sent)
     if document_limits.exceeds_tree_limit(body, max_bytes, xml=xml):
         raise BodyTooLargeError("too much to be read as a whole")
-    return _XmlReader().read(body) if xml else _read_json(body)
+    return _XmlReader(only_utf_8=only_utf_8).read(body) if xml else _read_json(body)
 
 
 def walk_elements(node: Node) -> Iterator[Element]:
@@ -147,10 +150,22 @@ def _values_of(value: Any) -> list[Any]:
     return [value]
 
 
-class _XmlReader:
-    """Parses one document. The tag of a resource within another one becomes its `resourceType`."""
+# The narrative is left out.
+_NARRATIVE: Final = "http://www.w3.org/1999/xhtml div"
+_EXTENSIONS: Final = frozenset(("extension", "modifierExtension"))
+# The attributes of elements, beside `value` (FHIR R5 xml.html).
+_OF_ELEMENT: Final = frozenset(("id",))
+_OF_EXTENSION: Final = frozenset(("id", "url"))
 
-    def __init__(self) -> None:
+
+class _XmlReader:
+    """Parses one document. The tag of a resource within another one becomes its `resourceType`.
+
+    Readers without namespaces would find other elements and attributes where FHIR has none, so that
+    these are errors.
+    """
+
+    def __init__(self, *, only_utf_8: bool) -> None:
         self._root: Element | None = None
         # The open elements: name, attribute `value`, and content.
         self._open: list[tuple[str, str | None, Element]] = []
@@ -158,16 +173,21 @@ class _XmlReader:
         # Imported here because most callers never send XML.
         from xml.parsers import expat
 
-        parser = expat.ParserCreate(namespace_separator=" ")
+        parser = expat.ParserCreate("utf-8" if only_utf_8 else None, " ")
+        if only_utf_8:
+            parser.XmlDeclHandler = _require_utf_8
         parser.StartDoctypeDeclHandler = _refuse_document_type
         parser.StartElementHandler = self._begin
         parser.EndElementHandler = self._end
         self._parser = parser
         self._errors = (expat.ExpatError, LookupError, ValueError)
+        self._only_utf_8 = only_utf_8
 
     def read(self, body: bytes) -> Element:
         """Return the tree of a document. Raises `BodyParseError`."""
         try:
+            if self._only_utf_8 and "\0" in body.decode():
+                raise ValueError  # expat would read UTF-16
             self._parser.Parse(body, True)
         except self._errors:
             raise BodyParseError("not FHIR XML") from None
@@ -177,13 +197,16 @@ class _XmlReader:
 
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:
         namespace, _, name = tag.rpartition(" ")
-        if self._skipped_depth or namespace != XML_NAMESPACE:
-            # The narrative is left out.
+        if self._skipped_depth or tag == _NARRATIVE:
             self._skipped_depth += 1
             return
-        if len(self._open) > _MAX_DEPTH:
+        if namespace != XML_NAMESPACE or len(self._open) > _MAX_DEPTH:
             raise ValueError
+        if not self._open:
+            attributes = {}  # `xsi:schemaLocation`
         value = attributes.pop("value", None)
+        if not attributes.keys() <= (_OF_EXTENSION if name in _EXTENSIONS else _OF_ELEMENT):
+            raise ValueError
         self._open.append((name, value, {key: [text] for key, text in attributes.items()}))
 
     def _end(self, _tag: str) -> None:
@@ -193,6 +216,8 @@ class _XmlReader:
         name, value, element = self._open.pop()
         parent = self._open[-1][2] if self._open else None
         if name[:1].isupper():
+            if parent or "resourceType" in element:
+                raise ValueError  # a resource beside other elements of its parent
             element["resourceType"] = [name]
             if parent is None:
                 self._root = element
@@ -210,3 +235,9 @@ class _XmlReader:
 def _refuse_document_type(*_: object) -> NoReturn:
     # FHIR forbids document types, and entities could expand a small body to a huge one.
     raise ValueError
+
+
+def _require_utf_8(version: str, encoding: str | None, _standalone: int) -> None:
+    # XML 1.1 has other white space and character references.
+    if version != "1.0" or (encoding or "utf-8").lower() not in ("utf-8", "us-ascii"):
+        raise ValueError

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
-from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
+from gateway.fhir.bundle_requests import bundle_type
 from gateway.fhir.vocabulary import OPERATIONS, RESOURCE_TYPES, SEARCHES
 
 
@@ -225,27 +225,14 @@ def refine_bundle(
     """Return `transaction` with its code decided by the body: `batch`, `transaction` or `other`.
 
     `prefix` is the start of the body, `encoded` says that it has a Content-Encoding. The type must
-    stand in the first 64 KiB, and no second one in all of `prefix`. A Bundle of another type, an
-    encoded one, and one that can be interpreted in two ways is `other`: whether it is a batch or a
-    transaction stays unknown, so that a caller restricted to some interactions is denied rather
-    than granted the wrong one. Other interactions are returned unchanged. Never raises.
+    stand in the first 64 KiB. A Bundle of another type and an encoded one are `other`. Other
+    interactions are returned unchanged. Never raises. The result is a label: what a caller with
+    limits may do is decided by the whole Bundle.
     """
     if interaction.code != "transaction":
         return interaction
-    kind = None if encoded else _bundle_type(prefix, content_type)
+    kind = None if encoded else bundle_type(content_type, prefix[:_MAX_PREFIX])
     return replace(interaction, code=kind if kind in BUNDLES else "other")
-
-
-def _bundle_type(prefix: bytes, content_type: str) -> str | None:
-    try:
-        watch = new_bundle_type_scanner(content_type, prefix)
-        watch.feed(prefix[:_MAX_PREFIX])
-        kind = watch.bundle_type
-        if kind is not None:
-            watch.feed(prefix[_MAX_PREFIX:])
-    except AmbiguousBundleTypeError:
-        return None
-    return kind
 
 
 def query_names(query: str) -> tuple[str, ...]:

@@ -28,9 +28,9 @@ from gateway.outbox.store.store_types import EntryStateError, OutboxUnavailableE
 
 if TYPE_CHECKING:
     from gateway.fhir.operation_outcome import EmbeddedResource
-    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import FieldLines, OutboxEntry, StoredResponse
     from gateway.outbox.store.outbox_store import OutboxStore
+    from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.request import RequestContext
 
 OUTBOX_PATH: Final = "/_outbox"

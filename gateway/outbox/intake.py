@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
     from gateway.outbox.async_status import OutboxApi
-    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.outbox.write_classification import WriteClassification
+    from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.request import CallerContext, RequestContext

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.tokens import Tokens
-    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.comparison import VerificationQuery
     from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
+    from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.forwarder import Forwarder
     from gateway.pipeline.guards import ConditionGuard
     from gateway.pipeline.platform_client import CapabilityCache, PlatformClient

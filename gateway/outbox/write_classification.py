@@ -27,15 +27,15 @@ from gateway.fhir.interaction import BUNDLES
 from gateway.http.client.upstream_response import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.request_target import RequestTarget
-from gateway.outbox.body_worker import MAX_INLINE_BYTES
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import ALL_KEYS, NewEntry, QueuedRequest, RecoveryMode
+from gateway.pipeline.body_worker import MAX_INLINE_BYTES
 
 if TYPE_CHECKING:
     from gateway.fhir.document_tree import Element
     from gateway.fhir.interaction import Interaction
-    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import FieldLines
+    from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.request import RequestContext
 
 _LOGICAL_ID: Final = r"([A-Za-z0-9\-.]{1,64})"

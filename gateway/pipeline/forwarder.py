@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
-from gateway.fhir.interaction import BUNDLES, refine_bundle
+from gateway.fhir.interaction import refine_bundle
 from gateway.field_values import FORM_TYPE
 from gateway.http.client.upstream_response import (
     Framing,
@@ -38,6 +37,7 @@ from gateway.http.client.upstream_response import (
 from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.http.request_target import RequestTarget
 from gateway.http.server.request_checks import METHODS
+from gateway.pipeline.permissions import MAX_BUNDLE_BYTES
 from gateway.pipeline.platform_client import fetch_etag
 from gateway.pipeline.request_body import BufferedBody, RequestBody
 from gateway.pipeline.upstream import UpstreamRequest
@@ -45,13 +45,11 @@ from gateway.pipeline.upstream import UpstreamRequest
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
     from gateway.exchange import Exchange
-    from gateway.fhir.bundle_type import BundleTypeScanner
     from gateway.fhir.interaction import Interaction
-    from gateway.http.headers import RequestHeader
     from gateway.oauth.token_response import AccessToken
     from gateway.pipeline.callers import TokensInUse
     from gateway.pipeline.guards import SearchGuard
-    from gateway.pipeline.permissions import PermissionCheck, Permissions
+    from gateway.pipeline.permissions import PermissionCheck
     from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
     from gateway.pipeline.upstream import Upstream
@@ -243,7 +241,11 @@ class RequestForwarder:
         return RequestBody(
             request.payload,
             None if length is None else int(length),
-            max_bytes=self._max_body_bytes,
+            max_bytes=(
+                min(self._max_body_bytes, MAX_BUNDLE_BYTES)
+                if context.has_limited_bundle
+                else self._max_body_bytes
+            ),
             replay_bytes=self._replay_bytes,
             stall_timeout=self._stall_timeout,
             min_rate=self._min_body_rate,
@@ -262,7 +264,7 @@ class RequestForwarder:
         # The form of a search is checked for permissions.
         if transform is not None or interaction.is_search:
             await body.peek(self._replay_bytes)
-        if interaction.code != "transaction":
+        if interaction.code != "transaction" or context.has_limited_bundle:
             return interaction
         # Only the Bundle itself shows whether it is a batch or a transaction.
         prefix = await body.peek(_BUNDLE_PREFIX)
@@ -332,38 +334,6 @@ class RequestForwarder:
             is_retryable=context.interaction.is_safe,
             is_final_recipient=not goes_on,
         )
-
-
-def add_bundle_type_check(
-    body: RequestBody | None,
-    header: RequestHeader,
-    interaction: Interaction,
-    permissions: Permissions,
-) -> None:
-    """Make sure that a Bundle keeps the type found at its beginning, where permissions need that.
-
-    A second `type` could follow far behind the beginning. Reading the body then raises
-    `GatewayError` caller-forbidden, so that the platform receives no complete request.
-    """
-    if (
-        body is None
-        or interaction.code not in BUNDLES
-        or not permissions.distinguishes_bundle_types
-    ):
-        return
-    scanner: BundleTypeScanner | None = None
-
-    def check_chunk(data: bytes) -> None:
-        nonlocal scanner
-        try:
-            scanner = scanner or new_bundle_type_scanner(header.text(b"content-type") or "", data)
-            scanner.feed(data)
-        except AmbiguousBundleTypeError:
-            raise GatewayError(
-                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
-            ) from None
-
-    body.add_observer(check_chunk)
 
 
 def _is_unconditional_update(context: RequestContext) -> bool:

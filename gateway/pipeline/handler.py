@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import classify, query_names
+from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
 from gateway.http.headers import FieldRuleCache, parse_request_fields, request_id_of
@@ -24,14 +24,10 @@ from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.callers import ANONYMOUS, CallerRegistry
-from gateway.pipeline.forwarder import (
-    RequestForwarder,
-    add_bundle_type_check,
-    search_parameters,
-)
+from gateway.pipeline.forwarder import RequestForwarder, search_parameters
 from gateway.pipeline.link_translation import LinkTranslatorFactory
 from gateway.pipeline.own_replies import outcome_format
-from gateway.pipeline.permissions import PermissionCheck
+from gateway.pipeline.permissions import PermissionCheck, bundle_overload
 from gateway.pipeline.request import CallerContext, RequestContext, cached_context, effective_header
 from gateway.pipeline.request_body import CallerDisconnectedError
 from gateway.pipeline.response_checks import check_response
@@ -49,7 +45,6 @@ if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings, ListenSettings
     from gateway.config.outbound_settings import FhirSettings
     from gateway.errors import Reason
-    from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
@@ -250,8 +245,8 @@ class Handler:
                 context.received_body = body = self._forwarder.request_body(context)
                 if body is not None:
                     await self._inspect_body(context, body)
-                elif context.interaction.code == "transaction":
-                    caller.permissions.require(context.interaction)
+                elif context.has_limited_bundle:
+                    await self._check_bundle(context, b"")
                 context.field_lines = context.caller_context.upstream_field_lines
                 interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
@@ -358,14 +353,27 @@ class Handler:
         permissions = context.caller.permissions
         context.body = body
         caller_context.set_content_type(interaction)
-        if self._write_queue is not None:
+        if context.has_limited_bundle:
+            body.retain_in(self._admission.buffer_budget)
+        elif self._write_queue is not None:
             self._write_queue.retain_body(caller_context, interaction, body)
-        context.interaction = refined = await self._forwarder.classify_by_body(context, body)
+        refined = await self._forwarder.classify_by_body(context, body)
         if refined.is_search and permissions.is_restricted:
             permissions.require_form(context.header, body.buffered())
+        if context.has_limited_bundle:
+            complete = await body.read_all()
+            if complete is None:
+                raise bundle_overload()
+            await self._check_bundle(context, complete)
         elif interaction.code == "transaction":
-            permissions.require(_record_interaction(context.exchange, refined))
-        add_bundle_type_check(body, context.header, refined, permissions)
+            context.interaction = _record_interaction(context.exchange, refined)
+
+    async def _check_bundle(self, context: RequestContext, body: bytes) -> None:
+        """Set the interaction of a limited caller's Bundle, and check its requests."""
+        code, error = await self._permissions.check_bundle(context, body)
+        context.interaction = _record_interaction(context.exchange, Interaction(code))
+        if error is not None:
+            raise error
 
     async def _send_response(
         self, context: RequestContext, response: UpstreamResponse

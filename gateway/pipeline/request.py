@@ -253,6 +253,11 @@ class RequestContext:
         return self.interaction.is_search or self.conditions is not None
 
     @property
+    def has_limited_bundle(self) -> bool:
+        """Whether this is a Bundle of requests, not yet checked, of a caller with restrictions."""
+        return self.interaction.code == "transaction" and self.caller.permissions.is_restricted
+
+    @property
     def type_name(self) -> str:
         """The resource type that is written or searched, as the platform spells it; "" for none."""
         label = self.interaction.resource

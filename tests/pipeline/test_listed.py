@@ -240,18 +240,6 @@ async def test_operations_are_listed(
     assert len(platform.seen) == passes
 
 
-@pytest.mark.parametrize("kind", ["batch", "transaction"])
-@pytest.mark.parametrize("allow", [{"operations": ["$expand"]}, {"resources": ["Patient"]}])
-async def test_a_bundle_may_hold_anything(
-    start_gateway: StartGateway, platform: Platform, allow: dict[str, Any], kind: str
-) -> None:
-    """A caller of some operations or types sends no Bundle, which could ask for others."""
-    body = b'{"resourceType":"Bundle","type":"%s"}' % kind.encode()
-    async with start_gateway(callers=[caller(**allow)]) as gateway:
-        await refused(gateway, post("/fhir", body))
-    assert platform.seen == []
-
-
 JUDGED = [
     *("Content-Type", "If-None-Exist", "Accept", "X-Provenance", "If-Match", "Prefer", "Origin"),
     *("Content-Encoding", "Max-Forwards", "keep-alive, content-type", "Accept-Language"),

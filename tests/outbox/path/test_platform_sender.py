@@ -19,7 +19,6 @@ from gateway.fhir.capability_statement import TypeCapability
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.oauth.token_response import AccessToken
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
-from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
@@ -27,6 +26,7 @@ from gateway.outbox.entry import (
     RecoveryMode,
 )
 from gateway.outbox.platform_sender import EntrySender
+from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.platform_client import CapabilityCache as Fetched
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import UpstreamRequest
