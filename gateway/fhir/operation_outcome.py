@@ -23,6 +23,7 @@ from gateway.i18n import LANGUAGES
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
+    from gateway.exchange import Delivery
 
 JSON: Final = b"application/fhir+json; charset=utf-8"
 XML: Final = b"application/fhir+xml; charset=utf-8"
@@ -113,10 +114,11 @@ def render_outcome(
     xml: bool,
     attempts: int = 0,
     write: bool = True,
+    delivery: Delivery = "none",
 ) -> tuple[bytes, bytes]:
     """Return the body and its Content-Type. `language` is en, ru or uz; any other gives English.
 
-    `write`: the request may have changed something.
+    `write`: the request may have changed something. `delivery`: see `Exchange`.
 
     The outcome's id is the unchanged request id, although FHIR ids allow no `_` and `:` and at most
     64 characters: callers rely on both being equal, and an id that is not a FHIR id was chosen by
@@ -130,7 +132,9 @@ def render_outcome(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": outcome_text(reason.code, language, write=write, advice=error.advice_key),
+            "text": outcome_text(
+                reason.code, language, write=write, advice=error.advice_key, delivery=delivery
+            ),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

@@ -539,6 +539,7 @@ async def write_outcome(
         xml=xml,
         attempts=exchange.attempts,
         write=not is_safe_interaction(exchange.method, exchange.interaction),
+        delivery=exchange.delivery,
     )
     field_lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),

@@ -81,6 +81,10 @@ FHIR gives them no meaning, and a platform that ignores such a body would parse 
 
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
+# Statuses of requests that were not processed, and are sent again with another token or coding.
+_UNPROCESSED_STATUSES: Final = frozenset((401, 415))
+# Reasons of attempts that were sent and may have had an effect.
+_UNCLEAR_REASONS: Final = (errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT)
 # Statuses that count as failures; 501 only says that the platform does not support the request.
 _CIRCUIT_FAILURE_STATUSES: Final = frozenset((500, 502, 503, 504))
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
@@ -158,6 +162,8 @@ class Upstream:
                     )
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
+                if error.reason in _UNCLEAR_REASONS:
+                    exchange.delivery = "unclear"
                 # If one reused connection broke, others probably did; a new connection gives a
                 # clearer result.
                 new = isinstance(failure, UpstreamConnectionError)
@@ -170,6 +176,10 @@ class Upstream:
                 delay = self._delay_after(exchange.attempts)
             else:
                 exchange.upstream_status = response.status
+                if response.status not in _UNPROCESSED_STATUSES:
+                    exchange.delivery = "unclear"
+                elif exchange.delivery == "none":
+                    exchange.delivery = "refused"
                 retry_delay = self._retry_delay(response, outgoing, exchange.attempts)
                 if retry_delay is None or not self._can_retry(exchange, outgoing):
                     return response
