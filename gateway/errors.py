@@ -15,9 +15,12 @@ reason among the last errors.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.i18n import LANGUAGES, Message
+
+if TYPE_CHECKING:
+    from gateway.exchange import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ class Reason:
 
     `text` is for the user of the calling system: what happened, whether data may have arrived, and
     what to do next. `read_text` replaces it for requests that only read, if `text` describes a
-    write whose outcome is unknown: systems often show an outcome without its request. `remedy` is
-    for operators.
+    write whose outcome is unknown: systems often show an outcome without its request. For a reason
+    that may follow an earlier attempt, a text says what was delivered by `{delivery}` or, where no
+    attempt could be made, `{sending}`. `remedy` is for operators.
     """
 
     code: str
@@ -211,9 +215,8 @@ OVERLOADED: Final = Reason(
     503,
     "throttled",
     text=Message(
-        "The gateway is handling as many requests as it may at the same time. This one was "
-        "not sent to the platform. Wait for the number of seconds in the Retry-After header, "
-        "then send it again."
+        "The gateway is handling as many requests as it may at the same time. {sending} Wait "
+        "for the number of seconds in the Retry-After header, then send the request again."
     ),
     remedy=Message("If the platform is fast, raise the limit or add a replica."),
 )
@@ -223,9 +226,8 @@ TOKEN_REFUSED: Final = Reason(
     "security",
     text=Message(
         "The sign-in service (SSO) did not accept the gateway's client_id and client secret "
-        "(or key), so nothing was sent to the platform. Sending again does not help. The "
-        "gateway's operator must check the client_id and the client secret (or key) with the "
-        "SSO."
+        "(or key). {sending} Sending again does not help. The gateway's operator must check "
+        "the client_id and the client secret (or key) with the SSO."
     ),
     remedy=Message("Run `dhp-gateway token`; compare `client_id` and secret with those issued."),
 )
@@ -234,9 +236,8 @@ SSO_UNAVAILABLE: Final = Reason(
     503,
     "transient",
     text=Message(
-        "The sign-in service (SSO) cannot be used at the moment, so nothing was sent to the "
-        "platform. Send the request again later. If this lasts longer than 15 minutes, tell "
-        "the gateway's operator."
+        "The sign-in service (SSO) cannot be used at the moment. {sending} Send the request "
+        "again later. If this lasts longer than 15 minutes, tell the gateway's operator."
     ),
     remedy=Message(
         "Run `dhp-gateway doctor`. If only the sign-in service fails, tell the platform's support."
@@ -262,9 +263,9 @@ UPSTREAM_UNREACHABLE: Final = Reason(
     503,
     "transient",
     text=Message(
-        "The gateway could not connect to the platform. Nothing was delivered. Send the "
-        "request again later; if this lasts longer than 15 minutes, tell the gateway's "
-        "operator, who must check the line to the platform."
+        "The gateway could not connect to the platform. {delivery} Send the request again "
+        "later; if this lasts longer than 15 minutes, tell the gateway's operator, who must "
+        "check the line to the platform."
     ),
     remedy=Message("Run `dhp-gateway doctor`; check line, firewall and proxy."),
 )
@@ -291,8 +292,8 @@ UPSTREAM_BUSY: Final = Reason(
     503,
     "throttled",
     text=Message(
-        "All connections of the gateway to the platform are in use. Nothing was delivered. "
-        "Send the request again later. If this happens often, tell the gateway's operator."
+        "All connections of the gateway to the platform are in use. {delivery} Send the "
+        "request again later. If this happens often, tell the gateway's operator."
     ),
     remedy=Message("If the platform is fast, raise `platform.max_connections`."),
 )
@@ -301,9 +302,9 @@ UPSTREAM_TLS: Final = Reason(
     502,
     "security",
     text=Message(
-        "A secure connection to the platform could not be made, so nothing was delivered. "
-        "Sending again does not help. The gateway's operator must check the platform's "
-        "certificate, the trusted certificates and the gateway's clock."
+        "A secure connection to the platform could not be made. {delivery} Sending again does "
+        "not help. The gateway's operator must check the platform's certificate, the trusted "
+        "certificates and the gateway's clock."
     ),
     severity="fatal",
     remedy=Message(
@@ -372,10 +373,9 @@ CIRCUIT_OPEN: Final = Reason(
     503,
     "transient",
     text=Message(
-        "The platform has been failing, so the gateway is giving it a short pause. Nothing "
-        "was delivered. Send the request again later, after the number of seconds in the "
-        "Retry-After header. If this lasts longer than 15 minutes, tell the gateway's "
-        "operator."
+        "The platform has been failing, so the gateway is giving it a short pause. {delivery} "
+        "Send the request again later, after the number of seconds in the Retry-After header. "
+        "If this lasts longer than 15 minutes, tell the gateway's operator."
     ),
     remedy=Message(
         "Look at the other errors here: they name the cause. The gateway tries again by itself."
@@ -447,8 +447,7 @@ SHUTTING_DOWN: Final = Reason(
     503,
     "transient",
     text=Message(
-        "The gateway is stopping or restarting and did not send this request to the "
-        "platform. Send it again in one minute."
+        "The gateway is stopping or restarting. {sending} Send the request again in one minute."
     ),
     remedy=Message("Nothing."),
 )
@@ -584,15 +583,44 @@ ADVICE: Final = {
 }
 
 
-def outcome_text(reason: str, language: str, *, write: bool = True, advice: str = "") -> str:
+# What the platform got of a request that failed, by `Exchange.delivery`; the second is for reads.
+_DELIVERY: Final = {
+    "none": (Message("Nothing was delivered."),) * 2,
+    "refused": (
+        Message("The platform got an earlier attempt, refused it and saved nothing."),
+        Message("The platform got an earlier attempt and refused it."),
+    ),
+    "unclear": (
+        Message(
+            "An earlier attempt was sent and got no usable answer: it is not known whether the "
+            "data was saved, so find and read the record before you send it again."
+        ),
+        Message("An earlier attempt was sent and got no usable answer."),
+    ),
+}
+_NOTHING_SENT: Final = Message("Therefore nothing was sent to the platform.")
+
+
+def outcome_text(
+    reason: str,
+    language: str,
+    *,
+    write: bool = True,
+    advice: str = "",
+    delivery: Delivery = "none",
+) -> str:
     """Return the text of a reason for the user of the calling system; in English if unavailable.
 
     `write`: the request may have changed data, or the gateway does not know its interaction.
     `advice` is the `advice_key` of a `GatewayError`; its text replaces that of the reason.
+    `delivery` is that of the `Exchange`.
     """
     record = REASONS[reason]
     message = record.text if write or record.read_text is None else record.read_text
     message = ADVICE[advice] if advice else message
+    delivered = _DELIVERY[delivery][not write]
+    sent = _NOTHING_SENT if delivery == "none" else delivered
+    message = Message(message.msgid, delivery=delivered, sending=sent)
     return message.in_language(language if language in LANGUAGES else "en")
 
 

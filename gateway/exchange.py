@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ExchangeOutcome = Literal["success", "client-error", "failure", "aborted"]
+Delivery = Literal["none", "refused", "unclear"]
 
 
 @dataclass(slots=True)
@@ -22,6 +23,8 @@ class Exchange:
     * `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
     * `is_audit_skipped`: the request exceeded a rate limit of unidentified clients, so that it is
       counted and has no audit record.
+    * `delivery`: what the attempts so far have delivered: `none` of them anything, only such as the
+      platform `refused` without processing them, or one whose effect is `unclear`.
     * `half_closed`: a safe request whose caller closed its sending side before the end; its failure
       shows nothing about the platform.
     """
@@ -46,6 +49,7 @@ class Exchange:
     reason: str = ""
     upstream_status: int | None = None
     attempts: int = 0
+    delivery: Delivery = "none"
     request_bytes: int = 0
     response_bytes: int = 0
     duration: float = 0.0

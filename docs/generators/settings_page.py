@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_ori
 
 from docs.generators.translation import Translation
 from gateway.config import settings_schema
-from gateway.config.problems import SettingPath
+from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
 from gateway.config.value_types import Unit
@@ -247,9 +247,9 @@ _EXAMPLES: Final[dict[str, str]] = {
     "sso.token_url": "https://playground.dhp.uz/sso/oauth/token",
     "credentials.*.client_id": "hospital-17",
     "credentials.*.client_secret_file": "/run/secrets/dhp_client_secret",
-    "admin.operators.0.name": "dilnoza",
-    "callers.0.name": "lab",
-    "callers.0.basic_auth.username": "lab",
+    "admin.operators[0].name": "dilnoza",
+    "callers[0].name": "lab",
+    "callers[0].basic_auth.username": "lab",
 }
 
 
@@ -267,7 +267,7 @@ def _yaml_key(row: _Row) -> Iterator[str]:
         yield f"{indent}# {line}"
     inner = _inner(row)
     if inner is None:
-        example = _EXAMPLES.get(".".join(str(part) for part in row.setting))
+        example = _EXAMPLES.get(dotted(row.setting))
         yield f"{indent}{row.name}: {example or _scalar(row)}"
     elif isinstance(inner[0][-1], int):
         yield f"{indent}{row.name}: []"

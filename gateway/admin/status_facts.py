@@ -8,7 +8,7 @@ not listed here is masked too, so that a new kind of setting reveals nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gateway import __version__
 from gateway.clock import TimestampFormatter
+from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.value_types import ListenAddress
@@ -41,8 +42,8 @@ VisibleSetting = str | int | float | bool
 
 
 def visible_settings(settings: Settings) -> dict[str, VisibleSetting]:
-    """Return every key that has a value, in dotted notation, with the value or a mask."""
-    return dict(_section("", settings))
+    """Return every key that has a value, as `check` writes it, with the value or a mask."""
+    return dict(_visible((), settings))
 
 
 def url_without_secrets(url: str) -> str:
@@ -51,33 +52,24 @@ def url_without_secrets(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _section(prefix: str, section: Section) -> Iterator[tuple[str, VisibleSetting]]:
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if value is None:
-            continue
-        key = f"{prefix}{name}"
-        if name in _UNKNOWN:
-            if value:
-                yield key, MASK
-        else:
-            yield from _value(key, value)
-
-
-def _value(key: str, value: Any) -> Iterator[tuple[str, VisibleSetting]]:
+def _visible(setting: SettingPath, value: Any) -> Iterator[tuple[str, VisibleSetting]]:
+    inner: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, Section):
-        yield from _section(f"{key}.", value)
+        inner = value
     elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _value(f"{key}.{name}", item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        if any(isinstance(item, Section) for item in value):
-            for number, item in enumerate(value):
-                yield from _value(f"{key}.{number}", item)
+        if setting[-1] not in _UNKNOWN:
+            inner = value.items()
         elif value:
-            yield key, ", ".join(str(_text(item)) for item in value)
-    else:
-        yield key, _text(value)
+            yield dotted(setting), MASK
+    elif not isinstance(value, list | tuple | set | frozenset):
+        if value is not None:
+            yield dotted(setting), _text(value)
+    elif any(isinstance(item, Section) for item in value):
+        inner = enumerate(value)
+    elif value:
+        yield dotted(setting), ", ".join(str(_text(item)) for item in value)
+    for name, below in inner:
+        yield from _visible((*setting, name), below)
 
 
 def _text(value: Any) -> VisibleSetting:

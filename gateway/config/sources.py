@@ -143,6 +143,12 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _nearest(name: str) -> Message:
+    group = name
+    while group := group.rpartition("__")[0]:
+        path = _path(group.removeprefix(PREFIX).split("__"), {})
+        # The entries of a list have no variables of their own.
+        if path and settings_schema.item_of_list(settings_schema.annotation_at(path)) is not None:
+            return Message("did you mean {near}?", near=group)
     known = [variable_name(path) for path, _ in settings_schema.value_paths()]
     # The name chosen by the operator is between the fixed parts of `credentials.*.client_id`.
     parts = name.split("__")

@@ -334,6 +334,7 @@ NetworkText = Annotated[Network, *text_type(parse_network, "network", shortest=2
 
 
 _OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
+_OPERATION_IN_URL: Final = re.compile(r".*/(\$[A-Za-z][A-Za-z0-9._\-]{0,63})", re.ASCII)
 # Characters. In shorter names, one different letter may well make another word.
 _MIN_SLIP_LENGTH: Final = 6
 
@@ -343,9 +344,22 @@ def similar_operation(name: str) -> str | None:
 
     A platform may define further operations, so that an unknown name alone is no mistake.
     """
-    code = name.removeprefix("$")
-    near = None if code in OPERATIONS or name == "*" else closest_key(code, OPERATIONS)
+    if name == "*" or name.removeprefix("$") in OPERATIONS:
+        return None
+    near = _closest_name(name.removeprefix("$"), OPERATIONS)
     return None if near is None else f"${near}"
+
+
+def _closest_name(wrong: str, known: Collection[str]) -> str | None:
+    """Return the known name that was probably meant, alone or in a URL, else None.
+
+    People copy `Patient/1/$everything` from a log, and `patient/*.read` from scopes.
+    """
+    wrong = wrong.partition("?")[0]
+    words = re.findall(r"[\w-]+", wrong) or [wrong]
+    last = {choice.lower(): choice for choice in known}.get(words[-1].lower())
+    guesses = (closest_key(guess, known) for guess in (wrong, *reversed(words)))
+    return last or next(filter(None, guesses), None)
 
 
 def _interaction(value: str) -> str:
@@ -379,6 +393,8 @@ def _operation(value: str) -> str:
     if not re.fullmatch(_OPERATION, value) or (
         similar is not None and _is_slip(value.removeprefix("$"), similar.removeprefix("$"))
     ):
+        if similar is None and (own := _OPERATION_IN_URL.fullmatch(value)):
+            similar = own[1]
         known = Message("use * or names such as $expand")
         hint = known if similar is None else Message("did you mean {near}?", near=similar)
         raise InvalidValueError(Message("is no name of a FHIR operation"), hint)
@@ -396,7 +412,7 @@ def _is_slip(wrong: str, right: str) -> bool:
 
 
 def _did_you_mean(wrong: str, known: Collection[str], otherwise: Message) -> Message:
-    near = closest_key(wrong, known)
+    near = _closest_name(wrong, known)
     return otherwise if near is None else Message("did you mean {near}?", near=near)
 
 

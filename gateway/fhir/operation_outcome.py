@@ -23,6 +23,7 @@ from gateway.i18n import LANGUAGES
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
+    from gateway.exchange import Delivery
 
 JSON: Final = b"application/fhir+json; charset=utf-8"
 XML: Final = b"application/fhir+xml; charset=utf-8"
@@ -112,10 +113,11 @@ def error_outcome(
     language: str,
     attempts: int = 0,
     write: bool = True,
+    delivery: Delivery = "none",
 ) -> dict[str, Any]:
     """Return the OperationOutcome. `language` is en, ru or uz; any other gives English.
 
-    `write`: the request may have changed something.
+    `write`: the request may have changed something. `delivery`: see `Exchange`.
 
     The outcome's id is the unchanged request id, although FHIR ids allow no `_` and `:` and at most
     64 characters: callers rely on both being equal, and an id that is not a FHIR id was chosen by
@@ -129,7 +131,9 @@ def error_outcome(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": outcome_text(reason.code, language, write=write, advice=error.advice_key),
+            "text": outcome_text(
+                reason.code, language, write=write, advice=error.advice_key, delivery=delivery
+            ),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

@@ -526,6 +526,7 @@ async def write_outcome(
         language=language,
         attempts=exchange.attempts,
         write=not is_safe_interaction(exchange.method, exchange.interaction),
+        delivery=exchange.delivery,
     )
     headers: tuple[tuple[str, str], ...] = (
         ("X-Gateway-Error", error.reason.code),

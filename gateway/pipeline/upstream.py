@@ -81,6 +81,10 @@ FHIR gives them no meaning, and a platform that ignores such a body would parse 
 
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
+# Statuses of requests that were not processed, and are sent again with another token or coding.
+_UNPROCESSED_STATUSES: Final = frozenset((401, 415))
+# Reasons of attempts that were sent and may have had an effect.
+_UNCLEAR_REASONS: Final = (errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT)
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
@@ -159,6 +163,8 @@ class Upstream:
                     )
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
+                if error.reason in _UNCLEAR_REASONS:
+                    exchange.delivery = "unclear"
                 # If one reused connection broke, others probably did; a new connection gives a
                 # clearer result.
                 new = isinstance(failure, UpstreamConnectionError)
@@ -170,7 +176,7 @@ class Upstream:
                         del error
                 delay = self._delay_after(exchange.attempts)
             else:
-                exchange.upstream_status = response.status
+                _record_status(exchange, response.status)
                 retry_delay = self._retry_delay(response, outgoing, exchange.attempts)
                 if retry_delay is None or not self._can_retry(exchange, outgoing):
                     return response
@@ -374,6 +380,14 @@ async def _pump(
         await connection.drain()
     connection.mark_body_sent()
     connection.write(b"0\r\n\r\n" if chunked else b"")
+
+
+def _record_status(exchange: Exchange, status: int) -> None:
+    exchange.upstream_status = status
+    if status not in _UNPROCESSED_STATUSES:
+        exchange.delivery = "unclear"
+    elif exchange.delivery == "none":
+        exchange.delivery = "refused"
 
 
 def _error_of_failure(

@@ -7,6 +7,7 @@ The ids of suppressed messages are logged together in separate lines.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,8 +39,13 @@ _MAX_MESSAGES: Final = 256
 _MAX_IDS: Final = 20_000
 _MAX_IDS_BYTES: Final = 3_000
 
-# Logger and message template; for errors that the gateway sends as a response, the reason instead
-# of the template.
+# A placeholder of the operator `%` (printf-style formatting), with its type.
+_PLACEHOLDER: Final = re.compile(
+    r"%(?:\([^)]*\))?[-#0 +]*[\d*]*(?:\.[\d*]+)?[hlL]?([diouxXeEfFgGcrsa%])"
+)
+
+# Logger and the constant text of its messages; for errors that the gateway sends as a response, the
+# reason instead of the text.
 _Key = tuple[str, str]
 
 
@@ -130,10 +136,7 @@ class LogRateLimit(logging.Filter):
     def _count(self, record: logging.LogRecord) -> bool:
         now = self._clock()
         reason = _reason(record)
-        # Of all other messages only the first line is constant: asyncio appends tasks and sockets.
-        template = getattr(record.msg, "template", None) or str(record.msg)
-        text = template.partition("\n")[0] if reason is None else reason.code
-        key = record.name, text
+        key = record.name, _constant_text(record) if reason is None else reason.code
         seen = self._seen.get(key)
         if seen is None or now - seen.since >= self._period:
             if seen is not None:
@@ -157,9 +160,27 @@ class LogRateLimit(logging.Filter):
         return False
 
 
+def _arguments(record: logging.LogRecord) -> object:
+    return getattr(record.msg, "args", record.args)
+
+
+def _constant_text(record: logging.LogRecord) -> str:
+    """Return what messages of this kind have in common: the template, its placeholders as `…`.
+
+    Only the first line is constant: asyncio appends tasks and sockets.
+    """
+    template: str = getattr(record.msg, "template", None) or str(record.msg)
+    text = template.partition("\n")[0]
+    return _PLACEHOLDER.sub(_ellipsis, text) if _arguments(record) else text
+
+
+def _ellipsis(placeholder: re.Match[str]) -> str:
+    return "%" if placeholder[1] == "%" else "…"
+
+
 def _reason(record: logging.LogRecord) -> Reason | None:
     """Return the reason of the failure that a record reports, if any."""
-    arguments = getattr(record.msg, "args", record.args)
+    arguments = _arguments(record)
     if not isinstance(arguments, tuple):
         return None
     return next(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     for key in (
         *("credentials.default.client_secret", "credentials.default.extra_params"),
         "login.extra_params",
-        *("callers.0.api_key", "store.encryption_key", "tracing.authorization"),
+        *("callers[0].api_key", "store.encryption_key", "tracing.authorization"),
     ):
         assert found[key] == MASK
 
@@ -56,10 +57,18 @@ def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
     found = settings_shown(tmp_path)
     assert found["platform.fhir_base_url"] == "https://platform.example/fhir"
     assert found["credentials.default.client_id"] == "hospital-17"
-    assert found["callers.0.networks"] == "10.0.0.0/8, 192.168.1.0/24"
+    assert found["callers[0].networks"] == "10.0.0.0/8, 192.168.1.0/24"
     assert found["outbox.url"] == "postgresql://127.0.0.1/queue"
     assert found["workers"] == 1
     assert "listen.public_url" not in found
+
+
+def test_keys_are_written_as_in_the_documentation(tmp_path: Path) -> None:
+    """No number stands between dots: the entries of a list are in brackets."""
+    found = settings_shown(tmp_path)
+    assert "callers[0].rate_limit.burst" not in found
+    assert {"callers[0].name", "callers[0].allow.resources"} <= set(found)
+    assert not [key for key in found if re.search(r"\.\d", key)]
 
 
 def test_an_address_is_bare() -> None:

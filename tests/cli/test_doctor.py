@@ -305,6 +305,15 @@ async def test_beside_a_replica_on_the_port(ward: Ward, shares: bool) -> None:
 
 
 @pytest.mark.usefixtures("running")
+async def test_keys_in_lists_are_written_as_check_writes_them(ward: Ward) -> None:
+    """An entry of a list stands in brackets, also where a running gateway was asked."""
+    ward.settings["callers"] = [{"name": "lab", "networks": ["127.0.0.0/8"]}]
+    _, text = await ward.examine()
+    assert "yet: callers[0].name, callers[0].networks, " in text
+    assert "callers.0" not in text
+
+
+@pytest.mark.usefixtures("running")
 async def test_beside_a_gateway_with_settings_of_before(ward: Ward) -> None:
     """What needs a restart to be in use is a warning, in the text as in JSON."""
     ward.settings["limits"] = {"max_concurrent_requests": 7}

@@ -104,6 +104,10 @@ def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str
         ),
         ("DHP_GATEWAY_listen__address", "DHP_GATEWAY_LISTEN__ADDRESS"),
         ("DHP_GATEWAY_CONFIGG", "DHP_GATEWAY_CONFIG"),
+        # A list is one variable, also where its entries are groups.
+        ("DHP_GATEWAY_CALLERS__0__NAME", "mean DHP_GATEWAY_CALLERS?"),
+        ("DHP_GATEWAY_ADMIN__OPERATORS__0__NAME", "mean DHP_GATEWAY_ADMIN__OPERATORS?"),
+        ("DHP_GATEWAY_ALERTS__NOTIFY__1", "mean DHP_GATEWAY_ALERTS__NOTIFY?"),
     ],
 )
 def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:

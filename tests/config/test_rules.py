@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config.loader import SettingsError, load_settings
-from gateway.config.problems import Problem
+from gateway.config.problems import Problem, dotted
 from gateway.config.setting_rules import RESERVED_CALLERS, find_violations
 from gateway.config.settings import Settings
 from gateway.exchange import Exchange
@@ -36,7 +36,7 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
     """What the rules say about settings whose values are all right, by key."""
     checked = Settings.model_validate({**BASE, **settings})
     found = list(find_violations(checked))
-    return {".".join(map(str, finding.setting)): finding.message for finding in found}
+    return {dotted(finding.setting): finding.message for finding in found}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_sign_in_needs_an_address_to_begin_at() -> None:
 @pytest.mark.parametrize("name", ["anonymous", "session", "Session", "others"])
 def test_no_caller_takes_a_name_of_the_gateways_own(name: str) -> None:
     """No caller may have a name that the gateway uses for unidentified callers."""
-    assert list(findings({"callers": [{**CALLER, "name": name}]})) == ["callers.0.name"]
+    assert list(findings({"callers": [{**CALLER, "name": name}]})) == ["callers[0].name"]
 
 
 def test_every_name_of_the_gateways_own_is_reserved() -> None:
@@ -101,7 +101,7 @@ def test_a_user_name_holds_no_colon() -> None:
     """`a:b` with `c` would be `a` with `b:c` (RFC 7617)."""
     basic = {"username": "a:b", "password": "c"}
     found = findings({"callers": [{"name": "lab", "basic_auth": basic}]})
-    assert found == {"callers.0.basic_auth.username": "holds a colon"}
+    assert found == {"callers[0].basic_auth.username": "holds a colon"}
 
 
 @pytest.mark.parametrize(
@@ -172,20 +172,20 @@ def test_a_user_name_holds_no_colon() -> None:
             },
             "credentials.default.client_secret",
         ),
-        ({"callers": [CALLER, CALLER]}, "callers.1.name"),
-        ({"callers": [{**CALLER, "credential": "none"}]}, "callers.0.credential"),
-        ({"callers": [{**CALLER, "api_key": "k"}]}, "callers.0.api_key"),
-        ({"admin": {"operators": [{"name": "a"}]}}, "admin.operators.0.password"),
+        ({"callers": [CALLER, CALLER]}, "callers[1].name"),
+        ({"callers": [{**CALLER, "credential": "none"}]}, "callers[0].credential"),
+        ({"callers": [{**CALLER, "api_key": "k"}]}, "callers[0].api_key"),
+        ({"admin": {"operators": [{"name": "a"}]}}, "admin.operators[0].password"),
         (
             {"admin": {"operators": [{"name": "a", "password": p} for p in "xy"]}},
-            "admin.operators.1.name",
+            "admin.operators[1].name",
         ),
         ({"audit": {"sink": "off"}, "outbox": {"reveal": True}}, "outbox.reveal"),
         (
             {"callers": [{"name": "a", "basic_auth": {"username": "a"}}]},
-            "callers.0.basic_auth.password",
+            "callers[0].basic_auth.password",
         ),
-        ({"callers": [{"name": "a", "client_cert_names": ["a"]}]}, "callers.0.client_cert_names"),
+        ({"callers": [{"name": "a", "client_cert_names": ["a"]}]}, "callers[0].client_cert_names"),
         ({"listen": {"tls": {"cert_file": "/c"}}}, "listen.tls.key_file"),
         ({"listen": {"tls": {"key_file": "/c"}}}, "listen.tls.cert_file"),
         ({"listen": {"tls": {"client_ca_file": "/c"}}}, "listen.tls.client_ca_file"),
@@ -302,6 +302,6 @@ def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> 
 def test_user_and_purpose_have_a_header_each() -> None:
     """One header cannot say both; names are compared without case."""
     callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]
-    assert findings({"callers": callers}) == {"callers.0.purpose_header": "is user_header, too"}
+    assert findings({"callers": callers}) == {"callers[0].purpose_header": "is user_header, too"}
     callers = [{**CALLER, "user_header": "X-Remote-User", "purpose_header": "X-Purpose"}]
     assert findings({"callers": callers}) == {}

@@ -263,6 +263,10 @@ class Platform:
         for writer in list(self._writers):
             writer.close()
 
+    def stop_listening(self) -> None:
+        """Refuse further connections; those that are open go on."""
+        self._server.close()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         number = self.connections

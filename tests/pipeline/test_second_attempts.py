@@ -13,6 +13,7 @@ from tests.doubles.platform import (
     PATIENT,
     Answer,
     Line,
+    Platform,
     chunked,
     fhir,
     outcome,
@@ -23,6 +24,7 @@ from tests.doubles.platform import (
     unauthorized,
 )
 from tests.doubles.processes import free_port
+from tests.doubles.sso import status as sso_status
 from tests.doubles.wire import Reply, Wire, ask, get, post
 from tests.pipeline.stage import Stage
 
@@ -277,3 +279,78 @@ async def test_write_on_a_dead_connection(stage: Stage, write: str, how: str) ->
     assert await gateway.metric("dhp_gateway_upstream_retries_total") == 0
     _, record = await gateway.audit(2)
     assert (record["attempts"], record["outcome"]) == (1, "failure")
+
+
+SAID_OF_ATTEMPTS = {
+    "none": ("Nothing was delivered.",) * 2,
+    "refused": ("refused it and saved nothing.", "got an earlier attempt and refused it."),
+    "unclear": ("it is not known whether the data was saved", "got no usable answer."),
+}
+
+
+@pytest.mark.parametrize("request_name", ["GET", "search by POST", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    ("first", "delivered"),
+    [
+        (None, "none"),
+        (outcome(503), "unclear"),
+        (then_close(b""), "unclear"),
+        (then_close(_HALF), "unclear"),
+        (unauthorized(), "refused"),
+    ],
+    ids=["nothing", "503", "closed", "truncated", "401"],
+)
+async def test_what_was_sent_before_is_told(
+    stage: Stage, first: Answer | None, delivered: str, request_name: str
+) -> None:
+    """Where no further attempt can be made, the text tells what became of the earlier one."""
+    if first is None:
+        gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    else:
+        gateway = await stage.start()
+        stage.platform.answer(once_only(stage.platform, first))
+    is_read = request_name in READS
+    reply = await sent(gateway, {**READS, **WRITES}[request_name])
+    if not is_read and delivered == "unclear":
+        # No further attempt was made at all.
+        assert reply.reason in ("upstream-failed", None)
+        return
+    assert reply.reason == "upstream-unreachable"
+    text = text_of(reply)
+    assert SAID_OF_ATTEMPTS[delivered][is_read] in text
+    assert ("Nothing was delivered" in text) == (delivered == "none")
+
+
+async def test_a_request_whose_token_was_refused_is_not_told_that_nothing_was_sent(
+    stage: Stage,
+) -> None:
+    """The SSO gives no new token: the platform has seen the request, and did not process it."""
+    stage.platform.answer(unauthorized())
+    gateway = await stage.start()
+    await stage.sso.seen(1)
+    stage.sso.handle(sso_status(503))
+    reply = await sent(gateway, WRITES["POST"])
+    assert (reply.reason, len(stage.platform.seen)) == ("sso-unavailable", 1)
+    text = text_of(reply)
+    assert "refused it and saved nothing." in text
+    assert "nothing was sent" not in text
+
+
+def text_of(reply: Reply) -> str:
+    """The text for the user, in English."""
+    return str(reply.json()["issue"][0]["details"]["text"])
+
+
+def once_only(platform: Platform, first: Answer) -> Answer:
+    """The answer to the first request, after which nobody can connect any more."""
+
+    async def answer(line: Line) -> None:
+        platform.stop_listening()
+        await read_body(line.reader, line.seen)
+        if isinstance(first, bytes):
+            line.writer.write(first.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            line.writer.close()
+        else:
+            await first(line)
+
+    return answer

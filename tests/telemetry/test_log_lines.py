@@ -154,7 +154,7 @@ def test_a_summary_that_is_due_needs_no_line(make: Make, pipe: Pipe) -> None:
     assert read(pipe, len(line)) == line
     log(handler, "again", "asyncio")
     clock.now += 10
-    summary = b"left out: %s\n"
+    summary = "left out: …\n".encode()
     assert read(pipe, len(summary)) == summary
 
 

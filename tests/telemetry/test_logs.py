@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from gateway.secret import Secret
-from gateway.telemetry.logs import configure, get_logger
+from gateway.telemetry.log_repetition import LogRateLimit
+from gateway.telemetry.logs import LogEvent, configure, get_logger
 
 ROOT = Path(__file__).parents[2]
+PLACEHOLDER = re.compile(r"%(?:\([^)]*\))?[-#0 +]*[\d*]*(?:\.[\d*]+)?([a-zA-Z])")
 
 
 class Terminal(io.StringIO):
@@ -239,6 +242,89 @@ def test_repetition_is_limited_in_the_configured_logs(logs):
     for _ in range(50):
         logging.getLogger("asyncio").error("accept failed")
     assert 1 <= len(logs.lines) < 50
+
+
+def every_log_call() -> list[Any]:
+    """Every call of a logger in the gateway's code: its place, and the call."""
+    return [
+        pytest.param(call, id=f"{path.relative_to(ROOT)}:{call.lineno}")
+        for path in sorted((ROOT / "gateway").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "_log"
+    ]
+
+
+def templates_of(call: ast.Call) -> tuple[list[str], int]:
+    """The texts that a call of a logger may have, and the number of their arguments."""
+    positional = call.args[1:] if ast.unparse(call.func) == "_log.log" else call.args
+    template, *arguments = positional
+    if isinstance(template, ast.Name):
+        # One of the texts that are assigned to this name somewhere: they have no placeholder.
+        return [], len(arguments)
+    parts = template.values if isinstance(template, ast.JoinedStr) else [template]
+    constant = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
+    return ["".join(constant)], len(arguments)
+
+
+@pytest.mark.parametrize("call", every_log_call())
+def test_each_log_call_fills_its_placeholders(call):
+    """A text has as many placeholders as arguments, and those have values for `%`."""
+    templates, count = templates_of(call)
+    for template in templates:
+        assert len(PLACEHOLDER.findall(template.replace("%%", ""))) == count
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+@pytest.mark.parametrize("call", every_log_call())
+def test_no_line_shows_a_template(call, fmt, logs):
+    """Neither the lines of a message nor the one that says how many were left out has a `%s`."""
+    templates, count = templates_of(call)
+    limit = LogRateLimit(burst=1, clock=lambda: 0.0)
+    for template in templates:
+        kinds = PLACEHOLDER.findall(template.replace("%%", ""))
+        values = ["x" if kind in "sr" else 7 for kind in kinds[:count]]
+        for _ in range(3):
+            event = LogEvent({"event": template, "request_id": "r-1"}, tuple(values))
+            record = logging.LogRecord("gateway.pipeline.x", 40, "", 1, event, (), None)
+            record._logger = record._name = None
+            limit.filter(record)
+        logs.configure(fmt=fmt)
+        for left_out in limit.summaries(at_end=True):
+            logging.getLogger("gateway.x").handle(left_out)
+            get_logger("gateway.x").error(template, *values)
+    assert logs.text or not templates
+    assert not re.search(r"%[sdgr]", logs.text)
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments", "said"),
+    [
+        ("kept in the outbox as %s", ("42",), "kept in the outbox as …"),
+        ("%d of %.1f: %-8s|%%|%r", (1, 2.5, "a", "b"), "… of …: …|%|…"),
+        ("%(a)s is 5%", (), "%(a)s is 5%"),
+        ("%s", ("first",), "…"),
+    ],
+)
+@pytest.mark.parametrize("of_a_library", [False, True], ids=["own", "library"])
+def test_what_is_left_out_is_named_without_its_values(
+    of_a_library, template, arguments, said, logs
+):
+    """In the place of the values, which differ, stands an ellipsis; a text without any stays."""
+    logs.configure()
+    name = "gateway.pipeline.x"
+    log = logging.getLogger(name) if of_a_library else get_logger(name)
+    for _ in range(12):
+        log.error(template, *arguments)
+    for handler in logging.getLogger().handlers:
+        for limit in handler.filters:
+            if isinstance(limit, LogRateLimit):
+                for summary in limit.summaries(at_end=True):
+                    handler.handle(summary)
+    assert logs.lines[-1]["event"] == f"left out: {said}"
+    assert logs.lines[-1]["suppressed"] == 2
 
 
 PROGRAM = """

@@ -149,6 +149,38 @@ def test_a_text_says_what_to_do(reason, words):
         assert [each for each in words[language] if each not in text] == []
 
 
+# What must not be said once something was sent.
+_CLAIMS = {
+    "en": r"[Nn]othing was (sent|delivered)|not sen[dt]\b|did not send",
+    "ru": r"[Нн]ичего не (отправлено|доставлено)|не отправил",
+    "uz": r"hech narsa (yuborilmadi|yetkazilmadi)|yubormadi",
+}
+# The reasons that may follow an attempt: of the platform, of the SSO after a refused token, and of
+# a gateway that stops meanwhile.
+AFTER_AN_ATTEMPT = [
+    *(reason for reason in REASONS if reason.startswith(("upstream-", "token-", "sso-"))),
+    *("circuit-open", "shutting-down", "internal", "search-parameter-ignored"),
+    # An answer to HTTP/1.0 has to be kept in memory.
+    "overloaded",
+]
+
+
+@pytest.mark.parametrize("delivery", ["refused", "unclear"])
+@pytest.mark.parametrize("write", [True, False], ids=["write", "read"])
+@pytest.mark.parametrize("reason", AFTER_AN_ATTEMPT)
+def test_nothing_is_denied_that_was_sent(reason, write, delivery):
+    """After an attempt that was sent, no text says that nothing was; a write is told what to do."""
+    for language in LANGUAGES:
+        text = outcome_text(reason, language, write=write, delivery=delivery)
+        assert not re.search(_CLAIMS[language], text)
+        assert not re.search(r"[{}]", text)
+        assert len(text) <= 500
+    if write and delivery == "unclear" and "{" in REASONS[reason].text:
+        assert "it is not known whether the data was saved" in outcome_text(
+            reason, "en", delivery=delivery
+        )
+
+
 @pytest.mark.parametrize("reason", [*OUTCOME_UNKNOWN, "upstream-redirect", "upstream-non-fhir"])
 def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
     """Who only read need not look for a record; the two texts differ."""
