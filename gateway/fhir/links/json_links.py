@@ -19,6 +19,8 @@ of the known hosts pass together; only the others are scanned one by one.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from functools import lru_cache
@@ -55,6 +57,7 @@ from gateway.fhir.links.stream_rewriter import (
     StreamRewriter,
     any_in,
     match_end,
+    may_hold_patch,
     raw_length,
 )
 
@@ -86,14 +89,36 @@ _WATCHED: Final = re.compile(
 )
 
 
+# A JSON Patch in an entry, and the method that makes it one.
+_MARKS: Final = (b'"data"', b'"PATCH"')
+_SPELLED_MARKS: Final = re.compile(
+    b"|".join(
+        b'"' + b"".join(rb"(?:%c|\\u00%02x)" % (char, char) for char in mark[1:-1]) + b'"'
+        for mark in _MARKS
+    )
+)
+
+
 def needles(swap: BaseReplacement) -> HostFinder:
     """Return the finder of positions in JSON that may belong to a URL under the bases."""
-    return _needles(swap.hosts)
+    return _needles(swap.hosts, is_request=swap.is_request)
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
-    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME)
+def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
+    marks = (_MARKS, _SPELLED_MARKS) if is_request else ()
+    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME, *marks)
+
+
+def rewrite_patch(data: str, swap: BaseReplacement) -> str:
+    """Return a JSON Patch in base64 with its URLs replaced; anything else unchanged."""
+    try:
+        patch = base64.b64decode(data)
+    except (ValueError, binascii.Error):
+        return data
+    rewriter = JsonRewriter(swap, patch=True)
+    rewritten = rewriter.feed(patch) + rewriter.finish()
+    return base64.b64encode(rewritten).decode("ascii") if rewriter.rewritten else data
 
 
 def _replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
@@ -164,6 +189,7 @@ _RESOURCE: Final = re.compile(
 )
 # Text in which signatures, outcomes and documents are found: what is so short is found fastest.
 _DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")
+_ARGUMENTS: Final = (b'"query"', b'"variables"')  # of `$graphql`
 _DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
 # From one Reference of an array to the next.
 _NEXT: Final = re.compile(rb'\s*+\}\s*+,\s*+\{\s*+"reference"\s*+:\s*+')
@@ -181,7 +207,9 @@ _UNCERTAIN: Final = frozenset(
         *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
         *[(name, b"valueUrl") for name in (b"parameter", b"part")],
         *[(name, b"valueUri") for name in (b"parameter", b"part")],
+        *[(name, b"criteria") for name in (b"", b"resource", b"contained")],
         *[(b"part", b"valueString"), (b"request", b"ifNoneExist"), (b"", b"request")],
+        (b"filterBy", b"value"),
         (b"expansion", b"next"),
     }
 )
@@ -204,7 +232,7 @@ class _NearbyPass:
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
         has_escape = finder.has_escape(text)
-        if _needs_structure(text) or (has_escape and finder.has_obscuring_escape(text)):
+        if _needs_structure(text, swap) or (has_escape and finder.has_obscuring_escape(text)):
             raise _StructureNeededError
         self._text = text
         self._swap = swap
@@ -395,8 +423,13 @@ def _spelling(text: bytes, host: bytes) -> int:
     return 0
 
 
-def _needs_structure(text: bytes) -> bool:
-    """Return whether the structure of the text matters: a signature, an outcome, a document."""
+def _needs_structure(text: bytes, swap: BaseReplacement) -> bool:
+    """Return whether the structure of the text matters: a signature, an outcome, a document.
+
+    In a request, a JSON Patch in an entry and arguments of `$graphql`, too.
+    """
+    if swap.is_request and (may_hold_patch(text) or any_in(text, _ARGUMENTS)):
+        return True
     if not any_in(text, _DECISIVE):
         return False
     if b'ignature"' in text or b'OperationOutcome"' in text:
@@ -527,6 +560,10 @@ class JsonRewriter(StreamRewriter):
             after += 1
         return after
 
+    def _is_at_rest(self) -> bool:
+        frame = self._frames[-1]
+        return not self._is_data(frame, frame.key) and super()._is_at_rest()
+
     def _is_unscanned(self, chunk: bytes) -> bool:
         is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
         return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
@@ -598,7 +635,9 @@ class JsonRewriter(StreamRewriter):
             return self._open_many(text, pos, ARRAYS)
         path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
         frame = _Frame(path, parent.scope, is_object=is_object)
-        if is_object and opens_resource(path):
+        if is_object and path == ("entry",):
+            self._open_entry(frame.scope)
+        elif is_object and opens_resource(path):
             frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
             patch = self._patch and parent.scope is None
             frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
@@ -624,6 +663,8 @@ class JsonRewriter(StreamRewriter):
             frame = self._frames.pop()
             if frame.is_resource and frame.scope is not None:
                 self._close_scope(frame.scope, pos)
+            elif frame.is_object and frame.path == ("entry",):
+                self._close_entry(frame.scope, pos)
 
     def _leave_string(self, text: bytes, pos: int, size: int) -> int:
         end = text.find(b'"', pos, size)
@@ -656,11 +697,21 @@ class JsonRewriter(StreamRewriter):
         scope = frame.scope
         if frame.is_resource and scope is not None and key in scope.watched_members:
             self._learn(scope, key, unescape(raw), start)
-        if has_needle:
-            edit = None
-            if scope is not None and key in LISTED_KEYS and not self._deep:
-                edit = self._edit(scope, (*frame.path, key), start, raw)
+        elif key == "method" and frame.path == ("entry", "request"):
+            self._learn_method(scope, unescape(raw), start)
+        if not (has_needle or self._is_data(frame, key)):
+            return
+        edit = None
+        is_listed = key in LISTED_KEYS or frame.path[:1] == ("variables",)
+        if scope is not None and is_listed and not self._deep:
+            path = frame.path if key is None else (*frame.path, key)
+            edit = self._edit(scope, path, start, raw)
+        if edit is not None or has_needle:
             self._replace_or_count(edit, raw)
+
+    def _is_data(self, frame: _Frame, key: str | None) -> bool:
+        """Return whether the value of a member may be a JSON Patch in base64."""
+        return key == "data" and frame.is_resource and self._swap.is_request
 
     def _unescape(self, raw: bytes) -> str:
         return unescape(raw)
@@ -670,6 +721,9 @@ class JsonRewriter(StreamRewriter):
 
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
         return _escape_like(raw, text)
+
+    def _rewrite_patch(self, data: str) -> str:
+        return rewrite_patch(data, self._swap)
 
 
 class NdjsonRewriter:

@@ -12,8 +12,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from gateway.fhir.links.deferred_edits import Edit, HeldOutput, ResourceScope
-from gateway.fhir.links.link_elements import may_hold_query, names_resource
+from gateway.fhir.links.deferred_edits import Edit, EntryDataScope, HeldOutput, ResourceScope
+from gateway.fhir.links.link_elements import ContentForm, content_form, names_resource
 
 if TYPE_CHECKING:
     from gateway.fhir.links.link_elements import Path
@@ -54,15 +54,20 @@ class HostFinder:
 
     A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
     letter every byte would have to be examined.
+
+    `marks` are further texts to find, since base64 hides the URLs of a patch; `spelled_marks`
+    matches them in any spelling.
     """
 
     __slots__ = (
         "_escape",
         "_hiding",
         "_hosts",
+        "_marks",
         "_overlap",
         "_reach",
         "_scheme",
+        "_spelled_marks",
     )
 
     def __init__(
@@ -71,8 +76,12 @@ class HostFinder:
         escape: bytes,
         hiding: re.Pattern[bytes],
         scheme: re.Pattern[bytes],
+        marks: tuple[bytes, ...] = (),
+        spelled_marks: re.Pattern[bytes] | None = None,
     ) -> None:
         self._hosts = hosts
+        self._marks = marks
+        self._spelled_marks = spelled_marks
         self._escape = escape
         self._hiding = hiding
         self._scheme = scheme
@@ -98,8 +107,14 @@ class HostFinder:
         has_escape = self.has_escape(tail)
         if has_escape and self._hiding.search(tail) is not None:
             found = self._escaped(tail.lower())
+            if self._spelled_marks is not None:
+                found += [match.start() for match in self._spelled_marks.finditer(tail)]
         else:
             found = self.unescaped_positions(tail, limit, has_escape=has_escape)
+            for mark in self._marks:
+                _add_positions(found, tail, mark, 0, limit)
+        if self._marks:
+            found.sort()
         return [*(start + at for at in found), END]
 
     def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
@@ -144,6 +159,11 @@ def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
         if text.find(part) >= 0:
             return True
     return False
+
+
+def may_hold_patch(body: bytes) -> bool:
+    """Return whether a body in JSON or XML may hold a Bundle with a JSON Patch."""
+    return body.find(b"PATCH") >= 0 and body.find(b"data") >= 0
 
 
 def _add_positions(found: list[int], text: bytes, wanted: bytes, start: int, limit: int) -> None:
@@ -216,6 +236,8 @@ class StreamRewriter(ABC):
         "_buffer",
         "_candidate",
         "_due",
+        "_entry_data",
+        "_entry_method",
         "_is_streaming",
         "_length",
         "_mark",
@@ -245,6 +267,9 @@ class StreamRewriter(ABC):
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
+        # Of the current entry of the outermost Bundle, in requests.
+        self._entry_method = ""
+        self._entry_data: EntryDataScope | None = None
 
     @property
     def rewritten(self) -> int:
@@ -378,12 +403,12 @@ class StreamRewriter(ABC):
             while positions[number] < pos:
                 number += 1
             is_short = not thorough or size - pos <= _MAX_UNSCANNED_BYTES
-            if is_short and positions[number] == END and not self._output.has_undecided_edit:
+            if is_short and positions[number] == END and self._is_at_rest():
                 break
             pos = self._advance(text, pos, min(positions[number], size), size)
         done = pos if pos >= 0 else ~pos
         after = [at - done for at in positions[number:-1] if at >= done]
-        self._candidate = after[0] if after else END
+        self._candidate = after[0] if after else END if self._is_at_rest() else 0
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
@@ -391,11 +416,38 @@ class StreamRewriter(ABC):
         self._await_more(size - done)
         self._output.expire(self._offset)
 
+    def _is_at_rest(self) -> bool:
+        """Return whether text without a host name or mark need not be scanned."""
+        return not self._output.has_undecided_edit
+
     def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
         """Record a member of a resource that decides about its links."""
         self._output.expire(self._offset + pos)
         scope.observe_member(member, value)
         self._output.release_decided()
+
+    def _open_entry(self, bundle: ResourceScope | None) -> None:
+        if bundle is not None and bundle.parent is None:
+            self._entry_method, self._entry_data = "", None
+
+    def _learn_method(self, bundle: ResourceScope | None, method: str, pos: int) -> None:
+        """Record the method of the current entry."""
+        if bundle is not None and bundle.parent is None:
+            self._entry_method = method
+            if self._entry_data is not None:
+                self._learn(self._entry_data, "method", method, pos)
+
+    def _close_entry(self, bundle: ResourceScope | None, pos: int) -> None:
+        if bundle is not None and bundle.parent is None and self._entry_data is not None:
+            self._close_scope(self._entry_data, pos)
+
+    def _data_scope(self, binary: ResourceScope) -> EntryDataScope:
+        """Return the scope of the data of a resource in the current entry."""
+        if self._entry_data is None:
+            self._entry_data = EntryDataScope(binary)
+            if self._entry_method:
+                self._entry_data.observe_member("method", self._entry_method)
+        return self._entry_data
 
     def _close_scope(self, scope: ResourceScope, pos: int) -> None:
         self._output.expire(self._offset + pos)
@@ -414,12 +466,23 @@ class StreamRewriter(ABC):
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
         """Return a value for `text`, which was made from `raw`; None where `raw` has to stay."""
 
+    @abstractmethod
+    def _rewrite_patch(self, data: str) -> str:
+        """Return a JSON Patch in base64 with its URLs replaced."""
+
     def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
         """Return what may change in a value in the buffer; None if nothing may."""
         value = self._unescape(raw)
         position = self._offset + start
-        if self._swap.is_request and may_hold_query(path, value):
-            swapped = self._swap.replace_in(value, is_url=path[-1] == "url")
+        form = content_form(scope.resource, path, value, is_request=self._swap.is_request)
+        if form is not None:
+            if form is ContentForm.PATCH:
+                if scope.parent is None or scope.parent.parent is not None:
+                    return None  # not in an entry of the outermost Bundle
+                swapped = self._rewrite_patch(value)
+                scope = self._data_scope(scope)
+            else:
+                swapped = self._swap.replace_in(value, form)
             new = None if swapped == value else self._escape_like(raw, swapped)
             if new is None:
                 return None
