@@ -89,14 +89,9 @@ _WATCHED: Final = re.compile(
 )
 
 
-# A JSON Patch in an entry, and the method that makes it one.
-_MARKS: Final = (b'"data"', b'"PATCH"')
-_SPELLED_MARKS: Final = re.compile(
-    b"|".join(
-        b'"' + b"".join(rb"(?:%c|\\u00%02x)" % (char, char) for char in mark[1:-1]) + b'"'
-        for mark in _MARKS
-    )
-)
+# May begin a JSON Patch in base64.
+_DATA: Final = b'"data"'
+_SPELLED_DATA: Final = re.compile(rb'"(?:d|\\u0064)(?:a|\\u0061)(?:t|\\u0074)(?:a|\\u0061)"')
 
 
 def needles(swap: BaseReplacement) -> HostFinder:
@@ -106,8 +101,8 @@ def needles(swap: BaseReplacement) -> HostFinder:
 
 @lru_cache(maxsize=64)
 def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
-    marks = (_MARKS, _SPELLED_MARKS) if is_request else ()
-    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME, *marks)
+    data = (_DATA, _SPELLED_DATA) if is_request else ()
+    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME, *data)
 
 
 def rewrite_patch(data: str, swap: BaseReplacement) -> str:
@@ -232,7 +227,9 @@ class _NearbyPass:
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
         has_escape = finder.has_escape(text)
-        if _needs_structure(text, swap) or (has_escape and finder.has_obscuring_escape(text)):
+        if swap.is_request and not in_bundle and _is_patch_or_arguments(text):
+            raise _StructureNeededError
+        if _needs_structure(text) or (has_escape and finder.has_obscuring_escape(text)):
             raise _StructureNeededError
         self._text = text
         self._swap = swap
@@ -423,13 +420,13 @@ def _spelling(text: bytes, host: bytes) -> int:
     return 0
 
 
-def _needs_structure(text: bytes, swap: BaseReplacement) -> bool:
-    """Return whether the structure of the text matters: a signature, an outcome, a document.
+def _is_patch_or_arguments(text: bytes) -> bool:
+    """Return whether a request may be a Bundle with a JSON Patch, or one to `$graphql`."""
+    return may_hold_patch(text) or any_in(text, _ARGUMENTS)
 
-    In a request, a JSON Patch in an entry and arguments of `$graphql`, too.
-    """
-    if swap.is_request and (may_hold_patch(text) or any_in(text, _ARGUMENTS)):
-        return True
+
+def _needs_structure(text: bytes) -> bool:
+    """Return whether the structure of the text matters: a signature, an outcome, a document."""
     if not any_in(text, _DECISIVE):
         return False
     if b'ignature"' in text or b'OperationOutcome"' in text:
@@ -475,6 +472,12 @@ def _last_entry(text: bytes, start: int, end: int) -> int:
 
 
 _QUOTE: Final = 0x22
+# Members of an entry that is sent, up to its request, and none of that: for the method.
+_BEFORE_REQUEST: Final = re.compile(
+    rb"(?>(?:" + FILL + rb'"(?!request")[^"\\]*+"\s*+:\s*+' + VALUE + rb")*)"
+)
+_NOTHING: Final = re.compile(rb"")
+_SENT_SKIPS: Final = {("entry",): _BEFORE_REQUEST, ("entry", "request"): _NOTHING}
 
 
 class _Frame:
@@ -595,7 +598,8 @@ class JsonRewriter(StreamRewriter):
         if not entries:
             self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
-        if any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
+        is_patch = self._holds_data and may_hold_patch(entries)
+        if is_patch or any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
             self._doubtful_until = self._offset + end
             return pos
         if needle >= end:
@@ -635,8 +639,10 @@ class JsonRewriter(StreamRewriter):
             return self._open_many(text, pos, ARRAYS)
         path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
         frame = _Frame(path, parent.scope, is_object=is_object)
-        if is_object and path == ("entry",):
-            self._open_entry(frame.scope)
+        if is_object and self._swap.is_request and path in _SENT_SKIPS:
+            frame.skip = _SENT_SKIPS[path]
+            if path == ("entry",):
+                self._open_entry(frame.scope)
         elif is_object and opens_resource(path):
             frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
             patch = self._patch and parent.scope is None

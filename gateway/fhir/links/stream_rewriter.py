@@ -55,19 +55,19 @@ class HostFinder:
     A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
     letter every byte would have to be examined.
 
-    `marks` are further texts to find, since base64 hides the URLs of a patch; `spelled_marks`
-    matches them in any spelling.
+    `data` is a further text to find, since base64 hides the URLs of a patch; `spelled_data` matches
+    it in any spelling.
     """
 
     __slots__ = (
+        "_data",
         "_escape",
         "_hiding",
         "_hosts",
-        "_marks",
         "_overlap",
         "_reach",
         "_scheme",
-        "_spelled_marks",
+        "_spelled_data",
     )
 
     def __init__(
@@ -76,12 +76,12 @@ class HostFinder:
         escape: bytes,
         hiding: re.Pattern[bytes],
         scheme: re.Pattern[bytes],
-        marks: tuple[bytes, ...] = (),
-        spelled_marks: re.Pattern[bytes] | None = None,
+        data: bytes = b"",
+        spelled_data: re.Pattern[bytes] | None = None,
     ) -> None:
         self._hosts = hosts
-        self._marks = marks
-        self._spelled_marks = spelled_marks
+        self._data = data
+        self._spelled_data = spelled_data
         self._escape = escape
         self._hiding = hiding
         self._scheme = scheme
@@ -107,15 +107,21 @@ class HostFinder:
         has_escape = self.has_escape(tail)
         if has_escape and self._hiding.search(tail) is not None:
             found = self._escaped(tail.lower())
-            if self._spelled_marks is not None:
-                found += [match.start() for match in self._spelled_marks.finditer(tail)]
         else:
             found = self.unescaped_positions(tail, limit, has_escape=has_escape)
-            for mark in self._marks:
-                _add_positions(found, tail, mark, 0, limit)
-        if self._marks:
-            found.sort()
         return [*(start + at for at in found), END]
+
+    def data_positions(self, text: bytes, known: int = 0, end: int = END) -> list[int]:
+        """Return the positions before `end` of what may begin a patch, in order."""
+        if not self._data:
+            return []
+        start, end = max(0, known - self._overlap), min(end, len(text))
+        if self._spelled_data is not None and self.has_obscuring_escape(text):
+            return [match.start() for match in self._spelled_data.finditer(text, start, end)]
+        found: list[int] = []
+        if text.find(self._data, start, end) >= 0:
+            _add_positions(found, text, self._data, start, END)
+        return found
 
     def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
         """Return the same without END; for data without escapes that may hide any.
@@ -238,6 +244,7 @@ class StreamRewriter(ABC):
         "_due",
         "_entry_data",
         "_entry_method",
+        "_holds_data",
         "_is_streaming",
         "_length",
         "_mark",
@@ -268,6 +275,7 @@ class StreamRewriter(ABC):
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
         # Of the current entry of the outermost Bundle, in requests.
+        self._holds_data = False  # the buffer may hold a patch
         self._entry_method = ""
         self._entry_data: EntryDataScope | None = None
 
@@ -339,6 +347,8 @@ class StreamRewriter(ABC):
         self._arrived_chunks.clear()
         if self._candidate == END:
             self._candidate = self._needles.positions(self._buffer, known, 1)[0]
+            data = self._needles.data_positions(self._buffer, known, self._candidate)
+            self._candidate = min(self._candidate, *data[:1], END)
 
     def _start_streaming(self) -> None:
         """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
@@ -398,6 +408,10 @@ class StreamRewriter(ABC):
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
         positions = self._needles.positions(self._buffer, self._candidate)
+        data = self._needles.data_positions(self._buffer, self._candidate)
+        self._holds_data = bool(data)
+        if data:
+            positions = sorted([*positions, *data])
         pos = number = 0
         while 0 <= pos < size:
             while positions[number] < pos:

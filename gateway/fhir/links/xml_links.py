@@ -63,9 +63,9 @@ _WIDE: Final = re.compile(
 _REST: Final = rb"[^<>\"']*+(?>(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*)"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
 # Elements without children, comments and instructions, which are skipped; not `type` and
-# `signature`, which decide about a Bundle.
+# `signature`, which decide about a Bundle, and `method`, which decides about an entry.
 _SKIPPABLE: Final = re.compile(
-    rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
+    rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature|method)\b)[^\s<>\"'/:!?]"
     + _REST
     + rb"(?:(?<=/)>|>[^<]*+</[^>]*+>)"
     rb"|!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->|\?(?!xml)[^?]*+(?>(?:\?(?!>)[^?]*+)*)\?>))*)"
@@ -109,17 +109,14 @@ def _leads_to_reference(before: bytes) -> bool:
     return name[:1].islower() and is_plain_reference(name)  # a resource has a capital
 
 
-# A JSON Patch in an entry, and the method that makes it one.
-_MARKS: Final = (b"data", b"PATCH")
-_SPELLED_MARKS: Final = re.compile(
-    f"data|{''.join(map(_spelled, 'patch'))}".encode(), re.IGNORECASE
-)
+# May begin a JSON Patch in base64.
+_DATA: Final = b"data"
 
 
 @lru_cache(maxsize=64)
 def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
-    marks = (_MARKS, _SPELLED_MARKS) if is_request else ()
-    return HostFinder(hosts, b"&#", _HIDING, _SCHEME, *marks)
+    data = (_DATA, re.compile(_DATA)) if is_request else ()
+    return HostFinder(hosts, b"&#", _HIDING, _SCHEME, *data)
 
 
 class _Element:
@@ -231,7 +228,7 @@ class XmlRewriter(StreamRewriter):
         if match is None:
             return ~pos
         name = match[1].decode("utf-8", "replace")
-        if needle < end or name == "type":
+        if needle < end or name in {"type", "method"}:
             self._value(name, match, has_needle=needle < end)
         if text[end - 2] != _SLASH:
             self._open(name, pos)
@@ -294,7 +291,7 @@ class XmlRewriter(StreamRewriter):
                 self._close_entry(element.scope, pos)
 
     def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
-        """Process a start tag that holds a host name, or the type of a Bundle."""
+        """Process a start tag with a host name, or the type of a Bundle or method of an entry."""
         parent = self._elements[-1]
         value = _VALUE.match(tag[0])
         edit = None
