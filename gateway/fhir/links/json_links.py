@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -37,6 +36,7 @@ from gateway.fhir.json_text import (
     OPENINGS,
     STRINGS,
     VALUE,
+    escape_like,
     masked,
     unescape,
 )
@@ -67,8 +67,6 @@ if TYPE_CHECKING:
     from gateway.fhir.links.link_map import BaseReplacement
 
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-_ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
 # In a string that is a query, a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
@@ -129,33 +127,6 @@ def _replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
     if slash is not None:
         target = target.replace("/", slash.group())
     return target.encode(), cut
-
-
-def _escape_like(raw: bytes, text: str) -> bytes:
-    """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
-
-    Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
-    """
-    escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
-    if _SURROGATE.search(escaped):
-        if not _is_utf8(raw):
-            return raw if _ESCAPED_SURROGATE.search(raw) else _encoded(escaped, raw)
-        escaped = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
-    return _encoded(escaped, raw)
-
-
-def _encoded(escaped: str, raw: bytes) -> bytes:
-    if b"\\/" in raw:
-        escaped = escaped.replace("/", "\\/")
-    return escaped.encode("utf-8", "surrogateescape")
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
@@ -726,7 +697,7 @@ class JsonRewriter(StreamRewriter):
         return _replace_prefix(raw, length, self._swap.target.text)
 
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
-        return _escape_like(raw, text)
+        return escape_like(raw, text)
 
     def _rewrite_patch(self, data: str) -> str:
         return rewrite_patch(data, self._swap)
