@@ -151,13 +151,13 @@ def repository_writer(
     if audit.sink == "off" or audit.fhir_endpoint is None or not audit.fhir_audit_events:
         return None
     name = audit.fhir_credential
-    post = RepositoryClient(
+    client = RepositoryClient(
         session,
         audit.fhir_endpoint,
         tls=tls_contexts.audit_repository_tls(settings),
         bearer=None if name is None else CredentialBearer(functools.partial(tokens, name)),
     )
-    sink = RepositorySink(audit.fhir_endpoint, post, on_records)
+    sink = RepositorySink(audit.fhir_endpoint, client, on_records)
     return RepositoryWriter(sink, on_failure=audit.on_failure)
 
 

@@ -1,8 +1,12 @@
 """Delivery of AuditEvents to a FHIR repository: batches of updates with ids of the gateway.
 
 An update as create (`PUT AuditEvent/{id}`) is idempotent: after a failure with unknown effect the
-same entries are sent again and nothing is stored twice. The writer thread sends through an HTTP
-client that works on the event loop's session.
+same entries are sent again and nothing is stored twice. An entry counts as stored by its own status
+in the batch-response. A server may answer `Prefer: return=minimal` without a body, and so did
+Medplum for batches of which it had stored nothing: then one entry is read back, and batches are
+sent without the preference from then on.
+
+The writer thread sends through an HTTP client that works on the event loop's session.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class RepositoryResponse:
 class RepositorySink:
     """Sends resources to a FHIR repository (`audit_writer.Sink`). A line is a resource.
 
-    `post` sends a Bundle to `base`, blocking; it raises `SinkError` if there is no response.
+    `client` sends to `base`, blocking; it raises `SinkError` if there is no response.
     `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
     place, counts resources that the repository rejected permanently as `dropped`. `clock` is
     monotonic.
@@ -66,14 +70,14 @@ class RepositorySink:
     def __init__(
         self,
         base: str,
-        post: Callable[[bytes], RepositoryResponse],
+        client: RepositoryClient,
         on_records: Callable[[str, int], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         self._base = base
-        self._post = post
+        self._client = client
         self._on_records = on_records
         self._clock = clock
         self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
@@ -84,7 +88,8 @@ class RepositorySink:
         self._pauses_skipped = False
         self._refused = 0
         self._is_refusal_logged = False
-        self._is_bodiless_logged = False
+        self._prefers_minimal = True
+        self._is_loss_logged = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Send all resources (`Sink.write`)."""
@@ -110,7 +115,7 @@ class RepositorySink:
         return lost
 
     def close(self) -> None:
-        """Do nothing: the connections belong to the owner of `post`."""
+        """Do nothing: the connections belong to the owner of the client's session."""
 
     def skip_pauses(self) -> None:
         """Make attempts without pauses, since the gateway is stopping.
@@ -132,7 +137,7 @@ class RepositorySink:
     def _deliver(self) -> RepositoryResponse | None:
         """Send the next batch. Return the response if the rest has to be sent later, else None."""
         batch = self._next_batch()
-        reply = self._post(self._bundle(batch))
+        reply = self._client.post(self._bundle(batch), minimal=self._prefers_minimal)
         if reply.status in (400, 413, 422):
             if len(batch) > 1:
                 # The batch is too large, or one resource invalidates it: smaller batches find out
@@ -144,23 +149,31 @@ class RepositorySink:
             return None
         if not 200 <= reply.status < 300:
             return reply
-        return self._apply_statuses(batch, self._statuses(reply, len(batch)))
+        return self._apply_statuses(batch, self._statuses(reply, batch))
 
-    def _statuses(self, reply: RepositoryResponse, count: int) -> list[int]:
-        """Return the status of each entry; that of the response for all if it has no body.
+    def _statuses(self, reply: RepositoryResponse, batch: list[bytes]) -> list[int]:
+        """Return the status of each entry. Raises `SinkError`.
 
-        A response without a body is valid after `Prefer: return=minimal`. Raises `SinkError`.
+        Without a body it is that of the response for all, if the last entry can be read back.
         """
         if reply.body.strip():
-            return _statuses(reply, count)
-        if not self._is_bodiless_logged:
-            self._is_bodiless_logged = True
-            _log.info(
-                "the repository answers without a body: all AuditEvents of a batch count as taken,"
-                " by its status; told once",
+            return _statuses(reply, len(batch))
+        self._prefers_minimal = False
+        address = _address(batch[-1])
+        found = self._client.read(address)
+        if found.status == 200 and _is_audit_event(found.body, address):
+            return [reply.status] * len(batch)
+        if not self._is_loss_logged:
+            self._is_loss_logged = True
+            _log.warning(
+                "audit.fhir_endpoint answers batches without a body, and an AuditEvent of one could"
+                " not be read back: all are kept and sent again. Let the repository answer with a"
+                " batch-response, or let audit.fhir_credential create AuditEvents with ids of its"
+                " own (PUT) and read them; told once",
                 status=reply.status,
+                read=found.status,
             )
-        return [reply.status] * count
+        raise SinkError(f"HTTP {reply.status} without a body, and read back HTTP {found.status}")
 
     def _apply_statuses(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
         waits: list[tuple[bytes, int]] = []
@@ -189,7 +202,7 @@ class RepositorySink:
         return orjson.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries})
 
     def _entry(self, line: bytes) -> dict[str, Any]:
-        address = f"AuditEvent/{orjson.loads(line)['id']}"
+        address = _address(line)
         return {
             "fullUrl": f"{self._base}/{address}",
             "resource": orjson.Fragment(line.rstrip(b"\n")),
@@ -245,6 +258,18 @@ class RepositoryWriter(WriterThread):
         return await super().close(timeout)
 
 
+def _address(line: bytes) -> str:
+    return f"AuditEvent/{orjson.loads(line)['id']}"
+
+
+def _is_audit_event(body: bytes, address: str) -> bool:
+    """Return whether a body is the resource of that address: a proxy answers 200 to anything."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        resource = orjson.loads(body)
+        return f"{resource['resourceType']}/{resource['id']}" == address
+    return False
+
+
 def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
     """Return the status of each entry of a batch-response. Raises `SinkError` if it is invalid."""
     bundle: Any = None
@@ -278,8 +303,6 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connec
 _REQUEST_FIELDS: Final = {
     "Accept": "application/fhir+json",
     "Accept-Encoding": "identity",
-    "Content-Type": "application/fhir+json",
-    "Prefer": "return=minimal",
     "User-Agent": "dhp-gateway",
 }
 
@@ -312,9 +335,10 @@ class CredentialBearer:
 
 
 class RepositoryClient:
-    """Sends Bundles to the base URL of a repository, one at a time. Create it in the loop's thread.
+    """Sends to the base URL of a repository, one request at a time. Create it in the loop's thread.
 
-    The session is not closed. If `tls` is None, the system's root certificates are used. `timeout`
+    Its methods block, and must not run in that thread; they raise `SinkError`. The session is not
+    closed. If `tls` is None, the system's root certificates are used. `timeout`
     is in seconds and covers the whole exchange.
     """
 
@@ -334,14 +358,25 @@ class RepositoryClient:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, body: bytes) -> RepositoryResponse:
-        """Send a Bundle and return the response. Blocks, and must not run in the loop's thread.
+    def post(self, bundle: bytes, *, minimal: bool) -> RepositoryResponse:
+        """Send a Bundle and return the response; with `minimal` it need not hold resources."""
+        headers = {"Content-Type": "application/fhir+json"}
+        if minimal:
+            headers["Prefer"] = "return=minimal"
+        return self._run("POST", self._base, bundle, headers)
 
-        Raises `SinkError`.
-        """
+    def read(self, address: str) -> RepositoryResponse:
+        """Return the response to a read of a resource, by its URL relative to the base."""
+        return self._run("GET", f"{self._base.rstrip('/')}/{address}", b"", {})
+
+    def _run(
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
+    ) -> RepositoryResponse:
+        exchange = self._exchange(method, url, body, _REQUEST_FIELDS | headers)
         try:
-            sending = asyncio.run_coroutine_threadsafe(self._exchange(body), self._loop)
+            sending = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         except RuntimeError:
+            exchange.close()
             raise SinkError("the gateway has ended") from None
         try:
             return sending.result(self._timeout + _TIMEOUT_GRACE)
@@ -352,34 +387,38 @@ class RepositoryClient:
             # The text of the exception could show the URL or the token.
             raise SinkError(type(error).__name__) from None
 
-    async def _exchange(self, body: bytes) -> RepositoryResponse:
+    async def _exchange(
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
+    ) -> RepositoryResponse:
         async with asyncio.timeout(self._timeout):
-            headers = dict(_REQUEST_FIELDS)
             if self._bearer is None:
-                return await self._send_with_reconnect(body, headers)
+                return await self._send_with_reconnect(method, url, body, headers)
             try:
                 authorization = await self._bearer.authorization()
             except Exception:
                 raise SinkError("no token for the repository") from None
             headers["Authorization"] = authorization.decode("ascii")
-            reply = await self._send_with_reconnect(body, headers)
+            reply = await self._send_with_reconnect(method, url, body, headers)
             if reply.status == 401:
                 self._bearer.on_unauthorized(authorization)
             return reply
 
     async def _send_with_reconnect(
-        self, body: bytes, headers: dict[str, str]
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
     ) -> RepositoryResponse:
         """Send, and retry once if the connection was lost: an idle connection can die unnoticed."""
         try:
-            return await self._send(body, headers)
+            return await self._send(method, url, body, headers)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
-            return await self._send(body, headers)
+            return await self._send(method, url, body, headers)
 
-    async def _send(self, body: bytes, headers: dict[str, str]) -> RepositoryResponse:
-        async with self._session.post(
-            self._base,
-            data=body,
+    async def _send(
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
+    ) -> RepositoryResponse:
+        async with self._session.request(
+            method,
+            url,
+            data=body or None,
             headers=headers,
             allow_redirects=False,
             ssl=self._tls or True,

@@ -16,6 +16,8 @@ FILL: Final = rb'[^"{}\[\]]*+'
 
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[3-7]")
 _ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _LETTERS: Final = {rb"\u%04x" % ord(char): char.encode() for char in digits + ascii_letters}
 
 
@@ -67,3 +69,30 @@ def unescape(raw: bytes) -> str:
         return str(json.loads(f'"{text}"', strict=False))
     except ValueError:
         return text
+
+
+def escape_like(raw: bytes, text: str) -> bytes:
+    """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
+
+    Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
+    """
+    escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
+    if _SURROGATE.search(escaped):
+        if not _is_utf8(raw):
+            return raw if _ESCAPED_SURROGATE.search(raw) else _encoded(escaped, raw)
+        escaped = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
+    return _encoded(escaped, raw)
+
+
+def _encoded(escaped: str, raw: bytes) -> bytes:
+    if b"\\/" in raw:
+        escaped = escaped.replace("/", "\\/")
+    return escaped.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -519,7 +519,7 @@ def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
         field_lines = remove_digest_fields(field_lines)
     target = RequestTarget(
         context.target.path,
-        context.caller_context.link_translator.translate_query(context.target.query),
+        context.caller_context.link_translator.translate_query(context.target),
     )
     interaction = context.interaction
     return QueuedRequest(

@@ -312,7 +312,7 @@ class RequestForwarder:
         )
         if target.query:
             target = RequestTarget(
-                target.path, caller_context.link_translator.translate_query(target.query)
+                target.path, caller_context.link_translator.translate_query(target)
             )
         field_lines = context.field_lines
         if body is not None and body.is_transformed:

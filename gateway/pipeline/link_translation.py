@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.content_coding import BodyTransform
     from gateway.http.headers import RequestHeader
+    from gateway.http.request_target import RequestTarget
 
 _log = get_logger(__name__)
 
@@ -167,11 +168,12 @@ class LinkTranslator:
         self._on_missing_alias = on_missing_alias
         self._unchanged = ResponsePlan(None if links is None else _translator(links))
 
-    def translate_query(self, query: str) -> str:
+    def translate_query(self, target: RequestTarget) -> str:
         """Return the query with absolute gateway URLs in its values replaced by platform URLs."""
-        if self.links is None or "http" not in query.lower():
+        query = target.query
+        if self.links is None or ("%" not in query and "http" not in query.lower()):
             return query
-        return rewrite_query(query, self.links)
+        return rewrite_query(query, self.links, target.path)
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """Return the caller's field lines with platform URLs and an adjusted Accept-Encoding.

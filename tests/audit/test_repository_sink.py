@@ -167,24 +167,85 @@ async def test_an_idle_connection_that_was_closed_is_no_trouble(
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-async def test_an_answer_without_a_body_is_judged_by_its_status(
+async def test_a_batch_answered_without_a_body_is_taken_when_one_of_it_is_read_back(
+    open_sink, repository: Repository, counted: Counter[str], status: int
+) -> None:
+    repository.minimal = status
+    sink = open_sink()
+    await asyncio.to_thread(sink.write, lines(MAX_ENTRIES + 1))
+    sink.count_outcome("written", MAX_ENTRIES + 1)
+    assert len(repository.batches) == 2
+    assert repository.reads == [f"/fhir/AuditEvent/e-{n}" for n in (MAX_ENTRIES - 1, MAX_ENTRIES)]
+    assert counted == {"written": MAX_ENTRIES + 1}
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+async def test_what_cannot_be_read_back_is_kept_and_sent_again(
     *,
     open_sink,
     repository: Repository,
-    counted: Counter[str],
+    now: list[float],
     caplog: pytest.LogCaptureFixture,
     status: int,
 ) -> None:
-    """Who is asked for `return=minimal` may say nothing but 2xx: all is taken, told once."""
+    """As with Medplum, which answered 200 without a body and had stored nothing; told once."""
     repository.minimal = status
+    repository.behave("lose")
     sink = open_sink()
-    with caplog.at_level(logging.INFO):
-        await asyncio.to_thread(sink.write, lines(MAX_ENTRIES + 1))
-    sink.count_outcome("written", MAX_ENTRIES + 1)
-    assert len(repository.batches) == 2
-    assert counted == {"written": MAX_ENTRIES + 1}
-    (told,) = [record for record in caplog.records if "without a body" in str(record.msg)]
-    assert told.msg["status"] == status  # type: ignore[index]
+    for _ in range(2):
+        with pytest.raises(SinkError, match=f"HTTP {status} without a body.* HTTP 404"):
+            await asyncio.to_thread(sink.write, lines(3))
+        now[0] += 60
+    (told,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "audit.fhir_endpoint" in str(told.msg)
+    assert "audit.fhir_credential" in str(told.msg)
+    repository.behave(None)
+    await asyncio.to_thread(sink.write, lines(3))
+    assert list(repository.stored) == ["e-0", "e-1", "e-2"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b""),
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b'{"resourceType":"AuditEvent"}'),
+        (200, b'{"resourceType":"AuditEvent","id":"other"}'),
+        (200, b'{"resourceType":"Bundle","id":"e-0"}'),
+        (403, b'{"resourceType":"AuditEvent","id":"e-0"}'),
+        (204, b""),
+        (302, b""),
+        (503, b""),
+    ],
+)
+async def test_only_the_resource_itself_counts_as_read_back(
+    open_sink, repository: Repository, reply: tuple[int, bytes]
+) -> None:
+    """What answers 200 to everything, such as a proxy, has stored nothing."""
+    repository.minimal, repository.read_reply = 200, reply
+    with pytest.raises(SinkError, match="without a body"):
+        await asyncio.to_thread(open_sink().write, lines(1))
+
+
+async def test_a_repository_that_answers_without_a_body_is_asked_for_one(
+    open_sink, repository: Repository, now: list[float], counted: Counter[str]
+) -> None:
+    """Then each entry has a status: one that is refused for good is not counted as stored."""
+    repository.minimal, repository.is_minimal_always = 200, False
+    repository.behave("lose")
+    sink = open_sink()
+    with pytest.raises(SinkError):
+        await asyncio.to_thread(sink.write, lines(3))
+    repository.entry_status = lambda resource: 410 if resource["id"] == "e-1" else None
+    repository.behave(None)
+    now[0] += 60
+    await asyncio.to_thread(sink.write, lines(3))
+    sink.count_outcome("written", 3)
+    assert [batch.headers.get("prefer") for batch in repository.batches] == ["return=minimal", None]
+    assert len(repository.reads) == 1
+    assert list(repository.stored) == ["e-0", "e-2"]
+    assert counted == {"written": 2, "dropped": 1}
 
 
 @pytest.mark.parametrize("status", [302, 401, 429, 500, 503])

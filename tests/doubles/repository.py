@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Behaviour = int | Literal["hang", "reset", "take-and-reset", "short", "nonsense"] | None
+Behaviour = int | Literal["hang", "reset", "take-and-reset", "short", "nonsense", "lose"] | None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class Batch:
 
 
 class Repository:
-    """The server. `entry_status` may return another status than 201 or 200 for an entry."""
+    """The server. `entry_status` may return another status than 201 or 200 for an entry.
+
+    With the behaviour "lose" it answers as with None, and stores nothing.
+    """
 
     def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.batches: list[Batch] = []
@@ -42,6 +45,9 @@ class Repository:
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
         self.retry_after: str | None = None
         self.minimal: int | None = None  # the status of a response without single entries
+        self.is_minimal_always = True  # also without `Prefer: return=minimal`
+        self.reads: list[str] = []  # paths
+        self.read_reply: tuple[int, bytes] | None = None  # in place of what is stored
         self.other: bytes | None = None  # the body sent in place of a batch-response
         self.resets = 0  # how many of the next requests get no response
         self._behaviour: Behaviour = None
@@ -99,8 +105,8 @@ class Repository:
             self.resets -= 1
             behaviour = "reset"
         answer = b"{}"
-        if behaviour in (None, "take-and-reset"):
-            answer = self._store(bundle)
+        if behaviour in (None, "take-and-reset", "lose"):
+            answer = self._store(bundle, is_lost=behaviour == "lose")
         elif behaviour == "short":
             answer = b'{"resourceType":"Bundle","type":"batch-response","entry":[]}'
         with self._news:
@@ -114,9 +120,24 @@ class Repository:
                 handler.connection.shutdown(socket.SHUT_RDWR)
             return
         status = behaviour if isinstance(behaviour, int) else 200
-        if behaviour is None and self.minimal is not None:
+        is_minimal = self.is_minimal_always or headers.get("prefer") == "return=minimal"
+        if behaviour in (None, "lose") and self.minimal is not None and is_minimal:
             status, answer = self.minimal, b""
-        answer = answer if self.other is None else self.other
+        self._reply(handler, status, answer if self.other is None else self.other)
+
+    def read(self, handler: BaseHTTPRequestHandler) -> None:
+        """Respond to a read of a resource."""
+        with self._news:
+            self.reads.append(handler.path)
+            versions = self.stored.get(handler.path.removeprefix("/fhir/AuditEvent/"))
+        if self.read_reply is not None:
+            self._reply(handler, *self.read_reply)
+        elif versions is None:
+            self._reply(handler, 404, b'{"resourceType":"OperationOutcome"}')
+        else:
+            self._reply(handler, 200, json.dumps(versions[-1]).encode())
+
+    def _reply(self, handler: BaseHTTPRequestHandler, status: int, answer: bytes) -> None:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/fhir+json")
         handler.send_header("Content-Length", str(len(answer)))
@@ -127,7 +148,7 @@ class Repository:
         handler.end_headers()
         handler.wfile.write(answer)
 
-    def _store(self, bundle: dict[str, Any]) -> bytes:
+    def _store(self, bundle: dict[str, Any], *, is_lost: bool) -> bytes:
         responses = []
         with self._news:
             for entry in bundle["entry"]:
@@ -136,7 +157,7 @@ class Repository:
                     kind, _, resource_id = entry["request"]["url"].partition("/")
                     assert (entry["request"]["method"], kind) == ("PUT", "AuditEvent")
                     assert entry["resource"]["id"] == resource_id
-                    versions = self.stored.setdefault(resource_id, [])
+                    versions = [] if is_lost else self.stored.setdefault(resource_id, [])
                     versions.append(entry["resource"])
                     status = 201 if len(versions) == 1 else 200
                 responses.append({"response": {"status": f"{status} said so"}})
@@ -170,6 +191,10 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             with contextlib.suppress(OSError):
                 repository.take(self)
+
+        def do_GET(self) -> None:
+            with contextlib.suppress(OSError):
+                repository.read(self)
 
         def log_message(self, *args: Any) -> None:
             """Log nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import re
@@ -18,7 +19,7 @@ _BUNDLES = (
 _RESOURCES = (
     *("Patient", "Observation", "Encounter", "PlanDefinition", "DetectedIssue", "Provenance"),
     *("Contract", "CapabilityStatement", "ValueSet", "OperationOutcome", "DocumentReference"),
-    *("RiskAssessment", "Basic", "Bundle", "Parameters", "List", None),
+    *("RiskAssessment", "Basic", "Bundle", "Parameters", "List", "Subscription", "Binary", None),
 )
 
 
@@ -54,7 +55,53 @@ class Bodies:
             parts = [{"type": "Patient", "url": self.url()}]
             names = self._dice.sample(["output", "error", "deleted", "link", "request"], 3)
             return {name: self.url() if name == "request" else parts for name in names}
+        if self._is(0.05):
+            return self.arguments()
         return self.bundle(2) if self._is(0.6) else self.resource(2)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the body of a request to `$graphql`."""
+        document = f'{{List(subject: "{self.url()}", _filter: "a eq {self.url()}"){{id}}}}'
+        variables: Any = {"a": self.url(), "b": [self.url(), 1], "c": {"subject": self.reference()}}
+        if self._is(0.2):
+            variables = json.dumps(variables)
+        return {"query": document, "variables": variables, "operationName": self.url()}
+
+    def search(self) -> str:
+        """Return a search with URLs among its values."""
+        url, other = self.url(), self.url()
+        if self._is(0.3):
+            url = url.replace(":", "%3A").replace("/", "%2F")
+        text = self._one(["a eq %s", "(a%%20eq%%20%s)", 'a eq "%s"', "%s,x", "%s|1", "a+co+%s"])
+        name = self._one(
+            ["_filter", "_filter", "%5Ffilter", "criteria", "query", "note", "subject"]
+        )
+        path = self._one(["Observation", "Patient/1/$graphql", "%24graphql", other])
+        return self._one(
+            [f"{path}?x=y&{name}={text % url}", f"{path}?{name}={text % url}&a={other}"]
+        )
+
+    def patch(self) -> dict[str, Any]:
+        """Return an entry that may hold a JSON Patch."""
+        operations = [
+            {"op": "add", "path": "/subject", "value": self.reference()},
+            {"op": "add", "path": "/basedOn/-", "value": {"reference": self.url(), "display": "x"}},
+            {"op": "replace", "value": self.url(), "path": "/focus/0/reference"},
+            {"op": "replace", "value": self.url(), "path": "/note/0/text"},
+            {"op": "add", "path": "/photo/1", "value": {"url": self.url()}},
+            {"op": "test", "path": "/active", "value": True},
+        ]
+        body = json.dumps(self._dice.sample(operations, 2))
+        if self._is(0.2):
+            body = body.replace("/", "\\/")
+        if self._is(0.1):
+            body = self.url()
+        data = base64.b64encode(body.encode()).decode()
+        kind = "Binary" if self._is(0.8) else "Basic"
+        return {
+            "resource": {"resourceType": kind, "contentType": "a", "data": data},
+            "request": {"method": "PATCH" if self._is(0.7) else "POST", "url": self.url()},
+        }
 
     def bundle(self, depth: int) -> dict[str, Any]:
         """Return a Bundle, sometimes signed."""
@@ -72,9 +119,12 @@ class Bodies:
 
     def entry(self, depth: int) -> dict[str, Any]:
         """Return an entry with some of its elements."""
+        if self._is(0.1):
+            return self.patch()
         query = self._one(["", "?a=b&subject=", "?identifier=x|", f"?n={self._one('яa%')}&a="])
         request = {"method": "PUT", "url": self._one(["Patient/1", "Patient" + query]) + self.url()}
-        request["url"] = self._one([request["url"], "Patient/1", self.url(), self.url() + query])
+        urls = [request["url"], "Patient/1", self.url(), self.url() + query, self.search()]
+        request["url"] = self._one(urls)
         if self._is(0.5):
             url = self.url()
             url = url.replace(":", "%3A").replace("/", "%2F") if self._is(0.3) else url
@@ -120,6 +170,12 @@ class Bodies:
             ("text", {"div": f"<div>{url}</div>"}),
             ("note", [{"text": self._one(["see " + url, f'"{url}"\n\\', "я{[", f"{url} {url}"])}]),
             ("url", url),
+            ("criteria", self.search()),
+            ("criteria", self.search()),
+            ("criteria", url),
+            ("filterBy", [{"filterParameter": "a", "value": self._one([url, f"{url},{url}"])}]),
+            ("filterBy", [{"value": self._one([f"a eq {url}", url.replace(":", "%3A")])}]),
+            ("data", self.patch()["resource"]["data"]),
             ("reference", url),
             ("implementation", {"url": url}),
             ("expansion", {"next": url, "contains": [{"system": url}]}),

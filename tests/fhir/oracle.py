@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -159,6 +160,8 @@ class Oracle:
         self._raw = b""
         self._edits: list[Edit] = []
         self._left = 0
+        self._depth = 0  # resources around the current element, itself included
+        self._method: str | None = None  # of the current entry of the outermost Bundle
 
     def json(self, body: bytes) -> tuple[bytes, int, int]:
         """Return the rewritten body, and how many URLs change and how many stay."""
@@ -167,6 +170,17 @@ class Oracle:
         values = root if isinstance(root, list) else [root]
         return self._all(body, [(value, None) for value in values])
 
+    def patch(self, body: bytes) -> bytes:
+        """Return the rewritten body of a JSON Patch."""
+        self._raw, self._edits, self._depth = body, [], 1
+        for operation in _Json(body).value():
+            pointer = (operation.first("path") or "").split("/")[1:]
+            path = tuple(name for name in pointer if not name.isdigit() and name != "-")
+            for name, value in operation.members:
+                if name == "value" and path:
+                    self._value(value, "(patched)", path, kept=False)
+        return self._joined(body)
+
     def xml(self, body: bytes) -> bytes:
         """Return the rewritten body of XML."""
         self._format = "xml"
@@ -174,14 +188,17 @@ class Oracle:
         return self._all(body, [] if root is None else [(root[1], root[0])])[0]
 
     def _all(self, body: bytes, roots: list[tuple[object, str | None]]) -> tuple[bytes, int, int]:
-        self._raw, self._edits, self._left = body, [], 0
+        self._raw, self._edits, self._left, self._depth = body, [], 0, 0
         for value, name in roots:
             self._resource(value, name, kept=False)
+        return self._joined(body), len(self._edits), self._left
+
+    def _joined(self, body: bytes) -> bytes:
         parts, done = [], 0
         for start, end, new in sorted(self._edits):
             parts += [body[done:start], new]
             done = end
-        return b"".join((*parts, body[done:])), len(self._edits), self._left
+        return b"".join((*parts, body[done:]))
 
     def _resource(self, value: object, name: str | None, *, kept: bool) -> None:
         """Rewrite a resource; `kept`: a resource around it stays unchanged."""
@@ -190,7 +207,9 @@ class Oracle:
                 self._resource(each, name, kept=kept)
             elif isinstance(each, Element):
                 kind = name if self._format == "xml" else each.first("resourceType")
+                self._depth += 1
                 self._members(each, kind, (), kept=kept or _stays(each, kind))
+                self._depth -= 1
             else:
                 self._text(each, kind=None, path=("",), kept=True)
 
@@ -207,13 +226,17 @@ class Oracle:
         if isinstance(value, list):
             for each in value:
                 if isinstance(each, Text):
-                    self._text(each, kind, path, kept=True)  # no list of strings has links
+                    # Only the arguments of `$graphql` may be lists of strings.
+                    self._text(each, kind, path, kept=kept or path[0] != "variables")
                 else:
                     self._value(each, kind, path, kept=kept)
         elif isinstance(value, Element):
             if self._format == "json" and _holds_resource(path):
                 self._resource(value, None, kept=kept)
             else:
+                if path == ("entry",) and self._depth == 1:
+                    requests = [each for name, each in value.members if name == "request"]
+                    self._method = requests[0].first("method") if requests else None
                 self._members(value, kind, path, kept=kept)
         else:
             self._text(value, kind, path, kept=kept)
@@ -226,18 +249,48 @@ class Oracle:
             self._edits.append((text.start, text.end, new))
             return
         urls = re.finditer(r"(?i)https?://[^\s\"'<>]+", text.value)
-        is_query = self._to_platform and path[:2] == ("entry", "request")
-        is_query = is_query and self._changed(text, "Bundle", path) is not None
-        self._left += is_query or any(self._length(m.group()) for m in urls)
+        would_change = path[0] != "data" and self._in_form(text.value, path) not in {
+            None,
+            text.value,
+        }
+        self._left += would_change or any(self._length(m.group()) for m in urls)
+
+    def _in_form(self, text: str, path: tuple) -> str | None:
+        """Return what becomes of a text that is no mere URL; None for any other."""
+        dotted = ".".join(path)
+        if dotted == "criteria" and "?" in text:
+            return self._url_and_query(text)
+        if dotted == "filterBy.value":
+            return self._words(text)
+        if not self._to_platform:
+            return None
+        if dotted == "entry.request.ifNoneExist":
+            return self._query(text)
+        if dotted == "entry.request.url" and "?" in text:
+            return self._url_and_query(text)
+        if dotted == "query" or (path[0] == "variables" and len(path) < 3):
+            return self._words(text)
+        if dotted == "data" and self._depth == 2:
+            return self._patched(text)
+        return None
+
+    def _patched(self, data: str) -> str:
+        other = object.__new__(Oracle)
+        other.__dict__ = {**self.__dict__, "_format": "json"}
+        try:
+            patch = base64.b64decode(data)
+            return base64.b64encode(other.patch(patch)).decode()
+        except (ValueError, LookupError, AttributeError):
+            return data
 
     def _changed(self, text: Text, kind: str | None, path: tuple) -> bytes | None:
         raw = self._raw[text.start : text.end]
-        is_request = path[:2] == ("entry", "request") and path[2:] != ()
-        is_mere_url = path[2:] == ("url",) and "?" not in text.value
-        if self._to_platform and kind == "Bundle" and is_request and not is_mere_url:
-            query = {"url": self._url_and_query, "ifNoneExist": self._query}.get(".".join(path[2:]))
-            new = text.value if query is None else query(text.value)
-            return None if new == text.value else self._written(new, raw)
+        new = self._in_form(text.value, path)
+        if new is not None:
+            owners = {"criteria": "Subscription", "filterBy": "Subscription", "entry": "Bundle"}
+            owners["data"] = "Binary" if self._method == "PATCH" else "no type"
+            fits = kind == owners.get(path[0])
+            return self._written(new, raw) if fits and new != text.value else None
         length = self._length(text.value)
         if not length or not self._is_link(kind, path, text.value[length:]):
             return None
@@ -282,10 +335,17 @@ class Oracle:
                 return found.end() + len(source[2])
         return 0
 
-    def _query(self, query: str) -> str:
+    def _words(self, text: str) -> str:
+        borders = r'([\s",(=?&+]|%0[9AaDd]|%2[0268BCbc]|%3[DFdf])'
+        return "".join(map(self._part, re.split(borders, text)))
+
+    def _query(self, query: str, texts: frozenset = frozenset({"_filter", "criteria"})) -> str:
         pairs = []
         for pair in query.split("&"):
             name, equals, value = pair.partition("=")
+            if unquote(name) in texts:
+                pairs.append(name + equals + self._words(value))
+                continue
             parts = re.split(r"(,|%2[Cc])", value)
             pairs.append(name + equals + "".join(map(self._part, parts)))
         return "&".join(pairs)
@@ -306,7 +366,11 @@ class Oracle:
     def _url_and_query(self, url: str) -> str:
         head, mark, query = url.partition("?")
         length = self._length(head)
-        return (self._target + head[length:] if length else head) + mark + self._query(query)
+        texts = {"_filter", "criteria"}
+        if unquote(head).endswith("$graphql"):
+            texts |= {"query", "variables"}
+        query = self._query(query, frozenset(texts))
+        return (self._target + head[length:] if length else head) + mark + query
 
     def _written(self, text: str, raw: bytes) -> bytes:
         if self._format == "xml":

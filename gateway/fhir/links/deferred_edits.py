@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar, cast
 
-from gateway.fhir.links.link_elements import Path, is_listed, is_query
+from gateway.fhir.links.link_elements import PATCHED, Path, has_content_form, is_listed
 
 # Bytes. An edit undecided for longer is dropped, with all others of the resources around it: the
 # links of such a resource stay as the platform sent them, which is safe if it was signed. Only
@@ -138,7 +138,7 @@ class PatchScope(ResourceScope):
 
     def __init__(self, parent: ResourceScope | None) -> None:
         super().__init__(parent, streams=False)
-        self.resource = "(patched)"  # of unknown type, but a resource
+        self.resource = PATCHED
         self.pointer: Path = ()
 
     def observe_member(self, member: str, value: str) -> None:
@@ -157,12 +157,39 @@ class PatchScope(ResourceScope):
         return self.pointer + path[1:] if path[0] == "value" else ()
 
 
+class EntryDataScope(ResourceScope):
+    """The `data` of a Binary in an entry of a Bundle: a JSON Patch if the entry's method is PATCH.
+
+    The Binary, the parent, may turn out to be another resource.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, binary: ResourceScope) -> None:
+        super().__init__(binary, streams=False)
+
+    def observe_member(self, member: str, value: str) -> None:
+        """Record the `method` of the entry's request."""
+        if self.may_rewrite is None:
+            self.may_rewrite = value == "PATCH"
+
+    def close(self) -> None:
+        """End the entry. Without a request it is not carried out."""
+        self.may_rewrite = bool(self.may_rewrite)
+
+    def decision(self) -> bool | None:
+        """Return whether the data may be rewritten; None while undecided."""
+        if self.parent is not None:
+            self.resource = self.parent.resource
+        return super().decision()
+
+
 @dataclass(slots=True, eq=False)
 class Edit:
     """A URL that may be replaced: `length` bytes, `position` bytes from the start of the body.
 
     `head` replaces its first `cut` bytes. `names_resource`: the text after the base names a
-    resource; None when only values of the URL's query are replaced.
+    resource; None for an element of a `ContentForm`.
     """
 
     position: int
@@ -177,7 +204,7 @@ class Edit:
         """Return whether the rules list the element; to be called once the scope is decided."""
         resource, path = self.scope.resource, self.scope.element(self.path)
         if self.names_resource is None:
-            return is_query(resource, path)
+            return has_content_form(resource, path)
         return is_listed(resource, path, names_resource=self.names_resource)
 
 
@@ -296,7 +323,8 @@ class HeldOutput:
             self.rewritten += 1
             self._ready.append(edit.head + original[edit.cut :])
         else:
-            self.unrewritten += 1
+            # Data that is no patch is content, and mostly not even looked at.
+            self.unrewritten += not isinstance(edit.scope, EntryDataScope)
             self._ready.append(original)
 
 

@@ -19,7 +19,8 @@ of the known hosts pass together; only the others are scanned one by one.
 
 from __future__ import annotations
 
-import json
+import base64
+import binascii
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,7 @@ from gateway.fhir.json_text import (
     OPENINGS,
     STRINGS,
     VALUE,
+    escape_like,
     masked,
     unescape,
 )
@@ -55,6 +57,7 @@ from gateway.fhir.links.stream_rewriter import (
     StreamRewriter,
     any_in,
     match_end,
+    may_hold_patch,
     raw_length,
 )
 
@@ -64,8 +67,6 @@ if TYPE_CHECKING:
     from gateway.fhir.links.link_map import BaseReplacement
 
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-_ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
 # In a string that is a query, a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
@@ -86,14 +87,31 @@ _WATCHED: Final = re.compile(
 )
 
 
+# May begin a JSON Patch in base64.
+_DATA: Final = b'"data"'
+_SPELLED_DATA: Final = re.compile(rb'"(?:d|\\u0064)(?:a|\\u0061)(?:t|\\u0074)(?:a|\\u0061)"')
+
+
 def needles(swap: BaseReplacement) -> HostFinder:
     """Return the finder of positions in JSON that may belong to a URL under the bases."""
-    return _needles(swap.hosts)
+    return _needles(swap.hosts, is_request=swap.is_request)
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
-    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME)
+def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
+    data = (_DATA, _SPELLED_DATA) if is_request else ()
+    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME, *data)
+
+
+def rewrite_patch(data: str, swap: BaseReplacement) -> str:
+    """Return a JSON Patch in base64 with its URLs replaced; anything else unchanged."""
+    try:
+        patch = base64.b64decode(data)
+    except (ValueError, binascii.Error):
+        return data
+    rewriter = JsonRewriter(swap, patch=True)
+    rewritten = rewriter.feed(patch) + rewriter.finish()
+    return base64.b64encode(rewritten).decode("ascii") if rewriter.rewritten else data
 
 
 def _replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
@@ -109,33 +127,6 @@ def _replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
     if slash is not None:
         target = target.replace("/", slash.group())
     return target.encode(), cut
-
-
-def _escape_like(raw: bytes, text: str) -> bytes:
-    """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
-
-    Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
-    """
-    escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
-    if _SURROGATE.search(escaped):
-        if not _is_utf8(raw):
-            return raw if _ESCAPED_SURROGATE.search(raw) else _encoded(escaped, raw)
-        escaped = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
-    return _encoded(escaped, raw)
-
-
-def _encoded(escaped: str, raw: bytes) -> bytes:
-    if b"\\/" in raw:
-        escaped = escaped.replace("/", "\\/")
-    return escaped.encode("utf-8", "surrogateescape")
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 _NEAR: Final = 96  # bytes that hold the names of a member and of the element around it, mostly
@@ -164,6 +155,7 @@ _RESOURCE: Final = re.compile(
 )
 # Text in which signatures, outcomes and documents are found: what is so short is found fastest.
 _DECISIVE: Final = (b"gnatu", b"nOutc", b"docum")
+_ARGUMENTS: Final = (b'"query"', b'"variables"')  # of `$graphql`
 _DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
 # From one Reference of an array to the next.
 _NEXT: Final = re.compile(rb'\s*+\}\s*+,\s*+\{\s*+"reference"\s*+:\s*+')
@@ -181,7 +173,9 @@ _UNCERTAIN: Final = frozenset(
         *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
         *[(name, b"valueUrl") for name in (b"parameter", b"part")],
         *[(name, b"valueUri") for name in (b"parameter", b"part")],
+        *[(name, b"criteria") for name in (b"", b"resource", b"contained")],
         *[(b"part", b"valueString"), (b"request", b"ifNoneExist"), (b"", b"request")],
+        (b"filterBy", b"value"),
         (b"expansion", b"next"),
     }
 )
@@ -204,6 +198,8 @@ class _NearbyPass:
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
         has_escape = finder.has_escape(text)
+        if swap.is_request and not in_bundle and _is_patch_or_arguments(text):
+            raise _StructureNeededError
         if _needs_structure(text) or (has_escape and finder.has_obscuring_escape(text)):
             raise _StructureNeededError
         self._text = text
@@ -395,6 +391,11 @@ def _spelling(text: bytes, host: bytes) -> int:
     return 0
 
 
+def _is_patch_or_arguments(text: bytes) -> bool:
+    """Return whether a request may be a Bundle with a JSON Patch, or one to `$graphql`."""
+    return may_hold_patch(text) or any_in(text, _ARGUMENTS)
+
+
 def _needs_structure(text: bytes) -> bool:
     """Return whether the structure of the text matters: a signature, an outcome, a document."""
     if not any_in(text, _DECISIVE):
@@ -442,6 +443,12 @@ def _last_entry(text: bytes, start: int, end: int) -> int:
 
 
 _QUOTE: Final = 0x22
+# Members of an entry that is sent, up to its request, and none of that: for the method.
+_BEFORE_REQUEST: Final = re.compile(
+    rb"(?>(?:" + FILL + rb'"(?!request")[^"\\]*+"\s*+:\s*+' + VALUE + rb")*)"
+)
+_NOTHING: Final = re.compile(rb"")
+_SENT_SKIPS: Final = {("entry",): _BEFORE_REQUEST, ("entry", "request"): _NOTHING}
 
 
 class _Frame:
@@ -527,6 +534,10 @@ class JsonRewriter(StreamRewriter):
             after += 1
         return after
 
+    def _is_at_rest(self) -> bool:
+        frame = self._frames[-1]
+        return not self._is_data(frame, frame.key) and super()._is_at_rest()
+
     def _is_unscanned(self, chunk: bytes) -> bool:
         is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
         return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
@@ -558,7 +569,8 @@ class JsonRewriter(StreamRewriter):
         if not entries:
             self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
-        if any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
+        is_patch = self._holds_data and may_hold_patch(entries)
+        if is_patch or any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
             self._doubtful_until = self._offset + end
             return pos
         if needle >= end:
@@ -598,7 +610,11 @@ class JsonRewriter(StreamRewriter):
             return self._open_many(text, pos, ARRAYS)
         path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
         frame = _Frame(path, parent.scope, is_object=is_object)
-        if is_object and opens_resource(path):
+        if is_object and self._swap.is_request and path in _SENT_SKIPS:
+            frame.skip = _SENT_SKIPS[path]
+            if path == ("entry",):
+                self._open_entry(frame.scope)
+        elif is_object and opens_resource(path):
             frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
             patch = self._patch and parent.scope is None
             frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
@@ -624,6 +640,8 @@ class JsonRewriter(StreamRewriter):
             frame = self._frames.pop()
             if frame.is_resource and frame.scope is not None:
                 self._close_scope(frame.scope, pos)
+            elif frame.is_object and frame.path == ("entry",):
+                self._close_entry(frame.scope, pos)
 
     def _leave_string(self, text: bytes, pos: int, size: int) -> int:
         end = text.find(b'"', pos, size)
@@ -656,11 +674,21 @@ class JsonRewriter(StreamRewriter):
         scope = frame.scope
         if frame.is_resource and scope is not None and key in scope.watched_members:
             self._learn(scope, key, unescape(raw), start)
-        if has_needle:
-            edit = None
-            if scope is not None and key in LISTED_KEYS and not self._deep:
-                edit = self._edit(scope, (*frame.path, key), start, raw)
+        elif key == "method" and frame.path == ("entry", "request"):
+            self._learn_method(scope, unescape(raw), start)
+        if not (has_needle or self._is_data(frame, key)):
+            return
+        edit = None
+        is_listed = key in LISTED_KEYS or frame.path[:1] == ("variables",)
+        if scope is not None and is_listed and not self._deep:
+            path = frame.path if key is None else (*frame.path, key)
+            edit = self._edit(scope, path, start, raw)
+        if edit is not None or has_needle:
             self._replace_or_count(edit, raw)
+
+    def _is_data(self, frame: _Frame, key: str | None) -> bool:
+        """Return whether the value of a member may be a JSON Patch in base64."""
+        return key == "data" and frame.is_resource and self._swap.is_request
 
     def _unescape(self, raw: bytes) -> str:
         return unescape(raw)
@@ -669,7 +697,10 @@ class JsonRewriter(StreamRewriter):
         return _replace_prefix(raw, length, self._swap.target.text)
 
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
-        return _escape_like(raw, text)
+        return escape_like(raw, text)
+
+    def _rewrite_patch(self, data: str) -> str:
+        return rewrite_patch(data, self._swap)
 
 
 class NdjsonRewriter:

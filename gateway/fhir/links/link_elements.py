@@ -4,6 +4,8 @@ A path is the tuple of member names from the resource down, without arrays:
 `("entry", "link", "url")`. The lists were taken from the R5 (5.0.0) structure definitions. Elements
 that are not listed here never change: canonicals, identifiers, `extension.url`, `meta`, narrative,
 text, `Endpoint.address`, `Subscription.endpoint`, `AuditEvent.agent.network[x]`.
+
+Some elements do not hold one URL but a search, a text with URLs, or a JSON Patch: `ContentForm`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ _EXPRESSIONS: Final = frozenset({"applicability", "criteria", "expression"})
 _URI_REFERENCES: Final = frozenset({"storageGuideline", "statement"})
 _SIGNATURE: Final = re.compile(r"signature\Z|\w+Signature\Z")
 
+PATCHED: Final = "(patched)"
+"""In the place of a type: the resource to which a JSON Patch belongs, which is not known."""
+
 # Elements with any URL under the base. The resource is None in a bulk manifest, which has no type.
 _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
     {
@@ -46,6 +51,7 @@ _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
         ("CapabilityStatement", ("implementation", "url")),
         ("TerminologyCapabilities", ("implementation", "url")),
         ("ValueSet", ("expansion", "next")),
+        (PATCHED, ("filterBy", "value")),
         (None, ("link", "url")),
         (None, ("output", "url")),
         (None, ("error", "url")),
@@ -53,8 +59,34 @@ _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
         (None, ("request",)),
     }
 )
-# Query strings, or relative URLs with one, whose values may be absolute URLs (requests only).
-_QUERIES: Final = frozenset({("entry", "request", "url"), ("entry", "request", "ifNoneExist")})
+
+
+class ContentForm(Enum):
+    """How an element holds URLs among other text."""
+
+    URL = "url"
+    """A search: a URL, mostly relative, with a query."""
+    QUERY = "query"
+    """A query."""
+    TEXT = "text"
+    """Text in which URLs stand between quotes, blanks or commas: arguments, `_filter`."""
+    PATCH = "patch"
+    """A JSON Patch in base64."""
+
+
+_SUBSCRIPTION_FORMS: Final[dict[Path, ContentForm]] = {
+    ("criteria",): ContentForm.URL,
+    ("filterBy", "value"): ContentForm.TEXT,
+}
+# For requests only, by the resource that has the element. The body of `$graphql` has no type.
+_REQUEST_FORMS: Final[dict[Path, tuple[str | None, ContentForm | None]]] = {
+    ("entry", "request", "url"): ("Bundle", ContentForm.URL),
+    ("entry", "request", "ifNoneExist"): ("Bundle", ContentForm.QUERY),
+    ("data",): ("Binary", ContentForm.PATCH),
+    ("query",): (None, ContentForm.TEXT),
+    ("variables",): (None, ContentForm.TEXT),
+}
+_NO_FORM: Final = ("", None)
 _MAX_CACHED_PATH: Final = 16
 MAX_ELEMENT_NAME_LENGTH: Final = 64
 """Characters; no element of FHIR has a longer name."""
@@ -66,6 +98,7 @@ _NAMED: Final = re.compile(
 LISTED_KEYS: Final = frozenset(
     {"reference", "url", "fullUrl", "location", "next", "request", "ifNoneExist"}
     | {"value", "valueUrl", "valueUri", "valueString"}
+    | {"criteria", "data", "query", "variables"}
 )
 """The names of all members that a rule may list; `value` is that of a JSON Patch."""
 
@@ -112,14 +145,32 @@ def _form(resource: str | None, path: Path) -> _ElementForm | None:
 _known_form: Final = lru_cache(maxsize=1024)(_form)
 
 
-def is_query(resource: str | None, path: Path) -> bool:
-    """Return whether the element at `path` holds a query (`ifNoneExist`) or a URL with one."""
-    return resource == "Bundle" and path in _QUERIES
+def content_form(
+    resource: str | None, path: Path, value: str, *, is_request: bool
+) -> ContentForm | None:
+    """Return the form of `value` at `path` if the resource is the one that `has_content_form` asks.
+
+    `resource` is known of a JSON Patch only. None for a value that may be a URL alone: a search has
+    a "?", and criteria without one may be the canonical of a topic.
+    """
+    form = _SUBSCRIPTION_FORMS.get(path)
+    if form is None and is_request:
+        form = _REQUEST_FORMS.get(_without_name(path), _NO_FORM)[1]
+    if resource == PATCHED and path == ("value",) and value[:4].lower() != "http":
+        form = ContentForm.URL  # the path of the operation may say that it is a search
+    return None if form is ContentForm.URL and "?" not in value else form
 
 
-def may_hold_query(path: Path, value: str) -> bool:
-    """Return whether `value` at `path` may hold a query; a `url` does only with "?"."""
-    return path[:-1] == ("entry", "request") and (path[-1] != "url" or "?" in value)
+def has_content_form(resource: str | None, path: Path) -> bool:
+    """Return whether the element at `path` of a resource has one of the forms."""
+    if path in _SUBSCRIPTION_FORMS:
+        return resource in {"Subscription", PATCHED}
+    return resource == _REQUEST_FORMS.get(_without_name(path), _NO_FORM)[0]
+
+
+def _without_name(path: Path) -> Path:
+    """Return the path; the name of a variable of `$graphql` is any."""
+    return path[:1] if len(path) == 2 and path[0] == "variables" else path
 
 
 def opens_resource(path: Path) -> bool:

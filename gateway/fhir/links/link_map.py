@@ -7,7 +7,9 @@ at the border of a path segment. Nothing here reads bodies of resources or heade
 
 In a query string or form, a value is replaced when it, or one of its comma-separated parts, is an
 absolute URL under the base, percent-encoded or not; all else stays unchanged. A part with `|` is a
-token or a versioned canonical: an identifier, no link.
+token or a versioned canonical: an identifier, no link. The values of `_filter` and `criteria` are
+searches themselves, and those of `$graphql` a document with arguments: there a part ends at a
+quote, blank or bracket as well.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
+from gateway.fhir.links.link_elements import ContentForm
 from gateway.fhir.links.stream_rewriter import END, HostFinder, raw_length
 from gateway.field_values import DEFAULT_PORTS
 
@@ -141,9 +144,11 @@ class BaseReplacement:
         length = self.prefix_length(url)
         return None if length is None else self.target.text + url[length:]
 
-    def replace_in(self, text: str, *, is_url: bool) -> str:
-        """Return a query, or a URL with one, with its absolute URLs under the other base."""
-        return (replace_in_url if is_url else replace_in_query)(text, self)
+    def replace_in(self, text: str, form: ContentForm) -> str:
+        """Return text of a form other than a patch with its absolute URLs under the other base."""
+        if form is ContentForm.URL:
+            return replace_in_url(text, self)
+        return (replace_in_query if form is ContentForm.QUERY else replace_in_text)(text, self)
 
     def occurs_in(self, text: str) -> bool:
         """Return whether a URL under one of the bases stands anywhere in `text`."""
@@ -211,42 +216,76 @@ class LinkMap:
 _MAX_FIELD_BYTES: Final = 64 * 1024  # a longer form field passes unchanged
 _UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _COMMA: Final = re.compile(r"(,|%2[Cc])")
+# What stands before a URL in text: blanks and `"(,=?&+`.
+_BORDER: Final = re.compile(r"""([\s"(,=?&+]|%(?:0[9AaDd]|2[0268BbCc]|3[DdFf]))""")
+_BACKSLASH: Final = r"(?:\\|%5[Cc])"
+_TEXT_UNIT: Final = re.compile(
+    rf"{_BACKSLASH}(?:u[0-9A-Fa-f]{{4}}|%2[Ff]|.)|%[0-9A-Fa-f]{{2}}|.", re.DOTALL
+)
+_ESCAPED_SLASH: Final = re.compile(r"\\(?:/|u002[Ff])")
+_TEXTS: Final = frozenset({"_filter", "criteria"})
+_GRAPHQL_TEXTS: Final = _TEXTS | {"query", "variables"}
 _SCHEME: Final = re.compile(
     rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
 )
 _ESCAPE: Final = re.compile(rb"%")
 # An escape other than that of a colon, slash, bar or space, of which only a colon is in some hosts.
 _HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
-_ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
+_ENCODED: Final = {
+    ":": re.compile(r"%3[Aa]"),
+    "/": re.compile(rf"{_BACKSLASH}(?:/|u002[Ff]|%2[Ff])|%2[Ff]"),
+}
 
 
-def replace_in_query(raw: str, swap: BaseReplacement) -> str:
-    """Return the query string with its absolute URLs under the other base."""
+def replace_in_query(raw: str, swap: BaseReplacement, path: str = "") -> str:
+    """Return the query string with its absolute URLs under the other base.
+
+    `path` stands before the query: that of `$graphql` gives its parameters another meaning.
+    """
+    if not _may_hold_host(raw, swap):
+        return raw
+    texts = _GRAPHQL_TEXTS if unquote(path).endswith("$graphql") else _TEXTS
+    return "&".join(_replace_in_pair(pair, swap, texts) for pair in raw.split("&"))
+
+
+def replace_in_text(raw: str, swap: BaseReplacement) -> str:
+    """Return text that carries a search or arguments with its absolute URLs under the other base.
+
+    It may be percent-encoded, and slashes may be escaped as in a string of GraphQL or JSON.
+    """
+    if not _may_hold_host(raw, swap):
+        return raw
+    return "".join(_replace_in_part(part, swap, _TEXT_UNIT) for part in _BORDER.split(raw))
+
+
+def _may_hold_host(raw: str, swap: BaseReplacement) -> bool:
     is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
     plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
-    if not any(host.decode() in plain for host in swap.hosts):
-        return raw
-    return "&".join(_replace_in_pair(pair, swap) for pair in raw.split("&"))
+    return any(host.decode() in plain for host in swap.hosts)
 
 
 def replace_in_url(raw: str, swap: BaseReplacement) -> str:
     """Return the URL, absolute or relative, with its base and those in its query replaced."""
     head, mark, query = raw.partition("?")
-    return (swap.translate(head) or head) + mark + replace_in_query(query, swap)
+    return (swap.translate(head) or head) + mark + replace_in_query(query, swap, head)
 
 
-def _replace_in_pair(pair: str, swap: BaseReplacement) -> str:
+def _replace_in_pair(pair: str, swap: BaseReplacement, texts: frozenset[str]) -> str:
     name, equals, value = pair.partition("=")
+    if unquote(name) in texts:
+        return name + equals + replace_in_text(value, swap)
     parts = _COMMA.split(value)
-    return name + equals + "".join(_replace_in_part(part, swap) for part in parts)
+    return name + equals + "".join(_replace_in_part(part, swap, _UNIT) for part in parts)
 
 
-def _replace_in_part(raw: str, swap: BaseReplacement) -> str:
+def _replace_in_part(raw: str, swap: BaseReplacement, unit: re.Pattern[str]) -> str:
     text = unquote(raw, encoding="latin-1")
+    if unit is _TEXT_UNIT:
+        text = _ESCAPED_SLASH.sub("/", text)
     length = swap.prefix_length(text)
     if length is None or "|" in text:
         return raw
-    cut = raw_length(raw, length, _UNIT, "%")
+    cut = raw_length(raw, length, unit, "%" if unit is _UNIT else "")
     target = swap.target.text
     for char, encoded in _ENCODED.items():
         match = encoded.search(raw, 0, cut)
@@ -258,14 +297,33 @@ def _replace_in_part(raw: str, swap: BaseReplacement) -> str:
 class FormRewriter:
     """Does the same for the body of a `_search` form, field by field as it streams by.
 
-    Consecutive fields without a URL of the known hosts pass together.
+    Consecutive fields without a URL of the known hosts pass together. `separator`, `form` and
+    `needles` are others for a document of GraphQL, in which URLs stand between quotes.
     """
 
-    __slots__ = ("_buffer", "_needles", "_passing", "_swap", "rewritten", "unrewritten")
+    __slots__ = (
+        "_buffer",
+        "_form",
+        "_needles",
+        "_passing",
+        "_separator",
+        "_swap",
+        "rewritten",
+        "unrewritten",
+    )
 
-    def __init__(self, swap: BaseReplacement) -> None:
+    def __init__(
+        self,
+        swap: BaseReplacement,
+        *,
+        separator: bytes = b"&",
+        form: ContentForm = ContentForm.QUERY,
+        needles: HostFinder | None = None,
+    ) -> None:
         self._swap = swap
-        self._needles = HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
+        self._separator = separator
+        self._form = form
+        self._needles = needles or HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
         self._buffer = b""  # an incomplete field
         self._passing = False  # in a field longer than `_MAX_FIELD_BYTES`
         self.rewritten = 0
@@ -275,12 +333,12 @@ class FormRewriter:
         """Take the next chunk of the body; return the output that can be sent."""
         start = 0
         if self._passing:
-            start = chunk.find(b"&") + 1
+            start = chunk.find(self._separator) + 1
             if not start:
                 return chunk
         self._passing = False
         data = self._buffer + chunk[start:]
-        cut = data.rfind(b"&") + 1
+        cut = data.rfind(self._separator) + 1
         ready, self._buffer = chunk[:start] + self._fields(data[:cut]), data[cut:]
         if len(self._buffer) > _MAX_FIELD_BYTES:
             self._passing = True
@@ -301,8 +359,8 @@ class FormRewriter:
                 continue  # in a field that was just read
             if needle == END:
                 break
-            start = data.rfind(b"&", done, needle) + 1 or done
-            end = data.find(b"&", needle)
+            start = data.rfind(self._separator, done, needle) + 1 or done
+            end = data.find(self._separator, needle)
             end = len(data) if end < 0 else end
             ready += (data[done:start], self._field(data[start:end]))
             done = end
@@ -313,6 +371,6 @@ class FormRewriter:
         if len(field) > _MAX_FIELD_BYTES:
             return field
         text = field.decode("latin-1")
-        swapped = replace_in_query(text, self._swap)
+        swapped = self._swap.replace_in(text, self._form)
         self.rewritten += swapped != text
         return swapped.encode("latin-1")

@@ -26,9 +26,10 @@ from gateway.fhir.content_negotiation import (
     XML_TYPES,
 )
 from gateway.fhir.json_text import unescape
-from gateway.fhir.links.json_links import JsonRewriter, NdjsonRewriter
+from gateway.fhir.links.json_links import JsonRewriter, NdjsonRewriter, needles
+from gateway.fhir.links.link_elements import ContentForm
 from gateway.fhir.links.link_map import FormRewriter, replace_in_query
-from gateway.fhir.links.stream_rewriter import any_in
+from gateway.fhir.links.stream_rewriter import any_in, may_hold_patch
 from gateway.fhir.links.xml_links import XmlRewriter
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _ESCAPES: Final = dict.fromkeys(JSON_TYPES | NDJSON_TYPES, b"\\u00") | dict.from
 _LONG_BODY_BYTES: Final = 4096
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
+_GRAPHQL: Final = "application/graphql"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
 # Charsets in which a URL is not written in the bytes of ASCII.
 _WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECASE)
@@ -82,6 +84,8 @@ def rewriter_for(
         return JsonRewriter(swap, patch=True)
     if direction == "to-platform" and media_type == _FORM:
         return FormRewriter(swap)
+    if direction == "to-platform" and media_type == _GRAPHQL:
+        return FormRewriter(swap, separator=b'"', form=ContentForm.TEXT, needles=needles(swap))
     return None
 
 
@@ -98,7 +102,7 @@ def is_known_unchanged(body: bytes, content_type: str, swap: BaseReplacement) ->
     # The usual spelling is searched first: to convert a long text to lower case takes longer.
     if len(body) > _LONG_BODY_BYTES and any_in(body, hosts):
         return False
-    if any_in(body.lower(), hosts):
+    if any_in(body.lower(), hosts) or (swap.is_request and may_hold_patch(body)):
         return False
     # One byte is found faster than two, and most bodies hold no escape at all.
     return body.find(escape[:1]) < 0 or body.find(escape) < 0
@@ -132,9 +136,12 @@ def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
     return value
 
 
-def rewrite_query(raw_query: str, links: LinkMap) -> str:
-    """Return the query string with the absolute gateway URLs in its values made platform URLs."""
-    return replace_in_query(raw_query, links.requests)
+def rewrite_query(raw_query: str, links: LinkMap, path: str = "") -> str:
+    """Return the query string with the absolute gateway URLs in its values made platform URLs.
+
+    `path` is the raw one before the query.
+    """
+    return replace_in_query(raw_query, links.requests, path)
 
 
 @lru_cache(maxsize=256)

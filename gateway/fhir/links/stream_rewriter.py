@@ -12,8 +12,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from gateway.fhir.links.deferred_edits import Edit, HeldOutput, ResourceScope
-from gateway.fhir.links.link_elements import may_hold_query, names_resource
+from gateway.fhir.links.deferred_edits import Edit, EntryDataScope, HeldOutput, ResourceScope
+from gateway.fhir.links.link_elements import ContentForm, content_form, names_resource
 
 if TYPE_CHECKING:
     from gateway.fhir.links.link_elements import Path
@@ -54,15 +54,20 @@ class HostFinder:
 
     A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
     letter every byte would have to be examined.
+
+    `data` is a further text to find, since base64 hides the URLs of a patch; `spelled_data` matches
+    it in any spelling.
     """
 
     __slots__ = (
+        "_data",
         "_escape",
         "_hiding",
         "_hosts",
         "_overlap",
         "_reach",
         "_scheme",
+        "_spelled_data",
     )
 
     def __init__(
@@ -71,8 +76,12 @@ class HostFinder:
         escape: bytes,
         hiding: re.Pattern[bytes],
         scheme: re.Pattern[bytes],
+        data: bytes = b"",
+        spelled_data: re.Pattern[bytes] | None = None,
     ) -> None:
         self._hosts = hosts
+        self._data = data
+        self._spelled_data = spelled_data
         self._escape = escape
         self._hiding = hiding
         self._scheme = scheme
@@ -101,6 +110,18 @@ class HostFinder:
         else:
             found = self.unescaped_positions(tail, limit, has_escape=has_escape)
         return [*(start + at for at in found), END]
+
+    def data_positions(self, text: bytes, known: int = 0, end: int = END) -> list[int]:
+        """Return the positions before `end` of what may begin a patch, in order."""
+        if not self._data:
+            return []
+        start, end = max(0, known - self._overlap), min(end, len(text))
+        if self._spelled_data is not None and self.has_obscuring_escape(text):
+            return [match.start() for match in self._spelled_data.finditer(text, start, end)]
+        found: list[int] = []
+        if text.find(self._data, start, end) >= 0:
+            _add_positions(found, text, self._data, start, END)
+        return found
 
     def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
         """Return the same without END; for data without escapes that may hide any.
@@ -144,6 +165,11 @@ def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
         if text.find(part) >= 0:
             return True
     return False
+
+
+def may_hold_patch(body: bytes) -> bool:
+    """Return whether a body in JSON or XML may hold a Bundle with a JSON Patch."""
+    return body.find(b"PATCH") >= 0 and body.find(b"data") >= 0
 
 
 def _add_positions(found: list[int], text: bytes, wanted: bytes, start: int, limit: int) -> None:
@@ -216,6 +242,9 @@ class StreamRewriter(ABC):
         "_buffer",
         "_candidate",
         "_due",
+        "_entry_data",
+        "_entry_method",
+        "_holds_data",
         "_is_streaming",
         "_length",
         "_mark",
@@ -245,6 +274,10 @@ class StreamRewriter(ABC):
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
+        # Of the current entry of the outermost Bundle, in requests.
+        self._holds_data = False  # the buffer may hold a patch
+        self._entry_method = ""
+        self._entry_data: EntryDataScope | None = None
 
     @property
     def rewritten(self) -> int:
@@ -314,6 +347,8 @@ class StreamRewriter(ABC):
         self._arrived_chunks.clear()
         if self._candidate == END:
             self._candidate = self._needles.positions(self._buffer, known, 1)[0]
+            data = self._needles.data_positions(self._buffer, known, self._candidate)
+            self._candidate = min(self._candidate, *data[:1], END)
 
     def _start_streaming(self) -> None:
         """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
@@ -373,17 +408,21 @@ class StreamRewriter(ABC):
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
         positions = self._needles.positions(self._buffer, self._candidate)
+        data = self._needles.data_positions(self._buffer, self._candidate)
+        self._holds_data = bool(data)
+        if data:
+            positions = sorted([*positions, *data])
         pos = number = 0
         while 0 <= pos < size:
             while positions[number] < pos:
                 number += 1
             is_short = not thorough or size - pos <= _MAX_UNSCANNED_BYTES
-            if is_short and positions[number] == END and not self._output.has_undecided_edit:
+            if is_short and positions[number] == END and self._is_at_rest():
                 break
             pos = self._advance(text, pos, min(positions[number], size), size)
         done = pos if pos >= 0 else ~pos
         after = [at - done for at in positions[number:-1] if at >= done]
-        self._candidate = after[0] if after else END
+        self._candidate = after[0] if after else END if self._is_at_rest() else 0
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
@@ -391,11 +430,38 @@ class StreamRewriter(ABC):
         self._await_more(size - done)
         self._output.expire(self._offset)
 
+    def _is_at_rest(self) -> bool:
+        """Return whether text without a host name or mark need not be scanned."""
+        return not self._output.has_undecided_edit
+
     def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
         """Record a member of a resource that decides about its links."""
         self._output.expire(self._offset + pos)
         scope.observe_member(member, value)
         self._output.release_decided()
+
+    def _open_entry(self, bundle: ResourceScope | None) -> None:
+        if bundle is not None and bundle.parent is None:
+            self._entry_method, self._entry_data = "", None
+
+    def _learn_method(self, bundle: ResourceScope | None, method: str, pos: int) -> None:
+        """Record the method of the current entry."""
+        if bundle is not None and bundle.parent is None:
+            self._entry_method = method
+            if self._entry_data is not None:
+                self._learn(self._entry_data, "method", method, pos)
+
+    def _close_entry(self, bundle: ResourceScope | None, pos: int) -> None:
+        if bundle is not None and bundle.parent is None and self._entry_data is not None:
+            self._close_scope(self._entry_data, pos)
+
+    def _data_scope(self, binary: ResourceScope) -> EntryDataScope:
+        """Return the scope of the data of a resource in the current entry."""
+        if self._entry_data is None:
+            self._entry_data = EntryDataScope(binary)
+            if self._entry_method:
+                self._entry_data.observe_member("method", self._entry_method)
+        return self._entry_data
 
     def _close_scope(self, scope: ResourceScope, pos: int) -> None:
         self._output.expire(self._offset + pos)
@@ -414,12 +480,23 @@ class StreamRewriter(ABC):
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
         """Return a value for `text`, which was made from `raw`; None where `raw` has to stay."""
 
+    @abstractmethod
+    def _rewrite_patch(self, data: str) -> str:
+        """Return a JSON Patch in base64 with its URLs replaced."""
+
     def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
         """Return what may change in a value in the buffer; None if nothing may."""
         value = self._unescape(raw)
         position = self._offset + start
-        if self._swap.is_request and may_hold_query(path, value):
-            swapped = self._swap.replace_in(value, is_url=path[-1] == "url")
+        form = content_form(scope.resource, path, value, is_request=self._swap.is_request)
+        if form is not None:
+            if form is ContentForm.PATCH:
+                if scope.parent is None or scope.parent.parent is not None:
+                    return None  # not in an entry of the outermost Bundle
+                swapped = self._rewrite_patch(value)
+                scope = self._data_scope(scope)
+            else:
+                swapped = self._swap.replace_in(value, form)
             new = None if swapped == value else self._escape_like(raw, swapped)
             if new is None:
                 return None

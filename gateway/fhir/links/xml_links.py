@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from gateway.fhir.links.deferred_edits import HOLD_LIMIT
+from gateway.fhir.links.json_links import rewrite_patch
 from gateway.fhir.links.link_elements import (
     LISTED_KEYS,
     MAX_ELEMENT_NAME_LENGTH,
@@ -62,9 +63,9 @@ _WIDE: Final = re.compile(
 _REST: Final = rb"[^<>\"']*+(?>(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*)"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
 # Elements without children, comments and instructions, which are skipped; not `type` and
-# `signature`, which decide about a Bundle.
+# `signature`, which decide about a Bundle, and `method`, which decides about an entry.
 _SKIPPABLE: Final = re.compile(
-    rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
+    rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature|method)\b)[^\s<>\"'/:!?]"
     + _REST
     + rb"(?:(?<=/)>|>[^<]*+</[^>]*+>)"
     rb"|!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->|\?(?!xml)[^?]*+(?>(?:\?(?!>)[^?]*+)*)\?>))*)"
@@ -108,9 +109,14 @@ def _leads_to_reference(before: bytes) -> bool:
     return name[:1].islower() and is_plain_reference(name)  # a resource has a capital
 
 
+# May begin a JSON Patch in base64.
+_DATA: Final = b"data"
+
+
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
-    return HostFinder(hosts, b"&#", _HIDING, _SCHEME)
+def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
+    data = (_DATA, re.compile(_DATA)) if is_request else ()
+    return HostFinder(hosts, b"&#", _HIDING, _SCHEME, *data)
 
 
 class _Element:
@@ -141,7 +147,8 @@ class XmlRewriter(StreamRewriter):
         hold_limit: int = HOLD_LIMIT,
         required_type: str | None = None,
     ) -> None:
-        super().__init__(swap, _needles(swap.hosts), hold_limit, required_type)
+        needles = _needles(swap.hosts, is_request=swap.is_request)
+        super().__init__(swap, needles, hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._is_passing_through = False
@@ -221,7 +228,7 @@ class XmlRewriter(StreamRewriter):
         if match is None:
             return ~pos
         name = match[1].decode("utf-8", "replace")
-        if needle < end or name == "type":
+        if needle < end or name in {"type", "method"}:
             self._value(name, match, has_needle=needle < end)
         if text[end - 2] != _SLASH:
             self._open(name, pos)
@@ -270,6 +277,8 @@ class XmlRewriter(StreamRewriter):
         else:
             inner = None if name == "div" else parent.scope
             self._elements.append(_Element((*parent.path, name), inner, is_resource=False))
+            if self._elements[-1].path == ("entry",):
+                self._open_entry(inner)
 
     def _close(self, pos: int) -> None:
         if self._deep:
@@ -278,9 +287,11 @@ class XmlRewriter(StreamRewriter):
             element = self._elements.pop()
             if element.is_resource and element.scope is not None:
                 self._close_scope(element.scope, pos)
+            elif element.path == ("entry",):
+                self._close_entry(element.scope, pos)
 
     def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
-        """Process a start tag that holds a host name, or the type of a Bundle."""
+        """Process a start tag with a host name, or the type of a Bundle or method of an entry."""
         parent = self._elements[-1]
         value = _VALUE.match(tag[0])
         edit = None
@@ -289,10 +300,15 @@ class XmlRewriter(StreamRewriter):
             raw = value[value.lastindex or 0]
             if name == "type" and parent.is_resource:
                 self._learn(parent.scope, name, _unescape(raw), start)
+            elif name == "method" and parent.path == ("entry", "request"):
+                self._learn_method(parent.scope, _unescape(raw), start)
             elif name in LISTED_KEYS:
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
         if has_needle:
             self._replace_or_count(edit, tag[0])
+
+    def _rewrite_patch(self, data: str) -> str:
+        return rewrite_patch(data, self._swap)
 
     def _unescape(self, raw: bytes) -> str:
         return _unescape(raw)
