@@ -15,7 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.delivery_attempts import ActiveAttempts
-from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
+from gateway.outbox.delivery_pacing import (
+    ParallelLimit,
+    PlatformReachability,
+    RetryDelays,
+    RetrySchedule,
+)
 from gateway.outbox.entry import OutboxStep
 from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.telemetry.logs import get_logger
@@ -125,6 +130,7 @@ class DeliveryLoop:
         self._sender = sender
         self._timing = timing
         self._max_parallel = max_parallel
+        self._limit = ParallelLimit(max_parallel)
         self._lease_seconds = lease_seconds
         self._poll_interval = poll_interval
         self._recovery_interval = recovery_interval
@@ -137,6 +143,7 @@ class DeliveryLoop:
             sender=sender,
             notify=store.notify,
             reachability=self._reachability,
+            limit=self._limit,
             schedule=schedule,
             index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
@@ -285,8 +292,9 @@ class DeliveryLoop:
         self, decisions: Sequence[Decision], batch_size: int
     ) -> tuple[Sequence[bool], Sequence[EntryContent]]:
         active = len(self._attempts) - len(decisions)
+        parallel = self._limit.current
         free_attempts = (
-            0 if self._draining else self._reachability.free_attempts(active, self._max_parallel)
+            0 if self._draining else self._reachability.free_attempts(active, parallel)
         )
         if not free_attempts and not decisions:
             return (), ()
@@ -294,6 +302,7 @@ class DeliveryLoop:
             self._owner,
             decisions,
             max_claims=min(free_attempts, batch_size),
+            max_leased=parallel if self._limit.is_reduced else None,
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
             lease=self._lease_seconds,
             prefer_verifiable=not self._reachability.is_reachable,

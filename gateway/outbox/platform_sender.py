@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -26,6 +27,7 @@ from gateway.outbox.comparison import (
     combine_results,
     compare_read,
     compare_search,
+    names_version,
     verification_queries,
 )
 from gateway.outbox.entry import StoredResponse, platform_status_note
@@ -56,6 +58,7 @@ _STATEMENT_WAIT: Final = 10.0
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _BUSY_STATUSES: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
+_CONFLICT: Final = 409
 # These come from an intermediary (RFC 9110, RFC 6585).
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 # The `retry_after` of these is meant for callers: the platform has not asked for a delay.
@@ -137,7 +140,9 @@ class EntrySender:
             is_retryable=False,
         )
         with contextlib.closing(await self._forward(outgoing, request)) as response:
-            return await _send_result(response, request, adds_version=match is not None)
+            result = await _send_result(response, request, adds_version=match is not None)
+            has_met_another = response.status == _CONFLICT and not await names_version(request)
+            return replace(result, is_collision=has_met_another)
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
         tokens = self._tokens_of(request)

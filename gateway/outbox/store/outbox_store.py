@@ -424,6 +424,7 @@ class OutboxStore:
         decisions: Sequence[Decision],
         *,
         max_claims: int,
+        max_leased: int | None = None,
         size: int = 0,
         lease: float = 0.0,
         prefer_verifiable: bool = False,
@@ -434,7 +435,8 @@ class OutboxStore:
         claimed entries, with a request of None where the stored one cannot be decrypted.
 
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
-        blocked. Together they have at most `size` bytes, or it is one. With `prefer_verifiable`
+        blocked. Together they have at most `size` bytes, or it is one. With `max_leased` so many
+        entries at most are leased then, to all gateways together. With `prefer_verifiable`
         entries that would not end as unclear in an outage come first. A delivery counts also when
         its lease was lost, unless the entry was claimed again or an operator has decided about it.
         """
@@ -442,7 +444,7 @@ class OutboxStore:
         recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
         async with self._database.write_transaction() as connection:
-            if any(map(transitions.is_delivered, decisions)):
+            if max_leased is not None or any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
             latest = await self._latest_moment(connection) if max_claims else 0.0
@@ -451,6 +453,9 @@ class OutboxStore:
                 recorded = await transitions.record_decisions(
                     connection, owner, decisions, sealed, now
                 )
+            if max_claims and max_leased is not None:
+                leased = (await connection.execute(queries.count_leased(now))).scalar_one()
+                max_claims = max(0, min(max_claims, max_leased - leased))
             if max_claims:
                 if not any(recorded):
                     # Entries claimed here prevent another process from preparing the store with
@@ -735,10 +740,11 @@ async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
 
 def _upgrade_schema(connection: sa.Connection) -> None:
     """Add columns and indexes to the tables of an older version. Missing tables exist by now."""
-    columns = sa.inspect(connection).get_columns(entries_table.name)
-    if all(column["name"] != entries_table.c.behind.name for column in columns):
-        column = sa.schema.CreateColumn(entries_table.c.behind).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
+    present = {column["name"] for column in sa.inspect(connection).get_columns(entries_table.name)}
+    for added in (entries_table.c.behind, entries_table.c.collisions):
+        if added.name not in present:
+            column = sa.schema.CreateColumn(added).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
     for index in (BY_CALLER_AND_STATE, BY_BEHIND):
         index.create(connection, checkfirst=True)
     connection.execute(queries.update_predecessors(entries_table.c.state.in_(BLOCKING)))

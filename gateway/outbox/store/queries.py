@@ -32,6 +32,7 @@ _ENTRY_COLUMNS: Final = (
     entries_table.c.attempts,
     entries_table.c.size,
     entries_table.c.cause,
+    entries_table.c.collisions,
 )
 _LEASE_COLUMNS: Final = (
     entries_table.c.number,
@@ -155,6 +156,12 @@ def _predecessor() -> sa.ColumnElement[int]:
 def select_leases() -> sa.Select[Any]:
     """Return the SELECT of all leases: number, attempts, end and owner."""
     return sa.select(*_LEASE_COLUMNS).where(entries_table.c.state == EntryState.SENDING)
+
+
+def count_leased(now: float) -> sa.Select[Any]:
+    """Return the SELECT of the number of leases that have not ended."""
+    leased = (entries_table.c.state == EntryState.SENDING, entries_table.c.leased_until > now)
+    return sa.select(sa.func.count()).select_from(entries_table).where(*leased)
 
 
 def select_interrupted(

@@ -158,7 +158,7 @@ def _retry_values(now: float) -> dict[str, Any]:
     The doubt is resolved and the age starts anew; the position by `number` stays.
     """
     values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
-    return {**values, "doubt": False, "cause": ""}
+    return {**values, "doubt": False, "cause": "", "collisions": 0}
 
 
 async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
@@ -295,7 +295,12 @@ def _values(decision: Decision, now: float) -> dict[str, Any]:
     else:
         due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
-    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
+    facts = {
+        "state": entry.state,
+        "cause": entry.cause,
+        "doubt": entry.in_doubt,
+        "collisions": entry.collisions,
+    }
     return {"of": entry.number, **facts, **moments, **_end_lease(now)}
 
 
