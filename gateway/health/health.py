@@ -122,8 +122,12 @@ _TOKEN_REASONS: Final = (
 # States of the outbox's entries that only an operator's decision changes.
 _OPERATOR_STATES: Final = ("failed", "unclear")
 _WAITING_STATES: Final = ("waiting", "sending")
+# Seconds without a delivery, although there is something to deliver and the platform works, from
+# which deliveries stand still. An alert follows within a minute of the last delivery.
+STANDSTILL_SECONDS: Final = 40.0
 # `available`: the outbox can be reached. `entries`: number of entries by state.
-# `oldest_seconds`: for how long the oldest entry has waited, or None.
+# `oldest_seconds`: for how long the oldest entry has waited, or None. `stalled_seconds`: for how
+# long nothing has been delivered that could be.
 OutboxReport = Mapping[str, Any]
 
 
@@ -226,6 +230,8 @@ def judge_outbox(report: OutboxReport, *, is_platform_failing: bool = False) -> 
     """Return the component of an enabled outbox. Waiting entries need a platform that works."""
     if not report.get("available", True):
         return Component("outbox", "degraded", "outbox-away")
+    if not is_platform_failing and report.get("stalled_seconds", 0.0) >= STANDSTILL_SECONDS:
+        return Component("outbox", "degraded", "outbox-standstill")
     if any(report["entries"].get(state) for state in _OPERATOR_STATES):
         return Component("outbox", "degraded", "outbox-person")
     if any(report["entries"].get(state) for state in _WAITING_STATES):

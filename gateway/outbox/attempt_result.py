@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.outbox.entry import (
+    COLLISION,
     SENT_NOTE,
     UNREADABLE_NOTE,
     EntryState,
@@ -95,7 +96,6 @@ _ABSENT_STATUSES: Final = frozenset({404, 410})
 # How often a write is sent again after a collision; what still collides contradicts what the
 # platform has.
 MAX_COLLISIONS: Final = 8
-_COLLISION: Final = "collision"
 _STEPS: Final = {
     EntryState.DELIVERED: OutboxStep.DELIVERED,
     EntryState.FAILED: OutboxStep.FAILED,
@@ -149,6 +149,13 @@ class Decision:
             in_doubt=entry.in_doubt and self.state is EntryState.UNCLEAR,
         )
 
+    def without_long_body(self, max_bytes: int | None) -> Decision:
+        """Return the decision without the response's body if that is longer; None: no limit."""
+        response = self.response
+        if response is None or max_bytes is None or len(response.body) <= max_bytes:
+            return self
+        return replace(self, response=replace(response, body=b""))
+
     def event(self) -> OutboxEvent:
         """Return the step of the entry that the decision is."""
         entry, response = self.changed_entry(), self.response
@@ -176,7 +183,7 @@ def decide(
         return Decision(entry, EntryState.DELIVERED, response)
     if result.is_collision and entry.collisions < MAX_COLLISIONS:
         return Decision(
-            entry, EntryState.WAITING, cause=_COLLISION, status=status, is_collision=True
+            entry, EntryState.WAITING, cause=COLLISION, status=status, is_collision=True
         )
     if status in _RETRYABLE_STATUSES:
         cause = _RETRYABLE_STATUSES[status]

@@ -121,10 +121,11 @@ class ActiveAttempts:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
         self._decisions.append(Decision(entry, EntryState.WAITING, cause=entry.cause, delay=delay))
 
-    def take_decisions(self, max_decisions: int) -> list[Decision]:
+    def take_decisions(self, max_decisions: int, max_body: int | None = None) -> list[Decision]:
         """Remove and return up to `max_decisions` decisions to record.
 
-        They have at most 1 MiB in all, or there is one.
+        They have at most 1 MiB in all, or there is one. Bodies of responses that have more than
+        `max_body` bytes are left out.
         """
         decisions: list[Decision] = []
         remaining_bytes = _MAX_BATCH_BYTES
@@ -132,7 +133,8 @@ class ActiveAttempts:
             remaining_bytes -= _decision_bytes(self._decisions[0])
             if remaining_bytes < 0 and decisions:
                 break
-            decisions.append(self._with_current_delay(self._decisions.popleft()))
+            decision = self._with_current_delay(self._decisions.popleft())
+            decisions.append(decision.without_long_body(max_body))
         return decisions
 
     def _with_current_delay(self, decision: Decision) -> Decision:

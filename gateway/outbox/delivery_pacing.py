@@ -54,9 +54,7 @@ class RetrySchedule:
     def collision_delay(self, collisions: int) -> float:
         """Return the seconds until the next attempt of an entry after so many collisions."""
         delays = self._delays
-        return backoff(
-            collisions, delays.first_collision, delays.max_collision_delay, self._random
-        )
+        return backoff(collisions, delays.first_collision, delays.max_collision_delay, self._random)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""

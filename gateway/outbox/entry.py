@@ -194,6 +194,8 @@ def note_of(text: str) -> Message:
     return Message.external(text, _UNKNOWN_NOTE) if text else Message("")
 
 
+# The cause of an entry that met another write at the platform and is sent again.
+COLLISION: Final = "collision"
 MASK: Final = "***"
 
 

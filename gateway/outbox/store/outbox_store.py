@@ -47,6 +47,7 @@ from gateway.outbox.store.sealed_contents import (
     unpack_response,
 )
 from gateway.outbox.store.store_types import (
+    SHORT_BODY,
     EntryContent,
     EntryGroup,
     Lease,
@@ -205,10 +206,13 @@ def _shielded(
 
 
 _ID_BYTES: Final = 16
+_DELIVERABLE: Final = frozenset((EntryState.WAITING, EntryState.SENDING))
 # The most entries that one transaction recovers, purges or retries, so that none takes long.
 _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
+_LEFT_BY_LONG_BODIES: Final = 0.5
+_LEFT_BY_BODIES: Final = 0.25
 # Bytes of the row of an ordering key, with its indexes.
 _KEY_ROW_BYTES: Final = 256
 
@@ -359,6 +363,8 @@ class OutboxStore:
             {EntryState(row.state): row.entries for row in rows},
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
+            any(row.unblocked for row in rows if EntryState(row.state) in _DELIVERABLE),
+            max((row.last_end for row in rows if row.last_end is not None), default=None),
         )
 
     @_shielded
@@ -443,7 +449,8 @@ class OutboxStore:
         sealed = await self._contents.encrypt_responses(decisions)
         recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
-        async with self._database.write_transaction() as connection:
+        leaves = _part_to_leave(decisions)
+        async with self._database.write_transaction(leaves=leaves) as connection:
             if max_leased is not None or any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
@@ -572,6 +579,20 @@ class OutboxStore:
             ]
         self.notify(*events)
         return bool(events)
+
+    @_shielded
+    async def erase_delivered(self) -> bool:
+        """Erase a segment of a delivered request that was too large to be erased at once.
+
+        Return whether there was one.
+        """
+        async with self._database.write_transaction() as connection:
+            segment = (await connection.execute(queries.select_unerased())).first()
+            if segment is not None:
+                key = (segments_table.c.entry, segments_table.c.kind, segments_table.c.place)
+                condition = sa.tuple_(*key) == sa.tuple_(*segment)
+                await connection.execute(sa.delete(segments_table).where(condition))
+            return segment is not None
 
     @_shielded
     async def purge_finished(self) -> int:
@@ -708,6 +729,16 @@ class OutboxStore:
             deleted = await _drain_pending_records(connection, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
+
+
+def _part_to_leave(decisions: Sequence[Decision]) -> float:
+    """Return the part of the reserved disk space that must be left when these are recorded.
+
+    Bodies of responses must leave what is needed to record that writes were delivered.
+    """
+    bodies = (len(each.response.body) for each in decisions if each.response is not None)
+    longest = max(bodies, default=0)
+    return _LEFT_BY_LONG_BODIES if longest > SHORT_BODY else _LEFT_BY_BODIES if longest else 0.0
 
 
 def _require_space(limits: OutboxSettings, size: int, used: sa.Row[Any], *, shared: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -151,7 +152,7 @@ async def test_pauses_after_collisions_grow(store: OutboxStore, clock: FakeClock
     async with Process(store, deliverer(platform), clock).running() as running:
         entry = await running.put(entry_of(request()))
         await end_of(running, entry.id)
-    pauses = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
     # The delivery looks for due entries once a second.
     for pause, least in zip(pauses, (0.25, 0.5, 1, 2, 4, 8, 16, 30), strict=True):
         assert least <= pause <= least + 2
