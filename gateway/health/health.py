@@ -197,7 +197,7 @@ def _checks(components: Sequence[Component]) -> Iterator[tuple[str, bool]]:
             case "process":
                 yield "shutdown", is_working
             case "outbox":
-                yield "outbox", each.reason != "outbox-away"
+                yield "outbox", each.reason not in ("outbox-away", "outbox-standstill")
 
 
 def judge_token(credential: str, token: TokenState) -> Component:

@@ -35,6 +35,7 @@ _log = get_logger(__name__)
 _PRIVATE: Final = 0o600
 # Pages by which the free ones are increased at a time.
 _GROWTH_PAGES: Final = 256
+_INCREMENTAL: Final = 2
 # Pages that are released to the disk in one step.
 _SHRINK_PAGES: Final = 256
 
@@ -275,8 +276,10 @@ def _prepare(connection: Any, reserve: DiskReserve) -> None:
     # `_begin` starts transactions, not the implicit BEGIN of the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # SQLite applies it only while the file is empty.
-    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    cursor.execute("PRAGMA auto_vacuum")
+    if cursor.fetchone()[0] != _INCREMENTAL:
+        # SQLite applies it only while the file is empty, and takes the lock for writing each time.
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _enable_wal(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)

@@ -292,6 +292,35 @@ async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path)
     assert (place / "outbox.db").stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_gateway_starts_on_a_disk_that_is_full(opened: Open, volume: Volume) -> None:
+    """Without an outbox yet: all else is served, and writes are taken once there is room."""
+    place = volume(8)
+    taken = fill(place)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
+        assert (await hospital.ask("GET", "/Patient/1")).status == 200
+        assert (await write(hospital, 1))[1] == "outbox-full"
+        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        assert shown.json["care"]["reason"] == "outbox-away"
+        taken.unlink()
+        await hospital.gateway.until_metric(1, "dhp_gateway_outbox_available")
+        hospital.line.cut()
+        kept = await hospital.write()
+        assert kept.status == 202
+        assert (await hospital.mended(kept.location)).status == 200
+
+
+async def test_a_damaged_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:
+    """The first page is spoilt, or something else has its name."""
+    (tmp_path / "folder").mkdir()
+    spoilt = tmp_path / "spoilt.db"
+    spoilt.write_bytes(b"SQLite format 3\0" + b"x" * 8176)
+    for path in (tmp_path / "folder", spoilt):
+        async with opened(outbox={"url": f"sqlite:///{path}"}) as hospital:
+            assert (await hospital.ask("GET", "/Patient/1")).status == 200
+            assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
+            assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
+
+
 async def test_a_file_that_is_no_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:
     """It is left as it is."""
     alien = tmp_path / "alien.db"
