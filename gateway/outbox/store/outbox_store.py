@@ -234,7 +234,8 @@ class OutboxStore:
         self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
-        # The Unix time of the last claim, None before the first one.
+        # The Unix time of the last claim, None before the first one, or of decisions recorded later:
+        # their delays count from that moment.
         self._claimed_at: float | None = None
         # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty
@@ -441,16 +442,15 @@ class OutboxStore:
         claimed entries, with a request of None where the stored one cannot be decrypted.
 
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
-        blocked. Together they have at most `size` bytes, or it is one. With `max_leased` so many
-        entries at most are leased then, to all gateways together. With `prefer_verifiable`
-        entries that would not end as unclear in an outage come first. A delivery counts also when
-        its lease was lost, unless the entry was claimed again or an operator has decided about it.
+        blocked. Together they have at most `size` bytes, or it is one; of all gateways at most
+        `max_leased` are leased then. With `prefer_verifiable` entries that would not end as unclear
+        in an outage come first. A delivery counts also when its lease was lost, unless the entry
+        was claimed again or an operator has decided about it.
         """
         sealed = await self._contents.encrypt_responses(decisions)
         recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
-        leaves = _part_to_leave(decisions)
-        async with self._database.write_transaction(leaves=leaves) as connection:
+        async with self._database.write_transaction(leaves=_part_to_leave(decisions)) as connection:
             if max_leased is not None or any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
@@ -460,22 +460,19 @@ class OutboxStore:
                 recorded = await transitions.record_decisions(
                     connection, owner, decisions, sealed, now
                 )
-            if max_claims and max_leased is not None:
-                leased = (await connection.execute(queries.count_leased(now))).scalar_one()
-                max_claims = max(0, min(max_claims, max_leased - leased))
-            if max_claims:
+            if max_leased is not None:
+                max_claims = min(max_claims, max_leased - await _count_leased(connection, now))
+            if max_claims > 0:
                 if not any(recorded):
-                    # Entries claimed here prevent another process from preparing the store with
-                    # another key.
+                    # Claimed entries keep another process from preparing it with another key.
                     await self._require_same_key(connection)
                 await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
                 lease_values = {"owner": owner, "leased_until": now + lease}
                 claimed = await transitions.claim_entries(connection, ready, size, lease_values)
-        if max_claims:
+        if max_claims > 0:
             self._claimed_at = now
         elif self._claimed_at is not None:
-            # The delays of these decisions count from this moment, though nothing is claimed.
             self._claimed_at = max(self._claimed_at, now)
         return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
@@ -729,6 +726,10 @@ class OutboxStore:
             deleted = await _drain_pending_records(connection, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
+
+
+async def _count_leased(connection: AsyncConnection, now: float) -> int:
+    return int((await connection.execute(queries.count_leased(now))).scalar_one())
 
 
 def _part_to_leave(decisions: Sequence[Decision]) -> float:
