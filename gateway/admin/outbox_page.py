@@ -171,6 +171,7 @@ _OF_REASON: Final = {
     **dict.fromkeys(("sso-unavailable", "token-refused", "token-rejected"), "token"),
     **dict.fromkeys(("upstream-non-fhir", "upstream-redirect"), "strange"),
     "expired": "expired",
+    "collision": "collision",
     "internal": "internal",
 }
 # Kinds of causes that have a remedy of their own once an entry has failed.

@@ -53,6 +53,9 @@ ALERT_MESSAGES: Final = {
         "The outbox cannot be reached: writes cannot be queued, and those that wait are not "
         "delivered"
     ),
+    "DhpGatewayOutboxStandstill": Message(
+        "No queued write has been delivered for a while, although the platform works"
+    ),
     "DhpGatewayOutboxFull": Message("The outbox is full: writes are not taken any more"),
     "DhpGatewayCertificateExpiring": Message("The certificate {about} expires in {value}"),
     "DhpGatewayCertificateLastDays": Message(

@@ -44,7 +44,9 @@ HOLD_SECONDS: Final[dict[str, float]] = {
     "DhpGatewayOutboxAgeing": 300,
     "DhpGatewayOutboxUnclear": 60,
     "DhpGatewayOutboxFailed": 60,
-    "DhpGatewayOutboxUnavailable": 60,
+    # Either is notified within a minute of the last delivery.
+    "DhpGatewayOutboxUnavailable": 30,
+    "DhpGatewayOutboxStandstill": 0,
     "DhpGatewayOutboxFull": 60,
     "DhpGatewayCertificateExpiring": 300,
     "DhpGatewayCertificateLastDays": 300,
@@ -58,6 +60,7 @@ COVERED: Final = {
 _OF_COMPONENTS: Final = {
     ("audit", "audit-unavailable"): "DhpGatewayAuditUnavailable",
     ("outbox", "outbox-away"): "DhpGatewayOutboxUnavailable",
+    ("outbox", "outbox-standstill"): "DhpGatewayOutboxStandstill",
 }
 # By the failure of a credential's last token request; it may still have a valid token.
 _OF_SSO: Final = {

@@ -17,14 +17,10 @@ from gateway.audit.audit_trail import NullAuditTrail
 from gateway.clock import TimeSource, TimestampFormatter
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.delivery import DeliveryLoop
-from gateway.outbox.entry import EntryState, OutboxStep
+from gateway.outbox.entry import COLLISION, EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
-from gateway.outbox.store.store_types import (
-    OutboxConfigurationError,
-    OutboxUnavailableError,
-    QueueDepth,
-)
+from gateway.outbox.store.store_types import OutboxError, QueueDepth
 from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.forwarder import Forwarder
 from gateway.pipeline.platform_client import PlatformClient
@@ -59,6 +55,37 @@ _AUDIT_FLUSH: Final = 5.0
 _WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
 
+class StandstillClock:
+    """For how long nothing has been delivered although there is something to deliver.
+
+    `clock` is monotonic. Whatever holds up the deliveries, the time passes: a full disk, a locked
+    database, a dead gateway's leases, an attempt that hangs, an error of the code.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._last_end: float | None = None
+
+    def update(self, depth: QueueDepth, *, is_awaiting_platform: bool) -> None:
+        """Note the state of the outbox; to be called every few seconds."""
+        has_progressed = depth.last_end != self._last_end
+        self._last_end = depth.last_end
+        if is_awaiting_platform or not depth.is_deliverable:
+            self._since = None
+        elif has_progressed or self._since is None:
+            self._since = self._clock()
+
+    def on_progress(self) -> None:
+        """Note that an attempt has ended with a response of the platform."""
+        if self._since is not None:
+            self._since = self._clock()
+
+    def seconds(self) -> float:
+        """Return the seconds of the standstill, 0 while there is none."""
+        return 0.0 if self._since is None else max(0.0, self._clock() - self._since)
+
+
 class OutboxService:
     """An outbox and its delivery, which does not begin before `start`.
 
@@ -82,6 +109,7 @@ class OutboxService:
         self._iso = TimestampFormatter().format
         self._store = store
         self._depth = QueueDepth()
+        self._standstill = StandstillClock(time.monotonic)
         # Whether the store could be reached at the last refresh.
         self.is_available = True
         self._ready = False
@@ -102,13 +130,15 @@ class OutboxService:
     def report(self) -> Mapping[str, Any]:
         """Return the state of the outbox for metrics and the status report.
 
-        `available`, `entries` by state, and `oldest_seconds`, None where no entry waits.
+        `available`, `entries` by state, `oldest_seconds`, None where no entry waits, and
+        `stalled_seconds`, for which nothing has been delivered that could be.
         """
         oldest = self._depth.oldest
         return {
             "available": self.is_available,
             "entries": {state.value: self._depth.counts.get(state, 0) for state in EntryState},
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
+            "stalled_seconds": self._standstill.seconds(),
         }
 
     def write_queue(self, settings: Settings, forwarder: RequestForwarder) -> OutboxWriteQueue:
@@ -171,6 +201,8 @@ class OutboxService:
 
     def _observe(self, event: OutboxEvent) -> None:
         entry = event.entry
+        if event.step is OutboxStep.POSTPONED and event.cause == COLLISION:
+            self._standstill.on_progress()
         self._metrics.count_outbox_step(event.step)
         if not event.is_audit_pending:
             self._audit.record_event(
@@ -197,10 +229,13 @@ class OutboxService:
     async def _refresh_and_log(self) -> None:
         try:
             await self._refresh_depth()
-        except (OutboxUnavailableError, OutboxConfigurationError) as error:
+        except Exception as error:
             if self.is_available:
+                # The text of another library's exception may contain data of a patient.
+                is_own = isinstance(error, OutboxError)
                 why = "new writes are refused, and what waits is not delivered"
-                _log.error("the outbox cannot be reached, %s: %s", why, error)
+                what = error if is_own else type(error).__name__
+                _log.error("the outbox cannot be reached, %s: %s", why, what)
             self.is_available = False
         else:
             if not self.is_available:
@@ -224,6 +259,9 @@ class OutboxService:
             self._ready = True
             self.delivery.wake()
         self._depth = await self._store.depth()
+        self._standstill.update(
+            self._depth, is_awaiting_platform=self.delivery.is_awaiting_platform
+        )
         if not isinstance(self._audit, NullAuditTrail):
             await self._store.record_pending(self._record_pending)
 

@@ -94,6 +94,11 @@ ADVICE: Final = {
         "Requests reach the platform, but the outbox cannot be reached: writes cannot be "
         "queued, and those that wait are not delivered."
     ),
+    "outbox-standstill": Message(
+        "Requests reach the platform, but no queued write has been delivered for a while. "
+        "`dhp-gateway outbox list` shows why, or the log: a full disk or a database that "
+        "another program has locked. Mend that; deliveries then go on by themselves."
+    ),
     "outbox-person": Message(
         "Requests reach the platform, but queued writes wait for a person's decision. Run "
         "`dhp-gateway outbox list`."

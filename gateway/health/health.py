@@ -96,8 +96,12 @@ _TOKEN_REASONS: Final = (
 # States of the outbox's entries that only an operator's decision changes.
 _OPERATOR_STATES: Final = ("failed", "unclear")
 _WAITING_STATES: Final = ("waiting", "sending")
+# Seconds without a delivery, although there is something to deliver and the platform works, from
+# which deliveries stand still. An alert follows within a minute of the last delivery.
+STANDSTILL_SECONDS: Final = 40.0
 # `available`: the outbox can be reached. `entries`: number of entries by state.
-# `oldest_seconds`: for how long the oldest entry has waited, or None.
+# `oldest_seconds`: for how long the oldest entry has waited, or None. `stalled_seconds`: for how
+# long nothing has been delivered that could be.
 OutboxReport = Mapping[str, Any]
 
 
@@ -164,7 +168,7 @@ def _degraded(components: Sequence[Component]) -> dict[str, Any]:
         names = [name[:_MAX_NAME_LENGTH] for name in lacking[:_MAX_NAMES]]
         found["credentials"] = {"count": len(lacking), "names": names}
     for each in components:
-        if each.name == "outbox" and each.state == "degraded":
+        if each.name == "outbox" and each.state == "degraded" and each.reason != "outbox-person":
             found["outbox"] = each.reason
     return found
 
@@ -200,6 +204,8 @@ def judge_outbox(report: OutboxReport, *, is_platform_failing: bool = False) -> 
     """Return the component of an enabled outbox. Waiting entries need a platform that works."""
     if not report.get("available", True):
         return Component("outbox", "degraded", "outbox-away")
+    if not is_platform_failing and report.get("stalled_seconds", 0.0) >= STANDSTILL_SECONDS:
+        return Component("outbox", "degraded", "outbox-standstill")
     if any(report["entries"].get(state) for state in _OPERATOR_STATES):
         return Component("outbox", "degraded", "outbox-person")
     if any(report["entries"].get(state) for state in _WAITING_STATES):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.outbox.entry import (
+    COLLISION,
     SENT_NOTE,
     UNREADABLE_NOTE,
     EntryState,
@@ -51,6 +52,10 @@ class AttemptResult:
     * `retry_after`: seconds for which the platform asked.
     * `affects_all_entries`: other entries would fail the same way, because the platform or the SSO
       cannot be reached.
+
+    `is_collision`: the response is a 409 to a write that names no version. Platforms with
+    serializable transactions answer so when two writes meet, and did nothing (RFC 9110, section
+    15.5.10).
     """
 
     response: StoredResponse | None = None
@@ -59,6 +64,7 @@ class AttemptResult:
     may_have_effect: bool = False
     retry_after: float | None = None
     affects_all_entries: bool = True
+    is_collision: bool = False
 
     @property
     def is_outage(self) -> bool:
@@ -87,6 +93,9 @@ UNKNOWN_EFFECT_REASONS: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTRE
 # These depend on the request alone, whatever the platform holds: an earlier attempt met the same.
 _REQUEST_ERROR_STATUSES: Final = frozenset({400, 413, 414, 415, 422})
 _ABSENT_STATUSES: Final = frozenset({404, 410})
+# How often a write is sent again after a collision; what still collides contradicts what the
+# platform has.
+MAX_COLLISIONS: Final = 8
 _STEPS: Final = {
     EntryState.DELIVERED: OutboxStep.DELIVERED,
     EntryState.FAILED: OutboxStep.FAILED,
@@ -104,6 +113,7 @@ class Decision:
     * `in_doubt`: the attempt before the next one may have taken effect.
     * `status`: the platform's status where it responded and another attempt follows.
     * `retry_after`, `affects_all_entries`: those of the result.
+    * `is_collision`: the write met another one at the platform and had no effect.
     * `delay`: the seconds until the next attempt is due; 0 for at once.
     """
 
@@ -115,6 +125,7 @@ class Decision:
     status: int | None = None
     retry_after: float | None = None
     affects_all_entries: bool = False
+    is_collision: bool = False
     delay: float = 0.0
 
     def changed_entry(self) -> OutboxEntry:
@@ -122,7 +133,14 @@ class Decision:
         entry, response = self.entry, self.response
         if response is None:
             in_doubt = entry.in_doubt or self.in_doubt
-            return replace(entry, state=self.state, cause=self.cause, in_doubt=in_doubt)
+            collisions = entry.collisions + self.is_collision
+            return replace(
+                entry,
+                state=self.state,
+                cause=self.cause,
+                in_doubt=in_doubt,
+                collisions=collisions,
+            )
         is_explained = response.reason or self.state is EntryState.DELIVERED
         return replace(
             entry,
@@ -130,6 +148,13 @@ class Decision:
             cause=response.reason if is_explained else f"platform-status {response.status}",
             in_doubt=entry.in_doubt and self.state is EntryState.UNCLEAR,
         )
+
+    def without_long_body(self, max_bytes: int | None) -> Decision:
+        """Return the decision without the response's body if that is longer; None: no limit."""
+        response = self.response
+        if response is None or max_bytes is None or len(response.body) <= max_bytes:
+            return self
+        return replace(self, response=replace(response, body=b""))
 
     def event(self) -> OutboxEvent:
         """Return the step of the entry that the decision is."""
@@ -156,6 +181,10 @@ def decide(
     is_outage = status in UNREACHABLE_STATUSES
     if 200 <= status < 300:
         return Decision(entry, EntryState.DELIVERED, response)
+    if result.is_collision and entry.collisions < MAX_COLLISIONS:
+        return Decision(
+            entry, EntryState.WAITING, cause=COLLISION, status=status, is_collision=True
+        )
     if status in _RETRYABLE_STATUSES:
         cause = _RETRYABLE_STATUSES[status]
         return Decision(

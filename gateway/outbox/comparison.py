@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from gateway import document_limits
 from gateway.fhir import document_tree
 from gateway.fhir.content_negotiation import media_type
 from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.search_parameters import filtering_names, ignored_parameters
 from gateway.fhir.vocabulary import RESOURCE_TYPES
+from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.outbox.async_status import first_field_value
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.entry import StoredResponse
@@ -32,6 +35,8 @@ _SPECIAL: Final = re.compile(r"[\\,|$]")
 # Characters that stay in a condition, which is percent-encoded already; everything that a URL
 # cannot contain is encoded.
 _UNQUOTED: Final = "!$%&'()*+,/:;=?@[]~|"
+# The member or element `ifMatch` of an entry's request.
+_IF_MATCH: Final = re.compile(rb'"ifMatch"\s*+:|<(?:\w++:)?ifMatch\b')
 # A Bundle that needs more queries than this is not verified.
 _MAX_QUERIES: Final = 16
 
@@ -50,6 +55,25 @@ def _parse(message: QueuedRequest | StoredResponse) -> Element | None:
         )
     except document_tree.BodyParseError:
         return None
+
+
+async def names_version(request: QueuedRequest) -> bool:
+    """Return whether a write, or one in its Bundle, applies to one version only (`If-Match`).
+
+    True also for a Bundle in a content coding that cannot be decoded.
+    """
+    if first_field_value(request.fields, b"if-match") is not None:
+        return True
+    if request.interaction not in BUNDLES:
+        return False
+    body = request.body
+    coding = parse_content_encoding(first_field_value(request.fields, b"content-encoding"))
+    if coding is not None and coding not in DECODABLE:
+        return True
+    if coding is not None:
+        limit = document_limits.decoded_limit(len(body))
+        body = await asyncio.to_thread(decode_body, body, coding, limit)
+    return not body or _IF_MATCH.search(body) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.delivery_attempts import ActiveAttempts
-from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
+from gateway.outbox.delivery_pacing import (
+    ParallelLimit,
+    PlatformReachability,
+    RetryDelays,
+    RetrySchedule,
+)
 from gateway.outbox.entry import OutboxStep
-from gateway.outbox.store.store_types import OutboxUnavailableError
+from gateway.outbox.store.store_types import SHORT_BODY, OutboxDiskFullError, OutboxUnavailableError
+from gateway.outbox.store.transitions import is_erased_later
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -69,13 +75,19 @@ class OutboxMaintenance:
     async def expire_and_purge(self) -> bool:
         """Give up entries that are too old, purge some finished ones and release disk space.
 
-        Returns whether there is more to purge or release.
+        Returns whether there is more to erase, purge or release. What a full disk has no room for
+        is left for later.
         """
-        while not self._more and await self._store.expire_entries():
-            pass
-        self._more = (
-            bool(await self._store.purge_finished()) or await self._store.release_disk_space()
-        )
+        try:
+            while not self._more and await self._store.expire_entries():
+                pass
+            self._more = (
+                await self._store.erase_delivered()
+                or bool(await self._store.purge_finished())
+                or await self._store.release_disk_space()
+            )
+        except OutboxDiskFullError:
+            self._more = False
         return self._more
 
 
@@ -83,6 +95,9 @@ class OutboxMaintenance:
 _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
 # Seconds between two maintenance steps, so that deliveries continue meanwhile.
 _PURGE_PAUSE: Final = 0.05
+# Seconds for which a disk that was found full is taken to be so. Meanwhile bodies of responses are
+# not kept, first the longer ones: that the write was delivered is what counts.
+_DISK_FULL_SECONDS: Final = 60.0
 # Bytes of the random name under which entries are leased.
 _OWNER_BYTES: Final = 8
 # Seconds in which decisions can be recorded after the active attempts were stopped.
@@ -125,6 +140,7 @@ class DeliveryLoop:
         self._sender = sender
         self._timing = timing
         self._max_parallel = max_parallel
+        self._limit = ParallelLimit(max_parallel)
         self._lease_seconds = lease_seconds
         self._poll_interval = poll_interval
         self._recovery_interval = recovery_interval
@@ -137,6 +153,7 @@ class DeliveryLoop:
             sender=sender,
             notify=store.notify,
             reachability=self._reachability,
+            limit=self._limit,
             schedule=schedule,
             index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
@@ -148,6 +165,9 @@ class DeliveryLoop:
         self._finished = asyncio.Event()
         self._finished.set()
         self._is_store_unavailable = False
+        self._batch_size = max_parallel
+        self._max_body: int | None = None
+        self._disk_full_until = 0.0
         self._hasten_at = self._next_probe_at = 0.0
         self._probe_task: asyncio.Task[None] | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
@@ -161,6 +181,11 @@ class DeliveryLoop:
     @property
     def _is_drained(self) -> bool:
         return self._draining and not self._attempts and not self._attempts.has_unrecorded_decisions
+
+    @property
+    def is_awaiting_platform(self) -> bool:
+        """Whether nothing is delivered because the platform responds to no request at all."""
+        return self._reachability.is_silent_outage
 
     def wake(self) -> None:
         """Start the next iteration at once, because there may be something to do."""
@@ -263,16 +288,20 @@ class DeliveryLoop:
             self._draining or self._store.is_known_empty()
         ):
             return
-        # On a nearly full disk a small step may still succeed.
-        batch_size = 1 if self._is_store_unavailable else self._max_parallel
-        decisions = self._attempts.take_decisions(batch_size)
         started_at = self._timing.clock()
+        if started_at >= self._disk_full_until:
+            self._max_body = None
+        decisions = self._attempts.take_decisions(self._batch_size, self._max_body)
         try:
-            recorded, claimed = await self._store_step(decisions, batch_size)
-        except BaseException:
+            recorded, claimed = await self._store_step(decisions, self._batch_size)
+        except BaseException as error:
             self._attempts.requeue_decisions(decisions)
+            self._on_step_failed(is_disk_full=isinstance(error, OutboxDiskFullError))
             raise
+        self._batch_size = min(2 * self._batch_size, self._max_parallel)
         self._attempts.decisions_recorded(decisions, recorded)
+        if any(is_erased_later(decision) for decision in decisions):
+            self._upkeep_at = started_at
         # Other active attempts may have been claimed earlier: the timer already runs for them.
         if claimed and (self._lease_timer is None or not self._attempts):
             self._arm_lease_timer(started_at)
@@ -281,19 +310,28 @@ class DeliveryLoop:
         if self._attempts.has_unrecorded_decisions:
             self.wake()
 
+    def _on_step_failed(self, *, is_disk_full: bool) -> None:
+        """Note that a step of the store failed. On a full disk a smaller one may still succeed."""
+        if is_disk_full:
+            self._disk_full_until = self._timing.clock() + _DISK_FULL_SECONDS
+            if self._max_body != 0:
+                self.wake()
+            self._max_body = SHORT_BODY if self._max_body is None else 0
+        self._batch_size = 1
+
     async def _store_step(
         self, decisions: Sequence[Decision], batch_size: int
     ) -> tuple[Sequence[bool], Sequence[EntryContent]]:
         active = len(self._attempts) - len(decisions)
-        free_attempts = (
-            0 if self._draining else self._reachability.free_attempts(active, self._max_parallel)
-        )
+        parallel = self._limit.current
+        free_attempts = 0 if self._draining else self._reachability.free_attempts(active, parallel)
         if not free_attempts and not decisions:
             return (), ()
         return await self._store.record_and_claim(
             self._owner,
             decisions,
             max_claims=min(free_attempts, batch_size),
+            max_leased=parallel if self._limit.is_reduced else None,
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
             lease=self._lease_seconds,
             prefer_verifiable=not self._reachability.is_reachable,

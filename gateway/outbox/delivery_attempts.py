@@ -16,7 +16,11 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.outbox.attempt_result import AttemptResult
-    from gateway.outbox.delivery_pacing import PlatformReachability, RetrySchedule
+    from gateway.outbox.delivery_pacing import (
+        ParallelLimit,
+        PlatformReachability,
+        RetrySchedule,
+    )
     from gateway.outbox.entry import OutboxEntry, QueuedRequest
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.store_types import EntryContent
@@ -25,6 +29,7 @@ _log = get_logger(__name__)
 
 # Bytes of requests and responses recorded in one transaction, so that none takes long.
 _MAX_BATCH_BYTES: Final = 1024 * 1024
+_FIRST_REFUSAL: Final = 300
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +52,7 @@ class ActiveAttempts:
     """The attempts of this gateway, until the decisions about them are recorded.
 
     `notify` is told every step of an entry, `on_attempt_ended` is called after each attempt.
+    `limit` is told which writes collided and which did not.
     `index_lag` is the number of seconds before a verification. A caller of `take_decisions` must
     call either `decisions_recorded` or `requeue_decisions`.
     """
@@ -57,6 +63,7 @@ class ActiveAttempts:
         sender: LatestEntrySender,
         notify: Callable[[OutboxEvent], None],
         reachability: PlatformReachability,
+        limit: ParallelLimit,
         schedule: RetrySchedule,
         index_lag: float,
         on_attempt_ended: Callable[[], None],
@@ -64,6 +71,7 @@ class ActiveAttempts:
         self._sender = sender
         self._notify = notify
         self._reachability = reachability
+        self._limit = limit
         self._schedule = schedule
         self._index_lag = index_lag
         self._on_attempt_ended = on_attempt_ended
@@ -113,10 +121,11 @@ class ActiveAttempts:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
         self._decisions.append(Decision(entry, EntryState.WAITING, cause=entry.cause, delay=delay))
 
-    def take_decisions(self, max_decisions: int) -> list[Decision]:
+    def take_decisions(self, max_decisions: int, max_body: int | None = None) -> list[Decision]:
         """Remove and return up to `max_decisions` decisions to record.
 
-        They have at most 1 MiB in all, or there is one.
+        They have at most 1 MiB in all, or there is one. Bodies of responses that have more than
+        `max_body` bytes are left out.
         """
         decisions: list[Decision] = []
         remaining_bytes = _MAX_BATCH_BYTES
@@ -124,7 +133,8 @@ class ActiveAttempts:
             remaining_bytes -= _decision_bytes(self._decisions[0])
             if remaining_bytes < 0 and decisions:
                 break
-            decisions.append(self._with_current_delay(self._decisions.popleft()))
+            decision = self._with_current_delay(self._decisions.popleft())
+            decisions.append(decision.without_long_body(max_body))
         return decisions
 
     def _with_current_delay(self, decision: Decision) -> Decision:
@@ -250,6 +260,10 @@ class ActiveAttempts:
 
     def _update_reachability(self, attempt: Attempt, result: AttemptResult) -> None:
         """Note what a result shows about the platform, whatever it means for the entry."""
+        if result.is_collision:
+            self._limit.on_collision()
+        elif result.response is not None and result.response.status < _FIRST_REFUSAL:
+            self._limit.on_success()
         if result.is_outage:
             self._reachability.on_attempt_failure(attempt.failure_generation, result.retry_after)
         elif result.cause:
@@ -260,11 +274,14 @@ class ActiveAttempts:
     def _with_delay(self, decision: Decision) -> Decision:
         """Return the decision for another attempt with the delay before that."""
         entry = decision.entry
-        delay = self._schedule.entry_delay(
-            entry.attempts,
-            affects_all_entries=decision.affects_all_entries,
-            retry_after=decision.retry_after,
-        )
+        if decision.is_collision:
+            delay = self._schedule.collision_delay(entry.collisions + 1)
+        else:
+            delay = self._schedule.entry_delay(
+                entry.attempts,
+                affects_all_entries=decision.affects_all_entries,
+                retry_after=decision.retry_after,
+            )
         if entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or decision.in_doubt):
             delay = max(delay, self._index_lag)
         return replace(decision, delay=delay)

@@ -17,7 +17,9 @@ class RetryDelays:
     """Delays in seconds. Each is twice the one before it, from `first` to a maximum.
 
     `max_entry_delay` is the maximum for an entry that fails alone, `max_outage_delay` for failures
-    that an outage causes. A Retry-After of the platform is respected up to `max_retry_after`.
+    that an outage causes. After a collision they are from `first_collision` to
+    `max_collision_delay`: eight take a minute at most, for which the entry holds up those behind
+    it. A Retry-After of the platform is respected up to `max_retry_after`.
     `index_lag` passes before a verification. During an outage, while an entry waits, the platform
     is probed every `probe_interval`.
     """
@@ -25,6 +27,8 @@ class RetryDelays:
     first: float = 1.0
     max_entry_delay: float = 300.0
     max_outage_delay: float = 30.0
+    first_collision: float = 0.25
+    max_collision_delay: float = 30.0
     max_retry_after: float = 3600.0
     index_lag: float = INDEX_LAG
     probe_interval: float = 5.0
@@ -47,6 +51,11 @@ class RetrySchedule:
         delay = backoff(attempts, self._delays.first, max_delay, self._random)
         return self._respect_retry_after(retry_after, delay)
 
+    def collision_delay(self, collisions: int) -> float:
+        """Return the seconds until the next attempt of an entry after so many collisions."""
+        delays = self._delays
+        return backoff(collisions, delays.first_collision, delays.max_collision_delay, self._random)
+
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
         delays = self._delays
@@ -63,6 +72,42 @@ class RetrySchedule:
 
     def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
         return max(min(retry_after or 0.0, self._delays.max_retry_after), delay)
+
+
+# Attempts in a row without a collision after which one more may run at the same time. A platform
+# that takes one write at a time then refuses one attempt of seventeen.
+_GROWTH_ATTEMPTS: Final = 16
+
+
+class ParallelLimit:
+    """How many attempts may run at the same time: fewer while the platform cannot serialize them.
+
+    Additive increase, multiplicative decrease, as TCP's congestion window (RFC 5681). The limit
+    holds for all gateways that share an outbox: one that loses every race would otherwise lose them
+    all. `current` is from 1 to `max_parallel`.
+    """
+
+    def __init__(self, max_parallel: int) -> None:
+        self.current = max_parallel
+        self._max_parallel = max_parallel
+        self._without_collision = 0
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether there were collisions a short time ago."""
+        return self.current < self._max_parallel
+
+    def on_collision(self) -> None:
+        """Note that an attempt met another write at the platform."""
+        self.current = max(1, self.current // 2)
+        self._without_collision = 0
+
+    def on_success(self) -> None:
+        """Note that the platform took a write."""
+        self._without_collision += 1
+        if self._without_collision >= _GROWTH_ATTEMPTS:
+            self.current = min(self._max_parallel, self.current + 1)
+            self._without_collision = 0
 
 
 class PlatformReachability:

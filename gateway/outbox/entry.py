@@ -81,9 +81,11 @@ class OutboxEntry:
 
     `number` gives the order of arrival. `id` is random and part of the status URL. Before `due_at`
     there is no attempt. `in_doubt`: an earlier attempt may have taken effect. `cause` is the reason
-    (of `gateway.errors`, or `expired`) why the write is not delivered, or `platform-status` with
-    the status by which the platform refused it; "" for none. `attempts` is the number of attempts.
-    `size` is the bytes of the request and of the rows of its ordering keys.
+    (of `gateway.errors`, `expired` or `collision`) why the write is not delivered, or
+    `platform-status` with the status by which the platform refused it; "" for none. `attempts` is
+    the number of attempts.
+    `size` is the bytes of the request and of the rows of its ordering keys. `collisions` is how
+    often the platform answered that it had another write at the same moment.
     """
 
     number: int
@@ -98,6 +100,7 @@ class OutboxEntry:
     attempts: int
     size: int
     cause: str
+    collisions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ def note_of(text: str) -> Message:
     return Message.external(text, _UNKNOWN_NOTE) if text else Message("")
 
 
+# The cause of an entry that met another write at the platform and is sent again.
+COLLISION: Final = "collision"
 MASK: Final = "***"
 
 

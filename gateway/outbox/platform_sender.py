@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -27,6 +28,7 @@ from gateway.outbox.comparison import (
     combine_results,
     compare_read,
     compare_search,
+    names_version,
     verification_queries,
 )
 from gateway.outbox.entry import StoredResponse, platform_status_note
@@ -58,6 +60,7 @@ _STATEMENT_WAIT: Final = 10.0
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _BUSY_STATUSES: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
+_CONFLICT: Final = 409
 # These come from an intermediary (RFC 9110, RFC 6585).
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 # The `retry_after` of these is meant for callers: the platform has not asked for a delay.
@@ -166,7 +169,8 @@ class EntrySender:
             result = await _send_result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
-        return result
+        has_met_another = response.status == _CONFLICT and not await names_version(request)
+        return replace(result, is_collision=has_met_another)
 
     async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:
         if self._condition_guard is None or request.resource_id is not None:

@@ -178,8 +178,8 @@ class Metrics:
     ) -> None:
         """Call `report` at every scrape for the state of the outbox.
 
-        It returns `entries` (number by state), `oldest_seconds` and `available`. `states` and
-        `steps` are all possible values.
+        It returns `entries` (number by state), `oldest_seconds`, `stalled_seconds` and
+        `available`. `states` and `steps` are all possible values.
         """
         self._outbox.states, self._outbox.report = tuple(states), report
         for step in steps:
@@ -349,13 +349,18 @@ class _OutboxCollector(Collector):
         available = GaugeMetricFamily(
             "dhp_gateway_outbox_available", "1 while the outbox can be reached, else 0."
         )
+        stalled = GaugeMetricFamily(
+            "dhp_gateway_outbox_stalled_seconds",
+            "How long no write has been delivered that could be; 0 while there is none.",
+        )
         found = self.report()
         for state in self.states:
             entries.add_metric((state,), found["entries"].get(state, 0))
         if self.states:
             oldest.add_metric((), found["oldest_seconds"] or 0.0)
             available.add_metric((), float(found.get("available", True)))
-        yield from (entries, oldest, available)
+            stalled.add_metric((), found.get("stalled_seconds", 0.0))
+        yield from (entries, oldest, available, stalled)
 
 
 class _WithoutStartTimes(Collector):

@@ -211,12 +211,15 @@ def _answers_again(it: Night) -> None:
     it.duty.found = "answers", "default"
 
 
-def _outbox(available: bool = True, oldest: float = 0.0, **entries: int) -> Callable[[Night], None]:
+def _outbox(
+    available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
+) -> Callable[[Night], None]:
     def come(it: Night) -> None:
         it.duty.outbox = {
             "available": available,
             "entries": entries,
             "oldest_seconds": oldest,
+            "stalled_seconds": stalled,
         }
 
     return come
@@ -248,6 +251,7 @@ TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
     "outbox unclear": (_outbox(unclear=2), "OutboxUnclear"),
     "outbox failed": (_outbox(failed=3), "OutboxFailed"),
     "outbox away": (_outbox(available=False), "OutboxUnavailable"),
+    "outbox stands still": (_outbox(stalled=40, waiting=1), "OutboxStandstill"),
     "outbox full": (_requests("outbox-full", 1), "OutboxFull"),
     "certificate": (_certificate(20), "CertificateExpiring"),
     "fine": (lambda it: None, ""),

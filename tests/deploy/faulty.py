@@ -30,7 +30,7 @@ from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
-from tests.doubles.platform import Line, Platform, outcome, read_body
+from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
 # The gateway at which each alert is expected; "" stands for none. Faults have consequences, so
@@ -62,6 +62,7 @@ EXPECTED = {
     "DhpGatewayOutboxFailed": "queueing",
     "DhpGatewayOutboxFull": "queueing",
     "DhpGatewayOutboxUnavailable": "shut",
+    "DhpGatewayOutboxStandstill": "queueing",
     "DhpGatewayCertificateExpiring": "untrusted",
     "DhpGatewayCertificateLastDays": "untrusted",
 }
@@ -355,6 +356,7 @@ async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> No
         platform.answer(_refuse_or_break)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))
+        await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
         for _ in range(10):
             await _write(session, "PUT", f"{url}/Patient/a", patient)
             await asyncio.sleep(0.5)
@@ -367,12 +369,18 @@ async def _write(session: aiohttp.ClientSession, method: str, url: str, body: An
 
 
 async def _refuse_or_break(line: Line) -> None:
-    """Reject an update; reset the connection of a create, so that it is in doubt."""
+    """Reject an update; reset the connection of a create, so that it is in doubt.
+
+    An update of Patient/c fails again and again; reads succeed.
+    """
     await read_body(line.reader, line.seen)
+    if line.seen.method == "GET":
+        line.writer.write(fhir())
+        return
     if line.seen.method == "POST":
         line.reset()
         return
-    line.writer.write(outcome(422))
+    line.writer.write(outcome(500 if line.seen.target.endswith("/Patient/c") else 422))
     await line.writer.drain()
 
 

@@ -32,6 +32,7 @@ _DURATION = r"(\d+)(ms|s|m|h|d)\b"
 _LIMITS = {
     "DhpGatewayTokenExpiring": ("< 60 and", "< 20 and"),
     "DhpGatewayOutboxAgeing": ("> 3600", "> 2"),
+    "DhpGatewayOutboxStandstill": ("> 40", "> 2"),
 }
 # The gateway's pauses after these outcomes (60 s and up to 30 s) are not shorter in the test, so
 # that the windows of these rules are not shortened either.

@@ -35,6 +35,7 @@ OUTBOX = {
     "dhp_gateway_outbox_entries": {"state"},
     "dhp_gateway_outbox_steps_total": {"step"},
     "dhp_gateway_outbox_available": set(),
+    "dhp_gateway_outbox_stalled_seconds": set(),
 }
 NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {

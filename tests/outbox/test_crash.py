@@ -72,6 +72,17 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
         assert acknowledged.items() <= (await all_whole(store)).items()
 
 
+def end_of_log(log: bytes) -> int:
+    """Where the log's content ends: with the last frame that has the salts of its header.
+
+    The file is longer (https://sqlite.org/fileformat2.html, section 4.1).
+    """
+    salts, end = log[16:24], 32
+    while log[end + 8 : end + 16] == salts:
+        end += 24 + 4096
+    return end
+
+
 async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, OutboxEntry]]:
     """Writes of all sizes, and how long the log was when each was acknowledged.
 
@@ -80,12 +91,16 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
     log = place.path.with_name(place.path.name + "-wal")
     kept = []
     async with opened(place) as store:
-        for number in range(25):
-            sized = write(str(number), body=bytes(100 + number * 997))
+        # The first write makes free pages. The log is then written from its beginning, and to its
+        # checkpoint there is room for the others.
+        await store.enqueue(draft("first", "P/a"))
+        for number in range(15):
+            sized = write(str(number), body=bytes(100 + number * 1597))
             entry = await store.enqueue(replace(draft(str(number), "P/a"), request=sized))
-            kept.append((log.stat().st_size, entry))
+            kept.append((end_of_log(log.read_bytes()), entry))
+        assert kept == sorted(kept, key=lambda each: each[0])
         for file in place.files():
-            if not file.name.endswith("-shm"):
+            if not file.name.endswith(("-shm", "-reserve")):
                 shutil.copy(file, copy / file.name)
     return kept
 

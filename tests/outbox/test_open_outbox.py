@@ -8,6 +8,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from gateway.outbox.store.store_types import (
 from tests.doubles.clock import FakeClock
 from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, settings
-from tests.outbox.drafts import draft
+from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 
 # Whether another process may take the lock by which SQLite tells that a WAL's index is in use
@@ -86,12 +87,13 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
     async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
         kept = await store.enqueue(draft("a"))
-        size = os.stat(f"{sqlite_place.path}-wal").st_size
+        large = replace(draft("b"), request=write("b", body=bytes(8 * 1024 * 1024)))
+        size = os.stat(sqlite_place.path).st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
         try:
             with pytest.raises(OutboxFullError, match="the disk is full"):
-                await store.enqueue(draft("b"))
+                await store.enqueue(large)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         later = await store.enqueue(draft("c"))

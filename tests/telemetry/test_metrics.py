@@ -87,6 +87,7 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
         ("dhp_gateway_outbox_entries", "gauge", frozenset({"state"})),
         ("dhp_gateway_outbox_oldest_seconds", "gauge", frozenset()),
         ("dhp_gateway_outbox_available", "gauge", frozenset()),
+        ("dhp_gateway_outbox_stalled_seconds", "gauge", frozenset()),
         ("dhp_gateway_outbox_steps", "counter", frozenset({"step"})),
         ("dhp_gateway_build_info", "gauge", frozenset({"version", "python"})),
     }

@@ -38,11 +38,13 @@ class Database(Protocol):
         ...
 
     def write_transaction(
-        self, *, adds: bool = False
+        self, *, adds: bool = False, leaves: float = 0.0
     ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction, which is on disk once its context exits without an exception.
 
-        One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
+        One that `adds` must leave the disk space that is reserved for all others, and raises
+        `OutboxFullError`. Others must leave a part of it, from 0 to 1; they raise
+        `OutboxDiskFullError`.
         """
         ...
 
@@ -94,7 +96,9 @@ class PostgresDatabase:
         )
 
     @contextlib.asynccontextmanager
-    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(
+        self, *, adds: bool = False, leaves: float = 0.0
+    ) -> AsyncIterator[AsyncConnection]:
         """Open a transaction, which is on disk once its context exits without an exception."""
         with translate_errors():
             async with self._engine.begin() as connection:

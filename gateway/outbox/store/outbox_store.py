@@ -47,6 +47,7 @@ from gateway.outbox.store.sealed_contents import (
     unpack_response,
 )
 from gateway.outbox.store.store_types import (
+    SHORT_BODY,
     EntryContent,
     EntryGroup,
     Lease,
@@ -205,10 +206,13 @@ def _shielded(
 
 
 _ID_BYTES: Final = 16
+_DELIVERABLE: Final = frozenset((EntryState.WAITING, EntryState.SENDING))
 # The most entries that one transaction recovers, purges or retries, so that none takes long.
 _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
+_LEFT_BY_LONG_BODIES: Final = 0.5
+_LEFT_BY_BODIES: Final = 0.25
 # Bytes of the row of an ordering key, with its indexes.
 _KEY_ROW_BYTES: Final = 256
 
@@ -230,7 +234,8 @@ class OutboxStore:
         self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
-        # The Unix time of the last claim, None before the first one.
+        # The Unix time of the last claim, None before the first one, or of decisions recorded later:
+        # their delays count from that moment.
         self._claimed_at: float | None = None
         # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty
@@ -359,6 +364,8 @@ class OutboxStore:
             {EntryState(row.state): row.entries for row in rows},
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
+            any(row.unblocked for row in rows if EntryState(row.state) in _DELIVERABLE),
+            max((row.last_end for row in rows if row.last_end is not None), default=None),
         )
 
     @_shielded
@@ -424,6 +431,7 @@ class OutboxStore:
         decisions: Sequence[Decision],
         *,
         max_claims: int,
+        max_leased: int | None = None,
         size: int = 0,
         lease: float = 0.0,
         prefer_verifiable: bool = False,
@@ -434,15 +442,16 @@ class OutboxStore:
         claimed entries, with a request of None where the stored one cannot be decrypted.
 
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
-        blocked. Together they have at most `size` bytes, or it is one. With `prefer_verifiable`
-        entries that would not end as unclear in an outage come first. A delivery counts also when
-        its lease was lost, unless the entry was claimed again or an operator has decided about it.
+        blocked. Together they have at most `size` bytes, or it is one; of all gateways at most
+        `max_leased` are leased then. With `prefer_verifiable` entries that would not end as unclear
+        in an outage come first. A delivery counts also when its lease was lost, unless the entry
+        was claimed again or an operator has decided about it.
         """
         sealed = await self._contents.encrypt_responses(decisions)
         recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
-        async with self._database.write_transaction() as connection:
-            if any(map(transitions.is_delivered, decisions)):
+        async with self._database.write_transaction(leaves=_part_to_leave(decisions)) as connection:
+            if max_leased is not None or any(map(transitions.is_delivered, decisions)):
                 await self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
             latest = await self._latest_moment(connection) if max_claims else 0.0
@@ -451,19 +460,19 @@ class OutboxStore:
                 recorded = await transitions.record_decisions(
                     connection, owner, decisions, sealed, now
                 )
-            if max_claims:
+            if max_leased is not None:
+                max_claims = min(max_claims, max_leased - await _count_leased(connection, now))
+            if max_claims > 0:
                 if not any(recorded):
-                    # Entries claimed here prevent another process from preparing the store with
-                    # another key.
+                    # Claimed entries keep another process from preparing it with another key.
                     await self._require_same_key(connection)
                 await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
                 lease_values = {"owner": owner, "leased_until": now + lease}
                 claimed = await transitions.claim_entries(connection, ready, size, lease_values)
-        if max_claims:
+        if max_claims > 0:
             self._claimed_at = now
         elif self._claimed_at is not None:
-            # The delays of these decisions count from this moment, though nothing is claimed.
             self._claimed_at = max(self._claimed_at, now)
         return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
@@ -567,6 +576,20 @@ class OutboxStore:
             ]
         self.notify(*events)
         return bool(events)
+
+    @_shielded
+    async def erase_delivered(self) -> bool:
+        """Erase a segment of a delivered request that was too large to be erased at once.
+
+        Return whether there was one.
+        """
+        async with self._database.write_transaction() as connection:
+            segment = (await connection.execute(queries.select_unerased())).first()
+            if segment is not None:
+                key = (segments_table.c.entry, segments_table.c.kind, segments_table.c.place)
+                condition = sa.tuple_(*key) == sa.tuple_(*segment)
+                await connection.execute(sa.delete(segments_table).where(condition))
+            return segment is not None
 
     @_shielded
     async def purge_finished(self) -> int:
@@ -705,6 +728,20 @@ class OutboxStore:
         return len(deleted)
 
 
+async def _count_leased(connection: AsyncConnection, now: float) -> int:
+    return int((await connection.execute(queries.count_leased(now))).scalar_one())
+
+
+def _part_to_leave(decisions: Sequence[Decision]) -> float:
+    """Return the part of the reserved disk space that must be left when these are recorded.
+
+    Bodies of responses must leave what is needed to record that writes were delivered.
+    """
+    bodies = (len(each.response.body) for each in decisions if each.response is not None)
+    longest = max(bodies, default=0)
+    return _LEFT_BY_LONG_BODIES if longest > SHORT_BODY else _LEFT_BY_BODIES if longest else 0.0
+
+
 def _require_space(limits: OutboxSettings, size: int, used: sa.Row[Any], *, shared: bool) -> None:
     """Raise `OutboxFullError` if one more entry of `size` bytes does not fit.
 
@@ -735,10 +772,11 @@ async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
 
 def _upgrade_schema(connection: sa.Connection) -> None:
     """Add columns and indexes to the tables of an older version. Missing tables exist by now."""
-    columns = sa.inspect(connection).get_columns(entries_table.name)
-    if all(column["name"] != entries_table.c.behind.name for column in columns):
-        column = sa.schema.CreateColumn(entries_table.c.behind).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
+    present = {column["name"] for column in sa.inspect(connection).get_columns(entries_table.name)}
+    for added in (entries_table.c.behind, entries_table.c.collisions):
+        if added.name not in present:
+            column = sa.schema.CreateColumn(added).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
     for index in (BY_CALLER_AND_STATE, BY_BEHIND):
         index.create(connection, checkfirst=True)
     connection.execute(queries.update_predecessors(entries_table.c.state.in_(BLOCKING)))

@@ -32,6 +32,7 @@ _ENTRY_COLUMNS: Final = (
     entries_table.c.attempts,
     entries_table.c.size,
     entries_table.c.cause,
+    entries_table.c.collisions,
 )
 _LEASE_COLUMNS: Final = (
     entries_table.c.number,
@@ -157,6 +158,12 @@ def select_leases() -> sa.Select[Any]:
     return sa.select(*_LEASE_COLUMNS).where(entries_table.c.state == EntryState.SENDING)
 
 
+def count_leased(now: float) -> sa.Select[Any]:
+    """Return the SELECT of the number of leases that have not ended."""
+    leased = (entries_table.c.state == EntryState.SENDING, entries_table.c.leased_until > now)
+    return sa.select(sa.func.count()).select_from(entries_table).where(*leased)
+
+
 def select_interrupted(
     standing: Collection[Lease], dead: Collection[str], now: float
 ) -> sa.Select[Any]:
@@ -251,12 +258,14 @@ def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def select_depth() -> sa.Select[Any]:
-    """Return the SELECT of number, bytes and oldest moment of each state."""
+    """Return the SELECT of number, bytes and moments of each state, and how many none blocks."""
     return sa.select(
         entries_table.c.state,
         sa.func.count().label("entries"),
         _sum(entries_table.c.size).label("size"),
         sa.func.min(entries_table.c.queued_at).label("oldest"),
+        sa.func.max(entries_table.c.finished_at).label("last_end"),
+        _sum(sa.case((entries_table.c.behind.is_(None), 1), else_=0)).label("unblocked"),
     ).group_by(entries_table.c.state)
 
 
@@ -267,6 +276,20 @@ def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
         sa.select(segments_table.c.entry, segments_table.c.sealed)
         .where(*where)
         .order_by(segments_table.c.place)
+    )
+
+
+def select_unerased() -> sa.Select[Any]:
+    """Return the SELECT of the key of a segment of a delivered request."""
+    segment = (segments_table.c.entry, segments_table.c.kind, segments_table.c.place)
+    is_of_entry = segments_table.c.entry == entries_table.c.number
+    delivered = entries_table.c.state == EntryState.DELIVERED
+    return (
+        sa.select(*segment)
+        .join(entries_table, is_of_entry & delivered)
+        .where(segments_table.c.kind == "request")
+        .order_by(segments_table.c.entry.desc(), segments_table.c.place.desc())
+        .limit(1)
     )
 
 

@@ -1,6 +1,6 @@
 """The outbox in a SQLite file: its lock against a second gateway, transactions, disk space.
 
-Disk space is reserved for deliveries, as each of their steps needs some.
+Transactions that add entries leave the disk space that all others need (`disk_reserve`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from sqlalchemy.util import await_only
 from gateway import os_support
 from gateway.i18n import Message, system_error
 from gateway.outbox.store.database import BUSY_TIMEOUT, MAX_CONNECTIONS, translate_errors
+from gateway.outbox.store.disk_reserve import PAGE, DiskFullError, DiskReserve
 from gateway.outbox.store.store_types import (
+    OutboxDiskFullError,
     OutboxFullError,
     OutboxInUseError,
     OutboxUnavailableError,
@@ -30,109 +32,35 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_MAX_RESERVE_BYTES: Final = 8 * 1024 * 1024
-_VOLUME_DIVISOR: Final = 4
 _PRIVATE: Final = 0o600
-PAGE: Final = 4096
-_DEFAULT_WAL_PAGES: Final = 1000
-# Free pages of the database that are kept for the next entries.
-_MIN_FREE_PAGES: Final = 256
-# An older version's database is rewritten (VACUUM) to release space if it uses at most so many
-# pages.
-_MAX_VACUUM_PAGES: Final = 4096
+# Pages by which the free ones are increased at a time.
+_GROWTH_PAGES: Final = 256
 _INCREMENTAL: Final = 2
+# Pages that are released to the disk in one step.
+_SHRINK_PAGES: Final = 256
 
 
-class DiskReserve:
-    """A file beside the database that occupies disk space until it is needed.
-
-    It has at most 8 MiB, and at most a quarter of a small volume.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._path = database.with_name(f"{database.stem}-reserve")
-
-    def allocate(self) -> bool:
-        """Return whether the space is reserved; False also where the disk is too full for it."""
-        try:
-            size = self._size()
-            return self._allocated_bytes() >= size or self._grow_to(size)
-        except OSError:
-            return False
-
-    def release(self) -> None:
-        """Release the space to deliveries.
-
-        New writes are refused until the space can be reserved again.
-        """
-        with contextlib.suppress(OSError):
-            if self._allocated_bytes():
-                os.truncate(self._path, 0)
-                _log.warning("the outbox's disk is full: the room kept back goes to deliveries")
-
-    def wal_checkpoint_pages(self) -> int:
-        """Return the number of pages after which the WAL is checkpointed.
-
-        The WAL and the database then both find their space in the reserve.
-        """
-        try:
-            return max(16, min(_DEFAULT_WAL_PAGES, self._size() // 3 // PAGE))
-        except OSError:
-            return _DEFAULT_WAL_PAGES
-
-    def release_disk_space(self, database: Path) -> bool:
-        """Release some unused pages of the database. Return whether any were released."""
-        name = f"{database.absolute().as_uri()}?mode=rw"
-        try:
-            with contextlib.closing(
-                sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
-            ) as connection:
-                return _shrink(connection, self.wal_checkpoint_pages() // 4)
-        except sqlite3.Error:
-            # One reason is a full disk: finished entries will free space.
-            return False
-
-    def _size(self) -> int:
-        volume = os.statvfs(self._path.parent)
-        return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _VOLUME_DIVISOR)
-
-    def _allocated_bytes(self) -> int:
-        try:
-            return self._path.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def _grow_to(self, size: int) -> bool:
-        volume = os.statvfs(self._path.parent)
-        if volume.f_bavail * volume.f_frsize < size + size // 2:
-            return False
-        file = os.open(self._path, os.O_CREAT | os.O_WRONLY, _PRIVATE)
-        try:
-            os.posix_fallocate(file, 0, size)
-        except OSError:
-            os.truncate(self._path, 0)
-            raise
-        finally:
-            os.close(file)
-        return True
-
-
-def _shrink(connection: sqlite3.Connection, step: int) -> bool:
-    free = _pragma_value(connection, "freelist_count")
-    if free <= _MIN_FREE_PAGES:
+def _shrink(path: Path, reserve: DiskReserve) -> bool:
+    """Release some pages that are neither used nor reserved. Return whether any were released."""
+    name = f"{path.absolute().as_uri()}?mode=rw"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
+        ) as connection:
+            free, kept = _pragma_value(connection, "freelist_count"), reserve.free_pages
+            if free <= kept:
+                return False
+            # `executescript` steps the statement to its end; `execute` would release one page only.
+            step = min(_SHRINK_PAGES, reserve.checkpoint_frames, free - kept)
+            connection.executescript(f"PRAGMA incremental_vacuum({step})")
+            left = _pragma_value(connection, "freelist_count")
+            if left <= kept:
+                # The file itself shrinks only at a checkpoint of the WAL.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            return left < free
+    except sqlite3.Error:
+        # One reason is a full disk: finished entries will free space.
         return False
-    if _pragma_value(connection, "auto_vacuum") == _INCREMENTAL:
-        # `executescript` steps the statement to its end; `execute` would release one page only.
-        connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _MIN_FREE_PAGES)})")
-    elif _pragma_value(connection, "page_count") - free <= _MAX_VACUUM_PAGES:
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-        connection.execute("VACUUM")
-    left = _pragma_value(connection, "freelist_count")
-    if left <= _MIN_FREE_PAGES:
-        # The file itself shrinks only at a checkpoint of the WAL.
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-    return left < free
 
 
 def _pragma_value(connection: sqlite3.Connection, pragma: str) -> int:
@@ -144,15 +72,21 @@ _DISK_FULL: Final = Message("the disk is full")
 # The mask of the primary result code in an extended result code of SQLite.
 _PRIMARY: Final = 0xFF
 # SQLite's error names when there is no space for a page, for the WAL or for its index.
-_DISK_FULL_CODES: Final = frozenset(
-    ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
-)
+_DISK_FULL_CODES: Final = frozenset(("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"))
 _PRAGMAS: Final = (
     # In WAL mode FULL syncs the WAL at every commit, so that the commit survives a power failure.
     "PRAGMA synchronous = FULL",
     # Deleted content is overwritten with zeros, although it is encrypted.
     "PRAGMA secure_delete = ON",
+    # The undo log of a statement would need the disk of temporary files.
+    "PRAGMA temp_store = MEMORY",
 )
+# The free pages are made as a content of this entry, which is deleted at once.
+_MAKE_PAGES: Final = "INSERT INTO outbox_pieces VALUES (-1, 'room', 0, zeroblob(?))"
+_FREE_PAGES: Final = "DELETE FROM outbox_pieces WHERE entry = -1"
+_COUNT_PAGES: Final = """
+    SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()
+"""
 
 
 class SqliteDatabase:
@@ -171,6 +105,7 @@ class SqliteDatabase:
         self._busy_timeout = BUSY_TIMEOUT
         self._path = path
         self._reserve = DiskReserve(path)
+        self._is_reserved = self._is_warned = False
         self._excludes_others = exclusive and os_support.HAS_FILE_LOCKS
         self._lock_fd = -1
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
@@ -190,45 +125,67 @@ class SqliteDatabase:
     @contextlib.asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that only reads."""
-        with self._with_disk_reserve(), translate_errors():
+        with translate_errors():
             self._require_file()
             async with self._reader.begin() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(
+        self, *, adds: bool = False, leaves: float = 0.0
+    ) -> AsyncIterator[AsyncConnection]:
         """Open a transaction, which is on disk once its context exits without an exception.
 
-        One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
+        One that `adds` must leave the disk space that all others need, and raises
+        `OutboxFullError`; others must leave a part of it.
         """
-        with self._with_disk_reserve(adds=adds), translate_errors():
+        with _full_disk_errors(adds=adds), translate_errors():
             self._require_file()
-            async with self._acquire_write_lock(), self._engine.begin() as connection:
-                yield connection
+            if adds and (not self._is_reserved or self._reserve.is_disk_full()):
+                raise DiskFullError
+            async with self._acquire_write_lock():
+                async with self._engine.begin() as connection:
+                    yield connection
+                    part = 1.0 if adds else leaves
+                    pages = await self._leave_free_pages(connection, part) if part else 0
+                # A checkpoint by a command may have cut off the blocks before the commit.
+                with contextlib.suppress(DiskFullError):
+                    self._reserve.allocate_database(pages)
 
-    @contextlib.contextmanager
-    def _with_disk_reserve(self, *, adds: bool = False) -> Iterator[None]:
-        if adds and not self._reserve.allocate():
-            raise OutboxFullError(_DISK_FULL)
-        try:
-            yield
-        except OutboxUnavailableError as error:
-            if str(error) not in _DISK_FULL_CODES:
-                raise
-            if adds:
-                raise OutboxFullError(_DISK_FULL) from None
-            # The released space is there when the failed operation is retried.
-            self._reserve.release()
-            raise
+    async def _leave_free_pages(self, connection: AsyncConnection, part: float) -> int:
+        """Leave that part of the reserved pages free, and none without its blocks.
+
+        Return the number of all pages. Raises `DiskFullError`.
+        """
+        counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
+        missing = int(self._reserve.free_pages * part) - counts.freelist_count
+        if missing > 0:
+            size = (missing + _GROWTH_PAGES) * PAGE
+            await connection.exec_driver_sql(_MAKE_PAGES, (size,))
+            await connection.exec_driver_sql(_FREE_PAGES)
+            counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
+        self._reserve.allocate_database(counts.page_count)
+        return int(counts.page_count)
 
     def _require_file(self) -> None:
-        """Make the file if it is missing, and exclude other gateways."""
+        """Make the file if it is missing, exclude other gateways, and reserve disk space."""
         _make_private(self._path)
         if self._excludes_others and not self.is_exclusive:
             self._lock_fd = _locked(self._path.with_name(f"{self._path.name}-lock"))
+        try:
+            self._reserve.hold()
+        except DiskFullError:
+            self._is_reserved = False
+        except OSError as error:
+            # A file system without hard links, for example.
+            if not self._is_warned:
+                _log.warning("no disk space can be reserved for deliveries: %s", error.strerror)
+            self._is_reserved = self._is_warned = True
+        else:
+            self._is_reserved = True
 
     def _prepare(self, connection: Any, record: object) -> None:
-        _prepare(connection, self._reserve.wal_checkpoint_pages())
+        _prepare(connection, self._reserve)
 
     @contextlib.asynccontextmanager
     async def _acquire_write_lock(self) -> AsyncIterator[None]:
@@ -266,15 +223,28 @@ class SqliteDatabase:
         """Release some pages in a separate transaction. Return whether any were released."""
         with translate_errors():
             async with self._acquire_write_lock():
-                return await asyncio.to_thread(self._reserve.release_disk_space, self._path)
+                return await asyncio.to_thread(_shrink, self._path, self._reserve)
 
     async def close(self) -> None:
         """Close all connections."""
         self._empty_check.close()
         await self._engine.dispose()
+        self._reserve.close()
         if self.is_exclusive:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+
+@contextlib.contextmanager
+def _full_disk_errors(*, adds: bool) -> Iterator[None]:
+    """Raise `OutboxFullError` where a transaction that `adds` finds no space, else another one."""
+    try:
+        yield
+    except (DiskFullError, OutboxUnavailableError) as error:
+        if isinstance(error, OutboxUnavailableError) and str(error) not in _DISK_FULL_CODES:
+            raise
+        kind = OutboxFullError if adds else OutboxDiskFullError
+        raise kind(_DISK_FULL) from None
 
 
 def _make_private(path: Path) -> None:
@@ -302,17 +272,20 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def _prepare(connection: Any, wal_pages: int) -> None:
+def _prepare(connection: Any, reserve: DiskReserve) -> None:
     # `_begin` starts transactions, not the implicit BEGIN of the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # SQLite applies it only while the file is empty.
-    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    cursor.execute("PRAGMA auto_vacuum")
+    if cursor.fetchone()[0] != _INCREMENTAL:
+        # SQLite applies it only while the file is empty, and takes the lock for writing each time.
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _enable_wal(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
-    cursor.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE}")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {reserve.checkpoint_frames}")
+    # The WAL is cut to this length, not below.
+    cursor.execute(f"PRAGMA journal_size_limit = {reserve.log_bytes}")
     cursor.close()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
     from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
+
+
+# Bytes. Most OperationOutcomes are shorter.
+SHORT_BODY: Final = 4096
 
 
 class OutboxError(Exception):
@@ -25,6 +29,10 @@ class OutboxConfigurationError(OutboxError):
 
 class OutboxUnavailableError(OutboxError):
     """The store cannot be reached now, or its disk is full."""
+
+
+class OutboxDiskFullError(OutboxUnavailableError):
+    """The disk has no space for a change that adds nothing. A smaller change may succeed."""
 
 
 class OutboxInUseError(OutboxUnavailableError):
@@ -51,12 +59,16 @@ class EntryStateError(OutboxError):
 class QueueDepth:
     """The number of entries by state, and the size and age of those that block.
 
-    `size` is in bytes; `oldest` is a Unix time, None if no entry blocks.
+    `size` is in bytes; `oldest` is a Unix time, None if no entry blocks. `is_deliverable`: an entry
+    waits or is being sent that no other one blocks. `last_end` is the Unix time when an entry last
+    ended, by any gateway, None if none has.
     """
 
     counts: dict[EntryState, int] = field(default_factory=dict)
     size: int = 0
     oldest: float | None = None
+    is_deliverable: bool = False
+    last_end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 
 # A process of another version must not use the database at the same time: it would not see
 # everything that blocks.
-VERSION: Final = 3
-# Versions that are upgraded. They lack the column `behind`, and version 1 also lacks
-# `all_keys_table`.
-UPGRADABLE_VERSIONS: Final = frozenset({"1", "2"})
+VERSION: Final = 4
+# Versions that are upgraded. They lack the column `collisions`, the first two also `behind`, and
+# version 1 also `all_keys_table`.
+UPGRADABLE_VERSIONS: Final = frozenset({"1", "2", "3"})
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)
@@ -48,6 +48,7 @@ entries_table: Final = sa.Table(
     sa.Column("owner", sa.String(64)),
     sa.Column("leased_until", _MOMENT),
     sa.Column("behind", _NUMBER),
+    sa.Column("collisions", sa.Integer, nullable=False, server_default="0"),
     sa.Index("outbox_entries_by_state", "state", "number"),
     sa.Index("outbox_entries_by_caller", "caller", "number"),
     # Numbers are never reused: a reused one could reverse the order of entries.

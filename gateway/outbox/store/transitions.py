@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
+_MAX_ERASED_BYTES: Final = 1024 * 1024
 # Seconds. A smaller backward step of the clock is ignored.
 _CLOCK_TOLERANCE: Final = 1.0
 _EXPIRED_UNSENT: Final = StoredResponse(
@@ -158,7 +159,7 @@ def _retry_values(now: float) -> dict[str, Any]:
     The doubt is resolved and the age starts anew; the position by `number` stays.
     """
     values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
-    return {**values, "doubt": False, "cause": ""}
+    return {**values, "doubt": False, "cause": "", "collisions": 0}
 
 
 async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
@@ -239,7 +240,10 @@ async def record_decisions(
     delivered = [decision.entry.number for decision in written if is_delivered(decision)]
     if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
-        await sealed_contents.delete_segments(connection, delivered, "request")
+        small = [each.entry.number for each in written if not is_erased_later(each)]
+        await sealed_contents.delete_segments(
+            connection, [number for number in delivered if number in small], "request"
+        )
         await _unblock_successors(connection, delivered)
     if finished:
         await sealed_contents.save_segments(
@@ -274,6 +278,14 @@ def is_delivered(decision: Decision) -> bool:
     return decision.state is EntryState.DELIVERED
 
 
+def is_erased_later(decision: Decision) -> bool:
+    """Return whether a delivered request is erased in steps of their own, being large.
+
+    SQLite writes as many bytes to its log as it erases: on a full disk there is no room for them.
+    """
+    return is_delivered(decision) and decision.entry.size > _MAX_ERASED_BYTES
+
+
 def _may_record(owner: str, decision: Decision, row: Any) -> bool:
     # Every claim increments `attempts`: a lease that was lost and given again has another number.
     if row is None or row.attempts != decision.entry.attempts:
@@ -295,7 +307,12 @@ def _values(decision: Decision, now: float) -> dict[str, Any]:
     else:
         due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
-    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
+    facts = {
+        "state": entry.state,
+        "cause": entry.cause,
+        "doubt": entry.in_doubt,
+        "collisions": entry.collisions,
+    }
     return {"of": entry.number, **facts, **moments, **_end_lease(now)}
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from tests.outbox.path.conftest import Open
+from tests.doubles.cut_line import CutLine
+from tests.doubles.platform import Line, Platform, fhir
+from tests.doubles.sso import Sso
+from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.hospital import ASYNC, Hospital, observation
+from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
+from tests.outbox.replica import Replica
 
 _MIB = 1024 * 1024
 Volume = Callable[[int], Path]
@@ -76,6 +84,152 @@ async def delivered(hospital: Hospital, kept: list[str]) -> None:
     assert len(targets) == len(set(targets)) == len(kept)
 
 
+# A program that takes every byte of the disk as soon as it is free, until it is killed.
+_GREEDY = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+for size in (65536, 4096, 1):
+    try:
+        while os.write(file, bytes(size)) == size:
+            pass
+    except OSError:
+        pass
+print("full", flush=True)
+while True:
+    try:
+        os.write(file, bytes(4096))
+    except OSError:
+        time.sleep(0.0005)
+"""
+
+
+@contextlib.asynccontextmanager
+async def greedy(place: Path) -> AsyncIterator[Path]:
+    """Another program takes what is free on the disk now and later; yields its file."""
+    path = place / "somebody-elses"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _GREEDY, path, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"full\n"
+        yield path
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def keep_small(hospital: Hospital, count: int) -> list[str]:
+    """Queue so many small writes, each of another patient; their locations."""
+    replies = [await hospital.write(patient=n, number=n) for n in range(count)]
+    assert {reply.status for reply in replies} == {202}
+    return [reply.location for reply in replies]
+
+
+async def test_nothing_that_is_freed_is_needed(opened: Open, volume: Volume) -> None:
+    """500 writes are delivered though another program takes all that becomes free meanwhile."""
+    place = volume(16)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
+        hospital.line.cut()
+        kept = await keep_small(hospital, 500)
+        async with greedy(place) as taken:
+            assert (await write(hospital, 9999))[1] == "outbox-full"
+            await hospital.line.mend()
+            await delivered(hospital, kept)
+        hospital.line.cut()
+        assert (await write(hospital, 9999))[1] == "outbox-full"
+        taken.unlink()
+        assert (await write(hospital, 9999))[0] == 202
+
+
+async def test_responses_without_room_are_kept_without_their_bodies(
+    opened: Open, volume: Volume
+) -> None:
+    """That the write was delivered is what counts."""
+    place = volume(16)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
+        hospital.line.cut()
+        kept = await keep_small(hospital, 150)
+        body = b'{"resourceType":"Observation","x":"%s"}' % (b"y" * 100_000)
+        hospital.answer_writes(*[fhir(body)] * 150)
+        async with greedy(place):
+            await hospital.line.mend()
+            await delivered(hospital, kept)
+
+
+async def test_large_writes_are_delivered_from_a_full_disk(opened: Open, volume: Volume) -> None:
+    """What is erased of them is not more at a time than the disk has room for."""
+    place = volume(64)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
+        hospital.line.cut()
+        large = observation()[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 10_000_000)
+        kept = [(await hospital.keep("PUT", "/Observation/99", large)).location]
+        kept += await keep_small(hospital, 5)
+        async with greedy(place):
+            await hospital.line.mend()
+            await delivered(hospital, kept)
+
+
+@pytest.mark.parametrize("end", ["kill", "end"])
+async def test_a_gateway_starts_again_on_a_disk_that_stays_full(
+    platform: Platform, volume: Volume, tmp_path: Path, end: str
+) -> None:
+    """Killed or stopped amid deliveries; the other program runs all the time."""
+    place, count = volume(16), 120
+    remembering, slow = RememberingPlatform(), 0.02
+
+    async def answer(line: Line) -> None:
+        if line.seen.method != "GET":
+            await asyncio.sleep(slow)
+        await remembering.answer(line)
+
+    platform.answer(answer)
+    async with Sso() as sso, CutLine(platform.port) as line, aiohttp.ClientSession() as session:
+        settings = {
+            "environment": "custom",
+            "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}{platform.base_path}"},
+            "sso": {"token_url": sso.token_url},
+            "credentials": {"default": {"client_id": "c", "client_secret": "s"}},
+            "retries": {"max_attempts": 1},
+            "audit": {"sink": "off"},
+            "shutdown": {"delay": 0},
+            "outbox": outbox_in(place),
+        }
+        replica = Replica("gateway", tmp_path, settings, [sys.executable, "-m", "gateway"])
+        await replica.start()
+        try:
+            line.cut()
+            kept = []
+            for number in range(count):
+                url = f"{replica.url}/Observation/{number}"
+                fields = {**ASYNC, "Content-Type": "application/fhir+json"}
+                fields[REQUEST_ID] = f"h-{number}"
+                body = observation(number, number)
+                async with session.put(url, data=body, headers=fields) as reply:
+                    assert reply.status == 202
+                    kept.append(reply.headers["Content-Location"].rpartition("/")[2])
+            async with greedy(place):
+                await line.mend()
+                for effects in (10, 40):
+                    while len(remembering.effects) < effects:  # noqa: ASYNC110 - no event
+                        await asyncio.sleep(0.02)
+                    if end == "kill":
+                        replica.kill()
+                    else:
+                        await replica.end()
+                    await replica.start()
+                for entry in kept:
+                    while True:
+                        async with session.get(f"{replica.url}/_outbox/{entry}") as reply:
+                            if reply.status == 200:
+                                break
+                        await asyncio.sleep(0.05)
+        finally:
+            replica.kill()
+    # An update whose answer was lost is repeated; all are there.
+    assert {name for name, _ in remembering.effects} == {f"h-{n}" for n in range(count)}
+
+
 @pytest.mark.parametrize("size", [4, 8])
 async def test_what_was_accepted_is_delivered_through_a_full_disk(
     opened: Open, volume: Volume, size: int
@@ -136,6 +290,35 @@ async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path)
         assert kept.status == 202
         assert (await hospital.mended(kept.location)).status == 200
     assert (place / "outbox.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_gateway_starts_on_a_disk_that_is_full(opened: Open, volume: Volume) -> None:
+    """Without an outbox yet: all else is served, and writes are taken once there is room."""
+    place = volume(8)
+    taken = fill(place)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
+        assert (await hospital.ask("GET", "/Patient/1")).status == 200
+        assert (await write(hospital, 1))[1] == "outbox-full"
+        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        assert shown.json["care"]["reason"] == "outbox-away"
+        taken.unlink()
+        await hospital.gateway.until_metric(1, "dhp_gateway_outbox_available")
+        hospital.line.cut()
+        kept = await hospital.write()
+        assert kept.status == 202
+        assert (await hospital.mended(kept.location)).status == 200
+
+
+async def test_a_damaged_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:
+    """The first page is spoilt, or something else has its name."""
+    (tmp_path / "folder").mkdir()
+    spoilt = tmp_path / "spoilt.db"
+    spoilt.write_bytes(b"SQLite format 3\0" + b"x" * 8176)
+    for path in (tmp_path / "folder", spoilt):
+        async with opened(outbox={"url": f"sqlite:///{path}"}) as hospital:
+            assert (await hospital.ask("GET", "/Patient/1")).status == 200
+            assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
+            assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
 
 
 async def test_a_file_that_is_no_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:

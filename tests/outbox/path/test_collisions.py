@@ -1,0 +1,288 @@
+"""Platforms that answer 409 where two writes meet, as those with serializable transactions do."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from gateway.http.client.upstream_response import UpstreamResponse
+from gateway.outbox.delivery import MAX_PARALLEL
+from gateway.outbox.delivery_pacing import ParallelLimit
+from gateway.outbox.entry import EntryState, NewEntry, QueuedRequest, RecoveryMode
+from gateway.outbox.store.outbox_store import OutboxStore
+from tests.doubles.clock import FakeClock
+from tests.doubles.platform import Line, fhir, outcome, read_body
+from tests.doubles.platform import Platform as ServedPlatform
+from tests.outbox.path.conftest import opening
+from tests.outbox.path.hospital import ASYNC, Hospital, observation
+from tests.outbox.path.test_platform_sender import Platform, answer, bundle, deliverer, request
+from tests.outbox.places import ClockWall, SqlitePlace, opened
+from tests.outbox.postgres_server import PostgresServer, postgres_server
+from tests.outbox.running import Process, Running, settle
+
+OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "conflict"}]}
+MATCH = (b"If-Match", b'W/"3"')
+
+
+def conflicts(count: int) -> list[UpstreamResponse]:
+    """So many answers of a platform that has another write at the same moment."""
+    return [answer(409, OUTCOME) for _ in range(count)]
+
+
+def transaction(version: str = "", coding: str = "", xml: bool = False) -> QueuedRequest:
+    """A Bundle with an update, which may name a version."""
+    made = bundle("transaction")
+    if xml:
+        match = f"<ifMatch value='{version}'/>" if version else ""
+        body = f"<Bundle xmlns='http://hl7.org/fhir'><entry><request>{match}</request></entry>"
+        plain = f"{body}</Bundle>".encode()
+    else:
+        named = {"ifMatch": version} if version else {}
+        entry = {"request": {"method": "PUT", "url": "Patient/5", **named}}
+        plain = json.dumps({"resourceType": "Bundle", "entry": [entry]}).encode()
+    if not coding:
+        return replace(made, body=plain)
+    fields = (*made.fields, (b"Content-Encoding", coding.encode()))
+    return replace(made, body=gzip.compress(plain), fields=fields)
+
+
+def matching(write: QueuedRequest) -> QueuedRequest:
+    """The same write to one version."""
+    return replace(write, fields=(*write.fields, MATCH))
+
+
+DELETION = replace(request("DELETE"), interaction="delete", body=b"")
+WITHOUT = {
+    "create": request(),
+    "update": request("PUT"),
+    "delete": DELETION,
+    "conditional create": request(condition=b"identifier=urn:lab|7"),
+    "transaction": transaction(),
+    "transaction, gzip": transaction(coding="gzip"),
+    "transaction, XML": transaction(xml=True),
+}
+WITH = {
+    **{name: matching(WITHOUT[name]) for name in ("create", "update", "delete")},
+    "conditional create": matching(WITHOUT["conditional create"]),
+    "transaction": transaction('W/"3"'),
+    "transaction, gzip": transaction('W/"3"', coding="x-gzip"),
+    "transaction, unknown coding": transaction(coding="br"),
+    "transaction, XML": transaction('W/"3"', xml=True),
+    "transaction, field": matching(transaction()),
+}
+EVERY_WRITE = [
+    pytest.param(write, has_version, id=f"{name}, {'with' if has_version else 'without'} version")
+    for has_version, writes in ((False, WITHOUT), (True, WITH))
+    for name, write in writes.items()
+]
+
+
+def entry_of(write: QueuedRequest, key: str = "", **named: object) -> NewEntry:
+    """A new entry that is not to be sent again after a doubt."""
+    keys = frozenset((key or write.request_id,))
+    return NewEntry("lis", write, keys, RecoveryMode.HOLD, **named)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Moves the delivery's time and the database's."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[OutboxStore]:
+    """A store on that clock."""
+    async with opened(SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))) as made:
+        yield made
+
+
+async def end_of(running: Running, entry_id: str) -> EntryState:
+    """Move the clock until the entry has ended, and return its state."""
+    for _ in range(100):
+        await settle()
+        found = await running.store.entry(entry_id)
+        assert found is not None
+        if found.finished_at is not None:
+            return found.state
+        await running.pass_time(1)
+    raise AssertionError("still waiting")
+
+
+@pytest.mark.parametrize("collisions", [1, 8, 9])
+@pytest.mark.parametrize(("write", "has_version"), EVERY_WRITE)
+async def test_a_collision_is_repeated_where_no_version_is_named(
+    store: OutboxStore, clock: FakeClock, write: QueuedRequest, has_version: bool, collisions: int
+) -> None:
+    """Eight times at most, after pauses of a minute in all; else the platform's answer is final."""
+    platform = Platform(*conflicts(collisions), answer(201))
+    async with Process(store, deliverer(platform), clock).running() as running:
+        entry = await running.put(entry_of(write))
+        began = clock()
+        state = await end_of(running, entry.id)
+    is_refused = has_version or collisions > 8
+    assert state is (EntryState.FAILED if is_refused else EntryState.DELIVERED)
+    assert len(platform.seen) == (1 if has_version else min(9, collisions + 1))
+    assert clock() - began < 65
+    response = await store.response(entry.id)
+    assert response is not None
+    if is_refused:
+        assert (response.status, response.reason) == (409, "")
+        assert json.loads(response.body) == OUTCOME
+
+
+async def test_pauses_after_collisions_grow(store: OutboxStore, clock: FakeClock) -> None:
+    """From a quarter of a second, twice as long each time, to half a minute."""
+    moments = []
+
+    class Watched(Platform):
+        async def send(self, *passed: object) -> object:  # type: ignore[override]
+            moments.append(clock())
+            return await super().send(*passed)  # type: ignore[arg-type]
+
+    platform = Watched(*conflicts(9))
+    async with Process(store, deliverer(platform), clock).running() as running:
+        entry = await running.put(entry_of(request()))
+        await end_of(running, entry.id)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    # The delivery looks for due entries once a second.
+    for pause, least in zip(pauses, (0.25, 0.5, 1, 2, 4, 8, 16, 30), strict=True):
+        assert least <= pause <= least + 2
+
+
+async def test_a_restart_does_not_forget_collisions(store: OutboxStore, clock: FakeClock) -> None:
+    """The number is kept with the entry; an operator's retry begins anew."""
+    first = Platform(*conflicts(5))
+    async with Process(store, deliverer(first), clock).running() as running:
+        entry = await running.put(entry_of(request()))
+        while len(first.seen) < 5:
+            await running.pass_time(1)
+        await running.until_state(entry, EntryState.WAITING)
+    second = Platform(*conflicts(4))
+    async with Process(store, deliverer(second), clock).running() as running:
+        assert await end_of(running, entry.id) is EntryState.FAILED
+        assert len(second.seen) == 4
+        second._answers += [*conflicts(1), answer(201)]
+        await store.apply_action(entry.id, EntryState.WAITING)
+        assert await end_of(running, entry.id) is EntryState.DELIVERED
+
+
+async def test_a_collision_holds_up_its_own_patient_only(
+    store: OutboxStore, clock: FakeClock
+) -> None:
+    """The next write of the same patient waits for it, those of others do not."""
+    platform = Platform(answer(409, OUTCOME), answer(201), answer(201), answer(201))
+    async with Process(store, deliverer(platform), clock).running() as running:
+        named = [replace(request("PUT"), target_suffix=f"/Observation/{n}") for n in range(3)]
+        first = await running.put(entry_of(named[0], "a"))
+        second = await running.put(entry_of(named[1], "a"))
+        await until_seen(platform, 1)
+        other = await running.put(entry_of(named[2], "b"))
+        await running.until_state(other, EntryState.DELIVERED)
+        assert await running.state(second) is EntryState.WAITING
+        assert await end_of(running, second.id) is EntryState.DELIVERED
+        assert await running.state(first) is EntryState.DELIVERED
+    targets = [seen.target.decode()[-1] for seen in platform.seen]
+    assert targets == ["0", "2", "0", "1"]
+
+
+async def until_seen(platform: Platform, count: int) -> None:
+    """Wait until so many writes were sent."""
+    while len(platform.seen) < count:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0.002)
+
+
+def test_collisions_halve_what_is_sent_at_once() -> None:
+    """To one at least; it grows by one with every sixteen writes that were taken."""
+    limit = ParallelLimit(MAX_PARALLEL)
+    seen = []
+    for _ in range(6):
+        limit.on_collision()
+        seen.append(limit.current)
+    assert seen == [8, 4, 2, 1, 1, 1]
+    for _ in range(15 * 16 - 1):
+        limit.on_success()
+    assert (limit.current, limit.is_reduced) == (15, True)
+    limit.on_success()
+    limit.on_success()
+    assert (limit.current, limit.is_reduced) == (16, False)
+
+
+@dataclass
+class SerializingPlatform:
+    """A server whose writes are serializable transactions, such as Medplum on PostgreSQL.
+
+    Of two writes that overlap in time the first to commit is done. The other is told 409 at its end
+    and has done nothing.
+    """
+
+    done: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    _commits: int = 0
+
+    async def answer(self, line: Line) -> None:
+        """Respond to one request."""
+        await read_body(line.reader, line.seen)
+        if line.seen.method == "GET":
+            line.writer.write(fhir())
+            return
+        snapshot = self._commits
+        await asyncio.sleep(0.01)
+        if self._commits != snapshot:
+            self.refused += 1
+            line.writer.write(outcome(409))
+            return
+        self._commits += 1
+        self.done[line.seen.target] += 1
+        line.writer.write(fhir(code=200))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL."""
+    yield from postgres_server()
+
+
+async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    """Of 163 writes none fails, and each is done once."""
+    url = await server.fresh_database("outbox_collisions")
+    serializing = SerializingPlatform()
+    async with AsyncExitStack() as stack:
+        platform = await stack.enter_async_context(ServedPlatform())
+        platform.answer(serializing.answer)
+        shared = {"url": url}
+        first, second = [
+            await stack.enter_async_context(opening(platform, tmp_path, outbox=shared))
+            for _ in range(2)
+        ]
+        for hospital in (first, second):
+            hospital.line.cut()
+        for number in range(163):
+            hospital = (first, second)[number % 2]
+            kept = await hospital.ask(
+                "PUT", f"/Observation/{number}", observation(number, number), **ASYNC
+            )
+            assert kept.status == 202
+        await first.line.mend()
+        await second.line.mend()
+        await until_delivered(first, 163)
+    assert serializing.refused > 0
+    assert set(serializing.done.values()) == {1}
+
+
+async def until_delivered(hospital: Hospital, count: int) -> None:
+    """Wait until so many entries are delivered; none may fail."""
+    name = "dhp_gateway_outbox_entries"
+    while await hospital.gateway.metric(name, state="delivered") < count:
+        assert await hospital.gateway.metric(name, state="failed") == 0
+        await asyncio.sleep(0.1)

@@ -1,0 +1,173 @@
+"""Deliveries that stand still, for whatever reason, are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.app.outbox_service import StandstillClock
+from gateway.health import health
+from gateway.health.health import judge_outbox
+from gateway.outbox.delivery import DeliveryLoop
+from gateway.outbox.entry import EntryState, StoredResponse
+from gateway.outbox.store.outbox_store import OutboxStore
+from gateway.outbox.store.store_types import QueueDepth
+from tests.doubles.clock import FakeClock
+from tests.doubles.platform import outcome
+from tests.outbox.attempts import ME, claim, finish
+from tests.outbox.drafts import draft
+from tests.outbox.path.conftest import Open
+from tests.outbox.path.hospital import Hospital
+from tests.outbox.places import SqlitePlace, opened
+
+WAITS = QueueDepth(is_deliverable=True)
+
+
+def test_the_standstill_is_counted_from_the_last_progress() -> None:
+    """Of any gateway; while the platform is awaited, or nothing can be sent, there is none."""
+    clock = FakeClock()
+    standstill = StandstillClock(clock)
+
+    def after(seconds: float, depth: QueueDepth, *, away: bool = False) -> float:
+        clock.now += seconds
+        standstill.update(depth, is_awaiting_platform=away)
+        return standstill.seconds()
+
+    assert after(100, QueueDepth()) == 0
+    assert after(100, WAITS) == 0
+    assert after(30, WAITS) == 30
+    assert after(30, replace(WAITS, last_end=7.0)) == 0
+    assert after(30, replace(WAITS, last_end=7.0)) == 30
+    standstill.on_progress()
+    assert after(5, replace(WAITS, last_end=7.0)) == 5
+    assert after(5, WAITS, away=True) == 0
+    assert after(5, WAITS) == 0
+    # No update: the store hangs, or what looks at it has ended.
+    clock.now += 50
+    assert standstill.seconds() == 50
+
+
+@pytest.mark.parametrize(
+    ("report", "failing", "reason"),
+    [
+        ({"stalled_seconds": 39.0, "entries": {"waiting": 1}}, False, "outbox-waiting"),
+        ({"stalled_seconds": 40.0, "entries": {"waiting": 1}}, False, "outbox-standstill"),
+        ({"stalled_seconds": 90.0, "entries": {"failed": 1}}, False, "outbox-standstill"),
+        ({"stalled_seconds": 90.0, "entries": {"waiting": 1}}, True, "outbox-waiting"),
+        ({"stalled_seconds": 90.0, "available": False}, False, "outbox-away"),
+    ],
+)
+def test_a_standstill_is_a_state(report: dict[str, object], failing: bool, reason: str) -> None:
+    """Waiting for a platform that fails is none."""
+    assert judge_outbox(report, is_platform_failing=failing).reason == reason
+
+
+async def test_what_can_be_delivered_is_counted(tmp_path: Path) -> None:
+    """An entry that waits behind a refused one cannot, and is no standstill."""
+    async with opened(SqlitePlace(tmp_path / "outbox.db")) as store:
+        assert (await store.depth()).is_deliverable is False
+        first = await store.enqueue(draft("a", "P/1"))
+        await store.enqueue(draft("b", "P/1"))
+        assert await deliverable(store) == (True, False)
+        await claim(store)
+        assert await deliverable(store) == (True, False)
+        [held] = [each for each in await store.entries() if each.id == first.id]
+        await finish(store, ME, held, EntryState.FAILED, StoredResponse(422))
+        assert await deliverable(store) == (False, True)
+
+
+async def deliverable(store: OutboxStore) -> tuple[bool, bool]:
+    """Whether something can be delivered, and whether anything has ended."""
+    depth = await store.depth()
+    return depth.is_deliverable, depth.last_end is not None
+
+
+@contextlib.asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Another program holds the lock by which SQLite lets one process write."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
+async def until_reads_succeed(hospital: Hospital) -> None:
+    """Wait until the gateway takes the platform for usable again."""
+    while (await hospital.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0.1)
+
+
+async def until_care(hospital: Hospital, *reasons: str) -> None:
+    """Wait until the status page's facts give one of these reasons."""
+    while True:
+        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        if shown.json["care"]["reason"] in reasons:
+            return
+        await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries stand still after half a second."""
+    monkeypatch.setattr(health, "STANDSTILL_SECONDS", 0.5)
+
+
+async def told(hospital: Hospital) -> None:
+    """Wait until the standstill is told on the page and to Prometheus; the gateway stays ready."""
+    await until_care(hospital, "outbox-standstill")
+    assert (await hospital.gateway.ready())[0] == 200
+    page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
+    assert b"deliveries stand still" in page.body
+    assert await hospital.gateway.metric("dhp_gateway_outbox_stalled_seconds") > 0
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_database_that_another_program_locks_is_told(opened: Open, tmp_path: Path) -> None:
+    """The platform works, reads go on; afterwards deliveries do, too."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        kept = await hospital.write()
+        async with locked(tmp_path / "outbox.db"):
+            await hospital.line.mend()
+            await until_reads_succeed(hospital)
+            await told(hospital)
+        assert (await hospital.ended(kept.location)).status == 200
+        await until_care(hospital, "fine", "answers")
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_write_that_fails_again_and_again_is_told(opened: Open) -> None:
+    """It is repeated, as it may be; other requests succeed."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        await hospital.write()
+        hospital.answer_writes(*[outcome(500)] * 1000)
+        await hospital.line.mend()
+        await until_reads_succeed(hospital)
+        await told(hospital)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_delivery_that_has_ended_is_told(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ended it."""
+
+    async def ended(self: DeliveryLoop) -> None:
+        return
+
+    monkeypatch.setattr(DeliveryLoop, "run", ended)
+    async with opened() as hospital:
+        hospital.line.cut()
+        assert (await hospital.write()).status == 202
+        await hospital.line.mend()
+        await until_reads_succeed(hospital)
+        await told(hospital)
