@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+import zlib
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -37,6 +38,11 @@ _XML_MEMBER: Final = re.compile(
 _MAX_REQUEST_BYTES: Final = 64 * 1024
 _MAX_CONDITIONS: Final = 256
 _HALF_ESCAPE: Final = 5  # bytes of an escaped letter without its last byte
+# Bytes of a compressed body that are opened: in steps, and at most.
+_STEP: Final = 64 * 1024
+_MAX_OPENED_BYTES: Final = 256 * 1024 * 1024
+# What stands for the conditions of a Bundle that cannot be read: no platform declares it.
+_UNREADABLE: Final[Condition] = ("unreadable", "", ("Content-Encoding",))
 
 
 def condition_of_request(
@@ -51,9 +57,15 @@ def condition_of_request(
 
 
 class BundleConditions:
-    """Finds the conditions of a Bundle's entries as the body streams by."""
+    """Finds the conditions of a Bundle's entries as the body streams by.
 
-    def __init__(self, content_type: str) -> None:
+    `coding` is that of its Content-Encoding, "" for none. A body that cannot be opened may hold any
+    condition.
+    """
+
+    def __init__(self, content_type: str, coding: str = "") -> None:
+        self._decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding else None
+        self._opened = 0
         self._xml = "xml" in content_type.lower()
         self._rest = b""
         # In the order of the entries, each condition once.
@@ -66,6 +78,22 @@ class BundleConditions:
 
     def feed(self, data: bytes) -> None:
         """Scan the next chunk."""
+        if self._decompressor is None:
+            self._scan(data)
+            return
+        try:
+            plain = data
+            while plain:
+                plain = self._decompressor.decompress(data, _STEP)
+                data = self._decompressor.unconsumed_tail
+                self._opened += len(plain)
+                if self._opened > _MAX_OPENED_BYTES:
+                    raise zlib.error("too long")
+                self._scan(plain)
+        except zlib.error:
+            self._found[_UNREADABLE] = None
+
+    def _scan(self, data: bytes) -> None:
         text = self._rest + data
         pattern, begin = _XML, b"<request>"
         if not self._xml:

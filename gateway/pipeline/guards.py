@@ -27,7 +27,7 @@ from gateway.fhir.search_parameters import (
     ignored_parameters,
     self_parameters,
 )
-from gateway.http.content_coding import decode_prefix
+from gateway.http.content_coding import decode_prefix, parse_content_encoding
 from gateway.pipeline.platform_client import MAX_WAIT
 
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ class ConditionGuard:
         that the platform receives no complete request.
         """
         interaction, target = context.interaction, context.target
-        if interaction.code in BUNDLES:
+        # A Bundle in a Content-Encoding has no interaction of its own.
+        is_sent_to_base = context.exchange.method == "POST" and not target.path.strip("/")
+        if interaction.code in BUNDLES or is_sent_to_base:
             await self._check_bundle(context)
         elif interaction.resource_id is None:
             condition = condition_of_request(
@@ -176,7 +178,7 @@ class ConditionGuard:
         body = context.body
         if body is None:
             return
-        bundle_conditions = BundleConditions(context.header.text(b"content-type") or "")
+        bundle_conditions = _bundle_conditions(context.header.values)
         context.conditions = lambda: bundle_conditions.conditions
         if not self._is_blocking:
             body.add_observer(bundle_conditions.feed)
@@ -211,7 +213,7 @@ class ConditionGuard:
             return None
         values = {name.lower(): value for name, value in fields}
         if interaction in BUNDLES:
-            found = BundleConditions(values.get(b"content-type", b"").decode("latin-1"))
+            found = _bundle_conditions(values)
             found.feed(body)
             conditions = found.conditions
         else:
@@ -249,3 +251,11 @@ class ConditionGuard:
         if self._statement.unavailable_reason is None:
             return GatewayError(errors.CONDITION_UNSUPPORTED, hint=hint)
         return GatewayError(errors.CONDITION_UNKNOWN, hint=hint, retry_after=_RETRY_AFTER)
+
+
+def _bundle_conditions(values: Mapping[bytes, bytes]) -> BundleConditions:
+    """Return what finds the conditions of a Bundle with these fields, by names in lower case."""
+    content_type, coding = (
+        values.get(name, b"").decode("latin-1") for name in (b"content-type", b"content-encoding")
+    )
+    return BundleConditions(content_type, parse_content_encoding(coding) or "")

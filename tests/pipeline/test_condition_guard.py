@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from typing import Any
 from urllib.parse import unquote
 
@@ -87,6 +88,18 @@ UNSUPPORTED = {
         "ifNoneExist",
     ),
     "bundle in XML": (post("/fhir", XML, "Content-Type: application/fhir+xml"), "ifNoneExist"),
+    "bundle in gzip": (
+        post("/fhir", gzip.compress(bundle(IN_BUNDLE)), "Content-Encoding: gzip"),
+        "ifNoneExist",
+    ),
+    "large bundle in deflate": (
+        post(
+            "/fhir",
+            zlib.compress(bundle(IN_BUNDLE, padding=9_000_000)),
+            "Content-Encoding: deflate",
+        ),
+        "ifNoneExist",
+    ),
 }
 
 
@@ -120,6 +133,15 @@ def refused(reply: Reply, names: str) -> None:
     (issue,) = reply.json()["issue"]
     assert issue["code"] == "not-supported"
     assert f"conditions={names}" in issue["diagnostics"]
+
+
+async def test_block_sends_no_bundle_that_it_cannot_read(start_gateway, platform: Platform) -> None:
+    """Another coding may hide any condition."""
+    declare(platform, **DECLARED)
+    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+        request = post("/fhir", bundle(IN_BUNDLE), "Content-Encoding: br")
+        refused(await ask(gateway.address, request), "Content-Encoding")
+    assert writes(platform) == []
 
 
 DECLARED = {
