@@ -31,6 +31,8 @@ WRITTEN = {
     "raw-bytes": ("UTF-8", "%D0%A8"),
     "not-utf-8": ("UTF-8", "windows-1251", "%D0%A8"),
     "foreign-page": ("Origin", "callers", "login.cors_origins"),
+    "bundle": ("Bundle",),
+    "bundle-size": ("Bundle",),
     "body-gone": ("client_id",),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
 }
