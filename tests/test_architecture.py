@@ -59,12 +59,17 @@ SEPARATE = (
 MAX_MODULE_LINES = 800
 MAX_FUNCTION_LINES = 50
 MAX_FOLDER_MODULES = 20
-# The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
-# each that is above the plan.
+# The whole of gateway/, as it is. These numbers only go down; docs/decisions.md, "Sizes", has the
+# reason of each that is above the plan.
 MAX_MODULES = 225
-MAX_LINES = 51_180
 MAX_PROTOCOLS = 9
 MAX_NOQA = 27
+
+# Logical lines of each part: statements and `except` clauses, so that names, comments and sentences
+# are free. A part may grow by ROOM; whoever raises a number says why in docs/decisions.md.
+LOGICAL_LINES = {
+}
+ROOM = 0.01
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
@@ -177,11 +182,10 @@ def test_a_name_of_a_module_is_used_once() -> None:
 
 
 def test_the_gateway_does_not_grow(capsys: pytest.CaptureFixture[str]) -> None:
-    """Modules, lines, protocols and exceptions from the linter's rules only become fewer."""
+    """Modules, protocols and exceptions from the linter's rules only become fewer."""
     classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
     numbers = {
         "modules": (len(NAMES), MAX_MODULES),
-        "lines": (sum(text.count("\n") for text in TEXTS.values()), MAX_LINES),
         "protocols": (sum("Protocol" in map(ast.unparse, c.bases) for c in classes), MAX_PROTOCOLS),
         "noqa": (sum(text.count("# noqa") for text in TEXTS.values()), MAX_NOQA),
         "imports between modules": (len(set(PAIRS)), None),
@@ -190,6 +194,23 @@ def test_the_gateway_does_not_grow(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print("", *(f"{name}: {n}" for name, (n, _) in numbers.items()))  # noqa: T201 - to be seen
     assert [name for name, (n, most) in numbers.items() if most is not None and n > most] == []
+
+
+def test_no_part_grows_unnoticed() -> None:
+    """The logical lines of each part stay within a hundredth of the number that is written here."""
+    found: Counter[str] = Counter()
+    for name, tree in TREES.items():
+        found[part_of(name)] += sum(
+            isinstance(node, ast.stmt | ast.ExceptHandler) for node in ast.walk(tree)
+        )
+    assert found.keys() == LOGICAL_LINES.keys()
+    grown = [
+        f"{part} has {now} logical lines, {now - LOGICAL_LINES[part]} more than {LOGICAL_LINES[part]}:"
+        " leave out what is needless now, or raise the number and say why in docs/decisions.md"
+        for part, now in found.items()
+        if now > LOGICAL_LINES[part] * (1 + ROOM) + 1
+    ]
+    assert grown == []
 
 
 def test_the_floors_name_every_part() -> None:
