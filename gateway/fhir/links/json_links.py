@@ -443,12 +443,22 @@ def _last_entry(text: bytes, start: int, end: int) -> int:
 
 
 _QUOTE: Final = 0x22
-# Members of an entry that is sent, up to its request, and none of that: for the method.
-_BEFORE_REQUEST: Final = re.compile(
-    rb"(?>(?:" + FILL + rb'"(?!request")[^"\\]*+"\s*+:\s*+' + VALUE + rb")*)"
+# Members of an entry that is sent, up to a request that is not surely without PATCH, and none of
+# that request: its method decides about the entry's data.
+_WITHOUT_PATCH: Final = (
+    rb'\s*+:\s*+\{(?>(?:[^"{}]*+"(?!PATCH")[^"\\]*+")*)[^"{}]*+\}'  # and without objects in it
+)
+_BEFORE_PATCH: Final = re.compile(
+    rb"(?>(?:"
+    + FILL
+    + rb'"(?!request"(?!'
+    + _WITHOUT_PATCH
+    + rb'))[^"\\]*+"\s*+:\s*+'
+    + VALUE
+    + rb")*)"
 )
 _NOTHING: Final = re.compile(rb"")
-_SENT_SKIPS: Final = {("entry",): _BEFORE_REQUEST, ("entry", "request"): _NOTHING}
+_SENT_SKIPS: Final = {("entry",): _BEFORE_PATCH, ("entry", "request"): _NOTHING}
 
 
 class _Frame:
@@ -569,7 +579,7 @@ class JsonRewriter(StreamRewriter):
         if not entries:
             self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
-        is_patch = self._holds_data and may_hold_patch(entries)
+        is_patch = bool(self._data_at) and may_hold_patch(entries)
         if is_patch or any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
             self._doubtful_until = self._offset + end
             return pos

@@ -153,6 +153,8 @@ def content_form(
     `resource` is known of a JSON Patch only. None for a value that may be a URL alone: a search has
     a "?", and criteria without one may be the canonical of a topic.
     """
+    if not is_request and path[0] not in {"criteria", "filterBy"}:
+        return None  # most links of most responses
     form = _SUBSCRIPTION_FORMS.get(path)
     if form is None and is_request:
         form = _REQUEST_FORMS.get(_without_name(path), _NO_FORM)[1]

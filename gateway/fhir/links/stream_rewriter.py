@@ -111,16 +111,18 @@ class HostFinder:
             found = self.unescaped_positions(tail, limit, has_escape=has_escape)
         return [*(start + at for at in found), END]
 
-    def data_positions(self, text: bytes, known: int = 0, end: int = END) -> list[int]:
-        """Return the positions before `end` of what may begin a patch, in order."""
+    def data_positions(self, text: bytes, known: int = 0) -> list[int]:
+        """Return the positions of what may begin a patch, in order; `known` as for `positions`.
+
+        A few of those among the known bytes may be returned again.
+        """
         if not self._data:
             return []
-        start, end = max(0, known - self._overlap), min(end, len(text))
+        start = max(0, known - self._overlap)
         if self._spelled_data is not None and self.has_obscuring_escape(text):
-            return [match.start() for match in self._spelled_data.finditer(text, start, end)]
+            return [match.start() for match in self._spelled_data.finditer(text, start)]
         found: list[int] = []
-        if text.find(self._data, start, end) >= 0:
-            _add_positions(found, text, self._data, start, END)
+        _add_positions(found, text, self._data, start, END)
         return found
 
     def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
@@ -241,10 +243,10 @@ class StreamRewriter(ABC):
         "_arrived_chunks",
         "_buffer",
         "_candidate",
+        "_data_at",
         "_due",
         "_entry_data",
         "_entry_method",
-        "_holds_data",
         "_is_streaming",
         "_length",
         "_mark",
@@ -274,8 +276,8 @@ class StreamRewriter(ABC):
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
+        self._data_at: set[int] = set()  # where in the body a patch may begin, from the buffer on
         # Of the current entry of the outermost Bundle, in requests.
-        self._holds_data = False  # the buffer may hold a patch
         self._entry_method = ""
         self._entry_data: EntryDataScope | None = None
 
@@ -347,8 +349,9 @@ class StreamRewriter(ABC):
         self._arrived_chunks.clear()
         if self._candidate == END:
             self._candidate = self._needles.positions(self._buffer, known, 1)[0]
-            data = self._needles.data_positions(self._buffer, known, self._candidate)
-            self._candidate = min(self._candidate, *data[:1], END)
+        for at in self._needles.data_positions(self._buffer, known):
+            self._candidate = min(self._candidate, at)
+            self._data_at.add(self._offset + at)
 
     def _start_streaming(self) -> None:
         """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
@@ -368,6 +371,7 @@ class StreamRewriter(ABC):
 
     def _rewrite_complete(self) -> None:
         """Rewrite a body that is completely in the buffer."""
+        self._data_at = set(self._needles.data_positions(self._buffer))
         self._scan(thorough=False)
 
     @abstractmethod
@@ -408,10 +412,8 @@ class StreamRewriter(ABC):
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
         positions = self._needles.positions(self._buffer, self._candidate)
-        data = self._needles.data_positions(self._buffer, self._candidate)
-        self._holds_data = bool(data)
-        if data:
-            positions = sorted([*positions, *data])
+        if self._data_at:
+            positions = sorted([*positions, *(at - self._offset for at in self._data_at)])
         pos = number = 0
         while 0 <= pos < size:
             while positions[number] < pos:
@@ -427,6 +429,7 @@ class StreamRewriter(ABC):
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
         self._offset += done
+        self._data_at = {at for at in self._data_at if at >= self._offset}
         self._await_more(size - done)
         self._output.expire(self._offset)
 
