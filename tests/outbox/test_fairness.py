@@ -117,7 +117,7 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
         async with store._database.read_transaction() as connection:
             facts = dict(map(tuple, await connection.execute(sa.select(meta_table))))
             rows = await connection.execute(sa.select(ordering_keys_table))
-        assert facts["schema"] == "3"
+        assert facts["schema"] == "4"
         assert len(rows.all()) == 1
 
 
