@@ -198,3 +198,19 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
     await asyncio.gather(*(one(number) for number in range(6)))
     async with open_outbox_store(made(place), RAW_KEY) as store:
         assert len(await store.entries()) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another account")
+async def test_a_command_of_root_leaves_the_files_to_the_gateways_account(
+    sqlite_place: SqlitePlace,
+) -> None:
+    """All belong to the database's owner, whoever opened it first or last."""
+    sqlite_place.path.touch(0o600)
+    for _ in range(2):
+        os.chown(sqlite_place.path, 12345, 12345)
+        async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+            await store.enqueue(draft("a"))
+            files = sqlite_place.files()
+            assert len(files) == 5
+            assert {file.stat().st_uid for file in files} == {12345}
+        assert {file.stat().st_uid for file in sqlite_place.files()} == {12345}

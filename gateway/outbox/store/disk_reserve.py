@@ -162,6 +162,8 @@ class DiskReserve:
             _descriptors.release(descriptor)
 
     def _size(self) -> int:
+        if not os_support.CAN_RESERVE_DISK:
+            return _MAX_BYTES
         if not self._total:
             volume = os.statvfs(self._database.parent)
             blocks = volume.f_blocks * volume.f_frsize
@@ -185,7 +187,7 @@ class DiskReserve:
     def _place_files(self) -> None:
         """Make the files that are missing, from those that were kept, and lock the index."""
         if not self._index.exists():
-            _restore(self._index)
+            _restore(self._index, self._database)
         if not self._held or not os.path.samestat(os.fstat(self._held[-1]), os.stat(self._index)):
             self._held.append(_descriptors.acquire(self._index))
         descriptor = self._held[-1]
@@ -193,7 +195,7 @@ class DiskReserve:
             # No connection of any process uses the index. SQLite makes it anew from the log.
             os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
         if not self._log.exists():
-            _restore(self._log)
+            _restore(self._log, self._database)
         os_support.lock_byte(descriptor, _INDEX_LOCK, exclusive=False)
 
 
@@ -201,11 +203,15 @@ def _second_name(path: Path) -> Path:
     return path.with_name(f"{path.name}-reserve")
 
 
-def _restore(path: Path) -> None:
-    """Make the file of the blocks that were kept, or an empty one."""
+def _restore(path: Path, database: Path) -> None:
+    """Make the file of the blocks that were kept, or an empty one, for the database's owner."""
     kept = _second_name(path)
     file = os.open(kept, os.O_CREAT | os.O_RDWR, _PRIVATE)
     try:
+        if not os.geteuid():
+            # A command of root must not keep the gateway's account from its own files.
+            owner = os.stat(database)
+            os.fchown(file, owner.st_uid, owner.st_gid)
         # The content is of the last use. Without its header SQLite takes the log for empty.
         os.pwrite(file, bytes(min(_WAL_HEADER_BYTES, os.fstat(file).st_size)), 0)
         os.fsync(file)

@@ -234,8 +234,8 @@ class OutboxStore:
         self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
-        # The Unix time of the last claim, None before the first one, or of decisions recorded later:
-        # their delays count from that moment.
+        # The Unix time of the last claim, None before the first one. Or that of decisions recorded
+        # later, whose delays count from then.
         self._claimed_at: float | None = None
         # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty

@@ -131,7 +131,9 @@ async def test_a_collision_is_repeated_where_no_version_is_named(
     is_refused = has_version or collisions > 8
     assert state is (EntryState.FAILED if is_refused else EntryState.DELIVERED)
     assert len(platform.seen) == (1 if has_version else min(9, collisions + 1))
-    assert clock() - began < 65
+    # Pauses of 62 s, and up to a second each until the delivery looks; the clock also moves while
+    # a thread decodes.
+    assert clock() - began < 90
     response = await store.response(entry.id)
     assert response is not None
     if is_refused:

@@ -85,6 +85,8 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         answer = StoredResponse(200, ((b"etag", b"\xff"),), body[:2_000_000])
         assert await finish(store, ME, claimed, EntryState.DELIVERED, answer)
         assert await store.response(entry.id) == answer
+        # A large request is erased piece by piece.
+        assert [await store.erase_delivered() for _ in range(4)] == [True, True, True, False]
         assert await store.request(entry.id) is None
 
 
