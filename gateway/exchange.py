@@ -20,6 +20,7 @@ class Exchange:
     * `purpose` is of the national value set.
     * `token_id` is the `jti` of the access token that was sent.
     * `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
+    * `unforwarded_fields` are names of fields of the request that do not go to the platform.
     * `is_audit_skipped`: the request exceeded a rate limit of unidentified clients, so that it is
       counted and has no audit record.
     * `half_closed`: a safe request whose caller closed its sending side before the end; its failure
@@ -42,6 +43,7 @@ class Exchange:
     resource: str = ""
     resource_id: str | None = None
     query_params: tuple[str, ...] = ()
+    unforwarded_fields: tuple[bytes, ...] = ()
     status: int = 0
     reason: str = ""
     upstream_status: int | None = None

@@ -28,6 +28,7 @@ from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_s
 from gateway.fhir.interaction import BUNDLES, refine_bundle
 from gateway.field_values import FORM_TYPE
 from gateway.http.client.upstream_response import (
+    DIGEST_LINES,
     Framing,
     ResponseFields,
     ResponseHead,
@@ -142,12 +143,7 @@ _MIN_BODY_BYTES: Final = 1024
 # Compressing more than this would block the event loop for too long.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 # Fields that describe the octets of the uncompressed body.
-_REPRESENTATION_FIELDS: Final = (
-    b"content-encoding:",
-    b"content-md5:",
-    b"digest:",
-    b"content-digest:",
-)
+_REPRESENTATION_FIELDS: Final[tuple[bytes, ...]] = (b"content-encoding:", *DIGEST_LINES)
 
 
 class CompressingForwarder:

@@ -253,6 +253,7 @@ class Handler:
                 elif context.interaction.code == "transaction":
                     caller.permissions.require(context.interaction)
                 context.field_lines = context.caller_context.upstream_field_lines
+                exchange.unforwarded_fields = context.caller_context.unforwarded_fields
                 interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.
