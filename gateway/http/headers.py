@@ -20,20 +20,10 @@ from gateway.field_values import FORWARDED_FIELDS
 PSEUDONYM: Final = b"dhp-gateway"
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
+# `trailers` is not a field name of any RFC, but named hop-by-hop in RFC 2616 section 13.5.1.
 HOP_BY_HOP: Final = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"trailers",  # not a field name of any RFC, but named hop-by-hop in RFC 2616 section 13.5.1
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    )
+    b"connection http2-settings keep-alive proxy-authenticate proxy-authorization proxy-connection"
+    b" te trailer trailers transfer-encoding upgrade".split()
 )
 # Fields that end here and that nobody misses at the platform: the gateway uses them itself, or
 # writes its own. X-Forwarded-For and Via tell it where a request comes from; they name hosts of the
@@ -47,33 +37,10 @@ SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", 
 """Fields that are credentials or contain them."""
 # Fields whose value the gateway uses; all others are only copied.
 _VALUES_READ: Final = frozenset(
-    (
-        b"accept",
-        b"accept-encoding",
-        b"accept-language",
-        b"authorization",
-        b"connection",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"expect",
-        b"host",
-        b"origin",
-        b"sec-fetch-site",
-        b"if-match",
-        b"if-none-exist",
-        b"if-none-match",
-        b"prefer",
-        b"te",
-        b"traceparent",
-        b"transfer-encoding",
-        b"via",
-        b"x-api-key",
-        b"x-forwarded-for",
-        b"x-provenance",
-        b"x-request-id",
-        b"x-security-context",
-    )
+    b"accept accept-encoding accept-language authorization connection content-encoding"
+    b" content-length content-type expect host if-match if-none-exist if-none-match origin prefer"
+    b" sec-fetch-site te traceparent transfer-encoding via x-api-key x-forwarded-for x-provenance"
+    b" x-request-id x-security-context".split()
 )
 _SINGLETON_FIELDS: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Limits of the cached field rules: their number, and the length of a field name in bytes.
