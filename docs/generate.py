@@ -23,6 +23,8 @@ PROGRAMS = ROOT / "tests" / "legacy" / "programs"
 SAMPLE = re.compile(r"(<!-- sample: (\S+?)(\.\w+) -->\n)(?:\n```.*?\n```\n)?", re.DOTALL)
 REGION = re.compile(r"^[^\n]*<sample>[^\n]*\n(.*?)^[^\n]*</sample>", re.DOTALL | re.MULTILINE)
 TABLE = re.compile(r"(<!-- table -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)*")
+# The place of the first row of the table of fields.
+FIELDS = re.compile(r"(<!-- fields -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)?")
 FENCES = {".cs": "csharp", ".erl": "erlang", ".mjs": "js", ".pas": "pascal", ".pl": "perl"}
 # The columns of the table are the steps of tests/legacy/walk.py. `WORDS` are its results in words.
 STEPS = (
@@ -80,7 +82,8 @@ def clients_page(page: Path) -> str:
 
     language = "ru" if page.name.endswith(".ru.md") else "en"
     text = SAMPLE.sub(sample, page.read_text(encoding="utf-8"))
-    return TABLE.sub(lambda found: found[1] + clients_rows(language), text)
+    text = TABLE.sub(lambda found: found[1] + clients_rows(language), text)
+    return FIELDS.sub(lambda found: found[1] + fields_row(language), text)
 
 
 def clients_rows(language: str) -> str:
@@ -96,6 +99,21 @@ def clients_rows(language: str) -> str:
         said = {**direct, "proxy": (*other, by_proxy["proxy"])[0]}
         rows.setdefault(" | ".join(WORDS[language][said[step]] for step in STEPS), []).append(name)
     return "".join(f"| {', '.join(names)} | {row} |\n" for row, names in rows.items())
+
+
+def fields_row(language: str) -> str:
+    """Return the row of the fields that all programs together send, by what becomes of them."""
+    results = json.loads((PROGRAMS.parent / "results.json").read_text(encoding="utf-8"))
+    fates: dict[str, dict[str, str]] = {"sent": {}, "used": {}, "told": {}}
+    for ways in results.values():
+        for name, fate in ways["fields"].items():
+            # Of two spellings the one with more capital letters, which sort before the others.
+            known = fates[fate].setdefault(name.lower(), name)
+            fates[fate][name.lower()] = min(known, name, name.title() if name.islower() else name)
+    fates["used"] = {key: fates["used"][key] for key in fates["used"] if key not in fates["sent"]}
+    cells = (", ".join(f"`{names[key]}`" for key in sorted(names)) for names in fates.values())
+    programs = {"en": f"{len(results)} programs above", "ru": f"{len(results)} программ выше"}
+    return f"| {programs[language]} | {' | '.join(cell or '–' for cell in cells)} |\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -21,6 +21,7 @@ class Exchange:
     * `purpose` is of the national value set.
     * `token_id` is the `jti` of the access token that was sent.
     * `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
+    * `unforwarded_fields` are names of fields of the request that do not go to the platform.
     * `is_audit_skipped`: the request exceeded a rate limit of unidentified clients, so that it is
       counted and has no audit record.
     * `delivery`: what the attempts so far have delivered: `none` of them anything, only such as the
@@ -45,6 +46,7 @@ class Exchange:
     resource: str = ""
     resource_id: str | None = None
     query_params: tuple[str, ...] = ()
+    unforwarded_fields: tuple[bytes, ...] = ()
     status: int = 0
     reason: str = ""
     upstream_status: int | None = None

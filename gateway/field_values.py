@@ -1,9 +1,10 @@
-"""Values that several parts of the gateway read or write in URLs and header fields.
+"""Names and values of header fields, and parts of URLs, that several parts of the gateway use.
 
-They are hosts, and hosts with a port, as written in URLs and fields (RFC 3986 section 3.2); the
-field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); what browsers'
-requests have in Origin, Host, Accept and Content-Type; and the field traceparent (W3C Trace
-Context, level 2: https://www.w3.org/TR/trace-context-2/ section 3.2).
+The names are those of the fields that go to the platform, and of those that no setting lets go
+there. The values are hosts, and hosts with a port, as written in URLs and fields (RFC 3986 section
+3.2); the field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); what
+browsers' requests have in Origin, Host, Accept and Content-Type; and the field traceparent (W3C
+Trace Context, level 2: https://www.w3.org/TR/trace-context-2/ section 3.2).
 """
 
 from __future__ import annotations
@@ -15,6 +16,59 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+# The request fields that HTTP, FHIR and tracing define, in lower case: these are forwarded.
+FORWARDED_FIELDS: Final = frozenset(
+    # Content, content negotiation, conditions, ranges, caching (RFC 9110, 9111), digests (RFC 9530
+    # and before), preferences (RFC 7240).
+    b"accept accept-charset accept-encoding accept-language cache-control content-digest"
+    b" content-disposition content-encoding content-language content-md5 content-type date digest"
+    b" if-match if-modified-since if-none-match if-range if-unmodified-since max-forwards pragma"
+    b" prefer range repr-digest user-agent want-content-digest want-digest want-repr-digest warning"
+    # FHIR R5, http.html.
+    b" if-none-exist x-correlation-id x-provenance x-security-context"
+    # W3C Trace Context and Baggage.
+    b" traceparent tracestate baggage".split()
+)
+# Fields that authenticate, frame or route a message, that servers take for its method or target,
+# or that the gateway sets. CGI turns `Proxy` into HTTP_PROXY, which many programs obey.
+_RESERVED_FIELDS: Final = FORWARDED_FIELDS.union(
+    b"authorization connection cookie cookie2 expect host http2-settings keep-alive origin proxy te"
+    b" trailer trailers transfer-encoding upgrade via x-api-key x-host x-http-host x-request-id"
+    b" x-requested-with".split()
+)
+_RESERVED_PREFIXES: Final = (
+    *(b"accept-", b"access-control-", b"content-", b"forwarded", b"if-", b"proxy-", b"sec-"),
+    *(b"x-forwarded", b"x-http-method", b"x-method", b"x-original-", b"x-rewrite-"),
+)
+# A server may treat A-Z as a-z and all bytes but letters and digits as the same one, as CGI does.
+_FOLDED: Final = bytes(
+    octet if chr(octet).isalnum() and octet < 128 else ord("-")
+    for octet in bytes(range(256)).lower()
+)
+
+# Names of fields that settings can name.
+FIELD_NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+def normalized_field_name(name: bytes) -> bytes:
+    """Return a field name with those bytes unified that some servers do not distinguish."""
+    return name.translate(_FOLDED)
+
+
+def is_reserved_field(name: bytes) -> bool:
+    """Return whether no setting may decide about a field, or about one that a pattern covers.
+
+    A pattern ends with `*`. With such a field a caller could pass for another, or have another
+    request sent than was checked; or it is one of `FORWARDED_FIELDS`.
+    """
+    start = normalized_field_name(name.removesuffix(b"*"))
+    if start.startswith(_RESERVED_PREFIXES):
+        return True
+    if not name.endswith(b"*"):
+        return start in _RESERVED_FIELDS
+    return any(each.startswith(start) for each in (*_RESERVED_FIELDS, *_RESERVED_PREFIXES))
+
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 FORM_TYPE: Final = "application/x-www-form-urlencoded"

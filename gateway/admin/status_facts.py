@@ -29,9 +29,11 @@ from gateway.i18n import LANGUAGES, choose_language
 from gateway.secret import MASK
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import PlatformSettings
     from gateway.config.settings import Settings
     from gateway.health.health import Component, ComponentState, Health
     from gateway.oauth.tokens import TokenState
+    from gateway.telemetry.request_counters import UnforwardedField
 
 # Parameters of token requests can hold anything, secrets included.
 _UNKNOWN: Final = frozenset({"extra_params"})
@@ -101,7 +103,8 @@ class StatusReporter:
     """The status facts for operators; the callables are called anew for every report.
 
     `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
-    None. `audit_dropped`: number of lost audit records.
+    None. `audit_dropped`: number of lost audit records. `unforwarded_fields`: fields that were not
+    sent to the platform, by caller and name in lower case.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class StatusReporter:
         inflight: Callable[[], int],
         audit_dropped: Callable[[], int],
         missing_alias: Callable[[], str | None],
+        unforwarded_fields: Callable[[], Mapping[str, Mapping[bytes, UnforwardedField]]] = dict,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -122,6 +126,7 @@ class StatusReporter:
         self._inflight = inflight
         self._audit_dropped = audit_dropped
         self._missing_alias = missing_alias
+        self._unforwarded_fields = unforwarded_fields
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = clock()
@@ -156,6 +161,7 @@ class StatusReporter:
                 "dropped": self._audit_dropped(),
             },
             "inflight": self._inflight(),
+            "fields_not_forwarded": self._unforwarded_facts(settings.platform),
             **requests,
             "errors": [{**error, **_reason_texts(error["reason"], language)} for error in errors],
         }
@@ -170,6 +176,22 @@ class StatusReporter:
             "uptime_seconds": round(uptime),
             "settings": visible_settings(settings),
         }
+
+    def _unforwarded_facts(self, platform: PlatformSettings) -> list[dict[str, Any]]:
+        """Return what is not forwarded with the present settings, the most frequent first."""
+        names, prefixes = platform.forwarded_fields
+        found = [
+            {
+                "caller": caller,
+                "name": field.name,
+                "requests": field.requests,
+                "setting": field.setting,
+            }
+            for caller, fields in self._unforwarded_fields().items()
+            for key, field in fields.items()
+            if key not in names and not key.startswith(prefixes)
+        ]
+        return sorted(found, key=lambda field: field["requests"], reverse=True)
 
     def _platform_facts(self, settings: Settings, platform: Component) -> dict[str, Any]:
         judgement, iso = self._health.platform(), TimestampFormatter().format

@@ -375,6 +375,7 @@ class Gateway:
             inflight=lambda: self._cores.inflight,
             audit_dropped=self.metrics.dropped_audit_records,
             missing_alias=lambda: self._cores.current.missing_aliases.latest,
+            unforwarded_fields=self.metrics.unforwarded_fields,
         )
 
     def _open_listener(self, tls: Any) -> None:

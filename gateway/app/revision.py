@@ -140,7 +140,7 @@ class Core:
             listen=settings.listen,
             limits=settings.limits,
             fhir=fhir,
-            fields=request_fields(settings.platform.passed_names),
+            fields=request_fields(*settings.platform.forwarded_fields),
             admission=self.admission,
             callers=self._callers,
             permissions=self._permissions,

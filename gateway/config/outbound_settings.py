@@ -14,7 +14,7 @@ from gateway.config.value_types import (
     Count,
     FilePath,
     Flag,
-    HeaderName,
+    HeaderPattern,
     InvalidValueError,
     ParameterName,
     PositiveSeconds,
@@ -99,10 +99,11 @@ class PlatformSettings(Section):
         "caller accepts it. `answers`: always. `both`: request bodies from 1 KiB on are also sent "
         "as gzip, once the platform has shown that it accepts this.",
     )
-    pass_headers: tuple[HeaderName, ...] = Field(
+    forward_headers: tuple[HeaderPattern, ...] = Field(
         default=(),
-        description="Headers about a caller or user that are passed to the platform instead of "
-        "removed, e.g. `[X-On-Behalf-Of]`. The platform then trusts what any caller writes there.",
+        description="Headers of callers that go to the platform in addition to those of HTTP, FHIR "
+        "and tracing, e.g. `[X-Lab-Number, X-Hospital-*]`. The status page names those that do "
+        "not. The platform may trust what any caller writes there.",
     )
 
     @property
@@ -116,9 +117,11 @@ class PlatformSettings(Section):
         return urlsplit(self.fhir_base_url).path.rstrip("/")
 
     @property
-    def passed_names(self) -> frozenset[bytes]:
-        """`pass_headers` in lower case, as octets."""
-        return frozenset(name.lower().encode("ascii") for name in self.pass_headers)
+    def forwarded_fields(self) -> tuple[frozenset[bytes], tuple[bytes, ...]]:
+        """Names, and beginnings of names, of `forward_headers` in lower case, as octets."""
+        patterns = [each.lower().encode("ascii") for each in self.forward_headers]
+        prefixes = tuple(each[:-1] for each in patterns if each.endswith(b"*"))
+        return frozenset(each for each in patterns if not each.endswith(b"*")), prefixes
 
 
 class SsoSettings(Section):

@@ -29,7 +29,13 @@ from pydantic import (
 
 from gateway.config.problems import closest_key
 from gateway.fhir.vocabulary import INTERACTIONS, OPERATIONS, RESOURCE_TYPES
-from gateway.field_values import authority, is_host, is_loopback_host
+from gateway.field_values import (
+    FIELD_NAME_PATTERN,
+    authority,
+    is_host,
+    is_loopback_host,
+    is_reserved_field,
+)
 from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.secret import MASK, Secret
 
@@ -217,29 +223,33 @@ def _name(value: str) -> str:
 
 
 _HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-_HEADER: Final = re.compile(_HEADER_PATTERN[1:-1], re.ASCII)
-# Fields that the gateway reads, that frame HTTP messages, or to which FHIR gives a meaning: the
-# gateway must not remove them from requests.
-_RESERVED_HEADER: Final = re.compile(
-    r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
-    r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
-    r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-security-context|x-forwarded-.*|forwarded"
-    # Fields that some servers take for the method or target, which the gateway has checked.
-    r"|x-(?:http-)?method.*|x-rewrite-.*|x-original-(?:url|uri|path|host|method)|x-(?:http-)?host",
-    re.IGNORECASE,
-)
+_HEADERS_PATTERN: Final = rf"^{FIELD_NAME_PATTERN}\*?$"
 
 
 def _header_name(value: str) -> str:
-    if not _HEADER.fullmatch(value):
+    if not re.fullmatch(_HEADER_PATTERN, value, re.ASCII):
         raise InvalidValueError(
             Message("is not the name of a header"),
             Message("use letters, digits and hyphens, as in X-User"),
         )
-    if _RESERVED_HEADER.fullmatch(value.replace("_", "-")):
+    if is_reserved_field(value.encode()):
         raise InvalidValueError(
             Message("is a header with a meaning of its own"),
             Message("name one of your own, e.g. X-User"),
+        )
+    return value
+
+
+def _header_pattern(value: str) -> str:
+    if not re.fullmatch(_HEADERS_PATTERN, value, re.ASCII):
+        raise InvalidValueError(
+            Message("is not the name of a header"),
+            Message("use letters, digits and hyphens, as in X-Lab-Number or X-Hospital-*"),
+        )
+    if is_reserved_field(value.encode()):
+        raise InvalidValueError(
+            Message("is or covers a header that the gateway decides about"),
+            Message("name headers of your own, e.g. X-Lab-Number or X-Hospital-*"),
         )
     return value
 
@@ -279,6 +289,12 @@ HeaderName = Annotated[
     Strict(),
     AfterValidator(_header_name),
     Field(json_schema_extra={"pattern": _HEADER_PATTERN}),
+]
+HeaderPattern = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_header_pattern),
+    Field(json_schema_extra={"pattern": _HEADERS_PATTERN}),
 ]
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
 

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.vocabulary import PURPOSES
-from gateway.field_values import is_same_origin
-from gateway.http.headers import normalized_field_name
+from gateway.field_values import is_same_origin, normalized_field_name
 from gateway.http.server.peer import Peer
 from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
@@ -338,7 +337,7 @@ class AssertedIdentity:
         self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
 
     def strip_fields(self, field_lines: list[bytes]) -> list[bytes]:
-        """Return the field lines without the asserting fields.
+        """Return the field lines, or names of fields, without the asserting fields.
 
         All spellings that a server may treat as the same field name are removed.
         """

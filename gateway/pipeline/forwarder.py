@@ -27,6 +27,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import refine_bundle
 from gateway.field_values import FORM_TYPE
 from gateway.http.client.upstream_response import (
+    DIGEST_LINES,
     Framing,
     ResponseFields,
     ResponseHead,
@@ -140,12 +141,7 @@ _MIN_BODY_BYTES: Final = 1024
 # Compressing more than this would block the event loop for too long.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 # Fields that describe the octets of the uncompressed body.
-_REPRESENTATION_FIELDS: Final = (
-    b"content-encoding:",
-    b"content-md5:",
-    b"digest:",
-    b"content-digest:",
-)
+_REPRESENTATION_FIELDS: Final[tuple[bytes, ...]] = (b"content-encoding:", *DIGEST_LINES)
 
 
 class CompressingForwarder:

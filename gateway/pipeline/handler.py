@@ -248,6 +248,7 @@ class Handler:
                 elif context.has_limited_bundle:
                     await self._check_bundle(context, b"")
                 context.field_lines = context.caller_context.upstream_field_lines
+                exchange.unforwarded_fields = context.caller_context.unforwarded_fields
                 interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.

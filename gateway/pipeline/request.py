@@ -47,6 +47,8 @@ class CallerContext:
     * `has_untyped_body`: the request has a body without a declared type, or one declared as text.
     * `header`: the parsed header, for the `RequestContext` of each request that repeats it.
     * `upstream_field_lines`: the fields as they are sent to the platform.
+    * `unforwarded_fields`: the names, as received, of the fields that are not sent and may be
+      missed.
     * `may_queue_writes`: whether writes of the caller may be stored in the outbox; set by the
       handler.
     * `remote`: the caller's address, resolved through trusted proxies.
@@ -69,6 +71,7 @@ class CallerContext:
         "may_queue_writes",
         "remote",
         "scheme",
+        "unforwarded_fields",
         "upstream_field_lines",
     )
 
@@ -94,12 +97,12 @@ class CallerContext:
         self.scheme = request.scheme
         self.link_translator = link_translator
         self.upstream_field_lines = link_translator.request_field_lines(header)
+        self.unforwarded_fields = tuple(dict.fromkeys(header.unforwarded))
         self.asserted_identity: AssertedIdentity | None = None
         if caller.user_header is not None or caller.purpose_header is not None:
-            self.asserted_identity = AssertedIdentity(caller, self._raw)
-            self.upstream_field_lines = self.asserted_identity.strip_fields(
-                self.upstream_field_lines
-            )
+            self.asserted_identity = asserted = AssertedIdentity(caller, self._raw)
+            self.upstream_field_lines = asserted.strip_fields(self.upstream_field_lines)
+            self.unforwarded_fields = tuple(asserted.strip_fields(list(self.unforwarded_fields)))
         self.accept = header.text(b"accept")
         self.may_queue_writes = False
 

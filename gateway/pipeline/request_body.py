@@ -121,6 +121,9 @@ class RequestBody:
         self._clock = clock
         self._before_wait = before_wait
         self._transform: BodyTransform | None = None
+        # What the caller sent behind the bytes that the transform has returned unchanged; None once
+        # it has changed any.
+        self._unmatched: bytes | None = b""
         self._observers: list[Callable[[bytes], None]] = []
         self._retained: list[bytes] = []
         self._output_bytes = 0
@@ -168,7 +171,7 @@ class RequestBody:
     @property
     def is_transformed(self) -> bool:
         """Whether the body that is read may differ from the one that the caller sent."""
-        return self._transform is not None
+        return self._transform is not None and not (self._ended and self._unmatched == b"")
 
     def buffered(self) -> bytes | None:
         """Return the complete body if it has arrived already, else None. Does not wait.
@@ -319,7 +322,7 @@ class RequestBody:
         payload = self._payload
         self._ended = payload.is_eof() and payload.total_bytes == self.received_bytes
         if self._transform is not None:
-            data = self._transformed(self._transform, data)
+            data = self._match(data, self._transformed(self._transform, data))
         if data:
             for observer in self._observers:
                 observer(data)
@@ -335,6 +338,13 @@ class RequestBody:
             return b"".join(chunks)
         data = transform.feed(data)
         return data + transform.finish() if self._ended else data
+
+    def _match(self, data: bytes, output: bytes) -> bytes:
+        """Return the output of the transform; note whether it still is what the caller sent."""
+        if self._unmatched is not None:
+            sent = self._unmatched + data
+            self._unmatched = sent[len(output) :] if sent.startswith(output) else None
+        return output
 
     def _retain(self, data: bytes) -> None:
         self._output_bytes += len(data)

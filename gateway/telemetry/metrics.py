@@ -78,6 +78,7 @@ class Metrics:
         self._tally = RequestCounters()
         self.record_exchange = self._tally.record_exchange
         self.record_links = self._tally.record_links
+        self.unforwarded_fields = self._tally.unforwarded_fields
         self.registry.register(self._tally)
 
     def count_retry(self, cause: str) -> None:

@@ -8,8 +8,10 @@ is 8 % more for a read interpreted and 15 % compiled (`small-32` of `make bench`
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -17,10 +19,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from gateway.field_values import parse_traceparent
+from gateway.field_values import FIELD_NAME_PATTERN, is_reserved_field, parse_traceparent
+from gateway.telemetry.log_masking import mask_text
+from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+
+_log = get_logger(__name__)
 
 # Seconds: from a cached read on a local network to the longest `platform.response_timeout`. The
 # type is `tuple[float, ...]`, because mypyc rebuilds tuples of a fixed length at each use.
@@ -77,6 +83,35 @@ class _LabelledCounts:
         self.upstream_durations = upstream
 
 
+# Names of a caller that are told apart: it can invent any number of them.
+_MAX_FIELD_NAMES: Final = 100
+# Characters of an unusual name that are shown: it may be a misplaced value.
+_SHOWN_OF_UNUSUAL: Final = 8
+
+
+@dataclass(slots=True)
+class UnforwardedField:
+    """A field that a caller sends and that does not go to the platform; `requests` had it.
+
+    `setting`: what can forward it, None where nothing can.
+    """
+
+    name: str
+    setting: str | None
+    requests: int = 0
+
+
+def _log_unforwarded(caller: str, field: bytes) -> UnforwardedField:
+    """Log that a field is not forwarded, and return what is known of it."""
+    name = field.decode("ascii", "replace")
+    is_usual = re.fullmatch(FIELD_NAME_PATTERN, name) is not None
+    shown = mask_text(name) if is_usual else f"{name[:_SHOWN_OF_UNUSUAL]}…"
+    setting = "platform.forward_headers" if is_usual and not is_reserved_field(field) else None
+    advice = "no setting forwards it" if setting is None else f"{setting} can forward it"
+    _log.info("the field %s is not sent to the platform: %s", shown, advice, caller=caller)
+    return UnforwardedField(shown, setting)
+
+
 class RequestCounters(Collector):
     """Counts finished exchanges, and the links in forwarded bodies.
 
@@ -89,6 +124,8 @@ class RequestCounters(Collector):
         self._rewritten = 0
         self._unrewritten = 0
         self._cells: dict[Key, _LabelledCounts] = {}
+        self._unforwarded: dict[str, dict[bytes, UnforwardedField]] = {}
+        self._unforwarded_counts: dict[str, int] = {}
         self._durations: dict[str, tuple[_Durations, _Durations]] = {}
 
     def record_exchange(self, exchange: Exchange) -> None:
@@ -119,6 +156,23 @@ class RequestCounters(Collector):
             durations.total += upstream
         if exchange.traceparent is not None:
             _add_exemplars(exchange, cell)
+        if exchange.unforwarded_fields:
+            self._record_unforwarded(exchange.caller, exchange.unforwarded_fields)
+
+    def _record_unforwarded(self, caller: str, names: tuple[bytes, ...]) -> None:
+        fields = self._unforwarded.setdefault(caller, {})
+        self._unforwarded_counts[caller] = self._unforwarded_counts.get(caller, 0) + len(names)
+        for name in names:
+            field = fields.get(name.lower())
+            if field is None:
+                if len(fields) >= _MAX_FIELD_NAMES:
+                    continue
+                field = fields[name.lower()] = _log_unforwarded(caller, name)
+            field.requests += 1
+
+    def unforwarded_fields(self) -> dict[str, dict[bytes, UnforwardedField]]:
+        """Return the first 100 of the fields that were not forwarded, by caller and name."""
+        return self._unforwarded
 
     def record_links(self, rewritten: int, unrewritten: int) -> None:
         """Count the URLs in one body that are below the base URL to replace, by outcome."""
@@ -154,6 +208,7 @@ class RequestCounters(Collector):
             1,
         )
         yield self._links()
+        yield self._unforwarded_family()
 
     def describe(self) -> Iterator[Metric]:
         """Yield the families, for their names (Collector)."""
@@ -174,6 +229,13 @@ class RequestCounters(Collector):
         family = CounterMetricFamily("dhp_gateway_links", text, labels=("outcome",))
         family.add_metric(("rewritten",), self._rewritten, created=self._started_at)
         family.add_metric(("unrewritten",), self._unrewritten, created=self._started_at)
+        return family
+
+    def _unforwarded_family(self) -> Metric:
+        text = "Fields of requests that were not sent to the platform."
+        family = CounterMetricFamily("dhp_gateway_fields_not_forwarded", text, labels=("caller",))
+        for caller, count in self._unforwarded_counts.items():
+            family.add_metric((caller,), count, created=self._started_at)
         return family
 
     def _bytes(self, name: str, text: str, counted: Callable[[_LabelledCounts], int]) -> Metric:

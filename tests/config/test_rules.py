@@ -285,18 +285,51 @@ def test_headers_that_must_go_on_name_no_user(
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "fault"),
     [
-        *("Authorization", "Cookie", "X-Api-Key", "Connection", "Host", "Via", "If-None-Exist"),
-        *("X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X_Rewrite_URL"),
-        *("X-Forwarded-Host", "Forwarded", "X-Host", "X On Behalf", "X-On-Behalf-Of:"),
-        *("X-Provenance", "X-Security-Context", "X-Request-Id", "Max-Forwards"),
+        *(
+            (each, "that the gateway decides about")
+            for each in (
+                *("Authorization", "authorization", "Cookie", "X-Api-Key", "Host", "Via", "Proxy"),
+                *("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "X-Original-URL"),
+                *("X_Rewrite_URL", "X-Forwarded-Host", "X_Forwarded_For", "x.forwarded.for"),
+                *("Forwarded", "X-Host", "X-Request-Id", "Content-Length", "content_type"),
+                *("Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Expect"),
+                *("Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "X-Requested-With"),
+                *("X_Provenance", "If_None_Exist", "Sec-Fetch-Site", "Origin", "Content-Range"),
+            )
+        ),
+        *(
+            (each, "covers a header")
+            for each in (
+                *("X-*", "x-*", "X*", "X-F*", "X-Forwarded-*", "X-Forwarded-Fo*", "X-Orig*", "A*"),
+                *("X-Original-My-*", "X_Http*", "Content-*", "Proxy-*", "x-a*", "X-S*", "Te*"),
+            )
+        ),
+        *(
+            (each, "that the gateway decides about")
+            for each in ("X-Provenance", "x-security-context", "Max-Forwards", "If-None-Exist")
+        ),
+        *(
+            (each, "not the name of a header")
+            for each in ("*", "", "X On Behalf", "X-Lab:", "X-*-Lab", "X-Lab-**", "-Lab", "X" * 65)
+        ),
     ],
 )
-def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> None:
+def test_no_setting_forwards_what_would_make_another_of_the_caller(
+    tmp_path: Path, name: str, fault: str
+) -> None:
     """A field that frames, proves or changes a request never goes on, whatever is named."""
-    problem = problem_with(tmp_path, f"platform: {{pass_headers: ['{name}']}}")
-    assert problem.key == "platform.pass_headers[0]"
+    problem = problem_with(tmp_path, f"platform: {{forward_headers: [X-Lab-Number, '{name}']}}")
+    assert problem.key == "platform.forward_headers[1]"
+    assert fault in str(problem)
+
+
+def test_headers_of_the_hospital_are_forwarded_by_name_and_pattern() -> None:
+    """What only resembles a reserved name is free, and so is what the operator trusts."""
+    names = ["X-Lab-Number", "X-Hospital-*", "X_Old", "X.Dotted", "X-Auth-Token", "SOAPAction"]
+    names += ["X-Originator", "X-On-Behalf-Of", "Hospital*", "X-Forwarder", "X-Hostname", "From"]
+    assert findings({"platform": {"forward_headers": names}}) == {}
 
 
 def test_user_and_purpose_have_a_header_each() -> None:

@@ -9,16 +9,21 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from tests.doubles.recording_proxy import Seen
 from tests.interop.stages import GuardedStage, Stage
+from tests.legacy.line import Line, fates
 
 HERE = Path(__file__).parent
 PYTHON_CLIENTS = ("fhirclient", "fhir-pyrate")
 DRIVEN_BY_PYTHON = ("fhirpy", *PYTHON_CLIENTS)
 CLIENTS = (*DRIVEN_BY_PYTHON, "fhir-kit-client", "@medplum/core", "fhirclient.js")
 COUNT = 3
+# What of theirs is not sent to the platform: it is about the library, not about the request.
+TOLD = {"@medplum/core": {"x-medplum"}}
 NO_VERSION = 'W/"from-elsewhere"'
 
 
@@ -94,6 +99,29 @@ async def test_client_walks_through_the_sandbox(
     assert (update.headers["If-Match"], update.status) == ('W/"1"', 200)
     assert not direct(sandbox_stage.platform.seen)
     sandbox_stage.assert_one_token_served_all()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_all_that_a_client_says_arrives(
+    sandbox_stage: Stage, walk: Walk, family: str, client: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No field of theirs is missed at the platform but what the status page names."""
+    gateway = await sandbox_stage.gateway()
+    async with Line(URL(gateway.url).port or 0) as line:
+        told = await walk(client, f"http://127.0.0.1:{line.port}/fhir", family)
+    assert "error" not in told
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.admin_url}/status.json") as answer,
+    ):
+        facts = await answer.json()
+    sent = {name for seen in sandbox_stage.platform.seen for name in seen.headers}
+    found = fates(line.fields, sent, (each["name"] for each in facts["fields_not_forwarded"]))
+    with capsys.disabled():
+        sys.stdout.write(f"\n{client}: " + ", ".join(map(" ".join, found.items())) + "\n")
+    assert {name.lower() for name, fate in found.items() if fate == "told"} == TOLD.get(
+        client, set()
+    )
 
 
 @pytest.mark.parametrize("client", CLIENTS)

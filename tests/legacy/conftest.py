@@ -18,7 +18,7 @@ from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.processes import REPOSITORY
 from tests.doubles.sso import Sso
-from tests.legacy.line import Line
+from tests.legacy.line import Line, fates
 from tests.legacy.records import Records
 from tests.legacy.stacks import COMPILERS, HERE, STACKS, Stack
 from tests.legacy.walk import Program, Walk
@@ -26,7 +26,9 @@ from tests.legacy.walk import Program, Walk
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 # Seconds; longer than any pause between two requests of a program.
 KEEP_ALIVE = 20
+# By program: of each way, `direct` or `proxy`, the steps; as `fields` what became of those.
 Results = dict[str, dict[str, dict[str, str]]]
+Walked = tuple[dict[str, str], dict[str, str]]
 
 
 @dataclass(slots=True)
@@ -41,8 +43,8 @@ class Stage:
     content: Path
     places: asyncio.Semaphore
 
-    async def walked(self, name: str, stack: Stack, proxied: bool) -> dict[str, str]:
-        """Run one program, direct or by proxy, and return the results of its steps."""
+    async def walked(self, name: str, stack: Stack, proxied: bool) -> Walked:
+        """Run one program, direct or by proxy. Return the results of its steps and its fields."""
         gateway = self.proxied if proxied else self.direct
         folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
         folder.mkdir()
@@ -76,7 +78,14 @@ class Stage:
                     stack.words.get("five") == "one",
                     proxied,
                 )
-                return await walk.steps(resting)
+                return await walk.steps(resting), self._fields(gateway, line)
+
+    def _fields(self, gateway: Running, line: Line) -> dict[str, str]:
+        """Return what became of the fields that came by a line."""
+        requests = [seen for seen in self.platform.seen if seen.header("x-request-id") in line.ids]
+        sent = {name for seen in requests for name, _ in seen.headers}
+        told = gateway.gateway.status.facts("en")["fields_not_forwarded"]
+        return fates(line.fields, sent, (each["name"] for each in told))
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +123,8 @@ async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
             ]
     results: Results = {name: {} for name in stacks}
     for (name, way), walk in zip(ways, found, strict=True):
-        results[name][way] = walk.result()
+        results[name][way], fields = walk.result()
+        results[name]["fields"] = results[name].get("fields", {}) | fields
     return results
 
 

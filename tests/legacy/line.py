@@ -1,19 +1,36 @@
-"""A relay between a program and the gateway that records the connection of each request.
+"""A relay between a program and the gateway that records connection and fields of each request.
 
 async with Line(gateway.address.port) as line:
     ... let the program use line.port ...
     line.requests    # (connection, method, target), in order
+    line.fields      # names of all fields of the requests
+    line.ids         # request ids of the responses
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Self, cast
 
 # No program here sends a request before the response to the last one, so that each head is at the
 # start of a read.
 _HEAD = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
+_FIELD = re.compile(r"\r\n([^:\r\n]+):")
+_ID = re.compile(rb"\r\nX-Request-Id: (\S+)\r\n")
+# Fields that the gateway writes anew in every request.
+_WRITTEN_ANEW = {"host", "content-length", "transfer-encoding"}
+
+
+def fates(fields: Iterable[str], sent: Iterable[str], told: Iterable[str]) -> dict[str, str]:
+    """Return what became of fields, given those that reached the platform and the status page.
+
+    `sent` to the platform, `told` on the status page, or `used`: by HTTP or the gateway itself.
+    """
+    found = {name.lower(): "sent" for name in sent if name.lower() not in _WRITTEN_ANEW}
+    found |= {name.lower(): "told" for name in told}
+    return {name: found.get(name.lower(), "used") for name in sorted(fields)}
 
 
 class Line:
@@ -22,6 +39,8 @@ class Line:
     def __init__(self, target: int) -> None:
         self.target = target
         self.requests: list[tuple[int, str, str]] = []
+        self.fields: set[str] = set()
+        self.ids: set[str] = set()
         self.open: set[_Side] = set()
         self.connections = 0
 
@@ -79,6 +98,15 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
 
+class _Gateway(_Side):
+    """The gateway's end."""
+
+    def data_received(self, data: bytes) -> None:
+        """Record a response's request id (asyncio.Protocol)."""
+        self.line.ids.update(each.decode() for each in _ID.findall(data))
+        super().data_received(data)
+
+
 class _Caller(_Side):
     """The program's end; what it sends before the connection to the gateway is made is kept."""
 
@@ -88,13 +116,14 @@ class _Caller(_Side):
         self.line.connections += 1
         self.number = self.line.connections
         self.early = b""
+        self.head: bytes | None = None
         self.task = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         port = self.line.target
         _, self.other = await loop.create_connection(
-            lambda: _Side(self.line, self), "127.0.0.1", port
+            lambda: _Gateway(self.line, self), "127.0.0.1", port
         )
         if self.transport.is_closing():
             self.other.transport.close()
@@ -106,6 +135,13 @@ class _Caller(_Side):
         if found := _HEAD.match(data):
             method, target = found.groups()
             self.line.requests.append((self.number, method.decode(), target.decode()))
+            self.head = b""
+        if self.head is not None:
+            self.head += data
+            head, end, _ = self.head.partition(b"\r\n\r\n")
+            if end:
+                self.line.fields.update(_FIELD.findall(head.decode("latin-1")))
+                self.head = None
         if self.other is None:
             self.early += data
         else:

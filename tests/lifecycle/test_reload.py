@@ -89,7 +89,8 @@ async def test_a_reload_names_the_header_of_the_user(
 ) -> None:
     """From then on it is noted and no more forwarded, on connections that are open, too."""
     caller: dict[str, Any] = {"name": "his", "networks": ["127.0.0.1"]}
-    service = await start_service.ready(callers=[caller])
+    listed = {"forward_headers": ["X-User"]}
+    service = await start_service.ready(callers=[caller], platform=listed)
     request = get("/fhir/Patient/1", "X-User: dilnoza")
     async with await Wire.open(service.address) as wire:
         await wire.ask(request)

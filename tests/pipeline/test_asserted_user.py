@@ -57,13 +57,12 @@ async def test_nobody_named_is_nobody(start_gateway, platform: Platform) -> None
         assert not record.keys() & {"user_asserted", "purpose"}
 
 
-async def test_other_callers_headers_mean_nothing(start_gateway, platform: Platform) -> None:
-    """Where the settings name no header it goes on like any other, and nothing is noted."""
+async def test_other_callers_headers_mean_nothing(start_gateway) -> None:
+    """Where the settings name no header, nothing is noted."""
     nothing = dict.fromkeys(SAYS)
     record = await record_of(start_gateway, "X-User: dilnoza", "X-Purpose: TREAT", **nothing)
     assert record["user"] is None
     assert "purpose" not in record
-    assert platform.seen[0].header("x-user") == "dilnoza"
 
 
 PURPOSES = (

@@ -50,7 +50,7 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
 
 def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     """Every metric has the promised name, type and labels, and there are no others."""
-    metrics.record_exchange(make_exchange())
+    metrics.record_exchange(make_exchange(unforwarded_fields=(b"X-Odd",)))
     metrics.declare_credentials(["default"])
     metrics.observe_platform(lambda: (True, "answers"))
     metrics.declare_probe_signals(["answers"])
@@ -78,6 +78,7 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
         ("dhp_gateway_platform_usable", "gauge", frozenset({"reason"})),
         ("dhp_gateway_platform_probes", "counter", frozenset({"found"})),
         ("dhp_gateway_links", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_fields_not_forwarded", "counter", frozenset({"caller"})),
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
         ("dhp_gateway_missing_alias_answers", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),

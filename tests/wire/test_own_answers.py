@@ -221,7 +221,7 @@ async def test_everybody_gets_its_own_answer(sso: Sso, tmp_path: Path) -> None:
         },
         # It must go on asking, whatever it gets.
         circuit_breaker={"failure_ratio": 1, "min_requests": 1_000_000},
-        platform={"max_connections": 20},
+        platform={"max_connections": 20, "forward_headers": ["X-Site"]},
     ) as gateway:
         mixture = Mixture(gateway.address, chance)
         until = asyncio.get_running_loop().time() + SECONDS

@@ -51,7 +51,7 @@ _INSPECTED_FIELDS: Final = _WITH_LINKS | {b"content-type", b"content-encoding", 
 # Digests of a body, which are wrong after it was changed (RFC 9530, RFC 1864). `tuple[bytes, ...]`:
 # mypyc rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
-_DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
+DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
 # Downstream caches see no Authorization field, so that RFC 9111 section 3.5 does not keep them from
 # storing patient data.
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
@@ -171,17 +171,13 @@ class ResponseFields:
 
 def remove_digest_fields(field_lines: list[bytes]) -> list[bytes]:
     """Return the field lines without digests, for a body that was changed."""
-    return [line for line in field_lines if not line.lower().startswith(_DIGEST_LINES)]
+    return [line for line in field_lines if not line.lower().startswith(DIGEST_LINES)]
 
 
 def remove_content_fields(field_lines: list[bytes]) -> list[bytes]:
-    """Return the field lines without those about a body that is not forwarded, in any spelling."""
-    return [line for line in field_lines if not _is_about_content(line)]
-
-
-def _is_about_content(line: bytes) -> bool:
-    name = line.partition(b":")[0].lower().replace(b"_", b"-").replace(b".", b"-")
-    return name.startswith(b"content-") or name in _DIGESTS
+    """Return the field lines without those about a body that is not forwarded."""
+    about = (b"content-", *DIGEST_LINES)
+    return [line for line in field_lines if not line.lower().startswith(about)]
 
 
 def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
@@ -190,7 +186,7 @@ def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
     A strong validator becomes weak, because the bytes are others (RFC 9110 section 8.8.1):
     otherwise a recipient could combine parts of the encoded body with decoded parts.
     """
-    tied = (b"content-encoding:", b"accept-ranges:", *_DIGEST_LINES)
+    tied = (b"content-encoding:", b"accept-ranges:", *DIGEST_LINES)
     field_lines = [line for line in field_lines if not line.lower().startswith(tied)]
     return [
         _weaken_etag(line) if line.lower().startswith(b"etag:") else line for line in field_lines

@@ -100,7 +100,7 @@ async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospi
 async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     """With the line cut it is 202; afterwards the platform has it once, without respond-async."""
     hospital.line.cut()
-    reply = await hospital.write(Prefer="return=minimal, respond-async", X_Own="kept")
+    reply = await hospital.write(Prefer="return=minimal, respond-async", Warning="kept")
     assert reply.status == 202
     assert reply.word == "queued"
     assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
@@ -111,7 +111,7 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     (seen,) = hospital.sent
     assert (seen.method, seen.target, seen.body) == ("PUT", "/r5/Observation/1", observation())
     assert seen.header("prefer") == "return=minimal"
-    assert seen.header("x-own") == "kept"
+    assert seen.header("warning") == "kept"
     assert seen.header("content-type") == "application/fhir+json"
     assert seen.header("x-request-id") == reply.headers["X-Request-Id"]
     assert seen.header("authorization") == "Bearer token-1"

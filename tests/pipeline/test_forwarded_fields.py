@@ -1,0 +1,271 @@
+"""Which fields of a request go to the platform, and who learns of those that do not."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.telemetry.logs import configure
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Platform, Seen, fhir
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Wire, ask, get, post
+
+# What the standards define for a request, as contract and documents list it.
+DEFINED = (
+    *("Accept", "Accept-Charset", "Accept-Language", "Cache-Control", "Content-Digest"),
+    *("Content-Disposition", "Content-Encoding", "Content-Language", "Content-MD5"),
+    *("Content-Type", "Date", "Digest", "If-Match", "If-Modified-Since", "If-None-Exist"),
+    *("If-None-Match", "If-Range", "If-Unmodified-Since", "Max-Forwards", "Pragma", "Prefer"),
+    *("Range", "Repr-Digest", "User-Agent", "Want-Content-Digest", "Want-Repr-Digest"),
+    *("Want-Digest", "Warning", "X-Provenance", "X-Security-Context", "X-Correlation-Id"),
+    *("traceparent", "tracestate", "baggage"),
+)
+# By these a server may take the caller for another, or the request for another. The list proves
+# nothing: none of its names is known to the gateway.
+OF_SERVERS = (
+    *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "Proxy"),
+    *("X-Original-URI", "X-Rewrite-URL", "X-Forwarded", "X-Forwarded-Host", "X-Forwarded-User"),
+    *("X-Forwarded-Client-Cert", "Forwarded", "X-Remote-User", "Remote-User", "X-SSL-Client-S-DN"),
+    *("X-Real-IP", "True-Client-IP", "CF-Access-Jwt-Assertion", "X-WebAuth-User", "Client-Cert"),
+    *("X-MS-CLIENT-PRINCIPAL-NAME", "X-Amzn-Oidc-Data", "OIDC-CLAIM-sub", "iv-user", "SM-USER"),
+    *("X-JWT-Assertion", "JWT", "X-Access-Token", "X-User-Info", "X-Authorization", "$WSRA"),
+    *("X-Medplum-On-Behalf-Of", "Impersonate-User", "Sudo", "Act-As", "Run-As", "doAs"),
+    *("X-Switch-User", "Dropbox-API-Select-User", "MSCRMCallerID", "X-Host", "Via"),
+    *("X-Auth-Token", "X-User-Id", "X-Delegated-User", "X-Masquerade", "X-Assume-Role"),
+    *("X-Acting-For", "X-Tenant-Id", "X-Patient", "X-Scope", "X-Role", "From", "Referer"),
+    *("SOAPAction", "Link", "Cookie2", "Content-Type-Options", "If", "If-Lab"),
+    *("Accept-Encodings", "Max-Forward", "X-Provenances", "Trace-Parent", "Sec-Fetch-User"),
+    *("X-Intermediary", "X-B3-TraceId", "Idempotency-Key", "DNT", "Priority", "X-Requested-With"),
+)
+FORWARDED_BY = "platform.forward_headers"
+
+
+def spellings(name: str) -> Iterator[str]:
+    """A field's name as servers may fold it."""
+    for separator in "-_.!~":
+        spelt = name.replace("-", separator)
+        yield from (spelt, spelt.upper(), spelt.lower(), spelt.swapcase())
+
+
+async def passed_on(gateway: Running, platform: Platform, fields: Iterable[str]) -> set[str]:
+    """The names, as they were written, of those fields that the platform has seen."""
+    fields = list(dict.fromkeys(fields))
+    for start in range(0, len(fields), 80):
+        lines = [f"{name}: 1" for name in fields[start : start + 80]]
+        assert (await ask(gateway.address, get("/fhir/Patient/1", *lines))).status == 200
+    seen = {name for seen in platform.seen for name, value in seen.headers if value == "1"}
+    return seen & set(fields)
+
+
+async def facts_of(gateway: Running) -> list[dict[str, Any]]:
+    """What `/status.json` says of fields that are not forwarded."""
+    facts = gateway.gateway.status.facts("en")
+    assert json.dumps(facts)
+    return list(facts["fields_not_forwarded"])
+
+
+async def page_of(gateway: Running) -> str:
+    """The page `/status`."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.admin_url}/status") as response,
+    ):
+        return await response.text()
+
+
+def fields_of(seen: Seen, *names: str) -> list[tuple[str, str]]:
+    """The fields of these names, as they were seen."""
+    return [field for field in seen.headers if field[0].lower() in map(str.lower, names)]
+
+
+@pytest.mark.parametrize("name", DEFINED)
+async def test_defined_fields_arrive_octet_for_octet(
+    gateway: Running, platform: Platform, name: str
+) -> None:
+    """In any case of letters, with odd values, and where that is valid repeated, in order."""
+    value = "application/fhir+json" if name == "Content-Type" else '"7" ;x=\t,, 1'
+    sent = [(name, value), (name.swapcase(), value), (name.upper(), value)]
+    if name in ("Content-Type", "Max-Forwards", "User-Agent"):
+        sent = sent[1:2]
+    lines = [f"{each}: {value}" for each, value in sent]
+    await ask(gateway.address, post("/fhir/Basic", b"no URL", *lines))
+    assert fields_of(platform.seen[0], name) == sent
+
+
+async def test_nothing_else_arrives(gateway: Running, platform: Platform) -> None:
+    """Fields that nobody listed end here, known to servers or not, however spelled."""
+    fields = [each for name in OF_SERVERS for each in spellings(name)]
+    assert await passed_on(gateway, platform, fields) == set()
+
+
+async def test_no_field_poses_as_a_defined_one(gateway: Running, platform: Platform) -> None:
+    """A name that a server may fold into one that the gateway judges or sets stops here."""
+    names = (*DEFINED, "X-Request-Id", "X-Api-Key", "Host", "Authorization")
+    fields = [each for name in names if "-" in name for each in spellings(name) if "-" not in each]
+    assert await passed_on(gateway, platform, fields) == set()
+
+
+async def test_the_settings_add_names_and_beginnings(start_gateway, platform: Platform) -> None:
+    """`platform.forward_headers` forwards what it names, in any case of letters, and no more."""
+    listed = ["X-Lab-Number", "x-hospital-*", "X_Old", "X-Auth-Token"]
+    wanted = ["X-Lab-Number", "x-LAB-number", "X-Hospital-Ward", "X-HOSPITAL-", "x_old"]
+    wanted += ["X-Hospital-Forwarded_For", "X-Auth-Token"]
+    others = ["X-Lab-Numbers", "X_Lab_Number", "X_Hospital_Ward", "X-Hospital", "X-Old", "X-Ward"]
+    async with start_gateway(platform={"forward_headers": listed}) as gateway:
+        assert await passed_on(gateway, platform, [*wanted, *others, *OF_SERVERS]) == set(wanted)
+        lines = ["x-lab-number: 1", "X-LAB-Number:  2 ", "X-Lab-Number: 1"]
+        await ask(gateway.address, get("/fhir/Patient/1", *lines))
+    seen = fields_of(platform.seen[-1], "x-lab-number")
+    assert seen == [("x-lab-number", "1"), ("X-LAB-Number", "2"), ("X-Lab-Number", "1")]
+
+
+async def test_what_the_gateway_uses_ends_here_whatever_is_listed(
+    start_gateway, platform: Platform
+) -> None:
+    """A caller's user, purpose and key, and what Connection names, are not for the platform."""
+    caller = {"name": "lab", "api_key": "planted-key", "user_header": "X-Hospital-User"}
+    caller |= {"purpose_header": "X-Hospital-Why-Not"}
+    lines = ["X-Api-Key: planted-key", "X-Hospital-User: a", "X-Hospital-Why_Not: TREAT"]
+    lines += ["X-Hospital-Ward: 7", "Connection: x-hospital-bed, Date", "X-Hospital-Bed: 8"]
+    lines += ["Date: 9", "Cookie: a=b"]
+    listed = {"forward_headers": ["X-Hospital-*"]}
+    async with start_gateway(platform=listed, callers=[caller]) as gateway:
+        await ask(gateway.address, get("/fhir/Patient/1", *lines))
+        assert await facts_of(gateway) == []
+    names = {name.lower() for name, _ in platform.seen[0].headers}
+    own = {"host", "authorization", "accept-encoding", "via", "x-request-id"}
+    assert names == {*own, "x-hospital-ward"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+async def test_a_body_that_is_not_forwarded_is_not_described(
+    gateway: Running, platform: Platform, method: str
+) -> None:
+    """Fields about content go with the content only."""
+    lines = ["Content-Type: text/plain", "content-MD5: x", "Digest: x", "REPR-digest: x"]
+    lines += ["Content-Digest: x", "Want-Digest: x", "Content-Language: uz"]
+    request = post("/fhir/Patient/1", b"surplus", *lines).replace(b"POST", method.encode(), 1)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(request)
+        assert (await wire.reply(head=method == "HEAD")).status == 200
+    (seen,) = platform.seen
+    names = {name.lower() for name, _ in seen.headers if "digest" in name.lower()}
+    assert (names, seen.body, seen.header("content-type")) == ({"want-digest"}, b"", None)
+
+
+@pytest.mark.parametrize("name", ["Content-MD5", "Digest", "Content-Digest", "Repr-Digest"])
+async def test_a_body_with_a_digest_is_not_compressed(
+    start_gateway, platform: Platform, name: str
+) -> None:
+    """Each of them is about the octets that the caller sent."""
+    platform.answer(fhir(b"{}", 200, ("Accept-Encoding", "gzip")))
+    body = b" " * 5000
+    async with start_gateway(platform={"compression": "both"}) as gateway:
+        for _ in range(2):
+            await ask(gateway.address, post("/fhir/Basic", body, f"{name}: x"))
+        await ask(gateway.address, post("/fhir/Basic", body))
+    assert [seen.body == body for seen in platform.seen] == [True, True, False]
+    assert [seen.header(name) for seen in platform.seen] == ["x", "x", None]
+
+
+async def test_each_name_is_told_once_for_each_caller(
+    start_gateway, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has the name, the caller and the setting; the status page and metric count."""
+    log = io.StringIO()
+    callers = [{"name": each, "api_key": f"planted-key-{each}"} for each in ("lab", "his")]
+    restore = configure("info", "json", log)
+    try:
+        async with start_gateway(callers=callers) as gateway:
+            for name in ("lab", "lab", "his"):
+                key = f"X-Api-Key: planted-key-{name}"
+                lines = ("X-Lab-Number: planted-value", "X-Lab-Number: 2", "X-Original-URL: /")
+                for sent in (lines, [each.lower() for each in lines]):
+                    reply = await ask(gateway.address, get("/fhir/Patient/1", key, *sent))
+                    assert reply.status == 200
+            facts = await facts_of(gateway)
+            page = await page_of(gateway)
+            for caller, number in (("lab", 8), ("his", 4)):
+                metric = "dhp_gateway_fields_not_forwarded_total"
+                assert await gateway.metric(metric, caller=caller) == number
+    finally:
+        restore()
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    told = [(line["caller"], line["event"]) for line in lines if "not sent" in line["event"]]
+    assert told == [
+        (caller, text)
+        for caller in ("lab", "his")
+        for text in (
+            f"the field X-Lab-Number is not sent to the platform: {FORWARDED_BY} can forward it",
+            "the field X-Original-URL is not sent to the platform: no setting forwards it",
+        )
+    ]
+    assert {line["level"] for line in lines if "not sent" in line["event"]} == {"info"}
+    assert facts == [
+        {"caller": caller, "name": name, "requests": requests, "setting": setting}
+        for caller, requests in (("lab", 4), ("his", 2))
+        for name, setting in (("X-Lab-Number", FORWARDED_BY), ("X-Original-URL", None))
+    ]
+    assert "<code>X-Lab-Number</code>" in page
+    assert f"<code>{FORWARDED_BY}</code>" in page
+    assert "planted" not in log.getvalue() + page
+
+
+async def test_any_number_of_names_takes_little(start_gateway, platform: Platform) -> None:
+    """Of a caller's names the first hundred are told, and the page shows the most frequent."""
+    names = [f"X-{number}" for number in range(150)]
+    async with start_gateway() as gateway:
+        for part in (names[:75], names[75:], names[:1]):
+            lines = [f"{name}: 1" for name in part]
+            await ask(gateway.address, get("/fhir/Patient/1", *lines))
+        facts = await facts_of(gateway)
+        assert [(each["name"], each["requests"]) for each in facts[:2]] == [("X-0", 2), ("X-1", 1)]
+        assert {each["name"] for each in facts} == set(names[:100])
+        page = await page_of(gateway)
+        assert await gateway.metric("dhp_gateway_fields_not_forwarded_total") == 151
+    assert page.count("<code>X-") == 20
+    assert "80 more" in page
+
+
+async def test_a_misplaced_value_is_not_told(start_gateway, platform: Platform) -> None:
+    """A name that no setting can have is cut, and one that looks like a patient's number masked."""
+    odd = ["e" * 65, "a!" + "b" * 20, "12345678901234"]
+    async with start_gateway() as gateway:
+        await ask(gateway.address, get("/fhir/Patient/1", *(f"{name}: 1" for name in odd)))
+        facts = await facts_of(gateway)
+    assert [each["name"] for each in facts] == ["eeeeeeee…", "a!bbbbbb…", "***"]
+    assert [each["setting"] for each in facts[:2]] == [None, None]
+
+
+async def test_a_reload_that_forwards_a_field_ends_the_complaint(
+    start_gateway, platform: Platform
+) -> None:
+    """The status page names what is missing now."""
+    async with start_gateway() as gateway:
+        lines = ["X-Lab-Number: 1", "X-Ward: 1"]
+        await ask(gateway.address, get("/fhir/Patient/1", *lines))
+        assert [each["name"] for each in await facts_of(gateway)] == ["X-Lab-Number", "X-Ward"]
+        platform_settings = gateway.settings.platform.model_copy(
+            update={"forward_headers": ("x-LAB-*",)}
+        )
+        gateway.gateway.settings = gateway.settings.model_copy(
+            update={"platform": platform_settings}
+        )
+        assert [each["name"] for each in await facts_of(gateway)] == ["X-Ward"]
+
+
+async def test_what_is_refused_is_not_counted_as_left_out(
+    start_gateway, platform: Platform, sso: Sso
+) -> None:
+    """A request that is not forwarded at all misses no field."""
+    caller = {"name": "lab", "networks": ["127.0.0.0/8"], "allow": {"interactions": ["read"]}}
+    async with start_gateway(callers=[caller]) as gateway:
+        reply = await ask(gateway.address, post("/fhir/Patient", b"{}", "X-Lab-Number: 1"))
+        assert reply.status == 403
+        assert await facts_of(gateway) == []
