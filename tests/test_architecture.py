@@ -42,7 +42,7 @@ IMPORTS = {
     },
     "admin": {"config", "health", "http", "outbox", "pipeline"},
     "login": {"http", "oauth", "pipeline"},
-    "outbox": {"fhir", "http", "pipeline"},
+    "outbox": {"fhir", "health", "http", "pipeline"},
     "pipeline": {"fhir", "health", "http"},
     "oauth": {"health", "http"},
     "audit": {"fhir"},
@@ -68,6 +68,32 @@ MAX_NOQA = 27
 # Logical lines of each part: statements and `except` clauses, so that names, comments and sentences
 # are free. A part may grow by ROOM; whoever raises a number says why in docs/decisions.md.
 LOGICAL_LINES = {
+    "__init__": 3,
+    "__main__": 38,
+    "admin": 894,
+    "alerts": 426,
+    "app": 1_873,
+    "audit": 1_522,
+    "cli": 2_560,
+    "clock": 44,
+    "config": 2_006,
+    "document_limits": 40,
+    "errors": 99,
+    "exchange": 50,
+    "fhir": 2_991,
+    "field_values": 136,
+    "health": 637,
+    "http": 2_842,
+    "i18n": 197,
+    "login": 1_592,
+    "oauth": 1_642,
+    "os_support": 170,
+    "outbox": 3_457,
+    "pipeline": 2_909,
+    "sandbox": 2_653,
+    "secret": 32,
+    "telemetry": 1_071,
+    "templates": 36,
 }
 ROOM = 0.01
 
@@ -205,7 +231,7 @@ def test_no_part_grows_unnoticed() -> None:
         )
     assert found.keys() == LOGICAL_LINES.keys()
     grown = [
-        f"{part} has {now} logical lines, {now - LOGICAL_LINES[part]} more than {LOGICAL_LINES[part]}:"
+        f"{part} has {now} logical lines, {now - LOGICAL_LINES[part]} more than the number here:"
         " leave out what is needless now, or raise the number and say why in docs/decisions.md"
         for part, now in found.items()
         if now > LOGICAL_LINES[part] * (1 + ROOM) + 1
