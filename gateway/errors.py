@@ -570,10 +570,10 @@ ADVICE: Final = {
     ),
     "held-off": Message(
         "Requests of this kind from your system have been failing at the platform, so the gateway "
-        "is holding this kind back for a short while, from your system alone; others are served. "
-        "Nothing was delivered. Send the request again later, after the number of seconds in the "
-        "Retry-After header. The diagnostics name the kind. If this lasts longer than 15 minutes, "
-        "tell the gateway's operator."
+        "holds this kind back for a short while, for your system alone. Nothing was delivered. "
+        "Send the request again after the number of seconds in the Retry-After header. The "
+        "diagnostics name the kind. If this lasts longer than 15 minutes, tell the gateway's "
+        "operator."
     ),
     "media-type": Message(
         "The platform does not accept the type of data that this request names, and did not "

@@ -326,19 +326,6 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "only one kind of request fails, tell the platform's support which."
         ),
     ),
-    "condition-unknown": Guidance(
-        "After `Retry-After`",
-        (
-            "A conditional create, update or delete came before the platform's "
-            "CapabilityStatement could be had, which says whether the platform keeps such "
-            "conditions. With `fhir.condition_guard: block` nothing is sent; a write that may be "
-            "queued is queued."
-        ),
-        (
-            "Nothing, if it lasts for seconds after a start or an outage. Else run `dhp-gateway "
-            "doctor`: `GET metadata` fails for all credentials."
-        ),
-    ),
     "audit-unavailable": Guidance(
         "Operator first",
         (
@@ -380,6 +367,19 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "Pass the names in the diagnostics to the caller's vendor: search by identifier, then"
             " create, or update by id with `If-Match`. With `fhir.condition_guard: warn` such "
             "writes are sent, with a warning header."
+        ),
+    ),
+    "condition-unknown": Guidance(
+        "After `Retry-After`",
+        (
+            "A conditional create, update or delete came before the platform's "
+            "CapabilityStatement could be had, which says whether the platform keeps such "
+            "conditions. With `fhir.condition_guard: block` nothing is sent; a write that may be "
+            "queued is queued."
+        ),
+        (
+            "Nothing, if it lasts for seconds after a start or an outage. Else run `dhp-gateway "
+            "doctor`: `GET metadata` fails for all credentials."
         ),
     ),
     "outbox-full": Guidance(

@@ -248,7 +248,7 @@ class ConditionGuard:
         if not names:
             return None
         hint = f"conditions={','.join(names)}"
-        if self._statement.unavailable_reason is None:
+        if self._statement.is_known:
             return GatewayError(errors.CONDITION_UNSUPPORTED, hint=hint)
         return GatewayError(errors.CONDITION_UNKNOWN, hint=hint, retry_after=_RETRY_AFTER)
 

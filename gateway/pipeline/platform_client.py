@@ -105,8 +105,9 @@ _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
 # Seconds between two fetches where the platform answers requests, but gives no statement.
 _MIN_RETRY_DELAY: Final = 5.0
-# Of a platform that is busy: they show nothing about the statement, nor does any 5xx.
-_BUSY_STATUSES: Final = frozenset((408, 429))
+# Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
+# the statement.
+_UNAVAILABLE_STATUSES: Final = frozenset((408, 429, 502, 503, 504))
 _REFUSED_STATUSES: Final = frozenset((401, 403))
 
 
@@ -135,8 +136,9 @@ Candidates = Callable[[], Sequence["Tokens"]]
 class CapabilityCache:
     """The CapabilityStatement, fetched when first needed and refreshed every hour.
 
-    If a refresh fails, the last statement is kept. `unavailable_reason`: why it is not known yet
-    what the platform declares; None also where the platform declares nothing.
+    If a refresh fails, the last statement is kept. `unavailable_reason`: why the platform could not
+    be asked yet what it declares; None also where what it answers is no statement. `is_known`: it
+    has shown a statement, or said that it has none; an error of the server or a page is neither.
     """
 
     def __init__(
@@ -150,16 +152,17 @@ class CapabilityCache:
         self._asked_at = self._due - _MIN_RETRY_DELAY
         self._task: asyncio.Task[None] | None = None
         self.unavailable_reason: errors.Reason | None = errors.UPSTREAM_TIMEOUT
+        self.is_known = False
 
     def take_over(self, before: CapabilityCache) -> None:
         """Keep what the cache of earlier settings knows of the same platform."""
         if before._by_type is not None:
             self._by_type, self.unavailable_reason = before._by_type, None
-            self._due = before._due
+            self._due, self.is_known = before._due, True
 
     def on_platform_response(self) -> None:
         """Make the next fetch due: the platform answers, and the statement is not known yet."""
-        if self.unavailable_reason is not None:
+        if not self.is_known:
             self._due = min(self._due, self._asked_at + _MIN_RETRY_DELAY)
 
     def cached(self, resource: str) -> TypeCapability | None:
@@ -199,7 +202,7 @@ class CapabilityCache:
     async def _renew(self) -> None:
         try:
             self._by_type = capabilities(await self._fetch())
-            self.unavailable_reason = None
+            self.unavailable_reason, self.is_known = None, True
             self._due = self._clock() + _STATEMENT_LIFETIME
         except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
@@ -230,16 +233,13 @@ class CapabilityCache:
         try:
             if response.status in _REFUSED_STATUSES:
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
-            if response.status >= 500 or response.status in _BUSY_STATUSES:
-                raise GatewayError(errors.UPSTREAM_BUSY, upstream_status=response.status)
-            if response.status >= 400:
+            if response.status in _UNAVAILABLE_STATUSES:
+                raise GatewayError(errors.UPSTREAM_BUSY)
+            if response.status != 200:
+                self.is_known = 400 <= response.status < 500
                 raise ValueError("status")
             await response.prefetch(MAX_STATEMENT_BYTES)
-            body = await _content(response) if response.is_complete else b""
-            # A portal's page, or a redirect to it, shows nothing about the statement.
-            if not body or is_error_page(media_type(response.content_type), body, None):
-                raise GatewayError(errors.UPSTREAM_NON_FHIR)
-            return body
+            return await _content(response) if response.is_complete else b""
         finally:
             response.close()
 

@@ -351,12 +351,12 @@ async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> No
         patient = {"resourceType": "Patient", "id": "a"}
         await _write(session, "PUT", f"{url}/Patient/a", patient)
         await _write(session, "POST", f"{url}/Observation", observation)
-        await _until_true(watcher, entries % ("waiting", 2))
+        await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
+        await _until_true(watcher, entries % ("waiting", 3))
         await _until_true(watcher, 'ALERTS{alertname="DhpGatewayOutboxAgeing"}')
         platform.answer(_refuse_or_break)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))
-        await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
         for _ in range(10):
             await _write(session, "PUT", f"{url}/Patient/a", patient)
             await asyncio.sleep(0.5)

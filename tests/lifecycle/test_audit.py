@@ -279,7 +279,8 @@ async def test_syslog_that_is_away_blocks_and_recovers(start_service: StartServi
     away = Receiver()
     away.close()
     audit = {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{away.port}"}
-    service = await start_service.ready(audit=audit)
+    service = start_service(audit=audit)
+    await service.until_ready(503)
     refused = await ask(service.address, READ)
     assert (refused.status, refused.reason) == (503, "audit-unavailable")
     receiver = Receiver(port=away.port)

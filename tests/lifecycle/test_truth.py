@@ -136,6 +136,7 @@ async def test_a_client_that_is_refused_is_named(
     credentials = {"ward-3": {"client_id": "a", "client_secret": "planted-other"}}
     service = await start_service.ready(**CHECKED, callers=callers, credentials=credentials)
     await call(service, 15)
+    await service.until_metric(1, "dhp_gateway_platform_probes_total", found="platform-refuses")
     found = await until_told(service, "no", "platform-refuses")
     stops(found, "platform-refuses")
     assert found.facts["care"]["credential"] == "ward-3"

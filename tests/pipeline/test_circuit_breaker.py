@@ -110,7 +110,7 @@ async def test_one_caller_s_broken_record_takes_nothing_from_another(
         assert polled == [(500, None)] * 3 + [(503, "circuit-open")] * 57
         body = (await call("polls", "Patient/broken"))[2]
         assert b"held-off=read Patient; caller=polls" in body
-        assert b"from your system alone" in body
+        assert b"for your system alone" in body
         assert (await call("polls", "Observation/1"))[0] == 200, "another kind"
         await until(lambda: platform.questions)
         assert await gateway.metric("dhp_gateway_circuit_state") == 0

@@ -34,6 +34,7 @@ WRITTEN = {
     "bundle": ("Bundle",),
     "bundle-size": ("Bundle",),
     "body-gone": ("client_id",),
+    "held-off": ("Retry-After", "diagnostics"),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
 }
 

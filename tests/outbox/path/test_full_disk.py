@@ -271,11 +271,11 @@ async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path)
             200,
             {
                 "ready": True,
-                "failing": ["outbox"],
-                "checks": {
-                    **dict.fromkeys(("token:default", "circuit", "platform", "shutdown"), "ok"),
-                    "outbox": "failed",
-                },
+                "failing": [],
+                "checks": dict.fromkeys(
+                    ("token", "circuit", "platform", "audit", "shutdown"), "ok"
+                ),
+                "degraded": {"outbox": "outbox-away"},
             },
         )
         assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0

@@ -66,6 +66,7 @@ class Tokens:
     """There is always one."""
 
     name = "default"
+    wait_for_token = replace_rejected = invalidate = on_fresh_token_rejected = None
 
     def current(self) -> str:
         """Return any token, which is not examined."""
@@ -110,6 +111,8 @@ def deliverer(
         tokens={"default": Tokens()},  # type: ignore[dict-item]
         client=asking,
         statement=statement or Statement(),  # type: ignore[arg-type]
+        condition_guard=None,
+        record=lambda signal, status, credential: None,
         fhir=FhirSettings(auto_if_match=versions, unfiltered={"Observation": unfiltered}),
         serial_executor=SerialExecutor(),
     )
@@ -287,7 +290,7 @@ UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 def fetching(platform: Platform) -> EntrySender:
     """Asks the platform itself what it declares; no time passes."""
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    return deliverer(platform, statement=Fetched(client, Tokens(), lambda: 0.0))
+    return deliverer(platform, statement=Fetched(client, lambda: [Tokens()], lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +330,7 @@ async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None
     """The search was judged without it, so that it has found nothing out."""
     platform = FetchingMeanwhile(UNREACHABLE, searchset(), answer(200, DECLARING))
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    platform.statement = Fetched(client, Tokens(), lambda: 0.0)  # type: ignore[arg-type]
+    platform.statement = Fetched(client, lambda: [Tokens()], lambda: 0.0)  # type: ignore[arg-type]
     made = deliverer(platform, statement=platform.statement)
     wanted = request(condition=CODE)
     assert await made.verify(ENTRY, wanted) == AttemptResult(
