@@ -100,7 +100,7 @@ def test_a_file_of_the_project_leads_to_the_start_in_other_languages(site: Path)
 @pytest.mark.parametrize(
     ("start", "word", "found"),
     [
-        ("index.ru.html", "предохранитель", "errors.ru.html"),
+        ("index.ru.html", "предохранитель", "settings.ru.html"),
         ("errors.uz.html", "navbat", "glossary.uz.html"),
         ("project/config/index.html", "jitter", "settings.html"),
     ],

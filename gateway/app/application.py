@@ -133,7 +133,8 @@ class Gateway:
             judgement = (
                 self._cores.current.judgement if same_platform else self._judge_platform(settings)
             )
-            core = await asyncio.to_thread(self._make_core, settings, judgement=judgement)
+            make_core = functools.partial(self._make_core, settings, judgement=judgement)
+            core = await asyncio.to_thread(make_core)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)

@@ -65,12 +65,14 @@ class StandstillClock:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = None
-        self._last_end: float | None = None
+        self._last_end = 0.0
 
     def update(self, depth: QueueDepth, *, is_awaiting_platform: bool) -> None:
         """Note the state of the outbox; to be called every few seconds."""
-        has_progressed = depth.last_end != self._last_end
-        self._last_end = depth.last_end
+        # A purge may make it an earlier one.
+        has_progressed = (depth.last_end or 0.0) > self._last_end
+        if has_progressed:
+            self._last_end = depth.last_end or 0.0
         if is_awaiting_platform or not depth.is_deliverable:
             self._since = None
         elif has_progressed or self._since is None:

@@ -353,7 +353,7 @@ async def _conversation(
 
 
 async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
-    documents = await provider.discovery_documents()
+    documents = [found for found in await provider.discovery_documents() if found[1]]
     for issuer, document in documents:
         if is_issuer_of(issuer, document):
             return await _check_document(settings, provider, issuer, document)
@@ -408,7 +408,7 @@ async def _check_document(
         has_keys = False
     if not has_keys:
         keys = Message("{issuer} publishes no usable keys at its `jwks_uri`", issuer=issuer)
-        hint = Message("Tell its operator; the keys have to be at one of the SSO's own origins")
+        hint = Message("Tell the SSO's operator")
         return Finding(_DISCOVERY, "failed", keys, hint)
     return Finding(_DISCOVERY, "ok", detail)
 
@@ -436,7 +436,12 @@ async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Fi
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
         return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
-    return _check_page_response(login, status, urljoin(url, location) if location else "")
+    try:
+        target = urljoin(url, location) if location else ""
+        urlsplit(target)
+    except ValueError:
+        target = ""
+    return _check_page_response(login, status, target)
 
 
 def _check_page_response(login: LoginSettings, status: int, location: str) -> Finding:

@@ -38,11 +38,19 @@ _XML_MEMBER: Final = re.compile(
 _MAX_REQUEST_BYTES: Final = 64 * 1024
 _MAX_CONDITIONS: Final = 256
 _HALF_ESCAPE: Final = 5  # bytes of an escaped letter without its last byte
-# Bytes of a compressed body that are opened: in steps, and at most.
+# Bytes of a compressed body that are opened in one step, at most beyond the ratio, and the ratio of
+# bytes opened to bytes received: more would block the event loop.
 _STEP: Final = 64 * 1024
-_MAX_OPENED_BYTES: Final = 256 * 1024 * 1024
+_FREE_BYTES: Final = 1024 * 1024
+_MAX_RATIO: Final = 40
+# Members of a gzip file (RFC 1952 section 2.2).
+_MAX_MEMBERS: Final = 1000
 # What stands for the conditions of a Bundle that cannot be read: no platform declares it.
 _UNREADABLE: Final[Condition] = ("unreadable", "", ("Content-Encoding",))
+
+
+def _decompressor() -> zlib._Decompress:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)
 
 
 def condition_of_request(
@@ -64,8 +72,8 @@ class BundleConditions:
     """
 
     def __init__(self, content_type: str, coding: str = "") -> None:
-        self._decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32) if coding else None
-        self._opened = 0
+        self._decompressor = _decompressor() if coding else None
+        self._received = self._opened = self._members = 0
         self._xml = "xml" in content_type.lower()
         self._rest = b""
         # In the order of the entries, each condition once.
@@ -81,17 +89,28 @@ class BundleConditions:
         if self._decompressor is None:
             self._scan(data)
             return
+        self._received += len(data)
         try:
-            plain = data
-            while plain:
-                plain = self._decompressor.decompress(data, _STEP)
-                data = self._decompressor.unconsumed_tail
-                self._opened += len(plain)
-                if self._opened > _MAX_OPENED_BYTES:
-                    raise zlib.error("too long")
-                self._scan(plain)
+            while data:
+                data = self._open(data)
         except zlib.error:
             self._found[_UNREADABLE] = None
+
+    def _open(self, data: bytes) -> bytes:
+        """Open one member of a compressed body; return what follows it. Raises `zlib.error`."""
+        opener = self._decompressor
+        if opener is None or opener.eof:
+            opener = self._decompressor = _decompressor()
+            self._members += 1
+        plain = opener.decompress(data, _STEP)
+        while plain:
+            self._opened += len(plain)
+            limit = _FREE_BYTES + _MAX_RATIO * self._received
+            if self._opened > limit or self._members > _MAX_MEMBERS:
+                raise zlib.error("too long")
+            self._scan(plain)
+            plain = opener.decompress(opener.unconsumed_tail, _STEP)
+        return opener.unused_data
 
     def _scan(self, data: bytes) -> None:
         text = self._rest + data

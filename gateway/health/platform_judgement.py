@@ -326,14 +326,15 @@ class PlatformJudgement:
     def _is_due(self, for_delivery: bool) -> bool:
         now, interval = self._clock(), self._interval()
         since = now - self._tried_at
-        if self._open_until is not None:
-            return now >= self._open_until and since >= _QUESTION_INTERVAL
-        if since >= _QUESTION_INTERVAL and (
-            for_delivery or self._has_failed or self._question_fault()
-        ):
-            return True
+        if since >= _QUESTION_INTERVAL:
+            if for_delivery:
+                return True
+            if self._open_until is not None:
+                return now >= self._open_until
+            if self._has_failed or self._question_fault():
+                return True
         silent_for = now - max(self._started_at, self.last_request_at)
-        return 0 < interval <= min(since, silent_for)
+        return self._open_until is None and 0 < interval <= min(since, silent_for)
 
     def _conclude(self, signal: str, credential: str, asked_at: float) -> None:
         before, self.found, self.asked_at = self.found or ANSWERS, signal, asked_at

@@ -245,12 +245,13 @@ class AuthRoutes:
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        if request.path not in _COUNTED_LATER:
-            self._bucket(request, request.path).take()
         method, respond = self._routes.get(request.path, ("", None))
+        is_method = request.method == method or (method == "GET" and request.method == "HEAD")
+        if request.path not in _COUNTED_LATER or not is_method:
+            self._bucket(request, request.path).take()
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
-        if request.method != method and not (method == "GET" and request.method == "HEAD"):
+        if not is_method:
             allow = "GET, HEAD" if method == "GET" else method
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(request, exchange)

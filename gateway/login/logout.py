@@ -79,7 +79,11 @@ class SignOutFlow:
 
         It has no `id_token_hint`, because no token may be part of a URL.
         """
-        metadata = await self._provider.metadata()
+        try:
+            async with asyncio.timeout(_REVOCATION_TIMEOUT):
+                metadata = await self._provider.metadata()
+        except TimeoutError:
+            return None
         if metadata is None or metadata.end_session_endpoint is None:
             return None
         params = [("client_id", self._client_id)]

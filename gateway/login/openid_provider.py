@@ -36,6 +36,9 @@ _log = get_logger(__name__)
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 # Limits the requests of one lookup: Keycloak's endpoints have five segments, with `/auth` six.
 _MAX_ISSUERS: Final = 12
+# What stands for a document that may be there: the place did not answer, or not for itself.
+_NO_ANSWER: Final[dict[str, Any]] = {}
+_UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
 _ENDPOINT_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 # Each kind of key checks its own algorithms only. A public key as the secret of a MAC (algorithm
 # confusion) would let anybody sign; "none" is signed by nobody.
@@ -242,12 +245,18 @@ class OpenIdProvider:
 
     async def _discover(self) -> ProviderMetadata | None:
         for issuer, document in await self.discovery_documents():
+            if document == _NO_ANSWER:
+                # What stands at a shorter path may be another realm's document.
+                return None
             if is_issuer_of(issuer, document):
                 return _metadata(document, self._sso)
         return None
 
     async def _get(self, url: str) -> dict[str, Any] | None:
-        """Return the JSON object at `url`, or None on any failure. No redirect is followed."""
+        """Return the JSON object at `url`, None without one; `_NO_ANSWER` where that is not known.
+
+        No redirect is followed.
+        """
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -262,7 +271,9 @@ class OpenIdProvider:
             ):
                 http_response = await read_response(response)
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError):
-            return None
+            return _NO_ANSWER
+        if http_response.status in _UNAVAILABLE_STATUSES:
+            return _NO_ANSWER
         if http_response.status != 200 or http_response.body is None:
             return None
         return parse_object(http_response.body)
@@ -317,8 +328,8 @@ def _metadata(document: Mapping[str, Any], sso: SsoSettings) -> ProviderMetadata
     return ProviderMetadata(
         issuer=issuer,
         authorization_endpoint=url("authorization_endpoint"),
-        # The gateway itself asks these two, and the second receives refresh tokens.
-        jwks_uri=(url("jwks_uri", is_own=True) or "") if has_keys else None,
+        jwks_uri=(url("jwks_uri") or "") if has_keys else None,
+        # It receives refresh tokens.
         revocation_endpoint=url("revocation_endpoint", is_own=True),
         end_session_endpoint=url("end_session_endpoint"),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,

@@ -155,7 +155,8 @@ def parse_client_secrets(
         ClientAuthenticator(authentication(client_id, secret), secret.fingerprint(), secret)
         for secret in found
     ]
-    for secret in found if in_header else ():
+    # A name cannot hold a colon as it is (RFC 7617 section 2).
+    for secret in found if in_header and ":" not in client_id else ():
         if quote_plus(client_id + secret.reveal()) != client_id + secret.reveal():
             literal = client_secret_basic(client_id, secret, is_literal=True)
             authenticators.append(

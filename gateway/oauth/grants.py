@@ -137,7 +137,8 @@ class UserTokenEndpoint:
             # SSOs answer a cookie that has run out, or is no refresh token at all, with any code or
             # page: the cookie is then a parameter that is missing. Waiting would not mend it.
             status = error.status or 0
-            error.is_grant_invalid = 400 <= status < 500 and status not in _LATER_STATUSES
+            is_refusal = 400 <= status < 500 or (status < 300 and error.oauth_error is not None)
+            error.is_grant_invalid = is_refusal and status not in _LATER_STATUSES
             raise
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
@@ -146,7 +147,7 @@ class UserTokenEndpoint:
         with _unencodable_as_error():
             form = urlencode({"token": refresh_token.reveal(), "token_type_hint": "refresh_token"})
         await self._with_client_auth(
-            lambda authenticate: self._endpoint.post(authenticate, form, url=url)
+            lambda authenticate: self._endpoint.post(authenticate, form, url=url), None
         )
 
     async def _redeem(
@@ -158,30 +159,33 @@ class UserTokenEndpoint:
     ) -> UserTokenSet:
         form = _grant_form(grant_type, params, self._extra_params)
         response = await self._with_client_auth(
-            lambda authenticate: self._endpoint.request(authenticate, form, cookie)
+            lambda authenticate: self._endpoint.request(authenticate, form, cookie), self._queue
         )
         token = response.to_access_token(self._clock(), self._wall_clock())
         return UserTokenSet(token, _next_renewal(response, previous), response.id_token)
 
     async def _with_client_auth(
-        self, request: Callable[[ClientAuthentication], Awaitable[_T]]
+        self,
+        request: Callable[[ClientAuthentication], Awaitable[_T]],
+        queue: TokenRequestQueue | None,
     ) -> _T:
         *others, last = self._authentications
         for authenticate in others:
             try:
-                return await self._attempt(request, authenticate)
+                return await self._attempt(request, authenticate, queue)
             except TokenRequestError as error:
                 if not error.may_be_wrong_client or error.oauth_error not in _CLIENT_REFUSALS:
                     raise
-        return await self._attempt(request, last)
+        return await self._attempt(request, last, queue)
 
     async def _attempt(
         self,
         request: Callable[[ClientAuthentication], Awaitable[_T]],
         authenticate: ClientAuthentication,
+        queue: TokenRequestQueue | None,
     ) -> _T:
-        # A user waits for each of these requests.
-        turn = self._queue.admission(lambda: True) if self._queue else contextlib.nullcontext()
+        # A user waits for each of these requests, or will in a moment.
+        turn = queue.admission(lambda: True) if queue else contextlib.nullcontext()
         async with turn:
             result = await request(authenticate)
         others = (each for each in self._authentications if each is not authenticate)

@@ -260,6 +260,9 @@ class DeliveryLoop:
         try:
             await self._record_and_claim()
         finally:
+            # Whatever holds up the store: only a response ends what is known of an outage.
+            if not self._draining and not self._store.is_known_empty():
+                self._probe_if_unreachable()
             # Leases are renewed even where recording failed: on a full disk this smaller step may
             # still succeed.
             if self._attempts and self._timing.clock() >= self._renew_at:

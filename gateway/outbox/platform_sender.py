@@ -169,7 +169,10 @@ class EntrySender:
             result = await _send_result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
-        has_met_another = response.status == _CONFLICT and not await names_version(request)
+        found = result.response
+        # That of an intermediary shows nothing.
+        is_conflict = found is not None and found.status == _CONFLICT and not found.reason
+        has_met_another = is_conflict and not await names_version(request)
         return replace(result, is_collision=has_met_another)
 
     async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:

@@ -13,6 +13,7 @@ whether a condition would be kept.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -214,7 +215,7 @@ class ConditionGuard:
         values = {name.lower(): value for name, value in fields}
         if interaction in BUNDLES:
             found = _bundle_conditions(values)
-            found.feed(body)
+            await asyncio.to_thread(found.feed, body)
             conditions = found.conditions
         else:
             query, has_criteria = target_suffix.partition("?")[2], b"if-none-exist" in values

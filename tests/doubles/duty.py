@@ -97,9 +97,13 @@ class Duty:
         judgement = self.judgement
         judgement._open_until = self.clock() + ends[state] if state else None
         judgement._open_reason = "platform-unreachable"
+        if not state:
+            judgement.found, judgement.asked_at = "answers", self.clock()
 
     async def _ask(self) -> tuple[str, str] | None:
-        return self.found
+        # A circuit that was opened by hand stays so.
+        is_open = self.judgement.state is not CircuitState.CLOSED
+        return self.found or (("platform-unreachable", "default") if is_open else None)
 
     def status(self) -> StatusReporter:
         """Return a reporter over this state."""

@@ -227,6 +227,15 @@ async def test_a_circuit_closes_by_the_question_alone(world: World) -> None:
     assert world.call(FINE) == ""
 
 
+async def test_deliveries_need_not_wait_for_the_end_of_the_pause(world: World) -> None:
+    """While queued writes wait, the platform is asked every five seconds."""
+    for _ in range(3):
+        world.call(NO_LINE)
+    await world.judgement.ask_if_due(for_delivery=True)
+    assert world.state is CircuitState.CLOSED
+    assert len(world.asked) == 1
+
+
 async def test_a_question_that_fails_opens_it_again(world: World) -> None:
     """For as long as before, and the page names what was found."""
     world.found = "platform-timeout"

@@ -122,7 +122,9 @@ async def test_a_request_counts_once_whatever_its_attempts(
 ) -> None:
     """Two reads of three attempts each are fewer than three requests."""
     platform.answer(outcome(503))
-    async with start_gateway(circuit_breaker=SETTINGS) as gateway:
+    # Enough of them, however fast the machine is.
+    retries = {"budget_ratio": 1}
+    async with start_gateway(circuit_breaker=SETTINGS, retries=retries) as gateway:
         for path in ("Patient/1", "Observation/1"):
             assert (await ask(gateway.address, get(f"/fhir/{path}"))).status == 503
         assert len(platform.seen) == 6

@@ -95,7 +95,9 @@ UNSUPPORTED = {
     "large bundle in deflate": (
         post(
             "/fhir",
-            zlib.compress(bundle(IN_BUNDLE, padding=9_000_000)),
+            zlib.compress(
+                bundle(*[{**NO_CONDITION, "url": f"Patient/{n}"} for n in range(99_000)], IN_BUNDLE)
+            ),
             "Content-Encoding: deflate",
         ),
         "ifNoneExist",

@@ -201,6 +201,7 @@ async def test_an_open_circuit_makes_no_attempt(platform, sso, collector) -> Non
     async with traced(platform, sso, collector, circuit_breaker=circuit) as gateway:
         body = b'{"resourceType":"Patient"}'
         assert (await ask(gateway.address, post("/fhir/Patient", body))).status == 502
+        await gateway.until_metric(2, "dhp_gateway_circuit_state")
         refused = await ask(gateway.address, get(READ, SAMPLED))
         assert refused.reason == "circuit-open"
         record = (await gateway.audit(2))[-1]

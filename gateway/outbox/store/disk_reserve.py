@@ -191,12 +191,15 @@ class DiskReserve:
         if not self._held or not os.path.samestat(os.fstat(self._held[-1]), os.stat(self._index)):
             self._held.append(_descriptors.acquire(self._index))
         descriptor = self._held[-1]
-        if os_support.lock_byte(descriptor, _INDEX_LOCK, exclusive=True):
-            # No connection of any process uses the index. SQLite makes it anew from the log.
-            os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
-        if not self._log.exists():
-            _restore(self._log, self._database)
-        os_support.lock_byte(descriptor, _INDEX_LOCK, exclusive=False)
+        try:
+            if os_support.lock_byte(descriptor, _INDEX_LOCK, exclusive=True):
+                # No connection of any process uses the index. SQLite makes it anew from the log.
+                os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+            if not self._log.exists():
+                _restore(self._log, self._database)
+        finally:
+            # An exclusive lock would keep every connection out of the database.
+            os_support.lock_byte(descriptor, _INDEX_LOCK, exclusive=False)
 
 
 def _second_name(path: Path) -> Path:
@@ -231,10 +234,12 @@ def _keep(path: Path) -> None:
 
 def _allocate(descriptor: int, size: int) -> None:
     """Give a file its blocks up to this size. Raises `DiskFullError`."""
-    if os.fstat(descriptor).st_size >= size:
+    present = os.fstat(descriptor).st_size
+    if present >= size:
         return
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        # Behind the end alone: where the file system cannot allocate, each block is written.
+        os.posix_fallocate(descriptor, present, size - present)
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFullError from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -177,6 +178,9 @@ class SqliteDatabase:
         except DiskFullError:
             self._is_reserved = False
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._is_reserved = False
+                return
             # A file system without hard links, for example.
             if not self._is_warned:
                 _log.warning("no disk space can be reserved for deliveries: %s", error.strerror)

@@ -24,7 +24,7 @@ async def test_without_traffic_a_light_question_ends_it(hospital: Hospital) -> N
     """A probe ends the outage long before its end, without other requests to the platform."""
     kept = await _held(hospital)
     assert (await hospital.ended(kept.location)).status == 200
-    assert any(seen.target.endswith("/metadata") for seen in hospital.platform.seen)
+    assert any(seen.target.endswith("/metadata") for seen in hospital.platform.questions)
 
 
 async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
