@@ -195,7 +195,7 @@ class StatusReporter:
 
     def _platform_facts(self, settings: Settings, platform: Component) -> dict[str, Any]:
         judgement, iso = self._health.platform(), TimestampFormatter().format
-        asked_at = self._wall_clock() - (self._clock() - judgement.asked_at)
+        probed_at = self._wall_clock() - (self._clock() - judgement.probed_at)
         return {
             "url": url_without_secrets(settings.platform.fhir_base_url),
             "circuit": _CIRCUIT[judgement.state],
@@ -204,7 +204,9 @@ class StatusReporter:
             "state": _PLATFORM_STATES[platform.state],
             "reason": platform.reason,
             "since": iso(platform.since),
-            "probe": {"found": judgement.found, "at": iso(asked_at)} if judgement.found else None,
+            "probe": {"found": judgement.probe_signal, "at": iso(probed_at)}
+            if judgement.probe_signal
+            else None,
         }
 
 

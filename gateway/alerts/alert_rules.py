@@ -124,8 +124,11 @@ def _error_ratio(health: Health) -> float | None:
     if not many_errors(requests, errors):
         return None
     judgement = health.platform()
-    if judgement.found == ANSWERS and judgement.asked_at > health.recent_requests.last_error_at:
-        # The failures are over: the gateway's own question was answered since the last of them.
+    if (
+        judgement.probe_signal == ANSWERS
+        and judgement.probed_at > health.recent_requests.last_error_at
+    ):
+        # The failures are over: a probe has succeeded since the last of them.
         return None
     return errors / requests
 

@@ -271,7 +271,7 @@ class Gateway:
         self.outbox = OutboxService(
             store=store,
             acquire_sender=lambda: self._cores.acquire_entry_sender(),
-            probe=lambda: self._cores.current.judgement.ask_if_due(for_delivery=True),
+            probe=lambda: self._cores.current.judgement.probe_if_due(for_delivery=True),
             metrics=self.metrics,
             audit=self.audit,
         )
@@ -318,10 +318,10 @@ class Gateway:
         """Return a new judgement of the platform that the settings name."""
         return PlatformJudgement(
             circuit=settings.circuit_breaker,
-            ask=lambda: self._cores.ask_platform(),
+            probe=lambda: self._cores.probe_platform(),
             interval=lambda: self.settings.admin.probe_interval,
             on_response=self._on_platform_response,
-            count_question=self.metrics.count_probe,
+            count_probe=self.metrics.count_probe,
             clock=time.monotonic,
         )
 

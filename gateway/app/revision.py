@@ -31,7 +31,7 @@ from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAlia
 from gateway.pipeline.platform_client import (
     CapabilityCache,
     PlatformClient,
-    PlatformQuestion,
+    PlatformProbe,
 )
 from gateway.pipeline.upstream import Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
 
 
-# Credentials with which the gateway asks one question, at most.
+# Credentials with which the gateway sends one request of its own, at most.
 _MAX_CANDIDATES: Final = 20
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
@@ -124,9 +124,9 @@ class Core:
         forwarder = Forwarder(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
         self.statement = statement = CapabilityCache(client, self._candidates, time.monotonic)
-        # Retries of the gateway's own questions are no caller's, so that they are not counted.
+        # Retries of the gateway's own probes are no caller's, so that they are not counted.
         own_client = PlatformClient(Forwarder(upstream, lambda cause: None), client.platform_path)
-        self.question = PlatformQuestion(own_client, self._candidates)
+        self.probe = PlatformProbe(own_client, self._candidates)
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
         condition_guard = None if fhir.condition_guard == "off" else ConditionGuard(fhir, statement)
@@ -296,12 +296,12 @@ class CoreSwitch:
         core.active_uses.enter()
         return core.entry_sender, core.active_uses.leave
 
-    async def ask_platform(self) -> tuple[str, str] | None:
+    async def probe_platform(self) -> tuple[str, str] | None:
         """Return what the platform's metadata shows, and the credential used; None if nothing."""
         core = self.current
         core.active_uses.enter()
         try:
-            return await core.question.ask()
+            return await core.probe.probe()
         finally:
             core.active_uses.leave()
 

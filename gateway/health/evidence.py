@@ -1,4 +1,4 @@
-"""Signals: what the end of a request, or the gateway's own question, shows about the platform.
+"""Signals: what the end of a request, or of a probe, shows about the platform.
 
 `gateway.health.platform_judgement` judges the platform by them; metrics and alerts use their names.
 """

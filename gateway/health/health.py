@@ -264,13 +264,13 @@ class Health:
         return [self._dated(each) for each in found]
 
     async def run(self) -> None:
-        """Judge, and ask the platform if that is due, once a second, until cancelled."""
+        """Judge, and probe the platform if that is due, once a second, until cancelled."""
         while True:
             await asyncio.sleep(_CHECK_INTERVAL)
             try:
                 # `Component.since` is only accurate if the components are judged regularly.
                 self.components()
-                await self.platform().ask_if_due()
+                await self.platform().probe_if_due()
             except Exception as error:
                 # The error's text could quote a response, so that only its type is logged.
                 _log.error("the platform could not be asked: %s", type(error).__name__)
@@ -302,7 +302,7 @@ class Health:
     def _judge_process(self, judgement: PlatformJudgement, platform: Component) -> Component:
         if self._is_draining():
             return Component("process", "failed", "shutting-down")
-        has_recovered = judgement.answers_itself and platform.state == "ok"
+        has_recovered = judgement.answers_probe and platform.state == "ok"
         if not has_recovered and many_errors(*self.recent_requests.latest()):
             return Component("process", "degraded", _MANY_ERRORS)
         return Component("process", "ok", _FINE)

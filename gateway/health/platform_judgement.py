@@ -5,13 +5,13 @@ its attempts. Where they fail, the line may be down, the platform may fail, or o
 for what the platform cannot give. So:
 
 * The **line** (no connection, no TLS) concerns all requests. It opens the circuit by itself.
-* Any other failure only makes the gateway ask for itself (`GET metadata` with a token), and that
-  question decides. A platform that answers it works, whatever happens to some requests.
+* Any other failure only causes a probe (`GET metadata` with a token), the gateway's own question,
+  which decides. A platform that answers it works, whatever happens to some requests.
 * While the circuit is not open, a caller's kind of request (interaction and resource type) that
   fails too often is held off for that caller alone.
 
-    closed ─ too many failed; line down or question failed ─▶ open ─ `open_for` seconds ─▶ half-open
-    half-open ─ the question is answered ─▶ closed, it fails ─▶ open
+    closed ─ too many failed; line down or probe failed ─▶ open ─ `open_for` seconds ─▶ half-open
+    half-open ─ the probe is answered ─▶ closed, it fails ─▶ open
 
 No request of a caller is forwarded before the circuit is closed again.
 """
@@ -52,8 +52,8 @@ _log = get_logger(__name__)
 
 # A window advances in tenths of its length.
 _SLICES: Final = 10
-# Seconds between two questions of the gateway, at least.
-_QUESTION_INTERVAL: Final = 5.0
+# Seconds between two probes, at least.
+_PROBE_INTERVAL: Final = 5.0
 # Kinds of requests, for each caller, that are counted. Of more, the oldest are forgotten.
 _MAX_KINDS: Final = 4096
 # Seconds of the signals by which a platform that answers is doubted, and how many are needed.
@@ -104,27 +104,27 @@ _Kind = tuple[str, str, str, str]
 class PlatformJudgement:
     """The judgement of one platform.
 
-    `ask` asks the platform and returns the signal and the credential used, None where it could not
-    be asked. Where no request shows anything, the gateway asks every `interval` seconds, never if
-    that is 0. `on_response` is called for each successful response, `count_question` with the
-    signal of each question. `circuit` may be replaced at any time.
+    `probe` sends `GET metadata` and returns the signal and the credential used, None where it could
+    not be sent. Where no request shows anything, a probe is sent every `interval` seconds, never if
+    that is 0. `on_response` is called for each successful response, `count_probe` with the signal
+    of each probe. `circuit` may be replaced at any time.
     """
 
     def __init__(
         self,
         *,
         circuit: CircuitBreakerSettings,
-        ask: Callable[[], Awaitable[tuple[str, str] | None]],
+        probe: Callable[[], Awaitable[tuple[str, str] | None]],
         interval: Callable[[], float],
         on_response: Callable[[], None],
-        count_question: Callable[[str], None],
+        count_probe: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self.circuit = circuit
-        self._ask = ask
+        self._probe = probe
         self._interval = interval
         self._on_response = on_response
-        self._count_question = count_question
+        self._count_probe = count_probe
         self._clock = clock
         self._outcomes = OutcomeWindow()
         self._line = OutcomeWindow()
@@ -136,18 +136,18 @@ class PlatformJudgement:
         self._errors = OutcomeWindow()
         self._open_until: float | None = None
         self._open_reason = ""
-        self._is_asking = False
+        self._is_probing = False
         self._has_failed = False
         self._started_at = clock()
         self._success_at = -math.inf
         # The credential of the last request that succeeded, "" for none.
         self.good_with = ""
         self.last_request_at = -math.inf
-        # The last question: when it began, what it found, "" before the first one.
-        self.asked_at = -math.inf
-        self.found = ""
-        self._tried_at = -math.inf
-        self._was_answered = False
+        # The last probe that gave a signal: when it began, and the signal, "" before the first.
+        self.probed_at = -math.inf
+        self.probe_signal = ""
+        self._probe_started_at = -math.inf
+        self._has_answered_probe = False
         # The credential that the platform refused last, "" for none.
         self.refused_credential = ""
 
@@ -160,9 +160,9 @@ class PlatformJudgement:
         return CircuitState.OPEN if is_waiting else CircuitState.HALF_OPEN
 
     @property
-    def answers_itself(self) -> bool:
-        """Whether the platform answered the last question, and no request was made since."""
-        return self.found == ANSWERS and self.asked_at > self.last_request_at
+    def answers_probe(self) -> bool:
+        """Whether the platform answered the last probe, and no request was made since."""
+        return self.probe_signal == ANSWERS and self.probed_at > self.last_request_at
 
     def admit(self, exchange: Exchange) -> None:
         """Admit a request. Raises `GatewayError` circuit-open, which says what is held off."""
@@ -232,10 +232,8 @@ class PlatformJudgement:
             self._has_failed = True
         if signal in LINE_FAULTS and self._is_over_limit(self._line, now):
             self._open(now, signal)
-        elif self._opens_circuit(self._question_fault()) and self._is_over_limit(
-            self._outcomes, now
-        ):
-            self._open(now, self.found)
+        elif self._opens_circuit(self._probe_fault()) and self._is_over_limit(self._outcomes, now):
+            self._open(now, self.probe_signal)
 
     def _count_kind(self, exchange: Exchange, now: float, failed: bool) -> None:
         kind, window = _kind_of(exchange), self.circuit.window
@@ -269,17 +267,21 @@ class PlatformJudgement:
         window = self.circuit.window
         return self._exceeds(self._outcomes.totals(now, window)[0], failed.totals(now, window)[1])
 
-    def _question_fault(self) -> str:
-        """Return the fault that the last question found, "" where a caller was answered since."""
-        return self.found if self.asked_at >= self._success_at and self.found in FAULTS else ""
+    def _probe_fault(self) -> str:
+        """Return the fault that the last probe found, "" where a caller was answered since."""
+        return (
+            self.probe_signal
+            if self.probed_at >= self._success_at and self.probe_signal in FAULTS
+            else ""
+        )
 
     def _opens_circuit(self, fault: str) -> bool:
-        """Return whether what the question found stops all requests.
+        """Return whether what a probe found stops all requests.
 
         A client that is refused was heard. A server that has never shown a statement may be one
-        without it, and its question would never close the circuit.
+        without it, and no probe would ever close the circuit.
         """
-        return fault not in ("", REFUSES) and (fault != NOT_FHIR or self._was_answered)
+        return fault not in ("", REFUSES) and (fault != NOT_FHIR or self._has_answered_probe)
 
     def _open(self, now: float, reason: str) -> None:
         if self._open_until is None:
@@ -294,57 +296,57 @@ class PlatformJudgement:
             )
             self._open_until, self._open_reason = now + self.circuit.open_for, reason
 
-    async def ask_if_due(self, *, for_delivery: bool = False) -> None:
-        """Ask the platform if that is due; count and log what was found.
+    async def probe_if_due(self, *, for_delivery: bool = False) -> None:
+        """Probe the platform if that is due; count and log what was found.
 
         `for_delivery`: queued writes wait for the platform, so that the answer is wanted.
         """
-        if self._is_asking or not self._is_due(for_delivery):
+        if self._is_probing or not self._is_due(for_delivery):
             return
-        self._is_asking = True
-        asked_at = self._tried_at = self._clock()
+        self._is_probing = True
+        probed_at = self._probe_started_at = self._clock()
         self._has_failed = False
         try:
-            result = await self._ask()
+            result = await self._probe()
         finally:
-            self._is_asking = False
+            self._is_probing = False
         if result is None:
-            # It could not be asked, for want of a token for example. Nothing shows that it fails
-            # still, and a line that is down opens the circuit again.
+            # No probe could be sent, for want of a token for example. Nothing shows that the
+            # platform fails still, and a line that is down opens the circuit again.
             self._has_failed = True
             if self._open_until is not None:
-                self._close("it could not be asked")
+                self._close("no probe could be sent")
             return
         signal, credential = result
         if signal == BUSY:
             # All connections are taken: by requests that are answered, or by ones that hang.
-            if self._success_at >= asked_at - _QUESTION_INTERVAL:
+            if self._success_at >= probed_at - _PROBE_INTERVAL:
                 return
             signal = TIMEOUT
-        self._conclude(signal, credential, asked_at)
+        self._conclude(signal, credential, probed_at)
 
     def _is_due(self, for_delivery: bool) -> bool:
         now, interval = self._clock(), self._interval()
-        since = now - self._tried_at
-        if since >= _QUESTION_INTERVAL:
+        since = now - self._probe_started_at
+        if since >= _PROBE_INTERVAL:
             if for_delivery:
                 return True
             if self._open_until is not None:
                 return now >= self._open_until
-            if self._has_failed or self._question_fault():
+            if self._has_failed or self._probe_fault():
                 return True
         silent_for = now - max(self._started_at, self.last_request_at)
         return self._open_until is None and 0 < interval <= min(since, silent_for)
 
-    def _conclude(self, signal: str, credential: str, asked_at: float) -> None:
-        before, self.found, self.asked_at = self.found or ANSWERS, signal, asked_at
-        self._count_question(signal)
+    def _conclude(self, signal: str, credential: str, probed_at: float) -> None:
+        before, self.probe_signal, self.probed_at = self.probe_signal or ANSWERS, signal, probed_at
+        self._count_probe(signal)
         if signal != before:
             level = logging.INFO if signal == ANSWERS else logging.WARNING
             _log.log(level, "the gateway asked for the platform's metadata itself: %s", signal)
         now = self._clock()
         if signal == ANSWERS:
-            self._success_at, self._was_answered = max(self._success_at, asked_at), True
+            self._success_at, self._has_answered_probe = max(self._success_at, probed_at), True
             if self._open_until is not None:
                 self._close("the platform answers again")
             self._on_response()
@@ -371,13 +373,13 @@ class PlatformJudgement:
         """Return the state of the platform, and the reason: a signal, or a doubt."""
         if self._open_until is not None:
             return "failed", self._open_reason
-        fault = self._question_fault()
+        fault = self._probe_fault()
         if fault:
             return "failed", fault
         now = self._clock()
         requests, bad = self._doubts.totals(now, _DOUBT_WINDOW)
         failed = self._errors.totals(now, _DOUBT_WINDOW)[1]
-        if self.answers_itself:
+        if self.answers_probe:
             # Failures of requests are over. Whether the others were the callers' is not known.
             requests, bad, failed = requests - failed, bad - failed, 0
         if bad >= _MIN_DOUBT_SIGNALS and bad >= _NEARLY_ALL * requests:

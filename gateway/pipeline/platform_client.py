@@ -1,8 +1,8 @@
 """Requests of the gateway itself to the platform, with a credential's access token.
 
-The gateway's own question is `GET metadata`, sent as an ordinary request. It takes a connection of
-the pool and a credential's token; it is not an exchange of a caller. The response is turned into a
-signal and not kept.
+The gateway's lightweight probe is `GET metadata`, sent as an ordinary request. It takes a
+connection of the pool and a credential's token; it is not an exchange of a caller. The response is
+turned into a signal and not kept.
 
 `CapabilityCache` caches the platform's CapabilityStatement, for all guards that depend on it.
 
@@ -258,26 +258,26 @@ async def _content(response: UpstreamResponse) -> bytes:
     return await asyncio.to_thread(decode_body, body, coding, MAX_STATEMENT_BYTES)
 
 
-# Limit of the body, both encoded and decoded; a longer one is not read to its end. The question
+# Limit of the body, both encoded and decoded; a longer one is not read to its end. A probe
 # shows whether a FHIR server responds and accepts the client, not how good its statement is.
-_MAX_QUESTION_BYTES: Final = 1024 * 1024
+_MAX_PROBE_BYTES: Final = 1024 * 1024
 # Seconds until the header, and until the end: a long statement takes its time on a slow line.
 _HEADER_TIMEOUT: Final = 10.0
-_QUESTION_TIMEOUT: Final = 30.0
+_PROBE_TIMEOUT: Final = 30.0
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 
 
-class PlatformQuestion:
-    """Asks for the metadata with current access tokens; without a valid one nothing is sent."""
+class PlatformProbe:
+    """Probes with current access tokens; without a valid one no request is sent."""
 
     def __init__(self, client: PlatformClient, candidates: Candidates) -> None:
         self._client = client
         self._candidates = candidates
         self._conditions: list[bytes] = []
 
-    async def ask(self) -> tuple[str, str] | None:
+    async def probe(self) -> tuple[str, str] | None:
         """Return the signal (`gateway.health.evidence`) and the credential used, None without one.
 
         A credential is only reported as refused where all are.
@@ -295,7 +295,7 @@ class PlatformQuestion:
 
     async def _signal(self, tokens: UnprovenTokens) -> str | None:
         try:
-            async with asyncio.timeout(_QUESTION_TIMEOUT):
+            async with asyncio.timeout(_PROBE_TIMEOUT):
                 return await self._request_metadata(tokens)
         except TimeoutError:
             return TIMEOUT
@@ -320,7 +320,7 @@ class PlatformQuestion:
                 "/metadata", tokens, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
             )
         try:
-            await response.prefetch(_MAX_QUESTION_BYTES)
+            await response.prefetch(_MAX_PROBE_BYTES)
             signal = _signal_of_response(response)
             if response.status != 304:
                 self._conditions = _validator_fields(response) if signal == ANSWERS else []
@@ -337,7 +337,7 @@ def _signal_of_response(response: UpstreamResponse) -> str:
     status = response.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(response.buffered_body, response.content_coding, _MAX_QUESTION_BYTES)
+    body = decode_prefix(response.buffered_body, response.content_coding, _MAX_PROBE_BYTES)
     is_page = is_error_page(media_type(response.content_type), body, None)
     return signal_of_metadata(status, is_fhir=not is_page)
 

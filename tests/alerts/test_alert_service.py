@@ -73,7 +73,7 @@ class Night:
             self.duty.clock.now += pace
             if self.minutely is not None and self.duty.clock.now % 60 < pace:
                 self.minutely()
-            await self.duty.judgement.ask_if_due()
+            await self.duty.judgement.probe_if_due()
             await self.messenger.check_alerts()
 
     async def told(self, hook: Webhook) -> list[str]:

@@ -95,7 +95,7 @@ def _to_callback(error: str) -> Answer:
             "login discovery",
             "S256",
         ),
-        ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "own origins"),
+        ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "operator"),
         ({"jwks_uri": ""}, None, None, "login discovery", "no usable keys"),
         ({}, status(400), None, "login page", f"hospital-web, {BACK}"),
         ({}, status(401), None, "login page", f"hospital-web, {BACK}"),

@@ -60,10 +60,10 @@ class Duty:
         self.found: tuple[str, str] | None = None
         self.judgement = PlatformJudgement(
             circuit=CircuitBreakerSettings(),
-            ask=self._ask,
+            probe=self._probe,
             interval=lambda: 0.0 if self.found is None else 30.0,
             on_response=lambda: None,
-            count_question=str,
+            count_probe=str,
             clock=self.clock,
         )
         self.health = Health(
@@ -98,9 +98,9 @@ class Duty:
         judgement._open_until = self.clock() + ends[state] if state else None
         judgement._open_reason = "platform-unreachable"
         if not state:
-            judgement.found, judgement.asked_at = "answers", self.clock()
+            judgement.probe_signal, judgement.probed_at = "answers", self.clock()
 
-    async def _ask(self) -> tuple[str, str] | None:
+    async def _probe(self) -> tuple[str, str] | None:
         # A circuit that was opened by hand stays so.
         is_open = self.judgement.state is not CircuitState.CLOSED
         return self.found or (("platform-unreachable", "default") if is_open else None)

@@ -41,7 +41,7 @@ async def found(duty: Duty, fault: str) -> None:
     """A probe has found this fault of the platform."""
     duty.found = fault, "default"
     duty.clock.now += 31
-    await duty.judgement.ask_if_due()
+    await duty.judgement.probe_if_due()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

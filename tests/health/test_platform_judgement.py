@@ -62,10 +62,10 @@ class World:
     def __post_init__(self) -> None:
         self.judgement = PlatformJudgement(
             circuit=BREAKER,
-            ask=self._ask,
+            probe=self._probe,
             interval=lambda: self.interval,
             on_response=self._on_response,
-            count_question=self.counted.append,
+            count_probe=self.counted.append,
             clock=self.clock,
         )
         self.health = Health(
@@ -82,7 +82,7 @@ class World:
     def _on_response(self) -> None:
         self.responses += 1
 
-    async def _ask(self) -> tuple[str, str] | None:
+    async def _probe(self) -> tuple[str, str] | None:
         self.asked.append(self.clock())
         return None if self.found is None else (self.found, "default")
 
@@ -109,7 +109,7 @@ class World:
         """Let time pass, in which the gateway asks where that is due."""
         for _ in range(round(seconds)):
             self.clock.now += 1
-            await self.judgement.ask_if_due()
+            await self.judgement.probe_if_due()
 
     @property
     def state(self) -> CircuitState:
@@ -220,7 +220,7 @@ async def test_a_circuit_closes_by_the_question_alone(world: World) -> None:
     world.clock.now += 1
     assert world.state is CircuitState.HALF_OPEN
     assert world.call(FINE) == "circuit-open"
-    await world.judgement.ask_if_due()
+    await world.judgement.probe_if_due()
     assert world.state is CircuitState.CLOSED
     assert world.verdict == ("ok", "answers")
     assert world.is_ready
@@ -231,7 +231,7 @@ async def test_deliveries_need_not_wait_for_the_end_of_the_pause(world: World) -
     """While queued writes wait, the platform is asked every five seconds."""
     for _ in range(3):
         world.call(NO_LINE)
-    await world.judgement.ask_if_due(for_delivery=True)
+    await world.judgement.probe_if_due(for_delivery=True)
     assert world.state is CircuitState.CLOSED
     assert len(world.asked) == 1
 
@@ -477,7 +477,7 @@ async def test_every_answer_is_reported(world: World) -> None:
 
 def test_a_caller_that_is_answered_ends_what_the_question_found(world: World) -> None:
     """The platform works, as was just seen."""
-    world.judgement.found, world.judgement.asked_at = "platform-timeout", world.clock()
+    world.judgement.probe_signal, world.judgement.probed_at = "platform-timeout", world.clock()
     assert world.verdict == ("failed", "platform-timeout")
     world.clock.now += 1
     world.call(FINE)
