@@ -200,7 +200,7 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
         assert len(await store.entries()) == 6
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another account")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to another account")
 async def test_a_command_of_root_leaves_the_files_to_the_gateways_account(
     sqlite_place: SqlitePlace,
 ) -> None:
