@@ -39,8 +39,8 @@ NAMES = frozenset(
         aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown
         Content Ctrl credentials custom date db dhp DHP DNS doctor EC en Encoding environment ES
         exp expand false FHIR file FILE gateway GiB host HOST HTTP icacls install JSON
-        json JWK Key keygen KiB LANG LoadCredential LogsDirectory ltnp MiB notify null
-        OAuth Observation off OpenID OpenSSH openssl otel outbox parameter Patient PEM pip
+        Hospital json JWK Key keygen KiB Lab LANG LoadCredential LogsDirectory ltnp MiB notify null
+        Number OAuth Observation off OpenID OpenSSH openssl otel outbox parameter Patient PEM pip
         PKCE playground PORT port PowerShell printf production rand redis Redis RFC root
         RSA ru scope SECRET Set sink ss ssh sslmode sslrootcert stdout syslog systemd TCP
         TLS tr true TYPE umask Unix unix url URL USER User utf UTF uz wheel xn YAML

@@ -38,6 +38,9 @@ NAMES = {
         "UTF-8",
         "windows-1251",
         "Bearer",
+        "Bundle",
+        "CapabilityStatement",
+        "OAuth",
     ),
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
@@ -96,7 +99,7 @@ def words_of(language: str) -> set[str]:
 
 
 # What English and Uzbek write alike.
-SHARED = {"token", "status", "audit", "portal", "ms"}
+SHARED = {"token", "status", "audit", "portal", "ms", "disk", "log"}
 
 
 class Seen(HTMLParser):
