@@ -1,0 +1,100 @@
+"""What the rows need to know of a third-party authorization server.
+
+Each server is a class of this kind. It runs as a process behind a front (`front.py`), which counts
+token requests and makes faults; the server is told the front's URL as its public one, so that
+issuer and links name the front.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.browser.conftest import Person
+from tests.interop.stages import KeyFiles
+
+# Seconds that an access token lasts, where the server lets one choose.
+TOKEN_LIFETIME = 8
+
+
+@dataclass(slots=True)
+class SsoServer(ABC):
+    """A server whose process can be stopped and started again with all that it knew.
+
+    `directory` is empty at first; `keys` has those of the clients that sign. `gateway` is the
+    origin at which users reach the gateway: the client of the sign-in is registered with its
+    `/auth/callback`, its `/auth/backchannel-logout` and its `/` for after a sign-out.
+    """
+
+    public_url: str
+    port: int
+    directory: Path
+    keys: KeyFiles
+    gateway: str
+
+    # The column of the table.
+    name: ClassVar[str]
+    # The methods of RFC 7591 that a client without users may have there.
+    client_auth_methods: ClassVar[tuple[str, ...]]
+    # Why a row cannot be asked of this server, by the row's name.
+    not_offered: ClassVar[dict[str, str]] = {}
+    # The user that signs in; the gateway's audit shows `user`.
+    user: ClassVar[str] = "dilnoza"
+    password: ClassVar[str] = "parol-2026"
+
+    @abstractmethod
+    def version(self) -> str:
+        """Return the version that runs."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the process at `port` and wait until it answers."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End the process; what it knew is kept."""
+
+    @abstractmethod
+    def sso_settings(self) -> dict[str, Any]:
+        """Return the gateway's section `sso`: by `issuer` where there is discovery."""
+
+    @abstractmethod
+    def credential(self, method: str) -> dict[str, Any]:
+        """Return the gateway's settings of a client that authenticates by `method`."""
+
+    @abstractmethod
+    async def accepts(self, token: str) -> bool:
+        """Return whether a platform would accept the token: introspected, or signed and fresh."""
+
+    @abstractmethod
+    def change_secret(self) -> str:
+        """Give the client of the first method another secret, and return that."""
+
+    @abstractmethod
+    def enable_client(self, *, enabled: bool) -> None:
+        """Switch the client of the first method off or on."""
+
+    # Sign-in of users; a server without it names the rows in `not_offered`.
+
+    def login_settings(self) -> dict[str, Any]:
+        """Return the gateway's section `login` without `enabled` and `redirect_uri`."""
+        raise NotImplementedError
+
+    async def sign_in(self, person: Person, tab: int = 0) -> None:
+        """From the first page that the server shows to the return to the gateway."""
+        raise NotImplementedError
+
+    async def confirm_sign_out(  # noqa: B027 - most servers ask nothing
+        self, person: Person, tab: int = 0
+    ) -> None:
+        """Confirm a sign-out where the server asks for it at its `end_session_endpoint`."""
+
+    async def sign_out(self, person: Person, tab: int = 0) -> None:
+        """Sign out at the server's own page, so that it tells the gateway."""
+        raise NotImplementedError
+
+    def rotate_key(self) -> None:
+        """Sign from now on with another key than before."""
+        raise NotImplementedError
