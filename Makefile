@@ -19,7 +19,7 @@ COMPILED := build/compiled
 INSTALLED := build/installed
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
-.PHONY: help demo test test-tools test-compiled compiled check fix docs translations site bench image dist audit licences sbom wheelhouse lock clean venv environment tools
+.PHONY: help demo test test-tools nightly test-compiled compiled check fix docs translations site bench image dist audit licences sbom wheelhouse lock clean venv environment tools
 
 help:
 	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="-
 
 test-tools: ## Install what tests need beside Python: Debian packages (asks sudo) and Node packages
 	@.ci/test-tools
+
+nightly: ## Install what tests need, then run all tests at the length that CI has no time for
+	@.ci/nightly
 
 check: venv ## Format, lint, types, translations, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
