@@ -140,12 +140,11 @@ class ClientStory:
         """Two gateways: one whose file has the secret of before, one whose file has two."""
         stage, lane = self.stage, self.rotation
         secret = stage.server.credential(stage.first_method)["client_secret"]
-        one, two = self._with_file("rotated", secret), self._with_file(
-            "exchanged", UNKNOWN_SECRET, secret
-        )
-        await asyncio.gather(
-            *(stage.until(gateway, name, 200) for name, gateway in (("rotated", one), ("exchanged", two)))
-        )
+        one = self._with_file("rotated", secret)
+        two = self._with_file("exchanged", UNKNOWN_SECRET, secret)
+        for name, gateway in (("rotated", one), ("exchanged", two)):
+            await stage.until_ready(gateway)
+            await stage.until(gateway, name, 200)
         lane.see("requests of two secrets", stage.front.of("exchanged"))
         ended = asyncio.Event()
         load = asyncio.ensure_future(stage.load(two, "exchanged", ended.is_set))
