@@ -10,6 +10,7 @@ import aiohttp
 from joserfc.jwk import RSAKey
 
 from tests.browser.conftest import Person
+from tests.doubles.processes import free_port
 from tests.environments import python_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active
 from tests.interop.sso.server import TOKEN_LIFETIME
@@ -17,6 +18,8 @@ from tests.interop.sso.server import TOKEN_LIFETIME
 HERE = Path(__file__).parent
 _LOCK = HERE.parent / "django_toolkit.lock"
 _IDS = {"client_secret_basic": "lab-basic", "client_secret_post": "lab-post"}
+WEB, WEB_WITH_HS256 = "hospital-web", "hospital-web-hs256"
+_WEB_SECRET = "the-secret-of-the-clients-whose-users-sign-in"
 _RESOURCE_SERVER = ("platform", "secret-of-the-platform")
 
 
@@ -34,6 +37,8 @@ class DjangoToolkit(ConfiguredServer):
         "private_key_jwt": "client_secret_basic and client_secret_post alone"
     }
     keys_that_sign: list[str] = field(default_factory=lambda: [_new_key()])
+    # Where users reach the gateway whose client gets ID tokens by HS256.
+    hs256_gateway: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
 
     def version(self) -> str:
         lines = _LOCK.read_text().splitlines()
@@ -75,8 +80,8 @@ class DjangoToolkit(ConfiguredServer):
 
     def login_settings(self) -> dict[str, Any]:
         return {
-            "client_id": "hospital-web",
-            "client_secret": "secret-of-hospital-web",
+            "client_id": WEB,
+            "client_secret": _WEB_SECRET,
             "scope": "openid profile",
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
@@ -108,17 +113,26 @@ class DjangoToolkit(ConfiguredServer):
             for method, client_id in _IDS.items()
             if self.is_enabled or method != self.client_auth_methods[0]
         ]
-        web = {
-            "client_id": "hospital-web",
-            "client_secret": "secret-of-hospital-web",
-            "client_type": "confidential",
-            "authorization_grant_type": "authorization-code",
-            "algorithm": "RS256",
-            "redirect_uris": f"{self.gateway}/auth/callback",
-            "post_logout_redirect_uris": f"{self.gateway}/",
-            "skip_authorization": True,
-        }
-        return [*(_machine(*each) for each in [*machines, _RESOURCE_SERVER]), web]
+        people = [
+            {**_user_client(WEB, self.gateway), "algorithm": "RS256"},
+            # The secret in clear is the key.
+            {
+                **_user_client(WEB_WITH_HS256, self.hs256_gateway),
+                "algorithm": "HS256",
+                "hash_client_secret": False,
+            },
+        ]
+        return [*(_machine(*each) for each in [*machines, _RESOURCE_SERVER]), *people]
+
+
+def _user_client(client_id: str, gateway: str) -> dict[str, Any]:
+    return {
+        **_machine(client_id, _WEB_SECRET),
+        "authorization_grant_type": "authorization-code",
+        "redirect_uris": f"{gateway}/auth/callback",
+        "post_logout_redirect_uris": f"{gateway}/",
+        "skip_authorization": True,
+    }
 
 
 def _machine(client_id: str, secret: str) -> dict[str, Any]:
