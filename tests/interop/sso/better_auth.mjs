@@ -1,7 +1,7 @@
 // Runs Better Auth with its OAuth provider as an SSO, whose tables are in memory.
 //
-// Argument: a file of JSON {port, url, memory, clients, keysUntil, lifetime, user, password}; SIGHUP
-// reads it again. `clients` are rows of its table of clients, with `secret` in clear; keys made before
+// Argument: a file of JSON {port, url, memory, clients, keysUntil, lifetime, user, email, password};
+// SIGHUP reads it again. `clients` are rows of its table of clients, with `secret` in clear; keys made before
 // `keysUntil` (milliseconds) sign no more; `lifetime` is that of access tokens in seconds. `memory` is
 // the file that keeps the tables from its end to its next start. Prints a line each time it is ready.
 //
@@ -103,7 +103,7 @@ const server = createServer(async (request, response) => {
 });
 
 if (!tables.user.length) {
-  await auth.api.signUpEmail({ body: { email: `${told.user}@clinic.example`, password: told.password, name: told.user } });
+  await auth.api.signUpEmail({ body: { email: told.email, password: told.password, name: told.user } });
 }
 process.on('SIGHUP', register);
 process.on('SIGTERM', () => {

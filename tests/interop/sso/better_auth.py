@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.browser.conftest import Person
+from tests.doubles.processes import free_port
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
 from tests.node import node_with_packages
@@ -27,6 +28,8 @@ class BetterAuth(ConfiguredServer):
 
     name: ClassVar[str] = "Better Auth"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    # Where users reach another gateway of the same client.
+    second_gateway: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
     keys_until: int = 0
 
     def version(self) -> str:
@@ -43,6 +46,7 @@ class BetterAuth(ConfiguredServer):
             "keysUntil": self.keys_until,
             "lifetime": TOKEN_LIFETIME,
             "user": self.user,
+            "email": self.email,
             "password": self.password,
         }
 
@@ -70,17 +74,23 @@ class BetterAuth(ConfiguredServer):
             "client_id": "hospital-web",
             "client_secret": "secret-of-hospital-web",
             "scope": "openid profile offline_access",
-            "post_logout_redirect_uri": f"{self.gateway}/",
+            # No `post_logout_redirect_uri`: the page that asks the user has a policy (CSP) by which
+            # its form leads nowhere else, and Chromium holds redirects to that, too.
         }
 
+    @property
+    def email(self) -> str:
+        """Return the name by which the user signs in."""
+        return f"{self.user}@clinic.example"
+
     async def sign_in(self, person: Person, tab: int = 0) -> None:
-        email = f"{self.user}@clinic.example"
-        await person.do("fill", tab=tab, selector="#email", value=email)
+        await person.do("fill", tab=tab, selector="#email", value=self.email)
         await person.do("fill", tab=tab, selector="#password", value=self.password)
         await person.do("click", tab=tab, selector="button")
 
     async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
         await person.do("click", tab=tab, selector="button[value=confirm]")
+        await person.do("wait", tab=tab, selector="p", text="Logged out.")
 
     async def sign_out(self, person: Person, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/account")
@@ -119,8 +129,7 @@ class BetterAuth(ConfiguredServer):
             "grantTypes": ["authorization_code", "refresh_token"],
             "responseTypes": ["code"],
             "scopes": ["openid", "profile", "offline_access"],
-            "redirectUris": [f"{self.gateway}/auth/callback"],
-            "postLogoutRedirectUris": [f"{self.gateway}/"],
+            "redirectUris": [f"{e}/auth/callback" for e in (self.gateway, self.second_gateway)],
             "backchannelLogoutUri": f"{self.gateway}/auth/backchannel-logout",
             "backchannelLogoutSessionRequired": True,
             "skipConsent": True,

@@ -54,6 +54,7 @@ class Seen:
     requests: list[TokenRequest]
     tokens: int
     refused: int
+    log: str
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,9 @@ async def _observe(stage: Stage) -> dict[str, Seen]:
         statuses = await stage.load(gateway, client_id, has_ended)
         last = await stage.read(gateway, client_id)
         refused = sum(each.endswith(f"/{client_id}") for each in stage.platform.refused)
-        return Seen(statuses, last, stage.front.of(client_id), len(used), refused)
+        return Seen(
+            statuses, last, stage.front.of(client_id), len(used), refused, gateway.process.stderr
+        )
 
     return dict(zip(methods, await asyncio.gather(*map(call, methods)), strict=True))
 
@@ -123,11 +126,13 @@ class TestResponses:
 
     @_each(LIFETIME_UNKNOWN)
     def test_lifetime_unknown(self, seen: dict[str, Seen], client_id: str) -> None:
-        """The platform refuses the token that has ended, of which no caller learns."""
+        """The platform refuses the token that has ended, of which only operators learn."""
         found = seen[client_id]
         assert set(found.statuses) == {200}
         assert found.refused == 1
         assert len(found.requests) == found.tokens == 2
+        warnings = [each for each in found.log.splitlines() if f"credential {client_id}:" in each]
+        assert "sso.default_token_lifetime" in warnings[-1]
 
     @_each(REFUSED)
     def test_refused(self, seen: dict[str, Seen], client_id: str) -> None:
