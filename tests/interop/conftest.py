@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,13 @@ import pytest
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.doubles.processes import (
-    REPOSITORY,
     GatewayProcess,
     Process,
     start,
     start_gateway,
 )
 from tests.doubles.recording_proxy import RecordingProxy
+from tests.environments import python_with_packages
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.servers import Sekmet
 from tests.interop.stages import (
@@ -54,31 +52,19 @@ def node() -> str:
 @pytest.fixture(scope="session")
 def fhirstarter_python() -> Path:
     """Return the interpreter of fhirstarter's environment, made once from its lock."""
-    return _environment("fhirstarter")
+    return python_with_packages(HERE / "fhirstarter.lock")
 
 
 @pytest.fixture(scope="session")
 def sekmet_python() -> Path:
     """Return the interpreter of sekmet-fhir's environment, made once from its lock."""
-    return _environment("sekmet")
+    return python_with_packages(HERE / "sekmet.lock")
 
 
 @pytest.fixture(scope="session")
 def clients_python() -> Path:
     """Return the interpreter of a separate environment, for clients with conflicting versions."""
-    return _environment("clients")
-
-
-def _environment(name: str) -> Path:
-    lock = HERE / f"{name}.lock"
-    environment = HERE / f".venv-{name}-{sys.version_info.major}.{sys.version_info.minor}"
-    command = [".ci/tools", environment, lock]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(
-            f"{name} cannot be installed: {' '.join(map(str, command))}\n{done.stderr[-500:]}"
-        )
-    return environment / "bin" / "python"
+    return python_with_packages(HERE / "clients.lock")
 
 
 @contextlib.contextmanager
