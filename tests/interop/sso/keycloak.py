@@ -195,6 +195,7 @@ class Keycloak(SsoServer):
             "clientId": _client_id(method),
             "standardFlowEnabled": False,
             "serviceAccountsEnabled": True,
+            "protocolMappers": [_AUDIENCE],
             **proof,
         }
 
@@ -203,6 +204,7 @@ class Keycloak(SsoServer):
             "clientId": "hospital-web",
             "secret": _SECRETS["web"],
             "directAccessGrantsEnabled": False,
+            "protocolMappers": [_AUDIENCE],
             "redirectUris": [f"{self.gateway}/auth/callback"],
             "attributes": {
                 "pkce.code.challenge.method": "S256",
@@ -251,6 +253,13 @@ class Keycloak(SsoServer):
         return json.loads(content or b"null")
 
 
+# It may introspect only tokens that name it.
+_AUDIENCE = {
+    "name": "audience",
+    "protocol": "openid-connect",
+    "protocolMapper": "oidc-audience-mapper",
+    "config": {"included.client.audience": "operator", "access.token.claim": "true"},
+}
 _OPERATOR = {
     "clientId": "operator",
     "secret": _SECRETS["operator"],
