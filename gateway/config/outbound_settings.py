@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.section import SecretRef, Section
-from gateway.config.setting_urls import BaseUrl, EndpointUrl, ProxyUrl
+from gateway.config.setting_urls import BaseUrl, EndpointUrl, IssuerUrl, ProxyUrl
 from gateway.config.value_types import (
     Count,
     FilePath,
@@ -136,11 +136,12 @@ class SsoSettings(Section):
         description="The authorization endpoint, or where the SSO's browser sign-in begins; by "
         "default that of `environment`.",
     )
-    issuer: EndpointUrl | None = Field(
+    issuer: IssuerUrl | None = Field(
         default=None,
         description="For OpenID Connect: the issuer, below which is its "
         "`/.well-known/openid-configuration`; null: it is looked for at the origin and at each "
-        "parent path of the two URLs. The addresses of that document are used.",
+        "parent path of the two URLs. The addresses of that document are used. With "
+        "`private_key_jwt` also the audience, where the SSO refuses its token endpoint as one.",
     )
     ca_file: FilePath | None = Field(
         default=None,

@@ -147,6 +147,15 @@ def parse_endpoint_url(value: str) -> str:
     return _join(parts, "" if parts.path == "/" else parts.path)
 
 
+def parse_issuer_url(value: str) -> str:
+    """Parse the URL of an issuer, whose final slash is part of its name.
+
+    Raises `InvalidValueError`.
+    """
+    parts = _split(value, ("http", "https"), allows_empty_segments=True)
+    return _join(parts, parts.path)
+
+
 def parse_proxy_url(value: str) -> str:
     """Parse `http://host:port` of a forward proxy. Raises `InvalidValueError`."""
     parts = _split(value, ("http",))
@@ -211,6 +220,7 @@ def is_remote_plaintext(url: str) -> bool:
 _URL = (Strict(), Field(json_schema_extra={"format": "uri"}), Unit("URL"))
 BaseUrl = Annotated[str, *_URL, AfterValidator(parse_base_url)]
 EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
+IssuerUrl = Annotated[str, *_URL, AfterValidator(parse_issuer_url)]
 ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
 Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
 SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]

@@ -90,8 +90,8 @@ class UserTokenEndpoint:
 
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
     if it refuses one (`invalid_client`, `unauthorized_client`, or 401 or 403 without an OAuth
-    error), the next one is tried. The one that it accepted last is tried first. `clock` is monotonic, `wall_clock` returns
-    Unix time. `queue` limits the requests, if there is one.
+    error), the next one is tried. The one that it accepted last is tried first. `clock` is
+    monotonic, `wall_clock` returns Unix time. `queue` limits the requests, if there is one.
     """
 
     def __init__(
