@@ -1,14 +1,17 @@
 import ca.uhn.fhir.batch2.api.IJobMaintenanceService;
+import ca.uhn.fhir.batch2.config.Batch2JobRegisterer;
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
 import ca.uhn.fhir.batch2.jobs.export.BulkDataExportProvider;
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.context.support.IValidationSupport;
+import ca.uhn.fhir.jpa.api.config.JpaStorageSettings.IdStrategyEnum;
+import ca.uhn.fhir.jpa.api.config.JpaStorageSettings.StoreMetaSourceInformationEnum;
 import ca.uhn.fhir.jpa.api.config.JpaStorageSettings;
 import ca.uhn.fhir.jpa.api.config.ThreadPoolFactoryConfig;
 import ca.uhn.fhir.jpa.api.dao.IFhirSystemDao;
 import ca.uhn.fhir.jpa.batch2.JpaBatch2Config;
-import ca.uhn.fhir.jpa.binary.svc.NullBinaryStorageSvcImpl;
 import ca.uhn.fhir.jpa.binary.api.IBinaryStorageSvc;
+import ca.uhn.fhir.jpa.binary.svc.NullBinaryStorageSvcImpl;
 import ca.uhn.fhir.jpa.config.HapiJpaConfig;
 import ca.uhn.fhir.jpa.config.r5.JpaR5Config;
 import ca.uhn.fhir.jpa.config.util.HapiEntityManagerFactoryUtil;
@@ -63,6 +66,9 @@ public final class Server {
             JpaStorageSettings settings = new JpaStorageSettings();
             settings.setAllowMultipleDelete(true);
             settings.setAllowExternalReferences(true);
+            settings.setResourceServerIdStrategy(IdStrategyEnum.UUID);
+            // Else meta.source holds the id of each request.
+            settings.setStoreMetaSourceInformation(StoreMetaSourceInformationEnum.NONE);
             return settings;
         }
 
@@ -120,13 +126,21 @@ public final class Server {
         int port = Integer.parseInt(arguments[0]);
         folder = Path.of(arguments[1]).toAbsolutePath();
         isNew = Files.notExists(folder.resolve("data.mv.db"));
-        AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext(Settings.class);
+        AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext();
+        context.register(Settings.class);
+        context.addBeanFactoryPostProcessor(
+                beans -> {
+                    for (String name : beans.getBeanDefinitionNames()) beans.getBeanDefinition(name).setLazyInit(true);
+                });
+        context.refresh();
         org.eclipse.jetty.server.Server jetty =
                 new org.eclipse.jetty.server.Server(new InetSocketAddress("127.0.0.1", port));
         ServletContextHandler handler = new ServletContextHandler();
         handler.addServlet(new ServletHolder(servlet(context)), "/fhir/*");
         jetty.setHandler(handler);
         jetty.start();
+        context.getBean(Batch2JobRegisterer.class);
+        context.getBean("batch2ProcessingChannelConsumer");
         IJobMaintenanceService exports = context.getBean(IJobMaintenanceService.class);
         Executors.newSingleThreadScheduledExecutor()
                 .scheduleWithFixedDelay(exports::runMaintenancePass, 200, 200, TimeUnit.MILLISECONDS);
