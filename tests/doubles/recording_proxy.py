@@ -107,7 +107,7 @@ class RecordingProxy:
 
 def _is_of_a_caller(seen: Seen) -> bool:
     """Return whether a caller sent the request: the gateway's own ones have no User-Agent."""
-    return "User-Agent" in seen.headers or not seen.path.endswith("/metadata")
+    return "User-Agent" in seen.headers or not seen.call.endswith("/metadata")
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -20,9 +20,8 @@ import yaml
 from tests.doubles.processes import GATEWAY_COMMAND, GatewayProcess, free_port, start
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.conftest import HERE
 from tests.interop.drive import Leg, World, binary_as_it_is, drive, export, in_xml
-from tests.interop.servers import Sekmet, in_front_of, token_of
+from tests.interop.servers import Medplum, Sekmet, in_front_of, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
 
 PERSON = {"id": "web", "secret": "the-secret-of-web", "authMethod": "client_secret_post"}
@@ -31,15 +30,15 @@ PERSON = {"id": "web", "secret": "the-secret-of-web", "authMethod": "client_secr
 @contextlib.asynccontextmanager
 async def medplum(node: str, sso: Sso, tmp_path: Path) -> AsyncIterator[RecordingProxy]:
     """Medplum's router behind a check of oidc-provider's tokens."""
-    process = start([node, HERE / "medplum_router.mjs"], tmp_path, name="medplum")
+    server = Medplum(tmp_path, node=node)
     try:
-        origin = json.loads(await asyncio.to_thread(process.first_line))["origin"]
+        await asyncio.to_thread(server.start)
         async with aiohttp.request("GET", sso.jwks_url) as answer:
             guard = BearerGuard(await answer.json(), sso.issuer, AUDIENCE)
-        async with RecordingProxy(origin, guard).running() as proxy:
+        async with RecordingProxy(server.origin, guard).running() as proxy:
             yield proxy
     finally:
-        process.terminate()
+        server.end()
 
 
 async def driven_both_ways(direct: World, through: World, *more: Leg) -> None:
