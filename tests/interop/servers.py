@@ -100,6 +100,7 @@ class Sekmet(FhirServer):
     name = "sekmet-fhir"
     base_path = "/fhir"
     survives = True
+    not_offered = {"Binary as octets": "JSON and XML only"}  # noqa: RUF012
 
     def version(self) -> str:
         return locked("sekmet.lock", "sekmet-fhir")
@@ -147,6 +148,15 @@ class Fhirstarter(FhirServer):
     name = "fhirstarter"
     base_path = ""
     survives = False
+    not_offered = {  # noqa: RUF012
+        **dict.fromkeys(("preconditions: 304, 412", "vread and histories"), "has no versions"),
+        **dict.fromkeys(("Binary as a resource", "Binary as octets"), "has Patients only"),
+        **dict.fromkeys(("search, pages to the end", "bulk export"), "has Patients only"),
+        "conditional writes": "has no conditions",
+        "batch and transaction": "has no Bundles",
+        "operations": "has no operations",
+        "XML": "JSON only",
+    }
 
     def version(self) -> str:
         return locked("fhirstarter.lock", "fhirstarter")
@@ -168,6 +178,7 @@ class Medplum(FhirServer):
     name = "Medplum's router"
     base_path = "/fhir/R4"
     survives = False
+    not_offered = {"bulk export": "has no exports", "XML": "JSON only"}  # noqa: RUF012
 
     def version(self) -> str:
         dependencies = json.loads((HERE / "package.json").read_text())["dependencies"]
