@@ -39,6 +39,7 @@ from tests.interop.stages import (
     Stage,
     sandbox_settings,
 )
+from tests.java import java, maven_package
 from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
@@ -60,6 +61,12 @@ def fhirstarter_python() -> Path:
 def sekmet_python() -> Path:
     """Return the interpreter of sekmet-fhir's environment, made once from its lock."""
     return _environment("sekmet")
+
+
+@pytest.fixture(scope="session")
+def hapi() -> dict[str, Any]:
+    """Return what HAPI's programs need to run: java, and the package, built once."""
+    return {"java": java(), "package": maven_package(HERE / "hapi")}
 
 
 @pytest.fixture(scope="session")

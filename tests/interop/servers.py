@@ -19,6 +19,8 @@ from tests.doubles.processes import Process, free_port, start
 from tests.interop.stages import SECRETS, KeyFiles
 
 HERE = Path(__file__).parent
+# Of Java programs that do not run for long.
+FASTER_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 @dataclass(slots=True)
@@ -188,6 +190,33 @@ class Medplum(FhirServer):
         command = [self.node, str(HERE / "medplum_router.mjs"), str(self.port)]
         process = start(command, self.directory, name="medplum")
         process.until_listening(self.port)
+        return process
+
+
+@dataclass(slots=True)
+class Hapi(FhirServer):
+    """HAPI FHIR's JPA server: R5 with versions, exports, XML, and H2 in a file.
+
+    `package` has what Maven built of the folder `hapi`.
+    """
+
+    java: str = ""
+    package: Path = Path()
+
+    name = "HAPI FHIR"
+    base_path = "/fhir"
+    survives = True
+
+    def version(self) -> str:
+        found = re.search("<hapi.version>(.+)</", (HERE / "hapi" / "pom.xml").read_text())
+        assert found is not None
+        return found[1]
+
+    def launch(self) -> Process:
+        command = [self.java, *FASTER_START, "-Xmx640m", "-cp", str(self.package / "hapi-1.jar")]
+        command += ["Server", str(self.port), str(self.directory)]
+        process = start(command, self.directory, name="hapi")
+        process.first_line()
         return process
 
 

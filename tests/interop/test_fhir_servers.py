@@ -20,7 +20,7 @@ from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import LEGS, World, driven_both_ways
-from tests.interop.servers import FhirServer, Fhirstarter, Medplum, Sekmet, token_of
+from tests.interop.servers import FhirServer, Fhirstarter, Hapi, Medplum, Sekmet, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Sso
 from tests.interop.table import describe, not_offered
 
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SERVERS: dict[type[FhirServer], Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
     Sekmet: lambda request: {"python": request.getfixturevalue("sekmet_python")},
     Fhirstarter: lambda request: {"python": request.getfixturevalue("fhirstarter_python")},
+    Hapi: lambda request: request.getfixturevalue("hapi"),
     Medplum: lambda request: {"node": request.getfixturevalue("node")},
 }
 
