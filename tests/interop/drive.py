@@ -438,6 +438,7 @@ async def mistakes(world: World) -> None:
     assigned = str(uuid.uuid4())
     await world.ask("PUT", f"/Patient/{assigned}", world.patient(id=assigned))
     await world.ask("DELETE", "/Patient/none-such")
+    await world.ask("DELETE", "/metadata")
 
 
 # The rows of the table.
