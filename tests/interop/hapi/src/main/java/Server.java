@@ -67,6 +67,8 @@ public final class Server {
             settings.setAllowMultipleDelete(true);
             settings.setAllowExternalReferences(true);
             settings.setResourceServerIdStrategy(IdStrategyEnum.UUID);
+            // Else a search within a minute gets the result of an earlier one.
+            settings.setReuseCachedSearchResultsForMillis(null);
             // Else meta.source holds the id of each request.
             settings.setStoreMetaSourceInformation(StoreMetaSourceInformationEnum.NONE);
             return settings;
