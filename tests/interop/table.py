@@ -1,5 +1,7 @@
 """Prints what tests showed of servers of others as tables: rows are what, columns are servers.
 
+The form is that of Markdown, for docs/interoperability.md.
+
 A test names its cell by two marks, `row(what)` and `column(table, server)`; with `describe` it says
 which version runs, with `note` under which conditions it passed, with `not_offered` why there is
 nothing to pass. All of it travels in the `user_properties` of reports, as with pytest-xdist the
@@ -100,10 +102,12 @@ class _Table:
             shown = (short(str(cells[each])) if each in cells else "-" for each in columns)
             rows.append([row, *shown])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows.insert(1, ["-" * width for width in widths])
         for row_cells in rows:
             pairs = zip(row_cells, widths, strict=True)
-            yield " | ".join(cell.ljust(width) for cell, width in pairs).rstrip()
-        yield from (f"({number}) {reason}" for number, reason in enumerate(footnotes, 1))
+            yield f"| {' | '.join(cell.ljust(width) for cell, width in pairs)} |"
+        yield ""
+        yield from (f"* ({number}) {reason}" for number, reason in enumerate(footnotes, 1))
 
 
 def _said(report: pytest.TestReport, key: str) -> list[str]:

@@ -30,14 +30,15 @@ def test_every_cell_says_what_was_seen(tmp_path: Path) -> None:
     """Passed, not offered and faults, those of fixtures too, with more than one process."""
     shown = run_pytest(tmp_path, TESTS, "1", "-n2").stdout
     begin = shown.index("SSO")
-    lines = shown[begin:].splitlines()[:9]
-    assert lines[:4] == [
-        "SSO       | one         | three         | two",
-        "          | version one | version three | version two",
-        "a renewal | passed (1)  | FAULT (2)     | FAULT (3)",
-        "a sign-in | passed      | FAULT (2)     | not offered (4)",
+    lines = shown[begin - 2 :].splitlines()[:10]
+    assert lines[:5] == [
+        "| SSO       | one         | three         | two             |",
+        "| --------- | ----------- | ------------- | --------------- |",
+        "|           | version one | version three | version two     |",
+        "| a renewal | passed (1)  | FAULT (2)     | FAULT (3)       |",
+        "| a sign-in | passed      | FAULT (2)     | not offered (4) |",
     ]
-    assert lines[4] == "(1) after 3 s"
-    assert lines[5].startswith("(2) AssertionError: does not start")
-    assert lines[6].startswith("(3) AssertionError: came late")
-    assert lines[7] == "(4) knows no users"
+    assert lines[6] == "* (1) after 3 s"
+    assert lines[7].startswith("* (2) AssertionError: does not start")
+    assert lines[8].startswith("* (3) AssertionError: came late")
+    assert lines[9] == "* (4) knows no users"

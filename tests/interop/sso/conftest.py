@@ -32,8 +32,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Pass a row that the server does not offer, and say why."""
     rows = _rows(pyfuncitem)
-    reason = rows and rows.server.not_offered.get(row_of(pyfuncitem))
-    if not reason:
+    reason = rows.server.not_offered.get(row_of(pyfuncitem)) if rows else None
+    if reason is None:
         return None
     table.not_offered(pyfuncitem, reason)
     return True
@@ -93,7 +93,7 @@ def told(request: pytest.FixtureRequest, stage: Stage) -> Told:
             if sign_in is not None:
                 group.create_task(sign_in.tell())
             if has_clients:
-                group.create_task(client.tell(sign_in and sign_in.ended))
+                group.create_task(client.tell(None if sign_in is None else sign_in.ended))
         return await stage.said()
 
     return Told(client, sign_in, stage.begin(tell()))

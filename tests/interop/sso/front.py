@@ -7,7 +7,6 @@ does not get it. Every response sets a load balancer's cookie.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -19,6 +18,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
+
+from tests.doubles.rest import until
 
 MARK = "interop_mark"
 RETRY_AFTER = 2
@@ -120,8 +121,8 @@ class Front:
         if response is not None:
             return response
         # The gateway gives up first.
-        while fault == "no answer" and request.transport is not None and self._is_open:
-            await asyncio.sleep(0.1)
+        if fault == "no answer":
+            await until(lambda: request.transport is None or not self._is_open)
         if request.transport is not None:
             request.transport.abort()
         return web.Response()

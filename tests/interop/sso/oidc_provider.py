@@ -17,7 +17,7 @@ from tests.browser.conftest import Person
 from tests.doubles.processes import Process, start
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
-from tests.interop.stages import AUDIENCE, KeyFiles
+from tests.interop.stages import AUDIENCE
 from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
