@@ -121,12 +121,14 @@ class _User:
 
     async def stay(self) -> None:
         """Go on reading in both tabs at once, until tokens have been replaced twice."""
-        before = len(self._refreshes())
+        before, known = len(self._refreshes()), set(self._tokens())
         for tab in (0, 1):
             await self.person.run(_KEEP_READING % read(self._base), tab=tab)
         await until(lambda: len(self._refreshes()) >= before + RENEWALS)
         statuses = [await self.person.run(_STATUSES, tab=tab) for tab in (0, 1)]
-        self.lane.see("refresh", (statuses, self._refreshes()))
+        statuses.append([await self._status()])
+        used = set(self._tokens()) - known
+        self.lane.see("refresh", (statuses, self._refreshes()[before:], len(used)))
 
     async def leave_the_sso(self) -> None:
         """Sign out at the SSO's own page in the second tab, and go on reading in the first."""
@@ -201,6 +203,10 @@ class _User:
 
     def _refreshes(self) -> list[TokenRequest]:
         return [e for e in self.stage.front.token_requests if e.grant_type == "refresh_token"]
+
+    def _tokens(self) -> list[str]:
+        """Return the tokens with which the platform was read."""
+        return self.stage.platform.tokens.get("1", [])
 
     def _audits(self, event: str) -> list[dict[str, Any]]:
         assert self._gateway is not None
