@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from typing import ClassVar
 
 import pytest
@@ -324,7 +325,7 @@ class SignInRows:
 
 
 def _again(seconds: float) -> str:
-    return f"again after {seconds:.1f} s"
+    return f"again within {math.ceil(seconds)} s"
 
 
 def _told(story: ClientStory) -> None:
