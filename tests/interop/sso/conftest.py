@@ -17,9 +17,12 @@ from tests.interop.sso.sign_in_story import SignInStory
 from tests.interop.sso.stage import Stage
 
 
+_ROWS = (ClientRows, SignInRows)
+
+
 def _rows(item: pytest.Item) -> type[ClientRows] | type[SignInRows] | None:
     found = getattr(item, "cls", None)
-    return found if found and issubclass(found, (ClientRows, SignInRows)) else None
+    return found if found and issubclass(found, _ROWS) else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -65,7 +68,8 @@ def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     """Yield the module's server, started, with its front and a platform."""
-    (kind,) = {rows.server for rows in map(_rows, _items(request)) if rows is not None}
+    classes = [each for each in vars(request.module).values() if isinstance(each, type)]
+    (kind,) = {each.server for each in classes if issubclass(each, _ROWS) and each not in _ROWS}
     stage = Stage.of(kind, tmp_path_factory.mktemp(kind.name))
     try:
         stage.open()
