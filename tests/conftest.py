@@ -87,11 +87,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None, None, None]:
-    """Print the tables of servers of others, and after the failures the skips in one line."""
-    reports = (each for kind in terminalreporter.stats.values() for each in kind)
-    for line in table.lines(each for each in reports if isinstance(each, pytest.TestReport)):
-        terminalreporter.write_line(line)
+    """Print the tables of servers of others, and the skips in one line, after the failures."""
     yield
+    told = (each for kind in terminalreporter.stats.values() for each in kind)
+    for line in table.lines(each for each in told if isinstance(each, pytest.TestReport)):
+        terminalreporter.write_line(line)
     if reports := terminalreporter.getreports("skipped"):
         terminalreporter.write_line(_skipped(map(_reason, reports)))
 

@@ -183,19 +183,24 @@ class ClientStory:
         del found["client_secret"]
         file = str(stage.directory / name / "secret")
         credential = {**found, "client_secret_file": file, **changes}
-        return await stage.examine(f"doctor-{name}", credentials={"default": credential})
+        return await stage.examine(
+            f"doctor-{name}-{len(changes)}", credentials={"default": credential}
+        )
 
     async def _disable(self) -> None:
         stage, lane = self.stage, self.disabled
         (stage.directory / "disabled").mkdir()
         credential = self._credential("disabled")
-        lane.see("doctor when well", await self._examine("disabled"))
-        lane.see("doctor of the scope", await self._examine("disabled", scope=UNKNOWN_SCOPE))
+        well, scope = await asyncio.gather(
+            self._examine("disabled"), self._examine("disabled", scope=UNKNOWN_SCOPE)
+        )
+        lane.see("doctor when well", well)
+        lane.see("doctor of the scope", scope)
         await asyncio.to_thread(lambda: stage.server.enable_client(enabled=False))
         try:
+            before = len(stage.front.of("disabled"))
             gateway = stage.machine("disabled", credential)
             await stage.until_ready(gateway)
-            before = len(stage.front.of("disabled"))
             answers = [await stage.read(gateway, "disabled") for _ in range(10)]
             lane.see("refused", (answers[-1], stage.front.of("disabled")[before:]))
             lane.see("doctor when disabled", await self._examine("disabled"))

@@ -14,6 +14,7 @@ such, without being asked.
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import ClassVar
 
@@ -120,7 +121,7 @@ class ClientRows:
     def test_fault_429(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
         """The pause that the SSO asks for is kept."""
         requests = self._fault(client_story, "429", request).requests
-        pauses = [b.at - a.at for a, b in zip(requests, requests[1:], strict=False)]
+        pauses = [b.at - a.at for a, b in itertools.pairwise(requests)]
         assert min(pauses) >= RETRY_AFTER
 
     @pytest.mark.row("token endpoint answers 503")

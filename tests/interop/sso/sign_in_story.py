@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from tests.browser.conftest import Person, new_person
 from tests.browser.pages import program, read, sign_out
 from tests.doubles.processes import GatewayProcess, free_port
+from tests.doubles.rest import until
 from tests.interop.sso.front import TokenRequest
 from tests.interop.sso.lane import Lane
 from tests.interop.sso.stage import Stage
@@ -101,7 +101,7 @@ class _User:
         """Open a page of the gateway, and sign in at the SSO."""
         url = f"{self._base}/fhir/Patient/wanted"
         self.lane.see("landed", await self._sign_in(url))
-        await _until(lambda: bool(self._audits("login")))
+        await until(lambda: bool(self._audits("login")))
         self.lane.see("audit", self._audits("login")[-1])
         cookies = (await self.person.do("cookies"))["cookies"]
         self.lane.see("cookies", [each for each in cookies if each["name"].startswith("dhp")])
@@ -116,7 +116,7 @@ class _User:
         self.lane.see("forged POST", await self._ask("/fhir/Patient", **write))
         named = {"X-Requested-With": "page", "Content-Type": "application/fhir+json"}
         self.lane.see("POST", await self._ask("/fhir/Patient", **write, headers=named))
-        await _until(lambda: len(self._audits("exchange")) > 1)
+        await until(lambda: len(self._audits("exchange")) > 1)
         self.lane.see("audit of exchanges", self._audits("exchange"))
 
     async def stay(self) -> None:
@@ -124,7 +124,7 @@ class _User:
         before = len(self._refreshes())
         for tab in (0, 1):
             await self.person.run(_KEEP_READING % read(self._base), tab=tab)
-        await _until(lambda: len(self._refreshes()) >= before + RENEWALS)
+        await until(lambda: len(self._refreshes()) >= before + RENEWALS)
         statuses = [await self.person.run(_STATUSES, tab=tab) for tab in (0, 1)]
         self.lane.see("refresh", (statuses, self._refreshes()))
 
@@ -134,7 +134,7 @@ class _User:
         begin = time.monotonic()
         async with asyncio.timeout(120):
             while (status := await self._status()) == 200:
-                await asyncio.sleep(0.1)
+                pass
         took = time.monotonic() - begin
         self.lane.see("signed out at the SSO", (status, self._audits("logout"), took))
 
@@ -170,7 +170,7 @@ class _User:
         file.write_text(yaml.safe_dump(settings))
         before = len(self._audits("reload"))
         self._gateway.process.popen.send_signal(signal.SIGHUP)
-        await _until(lambda: len(self._audits("reload")) > before)
+        await until(lambda: len(self._audits("reload")) > before)
         await self._sign_in(self._url(6))
         await self.person.do("open", url=self.page)
         status = await self._status()
@@ -206,9 +206,3 @@ class _User:
         assert self._gateway is not None
         lines = self._gateway.process.stdout.rpartition("\n")[0].splitlines()
         return [record for each in lines if (record := json.loads(each))["event"] == event]
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.05)

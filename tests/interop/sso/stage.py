@@ -220,9 +220,11 @@ class Stage:
     async def until(self, gateway: GatewayProcess, caller: str, status: int) -> Answer:
         """Go on reading until a response has this status, and return it."""
         async with asyncio.timeout(120):
-            while (answer := await self.read(gateway, caller)).status != status:
+            while True:
+                answer = await self.read(gateway, caller)
+                if answer.status == status:
+                    return answer
                 await asyncio.sleep(_POLL)
-        return answer
 
     async def load(
         self, gateway: GatewayProcess, caller: str, condition: Callable[[], bool]
