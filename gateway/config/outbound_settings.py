@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.section import SecretRef, Section
-from gateway.config.setting_urls import BaseUrl, EndpointUrl, IssuerUrl, ProxyUrl
+from gateway.config.setting_urls import BaseUrl, EndpointUrl, ProxyUrl
 from gateway.config.value_types import (
     Count,
     FilePath,
@@ -136,7 +136,7 @@ class SsoSettings(Section):
         description="The authorization endpoint, or where the SSO's browser sign-in begins; by "
         "default that of `environment`.",
     )
-    issuer: IssuerUrl | None = Field(
+    issuer: EndpointUrl | None = Field(
         default=None,
         description="For OpenID Connect: the issuer, below which is its "
         "`/.well-known/openid-configuration`; null: it is looked for at the origin and at each "

@@ -138,20 +138,11 @@ def parse_base_url(value: str) -> str:
 
 
 def parse_endpoint_url(value: str) -> str:
-    """Parse an http(s) URL that is requested unchanged, except that a path of `/` is removed.
+    """Parse an http(s) URL whose path stays unchanged, because SSOs compare some as strings.
 
     Raises `InvalidValueError`.
     """
     # Some servers have a doubled slash in their endpoints, such as Glewlwyd in `//api/oidc/token`.
-    parts = _split(value, ("http", "https"), allows_empty_segments=True)
-    return _join(parts, "" if parts.path == "/" else parts.path)
-
-
-def parse_issuer_url(value: str) -> str:
-    """Parse the URL of an issuer, whose final slash is part of its name.
-
-    Raises `InvalidValueError`.
-    """
     parts = _split(value, ("http", "https"), allows_empty_segments=True)
     return _join(parts, parts.path)
 
@@ -220,7 +211,6 @@ def is_remote_plaintext(url: str) -> bool:
 _URL = (Strict(), Field(json_schema_extra={"format": "uri"}), Unit("URL"))
 BaseUrl = Annotated[str, *_URL, AfterValidator(parse_base_url)]
 EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
-IssuerUrl = Annotated[str, *_URL, AfterValidator(parse_issuer_url)]
 ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
 Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
 SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]

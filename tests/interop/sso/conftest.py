@@ -61,7 +61,9 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
     """Yield the module's server, started, with its front and a platform."""
     (kind,) = {rows.server for rows in map(_rows, _items(request)) if rows is not None}
     stage = Stage.of(kind, tmp_path_factory.mktemp(kind.name))

@@ -68,6 +68,7 @@ class Front:
     token_requests: list[TokenRequest] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    _is_open: bool = False
     _runner: web.AppRunner | None = None
     _session: aiohttp.ClientSession | None = None
 
@@ -82,9 +83,10 @@ class Front:
 
     async def start(self) -> None:
         """Listen."""
+        self._is_open = True
         application = web.Application(client_max_size=1 << 24)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         self._session = aiohttp.ClientSession(
             auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         )
@@ -93,6 +95,7 @@ class Front:
 
     async def stop(self) -> None:
         """Refuse connections, and close those that are open."""
+        self._is_open = False
         if self._runner is not None and self._session is not None:
             await self._runner.cleanup()
             await self._session.close()
@@ -114,14 +117,14 @@ class Front:
         self.token_requests.append(
             _token_request(request, at, mark, form, 0 if response is None else response.status)
         )
-        if fault == "no answer":
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(3600)
-        if response is None:
-            assert request.transport is not None
+        if response is not None:
+            return response
+        # The gateway gives up first.
+        while fault == "no answer" and request.transport is not None and self._is_open:
+            await asyncio.sleep(0.1)
+        if request.transport is not None:
             request.transport.abort()
-            return web.Response()
-        return response
+        return web.Response()
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None

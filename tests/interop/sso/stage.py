@@ -72,10 +72,14 @@ class TokenPlatform:
         if task is None:
             task = self._asking[token] = asyncio.ensure_future(self.server.accepts(token))
             task.add_done_callback(lambda _: self._asking.pop(token))
-        if await task:
+        try:
+            is_accepted = await task
+        except (aiohttp.ClientError, TimeoutError):
+            # The SSO is off; the platform refuses what it cannot ask about.
+            return False
+        if is_accepted:
             self.accepted.setdefault(token, time.monotonic())
-            return True
-        return False
+        return is_accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,9 @@ class Stage:
         self, name: str, credentials: Mapping[str, Mapping[str, Any]], **sections: Any
     ) -> GatewayProcess:
         """Start a gateway that has many credentials, each for a caller with its name as key."""
-        callers = [{"name": _word(e), "api_key": _key(e), "credential": _word(e)} for e in credentials]
+        callers = [
+            {"name": _word(e), "api_key": _key(e), "credential": _word(e)} for e in credentials
+        ]
         named = {_word(each): dict(credential) for each, credential in credentials.items()}
         return self.gateway(name, credentials=named, callers=callers, **sections)
 
