@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 _IDS = {
     "client_secret_basic": "lab-basic",
     "client_secret_post": "lab-post",
-    "private_key_jwt": "lab-ec",
 }
 
 
@@ -30,9 +29,10 @@ _IDS = {
 class Zitadel(SsoServer):
     """Its settings file has the secret of the present, so that a restart knows it."""
 
-    name: ClassVar[str] = "zitadel/oidc"
+    name: ClassVar[str] = "zitadel"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
     not_offered: ClassVar[dict[str, str]] = {
+        "private_key_jwt": "it takes RS256, ES256 and PS256; the gateway signs RS384 or ES384",
         "sign_out_at_the_sso": "the library has no page for it and no back-channel logout",
     }
 
@@ -59,18 +59,13 @@ class Zitadel(SsoServer):
         return {"issuer": f"{self.public_url}/", "token_url": f"{self.public_url}/oauth/token"}
 
     def credential(self, method: str) -> dict[str, Any]:
-        client_id = _IDS[method]
-        proof = (
-            {"private_key_file": str(self.keys.path(client_id))}
-            if method == "private_key_jwt"
-            else {"client_secret": self._secret(method)}
-        )
-        return {"client_id": client_id, "auth_method": method, **proof}
+        secret = self._secret(method)
+        return {"client_id": _IDS[method], "auth_method": method, "client_secret": secret}
 
     async def accepts(self, token: str) -> bool:
-        authorization = aiohttp.BasicAuth("platform", "secret-of-the-platform")
+        proof = aiohttp.encode_basic_auth("platform", "secret-of-the-platform")
         async with (
-            aiohttp.ClientSession(auth=authorization) as session,
+            aiohttp.ClientSession(headers={"Authorization": proof}) as session,
             session.post(f"{self.public_url}/oauth/introspect", data={"token": token}) as answer,
         ):
             return bool((await answer.json())["active"])
@@ -114,18 +109,18 @@ class Zitadel(SsoServer):
             "Issuer": f"{self.public_url}/",
             "Listen": f"127.0.0.1:{self.port}",
             "Lifetime": TOKEN_LIFETIME,
-            "User": {"ID": "user-1", "Username": self.user, "Password": self.password},
+            # An ID token beside an access token names the subject alone.
+            "User": {"ID": self.user, "Username": self.user, "Password": self.password},
             "Clients": [*map(self._machine, _IDS), self._web(), _PLATFORM],
         }
 
     def _machine(self, method: str) -> dict[str, Any]:
-        client_id = _IDS[method]
-        proof = (
-            {"Keys": self.keys.registered(client_id)}
-            if method == "private_key_jwt"
-            else {"Secret": self._secret(method)}
-        )
-        return {"ID": client_id, "Method": method, "Grants": ["client_credentials"], **proof}
+        return {
+            "ID": _IDS[method],
+            "Secret": self._secret(method),
+            "Method": method,
+            "Grants": ["client_credentials"],
+        }
 
     def _web(self) -> dict[str, Any]:
         return {

@@ -47,7 +47,6 @@ type client struct {
 	Grants          []oidc.GrantType
 	Redirects       []string
 	SignOuts        []string
-	Keys            jose.JSONWebKeySet
 	disabled        bool
 }
 
@@ -125,18 +124,6 @@ func (m *memory) ClientCredentialsTokenRequest(_ context.Context, id string, sco
 	return &oidc.JWTTokenRequest{Subject: id, Audience: []string{id}, Scopes: scopes}, nil
 }
 
-func (m *memory) GetKeyByIDAndClientID(_ context.Context, kid, id string) (*jose.JSONWebKey, error) {
-	found, err := m.client(id)
-	if err != nil {
-		return nil, err
-	}
-	keys := found.Keys.Key(kid)
-	if len(keys) == 0 {
-		return nil, errors.New("no such key")
-	}
-	return &keys[0], nil
-}
-
 func (m *memory) expires(id string) time.Time {
 	m.lock.Lock()
 	defer m.lock.Unlock()
@@ -212,26 +199,9 @@ func (m *memory) KeySet(context.Context) ([]op.Key, error) {
 	return keys, nil
 }
 
-// The library's server takes no signed assertion for client_credentials by itself.
 type server struct {
-	*op.LegacyServer
 	provider *op.Provider
 	memory   *memory
-}
-
-func (s server) VerifyClient(ctx context.Context, r *op.Request[op.ClientCredentials]) (op.Client, error) {
-	if r.Data.ClientAssertion != "" {
-		found, err := op.AuthorizePrivateJWTKey(ctx, r.Data.ClientAssertion, s.provider)
-		if err != nil {
-			return nil, oidc.ErrInvalidClient().WithParent(err)
-		}
-		return found, nil
-	}
-	if oidc.GrantType(r.Form.Get("grant_type")) == oidc.GrantTypeClientCredentials {
-		request := &oidc.ClientCredentialsRequest{ClientID: r.Data.ClientID, ClientSecret: r.Data.ClientSecret}
-		return op.AuthorizeClientCredentialsClient(ctx, request, s.memory)
-	}
-	return s.LegacyServer.VerifyClient(ctx, r)
 }
 
 var loginPage = template.Must(template.New("login").Parse(`<!doctype html><title>Sign in</title>
@@ -295,20 +265,19 @@ func handler(told settings) http.Handler {
 		log.Fatal(err)
 	}
 	config := &op.Config{
-		CodeMethodS256:          true,
-		AuthMethodPost:          true,
-		AuthMethodPrivateKeyJWT: true,
-		GrantTypeRefreshToken:   true,
+		CodeMethodS256:        true,
+		AuthMethodPost:        true,
+		GrantTypeRefreshToken: true,
 	}
 	_, _ = rand.Read(config.CryptoKey[:])
 	provider, err := op.NewProvider(config, kept, op.StaticIssuer(told.Issuer), op.WithAllowInsecure())
 	if err != nil {
 		log.Fatal(err)
 	}
-	all := server{op.NewLegacyServer(provider, *op.DefaultEndpoints), provider, kept}
+	all := server{provider, kept}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/login", all.login)
 	mux.HandleFunc("POST /admin/{what}", all.admin)
-	mux.Handle("/", op.RegisterLegacyServer(all, op.AuthorizeCallbackHandler(provider)))
+	mux.Handle("/", provider)
 	return mux
 }
