@@ -31,7 +31,6 @@ class Steady:
     """A credential while all is well: what 50 callers at once and a steady one got."""
 
     at_start: list[Answer]
-    requests_at_start: int
     statuses: Counter[int]
     requests: list[TokenRequest]
     tokens: int
@@ -89,7 +88,6 @@ class ClientStory:
     async def _renew(self, gateway: GatewayProcess, method: str) -> None:
         stage = self.stage
         at_start = await asyncio.gather(*(stage.read(gateway, method) for _ in range(_AT_ONCE)))
-        requests = len(stage.front.of(method))
 
         def is_renewed() -> bool:
             return len(stage.front.of(method)) > _RENEWALS
@@ -99,7 +97,6 @@ class ClientStory:
             "callers",
             Steady(
                 at_start,
-                requests,
                 statuses,
                 stage.front.of(method),
                 len(stage.platform.tokens.get(method, [])),
