@@ -22,6 +22,8 @@ from tests.nightly import NIGHTLY, seconds
 
 _AT_ONCE = 50
 _RENEWALS = 2
+# Seconds after a token request; a busy machine may take longer to serve the callers of the start.
+_EARLIEST_RENEWAL = 1.0
 UNKNOWN_SECRET = "a-secret-that-the-sso-does-not-know"
 UNKNOWN_SCOPE = "interop/unknown.scope"
 
@@ -89,7 +91,8 @@ class ClientStory:
     async def _renew(self, gateway: GatewayProcess, method: str) -> None:
         stage = self.stage
         at_start = await asyncio.gather(*(stage.read(gateway, method) for _ in range(_AT_ONCE)))
-        requests = len(stage.front.of(method))
+        first, *others = stage.front.of(method)
+        soon = [each for each in others if each.at < first.at + _EARLIEST_RENEWAL]
 
         def is_renewed() -> bool:
             return len(stage.front.of(method)) > _RENEWALS
@@ -99,7 +102,7 @@ class ClientStory:
             "callers",
             Steady(
                 at_start,
-                requests,
+                1 + len(soon),
                 statuses,
                 stage.front.of(method),
                 len(stage.platform.tokens.get(method, [])),
