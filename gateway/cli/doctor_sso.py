@@ -289,6 +289,8 @@ _DISCOVERY: Final = Message("login discovery")
 _PAGE: Final = Message("login page")
 _CLIENT: Final = Message("login client")
 # 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
+_CODE_ERROR: Final = "invalid_grant"
+_UNREGISTERED_CLIENT: Final = "dhp-gateway-doctor"
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
@@ -487,31 +489,54 @@ async def _client(
     settings: Settings,
     session: ClientSession,
 ) -> Finding:
-    """Check whether the SSO accepts the client: it then rejects only the invented code."""
-    login = settings.login
+    """Check whether the SSO accepts the client: it then rejects only the invented code.
+
+    Better Auth rejects the code before it looks at the client. That is seen from how it treats a
+    client that nobody has registered, which no lock after failed attempts can concern.
+    """
+    hints = list(_start_first(settings, settings.login.auth_method))
+    unregistered = settings.login.model_copy(update={"client_id": _UNREGISTERED_CLIENT})
     try:
-        endpoint = user_endpoint(settings, session)
-        await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
+        rejection = await _code_rejection(settings, session)
+        if rejection is None:
+            return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+        if rejection.oauth_error != _CODE_ERROR:
+            return _client_error(rejection, hints)
+        other = await _code_rejection(settings.model_copy(update={"login": unregistered}), session)
     except StartError as error:
         return failed_by_setting(_CLIENT, error, Message("Mend the secret or key first"))
+    if other is not None and other.oauth_error == _CODE_ERROR:
+        return _unknown_result(rejection, hints)
+    return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
+
+
+async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
+    """Return how the SSO rejects an invented code, or None where it does not.
+
+    Raises `StartError` where the client's secret or key cannot be used.
+    """
+    endpoint = user_endpoint(settings, session)
+    try:
+        await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
     except TokenRequestError as error:
-        return _client_result(error, list(_start_first(settings, login.auth_method)))
-    return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+        return error
+    return None
 
 
-def _client_result(error: TokenRequestError, hints: list[Message]) -> Finding:
-    if error.oauth_error == "invalid_grant":
-        return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
-    summary = _error_summary(error)
+def _client_error(error: TokenRequestError, hints: list[Message]) -> Finding:
     if error.oauth_error in _UNKNOWN_CLIENT_ERRORS or error.status == HTTPStatus.UNAUTHORIZED:
         check = Message(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        refused = Message("the SSO refuses the client: {told}", told=summary)
+        refused = Message("the SSO refuses the client: {told}", told=_error_summary(error))
         detail = with_description(refused, error.description)
         return Finding(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
-    # Some SSOs check the code before the client, or send other errors for a wrong code.
-    silent = Message("the SSO does not say: {cause}", cause=summary)
+    return _unknown_result(error, hints)
+
+
+def _unknown_result(error: TokenRequestError, hints: list[Message]) -> Finding:
+    """Some SSOs check the code before the client, or send other errors for a wrong code."""
+    silent = Message("the SSO does not say: {cause}", cause=_error_summary(error))
     detail = with_description(silent, error.description)
     return Finding(_CLIENT, "skipped", detail, join_messages(". ", hints))
 

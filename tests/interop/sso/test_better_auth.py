@@ -34,6 +34,22 @@ class TestSignIn(SignInRows):
             table.note(request.node, "its page to confirm blocks the redirect to the gateway (CSP)")
 
 
+@pytest.mark.row("doctor: wrong secret of the sign-in")
+@pytest.mark.column("SSO", BetterAuth.name)
+def test_doctor(stage: Stage) -> None:
+    """It does not say that the SSO knows the client, for the code is what it rejects first."""
+    login = {
+        **stage.server.login_settings(),
+        "enabled": True,
+        "client_secret": "wrong",
+        "redirect_uri": f"{stage.server.gateway}/auth/callback",
+    }
+    credentials = {"default": stage.marked("doctor")}
+    _, doctor = stage.begin(stage.examine("doctor", credentials=credentials, login=login)).result()
+
+    assert "skipped login client: the SSO does not say: invalid_grant" in doctor.out
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a user saw, from the sign-in to a page that was opened after the session's end."""
