@@ -78,6 +78,10 @@ class Glewlwyd(SsoServer):
     name: ClassVar[str] = "Glewlwyd"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
 
+    not_offered: ClassVar[dict[str, str]] = {
+        "sign_out_at_the_sso": "its own page to sign out tells no client"
+    }
+
     secret: str = "secret+of/lab=post%20&x"
     signing_keys: list[dict[str, Any]] = field(default_factory=list)
     process: Process | None = None
@@ -153,9 +157,7 @@ class Glewlwyd(SsoServer):
         await person.do("fill", tab=tab, selector="input[name=username]", value=self.user)
         await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
         await person.do("click", tab=tab, selector="button[type=submit]")
-
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
-        await person.do("open", tab=tab, url=f"{self.public_url}/login.html")
+        await person.do("click", tab=tab, selector="button:has-text('Continue')")
 
     def rotate_key(self) -> None:
         self._add_key()
@@ -214,6 +216,7 @@ class Glewlwyd(SsoServer):
                 "pkce-allowed",
                 "pkce-required",
                 "refresh-token-rolling",
+                "request-parameter-allow",
                 "session-management-allowed",
             ),
             True,

@@ -28,6 +28,7 @@ _IDS = {
 _BASIC_SECRET = "secret+of/lab=basic%20&x"
 _WEB_SECRET = "secret+of/web=%20&x"
 _PLATFORM_SECRET = "secret-of-the-platform"
+_IS_NEW = _PORTAL.is_newer_than("2.20")
 _SHARE = "/usr/share/lemonldap-ng/portal"
 # Browsers take a cookie of an IP address only without a domain, and the portal names one always.
 _APPLICATION = f"""
@@ -68,8 +69,12 @@ class LemonLdap(SsoServer):
     client_auth_methods: ClassVar[tuple[str, ...]] = (
         "client_secret_post",
         "client_secret_basic",
-        *(("private_key_jwt",) if _PORTAL.is_newer_than("2.20") else ()),
+        *(("private_key_jwt",) if _IS_NEW else ()),
     )
+    not_offered: ClassVar[dict[str, str]] = (
+        {} if _IS_NEW else {"private_key_jwt": "since 2.20; Debian 12 has an older one"}
+    )
+    has_back_channel: ClassVar[bool] = _IS_NEW
     user: ClassVar[str] = "dwho"
     password: ClassVar[str] = "dwho"
 
@@ -121,7 +126,7 @@ class LemonLdap(SsoServer):
                 },
             ) as answer,
         ):
-            return bool((await answer.json())["active"])
+            return bool((await answer.json()).get("active"))
 
     def change_secret(self) -> str:
         self.secret = f"{self.secret}{self.settings_number}"
@@ -146,11 +151,11 @@ class LemonLdap(SsoServer):
         await person.do("click", tab=tab, selector="button[type=submit]")
 
     async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
-        await person.do("click", tab=tab, selector="form#form button[type=submit]")
+        await person.do("click", tab=tab, selector="form#form button.positive")
 
     async def sign_out(self, person: Person, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/?logout=1")
-        await person.do("wait", tab=tab, selector="body", text="logged out")
+        await person.do("wait", tab=tab, selector="[trmsg='47']")
 
     def rotate_key(self) -> None:
         self._add_key()

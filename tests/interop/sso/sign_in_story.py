@@ -173,7 +173,7 @@ class _User:
         before = len(self._audits("reload"))
         self._gateway.process.popen.send_signal(signal.SIGHUP)
         await until(lambda: len(self._audits("reload")) > before)
-        await self._sign_in(self._url(6))
+        await self._sign_in(self._url(5))
         await self.person.do("open", url=self.page)
         status = await self._status()
         await asyncio.sleep(IDLE + 0.5)
