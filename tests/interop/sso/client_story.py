@@ -31,10 +31,8 @@ class Steady:
     """A credential while all is well: what 50 callers at once and a steady one got."""
 
     at_start: list[Answer]
-    requests_at_start: int
     statuses: Counter[int]
     requests: list[TokenRequest]
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +87,16 @@ class ClientStory:
     async def _renew(self, gateway: GatewayProcess, method: str) -> None:
         stage = self.stage
         at_start = await asyncio.gather(*(stage.read(gateway, method) for _ in range(_AT_ONCE)))
-        requests = len(stage.front.of(method))
 
         def is_renewed() -> bool:
-            return len(stage.front.of(method)) > _RENEWALS
+            """Return whether there were renewals, and each token has been used."""
+            accepted = [each for each in stage.front.of(method) if each.status == 200]
+            used = stage.platform.tokens.get(method, [])
+            return len(accepted) > _RENEWALS and len(used) >= len(accepted)
 
         statuses = await stage.load(gateway, method, is_renewed)
-        self.steady[method].see(
-            "callers",
-            Steady(
-                at_start,
-                requests,
-                statuses,
-                stage.front.of(method),
-                len(stage.platform.tokens.get(method, [])),
-            ),
-        )
+        requests = stage.front.of(method)
+        self.steady[method].see("callers", Steady(at_start, statuses, requests))
 
     async def _faults(self) -> None:
         stage = self.stage

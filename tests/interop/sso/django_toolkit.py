@@ -33,6 +33,7 @@ class DjangoToolkit(ConfiguredServer):
 
     name: ClassVar[str] = "django-oauth-toolkit"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    has_back_channel: ClassVar[bool] = False
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "client_secret_basic and client_secret_post alone"
     }

@@ -13,6 +13,7 @@ class Lane:
 
     facts: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
+    _is_shown: bool = False
 
     def see(self, name: str, fact: Any) -> None:
         """Keep what was observed."""
@@ -27,9 +28,12 @@ class Lane:
 
     def __getitem__(self, name: str) -> Any:
         """Return a fact. Raises AssertionError where it was not come to."""
-        if name not in self.facts:
-            raise AssertionError(f"not come to “{name}”: {self.error!r}") from self.error
-        return self.facts[name]
+        if name in self.facts:
+            return self.facts[name]
+        # The first row that lacks something shows where the story ended.
+        cause = None if self._is_shown else self.error
+        self._is_shown = True
+        raise AssertionError(f"not come to “{name}”: {self.error!r}") from cause
 
 
 async def together(lanes: Mapping[str, Lane], story: Coroutine[Any, Any, None]) -> None:

@@ -40,6 +40,8 @@ class SsoServer(ABC):
     client_auth_methods: ClassVar[tuple[str, ...]]
     # Why a row cannot be asked of this server, by the row's name.
     not_offered: ClassVar[dict[str, str]] = {}
+    # Whether its own sign-out tells the gateway; else the session ends at the next refresh.
+    has_back_channel: ClassVar[bool] = True
     # Where the server's page to sign in asks for the password.
     password_field: ClassVar[str] = "input[type=password]"
     # The user that signs in; the gateway's audit shows `user`.
