@@ -24,11 +24,11 @@ def go_program(folder: Path, name: str | None = None) -> str:
         go = shutil.which("go") or (str(_USUAL) if _USUAL.exists() else None)
         if go is None:
             pytest.skip("go is missing: make test-tools")
-        built = folder / f"target-{os.getpid()}"
+        built = program.parent / str(os.getpid())
         what = "." if (folder / "main.go").exists() else "tool"
         command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
         done = subprocess.run(
-            [*command, "-o", f"{built.name}/", what],
+            [*command, "-o", f"target/{built.name}/", what],
             cwd=folder,
             env={**os.environ, "CGO_ENABLED": "0"},
             capture_output=True,
@@ -38,7 +38,6 @@ def go_program(folder: Path, name: str | None = None) -> str:
         if done.returncode != 0:
             shutil.rmtree(built, ignore_errors=True)
             pytest.skip(f"{folder.name} cannot be built: make test-tools\n{done.stderr[-500:]}")
-        program.parent.mkdir(exist_ok=True)
         for each in built.iterdir():
             each.replace(program.parent / each.name)
         built.rmdir()
