@@ -117,7 +117,8 @@ class ClientRows:
         assert first == [False, True]
         statuses, requests = lane["exchanged"]
         assert set(statuses) == {200}
-        assert sum(each.status != 200 for each in requests) <= 2
+        # One at the start. A renewal between the SSO's change and the file's costs one more each.
+        assert sum(each.status != 200 for each in requests) <= 3
 
     @pytest.mark.row("client disabled, and enabled")
     def test_disabled_client(self, client_story: ClientStory) -> None:
