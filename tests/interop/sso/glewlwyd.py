@@ -276,7 +276,7 @@ class Glewlwyd(SsoServer):
                 "redirect_uri": [f"{self.gateway}/auth/callback"],
                 "backchannel_logout_uri": f"{self.gateway}/auth/backchannel-logout",
                 "backchannel_logout_session_required": "1",
-                "post_logout_redirect_uris": f"{self.gateway}/",
+                "post_logout_redirect_uri": f"{self.gateway}/",
             },
         ]
 

@@ -179,7 +179,15 @@ class LemonLdap(SsoServer):
     def _launch(self) -> None:
         listen = f"127.0.0.1:{self.port}"
         # Each worker waits for the gateway while that asks another for the keys.
-        command = [_STARMAN.file, "--listen", listen, "--workers", "3", "--preload-app", "--disable-keepalive"]
+        command = [
+            _STARMAN.file,
+            "--listen",
+            listen,
+            "--workers",
+            "3",
+            "--preload-app",
+            "--disable-keepalive",
+        ]
         environment = {"LLNG_DEFAULTCONFFILE": str(self.directory / "lemonldap-ng.ini")}
         self.process = start(
             [*command, self.directory / "app.psgi"],
@@ -241,7 +249,9 @@ class LemonLdap(SsoServer):
                 name: {f"oidcRPMetaDataOptions{option}": value for option, value in client.items()}
                 for name, client in clients.items()
             },
-            "oidcRPMetaDataExportedVars": {name: {"name": "cn", "email": "mail"} for name in clients},
+            "oidcRPMetaDataExportedVars": {
+                name: {"name": "cn", "email": "mail"} for name in clients
+            },
         }
 
     def _sessions(self, name: str) -> dict[str, str]:
