@@ -290,7 +290,6 @@ _PAGE: Final = Message("login page")
 _CLIENT: Final = Message("login client")
 # 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _CODE_ERROR: Final = "invalid_grant"
-_UNREGISTERED_CLIENT: Final = "dhp-gateway-doctor"
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
@@ -485,36 +484,26 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Fi
     return Finding(_PAGE, "skipped", detail)
 
 
-async def _client(
-    settings: Settings,
-    session: ClientSession,
-) -> Finding:
+async def _client(settings: Settings, session: ClientSession) -> Finding:
     """Check whether the SSO accepts the client: it then rejects only the invented code.
 
     Better Auth rejects the code before it looks at the client. That is seen from how it treats a
     client that nobody has registered, which no lock after failed attempts can concern.
     """
-    hints = list(_start_first(settings, settings.login.auth_method))
-    unregistered = settings.login.model_copy(update={"client_id": _UNREGISTERED_CLIENT})
+    unregistered = settings.login.model_copy(update={"client_id": "dhp-gateway-doctor"})
+    both = (settings, settings.model_copy(update={"login": unregistered}))
     try:
-        rejection = await _code_rejection(settings, session)
-        if rejection is None:
-            return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
-        if rejection.oauth_error != _CODE_ERROR:
-            return _client_error(rejection, hints)
-        other = await _code_rejection(settings.model_copy(update={"login": unregistered}), session)
-    except StartError as error:
-        return failed_by_setting(_CLIENT, error, Message("Mend the secret or key first"))
-    if other is not None and other.oauth_error == _CODE_ERROR:
-        return _unknown_result(rejection, hints)
-    return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
+        error, other = [await _code_rejection(each, session) for each in both]
+    except StartError as problem:
+        return failed_by_setting(_CLIENT, problem, Message("Mend the secret or key first"))
+    if error is None:
+        return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+    hints = list(_start_first(settings, settings.login.auth_method))
+    return _client_result(error, hints, other is None or other.oauth_error != _CODE_ERROR)
 
 
 async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
-    """Return how the SSO rejects an invented code, or None where it does not.
-
-    Raises `StartError` where the client's secret or key cannot be used.
-    """
+    """Return how the SSO rejects an invented code, or None. Raises `StartError`."""
     endpoint = user_endpoint(settings, session)
     try:
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
@@ -523,20 +512,23 @@ async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRe
     return None
 
 
-def _client_error(error: TokenRequestError, hints: list[Message]) -> Finding:
-    if error.oauth_error in _UNKNOWN_CLIENT_ERRORS or error.status == HTTPStatus.UNAUTHORIZED:
+def _client_result(
+    error: TokenRequestError, hints: list[Message], checks_client_first: bool
+) -> Finding:
+    is_of_code = error.oauth_error == _CODE_ERROR
+    if is_of_code and checks_client_first:
+        return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
+    summary = _error_summary(error)
+    is_refused = error.status == HTTPStatus.UNAUTHORIZED and not is_of_code
+    if is_refused or error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         check = Message(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        refused = Message("the SSO refuses the client: {told}", told=_error_summary(error))
+        refused = Message("the SSO refuses the client: {told}", told=summary)
         detail = with_description(refused, error.description)
         return Finding(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
-    return _unknown_result(error, hints)
-
-
-def _unknown_result(error: TokenRequestError, hints: list[Message]) -> Finding:
-    """Some SSOs check the code before the client, or send other errors for a wrong code."""
-    silent = Message("the SSO does not say: {cause}", cause=_error_summary(error))
+    # Some SSOs check the code before the client, or send other errors for a wrong code.
+    silent = Message("the SSO does not say: {cause}", cause=summary)
     detail = with_description(silent, error.description)
     return Finding(_CLIENT, "skipped", detail, join_messages(". ", hints))
 

@@ -234,7 +234,7 @@ async def test_an_sso_that_checks_the_code_first(ward: Ward, sso: Provider) -> N
     So does Better Auth, to which a wrong secret looked right.
     """
     sso.clear_user_tokens()
-    sso.user_tokens(refusal("invalid_grant"), refusal("invalid_grant"))
+    sso.user_tokens(refusal("invalid_grant", 401), refusal("invalid_grant", 401))
     (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
     assert found["level"] == "skipped"
     assert "the SSO does not say: invalid_grant" in found["message"]

@@ -16,7 +16,6 @@ from tests.interop.sso.rows import ClientRows, SignInRows
 from tests.interop.sso.sign_in_story import SignInStory
 from tests.interop.sso.stage import Stage
 
-
 _ROWS = (ClientRows, SignInRows)
 
 

@@ -1,7 +1,7 @@
 """LemonLDAP::NG (Debian): opaque access tokens and JWTs, PKCE required, an issuer that ends in `/`.
 
-The portal runs below Starman, a web server in Perl. It reads its settings at each request, so that a
-change takes effect at once.
+The portal runs below Starman, a web server in Perl. It reads its settings at each request, so that
+a change takes effect at once.
 """
 
 from __future__ import annotations

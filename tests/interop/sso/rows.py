@@ -28,7 +28,6 @@ from tests.interop.sso.server import SsoServer
 from tests.interop.sso.sign_in_story import RENEWALS, SignInStory
 from tests.interop.sso.stage import Answer, Stage
 
-
 # Seconds after a token request. A busy machine may need longer to serve the callers of the start.
 _EARLIEST_RENEWAL = 1.0
 
