@@ -79,7 +79,8 @@ class Glewlwyd(SsoServer):
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
 
     not_offered: ClassVar[dict[str, str]] = {
-        "sign_out_at_the_sso": "its own page to sign out tells no client"
+        "sign_out": "its sign-out needs an id_token_hint, and no token is put into an address",
+        "sign_out_at_the_sso": "without an id_token_hint it tells no client",
     }
 
     secret: str = "secret+of/lab=post%20&x"
@@ -94,9 +95,11 @@ class Glewlwyd(SsoServer):
         is_new = not self.signing_keys
         if is_new:
             self._prepare()
-        command = [_GLEWLWYD.file, "--config-file", self.directory / "glewlwyd.conf"]
         self.process = start(
-            command, self.directory, environment={"no_proxy": "127.0.0.1"}, name="glewlwyd"
+            [_GLEWLWYD.file, "--config-file", self.directory / "glewlwyd.conf"],
+            self.directory,
+            environment={"no_proxy": "127.0.0.1"},
+            name="glewlwyd",
         )
         self.process.until_listening(self.port)
         if is_new:
@@ -276,7 +279,7 @@ class Glewlwyd(SsoServer):
                 "redirect_uri": [f"{self.gateway}/auth/callback"],
                 "backchannel_logout_uri": f"{self.gateway}/auth/backchannel-logout",
                 "backchannel_logout_session_required": "1",
-                "post_logout_redirect_uris": f"{self.gateway}/",
+                "post_logout_redirect_uri": f"{self.gateway}/",
             },
         ]
 
