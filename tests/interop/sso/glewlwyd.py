@@ -157,9 +157,13 @@ class Glewlwyd(SsoServer):
         }
 
     async def sign_in(self, person: Person, tab: int = 0) -> None:
-        await person.do("fill", tab=tab, selector="input[name=username]", value=self.user)
-        await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
-        await person.do("click", tab=tab, selector="button[type=submit]")
+        # A user whose session lives on there is asked to continue, without the password.
+        first = "input[name=username], button:has-text('Continue')"
+        await person.do("wait", tab=tab, selector=first)
+        if await person.run("document.querySelector('input[name=username]') !== null", tab=tab):
+            await person.do("fill", tab=tab, selector="input[name=username]", value=self.user)
+            await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
+            await person.do("click", tab=tab, selector="button[type=submit]")
         await person.do("click", tab=tab, selector="button:has-text('Continue')")
 
     def rotate_key(self) -> None:

@@ -219,7 +219,7 @@ class LemonLdap(SsoServer):
             "key": "0123456789abcdef",
             "authentication": "Demo",
             "userDB": "Same",
-            "passwordDB": "Null",
+            "passwordDB": "",
             "registerDB": "Null",
             "demoExportedVars": {"cn": "cn", "mail": "mail", "uid": "uid"},
             "whatToTrace": "uid",
