@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from gateway.os_support import raise_open_file_limit
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+from tests.interop import table
 
 # The time that an example takes depends on the machine.
 hypothesis.settings.register_profile(
@@ -76,12 +77,21 @@ def _skipped(reasons: Iterable[str]) -> str:
     return f"{kinds.total()} skipped: {said}. The reasons: make test TESTS=-rs"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Name the cell of a test in the tables, even if its fixtures fail."""
+    table.place(item)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None, None, None]:
-    """Print the skips in one line after the failures."""
+    """Print the tables of servers of others, and the skips in one line, after the failures."""
     yield
+    told = (each for kind in terminalreporter.stats.values() for each in kind)
+    for line in table.lines(each for each in told if isinstance(each, pytest.TestReport)):
+        terminalreporter.write_line(line)
     if reports := terminalreporter.getreports("skipped"):
         terminalreporter.write_line(_skipped(map(_reason, reports)))
 
@@ -115,6 +125,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # By the start of the path: modules that share an expensive fixture, and modules that take long. The
 # longest come first, so that none of them runs alone at the end.
 _GROUPS = {
+    "tests/interop/sso/": "",
     "tests/interop/": "interop",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
@@ -201,6 +212,8 @@ def pytest_handlecrashitem(crashitem: str) -> None:
     pytest.exit(f"{crashitem} killed its process", returncode=3)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Raise the limit of open files as gateways do."""
     raise_open_file_limit()
+    for each in table.MARKERS:
+        config.addinivalue_line("markers", each)

@@ -46,7 +46,7 @@ def credential_authenticators(settings: Settings, name: str) -> tuple[ClientAuth
     """
     credential = settings.credentials[name]
     secret = credential.secret_ref(name)
-    return _client_authenticators(credential.auth_method, credential.client_id, secret)
+    return _client_authenticators(settings, credential.auth_method, credential.client_id, secret)
 
 
 def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
@@ -73,7 +73,7 @@ def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]
     secret = login.secret_ref()
     if not secret.is_given:
         return ()
-    return _client_authenticators(login.auth_method, login.client_id or "", secret)
+    return _client_authenticators(settings, login.auth_method, login.client_id or "", secret)
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
@@ -93,7 +93,7 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 
 
 def _client_authenticators(
-    auth_method: str, client_id: str, secret: SecretRef
+    settings: Settings, auth_method: str, client_id: str, secret: SecretRef
 ) -> tuple[ClientAuthenticator, ...]:
     text = secret.read()
     if text is None:
@@ -101,7 +101,7 @@ def _client_authenticators(
     in_header = auth_method == "client_secret_basic"
     try:
         if auth_method == "private_key_jwt":
-            return parse_client_keys(client_id, text)
+            return parse_client_keys(client_id, text, issuer=settings.sso.issuer)
         return parse_client_secrets(client_id, text, in_header=in_header)
     except ClientKeyError as error:
         hint = None if secret.file is None else RIGHT_FILE

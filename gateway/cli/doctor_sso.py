@@ -289,6 +289,7 @@ _DISCOVERY: Final = Message("login discovery")
 _PAGE: Final = Message("login page")
 _CLIENT: Final = Message("login client")
 # 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
+_CODE_ERROR: Final = "invalid_grant"
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
@@ -483,27 +484,43 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Fi
     return Finding(_PAGE, "skipped", detail)
 
 
-async def _client(
-    settings: Settings,
-    session: ClientSession,
-) -> Finding:
-    """Check whether the SSO accepts the client: it then rejects only the invented code."""
-    login = settings.login
+async def _client(settings: Settings, session: ClientSession) -> Finding:
+    """Check whether the SSO accepts the client: it then rejects only the invented code.
+
+    Better Auth rejects the code before it looks at the client. That is seen from how it treats a
+    client that nobody has registered, which no lock after failed attempts can concern.
+    """
+    unregistered = settings.login.model_copy(update={"client_id": "dhp-gateway-doctor"})
+    both = (settings, settings.model_copy(update={"login": unregistered}))
     try:
-        endpoint = user_endpoint(settings, session)
-        await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
-    except StartError as error:
-        return failed_by_setting(_CLIENT, error, Message("Mend the secret or key first"))
+        error, other = [await _code_rejection(each, session) for each in both]
+    except StartError as problem:
+        return failed_by_setting(_CLIENT, problem, Message("Mend the secret or key first"))
+    if error is None:
+        return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+    hints = list(_start_first(settings, settings.login.auth_method))
+    return _client_result(error, hints, other is None or other.oauth_error != _CODE_ERROR)
+
+
+async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
+    """Return how the SSO rejects an invented code, or None. Raises `StartError`."""
+    endpoint = user_endpoint(settings, session)
+    try:
+        await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
     except TokenRequestError as error:
-        return _client_result(error, list(_start_first(settings, login.auth_method)))
-    return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+        return error
+    return None
 
 
-def _client_result(error: TokenRequestError, hints: list[Message]) -> Finding:
-    if error.oauth_error == "invalid_grant":
+def _client_result(
+    error: TokenRequestError, hints: list[Message], checks_client_first: bool
+) -> Finding:
+    is_of_code = error.oauth_error == _CODE_ERROR
+    if is_of_code and checks_client_first:
         return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
     summary = _error_summary(error)
-    if error.oauth_error in _UNKNOWN_CLIENT_ERRORS or error.status == HTTPStatus.UNAUTHORIZED:
+    is_refused = error.status == HTTPStatus.UNAUTHORIZED and not is_of_code
+    if is_refused or error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         check = Message(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )

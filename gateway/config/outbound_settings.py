@@ -140,7 +140,8 @@ class SsoSettings(Section):
         default=None,
         description="For OpenID Connect: the issuer, below which is its "
         "`/.well-known/openid-configuration`; null: it is looked for at the origin and at each "
-        "parent path of the two URLs. The addresses of that document are used.",
+        "parent path of the two URLs. The addresses of that document are used. With "
+        "`private_key_jwt` also the audience, where the SSO refuses its token endpoint as one.",
     )
     ca_file: FilePath | None = Field(
         default=None,

@@ -138,13 +138,13 @@ def parse_base_url(value: str) -> str:
 
 
 def parse_endpoint_url(value: str) -> str:
-    """Parse an http(s) URL that is requested unchanged, except that a path of `/` is removed.
+    """Parse an http(s) URL whose path stays unchanged, because SSOs compare some as strings.
 
     Raises `InvalidValueError`.
     """
     # Some servers have a doubled slash in their endpoints, such as Glewlwyd in `//api/oidc/token`.
     parts = _split(value, ("http", "https"), allows_empty_segments=True)
-    return _join(parts, "" if parts.path == "/" else parts.path)
+    return _join(parts, parts.path)
 
 
 def parse_proxy_url(value: str) -> str:

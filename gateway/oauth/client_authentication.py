@@ -81,16 +81,20 @@ def public_client(client_id: str) -> ClientAuthentication:
 
 
 def private_key_jwt(
-    client_id: str, sign: Callable[[_Claims], str], wall_clock: Callable[[], float]
+    client_id: str,
+    sign: Callable[[_Claims], str],
+    wall_clock: Callable[[], float],
+    audience: str | None = None,
 ) -> ClientAuthentication:
     """Return the method that sends a signed assertion in the form body.
 
     Follows RFC 7523 section 2.2 and SMART Backend Services. The client id is optional there, but
-    LemonLDAP::NG finds no client without it. `wall_clock` returns Unix time.
+    LemonLDAP::NG finds no client without it. `wall_clock` returns Unix time. The default audience
+    is the token endpoint.
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        assertion = sign(_assertion_claims(client_id, url, wall_clock()))
+        assertion = sign(_assertion_claims(client_id, audience or url, wall_clock()))
         params = {
             "client_id": client_id,
             "client_assertion_type": JWT_BEARER,
@@ -101,16 +105,16 @@ def private_key_jwt(
     return authenticate
 
 
-def _assertion_claims(client_id: str, token_url: str, wall_now: float) -> _Claims:
+def _assertion_claims(client_id: str, audience: str, wall_now: float) -> _Claims:
     """Return the claims of one assertion, with a unique `jti`; `wall_now` is Unix time.
 
-    The audience is the token endpoint for revocation, too: some SSOs accept nothing else.
+    The audience is that of the token endpoint for revocation, too: some SSOs accept nothing else.
     """
     issued = int(wall_now)
     return {
         "iss": client_id,
         "sub": client_id,
-        "aud": token_url,
+        "aud": audience,
         "iat": issued,
         "exp": issued + _ASSERTION_LIFETIME,
         "jti": secrets.token_urlsafe(24),
@@ -123,14 +127,15 @@ class ClientAuthenticator:
 
     `fingerprint` identifies the secret or key without revealing it. `material` is the secret or key
     itself, from which a store derives encryption keys. `public_key` is the JWK of a private key.
-    `is_literal`: a secret in the header that is not encoded, see `client_secret_basic`.
+    `is_second_form`: what is sent where the SSO refuses the first form: a secret in the header that
+    is not encoded (see `client_secret_basic`), an assertion whose audience is the issuer.
     """
 
     authenticate: ClientAuthentication = field(repr=False)
     fingerprint: str
     material: Secret
     public_key: Mapping[str, Any] | None = None
-    is_literal: bool = False
+    is_second_form: bool = False
 
 
 def parse_client_secrets(
@@ -160,16 +165,22 @@ def parse_client_secrets(
         if quote_plus(client_id + secret.reveal()) != client_id + secret.reveal():
             literal = client_secret_basic(client_id, secret, is_literal=True)
             authenticators.append(
-                ClientAuthenticator(literal, secret.fingerprint(), secret, is_literal=True)
+                ClientAuthenticator(literal, secret.fingerprint(), secret, is_second_form=True)
             )
     return tuple(authenticators)
 
 
 def parse_client_keys(
-    client_id: str, text: Secret, wall_clock: Callable[[], float] = time.time
+    client_id: str,
+    text: Secret,
+    wall_clock: Callable[[], float] = time.time,
+    *,
+    issuer: str | None = None,
 ) -> tuple[ClientAuthenticator, ...]:
     """Return the private keys of a PEM text, a JWK or a JWK set, the newest first.
 
+    They follow once more with `issuer` as the audience, if it is known: zitadel/oidc accepts
+    nothing else, and others no longer will. An array with both audiences is refused by some.
     `wall_clock` returns Unix time, for the assertions. Raises `ClientKeyError`.
     """
     from gateway.oauth.signing_keys import read_keys  # slow to import, and rarely needed
@@ -181,10 +192,12 @@ def parse_client_keys(
         )
     return tuple(
         ClientAuthenticator(
-            private_key_jwt(client_id, key.sign, wall_clock),
+            private_key_jwt(client_id, key.sign, wall_clock, audience),
             key.fingerprint,
             key.material,
             key.public,
+            is_second_form=audience is not None,
         )
+        for audience in dict.fromkeys((None, issuer))
         for key in found
     )

@@ -31,9 +31,9 @@ class Credential:
     """A client with its secrets or keys, which requests tokens with the client credentials grant.
 
     `name` is that of the credential in the settings. A client may have several secrets or keys
-    while one replaces another, and a secret two forms in a header: its `authenticators`, the newest
-    first. Each is a candidate. The candidate that the SSO accepted last is tried first, then those
-    of its form. If the SSO refuses a candidate, the next one is tried. A secret that is no longer
+    while one replaces another, and each of them two forms: its `authenticators`, the newest first.
+    Each is a candidate. The candidate that the SSO accepted last is tried first, then those of its
+    form. If the SSO refuses a candidate, the next one is tried. A secret that is no longer
     configured is dropped once the SSO accepted another.
 
     `platform` is the base URL of the platform that gets the tokens. `reread` reads the secret
@@ -92,7 +92,7 @@ class Credential:
         if _fingerprints(configured) <= _fingerprints(self._candidates):
             return False
         self._configured = configured
-        self._candidates = _sorted(configured, is_literal=self._candidates[0].is_literal)
+        self._candidates = _sorted(configured, is_second_form=self._candidates[0].is_second_form)
         return True
 
     def take_over(self, predecessor: Credential) -> None:
@@ -106,7 +106,7 @@ class Credential:
         is_new = not configured <= _fingerprints(predecessor._configured)
         is_configured = accepted.fingerprint in configured
         first = "" if is_new else accepted.fingerprint
-        self._candidates = _sorted(self._configured, first, is_literal=accepted.is_literal)
+        self._candidates = _sorted(self._configured, first, is_second_form=accepted.is_second_form)
         if not is_configured:
             self._candidates += (accepted,)
 
@@ -139,7 +139,7 @@ class Credential:
         # The SSO may activate the new secret between two attempts. Of two secrets, the first is
         # therefore tried a second time, unless each has two forms: an SSO may lock a client after
         # few refusals.
-        has_forms = any(candidate.is_literal for candidate in self._candidates)
+        has_forms = any(candidate.is_second_form for candidate in self._candidates)
         again = self._candidates[:1] if len(self._candidates) > 1 and not has_forms else ()
         for candidate in (*self._candidates, *again):
             try:
@@ -148,16 +148,18 @@ class Credential:
                 refusals.append(error)
                 if not error.may_be_wrong_client:
                     break
-                continue
-            self._accept(candidate)
-            return replace(response, refusals=tuple(refusals))
+            else:
+                self._accept(candidate)
+                return replace(response, refusals=tuple(refusals))
         raise refusals[0]
 
     def _accept(self, candidate: ClientAuthenticator) -> None:
         before = self._candidates[0]
-        if candidate.is_literal and not before.is_literal:
+        if candidate.is_second_form and not before.is_second_form:
             _log.info(
-                "client %s: the SSO takes client id and secret in the header only as they are",
+                "client %s: the SSO takes client id and secret in the header only as they are"
+                if candidate.public_key is None
+                else "client %s: the SSO takes assertions only with sso.issuer as their audience",
                 self._settings.client_id,
                 credential=self.name,
             )
@@ -170,7 +172,7 @@ class Credential:
                     credential=self.name,
                 )
             self._candidates = _sorted(
-                self._configured, candidate.fingerprint, is_literal=candidate.is_literal
+                self._configured, candidate.fingerprint, is_second_form=candidate.is_second_form
             )
         elif candidate is not before:
             _log.warning(
@@ -186,7 +188,7 @@ def _fingerprints(authenticators: Iterable[ClientAuthenticator]) -> set[str]:
 
 
 def _sorted(
-    configured: Iterable[ClientAuthenticator], first: str = "", *, is_literal: bool
+    configured: Iterable[ClientAuthenticator], first: str = "", *, is_second_form: bool
 ) -> tuple[ClientAuthenticator, ...]:
     """Return the candidates of one form before those of the other, in the configured order.
 
@@ -194,6 +196,7 @@ def _sorted(
     """
     return tuple(
         sorted(
-            configured, key=lambda each: (each.is_literal != is_literal, each.fingerprint != first)
+            configured,
+            key=lambda each: (each.is_second_form != is_second_form, each.fingerprint != first),
         )
     )

@@ -48,8 +48,9 @@ def _unencodable_as_error() -> Iterator[None]:
         raise TokenRequestError("transient", "internal error") from None
 
 
-# Other codes may concern the grant, which must not be sent again with another secret.
-_CLIENT_REFUSALS: Final = (None, "invalid_client")
+# Other codes may concern the grant, which must not be sent again with another secret. Keycloak
+# answers a wrong secret with unauthorized_client.
+_CLIENT_REFUSALS: Final = (None, "invalid_client", "unauthorized_client")
 # Statuses 4xx by which a server refuses no grant but asks for another attempt: too slow, too early
 # (RFC 8470) and too many requests. A user who had to sign in again would only add requests.
 _LATER_STATUSES: Final = frozenset({408, 425, 429})
@@ -88,9 +89,9 @@ class UserTokenEndpoint:
     """The token endpoint for the client that acts for users. Raises `TokenRequestError`.
 
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
-    if it refuses one (`invalid_client`, or 401 or 403 without an OAuth error), the next one is
-    tried. The one that it accepted last is tried first. `clock` is monotonic, `wall_clock` returns
-    Unix time. `queue` limits the requests, if there is one.
+    if it refuses one (`invalid_client`, `unauthorized_client`, or 401 or 403 without an OAuth
+    error), the next one is tried. The one that it accepted last is tried first. `clock` is
+    monotonic, `wall_clock` returns Unix time. `queue` limits the requests, if there is one.
     """
 
     def __init__(

@@ -52,12 +52,14 @@ _MAX_REJECTION_PAUSE: Final = 30.0
 class FailureState:
     """A failed attempt, whose backoff ends at `until` (monotonic).
 
-    `count` is the number of attempts that have failed in a row.
+    `count` is the number of attempts that have failed in a row, since the token's end if it has
+    ended: those before it follow each other closely. `had_token`: it had not.
     """
 
     error: TokenRequestError
     until: float
     count: int
+    had_token: bool = False
 
     @property
     def reason(self) -> Reason:

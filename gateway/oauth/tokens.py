@@ -378,13 +378,14 @@ class Tokens:
                 again = "credential %s: the SSO gives tokens again"
                 _log.info(again, self.name, credential=self.name)
             return outcome
-        now, current = self._clock(), self.current()
-        count = self._failure.count + 1 if self._failure is not None else 1
+        now, current, before = self._clock(), self.current(), self._failure
+        has_token = current is not None
+        count = before.count + 1 if before is not None and before.had_token == has_token else 1
         remaining = current.usable_until - now if current is not None else 0.0
         pause = self._pacing.retry_delay(outcome, count, remaining)
         if self._retry_at_once:
             pause, self._retry_at_once = 0.0, False
-        self._failure = FailureState(outcome, now + pause, count)
+        self._failure = FailureState(outcome, now + pause, count, has_token)
         self._schedule(pause, self._start_fetch)
         self._is_failing = True
         # A refusal lasts until an operator acts; an outage passes.

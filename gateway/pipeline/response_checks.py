@@ -140,6 +140,8 @@ def _is_partial_content(response: UpstreamResponse) -> bool:
 
 
 def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
+    # Required with a 405 (RFC 9110 section 15.5.6).
+    allow = response.field(b"allow")
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
         f"the platform's answer is not FHIR (status {response.status})",
@@ -147,4 +149,5 @@ def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayEr
         advice_key="media-type" if untyped else "",
         upstream_status=response.status,
         retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
+        headers=() if allow is None else (("Allow", allow),),
     )

@@ -50,9 +50,10 @@ class Person:
         return (await self.do("run", script=script, **told)).get("value")
 
 
-@pytest.fixture(scope="session")
-def browser(node: str) -> Iterator[int]:
-    """Yield the port of the browser that all tests share."""
+@contextlib.contextmanager
+def running_browser() -> Iterator[int]:
+    """Yield the port of a browser, which closes afterwards."""
+    node = node_with_packages(HERE)
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip("no Chromium: make test-tools")
@@ -66,8 +67,15 @@ def browser(node: str) -> Iterator[int]:
         process.stdin.close()
 
 
-@pytest.fixture
-async def person(browser: int) -> AsyncIterator[Person]:
+@pytest.fixture(scope="session")
+def browser() -> Iterator[int]:
+    """Yield the port of the browser that all tests share."""
+    with running_browser() as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def new_person(browser: int) -> AsyncIterator[Person]:
     """Yield a new, empty context of the browser."""
     reader, writer = await asyncio.open_connection("127.0.0.1", browser, limit=_LONGEST_LINE)
     yield Person(reader, writer)
@@ -76,6 +84,13 @@ async def person(browser: int) -> AsyncIterator[Person]:
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.fixture
+async def person(browser: int) -> AsyncIterator[Person]:
+    """Yield a user of the browser that all tests share."""
+    async with new_person(browser) as person:
+        yield person
 
 
 @pytest.fixture

@@ -228,6 +228,20 @@ async def test_what_the_answer_to_a_wrong_code_tells_of_the_client(
     assert (found["level"], said in found["message"]) == (level, True), found["message"]
 
 
+async def test_an_sso_that_checks_the_code_first(ward: Ward, sso: Provider) -> None:
+    """Where a client that nobody registered gets the same answer, nothing is known of ours.
+
+    So does Better Auth, to which a wrong secret looked right.
+    """
+    sso.clear_user_tokens()
+    sso.user_tokens(refusal("invalid_grant", 401), refusal("invalid_grant", 401))
+    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    assert found["level"] == "skipped"
+    assert "the SSO does not say: invalid_grant" in found["message"]
+    ours, other = [each.form["client_id"] for each in sso.user_requests]
+    assert (ours, other) == ("hospital-web", "dhp-gateway-doctor")
+
+
 async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
     """`check` and the doctor name the login's key file; nothing of it is shown."""
     key = ward.folder / "key"

@@ -65,7 +65,7 @@ def test_an_unclean_url_is_refused_without_repeating_it(wrong: str) -> None:
 def test_an_endpoint_keeps_its_final_slash() -> None:
     """An endpoint is requested as it stands: /token/ and /token are two resources."""
     assert parse_endpoint_url("https://sso.dhp.uz/token/") == "https://sso.dhp.uz/token/"
-    assert parse_endpoint_url("https://sso.dhp.uz/") == "https://sso.dhp.uz"
+    assert parse_endpoint_url("https://sso.dhp.uz/") == "https://sso.dhp.uz/"
 
 
 @pytest.mark.parametrize("path", ["//api/oidc/token", "/api/oidc//token", "/a//", "///"])

@@ -183,10 +183,11 @@ def start_gateway(
 ) -> GatewayProcess:
     """Run `dhp-gateway run` with these settings and free ports for its two listeners.
 
-    The settings' `listen` and `admin` may hold more than the addresses, which are filled in.
-    `prefix` is the command line of a program that runs the gateway.
+    The settings' `listen` and `admin` may hold more than the addresses, which are filled in;
+    `listen` may hold one. `prefix` is the command line of a program that runs the gateway.
     """
-    listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    listen = settings.get("listen", {}).get("address") or f"127.0.0.1:{free_port()}"
+    admin = f"127.0.0.1:{free_port()}"
     base_path = settings.get("listen", {}).get("base_path", "/fhir")
     complete = {
         "environment": "custom",

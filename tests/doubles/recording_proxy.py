@@ -49,7 +49,7 @@ class RecordingProxy:
 
     `questions` are the requests of the gateway itself, for the CapabilityStatement. `Host` is
     passed on, so that a server that builds links from it names this proxy. Requests wait while
-    `gate` is closed (`gate.clear()`).
+    `gate` is closed (`gate.clear()`). Where the server breaks off, so does the proxy.
     """
 
     upstream: str = ""
@@ -69,7 +69,12 @@ class RecordingProxy:
             self.refusals.append(problem)
             answer = web.json_response({"resourceType": "OperationOutcome"}, status=401)
         else:
-            answer = await self._forward(request, body)
+            try:
+                answer = await self._forward(request, body)
+            except aiohttp.ClientError:
+                if request.transport is not None:
+                    request.transport.abort()
+                return web.Response(status=502)
         seen = Seen(request.method, request.raw_path, request.headers, body, answer.status)
         (self.seen if _is_of_a_caller(seen) else self.questions).append(seen)
         return answer
@@ -88,17 +93,20 @@ class RecordingProxy:
             )
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[RecordingProxy]:
-        """Listen on a free loopback port; the address is then in `url`."""
+    async def running(self, port: int = 0) -> AsyncIterator[RecordingProxy]:
+        """Listen on a loopback port, by default a free one; the address is then in `url`."""
         application = web.Application(client_max_size=1 << 26)
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, auto_decompress=False)
         async with aiohttp.ClientSession(
-            auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            connector=aiohttp.TCPConnector(limit=0),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
         ) as self._session:
             await runner.setup()
             try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                await web.TCPSite(runner, "127.0.0.1", port).start()
                 self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
                 yield self
             finally:
@@ -107,7 +115,7 @@ class RecordingProxy:
 
 def _is_of_a_caller(seen: Seen) -> bool:
     """Return whether a caller sent the request: the gateway's own ones have no User-Agent."""
-    return "User-Agent" in seen.headers or not seen.path.endswith("/metadata")
+    return "User-Agent" in seen.headers or not seen.call.endswith("/metadata")
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,15 @@ import pytest
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.doubles.processes import (
-    REPOSITORY,
     GatewayProcess,
     Process,
     start,
     start_gateway,
 )
 from tests.doubles.recording_proxy import RecordingProxy
+from tests.environments import python_with_packages
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.servers import Sekmet
+from tests.interop.servers import FhirServer, Fhirstarter, Sekmet
 from tests.interop.stages import (
     AUDIENCE,
     METHODS,
@@ -40,6 +37,7 @@ from tests.interop.stages import (
     Stage,
     sandbox_settings,
 )
+from tests.java import java, maven_package
 from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
@@ -54,31 +52,25 @@ def node() -> str:
 @pytest.fixture(scope="session")
 def fhirstarter_python() -> Path:
     """Return the interpreter of fhirstarter's environment, made once from its lock."""
-    return _environment("fhirstarter")
+    return python_with_packages(HERE / "fhirstarter.lock")
 
 
 @pytest.fixture(scope="session")
 def sekmet_python() -> Path:
     """Return the interpreter of sekmet-fhir's environment, made once from its lock."""
-    return _environment("sekmet")
+    return python_with_packages(HERE / "sekmet.lock")
+
+
+@pytest.fixture(scope="session")
+def hapi() -> dict[str, Any]:
+    """Return what HAPI's programs need to run: java, and the package, built once."""
+    return {"java": java(), "package": maven_package(HERE / "hapi")}
 
 
 @pytest.fixture(scope="session")
 def clients_python() -> Path:
     """Return the interpreter of a separate environment, for clients with conflicting versions."""
-    return _environment("clients")
-
-
-def _environment(name: str) -> Path:
-    lock = HERE / f"{name}.lock"
-    environment = HERE / f".venv-{name}-{sys.version_info.major}.{sys.version_info.minor}"
-    command = [".ci/tools", environment, lock]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(
-            f"{name} cannot be installed: {' '.join(map(str, command))}\n{done.stderr[-500:]}"
-        )
-    return environment / "bin" / "python"
+    return python_with_packages(HERE / "clients.lock")
 
 
 @contextlib.contextmanager
@@ -89,33 +81,31 @@ def _ended(process: Process) -> Iterator[Process]:
         process.terminate()
 
 
-@pytest.fixture(scope="session")
-def fhirstarter(
-    fhirstarter_python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Yield the URL of fhirstarter's example server: R5 at the root, no tokens required."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        command = [fhirstarter_python, "-m", "uvicorn", "--fd", str(listener.fileno())]
-        process = start(
-            [*command, "--no-access-log", "fhirstarter.examples.example:app"],
-            tmp_path_factory.mktemp("fhirstarter"),
-            pass_fds=[listener.fileno()],
-        )
-        with _ended(process):
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
-def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
-    """Yield an empty sekmet-fhir."""
-    server = Sekmet(sekmet_python, tmp_path, KeyFiles(tmp_path))
+@contextlib.contextmanager
+def _running(server: FhirServer) -> Iterator[FhirServer]:
     try:
         server.start()
         yield server
     finally:
         server.end()
+
+
+@pytest.fixture(scope="session")
+def fhirstarter(
+    fhirstarter_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Yield the URL of fhirstarter's example server: R5 at the root, no tokens required."""
+    directory = tmp_path_factory.mktemp("fhirstarter")
+    with _running(Fhirstarter(directory, python=fhirstarter_python)) as server:
+        yield server.origin
+
+
+@pytest.fixture
+def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
+    """Yield an empty sekmet-fhir that checks tokens of its own SSO."""
+    server = Sekmet(tmp_path, python=sekmet_python, keys=KeyFiles(tmp_path))
+    with _running(server):
+        yield server
 
 
 @pytest.fixture(scope="session")

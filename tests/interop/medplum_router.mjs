@@ -1,6 +1,6 @@
-// Runs Medplum's FHIR router on its repository in memory, on a free loopback port: R4, at /fhir/R4.
+// Runs Medplum's FHIR router on its repository in memory, on a loopback port: R4, at /fhir/R4.
 //
-// Prints one line of JSON, {origin}, as soon as it answers. Ends with SIGTERM.
+// Argument: the port. Ends with SIGTERM.
 //
 // The router of the package decides what happens; what is here is what Medplum's own server puts
 // around it: fields of HTTP, links between pages, and Binaries as they are.
@@ -154,7 +154,5 @@ function send(response, [outcome, resource], place, prefer = '') {
   response.end(status === 304 ? undefined : JSON.stringify(body));
 }
 
-server.listen(0, '127.0.0.1', () => {
-  console.log(JSON.stringify({ origin: `http://127.0.0.1:${server.address().port}` }));
-});
+server.listen(Number(process.argv[2]), '127.0.0.1');
 process.on('SIGTERM', () => process.exit(0));

@@ -1,13 +1,16 @@
-"""Third-party FHIR servers for a drive, each with the SSO whose tokens it accepts."""
+"""Third-party FHIR servers, each as a process that can be killed and started again."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import yaml
@@ -15,21 +18,43 @@ import yaml
 from tests.doubles.processes import Process, free_port, start
 from tests.interop.stages import SECRETS, KeyFiles
 
+HERE = Path(__file__).parent
+# Of Java programs that do not run for long.
+FASTER_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
 
 @dataclass(slots=True)
-class Sekmet:
-    """sekmet-fhir: R4 with exports, its own SSO for SMART Backend Services, and a file of data.
+class FhirServer(ABC):
+    """A server that takes every request: a proxy in front of it checks the tokens.
 
-    Its references are absolute, as Firely's are. Its data survives being killed.
+    `public` is the origin of that proxy, which its links must name (as configured, or as the Host
+    of a request says). What it makes up must be UUIDs (or 16 hexadecimal digits), times, and
+    numbers of versions: with two records of the same content all else has to be equal.
     """
 
-    python: Path
     directory: Path
-    keys: KeyFiles
-    secret: str = SECRETS["lab-post"]
-    token_lifetime: int = 300
-    port: int = 0
+    public: str = ""
+    port: int = field(default_factory=free_port)
     process: Process | None = None
+    # Of the first start.
+    seconds: float = 0.0
+
+    # The column of the table.
+    name: ClassVar[str]
+    # The path of the FHIR base URL, without a slash at its end.
+    base_path: ClassVar[str]
+    # Whether data outlasts a kill of the process.
+    survives: ClassVar[bool]
+    # Why a row cannot be asked of this server, by the name of the row.
+    not_offered: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def version(self) -> str:
+        """Return the version that runs."""
+
+    @abstractmethod
+    def launch(self) -> Process:
+        """Start the process at `port`, with the data that it had, and return it once it answers."""
 
     @property
     def origin(self) -> str:
@@ -38,41 +63,14 @@ class Sekmet:
 
     @property
     def base(self) -> str:
-        """Return the FHIR base URL."""
-        return f"{self.origin}/fhir"
-
-    @property
-    def token_url(self) -> str:
-        """Return the URL of the SSO's token endpoint."""
-        return f"{self.origin}/auth/token"
+        """Return the FHIR base URL without the proxy."""
+        return f"{self.origin}{self.base_path}"
 
     def start(self) -> None:
         """Start the server, at the port that it had before."""
-        self.port = self.port or free_port()
-        clients = [
-            {"client_id": "lab-post", "client_secret": self.secret},
-            {"client_id": "lab-ec", "jwks": self.keys.registered("lab-ec")},
-        ]
-        settings = {
-            "base_url": self.base,
-            "host": "127.0.0.1",
-            "port": self.port,
-            "data_dir": str(self.directory / "data"),
-            "simulator": {"enabled": False},
-            "log_inbound": False,
-            "server_behaviour": {"absolute_references": True},
-            "server_auth": {
-                "types": ["smart"],
-                "smart_clients": clients,
-                "token_lifetime": self.token_lifetime,
-            },
-        }
-        (self.directory / "data").mkdir(exist_ok=True)
-        file = self.directory / "sekmet.yaml"
-        file.write_text(yaml.safe_dump(settings))
-        command = [self.python.with_name("sekmet"), "serve", "--config", file]
-        self.process = start(command, self.directory, name="sekmet")
-        self.process.until_listening(self.port)
+        begin = time.monotonic()
+        self.process = self.launch()
+        self.seconds = self.seconds or time.monotonic() - begin
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal and wait for the end; SIGKILL unless another is given."""
@@ -81,8 +79,150 @@ class Sekmet:
             self.process.popen.wait()
 
 
+def locked(lock: str, package: str) -> str:
+    """Return the version of a Python package that a lock file names."""
+    found = re.search(rf"^{package}==(\S+)", (HERE / lock).read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@dataclass(slots=True)
+class Sekmet(FhirServer):
+    """sekmet-fhir: R4 with exports, XML and a file of data.
+
+    Its references are absolute, as Firely's are. With `keys` it is its own SSO for SMART Backend
+    Services, and checks the tokens itself.
+    """
+
+    python: Path = Path()
+    keys: KeyFiles | None = None
+    secret: str = SECRETS["lab-post"]
+    token_lifetime: int = 300
+
+    name = "sekmet-fhir"
+    base_path = "/fhir"
+    survives = True
+    not_offered = {"Binary as octets": "JSON and XML only"}  # noqa: RUF012
+
+    def version(self) -> str:
+        return locked("sekmet.lock", "sekmet-fhir")
+
+    @property
+    def token_url(self) -> str:
+        """Return the URL of the SSO's token endpoint."""
+        return f"{self.origin}/auth/token"
+
+    def _auth(self) -> dict[str, Any]:
+        if self.keys is None:
+            return {"types": ["none"]}
+        clients = [
+            {"client_id": "lab-post", "client_secret": self.secret},
+            {"client_id": "lab-ec", "jwks": self.keys.registered("lab-ec")},
+        ]
+        return {"types": ["smart"], "smart_clients": clients, "token_lifetime": self.token_lifetime}
+
+    def launch(self) -> Process:
+        settings = {
+            "base_url": f"{self.public or self.origin}{self.base_path}",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "data_dir": str(self.directory / "data"),
+            "simulator": {"enabled": False},
+            "log_inbound": False,
+            "server_behaviour": {"absolute_references": True},
+            "server_auth": self._auth(),
+        }
+        (self.directory / "data").mkdir(exist_ok=True)
+        file = self.directory / "sekmet.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        command = [str(self.python.with_name("sekmet")), "serve", "--config", str(file)]
+        process = start(command, self.directory, name="sekmet")
+        process.until_listening(self.port)
+        return process
+
+
+@dataclass(slots=True)
+class Fhirstarter(FhirServer):
+    """fhirstarter's example server: R5 at the root, Patients in memory, without versions."""
+
+    python: Path = Path()
+
+    name = "fhirstarter"
+    base_path = ""
+    survives = False
+    not_offered = {  # noqa: RUF012
+        **dict.fromkeys(("preconditions: 304, 412", "vread and histories"), "has no versions"),
+        **dict.fromkeys(("Binary as a resource", "Binary as octets"), "has Patients only"),
+        **dict.fromkeys(("search, pages to the end", "bulk export"), "has Patients only"),
+        "conditional writes": "has no conditions",
+        "batch and transaction": "has no Bundles",
+        "operations": "has no operations",
+        "XML": "JSON only",
+    }
+
+    def version(self) -> str:
+        return locked("fhirstarter.lock", "fhirstarter")
+
+    def launch(self) -> Process:
+        command = [str(self.python), "-m", "uvicorn", "--port", str(self.port), "--no-access-log"]
+        application = "fhirstarter.examples.example:app"
+        process = start([*command, application], self.directory, name="fhirstarter")
+        process.until_listening(self.port)
+        return process
+
+
+@dataclass(slots=True)
+class Medplum(FhirServer):
+    """Medplum's FHIR router on its repository in memory: R4, with the base two segments deep."""
+
+    node: str = ""
+
+    name = "Medplum's router"
+    base_path = "/fhir/R4"
+    survives = False
+    not_offered = {"bulk export": "has no exports", "XML": "JSON only"}  # noqa: RUF012
+
+    def version(self) -> str:
+        dependencies = json.loads((HERE / "package.json").read_text())["dependencies"]
+        return str(dependencies["@medplum/fhir-router"])
+
+    def launch(self) -> Process:
+        command = [self.node, str(HERE / "medplum_router.mjs"), str(self.port)]
+        process = start(command, self.directory, name="medplum")
+        process.until_listening(self.port)
+        return process
+
+
+@dataclass(slots=True)
+class Hapi(FhirServer):
+    """HAPI FHIR's JPA server: R5 with versions, exports, XML, and H2 in a file.
+
+    `package` has what Maven built of the folder `hapi`.
+    """
+
+    java: str = ""
+    package: Path = Path()
+
+    name = "HAPI FHIR"
+    base_path = "/fhir"
+    survives = True
+
+    def version(self) -> str:
+        found = re.search("<hapi.version>(.+)</", (HERE / "hapi" / "pom.xml").read_text())
+        assert found is not None
+        return found[1]
+
+    def launch(self) -> Process:
+        command = [self.java, *FASTER_START, "-Xmx640m", "-cp", str(self.package / "hapi-1.jar")]
+        command += ["Server", str(self.port), str(self.directory)]
+        process = start(command, self.directory, name="hapi")
+        process.first_line()
+        return process
+
+
 def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:
     """Return settings of a gateway that uses `private_key_jwt` at the server's SSO."""
+    assert server.keys is not None
     credential = {
         "client_id": "lab-ec",
         "auth_method": "private_key_jwt",

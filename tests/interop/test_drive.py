@@ -1,9 +1,4 @@
-"""A hospital's day at servers and SSOs of others: through the gateway all is as it is without it.
-
-Servers: sekmet-fhir, and Medplum's router. SSOs: sekmet-fhir's own, and oidc-provider. The doubles
-of the other tests show only the cases that their authors thought of. These programs are packages of
-an index; Medplum's whole server is not.
-"""
+"""A user's day at Medplum's router, signed in at oidc-provider, as it is without a gateway."""
 
 from __future__ import annotations
 
@@ -20,35 +15,35 @@ import yaml
 from tests.doubles.processes import GATEWAY_COMMAND, GatewayProcess, free_port, start
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.conftest import HERE
-from tests.interop.drive import Leg, World, binary_as_it_is, drive, export, in_xml
-from tests.interop.servers import Sekmet, in_front_of, token_of
-from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
+from tests.interop.drive import LEGS, World, driven_both_ways
+from tests.interop.servers import Medplum, token_of
+from tests.interop.stages import AUDIENCE, SECRETS, Sso
 
+# What answers to a session have in addition.
+FOR_BROWSERS = frozenset(
+    (
+        "content-security-policy",
+        "cross-origin-resource-policy",
+        "referrer-policy",
+        "vary",
+        "x-content-type-options",
+    )
+)
 PERSON = {"id": "web", "secret": "the-secret-of-web", "authMethod": "client_secret_post"}
 
 
 @contextlib.asynccontextmanager
 async def medplum(node: str, sso: Sso, tmp_path: Path) -> AsyncIterator[RecordingProxy]:
     """Medplum's router behind a check of oidc-provider's tokens."""
-    process = start([node, HERE / "medplum_router.mjs"], tmp_path, name="medplum")
+    server = Medplum(tmp_path, node=node)
     try:
-        origin = json.loads(await asyncio.to_thread(process.first_line))["origin"]
+        await asyncio.to_thread(server.start)
         async with aiohttp.request("GET", sso.jwks_url) as answer:
             guard = BearerGuard(await answer.json(), sso.issuer, AUDIENCE)
-        async with RecordingProxy(origin, guard).running() as proxy:
+        async with RecordingProxy(server.origin, guard).running() as proxy:
             yield proxy
     finally:
-        process.terminate()
-
-
-async def driven_both_ways(direct: World, through: World, *more: Leg) -> None:
-    """Both answer alike, and no answer through the gateway is its own."""
-    await drive(direct, *more)
-    await drive(through, *more)
-    assert [each.request for each in through.answers] == [each.request for each in direct.answers]
-    for one, other in zip(direct.answers, through.answers, strict=True):
-        assert other == one, one.request
+        server.end()
 
 
 @contextlib.asynccontextmanager
@@ -56,34 +51,7 @@ async def worlds(base: str, token: str, gateway: GatewayProcess) -> AsyncIterato
     """The way without the gateway, and the one through it."""
     async with aiohttp.ClientSession() as session:
         bearer = {"Authorization": f"Bearer {token}"}
-        yield [World(session, base, bearer), World(session, gateway.url)]
-
-
-async def test_a_drive_at_sekmet(sekmet: Sekmet, begin_gateway: Begin) -> None:
-    """Its own SSO knows the gateway by a signed assertion, its links are absolute."""
-    gateway = begin_gateway(in_front_of(sekmet))
-    await gateway.until_status(200)
-    token = await token_of(sekmet.token_url, "lab-post", SECRETS["lab-post"])
-    async with worlds(sekmet.base, token, gateway) as both:
-        await driven_both_ways(*both, export, in_xml)
-
-
-async def test_a_drive_at_medplums_router(
-    node: str, sso: Sso, begin_gateway: Begin, tmp_path: Path
-) -> None:
-    """oidc-provider gives the tokens, the base has two segments."""
-    async with medplum(node, sso, tmp_path) as server:
-        base = f"{server.url}/fhir/R4"
-        settings = {
-            "platform": {"fhir_base_url": base},
-            "sso": {"token_url": sso.token_url},
-            "credentials": {"default": sso.credential("lab-basic")},
-        }
-        gateway = begin_gateway(settings)
-        await gateway.until_status(200)
-        token = await token_of(sso.token_url, "lab-post", SECRETS["lab-post"])
-        async with worlds(base, token, gateway) as both:
-            await driven_both_ways(*both, binary_as_it_is)
+        yield [World(session, base, bearer), World(session, gateway.url, behind=base)]
 
 
 @contextlib.contextmanager
@@ -145,8 +113,11 @@ async def test_a_person_drives(node: str, start_sso: Callable[..., Sso], tmp_pat
                 worlds(base, token, gateway) as (direct, without_session),
             ):
                 await sign_in(session, f"{origin}/auth/login?return_to=/fhir/metadata")
+                legs = [each for each in LEGS if each not in Medplum.not_offered]
                 page = {"X-Requested-With": "page", "Origin": origin}
-                await driven_both_ways(direct, World(session, gateway.url, page), binary_as_it_is)
+                await driven_both_ways(
+                    direct, World(session, gateway.url, page, base, FOR_BROWSERS), legs
+                )
                 await session.post(f"{origin}/auth/logout", headers=page)
                 for world in (World(session, gateway.url, page), without_session):
                     await world.ask("GET", "/Patient")

@@ -193,11 +193,13 @@ async def test_both_secrets_refused_without_an_oauth_error(
     assert await result(credential(endpoint, "new\nold")) == "transient"
 
 
-@pytest.mark.parametrize("answer", [refusal("invalid_client", 401), http(403)])
+@pytest.mark.parametrize(
+    "answer", [refusal("invalid_client", 401), refusal("unauthorized_client", 401), http(403)]
+)
 async def test_the_client_of_the_sign_in(
     sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
 ) -> None:
-    """It finds secret and form in the same way, and keeps to them."""
+    """It finds secret and form in the same way, and keeps to them; Keycloak's code is another."""
     sso.secrets, sso.refusal = {"old+"}, answer
     user = UserTokenEndpoint(
         endpoint=endpoint,

@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.oauth.client_authentication import JWT_BEARER, parse_client_keys
+from gateway.oauth.credential import Credential
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
-from tests.doubles.sso import Sso
+from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, token
 from tests.oauth.test_signing_keys import KEYS, as_jwk, pem
 
 CLIENT = "hospital 17"
@@ -148,6 +149,42 @@ async def test_wall_clock_jumps(sso: Sso) -> None:
     await asked(sso, pem(KEYS["ES384"]), clock)
     first, second = (Assertion.of(each.form["client_assertion"]).claims for each in sso.requests)
     assert second["iat"] - first["iat"] == 86_400
+
+
+class StrictSso(Sso):
+    """Takes assertions for one audience, as zitadel/oidc does, whose audience is its issuer."""
+
+    audience = ""
+
+    def answer_to(self, request: SeenRequest) -> Answer:
+        """Judge the audience."""
+        is_right = audience(request) == self.audience
+        return token("granted") if is_right else refusal("invalid_client")
+
+
+def audience(request: SeenRequest) -> str:
+    """The audience of the assertion in a request."""
+    return str(Assertion.of(request.form["client_assertion"]).claims["aud"])
+
+
+@pytest.mark.parametrize("takes_issuer", [True, False])
+async def test_audience(takes_issuer: bool) -> None:
+    """An SSO that refuses its token URL gets `sso.issuer`, and from then on that alone."""
+    async with StrictSso() as sso, aiohttp.ClientSession() as session:
+        issuer = f"{sso.token_url}/issuer/"
+        sso.audience = issuer if takes_issuer else sso.token_url
+        credential = Credential(
+            endpoint=TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url)),
+            settings=CredentialSettings(client_id=CLIENT, auth_method="private_key_jwt"),
+            platform="https://platform.test/r5",
+            name="default",
+            authenticators=parse_client_keys(CLIENT, Secret(pem(KEYS["ES384"])), issuer=issuer),
+        )
+        for _ in range(2):
+            assert (await credential.request()).access_token.reveal() == "granted"
+        assert not credential.uses_previous_secret
+        first = [sso.token_url] if takes_issuer else []
+        assert [audience(each) for each in sso.requests] == [*first, *[sso.audience] * 2]
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -289,6 +289,18 @@ class TestFailure:
         assert not given.state.is_valid
         assert 5 <= len(given.sso.requests) <= 40
 
+    async def test_back_off_begins_anew_at_the_end_of_the_token(self, given: Bench) -> None:
+        """The attempts close before it do not make callers wait, as they did with oidc-provider."""
+        given.sso.script(answers.token("old", expires_in=5))
+        given.sso.handle(FAILURES["transient"])
+        await given.obtain()
+        while given.current is not None:
+            await given.pass_time(0.1)
+        tried = len(given.sso.requests)
+        await given.pass_time(1.2)
+        assert len(given.sso.requests) > tried
+        assert (given.state.next_attempt_in or 0) <= 2
+
     async def test_short_failure_goes_unnoticed(self, given: Bench) -> None:
         """A renewal of a three-second token that fails once is repeated before its end."""
         given.sso.script(answers.token("old", expires_in=3), answers.status(502))

@@ -70,6 +70,17 @@ async def test_reads_get_fhir_or_an_error(
     assert "platform-status=200" in reply.json()["issue"][0]["diagnostics"]
 
 
+async def test_an_error_page_leaves_what_the_caller_may_do(
+    gateway: Running, platform: Platform
+) -> None:
+    """A 405 without FHIR keeps its Allow (RFC 9110 15.5.6), as fhirstarter answers a PATCH."""
+    detail = b'{"detail":"Method Not Allowed"}'
+    platform.answer(http(405, detail, *typed("application/json"), ("Allow", "GET, POST")))
+    reply = await ask(gateway.address, get("/fhir/Patient"))
+    assert (reply.status, reply.reason) == (405, "upstream-non-fhir")
+    assert reply.header("allow") == "GET, POST"
+
+
 @pytest.mark.parametrize("target", READS + SEARCHES)
 @pytest.mark.parametrize("code", [200, 201, 203])
 async def test_every_kind_of_reading_is_judged(

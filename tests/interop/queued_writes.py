@@ -1,0 +1,134 @@
+"""A thousand writes of a hospital whose line is down, and what became of each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tests.doubles.recording_proxy import Seen
+from tests.interop.drive import FHIR, World
+
+
+@dataclass(slots=True)
+class Write:
+    """One write of a patient; `number` is its place in the order, `result` how it ended."""
+
+    method: str
+    path: str
+    body: dict[str, Any]
+    number: int
+    condition: str = ""
+    place: str = ""
+    result: str = ""
+
+    @property
+    def is_plain_create(self) -> bool:
+        """Return whether a server cannot tell a second one from a repeated one."""
+        return self.method == "POST" and not self.condition
+
+
+@dataclass(slots=True)
+class Patient:
+    """A patient with its writes in order; `family` is that of the record its last write makes."""
+
+    path: str
+    writes: list[Write] = field(default_factory=list)
+    family: str = field(default_factory=lambda: f"Plain{uuid.uuid4()}")
+
+
+def planned(path: str, count: int, *, conditional: bool) -> Patient:
+    """Return a patient with updates, some conditional creates, and at last a plain create."""
+    patient = Patient(path)
+    subject = path.removeprefix("/")
+    for number in range(1, count):
+        update = {"resourceType": "Patient", "id": subject.partition("/")[2]}
+        write = Write("PUT", path, update | {"multipleBirthInteger": number}, number)
+        if conditional and number % 5 == 3:
+            identifier = {"system": "drive", "value": f"{uuid.uuid4()}"}
+            body = {
+                "resourceType": "Observation",
+                "status": "final",
+                "code": {"text": "x"},
+                "subject": {"reference": subject},
+                "identifier": [identifier],
+                "valueInteger": number,
+            }
+            condition = f"identifier=drive%7C{identifier['value']}"
+            write = Write("POST", "/Observation", body, number, condition)
+        patient.writes.append(write)
+    body = {"resourceType": "Patient", "name": [{"family": patient.family}]}
+    patient.writes.append(Write("POST", "/Patient", body, count))
+    return patient
+
+
+async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> None:
+    """Send the writes of a patient, each once the one before it was answered."""
+    for write in patient.writes:
+        fields = {"Content-Type": FHIR} | (
+            {"If-None-Exist": write.condition} if write.condition else {}
+        )
+        url, data = f"{base}{write.path}", json.dumps(write.body)
+        async with session.request(write.method, url, data=data, headers=fields) as answer:
+            text = await answer.text()
+            if answer.status == 202:
+                write.place = answer.headers["Content-Location"]
+            elif answer.headers.get("X-Gateway-Error") == "upstream-failed":
+                write.result = "unclear"
+            else:
+                assert answer.status in {200, 201}, text
+                write.result = str(answer.status)
+
+
+async def learn(session: aiohttp.ClientSession, write: Write) -> None:
+    """Ask how a write ended until that is known."""
+    while not write.result:
+        async with session.get(write.place) as answer:
+            told = json.loads(await answer.text())
+            if answer.status == 200:
+                (entry,) = told["entry"]
+                outcome = entry["response"].get("outcome", {})
+                issues = outcome.get("issue", ())
+                codes = [each.get("details", {}).get("coding", [{}])[0] for each in issues]
+                is_unclear = any(each.get("code") == "unclear" for each in codes)
+                write.result = "unclear" if is_unclear else entry["response"]["status"][:3]
+                return
+            assert answer.status == 202, told
+        await asyncio.sleep(0.5)
+
+
+def numbers_of(patient: Patient, done: Sequence[Seen]) -> Iterator[int]:
+    """Return the numbers of a patient's writes in the order in which the server did them."""
+    subject = patient.path.removeprefix("/")
+    for seen in done:
+        body = json.loads(seen.body)
+        if seen.target.endswith(patient.path):
+            yield body["multipleBirthInteger"]
+        elif body.get("subject", {}).get("reference") == subject:
+            yield body["valueInteger"]
+
+
+async def verify(direct: World, patient: Patient, done: Sequence[Seen]) -> None:
+    """Check order and number of a patient's writes, in the proxy's record and at the server."""
+    *ordered, plain = patient.writes
+    assert {write.result for write in ordered} <= {"200", "201"}
+    # An update whose answer was lost is sent again before anything that follows it.
+    numbers = [number for number, _ in itertools.groupby(numbers_of(patient, done))]
+    assert numbers == [write.number for write in ordered]
+    _, now = await direct.ask("GET", patient.path)
+    updates = [write.number for write in ordered if write.method == "PUT"]
+    assert now["multipleBirthInteger"] == updates[-1]
+    creates = {write.body["identifier"][0]["value"] for write in ordered if write.condition}
+    if creates:
+        subject = patient.path.removeprefix("/")
+        found = await direct.to_the_end(f"/Observation?subject={subject}&_count=50")
+        assert len(found) == len(creates)
+    _, page = await direct.ask("GET", f"/Patient?family={patient.family}")
+    copies = len(page.get("entry", ()))
+    assert copies == 1 or (plain.result, copies) == ("unclear", 0), (plain.result, copies)

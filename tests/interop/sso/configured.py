@@ -1,0 +1,84 @@
+"""Servers whose program is one of ours: it reads a file of settings, and again with SIGHUP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.doubles.processes import Process, start
+from tests.interop.sso.server import SsoServer
+
+
+@dataclass(slots=True)
+class ConfiguredServer(SsoServer):
+    """The program prints a line each time it is ready. The first method's client may change."""
+
+    secret: str = "secret-of-lab/1+%"
+    is_enabled: bool = True
+    process: Process | None = None
+
+    @abstractmethod
+    def command(self) -> list[str | Path]:
+        """Return the program; the file of settings is its argument."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return what the file says."""
+
+    def start(self) -> None:
+        command = [*self.command(), self._write()]
+        self.process = start(command, self.directory)
+        self._until_ready(1)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
+    def change_secret(self) -> str:
+        self.secret = f"{self.secret}-{time.time_ns()}"
+        self.read_again()
+        return self.secret
+
+    def enable_client(self, *, enabled: bool) -> None:
+        self.is_enabled = enabled
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Write the settings, and wait until the program has read them."""
+        assert self.process is not None
+        self._write()
+        seen = self.process.stdout.count("\n")
+        self.process.popen.send_signal(signal.SIGHUP)
+        self._until_ready(seen + 1)
+
+    def _write(self) -> Path:
+        file = self.directory / "settings.json"
+        file.write_text(json.dumps({"port": self.port, **self.settings()}))
+        return file
+
+    def _until_ready(self, lines: int) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + 120
+        while self.process.stdout.count("\n") < lines:
+            if self.process.ended or time.monotonic() > deadline:
+                raise self.process.failure("is not ready")
+            time.sleep(0.02)
+
+
+async def is_active(url: str, token: str, **headers: str) -> bool:
+    """Return whether a token is active, as token introspection says (RFC 7662)."""
+    async with aiohttp.request("POST", url, data={"token": token}, headers=headers) as response:
+        return (await response.json()).get("active") is True
+
+
+def version_of_package(name: str) -> str:
+    """Return the version of a Node package."""
+    package = Path(__file__).parents[1] / "node_modules" / name / "package.json"
+    return str(json.loads(package.read_text())["version"])

@@ -1,0 +1,129 @@
+"""The servers of the table: each runs for the tests of a module, which share what was observed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import pytest
+
+from tests.browser.conftest import running_browser
+from tests.interop import table
+from tests.interop.sso.client_story import ClientStory
+from tests.interop.sso.rows import ClientRows, SignInRows
+from tests.interop.sso.sign_in_story import SignInStory
+from tests.interop.sso.stage import Stage
+
+_ROWS = (ClientRows, SignInRows)
+
+
+def _rows(item: pytest.Item) -> type[ClientRows] | type[SignInRows] | None:
+    found = getattr(item, "cls", None)
+    return found if found and issubclass(found, _ROWS) else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name the column of a row."""
+    if rows := _rows(item):
+        item.add_marker(pytest.mark.column("SSO", rows.server.name))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Pass a row that the server does not offer, and say why."""
+    rows = _rows(pyfuncitem)
+    reason = rows.server.not_offered.get(row_of(pyfuncitem)) if rows else None
+    if reason is None:
+        return None
+    table.not_offered(pyfuncitem, reason)
+    return True
+
+
+def row_of(item: pytest.Function) -> str:
+    """Return the name of a row as `not_offered` has it."""
+    return item.originalname.removeprefix("test_")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[int]:
+    """Yield the port of the browser that all users share."""
+    with running_browser() as port:
+        yield port
+
+
+@dataclass(slots=True)
+class Told:
+    """The stories of a module, which run at the same time."""
+
+    client: ClientStory
+    sign_in: SignInStory | None
+    ended: Future[dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Yield the module's server, started, with its front and a platform."""
+    classes = [each for each in vars(request.module).values() if isinstance(each, type)]
+    (kind,) = {each.server for each in classes if issubclass(each, _ROWS) and each not in _ROWS}
+    stage = Stage.of(kind, tmp_path_factory.mktemp(kind.name))
+    try:
+        stage.open()
+        yield stage
+    finally:
+        stage.close()
+
+
+def _items(request: pytest.FixtureRequest) -> list[pytest.Item]:
+    return [each for each in request.session.items if each.path == request.node.path]
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest, stage: Stage) -> Told:
+    """Return the stories that the module's tests need, begun."""
+    classes = {rows for rows in map(_rows, _items(request)) if rows is not None}
+    client = ClientStory(stage)
+    sign_in = None
+    if any(issubclass(each, SignInRows) for each in classes):
+        sign_in = SignInStory(stage, request.getfixturevalue("browser"))
+    has_clients = any(issubclass(each, ClientRows) for each in classes)
+
+    async def tell() -> dict[str, str]:
+        async with asyncio.TaskGroup() as group:
+            if sign_in is not None:
+                group.create_task(sign_in.tell())
+            if has_clients:
+                group.create_task(client.tell(None if sign_in is None else sign_in.ended))
+        return await stage.said()
+
+    return Told(client, sign_in, stage.begin(tell()))
+
+
+@pytest.fixture(autouse=True)
+def _version(request: pytest.FixtureRequest, stage: Stage) -> None:
+    text = f"{stage.server.version()}, started in {stage.seconds:.1f} s"
+    table.describe(request.node, text)
+
+
+@pytest.fixture
+def said(told: Told) -> dict[str, str]:
+    """Return what all gateways of the module said."""
+    return told.ended.result()
+
+
+@pytest.fixture
+def client_story(told: Told) -> ClientStory:
+    """Return the story of clients without users, told to its end."""
+    told.ended.result()
+    return told.client
+
+
+@pytest.fixture
+def sign_in_story(told: Told) -> SignInStory:
+    """Return the story of a user, told to its end."""
+    told.ended.result()
+    assert told.sign_in is not None
+    return told.sign_in

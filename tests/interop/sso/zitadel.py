@@ -1,0 +1,140 @@
+"""zitadel/oidc (Go): opaque tokens, an issuer with a final slash; a restart forgets tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+import aiohttp
+
+from tests.browser.conftest import Person
+from tests.doubles.processes import Process, start
+from tests.go import go_program
+from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
+
+HERE = Path(__file__).parent
+_IDS = {
+    "client_secret_basic": "lab-basic",
+    "client_secret_post": "lab-post",
+}
+
+
+@dataclass(slots=True)
+class Zitadel(SsoServer):
+    """Its settings file has the secret of the present, so that a restart knows it."""
+
+    name: ClassVar[str] = "zitadel"
+    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    not_offered: ClassVar[dict[str, str]] = {
+        "private_key_jwt": "it takes RS256, ES256 and PS256; the gateway signs RS384 or ES384",
+        "sign_out_at_the_sso": "the library has no page for it and no back-channel logout",
+    }
+
+    secret: str = "secret-of-lab-basic/1+%"
+    process: Process | None = None
+
+    def version(self) -> str:
+        lines = (HERE / "zitadel" / "go.mod").read_text().splitlines()
+        [line] = (line for line in lines if "zitadel/oidc/v3" in line)
+        return line.rpartition(" v")[2]
+
+    def start(self) -> None:
+        program = go_program(HERE / "zitadel")
+        file = self.directory / "zitadel.json"
+        file.write_text(json.dumps(self._settings()))
+        self.process = start([program, file], self.directory, name="zitadel")
+        self.process.until_listening(self.port)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
+    def sso_settings(self) -> dict[str, Any]:
+        return {"issuer": f"{self.public_url}/", "token_url": f"{self.public_url}/oauth/token"}
+
+    def credential(self, method: str) -> dict[str, Any]:
+        secret = self._secret(method)
+        return {"client_id": _IDS[method], "auth_method": method, "client_secret": secret}
+
+    async def accepts(self, token: str) -> bool:
+        proof = aiohttp.encode_basic_auth("platform", "secret-of-the-platform")
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": proof}) as session,
+            session.post(f"{self.public_url}/oauth/introspect", data={"token": token}) as answer,
+        ):
+            return bool((await answer.json())["active"])
+
+    def change_secret(self) -> str:
+        self.secret = f"{self.secret}-{time.time_ns()}"
+        self._administer("lab-basic", secret=self.secret)
+        return self.secret
+
+    def enable_client(self, *, enabled: bool) -> None:
+        self._administer("lab-basic", enabled=json.dumps(enabled))
+
+    def login_settings(self) -> dict[str, Any]:
+        return {
+            "client_id": "hospital-web",
+            "client_secret": "secret-of-hospital-web",
+            "scope": "openid profile offline_access",
+            "post_logout_redirect_uri": f"{self.gateway}/",
+        }
+
+    async def sign_in(self, person: Person, tab: int = 0) -> None:
+        await person.do("fill", tab=tab, selector="#username", value=self.user)
+        await person.do("fill", tab=tab, selector="#password", value=self.password)
+        await person.do("click", tab=tab, selector="#submit")
+
+    def rotate_key(self) -> None:
+        self._administer("key")
+
+    def _secret(self, method: str) -> str:
+        return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-post+%/="
+
+    def _administer(self, what: str, **changes: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/admin/{what}?{urlencode(changes)}")
+            response = connection.getresponse()
+            assert response.status == 200, response.read()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "Issuer": f"{self.public_url}/",
+            "Listen": f"127.0.0.1:{self.port}",
+            "Lifetime": TOKEN_LIFETIME,
+            # An ID token beside an access token names the subject alone.
+            "User": {"ID": self.user, "Username": self.user, "Password": self.password},
+            "Clients": [*map(self._machine, _IDS), self._web(), _PLATFORM],
+        }
+
+    def _machine(self, method: str) -> dict[str, Any]:
+        return {
+            "ID": _IDS[method],
+            "Secret": self._secret(method),
+            "Method": method,
+            "Grants": ["client_credentials"],
+        }
+
+    def _web(self) -> dict[str, Any]:
+        return {
+            "ID": "hospital-web",
+            "Secret": "secret-of-hospital-web",
+            "Method": "client_secret_basic",
+            "Grants": ["authorization_code", "refresh_token"],
+            "Redirects": [f"{self.gateway}/auth/callback"],
+            "SignOuts": [f"{self.gateway}/"],
+        }
+
+
+_PLATFORM = {
+    "ID": "platform",
+    "Secret": "secret-of-the-platform",
+    "Method": "client_secret_basic",
+}

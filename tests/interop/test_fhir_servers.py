@@ -1,0 +1,336 @@
+"""FHIR servers of others: what each shows directly, it shows through the gateway.
+
+All get the same requests, behind a proxy that checks oidc-provider's tokens and records what
+arrives. The doubles of other tests know only the cases that their authors thought of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.doubles.cut_line import CutLine
+from tests.doubles.processes import GatewayProcess, free_port, start_gateway
+from tests.doubles.recording_proxy import RecordingProxy
+from tests.doubles.rest import until
+from tests.interop.bearer_guard import BearerGuard
+from tests.interop.drive import FHIR, LEGS, World, driven_both_ways
+from tests.interop.queued_writes import learn, planned, send, verify
+from tests.interop.servers import FhirServer, Fhirstarter, Hapi, Medplum, Sekmet, token_of
+from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
+from tests.interop.table import describe, not_offered, note
+from tests.nightly import NIGHTLY
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SERVERS: dict[type[FhirServer], Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
+    Sekmet: lambda request: {"python": request.getfixturevalue("sekmet_python")},
+    Fhirstarter: lambda request: {"python": request.getfixturevalue("fhirstarter_python")},
+    Hapi: lambda request: request.getfixturevalue("hapi"),
+    Medplum: lambda request: {"node": request.getfixturevalue("node")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server, the proxy before it, and a gateway that has the same client for all callers."""
+
+    server: FhirServer
+    front: RecordingProxy
+    guard: BearerGuard
+    settings: dict[str, Any]
+    gateway: GatewayProcess
+    token: str
+
+    @contextlib.asynccontextmanager
+    async def worlds(self) -> AsyncIterator[tuple[World, World]]:
+        """Yield the way without the gateway, and the one through it."""
+        base = f"{self.server.public}{self.server.base_path}"
+        async with aiohttp.ClientSession() as session:
+            bearer = {"Authorization": f"Bearer {self.token}"}
+            yield World(session, base, bearer), World(session, self.gateway.url, behind=base)
+
+
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=[
+        pytest.param(each, marks=pytest.mark.column("FHIR servers", each.name), id=each.__name__)
+        for each in SERVERS
+    ],
+)
+async def place(
+    request: pytest.FixtureRequest, sso: Sso, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Place]:
+    """Yield each server once, running."""
+    kind: type[FhirServer] = request.param
+    directory = tmp_path_factory.mktemp(kind.__name__)
+    port = free_port()
+    server = kind(directory, public=f"http://127.0.0.1:{port}", **SERVERS[kind](request))
+    async with aiohttp.request("GET", sso.jwks_url) as answer:
+        guard = BearerGuard(await answer.json(), sso.issuer, AUDIENCE)
+    settings = {
+        "platform": {"fhir_base_url": f"{server.public}{server.base_path}"},
+        "sso": {"token_url": sso.token_url},
+        "credentials": {"default": sso.credential("lab-basic")},
+    }
+    try:
+        await asyncio.to_thread(server.start)
+        async with RecordingProxy(server.origin, guard).running(port) as front:
+            token = await token_of(sso.token_url, "lab-post", SECRETS["lab-post"])
+            gateway = start_gateway(settings, directory)
+            try:
+                await gateway.until_status(200)
+                yield Place(server, front, guard, settings, gateway, token)
+            finally:
+                gateway.process.terminate()
+    finally:
+        server.end()
+
+
+@pytest.fixture(autouse=True)
+def _described(request: pytest.FixtureRequest, place: Place) -> None:
+    server = place.server
+    describe(request.node, f"{server.version()}, {server.seconds:.1f} s to start")
+
+
+@pytest.mark.parametrize(
+    "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in LEGS]
+)
+async def test_all_is_as_it_is_without_a_gateway(
+    place: Place, leg: str, request: pytest.FixtureRequest
+) -> None:
+    """Every answer is equal in status, fields and octets, but for links, which lead here."""
+    if leg in place.server.not_offered:
+        return not_offered(request.node, place.server.not_offered[leg])
+    async with place.worlds() as (direct, through):
+        return await driven_both_ways(direct, through, [leg])
+
+
+WRITES = 1000 if NIGHTLY else 400
+PATIENTS = 40
+
+
+async def killed_twice(place: Place, line: CutLine, done: Callable[[], int]) -> None:
+    """Let the line come back, and end the server twice, with deliveries in hand each time."""
+    await line.mend()
+    for share in (0.2, 0.6):
+        await until(lambda share=share: done() >= WRITES * share)  # type: ignore[misc]
+        if place.server.survives:
+            place.server.end()
+        line.cut()
+        if place.server.survives:
+            await asyncio.to_thread(place.server.start)
+        await line.mend()
+
+
+@pytest.mark.row("queued writes, server killed twice")
+async def test_queued_writes_arrive_once_and_in_order(
+    place: Place, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Whatever is killed: once or reported as unclear, in order, and callers learn the results."""
+    key = base64.urlsafe_b64encode(bytes(range(32))).decode()
+    outbox = {"enabled": True, "url": f"sqlite:///{tmp_path}/outbox.db", "encryption_key": key}
+    caller = {"name": "his", "api_key": "key-of-his", "outbox": "always"}
+    began = time.monotonic()
+    port = int(place.front.url.rpartition(":")[2])
+    async with CutLine(port) as line, place.worlds() as (direct, _):
+        base_url = f"http://127.0.0.1:{line.port}{place.server.base_path}"
+        gateway = begin_gateway(
+            place.settings
+            | {"platform": {"fhir_base_url": base_url}, "outbox": outbox, "callers": [caller]}
+            | {"circuit_breaker": {"open_for": 1}}
+        )
+        await gateway.until_status(200)
+        conditional = "conditional writes" not in place.server.not_offered
+        patients = [
+            planned(await direct.record(), WRITES // PATIENTS, conditional=conditional)
+            for _ in range(PATIENTS)
+        ]
+        before = len(place.front.seen)
+
+        def done() -> list[Any]:
+            return [each for each in place.front.seen[before:] if each.status in {200, 201}]
+
+        line.cut()
+        connector = aiohttp.TCPConnector(limit=0)
+        headers = {"X-Api-Key": "key-of-his"}
+        async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+            writes = [write for patient in patients for write in patient.writes]
+
+            async def kill() -> None:
+                await until(lambda: sum(bool(write.place) for write in writes) >= WRITES / 4)
+                await killed_twice(place, line, lambda: len(done()))
+
+            await asyncio.gather(kill(), *(send(session, gateway.url, each) for each in patients))
+            queued = sum(bool(write.place) for write in writes)
+            for write in writes:
+                await learn(session, write)
+        delivered = [each for each in done() if each.method in {"POST", "PUT"}]
+        seconds = time.monotonic() - began
+        for patient in patients:
+            await verify(direct, patient, delivered)
+    unclear = sum(write.result == "unclear" for write in writes)
+    how = "the server was killed" if place.server.survives else "its line was cut: data in memory"
+    note(request.node, f"{queued} of {WRITES} were queued, {unclear} are unclear; {how}")
+    print(f"{place.server.name}: {WRITES} writes in {seconds:.1f} s")  # noqa: T201
+
+
+CLINICS = {"north": "lab-post", "south": "lab-ec"}
+REQUESTS = 200
+
+
+async def clinic_day(session: aiohttp.ClientSession, base: str, name: str, family: str) -> None:
+    """Send a clinic's requests at once: each finds its own patients and no other's."""
+    other = next(each for each in CLINICS if each != name)
+
+    async def ask(method: str, path: str, number: int, body: Any = None) -> str:
+        fields = {"X-Api-Key": f"key-of-{name}", "X-Request-Id": f"{name}-{number}"}
+        data = None if body is None else json.dumps(body)
+        headers = fields | {"Content-Type": FHIR, "Prefer": "return=representation"}
+        url = f"{base}{path}"
+        async with session.request(method, url, data=data, headers=headers) as answer:
+            text = await answer.text()
+            assert answer.headers["X-Request-Id"] == f"{name}-{number}"
+            assert answer.status in {200, 201}, text
+            # Some return nothing for a write.
+            assert family in text or not text
+            assert text or method != "GET"
+            assert other not in text
+            return answer.headers.get("Location", "")
+
+    body = {"resourceType": "Patient", "name": [{"family": family}]}
+    made = await asyncio.gather(*(ask("POST", "/Patient", number, body) for number in range(20)))
+    ids = [each.partition("/Patient/")[2].partition("/")[0] for each in made]
+
+    async def work(number: int) -> None:
+        id_ = ids[number % len(ids)]
+        if number % 4 == 0:
+            await ask("PUT", f"/Patient/{id_}", number, body | {"id": id_})
+        elif number % 4 == 1:
+            await ask("GET", f"/Patient?family={family}", number)
+        else:
+            await ask("GET", f"/Patient/{id_}", number)
+
+    await asyncio.gather(*(work(number) for number in range(20, REQUESTS)))
+
+
+@pytest.mark.row("two clinics at once")
+async def test_no_clinic_gets_what_is_the_others(
+    place: Place, begin_gateway: Begin, sso: Sso
+) -> None:
+    """Under load each request has its own clinic's token, and each answer its own patients."""
+    credentials = {name: sso.credential(client) for name, client in CLINICS.items()}
+    callers = [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in CLINICS]
+    gateway = begin_gateway(place.settings | {"credentials": credentials, "callers": callers})
+    await gateway.until_status(200)
+    families = {name: f"{name}{uuid.uuid4()}" for name in CLINICS}
+    before = len(place.front.seen)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        days = (clinic_day(session, gateway.url, *each) for each in families.items())
+        await asyncio.gather(*days)
+    clients = dict(zip(place.guard.tokens, place.guard.clients, strict=True))
+    seen = [each for each in place.front.seen[before:] if "X-Request-Id" in each.headers]
+    assert len(seen) == len(CLINICS) * REQUESTS
+    for each in seen:
+        name = each.headers["X-Request-Id"].partition("-")[0]
+        assert clients[each.headers["Authorization"].removeprefix("Bearer ")] == CLINICS[name]
+
+
+def entry(method: str, url: str, **resource: Any) -> dict[str, Any]:
+    """Return an entry of a Bundle."""
+    body = {"resource": {"resourceType": url.partition("/")[0], **resource}} if resource else {}
+    return {"request": {"method": method, "url": url}, **body}
+
+
+def batch(*entries: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch."""
+    return {"resourceType": "Bundle", "type": "batch", "entry": list(entries)}
+
+
+LIMITS = {
+    "reader": {"interactions": ["read", "search-type"], "resources": ["Patient"]},
+    "writer": {"interactions": ["create", "update", "batch"], "resources": ["Patient"]},
+    "caller": {
+        "interactions": ["operation"],
+        "resources": ["Patient"],
+        "operations": ["$validate"],
+    },
+}
+_NEW = {"resourceType": "Patient", "active": True}
+_OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
+_PATIENT_ENTRY = entry("POST", "Patient", active=True)
+# By caller: method, path, body and whether the server gets to see it.
+REQUESTS_OF: dict[str, list[tuple[str, str, Any, bool]]] = {
+    "reader": [
+        ("GET", "PATIENT", None, True),
+        ("GET", "/Patient?family=x", None, True),
+        ("POST", "/Patient/_search", "family=x", True),
+        ("GET", "/Observation?code=x", None, False),
+        ("GET", "PATIENT/_history", None, False),
+        ("GET", "PATIENT/_history/1", None, False),
+        ("GET", "PATIENT/$everything", None, False),
+        ("GET", "/Patient?_revinclude=Observation:subject", None, False),
+        ("POST", "/Patient", _NEW, False),
+        ("PUT", "PATIENT", _NEW, False),
+        ("DELETE", "PATIENT", None, False),
+        ("POST", "", batch(entry("GET", "Patient/1")), False),
+    ],
+    "writer": [
+        ("POST", "/Patient", _NEW, True),
+        ("POST", "/Observation", _OBSERVATION, False),
+        ("DELETE", "PATIENT", None, False),
+        ("GET", "PATIENT", None, False),
+        ("POST", "", batch(_PATIENT_ENTRY), True),
+        ("POST", "", batch(_PATIENT_ENTRY, entry("POST", "Observation", status="final")), False),
+        ("POST", "", batch(_PATIENT_ENTRY, entry("DELETE", "Patient/1")), False),
+        ("POST", "", batch(_PATIENT_ENTRY, entry("GET", "Patient/1")), False),
+        ("POST", "", batch(_PATIENT_ENTRY) | {"type": "transaction"}, False),
+        ("POST", "", batch(_PATIENT_ENTRY | {"resource": _OBSERVATION}), False),
+    ],
+    "caller": [
+        ("POST", "/Patient/$validate", _NEW, True),
+        ("POST", "/Patient/$everything", None, False),
+        ("GET", "PATIENT/$everything", None, False),
+        ("POST", "/$export", None, False),
+        ("GET", "PATIENT", None, False),
+    ],
+}
+
+
+@pytest.mark.row("limits of a caller")
+async def test_what_a_caller_may_not_never_arrives(place: Place, begin_gateway: Begin) -> None:
+    """What `allow` does not name is 403 and unknown to the server, in Bundles too."""
+    callers = [
+        {"name": name, "api_key": f"key-of-{name}", "allow": allow}
+        for name, allow in LIMITS.items()
+    ]
+    gateway = begin_gateway(place.settings | {"callers": callers})
+    await gateway.until_status(200)
+    async with place.worlds() as (direct, _):
+        patient = await direct.record()
+        for name, requests in REQUESTS_OF.items():
+            world = World(direct.session, gateway.url, {"X-Api-Key": f"key-of-{name}"})
+            for method, path, body, is_allowed in requests:
+                before = len(place.front.seen)
+                kind = "application/x-www-form-urlencoded" if isinstance(body, str) else FHIR
+                await world.ask(method, path.replace("PATIENT", patient), body, kind)
+                answer = world.answers[-1]
+                arrived = [each.call for each in place.front.seen[before:]]
+                what = f"{name}: {method} {path} {body}: {answer.status}, {arrived}"
+                error = answer.fields.get("x-gateway-error")
+                assert (error == "caller-forbidden") is not is_allowed, what
+                assert len(arrived) == is_allowed, what
