@@ -32,7 +32,10 @@ IGNORED = frozenset(
 )
 KEPT_WITH_ERRORS = ("allow", "retry-after")
 LOCATIONS = ("location", "content-location")
-_MADE_UP = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{16}\b")
+# UUIDs, 16 hexadecimal digits, and HAPI's ids of exported files.
+_MADE_UP = re.compile(
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?<=/Binary/)[A-Za-z0-9]{32}\b"
+)
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"
     r"|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT|Took \d+ms"
