@@ -125,6 +125,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # By the start of the path: modules that share an expensive fixture, and modules that take long. The
 # longest come first, so that none of them runs alone at the end.
 _GROUPS = {
+    "tests/interop/test_fhir_servers.py": "",
     "tests/interop/": "interop",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
