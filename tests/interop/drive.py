@@ -34,7 +34,7 @@ KEPT_WITH_ERRORS = ("allow", "retry-after")
 LOCATIONS = ("location", "content-location")
 # UUIDs, 16 hexadecimal digits, and HAPI's ids of exported files.
 _MADE_UP = re.compile(
-    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?<=/Binary/)[A-Za-z0-9]{32}\b"
+    r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{16}\b|(?<=Binary/)[0-9A-Za-z]{32}\b"
 )
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"
@@ -55,6 +55,17 @@ class Answer:
     body: str
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The bodies of a request and of its response as the caller knows them, with their types."""
+
+    request_id: str
+    sent: bytes
+    sent_type: str
+    received: bytes
+    received_type: str
+
+
 @dataclass(slots=True)
 class World:
     """One route to a server; `fields` go with each request, `answers` are in order.
@@ -70,6 +81,7 @@ class World:
     added: frozenset[str] = frozenset()
     family: str = field(default_factory=lambda: f"Drive{uuid.uuid4()}")
     answers: list[Answer] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)
 
     async def ask(
@@ -87,6 +99,9 @@ class World:
             method, target, data=body, headers=headers, allow_redirects=False
         ) as answer:
             content = await answer.read()
+        sent_body = body.encode() if isinstance(body, str) else body or b""
+        told = (answer.headers.get("X-Request-Id", ""), sent_body, kind)
+        self.exchanges.append(Exchange(*told, content, answer.content_type))
         kept = {
             name: ", ".join(answer.headers.getall(name))
             for name in map(str.lower, answer.headers)
