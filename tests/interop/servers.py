@@ -50,6 +50,8 @@ class FhirServer(ABC):
     release: ClassVar[str]
     # Whether data outlasts a kill of the process.
     survives: ClassVar[bool]
+    # Whether it is killed only once, but by night.
+    starts_slowly: ClassVar[bool] = False
     # Why a row cannot be asked of this server, by the name of the row.
     not_offered: ClassVar[Mapping[str, str]] = {}
 
@@ -215,6 +217,7 @@ class Hapi(FhirServer):
     release = "R5"
     base_path = "/fhir"
     survives = True
+    starts_slowly = True
 
     def version(self) -> str:
         found = re.search("<hapi.version>(.+)</", (HERE / "hapi" / "pom.xml").read_text())

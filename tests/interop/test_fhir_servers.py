@@ -163,24 +163,21 @@ async def read_otherwise(place: Place, through: World, oracle: Oracle) -> list[s
     return [text for text in found if text is not None]
 
 
-WRITES = 1000 if NIGHTLY else 400
-PATIENTS = 40
-# Seconds from which a server is killed only once, but by night.
-SLOW_START = 6
+WRITES, PATIENTS = (1000, 40) if NIGHTLY else (200, 20)
 
 
 async def killed_twice(place: Place, line: CutLine, done: Callable[[], int]) -> int:
     """Let the line come back, and end the server twice, with deliveries in hand each time.
 
-    Where that would take long or lose data, the line is cut instead. Return how often the server
-    was killed.
+    Where that would lose data, or take long but by night, the line is cut instead. Return how often
+    the server was killed.
     """
     await line.mend()
     kills = 0
     for share in (0.2, 0.6):
         await until(lambda share=share: done() >= WRITES * share)  # type: ignore[misc]
-        is_fast = place.server.seconds < SLOW_START or NIGHTLY or not kills
-        if place.server.survives and is_fast:
+        may_be_killed = NIGHTLY or not kills or not place.server.starts_slowly
+        if place.server.survives and may_be_killed:
             kills += 1
             place.server.end()
             line.cut()
