@@ -27,6 +27,7 @@ from tests.doubles.recording_proxy import RecordingProxy
 from tests.doubles.rest import until
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import FHIR, LEGS, World, driven_both_ways
+from tests.interop.hapi_legs import HAPI_LEGS
 from tests.interop.oracle import Oracle
 from tests.interop.queued_writes import learn, planned, send, updates, verify
 from tests.interop.servers import FhirServer, Fhirstarter, Hapi, Medplum, Sekmet, token_of
@@ -144,6 +145,21 @@ async def test_all_is_as_it_is_without_a_gateway(
         return
     async with place.worlds() as (direct, through):
         await driven_both_ways(direct, through, [leg])
+        assert await read_otherwise(place, through, hapi_oracle) == []
+
+
+@pytest.mark.parametrize(
+    "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in HAPI_LEGS]
+)
+async def test_what_hapi_offers_is_as_it_is_without_a_gateway(
+    place: Place, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
+) -> None:
+    """As above, for requests that the other servers are not asked."""
+    if not isinstance(place.server, Hapi):
+        not_offered(request.node, "asked of HAPI FHIR alone")
+        return
+    async with place.worlds() as (direct, through):
+        await driven_both_ways(direct, through, [leg], HAPI_LEGS)
         assert await read_otherwise(place, through, hapi_oracle) == []
 
 
