@@ -101,7 +101,7 @@ async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> N
 
 
 async def learn(session: aiohttp.ClientSession, write: Write) -> None:
-    """Ask how a write ended until that is known."""
+    """Ask how a write ended until that is known; one that failed would hold up those behind it."""
     while not write.result:
         async with session.get(write.place) as answer:
             told = json.loads(await answer.text())
@@ -112,6 +112,7 @@ async def learn(session: aiohttp.ClientSession, write: Write) -> None:
                 codes = [each.get("details", {}).get("coding", [{}])[0] for each in issues]
                 is_unclear = any(each.get("code") == "unclear" for each in codes)
                 write.result = "unclear" if is_unclear else entry["response"]["status"][:3]
+                assert write.result in {"200", "201", "unclear"}, f"ended with {write.result}"
                 return
             assert answer.status == 202, told
         await asyncio.sleep(0.5)
