@@ -21,7 +21,7 @@ from tests.interop.stages import SECRETS, KeyFiles
 HERE = Path(__file__).parent
 # Of Java programs that do not run for long.
 FASTER_START = (
-    *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"),
+    *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
 
