@@ -126,6 +126,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # longest come first, so that none of them runs alone at the end.
 _GROUPS = {
     "tests/interop/sso/": "",
+    "tests/interop/test_fhir_servers.py": "",
     "tests/interop/": "interop",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",

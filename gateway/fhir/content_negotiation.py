@@ -116,11 +116,6 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _is_fhir_type(kind: str) -> bool:
-    """Return whether a media type can hold FHIR: JSON, XML or NDJSON under any of their names."""
-    return kind.endswith(("json", "xml")) and kind not in _HTML
-
-
 def is_plain_json(content_type: str | None, body: bytes) -> bool:
     """Return whether this is FHIR in the form of nearly all responses; fast, never wrongly True."""
     return body.startswith(_USUAL) and media_type(content_type).endswith("json")
@@ -152,12 +147,11 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
     """Return whether an error response's body is neither FHIR nor of a type the caller requested.
 
     `body` is the part that has arrived, at least the beginning; an empty body is an error page too.
+    FHIR may come under another type: HAPI names application/octet-stream for some outcomes.
     """
-    if not _is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
+    if kind in _HTML or _LOOKS_LIKE_HTML.match(body) or not is_fhir(body):
         return not (body and requests_media_type(kind, query, accept))
-    if kind.endswith("json"):
-        return not names_type(body)
-    return _FHIR_XML not in body
+    return False
 
 
 def is_unrequested_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ _OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding",
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it was received, and the status of its response."""
+    """One request as it was received, and the status and the body of its response."""
 
     method: str
     target: str
     headers: CIMultiDictProxy[str]
     body: bytes
     status: int
+    answer: bytes = b""
 
     @property
     def call(self) -> str:
@@ -75,7 +77,11 @@ class RecordingProxy:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=502)
-        seen = Seen(request.method, request.raw_path, request.headers, body, answer.status)
+        content = answer.body if isinstance(answer.body, bytes) else b""
+        if answer.headers.get("Content-Encoding") == "gzip":
+            content = gzip.decompress(content)
+        told = (answer.status, content)
+        seen = Seen(request.method, request.raw_path, request.headers, body, *told)
         (self.seen if _is_of_a_caller(seen) else self.questions).append(seen)
         return answer
 

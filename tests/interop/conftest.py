@@ -23,7 +23,8 @@ from tests.doubles.processes import (
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.environments import python_with_packages
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.servers import FhirServer, Fhirstarter, Sekmet
+from tests.interop.oracle import Oracle
+from tests.interop.servers import FASTER_START, FhirServer, Fhirstarter, Sekmet
 from tests.interop.stages import (
     AUDIENCE,
     METHODS,
@@ -65,6 +66,15 @@ def sekmet_python() -> Path:
 def hapi() -> dict[str, Any]:
     """Return what HAPI's programs need to run: java, and the package, built once."""
     return {"java": java(), "package": maven_package(HERE / "hapi")}
+
+
+@pytest.fixture(scope="session")
+def hapi_oracle(hapi: dict[str, Any]) -> Iterator[Oracle]:
+    """Yield HAPI's parsers as a process."""
+    command = [hapi["java"], *FASTER_START, "-Xmx512m", "-cp", hapi["package"] / "hapi-1.jar"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "Oracle"], stdin=pipe, stdout=pipe, text=True) as popen:
+        yield Oracle(popen)
 
 
 @pytest.fixture(scope="session")

@@ -68,26 +68,40 @@ def planned(path: str, count: int, *, conditional: bool) -> Patient:
     return patient
 
 
+def updates(path: str, count: int) -> Patient:
+    """Return a patient with updates only."""
+    body = {"resourceType": "Patient", "id": path.rpartition("/")[2]}
+    writes = [
+        Write("PUT", path, body | {"multipleBirthInteger": number}, number)
+        for number in range(count)
+    ]
+    return Patient(path, writes)
+
+
 async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> None:
     """Send the writes of a patient, each once the one before it was answered."""
     for write in patient.writes:
-        fields = {"Content-Type": FHIR} | (
-            {"If-None-Exist": write.condition} if write.condition else {}
-        )
+        fields = {"Content-Type": FHIR}
+        if write.condition:
+            fields["If-None-Exist"] = write.condition
         url, data = f"{base}{write.path}", json.dumps(write.body)
-        async with session.request(write.method, url, data=data, headers=fields) as answer:
-            text = await answer.text()
+        while not write.place and not write.result:
+            async with session.request(write.method, url, data=data, headers=fields) as answer:
+                text = await answer.text()
             if answer.status == 202:
                 write.place = answer.headers["Content-Location"]
             elif answer.headers.get("X-Gateway-Error") == "upstream-failed":
                 write.result = "unclear"
+            elif answer.status == 503:
+                # Not taken: a busy disk.
+                await asyncio.sleep(float(answer.headers["Retry-After"]))
             else:
                 assert answer.status in {200, 201}, text
                 write.result = str(answer.status)
 
 
 async def learn(session: aiohttp.ClientSession, write: Write) -> None:
-    """Ask how a write ended until that is known."""
+    """Ask how a write ended until that is known; one that failed would hold up those behind it."""
     while not write.result:
         async with session.get(write.place) as answer:
             told = json.loads(await answer.text())
@@ -98,6 +112,7 @@ async def learn(session: aiohttp.ClientSession, write: Write) -> None:
                 codes = [each.get("details", {}).get("coding", [{}])[0] for each in issues]
                 is_unclear = any(each.get("code") == "unclear" for each in codes)
                 write.result = "unclear" if is_unclear else entry["response"]["status"][:3]
+                assert write.result in {"200", "201", "unclear"}, f"ended with {write.result}"
                 return
             assert answer.status == 202, told
         await asyncio.sleep(0.5)

@@ -20,7 +20,10 @@ from tests.interop.stages import SECRETS, KeyFiles
 
 HERE = Path(__file__).parent
 # Of Java programs that do not run for long.
-FASTER_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+FASTER_START = (
+    *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
 
 
 @dataclass(slots=True)
@@ -43,8 +46,12 @@ class FhirServer(ABC):
     name: ClassVar[str]
     # The path of the FHIR base URL, without a slash at its end.
     base_path: ClassVar[str]
+    # The release of FHIR.
+    release: ClassVar[str]
     # Whether data outlasts a kill of the process.
     survives: ClassVar[bool]
+    # Whether it is killed only once, but by night.
+    starts_slowly: ClassVar[bool] = False
     # Why a row cannot be asked of this server, by the name of the row.
     not_offered: ClassVar[Mapping[str, str]] = {}
 
@@ -100,6 +107,7 @@ class Sekmet(FhirServer):
     token_lifetime: int = 300
 
     name = "sekmet-fhir"
+    release = "R4"
     base_path = "/fhir"
     survives = True
     not_offered = {"Binary as octets": "JSON and XML only"}  # noqa: RUF012
@@ -148,6 +156,7 @@ class Fhirstarter(FhirServer):
     python: Path = Path()
 
     name = "fhirstarter"
+    release = "R5"
     base_path = ""
     survives = False
     not_offered = {  # noqa: RUF012
@@ -178,6 +187,7 @@ class Medplum(FhirServer):
     node: str = ""
 
     name = "Medplum's router"
+    release = "R4"
     base_path = "/fhir/R4"
     survives = False
     not_offered = {"bulk export": "has no exports", "XML": "JSON only"}  # noqa: RUF012
@@ -204,8 +214,10 @@ class Hapi(FhirServer):
     package: Path = Path()
 
     name = "HAPI FHIR"
+    release = "R5"
     base_path = "/fhir"
     survives = True
+    starts_slowly = True
 
     def version(self) -> str:
         found = re.search("<hapi.version>(.+)</", (HERE / "hapi" / "pom.xml").read_text())

@@ -81,6 +81,17 @@ async def test_an_error_page_leaves_what_the_caller_may_do(
     assert reply.header("allow") == "GET, POST"
 
 
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", ""])
+async def test_an_outcome_of_another_type_is_the_platforms_own(
+    gateway: Running, platform: Platform, kind: str
+) -> None:
+    """A FHIR error passes unchanged, as HAPI's to the deletion of an export that has ended."""
+    body = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error"}]}'
+    platform.answer(http(404, body, *typed(kind)))
+    reply = await ask(gateway.address, get("/fhir/$export-poll-status?_jobId=1"))
+    assert (reply.status, reply.reason, reply.body) == (404, None, body)
+
+
 @pytest.mark.parametrize("target", READS + SEARCHES)
 @pytest.mark.parametrize("code", [200, 201, 203])
 async def test_every_kind_of_reading_is_judged(

@@ -30,6 +30,8 @@ public class DefaultProfileValidationSupportNpmStrategy extends NpmPackageValida
                             : Character.isLowerCase(name.charAt(0))
                                     ? StructureDefinitionKind.PRIMITIVETYPE
                                     : StructureDefinitionKind.COMPLEXTYPE);
+            // Else HAPI tries to generate one.
+            definition.getSnapshot().addElement().setPath(name);
             addStructureDefinition(definition);
         }
     }
