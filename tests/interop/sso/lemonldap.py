@@ -1,12 +1,13 @@
 """LemonLDAP::NG (Debian): opaque access tokens and JWTs, PKCE required, an issuer that ends in `/`.
 
-The portal runs below Starman, a web server in Perl. It reads its settings at each request, so that
-a change takes effect at once.
+The portal runs below Starman, a web server in Perl. It looks for new
+settings once a second.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -29,6 +30,8 @@ _BASIC_SECRET = "secret+of/lab=basic%20&x"
 _WEB_SECRET = "secret+of/web=%20&x"
 _PLATFORM_SECRET = "secret-of-the-platform"
 _IS_NEW = _PORTAL.is_newer_than("2.20")
+# Seconds, after which each worker looks for settings before it serves a request.
+_SETTINGS_ARE_READ = 2.1
 _SHARE = "/usr/share/lemonldap-ng/portal"
 # Browsers take a cookie of an IP address only without a domain, and the portal names one always.
 _APPLICATION = f"""
@@ -49,7 +52,7 @@ _INI = """[all]
 logger = Lemonldap::NG::Common::Logger::Std
 userLogger = Lemonldap::NG::Common::Logger::Std
 logLevel = warn
-checkTime = -1
+checkTime = 1
 [configuration]
 type = File
 dirName = {directory}/conf
@@ -203,6 +206,8 @@ class LemonLdap(SsoServer):
         new = file.with_suffix(".new")
         new.write_text(json.dumps(self._settings()))
         new.rename(file)
+        if self.process is not None:
+            time.sleep(_SETTINGS_ARE_READ)
 
     def _settings(self) -> dict[str, Any]:
         clients = self._clients()
@@ -211,7 +216,7 @@ class LemonLdap(SsoServer):
             "cfgNum": self.settings_number,
             "cfgDate": self.settings_number,
             "cfgAuthor": "tests",
-            "checkTime": -1,
+            "checkTime": 1,
             "portal": f"{self.public_url}/",
             "domain": "127.0.0.1",
             "cookieName": "lemonldap",
