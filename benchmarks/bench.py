@@ -31,6 +31,7 @@ from benchmarks.prerequisites import (
     provide_compiled,
     provide_debian_programs,
     provide_envoy,
+    provide_go_program,
 )
 from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, table
@@ -42,6 +43,7 @@ from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 DIRECT = "direct"
 # The contenders that are compiled for the measurement, as in the container image.
 COMPILED = frozenset((GATEWAY, "gateway-unaudited", "gateway-file", "gateway-outbox"))
+IN_GO = frozenset(("caddy", "ghostunnel", "oauth2-proxy"))
 
 
 @dataclasses.dataclass(slots=True)
@@ -238,6 +240,8 @@ def main() -> None:
     asked = {name for workload in chosen(options) for name in taking_part(workload, options)}
     if "envoy" in asked:
         provide_envoy()
+    for name in asked & IN_GO:
+        provide_go_program(name)
     compiles = asked & COMPILED and not options.plain
     contenders = every_contender(options.beside, provide_compiled() if compiles else None)
     started = time.monotonic()

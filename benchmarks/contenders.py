@@ -10,9 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.prerequisites import provide_envoy
+from benchmarks.prerequisites import provide_envoy, provide_go_program
 from benchmarks.processes import free_port
-from benchmarks.surroundings import Surroundings, Upstream, haproxy_command, nginx_command
+from benchmarks.surroundings import (
+    TOKEN,
+    Surroundings,
+    Upstream,
+    haproxy_command,
+    nginx_command,
+)
 
 HERE = Path(__file__).parent
 GATEWAY = "gateway"
@@ -27,7 +33,7 @@ class Contender:
     """One proxy under test; `prepare` returns the command that makes it listen on `port`.
 
     `fetches` means that it requests a token from the SSO, `records` that it writes a log line for
-    each request.
+    each request. `forwards` means that it forwards the token of its callers, who send one.
     """
 
     name: str
@@ -35,6 +41,7 @@ class Contender:
     prepare: Prepare
     fetches: bool = True
     records: bool = True
+    forwards: bool = False
     port: int = field(default_factory=free_port)
 
 
@@ -140,6 +147,41 @@ def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     return haproxy_command(configuration)
 
 
+def _caddy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    authority = around.directory / "ca.pem"
+    configuration = around.fill_in(
+        "Caddyfile",
+        f"caddy-{port}",
+        port=port,
+        origin=upstream.origin,
+        caddy_tls=f"tls_trust_pool file {authority}" if upstream.tls else "",
+    )
+    run = ("run", "--adapter", "caddyfile", "--config", configuration)
+    return (provide_go_program("caddy"), *run)
+
+
+def _oauth2_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    configuration = around.fill_in(
+        "oauth2_proxy.yaml",
+        f"oauth2-proxy-{port}.yaml",
+        port=port,
+        origin=upstream.origin,
+    )
+    authority = around.directory / "ca.pem"
+    environment = ("env", f"AUTHORIZATION=Bearer {TOKEN}", f"SSL_CERT_FILE={authority}")
+    program = (provide_go_program("oauth2-proxy"), "--alpha-config", configuration)
+    nobody = ("--skip-auth-route=.*", "--email-domain=*", f"--cookie-secret={'0' * 32}")
+    return (*environment, *program, *nobody)
+
+
+def _ghostunnel(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    """Connect to the platform over TLS, whatever the upstream."""
+    target = f"--target=127.0.0.1:{around.upstream('tls').port}"
+    tls = (f"--cacert={around.directory / 'ca.pem'}", "--override-server-name=localhost")
+    listen = ("client", f"--listen=127.0.0.1:{port}", target, "--disable-authentication")
+    return (provide_go_program("ghostunnel"), *listen, *tls)
+
+
 def _program(place: Path | None) -> Command:
     """Return the command of the gateway in another folder, or of the installed one."""
     if place is None:
@@ -182,6 +224,20 @@ def every_contender(
         ),
         Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy, fetches=False),
         Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
+        Contender("caddy", "Caddy, fixed token, JSON access log", _caddy, fetches=False),
+        Contender(
+            "oauth2-proxy",
+            "oauth2-proxy, fixed token without sign-in, request log",
+            _oauth2_proxy,
+            fetches=False,
+        ),
+        Contender(
+            "ghostunnel",
+            "ghostunnel, TCP to TLS, the callers' token, a log line for each connection",
+            _ghostunnel,
+            fetches=False,
+            forwards=True,
+        ),
     ]
     if beside is not None:
         other = gateway(beside, variant="beside")

@@ -13,10 +13,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-bench"
 LOCK = Path(__file__).with_name("requirements.lock")
 WITHOUT_ENVOY = "Without Envoy: make bench ARGS='--contenders gateway,nginx,haproxy,usual'"
+PEERS = Path(__file__).with_name("peers")
+WITHOUT_PEERS = "Without it: make bench ARGS='--contenders gateway,envoy,nginx,haproxy,usual'"
 COMPILED = REPOSITORY / "build" / "compiled"
 # Debian's packages whose names differ from the program's.
 PACKAGES = {"cc": "gcc", "python3-config": "python3-dev"}
-SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+# Where Go's own archive puts it, which is not in the path of every user.
+GO = "/usr/local/go/bin"
+SEARCHED = os.pathsep.join(
+    (os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", GO)
+)
 
 
 def program(name: str) -> str | None:
@@ -61,6 +67,28 @@ def provide_compiled() -> Path | None:
         print("The gateway is measured as plain Python, as it cannot be compiled here.")
         return None
     return COMPILED
+
+
+def provide_go_program(name: str) -> Path:
+    """Return a program of others in Go, built from its folder's go.mod when missing or outdated.
+
+    Raises SystemExit with what is needed when it cannot be built.
+    """
+    folder = PEERS / name
+    built = folder / "target" / name
+    pinned = max((folder / each).stat().st_mtime for each in ("go.mod", "go.sum"))
+    if built.exists() and built.stat().st_mtime > pinned:
+        return built
+    provide_debian_programs("cc")  # ghostunnel's keys in hardware
+    print(f"Building {name} (once; one to two minutes)…", file=sys.stderr)
+    command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(built)]
+    go = program("go")
+    if go is None or subprocess.run([go, *command[1:], "tool"], cwd=folder, check=False).returncode:
+        version = (folder / "go.mod").read_text().partition("\ngo ")[2].partition("\n")[0]
+        needed = f"{name} needs Go {version} or newer, and Go's module proxy"
+        raise SystemExit(f"{needed}: cd {folder} && {' '.join(command)} tool\n{WITHOUT_PEERS}")
+    built.touch()
+    return built
 
 
 def provide_envoy() -> Path:
