@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.prerequisites import provide_envoy, provide_go_program
+from benchmarks.prerequisites import provide_envoy, provide_go_program, provide_java_program
 from benchmarks.processes import free_port
 from benchmarks.surroundings import (
+    ISSUER,
     TOKEN,
     Surroundings,
     Upstream,
@@ -33,7 +34,8 @@ class Contender:
     """One proxy under test; `prepare` returns the command that makes it listen on `port`.
 
     `fetches` means that it requests a token from the SSO, `records` that it writes a log line for
-    each request. `forwards` means that it forwards the token of its callers, who send one.
+    each request. `forwards` means that it gets no token: its callers send theirs. It is under load
+    for at least `warm_up` seconds before it is measured.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Contender:
     fetches: bool = True
     records: bool = True
     forwards: bool = False
+    warm_up: float = 0
     port: int = field(default_factory=free_port)
 
 
@@ -182,6 +185,21 @@ def _ghostunnel(around: Surroundings, port: int, upstream: Upstream) -> Command:
     return (provide_go_program("ghostunnel"), *listen, *tls)
 
 
+def _fhir_gateway(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    settings = {
+        "PROXY_TO": f"{upstream.origin}/fhir",
+        "BACKEND_TYPE": "HAPI",
+        "TOKEN_ISSUER": ISSUER,
+        "ACCESS_CHECKER": "permissive",
+        "RUN_MODE": "DEV",  # Without it there is no permissive one.
+    }
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    trusted = f"-Djavax.net.ssl.trustStore={around.directory / 'ca.p12'}"
+    tomcat = ("--server.address=127.0.0.1", "--server.tomcat.max-keep-alive-requests=-1")
+    program = ("java", trusted, "-jar", provide_java_program("fhir-gateway"))
+    return ("env", *environment, *program, f"--server.port={port}", *tomcat)
+
+
 def _program(place: Path | None) -> Command:
     """Return the command of the gateway in another folder, or of the installed one."""
     if place is None:
@@ -230,6 +248,14 @@ def every_contender(
             "oauth2-proxy, fixed token without sign-in, request log",
             _oauth2_proxy,
             fetches=False,
+        ),
+        Contender(
+            "fhir-gateway",
+            "Google's fhir-gateway, the callers' token, rewrites links, log lines",
+            _fhir_gateway,
+            fetches=False,
+            forwards=True,
+            warm_up=15,
         ),
         Contender(
             "ghostunnel",

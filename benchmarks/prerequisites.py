@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,25 +71,32 @@ def provide_compiled() -> Path | None:
 
 
 def provide_go_program(name: str) -> Path:
-    """Return a program of others in Go, built from its folder's go.mod when missing or outdated.
-
-    Raises SystemExit with what is needed when it cannot be built.
-    """
-    folder = PEERS / name
-    built = folder / "target" / name
-    pinned = max((folder / each).stat().st_mtime for each in ("go.mod", "go.sum"))
-    if built.exists() and built.stat().st_mtime > pinned:
-        return built
-    provide_debian_programs("cc")  # ghostunnel's keys in hardware
-    print(f"Building {name} (once; one to two minutes)…", file=sys.stderr)
+    """Return a program of others in Go, built by its go.mod when missing or outdated."""
+    built = PEERS / name / "target" / name
     command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(built)]
-    go = program("go")
-    if go is None or subprocess.run([go, *command[1:], "tool"], cwd=folder, check=False).returncode:
-        version = (folder / "go.mod").read_text().partition("\ngo ")[2].partition("\n")[0]
-        needed = f"{name} needs Go {version} or newer, and Go's module proxy"
-        raise SystemExit(f"{needed}: cd {folder} && {' '.join(command)} tool\n{WITHOUT_PEERS}")
-    built.touch()
+    provide_debian_programs("cc")  # ghostunnel's keys in hardware
+    _provide_peer(built, "go.mod", [*command, "tool"])
     return built
+
+
+def provide_java_program(name: str) -> Path:
+    """Return a jar of others, built by its pom.xml when missing or outdated."""
+    built = PEERS / name / "target" / f"{name}.jar"
+    _provide_peer(built, "pom.xml", ["mvn", "--quiet", "--batch-mode", "package"])
+    return built
+
+
+def _provide_peer(built: Path, pinned: str, command: list[str]) -> None:
+    """Build it in its folder. Raises SystemExit with what is needed when it cannot be built."""
+    folder = built.parents[1]
+    if built.exists() and built.stat().st_mtime > (folder / pinned).stat().st_mtime:
+        return
+    print(f"Building {folder.name} (once; up to two minutes)…", file=sys.stderr)
+    found = program(command[0])
+    if found is None or subprocess.run([found, *command[1:]], cwd=folder, check=False).returncode:
+        needed = f"{folder.name} needs {command[0]} ({pinned} says which) and a network"
+        raise SystemExit(f"{needed}: cd {folder} && {shlex.join(command)}\n{WITHOUT_PEERS}")
+    built.touch()
 
 
 def provide_envoy() -> Path:

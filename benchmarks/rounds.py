@@ -51,6 +51,11 @@ class Entry:
         forwards = self.contender is not None and self.contender.forwards
         return {"Authorization": f"Bearer {TOKEN}"} if forwards else {}
 
+    @property
+    def warm_up(self) -> float:
+        """Return how many seconds of load it needs at least before it is measured."""
+        return 0 if self.contender is None else self.contender.warm_up
+
     def run(self, load: Load, seconds: float) -> Figures:
         """Send the load to it."""
         if isinstance(load, ClosedLoop):
@@ -99,8 +104,8 @@ class Bench:
             watch = Watch((self.proxy_core, self.load_core), [*self.own, *processes.values()])
             if ahead:
                 stack.enter_context(ahead_of_others(watch.mine))
-            for entry in entries:  # Fills pools and caches.
-                entry.run(load, seconds / 2)
+            for entry in entries:  # Fills pools and caches, and lets Java compile.
+                entry.run(load, max(seconds / 2, entry.warm_up))
             self._check_records(entries)
             for number in range(1, self.options.rounds + 1):
                 first = number % len(entries)

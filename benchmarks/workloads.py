@@ -28,8 +28,7 @@ from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
 ALL = (*FAST, "usual")
-# In Go: what all proxies do.
-PEERS = ("caddy", "oauth2-proxy")
+PEERS = ("caddy", "oauth2-proxy", "fhir-gateway")
 SHORT_LIVED = ", tokens of 2 s"
 
 LoadOf = Callable[[Surroundings, int], Load]
