@@ -29,7 +29,7 @@ from benchmarks.processes import Pinned, free_port, running
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024
 # A JWT as long as those of the national SSO. Only fhir-gateway looks into it, and at its issuer.
-KEY = RSAKey.generate_key(2048, auto_kid=False)
+KEY = RSAKey.generate_key(2048)
 SSO = free_port()
 ISSUER = f"http://127.0.0.1:{SSO}/oauth/issuer"
 TOKEN = jwt.encode({"alg": "RS256"}, {"iss": ISSUER, "scope": "x" * 305}, KEY)

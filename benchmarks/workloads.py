@@ -161,7 +161,7 @@ WORKLOADS = (
     ),
     Workload(
         "page",
-        "search page of 60 kB, 32 connections; the gateway rewrites its links",
+        "search page of 60 kB, 32 connections; the gateway and fhir-gateway rewrite its links",
         _read(32, path=PAGE),
         contenders=(*ALL, *PEERS),
     ),
