@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workloads import PEERS
-from tests.nightly import NIGHTLY
+from tests.nightly import NIGHTLY, seconds
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("nginx", "haproxy", "wrk", *(("go", "mvn") * NIGHTLY))
@@ -44,7 +44,8 @@ def test_a_short_benchmark_measures_each_contender(
         pytest.skip("the benchmark needs two cores")
     written = tmp_path / "bench.json"
     options = ["--workloads", ",".join(workloads), "--contenders", ",".join(contenders), "--plain"]
-    options += ["--rounds", "1", "--seconds", "1", "--max-others", "99", "--json", str(written)]
+    options += ["--rounds", "1", "--seconds", str(seconds(1, 4)), "--max-others", "99"]
+    options += ["--json", str(written)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench", *options],
         cwd=ROOT,
