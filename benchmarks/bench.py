@@ -31,9 +31,11 @@ from benchmarks.prerequisites import (
     provide_compiled,
     provide_debian_programs,
     provide_envoy,
+    provide_go_program,
+    provide_java_program,
 )
 from benchmarks.processes import free_port
-from benchmarks.report import Result, machine_readable, table
+from benchmarks.report import Result, machine_readable, overview, table
 from benchmarks.rounds import Bench, Entry, TooBusyError
 from benchmarks.surroundings import surroundings
 from benchmarks.watching import Figures
@@ -42,6 +44,7 @@ from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 DIRECT = "direct"
 # The contenders that are compiled for the measurement, as in the container image.
 COMPILED = frozenset((GATEWAY, "gateway-unaudited", "gateway-file", "gateway-outbox"))
+IN_GO = frozenset(("caddy", "ghostunnel", "oauth2-proxy"))
 
 
 @dataclasses.dataclass(slots=True)
@@ -159,6 +162,7 @@ def print_tables(results: Sequence[Result], descriptions: Mapping[str, str]) -> 
         print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
         rounds = min(len(samples) for samples in result.samples.values())
         print(f"\nRounds: {rounds}; disturbed measurements that were dropped: {result.dropped}")
+    print(f"\n### Costs\n\n{overview(results, descriptions)}")
 
 
 def revision() -> str:
@@ -238,6 +242,10 @@ def main() -> None:
     asked = {name for workload in chosen(options) for name in taking_part(workload, options)}
     if "envoy" in asked:
         provide_envoy()
+    for name in asked & IN_GO:
+        provide_go_program(name)
+    if "fhir-gateway" in asked:
+        provide_java_program("fhir-gateway")
     compiles = asked & COMPILED and not options.plain
     contenders = every_contender(options.beside, provide_compiled() if compiles else None)
     started = time.monotonic()

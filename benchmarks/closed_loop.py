@@ -31,7 +31,7 @@ class ClosedLoop:
         """
         url = f"http://127.0.0.1:{port}{self.path}"
         duration = f"-d{max(1, round(seconds))}s"
-        options = ["-t1", f"-c{self.connections}", duration, "-s", str(SCRIPT)]
+        options = ["-t1", f"-c{self.connections}", duration, "--timeout", "10s", "-s", str(SCRIPT)]
         for line in self.fields:
             options += ["-H", line]
         written = ["--", self.method, str(self.body)] if self.body else []

@@ -10,9 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.prerequisites import provide_envoy
+from benchmarks.prerequisites import provide_envoy, provide_go_program, provide_java_program
 from benchmarks.processes import free_port
-from benchmarks.surroundings import Surroundings, Upstream, haproxy_command, nginx_command
+from benchmarks.surroundings import (
+    ISSUER,
+    TOKEN,
+    Surroundings,
+    Upstream,
+    haproxy_command,
+    nginx_command,
+)
 
 HERE = Path(__file__).parent
 GATEWAY = "gateway"
@@ -27,7 +34,8 @@ class Contender:
     """One proxy under test; `prepare` returns the command that makes it listen on `port`.
 
     `fetches` means that it requests a token from the SSO, `records` that it writes a log line for
-    each request.
+    each request. `forwards` means that it gets no token: its callers send theirs. It is under load
+    for at least `warm_up` seconds before it is measured.
     """
 
     name: str
@@ -35,6 +43,8 @@ class Contender:
     prepare: Prepare
     fetches: bool = True
     records: bool = True
+    forwards: bool = False
+    warm_up: float = 0
     port: int = field(default_factory=free_port)
 
 
@@ -140,6 +150,56 @@ def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     return haproxy_command(configuration)
 
 
+def _caddy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    authority = around.directory / "ca.pem"
+    configuration = around.fill_in(
+        "Caddyfile",
+        f"caddy-{port}",
+        port=port,
+        origin=upstream.origin,
+        caddy_tls=f"tls_trust_pool file {authority}" if upstream.tls else "",
+    )
+    run = ("run", "--adapter", "caddyfile", "--config", configuration)
+    return (provide_go_program("caddy"), *run)
+
+
+def _oauth2_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    configuration = around.fill_in(
+        "oauth2_proxy.yaml",
+        f"oauth2-proxy-{port}.yaml",
+        port=port,
+        origin=upstream.origin,
+    )
+    authority = around.directory / "ca.pem"
+    environment = ("env", f"AUTHORIZATION=Bearer {TOKEN}", f"SSL_CERT_FILE={authority}")
+    program = (provide_go_program("oauth2-proxy"), "--alpha-config", configuration)
+    nobody = ("--skip-auth-route=.*", "--email-domain=*", f"--cookie-secret={'0' * 32}")
+    return (*environment, *program, *nobody)
+
+
+def _ghostunnel(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    """Connect to the platform over TLS, whatever the upstream."""
+    target = f"--target=127.0.0.1:{around.upstream('tls').port}"
+    tls = (f"--cacert={around.directory / 'ca.pem'}", "--override-server-name=localhost")
+    listen = ("client", f"--listen=127.0.0.1:{port}", target, "--disable-authentication")
+    return (provide_go_program("ghostunnel"), *listen, *tls)
+
+
+def _fhir_gateway(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    settings = {
+        "PROXY_TO": f"{upstream.origin}/fhir",
+        "BACKEND_TYPE": "HAPI",
+        "TOKEN_ISSUER": ISSUER,
+        "ACCESS_CHECKER": "permissive",
+        "RUN_MODE": "DEV",  # Without it there is no permissive one.
+    }
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    trusted = f"-Djavax.net.ssl.trustStore={around.directory / 'ca.p12'}"
+    tomcat = ("--server.address=127.0.0.1", "--server.tomcat.max-keep-alive-requests=-1")
+    program = ("java", trusted, "-jar", provide_java_program("fhir-gateway"))
+    return ("env", *environment, *program, f"--server.port={port}", *tomcat)
+
+
 def _program(place: Path | None) -> Command:
     """Return the command of the gateway in another folder, or of the installed one."""
     if place is None:
@@ -182,6 +242,28 @@ def every_contender(
         ),
         Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy, fetches=False),
         Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
+        Contender("caddy", "Caddy, fixed token, JSON access log", _caddy, fetches=False),
+        Contender(
+            "oauth2-proxy",
+            "oauth2-proxy, fixed token without sign-in, request log",
+            _oauth2_proxy,
+            fetches=False,
+        ),
+        Contender(
+            "fhir-gateway",
+            "Google's fhir-gateway, the callers' token, rewrites links, log lines",
+            _fhir_gateway,
+            fetches=False,
+            forwards=True,
+            warm_up=15,
+        ),
+        Contender(
+            "ghostunnel",
+            "ghostunnel, TCP to TLS, the callers' token, a log line for each connection",
+            _ghostunnel,
+            fetches=False,
+            forwards=True,
+        ),
     ]
     if beside is not None:
         other = gateway(beside, variant="beside")

@@ -14,7 +14,6 @@ from benchmarks.surroundings import READ
 from benchmarks.watching import Figures, Watch
 
 IDLE_CONNECTIONS = 1000
-_REQUEST = f"GET {READ} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def starts(bench: Bench, entries: Sequence[Entry]) -> Samples:
@@ -28,7 +27,7 @@ def starts(bench: Bench, entries: Sequence[Entry]) -> Samples:
     def start(entry: Entry) -> Figures:
         with bench.started(entry) as process:
             assert process is not None
-            seconds = process.until_answering(entry.port, READ)
+            seconds = process.until_answering(entry.port, READ, headers=entry.fields)
             return {"first_request_s": seconds, "start_cpu_s": process.cpu_seconds()}
 
     for number in range(bench.options.starts + 1):
@@ -51,7 +50,7 @@ def memory(bench: Bench, entries: Sequence[Entry]) -> Samples:
                 time.sleep(bench.options.settle)
                 idle = process.memory()
                 for _ in range(IDLE_CONNECTIONS):
-                    stack.enter_context(_used_once(entry.port))
+                    stack.enter_context(_used_once(entry))
                 time.sleep(bench.options.settle)
                 connected = process.memory()
             samples[entry.label].append(
@@ -65,13 +64,15 @@ def memory(bench: Bench, entries: Sequence[Entry]) -> Samples:
     return samples
 
 
-def _used_once(port: int) -> socket.socket:
+def _used_once(entry: Entry) -> socket.socket:
     """Return a connection that has served one request.
 
     Raises SystemExit when the request failed.
     """
+    port = entry.port
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    connection.sendall(_REQUEST)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in entry.fields.items())
+    connection.sendall(f"GET {READ} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
     received = b""
     while not is_complete(received):
         piece = connection.recv(65536)

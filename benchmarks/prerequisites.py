@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-bench"
 LOCK = Path(__file__).with_name("requirements.lock")
 WITHOUT_ENVOY = "Without Envoy: make bench ARGS='--contenders gateway,nginx,haproxy,usual'"
+PEERS = Path(__file__).with_name("peers")
+WITHOUT_PEERS = "Without it: make bench ARGS='--contenders gateway,envoy,nginx,haproxy,usual'"
 COMPILED = REPOSITORY / "build" / "compiled"
 # Debian's packages whose names differ from the program's.
 PACKAGES = {"cc": "gcc", "python3-config": "python3-dev"}
-SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+# Where Go's own archive puts it, which is not in the path of every user.
+GO = "/usr/local/go/bin"
+SEARCHED = os.pathsep.join(
+    (os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin", GO)
+)
 
 
 def program(name: str) -> str | None:
@@ -61,6 +68,35 @@ def provide_compiled() -> Path | None:
         print("The gateway is measured as plain Python, as it cannot be compiled here.")
         return None
     return COMPILED
+
+
+def provide_go_program(name: str) -> Path:
+    """Return a program of others in Go, built by its go.mod when missing or outdated."""
+    built = PEERS / name / "target" / name
+    command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(built)]
+    provide_debian_programs("cc")  # ghostunnel's keys in hardware
+    _provide_peer(built, "go.mod", [*command, "tool"])
+    return built
+
+
+def provide_java_program(name: str) -> Path:
+    """Return a jar of others, built by its pom.xml when missing or outdated."""
+    built = PEERS / name / "target" / f"{name}.jar"
+    _provide_peer(built, "pom.xml", ["mvn", "--quiet", "--batch-mode", "package"])
+    return built
+
+
+def _provide_peer(built: Path, pinned: str, command: list[str]) -> None:
+    """Build it in its folder. Raises SystemExit with what is needed when it cannot be built."""
+    folder = built.parents[1]
+    if built.exists() and built.stat().st_mtime > (folder / pinned).stat().st_mtime:
+        return
+    print(f"Building {folder.name} (once; up to two minutes)…", file=sys.stderr)
+    found = program(command[0])
+    if found is None or subprocess.run([found, *command[1:]], cwd=folder, check=False).returncode:
+        needed = f"{folder.name} needs {command[0]} ({pinned} says which) and a network"
+        raise SystemExit(f"{needed}: cd {folder} && {shlex.join(command)}\n{WITHOUT_PEERS}")
+    built.touch()
 
 
 def provide_envoy() -> Path:

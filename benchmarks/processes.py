@@ -94,7 +94,7 @@ class Pinned:
         port: int,
         path: str,
         *,
-        patience: float = 30,
+        patience: float = 60,
         headers: Mapping[str, str] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
     ) -> float:

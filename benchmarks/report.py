@@ -97,12 +97,27 @@ COMPARED = {
     "rss": "idle RSS",
 }
 
+# What a proxy costs, for `overview`.
+COSTS = ("cpu_us", "first_request_s", "rss", "rss_connected")
+
 
 def show_ratio(spread: Spread | None) -> str:
     """Return a median with its extremes."""
     if spread is None:
         return "–"
     return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
+
+
+def overview(results: Sequence[Result], descriptions: Mapping[str, str]) -> str:
+    """Return what each contender costs in each workload as a Markdown table."""
+    shown = [(one, name) for one in results for name in COSTS if name in one.figures]
+    headings = [f"{one.workload}: {COLUMNS[name].heading}" for one, name in shown]
+    headings = [text.format(unit=one.unit) for text, (one, _) in zip(headings, shown, strict=True)]
+    lines = [_row(["proxy", *headings]), _row(["---", *["---:"] * len(shown)])]
+    for label in dict.fromkeys(label for one, _ in shown for label in one.samples):
+        cells = [COLUMNS[name].show(one.spread(label, name)) for one, name in shown]
+        lines.append(_row([descriptions.get(label, label), *cells]))
+    return "\n".join(lines)
 
 
 def table(result: Result, descriptions: Mapping[str, str]) -> str:

@@ -13,11 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from benchmarks.closed_loop import ClosedLoop
 from benchmarks.contenders import Contender
 from benchmarks.processes import Pinned, ahead_of_others, running
-from benchmarks.surroundings import MIB, READ, Surroundings, Upstream
+from benchmarks.surroundings import MIB, READ, TOKEN, Surroundings, Upstream
 from benchmarks.watching import Figures, Load, Watch
 
 Samples = dict[str, list[Figures]]
@@ -43,6 +44,24 @@ class Entry:
     def port(self) -> int:
         """Return the port that the load is sent to."""
         return self.contender.port if self.contender else self.upstream.port
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Return what callers send in each request."""
+        forwards = self.contender is not None and self.contender.forwards
+        return {"Authorization": f"Bearer {TOKEN}"} if forwards else {}
+
+    @property
+    def warm_up(self) -> float:
+        """Return how many seconds of load it needs at least before it is measured."""
+        return 0 if self.contender is None else self.contender.warm_up
+
+    def run(self, load: Load, seconds: float) -> Figures:
+        """Send the load to it."""
+        if isinstance(load, ClosedLoop):
+            lines = (f"{name}: {value}" for name, value in self.fields.items())
+            load = replace(load, fields=(*load.fields, *lines))
+        return load.run(self.port, seconds)
 
 
 @dataclass(slots=True)
@@ -85,8 +104,8 @@ class Bench:
             watch = Watch((self.proxy_core, self.load_core), [*self.own, *processes.values()])
             if ahead:
                 stack.enter_context(ahead_of_others(watch.mine))
-            for entry in entries:  # Fills pools and caches.
-                load.run(entry.port, seconds / 2)
+            for entry in entries:  # Fills pools and caches, and lets Java compile.
+                entry.run(load, max(seconds / 2, entry.warm_up))
             self._check_records(entries)
             for number in range(1, self.options.rounds + 1):
                 first = number % len(entries)
@@ -113,7 +132,7 @@ class Bench:
         given = self.around.counts()["tokens"]
         with self.started(entry) as process:
             if process is not None and entry.contender is not None:
-                process.until_answering(entry.port, READ)
+                process.until_answering(entry.port, READ, headers=entry.fields)
                 if entry.contender.fetches and self.around.counts()["tokens"] == given:
                     raise SystemExit(f"{entry.label} did not ask the SSO for a token")
             yield process
@@ -121,7 +140,7 @@ class Bench:
     def _turn(
         self, watch: Watch, entry: Entry, process: Pinned | None, load: Load, seconds: float
     ) -> Figures:
-        figures = self.undisturbed(watch, process, functools.partial(load.run, entry.port, seconds))
+        figures = self.undisturbed(watch, process, functools.partial(entry.run, load, seconds))
         self._forget_records(entry)
         _tell(entry.label, figures)
         return figures

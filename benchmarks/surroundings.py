@@ -13,6 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives.serialization import NoEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import (
+    PKCS12Certificate,
+    serialize_java_truststore,
+)
+from cryptography.x509 import load_pem_x509_certificate
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 from benchmarks.pages import SPELLINGS, document, documents, linked, searchset, spelled
 from benchmarks.prerequisites import program
@@ -20,8 +28,11 @@ from benchmarks.processes import Pinned, free_port, running
 
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024
-# As long as a JWT of the national SSO; its content does not matter here.
-TOKEN = "eyJhbGciOiJSUzI1NiJ9." + "x" * 480 + "." + "y" * 342
+# A JWT as long as those of the national SSO. Only fhir-gateway looks into it, and at its issuer.
+KEY = RSAKey.generate_key(2048)
+SSO = free_port()
+ISSUER = f"http://127.0.0.1:{SSO}/oauth/issuer"
+TOKEN = jwt.encode({"alg": "RS256"}, {"iss": ISSUER, "scope": "x" * 305}, KEY)
 
 READ = "/fhir/Patient/example"
 PAGE = "/fhir/Observation?code=http%3A%2F%2Floinc.org%7C58410-2"
@@ -68,7 +79,7 @@ class Surroundings:
     files: int = field(default_factory=free_port)
     files_tls: int = field(default_factory=free_port)
     creates: int = field(default_factory=free_port)
-    python: int = field(default_factory=free_port)
+    python: int = SSO
 
     def upstream(self, name: str) -> Upstream:
         """Return the upstream `files`, `tls`, `creates`, `python` or `rollover`.
@@ -112,6 +123,9 @@ class Surroundings:
         for spelling in SPELLINGS:
             self.write(LINKED + spelling, spelled(page, spelling))
         authority = trustme.CA()
+        trusted = PKCS12Certificate(load_pem_x509_certificate(authority.cert_pem.bytes()), b"ca")
+        keys = serialize_java_truststore([trusted], NoEncryption())
+        (self.directory / "ca.p12").write_bytes(keys)
         authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         issued = authority.issue_cert("localhost", "127.0.0.1")
         issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "platform.pem"))
@@ -154,8 +168,19 @@ class Surroundings:
         return {
             "files": nginx_command(files, self.directory),
             "creates": haproxy_command(creates),
-            "python": [sys.executable, HERE / "upstream.py", str(self.python), TOKEN],
+            "python": [
+                sys.executable,
+                HERE / "upstream.py",
+                str(self.python),
+                TOKEN,
+                _public_key(),
+            ],
         }
+
+
+def _public_key() -> str:
+    """Return the SSO's key as fhir-gateway reads it: SubjectPublicKeyInfo in base64."""
+    return "".join(KEY.as_pem(private=False).decode().splitlines()[1:-1])
 
 
 def nginx_command(configuration: Path, directory: Path) -> list[str | Path]:

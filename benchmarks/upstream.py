@@ -1,6 +1,6 @@
 """The benchmark's SSO, and a platform that accepts any request with a valid token.
 
-    upstream.py PORT TOKEN
+    upstream.py PORT TOKEN PUBLIC_KEY
 
 `POST /oauth/token` issues TOKEN for an hour, `POST /oauth/short-lived` one that contains its
 expiry: `until-` and the time (monotonic, milliseconds), after which the response is 401. Every
@@ -29,8 +29,8 @@ FHIR, JSON = b"application/fhir+json", b"application/json"
 class Memory:
     """The state that all connections share."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, token: str, public_key: str) -> None:
+        self.token, self.public_key = token, public_key
         self.counts: Counter[str] = Counter(tokens=0, seen=0, unauthorized=0)
         self._last = b""
 
@@ -57,6 +57,7 @@ class Memory:
             end = int((time.monotonic() + lifetime) * 1000)
             token = f"until-{end}-{self.token[len(f'until-{end}-') :]}"
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime}
+        answer["public_key"] = self.public_key  # Where fhir-gateway looks for it.
         return json.dumps(answer).encode()
 
 
@@ -146,12 +147,12 @@ class Connection(asyncio.BufferedProtocol):
         self._head = None
 
 
-async def _serve(port: int, token: str) -> None:
-    memory = Memory(token)
+async def _serve(port: int, token: str, public_key: str) -> None:
+    memory = Memory(token, public_key)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(memory), "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(int(sys.argv[1]), sys.argv[2]))
+    uvloop.run(_serve(int(sys.argv[1]), *sys.argv[2:]))

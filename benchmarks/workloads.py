@@ -28,6 +28,7 @@ from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
 ALL = (*FAST, "usual")
+PEERS = ("caddy", "oauth2-proxy", "fhir-gateway")
 SHORT_LIVED = ", tokens of 2 s"
 
 LoadOf = Callable[[Surroundings, int], Load]
@@ -141,10 +142,16 @@ WORKLOADS = (
         "small-32",
         "read of 1.7 kB, 32 connections",
         _read(32),
-        contenders=(*ALL, "gateway-unaudited", "gateway-file"),
+        contenders=(*ALL, *PEERS, "gateway-unaudited", "gateway-file"),
     ),
     Workload("small-256", "read of 1.7 kB, 256 connections", _read(256), contenders=FAST),
-    Workload("create", "create of 3 kB, 32 connections", _create, upstream="creates"),
+    Workload(
+        "create",
+        "create of 3 kB, 32 connections",
+        _create,
+        upstream="creates",
+        contenders=(*ALL, *PEERS),
+    ),
     Workload(
         "outbox",
         "update of 1.7 kB that the outbox would keep if the line were down, 32 connections",
@@ -154,8 +161,9 @@ WORKLOADS = (
     ),
     Workload(
         "page",
-        "search page of 60 kB, 32 connections; the gateway rewrites its links",
+        "search page of 60 kB, 32 connections; the gateway and fhir-gateway rewrite its links",
         _read(32, path=PAGE),
+        contenders=(*ALL, *PEERS),
     ),
     *(
         Workload(
@@ -166,7 +174,13 @@ WORKLOADS = (
         )
         for spelling in SPELLINGS
     ),
-    Workload("tls", "read of 1.7 kB, 32 connections, TLS to the platform", _read(32), "tls"),
+    Workload(
+        "tls",
+        "read of 1.7 kB, 32 connections, TLS to the platform",
+        _read(32),
+        upstream="tls",
+        contenders=(*ALL, *PEERS, "ghostunnel"),
+    ),
     Workload(
         "connect",
         "read of 1.7 kB, a new connection for each, 32 at once",
@@ -263,10 +277,16 @@ WORKLOADS = (
         measure=_simulated,
         contenders=("gateway",),
     ),
-    Workload("start", "from the start to the first forwarded request", measure=footprint.starts),
+    Workload(
+        "start",
+        "from the start to the first forwarded request",
+        contenders=(*ALL, *PEERS, "ghostunnel"),
+        measure=footprint.starts,
+    ),
     Workload(
         "memory",
         "memory after the first request, and with 1,000 idle connections",
+        contenders=(*ALL, *PEERS, "ghostunnel"),
         measure=footprint.memory,
     ),
 )

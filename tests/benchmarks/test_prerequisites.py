@@ -48,6 +48,15 @@ def test_where_apt_get_fails_the_command_is_named_too(tmp_path: Path) -> None:
     assert f"install --yes --no-install-recommends {MISSING}\n" in called.read_text()
 
 
+def test_a_program_of_others_that_cannot_be_built_is_named(tmp_path: Path) -> None:
+    """The message has the command that failed, and how to measure without it."""
+    done = provide("provide_java_program", MISSING, path=tmp_path)
+    assert done.returncode == 1
+    assert f"{MISSING} needs mvn" in done.stderr
+    assert f"{MISSING} && mvn --quiet --batch-mode package\n" in done.stderr
+    assert "make bench ARGS='--contenders gateway,envoy" in done.stderr
+
+
 def test_nothing_is_installed_where_all_is_there(tmp_path: Path) -> None:
     """A program that is found is not asked for."""
     program = tmp_path / MISSING

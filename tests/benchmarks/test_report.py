@@ -9,7 +9,7 @@ import pytest
 from benchmarks.bench import read_options
 from benchmarks.chart import chart
 from benchmarks.figures import Spread, percentile
-from benchmarks.report import Result, machine_readable, table
+from benchmarks.report import Result, machine_readable, overview, table
 from benchmarks.simulated_tokens import token_requests
 
 
@@ -42,6 +42,18 @@ def test_the_table_gives_the_median_ratio_with_its_spread() -> None:
     assert lines[2:] == [
         "| gateway | 8 | 50.0 | – |",
         "| Envoy | 9 | 40.0 | 0.80 (0.80 to 1.00) |",
+    ]
+
+
+def test_the_overview_has_a_row_for_each_contender() -> None:
+    """Where it was not measured, there is no figure."""
+    start = Result("start", "", "request", {"caddy": [{"first_request_s": 0.2}]}, 0)
+    assert overview([result(), start], {"caddy": "Caddy"}).splitlines() == [
+        "| proxy | small: CPU µs/request | start: start to first request, ms |",
+        "| --- | ---: | ---: |",
+        "| gateway | 50.0 | – |",
+        "| envoy | 40.0 | – |",
+        "| Caddy | – | 200 |",
     ]
 
 

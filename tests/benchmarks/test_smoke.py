@@ -10,25 +10,31 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from benchmarks.workloads import PEERS
+from tests.nightly import NIGHTLY, seconds
+
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("nginx", "haproxy", "wrk")
-SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+PROGRAMS = ("nginx", "haproxy", "wrk", *(("go", "mvn") * NIGHTLY))
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/go/bin"
+
+CASES = [
+    pytest.param(["small-32", "page"], ["gateway", "usual"], id="beside the usual proxy"),
+    pytest.param(["outbox"], ["gateway", "gateway-outbox"], id="with an outbox and without"),
+]
+if NIGHTLY:
+    others = ["gateway", *PEERS, "ghostunnel"]
+    patient = pytest.mark.timeout(1800)  # Go takes minutes to build them.
+    CASES.append(pytest.param(["create", "page", "tls"], others, id="others", marks=patient))
 
 
-@pytest.mark.parametrize(
-    ("workloads", "contenders"),
-    [
-        (["small-32", "page"], ["gateway", "usual"]),
-        (["outbox"], ["gateway", "gateway-outbox"]),
-    ],
-    ids=["beside the usual proxy", "with an outbox and without"],
-)
+@pytest.mark.parametrize(("workloads", "contenders"), CASES)
 def test_a_short_benchmark_measures_each_contender(
-    tmp_path: Path, workloads: list[str], contenders: list[str]
+    tmp_path: Path, workloads: Sequence[str], contenders: Sequence[str]
 ) -> None:
     """Other tests may run at the same time."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
@@ -38,7 +44,8 @@ def test_a_short_benchmark_measures_each_contender(
         pytest.skip("the benchmark needs two cores")
     written = tmp_path / "bench.json"
     options = ["--workloads", ",".join(workloads), "--contenders", ",".join(contenders), "--plain"]
-    options += ["--rounds", "1", "--seconds", "1", "--max-others", "99", "--json", str(written)]
+    options += ["--rounds", "1", "--seconds", str(seconds(1, 4)), "--max-others", "99"]
+    options += ["--json", str(written)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench", *options],
         cwd=ROOT,
