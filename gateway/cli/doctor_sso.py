@@ -288,8 +288,8 @@ def _check_endpoints(
 _DISCOVERY: Final = Message("login discovery")
 _PAGE: Final = Message("login page")
 _CLIENT: Final = Message("login client")
-# 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _CODE_ERROR: Final = "invalid_grant"
+# 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
