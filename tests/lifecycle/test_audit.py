@@ -281,6 +281,9 @@ async def test_syslog_that_is_away_blocks_and_recovers(start_service: StartServi
     audit = {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{away.port}"}
     service = start_service(audit=audit)
     await service.until_ready(503)
+    # The first token may be awaited as well.
+    while json.loads((await service.operators("/readyz"))[1])["failing"] != ["audit"]:
+        await asyncio.sleep(0.02)
     refused = await ask(service.address, READ)
     assert (refused.status, refused.reason) == (503, "audit-unavailable")
     receiver = Receiver(port=away.port)
