@@ -282,7 +282,7 @@ async def test_syslog_that_is_away_blocks_and_recovers(start_service: StartServi
     service = start_service(audit=audit)
     await service.until_ready(503)
     # The first token may be awaited as well.
-    while json.loads((await service.operators("/readyz"))[1])["failing"] != ["audit"]:
+    while json.loads((await service.operators("/readyz"))[1])["failing"] != ["audit"]:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     refused = await ask(service.address, READ)
     assert (refused.status, refused.reason) == (503, "audit-unavailable")
