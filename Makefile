@@ -48,9 +48,6 @@ bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="-
 test-tools: ## Install what tests need beside Python: Debian packages (asks sudo) and Node packages
 	@.ci/test-tools
 
-nightly: ## Install what tests need, then run all tests at the length that CI has no time for
-	@.ci/nightly
-
 check: venv ## Format, lint, types, translations, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -62,6 +59,9 @@ check: venv ## Format, lint, types, translations, architecture, documents: gener
 fix: venv ## Format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+nightly: ## Install what tests need, then run all tests at the length that CI has no time for
+	@.ci/nightly
 
 docs: venv ## Regenerate the documents that are made from code
 	@$(BIN)/python docs/generate.py

@@ -156,12 +156,13 @@ class Credential:
     def _accept(self, candidate: ClientAuthenticator) -> None:
         before = self._candidates[0]
         if candidate.is_second_form and not before.is_second_form:
-            _log.info(
-                "client %s: the SSO takes client id and secret in the header only as they are"
+            what = (
+                "client id and secret in the header only as they are"
                 if candidate.public_key is None
-                else "client %s: the SSO takes assertions only with sso.issuer as their audience",
-                self._settings.client_id,
-                credential=self.name,
+                else "assertions only with sso.issuer as their audience"
+            )
+            _log.info(
+                "client %s: the SSO takes %s", self._settings.client_id, what, credential=self.name
             )
         if candidate.fingerprint in _fingerprints(self._configured):
             is_alternative = candidate.fingerprint != self._configured[0].fingerprint
