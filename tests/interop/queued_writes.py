@@ -16,6 +16,10 @@ from tests.doubles.recording_proxy import Seen
 from tests.interop.drive import FHIR, World
 
 
+# Seconds. The server may start twice meanwhile, on a busy machine.
+_PATIENCE = 240.0
+
+
 @dataclass(slots=True)
 class Write:
     """One write of a patient; `number` is its place in the order, `result` how it ended."""
@@ -93,8 +97,8 @@ async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> N
             elif answer.headers.get("X-Gateway-Error") == "upstream-failed":
                 write.result = "unclear"
             elif answer.status == 503:
-                # Not taken: a busy disk.
-                await asyncio.sleep(float(answer.headers["Retry-After"]))
+                # Not taken: a busy disk. The gateway asks for a minute.
+                await asyncio.sleep(min(2.0, float(answer.headers["Retry-After"])))
             else:
                 assert answer.status in {200, 201}, text
                 write.result = str(answer.status)
@@ -102,6 +106,8 @@ async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> N
 
 async def learn(session: aiohttp.ClientSession, write: Write) -> None:
     """Ask how a write ended until that is known; one that failed would hold up those behind it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _PATIENCE
     while not write.result:
         async with session.get(write.place) as answer:
             told = json.loads(await answer.text())
@@ -115,6 +121,7 @@ async def learn(session: aiohttp.ClientSession, write: Write) -> None:
                 assert write.result in {"200", "201", "unclear"}, f"ended with {write.result}"
                 return
             assert answer.status == 202, told
+        assert loop.time() < deadline, f"{write.method} {write.path} waits: {told}"
         await asyncio.sleep(0.5)
 
 
