@@ -21,9 +21,24 @@ from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
     from gateway.alerts.alert_rules import Value
-    from gateway.alerts.alert_service import AlertState
     from gateway.config.settings import Settings
     from gateway.health.health import Component
+
+
+@dataclass(slots=True)
+class AlertState:
+    """One alert. Times are those of evaluations in which its condition held, monotonic.
+
+    `is_notified`: the alert fires and has been notified; otherwise it is pending.
+    """
+
+    name: str
+    about: str
+    first_seen_at: float
+    last_seen_at: float
+    value: Value
+    is_notified: bool = False
+
 
 ALERT_MESSAGES: Final = {
     "DhpGatewayNotReady": Message("The gateway {instance} has not been ready for 2 minutes"),

@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
-from gateway.alerts.alert_messages import AlertFormatter
+from gateway.alerts.alert_messages import AlertFormatter, AlertState
 from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, firing_alerts
 from gateway.alerts.notify_addresses import AddressQueue
 from gateway.clock import TimeSource
@@ -35,21 +34,6 @@ _log = get_logger(__name__)
 
 # Seconds without its condition after which a firing alert is resolved. A shorter gap is ignored.
 _RESOLVE_SECONDS: Final = 60.0
-
-
-@dataclass(slots=True)
-class AlertState:
-    """One alert. Times are those of evaluations in which its condition held, monotonic.
-
-    `is_notified`: the alert fires and has been notified; otherwise it is pending.
-    """
-
-    name: str
-    about: str
-    first_seen_at: float
-    last_seen_at: float
-    value: Value
-    is_notified: bool = False
 
 
 class AlertStates:

@@ -6,6 +6,7 @@ The module is compiled; `revision`, the rest of the subject, is not on the path 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
@@ -14,7 +15,8 @@ from gateway.http.server.caller_connection import IncomingRequest
 from gateway.http.server.request_parser import ConnectionDisposition
 
 if TYPE_CHECKING:
-    from gateway.app.revision import Core
+    from gateway.login.auth_routes import AuthRoutes
+    from gateway.pipeline.handler import Handler
 
 
 class ActiveUses:
@@ -41,21 +43,30 @@ class ActiveUses:
             await self._empty.wait()
 
 
-class CoreDispatcher:
-    """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
+@dataclass(slots=True)
+class RequestRoute:
+    """What handles the requests of one core; they count as its uses."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    handler: Handler | AuthRoutes
+    active_uses: ActiveUses
+    public_url: str | None
+
+
+class CoreDispatcher:
+    """Dispatches to the core of `route`, which may be replaced; an exchange keeps its core."""
+
+    def __init__(self, route: RequestRoute) -> None:
+        self.route = route
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Handle one request. Convert an absolute-form target first (RFC 9112 section 3.2.2)."""
-        core = self.core
+        route = self.route
         if not request.message.path.startswith("/"):
-            request = to_origin_form(request, core.public_url)
-        under_way = core.active_uses
+            request = to_origin_form(request, route.public_url)
+        under_way = route.active_uses
         under_way.enter()
         try:
-            return await core.handler.handle(request)
+            return await route.handler.handle(request)
         finally:
             under_way.leave()
 
@@ -63,4 +74,4 @@ class CoreDispatcher:
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
         """Respond to a request that could not be parsed."""
-        return await self.core.handler.reject_malformed(request, error)
+        return await self.route.handler.reject_malformed(request, error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from gateway.app import identity_setup, tls_contexts
-from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
+from gateway.app.request_dispatch import ActiveUses, CoreDispatcher, RequestRoute
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
@@ -116,7 +116,8 @@ class Core:
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
         routed = (handler, self._callers, self._unidentified_limiter)
-        self.handler = handler if login is None else login.routes(*routed)
+        front = handler if login is None else login.routes(*routed)
+        self.route = RequestRoute(front, self.active_uses, settings.listen.public_url)
 
     def _handler(self) -> Handler:
         settings = self.settings
@@ -237,11 +238,6 @@ class Core:
         """Return the number of connections to the platform by state."""
         return self._pool.connection_counts()
 
-    @property
-    def public_url(self) -> str | None:
-        """The base URL of the gateway as callers know it, None where it is not set."""
-        return self.settings.listen.public_url
-
     async def retire(self) -> None:
         """Close after the last exchange; no new one may begin in this core."""
         for tokens in self.tokens.values():
@@ -266,13 +262,9 @@ class CoreSwitch:
     """The core in use, and the replaced cores that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
-        self.dispatcher = CoreDispatcher(first)
+        self.current = first
+        self.dispatcher = CoreDispatcher(first.route)
         self._retiring: dict[asyncio.Task[None], Core] = {}
-
-    @property
-    def current(self) -> Core:
-        """The core that serves new requests."""
-        return self.dispatcher.core
 
     @property
     def inflight(self) -> int:
@@ -314,7 +306,8 @@ class CoreSwitch:
         """Let new requests go to `successor`; exchanges in flight stay in their core."""
         before = self.current
         successor.start(before)
-        self.dispatcher.core = successor
+        self.current = successor
+        self.dispatcher.route = successor.route
         task = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[task] = before
         task.add_done_callback(self._retiring.pop)

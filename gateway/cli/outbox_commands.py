@@ -47,6 +47,7 @@ from gateway.outbox.entry import (
     BLOCKING,
     NEEDS_OPERATOR,
     Actor,
+    EntryContent,
     EntryState,
     content_view,
     entry_view,
@@ -54,7 +55,6 @@ from gateway.outbox.entry import (
 )
 from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.store_types import (
-    EntryContent,
     EntryStateError,
     OutboxConfigurationError,
     OutboxError,

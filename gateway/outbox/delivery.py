@@ -29,10 +29,10 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.clock import TimeSource
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import OutboxEvent
+    from gateway.outbox.entry import EntryContent, OutboxEvent
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.store.store_types import EntryContent, Lease
+    from gateway.outbox.store.store_types import Lease
 
 _log = get_logger(__name__)
 

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
         PlatformReachability,
         RetrySchedule,
     )
-    from gateway.outbox.entry import OutboxEntry, QueuedRequest
+    from gateway.outbox.entry import EntryContent, OutboxEntry, QueuedRequest
     from gateway.outbox.platform_sender import LatestEntrySender
-    from gateway.outbox.store.store_types import EntryContent
 
 _log = get_logger(__name__)
 

@@ -25,13 +25,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.telemetry.log_masking import mask_patient_number
-
-if TYPE_CHECKING:
-    from gateway.outbox.store.store_types import EntryContent
 
 # The ordering keys of a write that has too many. Its entry waits for all earlier entries of its
 # caller, and all later entries of its caller wait for it.
@@ -149,6 +146,15 @@ class StoredResponse:
     def __repr__(self) -> str:
         """Leave out everything that may be data of a patient."""
         return f"StoredResponse({self.status}, {self.reason!r}, {len(self.body)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryContent:
+    """All of an entry; None stands for a part that was erased or does not exist yet."""
+
+    entry: OutboxEntry
+    request: QueuedRequest | None
+    response: StoredResponse | None = None
 
 
 @dataclass(frozen=True, slots=True)

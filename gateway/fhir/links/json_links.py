@@ -49,16 +49,14 @@ from gateway.fhir.links.link_elements import (
     names_resource,
     opens_resource,
 )
+from gateway.fhir.links.link_map import END, HostFinder, raw_length
 from gateway.fhir.links.stream_rewriter import (
-    END,
     MAX_DEPTH,
     MAX_TOKEN,
-    HostFinder,
     StreamRewriter,
     any_in,
     match_end,
     may_hold_patch,
-    raw_length,
 )
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 URLs are compared by RFC 3986, section 6: http and https are equivalent in FHIR, hosts are
 case-insensitive, a scheme's default port may be left out, and a base covers only URLs that continue
-at the border of a path segment. Nothing here reads bodies of resources or headers; see
+at the border of a path segment. `HostFinder` finds in
+bytes where such a URL may stand. Nothing here reads bodies of resources or headers; see
 `gateway.fhir.links.rewriting`.
 
 In a query string or form, a value is replaced when it, or one of its comma-separated parts, is an
@@ -21,7 +22,6 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.fhir.links.link_elements import ContentForm
-from gateway.fhir.links.stream_rewriter import END, HostFinder, raw_length
 from gateway.field_values import DEFAULT_PORTS
 
 # User information does not match: `https://platform@evil/` names the host `evil`.
@@ -38,6 +38,12 @@ _FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\
 _MAX_ORIGIN_LENGTH: Final = 300  # characters; a name in DNS has at most 253
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+_BEGINNING_BYTES: Final = 4096  # hold the first URL of most bodies
+END: Final = (1 << 62) - 1
+"""Greater than every position."""
+
+# Bytes: "https%3A%2F%2F" takes fewer, even in character references with leading zeros.
+_MAX_SCHEME_BYTES: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +298,145 @@ def _replace_in_part(raw: str, swap: BaseReplacement, unit: re.Pattern[str]) -> 
         if match is not None:
             target = target.replace(char, match.group())
     return target + raw[cut:]
+
+
+class HostFinder:
+    """Finds the positions of hosts after a slash, as in an absolute URL.
+
+    Case is ignored, and the slash may be percent-encoded. `escape` begins every escape of the
+    format. `hiding` matches those that may spell a part of a host: where there is one, `scheme`
+    finds URLs in any spelling. The positions are candidates only and have to be checked.
+
+    A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
+    letter every byte would have to be examined.
+
+    `data` is a further text to find, since base64 hides the URLs of a patch; `spelled_data` matches
+    it in any spelling.
+    """
+
+    __slots__ = (
+        "_data",
+        "_escape",
+        "_hiding",
+        "_hosts",
+        "_overlap",
+        "_reach",
+        "_scheme",
+        "_spelled_data",
+    )
+
+    def __init__(
+        self,
+        hosts: tuple[bytes, ...],
+        escape: bytes,
+        hiding: re.Pattern[bytes],
+        scheme: re.Pattern[bytes],
+        data: bytes = b"",
+        spelled_data: re.Pattern[bytes] | None = None,
+    ) -> None:
+        self._hosts = hosts
+        self._data = data
+        self._spelled_data = spelled_data
+        self._escape = escape
+        self._hiding = hiding
+        self._scheme = scheme
+        self._reach = max(map(len, hosts)) + len(escape)
+        self._overlap = self._reach + _MAX_SCHEME_BYTES
+
+    def has_obscuring_escape(self, data: bytes) -> bool:
+        """Return whether an escape in `data` may spell a character of a host."""
+        return self.has_escape(data) and self._hiding.search(data) is not None
+
+    def has_escape(self, data: bytes) -> bool:
+        """Return whether `data` holds an escape that begins like all of the format."""
+        # One byte is found faster than several, and most data holds no escape at all.
+        return data.find(self._escape[:1]) >= 0 and data.find(self._escape) >= 0
+
+    def positions(self, data: bytes, known: int = 0, limit: int = END) -> list[int]:
+        """Return all positions in order, then END; the first `known` bytes were searched before.
+
+        At most `limit` of each spelling of a host are needed.
+        """
+        start = max(0, known - self._overlap)
+        tail = data[start:] if start else data
+        has_escape = self.has_escape(tail)
+        if has_escape and self._hiding.search(tail) is not None:
+            found = self._escaped(tail.lower())
+        else:
+            found = self.unescaped_positions(tail, limit, has_escape=has_escape)
+        return [*(start + at for at in found), END]
+
+    def data_positions(self, text: bytes, known: int = 0) -> list[int]:
+        """Return the positions of what may begin a patch, in order; `known` as for `positions`.
+
+        A few of those among the known bytes may be returned again.
+        """
+        if not self._data:
+            return []
+        start = max(0, known - self._overlap)
+        if self._spelled_data is not None and self.has_obscuring_escape(text):
+            return [match.start() for match in self._spelled_data.finditer(text, start)]
+        found: list[int] = []
+        _add_positions(found, text, self._data, start, END)
+        return found
+
+    def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
+        """Return the same without END; for data without escapes that may hide any.
+
+        `has_escape` is what the method of that name returns for `data`.
+        """
+        if limit == 1:
+            # What follows the first host in the usual spelling need not be converted to lower case.
+            for host in self._hosts:
+                at = data.find(b"/" + host, 0, _BEGINNING_BYTES)
+                data = data[: at + 1 + len(host)] if at >= 0 else data
+        is_encoded = has_escape or b"%" in data
+        found: list[int] = []
+        # A search for a single byte runs at the speed of memory, and base64 holds none of these.
+        if is_encoded or b":" in data:
+            lower = data.lower()
+            for host in self._hosts:
+                at = lower.find(host)
+                if at >= 0:
+                    _add_positions(found, lower, b"/" + host, max(0, at - 1), limit)
+                    if is_encoded:
+                        _add_positions(found, lower, b"2f" + host, max(0, at - 2), limit)
+            found.sort()
+        return found
+
+    def _escaped(self, lower: bytes) -> list[int]:
+        """Return the positions of URLs with such a host, or with an escape where it would be."""
+        escape, hosts, reach = self._escape, self._hosts, self._reach
+        return [
+            match.start()
+            for match in self._scheme.finditer(lower)
+            if lower.startswith(hosts, match.end())
+            or lower.find(escape, match.end(), match.end() + reach) >= 0
+        ]
+
+
+def _add_positions(found: list[int], text: bytes, wanted: bytes, start: int, limit: int) -> None:
+    at = text.find(wanted, start)
+    while at >= 0 and limit > 0:
+        limit -= 1
+        found.append(at)
+        at = text.find(wanted, at + 1)
+
+
+def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
+    """Return how many characters of `raw` encode the first `length` characters of its value.
+
+    `unit` matches the encoding of one character; `escape` begins encodings of several characters.
+    """
+    if raw.find(escape, 0, length) < 0:
+        return length
+    at = 0
+    for _ in range(length):
+        match = unit.match(raw, at)
+        if match is None:
+            break
+        at = match.end()
+    return at
 
 
 class FormRewriter:

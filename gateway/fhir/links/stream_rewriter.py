@@ -2,8 +2,8 @@
 
 The structure of a body is examined only around positions at which a host name of the bases occurs.
 Text without one is sent at once; it is retained (at most `_MAX_BUFFERED_BYTES`) only to determine
-the path of a host name that comes later. `HostFinder` finds host names in bytes; `match_end`
-measures the start of an escaped string that is to be replaced.
+the path of a host name that comes later. `match_end` measures the start of an escaped string that
+is to be replaced.
 """
 
 from __future__ import annotations
@@ -14,17 +14,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from gateway.fhir.links.deferred_edits import Edit, EntryDataScope, HeldOutput, ResourceScope
 from gateway.fhir.links.link_elements import ContentForm, content_form, names_resource
+from gateway.fhir.links.link_map import END
 
 if TYPE_CHECKING:
     from gateway.fhir.links.link_elements import Path
-    from gateway.fhir.links.link_map import BaseReplacement
-
-_BEGINNING_BYTES: Final = 4096  # hold the first URL of most bodies
-END: Final = (1 << 62) - 1
-"""Greater than every position."""
-
-# Bytes: "https%3A%2F%2F" takes fewer, even in character references with leading zeros.
-_MAX_SCHEME_BYTES: Final = 160
+    from gateway.fhir.links.link_map import BaseReplacement, HostFinder
 
 
 class Rewriter(Protocol):
@@ -45,121 +39,6 @@ class Rewriter(Protocol):
         """End the body; return the rest of the output."""
 
 
-class HostFinder:
-    """Finds the positions of hosts after a slash, as in an absolute URL.
-
-    Case is ignored, and the slash may be percent-encoded. `escape` begins every escape of the
-    format. `hiding` matches those that may spell a part of a host: where there is one, `scheme`
-    finds URLs in any spelling. The positions are candidates only and have to be checked.
-
-    A slash has to stand before a host, because a caller chooses its `Host`: with a name of one
-    letter every byte would have to be examined.
-
-    `data` is a further text to find, since base64 hides the URLs of a patch; `spelled_data` matches
-    it in any spelling.
-    """
-
-    __slots__ = (
-        "_data",
-        "_escape",
-        "_hiding",
-        "_hosts",
-        "_overlap",
-        "_reach",
-        "_scheme",
-        "_spelled_data",
-    )
-
-    def __init__(
-        self,
-        hosts: tuple[bytes, ...],
-        escape: bytes,
-        hiding: re.Pattern[bytes],
-        scheme: re.Pattern[bytes],
-        data: bytes = b"",
-        spelled_data: re.Pattern[bytes] | None = None,
-    ) -> None:
-        self._hosts = hosts
-        self._data = data
-        self._spelled_data = spelled_data
-        self._escape = escape
-        self._hiding = hiding
-        self._scheme = scheme
-        self._reach = max(map(len, hosts)) + len(escape)
-        self._overlap = self._reach + _MAX_SCHEME_BYTES
-
-    def has_obscuring_escape(self, data: bytes) -> bool:
-        """Return whether an escape in `data` may spell a character of a host."""
-        return self.has_escape(data) and self._hiding.search(data) is not None
-
-    def has_escape(self, data: bytes) -> bool:
-        """Return whether `data` holds an escape that begins like all of the format."""
-        # One byte is found faster than several, and most data holds no escape at all.
-        return data.find(self._escape[:1]) >= 0 and data.find(self._escape) >= 0
-
-    def positions(self, data: bytes, known: int = 0, limit: int = END) -> list[int]:
-        """Return all positions in order, then END; the first `known` bytes were searched before.
-
-        At most `limit` of each spelling of a host are needed.
-        """
-        start = max(0, known - self._overlap)
-        tail = data[start:] if start else data
-        has_escape = self.has_escape(tail)
-        if has_escape and self._hiding.search(tail) is not None:
-            found = self._escaped(tail.lower())
-        else:
-            found = self.unescaped_positions(tail, limit, has_escape=has_escape)
-        return [*(start + at for at in found), END]
-
-    def data_positions(self, text: bytes, known: int = 0) -> list[int]:
-        """Return the positions of what may begin a patch, in order; `known` as for `positions`.
-
-        A few of those among the known bytes may be returned again.
-        """
-        if not self._data:
-            return []
-        start = max(0, known - self._overlap)
-        if self._spelled_data is not None and self.has_obscuring_escape(text):
-            return [match.start() for match in self._spelled_data.finditer(text, start)]
-        found: list[int] = []
-        _add_positions(found, text, self._data, start, END)
-        return found
-
-    def unescaped_positions(self, data: bytes, limit: int = END, *, has_escape: bool) -> list[int]:
-        """Return the same without END; for data without escapes that may hide any.
-
-        `has_escape` is what the method of that name returns for `data`.
-        """
-        if limit == 1:
-            # What follows the first host in the usual spelling need not be converted to lower case.
-            for host in self._hosts:
-                at = data.find(b"/" + host, 0, _BEGINNING_BYTES)
-                data = data[: at + 1 + len(host)] if at >= 0 else data
-        is_encoded = has_escape or b"%" in data
-        found: list[int] = []
-        # A search for a single byte runs at the speed of memory, and base64 holds none of these.
-        if is_encoded or b":" in data:
-            lower = data.lower()
-            for host in self._hosts:
-                at = lower.find(host)
-                if at >= 0:
-                    _add_positions(found, lower, b"/" + host, max(0, at - 1), limit)
-                    if is_encoded:
-                        _add_positions(found, lower, b"2f" + host, max(0, at - 2), limit)
-            found.sort()
-        return found
-
-    def _escaped(self, lower: bytes) -> list[int]:
-        """Return the positions of URLs with such a host, or with an escape where it would be."""
-        escape, hosts, reach = self._escape, self._hosts, self._reach
-        return [
-            match.start()
-            for match in self._scheme.finditer(lower)
-            if lower.startswith(hosts, match.end())
-            or lower.find(escape, match.end(), match.end() + reach) >= 0
-        ]
-
-
 def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
     """Return whether one of `wanted` stands in the text."""
     for part in wanted:
@@ -172,30 +51,6 @@ def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
 def may_hold_patch(body: bytes) -> bool:
     """Return whether a body in JSON or XML may hold a Bundle with a JSON Patch."""
     return body.find(b"PATCH") >= 0 and body.find(b"data") >= 0
-
-
-def _add_positions(found: list[int], text: bytes, wanted: bytes, start: int, limit: int) -> None:
-    at = text.find(wanted, start)
-    while at >= 0 and limit > 0:
-        limit -= 1
-        found.append(at)
-        at = text.find(wanted, at + 1)
-
-
-def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
-    """Return how many characters of `raw` encode the first `length` characters of its value.
-
-    `unit` matches the encoding of one character; `escape` begins encodings of several characters.
-    """
-    if raw.find(escape, 0, length) < 0:
-        return length
-    at = 0
-    for _ in range(length):
-        match = unit.match(raw, at)
-        if match is None:
-            break
-        at = match.end()
-    return at
 
 
 def match_end(pattern: re.Pattern[bytes], text: bytes, pos: int, end: int) -> int:

@@ -19,14 +19,13 @@ from gateway.fhir.links.link_elements import (
     is_plain_reference,
     opens_resource,
 )
+from gateway.fhir.links.link_map import HostFinder, raw_length
 from gateway.fhir.links.stream_rewriter import (
     MAX_DEPTH,
     MAX_TOKEN,
-    HostFinder,
     StreamRewriter,
     any_in,
     match_end,
-    raw_length,
 )
 
 if TYPE_CHECKING:

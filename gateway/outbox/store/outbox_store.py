@@ -34,6 +34,7 @@ from gateway.outbox.entry import (
     BLOCKING,
     STEP_OF_ACTION,
     Actor,
+    EntryContent,
     EntryState,
     OutboxEvent,
     OutboxStep,
@@ -48,7 +49,6 @@ from gateway.outbox.store.sealed_contents import (
 )
 from gateway.outbox.store.store_types import (
     SHORT_BODY,
-    EntryContent,
     EntryGroup,
     Lease,
     NotRecordedError,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
-    from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
+    from gateway.outbox.entry import EntryState
 
 
 # Bytes. Most OperationOutcomes are shorter.
@@ -80,15 +80,6 @@ class EntryGroup:
     caller: str
     entries: int
     oldest: float
-
-
-@dataclass(frozen=True, slots=True)
-class EntryContent:
-    """All of an entry; None stands for a part that was erased or does not exist yet."""
-
-    entry: OutboxEntry
-    request: QueuedRequest | None
-    response: StoredResponse | None = None
 
 
 @dataclass(frozen=True, slots=True)
