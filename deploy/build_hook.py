@@ -39,8 +39,8 @@ COMPILED = {
     "xml_links",
     "health": "evidence platform_judgement recent_requests",
     "http": "content_coding headers request_target slow_readers write_batching",
-    "http/client": "body_completeness tls_transport upstream_connection upstream_pool "
-    "upstream_response",
+    "http/client": "body_completeness response_head tls_transport upstream_connection "
+    "upstream_pool upstream_response",
     "http/server": "absolute_form caller_connection listener peer request_checks "
     "request_parser request_payload",
     "oauth": "token_backoff tokens",

@@ -23,10 +23,9 @@ NOT_NEEDED = [
         "redis",
         "rich.console",
         "sqlalchemy",
-        "click",
         "xml.parsers.expat",
     ),
-    *("gateway.cli.main", "gateway.app.outbox_service", "gateway.outbox", "gateway.sandbox"),
+    *("gateway.app.outbox_service", "gateway.outbox", "gateway.sandbox"),
     "gateway.app.login_setup",
 ]
 

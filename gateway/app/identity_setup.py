@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.config.section import RIGHT_FILE
 from gateway.errors import ClientKeyError, StartError
-from gateway.http.client.upstream_pool import ForwardProxy, UpstreamOrigin
+from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.i18n import Message, setting_problem
 from gateway.oauth.client_authentication import (
     parse_client_keys,

@@ -13,10 +13,13 @@ holds more than its share is aborted.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
+
+from gateway import os_support
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -27,6 +30,11 @@ _WINDOW: Final = 30.0
 _SAMPLE_INTERVAL: Final = 1.0
 # Seconds of accumulated waiting before a measured rate is used.
 _MIN_MEASURED_TIME: Final = 1.0
+# Seconds. How long a half-closed caller may acknowledge nothing of a response until `has_left`
+# stops waiting, and the shortest and longest pause between two checks.
+_ACKNOWLEDGEMENT_TIMEOUT: Final = 1.0
+_MIN_PAUSE: Final = 0.001
+_MAX_PAUSE: Final = 0.05
 # A reader this many times faster than `limits.min_body_rate` is not a slow reader.
 _FAST_FACTOR: Final = 64
 
@@ -207,3 +215,27 @@ class SlowReaders:
 
 def _rate(reader: ResponseReader) -> float:
     return reader.rate
+
+
+async def has_left(connection: CallerConnection) -> bool:
+    """Return whether a half-closed caller has disconnected, judged by its acknowledgements.
+
+    A caller that is still connected acknowledges what was written. The result is False also if
+    there is neither an acknowledgement nor a reset in time.
+    """
+    connection.flush()
+    pause = silence = 0.0
+    unsent = 0
+    while silence < _ACKNOWLEDGEMENT_TIMEOUT:
+        await asyncio.sleep(pause)
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            return True
+        if os_support.has_failed(transport.get_extra_info("socket")):
+            return True
+        before, unsent = unsent, connection.unsent_bytes
+        if not unsent:
+            break
+        silence = 0.0 if unsent < before else silence + pause
+        pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
+    return False

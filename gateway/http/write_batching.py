@@ -9,13 +9,10 @@ rounds; `small-32` of `make bench`, interpreted, Intel Xeon model 167, November 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.http.client.upstream_connection import UpstreamConnection
-    from gateway.http.server.caller_connection import CallerConnection
 
 _log = get_logger(__name__)
 
@@ -32,19 +29,19 @@ class WriteBatcher:
     __slots__ = ("_holding",)
 
     def __init__(self) -> None:
-        self._holding: list[CallerConnection | UpstreamConnection] = []
+        self._holding: list[Callable[[], None]] = []
 
-    def schedule_flush(self, connection: CallerConnection | UpstreamConnection) -> None:
-        """Flush this connection at the end of the loop iteration."""
+    def schedule_flush(self, flush: Callable[[], None]) -> None:
+        """Call a connection's `flush` at the end of the loop iteration."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._holding.append(connection)
+        self._holding.append(flush)
 
     def _flush(self) -> None:
         holding, self._holding = self._holding, []
-        for connection in holding:
+        for flush in holding:
             try:
-                connection.flush()
+                flush()
             except Exception as error:
                 # The failure of one connection must not stop the messages of the others.
                 _log.error("internal error", exc_info=error, reason="internal")

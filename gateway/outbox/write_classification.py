@@ -24,7 +24,7 @@ from gateway import document_limits
 from gateway.fhir import document_tree
 from gateway.fhir.document_tree import BodyTooLargeError
 from gateway.fhir.interaction import BUNDLES
-from gateway.http.client.upstream_response import remove_digest_fields
+from gateway.http.client.response_head import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.request_target import RequestTarget
 from gateway.outbox.delivery_pacing import INDEX_LAG

@@ -26,15 +26,15 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import refine_bundle
 from gateway.field_values import FORM_TYPE
-from gateway.http.client.upstream_response import (
+from gateway.http.client.response_head import (
     DIGEST_LINES,
     Framing,
     ResponseFields,
     ResponseHead,
-    UpstreamResponse,
     remove_content_fields,
     remove_digest_fields,
 )
+from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.http.request_target import RequestTarget
 from gateway.http.server.request_checks import METHODS

@@ -15,7 +15,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
-from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
 from gateway.http.headers import FieldRuleCache, parse_request_fields, request_id_of
 from gateway.http.request_target import resolve_target
@@ -158,7 +158,8 @@ class Handler:
         self._unidentified_limiter = unidentified_limiter
         self._forwarder = forwarder
         self._link_translators = link_translators
-        self._readers = readers
+        self._add_half_closed = readers.add_half_closed
+        self._remove_half_closed = readers.remove_half_closed
         self._search_guard = search_guard
         self._condition_guard = condition_guard
         self._write_queue = write_queue
@@ -253,7 +254,9 @@ class Handler:
                 # Only safe requests are cancelled on disconnect: others may already have taken
                 # effect.
                 connection.set_cancel_on_disconnect(
-                    exchange if interaction.is_safe else None, self._readers
+                    exchange if interaction.is_safe else None,
+                    add_half_closed=self._add_half_closed,
+                    remove_half_closed=self._remove_half_closed,
                 )
                 if self._condition_guard is not None and not interaction.is_safe:
                     await self._condition_guard.check_request(context)

@@ -26,7 +26,7 @@ from gateway.fhir.links.rewriting import (
 )
 from gateway.fhir.links.stream_rewriter import StreamRewriter
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
-from gateway.http.client.upstream_response import Framing
+from gateway.http.client.response_head import Framing
 from gateway.http.content_coding import (
     DECODABLE,
     DecodingTransform,

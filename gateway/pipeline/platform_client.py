@@ -29,7 +29,7 @@ from gateway.health.evidence import (
     signal_of_metadata,
     signal_of_reason,
 )
-from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
 from gateway.pipeline.upstream import UpstreamRequest, connection_error
 from gateway.telemetry.logs import get_logger

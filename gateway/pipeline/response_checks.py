@@ -19,7 +19,7 @@ from gateway.fhir.content_negotiation import (
 )
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
-from gateway.http.client.upstream_response import Framing
+from gateway.http.client.response_head import Framing
 from gateway.http.content_coding import DECODABLE, decode_prefix
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import is_safe_interaction
 from gateway.fhir.operation_outcome import error_outcome, write_resource
-from gateway.http.client.upstream_response import (
+from gateway.http.client.response_head import (
     Framing,
     add_vary_accept_encoding,
     decoded_field_lines,
@@ -31,7 +31,7 @@ from gateway.http.client.upstream_response import (
 from gateway.http.content_coding import STEP_BYTES, equals_joined, feed_in_steps
 from gateway.http.headers import remove_fields
 from gateway.http.server.request_parser import ConnectionDisposition, HttpVersion11
-from gateway.http.slow_readers import ResponseReader
+from gateway.http.slow_readers import ResponseReader, has_left
 from gateway.pipeline.own_replies import outcome_page
 from gateway.pipeline.request_body import CallerDisconnectedError
 
@@ -203,7 +203,7 @@ class DownstreamWriter:
         if self.is_write_paused:
             await self.drain()
         connection = self._request.connection
-        if connection.is_half_closed and await connection.has_left():
+        if connection.is_half_closed and await has_left(connection):
             raise CallerDisconnectedError
         return self.finish()
 

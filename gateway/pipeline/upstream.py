@@ -22,8 +22,9 @@ from gateway.clock import backoff
 from gateway.errors import GatewayError
 from gateway.field_values import parse_retry_after
 from gateway.http.client.body_completeness import is_complete
+from gateway.http.client.response_head import Framing, UpstreamConnectionError
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
-from gateway.http.client.upstream_response import Framing, UpstreamConnectionError, UpstreamResponse
+from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.http.headers import PSEUDONYM
 from gateway.pipeline.request_body import BufferedBody, CallerDisconnectedError, RequestBody
 

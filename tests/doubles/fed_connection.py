@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.write_batching import WriteBatcher
 from tests.doubles.reference import InvalidResponseError, read_answer
 

@@ -28,7 +28,7 @@ from gateway.fhir.links.rewriting import (
     rewrite_request_header,
     rewriter_for,
 )
-from gateway.http.client.upstream_response import ResponseFields
+from gateway.http.client.response_head import ResponseFields
 from gateway.http.headers import has_own_via, parse_request_fields, request_id_of
 from gateway.http.request_target import resolve_target
 from gateway.http.server import request_checks

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool
-from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.client.response_head import UpstreamConnectionError
+from gateway.http.client.upstream_connect import UpstreamOrigin
+from gateway.http.client.upstream_pool import UpstreamPool
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body
 from tests.doubles.sections import platform_settings

@@ -16,10 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any, Final, cast
-
-if TYPE_CHECKING:
-    from gateway.http.client.upstream_connection import UpstreamConnection
+from typing import Any, Final, cast
 
 # Shared by all connections of the process: received data is copied out before the next read.
 _BUFFER: Final = bytearray(64 * 1024)
@@ -38,9 +35,16 @@ class BoundedReadProtocol(asyncio.BufferedProtocol):
         """Copy out the bytes that have arrived (asyncio.BufferedProtocol)."""
         self.data_received(_VIEW[:nbytes].tobytes())
 
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
+        """Begin to use the transport; implemented by subclasses."""
+        raise NotImplementedError
+
     def data_received(self, data: bytes) -> None:
         """Process data that has arrived; implemented by subclasses."""
         raise NotImplementedError
+
+    def on_ciphertext_received(self) -> None:
+        """React to TLS records that have arrived and hold no data yet."""
 
 
 # The maximum content of one record (RFC 8446 section 5.1).
@@ -88,7 +92,7 @@ class TlsTransport(BoundedReadProtocol):
 
     def __init__(
         self,
-        connection: UpstreamConnection,
+        connection: BoundedReadProtocol,
         context: ssl.SSLContext,
         server_hostname: str,
         *,
@@ -188,7 +192,7 @@ class TlsTransport(BoundedReadProtocol):
 
     # Called by the event loop.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
         """Begin the handshake (asyncio.Protocol)."""
         self._tcp_transport = cast(asyncio.Transport, transport)
         self._advance_handshake()

@@ -15,18 +15,37 @@ import os
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.field_values import authority
 from gateway.http.client.tls_transport import is_certificate_alert
 
-if TYPE_CHECKING:
-    from gateway.http.client.upstream_pool import UpstreamOrigin
-
 _MAX_PROXY_HEADER_BYTES: Final = 16 * 1024
 _PROXY_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardProxy:
+    """Host and port on which an outgoing HTTP proxy listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamOrigin:
+    """Host and port of the platform.
+
+    `tls` is None for plain HTTP, `proxy` None for direct connections.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    proxy: ForwardProxy | None = None
 
 
 class ProxyTunnelError(ConnectionError):

@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from gateway import os_support
-from gateway.http.client.tls_transport import (
-    BoundedReadProtocol,
-    ClientCertificateRejectedError,
-    TlsTransport,
-)
-from gateway.http.client.upstream_response import (
+from gateway.http.client.response_head import (
     MAX_OVERHEAD,
     AmbiguousFramingError,
     Framing,
@@ -29,10 +24,15 @@ from gateway.http.client.upstream_response import (
     determine_framing,
     exceeds_header_limits,
 )
+from gateway.http.client.tls_transport import (
+    BoundedReadProtocol,
+    ClientCertificateRejectedError,
+    TlsTransport,
+)
 from gateway.http.write_batching import MAX_BATCHED_BYTES
 
 if TYPE_CHECKING:
-    from gateway.http.client.upstream_response import FailureKind
+    from gateway.http.client.response_head import FailureKind
     from gateway.http.write_batching import WriteBatcher
 
 _NO_DEADLINE: Final = float("inf")
@@ -129,7 +129,7 @@ class UpstreamConnection(BoundedReadProtocol):
             self.write(request)
             return
         self._held_request = request
-        self._batching.schedule_flush(self)
+        self._batching.schedule_flush(self.flush)
         self.deadline = self._clock() + self._response_timeout
 
     def flush(self) -> None:

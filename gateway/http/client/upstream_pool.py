@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -24,7 +23,12 @@ from aiohappyeyeballs import start_connection
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.client.tls_transport import TlsTransport
-from gateway.http.client.upstream_connect import RETRY_AFTER, connect_error, open_tunnel
+from gateway.http.client.upstream_connect import (
+    RETRY_AFTER,
+    UpstreamOrigin,
+    connect_error,
+    open_tunnel,
+)
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.slow_readers import SlowReaders
 from gateway.http.write_batching import WriteBatcher
@@ -48,27 +52,6 @@ _MAX_CONNECTING: Final = 32
 # left, but there is always one. Whether slow readers or a slow search hold them cannot be known at
 # once, and the first request of another caller must not wait for that.
 _TIMES_LEFT: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardProxy:
-    """Host and port on which an outgoing HTTP proxy listens."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamOrigin:
-    """Host and port of the platform.
-
-    `tls` is None for plain HTTP, `proxy` None for direct connections.
-    """
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-    proxy: ForwardProxy | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

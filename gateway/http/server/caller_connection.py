@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from gateway import errors, os_support
 from gateway.errors import GatewayError
@@ -36,10 +37,10 @@ from gateway.http.write_batching import MAX_BATCHED_BYTES
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.exchange import Exchange
-    from gateway.http.server.listener import CallerServer
     from gateway.http.server.request_payload import Payload
-    from gateway.http.slow_readers import SlowReaders
+    from gateway.http.write_batching import WriteBatcher
 
 _log = get_logger(__name__)
 
@@ -60,11 +61,6 @@ _FIRST_REQUEST_TIMEOUT: Final = 1.0
 # Bytes buffered for a caller above which nothing more is read for it. The event loop's own limit
 # over TLS is half a megabyte, which would add up to too much memory with hundreds of callers.
 _MAX_WRITE_BUFFER: Final = 32 * 1024
-# Seconds. How long a half-closed caller may acknowledge nothing of a response until `has_left`
-# stops waiting, and the shortest and longest pause between two checks.
-_ACKNOWLEDGEMENT_TIMEOUT: Final = 1.0
-_MIN_PAUSE: Final = 0.001
-_MAX_PAUSE: Final = 0.05
 
 
 class IncomingRequest:
@@ -95,6 +91,44 @@ class IncomingRequest:
         return "https" if self.connection.is_tls else "http"
 
 
+class RequestHandler(Protocol):
+    """The interface of the handler that connections use."""
+
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Send the response to one request; return what happens to the connection."""
+        ...
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Send `error` in response to a message that could not be parsed; return as `handle`."""
+        ...
+
+
+class ConnectionOwner(ABC):
+    """What connections need of the server that creates them."""
+
+    handler: RequestHandler
+    limits: LimitsSettings
+    batching: WriteBatcher
+
+    @abstractmethod
+    def on_connection_opened(self, connection: CallerConnection) -> None:
+        """Register a connection that was opened."""
+
+    @abstractmethod
+    def on_connection_lost(self, connection: CallerConnection) -> None:
+        """Remove a lost connection after its exchange: a write is still carried out."""
+
+    @abstractmethod
+    def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
+        """Close a connection's transport; buffered data is sent as long as the caller reads it."""
+
+    @abstractmethod
+    def yield_turn(self, future: asyncio.Future[None]) -> None:
+        """Complete `future` when other connections have had their turn."""
+
+
 class CallerConnection:
     """One connection of a caller, and the task that serves the requests on it.
 
@@ -105,6 +139,7 @@ class CallerConnection:
     """
 
     __slots__ = (
+        "_add_half_closed",
         "_at_start",
         "_batching",
         "_beginning",
@@ -126,9 +161,9 @@ class CallerConnection:
         "_peer_closed",
         "_queued_before",
         "_reading_paused",
+        "_remove_half_closed",
         "_repeated",
         "_server",
-        "_slow_readers",
         "_unparsed",
         "_waiter",
         "_writable",
@@ -149,7 +184,7 @@ class CallerConnection:
         "transport",
     )
 
-    def __init__(self, server: CallerServer, address: str) -> None:
+    def __init__(self, server: ConnectionOwner, address: str) -> None:
         limits = server.limits
         self._loop = asyncio.get_running_loop()
         self._server = server
@@ -184,11 +219,12 @@ class CallerConnection:
         self._is_input_ignored = False  # because nothing that follows can be a request
         self._discarding = self._ended = False  # whether no further request is served
         # Whether an exchange is running, the body of its request, the read that is cancelled when
-        # its caller disconnects, the slow readers of its pool, whether its response has begun.
+        # its caller disconnects, what learns of half-closed reads, whether its response has begun.
         self.busy = False
         self.payload: Payload = EMPTY_PAYLOAD
         self._cancel_on_disconnect: Exchange | None = None
-        self._slow_readers: SlowReaders | None = None
+        self._add_half_closed: Callable[[CallerConnection, Exchange], None] | None = None
+        self._remove_half_closed: Callable[[CallerConnection], None] | None = None
         self.has_started_response = False
         self._held_bytes = b""
         self._writable: asyncio.Future[None] | None = None
@@ -384,7 +420,9 @@ class CallerConnection:
             length = announced_length(message)
             if length:
                 # The message is still in the queue, so that its body can be replaced.
-                self._counted = FixedLengthBody(length, self)
+                self._counted = FixedLengthBody(
+                    length, pause=self._pause_body, resume=self._resume_body
+                )
                 self._messages[-1] = (message, self._counted)
 
     def _new_parser(self) -> Any:
@@ -394,7 +432,7 @@ class CallerConnection:
         """Pause because too much of a body is buffered (aiohttp's StreamReader)."""
         if self._parser is not None and not self._is_input_ignored:
             self._parser.pause_reading()
-        self.pause_body()
+        self._pause_body()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Resume because enough of a body was consumed (aiohttp's StreamReader).
@@ -408,7 +446,11 @@ class CallerConnection:
         if not self._reading_paused and not self._is_full:
             self._resume_transport()
 
-    def pause_body(self) -> None:
+    def _resume_body(self) -> None:
+        """Resume reading for a counted body."""
+        self.resume_reading(resume_parser=False)
+
+    def _pause_body(self) -> None:
         """Pause reading for a counted body."""
         self._reading_paused = True
         self._pause_transport()
@@ -515,7 +557,7 @@ class CallerConnection:
             return
         self._waiter = event = self._loop.create_future()
         if self._messages:
-            self._server.scheduler.schedule(event)
+            self._server.yield_turn(event)
         await event
 
     def _dispatch(
@@ -544,7 +586,7 @@ class CallerConnection:
             self.write(data)
         else:
             self._held_bytes = data
-            self._batching.schedule_flush(self)
+            self._batching.schedule_flush(self.flush)
 
     def flush(self) -> None:
         """Write the batched bytes to the transport."""
@@ -576,29 +618,6 @@ class CallerConnection:
         """How many bytes the caller has not acknowledged, including those in the kernel."""
         transport, held = self.transport, len(self._held_bytes)
         return 0 if transport is None else held + os_support.unsent_bytes(transport)
-
-    async def has_left(self) -> bool:
-        """Return whether a half-closed caller has disconnected, judged by its acknowledgements.
-
-        A caller that is still connected acknowledges what was written. The result is False also if
-        there is neither an acknowledgement nor a reset in time.
-        """
-        self.flush()
-        pause = silence = 0.0
-        unsent = 0
-        while silence < _ACKNOWLEDGEMENT_TIMEOUT:
-            await asyncio.sleep(pause)
-            transport = self.transport
-            if transport is None or transport.is_closing():
-                return True
-            if os_support.has_failed(transport.get_extra_info("socket")):
-                return True
-            before, unsent = unsent, self.unsent_bytes
-            if not unsent:
-                break
-            silence = 0.0 if unsent < before else silence + pause
-            pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
-        return False
 
     # Ending the connection.
 
@@ -654,25 +673,34 @@ class CallerConnection:
 
     # Called by the handler and the server.
 
-    def set_cancel_on_disconnect(self, read: Exchange | None, slow_readers: SlowReaders) -> None:
+    def set_cancel_on_disconnect(
+        self,
+        read: Exchange | None,
+        *,
+        add_half_closed: Callable[[CallerConnection, Exchange], None],
+        remove_half_closed: Callable[[CallerConnection], None],
+    ) -> None:
         """Set whether the current request is cancelled when the caller disconnects.
 
         `read` is the current request if it is a read, which is cancelled then; None if it is not.
-        `slow_readers` aborts connections that stay half-closed during a read.
+        `add_half_closed` and `remove_half_closed` are called when this connection becomes
+        half-closed during a read, and after that read: it may be aborted in between.
         """
-        self._cancel_on_disconnect, self._slow_readers = read, slow_readers
+        self._cancel_on_disconnect = read
+        self._add_half_closed = add_half_closed
+        self._remove_half_closed = remove_half_closed
         self.has_started_response = False
         if self.is_half_closed:
             self._note_half_close()
 
     def _note_half_close(self) -> None:
-        if self._cancel_on_disconnect is not None and self._slow_readers is not None:
-            self._slow_readers.add_half_closed(self, self._cancel_on_disconnect)
+        if self._cancel_on_disconnect is not None and self._add_half_closed is not None:
+            self._add_half_closed(self, self._cancel_on_disconnect)
 
     def _untie(self) -> None:
         self._cancel_on_disconnect = None
-        if self.is_half_closed and self._slow_readers is not None:
-            self._slow_readers.remove_half_closed(self)
+        if self.is_half_closed and self._remove_half_closed is not None:
+            self._remove_half_closed(self)
 
     @property
     def has_pipelined_requests(self) -> bool:

@@ -17,10 +17,10 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway import os_support
-from gateway.http.server.caller_connection import CallerConnection
+from gateway.http.server.caller_connection import CallerConnection, ConnectionOwner
 from gateway.http.server.peer import socket_address
 from gateway.http.server.task_root import run_task_root
 from gateway.http.write_batching import WriteBatcher
@@ -28,9 +28,7 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
-    from gateway.errors import GatewayError
-    from gateway.http.server.caller_connection import IncomingRequest
-    from gateway.http.server.request_parser import ConnectionDisposition
+    from gateway.http.server.caller_connection import RequestHandler
 
 _log = get_logger(__name__)
 
@@ -40,20 +38,6 @@ _SWEEP_INTERVAL: Final = 0.25
 _MAX_BATCH: Final = 4
 # Seconds for which a TLS connection waits for the caller's close_notify once all data is received.
 _CLOSE_NOTIFY_TIMEOUT: Final = 2.0
-
-
-class RequestHandler(Protocol):
-    """The interface of the handler that connections use."""
-
-    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Send the response to one request; return what happens to the connection."""
-        ...
-
-    async def reject_malformed(
-        self, request: IncomingRequest, error: GatewayError
-    ) -> ConnectionDisposition:
-        """Send `error` in response to a message that could not be parsed; return as `handle`."""
-        ...
 
 
 class FairScheduler:
@@ -111,7 +95,7 @@ class _ClosingConnection:
             self._transport.abort()
 
 
-class CallerServer:
+class CallerServer(ConnectionOwner):
     """Creates connections and ends those that are idle, silent or stalled for too long.
 
     A header that is overdue gets an error response. The class needs a running loop.
@@ -121,7 +105,7 @@ class CallerServer:
         self._loop = asyncio.get_running_loop()
         self.handler = handler
         self.batching = WriteBatcher()
-        self.scheduler = FairScheduler()
+        self._scheduler = FairScheduler()
         self.limits = limits  # of connections that will be created, and of the sweep
         # In the order of opening. A lost connection stays until its exchange has ended.
         self._connections: dict[CallerConnection, None] = {}
@@ -157,6 +141,10 @@ class CallerServer:
         # A transport that cannot be half-closed is one over TLS.
         if transport.get_write_buffer_size() or not transport.can_write_eof():
             self._closing[connection] = _ClosingConnection(transport, self._loop.time())
+
+    def yield_turn(self, future: asyncio.Future[None]) -> None:
+        """Complete `future` when other connections have had their turn."""
+        self._scheduler.schedule(future)
 
     @property
     def open_connections(self) -> int:

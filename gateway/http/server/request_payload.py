@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
-
-if TYPE_CHECKING:
-    from gateway.http.server.caller_connection import CallerConnection
+from collections.abc import Callable
+from typing import Final, Protocol
 
 # Bytes. Reading pauses when more than this is buffered, and resumes when less than half is left.
 _HIGH_WATER: Final = 256 * 1024
@@ -50,21 +48,28 @@ class Payload(Protocol):
 
 
 class FixedLengthBody:
-    """A body of `length` bytes, fed by its connection and read by one task."""
+    """A body of `length` bytes, fed by its connection and read by one task.
+
+    `pause` and `resume` stop and start the connection's reading.
+    """
 
     __slots__ = (
         "_buffered_bytes",
         "_bytes_left",
         "_chunks",
-        "_connection",
         "_exception",
         "_is_paused",
+        "_pause",
+        "_resume",
         "_waiter",
         "total_bytes",
     )
 
-    def __init__(self, length: int, connection: CallerConnection) -> None:
-        self._connection = connection
+    def __init__(
+        self, length: int, *, pause: Callable[[], None], resume: Callable[[], None]
+    ) -> None:
+        self._pause = pause
+        self._resume = resume
         self._exception: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_paused = False
@@ -129,7 +134,7 @@ class FixedLengthBody:
         # because draining an earlier body resumes reading.
         if self._bytes_left and self._buffered_bytes > _HIGH_WATER:
             self._is_paused = True
-            self._connection.pause_body()
+            self._pause()
         elif not self._bytes_left:
             self._resume_if_drained()
 
@@ -143,4 +148,4 @@ class FixedLengthBody:
     def _resume_if_drained(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            self._connection.resume_reading(resume_parser=False)
+            self._resume()

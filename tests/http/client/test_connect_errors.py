@@ -8,8 +8,7 @@ import ssl
 
 import pytest
 
-from gateway.http.client.upstream_connect import connect_error
-from gateway.http.client.upstream_pool import UpstreamOrigin
+from gateway.http.client.upstream_connect import UpstreamOrigin, connect_error
 
 PLACE = UpstreamOrigin("fhir.example", 443, None)
 

@@ -11,7 +11,7 @@ import ssl
 import pytest
 import trustme
 
-from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.pipeline.upstream import connection_error
 from tests.doubles.rest import until
 from tests.doubles.tls_peer import TlsPeer

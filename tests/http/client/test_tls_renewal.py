@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trustme
 
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_response import UpstreamConnectionError
 from tests.doubles.held_line import HeldLine
 from tests.doubles.s_server import ASK_FOR_CERTIFICATE, NEW_KEY, NEW_KEYS, RENEGOTIATE, SServer
 from tests.http.client.tls_stage import Ours, client_side

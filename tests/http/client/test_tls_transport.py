@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import trustme
 
+from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.write_batching import WriteBatcher
 from tests.doubles.fed_connection import FakeTransport
 from tests.doubles.rest import until

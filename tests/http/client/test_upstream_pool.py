@@ -10,12 +10,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_pool import (
-    ForwardProxy,
-    UpstreamOrigin,
-    UpstreamPool,
-)
+from gateway.http.client.upstream_pool import UpstreamPool
 from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.rest import until

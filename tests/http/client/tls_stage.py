@@ -13,8 +13,9 @@ import trustme
 
 from gateway.errors import GatewayError
 from gateway.http.client.tls_transport import TlsTransport
+from gateway.http.client.upstream_connect import UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool
+from gateway.http.client.upstream_pool import UpstreamPool
 from tests.doubles.rest import until
 from tests.doubles.sections import platform_settings
 from tests.doubles.tls_peer import TlsLine, TlsPeer
