@@ -31,8 +31,7 @@ from gateway.secret import MASK
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import PlatformSettings
     from gateway.config.settings import Settings
-    from gateway.health.health import Component, ComponentState, Health
-    from gateway.oauth.tokens import TokenState
+    from gateway.health.health import Component, ComponentState, Health, TokenState
     from gateway.telemetry.request_counters import UnforwardedField
 
 # Parameters of token requests can hold anything, secrets included.

@@ -26,7 +26,6 @@ from gateway.audit.audit_writer import DescriptorSink, WriterThread
 from gateway.audit.file_sink import FileSink
 from gateway.audit.hash_chain import NotAnAuditFileError
 from gateway.audit.repository_sink import (
-    CredentialBearer,
     RepositoryClient,
     RepositorySink,
     RepositoryWriter,
@@ -58,7 +57,8 @@ def open_tracing(
     Closing `closing` exports the remaining spans.
     """
     tracing = settings.tracing
-    if tracing.otlp_endpoint is None:
+    url = tracing.traces_url
+    if url is None:
         return None
     # Imported here: the import takes time, and the library is an extra.
     from opentelemetry.trace import NoOpTracer
@@ -66,12 +66,27 @@ def open_tracing(
     from gateway.telemetry.otlp_export import SpanExport
     from gateway.telemetry.tracing import Tracing
 
-    export = SpanExport(tracing, tracing.secret_ref().read())
+    export = SpanExport(
+        url,
+        authorization=tracing.secret_ref().read(),
+        ca_file=tracing.ca_file,
+        sample_ratio=tracing.sample_ratio,
+        service_name=tracing.service_name,
+    )
     closing.push_async_callback(export.close, _SPAN_FLUSH)
     if isinstance(export.tracer, NoOpTracer):
         # OTEL_SDK_DISABLED: such a tracer has no ids that the platform could get.
         return None
-    return functools.partial(Tracing, export.tracer)
+
+    def tracing_of(settings: Settings) -> Tracing:
+        return Tracing(
+            export.tracer,
+            is_tls=settings.listen.tls.cert_file is not None,
+            platform_url=settings.platform.fhir_base_url,
+            token_url=settings.sso.token_url,
+        )
+
+    return tracing_of
 
 
 # Seconds for which a starting gateway waits for the audit file, and between two attempts.
@@ -136,6 +151,33 @@ def start_event_fields() -> dict[str, object]:
     return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
 
 
+class CredentialBearer:
+    """Authorizes requests to the repository with the token of a credential.
+
+    Its methods are called in the event loop's thread.
+    """
+
+    def __init__(self, tokens: Callable[[], Tokens | None]) -> None:
+        self._tokens = tokens
+
+    async def authorization(self) -> bytes:
+        """Return the Authorization field (`Bearer`).
+
+        Raises LookupError while there are no tokens.
+        """
+        tokens = self._tokens()
+        if tokens is None:
+            raise LookupError
+        return (await tokens.wait_for_token()).authorization
+
+    def on_unauthorized(self, authorization: bytes) -> None:
+        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
+        tokens = self._tokens()
+        token = None if tokens is None else tokens.current()
+        if tokens is not None and token is not None and token.authorization == authorization:
+            tokens.invalidate(token)
+
+
 def repository_writer(
     settings: Settings,
     on_records: Callable[[str, int], None],
@@ -151,11 +193,13 @@ def repository_writer(
     if audit.sink == "off" or audit.fhir_endpoint is None or not audit.fhir_audit_events:
         return None
     name = audit.fhir_credential
+    bearer = None if name is None else CredentialBearer(functools.partial(tokens, name))
     client = RepositoryClient(
         session,
         audit.fhir_endpoint,
         tls=tls_contexts.audit_repository_tls(settings),
-        bearer=None if name is None else CredentialBearer(functools.partial(tokens, name)),
+        authorization=None if bearer is None else bearer.authorization,
+        on_unauthorized=None if bearer is None else bearer.on_unauthorized,
     )
     sink = RepositorySink(audit.fhir_endpoint, client, on_records)
     return RepositoryWriter(sink, on_failure=audit.on_failure)

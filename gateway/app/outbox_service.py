@@ -22,9 +22,9 @@ from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
 from gateway.outbox.store.store_types import OutboxError, QueueDepth
 from gateway.pipeline.body_worker import SerialExecutor
-from gateway.pipeline.forwarder import Forwarder
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import MemoryBudget
+from gateway.pipeline.upstream import Forwarder
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:

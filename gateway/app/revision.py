@@ -24,7 +24,7 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
-from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestForwarder
+from gateway.pipeline.forwarder import RequestForwarder
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
@@ -33,7 +33,7 @@ from gateway.pipeline.platform_client import (
     PlatformClient,
     PlatformProbe,
 )
-from gateway.pipeline.upstream import Upstream
+from gateway.pipeline.upstream import CompressingForwarder, Forwarder, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
+    from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.oauth.token_store import TokensAtHand, TokenStore
-    from gateway.oauth.tokens import Tokens, TokenState
+    from gateway.oauth.tokens import Tokens
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
     from gateway.pipeline.permissions import PermissionCheck

@@ -18,7 +18,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,6 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_writer import OnFailure
-    from gateway.oauth.tokens import Tokens
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
@@ -307,39 +306,14 @@ _REQUEST_FIELDS: Final = {
 }
 
 
-class CredentialBearer:
-    """Authorizes requests to the repository with the token of a credential.
-
-    Its methods are called in the event loop's thread.
-    """
-
-    def __init__(self, tokens: Callable[[], Tokens | None]) -> None:
-        self._tokens = tokens
-
-    async def authorization(self) -> bytes:
-        """Return the Authorization field (`Bearer`).
-
-        Raises LookupError while there are no tokens.
-        """
-        tokens = self._tokens()
-        if tokens is None:
-            raise LookupError
-        return (await tokens.wait_for_token()).authorization
-
-    def on_unauthorized(self, authorization: bytes) -> None:
-        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
-        tokens = self._tokens()
-        token = None if tokens is None else tokens.current()
-        if tokens is not None and token is not None and token.authorization == authorization:
-            tokens.invalidate(token)
-
-
 class RepositoryClient:
     """Sends to the base URL of a repository, one request at a time. Create it in the loop's thread.
 
     Its methods block, and must not run in that thread; they raise `SinkError`. The session is not
-    closed. If `tls` is None, the system's root certificates are used. `timeout`
-    is in seconds and covers the whole exchange.
+    closed. If `tls` is None, the system's root certificates are used. `authorization` returns the
+    Authorization field and raises where there is none, `on_unauthorized` is called with one that
+    was answered with 401; both in the loop's thread. `timeout` is in seconds and covers the whole
+    exchange.
     """
 
     def __init__(
@@ -348,13 +322,15 @@ class RepositoryClient:
         base: str,
         *,
         tls: ssl.SSLContext | None = None,
-        bearer: CredentialBearer | None = None,
+        authorization: Callable[[], Awaitable[bytes]] | None = None,
+        on_unauthorized: Callable[[bytes], None] | None = None,
         timeout: float = _EXCHANGE_TIMEOUT,
     ) -> None:
         self._session = session
         self._base = base
         self._tls = tls
-        self._bearer = bearer
+        self._authorization = authorization
+        self._on_unauthorized = on_unauthorized
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
 
@@ -391,16 +367,16 @@ class RepositoryClient:
         self, method: str, url: str, body: bytes, headers: dict[str, str]
     ) -> RepositoryResponse:
         async with asyncio.timeout(self._timeout):
-            if self._bearer is None:
+            if self._authorization is None:
                 return await self._send_with_reconnect(method, url, body, headers)
             try:
-                authorization = await self._bearer.authorization()
+                authorization = await self._authorization()
             except Exception:
                 raise SinkError("no token for the repository") from None
             headers["Authorization"] = authorization.decode("ascii")
             reply = await self._send_with_reconnect(method, url, body, headers)
-            if reply.status == 401:
-                self._bearer.on_unauthorized(authorization)
+            if reply.status == 401 and self._on_unauthorized is not None:
+                self._on_unauthorized(authorization)
             return reply
 
     async def _send_with_reconnect(

@@ -42,13 +42,13 @@ from gateway.login.openid_provider import (
 from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
     WRONG_ENDPOINT_STATUSES,
-    description_of,
     reported_error,
     with_description,
 )
 from gateway.oauth.token_response import (
     TOKEN_ERROR_CODES,
     TokenRequestError,
+    description_of,
     oauth_error_code,
     parse_object,
 )

@@ -22,7 +22,6 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.health.recent_requests import RecentRequests
-    from gateway.oauth.tokens import TokenState
 
 _log = get_logger(__name__)
 
@@ -45,6 +44,30 @@ class Component:
     reason: str
     since: float = 0.0
     about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """The state of one credential, for readiness and the status page; times in seconds from now.
+
+    `failure` (its kind), `cause`, `status`, `oauth_error` and `description` are those of the last
+    attempt's `gateway.oauth.token_response.TokenRequestError`, None or "" if it succeeded.
+    `next_attempt_in`: seconds until the next token request, None while one is in progress
+    (`is_fetching`). `is_rejected`: the platform rejects fresh tokens. `uses_previous_secret`: the
+    SSO refuses the first client secret.
+    """
+
+    is_valid: bool
+    expires_in: float | None
+    failure: str | None
+    cause: str | None
+    status: int | None
+    oauth_error: str | None
+    next_attempt_in: float | None
+    is_fetching: bool
+    is_rejected: bool
+    uses_previous_secret: bool = False
+    description: str = ""
 
 
 _FINE: Final = "fine"

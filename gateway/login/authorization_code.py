@@ -24,8 +24,12 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.login.openid_provider import IdTokenError
 from gateway.login.session_store import SignedInUser, SignInState, digest, new_secret, store_key
-from gateway.oauth.token_failures import description_of
-from gateway.oauth.token_response import TOKEN_ERROR_CODES, TokenRequestError, unverified_claims
+from gateway.oauth.token_response import (
+    TOKEN_ERROR_CODES,
+    TokenRequestError,
+    description_of,
+    unverified_claims,
+)
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 

@@ -29,15 +29,16 @@ from gateway.http.client.upstream_connect import (
     VALIDITY_PERIOD_ERRORS,
 )
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
-from gateway.oauth.token_failures import description_of, secrets_of
 from gateway.oauth.token_response import (
     Cause,
     RequestTime,
     TokenRequestError,
+    description_of,
     is_web_page,
     oauth_error_code,
     parse_object,
     parse_token_response,
+    secrets_of,
 )
 from gateway.telemetry.logs import get_logger
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
+from gateway.health.health import TokenState
 from gateway.i18n import format_duration
 from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
 from gateway.oauth.token_endpoint import TokenRequestQueue
@@ -30,34 +30,36 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.credential import Credential
-    from gateway.oauth.token_response import Cause, FailureKind
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenState:
-    """The state of one credential, for readiness and the status page; times in seconds from now.
+class TokensInUse(Protocol):
+    """Where the tokens of a request come from: those of a credential, or of a signed-in user."""
 
-    `failure`, `cause`, `status`, `oauth_error` and `description` are those of the last attempt's
-    `TokenRequestError`, None or "" if it succeeded. `next_attempt_in`: seconds until the next token
-    request, None while one is in progress (`is_fetching`). `is_rejected`: the platform rejects
-    fresh tokens. `uses_previous_secret`: the SSO refuses the first client secret.
-    """
+    @property
+    def name(self) -> str:
+        """The name in metrics and audit."""
 
-    is_valid: bool
-    expires_in: float | None
-    failure: FailureKind | None
-    cause: Cause | None
-    status: int | None
-    oauth_error: str | None
-    next_attempt_in: float | None
-    is_fetching: bool
-    is_rejected: bool
-    uses_previous_secret: bool = False
-    description: str = ""
+    def current(self) -> AccessToken | None:
+        """Return the token to use now, or None if `wait_for_token` must be awaited."""
+
+    async def wait_for_token(self) -> AccessToken:
+        """Return the token to use now, waiting for one if necessary. Raises `GatewayError`."""
+
+    async def replace_rejected(self, rejected: AccessToken) -> AccessToken:
+        """Return another token than `rejected`, to which the platform responded with 401."""
+
+    def invalidate(self, token: AccessToken) -> None:
+        """Called when the platform rejected `token` and the request is not retryable."""
+
+    def on_fresh_token_rejected(self, token: AccessToken) -> None:
+        """Called when the platform rejected a fresh token too."""
+
+    def on_token_accepted(self, token: AccessToken) -> None:
+        """Called when the platform has accepted the token."""
 
 
 class Tokens:

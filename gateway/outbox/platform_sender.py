@@ -35,7 +35,7 @@ from gateway.outbox.entry import StoredResponse, platform_status_note
 from gateway.pipeline.platform_client import fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, Forwarder, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from gateway.outbox.comparison import VerificationQuery
     from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
     from gateway.pipeline.body_worker import SerialExecutor
-    from gateway.pipeline.forwarder import Forwarder
     from gateway.pipeline.guards import ConditionGuard
     from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 

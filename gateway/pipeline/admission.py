@@ -18,7 +18,6 @@ from gateway.pipeline.request_body import MemoryBudget
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
-    from gateway.pipeline.callers import Caller
 
 # Seconds: long enough for a burst to pass, too short for a user to notice.
 _MAX_WAIT: Final = 0.1
@@ -171,11 +170,18 @@ class Admission:
         """Return whether shutdown has begun."""
         return self.phase is not LifecyclePhase.SERVING
 
-    def try_admit(self, caller: Caller, *, is_first_request: bool = False) -> bool:
-        """Admit a request of this caller and acquire a slot for it, which `release` returns.
+    def try_admit(
+        self,
+        rate: TokenBucket | None,
+        slots: ConcurrencyLimiter | None,
+        *,
+        is_first_request: bool = False,
+    ) -> bool:
+        """Admit a request and acquire a slot for it, which `release` returns.
 
-        Return False if the request is admitted without a slot, because none is free or because the
-        caller has a limit of its own: `wait_for_slot` then acquires one. `is_first_request` says
+        `rate` and `slots` are the limits of its caller. Return False if the request is admitted
+        without a slot, because none is free or because the caller has a limit of its own:
+        `wait_for_slot` then acquires one. `is_first_request` says
         that the connection was accepted for this request: it is served even in the phase STOPPED.
         Raises `GatewayError` shutting-down, audit-unavailable or rate-limited.
         """
@@ -185,23 +191,23 @@ class Admission:
             )
         if not self._audit.is_available:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
-        if caller.rate is not None:
-            caller.rate.take()
-        return caller.slots is None and self._slots.try_acquire()
+        if rate is not None:
+            rate.take()
+        return slots is None and self._slots.try_acquire()
 
-    async def wait_for_slot(self, caller: Caller) -> None:
-        """Acquire a slot, waiting briefly for it. Raises `GatewayError` overloaded."""
-        if caller.slots is not None:
-            await caller.slots.acquire()
+    async def wait_for_slot(self, slots: ConcurrencyLimiter | None) -> None:
+        """Acquire a slot, also one of `slots`; wait briefly. Raises `GatewayError` overloaded."""
+        if slots is not None:
+            await slots.acquire()
         try:
             await self._slots.acquire()
         except BaseException:
-            if caller.slots is not None:
-                caller.slots.release()
+            if slots is not None:
+                slots.release()
             raise
 
-    def release(self, caller: Caller) -> None:
-        """Release the slots of a request that was admitted for this caller."""
+    def release(self, slots: ConcurrencyLimiter | None) -> None:
+        """Release the slots of a request that was admitted with `slots` as its caller's limit."""
         self._slots.release()
-        if caller.slots is not None:
-            caller.slots.release()
+        if slots is not None:
+            slots.release()

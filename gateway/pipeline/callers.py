@@ -15,7 +15,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -26,15 +26,10 @@ from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
 if TYPE_CHECKING:
     from gateway.http.headers import RawHeaders, RequestHeader
-    from gateway.login.user_tokens import UserTokens
-    from gateway.oauth.tokens import Tokens
+    from gateway.oauth.tokens import TokensInUse
     from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
     from gateway.pipeline.own_replies import LocalResponder
-    from gateway.pipeline.platform_client import UnprovenTokens
     from gateway.secret import Secret
-
-    # Stated as an alias, which mypyc takes for a variable otherwise.
-    TokensInUse: TypeAlias = Tokens | UserTokens | UnprovenTokens
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

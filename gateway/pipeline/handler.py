@@ -8,8 +8,8 @@ Exceptions on the request path are mapped to a `GatewayError` and to a log level
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from gateway.http.request_target import RequestTarget
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.outbox.intake import OutboxWriteQueue
     from gateway.pipeline.callers import AuthResult, Caller
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
     from gateway.pipeline.own_replies import LocalResponder
@@ -119,6 +118,28 @@ def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)
 
 
+class WriteQueue(Protocol):
+    """What queues writes that cannot be delivered: the outbox, which stands above this part."""
+
+    def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
+        """Return whether a write of this caller with this header may be queued."""
+        ...
+
+    def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
+        """Return the caller, with all permissions where the target is a path of the outbox."""
+        ...
+
+    def retain_body(
+        self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
+    ) -> None:
+        """Retain the body of a write that may be queued, so that it can be read again."""
+        ...
+
+    def forward(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
+        """Return the platform's response, or the queue's. Raises `GatewayError`."""
+        ...
+
+
 class Handler:
     """Serves requests, one call of `handle` each.
 
@@ -142,7 +163,7 @@ class Handler:
         readers: SlowReaders,
         search_guard: SearchGuard | None,
         condition_guard: ConditionGuard | None,
-        write_queue: OutboxWriteQueue | None,
+        write_queue: WriteQueue | None,
         account: Callable[[Exchange], None],
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -164,7 +185,7 @@ class Handler:
         self._condition_guard = condition_guard
         self._write_queue = write_queue
         # The outbox forwards what need not be queued.
-        self._forwarding: RequestForwarder | OutboxWriteQueue = (
+        self._forwarding: RequestForwarder | WriteQueue = (
             forwarder if write_queue is None else write_queue
         )
         self._account = account
@@ -201,12 +222,12 @@ class Handler:
             extra_field_lines=b"" if source is None else source.extra_field_lines,
             expired_session_responder=None if source is None else source.expired_session_responder,
         )
-        return RequestContext(self, request, header, exchange, downstream)
+        return RequestContext(request, header, exchange, downstream, self._finish)
 
-    def finish(self, context: RequestContext) -> None:
+    def _finish(self, context: RequestContext) -> None:
         """Release what the request occupies, and account for its exchange."""
         if context.admitted is not None:
-            self._admission.release(context.admitted)
+            self._admission.release(context.admitted.slots)
         self._admission.exchange_ended()
         exchange, body = context.exchange, context.received_body
         exchange.duration = self._monotonic() - exchange.started_monotonic
@@ -239,9 +260,7 @@ class Handler:
                 context.caller_context = cached or self._identify_caller(context, auth)
                 caller = self._record_caller(context)
                 context.interaction = _classify(exchange, target)
-                self._permissions.require(
-                    caller, exchange.method, context.interaction, target, header
-                )
+                self._require_permission(context, caller)
                 await self._admit(context, caller)
                 context.received_body = body = self._forwarder.request_body(context)
                 if body is not None:
@@ -301,11 +320,22 @@ class Handler:
             context.request.message, context.header, max_header_bytes=self._max_header_bytes
         )
 
+    def _require_permission(self, context: RequestContext, caller: Caller) -> None:
+        """Raise `GatewayError` caller-forbidden for what the caller may not send."""
+        self._permissions.require(
+            caller.permissions,
+            context.exchange.method,
+            context.interaction,
+            context.target,
+            context.header,
+            caller=caller.name,
+        )
+
     async def _admit(self, context: RequestContext, caller: Caller) -> None:
         """Admit the request of the caller, now or in its turn. Raises `GatewayError`."""
         is_first = not context.request.connection.is_reused
-        if not self._admission.try_admit(caller, is_first_request=is_first):
-            await self._admission.wait_for_slot(caller)
+        if not self._admission.try_admit(caller.rate, caller.slots, is_first_request=is_first):
+            await self._admission.wait_for_slot(caller.slots)
         context.admitted = caller
 
     def _identify_caller(self, context: RequestContext, auth: AuthResult | None) -> CallerContext:
@@ -374,7 +404,14 @@ class Handler:
 
     async def _check_bundle(self, context: RequestContext, body: bytes) -> None:
         """Set the interaction of a limited caller's Bundle, and check its requests."""
-        code, error = await self._permissions.check_bundle(context, body)
+        caller = context.caller
+        code, error = await self._permissions.check_bundle(
+            body,
+            context.header,
+            caller.permissions,
+            caller=caller.name,
+            links=context.caller_context.link_translator.links,
+        )
         context.interaction = _record_interaction(context.exchange, Interaction(code))
         if error is not None:
             raise error

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.pipeline.body_worker import SerialExecutor
-    from gateway.pipeline.callers import Caller
-    from gateway.pipeline.request import RequestContext
 
 MAX_BUNDLE_BYTES: Final = 16 * 1024 * 1024
 """A Bundle of a caller with restrictions has at most this many bytes, compressed and opened."""
@@ -65,17 +63,19 @@ class PermissionCheck:
 
     def require(
         self,
-        caller: Caller,
+        permissions: Permissions,
         method: str,
         interaction: Interaction,
         target: RequestTarget,
         header: RequestHeader,
+        *,
+        caller: str,
     ) -> None:
         """Raise `GatewayError` caller-forbidden for a request that its caller may not send.
 
-        A Bundle's interaction is known only from its body, so that it is not checked here.
+        `caller` is its name. A Bundle's interaction is known only from its body, so that it is not
+        checked here.
         """
-        permissions = caller.permissions
         if not permissions.is_restricted:
             return
         query = target.query
@@ -86,42 +86,47 @@ class PermissionCheck:
         permissions.require_fields(interaction, query, header)
 
     async def check_bundle(
-        self, context: RequestContext, body: bytes
+        self,
+        body: bytes,
+        header: RequestHeader,
+        permissions: Permissions,
+        *,
+        caller: str,
+        links: LinkMap | None,
     ) -> tuple[str, GatewayError | None]:
         """Return the interaction code of a Bundle, and the error if it is not permitted.
 
-        `body` is what the platform gets. Raises `GatewayError` overloaded.
+        `body` is what the platform gets, `caller` a name. Raises `GatewayError` overloaded.
         """
-        header, caller = context.header, context.caller
         coding = parse_content_encoding(header.text(b"content-encoding"))
         content_type = header.text(b"content-type") or ""
-        links = context.caller_context.link_translator.links
         try:
             return await self._serial_executor.run(
                 len(body) if coding is None else None,
-                caller.name,
-                lambda: _check_bundle(body, coding, content_type, caller.permissions, links),
+                caller,
+                lambda: _check_bundle(body, coding, content_type, permissions, links),
             )
         except TimeoutError:
             raise bundle_overload() from None
 
-    def remember_status_url(self, context: RequestContext, response: UpstreamResponse) -> None:
+    def remember_status_url(
+        self, response: UpstreamResponse, *, caller: str, links: LinkMap | None
+    ) -> None:
         """Remember the status URL that the platform gives to a caller with restrictions."""
-        caller, links = context.caller, context.caller_context.link_translator.links
-        if response.status != 202 or links is None or not caller.permissions.is_restricted:
+        if response.status != 202 or links is None:
             return
         location = response.field(b"content-location")
         suffix = None if location is None else links.suffix(location)
         if suffix is not None:
-            self._status_urls[caller.name][suffix] = True
+            self._status_urls[caller][suffix] = True
 
     def _is_known_status_url(
-        self, caller: Caller, method: str, interaction: Interaction, target: RequestTarget
+        self, caller: str, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
         """Return whether this is a status URL that the caller was given."""
         if interaction.code not in _STATUS_URL_INTERACTIONS or method not in _STATUS_URL_METHODS:
             return False
-        return self._status_urls[caller.name].get(target.suffix, False)
+        return self._status_urls[caller].get(target.suffix, False)
 
 
 _WILDCARD: Final = frozenset(("*",))

@@ -31,16 +31,13 @@ from gateway.health.evidence import (
 )
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
-from gateway.pipeline.upstream import UpstreamRequest, connection_error
+from gateway.pipeline.upstream import Forwarder, UpstreamRequest, connection_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import Tokens
-    from gateway.pipeline.callers import TokensInUse
-    from gateway.pipeline.forwarder import Forwarder
+    from gateway.oauth.tokens import Tokens, TokensInUse
 
 _log = get_logger(__name__)
 
@@ -77,6 +74,8 @@ class PlatformClient:
             body=None,
             is_retryable=not single_attempt,
             allow_when_open=single_attempt,
+            # The metadata need no authentication.
+            proves_token=suffix != "/metadata",
         )
         # This exchange belongs to no caller: it only collects what `send` records and is not read.
         exchange = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
@@ -109,24 +108,6 @@ _MIN_RETRY_DELAY: Final = 5.0
 # the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((408, 429, 502, 503, 504))
 _REFUSED_STATUSES: Final = frozenset((401, 403))
-
-
-class UnprovenTokens:
-    """The tokens of a credential, for requests whose success proves nothing about the token.
-
-    The metadata need no authentication.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        self.name = tokens.name
-        self.current = tokens.current
-        self.wait_for_token = tokens.wait_for_token
-        self.replace_rejected = tokens.replace_rejected
-        self.invalidate = tokens.invalidate
-        self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
-
-    def on_token_accepted(self, token: AccessToken) -> None:
-        """Do nothing, so that rejections of this token continue to be counted."""
 
 
 Candidates = Callable[[], Sequence["Tokens"]]
@@ -229,7 +210,7 @@ class CapabilityCache:
 
     async def _fetch_with(self, tokens: Tokens) -> bytes:
         """Return the statement. Raises `GatewayError` token-rejected for a refused client."""
-        response = await self._client.get("/metadata", UnprovenTokens(tokens), str(uuid.uuid4()))
+        response = await self._client.get("/metadata", tokens, str(uuid.uuid4()))
         try:
             if response.status in _REFUSED_STATUSES:
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
@@ -286,21 +267,21 @@ class PlatformProbe:
         for tokens in self._candidates():
             if tokens.current() is None:
                 continue
-            signal = await self._signal(UnprovenTokens(tokens))
+            signal = await self._signal(tokens)
             if signal is not None:
                 result = signal, tokens.name
             if signal != REFUSES:
                 break
         return result
 
-    async def _signal(self, tokens: UnprovenTokens) -> str | None:
+    async def _signal(self, tokens: Tokens) -> str | None:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 return await self._request_metadata(tokens)
         except TimeoutError:
             return TIMEOUT
 
-    async def _request_metadata(self, tokens: UnprovenTokens) -> str | None:
+    async def _request_metadata(self, tokens: Tokens) -> str | None:
         try:
             return await self._signal_of_metadata(tokens)
         except (UpstreamConnectionError, GatewayError) as failure:
@@ -313,7 +294,7 @@ class PlatformProbe:
                 error = _to_gateway_error(failure)
         return signal_of_reason(error.reason.code, error.upstream_status)
 
-    async def _signal_of_metadata(self, tokens: UnprovenTokens) -> str:
+    async def _signal_of_metadata(self, tokens: Tokens) -> str:
         field_lines = (_ACCEPT_GZIP, *self._conditions)
         async with asyncio.timeout(_HEADER_TIMEOUT):
             response = await self._client.get(

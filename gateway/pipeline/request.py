@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import RequestMessage
-    from gateway.pipeline.handler import Handler
     from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.request_body import RequestBody
 
@@ -185,7 +184,7 @@ class RequestContext:
     """A request and everything known about it, from the start of its exchange to its account.
 
     The handler sets the attributes without a value one after the other, as they become known.
-    Leaving the `with` block of the context ends the exchange.
+    Leaving the `with` block of the context ends the exchange, by `finish`.
 
     * `downstream`: the caller's connection.
     * `admitted`: the caller whose slot the request occupies.
@@ -199,7 +198,7 @@ class RequestContext:
     """
 
     __slots__ = (
-        "_handler",
+        "_finish",
         "admitted",
         "body",
         "caller",
@@ -224,13 +223,13 @@ class RequestContext:
 
     def __init__(
         self,
-        handler: Handler,
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
         downstream: DownstreamWriter,
+        finish: Callable[[RequestContext], None],
     ) -> None:
-        self._handler = handler
+        self._finish = finish
         self.request = request
         self.header = header
         self.exchange = exchange
@@ -248,7 +247,7 @@ class RequestContext:
         if kind is asyncio.CancelledError:
             self.exchange.is_aborted = True
             self.downstream.abort()
-        self._handler.finish(self)
+        self._finish(self)
 
     @property
     def is_guarded(self) -> bool:

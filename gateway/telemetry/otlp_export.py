@@ -31,7 +31,8 @@ from gateway import __version__
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.config.operations_settings import TracingSettings
+    from pathlib import Path
+
     from gateway.secret import Secret
 
 _log = get_logger("gateway.tracing")
@@ -50,11 +51,19 @@ class SpanExport:
     `authorization` is the value of the field of that name, None for none.
     """
 
-    def __init__(self, settings: TracingSettings, authorization: Secret | None) -> None:
-        self._exporter = _ReportingExporter(settings, authorization)
+    def __init__(
+        self,
+        url: str,
+        *,
+        authorization: Secret | None,
+        ca_file: Path | None,
+        sample_ratio: float,
+        service_name: str,
+    ) -> None:
+        self._exporter = _ReportingExporter(url, authorization, ca_file)
         self._provider = TracerProvider(
-            sampler=ParentBasedTraceIdRatio(settings.sample_ratio),
-            resource=_resource(settings.service_name),
+            sampler=ParentBasedTraceIdRatio(sample_ratio),
+            resource=_resource(service_name),
             shutdown_on_exit=False,
         )
         self._provider.add_span_processor(_CountingProcessor(self._exporter))
@@ -80,15 +89,15 @@ class _ReportingExporter(OTLPSpanExporter):
     The library's own messages, whose texts may hold anything, are silenced.
     """
 
-    def __init__(self, settings: TracingSettings, authorization: Secret | None) -> None:
+    def __init__(self, url: str, authorization: Secret | None, ca_file: Path | None) -> None:
         # A separate session, without proxies and passwords from the environment.
         session = requests.Session()
         session.trust_env = False
         # Without a file, the library would use its own list of root certificates, not the system's.
-        ca_file = settings.ca_file or ssl.get_default_verify_paths().cafile
+        certificates = ca_file or ssl.get_default_verify_paths().cafile
         super().__init__(
-            endpoint=settings.traces_url,
-            certificate_file=str(ca_file or "") or None,
+            endpoint=url,
+            certificate_file=str(certificates or "") or None,
             headers={} if authorization is None else {"Authorization": authorization.reveal()},
             timeout=_EXPORT_TIMEOUT,
             compression=Compression.Gzip,

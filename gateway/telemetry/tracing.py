@@ -36,7 +36,6 @@ from gateway.field_values import DEFAULT_PORTS, TraceContext, parse_traceparent
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Settings
     from gateway.exchange import Exchange
 
 Account = Callable[["Exchange"], None]
@@ -76,13 +75,16 @@ class Trace:
 
 
 class Tracing:
-    """Makes the spans of exchanges under one version of the settings."""
+    """Makes the spans of exchanges under one version of the settings.
 
-    def __init__(self, tracer: Tracer, settings: Settings) -> None:
+    `is_tls`: callers reach the gateway over TLS.
+    """
+
+    def __init__(self, tracer: Tracer, *, is_tls: bool, platform_url: str, token_url: str) -> None:
         self._tracer = tracer
-        self._scheme = "http" if settings.listen.tls.cert_file is None else "https"
-        self._platform = _client("dhp-platform", settings.platform.fhir_base_url)
-        self._sso = _client("dhp-sso", settings.sso.token_url)
+        self._scheme = "https" if is_tls else "http"
+        self._platform = _client("dhp-platform", platform_url)
+        self._sso = _client("dhp-sso", token_url)
 
     def start_attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
         """Start an attempt. The platform is to get `exchange.traceparent`."""

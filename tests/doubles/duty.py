@@ -18,11 +18,10 @@ from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.vocabulary import INTERACTIONS
 from gateway.health.evidence import CircuitState
-from gateway.health.health import Health, OutboxReport
+from gateway.health.health import Health, OutboxReport, TokenState
 from gateway.health.platform_judgement import PlatformJudgement
 from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
-from gateway.oauth.tokens import TokenState
 from tests.doubles.clock import FakeClock
 
 GOOD: Final = TokenState(

@@ -22,6 +22,7 @@ from gateway.health.health import (
     REASONS,
     Component,
     Health,
+    TokenState,
     judge_token,
     readiness,
     usability,
@@ -29,7 +30,6 @@ from gateway.health.health import (
 )
 from gateway.health.platform_judgement import OutcomeWindow, PlatformJudgement
 from gateway.health.recent_requests import RecentRequests
-from gateway.oauth.tokens import TokenState
 from tests.doubles.clock import FakeClock
 from tests.doubles.duty import GOOD
 

@@ -12,12 +12,13 @@ import aiohttp
 
 from gateway.clock import TimeSource
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
+from gateway.health.health import TokenState
 from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, TokenStore, tokens_at_hand
-from gateway.oauth.tokens import Tokens, TokenState, make_tokens
+from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 from tests.doubles.sso import Sso

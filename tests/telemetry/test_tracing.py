@@ -19,7 +19,6 @@ from opentelemetry.trace import NoOpTracer
 
 from gateway.exchange import Exchange
 from gateway.telemetry.tracing import Tracing
-from tests.doubles import duty
 from tests.doubles.collector import Collector, Span
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthorized
@@ -336,7 +335,9 @@ def test_a_request_is_accounted_for_without_its_spans() -> None:
             raise RuntimeError
 
     accounted: list[Exchange] = []
-    tracing = Tracing(BrokenTracer(), duty.settings())
+    tracing = Tracing(
+        BrokenTracer(), is_tls=False, platform_url="http://x/fhir", token_url="http://x/token"
+    )
     exchange = Exchange("id", 0.0, 0.0)
     tracing.wrap_account(accounted.append)(exchange)
     assert accounted == [exchange]
