@@ -9,6 +9,7 @@ the core in which it began; a core is closed after its last exchange.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -205,6 +206,9 @@ class Core:
             ),
             on_retry=self._metrics.count_retry,
             tracing=self._tracing,
+            monotonic=time.monotonic,
+            wall=time.time,
+            random=random.random,
         )
 
     def start(self, before: Core | None = None) -> None:

@@ -172,7 +172,7 @@ class _Validation:
         """Return the problem of a broken rule; a missing key may be set by an empty variable."""
         forms = (rule.setting, (*rule.setting[:-1], f"{rule.setting[-1]}_file"))
         blank = next((form for form in forms if form in self._variables.names), None)
-        if blank is None or rule.message != "is missing":
+        if blank is None or not rule.is_missing:
             return self._make_problem(rule.setting, rule.message, rule.hint)
         hint = Message("give the variable a value, or remove it; {hint}", hint=rule.hint)
         return self._make_problem(blank, Message("is empty"), hint)

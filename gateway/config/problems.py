@@ -145,8 +145,17 @@ def _limit(context: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RuleViolation:
-    """A violated rule: its key (`setting`), what is wrong, and what to do."""
+    """A violated rule: its key (`setting`), what is wrong, and what to do.
+
+    `is_missing`: the key is needed and was not given.
+    """
 
     setting: SettingPath
     message: Message
     hint: Message
+    is_missing: bool = False
+
+
+def missing_key(setting: SettingPath, hint: Message) -> RuleViolation:
+    """Return the violation of a rule that needs a key."""
+    return RuleViolation(setting, Message("is missing"), hint, is_missing=True)

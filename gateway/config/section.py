@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from gateway import os_support
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.text_files import TextDecodingError, decode, read_bytes
 from gateway.errors import StartError
-from gateway.i18n import EMPTY_MESSAGE, Message, setting_problem, system_error
+from gateway.i18n import Message, setting_problem, system_error
 from gateway.secret import Secret
 
 
@@ -140,20 +141,19 @@ NO_KEY: Final = Message("is not 32 bytes as base64url")
 _KEY_BYTES: Final = 32
 
 RIGHT_FILE: Final = Message("check that it is the right file")
-# The placeholder `path` is the file's path.
-_SECRET_HINTS: Final[dict[str, Message]] = {
-    "is empty": Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
-    "no such file or directory": Message(
+# By error number, where more than `RIGHT_FILE` is known. The placeholder `path` is the file's path.
+_ERROR_HINTS: Final[dict[int, Message]] = {
+    errno.ENOENT: Message(
         "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
     ),
-    "permission denied": Message("let the gateway's user alone read it"),
-    "is a directory": Message("name the file in it"),
-    PLACEHOLDER_MESSAGE: PLACEHOLDER_HINT,
+    errno.EACCES: Message("let the gateway's user alone read it"),
+    errno.EISDIR: Message("name the file in it"),
 }
+_EMPTY_HINT: Final = Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})")
 
 
-def _unreadable(key: str, path: Path, why: Message, hint: Message = EMPTY_MESSAGE) -> StartError:
-    hint = hint or Message(_SECRET_HINTS.get(why, RIGHT_FILE).msgid, path=path)
+def _unreadable(key: str, path: Path, why: Message, hint: Message = RIGHT_FILE) -> StartError:
+    hint = Message(hint.msgid, **hint.values, path=path)
     return StartError(setting_problem(key, Message("{path}: {why}", path=path, why=why), hint))
 
 
@@ -206,7 +206,8 @@ def read_secret_file(key: str, path: Path) -> Secret:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
-        raise _unreadable(key, path, why) from None
+        hint = _ERROR_HINTS.get(error.errno or 0, RIGHT_FILE)
+        raise _unreadable(key, path, why, hint) from None
     if len(content) > MAX_SECRET_BYTES:
         raise _unreadable(
             key,
@@ -216,12 +217,12 @@ def read_secret_file(key: str, path: Path) -> Secret:
     try:
         text = decode(content)
     except TextDecodingError as error:
-        raise _unreadable(key, path, error.problem, error.hint) from None
+        raise _unreadable(key, path, error.problem, error.hint or RIGHT_FILE) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise _unreadable(key, path, Message("is empty"))
+        raise _unreadable(key, path, Message("is empty"), _EMPTY_HINT)
     if is_placeholder(text):
-        raise _unreadable(key, path, PLACEHOLDER_MESSAGE)
+        raise _unreadable(key, path, PLACEHOLDER_MESSAGE, PLACEHOLDER_HINT)
     return Secret(text)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings
-from gateway.config.problems import RuleViolation, SettingPath
+from gateway.config.problems import RuleViolation, SettingPath, missing_key
 from gateway.config.section import (
     PLACEHOLDER_HINT,
     PLACEHOLDER_MESSAGE,
@@ -237,7 +237,7 @@ def _login_path(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _missing_for_login(setting: SettingPath) -> RuleViolation:
-    return RuleViolation(setting, Message("is missing"), Message("login.enabled needs it"))
+    return missing_key(setting, Message("login.enabled needs it"))
 
 
 def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
@@ -263,7 +263,7 @@ def _client(
     by_key = client.auth_method == "private_key_jwt"
     if by_key and not client.private_key_file:
         hint = Message("auth_method private_key_jwt signs with it")
-        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint)
+        yield missing_key((*path, "private_key_file"), hint)
     if by_key and (client.client_secret or client.client_secret_file):
         hint = Message("remove it, or choose auth_method client_secret_post")
         key = "client_secret" if client.client_secret else "client_secret_file"
@@ -365,9 +365,7 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
     for index, operator in enumerate(settings.admin.operators):
         path: SettingPath = ("admin", "operators", index)
         if not operator.secret_ref(index).is_given:
-            yield RuleViolation(
-                (*path, "password"), Message("is missing"), Message("give password_file")
-            )
+            yield missing_key((*path, "password"), Message("give password_file"))
         if first.setdefault(operator.name, index) != index:
             yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
 
@@ -395,7 +393,7 @@ def _require_pair(
     for given, needed in ((one, other), (other, one)):
         if getattr(section, given) and not getattr(section, needed):
             hint = Message("it belongs to {name}", name=given)
-            yield RuleViolation((*group, needed), Message("is missing"), hint)
+            yield missing_key((*group, needed), hint)
 
 
 def _credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -411,9 +409,8 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
 
 def _default_credential(settings: Settings) -> Iterator[RuleViolation]:
     if settings.credentials and "default" not in settings.credentials and not settings.callers:
-        yield RuleViolation(
+        yield missing_key(
             ("credentials", "default"),
-            Message("is missing"),
             Message("it is the one that is used while no callers are named"),
         )
 
@@ -422,7 +419,7 @@ def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[R
     has_secret = credential.client_secret or credential.client_secret_file
     if credential.auth_method != "private_key_jwt" and not has_secret:
         hint = Message("give client_secret_file: the path of a file that holds the secret")
-        yield RuleViolation((*path, "client_secret"), Message("is missing"), hint)
+        yield missing_key((*path, "client_secret"), hint)
     yield from _client(path, credential, _RESERVED_FOR_CREDENTIALS)
 
 
@@ -447,7 +444,7 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
         basic = caller.basic_auth
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
-            yield RuleViolation(key, Message("is missing"), Message("give password_file"))
+            yield missing_key(key, Message("give password_file"))
         if basic and ":" in basic.username:
             hint = Message(
                 "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
@@ -501,12 +498,10 @@ def _audit(settings: Settings) -> Iterator[RuleViolation]:
             Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
         )
     if audit.sink == "file" and audit.path is None:
-        yield RuleViolation(
-            ("audit", "path"), Message("is missing"), Message("audit.sink: file writes there")
-        )
+        yield missing_key(("audit", "path"), Message("audit.sink: file writes there"))
     if audit.sink == "syslog" and audit.syslog_url is None:
         hint = Message("audit.sink: syslog sends there")
-        yield RuleViolation(("audit", "syslog_url"), Message("is missing"), hint)
+        yield missing_key(("audit", "syslog_url"), hint)
     yield from _require_pair(("audit",), audit, "syslog_client_cert_file", "syslog_client_key_file")
 
 
@@ -549,9 +544,8 @@ def _tracing(settings: Settings) -> Iterator[RuleViolation]:
 def _outbox(settings: Settings) -> Iterator[RuleViolation]:
     outbox = settings.outbox
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
-        yield RuleViolation(
+        yield missing_key(
             ("outbox", "encryption_key"),
-            Message("is missing"),
             Message(
                 "give encryption_key_file: 32 bytes as base64url, which openssl rand "
                 "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "

@@ -9,9 +9,7 @@ shows whether a newer write of the same resource was sent or enqueued meanwhile.
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-import struct
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -60,40 +58,33 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Two slots for each resource: a write counts as newer only if both are, so that another resource
-# which shares one of them has no effect.
-_SLOT_PAIR: Final = struct.Struct("=HH")
-# The number of slots that a 16-bit index can name.
-_SLOT_COUNT: Final = 1 << 16
+# Resources whose last writes are known one by one: more than are written while one write fails.
+_MAX_RESOURCES: Final = 20_000
 
 
 class LastWrites:
     """Moments of the monotonic clock by caller and resource.
 
-    Resources are distinguished by a hash: rarely, one counts as written although only others were.
+    Of a resource that was forgotten, because many others were written since, it is known only when
+    the last one of those was written: an earlier write of it may count as newer than it is.
     """
 
     def __init__(self) -> None:
-        # A dictionary would grow with the number of resources. Of anonymous memory, pages that were
-        # never written take none.
-        self._moments = memoryview(mmap.mmap(-1, 8 * _SLOT_COUNT)).cast("d")
+        self._moments: dict[tuple[str, str], float] = {}
+        self._forgotten_until = -math.inf
 
     def record(self, caller: str, resource: str, moment: float) -> None:
         """Record that a write which arrived at `moment` is sent or enqueued."""
-        moments = self._moments
-        for slot in _slots_of(caller, resource):
-            # A write that arrived earlier may be recorded later.
-            moments[slot] = max(moments[slot], moment)
+        key = caller, resource
+        # A write that arrived earlier may be recorded later.
+        self._moments[key] = max(moment, self._moments.pop(key, moment))
+        if len(self._moments) > _MAX_RESOURCES:
+            forgotten = self._moments.pop(next(iter(self._moments)))
+            self._forgotten_until = max(self._forgotten_until, forgotten)
 
     def has_newer(self, caller: str, resource: str, moment: float) -> bool:
         """Return whether a write was recorded that arrived after `moment`."""
-        return all(self._moments[slot] > moment for slot in _slots_of(caller, resource))
-
-
-def _slots_of(caller: str, resource: str) -> tuple[int, int]:
-    name = f"{caller}\n{resource}".encode()
-    first, second = _SLOT_PAIR.unpack(hashlib.blake2b(name, digest_size=_SLOT_PAIR.size).digest())
-    return first, second
+        return self._moments.get((caller, resource), self._forgotten_until) > moment
 
 
 # The platform or the SSO cannot be reached, and the write was not delivered.

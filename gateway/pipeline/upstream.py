@@ -19,8 +19,6 @@ uncompressed after a 415.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -136,7 +134,8 @@ class Upstream:
     """The platform as the request path uses it.
 
     `uploads` limits streamed bodies, and `on_retry` is called with the cause of each retry.
-    `tracing` makes the spans of attempts, None for none.
+    `tracing` makes the spans of attempts, None for none. The clocks are in seconds; `random`
+    returns numbers below 1, which spread retries.
     """
 
     def __init__(
@@ -148,17 +147,23 @@ class Upstream:
         judgement: PlatformJudgement,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
-        tracing: Tracing | None = None,
+        tracing: Tracing | None,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+        random: Callable[[], float],
     ) -> None:
         self._pool = pool
         self._host = b"Host: " + platform.authority + b"\r\n"
         self._max_attempts = retries.max_attempts
         self._backoff = retries.backoff
-        self._budget = RetryBudget(retries.budget_ratio, time.monotonic)
+        self._budget = RetryBudget(retries.budget_ratio, monotonic)
         self._judgement = judgement
         self._uploads = uploads
         self._on_retry = on_retry
         self._tracing = tracing
+        self._monotonic = monotonic
+        self._wall = wall
+        self._random = random
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes
@@ -224,14 +229,14 @@ class Upstream:
         """Return the seconds until the retry, None where the response is final."""
         if response.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
             return None
-        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
+        retry_after = parse_retry_after(response.field(b"retry-after"), self._wall())
         if retry_after is None:
             return self._delay_after(attempt)
         return retry_after if retry_after <= _MAX_RETRY_DELAY else None
 
     def _delay_after(self, attempt: int) -> float:
         """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
-        return backoff(attempt, self._backoff, _MAX_RETRY_DELAY, random.random)
+        return backoff(attempt, self._backoff, _MAX_RETRY_DELAY, self._random)
 
     async def _traced_attempt(
         self,
@@ -243,7 +248,7 @@ class Upstream:
         new: bool,
     ) -> UpstreamResponse:
         """Make one attempt, and its span."""
-        attempt = tracing.start_attempt(exchange, time.monotonic())
+        attempt = tracing.start_attempt(exchange, self._monotonic())
         keeps_state = tracing.started_by_caller(exchange)
         lines = _with_trace_context(
             outgoing.field_lines, exchange.traceparent or "", keeps_state=keeps_state
@@ -253,9 +258,9 @@ class Upstream:
                 exchange, replace(outgoing, field_lines=lines), authorization, new=new
             )
         except BaseException as error:
-            tracing.end_attempt(exchange, attempt, time.monotonic(), error=_error_type(error))
+            tracing.end_attempt(exchange, attempt, self._monotonic(), error=_error_type(error))
             raise
-        tracing.end_attempt(exchange, attempt, time.monotonic(), status=response.status)
+        tracing.end_attempt(exchange, attempt, self._monotonic(), status=response.status)
         return response
 
     async def _attempt(

@@ -29,23 +29,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import orjson
+import structlog
 
 from gateway import os_support
 from gateway.telemetry.log_masking import mask_field
 from gateway.telemetry.log_repetition import LogRateLimit
-
-# structlog would import these where they are installed. rich formats tracebacks, which the gateway
-# does not need; it costs several MiB of memory and a twentieth of the start time. greenlet is used
-# only by the outbox, and no code that logs runs in one.
-_UNWANTED: Final = [name for name in ("rich", "greenlet") if name not in sys.modules]
-for _name in _UNWANTED:
-    # None makes the import system report that there is no such module.
-    sys.modules[_name] = None  # type: ignore[assignment]
-try:
-    import structlog
-finally:
-    for _name in _UNWANTED:
-        del sys.modules[_name]
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
