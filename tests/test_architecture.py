@@ -83,7 +83,7 @@ LOGICAL_LINES = {
     "exchange": 50,
     "fhir": 2_991,
     "field_values": 136,
-    "health": 637,
+    "health": 652,
     "http": 2_842,
     "i18n": 197,
     "login": 1_592,

@@ -14,14 +14,13 @@ from tests.doubles.sso import Sso
 
 # Of commands, of features that are off by default, and what libraries would load for nothing.
 NOT_NEEDED = [
-    *("aiohttp.web", "apprise", "argparse", "cryptography", "difflib", "greenlet._greenlet"),
+    *("aiohttp.web", "apprise", "argparse", "cryptography", "difflib"),
     # Of pages and their translations.
     *("babel", "jinja2", "markupsafe"),
     *(
         "joserfc",
         "opentelemetry",
         "redis",
-        "rich.console",
         "sqlalchemy",
         "xml.parsers.expat",
     ),
