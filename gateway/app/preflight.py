@@ -58,14 +58,23 @@ _LEVELS: Final[dict[str, Level]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """What is checked: its name for people, its `code`, and the setting it is about."""
+
+    name: Message
+    code: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What one check has found.
 
-    `check` names the check, and `key` the setting that is to be changed, where there is one. `hint`
-    says what to do. With the state `ok` it suggests an improvement, and the level is a warning.
+    `key` is the setting that is to be changed, where there is one. `hint` says what to do. With the
+    state `ok` it suggests an improvement, and the level is a warning.
     """
 
-    check: Message
+    check: Check
     state: State
     detail: Message
     hint: Message = EMPTY_MESSAGE
@@ -80,7 +89,7 @@ class Finding:
         """Return the finding as one line for the operator."""
         state = Message(self.level)
         text = Message(
-            "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
+            "{state:<8}{check}: {detail}", state=state, check=self.check.name, detail=self.detail
         )
         return Message("{text}. {hint:capital}", text=text, hint=self.hint) if self.hint else text
 
@@ -143,7 +152,8 @@ def preflight(settings: Settings, already_reported: Collection[str] = ()) -> Ite
 
 
 def _of_setting(state: State, key: str, detail: Message, hint: Message = EMPTY_MESSAGE) -> Finding:
-    return Finding(Message("setting {key}", key=key), state, detail, hint, key)
+    check = Check(Message("setting {key}", key=key), "setting", key)
+    return Finding(check, state, detail, hint, key)
 
 
 def failed_setting(error: Exception) -> Finding:
@@ -183,8 +193,8 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
                     yield Finding(_check_of(source), "failed", detail, hint, source.given_key)
 
 
-def _check_of(secret: SecretRef) -> Message:
-    return Message("secret {key}", key=secret.key)
+def _check_of(secret: SecretRef) -> Check:
+    return Check(Message("secret {key}", key=secret.key), "secret", secret.key)
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
@@ -206,7 +216,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         yield from found
 
 
-def _odd_secret(check: Message, secret: SecretRef, text: Secret | None) -> Iterator[Finding]:
+def _odd_secret(check: Check, secret: SecretRef, text: Secret | None) -> Iterator[Finding]:
     if text is None or secret.setting[-1] == "private_key":
         return
     if (odd := suspicious_surrounding(text)) is not None:
@@ -222,7 +232,7 @@ def exposed_secrets(settings: Settings) -> Iterator[Finding]:
             yield from _exposed_secret(_check_of(secret), secret)
 
 
-def _exposed_secret(check: Message, secret: SecretRef) -> Iterator[Finding]:
+def _exposed_secret(check: Check, secret: SecretRef) -> Iterator[Finding]:
     if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
         detail = Message("{path} {why}", path=secret.file, why=exposed)
         hint = Message("run: chmod 0600 {path}", path=secret.file)
@@ -242,7 +252,7 @@ def _use(settings: Settings, secret: SecretRef) -> None:
             shared_stores.outbox_key(settings.outbox)
 
 
-def _usable_secret(check: Message, secret: SecretRef) -> Finding:
+def _usable_secret(check: Check, secret: SecretRef) -> Finding:
     path, hint = secret.file, EMPTY_MESSAGE
     if path is None:
         detail = Message("given in the settings themselves")
@@ -328,6 +338,11 @@ def _missing_database_driver(settings: Settings) -> Iterator[Finding]:
         yield failed_setting(error)
 
 
+def address_check(name: Message) -> Check:
+    """Return the check of an address of `alerts.notify`; its English name makes the code."""
+    return Check(name, name.lower().replace(" ", "-"))
+
+
 def _unusable_addresses(settings: Settings) -> Iterator[Finding]:
     """Yield each address of `alerts.notify` that cannot be notified."""
     try:
@@ -335,9 +350,9 @@ def _unusable_addresses(settings: Settings) -> Iterator[Finding]:
             try:
                 parse_address(name, url)
             except AlertAddressError as error:
-                yield replace(failed_setting(error), check=name)
+                yield replace(failed_setting(error), check=address_check(name))
     except StartError as error:
-        yield replace(failed_setting(error), check=Message("alerts"))
+        yield replace(failed_setting(error), check=Check(Message("alerts"), "alerts"))
 
 
 def _audit_file(settings: Settings) -> Iterator[Finding]:
@@ -350,7 +365,8 @@ def _audit_file(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         why = Message("cannot be written: {why}", why=system_error(error, EMPTY_MESSAGE))
         state, detail, hint = "failed", _in_file(path, why), EMPTY_MESSAGE
-    yield Finding(Message("audit audit.path"), state, detail, hint, "audit.path")
+    check = Check(Message("audit audit.path"), "audit", "audit.path")
+    yield Finding(check, state, detail, hint, "audit.path")
 
 
 # systemd creates folders here when it starts the service (LogsDirectory).
@@ -404,7 +420,7 @@ def _files_of_root(settings: Settings) -> Iterator[Finding]:
             "LoadCredential) or the right to read them; run the doctor as that "
             "user to be sure"
         )
-        yield Finding(Message("files"), "ok", detail, hint)
+        yield Finding(Check(Message("files"), "files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:

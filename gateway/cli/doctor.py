@@ -26,7 +26,7 @@ import orjson
 from gateway import os_support
 from gateway.app import preflight
 from gateway.app.identity_setup import credentials_in_use
-from gateway.app.preflight import Finding
+from gateway.app.preflight import Check, Finding
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
@@ -57,7 +57,11 @@ if TYPE_CHECKING:
 
 SendGet = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
-_CHECK: Final = Message("platform links")
+_CHECK: Final = Check(Message("platform links"), "platform-links", "rewrite.aliases")
+_CLOCK: Final = Check(Message("clock"), "clock")
+_METADATA: Final = Check(
+    Message("platform metadata"), "platform-metadata", "platform.fhir_base_url"
+)
 # Types without patient data, which most platforms let every client search.
 _PREFERRED: Final = ("Organization", "Location", "HealthcareService", "ValueSet")
 _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
@@ -218,7 +222,7 @@ async def iterate_checks(
             yield finding
     has_token = False
     async for finding in _check_conversation(settings, sso, platform, reached):
-        has_token |= finding.check.startswith("token ") and finding.state == "ok"
+        has_token |= finding.check.code == "token" and finding.state == "ok"
         yield finding
     async for finding in doctor_sso.check_login(settings, sso_reached=reached[sso.name]):
         yield finding
@@ -233,10 +237,14 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
     sso, platform = settings.sso, settings.platform
     return (
         CheckedServer(
-            Message("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
+            Check(Message("SSO"), "sso", "sso.token_url"),
+            sso.token_url,
+            "sso.token_url",
+            partial(sso_tls, settings),
+            sso.timeout,
         ),
         CheckedServer(
-            Message("platform"),
+            Check(Message("platform"), "platform", "platform.fhir_base_url"),
             platform.fhir_base_url,
             "platform.fhir_base_url",
             partial(platform_tls, settings),
@@ -247,7 +255,7 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
 
 def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Finding]:
     environment = Message("environment {environment}", environment=settings.environment)
-    yield Finding(Message("settings"), "ok", environment)
+    yield Finding(Check(Message("settings"), "settings"), "ok", environment)
     unreported = {warning.key: warning for warning in warnings}
     for finding in preflight.preflight(settings):
         if finding.level == "ok" and (warning := unreported.pop(finding.key, None)) is not None:
@@ -255,7 +263,8 @@ def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Findi
         else:
             yield finding
     for key, warning in unreported.items():
-        yield Finding(Message("setting {key}", key=key), "ok", warning.message, warning.hint)
+        check = Check(Message("setting {key}", key=key), "setting", key)
+        yield Finding(check, "ok", warning.message, warning.hint)
 
 
 def _operators(settings: Settings) -> Iterator[Finding]:
@@ -264,7 +273,7 @@ def _operators(settings: Settings) -> Iterator[Finding]:
     if admin.operators:
         names = ", ".join(operator.name for operator in admin.operators)
         yield Finding(
-            Message("operators"),
+            Check(Message("operators"), "operators"),
             "ok",
             Message("{names} may decide about queued writes", names=names),
         )
@@ -277,19 +286,16 @@ async def _check_conversation(
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
-            yield Finding(
-                Message("token {name}", name=name), "skipped", Message("needs the way to the SSO")
-            )
+            check = doctor_sso.token_check(name)
+            yield Finding(check, "skipped", Message("needs the way to the SSO"))
             continue
         finding, token_response = await doctor_sso.check_token(settings, name)
         yield finding
         response = response or token_response
     async with open_session() as session:
         if not reached[platform.name]:
-            yield Finding(Message("clock"), "skipped", Message("needs the way to the platform"))
-            yield Finding(
-                Message("platform metadata"), "skipped", Message("needs the way to the platform")
-            )
+            yield Finding(_CLOCK, "skipped", Message("needs the way to the platform"))
+            yield Finding(_METADATA, "skipped", Message("needs the way to the platform"))
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):
             yield finding
@@ -319,14 +325,14 @@ async def _ask_for_metadata(
             status, date = http_response.status, http_response.headers.get("Date")
             media = media_type(http_response.headers.get("Content-Type"))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        yield Finding(Message("clock"), "skipped", Message("needs an answer of the platform"))
+        yield Finding(_CLOCK, "skipped", Message("needs an answer of the platform"))
         hint = Message("Check {key}", key=platform.setting_prefix)
         yield platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
         return
     yield _check_clock(date)
     if status in (401, 403) and response is None:
         detail = Message("the platform wants a token (status {status})", status=status)
-        yield Finding(Message("platform metadata"), "skipped", detail)
+        yield Finding(_METADATA, "skipped", detail)
         return
     yield _check_metadata(settings, status, body, media)
     if status == 200:
@@ -338,18 +344,18 @@ def _check_clock(date: str | None) -> Finding:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Finding(Message("clock"), "skipped", Message("the platform does not tell its time"))
+        return Finding(_CLOCK, "skipped", Message("the platform does not tell its time"))
     if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
         ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)
         behind = Message("this machine's clock is {time} behind the platform's", time=span)
         return Finding(
-            Message("clock"),
+            _CLOCK,
             "failed",
             ahead if skew > 0 else behind,
             Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
-    return Finding(Message("clock"), "ok", Message("this machine and the platform agree"))
+    return Finding(_CLOCK, "ok", Message("this machine and the platform agree"))
 
 
 def _signal_of_error(error: Exception) -> str:
@@ -364,7 +370,7 @@ def _signal_of_error(error: Exception) -> str:
 def platform_fault(signal: str, told: Message, hint: Message) -> Finding:
     """Return the check of a platform that fails, with the words of the status page."""
     detail = Message("{cause} ({told})", cause=PLATFORM_CAUSES[signal], told=told)
-    return Finding(Message("platform metadata"), "failed", detail, hint)
+    return Finding(_METADATA, "failed", detail, hint)
 
 
 # What to do about a response that shows a fault of the platform.
@@ -376,7 +382,6 @@ _FAULT_HINTS: Final = {
 
 
 def _check_metadata(settings: Settings, status: int, body: bytes, media: str) -> Finding:
-    check = Message("platform metadata")
     signal = signal_of_metadata(status, is_fhir=not is_error_page(media, body, None))
     statement = _object(body)
     if signal == ANSWERS and statement.get("resourceType") != "CapabilityStatement":
@@ -389,5 +394,5 @@ def _check_metadata(settings: Settings, status: int, body: bytes, media: str) ->
         # A server with custom addresses may have any version; those of DHP are R5.
         state: State = "ok" if settings.environment == "custom" else "failed"
         hint = Message("This is not an R5 server")
-        return Finding(check, state, Message("FHIR {version}", version=version), hint)
-    return Finding(check, "ok", Message("FHIR {version}", version=version))
+        return Finding(_METADATA, state, Message("FHIR {version}", version=version), hint)
+    return Finding(_METADATA, "ok", Message("FHIR {version}", version=version))

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.admin.status_facts import visible_settings
 from gateway.app.listening_sockets import is_stale_socket
-from gateway.app.preflight import Finding
+from gateway.app.preflight import Check, Finding
 from gateway.cli import healthcheck
 from gateway.errors import StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem
@@ -36,17 +36,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """A server that the gateway talks to: its name in results, its URL, and its setting's key.
+    """A server that the gateway talks to: what its checks are about, its URL, its setting's key.
 
     `trust` returns the TLS context, None without TLS; it raises `StartError`. `timeout` is in
     seconds.
     """
 
-    name: Message
+    about: Check
     url: str
     setting_prefix: str
     trust: Callable[[], ssl.SSLContext | None]
     timeout: float
+
+    @property
+    def name(self) -> Message:
+        """The name in results."""
+        return self.about.name
+
+    def check(self, name: Message, kind: str) -> Check:
+        """Return the check of this kind, whose name is `name`."""
+        return Check(name, f"{self.about.code}-{kind}", self.about.key)
 
     @property
     def host(self) -> str:
@@ -81,7 +90,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         ("listen.address", settings.listen.address),
         ("admin.address", settings.admin.address),
     ):
-        check = Message("listener {key}", key=key)
+        check = Check(Message("listener {key}", key=key), "listener", key)
         try:
             is_shared = key == "listen.address" and settings.listen.reuse_port
             _try_to_listen(address, is_shared=is_shared)
@@ -123,7 +132,7 @@ def _differing(running: Mapping[str, Any], configured: Mapping[str, Any]) -> Ite
             yield key
 
 
-def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> Finding:
+def _in_use(check: Check, address: ListenAddress, differing: list[str]) -> Finding:
     hint = (
         Message(
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
@@ -136,7 +145,7 @@ def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> Fin
 
 
 def _in_use_by_another(
-    check: Message, key: str, address: ListenAddress, differing: list[str]
+    check: Check, key: str, address: ListenAddress, differing: list[str]
 ) -> Finding:
     hint = Message(
         "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
@@ -151,7 +160,7 @@ def _named(keys: list[str]) -> str:
     return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
 
 
-def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> Finding:
+def _taken(check: Check, key: str, address: ListenAddress, error: OSError) -> Finding:
     reason = Message(os.strerror(error.errno).lower()) if error.errno else exception_message(error)
     return Finding(
         check,
@@ -188,11 +197,23 @@ def _try_to_listen(address: ListenAddress, *, is_shared: bool) -> None:
 _EXPIRY_WARNING_DAYS: Final = 14
 
 
+def _dns(server: CheckedServer) -> Check:
+    return server.check(Message("{name} DNS", name=server.name), "dns")
+
+
+def _tcp(server: CheckedServer) -> Check:
+    return server.check(Message("{name} TCP", name=server.name), "tcp")
+
+
+def _tls(server: CheckedServer) -> Check:
+    return server.check(Message("{name} TLS", name=server.name), "tls")
+
+
 async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[Finding]:
     """Yield the checks of name, connection and TLS; each needs the one before."""
     if uses_proxy:
         detail = Message("left out: an outgoing proxy is set, which finds the way itself")
-        yield Finding(Message("{name} DNS", name=server.name), "skipped", detail)
+        yield Finding(_dns(server), "skipped", detail)
         return
     async for tcp in check_connection(server):
         yield tcp
@@ -200,12 +221,12 @@ async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterat
         return
     if not server.is_tls:
         yield Finding(
-            Message("{name} TLS", name=server.name),
+            _tls(server),
             "skipped",
             Message("the URL begins with http://"),
         )
     elif tcp.state == "failed":
-        yield Finding(Message("{name} TLS", name=server.name), "skipped", Message("needs TCP"))
+        yield Finding(_tls(server), "skipped", Message("needs TCP"))
     else:
         yield await _check_tls(server)
 
@@ -215,13 +236,13 @@ async def check_connection(server: CheckedServer) -> AsyncIterator[Finding]:
     dns = await _resolve(server)
     yield dns
     if dns.state == "failed":
-        yield Finding(Message("{name} TCP", name=server.name), "skipped", Message("needs DNS"))
+        yield Finding(_tcp(server), "skipped", Message("needs DNS"))
     else:
         yield await _connect(server)
 
 
 async def _resolve(server: CheckedServer) -> Finding:
-    check = Message("{name} DNS", name=server.name)
+    check = _dns(server)
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(server.host)
         return Finding(check, "ok", Message("{host} is an address", host=server.host))
@@ -258,7 +279,7 @@ async def _resolve(server: CheckedServer) -> Finding:
 
 async def _connect(server: CheckedServer) -> Finding:
     check, target = (
-        Message("{name} TCP", name=server.name),
+        _tcp(server),
         Message("{host} port {port}", host=server.host, port=server.port),
     )
     hint = Message(
@@ -285,7 +306,7 @@ async def _connect(server: CheckedServer) -> Finding:
 
 
 async def _check_tls(server: CheckedServer) -> Finding:
-    check = Message("{name} TLS", name=server.name)
+    check = _tls(server)
     try:
         context = server.trust()
         async with asyncio.timeout(server.timeout):
@@ -304,7 +325,7 @@ async def _check_tls(server: CheckedServer) -> Finding:
     return _certificate(check, certificate)
 
 
-def failed_by_setting(check: Message, error: StartError, hint: Message) -> Finding:
+def failed_by_setting(check: Check, error: StartError, hint: Message) -> Finding:
     """Return the finding of a check that fails because of a setting, which has its own finding."""
     values = exception_message(error).values
     return Finding(check, "failed", setting_problem(values["key"], values["why"]), hint)
@@ -334,7 +355,7 @@ def _tls_failure(
     return Message("the certificate comes from a CA that is not trusted here"), hint
 
 
-def _certificate(check: Message, certificate: dict[str, Any]) -> Finding:
+def _certificate(check: Check, certificate: dict[str, Any]) -> Finding:
     until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
     days = int((until - time.time()) / 86400)
     detail = Message("trusted, valid for {days} more days", days=days)

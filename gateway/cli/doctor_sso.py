@@ -20,7 +20,7 @@ import aiohttp
 
 from gateway.app import tls_contexts
 from gateway.app.login_setup import openid_provider, user_endpoint
-from gateway.app.preflight import Finding
+from gateway.app.preflight import Check, Finding
 from gateway.cli.doctor_network import CheckedServer, check_route, failed_by_setting
 from gateway.cli.healthcheck import is_alive
 from gateway.cli.platform_commands import (
@@ -85,9 +85,14 @@ _UNKNOWN_CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_clien
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
+def token_check(name: str) -> Check:
+    """Return the check of a credential's token."""
+    return Check(Message("token {name}", name=name), "token", f"credentials.{name}")
+
+
 async def check_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
     """Check whether the SSO issues a credential's token; return its response, else None, too."""
-    check = Message("token {name}", name=name)
+    check = token_check(name)
     try:
         response = await request_token(settings, name)
     except StartError as error:
@@ -106,7 +111,7 @@ def token_fault(error: TokenRequestError, settings: Settings, name: str) -> Find
     hints = [_hint(error, settings, name)]
     if error.status is not None:
         hints = [*_start_first(settings, settings.credentials[name].auth_method), *hints]
-    check = Message("token {name}", name=name)
+    check = token_check(name)
     return Finding(check, "failed", happened, join_messages(". ", hints))
 
 
@@ -208,7 +213,7 @@ async def check_documents(
             requests = (_endpoint(session, url, server, proxy_url) for url in urls)
             named = zip(urls, await asyncio.gather(*requests), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
-            check = Message("{name} documents", name=server.name)
+            check = server.check(Message("{name} documents", name=server.name), "documents")
             yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
 
 
@@ -259,7 +264,7 @@ async def _endpoint(
 
 
 def _check_endpoints(
-    check: Message, found: dict[str, str], token_url: str, *, has_token: bool
+    check: Check, found: dict[str, str], token_url: str, *, has_token: bool
 ) -> Finding:
     if not found:
         return Finding(check, "skipped", Message("none that names a token endpoint"))
@@ -285,9 +290,9 @@ def _check_endpoints(
     return Finding(check, "ok" if has_token else "failed", detail, hint)
 
 
-_DISCOVERY: Final = Message("login discovery")
-_PAGE: Final = Message("login page")
-_CLIENT: Final = Message("login client")
+_DISCOVERY: Final = Check(Message("login discovery"), "login-discovery", "login")
+_PAGE: Final = Check(Message("login page"), "login-page", "login")
+_CLIENT: Final = Check(Message("login client"), "login-client", "login")
 _CODE_ERROR: Final = "invalid_grant"
 # 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
@@ -322,7 +327,8 @@ async def _check_route(settings: Settings) -> AsyncIterator[Finding]:
     url = _sign_in_url(settings)
     trust = partial(tls_contexts.client_tls, url, sso.ca_file, "sso.ca_file")
     key = "sso.authorize_url" if sso.authorize_url else "sso.issuer"
-    server = CheckedServer(Message("SSO page"), url, key, trust, sso.timeout)
+    about = Check(Message("SSO page"), "sso-page", "sso.authorize_url")
+    server = CheckedServer(about, url, key, trust, sso.timeout)
     async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
         yield finding
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.alerts.alert_messages import AlertFormatter
 from gateway.alerts.notify_addresses import AddressSender, AlertAddressError, parse_address
 from gateway.app import observability_setup
-from gateway.app.preflight import Finding
+from gateway.app.preflight import Finding, address_check
 from gateway.cli.doctor_network import CheckedServer, check_connection
 from gateway.errors import StartError
 from gateway.field_values import authority
@@ -33,11 +33,13 @@ async def send_test_message(settings: Settings, addresses: Sequence[AlertAddress
 
 def _message_result(address: AlertAddress, taken: bool) -> Finding:
     if taken:
-        return Finding(address.name, "ok", Message("the test message was taken"))
+        return Finding(address_check(address.name), "ok", Message("the test message was taken"))
     hint = Message(
         "Check the address and its password; `dhp-gateway doctor` looks at the way there"
     )
-    return Finding(address.name, "failed", Message("the test message was not taken"), hint)
+    return Finding(
+        address_check(address.name), "failed", Message("the test message was not taken"), hint
+    )
 
 
 async def check_addresses(settings: Settings) -> AsyncIterator[Finding]:
@@ -54,11 +56,11 @@ async def _check_route(address: AlertAddress) -> AsyncIterator[Finding]:
     server = address.server()
     if server is None:
         detail = Message("Apprise understands it, and knows its server")
-        yield Finding(address.name, "ok", detail, _TEST_HINT)
+        yield Finding(address_check(address.name), "ok", detail, _TEST_HINT)
         return
     tcp_url = f"tcp://{authority(*server)}"
     checked_server = CheckedServer(
-        address.name, tcp_url, "alerts.notify", lambda: None, _CONNECT_TIMEOUT
+        address_check(address.name), tcp_url, "alerts.notify", lambda: None, _CONNECT_TIMEOUT
     )
     async for finding in check_connection(checked_server):
         yield finding

@@ -123,17 +123,6 @@ def print_line(text: str, *, err: bool = False, fg: str | None = None) -> None:
 
 ReportEntry = dict[str, str]
 
-# Checks whose name holds a setting's key, with the prefix of that key.
-_NAMED: Final = {"setting": "", "secret": "", "listener": "", "audit": "", "token": "credentials."}
-# The settings that the other checks concern; the first matching beginning counts.
-_ABOUT: Final = {
-    "SSO page": "sso.authorize_url",
-    "SSO": "sso.token_url",
-    "platform links": "rewrite.aliases",
-    "platform": "platform.fhir_base_url",
-    "login": "login",
-}
-
 
 def settings_report(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> str:
     """Return the document of the problems and warnings of settings."""
@@ -159,18 +148,9 @@ def _setting(level: str, problem: Problem) -> ReportEntry:
 
 def _finding(finding: Finding) -> ReportEntry:
     level = "error" if finding.level == "failed" else finding.level
-    code, key = _code_and_key(finding.check)
-    about = {"level": level, "code": code, "key": key}
+    about = {"level": level, "code": finding.check.code, "key": finding.check.key}
     hint = f"{finding.hint:capital}"
     return about | {"message": str(finding.detail), "hint": hint, "source": ""}
-
-
-def _code_and_key(check: str) -> tuple[str, str]:
-    kind, _, name = check.partition(" ")
-    if kind in _NAMED:
-        return kind, _NAMED[kind] + name
-    about = (key for beginning, key in _ABOUT.items() if check.startswith(beginning))
-    return check.lower().replace(" ", "-"), next(about, "")
 
 
 _T = TypeVar("_T")
