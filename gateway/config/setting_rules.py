@@ -60,7 +60,7 @@ def find_cautions(
 
 def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
     """Yield the cautions that are logged at every start, too."""
-    yield from find_in_right_part((_former_addresses, _workers_without_effect), settings)
+    yield from find_in_right_part((_former_addresses,), settings)
 
 
 def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
@@ -73,19 +73,6 @@ def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
             Message(
                 "the platform of today is {successor}, which gives clients of its own",
                 successor=successor,
-            ),
-        )
-
-
-def _workers_without_effect(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield a caution where `workers` asks for several processes."""
-    if settings.workers > 1:
-        yield RuleViolation(
-            ("workers",),
-            Message("has no effect: the gateway is one process"),
-            Message(
-                "for more than one, run replicas that share the port by listen.reuse_port: true, "
-                "each with its own admin.address and audit.path"
             ),
         )
 

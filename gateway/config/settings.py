@@ -38,7 +38,7 @@ from gateway.config.section import (
     Section,
     find_in_right_part,
 )
-from gateway.config.value_types import Count, Name
+from gateway.config.value_types import Name
 
 Environment = Literal["dhp-playground", "dhp-production", "custom", "playground", "production"]
 
@@ -161,11 +161,6 @@ class Settings(Section):
     )
     shutdown: ShutdownSettings = Field(
         default_factory=ShutdownSettings, description="What happens between SIGTERM and the end."
-    )
-    workers: Count = Field(
-        default=1,
-        description="No effect: a gateway is one process. For more, run replicas that share the "
-        "port (`listen.reuse_port`).",
     )
 
     @model_validator(mode="before")

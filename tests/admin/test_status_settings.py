@@ -59,7 +59,7 @@ def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
     assert found["credentials.default.client_id"] == "hospital-17"
     assert found["callers[0].networks"] == "10.0.0.0/8, 192.168.1.0/24"
     assert found["outbox.url"] == "postgresql://127.0.0.1/queue"
-    assert found["workers"] == 1
+    assert found["retries.max_attempts"] == 3
     assert "listen.public_url" not in found
 
 

@@ -133,7 +133,9 @@ def write(folder: Path, changed: dict[str, Any], **addresses: str) -> Path:
 async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     """`check`, `doctor`, a start and a reload say the same of it, and only that."""
     changed = broken(tmp_path)[key]
-    beside = await dhp("check", "--config", write(tmp_path, {**changed, "workers": 0}))
+    beside = await dhp(
+        "check", "--config", write(tmp_path, {**changed, "retries": {"max_attempts": 0}})
+    )
     file = write(tmp_path, changed)
     alone = await dhp("check", "--config", file)
     assert (beside.code, alone.code) == (2, 2)

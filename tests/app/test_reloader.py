@@ -45,7 +45,7 @@ def test_every_file_is_looked_after() -> None:
         ({"limits": {"max_headers": 3}, "listen": {"base_path": "/x"}}, []),
         ({"listen": {"address": "127.0.0.1:1", "reuse_port": True}},
          ["listen.address", "listen.reuse_port"]),
-        ({"workers": 2, "audit": {"sink": "off", "on_failure": "drop"}},
+        ({"retries": {"max_attempts": 2}, "audit": {"sink": "off", "on_failure": "drop"}},
          ["audit.sink", "audit.on_failure"]),
     ],
 )  # fmt: skip

@@ -77,7 +77,9 @@ def keys(result: Result) -> list[str]:
     return [line.partition(": ")[0] for line in result.out.splitlines()]
 
 
-@pytest.mark.parametrize("wrong", [{}, {"workers": 0, "log": {"level": "x"}}], ids=["", "beside"])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"retries": {"max_attempts": 0}, "log": {"level": "x"}}], ids=["", "beside"]
+)
 async def test_every_key_that_names_a_file(tmp_path: Path, wrong: dict[str, Any]) -> None:
     """A file that is missing is told with its key, of every key that names one, in one run."""
     missing = str(tmp_path / "none")
@@ -267,8 +269,6 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"callers": [ADDRESSES]}, {}),
     ({**LOGIN, "callers": [{**KEY_FILE, **ADDRESSES}]}, {}),
     ({**LOGIN, "callers": [BASIC]}, {}),
-    # Several workers, of which sessions in memory would be each one's own.
-    ({**LOGIN, "callers": [KEY_FILE], "workers": 4}, {"workers": "the gateway is one process"}),
     # Operations that look like one of FHIR, and may be the platform's own.
     (
         {"callers": [{**KEY_FILE, "allow": {"operations": ["$documents", "$own", "$lookup"]}}]},
@@ -332,12 +332,11 @@ async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) ->
             "admin": {"address": EVERYWHERE.replace("8080", "9464"), "operators": [OPERATOR]},
             "callers": [{**KEY_FILE, "api_key_file": "SECRET"}],
             "store": {"url": "redis://:planted-p4ss@127.0.0.1", "encryption_key": "B" * 43},
-            "workers": 2,
         },
     )
     result = await dhp("check", "--config", write(tmp_path, settings), "--lang", lang)
-    assert (result.code, len(result.err.splitlines())) == (0, 6)
-    english = {"unencrypted", "written", "former", "give", "password", "effect:", "replicas"}
+    assert (result.code, len(result.err.splitlines())) == (0, 5)
+    english = {"unencrypted", "written", "former", "give", "password"}
     assert not english & set(result.err.split())
 
 
@@ -356,9 +355,9 @@ async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -
 
 async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
     """What is wrong elsewhere hides no warning."""
-    settings = with_files(tmp_path, {"environment": "production", "workers": 0})
+    settings = with_files(tmp_path, {"environment": "production", "retries": {"max_attempts": 0}})
     result = await check(tmp_path, settings)
-    assert (result.code, keys(result)) == (2, ["workers"])
+    assert (result.code, keys(result)) == (2, ["retries.max_attempts"])
     assert result.err.startswith("warning: environment: production has the former addresses")
 
 
@@ -367,7 +366,6 @@ async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
     [
         ("environment", "playground", "playground has the former addresses", "dhp-playground"),
         ("environment", "production", "production has the former addresses", "dhp-production"),
-        ("workers", 2, "has no effect: the gateway is one process", "listen.reuse_port"),
     ],
 )
 async def test_doctor_and_start_tell_what_is_of_no_use(

@@ -144,17 +144,18 @@ async def test_programs_get_codes_and_keys(ward: Ward) -> None:
 @pytest.mark.parametrize("command", ["check", "doctor"])
 async def test_programs_get_one_document_for_wrong_settings(ward: Ward, command: str) -> None:
     """Every problem of the settings has its line, and code 2 comes before anything is opened."""
-    ward.settings |= {"bogus": 1, "workers": 0}
+    ward.settings |= {"bogus": 1, "retries": {"max_attempts": 0}}
     code, text = await ward.run(command)
-    assert (code, "bogus: " in text, "workers: " in text) == (2, True, True)
+    assert (code, "bogus: " in text, "retries.max_attempts: " in text) == (2, True, True)
     code, text = await ward.run(command, "--json")
     document = json.loads(text)
     assert (code, document["ok"]) == (2, False)
     by_key = {finding["key"]: finding for finding in document["findings"]}
-    assert by_key.keys() == {"bogus", "workers"}
+    assert by_key.keys() == {"bogus", "retries.max_attempts"}
     said = {"level": "error", "code": "setting", "message": "must be at least 1", "hint": ""}
-    source = by_key["workers"]["source"]
-    assert by_key["workers"] == {**said, "key": "workers", "source": source}
+    source = by_key["retries.max_attempts"]["source"]
+    problem = {**said, "key": "retries.max_attempts", "source": source}
+    assert by_key["retries.max_attempts"] == problem
     assert source.startswith("line ")
 
 

@@ -179,9 +179,9 @@ async def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert (result.code, result.out) == (2, "")
     assert f"{secret}: is there already, and nothing was changed" in result.err
     assert (secret.read_text(), list(folder.iterdir())) == ("kept", [folder / "secrets"])
-    (folder / "gateway.yaml").write_text("workers: 1\n")
+    (folder / "gateway.yaml").write_text("log: {level: info}\n")
     assert (await init(folder)).code == 2
-    assert (folder / "gateway.yaml").read_text() == "workers: 1\n"
+    assert (folder / "gateway.yaml").read_text() == "log: {level: info}\n"
 
 
 async def test_what_an_installation_left_to_fill_in_is_filled_in(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ import yaml
 
 from tests.doubles.command import SECRET, dhp
 
-MISTAKES = {"environment": "playgrund", "workers": "two", "credentials": {"default": {}}}
+MISTAKES = {
+    "environment": "playgrund",
+    "retries": {"max_attempts": "two"},
+    "credentials": {"default": {}},
+}
 
 
 def settings(folder: Path, **more: object) -> Path:
@@ -49,7 +53,7 @@ async def test_the_language_is_chosen(
     plain = {"LC_ALL": "", "LC_MESSAGES": "", "LANG": ""}
     result = await dhp(*before, "check", "--config", file, *behind, environ={**plain, **environ})
     assert result.code == 2
-    assert f"workers: {word}" in result.out
+    assert f"retries.max_attempts: {word}" in result.out
 
 
 async def test_why_it_did_not_start_is_told_in_russian(tmp_path: Path) -> None:

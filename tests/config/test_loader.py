@@ -194,11 +194,11 @@ BESIDE_A_SLIP = {
 @pytest.mark.parametrize("text", BESIDE_A_SLIP)
 def test_a_misspelled_key_hides_no_other_problem(tmp_path: Path, text: str) -> None:
     """What stands under it is judged as what was meant, what stands beside it for itself."""
-    for beside in ("", "workers: 0\n"):
+    for beside in ("", "retries: {max_attempts: 0}\n"):
         with pytest.raises(SettingsError) as caught:
             read(tmp_path, f"{PLAIN}{CREDENTIALS}{beside}{text}\n")
         keys = sorted(problem.key for problem in caught.value.problems)
-        assert keys == sorted([*BESIDE_A_SLIP[text], *(["workers"] if beside else [])])
+        assert keys == sorted([*BESIDE_A_SLIP[text], *(["retries.max_attempts"] if beside else [])])
         assert all("line" in problem.source for problem in caught.value.problems)
 
 
@@ -260,7 +260,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
     """Nothing can change a setting after it was checked."""
     settings = read(tmp_path, CREDENTIALS)
     with pytest.raises(ValueError, match="frozen"):
-        settings.workers = 2
+        settings.environment = "custom"
 
 
 @pytest.mark.parametrize(

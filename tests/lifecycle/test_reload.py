@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import signal
@@ -15,7 +14,6 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, chunked, fhir
-from tests.doubles.processes import children
 from tests.doubles.sso import Sso, refusal, token
 from tests.doubles.wire import Wire, ask, get
 from tests.lifecycle.conftest import Service, StartService, secret_in
@@ -173,17 +171,6 @@ async def test_what_needs_a_restart_is_refused(
     assert [f"{key}: cannot change while the gateway runs" in line for line in lines] == [True]
     long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
     assert (await ask(service.address, long)).status == 200
-
-
-async def test_several_workers_are_one_process(start_service: StartService) -> None:
-    """The log says so, and a change of the key needs no restart."""
-    service = await start_service.ready(workers=2)
-    assert children(service.process.popen.pid) == []
-    assert len(service.logged("workers: has no effect: the gateway is one process")) == 1
-    assert "workers" not in json.loads((await service.operators("/status.json"))[1])
-    service.change(workers=1)
-    service.send(signal.SIGHUP)
-    await until_reloaded(service, 1)
 
 
 async def test_files_that_cannot_be_read_change_nothing(
