@@ -12,16 +12,12 @@ from gateway.outbox.entry import ALL_KEYS, EntryState
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import OutboxFullError
 from gateway.outbox.store.tables import (
-    BY_BEHIND,
-    BY_CALLER_AND_STATE,
     all_keys_table,
     entries_table,
-    meta_table,
     ordering_keys_table,
 )
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft, write
-from tests.outbox.places import Place, opened
 from tests.outbox.store.test_outbox_store import DONE, names
 
 
@@ -90,37 +86,6 @@ async def test_what_is_behind_everything_is_blocked(store: OutboxStore) -> None:
     await store.enqueue(replace(draft("2"), ordering_keys=ALL_KEYS))
     assert await store.is_blocked("lis", ["P/b"])
     assert not await store.is_blocked("his", ["P/b"])
-
-
-@pytest.mark.parametrize("version", ["1", "2", "3"])
-async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version: str) -> None:
-    """What waits in it is delivered in order; the older version then leaves it alone."""
-    async with opened(place) as store:
-        await store.enqueue(draft("1", "P/a"))
-        await store.enqueue(draft("2", "P/a"))
-        async with store._database.write_transaction() as connection:
-            await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN collisions"))
-            if version != "3":
-                await connection.run_sync(BY_BEHIND.drop)
-                await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN behind"))
-            if version == "1":
-                await connection.run_sync(all_keys_table.drop)
-                await connection.run_sync(BY_CALLER_AND_STATE.drop)
-            await connection.execute(
-                sa.update(meta_table).where(meta_table.c.name == "schema").values(value=version)
-            )
-    async with opened(place) as store:
-        await store.enqueue(replace(draft("3"), ordering_keys=ALL_KEYS))
-        for name in ("r-1", "r-2"):
-            [first] = await claim(store)
-            assert await names(store, [first]) == [name]
-            await finish(store, ME, first, EntryState.DELIVERED, DONE)
-        assert await names(store, await claim(store)) == ["r-3"]
-        async with store._database.read_transaction() as connection:
-            facts = dict(map(tuple, await connection.execute(sa.select(meta_table))))
-            rows = await connection.execute(sa.select(ordering_keys_table))
-        assert facts["schema"] == "4"
-        assert len(rows.all()) == 1
 
 
 async def test_nothing_waits_for_what_is_over(store: OutboxStore) -> None:

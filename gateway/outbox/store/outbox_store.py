@@ -59,10 +59,7 @@ from gateway.outbox.store.store_types import (
     always_confirm,
 )
 from gateway.outbox.store.tables import (
-    BY_BEHIND,
-    BY_CALLER_AND_STATE,
     METADATA,
-    UPGRADABLE_VERSIONS,
     VERSION,
     all_keys_table,
     entries_table,
@@ -258,7 +255,7 @@ class OutboxStore:
 
     @_shielded
     async def prepare(self) -> None:
-        """Create or upgrade the tables; nothing is written if they are current.
+        """Create the tables; nothing is written if they are there.
 
         Before that all other methods raise `OutboxUnavailableError`. Raises
         `OutboxConfigurationError` for another key or an unknown schema version.
@@ -269,10 +266,7 @@ class OutboxStore:
             stored = await _stored_meta(connection)
             if stored == self._meta_values:
                 return
-            if (schema := stored.get("schema", str(VERSION))) not in (
-                str(VERSION),
-                *UPGRADABLE_VERSIONS,
-            ):
+            if (schema := stored.get("schema", str(VERSION))) != str(VERSION):
                 why = Message("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
             has_other_key = stored and stored.get("key") != self._meta_values["key"]
@@ -280,7 +274,6 @@ class OutboxStore:
                 raise OutboxConfigurationError(
                     Message("holds entries that were encrypted with another key")
                 )
-            await connection.run_sync(_upgrade_schema)
             await connection.execute(sa.delete(meta_table))
             facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
             await connection.execute(sa.insert(meta_table), facts)
@@ -768,18 +761,6 @@ async def _find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry
 
 async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
-
-
-def _upgrade_schema(connection: sa.Connection) -> None:
-    """Add columns and indexes to the tables of an older version. Missing tables exist by now."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns(entries_table.name)}
-    for added in (entries_table.c.behind, entries_table.c.collisions):
-        if added.name not in present:
-            column = sa.schema.CreateColumn(added).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
-    for index in (BY_CALLER_AND_STATE, BY_BEHIND):
-        index.create(connection, checkfirst=True)
-    connection.execute(queries.update_predecessors(entries_table.c.state.in_(BLOCKING)))
 
 
 async def _has_entries(connection: AsyncConnection) -> bool:

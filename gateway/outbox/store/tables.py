@@ -16,10 +16,7 @@ import sqlalchemy as sa
 
 # A process of another version must not use the database at the same time: it would not see
 # everything that blocks.
-VERSION: Final = 4
-# Versions that are upgraded. They lack the column `collisions`, the first two also `behind`, and
-# version 1 also `all_keys_table`.
-UPGRADABLE_VERSIONS: Final = frozenset({"1", "2", "3"})
+VERSION: Final = 1
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)
@@ -61,14 +58,14 @@ ordering_keys_table: Final = sa.Table(
     sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
     sa.Index("outbox_orders_by_entry", "entry"),
 )
-BY_CALLER_AND_STATE: Final = sa.Index(
+sa.Index(
     "outbox_entries_by_caller_and_state",
     entries_table.c.caller,
     entries_table.c.state,
     entries_table.c.number,
 )
 # Finds the entries that may be claimed, and those behind an entry, however many others there are.
-BY_BEHIND: Final = sa.Index(
+sa.Index(
     "outbox_entries_by_behind",
     entries_table.c.behind,
     entries_table.c.state,
