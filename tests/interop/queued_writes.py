@@ -15,7 +15,6 @@ import aiohttp
 from tests.doubles.recording_proxy import Seen
 from tests.interop.drive import FHIR, World
 
-
 # Seconds. The server may start twice meanwhile, on a busy machine.
 _PATIENCE = 240.0
 
