@@ -206,7 +206,13 @@ class LemonLdap(SsoServer):
         new = file.with_suffix(".new")
         new.write_text(json.dumps(self._settings()))
         new.rename(file)
-        if self.process is not None:
+        if self.process is None:
+            return
+        if _IS_NEW:
+            # It kept to the secret of before, however long one waited.
+            self.stop()
+            self._launch()
+        else:
             time.sleep(_SETTINGS_ARE_READ)
 
     def _settings(self) -> dict[str, Any]:
