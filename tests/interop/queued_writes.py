@@ -66,7 +66,13 @@ def planned(path: str, count: int, *, conditional: bool) -> Patient:
             condition = f"identifier=drive%7C{identifier['value']}"
             write = Write("POST", "/Observation", body, number, condition)
         patient.writes.append(write)
-    body = {"resourceType": "Patient", "name": [{"family": patient.family}]}
+    # Creates that name nothing have one order, and an unclear one holds up all behind it.
+    identifier = {"system": "drive", "value": patient.family}
+    body = {
+        "resourceType": "Patient",
+        "identifier": [identifier],
+        "name": [{"family": patient.family}],
+    }
     patient.writes.append(Write("POST", "/Patient", body, count))
     return patient
 
