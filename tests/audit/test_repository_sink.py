@@ -363,21 +363,15 @@ async def test_the_settings_choose_the_profile(
     assert ("meta" in event) is claims
 
 
-class NoToken:
-    """A bearer that has nothing to give."""
-
-    async def authorization(self) -> bytes:
-        """Fail, with a text that must not be seen."""
-        raise LookupError("planted-secret")
-
-    def on_unauthorized(self, authorization: bytes) -> None:
-        """Never called."""
+async def no_token() -> bytes:
+    """Fail, with a text that must not be seen."""
+    raise LookupError("planted-secret")
 
 
 async def test_without_its_token_nothing_is_sent(open_sink, repository: Repository) -> None:
     """A credential without a token means no request at all, and no word about why."""
     with pytest.raises(SinkError) as caught:
-        await asyncio.to_thread(open_sink(bearer=NoToken()).write, lines(1))
+        await asyncio.to_thread(open_sink(authorization=no_token).write, lines(1))
     assert str(caught.value) == "no token for the repository"
     assert repository.batches == []
 
