@@ -105,7 +105,8 @@ class RecordingProxy:
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, auto_decompress=False)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            # Many servers close a connection that was idle for five seconds.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
