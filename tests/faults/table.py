@@ -326,7 +326,9 @@ async def internal(stage: Stage) -> Evidence:
     parts |= {"fields": request_fields(frozenset())}
     parts |= {"monotonic": time.monotonic, "wall": time.time}
     server = CallerServer(Handler(**parts), settings.limits)
-    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    listener = await asyncio.get_running_loop().create_server(
+        server.make_connection, "127.0.0.1", 0
+    )
     stage.stack.push_async_callback(server.shutdown, 0.2)
     stage.stack.callback(listener.close)
     address = ListenAddress(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])

@@ -115,7 +115,7 @@ class CallerServer(ConnectionOwner):
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
-    def __call__(self, address: str = "") -> CallerConnection:
+    def make_connection(self, address: str = "") -> CallerConnection:
         """Return a new connection of a caller at `address`."""
         return CallerConnection(self, address)
 
@@ -324,7 +324,9 @@ class Acceptor:
             await self._loop.connect_accepted_socket(
                 # `CallerConnection` has the methods of asyncio.Protocol but does not derive from
                 # it: a derived class is slower when compiled.
-                cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
+                cast(
+                    Callable[[], asyncio.Protocol], partial(self._server.make_connection, address)
+                ),
                 connection,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else self._server.limits.header_timeout,

@@ -49,7 +49,9 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[ListenAddress
     """Where a listener is that keeps idle connections for half a second, or as a test says."""
     keep_alive = getattr(request, "param", 0.5)
     server = CallerServer(Sink(), LimitsSettings(keep_alive=keep_alive))
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(
+        server.make_connection, "127.0.0.1", 0
+    )
     yield ListenAddress(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
     listening.close()
     await server.shutdown(0.1)

@@ -117,7 +117,7 @@ async def _until(done: Callable[[], bool]) -> None:
 
 async def _read(pieces: list[bytes], sink: Sink) -> None:
     server = CallerServer(sink, LIMITS)
-    connection = server("192.0.2.1")
+    connection = server.make_connection("192.0.2.1")
     transport = FakeTransport()
     connection.connection_made(transport)
     await _turns()
