@@ -49,6 +49,32 @@ class StoreKey:
     material: Secret
 
 
+class TokensInUse(Protocol):
+    """Where the tokens of a request come from: those of a credential, or of a signed-in user."""
+
+    @property
+    def name(self) -> str:
+        """The name in metrics and audit."""
+
+    def current(self) -> AccessToken | None:
+        """Return the token to use now, or None if `wait_for_token` must be awaited."""
+
+    async def wait_for_token(self) -> AccessToken:
+        """Return the token to use now, waiting for one if necessary. Raises `GatewayError`."""
+
+    async def replace_rejected(self, rejected: AccessToken) -> AccessToken:
+        """Return another token than `rejected`, to which the platform responded with 401."""
+
+    def invalidate(self, token: AccessToken) -> None:
+        """Called when the platform rejected `token` and the request is not retryable."""
+
+    def on_fresh_token_rejected(self, token: AccessToken) -> None:
+        """Called when the platform rejected a fresh token too."""
+
+    def on_token_accepted(self, token: AccessToken) -> None:
+        """Called when the platform has accepted the token."""
+
+
 class TokenLease(Protocol):
     """The exclusive right to request the tokens of one key; one replica holds it at a time."""
 

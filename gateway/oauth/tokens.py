@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
@@ -34,32 +34,6 @@ if TYPE_CHECKING:
     from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
-
-
-class TokensInUse(Protocol):
-    """Where the tokens of a request come from: those of a credential, or of a signed-in user."""
-
-    @property
-    def name(self) -> str:
-        """The name in metrics and audit."""
-
-    def current(self) -> AccessToken | None:
-        """Return the token to use now, or None if `wait_for_token` must be awaited."""
-
-    async def wait_for_token(self) -> AccessToken:
-        """Return the token to use now, waiting for one if necessary. Raises `GatewayError`."""
-
-    async def replace_rejected(self, rejected: AccessToken) -> AccessToken:
-        """Return another token than `rejected`, to which the platform responded with 401."""
-
-    def invalidate(self, token: AccessToken) -> None:
-        """Called when the platform rejected `token` and the request is not retryable."""
-
-    def on_fresh_token_rejected(self, token: AccessToken) -> None:
-        """Called when the platform rejected a fresh token too."""
-
-    def on_token_accepted(self, token: AccessToken) -> None:
-        """Called when the platform has accepted the token."""
 
 
 class Tokens:

@@ -15,7 +15,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -26,10 +26,14 @@ from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
 if TYPE_CHECKING:
     from gateway.http.headers import RawHeaders, RequestHeader
-    from gateway.oauth.tokens import TokensInUse
+    from gateway.oauth.token_store import TokensInUse as TokenSource
+    from gateway.oauth.tokens import Tokens
     from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
     from gateway.pipeline.own_replies import LocalResponder
     from gateway.secret import Secret
+
+    # A union, because mypyc would look up a class at run time.
+    TokensInUse: TypeAlias = TokenSource | Tokens
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address

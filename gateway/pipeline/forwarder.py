@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.fhir.interaction import Interaction
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokensInUse
+    from gateway.oauth.token_store import TokensInUse
     from gateway.pipeline.guards import SearchGuard
     from gateway.pipeline.permissions import PermissionCheck
     from gateway.pipeline.platform_client import PlatformClient

@@ -37,7 +37,8 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.oauth.tokens import Tokens, TokensInUse
+    from gateway.oauth.token_store import TokensInUse
+    from gateway.oauth.tokens import Tokens
 
 _log = get_logger(__name__)
 

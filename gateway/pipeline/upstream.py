@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_connection import UpstreamConnection
     from gateway.http.client.upstream_pool import UpstreamPool
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokensInUse
+    from gateway.oauth.token_store import TokensInUse
     from gateway.telemetry.tracing import Tracing
 
 # Retries a second that the budget grants in any case.
