@@ -59,11 +59,7 @@ class BetterAuth(ConfiguredServer):
         }
 
     def credential(self, method: str) -> dict[str, Any]:
-        proof = (
-            {"private_key_file": str(self.keys.path(_IDS[method]))}
-            if method == "private_key_jwt"
-            else {"client_secret": self._secret(method)}
-        )
+        proof = self.proof(method, _IDS[method])
         return {"client_id": _IDS[method], "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:

@@ -12,17 +12,16 @@ from typing import Any
 
 import aiohttp
 
-from tests.doubles.processes import Process, start
+from tests.doubles.processes import start
 from tests.interop.sso.server import SsoServer
 
 
 @dataclass(slots=True)
 class ConfiguredServer(SsoServer):
-    """The program prints a line each time it is ready. The first method's client may change."""
+    """The program prints `ready` each time it is. The first method's client may change."""
 
     secret: str = "secret-of-lab/1+%"
     is_enabled: bool = True
-    process: Process | None = None
 
     @abstractmethod
     def command(self) -> list[str | Path]:
@@ -37,10 +36,6 @@ class ConfiguredServer(SsoServer):
         self.process = start(command, self.directory)
         self._until_ready(1)
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-
     def change_secret(self) -> str:
         self.secret = f"{self.secret}-{time.time_ns()}"
         self.read_again()
@@ -54,19 +49,23 @@ class ConfiguredServer(SsoServer):
         """Write the settings, and wait until the program has read them."""
         assert self.process is not None
         self._write()
-        seen = self.process.stdout.count("\n")
+        times = self._times_ready()
         self.process.popen.send_signal(signal.SIGHUP)
-        self._until_ready(seen + 1)
+        self._until_ready(times + 1)
 
     def _write(self) -> Path:
         file = self.directory / "settings.json"
         file.write_text(json.dumps({"port": self.port, **self.settings()}))
         return file
 
-    def _until_ready(self, lines: int) -> None:
+    def _times_ready(self) -> int:
+        assert self.process is not None
+        return self.process.stdout.splitlines().count("ready")
+
+    def _until_ready(self, times: int) -> None:
         assert self.process is not None
         deadline = time.monotonic() + 120
-        while self.process.stdout.count("\n") < lines:
+        while self._times_ready() < times:
             if self.process.ended or time.monotonic() > deadline:
                 raise self.process.failure("is not ready")
             time.sleep(0.02)

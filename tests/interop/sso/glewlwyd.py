@@ -21,7 +21,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
 from tests.browser.conftest import Person
-from tests.doubles.processes import Process, start
+from tests.doubles.processes import start
 from tests.interop.sso.debian import Package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
@@ -85,7 +85,6 @@ class Glewlwyd(SsoServer):
 
     secret: str = "secret+of/lab=post%20&x"
     signing_keys: list[dict[str, Any]] = field(default_factory=list)
-    process: Process | None = None
 
     def version(self) -> str:
         return _GLEWLWYD.version()
@@ -105,10 +104,6 @@ class Glewlwyd(SsoServer):
         if is_new:
             self._register()
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-
     def sso_settings(self) -> dict[str, Any]:
         issuer = f"{self.public_url}/api/oidc"
         return {
@@ -119,11 +114,7 @@ class Glewlwyd(SsoServer):
 
     def credential(self, method: str) -> dict[str, Any]:
         client_id = _IDS[method]
-        proof = (
-            {"private_key_file": str(self.keys.path(client_id))}
-            if method == "private_key_jwt"
-            else {"client_secret": self._secret(method)}
-        )
+        proof = self.proof(method, client_id)
         return {"client_id": client_id, "auth_method": method, "scope": "fhir", **proof}
 
     async def accepts(self, token: str) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from tests.browser.conftest import Person
-from tests.doubles.processes import Process, start
+from tests.doubles.processes import start
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 from tests.java import java, maven_package
 
@@ -50,7 +50,6 @@ class Keycloak(SsoServer):
 
     secret: str = _SECRETS["client_secret_post"]
     keys_added: int = 0
-    process: Process | None = None
 
     def version(self) -> str:
         return self._distribution().name.removeprefix("keycloak-")
@@ -76,18 +75,11 @@ class Keycloak(SsoServer):
                 raise self.process.failure("Keycloak does not answer")
             time.sleep(0.1)
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": self._issuer, "token_url": f"{self._protocol}/token"}
 
     def credential(self, method: str) -> dict[str, Any]:
-        if method == "private_key_jwt":
-            proof = {"private_key_file": str(self.keys.path("lab-rsa"))}
-        else:
-            proof = {"client_secret": self._secret(method)}
+        proof = self.proof(method, "lab-rsa")
         return {"client_id": _client_id(method), "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:

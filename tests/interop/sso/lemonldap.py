@@ -15,7 +15,7 @@ import aiohttp
 from joserfc.jwk import RSAKey
 
 from tests.browser.conftest import Person
-from tests.doubles.processes import Process, start
+from tests.doubles.processes import start
 from tests.interop.sso.debian import Package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
@@ -85,7 +85,6 @@ class LemonLdap(SsoServer):
     is_enabled: bool = True
     signing_keys: list[RSAKey] = field(default_factory=list)
     settings_number: int = 0
-    process: Process | None = None
 
     def version(self) -> str:
         return _PORTAL.version()
@@ -97,10 +96,6 @@ class LemonLdap(SsoServer):
             self._prepare()
         self._launch()
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-
     def sso_settings(self) -> dict[str, Any]:
         return {
             "issuer": f"{self.public_url}/",
@@ -110,11 +105,7 @@ class LemonLdap(SsoServer):
 
     def credential(self, method: str) -> dict[str, Any]:
         client_id = _IDS[method]
-        proof = (
-            {"private_key_file": str(self.keys.path(client_id))}
-            if method == "private_key_jwt"
-            else {"client_secret": self._secret(method)}
-        )
+        proof = self.proof(method, client_id)
         return {"client_id": client_id, "auth_method": method, "scope": "fhir", **proof}
 
     async def accepts(self, token: str) -> bool:

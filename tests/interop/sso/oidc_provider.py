@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,9 +11,9 @@ from joserfc.jwk import RSAKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.browser.conftest import Person
-from tests.doubles.processes import Process, start
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
+from tests.interop.sso.configured import ConfiguredServer, version_of_package
+from tests.interop.sso.server import TOKEN_LIFETIME
 from tests.interop.stages import AUDIENCE
 from tests.node import node_with_packages
 
@@ -28,45 +25,41 @@ _IDS = {
 }
 
 
+def _new_key(number: int) -> dict[str, Any]:
+    parameters = {"kid": f"key-{number}", "use": "sig", "alg": "RS256"}
+    return dict(RSAKey.generate_key(2048, parameters).as_dict(private=True))
+
+
 @dataclass(slots=True)
-class OidcProvider(SsoServer):
-    """Clients and keys stand in its settings file, which it reads again with SIGHUP."""
+class OidcProvider(ConfiguredServer):
+    """Clients and keys stand in its settings file."""
 
     name: ClassVar[str] = "oidc-provider"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
 
-    secret: str = "secret-of-lab/1+%"
-    is_enabled: bool = True
-    signing_keys: list[dict[str, Any]] = field(default_factory=list)
-    process: Process | None = None
+    signing_keys: list[dict[str, Any]] = field(default_factory=lambda: [_new_key(0)])
 
     def version(self) -> str:
-        package = HERE.parent / "node_modules" / "oidc-provider" / "package.json"
-        return str(json.loads(package.read_text())["version"])
+        return version_of_package("oidc-provider")
 
-    def start(self) -> None:
-        node = node_with_packages(HERE.parent)
-        if not self.signing_keys:
-            self._add_key()
-        self._write()
-        script = HERE / "oidc_provider.mjs"
-        self.process = start([node, script, self._file], self.directory, name="oidc-provider")
-        self.process.first_line()
+    def command(self) -> list[str | Path]:
+        return [node_with_packages(HERE.parent), HERE / "oidc_provider.mjs"]
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
+    def settings(self) -> dict[str, Any]:
+        return {
+            "issuer": self.public_url,
+            "clients": self._clients(),
+            "keys": self.signing_keys,
+            "lifetime": TOKEN_LIFETIME,
+            "audience": AUDIENCE,
+        }
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": self.public_url, "token_url": f"{self.public_url}/token"}
 
     def credential(self, method: str) -> dict[str, Any]:
         client_id = _IDS[method]
-        proof = (
-            {"private_key_file": str(self.keys.path(client_id))}
-            if method == "private_key_jwt"
-            else {"client_secret": self._secret(method)}
-        )
+        proof = self.proof(method, client_id)
         return {"client_id": client_id, "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:
@@ -77,15 +70,6 @@ class OidcProvider(SsoServer):
             guard = BearerGuard(await answer.json(), self.public_url, AUDIENCE)
         headers = CIMultiDict({"Authorization": f"Bearer {token}"})
         return guard(CIMultiDictProxy(headers)) is None
-
-    def change_secret(self) -> str:
-        self.secret = f"{self.secret}-{time.time_ns()}"
-        self._read_again()
-        return self.secret
-
-    def enable_client(self, *, enabled: bool) -> None:
-        self.is_enabled = enabled
-        self._read_again()
 
     def login_settings(self) -> dict[str, Any]:
         return {
@@ -110,39 +94,11 @@ class OidcProvider(SsoServer):
         await person.do("wait", tab=tab, selector="body", text="Sign-out Success")
 
     def rotate_key(self) -> None:
-        self._add_key()
-        self._read_again()
-
-    @property
-    def _file(self) -> Path:
-        return self.directory / "oidc-provider.json"
+        self.signing_keys.insert(0, _new_key(len(self.signing_keys)))
+        self.read_again()
 
     def _secret(self, method: str) -> str:
         return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-basic+%/="
-
-    def _add_key(self) -> None:
-        kid = f"key-{len(self.signing_keys)}"
-        key = RSAKey.generate_key(2048, {"kid": kid, "use": "sig", "alg": "RS256"})
-        self.signing_keys.insert(0, dict(key.as_dict(private=True)))
-
-    def _read_again(self) -> None:
-        assert self.process is not None
-        self._write()
-        before = self.process.stdout.count("ready")
-        self.process.popen.send_signal(signal.SIGHUP)
-        while self.process.stdout.count("ready") == before:
-            time.sleep(0.02)
-
-    def _write(self) -> None:
-        settings = {
-            "port": self.port,
-            "issuer": self.public_url,
-            "clients": self._clients(),
-            "keys": self.signing_keys,
-            "lifetime": TOKEN_LIFETIME,
-            "audience": AUDIENCE,
-        }
-        self._file.write_text(json.dumps(settings))
 
     def _clients(self) -> list[dict[str, Any]]:
         machines = [

@@ -8,11 +8,12 @@ issuer and links name the front.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.browser.conftest import Person
+from tests.doubles.processes import Process
 from tests.interop.stages import KeyFiles
 
 # Seconds that an access token lasts, where the server lets one choose.
@@ -33,6 +34,7 @@ class SsoServer(ABC):
     directory: Path
     keys: KeyFiles
     gateway: str
+    process: Process | None = field(default=None, init=False)
 
     # The column of the table.
     name: ClassVar[str]
@@ -56,9 +58,10 @@ class SsoServer(ABC):
     def start(self) -> None:
         """Start the process at `port` and wait until it answers."""
 
-    @abstractmethod
     def stop(self) -> None:
         """End the process; what it knew is kept."""
+        if self.process is not None:
+            self.process.terminate()
 
     @abstractmethod
     def sso_settings(self) -> dict[str, Any]:
@@ -67,6 +70,16 @@ class SsoServer(ABC):
     @abstractmethod
     def credential(self, method: str) -> dict[str, Any]:
         """Return the gateway's settings of a client that authenticates by `method`."""
+
+    def proof(self, method: str, client_id: str) -> dict[str, str]:
+        """Return the settings by which a client shows that it is the one: its key or its secret."""
+        if method == "private_key_jwt":
+            return {"private_key_file": str(self.keys.path(client_id))}
+        return {"client_secret": self._secret(method)}
+
+    def _secret(self, method: str) -> str:
+        """Return the secret of the client that authenticates by `method`."""
+        raise NotImplementedError
 
     @abstractmethod
     async def accepts(self, token: str) -> bool:

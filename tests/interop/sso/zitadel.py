@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from tests.browser.conftest import Person
-from tests.doubles.processes import Process, start
+from tests.doubles.processes import start
 from tests.go import go_program
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
@@ -37,7 +37,6 @@ class Zitadel(SsoServer):
     }
 
     secret: str = "secret-of-lab-basic/1+%"
-    process: Process | None = None
 
     def version(self) -> str:
         lines = (HERE / "zitadel" / "go.mod").read_text().splitlines()
@@ -50,10 +49,6 @@ class Zitadel(SsoServer):
         file.write_text(json.dumps(self._settings()))
         self.process = start([program, file], self.directory, name="zitadel")
         self.process.until_listening(self.port)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": f"{self.public_url}/", "token_url": f"{self.public_url}/oauth/token"}
