@@ -497,9 +497,12 @@ async def _client(settings: Settings, session: ClientSession) -> Finding:
     client that nobody has registered, which no lock after failed attempts can concern.
     """
     unregistered = settings.login.model_copy(update={"client_id": "dhp-gateway-doctor"})
-    both = (settings, settings.model_copy(update={"login": unregistered}))
+    other: TokenRequestError | None = None
     try:
-        error, other = [await _code_rejection(each, session) for each in both]
+        error = await _code_rejection(settings, session)
+        if error is not None and error.oauth_error == _CODE_ERROR:
+            without = settings.model_copy(update={"login": unregistered})
+            other = await _code_rejection(without, session)
     except StartError as problem:
         return failed_by_setting(_CLIENT, problem, Message("Mend the secret or key first"))
     if error is None:

@@ -2,9 +2,8 @@
 
 URLs are compared by RFC 3986, section 6: http and https are equivalent in FHIR, hosts are
 case-insensitive, a scheme's default port may be left out, and a base covers only URLs that continue
-at the border of a path segment. `HostFinder` finds in
-bytes where such a URL may stand. Nothing here reads bodies of resources or headers; see
-`gateway.fhir.links.rewriting`.
+at the border of a path segment. `HostFinder` finds in bytes where such a URL may stand. Nothing
+here reads bodies of resources or headers; see `gateway.fhir.links.rewriting`.
 
 In a query string or form, a value is replaced when it, or one of its comma-separated parts, is an
 absolute URL under the base, percent-encoded or not; all else stays unchanged. A part with `|` is a
