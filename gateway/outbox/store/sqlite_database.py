@@ -280,11 +280,7 @@ def _prepare(connection: Any, reserve: DiskReserve) -> None:
     # `_begin` starts transactions, not the implicit BEGIN of the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA auto_vacuum")
-    if cursor.fetchone()[0] != _INCREMENTAL:
-        # SQLite applies it only while the file is empty, and takes the lock for writing each time.
-        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    _enable_wal(cursor)
+    _retry_races(lambda: _enable_wal(cursor))
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.execute(f"PRAGMA wal_autocheckpoint = {reserve.checkpoint_frames}")
@@ -294,18 +290,29 @@ def _prepare(connection: Any, reserve: DiskReserve) -> None:
 
 
 def _enable_wal(cursor: Any) -> None:
-    """Switch to WAL mode, with retries for `BUSY_TIMEOUT` seconds.
+    cursor.execute("PRAGMA auto_vacuum")
+    if cursor.fetchone()[0] != _INCREMENTAL:
+        # SQLite applies it only while the file is empty, and takes the lock for writing each time.
+        cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    cursor.execute("PRAGMA journal_mode = WAL")
 
-    The PRAGMA ignores the busy timeout and fails at once while another process creates the tables
-    of a new file.
+
+def _retry_races(use: Callable[[], None]) -> None:
+    """Use a file which other processes may be the first to use, with retries for `BUSY_TIMEOUT`.
+
+    While another process creates the tables of a new file, the switch to WAL mode fails at once,
+    whatever the busy timeout. A log beside a file without pages, as `DiskReserve` makes it, is
+    deleted by SQLite, and fails where another process has deleted it first.
     """
     left = int(BUSY_TIMEOUT / _RETRY_INTERVAL)
     while True:
         try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
+            return use()
         except sqlite3.OperationalError as error:
-            if not left or error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
+            code = error.sqlite_errorcode
+            if not left or (
+                code != sqlite3.SQLITE_IOERR_DELETE_NOENT and code & _PRIMARY != sqlite3.SQLITE_BUSY
+            ):
                 raise
         left -= 1
         await_only(asyncio.sleep(_RETRY_INTERVAL))
