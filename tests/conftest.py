@@ -5,10 +5,14 @@ A reason to skip says `make test-tools` where that installs what is missing, or 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import socket
+import ssl
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any
 
 import hypothesis
@@ -213,8 +217,32 @@ def pytest_handlecrashitem(crashitem: str) -> None:
     pytest.exit(f"{crashitem} killed its process", returncode=3)
 
 
+_ACCEPT = "_accept_connection2"
+_accept = getattr(BaseSelectorEventLoop, _ACCEPT)
+
+
+async def _accept_or_close(
+    loop: BaseSelectorEventLoop,
+    factory: Callable[[], asyncio.BaseProtocol],
+    accepted: socket.socket,
+    extra: dict[str, Any],
+    sslcontext: ssl.SSLContext | None = None,
+    server: asyncio.Server | None = None,
+    *timeouts: float | None,
+) -> None:
+    """Close a connection whose server was closed after it was accepted.
+
+    asyncio leaves it to the garbage collector: `Server._attach` fails while the transport is made.
+    """
+    if server is not None and not server.sockets:
+        accepted.close()
+    else:
+        await _accept(loop, factory, accepted, extra, sslcontext, server, *timeouts)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Raise the limit of open files as gateways do."""
+    """Raise the limit of open files as gateways do, and mend what asyncio leaves open."""
     raise_open_file_limit()
+    setattr(BaseSelectorEventLoop, _ACCEPT, _accept_or_close)
     for each in table.MARKERS:
         config.addinivalue_line("markers", each)
