@@ -130,47 +130,16 @@ _MAX_NAME_LENGTH: Final = 256
 _MAX_VALUE_LENGTH: Final = 2048
 # Parameters that concern only the searched resources and the form of the response.
 _HARMLESS: Final = frozenset(
-    (
-        "_id",
-        "_lastupdated",
-        "_tag",
-        "_profile",
-        "_security",
-        "_source",
-        "_language",
-        "_text",
-        "_content",
-        "_score",
-        "_since",
-        "_at",
-        "_count",
-        "_page",
-        "_cursor",
-        "_offset",
-        "_maxresults",
-        "_total",
-        "_summary",
-        "_elements",
-        "_format",
-        "_pretty",
-    )
+    """
+    _id _lastupdated _tag _profile _security _source _language _text _content _score _since _at
+    _count _page _cursor _offset _maxresults _total _summary _elements _format _pretty
+    """.split()
 )
 _MODIFIERS: Final = frozenset(
-    (
-        "missing",
-        "exact",
-        "contains",
-        "text",
-        "text-advanced",
-        "code-text",
-        "not",
-        "identifier",
-        "above",
-        "below",
-        "in",
-        "not-in",
-        "of-type",
-    )
+    """
+    missing exact contains text text-advanced code-text not identifier above below in not-in
+    of-type
+    """.split()
 )
 # Parameters that turn the request into another one, by a method or an operation.
 _DISGUISES: Final = frozenset(("_method", "_query", "_graph"))
@@ -283,33 +252,13 @@ def _decoded(value: str | None) -> str:
 _NOT_SELECTING: Final = frozenset(
     (
         # Search result parameters (FHIR R5 search.html, table "Search Result Parameters").
-        "_contained",
-        "_containedType",
-        "_count",
-        "_elements",
-        "_graph",
-        "_include",
-        "_maxresults",
-        "_revinclude",
-        "_score",
-        "_sort",
-        "_summary",
-        "_total",
+        *"_contained _containedType _count _elements _graph _include _maxresults".split(),
+        *"_revinclude _score _sort _summary _total".split(),
         # Parameters of every interaction (FHIR R5 http.html, "General parameters").
-        "_format",
-        "_pretty",
+        *"_format _pretty".split(),
         # FHIR leaves paging to servers: these are the names in use.
-        "_page",
-        "_offset",
-        "_cursor",
-        "_skip",
-        "_page_token",
-        "_pageId",
-        "page",
-        "ct",
-        "_getpages",
-        "_getpagesoffset",
-        "_bundletype",
+        *"_page _offset _cursor _skip _page_token _pageId page ct".split(),
+        *"_getpages _getpagesoffset _bundletype".split(),
     )
 )
 
