@@ -64,16 +64,13 @@ class SecurityRemovingRewriter:
 
     @property
     def rewritten(self) -> int:
-        """The number of URLs replaced."""
         return self._inner.rewritten
 
     @property
     def unrewritten(self) -> int:
-        """The number of values with a URL under the bases that were left unchanged."""
         return self._inner.unrewritten
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next chunk of the body; return the output that can be sent."""
         if self._size > MAX_STATEMENT_BYTES:
             return self._inner.feed(chunk)
         self._chunks.append(chunk)
@@ -83,7 +80,6 @@ class SecurityRemovingRewriter:
         return self._inner.feed(b"".join(self._chunks))
 
     def finish(self) -> bytes:
-        """End the body; return the rest of the output."""
         if self._size > MAX_STATEMENT_BYTES:
             return self._inner.finish()
         statement = remove_rest_security(b"".join(self._chunks), xml=self._xml)

@@ -61,14 +61,9 @@ def walk_elements(node: Node) -> Iterator[Element]:
             yield from walk_elements(child)
 
 
-def _child_texts(node: Element, name: str) -> list[str]:
-    """Return the texts directly under a name."""
-    return [child for child in node.get(name, ()) if isinstance(child, str)]
-
-
 def first_text(node: Element, name: str) -> str:
     """Return the first text directly under a name, "" for none."""
-    return next(iter(_child_texts(node, name)), "")
+    return next((child for child in node.get(name, ()) if isinstance(child, str)), "")
 
 
 def child_elements(node: Element, name: str) -> list[Element]:

@@ -197,15 +197,14 @@ class Interaction:
         return f"Interaction({self.code!r}, {self.resource!r}, operation={self.operation!r})"
 
 
-def classify(method: str, path: str, query: str) -> Interaction:
-    """Return the interaction of a request.
+def classify(method: str, path: str) -> Interaction:
+    """Return the interaction of a request; conditional and plain ones share their code.
 
     `path` is raw, relative to the FHIR base, and empty or with a leading "/".
 
     `POST` to the base is `transaction` until `refine_bundle` has seen the body. Never raises.
     See FHIR R5 http.html, section 3.2.0; compartments: section 3.2.1.2.
     """
-    del query  # conditional and plain interactions share their code
     where = _parse_path(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")

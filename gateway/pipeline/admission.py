@@ -144,7 +144,7 @@ class LifecyclePhase(Enum):
 
 
 class Admission:
-    """Counts exchanges in flight and rejects requests that cannot be served.
+    """Rejects requests that cannot be served. `inflight` is the number of running exchanges.
 
     `buffer_bytes`: memory for responses that must be buffered completely before they can be sent.
     """
@@ -157,14 +157,6 @@ class Admission:
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
         self.buffer_budget = MemoryBudget(buffer_bytes)
-
-    def exchange_started(self) -> None:
-        """Count an exchange as in flight, whatever its outcome will be."""
-        self.inflight += 1
-
-    def exchange_ended(self) -> None:
-        """Count an exchange as finished."""
-        self.inflight -= 1
 
     def is_draining(self) -> bool:
         """Return whether shutdown has begun."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.conditional_writes import BundleConditions, condition_of_request
+from gateway.fhir.conditional_writes import BundleConditions, Condition, condition_of_request
 from gateway.fhir.content_negotiation import media_type
 from gateway.fhir.interaction import BUNDLES, query_names
 from gateway.fhir.search_parameters import (
@@ -29,14 +29,12 @@ from gateway.fhir.search_parameters import (
     self_parameters,
 )
 from gateway.http.content_coding import decode_prefix, parse_content_encoding
-from gateway.pipeline.platform_client import MAX_WAIT
+from gateway.pipeline.platform_client import MAX_WAIT, CapabilityCache
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
-    from gateway.fhir.conditional_writes import Condition
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
-    from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.request import RequestContext
 
 # How much of a response is inspected, by whether the guard blocks. One that blocks holds back that
@@ -186,7 +184,7 @@ class ConditionGuard:
             return
         # The body's observer cannot wait for the statement, so that this is done first.
         await self._statement.wait_for("", MAX_WAIT[True])
-        if context.caller_context.may_queue_writes and (data := await body.read_all()) is not None:
+        if context.queue_budget is not None and (data := await body.read_all()) is not None:
             # The queue needs the whole body, too.
             bundle_conditions.feed(data)
             self._object(context, bundle_conditions.conditions)

@@ -18,17 +18,19 @@ from gateway.fhir.capability_statement import SecurityRemovingRewriter
 from gateway.fhir.links.link_map import BaseReplacement, LinkMap
 from gateway.fhir.links.rewriting import (
     AliasWatch,
+    Direction,
     is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
-from gateway.fhir.links.stream_rewriter import StreamRewriter
+from gateway.fhir.links.stream_rewriter import Rewriter, StreamRewriter
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.http.client.response_head import Framing
 from gateway.http.content_coding import (
     DECODABLE,
+    BodyTransform,
     DecodingTransform,
     RecodingTransform,
     accepts_coding,
@@ -42,10 +44,7 @@ if TYPE_CHECKING:
     from gateway.config.inbound_settings import ListenSettings
     from gateway.config.outbound_settings import PlatformSettings, RewriteSettings
     from gateway.fhir.interaction import Interaction
-    from gateway.fhir.links.rewriting import Direction
-    from gateway.fhir.links.stream_rewriter import Rewriter
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.content_coding import BodyTransform
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
 

@@ -23,16 +23,14 @@ from cachetools import LRUCache
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.bundle_requests import read_bundle, read_request
-from gateway.fhir.document_tree import BodyParseError, BodyTooLargeError
+from gateway.fhir.bundle_requests import BundleRequest, read_bundle, read_request
+from gateway.fhir.document_tree import BodyParseError, BodyTooLargeError, Node
 from gateway.fhir.interaction import BUNDLES, Interaction, classify
 from gateway.fhir.search_parameters import is_limited_to_types, overrides_request
 from gateway.http.content_coding import decode_body, decode_prefix, parse_content_encoding
 from gateway.http.request_target import RequestTarget, resolve_target
 
 if TYPE_CHECKING:
-    from gateway.fhir.bundle_requests import BundleRequest
-    from gateway.fhir.document_tree import Node
     from gateway.fhir.links.link_map import LinkMap
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
@@ -319,7 +317,7 @@ def _check_entries(
         try:
             request = read_request(entry)
             target = _entry_target(request.url, links)
-            interaction = classify(request.method, target.path.rstrip("?"), target.query)
+            interaction = classify(request.method, target.path.rstrip("?"))
             place = f"{place}: {interaction.code} {interaction.resource}".rstrip()
             permissions.require_entry(interaction, target, request)
         except BodyParseError as error:

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.capability_statement import MAX_STATEMENT_BYTES, NO_CAPABILITY, capabilities
+from gateway.fhir.capability_statement import (
+    MAX_STATEMENT_BYTES,
+    NO_CAPABILITY,
+    TypeCapability,
+    capabilities,
+)
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.health.evidence import (
     ANSWERS,
@@ -35,7 +40,6 @@ from gateway.pipeline.upstream import Forwarder, UpstreamRequest, connection_err
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_store import TokensInUse
     from gateway.oauth.tokens import Tokens
@@ -246,6 +250,7 @@ _MAX_PROBE_BYTES: Final = 1024 * 1024
 # Seconds until the header, and until the end: a long statement takes its time on a slow line.
 _HEADER_TIMEOUT: Final = 10.0
 _PROBE_TIMEOUT: Final = 30.0
+_PROBE_ATTEMPTS: Final = 2
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
@@ -283,16 +288,14 @@ class PlatformProbe:
             return TIMEOUT
 
     async def _request_metadata(self, tokens: Tokens) -> str | None:
-        try:
-            return await self._signal_of_metadata(tokens)
-        except (UpstreamConnectionError, GatewayError) as failure:
-            error = _to_gateway_error(failure)
-        if error.reason is errors.UPSTREAM_FAILED:
-            # An idle connection may just have been closed, which shows nothing about the platform.
+        # An idle connection may just have been closed, which shows nothing about the platform.
+        for _ in range(_PROBE_ATTEMPTS):
             try:
                 return await self._signal_of_metadata(tokens)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error = _to_gateway_error(failure)
+                error = connection_error(failure)
+            if error.reason is not errors.UPSTREAM_FAILED:
+                break
         return signal_of_reason(error.reason.code, error.upstream_status)
 
     async def _signal_of_metadata(self, tokens: Tokens) -> str:
@@ -309,10 +312,6 @@ class PlatformProbe:
         finally:
             response.close()
         return signal
-
-
-def _to_gateway_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
-    return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
 def _signal_of_response(response: UpstreamResponse) -> str:

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.content_coding import STEP_BYTES
-from gateway.http.server.request_payload import RequestFramingError
-
-if TYPE_CHECKING:
-    from gateway.http.content_coding import BodyTransform
-    from gateway.http.server.request_payload import Payload
+from gateway.http.content_coding import STEP_BYTES, BodyTransform
+from gateway.http.request_target import bad_request
+from gateway.http.server.request_payload import Payload, RequestFramingError
 
 _RATE_WINDOW: Final = 30.0
-_BROKEN_FRAMING: Final = "body: broken framing, such as a bad chunk"
 
 
 class CallerDisconnectedError(Exception):
@@ -298,9 +294,7 @@ class RequestBody:
                 errors.BODY_TIMEOUT, "no byte in time", close_connection=True
             ) from None
         except RequestFramingError:
-            raise GatewayError(
-                errors.BAD_REQUEST, _BROKEN_FRAMING, hint=_BROKEN_FRAMING, close_connection=True
-            ) from None
+            raise bad_request("body: broken framing, such as a bad chunk") from None
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None
 
@@ -366,7 +360,7 @@ def _too_large() -> GatewayError:
 
 
 class BufferedBody:
-    """A body that is in memory and can be sent as often as needed."""
+    """A body in memory, with the methods of `RequestBody` for sending it."""
 
     is_replayable = True
 
@@ -376,14 +370,11 @@ class BufferedBody:
         self.length = len(data)
 
     def buffered(self) -> bytes:
-        """Return the complete body."""
         return self._data
 
     def rewind(self) -> None:
-        """Start again at the first byte."""
         self._sent = False
 
     async def read_chunk(self) -> bytes:
-        """Return the next chunk, b"" at the end."""
         data, self._sent = b"" if self._sent else self._data, True
         return data

@@ -20,12 +20,11 @@ from gateway.fhir.content_negotiation import (
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
 from gateway.http.client.response_head import Framing
-from gateway.http.content_coding import DECODABLE, decode_prefix
+from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 
 if TYPE_CHECKING:
     from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.content_coding import BodyTransform
 
 # All but 304, which is the response to a conditional read. Following a redirect would send the
 # token to another server.
@@ -99,13 +98,11 @@ class FhirCheckTransform:
         self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be forwarded. Raises `GatewayError` upstream-non-fhir."""
         if self._known is None:
             self._inspect(chunk)
         return chunk if self._inner is None else self._inner.feed(chunk)
 
     def finish(self) -> bytes:
-        """Return the rest. Raises `GatewayError` upstream-non-fhir."""
         if not self._known:
             raise _non_fhir(self._response)
         return b"" if self._inner is None else self._inner.finish()

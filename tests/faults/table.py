@@ -315,8 +315,7 @@ async def internal(stage: Stage) -> Evidence:
 
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
-        exchange_started=bool,
-        exchange_ended=bool,
+        inflight=0,
         is_draining=lambda: False,
         buffer_budget=MemoryBudget(0),
     )

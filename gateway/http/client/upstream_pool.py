@@ -325,7 +325,13 @@ class UpstreamPool:
         try:
             if origin.proxy is not None:
                 await open_tunnel(raw, origin.host, origin.port)
-            connection = self._make_protocol()
+            connection = UpstreamConnection(
+                self._clock,
+                self._on_connection_lost,
+                response_timeout=self._response_timeout,
+                idle_timeout=self._idle_timeout,
+                batching=self._batching,
+            )
             if origin.tls is None:
                 await loop.create_connection(lambda: connection, sock=raw)
                 return connection
@@ -336,15 +342,6 @@ class UpstreamPool:
             raise
         await secure.wait_established()
         return connection
-
-    def _make_protocol(self) -> UpstreamConnection:
-        return UpstreamConnection(
-            self._clock,
-            self._on_connection_lost,
-            response_timeout=self._response_timeout,
-            idle_timeout=self._idle_timeout,
-            batching=self._batching,
-        )
 
     def _on_connection_lost(self, connection: UpstreamConnection) -> None:
         if connection in self._idle:
@@ -359,7 +356,7 @@ class UpstreamPool:
         self.slow_readers.abort_slowest(waiting[ending:])
         for connection in tuple(self._active):
             if connection.deadline <= now:
-                connection.on_deadline()
+                connection.abort("timeout")
         while self._idle and now - self._idle[0].idle_since >= _IDLE_TIMEOUT:
             self._idle.pop(0).close()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

@@ -8,22 +8,20 @@ Errors of aiohttp's parser are converted to `GatewayError`; nothing of the messa
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.field_values import is_host_field
-from gateway.http.headers import has_own_via, removes_gateway_fields
+from gateway.http.headers import RequestHeader, has_own_via, removes_gateway_fields
+from gateway.http.request_target import bad_request
 from gateway.http.server.request_parser import (
     HttpVersion10,
     HttpVersion11,
     InvalidURLError,
     LineTooLong,
+    RequestMessage,
 )
-
-if TYPE_CHECKING:
-    from gateway.http.headers import RequestHeader
-    from gateway.http.server.request_parser import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 # Digits of the largest Content-Length that every recipient can represent.
@@ -44,19 +42,19 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
     check_method(message.method)
     values = header.values
     if header.is_ambiguous:
-        raise _bad_request("header: a field that must stand alone is there twice")
+        raise bad_request("header: a field that must stand alone is there twice")
     connection = values.get(b"connection")
     if connection is not None and removes_gateway_fields(connection):
-        raise _bad_request("header: Connection names a field that the gateway reads and passes on")
+        raise bad_request("header: Connection names a field that the gateway reads and passes on")
     if len(values.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
         raise GatewayError(
             errors.BAD_REQUEST, "length", hint="Content-Length", close_connection=True
         )
     if not is_host_field(values.get(b"host")):
-        raise _bad_request("header: Host is not valid")
+        raise bad_request("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
-        raise _bad_request("header: Transfer-Encoding is other than chunked")
+        raise bad_request("header: Transfer-Encoding is other than chunked")
     if has_own_via(values.get(b"via")):
         detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
         raise GatewayError(errors.LOOP, detail)
@@ -66,10 +64,6 @@ def check_method(method: str) -> None:
     """Raise `GatewayError` method-not-allowed for a method that FHIR does not use."""
     if method not in METHODS:
         raise method_not_allowed()
-
-
-def _bad_request(rule: str) -> GatewayError:
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
 
 
 def method_not_allowed() -> GatewayError:
@@ -84,10 +78,10 @@ def method_not_allowed() -> GatewayError:
 
 def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
-        raise _bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
+        raise bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
         # RFC 9112 section 6.1: the framing is faulty, whatever the field's value.
-        raise _bad_request("header: Transfer-Encoding in HTTP/1.0")
+        raise bad_request("header: Transfer-Encoding in HTTP/1.0")
 
 
 # The beginning of a request line, which may be truncated in its target.
@@ -131,14 +125,11 @@ def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
         return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close_connection=True)
     if "Invalid method" in text and _begins_with_unknown_method(head):
         return method_not_allowed()
-    rule = _violated_rule(exc)
     raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
     if raw is None:
-        return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
+        return bad_request(_violated_rule(exc))
     rule = f"{raw[1]}: bytes above 0x7F as they are: write them as percent-encoded UTF-8"
-    return GatewayError(
-        errors.BAD_REQUEST, rule, hint=rule, close_connection=True, advice_key="raw-bytes"
-    )
+    return bad_request(rule, advice="raw-bytes")
 
 
 def _violated_rule(exc: BaseException) -> str:
