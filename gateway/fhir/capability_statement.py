@@ -120,7 +120,10 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
     parsed = orjson.loads(statement)
     if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
         raise ValueError("no CapabilityStatement")
-    undeclarable = _undeclarable(parsed.get("fhirVersion"))
+    version = parsed.get("fhirVersion")
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    # A statement of an earlier version has no elements for these.
+    undeclarable = _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
     by_type: dict[str, TypeCapability] = {}
     for rest in json_objects(parsed.get("rest")):
         common = dict(_parameters(rest))
@@ -147,12 +150,6 @@ def _conditional(resource: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         code for code, value in declared.items() if value is True or value in _KINDS_OF_DELETE
     )
-
-
-def _undeclarable(version: object) -> frozenset[str]:
-    """Return the conditional interactions that a statement of a FHIR version cannot declare."""
-    major = version.partition(".")[0] if isinstance(version, str) else ""
-    return _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
 
 
 def json_objects(value: Any) -> list[dict[str, Any]]:

@@ -207,14 +207,12 @@ class SlowReaders:
         over_share = [
             reader
             for readers in by_caller.values()
-            for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
+            for reader in sorted(readers, key=lambda reader: reader.rate)[
+                : max(0, len(readers) - share)
+            ]
             if reader.rate < fast_rate
         ]
-        return sorted(over_share, key=_rate)[:wanted]
-
-
-def _rate(reader: ResponseReader) -> float:
-    return reader.rate
+        return sorted(over_share, key=lambda reader: reader.rate)[:wanted]
 
 
 async def has_left(connection: CallerConnection) -> bool:

@@ -81,7 +81,11 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(_MAX_WAIT):
                 await waiter
         except BaseException as error:
-            self._on_wait_timeout(waiter)
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+            elif waiter.done() and not waiter.cancelled():
+                # The slot was granted in the same loop iteration in which the wait ended.
+                self.release()
             if isinstance(error, TimeoutError):
                 raise _overloaded() from None
             raise
@@ -94,13 +98,6 @@ class ConcurrencyLimiter:
                 waiter.set_result(None)
                 return
         self._in_use -= 1
-
-    def _on_wait_timeout(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._queue:
-            self._queue.remove(waiter)
-        elif waiter.done() and not waiter.cancelled():
-            # The slot was granted in the same loop iteration in which the wait ended.
-            self.release()
 
 
 class UploadLimiter(AbstractAsyncContextManager[None]):

@@ -104,11 +104,6 @@ class CallerMatcher:
     password: Secret | None = field(default=None, repr=False)
     certificate_names: frozenset[str] = frozenset()
 
-    @property
-    def requires_secret(self) -> bool:
-        """Whether the caller has to present a key or password."""
-        return self.api_key is not None or self.password is not None
-
 
 @dataclass(frozen=True, slots=True)
 class AuthResult:
@@ -218,7 +213,7 @@ class CallerRegistry:
     def _match_network(self, peer: Peer) -> Caller:
         matchers = [matcher for matcher in self._matchers if _matches_peer(matcher, peer)]
         for matcher in matchers:
-            if not matcher.requires_secret:
+            if matcher.api_key is None and matcher.password is None:
                 return matcher.caller
         if matchers:
             raise GatewayError(

@@ -89,7 +89,8 @@ class SearchGuard:
         # The response to the search has arrived: fetching the statement does not delay the
         # platform.
         support = SearchSupport(None, self._unfiltered.get(type_name, ()))
-        if _is_any_of_type(names):
+        # Parameters without an underscore are specific to the resource type.
+        if not all(name.startswith("_") for name in names):
             declared = self._statement.cached(type_name)
             if declared is None:
                 declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
@@ -119,14 +120,6 @@ class SearchGuard:
         return decode_prefix(
             response.buffered_body, response.content_coding, _MAX_INSPECTED_BYTES[self._is_blocking]
         )
-
-
-def _is_any_of_type(names: tuple[str, ...]) -> bool:
-    """Return whether one of the parameters is specific to a resource type."""
-    for name in names:
-        if not name.startswith("_"):
-            return True
-    return False
 
 
 # Seconds after which a caller may ask again: the statement is fetched anew by then.

@@ -308,7 +308,6 @@ class Handler:
             return await self._send_error(context, final_error)
 
     def _check_message(self, context: RequestContext) -> None:
-        """Raise `GatewayError` unless the header may be used."""
         request_checks.check_message(
             context.request.message, context.header, max_header_bytes=self._max_header_bytes
         )
@@ -351,7 +350,6 @@ class Handler:
         return caller_context
 
     def _record_caller(self, context: RequestContext) -> None:
-        """Record the caller in the context and in the exchange."""
         exchange, caller_context = context.exchange, context.caller_context
         context.caller = caller = caller_context.caller
         context.field_lines = caller_context.upstream_field_lines

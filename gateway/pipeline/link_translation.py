@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors, field_values
 from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
-from gateway.fhir.links.link_map import BaseReplacement, LinkMap
+from gateway.fhir.links.link_map import LinkMap
 from gateway.fhir.links.rewriting import (
     AliasWatch,
     Direction,
@@ -215,7 +215,10 @@ class LinkTranslator:
             if watch is not None:
                 watch.examine(response.buffered_body)
             return self._unchanged
-        transform = self._content_transform(response, interaction, watch)
+        transform: BodyTransform | None = None
+        if response.status not in _WITHOUT_BODY:
+            kind = response.content_type
+            transform = self._counting_rewriter(kind, "to-gateway", interaction, watch)
         if needs_fhir_check:
             transform = FhirCheckTransform(response, transform)
         is_decoded = False
@@ -256,14 +259,6 @@ class LinkTranslator:
                 return None
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
-    def _content_transform(
-        self, response: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
-    ) -> BodyTransform | None:
-        """Return the transform of the response's content, without regard to its coding."""
-        if response.status in _WITHOUT_BODY:
-            return None
-        return self._counting_rewriter(response.content_type, "to-gateway", interaction, watch)
-
     def _counting_rewriter(
         self,
         content_type: str | None,
@@ -278,21 +273,38 @@ class LinkTranslator:
         if links is None or rewriter is None:
             return None
         if direction == "to-platform":
-            return _RequestRewriter(rewriter, self._on_links, kind, links.requests)
+            # It is made before there is a body to look at.
+            requests = links.requests
+            return _CountingRewriter(
+                rewriter,
+                self._on_links,
+                None,
+                lambda body: is_known_unchanged(body, kind, requests),
+            )
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
 
 
 class _CountingRewriter:
-    """A rewriter that reports its counts at the end of the body."""
+    """A rewriter that reports its counts at the end of the body.
 
-    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
+    `is_unchanged` tells of a complete body whether it passes unchanged, where that is not known.
+    """
 
-    def __init__(self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None) -> None:
+    __slots__ = ("_is_unchanged", "_on_links", "_rewriter", "_watch", "feed")
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        on_links: CountLinks,
+        watch: AliasWatch | None,
+        is_unchanged: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch
+        self._is_unchanged = is_unchanged
         self.feed = rewriter.feed if watch is None else self._feed_watched
 
     def _feed_watched(self, chunk: bytes) -> bytes:
@@ -308,6 +320,8 @@ class _CountingRewriter:
         return rest
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
+        if self._is_unchanged is not None and self._is_unchanged(body):
+            return [body]
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None
@@ -316,24 +330,6 @@ class _CountingRewriter:
         chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return chunks
-
-
-class _RequestRewriter(_CountingRewriter):
-    """The same for a request's body, whose rewriter is made before there is a body to look at."""
-
-    __slots__ = ("_content_type", "_swap")
-
-    def __init__(
-        self, rewriter: Rewriter, on_links: CountLinks, content_type: str, swap: BaseReplacement
-    ) -> None:
-        super().__init__(rewriter, on_links, None)
-        self._content_type = content_type
-        self._swap = swap
-
-    def transform_complete(self, body: bytes) -> list[bytes] | None:
-        if is_known_unchanged(body, self._content_type, self._swap):
-            return [body]
-        return super().transform_complete(body)
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
@@ -355,7 +351,11 @@ def _restrict_accept_encoding(
     content is a part of the encoded body and could not be decoded.
     """
     requested = upstream_accept_encoding(accepted)
-    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _RANGE_FIELD):
+    if (
+        gzip
+        and not accepts_coding(accepted, "gzip")
+        and not any(line.lower().startswith(_RANGE_FIELD) for line in field_lines)
+    ):
         requested = b"gzip"
     if accepted == requested:
         return field_lines
@@ -364,13 +364,6 @@ def _restrict_accept_encoding(
             line for line in field_lines if not line.lower().startswith(_ACCEPT_ENCODING_FIELD)
         ]
     return [*field_lines, b"Accept-Encoding: " + requested + b"\r\n"]
-
-
-def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
-    for line in field_lines:
-        if line.lower().startswith(beginning):
-            return True
-    return False
 
 
 def _coded_transform(

@@ -121,7 +121,6 @@ class PermissionCheck:
     def _is_known_status_url(
         self, caller: str, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
-        """Return whether this is a status URL that the caller was given."""
         if interaction.code not in _STATUS_URL_INTERACTIONS or method not in _STATUS_URL_METHODS:
             return False
         return self._status_urls[caller].get(target.suffix, False)
@@ -201,7 +200,9 @@ class Permissions:
         self._require_search(
             interaction, query, None if condition is None else condition.decode("ascii", "replace")
         )
-        if b"x-provenance" in values and not self._may_create("Provenance"):
+        if b"x-provenance" in values and not (
+            _allows(self.interactions, "create") and _allows(self.resources, "Provenance")
+        ):
             raise _forbidden("X-Provenance")
         if "*" not in self.resources and _may_parse_as_form(
             interaction, values.get(b"content-type")
@@ -238,9 +239,6 @@ class Permissions:
             raise _forbidden("resource")
         if not _allows(self.resources, kind):
             raise _forbidden("resource type")
-
-    def _may_create(self, resource: str) -> bool:
-        return _allows(self.interactions, "create") and _allows(self.resources, resource)
 
     def _require_search(self, interaction: Interaction, query: str, condition: str | None) -> None:
         """Check the query, and the condition of a conditional create, which is a search.

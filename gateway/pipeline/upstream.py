@@ -260,7 +260,6 @@ class Upstream:
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
-        """Make one attempt."""
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None

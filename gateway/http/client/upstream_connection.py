@@ -393,7 +393,10 @@ class UpstreamConnection(BoundedReadProtocol):
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
-            self._begin_interim(status)
+            self._interim += 1
+            self._in_interim = True
+            if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
+                self._fail("protocol")
             return
         # This is cheaper than the parser's formatting of the version.
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
@@ -468,12 +471,6 @@ class UpstreamConnection(BoundedReadProtocol):
             self._fields = ResponseFields()
         elif self.response_head is not None and self.response_head.framing is not Framing.CLOSE:
             self.complete = self._parsed = True
-
-    def _begin_interim(self, status: int) -> None:
-        self._interim += 1
-        self._in_interim = True
-        if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
-            self._fail("protocol")
 
     def _has_clean_close(self) -> bool:
         """Return whether the end is no broken connection: over TLS only close_notify proves it."""

@@ -119,11 +119,15 @@ def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
     """Return the error for a parser's exception; `head` holds the first bytes of the message."""
     text = str(exc)
     if isinstance(exc, LineTooLong):
-        reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
+        # Only the first byte of the line shows whether it is the request target.
+        line = exc.args[0] if exc.args else b""
+        reason = errors.URL_TOO_LONG if bytes(line[:1]) == b"/" else errors.HEADER_TOO_LARGE
         return GatewayError(reason, "line over the limit", close_connection=True)
     if "Too many headers" in text:
         return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close_connection=True)
-    if "Invalid method" in text and _begins_with_unknown_method(head):
+    method = _REQUEST_LINE.match(head)
+    if "Invalid method" in text and method is not None and method[1].decode() not in METHODS:
+        # The method is the cause, and not data after a request that was valid.
         return method_not_allowed()
     raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
     if raw is None:
@@ -138,15 +142,3 @@ def _violated_rule(exc: BaseException) -> str:
         return "target: not in origin form"
     parser_text = str(exc).partition(_QUOTE)[0]
     return next((rule for phrase, rule in _RULES if phrase in parser_text), "HTTP: not valid")
-
-
-def _begins_with_unknown_method(head: bytes) -> bool:
-    """Return whether the method is the cause, and not data after a request that was valid."""
-    line = _REQUEST_LINE.match(head)
-    return line is not None and line[1].decode("ascii") not in METHODS
-
-
-def _is_target(exc: LineTooLong) -> bool:
-    """Return whether the overlong line is the request target; only its first byte shows that."""
-    line = exc.args[0] if exc.args else b""
-    return bytes(line[:1]) == b"/"
