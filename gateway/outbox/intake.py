@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.callers import Caller
-    from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.request import RequestContext
     from gateway.pipeline.request_body import MemoryBudget
+    from gateway.pipeline.request_composer import RequestComposer
 
 _log = get_logger(__name__)
 
@@ -116,7 +116,7 @@ class OutboxWriteQueue:
         *,
         store: OutboxStore,
         api: OutboxApi,
-        forwarder: RequestForwarder,
+        forwarder: RequestComposer,
         listen: ListenSettings,
         fhir: FhirSettings,
         has_several_callers: bool,

@@ -31,7 +31,6 @@ from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
-from gateway.pipeline.forwarder import RequestForwarder, search_parameters
 from gateway.pipeline.link_translation import LinkTranslatorFactory
 from gateway.pipeline.own_replies import LocalResponder, outcome_format
 from gateway.pipeline.permissions import PermissionCheck, bundle_overload
@@ -42,6 +41,7 @@ from gateway.pipeline.request import (
     has_untyped_body,
 )
 from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
+from gateway.pipeline.request_composer import RequestComposer, search_parameters
 from gateway.pipeline.response_checks import check_response
 from gateway.pipeline.response_writer import DownstreamWriter
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
@@ -143,7 +143,7 @@ class Handler:
         callers: CallerRegistry,
         permissions: PermissionCheck,
         unidentified_limiter: UnidentifiedLimiter,
-        forwarder: RequestForwarder,
+        forwarder: RequestComposer,
         link_translators: LinkTranslatorFactory,
         readers: SlowReaders,
         search_guard: SearchGuard | None,

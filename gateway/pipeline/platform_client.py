@@ -36,7 +36,7 @@ from gateway.health.evidence import (
 )
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
-from gateway.pipeline.upstream import Forwarder, UpstreamRequest, connection_error
+from gateway.pipeline.upstream import TokenRetry, UpstreamRequest, connection_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: ident
 class PlatformClient:
     """Reads from the platform; `platform_path` is its base path without a final slash."""
 
-    def __init__(self, forwarder: Forwarder, platform_path: str) -> None:
+    def __init__(self, forwarder: TokenRetry, platform_path: str) -> None:
         self._forwarder = forwarder
         self.platform_path = platform_path
 

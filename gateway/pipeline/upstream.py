@@ -483,7 +483,7 @@ def _final_recipient_response() -> UpstreamResponse:
     )
 
 
-class Forwarder:
+class TokenRetry:
     """Forwards with an access token, and once more with a new token after a 401."""
 
     def __init__(self, upstream: Upstream, on_retry: Callable[[str], None]) -> None:
@@ -544,13 +544,13 @@ _MAX_INLINE_BYTES: Final = 128 * 1024
 _REPRESENTATION_FIELDS: Final[tuple[bytes, ...]] = (b"content-encoding:", *DIGEST_LINES)
 
 
-class CompressingForwarder:
+class RequestCompression:
     """Forwards through another forwarder, with compressed bodies once the platform accepts them.
 
     After a 415 bodies are not compressed again until the settings are reloaded.
     """
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: TokenRetry) -> None:
         self._forwarder = forwarder
         self._accepted = False
         self._refused = False

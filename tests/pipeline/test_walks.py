@@ -26,7 +26,7 @@ async def test_the_walk_of_a_read(gateway: Running) -> None:
     assert len(printed) == 15
     assert of(printed, taken) == printed
     called = {taken[step] for step in printed[3:]}
-    assert called == {"pipeline/handler.py", "pipeline/forwarder.py"}
+    assert called == {"pipeline/handler.py", "pipeline/request_composer.py"}
     bytewise = walk("The bytes of a read")
     assert of(bytewise, taken) == bytewise
 

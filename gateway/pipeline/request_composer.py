@@ -22,7 +22,7 @@ from gateway.http.request_target import RequestTarget
 from gateway.pipeline.permissions import MAX_BUNDLE_BYTES, PermissionCheck
 from gateway.pipeline.platform_client import PlatformClient, fetch_etag
 from gateway.pipeline.request_body import RequestBody
-from gateway.pipeline.upstream import CompressingForwarder, Forwarder, UpstreamRequest
+from gateway.pipeline.upstream import RequestCompression, TokenRetry, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
@@ -56,7 +56,7 @@ _BUNDLE_PREFIX: Final = 64 * 1024
 _FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 
 
-class RequestForwarder:
+class RequestComposer:
     """Composes requests to the platform, whose base path is `platform_path`, and forwards them.
 
     `client` is set where updates without If-Match get the version of the current resource, `guard`
@@ -71,7 +71,7 @@ class RequestForwarder:
         clock: Callable[[], float],
         guard: SearchGuard | None,
         client: PlatformClient | None,
-        forwarder: Forwarder | CompressingForwarder,
+        forwarder: TokenRetry | RequestCompression,
         permissions: PermissionCheck,
     ) -> None:
         self._platform_path = platform_path
