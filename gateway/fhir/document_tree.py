@@ -147,7 +147,6 @@ def _values_of(value: Any) -> list[Any]:
 
 # The narrative is left out.
 _NARRATIVE: Final = "http://www.w3.org/1999/xhtml div"
-_EXTENSIONS: Final = frozenset(("extension", "modifierExtension"))
 # The attributes of elements, beside `value` (FHIR R5 xml.html).
 _OF_ELEMENT: Final = frozenset(("id",))
 _OF_EXTENSION: Final = frozenset(("id", "url"))
@@ -200,7 +199,9 @@ class _XmlReader:
         if not self._open:
             attributes = {}  # `xsi:schemaLocation`
         value = attributes.pop("value", None)
-        if not attributes.keys() <= (_OF_EXTENSION if name in _EXTENSIONS else _OF_ELEMENT):
+        if not attributes.keys() <= (
+            _OF_EXTENSION if name in ("extension", "modifierExtension") else _OF_ELEMENT
+        ):
             raise ValueError
         self._open.append((name, value, {key: [text] for key, text in attributes.items()}))
 

@@ -224,12 +224,9 @@ def refine_bundle(
     """Return `transaction` with its code decided by the body: `batch`, `transaction` or `other`.
 
     `prefix` is the start of the body, `encoded` says that it has a Content-Encoding. The type must
-    stand in the first 64 KiB. A Bundle of another type and an encoded one are `other`. Other
-    interactions are returned unchanged. Never raises. The result is a label: what a caller with
-    limits may do is decided by the whole Bundle.
+    stand in the first 64 KiB. A Bundle of another type and an encoded one are `other`. Never
+    raises. The result is a label: what a caller with limits may do is decided by the whole Bundle.
     """
-    if interaction.code != "transaction":
-        return interaction
     kind = None if encoded else bundle_type(content_type, prefix[:_MAX_PREFIX])
     return replace(interaction, code=kind if kind in BUNDLES else "other")
 

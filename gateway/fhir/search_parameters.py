@@ -32,7 +32,6 @@ from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.json_text import plainly_spelled
 from gateway.fhir.vocabulary import RESOURCE_TYPES
 
-_OUTCOME_TYPE: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
 # Objects around the word that are parsed; `resourceType` is nearly always the first member.
 _MAX_TRIED_OBJECTS: Final = 64
@@ -56,7 +55,7 @@ def _rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> fro
     """Return those of `names` that `outcome` entries at the start of a searchset complain about."""
     if not xml:
         body = plainly_spelled(body)
-    if _OUTCOME_TYPE not in body:
+    if b"OperationOutcome" not in body:
         return frozenset()
     found: set[str] = set()
     name_set = frozenset(names)
@@ -143,9 +142,6 @@ _MODIFIERS: Final = frozenset(
 )
 # Parameters that turn the request into another one, by a method or an operation.
 _DISGUISES: Final = frozenset(("_method", "_query", "_graph"))
-_INCLUSIONS: Final = frozenset(("_include", "_revinclude"))
-_INCLUSION_MODIFIERS: Final = frozenset(("", "iterate", "recurse"))
-_SORT_MODIFIERS: Final = frozenset(("", "asc", "desc"))
 # The only reference parameter with a single target type (R5, clinical-patient).
 _TARGETS: Final = {"patient": "Patient"}
 _SEPARATOR: Final = re.compile("[&;]")
@@ -167,12 +163,12 @@ def is_limited_to_types(parameters: str, types: frozenset[str]) -> bool:
     for name, value in _pairs(parameters):
         base, _, modifier = name.partition(":")
         base = base.lower()
-        if base in _INCLUSIONS:
-            fits = modifier.lower() in _INCLUSION_MODIFIERS and _inclusion_stays_within(
+        if base in ("_include", "_revinclude"):
+            fits = modifier.lower() in ("", "iterate", "recurse") and _inclusion_stays_within(
                 base, value, types
             )
         elif base == "_sort":
-            fits = modifier.lower() in _SORT_MODIFIERS and _sort_stays_within(value, types)
+            fits = modifier.lower() in ("", "asc", "desc") and _sort_stays_within(value, types)
         else:
             fits = _name_stays_within(name, types)
         if not fits or value is None:

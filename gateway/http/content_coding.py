@@ -61,16 +61,6 @@ def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
             yield transform.feed(chunk[at : at + STEP_BYTES])
 
 
-def equals_joined(body: bytes, chunks: list[bytes]) -> bool:
-    """Return whether the chunks, joined, are equal to `body`."""
-    at = 0
-    for chunk in chunks:
-        if not body.startswith(chunk, at):
-            return False
-        at += len(chunk)
-    return at == len(body)
-
-
 class DecodingTransform:
     """Decodes a coding of `DECODABLE` and applies an optional transform to the content.
 

@@ -57,22 +57,14 @@ def resolve_target(raw: str, base_path: str) -> RequestTarget:
     if path.startswith(f"{base_path}//"):
         # The caller's base URL ends in a slash, and what is appended to it begins with one.
         path = f"{base_path}/{path[len(base_path) :].lstrip('/')}"
-    if _needs_path_check(path):
+    # A regular expression takes three times as long.
+    if "%" in path or "\\" in path or ";" in path or "//" in path or "/." in path:
         _reject_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
         rule = f"base-path={base_path or '/'}"
         raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
     # An empty query ("/Patient?") is preserved by a question mark at the end of the path.
     return RequestTarget(path[len(base_path) :] + (mark if mark and not query else ""), query)
-
-
-def _needs_path_check(path: str) -> bool:
-    """Return whether a path has escapes, backslashes, parameters, or empty or dot segments.
-
-    A regular expression takes three times as long.
-    """
-    special = "%" in path or "\\" in path or ";" in path
-    return special or "//" in path or "/." in path
 
 
 def _reject_escape(path: str) -> None:

@@ -155,10 +155,6 @@ class Admission:
         self.inflight = 0
         self.buffer_budget = MemoryBudget(buffer_bytes)
 
-    def is_draining(self) -> bool:
-        """Return whether shutdown has begun."""
-        return self.phase is not LifecyclePhase.SERVING
-
     def try_admit(
         self,
         rate: TokenBucket | None,

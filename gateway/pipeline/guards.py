@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 # much, and more until it has seen the `self` link.
 _MAX_INSPECTED_BYTES: Final = {True: 1024 * 1024, False: 64 * 1024}
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
-_STRICT_HANDLING: Final = b"Prefer: handling=strict\r\n"
 
 
 class SearchGuard:
@@ -69,7 +68,7 @@ class SearchGuard:
         request.
         """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
-        return [_STRICT_HANDLING] if self._is_blocking and not chosen else []
+        return [b"Prefer: handling=strict\r\n"] if self._is_blocking and not chosen else []
 
     async def check_searchset(
         self, response: UpstreamResponse, type_name: str, query: str

@@ -274,8 +274,10 @@ class Handler:
                     await self._condition_guard.check_request(context)
                 return await self._send_response(context, await forward(context))
             except Exception as error:
-                final_error = self._apply_unidentified_limit(context, auth, error)
-                return await self._send_error(context, final_error)
+                error = self._unidentified_limiter.limit_error(
+                    request, header, exchange, auth, error
+                )
+                return await self._send_error(context, error)
 
     async def answer(
         self, request: IncomingRequest, responder: LocalResponder, header: RequestHeader
@@ -304,7 +306,9 @@ class Handler:
     ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         with self.account(request, parse_request_fields(())) as context:
-            final_error = self._apply_unidentified_limit(context, None, error)
+            final_error = self._unidentified_limiter.limit_error(
+                request, context.header, context.exchange, None, error
+            )
             return await self._send_error(context, final_error)
 
     def _check_message(self, context: RequestContext) -> None:
@@ -424,17 +428,6 @@ class Handler:
             return await context.downstream.forward_response(response, plan)
         finally:
             response.close()
-
-    def _apply_unidentified_limit(
-        self, context: RequestContext, auth: AuthResult | None, error: Exception
-    ) -> Exception:
-        """Return `error`, or rate-limited for an unidentified client beyond its limit."""
-        exchange = context.exchange
-        if exchange.credential is None and isinstance(error, GatewayError):
-            return self._unidentified_limiter.limit_error(
-                context.request, context.header, exchange, auth, error
-            )
-        return error
 
     async def _guard_warning(
         self, response: UpstreamResponse, context: RequestContext, query: str

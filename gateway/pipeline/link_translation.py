@@ -78,12 +78,9 @@ class MissingAliases:
 
 
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
-_RANGE_FIELD: Final = b"range:"
-_ACCEPT_ENCODING_FIELD: Final = b"accept-encoding:"
 # For a Binary these transfer its content, unless the media type is FHIR's, which means the
 # resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
-_WITHOUT_BODY: Final = frozenset((204, 206, 304))
 # Fields in which a server names itself, and interactions whose response is a Bundle that the server
 # builds.
 _ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
@@ -216,7 +213,7 @@ class LinkTranslator:
                 watch.examine(response.buffered_body)
             return self._unchanged
         transform: BodyTransform | None = None
-        if response.status not in _WITHOUT_BODY:
+        if response.status not in (204, 206, 304):
             kind = response.content_type
             transform = self._counting_rewriter(kind, "to-gateway", interaction, watch)
         if needs_fhir_check:
@@ -354,14 +351,14 @@ def _restrict_accept_encoding(
     if (
         gzip
         and not accepts_coding(accepted, "gzip")
-        and not any(line.lower().startswith(_RANGE_FIELD) for line in field_lines)
+        and not any(line.lower().startswith(b"range:") for line in field_lines)
     ):
         requested = b"gzip"
     if accepted == requested:
         return field_lines
     if accepted is not None:
         field_lines = [
-            line for line in field_lines if not line.lower().startswith(_ACCEPT_ENCODING_FIELD)
+            line for line in field_lines if not line.lower().startswith(b"accept-encoding:")
         ]
     return [*field_lines, b"Accept-Encoding: " + requested + b"\r\n"]
 

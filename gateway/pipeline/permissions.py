@@ -42,7 +42,6 @@ MAX_BUNDLE_BYTES: Final = 16 * 1024 * 1024
 _RETRY_AFTER: Final = 5.0
 # Status URLs remembered for each caller; polling one makes it the most recent.
 _MAX_STATUS_URLS: Final = 256
-_STATUS_URL_METHODS: Final = frozenset(("GET", "HEAD", "DELETE"))
 # Interactions that FHIR defines at a path need their own permission, whatever URL a platform gives.
 _STATUS_URL_INTERACTIONS: Final = frozenset(("async-status", "async-cancel", "operation", "other"))
 
@@ -121,7 +120,11 @@ class PermissionCheck:
     def _is_known_status_url(
         self, caller: str, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
-        if interaction.code not in _STATUS_URL_INTERACTIONS or method not in _STATUS_URL_METHODS:
+        if interaction.code not in _STATUS_URL_INTERACTIONS or method not in (
+            "GET",
+            "HEAD",
+            "DELETE",
+        ):
             return False
         return self._status_urls[caller].get(target.suffix, False)
 

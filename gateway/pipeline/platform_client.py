@@ -112,7 +112,6 @@ _MIN_RETRY_DELAY: Final = 5.0
 # Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
 # the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((408, 429, 502, 503, 504))
-_REFUSED_STATUSES: Final = frozenset((401, 403))
 
 
 Candidates = Callable[[], Sequence["Tokens"]]
@@ -217,7 +216,7 @@ class CapabilityCache:
         """Return the statement. Raises `GatewayError` token-rejected for a refused client."""
         response = await self._client.get("/metadata", tokens, str(uuid.uuid4()))
         try:
-            if response.status in _REFUSED_STATUSES:
+            if response.status in (401, 403):
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
             if response.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
@@ -250,7 +249,6 @@ _MAX_PROBE_BYTES: Final = 1024 * 1024
 # Seconds until the header, and until the end: a long statement takes its time on a slow line.
 _HEADER_TIMEOUT: Final = 10.0
 _PROBE_TIMEOUT: Final = 30.0
-_PROBE_ATTEMPTS: Final = 2
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
@@ -289,7 +287,7 @@ class PlatformProbe:
 
     async def _request_metadata(self, tokens: Tokens) -> str | None:
         # An idle connection may just have been closed, which shows nothing about the platform.
-        for _ in range(_PROBE_ATTEMPTS):
+        for _ in range(2):
             try:
                 return await self._signal_of_metadata(tokens)
             except (UpstreamConnectionError, GatewayError) as failure:

@@ -45,50 +45,6 @@ class MemoryBudget:
         self._free += size
 
 
-class StallTimer:
-    """Calls `give_up` once when a wait lasts longer than `limit` seconds (clock of the event loop).
-
-    There are many short waits, and one timer serves all of them.
-    """
-
-    __slots__ = ("_give_up", "_limit", "_loop", "_since", "_timer")
-
-    def __init__(self, limit: float, give_up: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limit = limit
-        self._give_up = give_up
-        self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Start the timer."""
-        self._since = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._limit, self._check)
-
-    def stop(self) -> None:
-        """End the wait. The timer is kept, because another wait most likely begins soon."""
-        self._since = None
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-        self._since = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        self._timer = None
-        if self._since is None:
-            return
-        left = self._since + self._limit - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._check)
-        else:
-            self._since = None
-            self._give_up()
-
-
 class RequestBody:
     """Reads one request's body. `length` is the announced length, None for chunked coding.
 
@@ -130,7 +86,6 @@ class RequestBody:
         self._window_bytes = 0
         self._budget: MemoryBudget | None = None
         self._reserved_bytes = 0
-        self._stall_timer: StallTimer | None = None
         self.length = length
         self.received_bytes = 0
         self.is_replayable = True
@@ -147,10 +102,7 @@ class RequestBody:
         self._budget = budget
 
     def release(self) -> None:
-        """Release the reserved memory and the timer; the body is not read again."""
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        """Release the reserved memory; the body is not read again."""
         if self._budget is not None and self._reserved_bytes:
             self._budget.release(self._reserved_bytes)
             self._reserved_bytes = 0
@@ -258,15 +210,12 @@ class RequestBody:
         if self._before_wait is not None:
             self._before_wait()
             self._before_wait = None
-        timer = self._stall_timer
-        if timer is None:
-            timer = self._stall_timer = StallTimer(self._stall_timeout, self._on_stall)
+        timer = asyncio.get_running_loop().call_later(self._stall_timeout, self._on_stall)
         started = self._clock()
-        timer.start()
         try:
             data = await self._read()
         finally:
-            timer.stop()
+            timer.cancel()
         self._check_rate(len(data), self._clock() - started)
         return data
 

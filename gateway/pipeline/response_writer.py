@@ -27,10 +27,11 @@ from gateway.http.client.response_head import (
     decoded_field_lines,
     remove_digest_fields,
 )
-from gateway.http.content_coding import STEP_BYTES, BodyTransform, equals_joined, feed_in_steps
+from gateway.http.content_coding import STEP_BYTES, BodyTransform, feed_in_steps
 from gateway.http.headers import remove_fields
 from gateway.http.server.request_parser import ConnectionDisposition, HttpVersion11
 from gateway.http.slow_readers import ResponseReader, SlowReaders, has_left
+from gateway.pipeline.admission import Admission, LifecyclePhase
 from gateway.pipeline.own_replies import LocalResponder, LocalResponse, OutcomeFormat, outcome_page
 from gateway.pipeline.request_body import CallerDisconnectedError
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
-    from gateway.pipeline.admission import Admission
 
 
 # Not frozen: mypyc cannot compile the constructor of a frozen dataclass.
@@ -274,8 +274,9 @@ class DownstreamWriter:
                     await self._send_long(response.status, field_lines, transform, produced)
                     return
             chunks.append(transform.finish())
-        if not equals_joined(body, chunks):
-            field_lines = remove_digest_fields(field_lines)
+        without_digests = remove_digest_fields(field_lines)
+        if len(without_digests) < len(field_lines) and b"".join(chunks) != body:
+            field_lines = without_digests
         self._send_buffered(response.status, field_lines, chunks)
 
     async def _send_long(
@@ -354,7 +355,9 @@ class DownstreamWriter:
             while data := await response.read():
                 for chunk in iter((data,)) if transform is None else feed_in_steps(transform, data):
                     if not budget.try_reserve(len(chunk)):
-                        raise _too_many()
+                        detail = "too many long answers in HTTP/1.0 at once"
+                        hint = "use HTTP/1.1"
+                        raise GatewayError(errors.OVERLOADED, detail, hint=hint, retry_after=1.0)
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > _MAX_HTTP10_BYTES:
@@ -407,7 +410,10 @@ class DownstreamWriter:
         # A body that was not read would be parsed as the next request. During shutdown, pipelined
         # requests are still answered.
         connection = self._connection
-        closing = self._admission.is_draining() and not connection.has_pipelined_requests
+        closing = (
+            self._admission.phase is not LifecyclePhase.SERVING
+            and not connection.has_pipelined_requests
+        )
         if closing or connection.is_last_request or not self._request.payload.is_eof():
             self._keep_alive = False
         return connection.keep_alive_lines if self._keep_alive else b"Connection: close\r\n"
@@ -464,11 +470,6 @@ def _replaced_by(field_lines: bytes) -> frozenset[bytes]:
     """Return the names of these fields in lower case, except Vary, a list that may come twice."""
     names = {line.partition(b":")[0].lower() for line in field_lines.split(b"\r\n")}
     return frozenset(names - {b"", b"vary"})
-
-
-def _too_many() -> GatewayError:
-    detail = "too many long answers in HTTP/1.0 at once"
-    return GatewayError(errors.OVERLOADED, detail, hint="use HTTP/1.1", retry_after=1.0)
 
 
 def _too_long() -> GatewayError:

@@ -84,12 +84,14 @@ class UnidentifiedLimiter:
         header: RequestHeader,
         exchange: Exchange,
         auth: AuthResult | None,
-        error: GatewayError,
-    ) -> GatewayError:
-        """Return the error to send for a request that failed before its caller was identified.
+        error: Exception,
+    ) -> Exception:
+        """Return the error to send for a request that failed.
 
         It is `error` if the request belongs to a caller or is within the limit; else rate-limited.
         """
+        if exchange.credential is not None or not isinstance(error, GatewayError):
+            return error
         peer = self._callers.resolve_peer(request.connection.peer, header)
         exchange.remote = peer.address
         if self._belongs_to_caller(peer, header, auth, exchange):

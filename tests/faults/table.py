@@ -21,6 +21,7 @@ from gateway.config.value_types import ListenAddress
 from gateway.exchange import Exchange
 from gateway.http.headers import request_fields
 from gateway.http.server.listener import CallerServer
+from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.request_body import MemoryBudget
 from tests.doubles import sso
@@ -316,7 +317,7 @@ async def internal(stage: Stage) -> Evidence:
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
         inflight=0,
-        is_draining=lambda: False,
+        phase=LifecyclePhase.SERVING,
         buffer_budget=MemoryBudget(0),
     )
     parts["account"] = account

@@ -251,11 +251,6 @@ def test_looks_at_the_first_64_kib_only():
     assert refine_bundle(TRANSACTION, late, "application/json").code == "other"
 
 
-def test_leaves_other_interactions_alone():
-    create = classify("POST", "/Bundle")
-    assert refine_bundle(create, b'{"type":"batch"}', "application/json") is create
-
-
 @given(st.binary() | st.text(alphabet='{}[]":,\\type<>/=" !-').map(str.encode), st.text())
 def test_refining_never_raises(prefix, content_type):
     """Any bytes under any content type give one of three codes."""

@@ -103,13 +103,12 @@ def connect_error(error: OSError, origin: UpstreamOrigin, timeout: float) -> Gat
     where = f"{origin.host} port {origin.port}"
     if isinstance(error, ssl.SSLError):
         return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, origin.host, where))
-    # After a timeout the caller has waited long enough, so that there is no retry.
-    repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,
         _connect_error_detail(error, origin, timeout),
         retry_after=RETRY_AFTER,
-        is_retryable=repeatable,
+        # After a timeout the caller has waited long enough, so that there is no retry.
+        is_retryable=not isinstance(error, TimeoutError),
     )
 
 

@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -298,22 +298,16 @@ class UpstreamPool:
         try:
             # A caller's first connection does not wait behind the hundreds of another caller.
             connect_slot = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
-            connection = await self._open_with_timeout(connect_slot)
-        except BaseException:
+            async with asyncio.timeout(self._connect_timeout), connect_slot:
+                connection = await self._open_connection()
+        except BaseException as error:
             self._release_slot(caller)
+            if isinstance(error, OSError):
+                raise connect_error(error, self._origin, self._connect_timeout) from None
             raise
         self._connecting -= 1
         self._active[connection] = caller
         return connection
-
-    async def _open_with_timeout(
-        self, connect_slot: AbstractAsyncContextManager[None]
-    ) -> UpstreamConnection:
-        try:
-            async with asyncio.timeout(self._connect_timeout), connect_slot:
-                return await self._open_connection()
-        except OSError as error:
-            raise connect_error(error, self._origin, self._connect_timeout) from None
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin

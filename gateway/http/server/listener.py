@@ -280,14 +280,12 @@ class Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
-            if self._is_full():
+            count = self._server.open_connections + self.pending_handshakes
+            if count >= self.max_connections:
                 self._close_idle_connection()
                 return
             if not self._accept_one(listening):
                 return
-
-    def _is_full(self) -> bool:
-        return self._server.open_connections + self.pending_handshakes >= self.max_connections
 
     def _accept_one(self, listening: socket.socket) -> bool:
         """Accept one connection; return False if there is none now."""

@@ -26,7 +26,6 @@ from gateway.http.server.request_parser import (
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 # Digits of the largest Content-Length that every recipient can represent.
 _MAX_LENGTH_DIGITS: Final = 19
-_ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -38,7 +37,8 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
     if message.version is not HttpVersion11 and message.version != HttpVersion11:
         _check_version_10(message, header)
     if header.total_bytes > max_header_bytes:
-        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close_connection=True)
+        detail = "all header fields together are over the limit"
+        raise GatewayError(errors.HEADER_TOO_LARGE, detail, close_connection=True)
     check_method(message.method)
     values = header.values
     if header.is_ambiguous:
