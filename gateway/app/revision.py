@@ -25,7 +25,6 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
-from gateway.pipeline.forwarder import RequestForwarder
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
@@ -34,7 +33,8 @@ from gateway.pipeline.platform_client import (
     PlatformClient,
     PlatformProbe,
 )
-from gateway.pipeline.upstream import CompressingForwarder, Forwarder, Upstream
+from gateway.pipeline.request_composer import RequestComposer
+from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
@@ -124,11 +124,11 @@ class Core:
     def _handler(self) -> Handler:
         settings = self.settings
         upstream = self._upstream()
-        forwarder = Forwarder(upstream, self._metrics.count_retry)
+        forwarder = TokenRetry(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
         self.statement = statement = CapabilityCache(client, self._candidates, time.monotonic)
         # Retries of the gateway's own probes are no caller's, so that they are not counted.
-        own_client = PlatformClient(Forwarder(upstream, lambda cause: None), client.platform_path)
+        own_client = PlatformClient(TokenRetry(upstream, lambda cause: None), client.platform_path)
         self.probe = PlatformProbe(own_client, self._candidates)
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
@@ -163,19 +163,19 @@ class Core:
 
     def _request_forwarder(
         self,
-        forwarder: Forwarder,
+        forwarder: TokenRetry,
         client: PlatformClient,
         guard: SearchGuard | None,
-    ) -> RequestForwarder:
+    ) -> RequestComposer:
         settings = self.settings
         packs = settings.platform.compression == "both"
-        return RequestForwarder(
+        return RequestComposer(
             client.platform_path,
             limits=settings.limits,
             clock=time.monotonic,
             guard=guard,
             client=client if settings.fhir.auto_if_match else None,
-            forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+            forwarder=RequestCompression(forwarder) if packs else forwarder,
             permissions=self._permissions,
         )
 

@@ -35,7 +35,7 @@ from gateway.outbox.entry import StoredResponse, platform_status_note
 from gateway.pipeline.platform_client import fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.upstream import BODILESS_METHODS, Forwarder, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, TokenRetry, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class EntrySender:
     def __init__(
         self,
         *,
-        forwarder: Forwarder,
+        forwarder: TokenRetry,
         tokens: Mapping[str, Tokens],
         client: PlatformClient,
         statement: CapabilityCache,

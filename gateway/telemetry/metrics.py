@@ -5,7 +5,7 @@ codes. The counters of every request are in `gateway.telemetry.request_counters`
 with every request but matter only to a scrape (requests in flight, connections, the circuit) are
 read during the scrape.
 
-The handler calls `record_exchange`, `Upstream` and `Forwarder` call `count_retry`, `Tokens` the
+The handler calls `record_exchange`, `Upstream` and `TokenRetry` call `count_retry`, `Tokens` the
 three `on_…` methods, the audit trail `count_audit_records`, the application the rest.
 """
 

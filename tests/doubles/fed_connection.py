@@ -89,7 +89,7 @@ async def exchange(
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
     if reader is None and end == "open" and not connection.complete:
-        connection.on_deadline()
+        connection.abort("timeout")
     elif reader is not None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -99,7 +99,7 @@ async def exchange(
         connection.eof_received()
     if end == "open":
         if not connection.complete:
-            connection.on_deadline()
+            connection.abort("timeout")
     else:
         connection.connection_lost(None if end == "eof" else ConnectionResetError())
         assert lost == [connection]

@@ -82,7 +82,7 @@ async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
     """Without close_notify a response without a length is incomplete, whichever end cut it."""
     await both.ask()
     await both.line.send(both.line.record(BY_CLOSE))
-    await until(lambda: both.connection.has_pending_body)
+    await until(lambda: both.connection.response_head is not None)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     else:
