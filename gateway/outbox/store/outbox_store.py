@@ -558,14 +558,12 @@ class OutboxStore:
                 entries_table.c.state == EntryState.WAITING,
                 entries_table.c.queued_at < now - self.settings.max_age,
             )
-            found = (
-                await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
-            ).all()
-            if not found:
-                await transitions.unblock_orphaned(connection)
+            found = await connection.execute(
+                queries.select_unlocked(*old).limit(_RECOVERY_BATCH)
+            )
             events = [
                 await transitions.expire_entry(connection, self._contents, entry_from_row(row), now)
-                for row in found
+                for row in found.all()
             ]
         self.notify(*events)
         return bool(events)

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
-    BLOCKING,
     INTERRUPTED_NOTE,
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
@@ -172,20 +171,6 @@ async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int
     )
     await connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
     await connection.execute(queries.update_predecessors(entries_table.c.behind.in_(numbers)))
-
-
-async def unblock_orphaned(connection: AsyncConnection) -> None:
-    """Unblock entries behind an entry that blocks nothing any more.
-
-    Only a process that does not know the column `behind` leaves such entries: one of an older
-    version that still had an active attempt when its outbox was upgraded.
-    """
-    blocker = entries_table.alias()
-    blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
-    blocker_exists = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
-    await connection.execute(
-        queries.update_predecessors(entries_table.c.behind.is_not(None), ~blocker_exists)
-    )
 
 
 async def _save_response(
