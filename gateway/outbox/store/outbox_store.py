@@ -98,7 +98,8 @@ async def _add_pending_records(
 
     `at` is a Unix time.
     """
-    common = {"step": step, "by": _encode_actor(actor), "at": at}
+    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
+    common = {"step": step, "by": by, "at": at}
     rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
@@ -137,24 +138,8 @@ async def _drain_pending_records(
 
 
 def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
-    return PendingAuditRecord(
-        OutboxStep(row.step), row.entry, row.caller, _decode_actor(row.by), row.at
-    )
-
-
-def _encode_actor(actor: Actor) -> str:
-    """Return the channel alone, as all versions store it, or JSON if there is more to store."""
-    if not (actor.operator or actor.reason):
-        return actor.channel
-    stored = {"way": actor.channel, "operator": actor.operator, "reason": actor.reason}
-    return orjson.dumps(stored).decode()
-
-
-def _decode_actor(text: str) -> Actor:
-    if not text.startswith("{"):
-        return Actor(text)
-    stored = orjson.loads(text)
-    return Actor(stored.pop("way"), **stored)
+    actor = Actor(*orjson.loads(row.by))
+    return PendingAuditRecord(OutboxStep(row.step), row.entry, row.caller, actor, row.at)
 
 
 _P = ParamSpec("_P")

@@ -146,7 +146,7 @@ def pack_response(response: StoredResponse) -> bytes:
 def unpack_response(data: bytes) -> StoredResponse:
     """Return the response that `pack_response` packed."""
     facts = _unpacked(data)
-    note, is_verified = note_of(facts.pop("note")), facts.pop("found", False)
+    note, is_verified = note_of(facts.pop("note")), facts.pop("found")
     return StoredResponse(note=note, is_verified=is_verified, **facts)
 
 
