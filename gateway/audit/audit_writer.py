@@ -31,15 +31,12 @@ class Sink(Protocol):
         Raises OSError on failure. The caller then either passes the same lines again, and the sink
         continues after the last byte that it has written, or calls `discard_failed`.
         """
-        ...
 
     def discard_failed(self) -> int:
         """Discard the lines of the failed `write`. Return how many were not written completely."""
-        ...
 
     def close(self) -> None:
         """Release the resources of the sink."""
-        ...
 
 
 class DescriptorSink:

@@ -200,7 +200,6 @@ class FileSink:
         hash_chain.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write all lines (`Sink.write`)."""
         self._handed = len(lines)
         self._file.sync()
         if self._done < len(lines):
@@ -219,7 +218,6 @@ class FileSink:
             self._append(lines[self._done :])
 
     def discard_failed(self) -> int:
-        """Discard what was not written (`Sink.discard_failed`)."""
         # Lines that were not flushed may be on the disk or not: they count as lost, since reporting
         # too many is the safe error.
         written = self._done if self._file.final_sync() else 0
@@ -227,7 +225,6 @@ class FileSink:
         return self._handed - written
 
     def close(self) -> None:
-        """Close the file and release the lock that excludes other gateways."""
         self._file.close()
         self._state_file.close()
 

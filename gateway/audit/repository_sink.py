@@ -91,7 +91,6 @@ class RepositorySink:
         self._is_loss_logged = False
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Send all resources (`Sink.write`)."""
         if not self._waiting:
             self._waiting.extend(lines)
         if not self._pauses_skipped and self._clock() < self._not_before:
@@ -108,7 +107,6 @@ class RepositorySink:
             self._failures = 0
 
     def discard_failed(self) -> int:
-        """Discard what the repository did not accept (`Sink.discard_failed`)."""
         lost = len(self._waiting)
         self._waiting.clear()
         return lost

@@ -38,14 +38,13 @@ return 1
 
 
 class RedisSessionStore(RedisStore):
-    """Stores sessions.
+    """Stores sessions (`session_store.SessionStore`).
 
     `encryption_key`: if given, it is needed in addition to decrypt entries, and the logout marks
     are stored as its HMAC, so that they reveal no user.
     """
 
     async def get(self, key: StoreKey) -> Session | None:
-        """Return the session, or None if there is none or it has expired."""
         session_key = redis_key(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
@@ -59,7 +58,6 @@ class RedisSessionStore(RedisStore):
         )
 
     async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
-        """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
         now = await self._now()
         session_key = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
@@ -75,30 +73,23 @@ class RedisSessionStore(RedisStore):
                 await commands.execute()
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         now = await self._now()
         session_key = redis_key(session.key.name, "session")
         expiry = str(_milliseconds(now + lifetime))
         await run_script(self._client, _TOUCH, session_key, repr(now), expiry)
 
     async def save(self, session: Session) -> bool:
-        """Store the new tokens of a session without changing its expiry.
-
-        Return False, without a change, if the session was deleted.
-        """
         sealed = self._sealed(session, await self._now())
         session_key = redis_key(session.key.name, "session")
         return bool(await run_script(self._client, _SAVE, session_key, sealed))
 
     async def delete(self, session: Session) -> None:
-        """Delete a session."""
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
         for mark in session.signed_in_user.logout_marks:
             await self._client.srem(self._marked(mark), name)
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Delete all sessions with a logout mark and return their number."""
         mark_key = self._marked(mark)
         deleted = 0
         for name in await self._client.smembers(mark_key):
@@ -108,11 +99,9 @@ class RedisSessionStore(RedisStore):
         return deleted
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """Acquire the lease for renewing the session's tokens. Return None while it is held."""
         return await self.lease(redis_key(session.key.name, "renewal"))
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         sign_in_key = redis_key(key.name, "sign-in")
         plain = {
             "verifier": sign_in.verifier.reveal(),
@@ -123,7 +112,6 @@ class RedisSessionStore(RedisStore):
         await self._client.set(sign_in_key, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         sign_in_key = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(sign_in_key)
@@ -137,10 +125,6 @@ class RedisSessionStore(RedisStore):
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
-
-        It protects from replays.
-        """
         seen_key = redis_key(mark, "seen")
         return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
 

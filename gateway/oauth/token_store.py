@@ -80,7 +80,6 @@ class TokenLease(Protocol):
 
     async def release(self) -> None:
         """Release the lease, so that another replica can acquire it."""
-        ...
 
 
 class _NullLease:
@@ -100,19 +99,15 @@ class TokenStore(Protocol):
 
     async def get(self, key: StoreKey) -> AccessToken | None:
         """Return the token stored under `key`, or None if there is none or it has expired."""
-        ...
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Store `token` until it expires, replacing any other token of `key`."""
-        ...
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Delete `token`, unless another token has replaced it meanwhile."""
-        ...
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """Acquire the lease for requesting a token. Return None while another replica holds it."""
-        ...
 
 
 TokensAtHand: TypeAlias = "TLRUCache[str, AccessToken]"

@@ -91,7 +91,9 @@ _COUNT_PAGES: Final = """
 
 
 class SqliteDatabase:
-    """One file, for processes of this machine. `clock` returns seconds since 1970.
+    """One file, for processes of this machine (`database.Database`).
+
+    `clock` returns seconds since 1970.
 
     `exclusive`: no other gateway may use the file; while one does, every transaction raises
     `OutboxInUseError`. Commands use it without that.
@@ -120,12 +122,10 @@ class SqliteDatabase:
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether other gateways are kept away from the database."""
         return self._lock_fd >= 0
 
     @contextlib.asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that only reads."""
         with translate_errors():
             self._require_file()
             async with self._reader.begin() as connection:
@@ -135,11 +135,6 @@ class SqliteDatabase:
     async def write_transaction(
         self, *, adds: bool = False, leaves: float = 0.0
     ) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction, which is on disk once its context exits without an exception.
-
-        One that `adds` must leave the disk space that all others need, and raises
-        `OutboxFullError`; others must leave a part of it.
-        """
         with _full_disk_errors(adds=adds), translate_errors():
             self._require_file()
             if adds and (not self._is_reserved or self._reserve.is_disk_full()):
@@ -230,7 +225,6 @@ class SqliteDatabase:
                 return await asyncio.to_thread(_shrink, self._path, self._reserve)
 
     async def close(self) -> None:
-        """Close all connections."""
         self._empty_check.close()
         await self._engine.dispose()
         self._reserve.close()
