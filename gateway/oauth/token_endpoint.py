@@ -31,7 +31,6 @@ from gateway.http.client.upstream_connect import (
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.oauth.token_response import (
     Cause,
-    RequestTime,
     TokenRequestError,
     description_of,
     is_web_page,
@@ -243,12 +242,16 @@ class TokenEndpoint:
         to send. Raises `TokenRequestError` on any failure, at the latest after `sso.timeout`
         seconds.
         """
-        request_time = RequestTime(self._clock(), self._wall_clock())
+        requested_at, wall_now = self._clock(), self._wall_clock()
         response = await self.post(authenticate, form, cookie=cookie)
         if response.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=response.status)
         token = parse_token_response(
-            response.body, request_time, self._sso.default_token_lifetime, response.secrets
+            response.body,
+            requested_at=requested_at,
+            wall_now=wall_now,
+            default_lifetime=self._sso.default_token_lifetime,
+            secrets=response.secrets,
         )
         return replace(token, cookies=response.cookies)
 
