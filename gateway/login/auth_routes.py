@@ -378,7 +378,7 @@ class AuthRoutes:
         """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
         logout_token = (await request.form()).get("logout_token", "")
         try:
-            logout = await self._sign_out.handle_back_channel(logout_token)
+            user, ended = await self._sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
             # The user stays signed in here, although not at the SSO.
             _log.warning(
@@ -386,10 +386,8 @@ class AuthRoutes:
             )
             body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
             return json_response(body, status=400)
-        exchange.user = logout.user
-        self._audit_event(
-            "logout", logout.user, exchange, outcome="sso", sessions=logout.ended_sessions
-        )
+        exchange.user = user
+        self._audit_event("logout", user, exchange, outcome="sso", sessions=ended)
         return json_response({})
 
     async def _session(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -404,18 +402,17 @@ class AuthRoutes:
             signed_out = {"signed_in": False, "user": None, "name": None}
             return json_response({**signed_out, "expires_at": None, "expires_in": None})
         exchange.user = session.user
-        return json_response(self._session_json(session))
-
-    def _session_json(self, session: Session) -> dict[str, object]:
-        seconds_left = max(0.0, self._sessions.expires_in(session))
+        seconds_left = max(0.0, self._sessions.seconds_left(session))
         expires_at = datetime.fromtimestamp(self._wall_clock() + seconds_left, UTC)
-        return {
-            "signed_in": True,
-            "user": session.user,
-            "name": session.name,
-            "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "expires_in": int(seconds_left),
-        }
+        return json_response(
+            {
+                "signed_in": True,
+                "user": session.user,
+                "name": session.name,
+                "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "expires_in": int(seconds_left),
+            }
+        )
 
     @property
     def _default_target(self) -> str:

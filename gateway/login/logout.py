@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from authlib.common.urls import add_params_to_uri
@@ -41,18 +40,6 @@ _REVOCATION_TIMEOUT: Final = 3.0
 
 class LogoutTokenError(Exception):
     """The logout token is invalid; the text is the name of the claim or another fixed word."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackChannelLogout:
-    """The result of a logout token.
-
-    `user` is the subject that the SSO signed out, None if the token does not name one.
-    `ended_sessions` is the number of sessions that the gateway ended.
-    """
-
-    user: str | None
-    ended_sessions: int
 
 
 class SignOutFlow:
@@ -108,10 +95,11 @@ class SignOutFlow:
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)
 
-    async def handle_back_channel(self, logout_token: str) -> BackChannelLogout:
+    async def handle_back_channel(self, logout_token: str) -> tuple[str | None, int]:
         """End the sessions that a logout token names.
 
-        Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
+        Return the subject that the SSO signed out, None if the token does not name one, and the
+        number of sessions that ended. Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
         checked before the signature, so that forged tokens cost little.
         """
         claims = unverified_claims(logout_token)
@@ -131,7 +119,7 @@ class SignOutFlow:
         mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
         ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
         user = claims.get("sub")
-        return BackChannelLogout(user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
+        return user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """Raise `LogoutTokenError` unless the claims are valid.

@@ -82,7 +82,7 @@ class SessionManager:
         key = store_key(identifier)
         session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
         await self._breaker.call(
-            self._store.add, session, self._seconds_left(session), self._max_lifetime
+            self._store.add, session, self.seconds_left(session), self._max_lifetime
         )
         return identifier, session
 
@@ -95,12 +95,12 @@ class SessionManager:
         if session is None or session.is_ended or session.identity != self._identity:
             return None
         now = self._clock()
-        if self._seconds_left(session) <= 0:
+        if self.seconds_left(session) <= 0:
             await self.end(session)
             return None
         if touch and now - session.last_used_at >= self._touch_interval:
             session.last_used_at = now
-            await self._breaker.call(self._store.touch, session, self._seconds_left(session))
+            await self._breaker.call(self._store.touch, session, self.seconds_left(session))
         return session
 
     @asynccontextmanager
@@ -160,10 +160,7 @@ class SessionManager:
         """Register `mark` for `lifetime` seconds. Return False if it is registered already."""
         return await self._breaker.call(self._store.register_once, mark, lifetime)
 
-    def expires_in(self, session: Session) -> float:
+    def seconds_left(self, session: Session) -> float:
         """Return the seconds until the session ends if it is not used meanwhile."""
-        return self._seconds_left(session)
-
-    def _seconds_left(self, session: Session) -> float:
         ends = session.started_at + self._max_lifetime
         return min(ends, session.last_used_at + self._idle_lifetime) - self._clock()
