@@ -35,15 +35,12 @@ if TYPE_CHECKING:
 _SCHEMA: Final = 1
 _NONCE_BYTES: Final = 12
 _LENGTH_BYTES: Final = 4
+_CHANGED: Final = Message("holds a content that was changed from outside")
 # Bytes. Each segment is a row of the database: small enough for every driver, large enough for most
 # bodies.
 _SEGMENT_BYTES: Final = 1024 * 1024
 
 ContentKind = Literal["request", "response"]
-
-
-class DecryptionError(Exception):
-    """The data is not what was encrypted with this key for this binding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +87,12 @@ class ContentCipher:
         ]
 
     def decrypt(self, segments: Sequence[bytes], binding: ContentBinding) -> bytes:
-        """Return the plain text. Raises `DecryptionError`, also where a segment is missing."""
+        """Return the plain text of at least one segment.
+
+        Raises `OutboxConfigurationError` for another key or binding, also where a segment is
+        missing.
+        """
         last = len(segments) - 1
-        if last < 0:
-            raise DecryptionError
         try:
             return b"".join(
                 self._cipher.decrypt(
@@ -104,7 +103,7 @@ class ContentCipher:
                 for index, segment in enumerate(segments)
             )
         except (InvalidTag, ValueError):
-            raise DecryptionError from None
+            raise OutboxConfigurationError(_CHANGED) from None
 
     def _encrypt_segment(self, plain: bytes, associated_data: bytes) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -170,7 +169,6 @@ def _fields(text: list[tuple[str, str]]) -> FieldLines:
     return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in text)
 
 
-_CHANGED: Final = Message("holds a content that was changed from outside")
 # Bytes. Up to this size encryption takes less time than switching to a thread.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 
@@ -219,12 +217,9 @@ class EncryptedContents:
         """
         if not sealed:
             return None
-        try:
-            if sum(map(len, sealed)) <= _MAX_INLINE_BYTES:
-                return self._cipher.decrypt(sealed, _binding(entry, kind))
-            return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
-        except DecryptionError:
-            raise OutboxConfigurationError(_CHANGED) from None
+        if sum(map(len, sealed)) <= _MAX_INLINE_BYTES:
+            return self._cipher.decrypt(sealed, _binding(entry, kind))
+        return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
 
     async def _encrypt(self, plain: bytes, binding: ContentBinding) -> list[bytes]:
         if len(plain) <= _MAX_INLINE_BYTES:
