@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
 from gateway.clock import backoff
-from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
+from gateway.errors import (
+    SHUTTING_DOWN,
+    SSO_UNAVAILABLE,
+    TOKEN_REFUSED,
+    TOKEN_REJECTED,
+    GatewayError,
+    Reason,
+)
 from gateway.oauth.token_failures import NOT_THE_SSO, UNKNOWN_CODE
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 
-if TYPE_CHECKING:
-    from gateway.errors import Reason
-    from gateway.oauth.token_response import AccessToken
+_T = TypeVar("_T")
 
 _CHECK_ALL = "client_id, client secret or private key, sso.token_url"
 # What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to
@@ -201,3 +207,23 @@ class RejectionState:
         token until its successor is installed.
         """
         return now < self._accepted_at + _REJECTION_PAUSE
+
+
+async def fetched(task: asyncio.Task[_T], timeout: float, late: str) -> _T:
+    """Return the result of a fetch of tokens, which goes on if its waiter is cancelled.
+
+    Raises `GatewayError` sso-unavailable with the detail `late` after `timeout` seconds, and
+    shutting-down if the fetch was cancelled.
+    """
+    await asyncio.wait({task}, timeout=timeout)
+    if not task.done():
+        raise GatewayError(SSO_UNAVAILABLE, late, retry_after=1.0)
+    if task.cancelled():
+        raise GatewayError(SHUTTING_DOWN, close_connection=True)
+    return task.result()
+
+
+def rejected_error(detail: str) -> GatewayError:
+    """Return the error for a request for which there is no token that the platform accepts."""
+    # No request was sent now, but the cause is an earlier 401 of the platform.
+    return GatewayError(TOKEN_REJECTED, detail, upstream_status=401)

@@ -19,7 +19,13 @@ from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.health.health import TokenState
 from gateway.i18n import format_duration
-from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
+from gateway.oauth.token_backoff import (
+    FailureState,
+    RefreshSchedule,
+    RejectionState,
+    fetched,
+    rejected_error,
+)
 from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
@@ -61,7 +67,6 @@ class Tokens:
         self._queue = queue
         self._metrics = metrics
         self._sso = sso
-        self._wait_timeout = sso.timeout
         self._pacing = pacing
         self._times = times
         self._clock = times.clock
@@ -156,12 +161,12 @@ class Tokens:
         """
         self._discard_rejected(rejected, keep_if_accepted=True)
         if self._rejections.is_paused(self._clock()):
-            raise _rejected("fresh tokens were refused before; none is fetched for a moment")
+            raise rejected_error("fresh tokens were refused before; none is fetched for a moment")
         token = self.current()
         if token is None or token == rejected:
             token = await self._await_fetch()
         if token == rejected:
-            raise _rejected("the SSO gave the token again that the platform refuses")
+            raise rejected_error("the SSO gave the token again that the platform refuses")
         return token
 
     def on_fresh_token_rejected(self, token: AccessToken) -> None:
@@ -269,23 +274,17 @@ class Tokens:
             raise self._failed(self._failure)
         task = self._start_fetch()
         begins_in = max(0.0, (self._next_attempt or 0.0) - self._clock())
+        timeout = self._sso.timeout
         self._count_waiter(1)
         try:
-            await asyncio.wait({task}, timeout=begins_in + self._wait_timeout)
+            outcome = await fetched(task, begins_in + timeout, f"no token within {timeout:g} s")
         finally:
             self._count_waiter(-1)
-        if not task.done():
-            waited = f"no token within {self._wait_timeout:g} s"
-            raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
-        if task.cancelled():
-            raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        outcome = task.result()
-        now = self._clock()
         if isinstance(outcome, FailureState):
             raise self._failed(outcome)
-        if now >= outcome.usable_until:
+        if self._clock() >= outcome.usable_until:
             expired = "the token expired while the request waited for it"
-            raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
+            raise GatewayError(SSO_UNAVAILABLE, expired, retry_after=1.0)
         return outcome
 
     def _failed(self, failure: FailureState) -> GatewayError:
@@ -293,9 +292,6 @@ class Tokens:
 
     def _explain(self, error: TokenRequestError) -> str:
         return failure_text(error, self.name, self._sso)
-
-    def _has_waiters(self) -> bool:
-        return self._waiters > 0
 
     def _count_waiter(self, change: int) -> None:
         self._waiters += change
@@ -324,7 +320,7 @@ class Tokens:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
-            async with self._queue.admission(self._has_waiters):
+            async with self._queue.admission(lambda: self._waiters > 0):
                 if self._discarded is not None:
                     self._rejections.on_forced_fetch(self._clock())
                 outcome = await self._fetcher.fetch(
@@ -351,8 +347,9 @@ class Tokens:
             self._install(outcome)
             if self._is_failing:
                 self._is_failing = False
-                again = "credential %s: the SSO gives tokens again"
-                _log.info(again, self.name, credential=self.name)
+                _log.info(
+                    "credential %s: the SSO gives tokens again", self.name, credential=self.name
+                )
             return outcome
         now, current, before = self._clock(), self.current(), self._failure
         has_token = current is not None
@@ -450,8 +447,3 @@ def make_tokens(
         )
         for name, credential in credentials.items()
     }
-
-
-def _rejected(detail: str) -> GatewayError:
-    # No request was sent now, but the cause is an earlier 401 of the platform.
-    return GatewayError(TOKEN_REJECTED, detail=detail, upstream_status=401)
