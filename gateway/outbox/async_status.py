@@ -120,15 +120,15 @@ def entry_outcome(
     }
 
 
-def _batch_response(
+def _final_response(
     entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> tuple[dict[str, Any], bool]:
-    """Return the Bundle with the outcome of a write, and whether the Bundle has to be XML.
+) -> UpstreamResponse:
+    """Return the Bundle with the outcome of a write.
 
     It has the format of the platform's response where it contains that.
     """
     content = (
-        None if response.reason else embed_body(response.body, _field(response, b"content-type"))
+        None if response.reason else embed_body(response.body, first_field_value(response.fields, b"content-type"))
     )
     xml = response_format.xml if content is None else content.xml
     part: dict[str, Any] = {}
@@ -139,7 +139,7 @@ def _batch_response(
         _response(entry, response, response_format, content if is_outcome else None)
     )
     bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
-    return bundle, xml
+    return resource_response(200, bundle, xml=xml)
 
 
 def _response(
@@ -150,10 +150,10 @@ def _response(
 ) -> Iterator[tuple[str, Any]]:
     yield "status", _reason_phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):
-        value = _field(response, field)
+        value = first_field_value(response.fields, field)
         if value is not None:
             yield name, value
-    modified = _instant(_field(response, b"last-modified"))
+    modified = _instant(first_field_value(response.fields, b"last-modified"))
     if modified is not None:
         yield "lastModified", modified
     if outcome is not None and entry.state is not EntryState.UNCLEAR:
@@ -223,10 +223,6 @@ def _instant(value: str | None) -> str | None:
         return None if value is None else parsedate_to_datetime(value).isoformat()
     except ValueError:
         return None
-
-
-def _field(response: StoredResponse, name: bytes) -> str | None:
-    return first_field_value(response.fields, name)
 
 
 def first_field_value(fields: FieldLines, name: bytes) -> str | None:
@@ -339,13 +335,6 @@ class OutboxApi:
         return resource_response(
             202, entry_outcome("cancelling", response_format), xml=response_format.xml
         )
-
-
-def _final_response(
-    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> UpstreamResponse:
-    bundle, xml = _batch_response(entry, response, response_format)
-    return resource_response(200, bundle, xml=xml)
 
 
 def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:

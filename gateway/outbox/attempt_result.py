@@ -96,11 +96,6 @@ _ABSENT_STATUSES: Final = frozenset({404, 410})
 # How often a write is sent again after a collision; what still collides contradicts what the
 # platform has.
 MAX_COLLISIONS: Final = 8
-_STEPS: Final = {
-    EntryState.DELIVERED: OutboxStep.DELIVERED,
-    EntryState.FAILED: OutboxStep.FAILED,
-    EntryState.UNCLEAR: OutboxStep.UNCLEAR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +158,8 @@ class Decision:
             step = OutboxStep.BECAME_IN_DOUBT if self.in_doubt else OutboxStep.POSTPONED
             return OutboxEvent(step, entry, self.cause, self.status)
         status = None if response.reason else response.status
-        return OutboxEvent(_STEPS[self.state], entry, response.reason, status)
+        # The steps that end an entry have the names of its states.
+        return OutboxEvent(OutboxStep(self.state.value), entry, response.reason, status)
 
 
 def decide(

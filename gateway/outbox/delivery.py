@@ -356,11 +356,11 @@ class DeliveryLoop:
         outage would be retried all the time, ahead of other entries.
         """
         now = self._timing.clock()
-        waiting = self._attempts.awaiting_platform
+        waiting = frozenset(self._attempts.awaiting_platform)
         if not waiting or self._reachability.is_silent_outage or now < self._hasten_at:
             return
         await self._store.make_due(waiting)
-        self._attempts.no_longer_awaiting(waiting)
+        self._attempts.awaiting_platform -= waiting
         self.wake()
         self._hasten_at = now + self._delays.probe_interval
 

@@ -79,7 +79,7 @@ class ActiveAttempts:
         self._abandoned = False
         # Ids of the entries that this process postponed because of an outage, not because of a
         # failure of their own.
-        self._awaiting_platform: set[str] = set()
+        self.awaiting_platform: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -99,22 +99,13 @@ class ActiveAttempts:
         """Whether there is a decision that is not recorded in the store yet."""
         return bool(self._decisions)
 
-    @property
-    def awaiting_platform(self) -> frozenset[str]:
-        """The ids of entries that were postponed by an outage, not by a failure of their own."""
-        return frozenset(self._awaiting_platform)
-
-    def no_longer_awaiting(self, ids: Collection[str]) -> None:
-        """Remove these entries from `awaiting_platform`."""
-        self._awaiting_platform.difference_update(ids)
-
     def start(self, claimed: EntryContent) -> None:
         """Start the attempt at a claimed entry as a task."""
         attempt = Attempt(claimed.entry, claimed.request, self._reachability.failure_generation)
         self._active[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
         # The callback also runs for a task that was cancelled before it started.
-        attempt.task.add_done_callback(lambda _: self._finish_attempt(attempt))
+        attempt.task.add_done_callback(lambda task: self._finish_attempt(attempt, task))
 
     def release(self, entry: OutboxEntry, delay: float) -> None:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
@@ -166,13 +157,13 @@ class ActiveAttempts:
             event = decision.event()
             if is_recorded:
                 if decision.affects_all_entries:
-                    self._awaiting_platform.add(entry.id)
+                    self.awaiting_platform.add(entry.id)
                 self._notify(event)
             else:
-                message = (
-                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
+                _log.warning(
+                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted",
+                    **_log_fields(entry),
                 )
-                _log.warning(message, **_log_fields(entry))
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Cancel the attempts, except those at entries in `held`, whose leases are still held."""
@@ -199,15 +190,15 @@ class ActiveAttempts:
             self._with_delay(decision) if decision.state is EntryState.WAITING else decision
         )
 
-    def _finish_attempt(self, attempt: Attempt) -> None:
-        task = attempt.task
-        error = None if task is None or task.cancelled() else task.exception()
+    def _finish_attempt(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if error is not None:
-            kind = type(error).__name__
             _log.error(
-                "a result of the outbox was not kept: %s", kind, **_log_fields(attempt.entry)
+                "a result of the outbox was not kept: %s",
+                type(error).__name__,
+                **_log_fields(attempt.entry),
             )
-        if error is not None or (task is not None and task.cancelled()):
+        if error is not None or task.cancelled():
             # The entry is recovered when its lease ends.
             self._active.pop(attempt.entry.id, None)
         self._on_attempt_ended()
@@ -222,8 +213,11 @@ class ActiveAttempts:
             cause = errors.UPSTREAM_FAILED.code
         except Exception as error:
             # The text of another library's exception may contain data of a patient.
-            kind = type(error).__name__
-            _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
+            _log.error(
+                "an attempt of the outbox broke off: %s",
+                type(error).__name__,
+                **_log_fields(attempt.entry),
+            )
             self._reachability.on_inconclusive_attempt()
             cause = errors.INTERNAL.code
         return attempt_result.decide_interrupted(attempt.entry, cause, is_sent=attempt.is_sending)

@@ -118,8 +118,11 @@ class EntrySender:
             return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
-            kind = type(error).__name__
-            _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
+            _log.error(
+                "a queued write could not be sent: %s",
+                type(error).__name__,
+                **_facts(entry, request),
+            )
             return AttemptResult(
                 cause=errors.INTERNAL.code, may_have_effect=True, affects_all_entries=False
             )
@@ -134,8 +137,11 @@ class EntrySender:
             # The thread for large bodies was busy with those of other requests.
             return AttemptResult(cause=errors.OVERLOADED.code, affects_all_entries=False)
         except Exception as error:
-            kind = type(error).__name__
-            _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
+            _log.error(
+                "the platform could not be asked: %s",
+                type(error).__name__,
+                **_facts(entry, request),
+            )
             return AttemptResult(cause=errors.INTERNAL.code, affects_all_entries=False)
 
     async def _send(self, request: QueuedRequest) -> AttemptResult:
@@ -148,8 +154,9 @@ class EntrySender:
             return AttemptResult(StoredResponse(objection.status, reason=objection.reason.code))
         field_lines = [b"%s: %s\r\n" % field for field in request.fields]
         field_lines.append(b"Accept-Encoding: identity\r\n")
+        # An empty body without a type is none.
         has_body = request.method not in BODILESS_METHODS and (
-            request.body or _has_content_type(request)
+            request.body or first_field_value(request.fields, b"content-type") is not None
         )
         if not has_body:
             field_lines = remove_content_fields(field_lines)
@@ -367,17 +374,12 @@ def _failure_of(error: GatewayError) -> AttemptResult:
     )
 
 
-def _has_content_type(request: QueuedRequest) -> bool:
-    """Return whether a body was announced: an empty body without a type is none."""
-    return first_field_value(request.fields, b"content-type") is not None
-
-
 class LatestEntrySender:
     """A sender that delegates to the one that is the newest when an attempt begins.
 
     `acquire_sender` returns that sender and a function that releases it; until then its connections
     stay open. `can_record` returns whether steps can be recorded: otherwise nothing is sent.
-    `probe` sends the platform an inexpensive request.
+    `probe` sends the platform an inexpensive request; its response is reported like any other.
     """
 
     def __init__(
@@ -389,11 +391,7 @@ class LatestEntrySender:
     ) -> None:
         self._acquire_sender = acquire_sender
         self._can_record = can_record
-        self._probe = probe
-
-    async def probe(self) -> None:
-        """Send the platform an inexpensive request; its response is reported like any other."""
-        await self._probe()
+        self.probe = probe
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """As `EntrySender.send`."""
