@@ -22,7 +22,7 @@ Operators see it in their language.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -137,15 +137,11 @@ class StoredResponse:
     """
 
     status: int
-    fields: FieldLines = ()
-    body: bytes = b""
+    fields: FieldLines = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
     reason: str = ""
     note: Message = EMPTY_MESSAGE
     is_verified: bool = False
-
-    def __repr__(self) -> str:
-        """Leave out everything that may be data of a patient."""
-        return f"StoredResponse({self.status}, {self.reason!r}, {len(self.body)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +163,11 @@ class NewEntry:
 
     caller: str
     request: QueuedRequest
-    ordering_keys: frozenset[str]
+    ordering_keys: frozenset[str] = field(repr=False)
     recovery: RecoveryMode
     in_doubt: bool = False
     cause: str = ""
     delay: float = 0.0
-
-    def __repr__(self) -> str:
-        """Leave out everything that may be data of a patient."""
-        return f"NewEntry({self.caller!r}, {self.request!r}, {self.recovery})"
 
 
 SENT_NOTE: Final = Message("it was sent; whether the platform has it is not known")

@@ -56,7 +56,6 @@ from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
     QueueDepth,
-    always_confirm,
 )
 from gateway.outbox.store.tables import (
     METADATA,
@@ -82,7 +81,6 @@ if TYPE_CHECKING:
     )
     from gateway.outbox.store.database import Database
     from gateway.outbox.store.sealed_contents import ContentCipher
-    from gateway.outbox.store.store_types import Confirm
 
 _MAX_RECORDS: Final = 100
 
@@ -103,12 +101,6 @@ async def _add_pending_records(
     rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
-
-
-async def _has_pending_records(connection: AsyncConnection) -> bool:
-    """Return whether any pending record is stored."""
-    query = sa.select(sa.exists().select_from(pending_records_table))
-    return bool((await connection.execute(query)).scalar_one())
 
 
 async def _drain_pending_records(
@@ -255,7 +247,7 @@ class OutboxStore:
                 why = Message("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
             has_other_key = stored and stored.get("key") != self._meta_values["key"]
-            if has_other_key and await _has_entries(connection):
+            if has_other_key and await _has_rows(connection, entries_table):
                 raise OutboxConfigurationError(
                     Message("holds entries that were encrypted with another key")
                 )
@@ -307,24 +299,11 @@ class OutboxStore:
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @_shielded
-    async def request(self, entry_id: str) -> QueuedRequest | None:
-        """Return the write in plain text; None when it was erased."""
-        async with self._database.read_transaction() as connection:
-            entry = await _find_entry(connection, entry_id)
-            return None if entry is None else await self._request(connection, entry)
-
-    @_shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """Return the outcome in plain text; None while there is none."""
         async with self._database.read_transaction() as connection:
             entry = await _find_entry(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
-
-    async def _request(
-        self, connection: AsyncConnection, entry: OutboxEntry
-    ) -> QueuedRequest | None:
-        plain = await self._contents.read(connection, entry, "request")
-        return None if plain is None else unpack_request(plain)
 
     async def _response(
         self, connection: AsyncConnection, entry: OutboxEntry
@@ -350,7 +329,7 @@ class OutboxStore:
     async def enqueue(
         self,
         new_entry: NewEntry,
-        confirm: Confirm = always_confirm,
+        confirm: Callable[[], None] = lambda: None,
         *,
         shared: bool = False,
     ) -> OutboxEntry:
@@ -439,7 +418,8 @@ class OutboxStore:
                     connection, owner, decisions, sealed, now
                 )
             if max_leased is not None:
-                max_claims = min(max_claims, max_leased - await _count_leased(connection, now))
+                leased = (await connection.execute(queries.count_leased(now))).scalar_one()
+                max_claims = min(max_claims, max_leased - int(leased))
             if max_claims > 0:
                 if not any(recorded):
                     # Claimed entries keep another process from preparing it with another key.
@@ -664,7 +644,8 @@ class OutboxStore:
             if actor is not None:
                 now = await self._database.now(connection)
                 await _add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
-            request = await self._request(connection, entry)
+            plain = await self._contents.read(connection, entry, "request")
+            request = None if plain is None else unpack_request(plain)
             content = EntryContent(entry, request, await self._response(connection, entry))
         if actor is not None:
             self.notify(OutboxEvent(OutboxStep.REVEALED, entry, is_audit_pending=True))
@@ -696,16 +677,12 @@ class OutboxStore:
         quick. What it cannot record stays pending.
         """
         async with self._database.read_transaction() as connection:
-            if not await _has_pending_records(connection):
+            if not await _has_rows(connection, pending_records_table):
                 return 0
         async with self._database.write_transaction() as connection:
             deleted = await _drain_pending_records(connection, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
-
-
-async def _count_leased(connection: AsyncConnection, now: float) -> int:
-    return int((await connection.execute(queries.count_leased(now))).scalar_one())
 
 
 def _part_to_leave(decisions: Sequence[Decision]) -> float:
@@ -746,6 +723,6 @@ async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
 
 
-async def _has_entries(connection: AsyncConnection) -> bool:
-    query = sa.select(sa.exists().select_from(entries_table))
+async def _has_rows(connection: AsyncConnection, table: sa.Table) -> bool:
+    query = sa.select(sa.exists().select_from(table))
     return bool((await connection.execute(query)).scalar_one())

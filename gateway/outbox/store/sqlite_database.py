@@ -93,9 +93,7 @@ _COUNT_PAGES: Final = """
 class SqliteDatabase:
     """One file, for processes of this machine (`database.Database`).
 
-    `clock` returns seconds since 1970.
-
-    `exclusive`: no other gateway may use the file; while one does, every transaction raises
+    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one does, every transaction raises
     `OutboxInUseError`. Commands use it without that.
     """
 
@@ -184,7 +182,16 @@ class SqliteDatabase:
             self._is_reserved = True
 
     def _prepare(self, connection: Any, record: object) -> None:
-        _prepare(connection, self._reserve)
+        # `_begin` starts transactions, not the implicit BEGIN of the driver.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        _retry_races(lambda: _enable_wal(cursor))
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {self._reserve.checkpoint_frames}")
+        # The WAL is cut to this length, not below.
+        cursor.execute(f"PRAGMA journal_size_limit = {self._reserve.log_bytes}")
+        cursor.close()
 
     @contextlib.asynccontextmanager
     async def _acquire_write_lock(self) -> AsyncIterator[None]:
@@ -268,19 +275,6 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         raise OutboxInUseError(Message("is in use by another gateway")) from None
     return descriptor
-
-
-def _prepare(connection: Any, reserve: DiskReserve) -> None:
-    # `_begin` starts transactions, not the implicit BEGIN of the driver.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    _retry_races(lambda: _enable_wal(cursor))
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {reserve.checkpoint_frames}")
-    # The WAL is cut to this length, not below.
-    cursor.execute(f"PRAGMA journal_size_limit = {reserve.log_bytes}")
-    cursor.close()
 
 
 def _enable_wal(cursor: Any) -> None:

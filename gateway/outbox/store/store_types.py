@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -90,10 +89,3 @@ class Lease:
     attempts: int
     until: float
     owner: str
-
-
-Confirm = Callable[[], None]
-
-
-def always_confirm() -> None:
-    """Confirm in every case."""
