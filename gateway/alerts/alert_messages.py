@@ -139,7 +139,9 @@ class AlertFormatter:
                 "over",
                 alert,
                 at=wall - (moment - alert.last_seen_at),
-                lasted=self._span(alert),
+                lasted=format_span(
+                    round(alert.last_seen_at - alert.first_seen_at), self.language
+                ),
             )
             for alert in over
         ]
@@ -182,9 +184,6 @@ class AlertFormatter:
         if name in _IN_SECONDS:
             return format_span(round(value), self.language)
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
-
-    def _span(self, alert: AlertState) -> str:
-        return format_span(round(alert.last_seen_at - alert.first_seen_at), self.language)
 
     def _text(self, key: str) -> str:
         return ALERT_MESSAGES[key].in_language(self.language)

@@ -98,6 +98,7 @@ class LoginParts:
             login=settings.login,
             default_language=settings.fhir.default_language,
             handler=handler,
+            callers=callers,
             unidentified_limiter=unidentified_limiter,
             sign_in=self._sign_in,
             sign_out=self._sign_out,

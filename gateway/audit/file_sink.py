@@ -309,12 +309,10 @@ class FileSink:
 
     def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Append a record about the file itself."""
-        record = {"event": event, "timestamp": self._now(), **fields}
+        timestamp = TimestampFormatter().format(self._clock())
+        record = {"event": event, "timestamp": timestamp, **fields}
         line, position = hash_chain.append_to_chain(orjson.dumps(record) + b"\n", self._position)
         self._append_chunks([(before + line, position)])
-
-    def _now(self) -> str:
-        return TimestampFormatter().format(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
         """Append lines until the file has reached its limit."""

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.login.user_tokens import SessionRenewals
+    from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
@@ -133,6 +134,7 @@ class AuthRoutes:
         login: LoginSettings,
         default_language: str,
         handler: Handler,
+        callers: CallerRegistry,
         unidentified_limiter: UnidentifiedLimiter,
         sign_in: SignInFlow,
         sign_out: SignOutFlow,
@@ -148,6 +150,7 @@ class AuthRoutes:
         self._challenge = challenge(login)
         self._default_language = default_language
         self._handler = handler
+        self._callers = callers
         self._unidentified_limiter = unidentified_limiter
         self._sign_in = sign_in
         self._sign_out = sign_out
@@ -171,7 +174,7 @@ class AuthRoutes:
         header = self._handler.read_header(request)
         browser_request = parse_browser_request(
             request,
-            self._session_auth.resolve_peer(request.connection.peer, header),
+            self._callers.resolve_peer(request.connection.peer, header),
             partial(read_form, request, header),
         )
         responder = self._auth_responder(browser_request)

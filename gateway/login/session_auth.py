@@ -22,7 +22,6 @@ from gateway.pipeline.own_replies import LocalResponse
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.http.headers import RequestHeader
-    from gateway.http.server.peer import Peer
     from gateway.login.browser_request import BrowserRequest
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
@@ -129,10 +128,6 @@ class SessionAuth:
         self._content = _SECURITY_FIELDS.format(
             " ".join(("'self'", *sorted(self._cors_origins)))
         ).encode()
-
-    def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
-        """Return the client behind all trusted proxies."""
-        return self._callers.resolve_peer(peer, header)
 
     async def session(self, request: BrowserRequest, *, touch: bool) -> Session | None:
         """Return the session of the browser's cookie, None if there is none or it has ended.
