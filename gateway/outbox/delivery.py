@@ -155,7 +155,6 @@ class DeliveryLoop:
             reachability=self._reachability,
             limit=self._limit,
             schedule=schedule,
-            index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
         )
         self._maintenance = OutboxMaintenance(store=store, clock=timing.clock, owner=self._owner)

@@ -52,7 +52,7 @@ class ActiveAttempts:
 
     `notify` is told every step of an entry, `on_attempt_ended` is called after each attempt.
     `limit` is told which writes collided and which did not.
-    `index_lag` is the number of seconds before a verification. A caller of `take_decisions` must
+    A caller of `take_decisions` must
     call either `decisions_recorded` or `requeue_decisions`.
     """
 
@@ -64,7 +64,6 @@ class ActiveAttempts:
         reachability: PlatformReachability,
         limit: ParallelLimit,
         schedule: RetrySchedule,
-        index_lag: float,
         on_attempt_ended: Callable[[], None],
     ) -> None:
         self._sender = sender
@@ -72,7 +71,6 @@ class ActiveAttempts:
         self._reachability = reachability
         self._limit = limit
         self._schedule = schedule
-        self._index_lag = index_lag
         self._on_attempt_ended = on_attempt_ended
         self._active: dict[str, Attempt] = {}
         self._decisions: deque[Decision] = deque()
@@ -276,7 +274,7 @@ class ActiveAttempts:
                 retry_after=decision.retry_after,
             )
         if entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or decision.in_doubt):
-            delay = max(delay, self._index_lag)
+            delay = max(delay, self._schedule.delays.index_lag)
         return replace(decision, delay=delay)
 
 

@@ -38,7 +38,7 @@ class RetrySchedule:
     """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
 
     def __init__(self, delays: RetryDelays, random: Callable[[], float]) -> None:
-        self._delays = delays
+        self.delays = delays
         self._random = random
 
     def entry_delay(
@@ -46,19 +46,19 @@ class RetrySchedule:
     ) -> float:
         """Return the seconds until the next attempt of an entry after `attempts` attempts."""
         max_delay = (
-            self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
+            self.delays.max_outage_delay if affects_all_entries else self.delays.max_entry_delay
         )
-        delay = backoff(attempts, self._delays.first, max_delay, self._random)
+        delay = backoff(attempts, self.delays.first, max_delay, self._random)
         return self._respect_retry_after(retry_after, delay)
 
     def collision_delay(self, collisions: int) -> float:
         """Return the seconds until the next attempt of an entry after so many collisions."""
-        delays = self._delays
+        delays = self.delays
         return backoff(collisions, delays.first_collision, delays.max_collision_delay, self._random)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
-        delays = self._delays
+        delays = self.delays
         delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
         return self._respect_retry_after(retry_after, delay)
 
@@ -67,11 +67,11 @@ class RetrySchedule:
 
         `false_recoveries` is how often the next attempt failed after such a response.
         """
-        max_delay = self._delays.probe_interval
-        return backoff(false_recoveries, self._delays.first, max_delay) if false_recoveries else 0.0
+        max_delay = self.delays.probe_interval
+        return backoff(false_recoveries, self.delays.first, max_delay) if false_recoveries else 0.0
 
     def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
-        return max(min(retry_after or 0.0, self._delays.max_retry_after), delay)
+        return max(min(retry_after or 0.0, self.delays.max_retry_after), delay)
 
 
 # Attempts in a row without a collision after which one more may run at the same time. A platform

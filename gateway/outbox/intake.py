@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
     from gateway.outbox.async_status import OutboxApi
-    from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.body_worker import SerialExecutor
@@ -321,7 +320,14 @@ class OutboxWriteQueue:
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **context.exchange.log_fields()
         )
-        return _accepted_response(entry, base, self._response_format(context))
+        response_format = self._response_format(context)
+        location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
+        return resource_response(
+            202,
+            entry_outcome("queued", response_format),
+            xml=response_format.xml,
+            fields=(location,),
+        )
 
     def _record_last_write(self, context: RequestContext) -> None:
         resource = _resource_key(context.interaction)
@@ -357,15 +363,6 @@ class OutboxWriteQueue:
         return ResponseFormat(
             language, wants_xml(context.target.query, context.header.text(b"accept"))
         )
-
-
-def _accepted_response(
-    entry: OutboxEntry, base: str, response_format: ResponseFormat
-) -> UpstreamResponse:
-    location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
-    return resource_response(
-        202, entry_outcome("queued", response_format), xml=response_format.xml, fields=(location,)
-    )
 
 
 def _resource_key(interaction: Interaction) -> str | None:
