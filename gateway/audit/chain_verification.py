@@ -109,8 +109,9 @@ def verify_files(
                     break
         if verdict.fault is None:
             verdict.fault = _check_truncation(verdict, stored_positions, live)
+            # Where a state file is missing, the position is the chain's beginning.
             verdict.is_end_proven = verdict.fault is None and any(
-                map(_has_position, stored_positions.values())
+                position != ChainPosition() for position in stored_positions.values()
             )
     return verdict
 
@@ -155,11 +156,6 @@ def _ordered(paths: Sequence[Path], live: _Live, since: float) -> tuple[Path, ..
 def _identity(path: Path, live: _Live) -> tuple[int, int]:
     status = os.fstat(live[path].fileno()) if path in live else path.stat()
     return status.st_dev, status.st_ino
-
-
-def _has_position(position: ChainPosition) -> bool:
-    """Return whether a state file exists and holds a position."""
-    return position != ChainPosition()
 
 
 def _check_stored_hash(

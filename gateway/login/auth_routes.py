@@ -146,8 +146,6 @@ class AuthRoutes:
         wall_clock: Callable[[], float],
     ) -> None:
         self._settings = login
-        self._session_cookie = session_cookie(login)
-        self._challenge = challenge(login)
         self._default_language = default_language
         self._handler = handler
         self._callers = callers
@@ -310,7 +308,7 @@ class AuthRoutes:
         )
         return redirect_response(
             sign_in.return_to,
-            cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
+            cookie_field(self._settings, session_cookie(self._settings), sign_in.identifier.reveal()),
             cookie_field(self._settings, name, "", max_age=0),
         )
 
@@ -372,7 +370,7 @@ class AuthRoutes:
             self._audit_event("logout", session.user, exchange, outcome="success")
             await self._sign_out.revoke(session)
             end_session_url = await self._sign_out.end_session_url()
-        expired_cookie = cookie_field(self._settings, self._session_cookie, "", max_age=0)
+        expired_cookie = cookie_field(self._settings, session_cookie(self._settings), "", max_age=0)
         return json_response(
             {"signed_in": False, "end_session_url": end_session_url}, expired_cookie
         )
@@ -436,7 +434,7 @@ class AuthRoutes:
             "sign_in_failed.html",
             status,
             ("X-Gateway-Error", reason),
-            *{"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ()),
+            *{"rejected": challenge(self._settings), "unavailable": _RETRY_AFTER}.get(failure, ()),
             language=choose_language(request.fields.get("accept-language"), self._default_language),
             failure=failure,
             again_path=login_path(self._settings, return_to or self._default_target),

@@ -54,8 +54,7 @@ class SignOutFlow:
         sessions: SessionManager,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._client_id = login.client_id or ""
-        self._post_logout_redirect_uri = login.post_logout_redirect_uri
+        self._login = login
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -73,9 +72,9 @@ class SignOutFlow:
             return None
         if metadata is None or metadata.end_session_endpoint is None:
             return None
-        params = [("client_id", self._client_id)]
-        if self._post_logout_redirect_uri is not None:
-            params.append(("post_logout_redirect_uri", self._post_logout_redirect_uri))
+        params = [("client_id", self._login.client_id or "")]
+        if self._login.post_logout_redirect_uri is not None:
+            params.append(("post_logout_redirect_uri", self._login.post_logout_redirect_uri))
         return str(add_params_to_uri(metadata.end_session_endpoint, params))
 
     async def revoke(self, session: Session) -> None:
@@ -136,7 +135,8 @@ class SignOutFlow:
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
         checks = {
             "iss": _is_text(claims.get("iss")),
-            "aud": self._client_id in (audience if isinstance(audience, list) else [audience]),
+            "aud": (self._login.client_id or "")
+            in (audience if isinstance(audience, list) else [audience]),
             "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
             "exp": "exp" not in claims or expires > -LEEWAY,
             "jti": _is_text(claims.get("jti")),

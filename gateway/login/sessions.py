@@ -64,9 +64,7 @@ class SessionManager:
             ),
             on_recovery=partial(_log.info, "session store: back"),
         )
-        self._max_lifetime = login.session_lifetime
-        self._idle_lifetime = login.idle_lifetime
-        self._touch_interval = login.touch_interval
+        self._login = login
         self._identity = identity
         self._clock = clock
 
@@ -82,7 +80,7 @@ class SessionManager:
         key = store_key(identifier)
         session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
         await self._breaker.call(
-            self._store.add, session, self.seconds_left(session), self._max_lifetime
+            self._store.add, session, self.seconds_left(session), self._login.session_lifetime
         )
         return identifier, session
 
@@ -98,7 +96,7 @@ class SessionManager:
         if self.seconds_left(session) <= 0:
             await self.end(session)
             return None
-        if touch and now - session.last_used_at >= self._touch_interval:
+        if touch and now - session.last_used_at >= self._login.touch_interval:
             session.last_used_at = now
             await self._breaker.call(self._store.touch, session, self.seconds_left(session))
         return session
@@ -162,5 +160,5 @@ class SessionManager:
 
     def seconds_left(self, session: Session) -> float:
         """Return the seconds until the session ends if it is not used meanwhile."""
-        ends = session.started_at + self._max_lifetime
-        return min(ends, session.last_used_at + self._idle_lifetime) - self._clock()
+        ends = session.started_at + self._login.session_lifetime
+        return min(ends, session.last_used_at + self._login.idle_lifetime) - self._clock()
