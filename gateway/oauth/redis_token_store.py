@@ -79,12 +79,10 @@ class RedisStore:
 
 
 class RedisTokenStore(RedisStore):
-    """Stores tokens (`token_store.TokenStore`).
-
-    Their keys are derived from `encryption_key`, else from the client secret.
-    """
+    """Stores tokens. Their keys are derived from `encryption_key`, else from the client secret."""
 
     async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token stored under `key`, or None if there is none or it has expired."""
         token_key = redis_key(key.name, "token")
         requested_at = self._times.clock()
         async with self._client.pipeline(transaction=True) as commands:
@@ -111,6 +109,7 @@ class RedisTokenStore(RedisStore):
         )
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Store `token` until it expires, replacing any other token of `key`."""
         token_key = redis_key(key.name, "token")
         cipher = self._cipher(key)
         plain = {"value": token.reveal(), "lifetime": token.lifetime, "scope": token.scope}
@@ -127,10 +126,12 @@ class RedisTokenStore(RedisStore):
             await commands.execute()
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, unless another token has replaced it meanwhile."""
         mark = self._cipher(key).digest(token.reveal())
         await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
 
     async def acquire_lease(self, key: StoreKey) -> RedisLease | None:
+        """Acquire the lease for requesting a token. Return None while another replica holds it."""
         return await self.lease(redis_key(key.name, "lease"))
 
     def _cipher(self, key: StoreKey) -> ValueCipher:

@@ -90,26 +90,6 @@ class _NullLease:
 NULL_LEASE: Final[TokenLease] = _NullLease()
 
 
-class TokenStore(Protocol):
-    """Stores tokens that replicas share, until they expire.
-
-    A store that cannot be reached raises an exception without long delay, which the caller treats
-    as a miss.
-    """
-
-    async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token stored under `key`, or None if there is none or it has expired."""
-
-    async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Store `token` until it expires, replacing any other token of `key`."""
-
-    async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`, unless another token has replaced it meanwhile."""
-
-    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """Acquire the lease for requesting a token. Return None while another replica holds it."""
-
-
 TokensAtHand: TypeAlias = "TLRUCache[str, AccessToken]"
 
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.credential import Credential
-    from gateway.oauth.token_store import TokensAtHand, TokenStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
+    from gateway.oauth.token_store import TokensAtHand
     from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -411,7 +412,7 @@ def make_tokens(
     credentials: Mapping[str, Credential],
     *,
     at_hand: TokensAtHand,
-    store: TokenStore | None,
+    store: RedisTokenStore | None,
     metrics: Metrics,
     audit: AuditTrail,
     sso: SsoSettings,
