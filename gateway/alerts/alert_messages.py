@@ -139,9 +139,7 @@ class AlertFormatter:
                 "over",
                 alert,
                 at=wall - (moment - alert.last_seen_at),
-                lasted=format_span(
-                    round(alert.last_seen_at - alert.first_seen_at), self.language
-                ),
+                lasted=format_span(round(alert.last_seen_at - alert.first_seen_at), self.language),
             )
             for alert in over
         ]

@@ -17,17 +17,14 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
 from gateway.alerts.alert_messages import AlertFormatter, AlertState
-from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, firing_alerts
-from gateway.alerts.notify_addresses import AddressQueue
+from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, AlertKey, Value, firing_alerts
+from gateway.alerts.notify_addresses import AddressQueue, AlertAddress, AlertMessage
 from gateway.clock import TimeSource
-from gateway.health.health import worst
+from gateway.health.health import Health, worst
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.alerts.alert_rules import AlertKey, Value
-    from gateway.alerts.notify_addresses import AlertAddress, AlertMessage
     from gateway.config.settings import Settings
-    from gateway.health.health import Health
     from gateway.secret import Secret
 
 _log = get_logger(__name__)

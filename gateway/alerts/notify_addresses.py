@@ -21,13 +21,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from gateway.clock import backoff
+from gateway.clock import TimeSource, backoff
 from gateway.errors import StartError
 from gateway.i18n import Message, format_duration, setting_problem
 from gateway.telemetry.logs import get_logger, silence_libraries
 
 if TYPE_CHECKING:
-    from gateway.clock import TimeSource
     from gateway.secret import Secret
 
 _log = get_logger(__name__)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.oauth.redis_token_store import RedisTokenStore
+    from gateway.oauth.token_endpoint import TokenRequestQueue
     from gateway.oauth.token_store import TokensAtHand
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.platform_sender import EntrySender

@@ -20,18 +20,15 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
-from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, SinkError, WriterThread
+from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, OnFailure, SinkError, WriterThread
 from gateway.clock import backoff
 from gateway.field_values import parse_retry_after
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.audit.audit_writer import OnFailure
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024

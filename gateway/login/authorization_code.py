@@ -22,8 +22,15 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
-from gateway.login.openid_provider import IdTokenError
-from gateway.login.session_store import SignedInUser, SignInState, digest, new_secret, store_key
+from gateway.login.openid_provider import IdTokenError, OpenIdProvider, ProviderMetadata
+from gateway.login.session_store import (
+    Session,
+    SignedInUser,
+    SignInState,
+    digest,
+    new_secret,
+    store_key,
+)
 from gateway.oauth.token_response import (
     TOKEN_ERROR_CODES,
     TokenRequestError,
@@ -36,8 +43,6 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.login.openid_provider import OpenIdProvider, ProviderMetadata
-    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
 
@@ -158,8 +163,9 @@ class SignInFlow:
         location = authorization_url(
             self._login, endpoint, state=state, nonce=nonce, verifier=verifier
         )
-        sign_in = SignInState(Secret(verifier), nonce, return_to)
-        await self._sessions.keep_sign_in(store_key(state, binding), sign_in)
+        await self._sessions.keep_sign_in(
+            store_key(state, binding), SignInState(Secret(verifier), nonce, return_to)
+        )
         return AuthorizationRedirect(location, state, Secret(binding))
 
     async def finish(self, params: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:

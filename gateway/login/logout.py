@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 from authlib.common.urls import add_params_to_uri
 
 from gateway.login.authorization_code import MAX_NAME_LENGTH, logout_mark
-from gateway.login.openid_provider import LEEWAY, IdTokenError
-from gateway.login.session_store import digest
+from gateway.login.openid_provider import LEEWAY, IdTokenError, OpenIdProvider
+from gateway.login.session_store import Session, digest
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.login.openid_provider import OpenIdProvider
-    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
 
@@ -98,8 +96,8 @@ class SignOutFlow:
         """End the sessions that a logout token names.
 
         Return the subject that the SSO signed out, None if the token does not name one, and the
-        number of sessions that ended. Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
-        checked before the signature, so that forged tokens cost little.
+        number of sessions that ended. Raises `LogoutTokenError`, and `GatewayError` if the session
+        store fails. The claims are checked before the signature, so that forged tokens cost little.
         """
         claims = unverified_claims(logout_token)
         self._check(claims)

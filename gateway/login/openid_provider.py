@@ -26,8 +26,6 @@ from gateway.oauth.token_response import parse_object, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
     from gateway.config.outbound_settings import SsoSettings
     from gateway.secret import Secret
 
@@ -112,7 +110,7 @@ class OpenIdProvider:
     def __init__(
         self,
         *,
-        session: ClientSession,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
         sso: SsoSettings,
         client_secrets: Sequence[Secret],
         is_required: bool,

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import CALLER_FORBIDDEN, CALLER_UNAUTHENTICATED, GatewayError
 from gateway.field_values import is_same_origin
 from gateway.http.request_target import resolve_target
-from gateway.login.user_tokens import UserTokens
-from gateway.pipeline.callers import AuthResult, Caller
-from gateway.pipeline.own_replies import LocalResponse
+from gateway.login.user_tokens import SessionRenewals, UserTokens
+from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
+from gateway.pipeline.own_replies import LocalResponder, LocalResponse
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from gateway.login.browser_request import BrowserRequest
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
-    from gateway.login.user_tokens import SessionRenewals
-    from gateway.pipeline.callers import CallerRegistry
-    from gateway.pipeline.own_replies import LocalResponder
 
 SESSION: Final = "session"
 
@@ -246,9 +242,7 @@ class SessionAuth:
         refusal = auth.error if auth is not None else None
         if refusal is not None and not request.is_from_browser:
             challenges = (*refusal.headers, *challenges)
-        return GatewayError(
-            errors.CALLER_UNAUTHENTICATED, "no user is signed in", headers=challenges
-        )
+        return GatewayError(CALLER_UNAUTHENTICATED, "no user is signed in", headers=challenges)
 
     def login_redirect(self, request: BrowserRequest) -> LocalResponse:
         """Return the redirect to a sign-in that leads back to the requested target."""
@@ -265,5 +259,6 @@ def _is_below(request: BrowserRequest, base_path: str) -> bool:
 
 
 def _forbidden(field: str, hint: str) -> GatewayError:
-    detail = f"{field} is missing or another"
-    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, advice_key="page")
+    return GatewayError(
+        CALLER_FORBIDDEN, f"{field} is missing or another", hint=hint, advice_key="page"
+    )

@@ -14,16 +14,21 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.login.session_store import Session, new_secret, store_key
-from gateway.oauth.token_store import StoreBreaker
+from gateway.login.session_store import (
+    Session,
+    SessionStore,
+    SignedInUser,
+    SignInState,
+    new_secret,
+    store_key,
+)
+from gateway.oauth.token_store import StoreBreaker, StoreKey, TokenLease
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.login.session_store import SessionStore, SignedInUser, SignInState
     from gateway.oauth.grants import RenewalGrant
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.token_store import StoreKey, TokenLease
 
 _log = get_logger(__name__)
 
@@ -77,8 +82,9 @@ class SessionManager:
         """
         identifier = new_secret()
         now = self._clock()
-        key = store_key(identifier)
-        session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
+        session = Session(
+            store_key(identifier), self._identity, signed_in_user, now, now, token, renewal
+        )
         await self._breaker.call(
             self._store.add, session, self.seconds_left(session), self._login.session_lifetime
         )

@@ -27,7 +27,7 @@ from gateway.errors import (
     GatewayError,
 )
 from gateway.oauth.token_backoff import RejectionState, fetched, rejected_error
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
-    from gateway.oauth.token_response import AccessToken
 
 _log = get_logger(__name__)
 

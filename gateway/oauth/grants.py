@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.oauth.token_response import AccessToken, TokenRequestError
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
     from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
-    from gateway.oauth.token_response import TokenResponse
 
 
 def client_credentials_form(credential: CredentialSettings) -> str:

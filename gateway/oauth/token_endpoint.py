@@ -32,6 +32,7 @@ from gateway.http.content_coding import DECODABLE, decode_body, parse_content_en
 from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
+    TokenResponse,
     description_of,
     is_web_page,
     oauth_error_code,
@@ -42,11 +43,8 @@ from gateway.oauth.token_response import (
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.token_response import TokenResponse
 
 _log = get_logger(__name__)
 
@@ -97,8 +95,9 @@ async def read_response(
     else:
         body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
     cookies = {name: _cookie_value(each, wall_now) for name, each in response.cookies.items()}
-    retry_after = response.headers.get("Retry-After")
-    return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
+    return TokenHttpResponse(
+        response.status, body, response.headers.get("Retry-After"), cookies, secrets
+    )
 
 
 def _cookie_value(cookie: Morsel[str], wall_now: float) -> str:
@@ -216,7 +215,7 @@ class TokenEndpoint:
     def __init__(
         self,
         *,
-        session: ClientSession,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
         sso: SsoSettings,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,

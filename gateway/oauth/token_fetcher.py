@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import TimeSource
 from gateway.oauth.token_backoff import RefreshSchedule
-from gateway.oauth.token_response import AccessToken, TokenRequestError
-from gateway.oauth.token_store import NULL_LEASE, token_store_breaker
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
+from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, token_store_breaker
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.oauth.credential import Credential
     from gateway.oauth.redis_token_store import RedisTokenStore
-    from gateway.oauth.token_response import TokenResponse
-    from gateway.oauth.token_store import StoreKey, TokenLease
     from gateway.telemetry.metrics import Metrics
 
 # Seconds between two reads of the store while another replica requests the token.

@@ -18,17 +18,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
-from gateway import errors
-from gateway.errors import REASONS, GatewayError
-from gateway.fhir.operation_outcome import CODE_SYSTEM, embed_body, write_resource
+from gateway.errors import METHOD_NOT_ALLOWED, OVERLOADED, REASONS, UNKNOWN_PATH, GatewayError
+from gateway.fhir.operation_outcome import CODE_SYSTEM, EmbeddedResource, embed_body, write_resource
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.i18n import Message
-from gateway.outbox.entry import EntryState
+from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResponse
 from gateway.outbox.store.store_types import EntryStateError, OutboxUnavailableError
 
 if TYPE_CHECKING:
-    from gateway.fhir.operation_outcome import EmbeddedResource
-    from gateway.outbox.entry import FieldLines, OutboxEntry, StoredResponse
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.request import RequestContext
@@ -128,7 +125,9 @@ def _final_response(
     It has the format of the platform's response where it contains that.
     """
     content = (
-        None if response.reason else embed_body(response.body, first_field_value(response.fields, b"content-type"))
+        None
+        if response.reason
+        else embed_body(response.body, first_field_value(response.fields, b"content-type"))
     )
     xml = response_format.xml if content is None else content.xml
     part: dict[str, Any] = {}
@@ -274,10 +273,10 @@ class OutboxApi:
                 return await self._cancel(rest, context.caller.name, response_format)
             return await self._show(rest, context.caller.name, response_format)
         except TimeoutError:
-            raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
+            raise GatewayError(OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailableError:
             raise GatewayError(
-                errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
+                OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
             ) from None
 
     async def _list(
@@ -312,12 +311,14 @@ class OutboxApi:
     def _in_progress(self, entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
         wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
-        fields = (
-            ("X-Progress", f"{word}, {entry.attempts} attempts"),
-            ("Retry-After", str(wait)),
-        )
         return resource_response(
-            202, entry_outcome(word, response_format), xml=response_format.xml, fields=fields
+            202,
+            entry_outcome(word, response_format),
+            xml=response_format.xml,
+            fields=(
+                ("X-Progress", f"{word}, {entry.attempts} attempts"),
+                ("Retry-After", str(wait)),
+            ),
         )
 
     async def _cancel(
@@ -344,15 +345,17 @@ def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamRespons
 def _refusal(
     status: int, word: str, code: str, response_format: ResponseFormat
 ) -> UpstreamResponse:
-    resource = entry_outcome(word, response_format, severity="error", code=code)
-    return resource_response(status, resource, xml=response_format.xml)
+    return resource_response(
+        status,
+        entry_outcome(word, response_format, severity="error", code=code),
+        xml=response_format.xml,
+    )
 
 
 def _require(method: str, *allowed: str) -> None:
     if method not in allowed:
-        allow = (("Allow", ", ".join(allowed)),)
-        raise GatewayError(errors.METHOD_NOT_ALLOWED, "outbox", headers=allow)
+        raise GatewayError(METHOD_NOT_ALLOWED, "outbox", headers=(("Allow", ", ".join(allowed)),))
 
 
 def _not_found() -> GatewayError:
-    return GatewayError(errors.UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")
+    return GatewayError(UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")

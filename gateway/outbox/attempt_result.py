@@ -16,15 +16,16 @@ from gateway.outbox.entry import (
     SENT_NOTE,
     UNREADABLE_NOTE,
     EntryState,
+    OutboxEntry,
     OutboxEvent,
     OutboxStep,
+    QueuedRequest,
     RecoveryMode,
     StoredResponse,
 )
 
 if TYPE_CHECKING:
     from gateway.i18n import Message
-    from gateway.outbox.entry import OutboxEntry, QueuedRequest
 
 
 class VerificationStatus(StrEnum):

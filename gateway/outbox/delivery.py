@@ -21,18 +21,21 @@ from gateway.outbox.delivery_pacing import (
     RetryDelays,
     RetrySchedule,
 )
-from gateway.outbox.entry import OutboxStep
-from gateway.outbox.store.store_types import SHORT_BODY, OutboxDiskFullError, OutboxUnavailableError
+from gateway.outbox.entry import EntryContent, OutboxEvent, OutboxStep
+from gateway.outbox.store.store_types import (
+    SHORT_BODY,
+    Lease,
+    OutboxDiskFullError,
+    OutboxUnavailableError,
+)
 from gateway.outbox.store.transitions import is_erased_later
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimeSource
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import EntryContent, OutboxEvent
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.store.store_types import Lease
 
 _log = get_logger(__name__)
 

@@ -9,19 +9,33 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
-from gateway.outbox import attempt_result
-from gateway.outbox.attempt_result import Decision, VerificationStatus
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep, RecoveryMode
+from gateway.outbox.attempt_result import (
+    AttemptResult,
+    Decision,
+    VerificationStatus,
+    decide,
+    decide_interrupted,
+    decide_on_conflict,
+    decide_on_finding,
+    decide_unreadable,
+)
+from gateway.outbox.entry import (
+    EntryContent,
+    EntryState,
+    OutboxEntry,
+    OutboxEvent,
+    OutboxStep,
+    QueuedRequest,
+    RecoveryMode,
+)
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import AttemptResult
     from gateway.outbox.delivery_pacing import (
         ParallelLimit,
         PlatformReachability,
         RetrySchedule,
     )
-    from gateway.outbox.entry import EntryContent, OutboxEntry, QueuedRequest
     from gateway.outbox.platform_sender import LatestEntrySender
 
 _log = get_logger(__name__)
@@ -218,18 +232,18 @@ class ActiveAttempts:
             )
             self._reachability.on_inconclusive_attempt()
             cause = errors.INTERNAL.code
-        return attempt_result.decide_interrupted(attempt.entry, cause, is_sent=attempt.is_sending)
+        return decide_interrupted(attempt.entry, cause, is_sent=attempt.is_sending)
 
     async def _attempt(self, attempt: Attempt) -> Decision:
         entry, request = attempt.entry, attempt.request
         if request is None:
-            return attempt_result.decide_unreadable(entry)
+            return decide_unreadable(entry)
         in_doubt = entry.in_doubt
         if in_doubt and entry.recovery is RecoveryMode.HOLD:
-            return attempt_result.decide_interrupted(entry, entry.cause, is_sent=True)
+            return decide_interrupted(entry, entry.cause, is_sent=True)
         if in_doubt and entry.recovery is RecoveryMode.VERIFY:
             result = await self._verify(attempt, request)
-            decision = attempt_result.decide_on_finding(entry, result)
+            decision = decide_on_finding(entry, result)
             if decision is not None:
                 return decision
             in_doubt = result.finding is VerificationStatus.SAFE_TO_RESEND
@@ -237,11 +251,11 @@ class ActiveAttempts:
         self._notify(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._sender.send(entry, request)
         self._update_reachability(attempt, result)
-        decision = attempt_result.decide(entry, request, result, in_doubt=in_doubt)
+        decision = decide(entry, request, result, in_doubt=in_doubt)
         if decision is None:
             attempt.is_sending = False
             finding = await self._verify(attempt, request)
-            return attempt_result.decide_on_conflict(entry, finding, result.response)
+            return decide_on_conflict(entry, finding, result.response)
         return decision
 
     async def _verify(self, attempt: Attempt, request: QueuedRequest) -> AttemptResult:

@@ -191,4 +191,6 @@ class PlatformReachability:
             self._false_recoveries + 1 if self._response_seen_in == generation else 0
         )
         self._trusted_after = self._clock() + self._schedule.trust_delay(self._false_recoveries)
-        self.next_attempt_at = self._clock() + self._schedule.outage_delay(self._failures, retry_after)
+        self.next_attempt_at = self._clock() + self._schedule.outage_delay(
+            self._failures, retry_after
+        )

@@ -20,6 +20,7 @@ from gateway.fhir.content_negotiation import wants_xml
 from gateway.i18n import choose_language
 from gateway.outbox.async_status import (
     OUTBOX_PATH,
+    OutboxApi,
     ResponseFormat,
     entry_outcome,
     resource_response,
@@ -29,6 +30,7 @@ from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.outbox.write_classification import (
     WRITES,
+    WriteClassification,
     WriteClassifier,
     WriteNotClassifiedError,
     build_entry,
@@ -36,7 +38,7 @@ from gateway.outbox.write_classification import (
     prefers_async,
 )
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget, RequestBody
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -46,14 +48,11 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
-    from gateway.outbox.async_status import OutboxApi
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.request import CallerContext, RequestContext
-    from gateway.pipeline.request_body import MemoryBudget, RequestBody
 
 _log = get_logger(__name__)
 

@@ -25,14 +25,21 @@ from gateway.outbox.attempt_result import (
     VerificationStatus,
 )
 from gateway.outbox.comparison import (
+    VerificationQuery,
     combine_results,
     compare_read,
     compare_search,
     names_version,
     verification_queries,
 )
-from gateway.outbox.entry import StoredResponse, platform_status_note
-from gateway.pipeline.platform_client import fetch_etag
+from gateway.outbox.entry import (
+    FieldLines,
+    OutboxEntry,
+    QueuedRequest,
+    StoredResponse,
+    platform_status_note,
+)
+from gateway.pipeline.platform_client import CapabilityCache, PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
 from gateway.pipeline.upstream import BODILESS_METHODS, Forwarder, UpstreamRequest
@@ -42,11 +49,8 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.tokens import Tokens
-    from gateway.outbox.comparison import VerificationQuery
-    from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.guards import ConditionGuard
-    from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 
 _log = get_logger(__name__)
 
@@ -178,8 +182,7 @@ class EntrySender:
         found = result.response
         # That of an intermediary shows nothing.
         is_conflict = found is not None and found.status == _CONFLICT and not found.reason
-        has_met_another = is_conflict and not await names_version(request)
-        return replace(result, is_collision=has_met_another)
+        return replace(result, is_collision=is_conflict and not await names_version(request))
 
     async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:
         if self._condition_guard is None or request.resource_id is not None:

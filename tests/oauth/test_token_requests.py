@@ -175,7 +175,7 @@ async def test_a_wait_in_the_queue_ends_in_time() -> None:
         given.sso.hold()
         tokens = clients(given, 9)
         for each in tokens.values():
-            each._wait_timeout = 0.05
+            each._sso = given.settings
             each.start()
         await given.sso.seen(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):

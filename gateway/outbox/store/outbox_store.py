@@ -36,14 +36,20 @@ from gateway.outbox.entry import (
     Actor,
     EntryContent,
     EntryState,
+    NewEntry,
+    OutboxEntry,
     OutboxEvent,
+    OutboxObserver,
     OutboxStep,
     PendingAuditRecord,
+    RecordPending,
+    StoredResponse,
 )
-from gateway.outbox.store import queries, sealed_contents, transitions
-from gateway.outbox.store.queries import entry_from_row
+from gateway.outbox.store import queries, transitions
 from gateway.outbox.store.sealed_contents import (
+    ContentCipher,
     EncryptedContents,
+    save_segments,
     unpack_request,
     unpack_response,
 )
@@ -71,16 +77,7 @@ from gateway.outbox.store.tables import (
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import (
-        NewEntry,
-        OutboxEntry,
-        OutboxObserver,
-        QueuedRequest,
-        RecordPending,
-        StoredResponse,
-    )
     from gateway.outbox.store.database import Database
-    from gateway.outbox.store.sealed_contents import ContentCipher
 
 _MAX_RECORDS: Final = 100
 
@@ -282,7 +279,7 @@ class OutboxStore:
             query = query.where(entries_table.c.state.in_(states))
         async with self._database.read_transaction() as connection:
             found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
-            return [entry_from_row(row) for row in found]
+            return [queries.entry_from_row(row) for row in found]
 
     @_shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
@@ -351,7 +348,7 @@ class OutboxStore:
             _require_space(self.settings, size, used, shared=shared)
             now = await self._database.now(connection)
             arrival = queries.insert_entry(new_entry, entry_id, size, now)
-            entry = entry_from_row((await connection.execute(arrival)).one())
+            entry = queries.entry_from_row((await connection.execute(arrival)).one())
             blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
             if new_entry.ordering_keys == ALL_KEYS:
@@ -360,7 +357,7 @@ class OutboxStore:
             await connection.execute(
                 queries.update_predecessors(entries_table.c.number == entry.number)
             )
-            await sealed_contents.save_segments(connection, "request", {entry.number: sealed})
+            await save_segments(connection, "request", {entry.number: sealed})
             # A slow disk or a distant server may have taken time since the first call.
             confirm()
         self.notify(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
@@ -503,7 +500,7 @@ class OutboxStore:
             )
             events = [
                 await transitions.expire_lease(
-                    connection, self._contents, entry_from_row(row), now, settle
+                    connection, self._contents, queries.entry_from_row(row), now, settle
                 )
                 for row in found.all()
             ]
@@ -523,11 +520,11 @@ class OutboxStore:
                 entries_table.c.state == EntryState.WAITING,
                 entries_table.c.queued_at < now - self.settings.max_age,
             )
-            found = await connection.execute(
-                queries.select_unlocked(*old).limit(_RECOVERY_BATCH)
-            )
+            found = await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
             events = [
-                await transitions.expire_entry(connection, self._contents, entry_from_row(row), now)
+                await transitions.expire_entry(
+                    connection, self._contents, queries.entry_from_row(row), now
+                )
                 for row in found.all()
             ]
         self.notify(*events)
@@ -586,7 +583,7 @@ class OutboxStore:
             await self._database.lock_inserts(connection)
             query = queries.select_entries().where(entries_table.c.id == entry_id).with_for_update()
             row = (await connection.execute(query)).first()
-            entry = None if row is None else entry_from_row(row)
+            entry = None if row is None else queries.entry_from_row(row)
             if entry is None or caller not in (None, entry.caller):
                 return None
             now = await self._database.now(connection)
@@ -716,7 +713,7 @@ async def _find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry
     """Return one entry by its id."""
     query = queries.select_entries().where(entries_table.c.id == entry_id)
     row = (await connection.execute(query)).first()
-    return None if row is None else entry_from_row(row)
+    return None if row is None else queries.entry_from_row(row)
 
 
 async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:

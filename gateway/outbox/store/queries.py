@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode
+from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
 from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
@@ -16,7 +16,6 @@ from gateway.outbox.store.tables import (
 )
 
 if TYPE_CHECKING:
-    from gateway.outbox.entry import NewEntry
     from gateway.outbox.store.store_types import Lease
 
 _ENTRY_COLUMNS: Final = (

@@ -22,14 +22,21 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
-from gateway.outbox.entry import QueuedRequest, StoredResponse, note_of
+from gateway.outbox.entry import (
+    FieldLines,
+    NewEntry,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+    note_of,
+)
 from gateway.outbox.store import queries
 from gateway.outbox.store.store_types import OutboxConfigurationError
 from gateway.outbox.store.tables import segments_table
 
 if TYPE_CHECKING:
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import FieldLines, NewEntry, OutboxEntry, RecoveryMode
 
 # The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1

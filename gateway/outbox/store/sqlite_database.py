@@ -93,8 +93,8 @@ _COUNT_PAGES: Final = """
 class SqliteDatabase:
     """One file, for processes of this machine (`database.Database`).
 
-    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one does, every transaction raises
-    `OutboxInUseError`. Commands use it without that.
+    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one
+    does, every transaction raises `OutboxInUseError`. Commands use it without that.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:

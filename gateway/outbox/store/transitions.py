@@ -19,20 +19,18 @@ from gateway.outbox.entry import (
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
     EntryState,
+    OutboxEntry,
     OutboxEvent,
     OutboxStep,
     RecoveryMode,
     StoredResponse,
 )
 from gateway.outbox.store import queries, sealed_contents
-from gateway.outbox.store.queries import entry_from_row
 from gateway.outbox.store.store_types import EntryStateError
 from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
 
 if TYPE_CHECKING:
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import OutboxEntry
-    from gateway.outbox.store.sealed_contents import EncryptedContents
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
@@ -52,7 +50,7 @@ _ALLOWED_TRANSITIONS: Final = {
 
 async def expire_lease(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
     settle: float,
@@ -77,7 +75,7 @@ async def expire_lease(
 
 async def expire_entry(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
 ) -> OutboxEvent:
@@ -148,7 +146,7 @@ async def retry_failed(
     numbers = [row.number for row in found]
     await sealed_contents.delete_segments(connection, numbers, "response")
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(_retry_values(now))
-    retried = [entry_from_row(row) for row in await connection.execute(change)]
+    retried = [queries.entry_from_row(row) for row in await connection.execute(change)]
     return sorted(retried, key=lambda entry: entry.number)
 
 
@@ -175,7 +173,7 @@ async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int
 
 async def _save_response(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
@@ -191,7 +189,7 @@ async def _update_entry(
     changed = await connection.execute(
         queries.update_entries(entries_table.c.number == entry.number).values(values)
     )
-    return entry_from_row(changed.one())
+    return queries.entry_from_row(changed.one())
 
 
 _UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
@@ -251,7 +249,7 @@ async def claim_entries(
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(
         state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
     )
-    claimed = [entry_from_row(row) for row in await connection.execute(change)]
+    claimed = [queries.entry_from_row(row) for row in await connection.execute(change)]
     sealed = await sealed_contents.load_segments(connection, numbers, "request")
     return {
         entry: sealed[entry.number] for entry in sorted(claimed, key=lambda entry: entry.number)
