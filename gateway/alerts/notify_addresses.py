@@ -69,9 +69,12 @@ class AlertAddress:
         Blocks until the service has responded or failed; raises nothing.
         """
         try:
-            kind = _KINDS.get(message.kind, "info")
             return bool(
-                self._service.notify(body=message.body, title=message.title, notify_type=kind)
+                self._service.notify(
+                    body=message.body,
+                    title=message.title,
+                    notify_type=_KINDS.get(message.kind, "info"),
+                )
             )
         except Exception:
             # A service's code may raise anything. The error's text may quote the address.
@@ -210,8 +213,9 @@ class AddressQueue:
         """Send all queued messages as one: after an outage a single message arrives, not fifty."""
         together = tuple(self._waiting)
         last = together[-1]
-        body = "\n".join(message.body for message in together)
-        if not await self._sender.send(AlertMessage(last.kind, last.title, body)):
+        if not await self._sender.send(
+            AlertMessage(last.kind, last.title, "\n".join(message.body for message in together))
+        ):
             self._count("failed", 1)
             return False
         for message in together:

@@ -135,8 +135,12 @@ def _event_resource(
         agents = [_agent(None, _user_reference(record), requestor=True)]
     if record["event"] == "token":
         agents.append(_server(_DESTINATION, parties.sso_url))
-        what = _identified("credential", str(record.get("credential")))
-        event["entity"] = [{"what": what, "role": _concept(_ROLE, "12", "Data Repository")}]
+        event["entity"] = [
+            {
+                "what": _identified("credential", str(record.get("credential"))),
+                "role": _concept(_ROLE, "12", "Data Repository"),
+            }
+        ]
     return {**event, "agent": agents}
 
 
@@ -193,8 +197,9 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
         caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
-        user = {"who": _user_reference(record), "requestor": True}
-        agents.append({**user, **_purpose_of_use(record)})
+        agents.append(
+            {"who": _user_reference(record), "requestor": True, **_purpose_of_use(record)}
+        )
     else:
         caller |= _purpose_of_use(record)
     return agents
@@ -355,5 +360,8 @@ def _person(record: Mapping[str, Any]) -> Json:
 
 
 def _with_profile(event: Json) -> Json:
-    head = {key: event[key] for key in ("resourceType", "id")}
-    return {**head, "meta": {"profile": [PROFILE]}, **event}
+    return {
+        **{key: event[key] for key in ("resourceType", "id")},
+        "meta": {"profile": [PROFILE]},
+        **event,
+    }

@@ -229,8 +229,9 @@ def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
     resource = _resource(record, translate)
     if resource is None:
         return []
-    head = {"event": "audit-event", "timestamp": record["timestamp"]}
-    return [_render({**head, "resource": resource})]
+    return [
+        _render({"event": "audit-event", "timestamp": record["timestamp"], "resource": resource})
+    ]
 
 
 def _render(record: Mapping[str, Any]) -> bytes:

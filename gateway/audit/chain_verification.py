@@ -169,8 +169,11 @@ def _check_stored_hash(
     last = verdict.last
     if all(position.seq != last.seq or position == last for position in stored_positions.values()):
         return None
-    detail = Message("record {seq} is not the one that the gateway has noted", seq=last.seq)
-    return _fault(line, "changed", detail)
+    return _fault(
+        line,
+        "changed",
+        Message("record {seq} is not the one that the gateway has noted", seq=last.seq),
+    )
 
 
 def _check_truncation(
@@ -182,12 +185,16 @@ def _check_truncation(
         if position.seq > last:
             with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
-            detail = Message(
-                "the gateway has written records up to {seq}; those after {last} are gone",
-                seq=position.seq,
-                last=last,
+            return ChainFault(
+                path,
+                number,
+                "removed",
+                Message(
+                    "the gateway has written records up to {seq}; those after {last} are gone",
+                    seq=position.seq,
+                    last=last,
+                ),
             )
-            return ChainFault(path, number, "removed", detail)
     return None
 
 
@@ -238,10 +245,11 @@ def _check_line(
 
 def _not_a_record(line: RecordLine) -> ChainFault:
     if not line.is_terminated:
-        detail = Message(
-            "half a line at the end: the gateway was cut off; its next start reports it"
+        return _fault(
+            line,
+            "torn",
+            Message("half a line at the end: the gateway was cut off; its next start reports it"),
         )
-        return _fault(line, "torn", detail)
     return _fault(line, "changed", Message("it is no record of a chain"))
 
 
@@ -257,8 +265,11 @@ def _check_first(
     """Return a fault unless a chain may begin here: at record 1 or at the beginning of a file."""
     begins = _parsed(line.text).get("event") in (ROTATION, TORN)
     if found.seq > 1 and not begins:
-        detail = Message("it is record {seq}; those before it are missing", seq=found.seq)
-        return _fault(line, "removed", detail)
+        return _fault(
+            line,
+            "removed",
+            Message("it is record {seq}; those before it are missing", seq=found.seq),
+        )
     verdict.first = found.seq
     verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else GENESIS)
     return None
@@ -271,10 +282,14 @@ def _check_next(
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
             return None
-        detail = Message(
-            "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
+        return _fault(
+            line,
+            "changed",
+            Message(
+                "record {seq} does not follow the record before it: one was exchanged",
+                seq=found.seq,
+            ),
         )
-        return _fault(line, "changed", detail)
     misplacement = Message(
         "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
     )
@@ -282,8 +297,11 @@ def _check_next(
         return _fault(line, "swapped", Message("{here}, which has been before", here=misplacement))
     found_line = next((later for later in rest if _is_record(later, awaited)), None)
     if found_line is not None:
-        detail = Message("{here}, which is at {place}", here=misplacement, place=found_line.place)
-        return _fault(line, "swapped", detail)
+        return _fault(
+            line,
+            "swapped",
+            Message("{here}, which is at {place}", here=misplacement, place=found_line.place),
+        )
     return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 
 

@@ -313,13 +313,13 @@ class FileSink:
             self._append_chunks([(b"\n", bound.position)])
             return
         _log.warning("half an audit record was found", bytes=len(rest))
-        digest = hashlib.sha256(rest).hexdigest()
-        self._append_gateway_record(TORN, before=b"\n", bytes=len(rest), sha256=digest)
+        self._append_gateway_record(
+            TORN, before=b"\n", bytes=len(rest), sha256=hashlib.sha256(rest).hexdigest()
+        )
 
     def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Append a record about the file itself."""
-        timestamp = TimestampFormatter().format(self._clock())
-        record = {"event": event, "timestamp": timestamp, **fields}
+        record = {"event": event, "timestamp": TimestampFormatter().format(self._clock()), **fields}
         line, position = append_to_chain(orjson.dumps(record) + b"\n", self._position)
         self._append_chunks([(before + line, position)])
 

@@ -192,8 +192,13 @@ class RepositorySink:
         return batch
 
     def _bundle(self, batch: list[bytes]) -> bytes:
-        entries = [self._entry(line) for line in batch]
-        return orjson.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries})
+        return orjson.dumps(
+            {
+                "resourceType": "Bundle",
+                "type": "batch",
+                "entry": [self._entry(line) for line in batch],
+            }
+        )
 
     def _entry(self, line: bytes) -> dict[str, Any]:
         address = _address(line)

@@ -238,8 +238,9 @@ class AuthRoutes:
             # sign-in could form a loop with the platform's rejections.
             is_new = self._clock() - session.started_at < _RECENT_SECONDS
             if is_new and not self._renewals.was_accepted(session):
-                target = requested_target(self._settings, request)
-                return self._failed("rejected", request, exchange, target)
+                return self._failed(
+                    "rejected", request, exchange, requested_target(self._settings, request)
+                )
             return self._session_auth.login_redirect(request)
 
         return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(request))
@@ -276,13 +277,15 @@ class AuthRoutes:
             redirect = await self._sign_in.start(target)
         except GatewayError:  # the session store fails, or the discovery document is missing
             return self._failed("unavailable", request, exchange, target)
-        cookie = cookie_field(
-            self._settings,
-            self._sign_in_cookie(redirect.state),
-            redirect.binding_cookie.reveal(),
-            max_age=int(SIGN_IN_LIFETIME),
+        return redirect_response(
+            redirect.location,
+            cookie_field(
+                self._settings,
+                self._sign_in_cookie(redirect.state),
+                redirect.binding_cookie.reveal(),
+                max_age=int(SIGN_IN_LIFETIME),
+            ),
         )
-        return redirect_response(redirect.location, cookie)
 
     async def _callback(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Handle the authorization response, with which the SSO redirects the browser back."""

@@ -187,8 +187,9 @@ class SignInFlow:
             raise
         user = _signed_in_user(tokens, claims)
         identifier, session = await self._sessions.create(user, tokens.token, tokens.renewal)
-        subject = _printable_text(claims.get("sub"))
-        return CompletedSignIn(Secret(identifier), session, sign_in.return_to, subject)
+        return CompletedSignIn(
+            Secret(identifier), session, sign_in.return_to, _printable_text(claims.get("sub"))
+        )
 
     def _lacks_document(self, metadata: ProviderMetadata | None) -> bool:
         """Return whether the sign-in would have to trust an ID token of an unknown issuer."""

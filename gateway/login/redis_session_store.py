@@ -103,12 +103,13 @@ class RedisSessionStore(RedisStore):
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         sign_in_key = redis_key(key.name, "sign-in")
-        plain = {
-            "verifier": sign_in.verifier.reveal(),
-            "nonce": sign_in.nonce,
-            "return_to": sign_in.return_to,
-        }
-        sealed = self._cipher(key, sign_in_key).encrypt(plain)
+        sealed = self._cipher(key, sign_in_key).encrypt(
+            {
+                "verifier": sign_in.verifier.reveal(),
+                "nonce": sign_in.nonce,
+                "return_to": sign_in.return_to,
+            }
+        )
         await self._client.set(sign_in_key, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
@@ -125,8 +126,11 @@ class RedisSessionStore(RedisStore):
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        seen_key = redis_key(mark, "seen")
-        return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
+        return bool(
+            await self._client.set(
+                redis_key(mark, "seen"), b"", nx=True, px=_milliseconds(lifetime)
+            )
+        )
 
     def _cipher(self, key: StoreKey, storage_key: str) -> ValueCipher:
         return ValueCipher("session", storage_key, key.material, self._encryption_key)

@@ -43,8 +43,11 @@ def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        auth = ClientAuth(client_id, secret.reveal(), "client_secret_post")
-        return str(auth.prepare("POST", url, headers, body)[2])
+        return str(
+            ClientAuth(client_id, secret.reveal(), "client_secret_post").prepare(
+                "POST", url, headers, body
+            )[2]
+        )
 
     return authenticate
 
@@ -94,13 +97,18 @@ def private_key_jwt(
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        assertion = sign(_assertion_claims(client_id, audience or url, wall_clock()))
-        params = {
-            "client_id": client_id,
-            "client_assertion_type": JWT_BEARER,
-            "client_assertion": assertion,
-        }
-        return str(add_params_to_qs(body, params))
+        return str(
+            add_params_to_qs(
+                body,
+                {
+                    "client_id": client_id,
+                    "client_assertion_type": JWT_BEARER,
+                    "client_assertion": sign(
+                        _assertion_claims(client_id, audience or url, wall_clock())
+                    ),
+                },
+            )
+        )
 
     return authenticate
 

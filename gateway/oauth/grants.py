@@ -115,12 +115,15 @@ class UserTokenEndpoint:
 
         `verifier` and `redirect_uri` must be those of the same sign-in.
         """
-        params = {
-            "code": code,
-            "redirect_uri": redirect_uri,
-            "code_verifier": verifier.reveal(),
-        }
-        return await self._redeem("authorization_code", params, RenewalGrant())
+        return await self._redeem(
+            "authorization_code",
+            {
+                "code": code,
+                "redirect_uri": redirect_uri,
+                "code_verifier": verifier.reveal(),
+            },
+            RenewalGrant(),
+        )
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """Return new tokens for a renewal grant, with the next renewal grant.
@@ -128,8 +131,9 @@ class UserTokenEndpoint:
         The SSO may have replaced the refresh token or not.
         """
         if renewal.refresh_token is not None:
-            params = {"refresh_token": renewal.refresh_token.reveal()}
-            return await self._redeem("refresh_token", params, renewal)
+            return await self._redeem(
+                "refresh_token", {"refresh_token": renewal.refresh_token.reveal()}, renewal
+            )
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
         try:
             return await self._redeem("refresh_token", {}, renewal, cookie)

@@ -89,8 +89,9 @@ class FailureState:
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
         if error.kind == "refused":
             check = _TO_CHECK.get(error.oauth_error or "", _CHECK_ALL)
-            hint = f"SSO: {reported}; to check: {check}"
-            return GatewayError(self.reason, detail=detail, hint=hint)
+            return GatewayError(
+                self.reason, detail=detail, hint=f"SSO: {reported}; to check: {check}"
+            )
         return GatewayError(
             self.reason,
             detail=detail,

@@ -284,8 +284,11 @@ class Tokens:
         if isinstance(outcome, FailureState):
             raise self._failed(outcome)
         if self._clock() >= outcome.usable_until:
-            expired = "the token expired while the request waited for it"
-            raise GatewayError(SSO_UNAVAILABLE, expired, retry_after=1.0)
+            raise GatewayError(
+                SSO_UNAVAILABLE,
+                "the token expired while the request waited for it",
+                retry_after=1.0,
+            )
         return outcome
 
     def _failed(self, failure: FailureState) -> GatewayError:

@@ -106,14 +106,19 @@ def entry_outcome(
     code: str = "informational",
 ) -> dict[str, Any]:
     """Return an OperationOutcome about the state of an entry."""
-    details = {
-        "coding": [{"system": _STATE_SYSTEM, "code": word}],
-        "text": MESSAGES[word].in_language(response_format.language),
-    }
     return {
         "resourceType": "OperationOutcome",
         "language": response_format.language,
-        "issue": [{"severity": severity, "code": code, "details": details}],
+        "issue": [
+            {
+                "severity": severity,
+                "code": code,
+                "details": {
+                    "coding": [{"system": _STATE_SYSTEM, "code": word}],
+                    "text": MESSAGES[word].in_language(response_format.language),
+                },
+            }
+        ],
     }
 
 

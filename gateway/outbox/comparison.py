@@ -71,8 +71,9 @@ async def names_version(request: QueuedRequest) -> bool:
     if coding is not None and coding not in DECODABLE:
         return True
     if coding is not None:
-        limit = document_limits.decoded_limit(len(body))
-        body = await asyncio.to_thread(decode_body, body, coding, limit)
+        body = await asyncio.to_thread(
+            decode_body, body, coding, document_limits.decoded_limit(len(body))
+        )
     return not body or _IF_MATCH.search(body) is not None
 
 

@@ -241,8 +241,11 @@ def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
     }
     if not reveal:
         return {**known, "body": MASK if request.body else ""}
-    fields = {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields}
-    return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
+    return {
+        **known,
+        "fields": {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields},
+        "body": request.body.decode("utf-8", "replace"),
+    }
 
 
 def _response(response: StoredResponse, *, reveal: bool) -> dict[str, Any]:
@@ -319,14 +322,15 @@ class PendingAuditRecord:
 
     def record_fields(self, format_time: Callable[[float], str]) -> dict[str, str]:
         """Return the fields of the audit record; `format_time` formats a Unix time."""
-        facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
         actor_fields = {
             "by": self.actor.channel,
             "operator": self.actor.operator,
             "reason": self.actor.reason,
         }
         return {
-            **facts,
+            "step": self.step.value,
+            "entry": self.entry,
+            "caller": self.caller,
             **{key: value for key, value in actor_fields.items() if value},
             "at": format_time(self.at),
         }

@@ -52,8 +52,11 @@ async def open_outbox_store(
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.outbox.store.sealed_contents import ContentCipher
 
-    database = _database(settings.url, clock, exclusive=delivers)
-    store = OutboxStore(database=database, cipher=ContentCipher(key), settings=settings)
+    store = OutboxStore(
+        database=_database(settings.url, clock, exclusive=delivers),
+        cipher=ContentCipher(key),
+        settings=settings,
+    )
     try:
         await _prepare_store(store, settings.url, later=delivers)
         yield store

@@ -117,8 +117,11 @@ class EntrySender:
         try:
             return await self._send(request)
         except GatewayError as error:
-            signal = signal_of_reason(error.reason.code, error.upstream_status)
-            self._record(signal, error.upstream_status, request.credential)
+            self._record(
+                signal_of_reason(error.reason.code, error.upstream_status),
+                error.upstream_status,
+                request.credential,
+            )
             return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
@@ -302,10 +305,9 @@ async def _send_result(
     """
     status = response.status
     if status in _BUSY_STATUSES:
-        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
         return AttemptResult(
             cause=errors.UPSTREAM_BUSY.code,
-            retry_after=retry_after,
+            retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
             affects_all_entries=status != 429,
         )
     if status == 412 and adds_version:
@@ -334,8 +336,9 @@ def _intermediary_failure(error: GatewayError, status: int) -> AttemptResult:
     if 200 <= status < 300:
         # Usually this is a sign-in page of the network.
         return AttemptResult(cause=error.reason.code, may_have_effect=True)
-    note = platform_status_note(status)
-    return AttemptResult(StoredResponse(status, reason=error.reason.code, note=note))
+    return AttemptResult(
+        StoredResponse(status, reason=error.reason.code, note=platform_status_note(status))
+    )
 
 
 async def _stored_response(response: UpstreamResponse) -> StoredResponse:

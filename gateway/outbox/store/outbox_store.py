@@ -94,8 +94,10 @@ async def _add_pending_records(
     `at` is a Unix time.
     """
     by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
-    common = {"step": step, "by": by, "at": at}
-    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
+    rows = [
+        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
+        for entry in entries
+    ]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
 
@@ -127,8 +129,9 @@ async def _drain_pending_records(
 
 
 def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
-    actor = Actor(*orjson.loads(row.by))
-    return PendingAuditRecord(OutboxStep(row.step), row.entry, row.caller, actor, row.at)
+    return PendingAuditRecord(
+        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
+    )
 
 
 _P = ParamSpec("_P")
@@ -241,16 +244,19 @@ class OutboxStore:
             if stored == self._meta_values:
                 return
             if (schema := stored.get("schema", str(VERSION))) != str(VERSION):
-                why = Message("was written by another version (schema {schema})", schema=schema)
-                raise OutboxConfigurationError(why)
+                raise OutboxConfigurationError(
+                    Message("was written by another version (schema {schema})", schema=schema)
+                )
             has_other_key = stored and stored.get("key") != self._meta_values["key"]
             if has_other_key and await _has_rows(connection, entries_table):
                 raise OutboxConfigurationError(
                     Message("holds entries that were encrypted with another key")
                 )
             await connection.execute(sa.delete(meta_table))
-            facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
-            await connection.execute(sa.insert(meta_table), facts)
+            await connection.execute(
+                sa.insert(meta_table),
+                [{"name": name, "value": value} for name, value in self._meta_values.items()],
+            )
 
     @_shielded
     async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
@@ -352,8 +358,9 @@ class OutboxStore:
             blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
             if new_entry.ordering_keys == ALL_KEYS:
-                row = {"entry": entry.number, "caller": new_entry.caller}
-                await connection.execute(sa.insert(all_keys_table).values(row))
+                await connection.execute(
+                    sa.insert(all_keys_table).values(entry=entry.number, caller=new_entry.caller)
+                )
             await connection.execute(
                 queries.update_predecessors(entries_table.c.number == entry.number)
             )
@@ -423,8 +430,9 @@ class OutboxStore:
                     await self._require_same_key(connection)
                 await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
-                lease_values = {"owner": owner, "leased_until": now + lease}
-                claimed = await transitions.claim_entries(connection, ready, size, lease_values)
+                claimed = await transitions.claim_entries(
+                    connection, ready, size, {"owner": owner, "leased_until": now + lease}
+                )
         if max_claims > 0:
             self._claimed_at = now
         elif self._claimed_at is not None:
@@ -449,18 +457,19 @@ class OutboxStore:
         """Renew the leases of this owner that have not ended. Return the ids it still holds."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
-            conditions = (
-                entries_table.c.id.in_(ids),
-                entries_table.c.owner == owner,
-                entries_table.c.state == EntryState.SENDING,
+            held = await connection.execute(
+                sa.update(entries_table)
+                .where(
+                    entries_table.c.id.in_(ids),
+                    entries_table.c.owner == owner,
+                    entries_table.c.state == EntryState.SENDING,
+                    # A lease that has ended may be taken by another process at any moment and must
+                    # not be revived.
+                    entries_table.c.leased_until > now,
+                )
+                .values(leased_until=now + lease)
+                .returning(entries_table.c.id)
             )
-            # A lease that has ended may be taken by another process at any moment and must not be
-            # revived.
-            alive = entries_table.c.leased_until > now
-            prolonged = (
-                sa.update(entries_table).where(*conditions, alive).values(leased_until=now + lease)
-            )
-            held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
 
     @_shielded

@@ -61,8 +61,9 @@ class ContentBinding:
 
     def segment_binding(self, index: int, *, last: bool) -> bytes:
         """Return the associated data of one segment, which also fixes its position."""
-        parts = (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
-        return orjson.dumps(parts)
+        return orjson.dumps(
+            (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
+        )
 
 
 class ContentCipher:
@@ -119,17 +120,20 @@ class ContentCipher:
 
 def pack_request(request: QueuedRequest) -> bytes:
     """Return a request as bytes."""
-    facts = {
-        "method": request.method,
-        "suffix": request.target_suffix,
-        "credential": request.credential,
-        "interaction": request.interaction,
-        "resource": request.resource,
-        "resource_id": request.resource_id,
-        "request_id": request.request_id,
-        "gateway_base": request.gateway_base,
-    }
-    return _packed(facts, request.fields, request.body)
+    return _packed(
+        {
+            "method": request.method,
+            "suffix": request.target_suffix,
+            "credential": request.credential,
+            "interaction": request.interaction,
+            "resource": request.resource,
+            "resource_id": request.resource_id,
+            "request_id": request.request_id,
+            "gateway_base": request.gateway_base,
+        },
+        request.fields,
+        request.body,
+    )
 
 
 def unpack_request(data: bytes) -> QueuedRequest:
@@ -140,13 +144,16 @@ def unpack_request(data: bytes) -> QueuedRequest:
 
 def pack_response(response: StoredResponse) -> bytes:
     """Return a response as bytes."""
-    facts = {
-        "status": response.status,
-        "reason": response.reason,
-        "note": response.note,
-        "found": response.is_verified,
-    }
-    return _packed(facts, response.fields, response.body)
+    return _packed(
+        {
+            "status": response.status,
+            "reason": response.reason,
+            "note": response.note,
+            "found": response.is_verified,
+        },
+        response.fields,
+        response.body,
+    )
 
 
 def unpack_response(data: bytes) -> StoredResponse:
@@ -249,12 +256,14 @@ async def save_segments(
 ) -> None:
     """Store encrypted segments of entries, by entry number, and replace any earlier ones."""
     await delete_segments(connection, tuple(contents), kind)
-    rows = [
-        {"entry": number, "kind": kind, "place": index, "sealed": segment}
-        for number, segments in contents.items()
-        for index, segment in enumerate(segments)
-    ]
-    await connection.execute(sa.insert(segments_table), rows)
+    await connection.execute(
+        sa.insert(segments_table),
+        [
+            {"entry": number, "kind": kind, "place": index, "sealed": segment}
+            for number, segments in contents.items()
+            for index, segment in enumerate(segments)
+        ],
+    )
 
 
 async def delete_segments(

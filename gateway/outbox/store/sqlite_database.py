@@ -154,8 +154,7 @@ class SqliteDatabase:
         counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
         missing = int(self._reserve.free_pages * part) - counts.freelist_count
         if missing > 0:
-            size = (missing + _GROWTH_PAGES) * PAGE
-            await connection.exec_driver_sql(_MAKE_PAGES, (size,))
+            await connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
             await connection.exec_driver_sql(_FREE_PAGES)
             counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
         self._reserve.allocate_database(counts.page_count)

@@ -155,8 +155,15 @@ def _retry_values(now: float) -> dict[str, Any]:
 
     The doubt is resolved and the age starts anew; the position by `number` stays.
     """
-    values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
-    return {**values, "doubt": False, "cause": "", "collisions": 0}
+    return {
+        "state": EntryState.WAITING,
+        "due_at": now,
+        "queued_at": now,
+        "finished_at": None,
+        "doubt": False,
+        "cause": "",
+        "collisions": 0,
+    }
 
 
 async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
@@ -290,13 +297,15 @@ def _values(decision: Decision, now: float) -> dict[str, Any]:
     else:
         due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
-    facts = {
+    return {
+        "of": entry.number,
         "state": entry.state,
         "cause": entry.cause,
         "doubt": entry.in_doubt,
         "collisions": entry.collisions,
+        **moments,
+        **_end_lease(now),
     }
-    return {"of": entry.number, **facts, **moments, **_end_lease(now)}
 
 
 def _end_lease(now: float) -> dict[str, Any]:
