@@ -18,16 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.clock import TimeSource, backoff
 from gateway.errors import StartError
 from gateway.i18n import Message, format_duration, setting_problem
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger, silence_libraries
-
-if TYPE_CHECKING:
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 

@@ -65,11 +65,6 @@ class DurableFile:
         # Without O_NONBLOCK, opening a pipe of that name would block until it has a reader.
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, MODE)
 
-    @property
-    def is_regular(self) -> bool:
-        """Whether the path is a regular file, which can be truncated and renamed."""
-        return stat.S_ISREG(os.fstat(self.fd).st_mode)
-
     def refresh_size(self) -> None:
         """Continue at the current end of the file, which others may have changed."""
         self.size = os.fstat(self.fd).st_size
@@ -250,7 +245,8 @@ class FileSink:
 
     def _reopen(self) -> None:
         self._file.open(self._path)
-        if not self._file.is_regular:
+        # Only a regular file can be truncated and renamed.
+        if not stat.S_ISREG(os.fstat(self._file.fd).st_mode):
             raise NotAnAuditFileError
 
     def _rotate_if_full(self) -> None:

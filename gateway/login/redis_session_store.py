@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.login.session_store import SIGN_IN_LIFETIME, Session, SignedInUser, SignInState
 from gateway.oauth.grants import RenewalGrant
 from gateway.oauth.redis_token_store import RedisStore, redis_key, run_script
 from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_store import StoreKey, TokenLease
 
 # The scripts change only existing entries: a session that was ended meanwhile must not reappear.
 _SAVE: Final = """

@@ -14,16 +14,14 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from cachetools import TLRUCache
 
+from gateway.oauth.grants import RenewalGrant
+from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.oauth.grants import RenewalGrant
-    from gateway.oauth.token_response import AccessToken
 
 _IDENTIFIER_BYTES: Final = 32
 # Seconds. Users need time to look up a password; an abandoned sign-in should soon become useless.

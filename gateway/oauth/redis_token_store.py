@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,10 +20,8 @@ from redis.exceptions import RedisError
 from gateway.clock import TimeSource
 from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_store import StoreKey
-    from gateway.secret import Secret
+from gateway.oauth.token_store import StoreKey
+from gateway.secret import Secret
 
 _PREFIX: Final = "dhp-gateway:1"
 LEASE: Final = 3.0

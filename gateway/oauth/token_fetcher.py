@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 # Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05
 
+# Returns the token in use and the one that the platform rejected. A fetch ignores both of them when
+# it finds them in the store.
 _CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
-"""Returns the token in use and the one that the platform rejected. A fetch ignores both of them
-when it finds them in the store."""
 
 
 class TokenFetcher:

@@ -14,16 +14,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from cachetools import TLRUCache
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
+from gateway.oauth.token_response import AccessToken
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_response import AccessToken
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 _P = ParamSpec("_P")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
+from gateway.i18n import Message
 from gateway.outbox.entry import (
     COLLISION,
     SENT_NOTE,
@@ -23,9 +24,6 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-
-if TYPE_CHECKING:
-    from gateway.i18n import Message
 
 
 class VerificationStatus(StrEnum):

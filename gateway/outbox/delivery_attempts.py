@@ -221,7 +221,9 @@ class ActiveAttempts:
         except asyncio.CancelledError:
             if self._abandoned:
                 raise
-            _clear_cancellation()
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
             cause = errors.UPSTREAM_FAILED.code
         except Exception as error:
             # The text of another library's exception may contain data of a patient.
@@ -299,9 +301,3 @@ def _decision_bytes(decision: Decision) -> int:
 
 def _log_fields(entry: OutboxEntry) -> dict[str, str]:
     return {"entry": entry.id, "caller": entry.caller}
-
-
-def _clear_cancellation() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()

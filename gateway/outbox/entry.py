@@ -271,12 +271,12 @@ class OutboxStep(StrEnum):
     REVEALED = "revealed"
 
 
+# The step that an operator's or caller's decision causes, by the new state of the entry.
 STEP_OF_ACTION: Final = {
     EntryState.WAITING: OutboxStep.RETRIED,
     EntryState.CANCELLED: OutboxStep.CANCELLED,
     EntryState.DROPPED: OutboxStep.DROPPED,
 }
-"""The step that an operator's or caller's decision causes, by the new state of the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +336,9 @@ class PendingAuditRecord:
         }
 
 
+# Records all of them in an audit trail; False: they stay pending.
 RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
-"""Record all of them in an audit trail; False: they stay pending."""
 
 
+# Called for every step, at once and in order. It must neither raise nor block.
 OutboxObserver = Callable[[OutboxEvent], None]
-"""Called for every step, at once and in order. It must neither raise nor block."""

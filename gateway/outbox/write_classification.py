@@ -246,7 +246,8 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     if write.code in BUNDLES:
         return _classify_bundle(body, named)
     ordering_keys = _ordering_keys(named)
-    if not ordering_keys and _is_conditional(write):
+    # A query selects what is updated or deleted.
+    if not ordering_keys and write.query and write.code in ("update", "patch", "delete"):
         return None
     return WriteClassification(_recovery(write, path, body), ordering_keys or frozenset({kind}))
 
@@ -256,11 +257,6 @@ def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
         return frozenset(collect_keys(*keys))
     except TooManyKeysError:
         return ALL_KEYS
-
-
-def _is_conditional(write: WriteDescription) -> bool:
-    """Return whether a query selects what is updated or deleted."""
-    return write.code in ("update", "patch", "delete") and bool(write.query)
 
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:

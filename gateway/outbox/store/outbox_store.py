@@ -401,7 +401,6 @@ class OutboxStore:
 
         Returns for each decision whether it was recorded: not where the lease was lost; and the
         claimed entries, with a request of None where the stored one cannot be decrypted.
-
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
         blocked. Together they have at most `size` bytes, or it is one; of all gateways at most
         `max_leased` are leased then. With `prefer_verifiable` entries that would not end as unclear
@@ -422,8 +421,7 @@ class OutboxStore:
                     connection, owner, decisions, sealed, now
                 )
             if max_leased is not None:
-                leased = (await connection.execute(queries.count_leased(now))).scalar_one()
-                max_claims = min(max_claims, max_leased - int(leased))
+                max_claims = min(max_claims, max_leased - await _count_leased(connection, now))
             if max_claims > 0:
                 if not any(recorded):
                     # Claimed entries keep another process from preparing it with another key.
@@ -431,7 +429,7 @@ class OutboxStore:
                 await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
                 claimed = await transitions.claim_entries(
-                    connection, ready, size, {"owner": owner, "leased_until": now + lease}
+                    connection, ready, size, owner, now + lease
                 )
         if max_claims > 0:
             self._claimed_at = now
@@ -689,6 +687,10 @@ class OutboxStore:
             deleted = await _drain_pending_records(connection, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
+
+
+async def _count_leased(connection: AsyncConnection, now: float) -> int:
+    return int((await connection.execute(queries.count_leased(now))).scalar_one())
 
 
 def _part_to_leave(decisions: Sequence[Decision]) -> float:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
+from gateway.outbox.store.store_types import Lease
 from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
     segments_table,
 )
-
-if TYPE_CHECKING:
-    from gateway.outbox.store.store_types import Lease
 
 _ENTRY_COLUMNS: Final = (
     entries_table.c.number,

@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
+from gateway.outbox.attempt_result import Decision
 from gateway.outbox.entry import (
     FieldLines,
     NewEntry,
@@ -34,9 +35,6 @@ from gateway.outbox.entry import (
 from gateway.outbox.store import queries
 from gateway.outbox.store.store_types import OutboxConfigurationError
 from gateway.outbox.store.tables import segments_table
-
-if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import Decision
 
 # The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1

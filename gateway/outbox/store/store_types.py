@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.i18n import Message
-
-if TYPE_CHECKING:
-    from gateway.outbox.entry import EntryState
-
+from gateway.outbox.entry import EntryState
 
 # Bytes. Most OperationOutcomes are shorter.
 SHORT_BODY: Final = 4096

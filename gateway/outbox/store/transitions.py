@@ -8,11 +8,12 @@ functions; `gateway.outbox.attempt_result` makes the decisions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.outbox.attempt_result import Decision
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
     INTERRUPTED_NOTE,
@@ -28,9 +29,6 @@ from gateway.outbox.entry import (
 from gateway.outbox.store import queries, sealed_contents
 from gateway.outbox.store.store_types import EntryStateError
 from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
-
-if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import Decision
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
@@ -243,18 +241,22 @@ async def record_decisions(
 
 
 async def claim_entries(
-    connection: AsyncConnection, ready: sa.Select[Any], size: int, lease_values: Mapping[str, Any]
+    connection: AsyncConnection, ready: sa.Select[Any], size: int, owner: str, until: float
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Claim entries of `ready` and return them with their encrypted requests.
 
-    Their requests have at most `size` bytes in all, or it is one entry.
+    They are leased to `owner` until a Unix time. Their requests have at most `size` bytes in all,
+    or it is one entry.
     """
     found = (await connection.execute(ready)).all()
     numbers = [row.number for row in _limit_bytes(found, size)]
     if not numbers:
         return {}
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(
-        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
+        state=EntryState.SENDING,
+        attempts=entries_table.c.attempts + 1,
+        owner=owner,
+        leased_until=until,
     )
     claimed = [queries.entry_from_row(row) for row in await connection.execute(change)]
     sealed = await sealed_contents.load_segments(connection, numbers, "request")
