@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import ssl
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ import aiohttp
 import orjson
 
 from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, OnFailure, SinkError, WriterThread
-from gateway.clock import backoff
+from gateway.clock import TimeSource, backoff
 from gateway.field_values import parse_retry_after
 from gateway.telemetry.logs import get_logger
 
@@ -59,8 +57,7 @@ class RepositorySink:
 
     `client` sends to `base`, blocking; it raises `SinkError` if there is no response.
     `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
-    place, counts resources that the repository rejected permanently as `dropped`. `clock` is
-    monotonic.
+    place, counts resources that the repository rejected permanently as `dropped`.
     """
 
     def __init__(
@@ -69,14 +66,12 @@ class RepositorySink:
         client: RepositoryClient,
         on_records: Callable[[str, int], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
+        times: TimeSource | None = None,
     ) -> None:
         self._base = base
         self._client = client
         self._on_records = on_records
-        self._clock = clock
-        self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
+        self._times = times or TimeSource()
         self._waiting: deque[bytes] = deque()
         self._entries = MAX_ENTRIES
         self._failures = 0
@@ -90,7 +85,7 @@ class RepositorySink:
     def write(self, lines: Sequence[bytes]) -> None:
         if not self._waiting:
             self._waiting.extend(lines)
-        if not self._pauses_skipped and self._clock() < self._not_before:
+        if not self._pauses_skipped and self._times.clock() < self._not_before:
             raise SinkError("left alone for a moment")
         while self._waiting:
             try:
@@ -216,10 +211,12 @@ class RepositorySink:
 
     def _postpone(self, retry_after: str | None) -> None:
         """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
-        requested_delay = parse_retry_after(retry_after, time.time(), max_delay=_MAX_PAUSE)
+        requested_delay = parse_retry_after(
+            retry_after, self._times.wall_clock(), max_delay=_MAX_PAUSE
+        )
         self._failures += 1
-        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
-        self._not_before = self._clock() + max(delay, requested_delay or 0.0)
+        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._times.random)
+        self._not_before = self._times.clock() + max(delay, requested_delay or 0.0)
 
 
 class RepositoryWriter(WriterThread):

@@ -8,12 +8,12 @@ Callers with a key or password do not need the store.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from gateway.clock import TimeSource
 from gateway.login.session_store import (
     Session,
     SessionStore,
@@ -44,7 +44,7 @@ class SessionManager:
     """The sessions of one client of one SSO.
 
     `identity` identifies client, SSO and platform; sessions with another identity are not found.
-    `clock` is monotonic. All methods that use the store raise `GatewayError` sso-unavailable while
+    All methods that use the store raise `GatewayError` sso-unavailable while
     it fails.
     """
 
@@ -54,12 +54,12 @@ class SessionManager:
         store: SessionStore,
         login: LoginSettings,
         identity: str,
-        clock: Callable[[], float],
+        times: TimeSource,
     ) -> None:
         self._store = store
         self._breaker = StoreBreaker(
             "session store",
-            clock,
+            times.clock,
             timeout=_STORE_TIMEOUT,
             max_pause=_STORE_PAUSE,
             on_failure=partial(
@@ -71,7 +71,7 @@ class SessionManager:
         )
         self._login = login
         self._identity = identity
-        self._clock = clock
+        self._times = times
 
     async def create(
         self, signed_in_user: SignedInUser, token: AccessToken, renewal: RenewalGrant
@@ -81,7 +81,7 @@ class SessionManager:
         Only the browser keeps the identifier.
         """
         identifier = new_secret()
-        now = self._clock()
+        now = self._times.clock()
         session = Session(
             store_key(identifier), self._identity, signed_in_user, now, now, token, renewal
         )
@@ -98,7 +98,7 @@ class SessionManager:
         session = await self._breaker.call(self._store.get, store_key(identifier))
         if session is None or session.is_ended or session.identity != self._identity:
             return None
-        now = self._clock()
+        now = self._times.clock()
         if self.seconds_left(session) <= 0:
             await self.end(session)
             return None
@@ -124,7 +124,7 @@ class SessionManager:
                 latest = await self._breaker.call(self._store.get, session.key)
                 if lease is not None or latest is None or is_sufficient(latest):
                     break
-                await asyncio.sleep(_LEASE_POLL_INTERVAL)
+                await self._times.sleep(_LEASE_POLL_INTERVAL)
             yield latest
         finally:
             if lease is not None:
@@ -167,4 +167,4 @@ class SessionManager:
     def seconds_left(self, session: Session) -> float:
         """Return the seconds until the session ends if it is not used meanwhile."""
         ends = session.started_at + self._login.session_lifetime
-        return min(ends, session.last_used_at + self._login.idle_lifetime) - self._clock()
+        return min(ends, session.last_used_at + self._login.idle_lifetime) - self._times.clock()

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cachetools import LRUCache
 
-from gateway.clock import backoff
+from gateway.clock import TimeSource, backoff
 from gateway.errors import (
     CALLER_UNAUTHENTICATED,
     SSO_UNAVAILABLE,
@@ -80,7 +79,7 @@ class SessionRenewals:
     """Starts renewals, stores their tokens, and waits for them at the shutdown.
 
     `sessions_persist`: sessions outlive this process, because the store is shared. `challenge` are
-    the fields of a 401. `clock` is monotonic.
+    the fields of a 401.
     """
 
     def __init__(
@@ -92,10 +91,11 @@ class SessionRenewals:
         audit: AuditTrail,
         sso: SsoSettings,
         challenge: tuple[tuple[str, str], ...],
-        clock: Callable[[], float],
+        times: TimeSource,
         sessions_persist: bool,
     ) -> None:
-        self.clock = clock
+        self.clock = times.clock
+        self._times = times
         self.wait_timeout = sso.timeout
         self._challenge = challenge
         self._endpoint = endpoint
@@ -226,7 +226,7 @@ class SessionRenewals:
 
     async def _save_until_stored(self, session: Session, state: RenewalState) -> None:
         for delay in _SAVE_RETRY_DELAYS:
-            await asyncio.sleep(delay)
+            await self._times.sleep(delay)
             if state.unsaved is not session:
                 return
             with contextlib.suppress(GatewayError):

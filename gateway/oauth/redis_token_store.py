@@ -76,7 +76,7 @@ class RedisStore:
         milliseconds = int(self._lease * 1000)
         if not await self._client.set(lease_key, holder, nx=True, px=milliseconds):
             return None
-        return RedisLease(self._client, lease_key, holder, self._lease)
+        return RedisLease(self._client, lease_key, holder, self._lease, self._times)
 
 
 class RedisTokenStore(RedisStore):
@@ -146,11 +146,14 @@ class RedisLease:
     needs more commands of the server than the user of docs/operations.md may use.
     """
 
-    def __init__(self, client: Redis, key: str, holder: bytes, seconds: float) -> None:
+    def __init__(
+        self, client: Redis, key: str, holder: bytes, seconds: float, times: TimeSource
+    ) -> None:
         self._client = client
         self._key = key
         self._holder = holder
         self._seconds = seconds
+        self._times = times
         self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     async def release(self) -> None:
@@ -162,7 +165,7 @@ class RedisLease:
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
         while True:
-            await asyncio.sleep(self._seconds / _RENEWALS_PER_LEASE)
+            await self._times.sleep(self._seconds / _RENEWALS_PER_LEASE)
             # While the server is unreachable the lease cannot be renewed; the next round retries.
             with contextlib.suppress(RedisError, OSError):
                 await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)

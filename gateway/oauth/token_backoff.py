@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -103,19 +103,21 @@ class FailureState:
 class RefreshSchedule:
     """Computes delays.
 
-    `rng` spreads them, so that many gateways do not send their token requests at the same moment.
+    `random` returns numbers from 0 to 1. It spreads the delays, so that many gateways do not send
+    their token requests at the same moment.
     `credentials` is the number of those that the schedule is for.
     """
 
-    def __init__(self, rng: random.Random, credentials: int = 1) -> None:
-        self._rng = rng
+    def __init__(self, random: Callable[[], float], credentials: int = 1) -> None:
+        self._random = random
         self._others = credentials - 1
 
     def refresh_delay(self, token: AccessToken, now: float) -> float:
         """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
         latest = token.received_at + _REFRESH_TO * token.lifetime
         # Where a reload comes late in the life of the tokens, what is left is divided.
-        due = self._rng.uniform(max(self._earliest(token), now), max(latest, now))
+        earliest, latest = max(self._earliest(token), now), max(latest, now)
+        due = earliest + (latest - earliest) * self._random()
         return max(due - now, _MIN_REFRESH_DELAY)
 
     def _earliest(self, token: AccessToken) -> float:
@@ -136,11 +138,11 @@ class RefreshSchedule:
         the normal backoff applies.
         """
         if error.kind == "refused":
-            return _REFUSED_DELAY * self._rng.uniform(1.0, 1.1)
-        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._rng.random)
+            return _REFUSED_DELAY * (1.0 + 0.1 * self._random())
+        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._random)
         if error.kind == "throttled":
             named = error.retry_after if error.retry_after is not None else pause
-            return max(1.0, named) * self._rng.uniform(1.0, 1.1)
+            return max(1.0, named) * (1.0 + 0.1 * self._random())
         if remaining > 0:
             pause = min(pause, max(remaining / 2, _MIN_URGENT_DELAY))
         return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_DELAY))

@@ -11,7 +11,6 @@ failure alike. There is no long-running refresh loop that could end by an error.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -420,7 +419,6 @@ def make_tokens(
     audit: AuditTrail,
     sso: SsoSettings,
     times: TimeSource | None = None,
-    rng: random.Random | None = None,
     queue: TokenRequestQueue | None = None,
 ) -> dict[str, Tokens]:
     """Return the tokens of all credentials, by name, which is the key of `credentials`.
@@ -429,7 +427,7 @@ def make_tokens(
     """
     times = times or TimeSource()
     queue = queue or TokenRequestQueue(sso.max_requests, times)
-    pacing = RefreshSchedule(rng or random.Random(), len(credentials))  # nosec B311 # noqa: S311 - spreads load
+    pacing = RefreshSchedule(times.random, len(credentials))
     fetcher = TokenFetcher(
         store=store,
         metrics=metrics,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -102,6 +101,7 @@ class EntrySender:
         record: Callable[[str | None, int | None, str], None],
         fhir: FhirSettings,
         serial_executor: SerialExecutor,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._forwarder = forwarder
         self._tokens = tokens
@@ -111,6 +111,7 @@ class EntrySender:
         self._record = record
         self._fhir = fhir
         self._serial_executor = serial_executor
+        self._wall_clock = wall_clock
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Make one attempt. A 429 or 503 is returned as a failure without effect."""
@@ -179,7 +180,7 @@ class EntrySender:
             is_retryable=False,
         )
         with contextlib.closing(await self._forward(outgoing, request)) as response:
-            result = await _send_result(response, request, adds_version=match is not None)
+            result = await self._result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
         found = result.response
@@ -257,7 +258,7 @@ class EntrySender:
         with contextlib.closing(await self._get(request, path)) as response:
             if response.status in _GONE:
                 return AttemptResult(finding=VerificationStatus.ABSENT)
-            result = await _send_result(response, request, interaction_code="read")
+            result = await self._result(response, request, interaction_code="read")
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
@@ -270,7 +271,7 @@ class EntrySender:
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         with contextlib.closing(await self._get(request, suffix)) as response:
-            result = await _send_result(response, request, interaction_code="search-type")
+            result = await self._result(response, request, interaction_code="search-type")
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
@@ -281,6 +282,42 @@ class EntrySender:
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
         return await self._client.get(suffix, self._tokens_of(request), request.request_id)
 
+    async def _result(
+        self,
+        response: UpstreamResponse,
+        request: QueuedRequest,
+        *,
+        adds_version: bool = False,
+        interaction_code: str = "",
+    ) -> AttemptResult:
+        """Return what a response means for its write. Raises `GatewayError`.
+
+        `interaction_code` is that of a verification; "" for the write itself.
+        """
+        status = response.status
+        if status in _BUSY_STATUSES:
+            return AttemptResult(
+                cause=errors.UPSTREAM_BUSY.code,
+                retry_after=parse_retry_after(response.field(b"retry-after"), self._wall_clock()),
+                affects_all_entries=status != 429,
+            )
+        if status == 412 and adds_version:
+            # Another client changed the resource after its version was read: the next attempt reads
+            # it again.
+            return AttemptResult(cause=errors.UPSTREAM_BUSY.code, affects_all_entries=False)
+        if status in _INTERMEDIARY_STATUSES:
+            return AttemptResult(cause=errors.UPSTREAM_UNREACHABLE.code)
+        accept = first_field_value(request.fields, b"accept")
+        query = request.target_suffix.partition("?")[2]
+        try:
+            # Only the part of a long body that has arrived is checked here: the body is read
+            # afterwards.
+            interaction = Interaction(interaction_code or request.interaction, request.resource)
+            check_response(response, interaction, accept, query)
+        except GatewayError as error:
+            return _intermediary_failure(error, status)
+        return AttemptResult(await _stored_response(response))
+
 
 def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
     return {
@@ -290,42 +327,6 @@ def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
         "caller": entry.caller,
         "credential": request.credential,
     }
-
-
-async def _send_result(
-    response: UpstreamResponse,
-    request: QueuedRequest,
-    *,
-    adds_version: bool = False,
-    interaction_code: str = "",
-) -> AttemptResult:
-    """Return what a response means for its write. Raises `GatewayError`.
-
-    `interaction_code` is that of a verification; "" for the write itself.
-    """
-    status = response.status
-    if status in _BUSY_STATUSES:
-        return AttemptResult(
-            cause=errors.UPSTREAM_BUSY.code,
-            retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
-            affects_all_entries=status != 429,
-        )
-    if status == 412 and adds_version:
-        # Another client changed the resource after its version was read: the next attempt reads it
-        # again.
-        return AttemptResult(cause=errors.UPSTREAM_BUSY.code, affects_all_entries=False)
-    if status in _INTERMEDIARY_STATUSES:
-        return AttemptResult(cause=errors.UPSTREAM_UNREACHABLE.code)
-    accept = first_field_value(request.fields, b"accept")
-    query = request.target_suffix.partition("?")[2]
-    try:
-        # Only the part of a long body that has arrived is checked here: the body is read
-        # afterwards.
-        interaction = Interaction(interaction_code or request.interaction, request.resource)
-        check_response(response, interaction, accept, query)
-    except GatewayError as error:
-        return _intermediary_failure(error, status)
-    return AttemptResult(await _stored_response(response))
 
 
 def _intermediary_failure(error: GatewayError, status: int) -> AttemptResult:

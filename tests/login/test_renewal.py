@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from gateway.clock import TimeSource
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
@@ -56,7 +57,7 @@ class Bench:
         self.orphans: list[RenewalGrant] = []
         self.store = MemorySessionStore(self.clock)
         self.sessions = SessionManager(
-            store=self.store, login=LoginSettings(), identity="here", clock=self.clock
+            store=self.store, login=LoginSettings(), identity="here", times=TimeSource(self.clock)
         )
         self.renewals = SessionRenewals(
             endpoint=self.sso,  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ class Bench:
             audit=self,  # type: ignore[arg-type]
             sso=SsoSettings(token_url="https://sso.test/token"),
             challenge=(),
-            clock=self.clock,
+            times=TimeSource(self.clock),
             sessions_persist=False,
         )
 

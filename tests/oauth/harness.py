@@ -152,8 +152,12 @@ class Bench:
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=self.settings,
-            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
-            rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+            times=TimeSource(
+                self.clock,
+                self.clock.wall,
+                self.clock.call_later,
+                random.Random(17).random,  # noqa: S311 - the same jitter in every run
+            ),
         )
 
     def source(self, endpoint: TokenEndpoint | None = None, name: str = "default") -> Credential:

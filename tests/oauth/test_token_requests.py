@@ -58,8 +58,12 @@ def clients(given: Bench, count: int, **sso: float) -> Mapping[str, Tokens]:
         metrics=given.observer,  # type: ignore[arg-type] # a double
         audit=given.observer,  # type: ignore[arg-type] # a double
         sso=SsoSettings(token_url=given.sso.token_url, timeout=600, **sso),
-        times=TimeSource(given.clock, given.clock.wall, given.clock.call_later),
-        rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+        times=TimeSource(
+            given.clock,
+            given.clock.wall,
+            given.clock.call_later,
+            random.Random(17).random,  # noqa: S311 - the same jitter in every run
+        ),
     )
 
 
