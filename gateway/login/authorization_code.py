@@ -242,8 +242,11 @@ def _authorization_error(error: str, description: str) -> SignInError:
     # The query is the browser's: nothing shows that the SSO wrote it.
     code = error if error in _FAILURES_BY_CODE or error in TOKEN_ERROR_CODES else "other"
     quoted = f' "{description}"' if description else ""
-    failure = _FAILURES_BY_CODE.get(error, "refused")
-    return SignInError(failure, f"the SSO answered {code}{quoted}", is_unverified=True)
+    return SignInError(
+        _FAILURES_BY_CODE.get(error, "refused"),
+        f"the SSO answered {code}{quoted}",
+        is_unverified=True,
+    )
 
 
 def _sign_in_failure(error: TokenRequestError) -> SignInFailure:

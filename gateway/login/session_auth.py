@@ -80,8 +80,10 @@ def challenge(login: LoginSettings) -> tuple[tuple[str, str], ...]:
 
     Its scheme is one for which browsers do not open a password dialog.
     """
-    where = f'form-action="{login.path_prefix}/auth/login"'
-    value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{session_cookie(login)}"'
+    value = (
+        f'Cookie realm="dhp-gateway", form-action="{login.path_prefix}/auth/login", '
+        f'cookie-name="{session_cookie(login)}"'
+    )
     return (("WWW-Authenticate", value),)
 
 

@@ -227,10 +227,10 @@ class MemorySessionStore:
         return True
 
 
+@dataclass(frozen=True, slots=True)
 class _MemoryLease:
-    def __init__(self, leased: set[str], name: str) -> None:
-        self._leased = leased
-        self._name = name
+    leased: set[str]
+    name: str
 
     async def release(self) -> None:
-        self._leased.discard(self._name)
+        self.leased.discard(self.name)

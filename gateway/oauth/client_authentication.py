@@ -97,18 +97,13 @@ def private_key_jwt(
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        return str(
-            add_params_to_qs(
-                body,
-                {
-                    "client_id": client_id,
-                    "client_assertion_type": JWT_BEARER,
-                    "client_assertion": sign(
-                        _assertion_claims(client_id, audience or url, wall_clock())
-                    ),
-                },
-            )
-        )
+        assertion = sign(_assertion_claims(client_id, audience or url, wall_clock()))
+        params = {
+            "client_id": client_id,
+            "client_assertion_type": JWT_BEARER,
+            "client_assertion": assertion,
+        }
+        return str(add_params_to_qs(body, params))
 
     return authenticate
 

@@ -122,8 +122,10 @@ class QueuedRequest:
 
     def __repr__(self) -> str:
         """Leave out everything that may be data of a patient."""
-        size = f"{len(self.body)} bytes"
-        return f"QueuedRequest({self.method} {self.interaction} {self.resource}, {size})"
+        return (
+            f"QueuedRequest({self.method} {self.interaction} {self.resource}, "
+            f"{len(self.body)} bytes)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,12 +97,11 @@ def _database(
     from gateway.outbox.store.sqlite_database import SqliteDatabase
 
     if location.kind == "postgresql":
-        password = None if location.password is None else location.password.reveal()
         address = {
             "host": location.host,
             "port": location.port,
             "user": location.username,
-            "password": password,
+            "password": None if location.password is None else location.password.reveal(),
             "database": location.database,
         }
         return PostgresDatabase(address, _tls(location))
