@@ -210,6 +210,17 @@ async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
     assert len(bench.sso.asked) == 2
 
 
+async def test_requests_that_are_refused_together_pause_once(bench: Bench) -> None:
+    """Many tabs with the same refused token do not lengthen the pause."""
+    session, tokens = await bench.session()
+    bench.sso.script.extend(["t1", "t2"])
+    fresh = await tokens.replace_rejected(session.token)
+    for _ in range(5):
+        tokens.on_fresh_token_rejected(fresh)
+    bench.clock.now += 1
+    assert await tokens.replace_rejected(fresh) == made("t2", bench.clock)
+
+
 async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(bench: Bench) -> None:
     """Of several tabs with the old token only the first one renews."""
     session, tokens = await bench.session()
