@@ -25,7 +25,7 @@ from gateway.errors import (
     SSO_UNAVAILABLE,
     GatewayError,
 )
-from gateway.oauth.token_backoff import RejectionState, fetched, rejected_error
+from gateway.oauth.token_backoff import RejectionState, rejected_error, wait_for_fetch
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
@@ -335,7 +335,9 @@ class UserTokens:
             await renewals.end(session, "expired")
             raise renewals.sign_in_again()
         timeout = renewals.wait_timeout
-        session.update_from(await fetched(task, timeout, f"no new token within {timeout:g} s"))
+        session.update_from(
+            await wait_for_fetch(task, timeout, f"no new token within {timeout:g} s")
+        )
         if session.is_ended:
             raise renewals.sign_in_again()
         if renewals.has_usable_token(session):

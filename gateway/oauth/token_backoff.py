@@ -212,7 +212,7 @@ class RejectionState:
         return now < self._accepted_at + _REJECTION_PAUSE
 
 
-async def fetched(task: asyncio.Task[_T], timeout: float, late: str) -> _T:
+async def wait_for_fetch(task: asyncio.Task[_T], timeout: float, late: str) -> _T:
     """Return the result of a fetch of tokens, which goes on if its waiter is cancelled.
 
     Raises `GatewayError` sso-unavailable with the detail `late` after `timeout` seconds, and

@@ -22,8 +22,8 @@ from gateway.oauth.token_backoff import (
     FailureState,
     RefreshSchedule,
     RejectionState,
-    fetched,
     rejected_error,
+    wait_for_fetch,
 )
 from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
@@ -277,7 +277,9 @@ class Tokens:
         timeout = self._sso.timeout
         self._count_waiter(1)
         try:
-            outcome = await fetched(task, begins_in + timeout, f"no token within {timeout:g} s")
+            outcome = await wait_for_fetch(
+                task, begins_in + timeout, f"no token within {timeout:g} s"
+            )
         finally:
             self._count_waiter(-1)
         if isinstance(outcome, FailureState):
