@@ -179,6 +179,7 @@ class OutboxService:
             record=judgement.record_delivery,
             fhir=settings.fhir,
             serial_executor=self._serial_executor,
+            wall_clock=time.time,
         )
 
     async def start(self) -> None:

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
-    from gateway.oauth.token_store import TokensAtHand, TokenStore
+    from gateway.oauth.token_store import TokensAtHand
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
@@ -77,7 +78,7 @@ class Core:
         session: aiohttp.ClientSession,
         at_hand: TokensAtHand,
         token_requests: TokenRequestQueue,
-        store: TokenStore | None,
+        store: RedisTokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
         session_store: SessionStore,

@@ -20,6 +20,7 @@ from gateway.fhir.content_negotiation import wants_xml
 from gateway.i18n import choose_language
 from gateway.outbox.async_status import (
     OUTBOX_PATH,
+    OutboxApi,
     ResponseFormat,
     entry_outcome,
     resource_response,
@@ -29,6 +30,7 @@ from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.outbox.write_classification import (
     WRITES,
+    WriteClassification,
     WriteClassifier,
     WriteNotClassifiedError,
     build_entry,
@@ -36,7 +38,7 @@ from gateway.outbox.write_classification import (
     prefers_async,
 )
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -46,14 +48,10 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
-    from gateway.outbox.async_status import OutboxApi
-    from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.request import RequestContext
-    from gateway.pipeline.request_body import MemoryBudget
     from gateway.pipeline.request_composer import RequestComposer
 
 _log = get_logger(__name__)
@@ -306,7 +304,14 @@ class OutboxWriteQueue:
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **context.exchange.log_fields()
         )
-        return _accepted_response(entry, base, self._response_format(context))
+        response_format = self._response_format(context)
+        location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
+        return resource_response(
+            202,
+            entry_outcome("queued", response_format),
+            xml=response_format.xml,
+            fields=(location,),
+        )
 
     def _record_last_write(self, context: RequestContext) -> None:
         resource = _resource_key(context.interaction)
@@ -342,15 +347,6 @@ class OutboxWriteQueue:
         return ResponseFormat(
             language, wants_xml(context.target.query, context.header.text(b"accept"))
         )
-
-
-def _accepted_response(
-    entry: OutboxEntry, base: str, response_format: ResponseFormat
-) -> UpstreamResponse:
-    location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
-    return resource_response(
-        202, entry_outcome("queued", response_format), xml=response_format.xml, fields=(location,)
-    )
 
 
 def _may_queue(caller: Caller, header: RequestHeader) -> bool:

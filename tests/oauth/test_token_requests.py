@@ -58,8 +58,12 @@ def clients(given: Bench, count: int, **sso: float) -> Mapping[str, Tokens]:
         metrics=given.observer,  # type: ignore[arg-type] # a double
         audit=given.observer,  # type: ignore[arg-type] # a double
         sso=SsoSettings(token_url=given.sso.token_url, timeout=600, **sso),
-        times=TimeSource(given.clock, given.clock.wall, given.clock.call_later),
-        rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+        times=TimeSource(
+            given.clock,
+            given.clock.wall,
+            given.clock.call_later,
+            random.Random(17).random,  # noqa: S311 - the same jitter in every run
+        ),
     )
 
 
@@ -175,7 +179,7 @@ async def test_a_wait_in_the_queue_ends_in_time() -> None:
         given.sso.hold()
         tokens = clients(given, 9)
         for each in tokens.values():
-            each._wait_timeout = 0.05
+            each._sso = given.settings
             each.start()
         await given.sso.seen(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
