@@ -23,7 +23,7 @@ from gateway.cli.init_plan import (
     InitPlan,
     InitWriteError,
     Where,
-    require_no_settings,
+    require_absent,
     write_files,
 )
 from gateway.cli.terminal import (
@@ -40,14 +40,15 @@ from gateway.cli.terminal import (
 )
 from gateway.cli.usage import LocalizedCommand
 from gateway.config.loader import search_paths
+from gateway.config.problems import InvalidValueError
 from gateway.config.section import (
     PLACEHOLDER_MESSAGE,
     is_placeholder,
     read_secret_file,
 )
 from gateway.config.setting_urls import parse_base_url, parse_endpoint_url
-from gateway.config.text_files import TextDecodingError, decode
-from gateway.config.value_types import InvalidValueError, parse_network
+from gateway.config.text_files import decode
+from gateway.config.value_types import parse_network
 from gateway.errors import ClientKeyError, StartError
 from gateway.i18n import (
     LANGUAGES,
@@ -174,9 +175,13 @@ class InitPrompts:
         needed = self._url_flags() if environment == "custom" else {}
         needed["--client-id"] = flags.client_id
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
-        missing = [flag for flag, value in needed.items() if value is None]
+        missing = [
+            Message("{flag} is needed where no question can be asked", flag=flag)
+            for flag, value in needed.items()
+            if value is None
+        ]
         if missing and not self._is_interactive:
-            raise InvalidAnswerError(join_messages("\n", map(_missing, missing)))
+            raise InvalidAnswerError(join_messages("\n", missing))
 
     def _kind(self, caller_location: str) -> Kind:
         if caller_location == "container":
@@ -251,13 +256,7 @@ class InitPrompts:
         try:
             return read((default or "") if flag_value is None else flag_value)
         except InvalidAnswerError as error:
-            raise InvalidAnswerError(
-                Message("{flag}: {why}", flag=flag, why=error.problem)
-            ) from None
-
-
-def _missing(flag: str) -> Message:
-    return Message("{flag} is needed where no question can be asked", flag=flag)
+            raise InvalidAnswerError(setting_problem(flag, exception_message(error))) from None
 
 
 def _language(text: str) -> str:
@@ -298,7 +297,7 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)
     except InvalidAnswerError as error:
-        raise InvalidAnswerError(setting_problem(flag, error.problem)) from None
+        raise InvalidAnswerError(setting_problem(flag, exception_message(error))) from None
 
 
 def _secret_of(flag: str, path: Path) -> str:
@@ -312,8 +311,8 @@ def _secret_of(flag: str, path: Path) -> str:
 def _standard_input(flag: str) -> str:
     try:
         text = decode(sys.stdin.buffer.read())
-    except TextDecodingError as error:
-        raise InvalidAnswerError(error.problem) from None
+    except InvalidValueError as error:
+        raise InvalidAnswerError(error.message) from None
     if not text.strip():
         raise InvalidAnswerError(
             Message("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
@@ -382,7 +381,8 @@ def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
     interview = InitPrompts(flags, asks=asks)
     try:
         interview.ask_language(lang, os.environ)  # noqa: TID251 - for the language
-        require_no_settings(flags.directory)
+        # Before the first question is asked.
+        require_absent([flags.directory / "gateway.yaml"])
         plan = interview.build_plan()
         written = write_files(plan)
     except (InvalidAnswerError, InitWriteError) as error:
