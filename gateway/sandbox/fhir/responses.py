@@ -24,7 +24,6 @@ from gateway.sandbox.fhir.errors import FhirError, Issue, fhir_error
 from gateway.sandbox.sso.grants import TokenError
 
 if TYPE_CHECKING:
-    from gateway.sandbox.events import Counters
     from gateway.sandbox.fhir.interactions import InteractionResult
     from gateway.sandbox.fhir.json_codec import JsonObject
     from gateway.sandbox.sso.grants import TokenAuthority
@@ -104,11 +103,8 @@ _REALM: Final = 'Bearer realm="dhp-sandbox"'
 class BearerGuard:
     """Checks the Authorization field. Rejects the share `reject` of valid tokens on purpose."""
 
-    def __init__(
-        self, tokens: TokenAuthority, counters: Counters, *, reject: float, rng: random.Random
-    ) -> None:
+    def __init__(self, tokens: TokenAuthority, *, reject: float, rng: random.Random) -> None:
         self._tokens = tokens
-        self._counters = counters
         self._reject = reject
         self._rng = rng
 
@@ -135,7 +131,6 @@ class BearerGuard:
         )
         if self._reject and self._rng.random() < self._reject:
             event.note += ", refused on purpose"
-            self._counters.faults += 1
             raise self._invalid("refused on purpose")
 
     def _invalid(self, description: str) -> FhirError:
@@ -143,7 +138,6 @@ class BearerGuard:
         return self._refuse(401, "security", f"the token was refused: {description}", challenge)
 
     def _refuse(self, status: int, code: str, text: str, challenge: str) -> FhirError:
-        self._counters.rejected += 1
         return FhirError(status, Issue(code, text), headers=(("WWW-Authenticate", challenge),))
 
 

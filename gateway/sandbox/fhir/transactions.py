@@ -170,7 +170,9 @@ class Transactions:
                     200, found.resource or {}, found, has_location=True
                 )
             else:
-                entry = replace(_relink(entries[index], links), if_none_exist=None)
+                entry = entries[index]
+                resource = _replace(entry.resource, links, entry.expression)
+                entry = replace(entry, resource=resource, if_none_exist=None)
                 results[index] = self._perform(entry, ids[index])
         return [results[index] for index in range(len(entries))]
 
@@ -246,13 +248,6 @@ def _links(entries: Sequence[BundleEntry], ids: Sequence[str]) -> dict[str, str]
             target = id_ if entry.method == "POST" else "/".join(entry.path)
             links[entry.full_url] = f"{entry.type}/{target}"
     return links
-
-
-def _relink(entry: BundleEntry, links: Mapping[str, str]) -> BundleEntry:
-    if entry.resource is None:
-        return entry
-    resource = _replace(entry.resource, links, entry.expression)
-    return replace(entry, resource=resource)
 
 
 def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:

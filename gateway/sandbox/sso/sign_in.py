@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.sandbox.example_data import page_text
+from gateway.sandbox.sso.clients import may_redirect_to
 from gateway.sandbox.sso.grants import PendingSignIn
 
 if TYPE_CHECKING:
@@ -55,10 +56,9 @@ class _RedirectError(Exception):
 class SignInPage:
     """The authorization endpoint."""
 
-    def __init__(self, clients: Clients, grants: Grants, scopes: Sequence[str]) -> None:
+    def __init__(self, clients: Clients, grants: Grants) -> None:
         self._clients = clients
         self._grants = grants
-        self._scopes = scopes
 
     async def show(self, request: web.Request) -> web.Response:
         """Return the page, or a redirect with an error."""
@@ -90,7 +90,7 @@ class SignInPage:
             raise _PageError("A parameter appears twice.")
         if not self._clients.known(given.get("client_id", "")):
             raise _PageError("The client_id is missing or not registered.")
-        if not self._clients.may_redirect_to(given.get("redirect_uri", "")):
+        if not may_redirect_to(given.get("redirect_uri", "")):
             raise _PageError("The redirect_uri is missing or not registered.")
 
     def _require_valid(self, given: FormFields) -> None:
@@ -98,7 +98,7 @@ class SignInPage:
             raise _RedirectError("invalid_request", "response_type is missing")
         if given["response_type"] != "code":
             raise _RedirectError("unsupported_response_type", "only code")
-        if not set(given.get("scope", "").split()) <= set(self._scopes):
+        if "scope" in given:
             raise _RedirectError("invalid_scope", "a scope that is not configured")
         challenge = given.get("code_challenge")
         if challenge is None:
@@ -115,7 +115,6 @@ class SignInPage:
                 client_id=given["client_id"],
                 subject=_subject(given.get("username", "")),
                 redirect_uri=given["redirect_uri"],
-                scope=given.get("scope"),
                 challenge=given.get("code_challenge"),
             )
         )
