@@ -68,7 +68,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._declared: set[str] = set()
-        self._define_requests()
+        self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
         self._define_upstream()
         self._define_tokens()
         self._define_own_state()
@@ -202,15 +202,15 @@ class Metrics:
         # The text format has no start times: they would become a separate useless series for each.
         return content_type, encode(_WithoutStartTimes(self.registry))
 
-    def _define_requests(self) -> None:
-        self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
-
     def _define_upstream(self) -> None:
         self._connections = self._gauge(
             "dhp_gateway_upstream_connections", "Connections to the platform.", ("state",)
         )
         self._retries = self._counter(
-            "dhp_gateway_upstream_retries", "Requests sent to the platform once more.", ("cause",)
+            "dhp_gateway_upstream_retries",
+            "Requests sent to the platform once more.",
+            ("cause",),
+            _RETRY_CAUSES,
         )
         self._circuit = self._gauge(
             "dhp_gateway_circuit_state", "The circuit breaker: 0 closed, 1 half-open, 2 open."
@@ -224,17 +224,17 @@ class Metrics:
         self.registry.register(self._usable)
         for state in CONNECTION_STATES:
             self._connections.labels(state)
-        for cause in _RETRY_CAUSES:
-            self._retries.labels(cause)
 
     def _define_tokens(self) -> None:
         self._token_requests = self._counter(
             "dhp_gateway_token_requests", "Token requests to the SSO.", ("credential", "outcome")
         )
-        self._token_durations = self._histogram(
+        self._token_durations = Histogram(
             "dhp_gateway_token_request_duration_seconds",
             "Duration of token requests.",
             ("credential",),
+            registry=self.registry,
+            buckets=DURATION_BUCKETS,
         )
         self._token_expiry = self._gauge(
             "dhp_gateway_token_expiry_timestamp_seconds",
@@ -247,7 +247,10 @@ class Metrics:
 
     def _define_own_state(self) -> None:
         self._audit_records = self._counter(
-            "dhp_gateway_audit_records", "Audit records, by what became of them.", ("outcome",)
+            "dhp_gateway_audit_records",
+            "Audit records, by what became of them.",
+            ("outcome",),
+            AUDIT_OUTCOMES,
         )
         self._ignored_parameters = self._counter(
             "dhp_gateway_search_parameters_ignored",
@@ -258,17 +261,14 @@ class Metrics:
             "Answers whose links name the platform by a base that rewrite.aliases lacks.",
         )
         self._config_reloads = self._counter(
-            "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
+            "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",), RELOAD_OUTCOMES
         )
         self._messages = self._counter(
-            "dhp_gateway_alert_messages", "Messages of alerts.notify to people.", ("outcome",)
+            "dhp_gateway_alert_messages",
+            "Messages of alerts.notify to people.",
+            ("outcome",),
+            _MESSAGE_OUTCOMES,
         )
-        for outcome in _MESSAGE_OUTCOMES:
-            self._messages.labels(outcome)
-        for outcome in AUDIT_OUTCOMES:
-            self._audit_records.labels(outcome)
-        for outcome in RELOAD_OUTCOMES:
-            self._config_reloads.labels(outcome)
         self._outbox = _OutboxCollector()
         self._outbox_steps = self._counter(
             "dhp_gateway_outbox_steps", "What happened to queued writes.", ("step",)
@@ -281,14 +281,17 @@ class Metrics:
         )
         build.labels(__version__, platform.python_version()).set(1)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(
+        self, name: str, text: str, labels: tuple[str, ...] = (), values: Iterable[str] = ()
+    ) -> Counter:
+        """Define a counter. Create its series for the values of its label before any event."""
+        counter = Counter(name, text, labels, registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
 
 
 def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
