@@ -79,9 +79,9 @@ class Message(str):
         `capital` capitalizes the first letter if the text begins with a word in small letters.
         `sentence` does so too, and adds a full stop if there is no final punctuation mark.
         """
-        if spec == "capital":
-            return _capital(self)
-        return _sentence(self) if spec == "sentence" else super().__format__(spec)
+        if spec == "sentence" and not self.endswith(("?", ".", "!", "…")):
+            return _capital(f"{self}.")
+        return _capital(self) if spec in ("capital", "sentence") else super().__format__(spec)
 
     def in_language(self, language: str) -> str:
         """Return the text in one of `LANGUAGES`."""
@@ -191,10 +191,6 @@ _WORD: Final = re.compile(
     "[a-z\u0430-\u044f\u0451\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+"
     r"(?=[ ,;?.!]|$)(?!\.\w)"
 )
-
-
-def _sentence(text: str) -> str:
-    return _capital(text if text.endswith(("?", ".", "!", "…")) else f"{text}.")
 
 
 def _capital(text: str) -> str:

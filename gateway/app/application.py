@@ -96,7 +96,9 @@ class Gateway:
         self._token_requests = TokenRequestQueue(settings.sso.max_requests, TimeSource())
         self.health = Health(
             platform=lambda: self._cores.current.judgement,
-            tokens=lambda: self._cores.current.token_states(),
+            tokens=lambda: {
+                name: tokens.state() for name, tokens in self._cores.current.tokens.items()
+            },
             credentials_in_use=lambda: identity_setup.credentials_in_use(
                 self._cores.current.settings
             ),

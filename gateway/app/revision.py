@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
-    from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
@@ -234,10 +234,6 @@ class Core:
         ready.sort(key=lambda tokens: (tokens.name != last, tokens.state().is_rejected))
         return ready[:_MAX_CANDIDATES] or in_use[:1]
 
-    def token_states(self) -> dict[str, TokenState]:
-        """Return the token state of every credential."""
-        return {name: tokens.state() for name, tokens in self.tokens.items()}
-
     async def retire(self) -> None:
         """Close after the last exchange; no new one may begin in this core."""
         for tokens in self.tokens.values():
@@ -348,19 +344,17 @@ def _credentials(
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
-    return {name: _credential(settings, endpoint, name) for name in names}
-
-
-def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credential:
-    credential = settings.credentials[name]
-    return Credential(
-        endpoint=endpoint,
-        settings=credential,
-        name=name,
-        platform=settings.platform.fhir_base_url,
-        authenticators=identity_setup.credential_authenticators(settings, name),
-        reread=lambda: identity_setup.credential_authenticators(settings, name),
-    )
+    return {
+        name: Credential(
+            endpoint=endpoint,
+            settings=settings.credentials[name],
+            name=name,
+            platform=settings.platform.fhir_base_url,
+            authenticators=identity_setup.credential_authenticators(settings, name),
+            reread=partial(identity_setup.credential_authenticators, settings, name),
+        )
+        for name in names
+    }
 
 
 def _login_parts(

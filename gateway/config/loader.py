@@ -13,6 +13,7 @@ beside it may lack the variables that it was started with: neither makes it unhe
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class _Validation:
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
-        settings = self._validated(_copy(values))
+        settings = self._validated(copy.deepcopy(values))
         # The contents of an unreadable file are unknown, so that rules would report its absent
         # keys.
         if self._document.values or not self._document.problems:
@@ -390,13 +391,6 @@ def _exists(path: Path) -> bool:
 
 def _spelled(path: Path) -> str:
     return str(path) if path.is_absolute() else f".{os.sep}{path}"
-
-
-def _copy(value: Any) -> Any:
-    """Return a copy of dictionaries and lists that can be changed."""
-    if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _value_at(values: Any, setting: SettingPath) -> Any:

@@ -13,6 +13,7 @@ import gzip
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -100,13 +101,13 @@ def _preference(request: web.Request, name: str, values: tuple[str, ...]) -> str
 _REALM: Final = 'Bearer realm="dhp-sandbox"'
 
 
+@dataclass(frozen=True, slots=True)
 class BearerGuard:
     """Checks the Authorization field. Rejects the share `reject` of valid tokens on purpose."""
 
-    def __init__(self, tokens: TokenAuthority, *, reject: float, rng: random.Random) -> None:
-        self._tokens = tokens
-        self._reject = reject
-        self._rng = rng
+    tokens: TokenAuthority
+    reject: float
+    rng: random.Random
 
     def check(self, request: web.Request) -> None:
         """Check a request. Raises FhirError 401, or 400 if the field is malformed or repeated."""
@@ -122,14 +123,14 @@ class BearerGuard:
                 400, "security", "one bearer token is needed", _error("invalid_request")
             )
         try:
-            bearer = self._tokens.verify(token.strip())
+            bearer = self.tokens.verify(token.strip())
         except TokenError as error:
             event.note = f"bearer token: refused ({error})"
             raise self._invalid(str(error)) from None
         event.note = (
             f"bearer token: yes (sub={bearer.subject}, expires in {bearer.expires_in:.0f} s)"
         )
-        if self._reject and self._rng.random() < self._reject:
+        if self.reject and self.rng.random() < self.reject:
             event.note += ", refused on purpose"
             raise self._invalid("refused on purpose")
 

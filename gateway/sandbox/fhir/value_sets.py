@@ -45,16 +45,21 @@ class Concept:
         return [name for name in found if isinstance(name, str)]
 
 
-class Canonicals:
-    """Finds canonical resources in a store."""
+Codes = dict[tuple[str, str], Concept]
 
-    def __init__(self, store: ResourceStore) -> None:
-        self._store = store
+_MAX_DEPTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicals:
+    """Finds canonical resources in a store, and expands value sets with its code systems."""
+
+    store: ResourceStore
 
     def all(self, type_: str) -> list[JsonObject]:
         """Return all current resources of a type."""
         return [
-            version.resource for version in self._store.current_resources(type_) if version.resource
+            version.resource for version in self.store.current_resources(type_) if version.resource
         ]
 
     def find(self, type_: str, canonical: str, version: str | None = None) -> JsonObject:
@@ -77,6 +82,67 @@ class Canonicals:
         """Return the concepts of a code system by code. Raises FhirError 404."""
         return concepts_of(self.find("CodeSystem", system, version))
 
+    def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
+        """Return the concepts of a value set by system and code, in order. Raises FhirError 422."""
+        if depth > _MAX_DEPTH:
+            raise _cannot("value sets include each other in a circle")
+        compose = value_set.get("compose", {})
+        found: Codes = {}
+        for part in compose.get("include", []):
+            found |= self._part(part, depth)
+        for part in compose.get("exclude", []):
+            for key in self._part(part, depth):
+                found.pop(key, None)
+        return found
+
+    def _part(self, part: JsonObject, depth: int) -> Codes:
+        """Return the codes of an include or exclude: in its selection and all its value sets."""
+        sets = [
+            self.codes(self.find("ValueSet", canonical), depth + 1)
+            for canonical in part.get("valueSet", [])
+        ]
+        if "system" in part:
+            sets.insert(0, self._selection(part))
+        if not sets:
+            return {}
+        first, *others = sets
+        return {
+            key: concept for key, concept in first.items() if all(key in more for more in others)
+        }
+
+    def _selection(self, part: JsonObject) -> Codes:
+        system = part["system"]
+        if "concept" in part:
+            return self._listed(system, part)
+        try:
+            concepts = self.concepts(system, part.get("version"))
+        except FhirError:
+            raise _cannot(f"the code system {system} is not here") from None
+        tests = [_test(condition) for condition in part.get("filter", [])]
+        return {
+            (system, code): concept
+            for code, concept in concepts.items()
+            if all(test(concept) for test in tests)
+        }
+
+    def _listed(self, system: str, part: JsonObject) -> Codes:
+        """Return the codes that are listed one by one.
+
+        Their code system need not be in the store.
+        """
+        try:
+            known = self.concepts(system, part.get("version"))
+        except FhirError:
+            known = {}
+        found: Codes = {}
+        for listed_concept in part["concept"]:
+            concept = known.get(listed_concept["code"], Concept(system, listed_concept["code"], {}))
+            definition = concept.definition | listed_concept
+            found[system, concept.code] = Concept(
+                system, concept.code, definition, concept.ancestors
+            )
+        return found
+
 
 def concepts_of(code_system: JsonObject) -> dict[str, Concept]:
     """Return the concepts of a CodeSystem resource by code."""
@@ -96,79 +162,6 @@ def _age(resource: JsonObject) -> list[tuple[int, str]]:
     """Return the sort key of a version: 10.0.0 is newer than 9.0.0."""
     parts = str(resource.get("version", "")).split(".")
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-Codes = dict[tuple[str, str], Concept]
-
-_MAX_DEPTH: Final = 10
-
-
-class ValueSets:
-    """Expands value sets with the code systems of the store."""
-
-    def __init__(self, canonicals: Canonicals) -> None:
-        self._canonicals = canonicals
-
-    def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
-        """Return the concepts of a value set by system and code, in order. Raises FhirError 422."""
-        if depth > _MAX_DEPTH:
-            raise _cannot("value sets include each other in a circle")
-        compose = value_set.get("compose", {})
-        found: Codes = {}
-        for part in compose.get("include", []):
-            found |= self._part(part, depth)
-        for part in compose.get("exclude", []):
-            for key in self._part(part, depth):
-                found.pop(key, None)
-        return found
-
-    def _part(self, part: JsonObject, depth: int) -> Codes:
-        """Return the codes of an include or exclude: in its selection and all its value sets."""
-        sets = [
-            self.codes(self._canonicals.find("ValueSet", canonical), depth + 1)
-            for canonical in part.get("valueSet", [])
-        ]
-        if "system" in part:
-            sets.insert(0, self._selection(part))
-        if not sets:
-            return {}
-        first, *others = sets
-        return {
-            key: concept for key, concept in first.items() if all(key in more for more in others)
-        }
-
-    def _selection(self, part: JsonObject) -> Codes:
-        system = part["system"]
-        if "concept" in part:
-            return self._listed(system, part)
-        try:
-            concepts = self._canonicals.concepts(system, part.get("version"))
-        except FhirError:
-            raise _cannot(f"the code system {system} is not here") from None
-        tests = [_test(condition) for condition in part.get("filter", [])]
-        return {
-            (system, code): concept
-            for code, concept in concepts.items()
-            if all(test(concept) for test in tests)
-        }
-
-    def _listed(self, system: str, part: JsonObject) -> Codes:
-        """Return the codes that are listed one by one.
-
-        Their code system need not be in the store.
-        """
-        try:
-            known = self._canonicals.concepts(system, part.get("version"))
-        except FhirError:
-            known = {}
-        found: Codes = {}
-        for listed_concept in part["concept"]:
-            concept = known.get(listed_concept["code"], Concept(system, listed_concept["code"], {}))
-            definition = concept.definition | listed_concept
-            found[system, concept.code] = Concept(
-                system, concept.code, definition, concept.ancestors
-            )
-        return found
 
 
 def _test(condition: JsonObject) -> Callable[[Concept], bool]:

@@ -42,55 +42,47 @@ def new_key() -> RSAKey:
     return RSAKey.generate_key(_KEY_BITS, {"use": "sig", "alg": _ALGORITHM}, auto_kid=True)
 
 
+@dataclass(frozen=True, slots=True)
 class TokenAuthority:
     """Issues and verifies tokens; `lifetime` is in seconds, `clock` returns Unix time."""
 
-    def __init__(
-        self,
-        key: RSAKey,
-        *,
-        issuer: str,
-        audience: str,
-        lifetime: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self._key = key
-        self._issuer = issuer
-        self._audience = audience
-        self._clock = clock
-        self.lifetime = lifetime
+    key: RSAKey
+    issuer: str
+    audience: str
+    lifetime: int
+    clock: Callable[[], float]
 
     def issue(self, subject: str, client_id: str) -> str:
         """Return a new token (claims as in RFC 9068)."""
-        now = int(self._clock())
+        now = int(self.clock())
         claims = {
-            "iss": self._issuer,
+            "iss": self.issuer,
             "sub": subject,
-            "aud": self._audience,
+            "aud": self.audience,
             "client_id": client_id,
             "iat": now,
             "exp": now + self.lifetime,
             "jti": str(uuid.uuid4()),
         }
-        header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self._key.kid}
-        return jwt.encode(header, claims, self._key)
+        header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self.key.kid}
+        return jwt.encode(header, claims, self.key)
 
     def verify(self, token: str) -> TokenBearer:
         """Return the bearer of a token. Raises TokenError."""
         try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
+            claims = jwt.decode(token, self.key, algorithms=[_ALGORITHM]).claims
         except (JoseError, ValueError):
             raise TokenError("not a token of this SSO") from None
-        if claims.get("iss") != self._issuer or claims.get("aud") != self._audience:
+        if claims.get("iss") != self.issuer or claims.get("aud") != self.audience:
             raise TokenError("issued for another platform")
-        left = float(claims["exp"]) - self._clock()
+        left = float(claims["exp"]) - self.clock()
         if left <= 0:
             raise TokenError("expired")
         return TokenBearer(str(claims["sub"]), left)
 
     def jwks(self) -> dict[str, Any]:
         """Return the public key as a JWK Set (RFC 7517)."""
-        return {"keys": [self._key.as_dict(private=False)]}
+        return {"keys": [self.key.as_dict(private=False)]}
 
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
