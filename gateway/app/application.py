@@ -96,9 +96,7 @@ class Gateway:
         self._token_requests = TokenRequestQueue(settings.sso.max_requests, TimeSource())
         self.health = Health(
             platform=lambda: self._cores.current.judgement,
-            tokens=lambda: {
-                name: tokens.state() for name, tokens in self._cores.current.tokens.items()
-            },
+            tokens=lambda: self._cores.current.token_states(),
             credentials_in_use=lambda: identity_setup.credentials_in_use(
                 self._cores.current.settings
             ),

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
+    from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
@@ -233,6 +234,10 @@ class Core:
         ready = [tokens for tokens in in_use if tokens.current() is not None]
         ready.sort(key=lambda tokens: (tokens.name != last, tokens.state().is_rejected))
         return ready[:_MAX_CANDIDATES] or in_use[:1]
+
+    def token_states(self) -> dict[str, TokenState]:
+        """Return the token state of every credential."""
+        return {name: tokens.state() for name, tokens in self.tokens.items()}
 
     async def retire(self) -> None:
         """Close after the last exchange; no new one may begin in this core."""
