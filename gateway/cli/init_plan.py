@@ -21,7 +21,7 @@ from gateway.cli.terminal import translate
 from gateway.config.problems import InvalidValueError
 from gateway.config.section import is_placeholder
 from gateway.config.sources import parse_yaml, variable_name
-from gateway.config.text_files import read_text
+from gateway.config.text_files import decode
 from gateway.i18n import EMPTY_MESSAGE, Message, join_messages, system_error
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def _is_template(path: Path) -> bool:
     if path.name != "gateway.yaml" or os.path.lexists(_aside(path)):
         return False
     try:
-        values = parse_yaml(read_text(path), path.name).values
+        values = parse_yaml(decode(path.read_bytes()), path.name).values
         client_id = values["credentials"]["default"]["client_id"]
     except (OSError, InvalidValueError, LookupError, TypeError):
         return False

@@ -83,8 +83,8 @@ def find_cautions(
 
     `is_in_file` returns whether the settings file, not a variable, sets a key.
     """
-    yield from find_start_cautions(settings)
     cautions: tuple[_Rule, ...] = (
+        find_start_cautions,
         _callers_in_clear,
         _BROWSERS_THAT_ARE_CALLERS,
         _operators_in_clear,
@@ -97,12 +97,10 @@ def find_cautions(
 
 
 def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield the cautions that are logged at every start, too."""
-    yield from find_in_right_part((_former_addresses,), settings)
+    """Yield a caution where the environment fills in addresses that the platform no longer uses.
 
-
-def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield a caution where the environment fills in addresses that the platform no longer uses."""
+    It is logged at every start, too.
+    """
     successor = _SUCCESSORS.get(settings.environment)
     if successor is not None:
         yield RuleViolation(

@@ -22,11 +22,6 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file. Raises OSError and `InvalidValueError`."""
-    return decode(path.read_bytes())
-
-
 def decode(content: bytes) -> str:
     """Return the text without a byte order mark. Raises `InvalidValueError`."""
     try:
