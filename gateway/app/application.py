@@ -344,8 +344,8 @@ class Gateway:
         self.metrics.observe_circuit(lambda: self._cores.current.judgement.state)
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
-        self.metrics.observe_certificates(lambda: self._expiries)
-        self.metrics.observe_platform(lambda: usability(self.health.components()))
+        self.metrics.certificate_expiries = lambda: self._expiries
+        self.metrics.usability = lambda: usability(self.health.components())
         self.metrics.declare_probe_signals((ANSWERS, *FAULTS))
 
     async def _open_admin(self) -> None:

@@ -68,11 +68,12 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._declared: set[str] = set()
-        # What a scrape asks.
-        self._usability: Callable[[], tuple[bool, str]] | None = None
+        # What a scrape asks: whether requests can succeed, and the reason; the expiry of
+        # `_CERTIFICATES` (Unix time); the state of the outbox.
+        self.usability: Callable[[], tuple[bool, str]] | None = None
         self._outbox_states: tuple[str, ...] = ()
         self._outbox_report: Callable[[], Mapping[str, Any]] = dict
-        self._expiries: Callable[[], Mapping[str, float]] = dict
+        self.certificate_expiries: Callable[[], Mapping[str, float]] = dict
         self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
         self._define_upstream()
         self._define_tokens()
@@ -163,10 +164,6 @@ class Metrics:
         """Call `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
-    def observe_platform(self, usability: Callable[[], tuple[bool, str]]) -> None:
-        """Call `usability` at every scrape for whether requests can succeed, and for the reason."""
-        self._usability = usability
-
     def count_probe(self, signal: str) -> None:
         """Count a probe. `signal` is one of `gateway.health.evidence`."""
         self._probes.labels(signal).inc()
@@ -186,10 +183,6 @@ class Metrics:
     def count_outbox_step(self, step: str) -> None:
         """Count one step of an outbox entry."""
         self._outbox_steps.labels(step).inc()
-
-    def observe_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
-        """Call `expiries` at every scrape for the expiry of `_CERTIFICATES` (Unix time)."""
-        self._expiries = expiries
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
@@ -282,7 +275,7 @@ class Metrics:
             "When a certificate or a trust root of one's own expires.",
             labels=("certificate",),
         )
-        found = self._expiries()
+        found = self.certificate_expiries()
         for certificate in _CERTIFICATES:
             if certificate in found:
                 family.add_metric((certificate,), found[certificate])
@@ -295,8 +288,8 @@ class Metrics:
             "1 while requests of this gateway can succeed as far as is known, 0 while not.",
             labels=("reason",),
         )
-        if self._usability is not None:
-            usable, reason = self._usability()
+        if self.usability is not None:
+            usable, reason = self.usability()
             family.add_metric((reason,), float(usable))
         yield family
 
