@@ -130,7 +130,11 @@ class Reloader:
         problems: list[str] = []
         try:
             settings = await asyncio.to_thread(self._source.load)
-            self._update_files(settings)
+            # Those of new settings, even of ones that cannot be applied yet.
+            files = self._to_watch(settings)
+            if files != self._files:
+                self._files = files
+                self._attempted = _file_signatures(files)
             await self._apply(settings)
         except SettingsError as error:
             problems = [str(problem) for problem in error.problems]
@@ -140,13 +144,6 @@ class Reloader:
             _log.error("reload failed", exc_info=error)
             problems = [f"internal error: {type(error).__name__}"]
         self._report_result(problems)
-
-    def _update_files(self, settings: Settings) -> None:
-        """Watch the files of new settings, even of settings that cannot be applied yet."""
-        files = self._to_watch(settings)
-        if files != self._files:
-            self._files = files
-            self._attempted = _file_signatures(files)
 
     def _report_result(self, problems: Sequence[str]) -> None:
         if not problems:

@@ -116,9 +116,9 @@ def _parse_variable(text: str, annotation: Any) -> Any:
     """
     if settings_schema.is_optional(annotation) and text in ("", "null"):
         return None
-    if settings_schema.is_text(annotation):
-        return text
     plain = settings_schema.alternatives(annotation)
+    if any(each in settings_schema.TEXTS for each in plain):
+        return text
     if bool in plain:
         return _FLAGS.get(text.lower(), text)
     if int in plain or float in plain:

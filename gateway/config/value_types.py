@@ -373,7 +373,9 @@ def _known(
 
     def check(value: str) -> str:
         if value not in known and not (has_wildcard and value == "*"):
-            raise InvalidValueError(problem, _did_you_mean(value, known, hint))
+            near = _closest_name(value, known)
+            likely = hint if near is None else Message("did you mean {near}?", near=near)
+            raise InvalidValueError(problem, likely)
         return value
 
     return AfterValidator(check)
@@ -403,11 +405,6 @@ def _is_slip(wrong: str, right: str) -> bool:
         return True
     is_close = surplus.total() <= 1 and missing.total() <= 1 and len(right) >= _MIN_SLIP_LENGTH
     return is_close and (one[0], one[-1]) == (other[0], other[-1])
-
-
-def _did_you_mean(wrong: str, known: Collection[str], otherwise: Message) -> Message:
-    near = _closest_name(wrong, known)
-    return otherwise if near is None else Message("did you mean {near}?", near=near)
 
 
 Interaction = Annotated[
