@@ -179,16 +179,6 @@ def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     i18n._catalogue.cache_clear()
 
 
-@pytest.mark.parametrize(("number", "russian"), [(1, "1 час"), (2, "2 часа"), (5, "5 часов")])
-def test_a_number_chooses_its_form(locale: Path, number: int, russian: str) -> None:
-    """Each language has its own plural forms, defined by gettext."""
-    forms = ("{number} час", "{number} часа", "{number} часов")
-    made_catalogue(locale, (("{number} hour", "{number} hours"), forms, None))
-    told = Message.counted("{number} hour", "{number} hours", number)
-    assert told == f"{number} hour{'s' if number > 1 else ''}"
-    assert told.in_language("ru") == russian
-
-
 def test_a_context_tells_equal_texts_apart(locale: Path) -> None:
     """The same English text may have different translations in two contexts."""
     made_catalogue(locale, ("open", "открыть", None), ("open", "открыта", "state"))

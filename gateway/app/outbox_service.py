@@ -191,10 +191,6 @@ class OutboxService:
             loop.create_task(self._refresh_depth_forever()),
         ]
 
-    async def drain(self, grace: float) -> None:
-        """Start no further attempt; running attempts have `grace` seconds to end."""
-        await self.delivery.drain(grace)
-
     async def stop(self) -> None:
         """Stop at once; running attempts are cancelled."""
         for task in self._tasks:

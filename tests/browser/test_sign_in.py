@@ -10,16 +10,15 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from gateway.sandbox.server import Sandbox
 from tests.browser.conftest import Person, Sso
 from tests.browser.pages import evil_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform
-from tests.login.stage import Stage, free_port, sandbox, stage
+from tests.login.stage import LoggedSandbox, Stage, free_port, sandbox, stage
 
 
 @contextlib.asynccontextmanager
-async def demo() -> AsyncIterator[tuple[Sandbox, Stage]]:
+async def demo() -> AsyncIterator[tuple[LoggedSandbox, Stage]]:
     """The embedded platform with its example page, and a gateway that it may call."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
@@ -47,7 +46,7 @@ async def agree(person: Person, tab: int = 0) -> None:
 async def test_the_example_page_lists_patients(person: Person) -> None:
     """A page of another origin signs in, reads over the gateway, and signs out."""
     async with demo() as (platform, _):
-        await person.do("open", url=platform.example_url)
+        await person.do("open", url=f"{platform.origin}/example")
         await person.do("wait", selector="#who", text="No user")
         await person.do("click", selector="#sign-in")
         await agree(person)
@@ -135,7 +134,7 @@ async def test_a_page_of_another_site_does_nothing(person: Person) -> None:
         await person.do("open", url=f"{scene.base}/fhir/Patient?_count=1")
         await agree(person)
         await person.do("arrive", url=f"{scene.base}/fhir/Patient")
-        before = platform.counters.fhir_requests
+        before = platform.count(" /fhir/")
         await person.do("open", tab=1, url=evil)
         for path in ("/auth/logout", "/fhir/Patient"):
             blind, *readable = await _attempts(person, scene.base + path)
@@ -144,7 +143,7 @@ async def test_a_page_of_another_site_does_nothing(person: Person) -> None:
         await person.run(
             f"document.querySelector('iframe').src = '{scene.base}/auth/session'", tab=1
         )
-        assert platform.counters.fhir_requests == before
+        assert platform.count(" /fhir/") == before
         # As a whole page, where the browser sends the cookie of a form at most for a GET.
         whole = f"form.action = '{scene.base}/auth/logout', form.target = '_self', form.submit()"
         await person.run(f"void ({whole})", tab=1)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from gateway.sandbox.options import Faults
 from tests.browser.conftest import Person, Sso
 from tests.browser.pages import evil_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
@@ -157,7 +158,8 @@ async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer
     """With the refresh token in a cookie of the SSO, as the national one has it: tabs, restart."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    async with sandbox(token_lifetime=1) as platform, program(free_port()) as page:
+    faults = Faults(token_lifetime=1)
+    async with sandbox(faults=faults) as platform, program(free_port()) as page:
 
         def gateway() -> contextlib.AbstractAsyncContextManager[Stage]:
             return stage(
@@ -170,9 +172,9 @@ async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer
             )
 
         async def outlives_a_token() -> None:
-            issued = platform.counters.tokens_issued
+            issued = platform.count("POST /oauth/token 200")
             # The gateway's own token is renewed as well, and lives for as short a time.
-            while platform.counters.tokens_issued < issued + 3:
+            while platform.count("POST /oauth/token 200") < issued + 3:
                 for tab in (0, 1):
                     assert await person.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
 

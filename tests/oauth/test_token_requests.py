@@ -230,7 +230,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         settings, cores = gateway.settings, gateway.gateway._cores
         # An exchange in flight keeps the old version and its token requests.
         first = cores.current
-        first.active_uses.enter()
+        first.route.active_uses.enter()
         renamed = {
             name: each.model_copy(update={"client_id": f"new-{name}"})
             for name, each in settings.credentials.items()
@@ -249,7 +249,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         states = cores.current.token_states
         while not all(each.is_valid for each in states().values()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
-        first.active_uses.leave()
+        first.route.active_uses.leave()
         assert sso.most_at_once == 3
 
 

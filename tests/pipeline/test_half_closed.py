@@ -391,7 +391,7 @@ async def test_over_tls_its_read_ends_at_once(
 
 def stop_sweep(gateway: Running) -> None:
     """Let only a request that begins to wait end what others have left."""
-    sweep = gateway.gateway._cores.current._pool._sweep_timer
+    sweep = gateway.gateway._cores.current.pool._sweep_timer
     assert sweep is not None
     sweep.cancel()
 

@@ -52,9 +52,9 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     """Every metric has the promised name, type and labels, and there are no others."""
     metrics.record_exchange(make_exchange(unforwarded_fields=(b"X-Odd",)))
     metrics.declare_credentials(["default"])
-    metrics.observe_platform(lambda: (True, "answers"))
+    metrics.usability = lambda: (True, "answers")
     metrics.declare_probe_signals(["answers"])
-    metrics.observe_certificates(lambda: {"listener": 0.0})
+    metrics.certificate_expiries = lambda: {"listener": 0.0}
     outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
     metrics.observe_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
     assert set(_families(metrics)) == {
@@ -173,7 +173,7 @@ def test_gauges_are_read_at_the_scrape(metrics):
 def test_whether_the_platform_can_be_used_is_one_series(metrics):
     """With its reason, and asked for at the scrape; questions of the gateway's own add up."""
     judged = [(True, "untried")]
-    metrics.observe_platform(lambda: judged[0])
+    metrics.usability = lambda: judged[0]
     assert _value(metrics, "dhp_gateway_platform_usable", reason="untried") == 1
     judged[0] = False, "platform-tls"
     usable = [(key, value) for key, value in _series(metrics).items() if "usable" in key[0]]
@@ -206,10 +206,10 @@ def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
 def test_certificates_come_and_go(metrics):
     """A certificate that is used no more has no series, and none has a name of its own."""
     name = "dhp_gateway_certificate_expiry_timestamp_seconds"
-    metrics.observe_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
+    metrics.certificate_expiries = lambda: {"listener": 1767225600.0, "of a stranger": 1.0}
     assert _value(metrics, name, certificate="listener") == 1767225600
     assert _value(metrics, name, certificate="of a stranger") is None
-    metrics.observe_certificates(dict)
+    metrics.certificate_expiries = dict
     assert _value(metrics, name, certificate="listener") is None
 
 
