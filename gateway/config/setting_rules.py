@@ -233,34 +233,52 @@ _RESERVED_FOR_LOGIN: Final = _RESERVED_FOR_CREDENTIALS | {
 }
 
 
-def _login(settings: Settings) -> Iterator[RuleViolation]:
-    login = settings.login
-    if not login.enabled:
-        return
-    for key in ("client_id", "redirect_uri"):
-        if getattr(login, key) is None:
-            yield missing_key(("login", key), _FOR_LOGIN)
-    yield from _redirect_uri(login.redirect_uri)
-    yield from _client(("login",), login, _RESERVED_FOR_LOGIN)
-
-
 _FOR_LOGIN: Final = Message("login.enabled needs it")
+_login_addresses: Final = _rule_of(
+    (
+        lambda settings: settings.login.enabled and not settings.login.client_id,
+        missing_key(("login", "client_id"), _FOR_LOGIN),
+    ),
+    (
+        lambda settings: settings.login.enabled and not settings.login.redirect_uri,
+        missing_key(("login", "redirect_uri"), _FOR_LOGIN),
+    ),
+    (
+        lambda settings: (
+            settings.login.enabled
+            and settings.login.redirect_uri
+            and is_remote_plaintext(settings.login.redirect_uri)
+        ),
+        RuleViolation(
+            ("login", "redirect_uri"),
+            Message("must begin with https://"),
+            Message(
+                "browsers keep the session's cookie for https:// only; http:// is for loopback "
+                "hosts"
+            ),
+        ),
+    ),
+    (
+        lambda settings: (
+            settings.login.enabled
+            and settings.login.redirect_uri
+            and not urlsplit(settings.login.redirect_uri).path.endswith("/auth/callback")
+        ),
+        RuleViolation(
+            ("login", "redirect_uri"),
+            Message("must end with /auth/callback"),
+            Message(
+                "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
+            ),
+        ),
+    ),
+)
 
 
-def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
-    if redirect_uri is None:
-        return
-    setting: SettingPath = ("login", "redirect_uri")
-    if is_remote_plaintext(redirect_uri):
-        hint = Message(
-            "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
-        )
-        yield RuleViolation(setting, Message("must begin with https://"), hint)
-    if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
-        hint = Message(
-            "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
-        )
-        yield RuleViolation(setting, Message("must end with /auth/callback"), hint)
+def _login(settings: Settings) -> Iterator[RuleViolation]:
+    yield from _login_addresses(settings)
+    if settings.login.enabled:
+        yield from _client(("login",), settings.login, _RESERVED_FOR_LOGIN)
 
 
 def _client(
@@ -360,15 +378,13 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
             Message("give at least credentials.default with client_id and client_secret_file"),
         )
     for name, credential in settings.credentials.items():
-        yield from _credential(("credentials", name), credential)
-
-
-def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
-    has_secret = credential.client_secret or credential.client_secret_file
-    if credential.auth_method != "private_key_jwt" and not has_secret:
-        hint = Message("give client_secret_file: the path of a file that holds the secret")
-        yield missing_key((*path, "client_secret"), hint)
-    yield from _client(path, credential, _RESERVED_FOR_CREDENTIALS)
+        has_secret = credential.client_secret or credential.client_secret_file
+        if credential.auth_method != "private_key_jwt" and not has_secret:
+            yield missing_key(
+                ("credentials", name, "client_secret"),
+                Message("give client_secret_file: the path of a file that holds the secret"),
+            )
+        yield from _client(("credentials", name), credential, _RESERVED_FOR_CREDENTIALS)
 
 
 def _secrets(settings: Settings) -> Iterator[RuleViolation]:
