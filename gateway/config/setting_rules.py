@@ -186,8 +186,11 @@ def _written_password(
     setting = (section, "url")
     password = getattr(getattr(settings, section).url, "password", None)
     if password is not None and is_in_file(setting):
-        hint = Message("give it by the variable {variable}", variable=variable_name(setting))
-        yield RuleViolation(setting, Message("holds a password in the settings file"), hint)
+        yield RuleViolation(
+            setting,
+            Message("holds a password in the settings file"),
+            Message("give it by the variable {variable}", variable=variable_name(setting)),
+        )
 
 
 def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
@@ -287,16 +290,19 @@ def _client(
     """Yield violations of a client's keys; `reserved` are names of parameters, in lower case."""
     by_key = client.auth_method == "private_key_jwt"
     if by_key and not client.private_key_file:
-        hint = Message("auth_method private_key_jwt signs with it")
-        yield missing_key((*path, "private_key_file"), hint)
+        yield missing_key(
+            (*path, "private_key_file"), Message("auth_method private_key_jwt signs with it")
+        )
     if by_key and (client.client_secret or client.client_secret_file):
         hint = Message("remove it, or choose auth_method client_secret_post")
         key = "client_secret" if client.client_secret else "client_secret_file"
         yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint)
     if not by_key and client.private_key_file:
-        hint = Message("set auth_method: private_key_jwt, or remove it")
-        message = Message("is not used with {auth_method}", auth_method=client.auth_method)
-        yield RuleViolation((*path, "private_key_file"), message, hint)
+        yield RuleViolation(
+            (*path, "private_key_file"),
+            Message("is not used with {auth_method}", auth_method=client.auth_method),
+            Message("set auth_method: private_key_jwt, or remove it"),
+        )
     for name in client.extra_params:
         if name.lower() in reserved:
             message, hint = Message("is set by the gateway itself"), Message("remove it")
@@ -359,8 +365,10 @@ def _pair(
 ) -> Iterator[_Row]:
     """Yield the rows of two keys of a section of which each needs the other."""
     for given, needed in ((one, other), (other, one)):
-        hint = Message("it belongs to {name}", name=given)
-        yield partial(_lacks, section, given, needed), missing_key((*group, needed), hint)
+        yield (
+            partial(_lacks, section, given, needed),
+            missing_key((*group, needed), Message("it belongs to {name}", name=given)),
+        )
 
 
 def _lacks(
@@ -449,8 +457,11 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
         yield from _of_caller(index, caller, settings, _CALLER)
         first = seen.setdefault(caller.name, index)
         if first != index:
-            hint = Message("callers[{first}] has the same name; give each its own", first=first)
-            yield RuleViolation(("callers", index, "name"), Message("is used twice"), hint)
+            yield RuleViolation(
+                ("callers", index, "name"),
+                Message("is used twice"),
+                Message("callers[{first}] has the same name; give each its own", first=first),
+            )
         yield from _of_caller(index, caller, settings, (_CALLER_NAME,))
 
 
@@ -465,8 +476,11 @@ def _require_credential(
 ) -> Iterator[RuleViolation]:
     if name not in settings.credentials:
         known = ", ".join(settings.credentials) or Message("none")
-        hint = Message("known here: {credentials}", credentials=known)
-        yield RuleViolation(setting, Message("names no credential"), hint)
+        yield RuleViolation(
+            setting,
+            Message("names no credential"),
+            Message("known here: {credentials}", credentials=known),
+        )
 
 
 _TO_FOLLOW: Final = Message("set audit.fhir_audit_events: true, or leave this out")
