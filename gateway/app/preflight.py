@@ -187,11 +187,15 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
                 identity_key = (kind, user if kind == "password" else None, digest)
                 other = first.setdefault(identity_key, source.given_key)
                 if other != source.given_key:
-                    detail = Message("is the same as {other}", other=other)
-                    hint = Message(
-                        "give each caller its own; otherwise it is unknown which of them called"
+                    yield Finding(
+                        _check_of(source),
+                        "failed",
+                        Message("is the same as {other}", other=other),
+                        Message(
+                            "give each caller its own; otherwise it is unknown which of them called"
+                        ),
+                        source.given_key,
                     )
-                    yield Finding(_check_of(source), "failed", detail, hint, source.given_key)
 
 
 def _check_of(secret: SecretRef) -> Check:
@@ -235,9 +239,13 @@ def exposed_secrets(settings: Settings) -> Iterator[Finding]:
 
 def _exposed_secret(check: Check, secret: SecretRef) -> Iterator[Finding]:
     if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
-        detail = Message("{path} {why}", path=secret.file, why=exposed)
-        hint = Message("run: chmod 0600 {path}", path=secret.file)
-        yield Finding(check, "exposed", detail, hint, secret.file_key)
+        yield Finding(
+            check,
+            "exposed",
+            Message("{path} {why}", path=secret.file, why=exposed),
+            Message("run: chmod 0600 {path}", path=secret.file),
+            secret.file_key,
+        )
 
 
 def _use(settings: Settings, secret: SecretRef) -> None:
@@ -378,18 +386,27 @@ def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message
             "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
         )
         if folder.parent == _SYSTEM_LOGS:
-            detail = Message(
-                "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
-                folder=folder,
+            return (
+                "skipped",
+                Message(
+                    "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
+                    folder=folder,
+                ),
+                Message("Without systemd: {make}", make=make),
             )
-            return "skipped", detail, Message("Without systemd: {make}", make=make)
         return "failed", Message("{folder} is not there", folder=folder), make
     if not folder.is_dir():
-        detail = Message("{folder} is no folder", folder=folder)
-        return "failed", detail, Message("Give another audit.path")
+        return (
+            "failed",
+            Message("{folder} is no folder", folder=folder),
+            Message("Give another audit.path"),
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        hint = Message("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
-        return "failed", Message("{folder} cannot be written", folder=folder), hint
+        return (
+            "failed",
+            Message("{folder} cannot be written", folder=folder),
+            Message("Its owner must be the gateway's user: chown USER {folder}", folder=folder),
+        )
     if path.is_dir():
         return (
             "failed",
@@ -397,12 +414,18 @@ def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message
             Message("Give another audit.path"),
         )
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
-        hint = Message("It must be a file of the gateway's user: chown USER {path}", path=path)
-        return "failed", Message("{path} cannot be written", path=path), hint
+        return (
+            "failed",
+            Message("{path} cannot be written", path=path),
+            Message("It must be a file of the gateway's user: chown USER {path}", path=path),
+        )
     owned = path if path.exists() else folder
     if _is_root() and owned.stat().st_uid == _ROOT:
-        hint = Message("The gateway's user must: chown USER {owned}", owned=owned)
-        return "ok", Message("{owned} belongs to root, who can write it", owned=owned), hint
+        return (
+            "ok",
+            Message("{owned} belongs to root, who can write it", owned=owned),
+            Message("The gateway's user must: chown USER {owned}", owned=owned),
+        )
     return "ok", Message("{folder} can be written", folder=folder), EMPTY_MESSAGE
 
 
@@ -412,13 +435,16 @@ def _files_of_root(settings: Settings) -> Iterator[Finding]:
         return
     hidden = [str(path) for path in watched_files(settings) if _is_for_root_only(path)]
     if hidden:
-        detail = Message("run as root; only root may read {hidden}", hidden=", ".join(hidden))
-        hint = Message(
-            "A gateway of another user needs them handed over (systemd's "
-            "LoadCredential) or the right to read them; run the doctor as that "
-            "user to be sure"
+        yield Finding(
+            Check(Message("files"), "files"),
+            "ok",
+            Message("run as root; only root may read {hidden}", hidden=", ".join(hidden)),
+            Message(
+                "A gateway of another user needs them handed over (systemd's "
+                "LoadCredential) or the right to read them; run the doctor as that "
+                "user to be sure"
+            ),
         )
-        yield Finding(Check(Message("files"), "files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:

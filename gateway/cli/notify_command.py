@@ -34,11 +34,11 @@ async def send_test_message(settings: Settings, addresses: Sequence[AlertAddress
 def _message_result(address: AlertAddress, taken: bool) -> Finding:
     if taken:
         return Finding(address_check(address.name), "ok", Message("the test message was taken"))
-    hint = Message(
-        "Check the address and its password; `dhp-gateway doctor` looks at the way there"
-    )
     return Finding(
-        address_check(address.name), "failed", Message("the test message was not taken"), hint
+        address_check(address.name),
+        "failed",
+        Message("the test message was not taken"),
+        Message("Check the address and its password; `dhp-gateway doctor` looks at the way there"),
     )
 
 
@@ -54,8 +54,14 @@ async def check_addresses(settings: Settings) -> AsyncIterator[Finding]:
 async def _check_route(address: AlertAddress) -> Sequence[Finding]:
     server = address.server()
     if server is None:
-        detail = Message("Apprise understands it, and knows its server")
-        return [Finding(address_check(address.name), "ok", detail, _TEST_HINT)]
+        return [
+            Finding(
+                address_check(address.name),
+                "ok",
+                Message("Apprise understands it, and knows its server"),
+                _TEST_HINT,
+            )
+        ]
     tcp_url = f"tcp://{authority(*server)}"
     checked_server = CheckedServer(
         address_check(address.name), tcp_url, "alerts.notify", lambda: None, _CONNECT_TIMEOUT

@@ -186,8 +186,11 @@ def _written_password(
     setting = (section, "url")
     password = getattr(getattr(settings, section).url, "password", None)
     if password is not None and is_in_file(setting):
-        hint = Message("give it by the variable {variable}", variable=variable_name(setting))
-        yield RuleViolation(setting, Message("holds a password in the settings file"), hint)
+        yield RuleViolation(
+            setting,
+            Message("holds a password in the settings file"),
+            Message("give it by the variable {variable}", variable=variable_name(setting)),
+        )
 
 
 def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
@@ -233,34 +236,52 @@ _RESERVED_FOR_LOGIN: Final = _RESERVED_FOR_CREDENTIALS | {
 }
 
 
-def _login(settings: Settings) -> Iterator[RuleViolation]:
-    login = settings.login
-    if not login.enabled:
-        return
-    for key in ("client_id", "redirect_uri"):
-        if getattr(login, key) is None:
-            yield missing_key(("login", key), _FOR_LOGIN)
-    yield from _redirect_uri(login.redirect_uri)
-    yield from _client(("login",), login, _RESERVED_FOR_LOGIN)
-
-
 _FOR_LOGIN: Final = Message("login.enabled needs it")
+_login_addresses: Final = _rule_of(
+    (
+        lambda settings: settings.login.enabled and not settings.login.client_id,
+        missing_key(("login", "client_id"), _FOR_LOGIN),
+    ),
+    (
+        lambda settings: settings.login.enabled and not settings.login.redirect_uri,
+        missing_key(("login", "redirect_uri"), _FOR_LOGIN),
+    ),
+    (
+        lambda settings: (
+            settings.login.enabled
+            and settings.login.redirect_uri
+            and is_remote_plaintext(settings.login.redirect_uri)
+        ),
+        RuleViolation(
+            ("login", "redirect_uri"),
+            Message("must begin with https://"),
+            Message(
+                "browsers keep the session's cookie for https:// only; http:// is for loopback "
+                "hosts"
+            ),
+        ),
+    ),
+    (
+        lambda settings: (
+            settings.login.enabled
+            and settings.login.redirect_uri
+            and not urlsplit(settings.login.redirect_uri).path.endswith("/auth/callback")
+        ),
+        RuleViolation(
+            ("login", "redirect_uri"),
+            Message("must end with /auth/callback"),
+            Message(
+                "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
+            ),
+        ),
+    ),
+)
 
 
-def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
-    if redirect_uri is None:
-        return
-    setting: SettingPath = ("login", "redirect_uri")
-    if is_remote_plaintext(redirect_uri):
-        hint = Message(
-            "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
-        )
-        yield RuleViolation(setting, Message("must begin with https://"), hint)
-    if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
-        hint = Message(
-            "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
-        )
-        yield RuleViolation(setting, Message("must end with /auth/callback"), hint)
+def _login(settings: Settings) -> Iterator[RuleViolation]:
+    yield from _login_addresses(settings)
+    if settings.login.enabled:
+        yield from _client(("login",), settings.login, _RESERVED_FOR_LOGIN)
 
 
 def _client(
@@ -269,16 +290,19 @@ def _client(
     """Yield violations of a client's keys; `reserved` are names of parameters, in lower case."""
     by_key = client.auth_method == "private_key_jwt"
     if by_key and not client.private_key_file:
-        hint = Message("auth_method private_key_jwt signs with it")
-        yield missing_key((*path, "private_key_file"), hint)
+        yield missing_key(
+            (*path, "private_key_file"), Message("auth_method private_key_jwt signs with it")
+        )
     if by_key and (client.client_secret or client.client_secret_file):
         hint = Message("remove it, or choose auth_method client_secret_post")
         key = "client_secret" if client.client_secret else "client_secret_file"
         yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint)
     if not by_key and client.private_key_file:
-        hint = Message("set auth_method: private_key_jwt, or remove it")
-        message = Message("is not used with {auth_method}", auth_method=client.auth_method)
-        yield RuleViolation((*path, "private_key_file"), message, hint)
+        yield RuleViolation(
+            (*path, "private_key_file"),
+            Message("is not used with {auth_method}", auth_method=client.auth_method),
+            Message("set auth_method: private_key_jwt, or remove it"),
+        )
     for name in client.extra_params:
         if name.lower() in reserved:
             message, hint = Message("is set by the gateway itself"), Message("remove it")
@@ -341,8 +365,10 @@ def _pair(
 ) -> Iterator[_Row]:
     """Yield the rows of two keys of a section of which each needs the other."""
     for given, needed in ((one, other), (other, one)):
-        hint = Message("it belongs to {name}", name=given)
-        yield partial(_lacks, section, given, needed), missing_key((*group, needed), hint)
+        yield (
+            partial(_lacks, section, given, needed),
+            missing_key((*group, needed), Message("it belongs to {name}", name=given)),
+        )
 
 
 def _lacks(
@@ -360,15 +386,13 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
             Message("give at least credentials.default with client_id and client_secret_file"),
         )
     for name, credential in settings.credentials.items():
-        yield from _credential(("credentials", name), credential)
-
-
-def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
-    has_secret = credential.client_secret or credential.client_secret_file
-    if credential.auth_method != "private_key_jwt" and not has_secret:
-        hint = Message("give client_secret_file: the path of a file that holds the secret")
-        yield missing_key((*path, "client_secret"), hint)
-    yield from _client(path, credential, _RESERVED_FOR_CREDENTIALS)
+        has_secret = credential.client_secret or credential.client_secret_file
+        if credential.auth_method != "private_key_jwt" and not has_secret:
+            yield missing_key(
+                ("credentials", name, "client_secret"),
+                Message("give client_secret_file: the path of a file that holds the secret"),
+            )
+        yield from _client(("credentials", name), credential, _RESERVED_FOR_CREDENTIALS)
 
 
 def _secrets(settings: Settings) -> Iterator[RuleViolation]:
@@ -433,8 +457,11 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
         yield from _of_caller(index, caller, settings, _CALLER)
         first = seen.setdefault(caller.name, index)
         if first != index:
-            hint = Message("callers[{first}] has the same name; give each its own", first=first)
-            yield RuleViolation(("callers", index, "name"), Message("is used twice"), hint)
+            yield RuleViolation(
+                ("callers", index, "name"),
+                Message("is used twice"),
+                Message("callers[{first}] has the same name; give each its own", first=first),
+            )
         yield from _of_caller(index, caller, settings, (_CALLER_NAME,))
 
 
@@ -449,8 +476,11 @@ def _require_credential(
 ) -> Iterator[RuleViolation]:
     if name not in settings.credentials:
         known = ", ".join(settings.credentials) or Message("none")
-        hint = Message("known here: {credentials}", credentials=known)
-        yield RuleViolation(setting, Message("names no credential"), hint)
+        yield RuleViolation(
+            setting,
+            Message("names no credential"),
+            Message("known here: {credentials}", credentials=known),
+        )
 
 
 _TO_FOLLOW: Final = Message("set audit.fhir_audit_events: true, or leave this out")

@@ -46,15 +46,6 @@ _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
     "authorize_url": "https://sso.medcore.uz",
 }
-# Each environment has an SSO of its own, which rejects the clients of the others.
-_DHP_PLAYGROUND_SSO: Final = {
-    "token_url": "https://playground.dhp.uz/sso/oauth/token",
-    "authorize_url": "https://playground.dhp.uz/sso",
-}
-_DHP_SSO: Final = {
-    "token_url": "https://sso.dhp.uz/oauth/token",
-    "authorize_url": "https://sso.dhp.uz",
-}
 # Guide 0.7.0 says that these parameters of the current platform "return results unfiltered".
 _UNFILTERED: Final = {
     "unfiltered": {
@@ -69,16 +60,23 @@ _UNFILTERED: Final = {
         "Specimen": ["collected"],
     }
 }
-# The platform's names by version of the national guide: 0.2.0 and newer, and 0.1.0.
+# The platform's names by version of the national guide: 0.2.0 and newer, and 0.1.0. Each has an SSO
+# of its own, which rejects the clients of the others.
 PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "dhp-playground": {
         "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
-        "sso": _DHP_PLAYGROUND_SSO,
+        "sso": {
+            "token_url": "https://playground.dhp.uz/sso/oauth/token",
+            "authorize_url": "https://playground.dhp.uz/sso",
+        },
         "fhir": _UNFILTERED,
     },
     "dhp-production": {
         "platform": {"fhir_base_url": "https://fhir.dhp.uz"},
-        "sso": _DHP_SSO,
+        "sso": {
+            "token_url": "https://sso.dhp.uz/oauth/token",
+            "authorize_url": "https://sso.dhp.uz",
+        },
         "fhir": _UNFILTERED,
     },
     "playground": {

@@ -202,10 +202,9 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     """Return the problem of the file `name`; `error` was raised when its text was parsed."""
     if strange := _NOT_IN_YAML.search(text):
         where = Message("line {line}", line=len(_LINE_BREAK.split(text[: strange.start()])))
-        message = Message("holds a character that is no text")
         return Problem(
             name,
-            message,
+            Message("holds a character that is no text"),
             Message("delete what stands there unseen; {look}", look=_SYNTAX_HINT),
             where,
         )
@@ -214,11 +213,10 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
         return Problem(name, Message("is not valid YAML"), Message("save it as plain text"))
     lines = _LINE_BREAK.split(text)
     if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
-        hint = Message("indent with spaces; YAML takes no tabs there")
         return Problem(
             name,
             Message("is not valid YAML: a tab stands before the key"),
-            hint,
+            Message("indent with spaces; YAML takes no tabs there"),
             Message("line {line}", line=mark.line + 1),
         )
     parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
@@ -376,8 +374,12 @@ class _Reader:
             key_path = (*path, key)
             if key in values:
                 first = self._document.lines[key_path]
-                hint = Message("remove it here or in line {first}", first=first)
-                self._add_problem(key_node, key_path, Message("is given twice"), hint)
+                self._add_problem(
+                    key_node,
+                    key_path,
+                    Message("is given twice"),
+                    Message("remove it here or in line {first}", first=first),
+                )
                 continue
             self._document.lines[key_path] = key_node.start_mark.line + 1
             values[key] = self._value(value_node, key_path)

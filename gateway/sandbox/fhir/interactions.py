@@ -101,7 +101,7 @@ class Interactions:
         current = self.store.current(type_, id_)
         if current is None:
             raise _not_found(type_, id_)
-        if current.deleted:
+        if current.resource is None:
             return InteractionResult(
                 200, informational_outcome(f"{type_}/{id_} was deleted before"), current
             )
@@ -182,7 +182,7 @@ class Interactions:
         current = self.store.current(type_, id_)
         if current is None:
             raise _not_found(type_, id_)
-        if current.deleted:
+        if current.resource is None:
             raise _gone(current)
         return current
 

@@ -146,13 +146,13 @@ _INVERSE: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class Terminology:
     """A small terminology service for the resources of a store; `base` is the URL in links."""
 
-    def __init__(self, canonicals: Canonicals, base: str, now: Callable[[], datetime]) -> None:
-        self._canonicals = canonicals
-        self._base = base
-        self._now = now
+    canonicals: Canonicals
+    base: str
+    now: Callable[[], datetime]
 
     def lookup(self, code_system: JsonObject | None, arguments: OperationParameters) -> JsonObject:
         """Return the details of a code; 404 if there is no such code."""
@@ -189,7 +189,7 @@ class Terminology:
     ) -> JsonObject:
         """Return whether a code belongs to a value set."""
         codings = _codings(arguments)
-        codes = self._canonicals.codes(value_set or self._value_set(arguments))
+        codes = self.canonicals.codes(value_set or self._value_set(arguments))
         return _validation_result(codes, codings, arguments)
 
     def subsumes(
@@ -219,7 +219,7 @@ class Terminology:
         filter_text = fold(arguments.text("filter") or "")
         found = [
             concept
-            for concept in self._canonicals.codes(known).values()
+            for concept in self.canonicals.codes(known).values()
             if any(filter_text in fold(name) for name in (concept.code, *concept.names()))
         ]
         offset, count = (
@@ -232,7 +232,7 @@ class Terminology:
         end = len(found) if count is None else offset + count
         expansion: JsonObject = {
             "identifier": f"urn:uuid:{uuid.uuid4()}",
-            "timestamp": instant(self._now()),
+            "timestamp": instant(self.now()),
             "total": len(found),
             "offset": offset,
         }
@@ -278,11 +278,11 @@ class Terminology:
     def _system(self, coding: Coding) -> JsonObject:
         if coding.system is None:
             raise _missing_parameter_error("system")
-        return self._canonicals.find("CodeSystem", coding.system, coding.version)
+        return self.canonicals.find("CodeSystem", coding.system, coding.version)
 
     def _value_set(self, arguments: OperationParameters) -> JsonObject:
         version = arguments.text("valueSetVersion")
-        return self._canonicals.find("ValueSet", arguments.required("url"), version)
+        return self.canonicals.find("ValueSet", arguments.required("url"), version)
 
     def _maps(
         self, concept_map: JsonObject | None, arguments: OperationParameters
@@ -291,8 +291,8 @@ class Terminology:
             return [concept_map]
         url = arguments.text("url", "conceptMap")
         if url is None:
-            return self._canonicals.all("ConceptMap")
-        return [self._canonicals.find("ConceptMap", url, arguments.text("conceptMapVersion"))]
+            return self.canonicals.all("ConceptMap")
+        return [self.canonicals.find("ConceptMap", url, arguments.text("conceptMapVersion"))]
 
     def _page(
         self, value_set: JsonObject | None, arguments: OperationParameters, offset: int
@@ -300,7 +300,7 @@ class Terminology:
         """Return the link to the codes from `offset` on."""
         pairs = [(key, str(value)) for key, value in arguments.pairs if key != "offset"]
         path = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
-        return f"{self._base}/{path}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
+        return f"{self.base}/{path}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
 
 
 def _concept(system: JsonObject, coding: Coding) -> Concept:

@@ -44,11 +44,6 @@ class Version:
     searchable_from: float = 0.0
 
     @property
-    def deleted(self) -> bool:
-        """Whether this version has no resource."""
-        return self.resource is None
-
-    @property
     def etag(self) -> str:
         """The weak entity tag of the version (FHIR R5 http, 3.2.0.1.3)."""
         return f'W/"{self.number}"'
@@ -136,7 +131,7 @@ class ResourceStore:
         return [
             history[-1]
             for key, history in self._histories.items()
-            if key[0] == type_ and not history[-1].deleted
+            if key[0] == type_ and history[-1].resource is not None
         ]
 
     def searchable(self, type_: str) -> list[Version]:
@@ -147,7 +142,9 @@ class ResourceStore:
             for key, history in self._histories.items()
             if key[0] == type_
         )
-        return [version for version in known if version is not None and not version.deleted]
+        return [
+            version for version in known if version is not None and version.resource is not None
+        ]
 
     def snapshot(self) -> Mapping[Key, tuple[Version, ...]]:
         """Return the complete state, for `restore`."""
