@@ -6,12 +6,7 @@ import ast
 import errno
 import os
 import re
-import runpy
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -130,13 +125,6 @@ def test_code_holds_no_markup() -> None:
                 assert found is None or path.name in ("search_parameters.py",), path
 
 
-def test_the_catalogues_say_what_the_code_says() -> None:
-    """No text is missing, obsolete or fuzzy, and all placeholders are those of the English text."""
-    command = [sys.executable, str(ROOT.parent / "deploy" / "translations.py"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True)
-    assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
-
-
 @pytest.mark.parametrize("language", OTHERS)
 def test_every_word_of_a_closed_list_has_its_texts(language: str) -> None:
     """Texts that are looked up by a computed key are translated: causes, faults, states, facts."""
@@ -207,40 +195,6 @@ def test_a_missing_catalogue_is_told(locale: Path) -> None:
     """The text stays English, and a warning says that the catalogues are not compiled."""
     with pytest.warns(RuntimeWarning, match="make venv"):
         assert Message("is missing").in_language("ru") == "is missing"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "wrong"),
-    [
-        ('msgstr "не задано"', 'msgstr ""', "has no translation"),
-        ('msgid "is missing"', '#, fuzzy\nmsgid "is missing"', "is fuzzy"),
-        ('msgid "is missing"', 'msgid "is mising"', "is obsolete"),
-        ('msgid "is missing"', 'msgid "is mising"', "is missing"),
-        ('msgstr "{key}_file, строка {number}"', 'msgstr "{key}_file, строка"', "{placeholders}"),
-    ],
-)
-def test_what_is_wrong_with_a_catalogue_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, wrong: str
-) -> None:
-    """A text that would stay English, or fail when it is formatted, fails `make check`."""
-    tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
-    shutil.copytree(ROOT / "locale", tmp_path / "locale")
-    catalogue = tmp_path / "locale" / "ru" / "LC_MESSAGES" / "commands.po"
-    text = catalogue.read_text("utf-8")
-    assert old in text
-    catalogue.write_text(text.replace(old, new, 1), encoding="utf-8")
-    monkeypatch.setitem(tool["path_of"].__globals__, "LOCALE", tmp_path / "locale")
-    monkeypatch.setitem(tool["path_of"].__globals__, "ROOT", tmp_path)
-    monkeypatch.setitem(tool["path_of"].__globals__, "PAGES", {})
-    templates = {name: each for name, each in templates_of_the_code().items() if name in DOMAINS}
-    assert any(wrong in told for told in tool["mistakes"](templates))
-
-
-@cache
-def templates_of_the_code() -> dict[str, Catalog]:
-    """Return the catalogues extracted from the code."""
-    tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
-    return dict(tool["extracted"]())
 
 
 def test_common_words_of_the_system_are_known() -> None:

@@ -158,13 +158,6 @@ def test_the_page_is_in_one_language_in_every_state(state: str, language: str) -
     assert latin(seen) <= (words_of("uz") if language == "uz" else set())
 
 
-def test_an_english_fragment_would_be_noticed() -> None:
-    """What is no code counts, and the English page is full of it."""
-    assert {"requests", "reach"} <= latin(read("busy", "en"))
-    assert latin("Последний сбой: token request transient") == {"token", "request", "transient"}
-    assert not {"request", "transient"} & words_of("uz")
-
-
 @pytest.mark.parametrize("language", OTHERS)
 def test_the_sso_has_one_name(language: str) -> None:
     """Who reads two texts does not take it for two things; `SSO` only stands behind the name."""

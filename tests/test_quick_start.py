@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
 ROOT = Path(__file__).parents[1]
@@ -164,40 +163,3 @@ def test_what_is_written_is_what_happens(path: Path, tmp_path: Path) -> None:
                     terminal.until_shown(line)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
-def test_a_page_begins_with_what_is_needed_and_ends_at_the_installation(path: Path) -> None:
-    """One line installs, one gets the source; at the end it goes on where it is to stay."""
-    install, clone = blocks(path, "sh")[:2]
-    assert install == f"sudo {INSTALL}\n"
-    assert clone.startswith("git clone ADDRESS dhp-gateway\ncd dhp-gateway\n")
-    text = path.read_text("utf-8")
-    last = re.findall(r"\]\((.*?)\)", text)[-1]
-    assert re.fullmatch(r"(docs/)?installation(\.\w\w)?\.md", last)
-    assert text.index("`dhp-playground`") < text.index("`dhp-production`")
-
-
-def test_one_line_tries_it() -> None:
-    """Before all else README has the image's and the wheel's line, of this version."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    first = re.search(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert first is not None
-    assert first.end() < text.index("```sh")
-    published = re.findall(r"^EXPOSE (.*)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    ports = " ".join(f"-p {port}:{port}" for port in published[0].split())
-    assert first[1].splitlines() == [
-        f"docker run --rm {ports} dhp-gateway:{__version__} sandbox",
-        f"uvx --from ./dhp_gateway-{__version__}-py3-none-any.whl dhp-gateway sandbox",
-    ]
-
-
-def test_nobody_types_what_was_not_installed() -> None:
-    """The commands of the pages are the system's own, or of the packages that were installed."""
-    own = {"sudo", "cd", "export", "tail", "printf", "umask", ".venv/bin/dhp-gateway"}
-    typed = {
-        re.sub(r"^\(umask 077; ", "", line).split()[0]
-        for path in (ROOT / "README.md", *QUICK_STARTS)
-        for block in blocks(path, "sh")
-        for line in block.replace("\\\n", "").splitlines()
-    }
-    assert {"git", "make", "curl"} <= typed
-    assert typed - own <= set(INSTALL.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,38 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Says who it is, and can make no environment.
 INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit 1 ;; esac\n'
-
-
-def make(*arguments: str) -> str:
-    """What make prints, whether or not the tests were started by make."""
-    command = ["make", "--no-print-directory", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_demo_takes_options() -> None:
-    """ARGS go to the sandbox: its ports may be taken on this machine."""
-    assert "dhp-gateway sandbox --port 8091" in make("-n", "demo", "ARGS=--port 8091")
-
-
-def test_the_help_begins_with_what_a_user_wants() -> None:
-    """The README's two commands and the way to an installation stand before a developer's.
-
-    Ports and interpreter can be chosen, which is said where one looks first.
-    """
-    shown = make("help")
-    assert "ARGS=" in shown
-    assert "PYTHON=" in shown
-    groups = re.split(r"^(?! )", shown, flags=re.MULTILINE)[1:]
-    named = [re.findall(r"^  make (\S+)  +\S", group, re.MULTILINE) for group in groups]
-    assert named[0][:2] == ["demo", "test"]
-    assert "docs/quick-start.md" in groups[0]
-    assert "docs/installation.md" in groups[0]
-    assert named[1][:3] == ["test-tools", "check", "fix"]
-    phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    unlisted = {"help", "environment", "venv", "tools"}
-    assert {each for group in named for each in group} == set(phony[0].split()) - unlisted
 
 
 def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:

@@ -120,16 +120,3 @@ def test_the_search_works_from_a_folder(site: Path, start: str, word: str, found
     assert f'href="{(site / found).as_uri()}?' in results, shown.stderr[-2000:]
 
 
-def test_a_broken_link_is_noticed(mkdocs: Path, tmp_path: Path) -> None:
-    """A page with a link to nowhere ends the build: to no section, no page or no file."""
-    for name in ("docs", "config", "deploy"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("node_modules"))
-    for name in (".mkdocs.yml", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tmp_path)
-    with (tmp_path / "docs" / "audit.md").open("a") as page:
-        page.write("\n[a](errors.md#nothing) [a](nothing.md) [a](../config/nothing.yaml)\n")
-    done = build(mkdocs, tmp_path, tmp_path / "site")
-    assert done.returncode == 1
-    assert "'errors.md#nothing', but the doc 'errors.md' does not contain an anchor" in done.stderr
-    for link in ("nothing.md", "project/config/nothing.yaml"):
-        assert f"'{link}', but the target is not found among documentation files" in done.stderr
