@@ -1,4 +1,4 @@
-"""What stands around the gateway for those who set it up: the make targets and `.ci/venv`."""
+"""`.ci/venv`, which makes the environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit
 
 
 def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
-    """Runs `.ci/venv` where nothing is but that interpreter, and programs by their text."""
+    """Run `.ci/venv` with only that interpreter, and programs by their text."""
     for tool in ("cat", "cksum", "rm", "sh"):
         found = shutil.which(tool)
         assert found is not None
@@ -43,7 +43,6 @@ def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
 def test_an_environment_that_is_made_anew_says_why(
     tmp_path: Path, made_by: str, lock: str, why: str
 ) -> None:
-    """A user who waits for an environment to be made anew is told the reason."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / ".installed").write_text(f"{made_by} {lock}")
     done = set_up(tmp_path)
@@ -52,8 +51,7 @@ def test_an_environment_that_is_made_anew_says_why(
     assert ("anew" in done.stderr) is bool(why)
 
 
-def test_an_ordinary_user_is_told_what_to_install(tmp_path: Path) -> None:
-    """Without sudo nothing claims to install: the last line says what to type."""
+def test_without_root_the_command_to_install_is_printed(tmp_path: Path) -> None:
     programs = {"id": "#!/bin/sh\necho 1000\n", "apt-get": "#!/bin/sh\nexit 100\n"}
     done = set_up(tmp_path, **programs)
     assert done.returncode == 1
