@@ -154,8 +154,8 @@ def test_uzbek_texts_have_no_english_fragment() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_the_page_is_in_one_language_in_every_state(state: str, language: str) -> None:
     """Except code, names and commands."""
-    seen = read(state, language)
-    assert latin(seen) <= (words_of("uz") if language == "uz" else set())
+    received = read(state, language)
+    assert latin(received) <= (words_of("uz") if language == "uz" else set())
 
 
 @pytest.mark.parametrize("language", OTHERS)

@@ -103,8 +103,8 @@ async def test_the_demo_runs_from_the_archive(set_up: Path, tmp_path: Path) -> N
     try:
         gateway = GatewayProcess(demo, f"http://{listen}/fhir", f"http://{admin}")
         await gateway.wait_for_status(200)
-        async with aiohttp.request("GET", f"{gateway.url}/metadata") as answer:
-            assert (await answer.json())["resourceType"] == "CapabilityStatement"
+        async with aiohttp.request("GET", f"{gateway.url}/metadata") as response:
+            assert (await response.json())["resourceType"] == "CapabilityStatement"
     finally:
         demo.terminate()
 

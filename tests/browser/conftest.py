@@ -41,9 +41,9 @@ class BrowserUser:
         self._writer.write(json.dumps({"do": what, **told}).encode() + b"\n")
         await self._writer.drain()
         async with asyncio.timeout(_PATIENCE):
-            answer: dict[str, Any] = json.loads(await self._reader.readline())
-        assert "error" not in answer, f"{what} {told}: {answer['error']}"
-        return answer
+            response: dict[str, Any] = json.loads(await self._reader.readline())
+        assert "error" not in response, f"{what} {told}: {response['error']}"
+        return response
 
     async def run(self, script: str, **told: Any) -> Any:
         """Run a script in the page and return its value."""

@@ -118,7 +118,7 @@ async def test_a_certified_provider_with_private_key_jwt(
         tokens: set[str | None] = set()
         while len(tokens) < 3:
             assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [200, 200]
-            tokens = {seen.header("authorization") for seen in platform.requests}
+            tokens = {request.header("authorization") for request in platform.requests}
         assert (await user.run(sign_out(base)))["signed_in"] is False
         assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [401, 401]
         (login,) = await scene.audit("login")

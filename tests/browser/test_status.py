@@ -55,9 +55,9 @@ class StatusPage:
         url = f"{self.gateway.url}/{path}"
         async with (
             aiohttp.ClientSession() as session,
-            session.get(url, headers={"X-API-Key": key}) as answer,
+            session.get(url, headers={"X-API-Key": key}) as response,
         ):
-            return answer.status
+            return response.status
 
 
 @contextlib.asynccontextmanager

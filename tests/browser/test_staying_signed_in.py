@@ -97,11 +97,11 @@ async def reads(user: BrowserUser, setup: SignInSetup) -> list[int]:
 
 async def renewed(user: BrowserUser, setup: SignInSetup, count: int) -> None:
     """Read until so many more tokens were used."""
-    before = {seen.header("authorization") for seen in setup.platform.requests}
+    before = {request.header("authorization") for request in setup.platform.requests}
     found: set[str | None] = set()
     while len(found) < count:
         assert await reads(user, setup) == [200, 200]
-        found = {seen.header("authorization") for seen in setup.platform.requests} - before
+        found = {request.header("authorization") for request in setup.platform.requests} - before
 
 
 async def test_a_session_outlives_renewals_and_a_restart(
@@ -335,7 +335,7 @@ async def test_scripts_of_a_stored_page_do_not_run(
     await user.do("open", url=url)
     await user.do("arrive", url=url)
     assert await user.run("document.title") == "stored"
-    assert [seen.method for seen in planted.platform.requests] == ["GET"]
+    assert [request.method for request in planted.platform.requests] == ["GET"]
 
 
 FRAME = """new Promise((done) => {

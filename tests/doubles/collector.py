@@ -86,8 +86,10 @@ class Collector:
             if self.status == 200:
                 self._keep(body)
             self._news.notify_all()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(status=self.status, body=answer, content_type="application/x-protobuf")
+        response = ExportTraceServiceResponse().SerializeToString()
+        return web.Response(
+            status=self.status, body=response, content_type="application/x-protobuf"
+        )
 
     def _keep(self, body: bytes) -> None:
         self.raw += body

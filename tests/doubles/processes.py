@@ -160,20 +160,20 @@ class GatewayProcess:
     ) -> None:
         """Wait until the admin listener responds to `path` with `status`."""
         deadline = time.monotonic() + patience
-        seen: int | None = None
+        received: int | None = None
         async with aiohttp.ClientSession() as session:
             while not self.process.ended and time.monotonic() < deadline:
-                seen = await _status_of(session, self.admin_url + path)
-                if seen == status:
+                received = await _status_of(session, self.admin_url + path)
+                if received == status:
                     return
                 await asyncio.sleep(_POLL)
-        raise self.process.failure(f"{path} answered {seen}, awaited {status}")
+        raise self.process.failure(f"{path} answered {received}, awaited {status}")
 
 
 async def _status_of(session: aiohttp.ClientSession, url: str) -> int | None:
     try:
-        async with session.get(url) as answer:
-            return answer.status
+        async with session.get(url) as response:
+            return response.status
     except aiohttp.ClientError:
         return None
 

@@ -69,21 +69,21 @@ class RecordingProxy:
         problem = self.guard(request.headers)
         if problem is not None:
             self.refusals.append(problem)
-            answer = web.json_response({"resourceType": "OperationOutcome"}, status=401)
+            response = web.json_response({"resourceType": "OperationOutcome"}, status=401)
         else:
             try:
-                answer = await self._forward(request, body)
+                response = await self._forward(request, body)
             except aiohttp.ClientError:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=502)
-        content = answer.body if isinstance(answer.body, bytes) else b""
-        if answer.headers.get("Content-Encoding") == "gzip":
+        content = response.body if isinstance(response.body, bytes) else b""
+        if response.headers.get("Content-Encoding") == "gzip":
             content = gzip.decompress(content)
-        told = (answer.status, content)
+        told = (response.status, content)
         seen = RecordedExchange(request.method, request.raw_path, request.headers, body, *told)
         (self.requests if _is_of_a_caller(seen) else self.gateway_requests).append(seen)
-        return answer
+        return response
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None
@@ -93,9 +93,11 @@ class RecordingProxy:
             headers=_end_to_end(request.headers),
             data=body or None,
             allow_redirects=False,
-        ) as answer:
+        ) as response:
             return web.Response(
-                status=answer.status, body=await answer.read(), headers=_end_to_end(answer.headers)
+                status=response.status,
+                body=await response.read(),
+                headers=_end_to_end(response.headers),
             )
 
     @asynccontextmanager

@@ -125,7 +125,7 @@ async def body_timeout(testbed: Testbed) -> Evidence:
     wire = await testbed.open(gateway.address)
     await wire.send(testbed.post(b'{"resourceType":"Patient"}')[:-5])
     evidence = await testbed.send(gateway, wire=wire)
-    assert not any(seen.complete for seen in testbed.platform.requests)
+    assert not any(request.complete for request in testbed.platform.requests)
     return evidence
 
 
@@ -669,7 +669,7 @@ def _in_chunks() -> dict[str, Fault]:
 def _incomplete(provoke: Provoke) -> Provoke:
     async def checked(testbed: Testbed) -> Evidence:
         evidence = await provoke(testbed)
-        assert not any(seen.complete for seen in testbed.platform.requests)
+        assert not any(request.complete for request in testbed.platform.requests)
         return evidence
 
     return checked

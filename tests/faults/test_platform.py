@@ -125,9 +125,9 @@ async def test_a_rejected_token_is_replaced_once(testbed: Testbed) -> None:
     evidence = await testbed.send(await testbed.start(), WRITE)
     assert (evidence.response.status, evidence.response.body) == (201, PATIENT)
     assert (len(evidence.requests), evidence.token_requests) == (2, 2)
-    tokens = [seen.header("authorization") for seen in evidence.requests]
+    tokens = [request.header("authorization") for request in evidence.requests]
     assert tokens == ["Bearer token-1", "Bearer token-2"]
-    assert {seen.body for seen in evidence.requests} == {b'{"resourceType":"Patient"}'}
+    assert {request.body for request in evidence.requests} == {b'{"resourceType":"Patient"}'}
     assert (await evidence.record())["attempts"] == 2
     assert await evidence.retries() == {"token": 1}
 
@@ -160,8 +160,8 @@ async def test_only_the_beginning_of_an_error_page_is_read(
     page = http(404, b"", kind, length, length=False)
     platform.script(endless(page, b"<html>" * 10_000, sent))
     async with start_gateway(**QUICK) as gateway:
-        reply = await fetch(gateway.address, READ)
-        assert (reply.status, reply.reason) == (404, "upstream-non-fhir")
+        response = await fetch(gateway.address, READ)
+        assert (response.status, response.reason) == (404, "upstream-non-fhir")
         (record,) = await gateway.audit()
         assert (record["outcome"], record["attempts"]) == ("client-error", 1)
         await sent.wait()

@@ -48,7 +48,7 @@ async def test_a_valid_token_is_used_while_its_renewal_fails(
         assert (await fetch(gateway.address, READ)).status == 200
         assert (await gateway.ready())[0] == 200
         await gateway.wait_for_metric(1, TOKENS, outcome="ok")
-    assert {seen.header("authorization") for seen in platform.requests} == {"Bearer first"}
+    assert {request.header("authorization") for request in platform.requests} == {"Bearer first"}
 
 
 async def test_without_a_token_all_requests_share_one_token_request(
@@ -57,9 +57,11 @@ async def test_without_a_token_all_requests_share_one_token_request(
     """They fail alike and fast."""
     sso.respond(status(503))
     async with start_gateway() as gateway:
-        replies = await asyncio.gather(*(fetch(gateway.address, READ) for _ in range(30)))
-        assert {(reply.status, reply.reason) for reply in replies} == {(503, "sso-unavailable")}
-        assert all(int(reply.header("retry-after") or 0) > 0 for reply in replies)
+        responses = await asyncio.gather(*(fetch(gateway.address, READ) for _ in range(30)))
+        assert {(response.status, response.reason) for response in responses} == {
+            (503, "sso-unavailable")
+        }
+        assert all(int(response.header("retry-after") or 0) > 0 for response in responses)
         assert await gateway.metric(TOKENS, outcome="transient") <= 2
         assert (await gateway.ready())[0] == 503
         assert len(await gateway.audit(30)) == 30
@@ -85,9 +87,9 @@ async def test_requests_succeed_once_the_sso_recovers(
     """A firewall's 401 is an outage."""
     sso.script(DOWN[down], DOWN[down])
     async with start_gateway() as gateway:
-        reply = await fetch(gateway.address, READ)
-        assert reply.reason == "sso-unavailable"
-        assert int(reply.header("retry-after") or 0) <= 2
+        response = await fetch(gateway.address, READ)
+        assert response.reason == "sso-unavailable"
+        assert int(response.header("retry-after") or 0) <= 2
         assert await gateway.metric(TOKENS, outcome="transient") >= 1
         assert await gateway.metric(TOKENS, outcome="refused") == 0
         await gateway.wait_for_metric(1, TOKENS, outcome="ok")
@@ -99,8 +101,8 @@ async def test_requests_succeed_once_the_sso_recovers(
 async def test_the_retry_after_of_a_429_is_obeyed(start_gateway: StartGateway, sso: Sso) -> None:
     sso.respond(status(429, ("Retry-After", "20")))
     async with start_gateway() as gateway:
-        reply = await fetch(gateway.address, READ)
-        assert 20 <= int(reply.header("retry-after") or 0) <= 25
+        response = await fetch(gateway.address, READ)
+        assert 20 <= int(response.header("retry-after") or 0) <= 25
         assert (await fetch(gateway.address, READ)).reason == "sso-unavailable"
         assert await gateway.metric(TOKENS, outcome="throttled") == 1
     assert len(sso.requests) == 1

@@ -83,9 +83,11 @@ class SharedServers:
     def _fields(self, gateway: RunningGateway, line: RecordingRelay) -> dict[str, str]:
         """Return what became of the fields that a relay recorded."""
         requests = [
-            seen for seen in self.platform.requests if seen.header("x-request-id") in line.ids
+            request
+            for request in self.platform.requests
+            if request.header("x-request-id") in line.ids
         ]
-        sent = {name for seen in requests for name, _ in seen.headers}
+        sent = {name for request in requests for name, _ in request.headers}
         told = gateway.gateway.status.facts("en")["fields_not_forwarded"]
         return fates_of(line.fields, sent, (each["name"] for each in told))
 

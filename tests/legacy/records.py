@@ -41,14 +41,14 @@ class Records:
         parts = urlsplit(connection.request.target)
         type_, _, id_ = parts.path.removeprefix("/r5/").partition("/")
         if type_ == "Binary":
-            answer = self._binary(body)
+            response = self._binary(body)
         elif connection.request.method == "GET":
-            answer = self._get(type_, id_, parts.query)
+            response = self._get(type_, id_, parts.query)
         else:
-            answer = self._write(
+            response = self._write(
                 connection.request.method, id_, body, connection.request.header("if-match")
             )
-        connection.writer.write(answer)
+        connection.writer.write(response)
         await connection.writer.drain()
 
     def _binary(self, body: bytes) -> bytes:

@@ -115,8 +115,8 @@ class Service:
         host = "localhost" if self.admin.path else str(self.admin)
         async with aiohttp.ClientSession(connector=connector) as session:
             try:
-                async with session.get(f"http://{host}{path}") as answer:
-                    return answer.status, await answer.text()
+                async with session.get(f"http://{host}{path}") as response:
+                    return response.status, await response.text()
             except aiohttp.ClientError:
                 return 0, ""
 

@@ -198,8 +198,8 @@ async def fetch_until(service: Service, status: int) -> int:
     """Send requests until a response has a status; return how many succeeded before."""
     served = 0
     async with asyncio.timeout(60):
-        while (reply := await fetch(service.address, READ)).status != status:
-            served += reply.status == 200
+        while (response := await fetch(service.address, READ)).status != status:
+            served += response.status == 200
             # Refused requests are recorded too, and the disk is small.
             await asyncio.sleep(0.02)
     return served + (status == 200)

@@ -79,9 +79,9 @@ async def test_each_record_has_a_valid_audit_event_at_the_repository(
         assert batch.headers["content-type"] == "application/fhir+json"
         assert batch.headers["prefer"] == "return=minimal"
         assert "authorization" not in batch.headers
-    seen = json.dumps([batch.bundle for batch in repository.batches])
+    received = json.dumps([batch.bundle for batch in repository.batches])
     for planted in ("planted-name", "30101901234567", SECRET, "Bearer", "token-1"):
-        assert planted not in seen
+        assert planted not in received
 
 
 async def test_fhir_credential_sends_its_token(

@@ -95,7 +95,7 @@ async def test_a_new_user_header_applies_to_open_connections(
         service.send(signal.SIGHUP)
         await wait_until_reloaded(service, 1)
         await wire.fetch(request)
-    assert [seen.header("x-user") for seen in platform.requests] == ["dilnoza", None]
+    assert [request.header("x-user") for request in platform.requests] == ["dilnoza", None]
     await service.end()
     assert [record["user"] for record in service.audit("exchange")] == [None, "dilnoza"]
 
@@ -123,7 +123,7 @@ async def test_connections_to_the_old_platform_close_after_its_last_response(
         gate.open()
         assert (await wire.read_response()).status == 200
         await service.wait_until(lambda: not platform.open_connections, "the old lines' end")
-        assert [seen.target for seen in other.requests] == ["/r5/Patient/3"]
+        assert [request.target for request in other.requests] == ["/r5/Patient/3"]
         assert other.requests[0].header("authorization") != platform.requests[0].header(
             "authorization"
         )

@@ -40,9 +40,9 @@ async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
         given = set()
         for number in range(150):
             request = get("/fhir/Patient/1") if number % 2 else post("/fhir/Patient", b"{}")
-            reply = await fetch(address, request)
-            assert reply.status >= 500
-            given.add(reply.header("x-request-id"))
+            response = await fetch(address, request)
+            assert response.status >= 500
+            given.add(response.header("x-request-id"))
         assert process.process.terminate() == 0
     log = process.process.stderr
     assert [each for each in given if str(each) not in log] == []

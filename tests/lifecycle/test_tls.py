@@ -33,11 +33,11 @@ async def test_over_tls_links_are_https(
     context = pki.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with await Wire.open(service.address, tls=context) as wire:
-        reply = await wire.fetch(get("/fhir/Patient"))
+        response = await wire.fetch(get("/fhir/Patient"))
         tls = wire.writer.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "http/1.1"
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
-    assert reply.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
+    assert response.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
 
 
 @pytest.mark.parametrize(

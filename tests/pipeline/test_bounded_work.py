@@ -110,9 +110,9 @@ async def test_a_limited_caller_cannot_hide_a_parameter_behind_many(
     caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
     async with start_gateway(callers=[caller]) as gateway:
         many = b"code=1&" * 600 + b"_include=Observation:subject"
-        reply = await fetch(gateway.address, search(many))
-        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        response = await fetch(gateway.address, search(many))
+        assert (response.status, response.reason) == (403, "caller-forbidden")
         assert platform.requests == []
         some = b"&".join([b"code=1"] * 500)
-        reply = await fetch(gateway.address, search(some))
-        assert reply.status == 200
+        response = await fetch(gateway.address, search(some))
+        assert response.status == 200

@@ -78,9 +78,9 @@ async def half_close(platform: Platform) -> AsyncIterator[HalfClose]:
 
         async def behind(gateway: RunningGateway, request: bytes = HANGING) -> Wire:
             wire = await stack.enter_async_context(await Wire.open(gateway.address))
-            seen = len(platform.requests)
+            received = len(platform.requests)
             await wire.send(request)
-            await platform.wait_for_requests(seen + 1)
+            await platform.wait_for_requests(received + 1)
             ours = latest_connection(gateway)
             wire.writer.write_eof()
             await wait_until(lambda: ours.is_half_closed)
@@ -215,8 +215,8 @@ async def test_nothing_is_cancelled_for_a_half_closed_waiter(
             # Twice as long as between two looks at who has to make way.
             await asyncio.sleep(0.5)
             proceed.set()
-            replies = await asyncio.gather(first.read_response(), second.read_response())
-        assert [reply.body for reply in replies] == [PATIENT, PATIENT]
+            responses = await asyncio.gather(first.read_response(), second.read_response())
+        assert [response.body for response in responses] == [PATIENT, PATIENT]
 
 
 async def test_a_half_closed_waiter_is_cancelled(
@@ -429,9 +429,9 @@ async def test_disconnecting_callers_do_not_starve_others(
             left = 0
             # What has left by then would hold each connection three times.
             while left < 3 * 20:
-                reply = await fetch(gateway.address, READ)
-                assert (reply.status, reply.reason) == (200, None)
-                left = [seen.target for seen in platform.requests].count("/r5/Patient/hangs")
+                response = await fetch(gateway.address, READ)
+                assert (response.status, response.reason) == (200, None)
+                left = [request.target for request in platform.requests].count("/r5/Patient/hangs")
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
         platform.respond(fhir())
         platform.drop_connections()

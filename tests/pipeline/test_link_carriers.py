@@ -508,5 +508,5 @@ async def test_a_subscription_is_read_as_it_was_sent(
     platform.respond(
         http(200, carrier.content(platform.url).encode(), ("Content-Type", carrier.content_type))
     )
-    reply = await fetch(gateway.address, get("/fhir/Subscription/1"))
-    assert reply.body.decode() == carrier.content(GATEWAY)
+    response = await fetch(gateway.address, get("/fhir/Subscription/1"))
+    assert response.body.decode() == carrier.content(GATEWAY)

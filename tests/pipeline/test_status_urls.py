@@ -62,7 +62,7 @@ async def test_the_caller_that_started_an_export_polls_and_cancels_it(
         for method in ("GET", "HEAD", "DELETE"):
             platform.script(http(202, b""))
             assert (await status_of(gateway, path, method)).status == 202, method
-    assert [seen.target for seen in platform.requests[1:]] == [f"/r5{path}"] * 3
+    assert [request.target for request in platform.requests[1:]] == [f"/r5{path}"] * 3
 
 
 async def test_a_relative_status_url_counts(

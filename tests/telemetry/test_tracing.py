@@ -125,7 +125,7 @@ async def test_every_attempt_has_its_own_span(platform, sso, collector) -> None:
     assert [span.attributes.get("http.request.resend_count") for span in tries] == [None, 1, 2]
     assert [span.attributes.get("error.type") for span in tries] == ["closed", "503", None]
     assert [span.failed for span in tries] == [True, True, False]
-    parents = [seen.header("traceparent") for seen in platform.requests]
+    parents = [request.header("traceparent") for request in platform.requests]
     assert parents == [f"00-{TRACE}-{span.span_id}-01" for span in tries]
     assert {span.parent_id for span in tries} == {server.span_id}
 
@@ -159,8 +159,8 @@ async def test_replacing_a_rejected_token_has_a_span(platform, sso, collector) -
 async def test_failed_spans_have_the_reason(platform, sso, collector) -> None:
     sso.respond(status(503))
     async with traced(platform, sso, collector) as gateway:
-        reply = await fetch(gateway.address, get(READ, SAMPLED))
-    assert reply.reason == "sso-unavailable"
+        response = await fetch(gateway.address, get(READ, SAMPLED))
+    assert response.reason == "sso-unavailable"
     server, clients = by_kind(collector.spans)
     assert server.failed
     assert server.attributes["error.type"] == "sso-unavailable"
@@ -239,7 +239,7 @@ async def test_a_disabled_sdk_forwards_the_trace_unchanged(
     async with traced(platform, sso, collector) as gateway:
         await fetch(gateway.address, get(READ, SAMPLED))
         await fetch(gateway.address, get(READ))
-    assert [seen.header("traceparent") for seen in platform.requests] == [
+    assert [request.header("traceparent") for request in platform.requests] == [
         *(SAMPLED.partition(": ")[2], None)
     ]
     assert collector.spans == []

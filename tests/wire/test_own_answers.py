@@ -165,9 +165,9 @@ class RandomCallers:
         if manner > 0.95:
             wire.writer.write_eof()
         for method, nonce, _ in asked:
-            reply = await wire.read_response(head=method == "HEAD")
-            self.statuses[reply.status] += 1
-            self._judge(reply.body, nonce, site)
+            response = await wire.read_response(head=method == "HEAD")
+            self.statuses[response.status] += 1
+            self._judge(response.body, nonce, site)
         if manner > 0.95:
             # All of them came, although nothing more can be asked.
             assert await wire.at_end()

@@ -180,9 +180,9 @@ async def test_a_long_request_is_paused_for_the_platform(both: BothEnds) -> None
 
     connection.start_exchange(expect_body=True)
     uploading = asyncio.get_running_loop().create_task(upload())
-    seen = -1
-    while seen != written:
-        seen = written
+    received = -1
+    while received != written:
+        received = written
         await asyncio.sleep(0.05)
     assert written < len(pieces)
     got = bytearray()

@@ -185,7 +185,7 @@ def test_pipelined_reads_with_the_same_header_are_received_once(count: int) -> N
     targets = [f"/fhir/Patient/{number}" for number in range(count)]
     pieces = [get(target) for target in targets]
     last = get("/fhir/Patient/last", "X-Other: 1") + get("/fhir/Patient/end")
-    found = [seen[1] for seen in read([*pieces, last, *pieces])]
+    found = [received[1] for received in read([*pieces, last, *pieces])]
     assert found == [*targets, "/fhir/Patient/last", "/fhir/Patient/end", *targets]
 
 
