@@ -170,9 +170,9 @@ def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_number_selects_its_plural_form(locale: Path, number: int, russian: str) -> None:
     forms = ("{number} час", "{number} часа", "{number} часов")
     made_catalogue(locale, (("{number} hour", "{number} hours"), forms, None))
-    told = Message.counted("{number} hour", "{number} hours", number)
-    assert told == f"{number} hour{'s' if number > 1 else ''}"
-    assert told.in_language("ru") == russian
+    message = Message.counted("{number} hour", "{number} hours", number)
+    assert message == f"{number} hour{'s' if number > 1 else ''}"
+    assert message.in_language("ru") == russian
 
 
 def test_a_context_distinguishes_equal_texts(locale: Path) -> None:
@@ -215,8 +215,8 @@ def test_a_fallback_replaces_texts_of_other_programs() -> None:
 
 
 def test_braces_in_values_are_kept() -> None:
-    told = Message("{path}: {why}", path="/srv/{x}", why=Message("is missing"))
-    assert told.in_language("uz") == "/srv/{x}: berilmagan"
+    message = Message("{path}: {why}", path="/srv/{x}", why=Message("is missing"))
+    assert message.in_language("uz") == "/srv/{x}: berilmagan"
     assert Message("{}").in_language("ru") == "{}"
 
 
@@ -257,16 +257,16 @@ def test_errors_that_are_shown_are_raised_with_messages() -> None:
         for _, node in nodes
         if isinstance(node, ast.ClassDef)
     }
-    told = set()
+    message = set()
     for _, node in nodes:
         shows = isinstance(node, ast.ExceptHandler) and "exception_message(" in ast.unparse(node)
         if shows and node.name:
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-            told |= {_name(kind) for kind in kinds if kind is not None}
-    assert {"OutboxError", "StartError", "OutboxConfigurationError"} <= told
+            message |= {_name(kind) for kind in kinds if kind is not None}
+    assert {"OutboxError", "StartError", "OutboxConfigurationError"} <= message
 
     def is_shown(name: str) -> bool:
-        return name in bases and (name in told or any(map(is_shown, bases[name])))
+        return name in bases and (name in message or any(map(is_shown, bases[name])))
 
     bare = [
         f"{path.name}:{node.lineno}: {ast.unparse(node)}"

@@ -125,8 +125,8 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
 async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> None:
     """Compare the result of a stream, in chunks and at once, with that of `read_answer`."""
     received = await exchange(pieces, end, head=head)
-    whole = await exchange([stream], end, head=head)
-    assert received.result == whole.result
+    unsplit = await exchange([stream], end, head=head)
+    assert received.result == unsplit.result
     try:
         expected = read_answer(stream, head=head, ended=end == "eof")
     except InvalidResponseError:
@@ -142,4 +142,4 @@ async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> 
         assert expected.rest.strip(b"\r\n") == b""
     # Stray line ends in the same segment as the response are skipped; later ones make the
     # connection unusable.
-    assert received.reusable == whole.reusable or expected.rest.strip(b"\r\n") == b""
+    assert received.reusable == unsplit.reusable or expected.rest.strip(b"\r\n") == b""

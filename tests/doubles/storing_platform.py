@@ -74,14 +74,14 @@ class StoringPlatform:
         self.held.append({**resource, "id": str(uuid.uuid4()), "meta": {"versionId": "1"}})
 
     def _matching(self, query: str) -> list[dict[str, Any]]:
-        asked = dict(parse_qsl(query)).get("identifier")
-        if asked is None or "identifier" not in self._parameters:
+        identifier = dict(parse_qsl(query)).get("identifier")
+        if identifier is None or "identifier" not in self._parameters:
             return self.held
         return [
             each
             for each in self.held
             for one in each.get("identifier", ())
-            if f"{one['system']}|{one['value']}" == asked
+            if f"{one['system']}|{one['value']}" == identifier
         ]
 
     def _search(self, target: str) -> bytes:

@@ -167,10 +167,10 @@ async def test_a_rejected_entry_alone_is_dropped_and_counted(
     await service.wait_for_metric(3, TOTAL, outcome="dropped")
     assert await service.metric(TOTAL, outcome="dropped") == 3
     await service.end()
-    told = service.logged("refused for good")
-    assert len(told) == 1
-    assert "422" in told[0]
-    assert "Patient" not in told[0]
+    logged = service.logged("refused for good")
+    assert len(logged) == 1
+    assert "422" in logged[0]
+    assert "Patient" not in logged[0]
 
 
 @pytest.mark.parametrize("status", [500, 503, 403, 429])

@@ -80,15 +80,15 @@ async def test_a_new_certificate_serves_new_connections(
 ) -> None:
     """Open connections stay."""
     service = await start_service.ready(listen=pki.settings())
-    async with await Wire.open(service.address, tls=pki.client()) as kept:
-        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
+    async with await Wire.open(service.address, tls=pki.client()) as persistent:
+        assert (await persistent.fetch(get("/fhir/Patient/1"))).status == 200
         successor = trustme.CA()
         pki.renew(successor)
         await wait_until_reloaded(service, 1)
         assert await status(service, pki.client(successor)) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             await status(service, pki.client())
-        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
+        assert (await persistent.fetch(get("/fhir/Patient/1"))).status == 200
 
 
 async def test_a_certificate_without_its_key_changes_nothing(

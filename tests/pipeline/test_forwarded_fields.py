@@ -202,8 +202,8 @@ async def test_each_name_is_logged_once_for_each_caller(
     finally:
         restore()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    told = [(line["caller"], line["event"]) for line in lines if "not sent" in line["event"]]
-    assert told == [
+    logged = [(line["caller"], line["event"]) for line in lines if "not sent" in line["event"]]
+    assert logged == [
         (caller, text)
         for caller in ("lab", "his")
         for text in (

@@ -76,13 +76,13 @@ async def test_a_valid_request_id_of_the_caller_is_kept(
 async def test_an_invalid_request_id_is_replaced(
     gateway: RunningGateway, platform: Platform
 ) -> None:
-    told = []
+    ids = []
     for odd in ("a b", "x" * 129, 'a"b}<script>'):
         response = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
-        told.append(response.header("x-request-id") or "")
-        assert uuid.UUID(told[-1])
-    assert [request.header("x-request-id") for request in platform.requests] == told
-    assert [record["request_id"] for record in await gateway.audit(3)] == told
+        ids.append(response.header("x-request-id") or "")
+        assert uuid.UUID(ids[-1])
+    assert [request.header("x-request-id") for request in platform.requests] == ids
+    assert [record["request_id"] for record in await gateway.audit(3)] == ids
 
 
 async def test_body_of_known_length_passes(gateway: RunningGateway, platform: Platform) -> None:

@@ -54,8 +54,10 @@ async def test_a_coding_is_decoded_where_the_caller_does_not_accept_it(
     platform.respond(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
     response = await fetch(gateway.address, get("/fhir/Patient", *accepting(codings)))
     assert response.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
-    told = [response.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")]
-    assert told == [None, None, None]
+    values = [
+        response.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")
+    ]
+    assert values == [None, None, None]
     assert (response.header("etag"), response.header("vary")) == ('W/"3"', "Accept-Encoding")
 
 
@@ -121,8 +123,8 @@ async def test_head_and_304_have_the_fields_of_the_get(
     method = "HEAD" if status == 200 else "GET"
     asked = get("/fhir/Binary/1", *accepting(codings), method=method)
     response = await fetch(gateway.address, asked, head=True)
-    told = [response.header(each) for each in ("content-encoding", "etag", "content-length")]
-    assert told == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
+    values = [response.header(each) for each in ("content-encoding", "etag", "content-length")]
+    assert values == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
     assert response.header("vary") == "Accept-Encoding"
 
 

@@ -145,7 +145,7 @@ async def test_a_415_without_fhir_names_the_setting(
     gateway = await testbed.start(callers=[LAB])
     request = create(PATIENT, f"Accept-Language: {language}")
     evidence = await testbed.send(gateway, request)
-    row = NOT_FHIR[415].but(advice="media-type")
+    row = NOT_FHIR[415].changed(advice="media-type")
     await assert_result(evidence, "upstream-non-fhir", row, language=language)
     assert "callers[].content_type" in read_json(evidence.response)["diagnostics"]
 

@@ -290,14 +290,14 @@ async def test_without_its_collector_requests_are_served(platform, sso, caplog) 
     ) as gateway:
         for _ in range(20):
             assert (await fetch(gateway.address, get(READ))).status == 200
-    told = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
-    assert {each["event"] for each in told} == {
+    logged = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
+    assert {each["event"] for each in logged} == {
         "spans cannot be exported; requests are not affected"
     }
     # Once when it begins and, where that was before the end, once more with all of them.
-    assert 1 <= len(told) <= 2
+    assert 1 <= len(logged) <= 2
     # Two for each request; some have waited for the token, too.
-    assert told[-1]["lost"] >= 40
+    assert logged[-1]["lost"] >= 40
 
 
 async def test_a_collector_over_tls_is_verified_and_gets_the_authorization(

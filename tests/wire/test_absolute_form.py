@@ -74,10 +74,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("behind", [b"", get("/fhir/Patient/smuggled")])
+@pytest.mark.parametrize("followed_by", [b"", get("/fhir/Patient/smuggled")])
 @pytest.mark.parametrize("name", FOREIGN)
 async def test_any_other_host_is_misdirected(
-    start_gateway: StartGateway, platform: Platform, name: str, behind: bytes
+    start_gateway: StartGateway, platform: Platform, name: str, followed_by: bytes
 ) -> None:
     """Whatever Host says. The error names the setting, and the connection ends."""
     scheme, template = FOREIGN[name]
@@ -87,7 +87,7 @@ async def test_any_other_host_is_misdirected(
             request = absolute_read(
                 template.format(port=port), scheme=scheme, host=f"127.0.0.1:{port}"
             )
-            await wire.send(request + behind)
+            await wire.send(request + followed_by)
             response = await wire.read_response()
             assert await wire.at_end()
     assert (response.status, response.reason) == (421, "misdirected")

@@ -114,16 +114,18 @@ async def test_duty_36_http_1_0_closes_unless_the_caller_asks(gateway: RunningGa
         assert await wire.at_end()
 
 
-@pytest.mark.parametrize(("keep_alive", "told"), [(125, "120"), (60.5, "55"), (6, "3"), (0.5, "1")])
+@pytest.mark.parametrize(
+    ("keep_alive", "timeout"), [(125, "120"), (60.5, "55"), (6, "3"), (0.5, "1")]
+)
 async def test_keep_alive_names_a_shorter_idle_timeout(
-    start_gateway: StartGateway, keep_alive: float, told: str
+    start_gateway: StartGateway, keep_alive: float, timeout: str
 ) -> None:
     """Beside `Connection: keep-alive`, without which Java ignores it."""
     async with start_gateway(limits={"keep_alive": keep_alive}) as gateway:
         for version in ("1.1", "1.0"):
             request = get("/fhir/Patient/1", "Connection: keep-alive", version=version)
             response = await fetch(gateway.address, request)
-            assert response.header("keep-alive") == f"timeout={told}"
+            assert response.header("keep-alive") == f"timeout={timeout}"
             assert response.header("connection") == "keep-alive"
 
 

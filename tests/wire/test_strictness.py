@@ -257,14 +257,14 @@ async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-req
     )
 
 
-@pytest.mark.parametrize("behind", ["nothing", "a request"])
+@pytest.mark.parametrize("followed_by", ["nothing", "a request"])
 @pytest.mark.parametrize("name", CASES)
 async def test_an_ambiguous_request_is_rejected(
-    gateway: RunningGateway, platform: Platform, name: str, behind: str
+    gateway: RunningGateway, platform: Platform, name: str, followed_by: str
 ) -> None:
     """A request after it is not read."""
     async with await Wire.open(gateway.address) as wire:
-        await wire.send(CASES[name] + (SMUGGLED if behind == "a request" else b""))
+        await wire.send(CASES[name] + (SMUGGLED if followed_by == "a request" else b""))
         await assert_rejected(wire, platform)
     assert platform.requests == []
     (record,) = await gateway.audit()
