@@ -22,7 +22,7 @@ _OUTCOME = {"resourceType": "OperationOutcome", "issue": [_ISSUE]}
 
 
 class Records:
-    """Patients by their family name, and one Binary for all; `answer` is passed to a `Platform`.
+    """Patients by their family name, and one Binary for all; `respond` is passed to a `Platform`.
 
     `done` counts requests by name and kind: `search`, `create`, `update`, `delete`.
     """
