@@ -91,10 +91,10 @@ class Walk:
     proxied: bool = False
     place: str = ""
 
-    async def steps(self, resting: Callable[[], Awaitable[None]]) -> dict[str, str]:
+    async def steps(self, idle_step: Callable[[], Awaitable[None]]) -> dict[str, str]:
         """Run all steps and return their results.
 
-        `resting` returns when the gateway has closed the program's connections.
+        `idle_step` returns when the gateway has closed the program's connections.
         """
         results = {}
         for step in (
@@ -102,7 +102,7 @@ class Walk:
             *(self.error, self.upload, self.download, self.five),
         ):
             results |= await _tried(step)
-        await resting()
+        await idle_step()
         results |= await _tried(self.idle)
         if self.proxied:
             absolute = [target.startswith("http://") for _, _, target in self.line.requests]
