@@ -19,7 +19,7 @@ from tests.deploy import tools
 from tests.doubles.processes import GatewayProcess, free_port, start
 
 ROOT = Path(__file__).parents[1]
-# What work in a checkout leaves behind.
+# Files that work in a checkout creates.
 IGNORED = [each.rstrip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
 
 

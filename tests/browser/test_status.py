@@ -155,7 +155,7 @@ async def test_the_service_status_is_on_the_first_screen(user: BrowserUser, tmp_
         await no_complaints(user)
 
 
-# Words of heads, headings and answers that stand on more than one line, and what is cut off.
+# Words of headings and of the service status that are broken over lines, or truncated.
 BROKEN = """[...document.querySelectorAll("h1,h2,h3,strong,b,th,.badge,nav a,.axis *,figcaption")]
   .filter((part) => part.getClientRects().length && !part.closest("[hidden]"))
   .flatMap((part) => {

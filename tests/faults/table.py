@@ -46,7 +46,7 @@ from tests.doubles.wire import get, post
 from tests.faults.judgement import PERHAPS, Row
 from tests.pipeline.testbed import Evidence, Provoke, Testbed, tls_platform, unresponsive_port
 
-# Seconds: what is awaited in vain, but not before others have done their part.
+# Seconds. A timeout that expires, but not before the other side has responded.
 PATIENCE: Final = 1.0
 READ: Final = get("/fhir/Patient/1")
 # Of a body without an end.
@@ -704,7 +704,7 @@ async def sso_unknown(testbed: Testbed) -> Evidence:
     return await testbed.send(gateway, READ)
 
 
-# The answers that hold no usable token are in tests/oauth/test_grants.py.
+# Responses without a usable token are in tests/oauth/test_grants.py.
 _SSO: Final = {
     **{
         f"client refused with {code}": REASONS["token-refused"].caused_by(
@@ -831,7 +831,7 @@ _BROKEN: Final[dict[str, ScriptedResponse]] = {
     "reset in its chunks": then_reset(chunked(PATIENT, end=False)),
     "cut without framing": then_close(_OK + b"\r\n" + PATIENT[:-1]),
     "reset without framing": then_reset(_OK + b"\r\n" + PATIENT),
-    # Without a length or a type it cannot be told to be whole.
+    # Without a length and a type it is unknown whether it is complete.
     "without framing or type": then_close(http(200, PATIENT, length=False)),
     "without framing, of unknown type": then_close(
         http(200, PATIENT, ("Content-Type", "application/octet-stream"), length=False)

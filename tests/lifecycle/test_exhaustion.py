@@ -28,7 +28,7 @@ async def test_three_times_as_many_callers_as_descriptors_are_served(
     await service.wait_until_ready()
 
     async def call() -> Response:
-        # As a caller does who does not keep its connection.
+        # Like a caller without persistent connections.
         return await fetch(service.address, get("/fhir/Patient/1", "Connection: close"))
 
     async with asyncio.timeout(PATIENCE):

@@ -117,7 +117,7 @@ async def test_connections_to_the_old_platform_close_after_its_last_response(
         service.send(signal.SIGHUP)
         await wait_until_reloaded(service, 1)
         assert (await fetch(service.address, get("/fhir/Patient/3"))).status == 200
-        # Sooner than idle lines are closed in any case: 15 s after their last answer.
+        # Sooner than idle connections are closed in any case: 15 s after their last response.
         async with asyncio.timeout(14):
             await service.wait_until(lambda: platform.open_connections == 1, "the idle line's end")
         gate.open()

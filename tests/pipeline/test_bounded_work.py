@@ -24,7 +24,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.wire import fetch, post
 
 FIELD = 64 * 1024  # of all fields together
-FORM = 1 << 20  # as much as is kept at hand
+FORM = 1 << 20  # as much as is buffered
 # A request's worth, and far from what 64 KiB of commas would take.
 FEW = 30_000
 

@@ -20,7 +20,7 @@ JAVA = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
 NAVIGATES = "Sec-Fetch-Mode: navigate"
 PAGE, JSON, XML = "text/html", "application/fhir+json", "application/fhir+xml"
 
-# Query, Accept and further fields, and the form of the answer.
+# Query, Accept and further fields, and the format of the response.
 VARIANTS: list[tuple[str, str | None, tuple[str, ...], str]] = [
     ("", CHROMIUM, (), PAGE),
     ("", CHROMIUM, (NAVIGATES,), PAGE),

@@ -85,7 +85,7 @@ async def test_responses_that_a_caller_does_not_read_are_bounded(start_gateway) 
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(send_without_reading(wire, get("/nowhere") * 100), 2)
         records = await gateway.audit()
-        # Without back-pressure tens of thousands are answered in that time.
+        # Without back-pressure tens of thousands get a response in that time.
         assert len(records) < 20_000
 
 
