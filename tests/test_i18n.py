@@ -166,15 +166,6 @@ def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     i18n._catalogue.cache_clear()
 
 
-@pytest.mark.parametrize(("number", "russian"), [(1, "1 час"), (2, "2 часа"), (5, "5 часов")])
-def test_a_number_selects_its_plural_form(locale: Path, number: int, russian: str) -> None:
-    forms = ("{number} час", "{number} часа", "{number} часов")
-    made_catalogue(locale, (("{number} hour", "{number} hours"), forms, None))
-    message = Message.counted("{number} hour", "{number} hours", number)
-    assert message == f"{number} hour{'s' if number > 1 else ''}"
-    assert message.in_language("ru") == russian
-
-
 def test_a_context_distinguishes_equal_texts(locale: Path) -> None:
     made_catalogue(locale, ("open", "открыть", None), ("open", "открыта", "state"))
     assert Message("open").in_language("ru") == "открыть"

@@ -245,12 +245,12 @@ async def test_the_open_page_shows_a_failing_sso_and_its_recovery(
         await user.do("wait", selector="#care", text="Yes")
         await user.run("void (window.sameDocument = true)")
         settings = duty.gateway.settings
-        duty.platform.set_faults(Faults(sso_failure=503))
+        duty.platform.set_faults(Faults(failures={"sso": 503}))
         # A changed secret is tried at once, and the token stays valid for longer than the test.
         await duty.gateway.gateway.reload(with_secret(settings, "planted-new-secret"))
         await user.do("wait", selector="#care", text=words("renewal-fails"))
         await user.do("wait", selector="#glance", text="not renewed")
-        duty.platform.set_faults(Faults(sso_failure=503, platform_failure=401))
+        duty.platform.set_faults(Faults(failures={"sso": 503, "platform": 401}))
         while (await duty.gateway.ready())[0] == 200:
             await duty.request("Patient?_count=1")
         await user.do("wait", selector="#care", text=words("sso-unavailable"))

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from gateway.sandbox.options import Faults
 from tests.browser.conftest import BrowserUser, Sso
 from tests.browser.pages import malicious_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
@@ -162,7 +163,8 @@ async def test_a_session_at_the_sandbox_outlives_renewals_and_a_restart(
     """Its refresh token is in a cookie of the SSO, as at the national one."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    async with sandbox(token_lifetime=1) as platform, program(free_port()) as page:
+    faults = Faults(token_lifetime=1)
+    async with sandbox(faults=faults) as platform, program(free_port()) as page:
 
         def gateway() -> contextlib.AbstractAsyncContextManager[Stage]:
             return stage(
@@ -175,9 +177,9 @@ async def test_a_session_at_the_sandbox_outlives_renewals_and_a_restart(
             )
 
         async def outlives_a_token() -> None:
-            issued = platform.counters.tokens_issued
+            issued = platform.count("POST /oauth/token 200")
             # The gateway's own token is renewed as well, and lives for as short a time.
-            while platform.counters.tokens_issued < issued + 3:
+            while platform.count("POST /oauth/token 200") < issued + 3:
                 for tab in (0, 1):
                     assert await user.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
 

@@ -89,7 +89,7 @@ async def exchange(
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
     if reader is None and end == "open" and not connection.complete:
-        connection.on_deadline()
+        connection.abort("timeout")
     elif reader is not None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -99,13 +99,13 @@ async def exchange(
         connection.eof_received()
     if end == "open":
         if not connection.complete:
-            connection.on_deadline()
+            connection.abort("timeout")
     else:
         connection.connection_lost(None if end == "eof" else ConnectionResetError())
         assert lost == [connection]
         assert not connection.is_reusable
     result = finished or await (reader or consume(connection))
-    assert not (transport.paused and connection.complete and not connection.has_pending_body)
+    assert not (transport.paused and connection.complete and not connection._chunks)
     return Seen(result, reusable)
 
 

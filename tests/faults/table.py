@@ -21,6 +21,7 @@ from gateway.config.value_types import ListenAddress
 from gateway.exchange import Exchange
 from gateway.http.headers import request_fields
 from gateway.http.server.listener import CallerServer
+from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.request_body import MemoryBudget
 from tests.doubles import sso
@@ -318,9 +319,8 @@ async def internal(testbed: Testbed) -> Evidence:
 
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
-        exchange_started=bool,
-        exchange_ended=bool,
-        is_draining=lambda: False,
+        inflight=0,
+        phase=LifecyclePhase.SERVING,
         buffer_budget=MemoryBudget(0),
     )
     parts["account"] = account

@@ -17,9 +17,9 @@ import pytest
 from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 from gateway.health.evidence import CircuitState, signal_of_exchange
 from gateway.health.health import (
-    REASONS,
     Component,
     Health,
     TokenState,
@@ -33,6 +33,8 @@ from gateway.health.recent_requests import RecentRequests
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway_states import VALID_TOKEN
 
+# Each has its words on the pages.
+REASONS = {*ADVICE, *PLATFORM_CAUSES}
 Answer = dict[str, Any]
 Kind = tuple[str, str]
 READ: Kind = ("read", "Patient")

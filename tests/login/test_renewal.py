@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from gateway.clock import TimeSource
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
@@ -56,7 +57,7 @@ class Bench:
         self.orphans: list[RenewalGrant] = []
         self.store = MemorySessionStore(self.clock)
         self.sessions = SessionManager(
-            store=self.store, login=LoginSettings(), identity="here", clock=self.clock
+            store=self.store, login=LoginSettings(), identity="here", times=TimeSource(self.clock)
         )
         self.renewals = SessionRenewals(
             endpoint=self.sso,  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ class Bench:
             audit=self,  # type: ignore[arg-type]
             sso=SsoSettings(token_url="https://sso.test/token"),
             challenge=(),
-            clock=self.clock,
+            times=TimeSource(self.clock),
             sessions_persist=False,
         )
 
@@ -207,6 +208,17 @@ async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
     bench.clock.now += 31
     tokens.on_token_accepted(await tokens.replace_rejected(fresh))
     assert len(bench.sso.asked) == 2
+
+
+async def test_requests_that_are_refused_together_pause_once(bench: Bench) -> None:
+    """Many tabs with the same refused token do not lengthen the pause."""
+    session, tokens = await bench.session()
+    bench.sso.script.extend(["t1", "t2"])
+    fresh = await tokens.replace_rejected(session.token)
+    for _ in range(5):
+        tokens.on_fresh_token_rejected(fresh)
+    bench.clock.now += 1
+    assert await tokens.replace_rejected(fresh) == made("t2", bench.clock)
 
 
 async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(bench: Bench) -> None:

@@ -58,8 +58,12 @@ def clients(given: Bench, count: int, **sso: float) -> Mapping[str, Tokens]:
         metrics=given.observer,  # type: ignore[arg-type] # a double
         audit=given.observer,  # type: ignore[arg-type] # a double
         sso=SsoSettings(token_url=given.sso.token_url, timeout=600, **sso),
-        times=TimeSource(given.clock, given.clock.wall, given.clock.call_later),
-        rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+        times=TimeSource(
+            given.clock,
+            given.clock.wall,
+            given.clock.call_later,
+            random.Random(17).random,  # noqa: S311 - the same jitter in every run
+        ),
     )
 
 
@@ -175,7 +179,7 @@ async def test_a_wait_in_the_queue_ends_in_time() -> None:
         given.sso.hold()
         tokens = clients(given, 9)
         for each in tokens.values():
-            each._wait_timeout = 0.05
+            each._sso = given.settings
             each.start()
         await given.sso.wait_for_requests(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
@@ -226,7 +230,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         settings, cores = gateway.settings, gateway.gateway._cores
         # An exchange in flight keeps the old version and its token requests.
         first = cores.current
-        first.active_uses.enter()
+        first.route.active_uses.enter()
         renamed = {
             name: each.model_copy(update={"client_id": f"new-{name}"})
             for name, each in settings.credentials.items()
@@ -245,7 +249,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         states = cores.current.token_states
         while not all(each.is_valid for each in states().values()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
-        first.active_uses.leave()
+        first.route.active_uses.leave()
         assert sso.max_concurrent == 3
 
 

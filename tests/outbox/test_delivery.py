@@ -27,6 +27,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
+from tests.outbox.attempts import stored_request
 from tests.outbox.drafts import draft
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, until
@@ -361,7 +362,7 @@ async def test_results_are_judged(running: Running, sender: RecordingSender, cas
         assert answer == result
     else:
         assert answer is not None
-    assert (await running.store.request(entry.id) is None) == (step is OutboxStep.DELIVERED)
+    assert (await stored_request(running.store, entry.id) is None) == (step is OutboxStep.DELIVERED)
 
 
 async def test_the_platform_is_asked_before_a_create_is_repeated(

@@ -88,23 +88,6 @@ async def test_what_is_behind_everything_is_blocked(store: OutboxStore) -> None:
     assert not await store.is_blocked("his", ["P/b"])
 
 
-async def test_nothing_waits_for_what_is_over(store: OutboxStore) -> None:
-    """An older version that still had an entry in hand ends it without a word to the next one."""
-    await store.enqueue(draft("1", "P/a"))
-    await store.enqueue(draft("2", "P/a"))
-    await store.enqueue(draft("3", "P/a"))
-    [first] = await claim(store)
-    async with store._database.write_transaction() as connection:
-        ended = sa.update(entries_table).where(entries_table.c.number == first.number)
-        await connection.execute(ended.values(state=EntryState.DELIVERED, owner=None))
-        await connection.execute(
-            sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry == first.number)
-        )
-    assert await claim(store) == []
-    assert not await store.expire_entries()
-    assert await names(store, await claim(store)) == ["r-2"]
-
-
 async def test_much_goes_on_at_once(store: OutboxStore) -> None:
     """Unblocking many entries takes few statements, because no write is possible meanwhile."""
     first = await store.enqueue(replace(draft("1"), ordering_keys=ALL_KEYS))

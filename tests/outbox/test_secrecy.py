@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.outbox.entry import EntryState, StoredResponse
-from tests.outbox.attempts import claim, finish
+from tests.outbox.attempts import claim, finish, stored_request
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 
@@ -80,7 +80,7 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
         files = place.files()
         assert files
         assert shown_by(files) == {}
-        assert await store.request(claimed[1].id) == replace(request)
+        assert await stored_request(store, claimed[1].id) == replace(request)
         # They would be found if they were there.
         (files[0].parent / "control").write_bytes(body)
         assert shown_by([files[0].parent / "control"])

@@ -391,7 +391,7 @@ async def test_over_tls_a_half_closed_read_ends_at_once(
 
 def stop_sweep(gateway: RunningGateway) -> None:
     """Stop the pool's timer, so that only a new waiter cancels half-closed reads."""
-    sweep = gateway.gateway._cores.current._pool._sweep_timer
+    sweep = gateway.gateway._cores.current.pool._sweep_timer
     assert sweep is not None
     sweep.cancel()
 

@@ -18,7 +18,7 @@ from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import StoreKey, TokenStore
+from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
 from tests.store.redis_server import RedisServer, redis_server
 
@@ -37,7 +37,7 @@ def settings(**store: Any) -> Settings:
     return Settings.model_validate({"environment": "dhp-playground", "store": store})
 
 
-async def works(store: TokenStore | None) -> bool:
+async def works(store: RedisTokenStore | None) -> bool:
     """Whether a token can be put and got."""
     assert store is not None
     token = AccessToken("t", received_at=0, lifetime=1e9, wall_expiry=0)

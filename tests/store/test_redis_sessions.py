@@ -48,7 +48,7 @@ async def replica(server: RedisServer) -> AsyncIterator[Replica]:
 def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> SessionManager:
     """What a gateway makes of a store."""
     return SessionManager(
-        store=store, login=LoginSettings(), identity="here", clock=clock or FakeClock()
+        store=store, login=LoginSettings(), identity="here", times=TimeSource(clock or FakeClock())
     )
 
 

@@ -82,7 +82,7 @@ async def test_without_close_notify_a_response_without_a_length_is_truncated(
 ) -> None:
     await both.send_request()
     await both.line.send(both.line.record(BY_CLOSE))
-    await wait_until(lambda: both.connection.has_pending_body)
+    await wait_until(lambda: both.connection.response_head is not None)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     else:

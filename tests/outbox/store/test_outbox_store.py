@@ -24,7 +24,7 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
 )
 from gateway.outbox.store.tables import meta_table, segments_table
-from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
+from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release, stored_request
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, opened
 
@@ -46,7 +46,7 @@ async def recover(store: OutboxStore) -> list[OutboxEvent]:
 
 async def names(store: OutboxStore, found: list[OutboxEntry]) -> list[str]:
     """Which writes these are."""
-    requests = [await store.request(entry.id) for entry in found]
+    requests = [await stored_request(store, entry.id) for entry in found]
     return [request.request_id for request in requests if request is not None]
 
 
@@ -78,7 +78,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
     async with opened(place) as store:
         entry = await store.enqueue(replace(draft("a"), request=request))
     async with opened(place) as store:
-        assert await store.request(entry.id) == request
+        assert await stored_request(store, entry.id) == request
         assert await store.entry(entry.id) == entry
         assert await store.response(entry.id) is None
         [claimed] = await claim(store)
@@ -87,7 +87,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         assert await store.response(entry.id) == answer
         # A large request is erased piece by piece.
         assert [await store.erase_delivered() for _ in range(4)] == [True, True, True, False]
-        assert await store.request(entry.id) is None
+        assert await stored_request(store, entry.id) is None
 
 
 async def test_one_order_goes_one_by_one(store: OutboxStore) -> None:
@@ -328,7 +328,7 @@ async def test_a_late_delivery_counts(
     assert found is not None
     assert (found.state, found.in_doubt, found.cause) == (EntryState.DELIVERED, False, "")
     assert await store.response(entry.id) == DONE
-    assert await store.request(entry.id) is None
+    assert await stored_request(store, entry.id) is None
     assert not await store.is_blocked("lis", ["Observation/a"])
     place.wall.now += 100
     assert await claim(store) == []
@@ -401,7 +401,7 @@ async def test_a_late_delivery_changes_nothing_that_went_on(
     before = await store.entry(entry.id), await store.response(entry.id)
     assert not await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert (await store.entry(entry.id), await store.response(entry.id)) == before
-    assert (await store.request(entry.id) is None) == (act is dropped)
+    assert (await stored_request(store, entry.id) is None) == (act is dropped)
 
 
 @pytest.mark.parametrize("to", [EntryState.SENDING, EntryState.WAITING, EntryState.DROPPED])
@@ -602,7 +602,7 @@ async def test_what_is_too_old_is_given_up(
     answer = await store.response(entry.id)
     assert answer is not None
     assert answer.note
-    assert await store.request(entry.id) is not None
+    assert await stored_request(store, entry.id) is not None
     assert await store.is_blocked("lis", ["Observation/a"])
 
 
@@ -643,7 +643,7 @@ async def test_moves_by_hand(store: OutboxStore, state: EntryState, to: EntrySta
     assert moved is not None
     assert moved.state is to
     assert await store.response(entry.id) is None
-    assert (await store.request(entry.id) is None) == (to is not EntryState.WAITING)
+    assert (await stored_request(store, entry.id) is None) == (to is not EntryState.WAITING)
     assert await store.is_blocked("lis", ["Observation/a"]) == (to is EntryState.WAITING)
     assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
@@ -784,7 +784,7 @@ async def test_contents_changed_from_outside_are_noticed(
             await put(0, found.scalar_one())
     await database.close()
     with pytest.raises(OutboxConfigurationError, match="changed from outside"):
-        await store.request(entry.id)
+        await stored_request(store, entry.id)
 
 
 async def test_cancelled_writes_are_whole_or_absent(store: OutboxStore) -> None:
@@ -805,7 +805,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: OutboxStore) -> None:
     listed = await store.entries(limit=1000)
     assert listed[-1] == last
     for entry in listed:
-        assert await store.request(entry.id) is not None
+        assert await stored_request(store, entry.id) is not None
     for _ in listed:
         [claimed] = await claim(store)
         assert await finish(store, ME, claimed, EntryState.DELIVERED, DONE)

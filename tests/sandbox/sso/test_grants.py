@@ -25,7 +25,7 @@ def authority(key: RSAKey, issuer: str = ISSUER, audience: str = PLATFORM) -> To
 def test_its_own_tokens_are_good(key: RSAKey) -> None:
     """A token stands for its subject, until its lifetime is over."""
     tokens = authority(key)
-    assert tokens.verify(tokens.issue("dr", "his", None)) == TokenBearer("dr", 60)
+    assert tokens.verify(tokens.issue("dr", "his")) == TokenBearer("dr", 60)
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def test_its_own_tokens_are_good(key: RSAKey) -> None:
 )
 def test_tokens_for_others_are_not(key: RSAKey, issuer: str, audience: str) -> None:
     """The same key signs for one issuer and one audience only."""
-    token = authority(key, issuer, audience).issue("dr", "his", None)
+    token = authority(key, issuer, audience).issue("dr", "his")
     with pytest.raises(TokenError, match="another platform"):
         authority(key).verify(token)
 
 
 def test_another_key_does_not_sign(key: RSAKey) -> None:
     """A token of another run is not a token of this SSO."""
-    token = authority(new_key()).issue("dr", "his", None)
+    token = authority(new_key()).issue("dr", "his")
     with pytest.raises(TokenError, match="not a token"):
         authority(key).verify(token)
 

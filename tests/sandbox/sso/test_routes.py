@@ -146,15 +146,6 @@ async def test_what_is_no_proper_form_is_refused(
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
 
 
-async def test_a_configured_scope_is_granted() -> None:
-    """A scope that is in the options comes back in the answer."""
-    async with trial(SandboxOptions(port=0, scopes=("launch", "openid"))) as given:
-        answer = await given.ask_token(without(scope="openid"))
-        refused = await given.ask_token(without(scope="openid email"))
-    assert answer.json["scope"] == "openid"
-    assert refused.json["error"] == "invalid_scope"
-
-
 async def test_the_token_endpoint_takes_post_only(given: Trial) -> None:
     """A GET, which would put the secret into logs, is refused."""
     assert (await given.ask("GET", given.sandbox.token_url)).status == 405

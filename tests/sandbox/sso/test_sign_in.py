@@ -244,14 +244,6 @@ async def test_a_repeated_parameter_is_refused(given: Trial) -> None:
     assert answer.status == 400
 
 
-async def test_registered_redirect_uris_are_compared_literally() -> None:
-    """With redirect URIs in the options, loopback is no longer enough."""
-    options = SandboxOptions(port=0, redirect_uris=(REDIRECT,))
-    async with trial(options) as given:
-        assert (await authorize(given)).status == 200
-        assert (await authorize(given, redirect_uri="http://127.0.0.1:3001/callback")).status == 400
-
-
 async def test_a_redirect_uri_keeps_its_query(given: Trial) -> None:
     """The answer is added to a query that the redirect URI has already."""
     uri = "http://localhost:1/cb?tenant=7"
