@@ -205,7 +205,6 @@ class _Groups(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
-    """Return the scheduler by groups."""
     return _Groups(config, log)
 
 

@@ -49,11 +49,9 @@ class FakeTransport(asyncio.Transport):
         self.closing = True
 
     def pause_reading(self) -> None:
-        """Note that reading is paused."""
         self.paused = True
 
     def resume_reading(self) -> None:
-        """Note that reading is resumed."""
         self.paused = False
 
 

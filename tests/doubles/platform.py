@@ -306,7 +306,6 @@ class Platform:
 
 
 async def read_head(reader: asyncio.StreamReader) -> ReceivedRequest:
-    """Read the head of a request and return it."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].decode("latin-1").split("\r\n")
     method, target, version = line.split(" ")

@@ -79,7 +79,6 @@ def status(code: int, *headers: tuple[str, str]) -> ScriptedResponse:
 
 
 def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> ScriptedResponse:
-    """Return a response with any JSON value."""
     return http(code, json.dumps(value).encode(), *headers, content_type="application/json")
 
 

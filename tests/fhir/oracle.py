@@ -54,7 +54,6 @@ class Element:
     members: list[tuple[str, object]] = field(default_factory=list)
 
     def first(self, name: str) -> str | None:
-        """Return the first string of that name, None without one."""
         return next((v.value for n, v in self.members if n == name and isinstance(v, Text)), None)
 
 

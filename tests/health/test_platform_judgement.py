@@ -115,12 +115,10 @@ class Simulation:
 
     @property
     def state(self) -> CircuitState:
-        """Return the state of the circuit."""
         return self.judgement.state
 
     @property
     def platform_state(self) -> tuple[str, str]:
-        """Return the state of the platform."""
         return self.judgement.verdict()
 
     @property

@@ -86,7 +86,6 @@ class Service:
         self.write(changed)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
         self.process.popen.send_signal(number)
 
     async def ended(self) -> int:

@@ -22,7 +22,6 @@ def limited(start_service: StartService, **sections: object) -> Service:
 async def test_three_times_as_many_callers_as_descriptors_are_served(
     start_service: StartService, platform: Platform
 ) -> None:
-    """One after the other."""
     platform.respond(after(0.05, fhir()))
     service = limited(start_service)
     await service.wait_until_ready()

@@ -45,7 +45,6 @@ def data_first(base: str) -> bytes:
 
 
 def as_xml(base: str, data: str = DATA) -> bytes:
-    """Return the same in XML."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<Binary xmlns="http://hl7.org/fhir">'
         f'<contentType value="text/plain"/><securityContext><reference value="{base}/Patient/1"/>'
@@ -59,7 +58,6 @@ def long_json(base: str) -> bytes:
 
 
 def long_xml(base: str) -> bytes:
-    """Return the same in XML."""
     return as_xml(base, DATA * 8000)
 
 

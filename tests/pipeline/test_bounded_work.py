@@ -32,7 +32,6 @@ FORMS = ("%41=&", "a=1&", "&", "%41%42=1&", "+=&", "a&", "=1&")
 
 
 def search(form: bytes) -> bytes:
-    """Return a search by a form."""
     kind = "Content-Type: application/x-www-form-urlencoded"
     return post("/fhir/Observation/_search", form, kind)
 

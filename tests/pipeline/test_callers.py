@@ -31,7 +31,6 @@ FAR = "192.0.2.9"
 
 
 def network(text: str) -> tuple[Any, ...]:
-    """Return one network."""
     return (ipaddress.ip_network(text),)
 
 

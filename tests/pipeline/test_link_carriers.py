@@ -73,7 +73,6 @@ def bundle(*entries: str) -> str:
 
 
 def xml_bundle(*entries: str) -> str:
-    """Return the same in XML."""
     members = f'<type value="batch"/>{"".join(entries)}'
     return f'<Bundle xmlns="http://hl7.org/fhir">{members}</Bundle>'
 

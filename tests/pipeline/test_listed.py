@@ -34,7 +34,6 @@ async def assert_forbidden(gateway: RunningGateway, request: bytes) -> None:
 
 
 def search_by_post(form: str, kind: str = FORM) -> bytes:
-    """Return a search by POST."""
     return post("/fhir/Observation/_search", form.encode(), f"Content-Type: {kind}")
 
 

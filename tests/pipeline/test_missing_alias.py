@@ -77,7 +77,6 @@ def in_chunks(body: bytes, size: int) -> bytes:
 
 
 def xml_response(body: bytes) -> bytes:
-    """Return a response in XML."""
     return http(200, body, ("Content-Type", "application/fhir+xml"))
 
 

@@ -255,7 +255,6 @@ async def test_slow_uploads_hold_at_most_half_of_the_connections(
 
 
 async def respond_with_patient(connection: PlatformConnection) -> None:
-    """Respond with a Patient."""
     await read_body(connection.reader, connection.request)
     connection.writer.write(fhir())
 

@@ -49,7 +49,6 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
 
 
 def test_names_types_and_labels_are_stable(metrics, make_exchange):
-    """There are no others."""
     metrics.record_exchange(make_exchange(unforwarded_fields=(b"X-Odd",)))
     metrics.declare_credentials(["default"])
     metrics.usability = lambda: (True, "answers")

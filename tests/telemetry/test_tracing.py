@@ -36,7 +36,6 @@ PLANTED = ("30101901234567", "Plantedov", "planted", "Planted", "AB1234567", "to
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    """Yield a collector."""
     async with Collector() as double:
         yield double
 

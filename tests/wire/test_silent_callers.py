@@ -132,7 +132,6 @@ class HeldResponses:
 
 
 async def wait_header_timeout(gateway: RunningGateway) -> None:
-    """Wait for the header timeout."""
     async with await Wire.open(gateway.address) as newcomer:
         assert await newcomer.at_end()
 

@@ -27,7 +27,6 @@ def message(
 
 
 def request_with_line(first: bytes) -> bytes:
-    """Return a request with this request line."""
     return message(first=first)
 
 

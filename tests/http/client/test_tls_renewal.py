@@ -24,7 +24,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @asynccontextmanager
 async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[UpstreamConnection]:
-    """Return a connection to this port."""
     connection = await GatewayEnd(context, port).opened()
     yield connection
     connection.abort()

@@ -63,7 +63,6 @@ async def used(pool: UpstreamPool) -> UpstreamConnection:
 async def waiting(
     pool: UpstreamPool, caller: str = "", *, new: bool = False
 ) -> asyncio.Task[UpstreamConnection]:
-    """Return a task that waits for a connection."""
     task = asyncio.create_task(pool.acquire(caller, force_new=new))
     await asyncio.sleep(0)
     return task
