@@ -105,9 +105,7 @@ async def renewed(user: BrowserUser, setup: SignInSetup, count: int) -> None:
         found = {request.header("authorization") for request in setup.platform.requests} - before
 
 
-async def test_a_session_outlives_renewals_and_a_restart(
-    user: BrowserUser, setup: SignInSetup
-) -> None:
+async def test_session_outlives_renewals_and_restart(user: BrowserUser, setup: SignInSetup) -> None:
     """In two tabs.
 
     The sign-out is that of the SSO too: afterwards it asks for the password.
@@ -141,9 +139,7 @@ async def test_a_session_outlives_renewals_and_a_restart(
         assert (logout["user"], logout["outcome"]) == ("dr.karimova", "success")
 
 
-async def test_a_sign_out_at_the_sso_ends_the_session(
-    user: BrowserUser, setup: SignInSetup
-) -> None:
+async def test_sign_out_at_the_sso_ends_the_session(user: BrowserUser, setup: SignInSetup) -> None:
     async with setup.gateway() as scene:
         await user.do("open", url=f"{setup.base}/fhir/Patient/1")
         await agree(user)
@@ -329,9 +325,7 @@ headers: {'X-Requested-With': 'x'}})</script>
 <img src="x" onerror="document.title='ran'"></body>"""
 
 
-async def test_scripts_of_a_stored_page_do_not_run(
-    user: BrowserUser, planted: PlantedSetup
-) -> None:
+async def test_scripts_of_stored_page_do_not_run(user: BrowserUser, planted: PlantedSetup) -> None:
     planted.platform.script(http(200, PAGE, ("Content-Type", "text/html")))
     url = f"{planted.scene.base}/fhir/Binary/1"
     await user.do("open", url=url)

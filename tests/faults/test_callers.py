@@ -150,9 +150,7 @@ async def test_an_incomplete_request_of_a_half_closed_caller_ends_the_connection
     assert not any(request.complete for request in platform.requests)
 
 
-async def test_a_half_closed_caller_gets_the_error(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_half_closed_caller_gets_error(gateway: RunningGateway, platform: Platform) -> None:
     async with await Wire.open(gateway.address) as wire:
         await wire.send(b"nonsense\r\n\r\n")
         wire.writer.write_eof()

@@ -232,9 +232,7 @@ async def test_a_full_disk_with_block_is_a_503_until_there_is_space(
     await service.end()
 
 
-async def test_a_full_disk_with_drop_is_counted(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_full_disk_with_drop_is_counted(start_service: StartService, tmp_path: Path) -> None:
     """Requests are served, and the chain stays valid."""
     directory = tmp_path / "disk"
     directory.mkdir()

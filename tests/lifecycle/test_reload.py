@@ -174,9 +174,7 @@ async def test_a_change_that_needs_a_restart_is_rejected(
     assert (await fetch(service.address, long)).status == 200
 
 
-async def test_an_unreadable_file_rejects_the_reload(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_unreadable_file_rejects_reload(start_service: StartService, tmp_path: Path) -> None:
     service = await start_service.ready()
     late = tmp_path / "late"
     service.change(**secret_in(late), listen={"base_path": "/other"})

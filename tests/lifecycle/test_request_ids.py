@@ -17,9 +17,7 @@ from tests.doubles.wire import fetch, get, post
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
-    tmp_path: Path, log_format: str
-) -> None:
+async def test_in_outage_each_failed_requests_id_is_in_log(tmp_path: Path, log_format: str) -> None:
     """Also without an audit, in few and short lines."""
     async with Platform() as platform, Sso() as sso:
         sso.respond(sso_answers.token("a-token"))

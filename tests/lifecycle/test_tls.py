@@ -62,9 +62,7 @@ async def test_shutdown_does_not_wait_for_a_caller_that_was_served(
         assert await wire.at_end()
 
 
-async def test_plain_http_on_a_tls_listener_is_dropped(
-    start_service: StartService, pki: Pki
-) -> None:
+async def test_plain_http_on_tls_listener_is_dropped(start_service: StartService, pki: Pki) -> None:
     """Others are served."""
     service = await start_service.ready(listen=pki.settings(), limits={"header_timeout": 10})
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:

@@ -388,9 +388,7 @@ async def test_beyond_its_burst_a_caller_gets_429_with_retry_after(
     assert len(platform.requests) == 3
 
 
-async def test_a_caller_at_its_concurrency_limit_gets_503(
-    start_gateway, platform: Platform
-) -> None:
+async def test_caller_at_its_concurrency_limit_gets_503(start_gateway, platform: Platform) -> None:
     """After a short wait; the slot is released."""
 
     async def never(line: Any) -> None:

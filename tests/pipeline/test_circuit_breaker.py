@@ -139,9 +139,7 @@ async def test_the_attempts_of_a_request_count_once(start_gateway, platform: Pla
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
 
 
-async def test_a_read_is_not_retried_once_the_circuit_is_open(
-    start_gateway, platform: Platform
-) -> None:
+async def test_read_is_not_retried_once_circuit_is_open(start_gateway, platform: Platform) -> None:
     """The caller gets the platform's response, or circuit-open if nothing was sent."""
     platform.respond(outcome(503))
     async with start_gateway(

@@ -141,9 +141,7 @@ def assert_unsupported(reply: Response, names: str) -> None:
     assert f"conditions={names}" in issue["diagnostics"]
 
 
-async def test_block_rejects_a_bundle_in_an_unknown_coding(
-    start_gateway, platform: Platform
-) -> None:
+async def test_block_rejects_bundle_in_an_unknown_coding(start_gateway, platform: Platform) -> None:
     """It may contain any condition."""
     declare(platform, **DECLARED)
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
@@ -256,9 +254,7 @@ async def test_writes_without_conditions_are_unaffected(
     assert len(platform.requests) == before + 1
 
 
-async def test_off_neither_warns_nor_requests_the_statement(
-    start_gateway, platform: Platform
-) -> None:
+async def test_off_neither_warns_nor_requests_statement(start_gateway, platform: Platform) -> None:
     declare(platform)
     async with start_gateway(fhir={"condition_guard": "off"}) as gateway:
         reply = await fetch(gateway.address, CREATE)
@@ -286,9 +282,7 @@ async def test_a_compressed_statement_is_read(gateway: RunningGateway, platform:
     assert reply.header("x-gateway-warning") is None
 
 
-async def test_a_failed_write_carries_no_warning(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_failed_write_carries_no_warning(gateway: RunningGateway, platform: Platform) -> None:
     """Nothing was created, and no statement is requested."""
     platform.script(outcome(422))
     reply = await fetch(gateway.address, CREATE)

@@ -111,9 +111,7 @@ async def test_the_format_of_an_error(
         ("uz", "manzil"),
     ],
 )
-async def test_a_page_has_the_content_of_the_outcome(
-    testbed: Testbed, language: str, words: str
-) -> None:
+async def test_page_has_content_of_the_outcome(testbed: Testbed, language: str, words: str) -> None:
     """Text, reason, diagnostics and request id, in the user's language."""
     gateway = await testbed.start()
     same = (f"Accept-Language: {language}", "X-Request-Id: a-1")

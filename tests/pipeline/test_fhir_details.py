@@ -47,9 +47,7 @@ async def test_without_rewriting_the_statement_passes_unchanged(
     assert offers(platform).encode() in response.body
 
 
-async def test_the_statement_in_xml_names_no_sso(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_statement_in_xml_names_no_sso(gateway: RunningGateway, platform: Platform) -> None:
     body = b'<CapabilityStatement xmlns="http://hl7.org/fhir"><rest>%s</rest></CapabilityStatement>'
     kind = ("Content-Type", "application/fhir+xml")
     platform.respond(http(200, body % b"<security><cors/></security>", kind))

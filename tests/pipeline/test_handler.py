@@ -73,9 +73,7 @@ async def test_a_valid_request_id_of_the_caller_is_kept(
     assert platform.requests[0].header("x-request-id") == "lab:7_a.B-1"
 
 
-async def test_an_invalid_request_id_is_replaced(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_invalid_request_id_is_replaced(gateway: RunningGateway, platform: Platform) -> None:
     ids = []
     for odd in ("a b", "x" * 129, 'a"b}<script>'):
         response = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
@@ -146,9 +144,7 @@ async def test_platform_without_a_path(sso: Sso) -> None:
     assert [request.target for request in platform.requests] == ["/metadata", "/?_format=json"]
 
 
-async def test_an_exchange_has_one_audit_record(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_exchange_has_one_audit_record(gateway: RunningGateway, platform: Platform) -> None:
     """With names of parameters but no values."""
     await fetch(gateway.address, get("/fhir/Patient?name=Karimov&birthdate=1990-01-01"))
     (record,) = await gateway.audit()

@@ -82,9 +82,7 @@ async def test_rewriting_can_be_switched_off(start_gateway, platform: Platform) 
     assert response.header("location") == f"{platform.url}/Patient/1"
 
 
-async def test_a_streamed_response_is_rewritten(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_streamed_response_is_rewritten(gateway: RunningGateway, platform: Platform) -> None:
     """Wherever its chunks end."""
     page = searchset(platform, pad=200_000)
     platform.respond(chunked(*(page[at : at + 777] for at in range(0, len(page), 777))))

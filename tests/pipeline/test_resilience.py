@@ -27,9 +27,7 @@ from tests.pipeline.testbed import latest_connection
 FAR_AWAY = "Mon, 01 Jan 99999999999 00:00:00 GMT"
 
 
-async def test_a_retry_after_beyond_the_calendar_is_ignored(
-    start_gateway, platform: Platform
-) -> None:
+async def test_retry_after_beyond_calendar_is_ignored(start_gateway, platform: Platform) -> None:
     """The connection is reused."""
     async with start_gateway(
         platform={"max_connections": 1, "connect_timeout": 30}, retries={"max_attempts": 1}

@@ -57,9 +57,7 @@ async def test_each_request_of_a_trusted_proxy_has_its_own_caller(start_gateway:
         assert [record["remote"] for record in await gateway.audit(4)] == list(peers)
 
 
-async def test_links_name_the_host_of_their_request(
-    start_gateway: Start, platform: Platform
-) -> None:
+async def test_links_name_host_of_their_request(start_gateway: Start, platform: Platform) -> None:
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         for host in ("one.local", "one.local", "two.local", "one.local"):
             body = b'{"resourceType":"List","subject":{"reference":"%s/Patient/1"}}'

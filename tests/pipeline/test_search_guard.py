@@ -171,9 +171,7 @@ def with_outcome(platform: Platform, *, matches: int) -> None:
     platform.respond(declaring(fhir(STATEMENT), fhir(json.dumps(bundle).encode())))
 
 
-async def test_an_outcome_among_the_matches_counts(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_outcome_among_matches_counts(gateway: RunningGateway, platform: Platform) -> None:
     """Whatever the `self` link says."""
     with_outcome(platform, matches=3)
     response = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
@@ -212,9 +210,7 @@ async def test_block_asks_for_strict_handling(start_gateway, platform: Platform)
     ]
 
 
-async def test_without_a_statement_the_self_link_alone_counts(
-    start_gateway, platform: Platform
-) -> None:
+async def test_without_statement_self_link_alone_counts(start_gateway, platform: Platform) -> None:
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
         platform.respond(declaring(outcome(404), fhir(searchset(platform, "status=x"))))
         response = await fetch(gateway.address, get("/fhir/Immunization?status=x"))

@@ -50,9 +50,7 @@ async def begun(
     return wire
 
 
-async def test_a_slow_reader_is_cut_off_for_a_waiter(
-    start_gateway, platform: Platform, wires
-) -> None:
+async def test_slow_reader_is_cut_off_for_waiter(start_gateway, platform: Platform, wires) -> None:
     """The waiter gets its connection at once; the response is truncated and audited so."""
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         wire = await begun(gateway, platform, wires)
@@ -88,9 +86,7 @@ async def test_one_slow_reader_is_cut_off_for_each_waiter(
         }
 
 
-async def test_a_fast_enough_reader_is_not_cut_off(
-    start_gateway, platform: Platform, wires
-) -> None:
+async def test_fast_enough_reader_is_not_cut_off(start_gateway, platform: Platform, wires) -> None:
     """Waiters get upstream-busy."""
     settings = {"max_connections": 1, "connect_timeout": 1}
     async with start_gateway(platform=settings, limits={"min_body_rate": 0}) as gateway:

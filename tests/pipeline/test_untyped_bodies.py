@@ -138,9 +138,7 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize("answer", UNSUPPORTED)
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_a_415_without_fhir_names_the_setting(
-    testbed: Testbed, answer: str, language: str
-) -> None:
+async def test_415_without_fhir_names_setting(testbed: Testbed, answer: str, language: str) -> None:
     testbed.platform.respond(UNSUPPORTED[answer])
     gateway = await testbed.start(callers=[LAB])
     request = create(PATIENT, f"Accept-Language: {language}")

@@ -219,9 +219,7 @@ async def test_without_a_valid_field_a_new_trace_begins(
     assert platform.requests[0].header("tracestate") is None
 
 
-async def test_a_sample_ratio_of_0_exports_only_what_callers_sample(
-    platform, sso, collector
-) -> None:
+async def test_sample_ratio_of_0_exports_only_what_callers_sample(platform, sso, collector) -> None:
     async with traced(platform, sso, collector, sample_ratio=0) as gateway:
         await fetch(gateway.address, get(READ))
         await fetch(gateway.address, get(READ, SAMPLED))

@@ -203,9 +203,7 @@ async def test_absolute_and_origin_form_may_alternate(
     ]
 
 
-async def test_a_create_from_squid_is_forwarded(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_create_from_squid_is_forwarded(gateway: RunningGateway, platform: Platform) -> None:
     """Without the fields that Squid added."""
     own = f"127.0.0.1:{gateway.address.port}"
     raw = (

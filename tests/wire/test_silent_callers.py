@@ -65,7 +65,7 @@ async def test_an_incomplete_header_gets_a_408(start_gateway: StartGateway, begu
         assert await wire.at_end()
 
 
-async def test_header_timeout_does_not_run_on_an_idle_connection(
+async def test_header_timeout_does_not_run_on_idle_connection(
     start_gateway: StartGateway,
 ) -> None:
     async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:

@@ -83,7 +83,7 @@ async def test_a_certificate_may_be_requested_by_renegotiation(ca: trustme.CA) -
         await answered(connection, server)
 
 
-async def test_a_certificate_rejected_within_an_exchange_leaves_the_outcome_unknown(
+async def test_certificate_rejected_within_exchange_leaves_outcome_unknown(
     ca: trustme.CA,
 ) -> None:
     async with (

@@ -89,7 +89,7 @@ async def test_requests_pipelined_after_a_long_body_are_served(
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
-async def test_requests_pipelined_after_a_late_long_body_are_served(
+async def test_requests_pipelined_after_late_long_body_are_served(
     gateway: RunningGateway,
 ) -> None:
     small = post("/fhir/Basic", b"{}")
@@ -229,9 +229,7 @@ async def test_a_pipelined_long_body_is_read_up_to_the_buffers(
         assert [(await wire.read_response()).status for _ in range(3)] == [200] * 3
 
 
-async def test_a_slow_platform_pauses_the_caller(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_slow_platform_pauses_the_caller(gateway: RunningGateway, platform: Platform) -> None:
     size = 32 * KIB * KIB
     proceed = asyncio.Event()
 
