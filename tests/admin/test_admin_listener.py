@@ -18,9 +18,9 @@ from gateway.admin.admin_server import build_application
 from gateway.app.listening_sockets import listen
 from gateway.config.value_types import ListenAddress
 from gateway.health.health import Component
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import free_port
-from tests.doubles.wire import Reply, Wire
+from tests.doubles.wire import Response, Wire
 
 LOOPBACK = ListenAddress("127.0.0.1", 0)
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -77,7 +77,7 @@ def serve(facts: Facts) -> Serve:
     return one
 
 
-def check_guarded(reply: Reply) -> None:
+def check_guarded(reply: Response) -> None:
     """An answer in JSON that tells nothing of the software and nothing of the request."""
     assert reply.header("server") == "dhp-gateway"
     assert reply.header("content-type").startswith("application/json")  # type: ignore[union-attr]
@@ -110,7 +110,7 @@ async def test_broken_http_is_answered_without_quoting_it(
     """What cannot be parsed is a 400 in JSON, closes the connection, and reaches no log."""
     async with serve() as address, await Wire.open(address) as wire:
         with caplog.at_level(logging.DEBUG):
-            reply = await wire.ask(data)
+            reply = await wire.fetch(data)
         assert reply.status == 400
         check_guarded(reply)
         assert await wire.at_end()
@@ -124,7 +124,7 @@ async def test_broken_http_is_answered_without_quoting_it(
 async def test_wishes_of_http(serve: Serve, line: bytes, status: int) -> None:
     """What a client expects and is not to be had is refused without quoting it."""
     async with serve() as address, await Wire.open(address) as wire:
-        reply = await wire.ask(GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"))
+        reply = await wire.fetch(GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"))
         assert reply.status == status
         if status != 200:
             check_guarded(reply)
@@ -135,7 +135,7 @@ async def test_a_connection_that_says_no_more_is_closed(serve: Serve, begun: byt
     """Silent from its start, amidst a header, or after an answer: its time is short."""
     async with serve(request_timeout=2) as address, await Wire.open(address) as wire:
         if begun == GOOD:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
         else:
             await wire.send(begun)
         async with asyncio.timeout(60):
@@ -164,7 +164,7 @@ async def test_idlers_do_not_shut_operators_out(serve: Serve) -> None:
     async with serve(max_connections=4) as address, contextlib.AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(await Wire.open(address)) for _ in range(10)]
         for wire in wires[-4:]:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
         for wire in wires[:-4]:
             assert await wire.at_end()
 
@@ -178,7 +178,7 @@ async def test_who_takes_no_answer_does_not_either(serve: Serve, facts: Facts) -
             wire = await stack.enter_async_context(await Wire.open(address))
             await wire.send(scrape)
         async with await Wire.open(address) as wire:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
 
 
 HOSTS = ["localhost", "localhost:9464", "LocalHost.", "127.0.0.1", "127.0.0.1:1", "[::1]:9464",
@@ -194,10 +194,10 @@ FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 
 
-async def asked(address: ListenAddress, host: str, target: str = "/readyz") -> Reply:
+async def asked(address: ListenAddress, host: str, target: str = "/readyz") -> Response:
     """The answer to a request that names the listener so."""
     async with await Wire.open(address) as wire:
-        return await wire.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        return await wire.fetch(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -216,7 +216,7 @@ async def test_other_names_are_those_of_other_sites(serve: Serve, host: str) -> 
         check_guarded(reply)
         async with await Wire.open(address) as wire:
             nowhere = f"GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-            assert (await wire.ask(nowhere)).status == 421
+            assert (await wire.fetch(nowhere)).status == 421
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -245,14 +245,14 @@ async def test_a_target_in_absolute_form_of_another_site(serve: Serve, target: s
 async def test_a_target_of_another_site_without_a_host(serve: Serve) -> None:
     """HTTP/1.0 may leave Host out; the target names the site all the same."""
     async with serve() as address, await Wire.open(address) as wire:
-        reply = await wire.ask(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
+        reply = await wire.fetch(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
         assert reply.status == 421
 
 
 async def test_a_request_of_http_1_0_names_nobody(serve: Serve) -> None:
     """Without a Host field no browser asks."""
     async with serve() as address, await Wire.open(address) as wire:
-        assert (await wire.ask(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
+        assert (await wire.fetch(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
 
 
 async def test_elsewhere_any_name_will_do(serve: Serve, tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ async def test_elsewhere_any_name_will_do(serve: Serve, tmp_path: Path) -> None:
 async def test_the_gateway_itself_listens_so() -> None:
     """What is shown here of the listener holds for that of a running gateway."""
     nowhere = f"http://127.0.0.1:{free_port()}"
-    async with running(f"{nowhere}/fhir", f"{nowhere}/token") as gateway:
+    async with running_gateway(f"{nowhere}/fhir", f"{nowhere}/token") as gateway:
         address = gateway.gateway.admin_address
         async with await Wire.open(address) as wire:
-            check_guarded(await wire.ask(BROKEN["no HTTP"]))
+            check_guarded(await wire.fetch(BROKEN["no HTTP"]))
         assert (await asked(address, "evil.example")).status == 421

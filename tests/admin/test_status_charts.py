@@ -9,21 +9,21 @@ import pytest
 from gateway.admin.status_page import render_status_page
 from gateway.health.recent_requests import MINUTES
 from gateway.i18n import LANGUAGES, Message
-from tests.doubles.duty import FINE, Duty
+from tests.doubles.gateway_states import SUCCEEDED, GatewayState
 
 FAILED = (502, "upstream-failed")
 BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
 
 
-async def charts(duty: Duty, language: str = "en") -> list[str]:
+async def charts(gateway: GatewayState, language: str = "en") -> list[str]:
     """The figures of requests and errors."""
-    html = render_status_page(duty.status().facts(language), duty.health.components())
+    html = render_status_page(gateway.status().facts(language), gateway.health.components())
     return re.findall("<figure>.*?</figure>", html)
 
 
-async def bars(duty: Duty) -> list[tuple[int, float]]:
+async def bars(gateway: GatewayState) -> list[tuple[int, float]]:
     """Minutes ago and height in hundredths of the requests' bars."""
-    (requests, _) = await charts(duty)
+    (requests, _) = await charts(gateway)
     assert 'viewBox="0 0 300 60"' in requests
     found = BAR.findall(requests)
     return [(MINUTES - 1 - int(x) // 5, round(float(height) / 0.6)) for x, height in found]
@@ -31,24 +31,24 @@ async def bars(duty: Duty) -> list[tuple[int, float]]:
 
 async def test_one_minute_is_a_sixtieth_of_the_chart() -> None:
     """A single minute stands where it belongs, as wide as in a full hour, and not as high."""
-    duty = Duty()
-    duty.serve(0, FINE)
-    assert await bars(duty) == [(0, 20)]
+    gateway = GatewayState()
+    gateway.serve(0, SUCCEEDED)
+    assert await bars(gateway) == [(0, 20)]
 
 
 async def test_a_few_minutes_keep_their_places() -> None:
     """Each bar is at its minute; the highest fills the chart once there are enough."""
-    duty = Duty()
+    gateway = GatewayState()
     for minutes_ago, requests in ((59, 2), (30, 10), (1, 4)):
-        duty.serve(minutes_ago, *[FINE] * requests)
-    assert await bars(duty) == [(59, 20), (30, 100), (1, 40)]
+        gateway.serve(minutes_ago, *[SUCCEEDED] * requests)
+    assert await bars(gateway) == [(59, 20), (30, 100), (1, 40)]
 
 
 async def test_the_axis_is_an_hour() -> None:
     """Its marks are a quarter of an hour apart, and its end is now."""
-    duty = Duty()
-    duty.serve(0, FINE)
-    for figure in await charts(duty):
+    gateway = GatewayState()
+    gateway.serve(0, SUCCEEDED)
+    for figure in await charts(gateway):
         times = re.findall(r'<time datetime="2027-01-15T(\d\d:\d\d):', figure)
         assert times == ["07:00", "07:15", "07:30", "07:45"]
         assert figure.count("<span>now</span>") == 1
@@ -58,23 +58,23 @@ async def test_the_axis_is_an_hour() -> None:
 async def test_an_empty_chart_says_so(language: str) -> None:
     """Nothing yet is not drawn as nothing, and no errors are told from no requests."""
     no_requests = Message("No requests yet.").in_language(language)
-    for figure in await charts(Duty(), language):
+    for figure in await charts(GatewayState(), language):
         assert no_requests in figure
         assert Message("Most in one minute").in_language(language) not in figure
         assert "<svg" not in figure
-    duty = Duty()
-    duty.serve(0, FINE)
-    requests, errors = await charts(duty, language)
+    gateway = GatewayState()
+    gateway.serve(0, SUCCEEDED)
+    requests, errors = await charts(gateway, language)
     assert Message("No errors.").in_language(language) in errors
     assert no_requests not in requests + errors
 
 
 async def test_refusals_stand_upon_errors() -> None:
     """A minute of four errors and six refusals is full, and none of them is told as no errors."""
-    duty = Duty()
-    duty.serve(0, *[FAILED] * 4, *[(404, "")] * 6)
-    duty.serve(1, (404, "upstream-non-fhir"))
-    (_, errors) = await charts(duty)
+    gateway = GatewayState()
+    gateway.serve(0, *[FAILED] * 4, *[(404, "")] * 6)
+    gateway.serve(1, (404, "upstream-non-fhir"))
+    (_, errors) = await charts(gateway)
     drawn = {
         kind: BAR.findall(bars) for kind, bars in re.findall(r'<g class="(\w+)">(.*?)</g>', errors)
     }
@@ -85,9 +85,9 @@ async def test_refusals_stand_upon_errors() -> None:
 
 async def test_all_failed_is_a_hundred_percent() -> None:
     """Fifteen of fifteen are 100 %, and one of many thousand is not nothing."""
-    duty = Duty()
-    duty.serve(0, *[FAILED] * 15)
-    assert "Errors: 15 (100\N{NO-BREAK SPACE}%)" in (await charts(duty))[1]
-    duty.serve(9, *[FINE] * 99_985)
-    assert "(&lt; 0.1\N{NO-BREAK SPACE}%)" in (await charts(duty))[1]
-    assert "Requests: 100,000" in (await charts(duty))[0]
+    gateway = GatewayState()
+    gateway.serve(0, *[FAILED] * 15)
+    assert "Errors: 15 (100\N{NO-BREAK SPACE}%)" in (await charts(gateway))[1]
+    gateway.serve(9, *[SUCCEEDED] * 99_985)
+    assert "(&lt; 0.1\N{NO-BREAK SPACE}%)" in (await charts(gateway))[1]
+    assert "Requests: 100,000" in (await charts(gateway))[0]

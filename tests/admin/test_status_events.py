@@ -17,7 +17,7 @@ from aiohttp import web
 from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
 from tests.admin.test_status_page import come_to_have_a_token
-from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -129,7 +129,7 @@ async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
             await next_event(second)
             async with listening(url) as third:
                 assert third.status == 503
-        await until_answered(url, 200)
+        await wait_until_answered(url, 200)
 
 
 async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: Told) -> None:
@@ -142,10 +142,10 @@ async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: T
             sleeper.sendall(f"GET /status/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             # Taken first by the sleeper, then free again.
             for status in (503, 200):
-                await until_answered(url, status)
+                await wait_until_answered(url, status)
 
 
-async def until_answered(url: str, status: int) -> None:
+async def wait_until_answered(url: str, status: int) -> None:
     """Return when the next stream is answered so."""
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -168,18 +168,18 @@ async def test_streams_end_whole_at_shutdown(serve: Serve) -> None:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Running]:
+async def gateway() -> AsyncIterator[RunningGateway]:
     """A gateway that has its token."""
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as started,
+        running_gateway(platform.url, sso.token_url) as started,
     ):
         await come_to_have_a_token(started)
         yield started
 
 
-async def test_an_open_page_learns_of_a_refused_request(gateway: Running) -> None:
+async def test_an_open_page_learns_of_a_refused_request(gateway: RunningGateway) -> None:
     """What happens in the gateway is in the next event, in the reader's language."""
     async with listening(f"{gateway.admin_url}/status/events?lang=ru") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
@@ -193,7 +193,7 @@ async def test_an_open_page_learns_of_a_refused_request(gateway: Running) -> Non
         assert CLIENT_SECRET not in event["main"]
 
 
-async def test_a_stream_has_no_header_alone(gateway: Running) -> None:
+async def test_a_stream_has_no_header_alone(gateway: RunningGateway) -> None:
     """HEAD would never end, and is not served."""
     url = f"{gateway.admin_url}/status/events"
     async with aiohttp.ClientSession() as session, session.head(url) as answer:
@@ -203,7 +203,7 @@ async def test_a_stream_has_no_header_alone(gateway: Running) -> None:
 async def test_the_gateway_stops_with_pages_open() -> None:
     """A page that is open does not hold up the end, and sees it coming."""
     async with contextlib.AsyncExitStack() as stack, Platform() as platform, Sso() as sso:
-        async with running(platform.url, sso.token_url) as started:
+        async with running_gateway(platform.url, sso.token_url) as started:
             url = f"{started.admin_url}/status/events"
             answer = await stack.enter_async_context(listening(url))
             await next_event(answer)

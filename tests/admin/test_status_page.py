@@ -28,18 +28,18 @@ from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REF
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
-from tests.doubles.duty import OneState
-from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway_states import StatusSources
 from tests.doubles.platform import Platform
-from tests.doubles.rest import until
 from tests.doubles.sso import Sso
+from tests.doubles.waiting import wait_until
 
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
+def reporter(gateway: RunningGateway, traffic: RecentRequests) -> StatusReporter:
     """Return the source of the page's facts, all well but for the traffic."""
     return StatusReporter(
         settings=lambda: gateway.settings,
@@ -59,7 +59,7 @@ def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
     )
 
 
-async def come_to_have_a_token(gateway: Running) -> None:
+async def come_to_have_a_token(gateway: RunningGateway) -> None:
     """Return when the SSO's first answer has arrived."""
     while True:
         status, _ = await gateway.ready()
@@ -69,9 +69,9 @@ async def come_to_have_a_token(gateway: Running) -> None:
 
 
 @pytest.fixture
-async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[Running]:
+async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
     """A gateway with default settings that has its token."""
-    async with running(platform.url, sso.token_url) as started:
+    async with running_gateway(platform.url, sso.token_url) as started:
         await come_to_have_a_token(started)
         yield started
 
@@ -83,7 +83,7 @@ async def get(url: str, **headers: str) -> tuple[Any, str]:
         return answer, await answer.text()
 
 
-async def facts_of(gateway: Running, query: str = "") -> dict[str, Any]:
+async def facts_of(gateway: RunningGateway, query: str = "") -> dict[str, Any]:
     """The facts as programs see them."""
     async with (
         aiohttp.ClientSession() as session,
@@ -115,7 +115,7 @@ def traffic(clock: FakeClock) -> RecentRequests:
     return RecentRequests(clock, clock.wall)
 
 
-async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> None:
+async def test_all_is_well_after_a_request_that_went_well(gateway: RunningGateway) -> None:
     """Care can go on: a valid token with its time, a closed circuit, the request counted."""
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
@@ -141,8 +141,8 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
 
 async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform, sso: Sso) -> None:
     """No token: no care, the failure's kind and cause, and the error with its text."""
-    sso.handle(sso_answers.refusal("invalid_client", 401))
-    async with running(platform.url, sso.token_url) as gateway:
+    sso.respond(sso_answers.oauth_error("invalid_client", 401))
+    async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
     assert answer.status == 502
@@ -163,8 +163,8 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
 ) -> None:
     """A 403 without an OAuth error is no refusal of our client, in no language."""
     blocked = {"success": False, "errors": ["planted words of the firewall"]}
-    sso.handle(sso_answers.json_body(blocked, 403))
-    async with running(platform.url, sso.token_url) as gateway:
+    sso.respond(sso_answers.json_body(blocked, 403))
+    async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
         _, shown = await get(f"{gateway.admin_url}/status", Accept_Language=language)
@@ -179,14 +179,14 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
 
 async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     """A platform that fails too often is left alone, and the page says why."""
-    platform.answer(platform_answers.outcome(503))
+    platform.respond(platform_answers.outcome(503))
     breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
     retries = {"max_attempts": 1}
-    async with running(
+    async with running_gateway(
         platform.url, sso.token_url, circuit_breaker=breaker, retries=retries
     ) as gateway:
         await get(f"{gateway.url}/Patient/1")
-        await gateway.until_metric(2, "dhp_gateway_circuit_state")
+        await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
         facts = await facts_of(gateway)
     assert facts["platform"]["circuit"] == "open"
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "platform-fails")
@@ -197,10 +197,10 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
 async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso) -> None:
     """Every request is refused on a full disk: page, readiness and metric say no, and why."""
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230 - a device
-        async with running(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
-            await until(lambda: not gateway.gateway.audit.is_available)
+        async with running_gateway(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
+            await wait_until(lambda: not gateway.gateway.audit.is_available)
             answer, _ = await get(f"{gateway.url}/Patient/1")
-            assert (answer.status, platform.seen) == (503, [])
+            assert (answer.status, platform.requests) == (503, [])
             status, body = await gateway.ready()
             assert (status, body["failing"]) == (503, ["audit"])
             assert 'reason="audit-unavailable"' in await gateway.metrics()
@@ -216,7 +216,7 @@ async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso)
     ],
 )
 async def test_many_errors_are_a_limit(
-    gateway: Running,
+    gateway: RunningGateway,
     traffic: RecentRequests,
     clock: FakeClock,
     requests: int,
@@ -239,9 +239,9 @@ async def test_a_secret_that_is_refused_behind_another_shows(
     secrets = tmp_path / "secrets"
     secrets.write_text("planted-new\nplanted-old\n")
     secrets.chmod(0o600)
-    sso.script(sso_answers.refusal("invalid_client", 401))
+    sso.script(sso_answers.oauth_error("invalid_client", 401))
     credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
-    async with running(platform.url, sso.token_url, credentials=credentials) as gateway:
+    async with running_gateway(platform.url, sso.token_url, credentials=credentials) as gateway:
         await come_to_have_a_token(gateway)
         facts = await facts_of(gateway)
         _, metrics = await get(f"{gateway.admin_url}/metrics")
@@ -256,7 +256,7 @@ async def test_queued_writes_are_shown_without_what_they_hold(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
     """A write that waits is counted on the page; its patient, body and caller's key are not."""
-    platform.answer(platform_answers.outcome(503))
+    platform.respond(platform_answers.outcome(503))
     sections: dict[str, Any] = {
         "outbox": {
             "enabled": True,
@@ -265,7 +265,7 @@ async def test_queued_writes_are_shown_without_what_they_hold(
         },
         "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
     }
-    async with running(platform.url, sso.token_url, **sections) as gateway:
+    async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
         await come_to_have_a_token(gateway)
         body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
         async with (
@@ -295,7 +295,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         "callers": [{"name": "lab", "api_key": "planted-api-key", "credential": "default"}],
         "listen": {"address": "127.0.0.1:0"},
     }
-    async with running(platform.url, sso.token_url, **sections) as gateway:
+    async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
         url = f"{gateway.url}/Patient/{PATIENT_ID}?name=planted-name"
         for key in ("planted-api-key", "planted-wrong-key"):
             await get(url, X_Api_Key=key, X_Request_Id="planted-request-id")
@@ -308,7 +308,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         assert "token-1" not in words
 
 
-async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Running) -> None:
+async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: RunningGateway) -> None:
     """The page is HTML that no cache keeps, names no other host, and has the verdict in words."""
     answer, html = await get(f"{gateway.admin_url}/status")
     assert answer.status == 200
@@ -324,7 +324,9 @@ async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Runni
     assert f"Version: {__version__}" in html
 
 
-async def test_the_policy_allows_just_the_pages_own_script_and_style(gateway: Running) -> None:
+async def test_the_policy_allows_just_the_pages_own_script_and_style(
+    gateway: RunningGateway,
+) -> None:
     """The Content-Security-Policy names the digests of the two inline parts and nothing else."""
     answer, html = await get(f"{gateway.admin_url}/status")
     policy = dict(
@@ -352,7 +354,7 @@ async def test_the_policy_allows_just_the_pages_own_script_and_style(gateway: Ru
     ],
 )
 async def test_the_reader_chooses_the_language(
-    gateway: Running, path: str, query: str, accepted: str, language: str
+    gateway: RunningGateway, path: str, query: str, accepted: str, language: str
 ) -> None:
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
@@ -362,7 +364,7 @@ async def test_the_reader_chooses_the_language(
 
 
 @pytest.mark.parametrize("path", ["/status", STATUS_JSON])
-async def test_only_reading_is_served(gateway: Running, path: str) -> None:
+async def test_only_reading_is_served(gateway: RunningGateway, path: str) -> None:
     """HEAD gives the header of GET; other methods are 405."""
     async with aiohttp.ClientSession(gateway.admin_url) as session:
         async with session.head(path) as answer:
@@ -418,12 +420,12 @@ class HostileStatus:
         return self._facts
 
 
-async def test_facts_are_no_markup(gateway: Running, aiohttp_client: AiohttpClient) -> None:
+async def test_facts_are_no_markup(gateway: RunningGateway, aiohttp_client: AiohttpClient) -> None:
     """Whatever a name or text holds, the page has the same tags as with a harmless one."""
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
-        quiet = OneState("quiet")
+        quiet = StatusSources("quiet")
         application = build_application(
             metrics=quiet, health=quiet, status=HostileStatus(facts, planted)
         )

@@ -13,7 +13,7 @@ from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Component, judge_outbox
 from gateway.i18n import LANGUAGES, format_span
-from tests.doubles.duty import GOOD, Duty, OneState
+from tests.doubles.gateway_states import VALID_TOKEN, GatewayState, StatusSources
 
 TOKEN: dict[str, Any] = {
     "valid": True,
@@ -47,7 +47,9 @@ FACTS: dict[str, Any] = {
 
 def cards(*components: Component, **members: Any) -> str:
     """The cards as HTML."""
-    page = page_update({**OneState("quiet").facts("en"), **FACTS, **members}, components)["main"]
+    page = page_update({**StatusSources("quiet").facts("en"), **FACTS, **members}, components)[
+        "main"
+    ]
     return page[page.index('<div id="glance"') : page.index('<section id="reasons"')]
 
 
@@ -88,11 +90,11 @@ def test_a_token_in_trouble_says_which(reason: str, token: dict[str, Any], expec
 
 def test_a_token_that_is_missing_is_not_said_to_be_refused() -> None:
     """The platform refused the last one, which has expired: the page says one thing of it."""
-    duty = Duty()
-    duty.tokens = {"default": replace(GOOD, is_valid=False, is_rejected=True)}
-    facts = duty.status().facts("en")
+    gateway = GatewayState()
+    gateway.tokens = {"default": replace(VALID_TOKEN, is_valid=False, is_rejected=True)}
+    facts = gateway.status().facts("en")
     assert facts["care"]["reason"] == "token-awaited"
-    assert "✖ missing" in page_update(facts, duty.health.components())["main"]
+    assert "✖ missing" in page_update(facts, gateway.health.components())["main"]
 
 
 def test_the_token_of_the_audit_is_told_too() -> None:

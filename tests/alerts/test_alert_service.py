@@ -20,13 +20,13 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.health.evidence import CircuitState
 from gateway.i18n import LANGUAGES
-from tests.doubles.duty import GOOD, Duty
-from tests.doubles.rest import until
-from tests.doubles.told import PASSWORD, MailServer, Webhook
+from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
+from tests.doubles.gateway_states import VALID_TOKEN, GatewayState
+from tests.doubles.waiting import wait_until
 
 LOOK = 10.0
 DAY = 86400.0
-FAILED = replace(GOOD, is_valid=False, expires_in=None)
+FAILED = replace(VALID_TOKEN, is_valid=False, expires_in=None)
 
 
 def settings(*urls: str, **alerts: str) -> Settings:
@@ -47,17 +47,17 @@ def settings(*urls: str, **alerts: str) -> Settings:
 class Night:
     """A gateway as it fares, and the messenger that looks at it."""
 
-    duty: Duty = field(default_factory=Duty)
+    gateway: GatewayState = field(default_factory=GatewayState)
     certificates: dict[str, float] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        duty, clock = self.duty, self.duty.clock
+        gateway, clock = self.gateway, self.gateway.clock
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
         self.messenger = AlertMonitor(
-            health=duty.health,
+            health=gateway.health,
             audit_dropped=lambda: self.dropped,
             certificates=lambda: self.certificates,
             count=self._count,
@@ -70,10 +70,10 @@ class Night:
     async def goes_on(self, seconds: float, pace: float = LOOK) -> None:
         """Time passes, with a look at each `pace`; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
-            self.duty.clock.now += pace
-            if self.minutely is not None and self.duty.clock.now % 60 < pace:
+            self.gateway.clock.now += pace
+            if self.minutely is not None and self.gateway.clock.now % 60 < pace:
                 self.minutely()
-            await self.duty.judgement.probe_if_due()
+            await self.gateway.judgement.probe_if_due()
             await self.messenger.check_alerts()
 
     async def told(self, hook: Webhook) -> list[str]:
@@ -84,9 +84,9 @@ class Night:
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
         return names
 
-    async def until_counted(self, outcome: str, number: int) -> None:
+    async def wait_until_counted(self, outcome: str, number: int) -> None:
         """Return when so many messages have ended so."""
-        await until(lambda: self.counted[outcome] >= number)
+        await wait_until(lambda: self.counted[outcome] >= number)
 
 
 @contextlib.asynccontextmanager
@@ -127,17 +127,17 @@ pytestmark = pytest.mark.usefixtures("said")
 async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
     """What lasts two minutes is told, with what to do; that it is over, once it stays so."""
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.set_circuit(CircuitState.OPEN)
+        it.gateway.set_circuit(CircuitState.OPEN)
         await it.goes_on(130)
-        [begun] = await hook.until(1)
+        [begun] = await hook.wait_for_messages(1)
         await it.goes_on(3600, 60)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.goes_on(30)
-        it.duty.set_circuit(CircuitState.OPEN)  # it was not over
+        it.gateway.set_circuit(CircuitState.OPEN)  # it was not over
         await it.goes_on(30)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.goes_on(600, 60)
-        _, over = await hook.until(2)
+        _, over = await hook.wait_for_messages(2)
         await it.goes_on(3600, 60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
@@ -154,9 +154,9 @@ async def test_what_passes_soon_is_told_to_nobody() -> None:
     """A minute and a half, again and again, is no message."""
     async with Webhook() as hook, night(hook.url) as it:
         for _ in range(5):
-            it.duty.set_circuit(CircuitState.OPEN)
+            it.gateway.set_circuit(CircuitState.OPEN)
             await it.goes_on(90)
-            it.duty.set_circuit(CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.CLOSED)
             await it.goes_on(20)
         assert await it.told(hook) == []
 
@@ -164,12 +164,12 @@ async def test_what_passes_soon_is_told_to_nobody() -> None:
 async def test_one_trouble_is_one_message() -> None:
     """A refused secret and what follows from it are told together."""
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
+        it.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
         await it.goes_on(300)
-        [begun] = await hook.until(1)
-        it.duty.tokens = {"default": GOOD}
+        [begun] = await hook.wait_for_messages(1)
+        it.gateway.tokens = {"default": VALID_TOKEN}
         await it.goes_on(300)
-        _, over = await hook.until(2)
+        _, over = await hook.wait_for_messages(2)
     for told in (begun, over):
         assert told["message"].count("\n") == 1
         assert "refuses the client or the secret of default" in told["message"]
@@ -179,43 +179,43 @@ async def test_one_trouble_is_one_message() -> None:
 async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
     """The errors of requests belong to it, also those that are still counted when it is over."""
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.serve(0, *[(200, "")] * 40)
+        it.gateway.serve(0, *[(200, "")] * 40)
         for minute in range(12):
-            it.duty.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
-            it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            it.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
             await it.goes_on(60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
 
 
 def _tokens(failure: str) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.tokens = {"default": replace(GOOD, failure=failure, cause="refused")}
+        it.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
 
     return come
 
 
 def _requests(reason: str, count: int) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
+        it.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
 
     return come
 
 
 def _many_errors(it: Night) -> None:
-    it.minutely = lambda: it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+    it.minutely = lambda: it.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
 
 
 def _answers_again(it: Night) -> None:
-    it.duty.serve(1, *[(502, "")] * 5)
-    it.duty.found = "answers", "default"
+    it.gateway.serve(1, *[(502, "")] * 5)
+    it.gateway.found = "answers", "default"
 
 
 def _outbox(
     available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
 ) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.outbox = {
+        it.gateway.outbox = {
             "available": available,
             "entries": entries,
             "oldest_seconds": oldest,
@@ -227,7 +227,7 @@ def _outbox(
 
 def _certificate(days: float) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.certificates["platform-client"] = it.duty.clock.wall() + days * DAY
+        it.certificates["platform-client"] = it.gateway.clock.wall() + days * DAY
 
     return come
 
@@ -237,7 +237,7 @@ def _audit_lost(it: Night) -> None:
 
 
 TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
-    "not ready": (lambda it: it.duty.set_circuit(CircuitState.OPEN), "NotReady"),
+    "not ready": (lambda it: it.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
     "overloaded": (_requests("overloaded", 6), "Overloaded"),
     "refused": (_tokens("refused"), "SsoRefusing"),
     "transient": (_tokens("transient"), "SsoFailing"),
@@ -245,7 +245,7 @@ TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
     "half of it fails": (_many_errors, "PlatformDown"),
     "busy": (_requests("upstream-busy", 6), "ConnectionsExhausted"),
     "audit lost": (_audit_lost, "AuditDropped"),
-    "audit blocked": (lambda it: setattr(it.duty, "audit_available", False), "AuditUnavailable"),
+    "audit blocked": (lambda it: setattr(it.gateway, "audit_available", False), "AuditUnavailable"),
     "audit blocked for a moment": (_requests("audit-unavailable", 1), "AuditUnavailable"),
     "outbox old": (_outbox(oldest=3700), "OutboxAgeing"),
     "outbox unclear": (_outbox(unclear=2), "OutboxUnclear"),
@@ -267,7 +267,7 @@ async def test_what_is_told() -> None:
     told: dict[str, list[str]] = {}
     async with Webhook() as hook:
         for name, (come, _) in TROUBLES.items():
-            hook.taken.clear()
+            hook.messages.clear()
             async with night(hook.url) as it:
                 come(it)
                 await it.goes_on(310)
@@ -317,14 +317,16 @@ async def test_languages(language: str) -> None:
         "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
     }
     async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
-        it.duty.set_circuit(CircuitState.OPEN)
+        it.gateway.set_circuit(CircuitState.OPEN)
         await it.goes_on(150)
-        await hook.until(1)
+        await hook.wait_for_messages(1)
         await it.goes_on(DAY, 600)
-        await hook.until(2)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        await hook.wait_for_messages(2)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.goes_on(80)
-        text = "\n".join(f"{told['title']} {told['message']}" for told in await hook.until(3))
+        text = "\n".join(
+            f"{told['title']} {told['message']}" for told in await hook.wait_for_messages(3)
+        )
     for word in words[language]:
         assert word in text
 
@@ -332,22 +334,24 @@ async def test_languages(language: str) -> None:
 async def test_the_daily_line() -> None:
     """Once a day at 8, also after the clock was put back; never twice, and with what was served."""
     async with Webhook() as hook, night(hook.url, daily="true") as it:
-        it.duty.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
-        morning = datetime.fromtimestamp(it.duty.clock.wall()).replace(hour=8, minute=0, second=0)
-        wait = (morning.timestamp() - it.duty.clock.wall()) % DAY or DAY
-        it.duty.clock.now += wait - 60
+        it.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
+        morning = datetime.fromtimestamp(it.gateway.clock.wall()).replace(
+            hour=8, minute=0, second=0
+        )
+        wait = (morning.timestamp() - it.gateway.clock.wall()) % DAY or DAY
+        it.gateway.clock.now += wait - 60
         await it.goes_on(50)
-        assert hook.taken == []
+        assert hook.messages == []
         await it.goes_on(20)
-        [first] = await hook.until(1)
-        it.duty.clock.jump_wall(-3600)
+        [first] = await hook.wait_for_messages(1)
+        it.gateway.clock.jump_wall(-3600)
         await it.goes_on(7200, 600)
-        it.duty.serve(0, *[(200, "")] * 10)
-        it.duty.clock.jump_wall(DAY)
+        it.gateway.serve(0, *[(200, "")] * 10)
+        it.gateway.clock.jump_wall(DAY)
         await it.goes_on(10)
-        _, second = await hook.until(2)
+        _, second = await hook.wait_for_messages(2)
         assert await it.told(hook) == []
-        assert len(hook.taken) == 3
+        assert len(hook.messages) == 3
     assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
     assert "since the last such line: 1235, errors among them: 1." in first["message"]
     assert "since the last such line: 10, errors among them: 0." in second["message"]
@@ -356,24 +360,24 @@ async def test_the_daily_line() -> None:
 async def test_the_mail_server_is_away() -> None:
     """It is tried again with growing pauses, and then takes one mail with all that happened."""
     async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
-        clock = it.duty.clock
+        clock = it.gateway.clock
         async with mail.away():
-            it.duty.set_circuit(CircuitState.OPEN)
+            it.gateway.set_circuit(CircuitState.OPEN)
             await it.goes_on(130)
             pauses = []
             for attempt in range(1, 9):
-                await it.until_counted("failed", attempt)
-                await until(lambda: bool(clock.timers))
+                await it.wait_until_counted("failed", attempt)
+                await wait_until(lambda: bool(clock.timers))
                 pauses.append(clock.next_due())
                 if attempt < 8:
                     await clock.advance(pauses[-1])
-            it.duty.set_circuit(CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.CLOSED)
             await it.goes_on(80)
             # The other channel does not wait for the one that fails.
-            assert len(await hook.until(2)) == 2
+            assert len(await hook.wait_for_messages(2)) == 2
         await clock.advance(900)
-        [only] = await mail.until(1)
-        await it.until_counted("sent", 3)
+        [only] = await mail.wait_for_messages(1)
+        await it.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
     assert only["to"] == "duty@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
@@ -387,11 +391,11 @@ async def test_what_an_address_never_takes_is_bounded() -> None:
         for number in range(60):
             it.messenger.on_reload("ok" if number % 2 else "failed")
             await it.goes_on(70)
-        await it.until_counted("failed", 1)
+        await it.wait_until_counted("failed", 1)
         assert it.counted["dropped"] == 10
         hook.status = 200
-        await it.duty.clock.advance(900)
-        [only] = await hook.until(1)
+        await it.gateway.clock.advance(900)
+        [only] = await hook.wait_for_messages(1)
     assert only["message"].count("(DhpGatewayReloadFailed)") == 50
 
 
@@ -401,27 +405,27 @@ async def test_other_settings() -> None:
         async with night(stays.url, goes.url) as it:
             it.messenger.on_reload("failed")
             await it.goes_on(10)
-            await goes.until(1)
-            await it.until_counted("failed", 1)
+            await goes.wait_for_messages(1)
+            await it.wait_until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
             it.messenger.configure(changed, parse_addresses(changed))
             it.messenger.on_reload("ok")
             await it.goes_on(70)
-            await comes.until(1)
+            await comes.wait_for_messages(1)
             stays.status = 200
-            await it.duty.clock.advance(900)
-            [both] = await stays.until(1)
-        assert len(goes.taken) == 1
+            await it.gateway.clock.advance(900)
+            [both] = await stays.wait_for_messages(1)
+        assert len(goes.messages) == 1
     assert both["message"].count("(DhpGatewayReloadFailed)") == 2
-    assert "Bartaraf etildi" in comes.taken[0]["message"]
+    assert "Bartaraf etildi" in comes.messages[0]["message"]
 
 
 async def test_nothing_is_told_of_the_end() -> None:
     """A gateway that is being stopped is no trouble."""
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.draining = True
+        it.gateway.draining = True
         await it.goes_on(300)
-        it.duty.draining = False
+        it.gateway.draining = False
         assert await it.told(hook) == []
 
 
@@ -434,7 +438,7 @@ async def test_no_secret_is_shown(said: list[str]) -> None:
         async with night(hook.url, wrong) as it:
             it.messenger.on_reload("failed")
             await it.goes_on(10)
-            await it.until_counted("failed", 2)
+            await it.wait_until_counted("failed", 2)
     shown = "\n".join((repr(given), str(given), repr(addresses), given.model_dump_json(), *said))
     assert "alerts.notify[1] (mailto) takes no message" in shown
     for secret in ("planted-p", "planted-and", "ssw/rd", "ssw%2Frd"):

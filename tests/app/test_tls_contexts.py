@@ -12,7 +12,7 @@ import trustme
 from gateway.app import tls_contexts
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -119,7 +119,9 @@ async def test_a_renewed_certificate_is_told_after_the_reload(files: Files) -> N
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}) as it,
+        running_gateway(
+            platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}
+        ) as it,
     ):
         assert await it.metric(GAUGE, certificate="listener") == SOON.timestamp()
         files.write("key.pem", files.issue("cert.pem", LATER))

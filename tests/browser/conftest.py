@@ -30,24 +30,24 @@ def node() -> str:
     return node_with_packages(HERE)
 
 
-class Person:
+class BrowserUser:
     """A user of a browser. Each action is one line to `walk.mjs`, and so is its result."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def do(self, what: str, **told: Any) -> dict[str, Any]:
+    async def do(self, what: str, **parameters: Any) -> dict[str, Any]:
         """Do one action and return its result; an error of the browser fails the test."""
-        self._writer.write(json.dumps({"do": what, **told}).encode() + b"\n")
+        self._writer.write(json.dumps({"do": what, **parameters}).encode() + b"\n")
         await self._writer.drain()
         async with asyncio.timeout(_PATIENCE):
-            answer: dict[str, Any] = json.loads(await self._reader.readline())
-        assert "error" not in answer, f"{what} {told}: {answer['error']}"
-        return answer
+            response: dict[str, Any] = json.loads(await self._reader.readline())
+        assert "error" not in response, f"{what} {parameters}: {response['error']}"
+        return response
 
-    async def run(self, script: str, **told: Any) -> Any:
+    async def run(self, script: str, **parameters: Any) -> Any:
         """Run a script in the page and return its value."""
-        return (await self.do("run", script=script, **told)).get("value")
+        return (await self.do("run", script=script, **parameters)).get("value")
 
 
 @contextlib.contextmanager
@@ -75,10 +75,10 @@ def browser() -> Iterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def new_person(browser: int) -> AsyncIterator[Person]:
+async def new_user(browser: int) -> AsyncIterator[BrowserUser]:
     """Yield a new, empty context of the browser."""
     reader, writer = await asyncio.open_connection("127.0.0.1", browser, limit=_LONGEST_LINE)
-    yield Person(reader, writer)
+    yield BrowserUser(reader, writer)
     writer.write_eof()
     # The browser closes the context at the end of the connection.
     assert await reader.read() == b""
@@ -87,10 +87,10 @@ async def new_person(browser: int) -> AsyncIterator[Person]:
 
 
 @pytest.fixture
-async def person(browser: int) -> AsyncIterator[Person]:
+async def user(browser: int) -> AsyncIterator[BrowserUser]:
     """Yield a user of the browser that all tests share."""
-    async with new_person(browser) as person:
-        yield person
+    async with new_user(browser) as user:
+        yield user
 
 
 @pytest.fixture

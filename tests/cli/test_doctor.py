@@ -22,7 +22,7 @@ from pytest_aiohttp import AiohttpRawServer
 
 from gateway.os_support import share_port
 from tests.doubles.command import dhp
-from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso
 
@@ -97,7 +97,7 @@ def name_of(finding: dict[str, str]) -> str:
 async def platform() -> AsyncIterator[Platform]:
     """A platform with a capability statement."""
     async with Platform() as double:
-        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
 
 
@@ -115,7 +115,7 @@ async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
     for check in ("settings", "secret", "listener", "DNS", "TCP", "token", "clock", "metadata"):
         assert check in text
     assert "the SSO gave a token for 5 min" in text
-    assert platform.seen[0].header("authorization") == "Bearer token-1"
+    assert platform.requests[0].header("authorization") == "Bearer token-1"
 
 
 async def test_programs_get_codes_and_keys(ward: Ward) -> None:
@@ -232,7 +232,7 @@ async def running(ward: Ward) -> AsyncIterator[GatewayProcess]:
     for key, url in (("listen", gateway.url), ("admin", gateway.admin_url)):
         ward.settings[key]["address"] = urlsplit(url).netloc
     try:
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         yield gateway
     finally:
         await asyncio.to_thread(gateway.process.terminate)
@@ -426,7 +426,7 @@ async def test_trusted_authority_passes(ward: Ward) -> None:
     """With the CA given the same kind of set-up is healthy, TLS included."""
     double, authority = tls_platform("localhost")
     async with double:
-        double.answer(fhir(STATEMENT))
+        double.respond(fhir(STATEMENT))
         ward.settings["platform"]["fhir_base_url"] = double.url
         ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
         assert await ward.failed() == {}
@@ -447,7 +447,7 @@ def trust(authority: trustme.CA, folder: Path) -> str:
 async def test_wrong_clock(ward: Ward, platform: Platform, seconds: int, words: str) -> None:
     """By how much it is off the platform's is told as people say it."""
     theirs = formatdate(datetime.datetime.now(datetime.UTC).timestamp() + seconds, usegmt=True)
-    platform.answer(fhir(STATEMENT, 200, ("Date", theirs)))
+    platform.respond(fhir(STATEMENT, 200, ("Date", theirs)))
     failed = await ward.failed()
     assert list(failed) == ["clock"]
     assert f"this machine's clock is {words} the platform's" in failed["clock"]
@@ -455,7 +455,7 @@ async def test_wrong_clock(ward: Ward, platform: Platform, seconds: int, words: 
 
 async def test_wrong_base(ward: Ward, platform: Platform) -> None:
     """A base URL under which there is no capability statement is named."""
-    platform.answer(http(404, b"<html>", ("Content-Type", "text/html")))
+    platform.respond(http(404, b"<html>", ("Content-Type", "text/html")))
     failed = await ward.failed()
     assert list(failed) == ["platform metadata"]
     assert "platform.fhir_base_url" in failed["platform metadata"]
@@ -464,7 +464,7 @@ async def test_wrong_base(ward: Ward, platform: Platform) -> None:
 async def test_a_statement_without_end_is_not_read(ward: Ward, platform: Platform) -> None:
     """Of a statement beyond 16 MiB no more is read: it is none of a platform."""
     endless = STATEMENT[:-1] + b',"name":"' + b"x" * (17 * 1024 * 1024) + b'"}'
-    platform.answer(fhir(endless, 200, ("Date", formatdate(usegmt=True))))
+    platform.respond(fhir(endless, 200, ("Date", formatdate(usegmt=True))))
     failed = await ward.failed()
     assert list(failed) == ["platform metadata"]
     assert "no FHIR server" in failed["platform metadata"]
@@ -477,7 +477,7 @@ async def test_other_fhir_version(
 ) -> None:
     """A server of another FHIR version is found: DHP's is R5, one of one's own may be any."""
     statement = {"resourceType": "CapabilityStatement", "fhirVersion": version}
-    platform.answer(fhir(json.dumps(statement).encode()))
+    platform.respond(fhir(json.dumps(statement).encode()))
     ward.settings["environment"] = environment
     (found,) = [each for each in await ward.findings() if each["code"] == "platform-metadata"]
     assert found["message"] == f"FHIR {version}"
@@ -488,10 +488,10 @@ async def test_other_fhir_version(
 async def test_token_of_another_environment(ward: Ward, platform: Platform) -> None:
     """A platform that refuses the SSO's token points to mixed environments."""
 
-    async def refuse(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(outcome(401))
+    async def refuse(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(outcome(401))
 
-    platform.answer(refuse)
+    platform.respond(refuse)
     failed = await ward.failed()
     assert "same environment" in failed["platform metadata"]

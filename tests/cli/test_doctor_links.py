@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.cli.test_doctor import Ward
-from tests.doubles.platform import Line, Platform, fhir, outcome
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome
 from tests.doubles.sso import Sso
 
 NAMES = {
@@ -58,13 +58,13 @@ class Server:
         self.here = platform.url
         self.statement = statement(self.here, "Patient", "Organization")
         self.page: dict[str, Any] | None = None
-        platform.answer(self._answer)
+        platform.respond(self._answer)
 
-    async def _answer(self, line: Line) -> None:
-        wanted = self.statement if line.seen.target.endswith("/metadata") else self.page
+    async def _answer(self, connection: PlatformConnection) -> None:
+        wanted = self.statement if connection.request.target.endswith("/metadata") else self.page
         body = outcome(403) if wanted is None else fhir(json.dumps(wanted).encode())
-        line.writer.write(body)
-        await line.writer.drain()
+        connection.writer.write(body)
+        await connection.writer.drain()
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ async def test_nothing_is_said_while_links_are_left_alone(
     platform_server.page = page("Organization", link="https://a.uz/r5", full="urn:x")
     ward.settings["rewrite"] = {"enabled": False}
     assert await finding(ward) is None
-    assert not any("?" in each.target for each in platform.seen)
+    assert not any("?" in each.target for each in platform.requests)
 
 
 async def test_an_identity_is_no_name(ward: Ward, platform_server: Server) -> None:
@@ -214,7 +214,7 @@ async def test_one_search_is_made_for_a_type_without_patients(
     """One entry is asked for, with the token; another type only where there is no choice."""
     platform_server.statement = statement(None, *types)
     await ward.examine()
-    asked = [each for each in platform.seen if "?" in each.target]
+    asked = [each for each in platform.requests if "?" in each.target]
     assert [each.target for each in asked] == ([f"/r5/{searched}?_count=1"] if searched else [])
     assert all(each.header("authorization") == "Bearer token-1" for each in asked)
 

@@ -19,7 +19,15 @@ from tests.cli.test_doctor import STATEMENT, Ward
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.processes import free_port, start_gateway
-from tests.doubles.sso import Answer, SeenRequest, Sso, http, json_body, refusal, status
+from tests.doubles.sso import (
+    ReceivedRequest,
+    ScriptedResponse,
+    Sso,
+    http,
+    json_body,
+    oauth_error,
+    status,
+)
 from tests.oauth.test_signing_keys import EC, pem
 
 KNOWN = {
@@ -36,12 +44,12 @@ class Published(Sso):
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
-        self.documents: dict[str, Answer] = {}
+        self.documents: dict[str, ScriptedResponse] = {}
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """The token endpoint's answer, or the document."""
         if request.method == "POST":
-            return super().answer_to(request)
+            return super().response_to(request)
         return self.documents.get(request.target, status(404))
 
 
@@ -49,7 +57,7 @@ class Published(Sso):
 async def platform() -> AsyncIterator[Platform]:
     """A platform with a capability statement, whatever it is asked for."""
     async with Platform() as double:
-        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
 
 
@@ -89,7 +97,7 @@ WRONG = {
         ["it answers with a redirect", "Correct sso.token_url"],
     ),
     "another environment": (
-        refusal("invalid_client", 401),
+        oauth_error("invalid_client", 401),
         ["status 401, invalid_client", "client_id and client secret", "an SSO of its own"],
     ),
 }
@@ -99,7 +107,7 @@ WRONG = {
 async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) -> None:
     """Each says what came, what to look at, and which addresses there are; nothing of its text."""
     answer, words = WRONG[name]
-    sso.handle(answer)
+    sso.respond(answer)
     failed = await ward.failed()
     assert list(failed) == ["token default"]
     text = failed["token default"]
@@ -113,7 +121,7 @@ async def test_a_secret_that_works_as_it_is(ward: Ward, sso: Published) -> None:
     """The doctor finds the form of the secret in the header as the gateway does."""
     ward.secret.write_text("a+b")
     ward.settings["credentials"]["default"]["auth_method"] = "client_secret_basic"
-    sso.script(refusal("invalid_client", 401))
+    sso.script(oauth_error("invalid_client", 401))
     assert await ward.failed() == {}
     forms = [seen.headers["Authorization"] for seen in sso.requests if seen.method == "POST"]
     assert [b64decode(form.removeprefix("Basic ")) for form in forms] == [
@@ -127,15 +135,15 @@ async def test_a_secret_that_works_as_it_is(ward: Ward, sso: Published) -> None:
     [
         (status(503), "status 503"),
         (status(429), "status 429"),
-        (refusal("invalid_scope"), "invalid_scope"),
+        (oauth_error("invalid_scope"), "invalid_scope"),
     ],
     ids=["503", "429", "scope"],
 )
 async def test_addresses_stay_out_of_other_troubles(
-    ward: Ward, sso: Published, answer: Answer, words: str
+    ward: Ward, sso: Published, answer: ScriptedResponse, words: str
 ) -> None:
     """An SSO in trouble, or one that knows the client, is the right one, and so is the client."""
-    sso.handle(answer)
+    sso.respond(answer)
     text = (await ward.failed())["token default"]
     assert words in text
     assert "Known token endpoints" not in text
@@ -162,7 +170,7 @@ async def test_the_ministrys_addresses_are_no_advice_about_another_sso(
 ) -> None:
     """Neither a wrong answer nor an unreachable host makes them an advice with `custom`."""
     ward.settings["environment"] = "custom"
-    sso.handle(WRONG[name][0])
+    sso.respond(WRONG[name][0])
     text = (await ward.failed())["token default"]
     ward.settings["sso"]["token_url"] = "https://sso.invalid/oauth/token"
     text += (await ward.failed())["SSO DNS"]
@@ -180,7 +188,7 @@ async def test_a_host_of_the_ministry_is_advised_about_with_custom_too(ward: War
 
 async def test_advice_about_a_scope_can_be_followed(ward: Ward, sso: Published) -> None:
     """An SSO that wants a scope is not answered with `null`, which is set already."""
-    sso.handle(refusal("invalid_scope"))
+    sso.respond(oauth_error("invalid_scope"))
     text = (await ward.failed())["token default"]
     assert "scope to null" not in text
     assert "credentials.default.scope must be a scope that this client was given" in text.lower()
@@ -203,7 +211,7 @@ async def test_sso_and_platform_of_two_environments(ward: Ward, tmp_path: Path) 
     ward.settings["environment"] = "dhp-playground"
     del ward.settings["platform"]["fhir_base_url"]
     async with Sso(tls=context) as sso, ConnectProxy(hosts={"sso.dhp.uz": "127.0.0.1"}) as proxy:
-        sso.handle(refusal("invalid_client", 401))
+        sso.respond(oauth_error("invalid_client", 401))
         ward.settings["sso"] = {
             "token_url": f"https://sso.dhp.uz:{sso.port}/oauth/token",
             "ca_file": str(tmp_path / "ca.pem"),
@@ -233,7 +241,7 @@ async def test_a_document_of_the_sso_that_names_another_endpoint(
         code, text = await ward.examine()
         assert (code, other.requests) == (0, [])
         assert f"{place} names the token endpoint {other.token_url}, sso.token_url is" in text
-        sso.handle(refusal("invalid_client", 401))
+        sso.respond(oauth_error("invalid_client", 401))
         failed = await ward.failed()
         assert list(failed) == ["token default", "SSO documents"]
         assert other.token_url in failed["SSO documents"]
@@ -245,19 +253,19 @@ async def test_documents_that_agree(ward: Ward, sso: Published, platform: Platfo
     url = ward.settings["sso"]["token_url"]
     sso.documents[PLACES[3]] = json_body({"token_endpoint": url})
     statement = STATEMENT[:-1] + b',"token_endpoint":"%s"}' % url.encode()
-    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
     assert code == 0
     assert text.count("names the token endpoint of the settings") == 2
-    paths = [seen.target for seen in platform.seen]
+    paths = [seen.target for seen in platform.requests]
     assert paths == ["/r5/metadata", "/r5/.well-known/smart-configuration"]
-    assert platform.seen[1].header("authorization") is None
+    assert platform.requests[1].header("authorization") is None
 
 
 async def test_a_platform_that_names_another_endpoint(ward: Ward, platform: Platform) -> None:
     """smart-configuration is read and told as well."""
     statement = STATEMENT[:-1] + b',"token_endpoint":"https://elsewhere.example/token"}'
-    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
     assert code == 0
     assert "smart-configuration names the token endpoint https://elsewhere.example/token" in text
@@ -268,7 +276,9 @@ async def test_a_platform_that_names_another_endpoint(ward: Ward, platform: Plat
     [http(200, PAGE), json_body([]), json_body({"token_endpoint": 7}), json_body({}), status(302)],
     ids=["page", "list", "number", "nothing", "redirect"],
 )
-async def test_what_is_no_document_is_none(ward: Ward, sso: Published, document: Answer) -> None:
+async def test_what_is_no_document_is_none(
+    ward: Ward, sso: Published, document: ScriptedResponse
+) -> None:
     """A server that answers every path with something has published nothing."""
     sso.documents = dict.fromkeys(PLACES, document)
     code, text = await ward.examine()
@@ -307,14 +317,14 @@ START_FIRST = (
 
 @pytest.mark.parametrize(
     "answer",
-    [refusal("invalid_client", 401), refusal("invalid_request"), status(500)],
+    [oauth_error("invalid_client", 401), oauth_error("invalid_request"), status(500)],
     ids=["client", "request", "error"],
 )
 async def test_a_key_that_the_sso_cannot_fetch_yet(
-    ward: Ward, sso: Published, answer: Answer
+    ward: Ward, sso: Published, answer: ScriptedResponse
 ) -> None:
     """A gateway that publishes its key has to run before the SSO can take its client."""
-    sso.handle(answer)
+    sso.respond(answer)
     assert START_FIRST not in (await ward.failed())["token default"]
     key = ward.folder / "key.pem"
     key.write_text(pem(EC))
@@ -328,7 +338,7 @@ async def test_a_key_that_the_sso_cannot_fetch_yet(
     gateway = start_gateway(ward.settings, ward.folder)
     ward.settings["admin"]["address"] = urlsplit(gateway.admin_url).netloc
     try:
-        await gateway.until_status(200, "/livez")
+        await gateway.wait_for_status(200, "/livez")
         assert START_FIRST not in (await ward.failed())["token default"]
     finally:
         await asyncio.to_thread(gateway.process.terminate)

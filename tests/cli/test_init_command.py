@@ -84,7 +84,7 @@ async def test_a_gateway_started_from_it_answers(sandbox: Sandbox, tmp_path: Pat
     process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path, environment=environ)
     address = environ["DHP_GATEWAY_LISTEN__ADDRESS"]
     try:
-        await asyncio.to_thread(process.until_listening, int(address.rpartition(":")[2]))
+        await asyncio.to_thread(process.wait_until_listening, int(address.rpartition(":")[2]))
         url = f"http://{address}/fhir/Patient/{PATIENT_ID}"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             assert (answer.status, (await answer.json())["resourceType"]) == (200, "Patient")

@@ -19,7 +19,7 @@ from pytest_aiohttp import AiohttpServer
 from gateway import __version__
 from tests.doubles import sso as answers
 from tests.doubles.command import SECRET, Result, dhp
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
@@ -351,7 +351,7 @@ async def test_commands_load_only_what_they_need() -> None:
 async def test_a_token_is_described_but_not_shown(tmp_path: Path) -> None:
     """Type, lifetime, expiry and scope are printed; the token only with --show."""
     async with Sso() as sso:
-        sso.handle(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
+        sso.respond(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
         file = write(tmp_path, custom(sso))
         result = await dhp("token", "--config", file)
         shown = await dhp("token", "--show", "--config", file)
@@ -386,10 +386,10 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (answers.refusal("invalid_client", 401), "check client_id and client secret"),
-        (answers.refusal("invalid_scope"), "credentials.default.scope"),
+        (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
+        (answers.oauth_error("invalid_scope"), "credentials.default.scope"),
         (
-            answers.refusal(SECRET),
+            answers.oauth_error(SECRET),
             "our client is refused (status 400, with an error code that is not OAuth's)",
         ),
         (
@@ -408,10 +408,12 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
         (answers.RESET, "broke"),
     ],
 )
-async def test_why_there_is_no_token(tmp_path: Path, answer: answers.Answer, words: str) -> None:
+async def test_why_there_is_no_token(
+    tmp_path: Path, answer: answers.ScriptedResponse, words: str
+) -> None:
     """Each kind of failure is one line in plain words, without the SSO's text, and code 1."""
     async with Sso() as sso:
-        sso.handle(answer)
+        sso.respond(answer)
         result = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
     assert words in result.err
@@ -462,7 +464,7 @@ async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
     """The operators' listener may be a unix socket."""
     admin = {"address": f"unix:{tmp_path}/admin.sock"}
     file = write(tmp_path, {"admin": admin})
-    async with Sso() as sso, running("http://127.0.0.1:1/fhir", sso.token_url, admin=admin):
+    async with Sso() as sso, running_gateway("http://127.0.0.1:1/fhir", sso.token_url, admin=admin):
         while (await dhp("healthcheck", "--config", file)).code != 0:
             pass
     gone = await dhp("healthcheck", "--config", file)

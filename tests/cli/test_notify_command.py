@@ -14,7 +14,7 @@ from gateway.cli import notify_command
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.cli.test_main import PLAIN, dhp, write
-from tests.doubles.told import PASSWORD, MailServer, Webhook
+from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
 
 
 def telling(**alerts: Any) -> dict[str, Any]:
@@ -42,11 +42,11 @@ async def test_a_test_message(tmp_path: Path) -> None:
     assert "ok      alerts.notify_file line 2 (json): the test message was taken" in result.out
     assert "failed  alerts.notify_file line 6 (mailto): the test message was not" in result.out
     assert "planted" not in result.out + result.err
-    for taken in (*hook.taken, *mail.taken):
+    for taken in (*hook.messages, *mail.messages):
         assert taken["title"].endswith(": sinov")
         assert "shlyuzining sinov xabari" in taken["message"]
-    assert (len(hook.taken), len(mail.taken)) == (1, 1)
-    assert hook.taken[0]["authorization"].startswith("Basic ")
+    assert (len(hook.messages), len(mail.messages)) == (1, 1)
+    assert hook.messages[0]["authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ async def test_the_doctor_looks_at_the_way_there(tmp_path: Path) -> None:
     assert f"alerts.notify[1] (mailto) TCP: 127.0.0.1 port {mail.port} refuses" in lines[3]
     assert "alerts.notify[2] (tgram): Apprise understands it" in lines[4]
     assert "planted" not in "".join(lines)
-    assert hook.taken + mail.taken == []
+    assert hook.messages + mail.messages == []

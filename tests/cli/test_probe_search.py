@@ -19,7 +19,7 @@ from gateway.sandbox.server import Sandbox
 from tests.cli.test_main import custom, write
 from tests.doubles import sso as answers
 from tests.doubles.command import Result, dhp
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.sso import Sso
 
@@ -53,17 +53,17 @@ class Filtering:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.at: list[float] = []
 
-    async def answer(self, line: Line) -> None:
+    async def respond(self, connection: PlatformConnection) -> None:
         """One request."""
-        await read_body(line.reader, line.seen)
-        address = urlsplit(line.seen.target)
+        await read_body(connection.reader, connection.request)
+        address = urlsplit(connection.request.target)
         kind, query = address.path.rpartition("/")[2], dict(parse_qsl(address.query))
         self.at.append(asyncio.get_running_loop().time())
         if kind == "metadata":
-            line.writer.write(fhir(statement()))
+            connection.writer.write(fhir(statement()))
             return
         self.asked.append((kind, query))
-        line.writer.write(fhir(self._found(kind, query, address.query)))
+        connection.writer.write(fhir(self._found(kind, query, address.query)))
 
     def _found(self, kind: str, query: dict[str, str], raw: str) -> bytes:
         names = query.keys() - {"_count"}
@@ -116,7 +116,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
 async def test_exactly_what_filters_nothing_is_printed(scene: Scene) -> None:
     """As lines for the settings, which take them, and nothing of what was found."""
     filtering = Filtering()
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     result = await scene.probe()
     assert (result.code, result.out) == (0, FOUND)
     assert "12 search parameters asked about, 3 filter nothing" in result.err
@@ -132,7 +132,7 @@ async def test_exactly_what_filters_nothing_is_printed(scene: Scene) -> None:
 async def test_each_kind_gets_a_value_of_its_own(scene: Scene) -> None:
     """One that a strict server takes, too."""
     filtering = Filtering()
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     await scene.probe()
     values = {name: value for _, query in filtering.asked for name, value in query.items()}
     assert values["date"] == "1800-01-01"
@@ -155,7 +155,7 @@ async def test_only_what_is_wanted_is_asked(
 ) -> None:
     """Types, or single parameters, also what no statement lists; with a word about the others."""
     filtering = Filtering()
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     result = await scene.probe(*arguments)
     assert (result.code, result.out) == (0, out)
     assert "keep the others" in result.err
@@ -165,7 +165,7 @@ async def test_only_what_is_wanted_is_asked(
 async def test_where_there_is_nothing_nothing_can_be_told(scene: Scene) -> None:
     """An empty answer proves no filter: such types are named, and not asked on."""
     filtering = Filtering(empty=("Observation",))
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     result = await scene.probe("Observation")
     assert (result.code, result.out) == (0, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date" in result.err
@@ -179,7 +179,7 @@ async def test_it_asks_gently(scene: Scene) -> None:
     On a busy machine single ones arrive late, but the last not before all pauses are over.
     """
     filtering = Filtering()
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     await scene.probe("Observation", rate="10")
     statement_asked, *searches = filtering.at
     assert len(searches) == 5
@@ -191,7 +191,7 @@ async def test_a_busy_platform_is_waited_for(scene: Scene) -> None:
     filtering = Filtering()
     busy, refused = outcome(429, ("Retry-After", "1")), outcome(401)
     scene.platform.script(fhir(statement()), busy, refused)
-    scene.platform.answer(filtering.answer)
+    scene.platform.respond(filtering.respond)
     result = await scene.probe("Observation?date")
     assert (result.code, "Observation: [date]" in result.out) == (0, True)
     assert len(scene.sso.requests) == 2
@@ -202,7 +202,7 @@ async def test_what_was_not_answered_is_named(scene: Scene, status: int) -> None
     """With code 1; what a platform refuses as wrong was no search without a filter."""
     matches = Filtering()._found("Observation", {}, "")
     scene.platform.script(fhir(statement()), fhir(matches), outcome(status))
-    scene.platform.answer(outcome(400))
+    scene.platform.respond(outcome(400))
     result = await scene.probe("Observation?date", "Observation?code")
     assert (result.code, result.out) == (1, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date: the platform did not answer" in result.err
@@ -228,16 +228,16 @@ async def test_what_cannot_be_asked_is_told(
 
 async def test_without_a_token_nothing_is_asked(scene: Scene) -> None:
     """It says why, as `dhp-gateway token` does."""
-    scene.sso.handle(answers.refusal("invalid_client", 401))
+    scene.sso.respond(answers.oauth_error("invalid_client", 401))
     result = await scene.probe()
     assert (result.code, "no token: " in result.err) == (1, True)
-    assert scene.platform.seen == []
+    assert scene.platform.requests == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal.Signals) -> None:
     """No file, no line for the settings, no connection."""
-    scene.platform.answer(Filtering().answer)
+    scene.platform.respond(Filtering().respond)
     config = write(scene.directory, scene.settings)
     before = sorted(scene.directory.iterdir())
     # What a shell starts in the background, with all below it, is deaf to the first of them.
@@ -248,7 +248,7 @@ async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal
         stderr=asyncio.subprocess.PIPE,
         cwd=scene.directory,
     )
-    await scene.platform.until_seen(3)
+    await scene.platform.wait_for_requests(3)
     process.send_signal(number)
     out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, out) == (1, "")

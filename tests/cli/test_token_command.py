@@ -36,12 +36,14 @@ def signing(sso: Sso, file: Path) -> dict[str, Any]:
     return {**custom(sso), "credentials": {"default": credential}}
 
 
-@pytest.mark.parametrize("answer", [None, answers.refusal("invalid_client", 401)])
-async def test_what_the_sso_sees_of_a_key(tmp_path: Path, answer: answers.Answer | None) -> None:
+@pytest.mark.parametrize("answer", [None, answers.oauth_error("invalid_client", 401)])
+async def test_what_the_sso_sees_of_a_key(
+    tmp_path: Path, answer: answers.ScriptedResponse | None
+) -> None:
     """Header, claims and public key are printed, with or without a token; no signature is."""
     file = key_file(tmp_path / "key.pem", ec.SECP384R1())
     async with Sso() as sso:
-        sso.handle(answer)
+        sso.respond(answer)
         result = await dhp("token", "--config", write(tmp_path, signing(sso, file)))
         sent = sso.requests[0].form["client_assertion"].split(".")
         token_url = sso.token_url
@@ -138,7 +140,7 @@ async def test_what_the_file_of_a_refused_secret_holds(
     file = tmp_path / "secret"
     file.write_text(secret)
     async with Sso() as sso:
-        sso.handle(answers.refusal("invalid_client", 401))
+        sso.respond(answers.oauth_error("invalid_client", 401))
         credential = {"client_id": "a", "client_secret_file": str(file)}
         text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
         assert len(sso.requests) == 1

@@ -30,7 +30,7 @@ from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
 # The gateway at which each alert is expected; "" stands for none. Faults have consequences, so
@@ -144,7 +144,7 @@ async def _places() -> AsyncIterator[Places]:
             stack.push_async_callback(sandbox.stop)
         untrusted = await stack.enter_async_context(Platform(tls))
         wavering = await stack.enter_async_context(Platform())
-        wavering.answer(outcome(503))
+        wavering.respond(outcome(503))
         yield Places(**started, untrusted=untrusted, wavering=wavering)
 
 
@@ -277,7 +277,7 @@ async def _gateways(
                 (directory / name).mkdir()
                 gateways[name] = start_gateway(site.settings, directory / name, site.prefix)
             for gateway in gateways.values():
-                await gateway.until_status(200, "/livez")
+                await gateway.wait_for_status(200, "/livez")
             watcher.watch({n: g.admin_url.removeprefix("http://") for n, g in gateways.items()})
             callers = [
                 asyncio.ensure_future(_call(session, gateways[name], site))
@@ -354,7 +354,7 @@ async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> No
         await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
         await _until_true(watcher, entries % ("waiting", 3))
         await _until_true(watcher, 'ALERTS{alertname="DhpGatewayOutboxAgeing"}')
-        platform.answer(_refuse_or_break)
+        platform.respond(_refuse_or_break)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))
         for _ in range(10):
@@ -368,20 +368,22 @@ async def _write(session: aiohttp.ClientSession, method: str, url: str, body: An
         await answer.read()
 
 
-async def _refuse_or_break(line: Line) -> None:
+async def _refuse_or_break(connection: PlatformConnection) -> None:
     """Reject an update; reset the connection of a create, so that it is in doubt.
 
     An update of Patient/c fails again and again; reads succeed.
     """
-    await read_body(line.reader, line.seen)
-    if line.seen.method == "GET":
-        line.writer.write(fhir())
+    await read_body(connection.reader, connection.request)
+    if connection.request.method == "GET":
+        connection.writer.write(fhir())
         return
-    if line.seen.method == "POST":
-        line.reset()
+    if connection.request.method == "POST":
+        connection.reset()
         return
-    line.writer.write(outcome(500 if line.seen.target.endswith("/Patient/c") else 422))
-    await line.writer.drain()
+    connection.writer.write(
+        outcome(500 if connection.request.target.endswith("/Patient/c") else 422)
+    )
+    await connection.writer.drain()
 
 
 async def _until_true(watcher: Prometheus, expr: str) -> None:

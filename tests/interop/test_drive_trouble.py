@@ -53,7 +53,7 @@ async def test_a_limited_caller_sees_its_export_to_the_end(
         {"name": name, "api_key": f"the-key-of-{name}", "allow": allow} for name in ("lab", "his")
     ]
     gateway = begin_gateway(in_front_of(sekmet, callers=callers))
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     async with aiohttp.ClientSession() as session:
         world = World(session, gateway.url, {"X-Api-Key": "the-key-of-lab"})
         await world.ask("POST", "/Patient", world.patient())
@@ -76,7 +76,7 @@ async def test_a_secret_is_changed_at_sekmet(sekmet: Sekmet, begin_gateway: Begi
     file = sekmet.directory / "secret"
     file.write_text(SECRETS["lab-post"])
     gateway = begin_gateway(in_front_of(sekmet, credentials=by_secret(file)))
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     sekmet.end(signal.SIGTERM)
     sekmet.secret = NEW
     sekmet.start()
@@ -127,7 +127,7 @@ async def test_a_secret_is_changed_at_oidc_provider(
         await until(renewed)
     assert set(statuses) == {200}
     # Each secret was refused once: the new one before the change, the old one behind it.
-    assert [each.status for each in stage.token_endpoint.seen].count(401) == 2
+    assert [each.status for each in stage.token_endpoint.requests].count(401) == 2
 
 
 async def queue(
@@ -152,7 +152,7 @@ async def test_either_side_dies_with_writes_in_hand(sekmet: Sekmet, begin_gatewa
     outbox = {"enabled": True, "url": place, "encryption_key": key}
     settings = in_front_of(sekmet, outbox=outbox)
     gateway = begin_gateway(settings)
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     async with aiohttp.ClientSession() as session:
         world = World(session, gateway.url)
         _, patient = await world.ask("POST", "/Patient", world.patient())
@@ -172,7 +172,7 @@ async def test_either_side_dies_with_writes_in_hand(sekmet: Sekmet, begin_gatewa
         gateway.process.popen.kill()
         gateway.process.popen.wait()
         gateway = begin_gateway(settings)
-        await gateway.until_status(200, "/livez")
+        await gateway.wait_for_status(200, "/livez")
         places += await queue(session, gateway, bodies[12:])
         sekmet.start()
 
@@ -185,7 +185,7 @@ async def test_either_side_dies_with_writes_in_hand(sekmet: Sekmet, begin_gatewa
         sekmet.end()
         sekmet.start()
         gateway = begin_gateway(settings)
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
 
         async def all_are_there() -> bool:
             return all([await status_of(f"{gateway.url}{each}") == 200 for each in places])

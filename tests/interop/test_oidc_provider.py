@@ -38,7 +38,7 @@ async def test_client_secret_post_sends_the_credentials_in_the_form(stage: Guard
 
     assert await statuses(gateway.url + METADATA, 1) == [200]
 
-    [request] = stage.token_endpoint.seen
+    [request] = stage.token_endpoint.requests
     assert "Authorization" not in request.headers
     assert parse_qs(request.body.decode()) == {
         "grant_type": ["client_credentials"],
@@ -56,7 +56,7 @@ async def test_client_secret_basic_sends_the_credentials_in_the_header(
 
         assert await statuses(gateway.url + METADATA, 1) == [200]
 
-        [request] = stage.token_endpoint.seen
+        [request] = stage.token_endpoint.requests
         pair = base64.b64encode(f"lab-basic:{SECRETS['lab-basic']}".encode()).decode()
         assert request.headers.getall("Authorization") == [f"Basic {pair}"]
         assert parse_qs(request.body.decode()) == {"grant_type": ["client_credentials"]}
@@ -78,7 +78,7 @@ async def test_private_key_jwt_signs_for_a_token(
 
         assert await statuses(gateway.url + METADATA, 1) == [200]
 
-        [request] = stage.token_endpoint.seen
+        [request] = stage.token_endpoint.requests
         fields = parse_qs(request.body.decode())
         assert set(fields) == {
             *("grant_type", "client_id", "client_assertion_type", "client_assertion")
@@ -128,8 +128,8 @@ async def test_a_refusal_names_what_to_check(
         diagnostics = outcome["issue"][0]["diagnostics"]
         assert f"error {code}" in diagnostics
         assert words in diagnostics
-        assert len(stage.token_endpoint.seen) == 1
-        assert stage.platform.seen == []
+        assert len(stage.token_endpoint.requests) == 1
+        assert stage.platform.requests == []
 
 
 async def test_a_refusal_is_an_outcome_for_every_client(
@@ -163,7 +163,7 @@ async def test_short_lived_tokens_are_replaced_before_they_expire(
             assert await statuses(gateway.url + METADATA, 1) == [200]
             await asyncio.sleep(0.1)
 
-        assert {one.status for one in stage.token_endpoint.seen} == {200}
+        assert {one.status for one in stage.token_endpoint.requests} == {200}
         assert stage.platform.refusals == []
 
 
@@ -179,9 +179,9 @@ async def test_revoked_token_is_replaced_and_the_write_sent_again(
     created = await fhir_kit(gateway.url, "create", resourceType="Patient", body=body)
 
     assert created["status"] == 201
-    assert [(one.method, one.status) for one in stage.platform.seen[1:]] == [
+    assert [(one.method, one.status) for one in stage.platform.requests[1:]] == [
         ("POST", 401),
         ("POST", 201),
     ]
-    assert stage.platform.seen[1].body == stage.platform.seen[2].body
+    assert stage.platform.requests[1].body == stage.platform.requests[2].body
     assert stage.token_requests() == 2

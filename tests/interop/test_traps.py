@@ -33,7 +33,7 @@ async def body(session: aiohttp.ClientSession, url: str) -> bytes:
 
 def token(stage: Stage) -> dict[str, str]:
     """The gateway's token, for a look past the gateway."""
-    return {"Authorization": stage.platform.seen[-1].headers["Authorization"]}
+    return {"Authorization": stage.platform.requests[-1].headers["Authorization"]}
 
 
 async def test_every_example_holds_its_traps(
@@ -90,7 +90,7 @@ async def test_transaction_reaches_the_platform_in_its_own_terms(
     text = original.replace(link, link.replace(PLATFORM, gateway.url))
     async with session.post(gateway.url, data=text.encode(), headers=JSON) as answer:
         result = json.loads(await answer.read())
-    sent = sandbox_stage.platform.seen[-1].body.decode()
+    sent = sandbox_stage.platform.requests[-1].body.decode()
     assert answer.status == 200, result
     assert gateway.url in text
     assert sent == original.replace(link, link.replace(PLATFORM, base))
@@ -110,7 +110,7 @@ async def test_what_was_read_is_written_back_in_the_platforms_terms(
         read, etag = await answer.read(), answer.headers["ETag"]
     async with session.put(url, data=read, headers={**JSON, "If-Match": etag}) as answer:
         assert answer.status == 200
-    sent = sandbox_stage.platform.seen[-1].body
+    sent = sandbox_stage.platform.requests[-1].body
     assert gateway.url.encode() in read
     assert sent == read.replace(gateway.url.encode(), f"{sandbox_stage.platform.url}/fhir".encode())
 

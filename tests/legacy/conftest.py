@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.processes import REPOSITORY
 from tests.doubles.sso import Sso
-from tests.legacy.line import Line, fates
+from tests.legacy.line import RecordingRelay, fates_of
 from tests.legacy.records import Records
 from tests.legacy.stacks import COMPILERS, HERE, STACKS, Stack
 from tests.legacy.walk import Program, Walk
@@ -32,24 +32,24 @@ Walked = tuple[dict[str, str], dict[str, str]]
 
 
 @dataclass(slots=True)
-class Stage:
-    """The servers that all programs share; `places` limits how many programs run at a time."""
+class SharedServers:
+    """The servers that all programs share; `slots` limits how many programs run at a time."""
 
     platform: Platform
     records: Records
-    direct: Running
-    proxied: Running
+    direct: RunningGateway
+    proxied: RunningGateway
     folder: Path
     content: Path
-    places: asyncio.Semaphore
+    slots: asyncio.Semaphore
 
-    async def walked(self, name: str, stack: Stack, proxied: bool) -> Walked:
+    async def run_program(self, name: str, stack: Stack, proxied: bool) -> Walked:
         """Run one program, direct or by proxy. Return the results of its steps and its fields."""
         gateway = self.proxied if proxied else self.direct
         folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
         folder.mkdir()
-        async with Line(gateway.address.port) as line:
-            here = f"http://127.0.0.1:{line.port}"
+        async with RecordingRelay(gateway.address.port) as relay:
+            here = f"http://127.0.0.1:{relay.port}"
             # Both forms of a base URL are in use, with and without a slash at its end.
             base = PUBLIC if proxied else f"{here}/fhir/"
             environment = {
@@ -61,35 +61,39 @@ class Stage:
             }
             arguments = stack.arguments(self.folder, here if proxied else None)
 
-            async def resting() -> None:
-                self.places.release()
-                await line.until_closed()
-                await self.places.acquire()
+            async def idle() -> None:
+                self.slots.release()
+                await relay.wait_until_closed()
+                await self.slots.acquire()
 
-            async with self.places, Program(arguments, folder, environment) as program:
+            async with self.slots, Program(arguments, folder, environment) as program:
                 walk = Walk(
                     program,
                     base,
                     f"Каримова-{folder.name}",
-                    line,
+                    relay,
                     self.records,
                     self.content,
                     folder,
                     stack.words.get("five") == "one",
                     proxied,
                 )
-                return await walk.steps(resting), self._fields(gateway, line)
+                return await walk.steps(idle), self._fields(gateway, relay)
 
-    def _fields(self, gateway: Running, line: Line) -> dict[str, str]:
-        """Return what became of the fields that came by a line."""
-        requests = [seen for seen in self.platform.seen if seen.header("x-request-id") in line.ids]
-        sent = {name for seen in requests for name, _ in seen.headers}
-        told = gateway.gateway.status.facts("en")["fields_not_forwarded"]
-        return fates(line.fields, sent, (each["name"] for each in told))
+    def _fields(self, gateway: RunningGateway, relay: RecordingRelay) -> dict[str, str]:
+        """Return what became of the fields that a relay recorded."""
+        requests = [
+            request
+            for request in self.platform.requests
+            if request.header("x-request-id") in relay.ids
+        ]
+        sent = {name for request in requests for name, _ in request.headers}
+        reported = gateway.gateway.status.facts("en")["fields_not_forwarded"]
+        return fates_of(relay.fields, sent, (each["name"] for each in reported))
 
 
 @contextlib.asynccontextmanager
-async def _staged(folder: Path) -> AsyncIterator[Stage]:
+async def _staged(folder: Path) -> AsyncIterator[SharedServers]:
     content = folder / "binary.json"
     data = "QUJD" * (10 * 2**20 // 4)
     content.write_text(json.dumps({"resourceType": "Binary", "contentType": "x/y", "data": data}))
@@ -97,15 +101,15 @@ async def _staged(folder: Path) -> AsyncIterator[Stage]:
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url, limits=limits) as direct,
-        running(
+        running_gateway(platform.url, sso.token_url, limits=limits) as direct,
+        running_gateway(
             platform.url, sso.token_url, limits=limits, listen={"public_url": PUBLIC}
         ) as proxied,
     ):
         records = Records(platform.url, content.read_bytes())
-        platform.answer(records.answer)
-        places = asyncio.Semaphore(4)
-        yield Stage(platform, records, direct, proxied, folder, content, places)
+        platform.respond(records.respond)
+        slots = asyncio.Semaphore(4)
+        yield SharedServers(platform, records, direct, proxied, folder, content, slots)
 
 
 async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
@@ -118,7 +122,7 @@ async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
         ]
         async with asyncio.TaskGroup() as walks:
             found = [
-                walks.create_task(stage.walked(name, stacks[name], way == "proxy"))
+                walks.create_task(stage.run_program(name, stacks[name], way == "proxy"))
                 for name, way in ways
             ]
     results: Results = {name: {} for name in stacks}
@@ -134,12 +138,12 @@ def _compile(build: Path) -> dict[str, str]:
         name: [each.format(build=build, here=HERE) for each in command]
         for name, command in COMPILERS.items()
     }
-    running = {
+    processes = {
         name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=build)
         for name, command in commands.items()
     }
-    said = {name: process.communicate()[0].decode() for name, process in running.items()}
-    return {name: said[name] for name, process in running.items() if process.returncode != 0}
+    said = {name: process.communicate()[0].decode() for name, process in processes.items()}
+    return {name: said[name] for name, process in processes.items() if process.returncode != 0}
 
 
 def _needed() -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.doubles.platform import Line, fhir, read_body
+from tests.doubles.platform import PlatformConnection, fhir, read_body
 
 KNOWN = {"resourceType": "Patient", "id": "known", "name": [{"family": "Ғуломова"}]}
 PAGES = 3
@@ -22,7 +22,7 @@ _OUTCOME = {"resourceType": "OperationOutcome", "issue": [_ISSUE]}
 
 
 class Records:
-    """Patients by their family name, and one Binary for all; `answer` is passed to a `Platform`.
+    """Patients by their family name, and one Binary for all; `respond` is passed to a `Platform`.
 
     `done` counts requests by name and kind: `search`, `create`, `update`, `delete`.
     """
@@ -34,20 +34,22 @@ class Records:
         self._versions: dict[str, int] = {}
         self.done: Counter[tuple[str, str]] = Counter()
 
-    async def answer(self, line: Line) -> None:
+    async def respond(self, connection: PlatformConnection) -> None:
         """Respond to one request."""
-        await read_body(line.reader, line.seen)
-        body, line.seen.body = line.seen.body, b""
-        parts = urlsplit(line.seen.target)
+        await read_body(connection.reader, connection.request)
+        body, connection.request.body = connection.request.body, b""
+        parts = urlsplit(connection.request.target)
         type_, _, id_ = parts.path.removeprefix("/r5/").partition("/")
         if type_ == "Binary":
-            answer = self._binary(body)
-        elif line.seen.method == "GET":
-            answer = self._get(type_, id_, parts.query)
+            response = self._binary(body)
+        elif connection.request.method == "GET":
+            response = self._get(type_, id_, parts.query)
         else:
-            answer = self._write(line.seen.method, id_, body, line.seen.header("if-match"))
-        line.writer.write(answer)
-        await line.writer.drain()
+            response = self._write(
+                connection.request.method, id_, body, connection.request.header("if-match")
+            )
+        connection.writer.write(response)
+        await connection.writer.drain()
 
     def _binary(self, body: bytes) -> bytes:
         if not body:

@@ -17,7 +17,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from tests.doubles.platform import Platform, unauthorized
-from tests.doubles.sso import refusal, token
+from tests.doubles.sso import oauth_error, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import CLIENT_ID, Browser, Stage, stage
 
@@ -108,10 +108,10 @@ async def test_a_public_client_shows_its_name_only() -> None:
 @pytest.mark.parametrize(
     ("answers", "shown", "expected"),
     [
-        ([refusal("invalid_client", 401), token("first")], ["new", "old"], 302),
+        ([oauth_error("invalid_client", 401), token("first")], ["new", "old"], 302),
         ([token("first")], ["new"], 302),
-        ([refusal("invalid_grant")], ["new"], 400),
-        ([refusal("invalid_client", 401)] * 2, ["new", "old"], 502),
+        ([oauth_error("invalid_grant")], ["new"], 400),
+        ([oauth_error("invalid_client", 401)] * 2, ["new", "old"], 502),
     ],
 )
 async def test_two_secrets_while_the_sso_exchanges_them(
@@ -157,7 +157,7 @@ async def test_the_log_says_why_a_sign_in_failed(
     caplog.set_level(logging.INFO)
     async with ward() as (sso, _, scene):
         browser = await scene.browser()
-        sso.user_tokens(refusal("invalid_client", 401))
+        sso.user_tokens(oauth_error("invalid_client", 401))
         by_endpoint = await signed_in(browser)
         begun = await browser.begin()
         words = f"No such scope: {begun.query['state']}"

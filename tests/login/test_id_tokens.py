@@ -226,6 +226,8 @@ class Keyless(Provider):
 
     key_set: Any = None
 
-    def answer_to(self, request: Any) -> Any:
+    def response_to(self, request: Any) -> Any:
         """Return the key set, or the usual response."""
-        return json_body(self.key_set) if request.target == "/jwks" else super().answer_to(request)
+        return (
+            json_body(self.key_set) if request.target == "/jwks" else super().response_to(request)
+        )

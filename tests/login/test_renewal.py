@@ -17,7 +17,7 @@ from gateway.login.user_tokens import SessionRenewals, UserTokens
 from gateway.oauth.grants import RenewalGrant, UserTokenSet
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.clock import FakeClock, turn
+from tests.doubles.clock import FakeClock, run_pending_tasks
 
 LIFETIME = 400.0
 
@@ -104,11 +104,11 @@ async def test_a_token_is_renewed_ahead_of_its_end(bench: Bench) -> None:
     _, tokens = await bench.session()
     bench.sso.script.append("t1")
     assert tokens.current() == made("t0", bench.clock)
-    await turn()
+    await run_pending_tasks()
     assert bench.sso.asked == []
     bench.clock.now += LIFETIME - 59
     assert tokens.current() == made("t0", bench.clock)
-    await turn()
+    await run_pending_tasks()
     assert tokens.current() == made("t1", bench.clock)
     assert len(bench.sso.asked) == 1
 
@@ -121,9 +121,9 @@ async def test_one_renewal_at_a_time(bench: Bench) -> None:
     bench.clock.now += LIFETIME
     assert tokens.current() is None
     waiters = [asyncio.ensure_future(tokens.wait_for_token()) for _ in range(5)]
-    await turn()
+    await run_pending_tasks()
     waiters[0].cancel()
-    await turn()
+    await run_pending_tasks()
     bench.sso.gate.set()
     assert set(await asyncio.gather(*waiters[1:])) == {made("t1", bench.clock)}
     assert len(bench.sso.asked) == 1
@@ -136,7 +136,7 @@ async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
     bench.clock.now += LIFETIME - 30
     for _ in range(3):
         assert tokens.current() == made("t0", bench.clock)
-        await turn()
+        await run_pending_tasks()
     assert len(bench.sso.asked) == 1
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
@@ -156,7 +156,7 @@ async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> N
     bench.sso.gate.clear()
     bench.clock.now += LIFETIME
     asked = asyncio.ensure_future(tokens.wait_for_token())
-    await turn()
+    await run_pending_tasks()
     await bench.sessions.end(session)
     bench.sso.gate.set()
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
@@ -171,7 +171,7 @@ async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
     bench.sso.script.append(refused("invalid_grant"))
     bench.clock.now += LIFETIME - 30
     tokens.current()
-    await turn()
+    await run_pending_tasks()
     assert (session.is_ended, bench.ended) == (True, ["refused"])
     assert await bench.store.get(session.key) is None
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
@@ -186,7 +186,7 @@ async def test_a_refusal_of_the_client_signs_nobody_out(bench: Bench, error: str
     bench.sso.script.extend([refused(error), refused(error), "t1"])
     bench.clock.now += LIFETIME - 30
     tokens.current()
-    await turn()
+    await run_pending_tasks()
     assert tokens.current() is not None
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):

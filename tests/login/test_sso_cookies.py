@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.doubles.platform import Platform, unauthorized
-from tests.doubles.sso import RESET, Answer, http, json_body, refusal, status
+from tests.doubles.sso import RESET, ScriptedResponse, http, json_body, oauth_error, status
 from tests.login.provider import Provider, signed_in
 from tests.login.stage import stage
 from tests.login.test_user_tokens import FIREWALL, Cast, sent_tokens
@@ -30,7 +30,7 @@ async def cast() -> AsyncIterator[Cast]:
         yield Cast(sso, platform, scene, await scene.browser())
 
 
-def issued(value: str, *cookies: str, **members: object) -> Answer:
+def issued(value: str, *cookies: str, **members: object) -> ScriptedResponse:
     """A token response that sets cookies."""
     body = {"access_token": value, "token_type": "Bearer", "expires_in": 300, **members}
     return json_body(body, 200, *(("Set-Cookie", each) for each in cookies))
@@ -131,19 +131,19 @@ async def test_a_removed_cookie_renews_nothing(cast: Cast, attributes: str) -> N
 
 async def test_the_credentials_tokens_are_renewed_without_cookies(cast: Cast) -> None:
     """What a balancer sets in a response to the gateway's own credential is ignored."""
-    cast.sso.handle(issued("own", BALANCER))
+    cast.sso.respond(issued("own", BALANCER))
     tokens = cast.scene.gateway.gateway._cores.current.tokens["default"]
     await tokens.wait_for_token()
     tokens.fetch_now()
-    await cast.sso.seen(2)
+    await cast.sso.wait_for_requests(2)
     assert [seen.headers.get("Cookie") for seen in cast.sso.requests] == [None, None]
 
 
 REFUSALS = {
-    "ran out": refusal("invalid_request"),
-    "revoked": refusal("invalid_grant"),
-    "client": refusal("invalid_client", 401),
-    "other code": refusal("made_up", 403),
+    "ran out": oauth_error("invalid_request"),
+    "revoked": oauth_error("invalid_grant"),
+    "client": oauth_error("invalid_client", 401),
+    "other code": oauth_error("made_up", 403),
     "page 400": status(400),
     "page 401": status(401),
     "empty 403": http(403),
@@ -152,11 +152,11 @@ REFUSALS = {
 }
 OUTAGES = {
     "throttled": status(429),
-    "throttled with a code": refusal("slow_down", 429),
+    "throttled with a code": oauth_error("slow_down", 429),
     "too slow": status(408),
     "too early": status(425),
     "away": status(503),
-    "broken": refusal("server_error", 500),
+    "broken": oauth_error("server_error", 500),
     "redirect": status(302, ("Location", "https://elsewhere.test/")),
     "page 200": status(200),
     "reset": RESET,
@@ -166,7 +166,7 @@ OUTAGES = {
 @pytest.mark.parametrize("cookie", [BALANCER, HIDDEN])
 @pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS)
 async def test_a_cookie_that_the_sso_refuses_ends_the_session(
-    cast: Cast, cookie: str, answer: Answer
+    cast: Cast, cookie: str, answer: ScriptedResponse
 ) -> None:
     """A script gets 401, an opened address leads to the SSO, and no request goes out again."""
     cast.sso.user_tokens(issued("first", cookie), answer)
@@ -181,7 +181,9 @@ async def test_a_cookie_that_the_sso_refuses_ends_the_session(
 
 
 @pytest.mark.parametrize("answer", OUTAGES.values(), ids=OUTAGES)
-async def test_an_outage_ends_no_session_that_has_only_cookies(cast: Cast, answer: Answer) -> None:
+async def test_an_outage_ends_no_session_that_has_only_cookies(
+    cast: Cast, answer: ScriptedResponse
+) -> None:
     """It is waited out: 503, and afterwards the session goes on with its cookies."""
     cast.sso.user_tokens(issued("first", HIDDEN), answer, issued("second"))
     await signed_in(cast.browser)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.doubles.platform import Platform, silence, unauthorized
-from tests.doubles.sso import Answer, json_body, refusal, status, token
+from tests.doubles.sso import ScriptedResponse, json_body, oauth_error, status, token
 from tests.doubles.wire import Wire, get
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
@@ -47,7 +47,7 @@ def cookie_token(value: str, cookie: str) -> object:
 
 def sent_tokens(platform: Platform) -> list[str | None]:
     """The Authorization of every request that the platform saw."""
-    return [seen.header("authorization") for seen in platform.seen]
+    return [seen.header("authorization") for seen in platform.requests]
 
 
 async def test_the_persons_token_goes_out_and_no_cookie(cast: Cast) -> None:
@@ -56,7 +56,7 @@ async def test_the_persons_token_goes_out_and_no_cookie(cast: Cast) -> None:
     await signed_in(cast.browser)
     assert (await cast.browser.get("/fhir/Patient/1")).status == 200
     assert sent_tokens(cast.platform) == ["Bearer for-the-doctor"]
-    assert cast.platform.seen[0].all("cookie") == []
+    assert cast.platform.requests[0].all("cookie") == []
 
 
 async def test_a_read_of_a_person_who_left_makes_way() -> None:
@@ -77,7 +77,7 @@ async def test_a_read_of_a_person_who_left_makes_way() -> None:
         platform.script(silence)
         async with await Wire.open(scene.gateway.address) as wire:
             await wire.send(get("/fhir/Patient/1", f"Cookie: {cookies}"))
-            await platform.until_seen(1)
+            await platform.wait_for_requests(1)
             wire.writer.write_eof()
             assert (await browser.get("/fhir/Patient/1")).status == 200
             assert await wire.at_end()
@@ -133,7 +133,7 @@ async def test_a_second_401_is_token_rejected(cast: Cast) -> None:
     cast.platform.script(unauthorized(), unauthorized())
     answer = await cast.browser.get("/fhir/Patient/1")
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (502, "token-rejected")
-    assert len(cast.platform.seen) == 2
+    assert len(cast.platform.requests) == 2
     assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is True
 
 
@@ -150,13 +150,13 @@ async def test_a_401_without_a_refresh_token_ends_the_session(cast: Cast) -> Non
 
 async def test_a_refused_renewal_ends_the_session(cast: Cast) -> None:
     """`invalid_grant` is the end: 401 now and for what follows, and nothing goes out."""
-    cast.sso.user_tokens(token("first", refresh_token="r1"), refusal("invalid_grant"))
+    cast.sso.user_tokens(token("first", refresh_token="r1"), oauth_error("invalid_grant"))
     await signed_in(cast.browser)
     cast.platform.script(unauthorized())
     for _ in range(2):
         answer = await cast.browser.get("/fhir/Patient/1")
         assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
-    assert len(cast.platform.seen) == 1
+    assert len(cast.platform.requests) == 1
     assert len(cast.sso.user_requests) == 2
 
 
@@ -164,7 +164,7 @@ async def test_a_person_whose_sign_in_was_revoked_signs_in_again(cast: Cast) -> 
     """An address that is opened then leads over the SSO back to itself; a script gets the 401."""
     wanted = "/fhir/Patient/1?_elements=name&a=%20"
     for given in (token("first"), token("first", refresh_token="r1")):
-        cast.sso.user_tokens(given, refusal("invalid_grant"))
+        cast.sso.user_tokens(given, oauth_error("invalid_grant"))
         await signed_in(cast.browser)
         assert (await cast.browser.open(wanted)).status == 200
         cast.platform.script(unauthorized())
@@ -202,11 +202,11 @@ async def test_nobody_is_sent_round_in_circles(cast: Cast) -> None:
     "answer",
     [
         *(FIREWALL, status(400), status(403), status(503)),
-        *(refusal("invalid_client", 401), refusal("made_up")),
+        *(oauth_error("invalid_client", 401), oauth_error("made_up")),
     ],
     ids=["firewall", "page 400", "page 403", "away", "client", "other code"],
 )
-async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: Answer) -> None:
+async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: ScriptedResponse) -> None:
     """Whatever else answers a renewal is waited out: 503, and the session is there afterwards."""
     cast.sso.user_tokens(token("first", refresh_token="r1"), answer, token("second"))
     await signed_in(cast.browser)
@@ -225,8 +225,8 @@ async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: Answer) 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (refusal("invalid_grant"), 400),
-        (refusal("invalid_client", 401), 502),
+        (oauth_error("invalid_grant"), 400),
+        (oauth_error("invalid_client", 401), 502),
         (FIREWALL, 503),
         (status(503), 503),
         (json_body({"access_token": ""}), 503),
@@ -266,7 +266,7 @@ async def test_nothing_secret_reaches_the_browser_or_a_log(
     cast.sso.user_tokens(
         token("planted-first", refresh_token="planted-refresh"),
         token("planted-second", refresh_token="planted-again"),
-        refusal("invalid_grant"),
+        oauth_error("invalid_grant"),
     )
     await signed_in(cast.browser)
     identifier = cast.browser.cookies()["dhp-session"]

@@ -36,11 +36,11 @@ from tests.doubles.sso import (
     CLOSE,
     HANG,
     RESET,
-    Answer,
+    ScriptedResponse,
     Sso,
     http,
     json_body,
-    refusal,
+    oauth_error,
     status,
     token,
 )
@@ -210,7 +210,7 @@ class TestFailures:
 
         A code that could be a secret, or is too long, is `other`.
         """
-        sso.script(refusal(error, code))
+        sso.script(oauth_error(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.status, seen.oauth_error) == ("refused", code, shown)
 
@@ -220,7 +220,7 @@ class TestFailures:
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str
     ) -> None:
         """Codes that RFC 6749 section 4.1.2.1 has for an outage are no refusal."""
-        sso.script(refusal(error, code))
+        sso.script(oauth_error(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", "error status", error)
 
@@ -237,7 +237,10 @@ class TestFailures:
             (json_body({"error": ["invalid_client"]}, 401), "no OAuth error"),
             (json_body({"success": False, "errors": ["blocked"]}, 400), "no OAuth error"),
             (json_body({"status": 403, "error": "Forbidden", "path": "/"}, 403), "no OAuth error"),
-            (Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"), "no OAuth error"),
+            (
+                ScriptedResponse(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"),
+                "no OAuth error",
+            ),
         ],
         ids=[
             *("html with 200", "html", "page", "empty", "nested", "huge", "list", "no text"),
@@ -245,7 +248,7 @@ class TestFailures:
         ],
     )
     async def test_refused_by_something_else(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, cause: str
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, cause: str
     ) -> None:
         """A page, and 400, 401 and 403 without an OAuth error are not the SSO's word: they pass."""
         sso.script(answer)
@@ -293,14 +296,14 @@ class TestFailures:
             token("tökén"),
             RESET,
             CLOSE,
-            Answer(b"SSH-2.0-OpenSSH\r\n"),
-            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
-            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="reset"),
-            Answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
+            ScriptedResponse(b"SSH-2.0-OpenSSH\r\n"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="reset"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
         ],
     )
     async def test_not_understandable(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse
     ) -> None:
         """An answer that holds no usable token is transient, and asked for only once."""
         sso.script(answer)
@@ -310,9 +313,12 @@ class TestFailures:
         assert len(sso.requests) == 1
 
     @pytest.mark.parametrize(
-        "answer", [HANG, Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")]
+        "answer",
+        [HANG, ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")],
     )
-    async def test_time_out(self, sso: Sso, session: aiohttp.ClientSession, answer: Answer) -> None:
+    async def test_time_out(
+        self, sso: Sso, session: aiohttp.ClientSession, answer: ScriptedResponse
+    ) -> None:
         """The time-out bounds the whole request, its body included."""
         endpoint = TokenEndpoint(
             session=session, sso=SsoSettings(token_url=sso.token_url, timeout=0.1)
@@ -356,7 +362,7 @@ class TestFailures:
         """A cancelled request is cancelled, not classified."""
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
-        await sso.seen(1)
+        await sso.wait_for_requests(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -369,13 +375,13 @@ class TestFailures:
             http(200, f"<html>{SECRET} planted-token".encode()),
             json_body({"access_token": "planted-token", "token_type": "planted-token"}),
             json_body({"access_token": "planted-token\n"}),
-            Answer(f"HTTP/1.1 {SECRET}\r\n\r\n".encode()),
+            ScriptedResponse(f"HTTP/1.1 {SECRET}\r\n\r\n".encode()),
             RESET,
         ],
     )
     @pytest.mark.parametrize("method", [client_secret_post, client_secret_basic])
     async def test_nothing_leaks(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, method: object
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, method: object
     ) -> None:
         """No text of an error, with all it is chained to, holds secret, token, body or URL."""
         sso.script(answer)
@@ -393,7 +399,7 @@ TOKEN = json.dumps({"access_token": "packed", "token_type": "Bearer"}).encode()
 BOMB = json.dumps({"access_token": "x", "rest": " " * 1_000_000}).encode()
 
 
-def coded(body: bytes, coding: str, code: int = 200) -> Answer:
+def coded(body: bytes, coding: str, code: int = 200) -> ScriptedResponse:
     """An answer in a coding that the request did not accept."""
     return http(code, body, ("Content-Encoding", coding), content_type="application/json")
 
@@ -561,7 +567,7 @@ class TestLifetime:
         before = clock()
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
-        await sso.seen(1)
+        await sso.wait_for_requests(1)
         clock.now += 7
         sso.release()
         assert (await task).requested_at == before

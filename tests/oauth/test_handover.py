@@ -25,7 +25,7 @@ async def old() -> AsyncIterator[Bench]:
 
 async def test_a_token_that_is_due_is_kept_while_the_sso_is_down(old: Bench) -> None:
     """Due for renewal, so no longer taken from the store, but valid: the successor goes on."""
-    old.sso.handle(answers.status(503))
+    old.sso.respond(answers.status(503))
     await old.pass_time(85)
     token = old.tokens.current()
     assert token is not None
@@ -80,7 +80,7 @@ async def test_a_refused_client_is_an_error_at_each_attempt(
 ) -> None:
     """Without traffic it is told at each pause, not for each request; that it works again once."""
     caplog.set_level("INFO")
-    old.sso.handle(answers.refusal("invalid_client", 401))
+    old.sso.respond(answers.oauth_error("invalid_client", 401))
     await old.pass_time(101, step=1.0)
     assert said(caplog) == [REFUSED]
     for _ in range(5):
@@ -89,7 +89,7 @@ async def test_a_refused_client_is_an_error_at_each_attempt(
     assert said(caplog) == [REFUSED]
     await old.pass_time(66, step=1.0)
     assert said(caplog) == [REFUSED] * 2
-    old.sso.handle(None)
+    old.sso.respond(None)
     await old.pass_time(66, step=1.0)
     assert said(caplog) == [REFUSED, REFUSED, AGAIN]
     await old.pass_time(300, step=1.0)
@@ -110,7 +110,7 @@ async def test_a_new_object_knows_that_a_failure_was_told(
 ) -> None:
     """A changed secret file replaces the tokens, once or twice; the end is told nevertheless."""
     caplog.set_level("INFO")
-    old.sso.script(*[answers.refusal("invalid_client", 401)] * refused)
+    old.sso.script(*[answers.oauth_error("invalid_client", 401)] * refused)
     await old.pass_time(101, step=1.0)
     for _ in range(refused):
         old.tokens.stop_renewing()

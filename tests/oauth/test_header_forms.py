@@ -18,7 +18,15 @@ from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.sso import Answer, SeenRequest, Sso, http, refusal, status, token
+from tests.doubles.sso import (
+    ReceivedRequest,
+    ScriptedResponse,
+    Sso,
+    http,
+    oauth_error,
+    status,
+    token,
+)
 
 
 class BasicSso(Sso):
@@ -33,9 +41,9 @@ class BasicSso(Sso):
         self.client = "hospital-17"
         self.secrets = {"old"}
         self.decodes = False
-        self.refusal: Answer = refusal("invalid_client", 401)
+        self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """Judge client id and secret."""
         client, secret = credentials(request)
         if self.decodes:
@@ -49,7 +57,7 @@ class BasicSso(Sso):
         return [credentials(request)[1] for request in self.requests]
 
 
-def credentials(request: SeenRequest) -> tuple[str, str]:
+def credentials(request: ReceivedRequest) -> tuple[str, str]:
     """Client id and secret as they are in the header."""
     encoded = request.headers["Authorization"].removeprefix("Basic ")
     client, _, secret = base64.b64decode(encoded).decode().partition(":")
@@ -163,9 +171,9 @@ async def test_the_form_outlives_the_secret(sso: BasicSso, endpoint: TokenEndpoi
     assert sso.shown == ["old%2B", "old+", "new+", "newest+"]
 
 
-@pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
+@pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
 async def test_not_a_matter_of_the_form(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     """An SSO that fails, or refuses something else, is not shown the other form."""
     sso.script(answer)
@@ -175,7 +183,7 @@ async def test_not_a_matter_of_the_form(
 
 @pytest.mark.parametrize("answer", [http(403), http(401), status(403)])
 async def test_a_refusal_without_an_oauth_error(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     """Glewlwyd refuses a client by 403 without a body: the second secret is tried all the same."""
     sso.refusal = answer
@@ -194,10 +202,11 @@ async def test_both_secrets_refused_without_an_oauth_error(
 
 
 @pytest.mark.parametrize(
-    "answer", [refusal("invalid_client", 401), refusal("unauthorized_client", 401), http(403)]
+    "answer",
+    [oauth_error("invalid_client", 401), oauth_error("unauthorized_client", 401), http(403)],
 )
 async def test_the_client_of_the_sign_in(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     """It finds secret and form in the same way, and keeps to them; Keycloak's code is another."""
     sso.secrets, sso.refusal = {"old+"}, answer
@@ -215,8 +224,10 @@ async def test_the_client_of_the_sign_in(
 
 async def test_the_other_form_is_masked_too(sso: BasicSso, endpoint: TokenEndpoint) -> None:
     """A secret that an SSO echoes is in no text, whichever form it has."""
-    said = refusal("invalid_client", 401)
-    sso.refusal = Answer(said.raw.replace(b"as the test wants it", b"no pw%2Bx1+ here too"))
+    said = oauth_error("invalid_client", 401)
+    sso.refusal = ScriptedResponse(
+        said.raw.replace(b"as the test wants it", b"no pw%2Bx1+ here too")
+    )
     with pytest.raises(TokenRequestError) as caught:
         await credential(endpoint, "pw%2Bx1+").request()
     assert caught.value.description == "no *** here too"
@@ -226,7 +237,7 @@ async def test_a_code_that_is_the_secret_is_not_kept(
     sso: BasicSso, endpoint: TokenEndpoint
 ) -> None:
     """An SSO that echoes the secret as its error code does not bring it into a text."""
-    sso.refusal = refusal("wrong:pw-x1", 401)
+    sso.refusal = oauth_error("wrong:pw-x1", 401)
     with pytest.raises(TokenRequestError) as caught:
         await credential(endpoint, "pw-x1").request()
     assert caught.value.oauth_error == "other"

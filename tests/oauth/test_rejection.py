@@ -39,7 +39,7 @@ async def test_dropped_before_the_new_one_is_there(given: Bench) -> None:
     token = await given.obtain()
     given.sso.hold()
     replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
-    await given.sso.seen(2)
+    await given.sso.wait_for_requests(2)
     assert given.current is None
     waiting = asyncio.ensure_future(given.obtain())
     given.sso.release()
@@ -83,7 +83,7 @@ async def test_second_rejection_pauses(given: Bench) -> None:
 
 async def test_pauses_grow(given: Bench) -> None:
     """The pauses double from one second to thirty."""
-    given.sso.handle(None)
+    given.sso.respond(None)
     token = await given.obtain()
     for pause in (1, 2, 4, 8, 16, 30, 30):
         token = await reject_twice(given, token)
@@ -139,7 +139,7 @@ async def test_platform_that_refuses_everything(given: Bench) -> None:
 
 async def test_same_token_again(given: Bench) -> None:
     """An SSO that insists on a token is not asked in a loop, and the token is used on."""
-    given.sso.handle(answers.token("same"))
+    given.sso.respond(answers.token("same"))
     token = await given.obtain()
     assert await replaced(given, token) == "token-rejected"
     assert asked(given) == 2
@@ -180,7 +180,7 @@ async def test_rejected_during_renewal(given: Bench) -> None:
     token = await given.obtain()
     given.sso.hold()
     await given.clock.advance(245)
-    await given.sso.seen(2)
+    await given.sso.wait_for_requests(2)
     replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
     given.sso.release()
     assert (await replacing).reveal() == "token-2"
@@ -189,7 +189,7 @@ async def test_rejected_during_renewal(given: Bench) -> None:
 
 async def test_renewal_during_pause(given: Bench) -> None:
     """The pause concerns forced fetches only: a token is still renewed at its time."""
-    given.sso.handle(answers.token("short", expires_in=0.5))
+    given.sso.respond(answers.token("short", expires_in=0.5))
     await reject_twice(given, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
     before = asked(given)
     await given.pass_time(0.9)
@@ -217,7 +217,7 @@ async def test_accepted_some_time_ago(given: Bench, seconds: float, meanwhile: s
     await given.clock.advance(seconds)
     given.sso.hold()
     replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
-    await given.sso.seen(2)
+    await given.sso.wait_for_requests(2)
     assert given.current == meanwhile
     given.sso.release()
     assert (await replacing).reveal() == "token-2"
@@ -238,7 +238,7 @@ async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
     """With the SSO down, one caller's 401 does not take from others what works for them."""
     token = await given.obtain()
     given.tokens.on_token_accepted(token)
-    given.sso.handle(answers.status(503))
+    given.sso.respond(answers.status(503))
     assert await replaced(given, token) == "sso-unavailable"
     assert given.current == "token-1"
     given.tokens.on_token_accepted(token)
@@ -301,7 +301,7 @@ async def test_another_refusal_does_not_concern_the_lifetime(
     given: Bench, caplog: pytest.LogCaptureFixture, expires_in: int | None
 ) -> None:
     """Nothing is said where the SSO named the lifetime, or the platform never took the token."""
-    given.sso.handle(answers.token("same", expires_in=expires_in))
+    given.sso.respond(answers.token("same", expires_in=expires_in))
     token = await given.obtain()
     if expires_in is not None:
         given.tokens.on_token_accepted(token)

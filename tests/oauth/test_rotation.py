@@ -19,7 +19,7 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, oauth_error, status, token
 from tests.oauth.test_signing_keys import EC, RSA, pem
 
 OTHER = ec.generate_private_key(ec.SECP384R1())
@@ -31,9 +31,9 @@ class StrictSso(Sso):
     def __init__(self) -> None:
         super().__init__()
         self.takes: set[str] = {"old"}
-        self.refusal: Answer = refusal("invalid_client", 401)
+        self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """Judge the secret."""
         secret = request.form["client_secret"]
         return token(f"for-{secret}") if secret in self.takes else self.refusal
@@ -152,7 +152,7 @@ class TestTwoSecrets:
         """Each is tried, the first once more, and the refusal is that of the first."""
         sso.takes = set()
         source = source_of(endpoint, "new\nold")
-        sso.script(refusal("unauthorized_client", 401), refusal("invalid_client", 401))
+        sso.script(oauth_error("unauthorized_client", 401), oauth_error("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
         assert sso.shown == ["new", "old", "new"]
 
@@ -161,13 +161,13 @@ class TestTwoSecrets:
     ) -> None:
         """The new one, refused a moment ago, is tried again when the old one is refused too."""
         sso.takes = {"new"}
-        sso.script(refusal("invalid_client", 401))
+        sso.script(oauth_error("invalid_client", 401))
         assert await value(source_of(endpoint, "new\nold")) == "for-new"
         assert sso.shown == ["new", "old", "new"]
 
-    @pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
+    @pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
     async def test_not_a_matter_of_the_secret(
-        self, sso: StrictSso, endpoint: TokenEndpoint, answer: Answer
+        self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse
     ) -> None:
         """An SSO that fails, or refuses something else, is not shown another secret."""
         sso.script(answer)

@@ -21,7 +21,7 @@ from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles import sso as answers
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.oauth.harness import Bench, bench
@@ -73,12 +73,12 @@ async def close(tokens: Mapping[str, Tokens]) -> None:
         await each.close()
 
 
-async def until_idle(given: Bench, tokens: Mapping[str, Tokens]) -> None:
+async def wait_until_idle(given: Bench, tokens: Mapping[str, Tokens]) -> None:
     """Return when no request is under way and no further one may begin before the clock moves."""
     while any(each.state().is_fetching for each in tokens.values()):
         seen = len(given.sso.requests)
         await asyncio.sleep(0.05)
-        if not given.sso.open_now and seen == len(given.sso.requests):
+        if not given.sso.open_requests and seen == len(given.sso.requests):
             return
 
 
@@ -88,19 +88,19 @@ async def test_a_thousand_credentials(given: Bench) -> None:
     given.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.seen(8)
+    await given.sso.wait_for_requests(8)
     await asyncio.sleep(0.05)
-    assert given.sso.open_now == 8
+    assert given.sso.open_requests == 8
     given.sso.release()
     for second in range(1, 6):
-        await given.sso.seen(200 * second)
-        await until_idle(given, tokens)
+        await given.sso.wait_for_requests(200 * second)
+        await wait_until_idle(given, tokens)
         assert len(given.sso.requests) == 200 * second
         await given.clock.advance(1.0)
-    await until_idle(given, tokens)
+    await wait_until_idle(given, tokens)
     assert all(each.state().is_valid for each in tokens.values())
     assert len(given.sso.requests) == MANY
-    assert given.sso.most_at_once == 8
+    assert given.sso.max_concurrent == 8
     await close(tokens)
 
 
@@ -148,7 +148,7 @@ async def test_who_is_waited_for_comes_first(given: Bench) -> None:
     given.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.seen(8)
+    await given.sso.wait_for_requests(8)
     needed = ["clinic-39", "clinic-25", "clinic-30"]
     waiting = [asyncio.ensure_future(tokens[name].wait_for_token()) for name in needed]
     await asyncio.sleep(0)
@@ -156,20 +156,20 @@ async def test_who_is_waited_for_comes_first(given: Bench) -> None:
     await asyncio.gather(*waiting)
     asked = [request.form["client_id"] for request in given.sso.requests[8:11]]
     assert sorted(asked) == sorted(needed)
-    await given.sso.seen(40)
+    await given.sso.wait_for_requests(40)
     await close(tokens)
 
 
 async def test_a_refused_client_holds_up_nobody(given: Bench) -> None:
     """It gives its place back, and the others get their tokens."""
     tokens = clients(given, 20, max_requests=1)
-    given.sso.script(answers.refusal("invalid_client", 401))
+    given.sso.script(answers.oauth_error("invalid_client", 401))
     for each in tokens.values():
         each.start()
-    await given.sso.seen(20)
-    await until_idle(given, tokens)
+    await given.sso.wait_for_requests(20)
+    await wait_until_idle(given, tokens)
     assert [each.state().is_valid for each in tokens.values()].count(False) == 1
-    assert given.sso.most_at_once == 1
+    assert given.sso.max_concurrent == 1
     await close(tokens)
 
 
@@ -181,12 +181,12 @@ async def test_a_wait_in_the_queue_ends_in_time() -> None:
         for each in tokens.values():
             each._sso = given.settings
             each.start()
-        await given.sso.seen(8)
+        await given.sso.wait_for_requests(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens["clinic-8"].wait_for_token()
         given.sso.release()
-        await given.sso.seen(9)
-        await until_idle(given, tokens)
+        await given.sso.wait_for_requests(9)
+        await wait_until_idle(given, tokens)
         assert tokens["clinic-8"].state().is_valid
         await close(tokens)
 
@@ -197,13 +197,13 @@ async def test_closing_leaves_the_queue(given: Bench) -> None:
     given.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.seen(2)
+    await given.sso.wait_for_requests(2)
     await tokens["clinic-0"].close()
     await tokens["clinic-5"].close()
-    await given.sso.seen(3)
+    await given.sso.wait_for_requests(3)
     given.sso.release()
-    await given.sso.seen(9)
-    await until_idle(given, tokens)
+    await given.sso.wait_for_requests(9)
+    await wait_until_idle(given, tokens)
     assert "clinic-5" not in {request.form["client_id"] for request in given.sso.requests}
     assert sum(each.state().is_valid for each in tokens.values()) == 8
     await close(tokens)
@@ -217,7 +217,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
     async with (
         Sso() as sso,
         Platform() as platform,
-        running(
+        running_gateway(
             platform.url,
             sso.token_url,
             sso={"max_requests": 2},
@@ -226,7 +226,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         ) as gateway,
     ):
         sso.hold()
-        await sso.seen(2)
+        await sso.wait_for_requests(2)
         settings, cores = gateway.settings, gateway.gateway._cores
         # An exchange in flight keeps the old version and its token requests.
         first = cores.current
@@ -237,20 +237,20 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         }
         await gateway.gateway.reload(settings.model_copy(update={"credentials": renamed}))
         await asyncio.sleep(0.05)
-        assert sso.open_now == 2
+        assert sso.open_requests == 2
         three = settings.sso.model_copy(update={"max_requests": 3})
         await gateway.gateway.reload(
             settings.model_copy(update={"credentials": renamed, "sso": three})
         )
-        await sso.seen(3)
+        await sso.wait_for_requests(3)
         await asyncio.sleep(0.05)
-        assert sso.open_now == 3
+        assert sso.open_requests == 3
         sso.release()
         states = cores.current.token_states
         while not all(each.is_valid for each in states().values()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
         first.route.active_uses.leave()
-        assert sso.most_at_once == 3
+        assert sso.max_concurrent == 3
 
 
 async def test_users_share_the_limit_and_come_first(given: Bench) -> None:
@@ -273,7 +273,7 @@ async def test_users_share_the_limit_and_come_first(given: Bench) -> None:
         await asyncio.sleep(0.05)
         assert given.sso.requests == []
         await background.aclose()
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         assert not waiting.done()
         given.sso.release()
     assert later.result().token.reveal() == "token-1"

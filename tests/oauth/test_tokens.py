@@ -25,7 +25,7 @@ from tests.oauth.harness import (
 pytestmark = pytest.mark.interpreted
 
 FAILURES = {
-    "refused": answers.refusal("invalid_client", 401),
+    "refused": answers.oauth_error("invalid_client", 401),
     "throttled": answers.status(429, ("Retry-After", "20")),
     "transient": answers.status(503),
 }
@@ -58,7 +58,7 @@ class TestFirstToken:
 
     async def test_fifty_fail_at_once(self, given: Bench) -> None:
         """Fifty simultaneous first requests share one failure as well."""
-        given.sso.handle(answers.status(500))
+        given.sso.respond(answers.status(500))
         got = await asyncio.gather(*(given.obtain() for _ in range(50)), return_exceptions=True)
         assert {str(error) for error in got} == {
             f"sso-unavailable: the SSO at {given.sso.token_url} gave no token: "
@@ -72,7 +72,7 @@ class TestFirstToken:
         """A caller that leaves takes nothing from those who still wait, or who come next."""
         given.sso.hold()
         leaving, *others = (asyncio.ensure_future(given.obtain()) for _ in range(1 + staying))
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         leaving.cancel()
         await asyncio.wait({leaving})
         given.sso.release()
@@ -97,7 +97,7 @@ class TestFirstToken:
         """Requests that wait when the gateway closes are told so, and nothing is fetched later."""
         given.sso.hold()
         waiting = asyncio.ensure_future(given.obtain())
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         await given.tokens.close()
         with pytest.raises(GatewayError, match="shutting-down"):
             await waiting
@@ -151,7 +151,7 @@ class TestExpiry:
 
     async def test_ten_short_lives(self, given: Bench) -> None:
         """Over ten lifetimes of three seconds no request waits, fails or gets an expired token."""
-        given.sso.handle(answers.token("short", expires_in=3))
+        given.sso.respond(answers.token("short", expires_in=3))
         given.tokens.start()
         await given.settled()
         for _ in range(600):
@@ -160,14 +160,14 @@ class TestExpiry:
             assert given.clock() < token.expires_at
             await given.pass_time(0.05)
         assert 12 <= len(given.sso.requests) <= 16
-        assert given.sso.most_at_once == 1
+        assert given.sso.max_concurrent == 1
 
     async def test_requests_use_the_old_token_meanwhile(self, given: Bench) -> None:
         """A slow renewal does not hold up requests while the token is valid."""
         await given.obtain()
         given.sso.hold()
         await given.clock.advance(245)
-        await given.sso.seen(2)
+        await given.sso.wait_for_requests(2)
         assert (await given.obtain()).reveal() == "token-1"
 
     async def test_late_answer(self, given: Bench) -> None:
@@ -175,7 +175,7 @@ class TestExpiry:
         given.sso.script(answers.token("late", expires_in=3))
         given.sso.hold()
         waiting = asyncio.ensure_future(given.obtain())
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         given.clock.now += 4
         given.sso.release()
         with pytest.raises(GatewayError, match=r"sso-unavailable: .*had expired when it came"):
@@ -199,7 +199,7 @@ class TestExpiry:
 
     async def test_real_timers(self, given: Bench) -> None:
         """Without a clock of the test's the loop's own timers renew a token."""
-        given.sso.handle(answers.token("short", expires_in=0.2))
+        given.sso.respond(answers.token("short", expires_in=0.2))
         endpoint = TokenEndpoint(session=given.session, sso=given.settings)
         tokens = make_tokens(
             {"default": given.source(endpoint)},
@@ -210,12 +210,12 @@ class TestExpiry:
             sso=given.settings,
         )["default"]
         tokens.start()
-        await given.sso.seen(3)
+        await given.sso.wait_for_requests(3)
         await tokens.close()
 
     async def test_tiny_lifetime(self, given: Bench) -> None:
         """A lifetime far below a second does not make the gateway hammer the SSO when idle."""
-        given.sso.handle(answers.token("tiny", expires_in=0.2))
+        given.sso.respond(answers.token("tiny", expires_in=0.2))
         await given.obtain()
         await given.pass_time(10)
         assert len(given.sso.requests) <= 21
@@ -241,7 +241,7 @@ class TestFailure:
 
     async def test_retry_after_for_callers(self, given: Bench) -> None:
         """Callers are told to come back when the SSO will have been asked again."""
-        given.sso.handle(FAILURES["throttled"])
+        given.sso.respond(FAILURES["throttled"])
         first = await refused_with(given)
         await given.clock.advance(10)
         second = await refused_with(given)
@@ -250,12 +250,12 @@ class TestFailure:
 
     async def test_retry_after_is_at_least_a_second(self, given: Bench) -> None:
         """No caller is told to retry at once."""
-        given.sso.handle(answers.status(429, ("Retry-After", "0")))
+        given.sso.respond(answers.status(429, ("Retry-After", "0")))
         assert (await refused_with(given)).retry_after >= 1
 
     async def test_back_off_grows(self, given: Bench) -> None:
         """Pauses after transient failures double, up to 30 seconds."""
-        given.sso.handle(FAILURES["transient"])
+        given.sso.respond(FAILURES["transient"])
         pauses = []
         given.tokens.start()
         for _ in range(12):
@@ -274,10 +274,12 @@ class TestFailure:
         ],
         ids=["reset", "page of a firewall", "answer of a firewall"],
     )
-    async def test_old_token_outlives_failures(self, given: Bench, down: answers.Answer) -> None:
+    async def test_old_token_outlives_failures(
+        self, given: Bench, down: answers.ScriptedResponse
+    ) -> None:
         """While the SSO is down the valid token stays in use to its end, then requests fail."""
         given.sso.script(answers.token("old"))
-        given.sso.handle(down)
+        given.sso.respond(down)
         await given.obtain()
         while given.clock() < 1000 + 298.9:
             assert given.current == "old"
@@ -292,7 +294,7 @@ class TestFailure:
     async def test_back_off_begins_anew_at_the_end_of_the_token(self, given: Bench) -> None:
         """The attempts close before it do not make callers wait, as they did with oidc-provider."""
         given.sso.script(answers.token("old", expires_in=5))
-        given.sso.handle(FAILURES["transient"])
+        given.sso.respond(FAILURES["transient"])
         await given.obtain()
         while given.current is not None:
             await given.pass_time(0.1)
@@ -331,7 +333,7 @@ class TestFailure:
         given.sso.script(FAILURES["refused"])
         given.sso.hold()
         given.tokens.start()
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         given.tokens.fetch_now()
         given.sso.release()
         await given.settled()
@@ -416,7 +418,7 @@ class TestStore:
         given.tokens = given.made(store=store)["default"]
         rejected = await given.obtain()
         assert store.tokens
-        given.sso.handle(answers.status(503))
+        given.sso.respond(answers.status(503))
         with pytest.raises(GatewayError):
             await given.tokens.replace_rejected(rejected)
         assert not store.tokens
@@ -475,7 +477,7 @@ class TestTelling:
         self, given: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A code that RFC 6749 does not have is told as it is."""
-        given.sso.script(answers.refusal("access_denied", 403))
+        given.sso.script(answers.oauth_error("access_denied", 403))
         error = await refused_with(given)
         assert (error.reason.code, given.state.oauth_error) == ("token-refused", "access_denied")
         assert "error access_denied" in error.hint
@@ -498,7 +500,7 @@ class TestTelling:
         """The duration of a token request is reported in seconds of the monotonic clock."""
         given.sso.hold()
         given.tokens.start()
-        await given.sso.seen(1)
+        await given.sso.wait_for_requests(1)
         given.clock.now += 2.5
         given.sso.release()
         await given.settled()
@@ -515,7 +517,7 @@ class TestTelling:
         assert given.state.is_valid
         assert given.state.expires_in == 300
         assert 210 <= given.state.next_attempt_in <= 240
-        given.sso.handle(FAILURES["refused"])
+        given.sso.respond(FAILURES["refused"])
         await given.pass_time(241, step=10)
         assert given.state.is_valid
         assert given.state.failure == "refused"

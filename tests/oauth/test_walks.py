@@ -33,7 +33,7 @@ async def test_the_walk_of_a_token(given: Bench) -> None:
 
 async def test_the_walk_of_a_token_that_the_sso_refuses(given: Bench) -> None:
     """The refusal becomes the request's error on the printed way, in its order."""
-    given.sso.handle(answers.refusal("invalid_client", 401))
+    given.sso.respond(answers.oauth_error("invalid_client", 401))
     with steps() as taken, pytest.raises(GatewayError, match="token-refused"):
         await given.obtain()
     printed = walk("The walk of a token that the SSO refuses")

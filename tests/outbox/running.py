@@ -40,13 +40,13 @@ class Running:
         assert found is not None
         return found.state
 
-    async def until_state(self, entry: OutboxEntry, state: EntryState) -> None:
+    async def wait_for_state(self, entry: OutboxEntry, state: EntryState) -> None:
         """Wait until the entry is in `state`."""
         async with asyncio.timeout(PATIENCE):
             while await self.state(entry) is not state:  # noqa: ASYNC110 - no event is set
                 await asyncio.sleep(0.002)
 
-    async def until_idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no attempt is active."""
         await until(lambda: not self.delivery.active_attempts)
 

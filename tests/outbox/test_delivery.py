@@ -104,7 +104,7 @@ async def test_attempts_at_once_are_limited(running: Running, sender: RecordingS
     for gate in sender.held.values():
         gate.set()
     for entry in entries:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     assert sender.busiest == MAX_PARALLEL
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
@@ -116,7 +116,7 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
     await until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
-    await running.until_idle()
+    await running.wait_until_idle()
     sender.seen.clear()
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
     await running.pass_time(1 + 2 + 4 + 8 + 16 + 6)
@@ -126,9 +126,9 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     sender.usual = OK
     await running.pass_time(31)
     for entry in entries:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     later = await running.put(draft("later"))
-    await running.until_state(later, EntryState.DELIVERED)
+    await running.wait_for_state(later, EntryState.DELIVERED)
 
 
 async def test_an_answer_to_somebody_else_ends_the_pause(
@@ -144,7 +144,7 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     await settle()
     assert await running.state(entry) is EntryState.WAITING
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def late_and_unreachable(
@@ -166,13 +166,13 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
     """A 503 with Retry-After from before the line was back holds its write for a moment only."""
     late, entry = await late_and_unreachable(running, sender)
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     later = await running.put(draft("later"))
-    await running.until_state(later, EntryState.DELIVERED)
+    await running.wait_for_state(later, EntryState.DELIVERED)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
-    await running.until_state(late, EntryState.DELIVERED)
+    await running.wait_for_state(late, EntryState.DELIVERED)
 
 
 async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
@@ -182,9 +182,9 @@ async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     await running.pass_time(6)
-    await running.until_state(asked, EntryState.DELIVERED)
+    await running.wait_for_state(asked, EntryState.DELIVERED)
 
 
 async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
@@ -199,7 +199,7 @@ async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
     await running.pass_time(3)
     fragile.away = set()
     await running.pass_time(10)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_answers_to_others_do_not_make_attempts_hammer(
@@ -227,7 +227,7 @@ async def test_a_silent_line_is_asked_something_light(
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     asked = sender.probed
     await running.pass_time(20)
     assert sender.probed == asked
@@ -248,7 +248,7 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     await running.pass_time(5)
     assert await running.state(other) is EntryState.WAITING
     running.delivery.on_platform_response()
-    await running.until_state(other, EntryState.DELIVERED)
+    await running.wait_for_state(other, EntryState.DELIVERED)
 
 
 async def test_one_that_always_gets_503_holds_up_nobody(
@@ -262,7 +262,7 @@ async def test_one_that_always_gets_503_holds_up_nobody(
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     assert await running.state(bad) is not EntryState.DELIVERED
 
 
@@ -279,8 +279,8 @@ async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
     sender.usual = OK
     sender.results["r-parked"] = []
     await running.pass_time(40)
-    await running.until_state(safe, EntryState.DELIVERED)
-    await running.until_state(parked, EntryState.DELIVERED)
+    await running.wait_for_state(safe, EntryState.DELIVERED)
+    await running.wait_for_state(parked, EntryState.DELIVERED)
     assert sender.seen.index("r-safe") < sender.seen.index("r-parked")
 
 
@@ -294,11 +294,11 @@ async def test_what_the_platform_asks_for_is_waited(
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     other = await running.put(draft("b"))
-    await running.until_state(other, EntryState.DELIVERED)
+    await running.wait_for_state(other, EntryState.DELIVERED)
     await running.pass_time(88)
     assert sender.seen.count("r-a") == 1
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 RESEND, VERIFY, HOLD = RecoveryMode.RESEND, RecoveryMode.VERIFY, RecoveryMode.HOLD
@@ -377,7 +377,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     await running.pass_time(INDEX_LAG - 1)
     assert sender.asked == []
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a"])
     assert await running.store.response(entry.id) == found
 
@@ -392,7 +392,7 @@ async def test_what_the_platform_surely_lacks_is_sent_again(
         draft("a", method="POST", recovery=RecoveryMode.VERIFY, in_doubt=True)
     )
     await running.pass_time(30)
-    await running.until_state(entry, EntryState.FAILED)
+    await running.wait_for_state(entry, EntryState.FAILED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a", "r-a"])
 
 
@@ -420,7 +420,7 @@ async def test_a_contradicted_update_is_compared(
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a", in_doubt=True))
     await until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
-    await running.until_state(entry, state)
+    await running.wait_for_state(entry, state)
     found = await running.store.entry(entry.id)
     assert found is not None
     assert found.in_doubt == (state is not EntryState.DELIVERED)
@@ -436,7 +436,7 @@ async def test_long_attempts_keep_their_lease(
     await running.pass_time(4 * LEASE_SECONDS)
     assert not await store.recover_leases(await store.leases(), settle=10.0)
     sender.held["r-a"].set()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_a_result_that_cannot_be_kept_now_is_kept_later(
@@ -454,7 +454,7 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
     assert await running.state(entry) is EntryState.SENDING
     fragile.away = set()
     await running.pass_time(2)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a"]
 
 
@@ -481,7 +481,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
                 await other.apply_action(entry.id, EntryState.DROPPED)
             fragile.away = set()
             await running.pass_time(3)
-            await running.until_idle()
+            await running.wait_until_idle()
             assert await running.state(entry) is (
                 EntryState.DROPPED if given_up else EntryState.DELIVERED
             )
@@ -512,7 +512,7 @@ async def test_a_new_lease_is_not_given_up_with_an_old_one(
 ) -> None:
     """What is claimed after a pause has all the time of its own lease to be renewed in."""
     await running.put(draft("a"))
-    await running.until_idle()
+    await running.wait_until_idle()
     await running.pass_time(LEASE_SECONDS * 0.6)
     fragile.away = {"renew"}
     sender.hold("r-b")
@@ -674,14 +674,14 @@ async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
     settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
     async with Process(store, sender, clock, settings).running() as running:
         done = await running.put(draft("done"))
-        await running.until_state(done, EntryState.DELIVERED)
+        await running.wait_for_state(done, EntryState.DELIVERED)
         sender.usual = UNREACHABLE
         stuck = await running.put(draft("stuck"))
         await running.pass_time(170)
         assert await running.store.entry(done.id) is None
         assert await running.state(stuck) is not EntryState.FAILED
         await running.pass_time(200)
-        await running.until_state(stuck, EntryState.FAILED)
+        await running.wait_for_state(stuck, EntryState.FAILED)
         assert running.steps(stuck)[-1] is OutboxStep.EXPIRED
 
 
@@ -698,7 +698,7 @@ async def test_what_cannot_be_read_is_not_sent(
         await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
     sender.held["r-1"].set()
-    await running.until_state(broken, EntryState.FAILED)
+    await running.wait_for_state(broken, EntryState.FAILED)
     answer = await running.store.response(broken.id)
     assert answer is not None
     assert answer.reason == "internal"
@@ -717,7 +717,7 @@ async def test_the_delivery_survives_a_store_that_is_away(
     ]
     fragile.away = set()
     await running.pass_time(2)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(

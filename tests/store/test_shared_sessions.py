@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.platform import Line, Platform, unauthorized
+from tests.doubles.platform import Platform, PlatformConnection, unauthorized
 from tests.doubles.processes import free_port
-from tests.doubles.sso import refusal, token
+from tests.doubles.sso import oauth_error, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Page, Stage, stage
 from tests.store.redis_server import RedisServer
@@ -76,7 +76,7 @@ async def test_a_restart_signs_nobody_out(cast: Cast) -> None:
         assert (await browser.get(READ)).status == 200
         assert cast.sso.user_requests[1].form["refresh_token"] == "r1"
         assert json.loads((await browser.get("/auth/session")).text)["signed_in"] is True
-        sent = [seen.header("authorization") for seen in cast.platform.seen]
+        sent = [seen.header("authorization") for seen in cast.platform.requests]
         assert sent == ["Bearer first", "Bearer first", "Bearer second"]
 
 
@@ -105,17 +105,17 @@ async def test_one_renewal_among_all_gateways(cast: Cast) -> None:
     cast.sso.user_tokens(
         token("first", refresh_token="r1"),
         token("second", refresh_token="r2"),
-        refusal("invalid_grant"),
+        oauth_error("invalid_grant"),
     )
     async with cast.gateway() as one, cast.gateway(free_port()) as two:
         browser = await one.browser()
         await signed_in(browser)
 
-        async def refuse(line: Line) -> None:
+        async def refuse(connection: PlatformConnection) -> None:
             # Or a tab that came late would wait for the token that the first ones ask for.
-            await cast.platform.until_seen(4)
-            line.writer.write(unauthorized())
-            line.seen.complete = True
+            await cast.platform.wait_for_requests(4)
+            connection.writer.write(unauthorized())
+            connection.request.complete = True
 
         cast.platform.script(*[refuse] * 4)
         cast.sso.hold()
@@ -126,11 +126,11 @@ async def test_one_renewal_among_all_gateways(cast: Cast) -> None:
             elsewhere(browser, two),
         ]
         answers = asyncio.gather(*tabs)
-        await cast.platform.until_seen(4)
+        await cast.platform.wait_for_requests(4)
         cast.sso.release()
         assert [page.status for page in await answers] == [200] * 4
         assert len(cast.sso.user_requests) == 2
-        sent = [seen.header("authorization") for seen in cast.platform.seen]
+        sent = [seen.header("authorization") for seen in cast.platform.requests]
         assert sent == ["Bearer first"] * 4 + ["Bearer second"] * 4
 
 
@@ -182,7 +182,7 @@ async def test_a_renewed_token_is_kept_when_the_store_is_back(cast: Cast) -> Non
         cast.sso.hold()
         before = len(cast.sso.requests)
         asked = asyncio.ensure_future(browser.get(READ))
-        await cast.sso.seen(before + 1)
+        await cast.sso.wait_for_requests(before + 1)
         cast.server.freeze()
         cast.sso.release()
         assert (await asked).status == 200
@@ -197,7 +197,7 @@ async def test_a_renewed_token_is_kept_when_the_store_is_back(cast: Cast) -> Non
 async def sends(other: Stage, browser: Browser, cast: Cast, authorization: str) -> bool:
     """Whether this token goes out from another gateway."""
     await elsewhere(browser, other)
-    return cast.platform.seen[-1].header("authorization") == authorization
+    return cast.platform.requests[-1].header("authorization") == authorization
 
 
 async def test_the_ssos_sign_out_reaches_every_gateway(server: RedisServer) -> None:

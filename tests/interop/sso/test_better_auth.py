@@ -98,7 +98,7 @@ async def _sign_in(stage: Stage) -> Seen:
         login=login,
         listen={"address": origin.removeprefix("http://")},
     )
-    await stage.until_ready(gateway)
+    await stage.wait_until_ready(gateway)
     page = {"Accept": "text/html"}
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(cookie_jar=jar) as session:

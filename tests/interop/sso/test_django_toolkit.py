@@ -51,7 +51,7 @@ async def _sign_in(stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
         login=login,
         listen={"address": origin.removeprefix("http://")},
     )
-    await stage.until_ready(gateway)
+    await stage.wait_until_ready(gateway)
     jar, browser = aiohttp.CookieJar(unsafe=True), {"Accept": "text/html"}
     async with aiohttp.ClientSession(cookie_jar=jar, headers=browser) as session:
         async with session.get(f"{origin}/fhir/Patient/1") as page:

@@ -38,7 +38,7 @@ async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -
     """It has failed, and says so with the platform's status and OperationOutcome."""
     hospital.line.cut()
     location = (await hospital.write()).location
-    hospital.platform.answer(outcome(422))
+    hospital.platform.respond(outcome(422))
     bundle = (await hospital.mended(location)).json
     assert bundle["type"] == "batch-response"
     response = bundle["entry"][0]["response"]
@@ -120,7 +120,7 @@ async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
     listed = await hospital.ask("GET", "/_outbox", Accept="application/fhir+xml")
     assert b"<resource><Task><id value=" in listed.body
     kind = ("Content-Type", "application/fhir+xml")
-    hospital.platform.answer(http(200, b'<?xml version="1.0"?>' + body, kind))
+    hospital.platform.respond(http(200, b'<?xml version="1.0"?>' + body, kind))
     ended = await hospital.mended(reply.location)
     assert b"<resource>" + body + b"</resource>" in ended.body
     assert ended.headers["Content-Type"].startswith("application/fhir+xml")
@@ -131,14 +131,14 @@ async def test_only_what_there_is_can_be_done(hospital: Hospital) -> None:
     assert (await hospital.ask("POST", "/_outbox", b"{}")).status == 405
     assert (await hospital.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
     assert (await hospital.ask("GET", "/_outbox/1/2")).status == 404
-    assert hospital.platform.seen == []
+    assert hospital.platform.requests == []
 
 
 async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -> None:
     """The gateway knows nothing of them, and queues nothing."""
     async with opened(outbox={"enabled": False}) as hospital:
         assert (await hospital.ask("GET", "/_outbox/1")).status == 200
-        assert hospital.platform.seen[0].target == "/r5/_outbox/1"
+        assert hospital.platform.requests[0].target == "/r5/_outbox/1"
         hospital.line.cut()
         # What is sent into a connection that breaks in this very moment would be unclear: 502.
         while True:
@@ -156,7 +156,7 @@ async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> Non
         reply = await hospital.write(X_User="dilnoza")
         saved = {"resourceType": "Observation", "id": "1"}
         packed = zlib.compress(json.dumps(saved).encode())
-        hospital.platform.answer(fhir(packed, 200, ("Content-Encoding", "deflate")))
+        hospital.platform.respond(fhir(packed, 200, ("Content-Encoding", "deflate")))
         (entry,) = (await hospital.mended(reply.location)).json["entry"]
         record = (await hospital.gateway.audit(1))[0]
     assert entry["resource"] == saved
@@ -169,7 +169,7 @@ async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) 
     """A deletion's 204, with nothing but its status."""
     hospital.line.cut()
     reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
-    hospital.platform.answer(http(204, b"", length=False))
+    hospital.platform.respond(http(204, b"", length=False))
     entry = (await hospital.mended(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]
 
@@ -178,5 +178,5 @@ async def test_status_and_metrics_tell_of_the_depth(hospital: Hospital) -> None:
     """`/metrics` by state, within a moment."""
     hospital.line.cut()
     await hospital.write()
-    await hospital.gateway.until_metric(1, "dhp_gateway_outbox_entries", state="waiting")
+    await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_entries", state="waiting")
     assert await hospital.gateway.metric("dhp_gateway_outbox_oldest_seconds") > 0

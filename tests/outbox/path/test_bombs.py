@@ -15,9 +15,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GatewayProcess, start_gateway
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
 
@@ -65,11 +65,11 @@ def bombs(kind: str) -> list[bytes]:
 @asynccontextmanager
 async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
     """In a process of its own, its platform out of reach, with a write of Mallory's that waits."""
-    async with Sso() as sso, Platform() as platform, CutLine(platform.port) as line:
-        line.cut()
+    async with Sso() as sso, Platform() as platform, Relay(platform.port) as relay:
+        relay.cut()
         process = start_gateway(
             {
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/r5"},
+                "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}/r5"},
                 "sso": {"token_url": sso.token_url},
                 "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
                 "callers": CALLERS,
@@ -79,7 +79,7 @@ async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
             directory,
         )
         try:
-            await process.until_status(200)
+            await process.wait_for_status(200)
             yield process
         finally:
             process.process.terminate()

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
-from tests.doubles.sso import Answer
+from tests.doubles.sso import ScriptedResponse
 from tests.doubles.wire import Wire, get, post
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital, observation
-from tests.pipeline.stage import reset
+from tests.pipeline.testbed import reset_connection
 
 
 async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
@@ -58,7 +58,7 @@ async def test_the_platform_sees_no_respond_async_of_a_write(
     async with opened(callers=callers) as hospital:
         for prefer in (ASKING, "respond-async"):
             assert (await hospital.ask(method, path, body, Prefer=prefer)).status == 200
-        writes = [seen for seen in hospital.platform.seen if seen.method == method]
+        writes = [seen for seen in hospital.platform.requests if seen.method == method]
         assert [seen.all("prefer") for seen in writes] == [[OTHERS], []]
 
 
@@ -69,7 +69,7 @@ async def test_the_platform_sees_respond_async_of_what_is_no_write(
     """Reads and operations are never queued: the preference is the platform's business."""
     method, path, body = NO_WRITES[name]
     await hospital.ask(method, path, body, Prefer=ASKING)
-    assert hospital.platform.seen[0].header("prefer") == ASKING
+    assert hospital.platform.requests[0].header("prefer") == ASKING
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -81,7 +81,7 @@ async def test_the_platform_sees_respond_async_of_who_may_not_queue(
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
     async with opened(callers=callers) as hospital:
         await hospital.ask(method, path, body, Prefer=ASKING)
-        assert hospital.platform.seen[0].header("prefer") == ASKING
+        assert hospital.platform.requests[0].header("prefer") == ASKING
 
 
 async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospital) -> None:
@@ -89,8 +89,8 @@ async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospi
     fields = ("Prefer: respond-async", "Content-Type: application/fhir+json", "Content-Length: 0")
     async with await Wire.open(hospital.gateway.address) as wire:
         for method in ("DELETE", "GET", "DELETE"):
-            await wire.ask(get("/fhir/Observation/1", *fields, method=method))
-    assert [seen.header("prefer") for seen in hospital.platform.seen] == [
+            await wire.fetch(get("/fhir/Observation/1", *fields, method=method))
+    assert [seen.header("prefer") for seen in hospital.platform.requests] == [
         None,
         "respond-async",
         None,
@@ -105,7 +105,7 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     assert reply.word == "queued"
     assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
     assert reply.headers["Cache-Control"] == "no-store"
-    hospital.platform.answer(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
+    hospital.platform.respond(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
     ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "201 Created"
     (seen,) = hospital.sent
@@ -154,7 +154,7 @@ async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hosp
     delivered = asyncio.Event()
     hospital.answer_writes(outcome(503), once(delivered, fhir()))
     first = await hospital.write(patient=1, number=1)
-    await hospital.until_sent(2)
+    await hospital.wait_until_sent(2)
     second = await hospital.write(patient=1, number=2)
     assert (first.status, second.status) == (202, 202)
     assert (await hospital.write(patient=3, number=3)).status == 200
@@ -196,7 +196,7 @@ async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(hospital: H
         async with hospital.late_failure() as hanging:
             hospital.platform.script(once(released, fhir()))
             newer = group.create_task(hospital.write())
-            await hospital.platform.until_seen(2)
+            await hospital.platform.wait_for_requests(2)
         released.set()
     assert (newer.result().status, hanging.result().status) == (200, 502)
     assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
@@ -231,7 +231,7 @@ async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -
         assert hanging.result().status == 202
 
 
-LEAVES = {"reset": reset, "close": lambda wire: wire.writer.close()}
+LEAVES = {"reset": reset_connection, "close": lambda wire: wire.writer.close()}
 
 
 @pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
@@ -243,7 +243,7 @@ async def test_who_has_left_is_not_queued_for(
     async with await Wire.open(hospital.gateway.address) as wire:
         asked = "Prefer: respond-async"
         await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
-        await hospital.platform.until_seen(1)
+        await hospital.platform.wait_for_requests(1)
         leave(wire)
     # When this is answered the gateway has seen that it is left.
     assert (await hospital.ask("GET", "/Patient/1")).status == 200
@@ -272,7 +272,7 @@ async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
             asked = "Prefer: respond-async"
             wire.writer.write(post("/fhir/Observation/1", observation(), asked, method="PUT"))
             wire.writer.write_eof()
-            reply = await wire.reply()
+            reply = await wire.read_response()
         assert (reply.status, reply.reason) == (status, reason)
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
@@ -322,7 +322,7 @@ async def test_other_answers_of_the_platform_are_passed_on(hospital: Hospital) -
 
 async def test_without_an_sso_writes_are_kept(hospital: Hospital) -> None:
     """No token because the SSO is away is no line; a refusal of the SSO is a matter of settings."""
-    hospital.sso.handle(Answer())
+    hospital.sso.respond(ScriptedResponse())
     hospital.platform.script(outcome(401))
     assert (await hospital.write()).status == 202
 
@@ -359,7 +359,7 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
     reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
     answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
     location = ("Location", f"{platform}/Observation/1/_history/1")
-    hospital.platform.answer(fhir(answer, 200, location))
+    hospital.platform.respond(fhir(answer, 200, location))
     entry = (await hospital.mended(reply.location)).json["entry"][0]
     (sent,) = hospital.sent
     assert json.loads(sent.body)["subject"]["reference"] == f"{platform}/Patient/1"

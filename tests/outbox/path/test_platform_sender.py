@@ -50,13 +50,13 @@ class Platform:
 
     def __init__(self, *answers: UpstreamResponse | Exception) -> None:
         self._answers = list(answers)
-        self.seen: list[UpstreamRequest] = []
+        self.requests: list[UpstreamRequest] = []
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, _tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
         """As the forwarder."""
-        self.seen.append(outgoing)
+        self.requests.append(outgoing)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -189,7 +189,9 @@ async def test_a_create_is_looked_for_by_its_identifier(
     platform = Platform(searchset(*found))
     finding = await deliverer(platform).verify(ENTRY, request())
     assert finding.finding is verdict
-    assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
+    assert platform.requests[0].target.startswith(
+        b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&"
+    )
     if verdict is PRESENT:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
@@ -216,7 +218,7 @@ async def asked(
         ENTRY, request(body=body, condition=condition)
     )
     assert finding.finding is not None
-    return finding.finding, len(platform.seen)
+    return finding.finding, len(platform.requests)
 
 
 async def test_a_declared_condition_needs_no_question() -> None:
@@ -225,7 +227,7 @@ async def test_a_declared_condition_needs_no_question() -> None:
     made = deliverer(platform, statement=Statement("create"))
     for wanted in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
         assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize(
@@ -461,14 +463,14 @@ async def test_a_credential_that_is_gone_delivers_nothing() -> None:
     platform = Platform()
     result = await deliverer(platform).send(ENTRY, request(credential="old"))
     assert (result.may_have_effect, result.cause) == (False, "token-refused")
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 async def test_an_update_gets_the_current_version_where_the_settings_say_so() -> None:
     """Asked for at the moment of delivery; who was faster only delays it."""
     platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
     result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
-    assert b'If-Match: W/"3"\r\n' in platform.seen[1].field_lines
+    assert b'If-Match: W/"3"\r\n' in platform.requests[1].field_lines
     assert result.cause
     assert not result.may_have_effect
 

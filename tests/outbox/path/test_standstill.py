@@ -99,13 +99,13 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.close()
 
 
-async def until_reads_succeed(hospital: Hospital) -> None:
+async def wait_until_reads_succeed(hospital: Hospital) -> None:
     """Wait until the gateway takes the platform for usable again."""
     while (await hospital.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.1)
 
 
-async def until_care(hospital: Hospital, *reasons: str) -> None:
+async def wait_until_care(hospital: Hospital, *reasons: str) -> None:
     """Wait until the status page's facts give one of these reasons."""
     while True:
         shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
@@ -122,7 +122,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def told(hospital: Hospital) -> None:
     """Wait until the standstill is told on the page and to Prometheus; the gateway stays ready."""
-    await until_care(hospital, "outbox-standstill")
+    await wait_until_care(hospital, "outbox-standstill")
     assert (await hospital.gateway.ready())[0] == 200
     page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
     assert b"deliveries stand still" in page.body
@@ -136,11 +136,11 @@ async def test_a_database_that_another_program_locks_is_told(opened: Open, tmp_p
         hospital.line.cut()
         kept = await hospital.write()
         async with locked(tmp_path / "outbox.db"):
-            await hospital.line.mend()
-            await until_reads_succeed(hospital)
+            await hospital.line.restore()
+            await wait_until_reads_succeed(hospital)
             await told(hospital)
         assert (await hospital.ended(kept.location)).status == 200
-        await until_care(hospital, "fine", "answers")
+        await wait_until_care(hospital, "fine", "answers")
 
 
 @pytest.mark.usefixtures("soon")
@@ -150,8 +150,8 @@ async def test_a_write_that_fails_again_and_again_is_told(opened: Open) -> None:
         hospital.line.cut()
         await hospital.write()
         hospital.answer_writes(*[outcome(500)] * 1000)
-        await hospital.line.mend()
-        await until_reads_succeed(hospital)
+        await hospital.line.restore()
+        await wait_until_reads_succeed(hospital)
         await told(hospital)
 
 
@@ -168,6 +168,6 @@ async def test_a_delivery_that_has_ended_is_told(
     async with opened() as hospital:
         hospital.line.cut()
         assert (await hospital.write()).status == 202
-        await hospital.line.mend()
-        await until_reads_succeed(hospital)
+        await hospital.line.restore()
+        await wait_until_reads_succeed(hospital)
         await told(hospital)
