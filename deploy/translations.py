@@ -33,12 +33,12 @@ PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
     "callers": (
-        *("gateway/errors.py", "gateway/fhir/", "gateway/outbox/async_status.py"),
-        "gateway/pipeline/templates/",
+        *("gateway/errors.py", "gateway/guidance.py", "gateway/fhir/"),
+        *("gateway/outbox/async_status.py", "gateway/pipeline/templates/"),
     ),
     "operators": (
         *("gateway/admin/", "gateway/alerts/", "gateway/health/", "gateway/login/"),
-        "gateway/i18n.py",
+        *("gateway/i18n.py", "gateway/oauth/token_failures.py"),
     ),
     "commands": ("gateway/",),
 }

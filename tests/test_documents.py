@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import pytest
 
-from docs.generators.guidance import GUIDANCE
 from gateway.admin.admin_server import build_application
 from gateway.audit.audit_trail import exchange_record
 from gateway.cli.main import cli
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
+from gateway.guidance import REASON_GUIDANCE
 from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 from tests.config.test_schema import table_of_settings
@@ -105,9 +105,9 @@ def test_every_named_command_exists() -> None:
     commands = set(cli.list_commands(click.Context(cli)))
     written = [text for path in DOCUMENTS for text in paragraphs(path)]
     written += [path.read_text(encoding="utf-8") for path in (ROOT / "config").glob("*.yaml")]
-    written += [field for guidance in GUIDANCE.values() for field in guidance]
-    texts = [each for reason in REASONS.values() for each in (reason.text, reason.read_text)]
-    written += [text.in_language(each) for text in texts if text for each in LANGUAGES]
+    records = REASON_GUIDANCE.values()
+    texts = [text for each in records for text in (each.remedy, each.text, each.read_text) if text]
+    written += [text.in_language(each) for text in texts for each in LANGUAGES]
     found = named_commands(written)
     assert {"run", "doctor", "token", "check", "sandbox"} <= found
     assert found <= commands
@@ -187,7 +187,7 @@ def test_every_named_setting_default_reason_and_test_exists(path: Path) -> None:
     assert [each for each in named - SETTINGS if not each.endswith(FILES)] == []
     for key, default in re.findall(r"default `([a-z_.]+): ([^`]+)`", text):
         assert (key, DEFAULTS[key]) == (key, default)
-    assert set(re.findall(r"X-Gateway-Error[`:]*:? `?([a-z]+(?:-[a-z]+)*)`", text)) <= set(GUIDANCE)
+    assert set(re.findall(r"X-Gateway-Error[`:]*:? `?([a-z]+(?:-[a-z]+)*)`", text)) <= set(REASONS)
     assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
 
 

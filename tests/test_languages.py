@@ -13,9 +13,11 @@ from babel.messages.pofile import read_po
 
 from gateway.admin.status_page import page_update
 from gateway.alerts.alert_messages import ALERT_MESSAGES
-from gateway.errors import ADVICE, REASONS, REMEDIES
-from gateway.health import advice
+from gateway.errors import ADVICE
+from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES, REASON_GUIDANCE
+from gateway.health.health import ANSWER_WORDS, CARE_QUESTION
 from gateway.i18n import LANGUAGES
+from gateway.oauth.token_failures import TOKEN_CAUSES
 from gateway.outbox import async_status
 from tests.doubles.gateway_states import STATES, StatusSources
 from tests.test_i18n import SHARED as SHARED_BY_COMMANDS
@@ -45,7 +47,8 @@ NAMES = {
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
     *("doctor", "dhp-gateway", "x", "Origin", "Content-Type", "application/fhir+json", "XML"),
-    *("callers", "content_type"),
+    *("callers", "content_type", "DNS", "5xx", "scope", "syslog", "systemd", "MiB", "CA"),
+    *("FHIR API", "HOST", "HTML", "Client secret", "firewall", "load balancer", "traceback", "id"),
 }
 NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))
 # Hosts, commands in backquotes, what the monitoring fills in.
@@ -79,11 +82,15 @@ def pages(language: str) -> Iterator[str]:
 def texts_of(language: str) -> list[str]:
     """Return every text for people in a language, except the documents."""
     tables = (
-        *(advice.ADVICE, advice.ANSWER_WORDS, advice.PASSED_ON, advice.PLATFORM_CAUSES),
-        *(advice.TOKEN_CAUSES, REMEDIES, async_status.MESSAGES, ALERT_MESSAGES, ADVICE),
+        *(ANSWER_WORDS, PLATFORM_CAUSES),
+        *(async_status.MESSAGES, ALERT_MESSAGES, ADVICE),
     )
-    messages = [advice.CARE_QUESTION, *(text for table in tables for text in table.values())]
-    messages += [text for each in REASONS.values() for text in (each.text, each.read_text) if text]
+    messages = [CARE_QUESTION, *(text for table in tables for text in table.values())]
+    messages += [each.meaning for each in TOKEN_CAUSES.values()]
+    records = COMPONENT_GUIDANCE.values()
+    messages += [text for each in records for text in (each.meaning, each.remedy)]
+    reasons = REASON_GUIDANCE.values()
+    messages += [text for each in reasons for text in (each.text, each.read_text) if text]
     shown = [each.in_language(language) for each in messages]
     return [*shown, *alerts(language), *pages(language)]
 
@@ -99,7 +106,7 @@ def words_of(language: str) -> set[str]:
 
 
 # What English and Uzbek write alike.
-SHARED = {"token", "status", "audit", "portal", "ms", "disk", "log"}
+SHARED = {"token", "status", "audit", "portal", "ms", "disk", "log", "server", "port"}
 
 
 class VisibleText(HTMLParser):

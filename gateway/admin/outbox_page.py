@@ -16,9 +16,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
-from gateway.errors import REMEDIES
-from gateway.health.advice import CARE_ANSWERS
-from gateway.health.health import judge_outbox
+from gateway.guidance import COMPONENT_GUIDANCE, REASON_GUIDANCE
+from gateway.health.health import CARE_ANSWERS, judge_outbox
 from gateway.i18n import LANGUAGES
 from gateway.templates import file_text
 
@@ -101,7 +100,7 @@ def _render_page(
         script=_SCRIPT,
         cause_kind=cause_kind,
         remedy_kind=remedy_kind,
-        gateway_remedies=REMEDIES,
+        guidance=COMPONENT_GUIDANCE,
         **values,
     )
 
@@ -163,26 +162,19 @@ _OF_STATUS: Final = {
     **dict.fromkeys((404, 410), "gone"),
     **dict.fromkeys((409, 412), "conflict"),
 }
-_OF_REASON: Final = {
-    "": "turn",
-    **dict.fromkeys(("upstream-unreachable", "circuit-open", "upstream-tls"), "line"),
-    **dict.fromkeys(("upstream-failed", "upstream-timeout"), "broken"),
-    **dict.fromkeys(("upstream-busy", "rate-limited"), "busy"),
-    **dict.fromkeys(("sso-unavailable", "token-refused", "token-rejected"), "token"),
-    **dict.fromkeys(("upstream-non-fhir", "upstream-redirect"), "strange"),
-    "expired": "expired",
-    "collision": "collision",
-    "internal": "internal",
-}
+_OF_CAUSE: Final = {"": "turn", "expired": "expired", "collision": "collision"}
 # Kinds of causes that have a remedy of their own once an entry has failed.
 _FAILURES: Final = frozenset(("expired", *_OF_STATUS.values()))
 
 
 def cause_kind(cause: str) -> tuple[str, str]:
-    """Return the kind of a cause, and the status by which the platform refused it, or ""."""
+    """Return the kind of a cause, and the status by which the platform refused it, or "".
+
+    It is a kind of the template `outbox_causes.html`, or a reason of `gateway.errors`.
+    """
     word, _, status = cause.partition(" ")
     if word != "platform-status" or len(status) != 3 or not status.isdecimal():
-        return _OF_REASON.get(cause, "other"), ""
+        return cause if cause in REASON_GUIDANCE else _OF_CAUSE.get(cause, "other"), ""
     return _OF_STATUS.get(int(status), "refused" if int(status) < 500 else "trouble"), status
 
 
@@ -195,7 +187,7 @@ def remedy_kind(state: str, cause: str) -> str:
     if state == "failed":
         kind, _ = cause_kind(cause)
         return kind if kind in _FAILURES else "failed"
-    if state == "waiting" and cause in REMEDIES:
+    if state == "waiting" and cause in REASON_GUIDANCE:
         # An open circuit is a consequence: the remedy is that of an unreachable platform.
         return "upstream-unreachable" if cause == "circuit-open" else cause
     return "unclear" if state == "unclear" else "waiting"

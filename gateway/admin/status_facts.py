@@ -21,10 +21,9 @@ from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.value_types import ListenAddress
-from gateway.errors import REMEDIES, outcome_text
-from gateway.health.advice import CARE_ANSWERS, PASSED_ON, advice
+from gateway.guidance import COMPONENT_GUIDANCE
 from gateway.health.evidence import REFUSES, CircuitState
-from gateway.health.health import worst
+from gateway.health.health import CARE_ANSWERS, advice, worst
 from gateway.i18n import LANGUAGES, choose_language
 from gateway.secret import MASK
 
@@ -248,6 +247,8 @@ def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
 
 def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """Return what a reason means, and what operators do about it."""
-    passed_on = PASSED_ON.get(reason)
-    meaning = passed_on.in_language(language) if passed_on else outcome_text(reason, language)
-    return {"text": meaning, "remedy": REMEDIES[reason].in_language(language)}
+    guidance = COMPONENT_GUIDANCE[reason]
+    return {
+        "text": guidance.meaning.in_language(language),
+        "remedy": guidance.remedy.in_language(language),
+    }

@@ -17,15 +17,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
-from gateway.health.advice import (
-    ANSWER_WORDS,
-    CARE_ANSWERS,
-    CARE_QUESTION,
-    PLATFORM_CAUSES,
-    TOKEN_CAUSES,
-)
+from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
+from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION
 from gateway.health.recent_requests import MINUTES, OTHERS
 from gateway.i18n import LANGUAGES, unit_names
+from gateway.oauth.token_failures import TOKEN_CAUSES
 
 if TYPE_CHECKING:
     from gateway.health.health import Component
@@ -151,6 +147,7 @@ def _values(facts: Facts, components: Sequence[Component]) -> dict[str, Any]:
         "question": CARE_QUESTION,
         "answers": ANSWER_WORDS,
         "care_answers": CARE_ANSWERS,
+        "guidance": COMPONENT_GUIDANCE,
         "platform_causes": PLATFORM_CAUSES,
         "token_causes": TOKEN_CAUSES,
         "others": OTHERS,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from gateway.alerts.notify_addresses import AlertMessage
-from gateway.health.advice import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, advice
+from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, advice
 from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
@@ -64,12 +64,9 @@ ALERT_MESSAGES: Final = {
         "{value} queued writes need a person: it is not known whether the platform has them"
     ),
     "DhpGatewayOutboxFailed": Message("The platform refused {value} queued writes"),
-    "DhpGatewayOutboxUnavailable": Message(
-        "The outbox cannot be reached: writes cannot be queued, and those that wait are not "
-        "delivered"
-    ),
+    "DhpGatewayOutboxUnavailable": Message("The outbox cannot be reached"),
     "DhpGatewayOutboxStandstill": Message(
-        "No queued write has been delivered for a while, although the platform works"
+        "The outbox delivers nothing, although the platform works"
     ),
     "DhpGatewayOutboxFull": Message("The outbox is full: writes are not taken any more"),
     "DhpGatewayCertificateExpiring": Message("The certificate {about} expires in {value}"),

@@ -38,12 +38,11 @@ from gateway.cli.platform_commands import (
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
-from gateway.health.advice import PLATFORM_CAUSES
+from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
 from gateway.health.evidence import (
     ANSWERS,
     FAILS,
     NOT_FHIR,
-    REFUSES,
     TIMEOUT,
     TLS,
     UNREACHABLE,
@@ -327,8 +326,7 @@ async def _ask_for_metadata(
         http_response, body = await get(f"{platform.url}/metadata", MAX_STATEMENT_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         yield Finding(_CLOCK, "skipped", Message("needs an answer of the platform"))
-        hint = Message("Check {key}", key=platform.setting_prefix)
-        yield platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
+        yield platform_fault(_signal_of_error(error), Message(type(error).__name__))
         return
     status = http_response.status
     yield _check_clock(http_response.headers.get("Date"))
@@ -370,18 +368,10 @@ def _signal_of_error(error: Exception) -> str:
     return UNREACHABLE if isinstance(error, OSError) else FAILS
 
 
-def platform_fault(signal: str, told: Message, hint: Message) -> Finding:
+def platform_fault(signal: str, told: Message) -> Finding:
     """Return the check of a platform that fails, with the words of the status page."""
     detail = Message("{cause} ({told})", cause=PLATFORM_CAUSES[signal], told=told)
-    return Finding(_METADATA, "failed", detail, hint)
-
-
-# What to do about a response that shows a fault of the platform.
-_FAULT_HINTS: Final = {
-    REFUSES: Message("The platform refuses the SSO's token: are both of the same environment?"),
-    FAILS: Message("Tell the platform's support"),
-    NOT_FHIR: Message("Check platform.fhir_base_url: it must end where /metadata begins"),
-}
+    return Finding(_METADATA, "failed", detail, COMPONENT_GUIDANCE[signal].remedy)
 
 
 def _check_metadata(settings: Settings, status: int, body: bytes, media: str) -> Finding:
@@ -390,8 +380,7 @@ def _check_metadata(settings: Settings, status: int, body: bytes, media: str) ->
     if signal == ANSWERS and statement.get("resourceType") != "CapabilityStatement":
         signal = NOT_FHIR
     if signal != ANSWERS:
-        told = Message("status {status}", status=status)
-        return platform_fault(signal, told, _FAULT_HINTS[signal])
+        return platform_fault(signal, Message("status {status}", status=status))
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
         # A server with custom addresses may have any version; those of DHP are R5.

@@ -26,7 +26,9 @@ from gateway.app.listening_sockets import is_stale_socket
 from gateway.app.preflight import Check, Finding
 from gateway.cli import healthcheck
 from gateway.errors import StartError
+from gateway.guidance import CONNECTION_CAUSES
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem
+from gateway.oauth.token_endpoint import certificate_cause
 from gateway.secret import MASK
 
 if TYPE_CHECKING:
@@ -233,21 +235,7 @@ async def _resolve(server: CheckedServer) -> Finding:
                 server.host, server.port, type=socket.SOCK_STREAM
             )
     except (OSError, TimeoutError):
-        hint = Message(
-            "Check the spelling in {key} and this machine's name servers "
-            "(/etc/resolv.conf); without internet ask the network's administrator",
-            key=server.setting_prefix,
-        )
-        return Finding(
-            check,
-            "failed",
-            Message(
-                "the host name {host} of {key} cannot be resolved",
-                host=server.host,
-                key=server.setting_prefix,
-            ),
-            hint,
-        )
+        return _failure(check, server, "name not found")
     addresses = sorted({entry[4][0] for entry in found})
     return Finding(
         check,
@@ -261,11 +249,6 @@ async def _resolve(server: CheckedServer) -> Finding:
 async def _connect(server: CheckedServer) -> Finding:
     check = server.check("tcp")
     target = Message("{host} port {port}", host=server.host, port=server.port)
-    hint = Message(
-        "Check host and port in {key}; ask the network's administrator to open {target}",
-        key=server.setting_prefix,
-        target=target,
-    )
     try:
         async with asyncio.timeout(server.timeout):
             _, writer = await asyncio.open_connection(server.host, server.port)
@@ -275,11 +258,10 @@ async def _connect(server: CheckedServer) -> Finding:
             target=target,
             timeout=server.timeout,
         )
-        return Finding(check, "failed", detail, hint)
+        return _failure(check, server, "no connection", detail)
     except OSError:
-        return Finding(
-            check, "failed", Message("{target} refuses connections", target=target), hint
-        )
+        detail = Message("{target} refuses connections", target=target)
+        return _failure(check, server, "no connection", detail)
     writer.close()
     return Finding(check, "ok", Message("{target} accepts connections", target=target))
 
@@ -295,10 +277,9 @@ async def _check_tls(server: CheckedServer) -> Finding:
     except StartError as error:
         return failed_by_setting(check, error, Message("Give a PEM file with CA certificates"))
     except ssl.SSLCertVerificationError as error:
-        return Finding(check, "failed", *_tls_failure(server, error))
+        return _failure(check, server, certificate_cause(error))
     except (OSError, TimeoutError):
-        hint = Message("Check that {key} names a port that speaks TLS", key=server.setting_prefix)
-        return Finding(check, "failed", Message("the other side does not speak TLS properly"), hint)
+        return _failure(check, server, "no TLS")
     certificate = writer.get_extra_info("peercert") or {}
     writer.close()
     return _certificate(check, certificate)
@@ -310,28 +291,14 @@ def failed_by_setting(check: Check, error: StartError, hint: Message) -> Finding
     return Finding(check, "failed", setting_problem(values["key"], values["why"]), hint)
 
 
-def _tls_failure(
-    server: CheckedServer, error: ssl.SSLCertVerificationError
-) -> tuple[Message, Message]:
-    section = server.setting_prefix.partition(".")[0]
-    reason = (error.verify_message or "").lower()
-    if "expired" in reason or "not yet valid" in reason:
-        hint = Message(
-            "Check this machine's clock first; else the other side's certificate is out of date"
-        )
-        return Message("the certificate is not valid at this time"), hint
-    if "hostname" in reason or "ip address" in reason:
-        return (
-            Message("the certificate belongs to another name than {host}", host=server.host),
-            Message("Correct the host in {key}; never work around this", key=server.setting_prefix),
-        )
-    hint = Message(
-        "If a CA of your own or an inspecting proxy is between, put its "
-        "certificate into a PEM file and set {section}.ca_file; else the "
-        "connection may be intercepted",
-        section=section,
-    )
-    return Message("the certificate comes from a CA that is not trusted here"), hint
+def _failure(
+    check: Check, server: CheckedServer, cause: str, detail: Message | None = None
+) -> Finding:
+    """Return a failed check with the record of its cause; `detail` replaces what it means."""
+    guidance, key = CONNECTION_CAUSES[cause], server.setting_prefix
+    meaning = Message("{cause} ({told})", cause=guidance.meaning, told=server.host)
+    remedy = Message(guidance.remedy.msgid, key=key, section=key.partition(".")[0])
+    return Finding(check, "failed", detail or meaning, remedy)
 
 
 def _certificate(check: Check, certificate: dict[str, Any]) -> Finding:

@@ -31,7 +31,6 @@ from gateway.cli.platform_commands import (
 )
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
-from gateway.health.advice import TOKEN_CAUSES
 from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.login.authorization_code import authorization_url
 from gateway.login.openid_provider import (
@@ -41,6 +40,7 @@ from gateway.login.openid_provider import (
     possible_issuers,
 )
 from gateway.oauth.token_failures import (
+    TOKEN_CAUSES,
     WRONG_ENDPOINT_STATUSES,
     reported_error,
     with_description,
@@ -540,7 +540,7 @@ def _error_summary(error: TokenRequestError) -> Message:
         return Message(error.oauth_error)
     if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
         return join_messages(", ", reported_error(error))
-    return TOKEN_CAUSES[error.cause]
+    return TOKEN_CAUSES[error.cause].meaning
 
 
 def _origin(url: str) -> tuple[str, str]:

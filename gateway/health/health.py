@@ -4,7 +4,7 @@ The gateway is a list of `Component`s, each with its state and the reason for it
 status page and `/status.json`, `dhp_gateway_platform_usable`, alerts and `doctor` take components;
 none of them judges by itself. `worst` returns the one that says whether care can go on: where that
 one has failed, no request can succeed, and all of them say so. What a reason means and what
-operators do about it is in `gateway.health.advice`.
+operators do about it is in `gateway.guidance`; `advice` returns it as one text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from gateway.guidance import COMPONENT_GUIDANCE
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.health.recent_requests import many_errors
+from gateway.i18n import Message
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Component:
     """The state of one part of the gateway.
 
     `untried`: nothing is known yet; `degraded`: requests can succeed, with limits or not of all
-    callers; `failed`: none can. `reason` is a key of `ADVICE` (`gateway.health.advice`), or one
+    callers; `failed`: none can. `reason` is a key of `gateway.guidance.COMPONENT_GUIDANCE`, or one
     for which nothing has to be done. `since`: when state or reason
     last changed (Unix time). `about`: the credential concerned, "" for none.
     """
@@ -112,6 +114,29 @@ STANDSTILL_SECONDS: Final = 40.0
 # `oldest_seconds`: for how long the oldest entry has waited, or None. `stalled_seconds`: for how
 # long nothing has been delivered that could be.
 OutboxReport = Mapping[str, Any]
+
+
+CARE_QUESTION: Final = Message("Can care go on?")
+# The answer in `/status.json`, and its word.
+CARE_ANSWERS: Final[dict[ComponentState, str]] = {
+    "ok": "yes",
+    "untried": "untried",
+    "degraded": "degraded",
+    "failed": "no",
+}
+ANSWER_WORDS: Final = {
+    "yes": Message("Yes"),
+    "untried": Message("Not tried yet"),
+    "degraded": Message("With limits"),
+    "no": Message("No"),
+}
+
+
+def advice(component: Component, language: str) -> str:
+    """Return what the reason of a component means and what operators do about it."""
+    guidance = COMPONENT_GUIDANCE[component.reason]
+    texts = (each.in_language(language) for each in (guidance.meaning, guidance.remedy))
+    return " ".join(filter(None, texts)).replace("{credential}", component.about)
 
 
 def worst(components: Sequence[Component]) -> Component:

@@ -164,7 +164,7 @@ def _cause_of_exception(error: Exception) -> Cause:
     return "internal error"
 
 
-def _certificate(error: Exception) -> Cause:
+def certificate_cause(error: Exception) -> Cause:
     """Return what is wrong with the server's certificate, by OpenSSL's code."""
     code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
     if code in VALIDITY_PERIOD_ERRORS:
@@ -183,7 +183,7 @@ _CauseOf = Cause | Callable[[Exception], Cause]
 _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _CauseOf], ...]] = (
     ((TimeoutError,), "time-out"),
     ((aiohttp.ClientConnectorDNSError,), "name not found"),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _certificate),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), certificate_cause),
     ((aiohttp.ClientSSLError, ssl.SSLError), _tls),
     ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
     ((aiohttp.ClientConnectorError,), "no connection"),

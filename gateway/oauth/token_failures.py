@@ -1,8 +1,9 @@
 """Explains a failed token request in a sentence for the operator.
 
-The log and the commands show the same sentence, the status page its part about the `Cause`, which
-is in `gateway.health.advice`. A sentence contains fixed words, settings, and in quotation marks the
-SSO's own description of the error (RFC 6749 sections 4.1.2.1, 5.2).
+`TOKEN_CAUSES` has the record of each `Cause`, `OAUTH_REMEDIES` what to do about an OAuth error. The
+log and the commands show the same sentence, the status page its part about the cause. A sentence
+contains fixed words, settings, and in quotation marks the SSO's own description of the error
+(RFC 6749 sections 4.1.2.1, 5.2).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.health.advice import TOKEN_CAUSES
-from gateway.i18n import EMPTY_MESSAGE, Message, format_duration, join_messages
+from gateway.guidance import CONNECTION_CAUSES, Guidance
+from gateway.i18n import Message, format_duration, join_messages
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
@@ -21,46 +22,57 @@ UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
 # The likely sources of a response 400, 401 or 403 without an OAuth error.
 NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
 
-_REFUSAL_REMEDIES: Final[dict[str, Message]] = {
-    "invalid_client": (
+_CHECK_TOKEN_URL: Final = Message("check sso.token_url")
+_CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
+# By the `Cause` of `gateway.oauth.token_response`. `{name}` is the name of the credential.
+TOKEN_CAUSES: Final = {
+    **CONNECTION_CAUSES,
+    "refused": Guidance(
+        Message("our client is refused"), Message("check credentials.{name} and sso.token_url")
+    ),
+    "throttled": Guidance(Message("too many requests")),
+    "redirect": Guidance(Message("it answers with a redirect"), Message("correct sso.token_url")),
+    "error status": Guidance(Message("it answers with an error")),
+    "no OAuth error": Guidance(
         Message(
-            "check client_id and client secret of credentials.{name}, or which "
-            "public key the SSO knows"
-        )
+            "it refuses without an OAuth error: a wrong client_id or secret, a firewall in front, "
+            "or a wrong address"
+        ),
+        _CHECK_OR_RETRY,
+    ),
+    "web page": Guidance(
+        Message("it answers with a web page: a firewall in front, or a wrong address"),
+        _CHECK_OR_RETRY,
+    ),
+    "empty answer": Guidance(Message("its answer is empty"), _CHECK_TOKEN_URL),
+    "unreadable answer": Guidance(Message("its answer cannot be read"), _CHECK_TOKEN_URL),
+    "not HTTP": Guidance(Message("its answer is not HTTP"), _CHECK_TOKEN_URL),
+    "not a JSON object": Guidance(Message("its answer is no JSON object"), _CHECK_TOKEN_URL),
+    "no usable access_token": Guidance(Message("there is no usable token in its answer")),
+    "token_type is not Bearer": Guidance(Message("its token is not of the type Bearer")),
+    "token expired on arrival": Guidance(Message("its token had expired when it came")),
+    "internal error": Guidance(Message("an error in the gateway, see the log")),
+}
+# By the error code of RFC 6749 section 5.2. Some servers respond to a wrong secret with
+# unauthorized_client.
+OAUTH_REMEDIES: Final = {
+    "invalid_client": Message(
+        "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
     ),
     "invalid_scope": Message(
         "credentials.{name}.scope must be a scope that this client was given; null asks for none, "
         "which DHP requires and other SSOs may refuse"
     ),
-    "unauthorized_client": (
-        Message(
-            "check the secret; or the client may not use client_credentials: ask the SSO's operator"
-        )
+    "unauthorized_client": Message(
+        "check the secret; or the client may not use client_credentials: ask the SSO's operator"
     ),
     "unsupported_grant_type": Message("is sso.token_url the token endpoint?"),
 }
-_CHECK_TOKEN_URL: Final = Message("check sso.token_url")
-_CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
-_CHECK_CLIENT_TOO: Final = Message(
+# Of a response 401 or 403 without an OAuth error.
+_UNEXPLAINED_REFUSAL_REMEDY: Final = Message(
     "check sso.token_url, and client_id and secret of credentials.{name}, which some SSOs refuse "
     "like this; if all are right try again later"
 )
-# By cause, where a remedy is known.
-_CAUSE_REMEDIES: Final[dict[str, Message]] = {
-    "name not found": Message("check the spelling of {key}"),
-    "no connection": Message("nothing listens there, or a firewall is between"),
-    "certificate": Message("its CA goes into sso.ca_file"),
-    "certificate name": Message("correct sso.token_url, never work around this"),
-    "certificate time": Message("check this machine's clock first"),
-    "no TLS": Message("check port and https:// in sso.token_url"),
-    "proxy": Message("check sso.proxy_url"),
-    "redirect": Message("correct sso.token_url"),
-    "no OAuth error": _CHECK_OR_RETRY,
-    "web page": _CHECK_OR_RETRY,
-    **dict.fromkeys(
-        ("not HTTP", "unreadable answer", "not a JSON object", "empty answer"), _CHECK_TOKEN_URL
-    ),
-}
 # Statuses by which a server responds at an address that is not its token endpoint.
 WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
 
@@ -91,7 +103,7 @@ def cause_and_remedy(
         details = [Message(urlsplit(url).hostname or "")]
     values = {
         "way": Message("the SSO at {url}", url=sso.token_url),
-        "cause": TOKEN_CAUSES[error.cause],
+        "cause": TOKEN_CAUSES[error.cause].meaning,
     }
     happened = (
         Message(
@@ -114,20 +126,18 @@ def with_description(happened: Message, description: str) -> Message:
 
 def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
     """Return the remedy, empty where none is known; `key` is the setting of the host name."""
-    if error.kind == "refused":
-        hint = _REFUSAL_REMEDIES.get(
-            error.oauth_error or "", Message("check credentials.{name} and sso.token_url")
-        )
-        return Message(hint.msgid, name=credential)
     if error.retry_after and error.kind == "throttled":
         return Message("try again in {time}", time=format_duration(error.retry_after))
-    if error.may_be_wrong_client:
-        return Message(_CHECK_CLIENT_TOO.msgid, name=credential)
-    if error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
-        return _CHECK_TOKEN_URL
-    if error.cause == "name not found":
-        return Message(_CAUSE_REMEDIES[error.cause].msgid, key=key)
-    return _CAUSE_REMEDIES.get(error.cause, EMPTY_MESSAGE)
+    remedy = TOKEN_CAUSES[error.cause].remedy
+    if error.kind == "refused":
+        remedy = OAUTH_REMEDIES.get(error.oauth_error or "", TOKEN_CAUSES["refused"].remedy)
+    elif error.may_be_wrong_client:
+        remedy = _UNEXPLAINED_REFUSAL_REMEDY
+    elif error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
+        remedy = _CHECK_TOKEN_URL
+    # Through a proxy, only the name is another host's.
+    key = key if error.cause == "name not found" else "sso.token_url"
+    return Message(remedy.msgid, name=credential, key=key, section="sso")
 
 
 def reported_error(error: TokenRequestError) -> list[Message]:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from gateway.admin.outbox_page import cause_kind, remedy_kind
-from gateway.errors import REASONS
+from gateway.guidance import REASON_GUIDANCE
 from gateway.i18n import LANGUAGES, Message
 from gateway.outbox import entry
 from gateway.outbox.entry import Actor, EntryState, OutboxStep, StoredResponse
@@ -75,10 +75,10 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
             said("The platform refused the content ({status}).", status=422),
             said("The platform does not allow it ({status}).", status=403),
             said("Ask the platform's support for the permission, then send it once more."),
-            said("The connection broke, or there was no answer in time."),
-            said("The platform could not be reached."),
-            re.sub(r" ([.,:;?])", r"\1", said(REASONS["upstream-unreachable"].remedy)),
-            said("It waits for its turn: for the line, or for earlier writes of the same patient."),
+            re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["upstream-failed"].meaning)),
+            re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["circuit-open"].meaning)),
+            re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["upstream-unreachable"].remedy)),
+            said("It waits for the connection, or for earlier writes of the same patient."),
             said("Nothing. It is delivered by itself, in its order."),
         ):
             assert sentence in told
@@ -91,14 +91,14 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
     ("cause", "kind", "failed", "waiting"),
     [
         ("", "turn", "failed", "waiting"),
-        ("circuit-open", "line", "failed", "upstream-unreachable"),
-        ("upstream-timeout", "broken", "failed", "upstream-timeout"),
-        ("upstream-busy", "busy", "failed", "upstream-busy"),
-        ("token-refused", "token", "failed", "token-refused"),
-        ("upstream-redirect", "strange", "failed", "upstream-redirect"),
+        ("circuit-open", "circuit-open", "failed", "upstream-unreachable"),
+        ("upstream-timeout", "upstream-timeout", "failed", "upstream-timeout"),
+        ("upstream-busy", "upstream-busy", "failed", "upstream-busy"),
+        ("token-refused", "token-refused", "failed", "token-refused"),
+        ("upstream-redirect", "upstream-redirect", "failed", "upstream-redirect"),
         ("expired", "expired", "expired", "waiting"),
         ("internal", "internal", "failed", "internal"),
-        ("caller-forbidden", "other", "failed", "caller-forbidden"),
+        ("caller-forbidden", "caller-forbidden", "failed", "caller-forbidden"),
         ("of another version", "other", "failed", "waiting"),
         *[(f"platform-status {status}", "content", "content", "waiting") for status in (400, 422)],
         *[(f"platform-status {status}", "rights", "rights", "waiting") for status in (401, 403)],
@@ -152,7 +152,7 @@ async def test_a_quiet_outbox_says_so(there: Office) -> None:
     assert "Nothing waits" in page.words
     assert "Why, and what to do" not in page.words
     await there.put("a")
-    assert "Writes wait for the line" in (await there.see()).words
+    assert "Writes wait for the connection" in (await there.see()).words
 
 
 async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ from pytest_aiohttp import AiohttpClient
 from gateway import __version__
 from gateway.admin.admin_server import build_application
 from gateway.admin.status_facts import StatusReporter
-from gateway.errors import REASONS, REMEDIES, outcome_text
+from gateway.errors import REASONS
 from gateway.exchange import Exchange
-from gateway.health.advice import ADVICE, TOKEN_CAUSES
+from gateway.guidance import COMPONENT_GUIDANCE, REASON_GUIDANCE
 from gateway.health.health import Health
 from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
+from gateway.oauth.token_failures import TOKEN_CAUSES
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
@@ -123,7 +124,7 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: RunningGatewa
     assert facts["care"] == {
         "answer": "yes",
         "reason": "fine",
-        "text": ADVICE["fine"],
+        "text": COMPONENT_GUIDANCE["fine"].meaning,
     }
     assert facts["version"] == __version__
     assert facts["tokens"]["default"]["valid"] is True
@@ -152,8 +153,8 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
     assert (token["valid"], token["failure"], token["expires_in"]) == (False, "refused", None)
     (error,) = facts["errors"]
     assert (error["reason"], error["last_hour"], error["last_status"]) == ("token-refused", 1, 502)
-    assert error["text"] == outcome_text("token-refused", "en")
-    assert error["remedy"] == REMEDIES["token-refused"]
+    assert error["text"] == REASON_GUIDANCE["token-refused"].meaning
+    assert error["remedy"] == REASON_GUIDANCE["token-refused"].remedy
     assert facts["callers"][0]["errors"] == 1
 
 
@@ -172,8 +173,8 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "sso-unavailable")
     assert facts["tokens"]["default"]["failure"] == "transient"
     shown = unescape(shown)
-    assert TOKEN_CAUSES["no OAuth error"].in_language(language) in shown
-    assert TOKEN_CAUSES["refused"].in_language(language) not in shown
+    assert TOKEN_CAUSES["no OAuth error"].meaning.in_language(language) in shown
+    assert TOKEN_CAUSES["refused"].meaning.in_language(language) not in shown
     assert "planted" not in shown
 
 
@@ -358,7 +359,7 @@ async def test_the_reader_chooses_the_language(
 ) -> None:
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
-    assert ADVICE["untried"].in_language(language) in unescape(words)
+    assert COMPONENT_GUIDANCE["untried"].meaning.in_language(language) in unescape(words)
     assert path == STATUS_JSON or f'<html lang="{language}"' in words
     assert answer.headers["Vary"] == "Accept-Language"
 
@@ -438,7 +439,8 @@ async def test_facts_are_no_markup(gateway: RunningGateway, aiohttp_client: Aioh
 
 def test_every_reason_has_its_remedy() -> None:
     """For all that callers may get as a reason the people on duty are told what to do."""
-    assert REMEDIES.keys() == {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
+    reasons = {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
+    assert [each for each in reasons if not COMPONENT_GUIDANCE[each].remedy] == []
 
 
 def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:

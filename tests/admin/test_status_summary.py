@@ -9,7 +9,7 @@ import pytest
 
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
 from gateway.admin.status_page import page_update
-from gateway.health.advice import ADVICE, PLATFORM_CAUSES
+from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Component, judge_outbox
 from gateway.i18n import LANGUAGES, format_span
@@ -166,7 +166,7 @@ def test_every_reason_has_its_words(language: str, reason: str) -> None:
     if reason not in ("sso-unavailable", "audit-unavailable", "shutting-down"):
         assert PLATFORM_CAUSES[reason].in_language(language)
     if reason != "answers":
-        assert ADVICE[reason].in_language(language)
+        assert COMPONENT_GUIDANCE[reason].meaning.in_language(language)
 
 
 def test_what_the_gateway_asked_itself_is_told() -> None:
@@ -182,7 +182,10 @@ def test_what_the_gateway_asked_itself_is_told() -> None:
         ({"waiting": 0}, "✔ nothing waits"),
         ({"delivered": 4}, "✔ nothing waits"),
         ({"waiting": 2, "sending": 1}, "✔ writes wait They are sent by themselves"),
-        ({"waiting": 2, "unclear": 1}, "⚠ a person decides Run `dhp-gateway outbox list`."),
+        (
+            {"waiting": 2, "unclear": 1},
+            "⚠ a person decides Run `dhp-gateway outbox list`",
+        ),
         ({"failed": 1}, "⚠ a person decides"),
     ],
 )

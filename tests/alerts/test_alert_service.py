@@ -141,7 +141,7 @@ async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
         await it.goes_on(3600, 60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
-    assert "has not been ready for 2 minutes. The platform cannot be reached" in begun["message"]
+    assert "has not been ready for 2 minutes. The gateway cannot connect" in begun["message"]
     assert "dhp-gateway doctor" in begun["message"]
     assert begun["message"].endswith("(DhpGatewayNotReady)")
     assert begun["type"] == "failure"

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.config.settings import Settings
 from gateway.exchange import Exchange
-from gateway.health.advice import ADVICE
+from gateway.health.health import Component, advice
 from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
@@ -112,7 +112,7 @@ async def shoot(user: BrowserUser, tmp_path: Path, name: str) -> None:
 
 def words(reason: str, language: str = "en") -> str:
     """Return words as they are displayed."""
-    return ADVICE[reason].in_language(language).replace("`", "")
+    return advice(Component("platform", "failed", reason), language).replace("`", "")
 
 
 async def changed(user: BrowserUser, script: str) -> None:

@@ -400,7 +400,7 @@ async def test_untrusted_authority(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        pytest.param("other.example", {}, "another name", id="another name"),
+        pytest.param("other.example", {}, "another host", id="another name"),
         pytest.param(
             "localhost",
             {"not_after": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)},

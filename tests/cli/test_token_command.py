@@ -93,9 +93,7 @@ async def test_certificates_that_fail_are_told_apart(tmp_path: Path) -> None:
     """An unknown CA, another host's name and a date that has passed need different people."""
     unknown, _ = behind_tls("127.0.0.1")
     async with unknown:
-        assert "is not trusted; its CA goes into sso.ca_file" in await why(
-            tmp_path, custom(unknown)
-        )
+        assert "is not trusted; if you have your own CA" in await why(tmp_path, custom(unknown))
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     for names, options, words in (
         (("other.example",), {}, "is for another host"),

@@ -225,7 +225,7 @@ def test_every_alert_says_what_people_need(alert: str) -> None:
     annotations = rule["annotations"]
     assert annotations.keys() == {
         *("summary", "summary_ru", "summary_uz"),
-        *("description", "runbook_url", "runbook_url_ru", "runbook_url_uz"),
+        *("runbook_url", "runbook_url_ru", "runbook_url_uz"),
     }
     assert all(annotations.values())
     assert re.search("[а-я]", annotations["summary_ru"])

@@ -13,11 +13,11 @@ from gateway.alerts.alert_messages import AlertFormatter
 from gateway.alerts.alert_service import AlertState
 from gateway.cli.doctor import platform_fault
 from gateway.cli.doctor_sso import token_fault
-from gateway.health.advice import ADVICE, PLATFORM_CAUSES, TOKEN_CAUSES
+from gateway.guidance import PLATFORM_CAUSES
 from gateway.health.evidence import FAULTS
-from gateway.health.health import worst
-from gateway.i18n import EMPTY_MESSAGE, LANGUAGES, Message
-from gateway.oauth.token_failures import failure_text
+from gateway.health.health import Component, advice, worst
+from gateway.i18n import LANGUAGES, Message
+from gateway.oauth.token_failures import TOKEN_CAUSES, failure_text
 from gateway.oauth.token_response import Cause, TokenRequestError
 from tests.doubles.gateway_states import STATES, GatewayState, settings
 
@@ -48,18 +48,19 @@ async def record_probe(gateway: GatewayState, fault: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_of_the_platform_has_one_text(fault: str, language: str) -> None:
-    """And one advice."""
+async def test_a_fault_of_the_platform(fault: str, language: str) -> None:
+    """The page and the doctor name it in the same words, page and message give the same advice."""
     gateway = GatewayState()
     await record_probe(gateway, fault)
-    advice = ADVICE[fault].in_language(language).replace("{credential}", "default")
+    text = advice(Component("platform", "failed", fault, about="default"), language)
     cause = PLATFORM_CAUSES[fault].in_language(language)
     shown = page(gateway, language)
     assert cause in shown
-    assert advice.replace("`", "") in shown
-    assert advice in message(gateway, language)
-    check = platform_fault(fault, Message("why"), EMPTY_MESSAGE)
+    assert text.replace("`", "") in shown
+    assert text in message(gateway, language)
+    check = platform_fault(fault, Message("why"))
     assert check.detail.in_language(language) == f"{cause} (why)"
+    assert text.endswith(check.hint.in_language(language))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -73,13 +74,12 @@ def test_a_cause_of_a_missing_token_has_one_text(cause: Cause, language: str) ->
     error = TokenRequestError(
         state.failure, cause, oauth_error=state.oauth_error, status=state.status
     )
-    text = TOKEN_CAUSES[cause].in_language(language)
-    care = worst(gateway.health.components())
-    advice = ADVICE[care.reason].in_language(language)
+    text = TOKEN_CAUSES[cause].meaning.in_language(language)
+    care = advice(worst(gateway.health.components()), language)
     shown = page(gateway, language)
     assert text in shown
-    assert advice.replace("`", "") in shown
-    assert advice in message(gateway, language)
+    assert care.replace("`", "") in shown
+    assert care in message(gateway, language)
     assert text in failure_text(error, "default", settings().sso).in_language(language)
     check = token_fault(error, settings(), "default")
     assert text in check.detail.in_language(language)

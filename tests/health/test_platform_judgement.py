@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 
 from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 from gateway.health.evidence import CircuitState, signal_of_exchange
 from gateway.health.health import (
     Component,

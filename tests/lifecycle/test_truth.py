@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.health.advice import ANSWER_WORDS, PLATFORM_CAUSES
+from gateway.guidance import PLATFORM_CAUSES
+from gateway.health.health import ANSWER_WORDS
 from tests.doubles import platform as answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Platform, PlatformConnection
