@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 
 from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
 from gateway.health.evidence import CircuitState, signal_of_exchange
 from gateway.health.health import (
     Component,
@@ -34,7 +34,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.gateway_states import VALID_TOKEN
 
 # Each has its words on the pages.
-REASONS = {*ADVICE, *PLATFORM_CAUSES}
+REASONS = {*COMPONENT_GUIDANCE, *PLATFORM_CAUSES}
 Answer = dict[str, Any]
 Kind = tuple[str, str]
 READ: Kind = ("read", "Patient")
