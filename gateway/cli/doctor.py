@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 SendGet = Callable[[str, int], Awaitable[tuple[aiohttp.ClientResponse, bytes | None]]]
 
-_CHECK: Final = Check(Message("platform links"), "platform-links", "rewrite.aliases")
+_LINKS: Final = Check(Message("platform links"), "platform-links", "rewrite.aliases")
 _CLOCK: Final = Check(Message("clock"), "clock")
 _METADATA: Final = Check(
     Message("platform metadata"), "platform-metadata", "platform.fhir_base_url"
@@ -72,8 +72,10 @@ _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
 _GATEWAY: Final = "http://gateway.invalid"
 
 
-async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[Finding]:
-    """Yield the check result.
+async def _check_links(
+    settings: Settings, statement: bytes, get: SendGet
+) -> AsyncIterator[Finding]:
+    """Yield the finding about the platform's links, if there is one.
 
     `get` sends a request to the platform, with a token if there is one, and returns the response
     with a body of a limited number of bytes.
@@ -93,16 +95,16 @@ async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIt
             "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
             aliases=aliases,
         )
-        yield Finding(_CHECK, "failed", detail, hint)
+        yield Finding(_LINKS, "failed", detail, hint)
         return
     base_urls.record_url(_object(declared.get("implementation")).get("url"))
     if base_urls.missing:
         alias = f'"{base_urls.missing[0]}"'
         detail = Message("implementation.url of the platform is {alias}", alias=alias)
         hint = Message("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
-        yield Finding(_CHECK, "ok", detail, hint)
+        yield Finding(_LINKS, "ok", detail, hint)
     elif base_urls.has_known:
-        yield Finding(_CHECK, "ok", Message("they begin as the settings say"))
+        yield Finding(_LINKS, "ok", Message("they begin as the settings say"))
 
 
 class _BaseUrls:
@@ -208,7 +210,7 @@ async def iterate_checks(
     """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
     for finding in (
         *_settings(settings, warnings),
-        *doctor_network.examine(settings),
+        *doctor_network.check_listeners(settings),
         *_operators(settings),
     ):
         yield finding
@@ -337,7 +339,7 @@ async def _ask_for_metadata(
     media = media_type(http_response.headers.get("Content-Type"))
     yield _check_metadata(settings, status, body or b"", media)
     if status == 200:
-        async for finding in examine(settings, body or b"", get):
+        async for finding in _check_links(settings, body or b"", get):
             yield finding
 
 

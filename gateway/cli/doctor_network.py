@@ -81,7 +81,7 @@ _IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url",
 _MAX_KEYS: Final = 5
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def check_listeners(settings: Settings) -> Iterator[Finding]:
     """Yield for each address whether it is free or in use by the gateway of these settings."""
     running = _running_settings(settings.admin.address)
     differing = (
