@@ -60,7 +60,7 @@ which a caller can tell whose answer it is.
   unless `_format` names JSON or XML. Indy's and Java's defaults, which begin so too, get JSON.
 
 "Repeat" says when to send the same request again. "Writes after reading" means: it is not known
-whether the platform has stored the data, so find and read the record first.
+whether the platform has stored the data, so look for it there first.
 
 ## All reasons
 """,
