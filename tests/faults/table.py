@@ -323,6 +323,7 @@ async def internal(testbed: Testbed) -> Evidence:
         phase=LifecyclePhase.SERVING,
         buffer_budget=MemoryBudget(0),
     )
+    parts["unidentified_limiter"] = SimpleNamespace(limit_error=lambda *of: of[-1])
     parts["account"] = account
     settings = gateway.settings
     parts |= {"listen": settings.listen, "limits": settings.limits, "fhir": settings.fhir}
