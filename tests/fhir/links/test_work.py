@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import pytest
@@ -98,6 +99,25 @@ def test_entries_with_a_host_in_capitals_are_not_read_again_for_each_of_them() -
         enough=20,
     )
     assert ratio < 20
+
+
+@pytest.mark.parametrize("size", [40_000, 1_000_000])
+@pytest.mark.parametrize("change", ["type last", "signed", "document", "collection"])
+def test_a_bundle_that_is_decided_late_or_stays_costs_little_more(change: str, size: int) -> None:
+    """Its entries pass together, as those of a Bundle that is known to be a search result."""
+    subject = {"reference": f"{GATEWAY}/Patient/1", "display": "Каримова Д."}
+    resource = {"resourceType": "Observation", "status": "final", "subject": subject}
+    entry = {"fullUrl": f"{GATEWAY}/Observation/1", "resource": resource}
+    entries = [entry] * (size // len(json.dumps(entry)))
+    body = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    changes = {
+        "type last": {"entry": entries, "type": "batch", "resourceType": "Bundle"},
+        "signed": {**body, "signature": {"data": "c2ln"}},
+        "document": {**body, "type": "document"},
+        "collection": {**body, "type": "collection"},
+    }
+    text, changed = json.dumps(body).encode(), json.dumps(changes[change]).encode()
+    assert cost_ratio(lambda: passed(JSON, changed), lambda: passed(JSON, text), enough=3) < 3
 
 
 TRICKLES = {
