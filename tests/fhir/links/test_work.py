@@ -198,3 +198,11 @@ def test_many_links_that_wait_are_rewritten() -> None:
     """Below the limit a collection is rewritten once its end shows that it has no signature."""
     body = COLLECTION + ENTRY * 15_000 + b"{}]}"
     assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())
+
+
+def test_few_links_in_much_text_that_waits_are_rewritten() -> None:
+    """The limit is one of links; text may wait up to `HOLD_LIMIT`."""
+    entry = b'{"fullUrl":"%s","resource":{"resourceType":"Basic","id":"%d%s"}},'
+    entries = b"".join(entry % (URL, number, b"x" * 4000) for number in range(1500))
+    body = COLLECTION + entries + b"{}]}"
+    assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())
