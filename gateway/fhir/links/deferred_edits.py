@@ -17,10 +17,13 @@ from gateway.fhir.links.link_elements import PATCHED, Path, has_content_form, is
 # Bytes. An edit undecided for longer is dropped, with all others of the resources around it: the
 # links of such a resource stay as the platform sent them, which is safe if it was signed. Only
 # unsigned collections and messages of more than 16 MiB, or with more than some 20,000 links, reach
-# the limit.
+# the limit. Entries that are rewritten together are held twice, as they were sent and rewritten.
 HOLD_LIMIT: Final = 16 * 1024 * 1024
 EDITS_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of memory for undecided edits, in addition to the text: about 20,000 edits."""
+
+ENTRIES: Final[Path] = ("entry", "fullUrl")
+"""The path in an edit of complete entries of a Bundle: they change in a Bundle only."""
 
 # Estimates of that memory in bytes: an edit with its scope, a name in a path.
 _EDIT_WEIGHT: Final = 200
@@ -189,7 +192,8 @@ class Edit:
     """A URL that may be replaced: `length` bytes, `position` bytes from the start of the body.
 
     `head` replaces its first `cut` bytes. `names_resource`: the text after the base names a
-    resource; None for an element of a `ContentForm`.
+    resource; None for an element of a `ContentForm`. With the path `ENTRIES` it is the text of
+    complete entries, with `urls` that are replaced in it and `kept_urls` that are not.
     """
 
     position: int
@@ -199,6 +203,8 @@ class Edit:
     scope: ResourceScope
     path: Path
     names_resource: bool | None
+    urls: int = 1
+    kept_urls: int = 0
 
     def is_listed(self) -> bool:
         """Return whether the rules list the element; to be called once the scope is decided."""
@@ -260,9 +266,10 @@ class HeldOutput:
         if not self._edits:
             self._start = edit.position
         self._held += original
-        self._weight += _EDIT_WEIGHT
-        edit.head = self._share(edit.head, len(edit.head))
-        edit.path = self._share(edit.path, _NAME_WEIGHT * len(edit.path))
+        self._weight += _EDIT_WEIGHT * edit.urls
+        if edit.path is not ENTRIES:
+            edit.head = self._share(edit.head, len(edit.head))
+            edit.path = self._share(edit.path, _NAME_WEIGHT * len(edit.path))
         self._edits.append(edit)
 
     def release_decided(self) -> None:
@@ -277,7 +284,7 @@ class HeldOutput:
             if may_rewrite is None:
                 break
             self._edits.popleft()
-            self._weight -= _EDIT_WEIGHT
+            self._weight -= _EDIT_WEIGHT * edit.urls
             done += edit.length
             self._apply(edit, bytes(self._held[at:done]), may_rewrite)
         else:
@@ -320,11 +327,13 @@ class HeldOutput:
     def _apply(self, edit: Edit, original: bytes, may_rewrite: bool) -> None:
         if may_rewrite and edit.is_listed():
             edit.scope.mark_rewritten()
-            self.rewritten += 1
+            self.rewritten += edit.urls
+            self.unrewritten += edit.kept_urls
             self._ready.append(edit.head + original[edit.cut :])
         else:
             # Data that is no patch is content, and mostly not even looked at.
-            self.unrewritten += not isinstance(edit.scope, EntryDataScope)
+            if not isinstance(edit.scope, EntryDataScope):
+                self.unrewritten += edit.urls + edit.kept_urls
             self._ready.append(original)
 
 

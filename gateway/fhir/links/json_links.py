@@ -6,8 +6,9 @@ The text is never parsed into values and serialized again: that would change num
 `_NearbyPass` examines each host name by the text around it: the string, the member name before it
 and, where that does not decide, the object around both. It does not follow the structure, so that
 text without a host name costs nothing, and the spelling (blanks, order of members, escaped slashes)
-makes no difference. It takes complete text: a whole body, or complete entries of a Bundle that
-streams, whose borders `_last_entry` finds. What comes after a link in its resource is thus known.
+makes no difference. It takes complete text: a whole body, or complete entries of a Bundle, whose
+borders `_last_entry` finds. What comes after a link in its resource is thus known. What comes after
+the entries in their Bundle (its type, a signature) decides about their result as a whole.
 
 Where that text does not decide (signatures, documents, elements that are links in some resources
 only), and in all else that streams, `JsonRewriter` follows the structure: a stack of open objects
@@ -40,7 +41,7 @@ from gateway.fhir.json_text import (
     masked,
     unescape,
 )
-from gateway.fhir.links.deferred_edits import HOLD_LIMIT, PatchScope
+from gateway.fhir.links.deferred_edits import ENTRIES, HOLD_LIMIT, Edit, PatchScope
 from gateway.fhir.links.link_elements import (
     LISTED_KEYS,
     MAX_ELEMENT_NAME_LENGTH,
@@ -557,7 +558,9 @@ class JsonRewriter(StreamRewriter):
             except _StructureNeededError:
                 pass
             else:
-                self._take(nearby, 0, len(self._buffer))
+                self._output.text(nearby.output[self._mark :])  # the rest was sent, without a host
+                self._output.rewritten += nearby.rewritten
+                self._output.unrewritten += nearby.unrewritten
                 self._buffer, self._mark = b"", 0
                 return
         super()._rewrite_complete()
@@ -565,11 +568,10 @@ class JsonRewriter(StreamRewriter):
     def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
         """Rewrite complete entries of a Bundle together; return the position after them."""
         scope = frame.scope
-        if scope is None or scope.parent is not None or scope.resource != "Bundle":
+        if scope is None or scope.parent is not None or scope.required_type is not None:
             return pos
-        if not scope.may_rewrite or self._output.has_undecided_edit:
-            return pos
-        if self._offset + pos < self._doubtful_until:
+        # `resourceType` may come after the entries.
+        if scope.resource not in {"Bundle", None} or self._offset + pos < self._doubtful_until:
             return pos
         limit = min(len(text), pos + _MAX_ENTRIES_BYTES)
         end = _last_entry(text, pos, limit)
@@ -595,18 +597,24 @@ class JsonRewriter(StreamRewriter):
         except _StructureNeededError:
             self._doubtful_until = self._offset + end
             return pos
-        self._copy(start)
-        self._take(nearby, start, end)
         if nearby.rewritten:
-            scope.mark_rewritten()
+            sent = max(0, self._mark - start)  # bytes that were sent, without a host
+            edit = Edit(
+                position=self._offset + start + sent,
+                length=end - start - sent,
+                head=nearby.output[sent:],
+                cut=end - start - sent,
+                scope=scope,
+                path=ENTRIES,
+                names_resource=True,
+                urls=nearby.rewritten,
+                kept_urls=nearby.unrewritten,
+            )
+            self._replace_or_count(edit, b"")
+        else:
+            self._output.unrewritten += nearby.unrewritten
+            self._copy(end)
         return end
-
-    def _take(self, nearby: _NearbyPass, start: int, end: int) -> None:
-        """Output a result of a pass; the text before the mark, without a host, was sent."""
-        self._output.text(nearby.output[max(0, self._mark - start) :])
-        self._output.rewritten += nearby.rewritten
-        self._output.unrewritten += nearby.unrewritten
-        self._mark = max(self._mark, end)
 
     def _open(self, parent: _Frame, text: bytes, pos: int) -> int:
         """Open an object or array; return the position after its bracket."""

@@ -350,6 +350,36 @@ def test_the_end_of_a_long_resource_in_a_searchset_decides(name, length, size):
     assert (rewritten, unrewritten) == (json.dumps(body).count(f"{PLATFORM}/") - kept, kept)
 
 
+DECIDED_BY_ITS_END = {
+    "collection": True,
+    "searchset": True,
+    "message": True,
+    "document": False,
+    "signed collection": False,
+    "signed searchset": False,
+}
+
+
+@pytest.mark.parametrize("size", [None, 1000, 65_536])
+@pytest.mark.parametrize("length", [1000, 100_000, 600_000])
+@pytest.mark.parametrize("name", DECIDED_BY_ITS_END)
+def test_entries_before_the_type_of_their_bundle_are_decided_by_it(name, length, size):
+    """All that is known at their end is that they are entries; URLs that are no links stay."""
+    identifier = [{"system": f"{PLATFORM}/sid", "value": "1"}]
+    resource = {"resourceType": "Basic", "subject": reference(), "identifier": identifier}
+    entry = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": resource}
+    signature = {"signature": {"data": "c2ln"}} if name.startswith("signed") else {}
+    entries = [entry] * (length // len(json.dumps(entry)))
+    members = {"entry": entries, **signature, "type": name.split()[-1], "resourceType": "Bundle"}
+    text = json.dumps(members).encode()
+    stays = json.dumps(identifier).encode()
+    changed = text.replace(PLATFORM.encode(), GATEWAY.encode())
+    changed = changed.replace(stays.replace(PLATFORM.encode(), GATEWAY.encode()), stays)
+    number = len(entries)
+    expected = (changed, 2 * number, number) if DECIDED_BY_ITS_END[name] else (text, 0, 3 * number)
+    assert run(text, size=size) == expected
+
+
 FIRST_MEMBERS = ["fullUrl", "resource", "search", "request"]
 
 

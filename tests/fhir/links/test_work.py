@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import pytest
@@ -97,6 +98,25 @@ def test_entries_with_a_host_in_capitals_are_read_once() -> None:
     assert ratio < 20
 
 
+@pytest.mark.parametrize("size", [40_000, 1_000_000])
+@pytest.mark.parametrize("change", ["type last", "signed", "document", "collection"])
+def test_a_bundle_that_is_decided_late_or_stays_costs_little_more(change: str, size: int) -> None:
+    """Its entries pass together, as those of a Bundle that is known to be a search result."""
+    subject = {"reference": f"{GATEWAY}/Patient/1", "display": "Каримова Д."}
+    resource = {"resourceType": "Observation", "status": "final", "subject": subject}
+    entry = {"fullUrl": f"{GATEWAY}/Observation/1", "resource": resource}
+    entries = [entry] * (size // len(json.dumps(entry)))
+    body = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    changes = {
+        "type last": {"entry": entries, "type": "batch", "resourceType": "Bundle"},
+        "signed": {**body, "signature": {"data": "c2ln"}},
+        "document": {**body, "type": "document"},
+        "collection": {**body, "type": "collection"},
+    }
+    text, changed = json.dumps(body).encode(), json.dumps(changes[change]).encode()
+    assert cost_ratio(lambda: passed(JSON, changed), lambda: passed(JSON, text), enough=3) < 3
+
+
 TRICKLES = {
     "a string with a URL": (JSON, b'["%s' % URL, b"c"),
     "escaped quotes": (JSON, b'["%s' % URL, b'\\"'),
@@ -169,4 +189,12 @@ def test_more_pending_links_than_the_limit_are_not_rewritten(size: int) -> None:
 
 def test_pending_links_are_rewritten_once_no_signature_can_follow() -> None:
     body = COLLECTION + ENTRY * 15_000 + b"{}]}"
+    assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())
+
+
+def test_few_links_in_much_text_that_waits_are_rewritten() -> None:
+    """The limit is one of links; text may wait up to `HOLD_LIMIT`."""
+    entry = b'{"fullUrl":"%s","resource":{"resourceType":"Basic","id":"%d%s"}},'
+    entries = b"".join(entry % (URL, number, b"x" * 4000) for number in range(1500))
+    body = COLLECTION + entries + b"{}]}"
     assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())
