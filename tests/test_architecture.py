@@ -63,38 +63,38 @@ MAX_FOLDER_MODULES = 20
 # The whole of gateway/, as it is. These numbers only go down; docs/decisions.md, "Sizes", has the
 # reason of each that is above the plan.
 MAX_MODULES = 225
-MAX_PROTOCOLS = 11
-MAX_NOQA = 26
+MAX_PROTOCOLS = 10
+MAX_NOQA = 23
 
 # Logical lines of each part: statements and `except` clauses, so that names, comments and sentences
 # are free. A part may grow by ROOM; whoever raises a number says why in docs/decisions.md.
 LOGICAL_LINES = {
     "__init__": 3,
     "__main__": 18,
-    "admin": 894,
-    "alerts": 426,
-    "app": 1_900,
-    "audit": 1_506,
-    "cli": 2_555,
+    "admin": 885,
+    "alerts": 409,
+    "app": 1_853,
+    "audit": 1_435,
+    "cli": 2_513,
     "clock": 44,
-    "config": 2_006,
+    "config": 1_837,
     "document_limits": 40,
-    "errors": 99,
+    "errors": 96,
     "exchange": 50,
-    "fhir": 2_991,
+    "fhir": 2_984,
     "field_values": 136,
     "guidance": 20,
-    "health": 652,
-    "http": 2_842,
-    "i18n": 197,
-    "login": 1_592,
-    "oauth": 1_642,
-    "os_support": 170,
-    "outbox": 3_457,
-    "pipeline": 2_909,
-    "sandbox": 2_653,
+    "health": 638,
+    "http": 2_784,
+    "i18n": 181,
+    "login": 1_510,
+    "oauth": 1_603,
+    "os_support": 168,
+    "outbox": 3_262,
+    "pipeline": 2_704,
+    "sandbox": 2_515,
     "secret": 32,
-    "telemetry": 1_071,
+    "telemetry": 1_032,
     "templates": 36,
 }
 ROOM = 0.01
