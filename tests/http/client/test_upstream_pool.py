@@ -88,7 +88,7 @@ async def test_a_pipelining_caller_does_not_delay_others(start_gateway, platform
         assert statuses == [200, 200, 200]
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
+@pytest.mark.parametrize("idle", [True, False], ids=["kept", "room"])
 async def test_a_freed_connection_goes_to_the_first_waiter(make_pool: MakePool, idle: bool) -> None:
     pool = make_pool()
     holder = await used(pool)
@@ -169,7 +169,7 @@ async def test_idle_connection_is_closed_for_waiter_that_needs_new_one(
     pool.release(await behind)
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
+@pytest.mark.parametrize("idle", [True, False], ids=["kept", "room"])
 async def test_a_connection_given_to_a_cancelled_waiter_is_passed_on(
     make_pool: MakePool, idle: bool
 ) -> None:
