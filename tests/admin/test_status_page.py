@@ -59,8 +59,7 @@ def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
     )
 
 
-async def come_to_have_a_token(gateway: Running) -> None:
-    """Return when the SSO's first answer has arrived."""
+async def until_token_fetched(gateway: Running) -> None:
     while True:
         status, _ = await gateway.ready()
         if status == 200:
@@ -70,21 +69,18 @@ async def come_to_have_a_token(gateway: Running) -> None:
 
 @pytest.fixture
 async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[Running]:
-    """A gateway with default settings that has its token."""
     async with running(platform.url, sso.token_url) as started:
-        await come_to_have_a_token(started)
+        await until_token_fetched(started)
         yield started
 
 
 async def get(url: str, **headers: str) -> tuple[Any, str]:
-    """Header and text of an answer."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with aiohttp.ClientSession() as session, session.get(url, headers=named) as answer:
         return answer, await answer.text()
 
 
 async def facts_of(gateway: Running, query: str = "") -> dict[str, Any]:
-    """The facts as programs see them."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status.json{query}") as answer,
@@ -95,7 +91,6 @@ async def facts_of(gateway: Running, query: str = "") -> dict[str, Any]:
 
 
 def exchange(clock: FakeClock, **members: Any) -> Exchange:
-    """An exchange that ends now."""
     duration = members.get("duration", 0.0)
     made = Exchange("id", clock.wall() - duration, clock() - duration, status=200)
     for name, value in members.items():
@@ -105,18 +100,15 @@ def exchange(clock: FakeClock, **members: Any) -> Exchange:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test moves."""
     return FakeClock()
 
 
 @pytest.fixture
 def traffic(clock: FakeClock) -> RecentRequests:
-    """An hour in which nothing happened."""
     return RecentRequests(clock, clock.wall)
 
 
-async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> None:
-    """Care can go on: a valid token with its time, a closed circuit, the request counted."""
+async def test_a_healthy_gateway(gateway: Running) -> None:
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
     facts = await facts_of(gateway)
@@ -139,8 +131,7 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
     assert facts["errors"] == []
 
 
-async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform, sso: Sso) -> None:
-    """No token: no care, the failure's kind and cause, and the error with its text."""
+async def test_a_rejected_client_is_shown_with_a_remedy(platform: Platform, sso: Sso) -> None:
     sso.handle(sso_answers.refusal("invalid_client", 401))
     async with running(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
@@ -158,10 +149,9 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
 
 
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
-async def test_a_firewall_before_the_sso_is_told_as_one(
+async def test_a_firewall_before_the_sso_is_not_shown_as_a_rejection(
     platform: Platform, sso: Sso, language: str
 ) -> None:
-    """A 403 without an OAuth error is no refusal of our client, in no language."""
     blocked = {"success": False, "errors": ["planted words of the firewall"]}
     sso.handle(sso_answers.json_body(blocked, 403))
     async with running(platform.url, sso.token_url) as gateway:
@@ -177,8 +167,7 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
     assert "planted" not in shown
 
 
-async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
-    """A platform that fails too often is left alone, and the page says why."""
+async def test_an_open_circuit_is_shown(platform: Platform, sso: Sso) -> None:
     platform.answer(platform_answers.outcome(503))
     breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
     retries = {"max_attempts": 1}
@@ -194,8 +183,9 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
 
 
-async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso) -> None:
-    """Every request is refused on a full disk: page, readiness and metric say no, and why."""
+async def test_a_blocking_audit_is_shown_by_page_readiness_and_metrics(
+    platform: Platform, sso: Sso
+) -> None:
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230 - a device
         async with running(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
             await until(lambda: not gateway.gateway.audit.is_available)
@@ -215,7 +205,7 @@ async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso)
         *[(10, 4, "fine"), (10, 5, "many-errors")],
     ],
 )
-async def test_many_errors_are_a_limit(
+async def test_many_errors_limit_the_service(
     gateway: Running,
     traffic: RecentRequests,
     clock: FakeClock,
@@ -223,7 +213,6 @@ async def test_many_errors_are_a_limit(
     errors: int,
     reason: str,
 ) -> None:
-    """Half of many requests, or each of a few, must have failed; one or two say nothing."""
     gateway.gateway.health.platform().record_delivery("answers", None, "default")
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
@@ -232,17 +221,16 @@ async def test_many_errors_are_a_limit(
     assert facts["care"]["reason"] == reason
 
 
-async def test_a_secret_that_is_refused_behind_another_shows(
+async def test_a_rejected_first_secret_limits_the_service(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """A wrong new secret, covered by the old one, is a limit, and is counted as refused."""
     secrets = tmp_path / "secrets"
     secrets.write_text("planted-new\nplanted-old\n")
     secrets.chmod(0o600)
     sso.script(sso_answers.refusal("invalid_client", 401))
     credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
     async with running(platform.url, sso.token_url, credentials=credentials) as gateway:
-        await come_to_have_a_token(gateway)
+        await until_token_fetched(gateway)
         facts = await facts_of(gateway)
         _, metrics = await get(f"{gateway.admin_url}/metrics")
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
@@ -252,10 +240,9 @@ async def test_a_secret_that_is_refused_behind_another_shows(
     assert counted % "ok" in metrics
 
 
-async def test_queued_writes_are_shown_without_what_they_hold(
+async def test_queued_writes_are_counted_without_contents(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """A write that waits is counted on the page; its patient, body and caller's key are not."""
     platform.answer(platform_answers.outcome(503))
     sections: dict[str, Any] = {
         "outbox": {
@@ -266,7 +253,7 @@ async def test_queued_writes_are_shown_without_what_they_hold(
         "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
     }
     async with running(platform.url, sso.token_url, **sections) as gateway:
-        await come_to_have_a_token(gateway)
+        await until_token_fetched(gateway)
         body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
         async with (
             aiohttp.ClientSession() as session,
@@ -290,7 +277,6 @@ async def test_queued_writes_are_shown_without_what_they_hold(
 
 
 async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
-    """No secret, token, password of a URL, patient's id, query value or request id is shown."""
     sections: dict[str, Any] = {
         "callers": [{"name": "lab", "api_key": "planted-api-key", "credential": "default"}],
         "listen": {"address": "127.0.0.1:0"},
@@ -308,8 +294,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         assert "token-1" not in words
 
 
-async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Running) -> None:
-    """The page is HTML that no cache keeps, names no other host, and has the verdict in words."""
+async def test_the_page_loads_nothing_from_other_hosts(gateway: Running) -> None:
     answer, html = await get(f"{gateway.admin_url}/status")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -324,8 +309,9 @@ async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Runni
     assert f"Version: {__version__}" in html
 
 
-async def test_the_policy_allows_just_the_pages_own_script_and_style(gateway: Running) -> None:
-    """The Content-Security-Policy names the digests of the two inline parts and nothing else."""
+async def test_the_content_security_policy_names_script_and_style_by_digest(
+    gateway: Running,
+) -> None:
     answer, html = await get(f"{gateway.admin_url}/status")
     policy = dict(
         part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";")
@@ -351,10 +337,9 @@ async def test_the_policy_allows_just_the_pages_own_script_and_style(gateway: Ru
         ("?lang=%3Cb%3E", "ru", "ru"),
     ],
 )
-async def test_the_reader_chooses_the_language(
+async def test_the_language_follows_query_field_and_settings(
     gateway: Running, path: str, query: str, accepted: str, language: str
 ) -> None:
-    """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
     assert ADVICE["untried"].in_language(language) in unescape(words)
     assert path == STATUS_JSON or f'<html lang="{language}"' in words
@@ -362,8 +347,7 @@ async def test_the_reader_chooses_the_language(
 
 
 @pytest.mark.parametrize("path", ["/status", STATUS_JSON])
-async def test_only_reading_is_served(gateway: Running, path: str) -> None:
-    """HEAD gives the header of GET; other methods are 405."""
+async def test_only_get_and_head_are_allowed(gateway: Running, path: str) -> None:
     async with aiohttp.ClientSession(gateway.admin_url) as session:
         async with session.head(path) as answer:
             assert (answer.status, await answer.read()) == (200, b"")
@@ -382,7 +366,6 @@ class Facts(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
         self.tags.append(tag)
 
 
@@ -410,16 +393,13 @@ class HostileStatus:
         self._facts["slowest"][0]["duration_ms"] = 1.0
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As status."""
         return "en"
 
     def facts(self, language: str) -> dict[str, Any]:
-        """As status."""
         return self._facts
 
 
-async def test_facts_are_no_markup(gateway: Running, aiohttp_client: AiohttpClient) -> None:
-    """Whatever a name or text holds, the page has the same tags as with a harmless one."""
+async def test_facts_are_escaped(gateway: Running, aiohttp_client: AiohttpClient) -> None:
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
@@ -434,13 +414,11 @@ async def test_facts_are_no_markup(gateway: Running, aiohttp_client: AiohttpClie
     assert Facts(pages[0]).tags == Facts(pages[1]).tags
 
 
-def test_every_reason_has_its_remedy() -> None:
-    """For all that callers may get as a reason the people on duty are told what to do."""
+def test_every_reason_has_a_remedy() -> None:
     assert REMEDIES.keys() == {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
 
 
-def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
-    """What was counted is in its minute, moves with time, and is gone after an hour."""
+def test_requests_are_counted_for_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
     traffic.record_exchange(exchange(clock))
     clock.now += 60
     traffic.record_exchange(exchange(clock, status=500, reason="internal"))
@@ -480,7 +458,7 @@ def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) 
         ({"status": 503, "reason": "circuit-open"}, 1, 0, ["circuit-open"]),
     ],
 )
-def test_an_error_is_what_went_wrong_here_or_beyond(
+def test_errors_and_rejections_are_counted_apart(
     traffic: RecentRequests,
     clock: FakeClock,
     members: dict[str, Any],
@@ -488,7 +466,6 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     refusals: int,
     reasons: list[str],
 ) -> None:
-    """What is among the reasons counts as error or as refusal; a caller's hang-up as neither."""
     traffic.record_exchange(exchange(clock, **members))
     facts = traffic.facts()
     counts = {"requests": 1, "errors": errors, "refusals": refusals}
@@ -498,8 +475,7 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     assert [error["reason"] for error in facts["errors"]] == reasons
 
 
-def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
-    """The slowest exchange of each minute, by duration."""
+def test_the_slowest_exchanges_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
     for duration, interaction in ((0.5, "read"), (0.1, "create"), (2.0, "search-type")):
         traffic.record_exchange(exchange(clock, duration=duration, interaction=interaction))
         clock.now += 60 if interaction == "create" else 0
@@ -507,8 +483,9 @@ def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> No
     assert found == [("search-type", 2000.0), ("read", 500.0)]
 
 
-def test_ever_new_callers_take_no_more_memory(traffic: RecentRequests, clock: FakeClock) -> None:
-    """Beyond a number of names the rest is counted together, and nothing is lost."""
+def test_the_number_of_counted_callers_is_bounded(
+    traffic: RecentRequests, clock: FakeClock
+) -> None:
     for number in range(2000):
         traffic.record_exchange(exchange(clock, caller=f"caller-{number}"))
     callers = traffic.facts()["callers"]

@@ -1,4 +1,4 @@
-"""What people are told, and when: by a clock that stands still, at servers that are real."""
+"""Which alerts are sent and when, with a fake clock and real servers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from tests.doubles.duty import GOOD, Duty
 from tests.doubles.rest import until
 from tests.doubles.told import PASSWORD, MailServer, Webhook
 
-LOOK = 10.0
+CHECK_INTERVAL = 10.0
 DAY = 86400.0
 FAILED = replace(GOOD, is_valid=False, expires_in=None)
 
 
 def settings(*urls: str, **alerts: str) -> Settings:
-    """Those of a hospital that has these addresses."""
     environ = {
         "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
@@ -67,7 +66,7 @@ class Night:
     def _count(self, outcome: str, number: int) -> None:
         self.counted[outcome] += number
 
-    async def goes_on(self, seconds: float, pace: float = LOOK) -> None:
+    async def pass_time(self, seconds: float, pace: float = CHECK_INTERVAL) -> None:
         """Time passes, with a look at each `pace`; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
             self.duty.clock.now += pace
@@ -79,19 +78,17 @@ class Night:
     async def told(self, hook: Webhook) -> list[str]:
         """The names of all alerts that were told, in order; the last one is made to be the end."""
         self.messenger.on_reload("failed")
-        await self.goes_on(LOOK)
+        await self.pass_time(CHECK_INTERVAL)
         text = await hook.text("(DhpGatewayReloadFailed)")
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
         return names
 
     async def until_counted(self, outcome: str, number: int) -> None:
-        """Return when so many messages have ended so."""
         await until(lambda: self.counted[outcome] >= number)
 
 
 @contextlib.asynccontextmanager
 async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
-    """A night in which these are told."""
     it = Night()
     given = settings(*urls, **alerts)
     it.messenger.configure(given, parse_addresses(given))
@@ -103,16 +100,15 @@ async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
 
 
 @pytest.fixture(scope="module")
-def said() -> Iterator[list[str]]:
-    """All log lines of this module's tests, at the level at which libraries talk most."""
+def log_lines() -> Iterator[list[str]]:
     lines: list[str] = []
 
-    class Kept(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.name != "mail.log":  # the mail server's own
                 lines.append(record.getMessage())
 
-    root, kept = logging.getLogger(), Kept()
+    root, kept = logging.getLogger(), Recorder()
     before = root.level
     root.addHandler(kept)
     root.setLevel(logging.DEBUG)
@@ -121,24 +117,23 @@ def said() -> Iterator[list[str]]:
     root.setLevel(before)
 
 
-pytestmark = pytest.mark.usefixtures("said")
+pytestmark = pytest.mark.usefixtures("log_lines")
 
 
-async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
-    """What lasts two minutes is told, with what to do; that it is over, once it stays so."""
+async def test_an_alert_is_sent_once_and_its_end_once() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         it.duty.set_circuit(CircuitState.OPEN)
-        await it.goes_on(130)
+        await it.pass_time(130)
         [begun] = await hook.until(1)
-        await it.goes_on(3600, 60)
+        await it.pass_time(3600, 60)
         it.duty.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(30)
+        await it.pass_time(30)
         it.duty.set_circuit(CircuitState.OPEN)  # it was not over
-        await it.goes_on(30)
+        await it.pass_time(30)
         it.duty.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(600, 60)
+        await it.pass_time(600, 60)
         _, over = await hook.until(2)
-        await it.goes_on(3600, 60)
+        await it.pass_time(3600, 60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
     assert "has not been ready for 2 minutes. The platform cannot be reached" in begun["message"]
@@ -150,25 +145,23 @@ async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
     assert over["type"] == "success"
 
 
-async def test_what_passes_soon_is_told_to_nobody() -> None:
-    """A minute and a half, again and again, is no message."""
+async def test_short_conditions_cause_no_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         for _ in range(5):
             it.duty.set_circuit(CircuitState.OPEN)
-            await it.goes_on(90)
+            await it.pass_time(90)
             it.duty.set_circuit(CircuitState.CLOSED)
-            await it.goes_on(20)
+            await it.pass_time(20)
         assert await it.told(hook) == []
 
 
-async def test_one_trouble_is_one_message() -> None:
-    """A refused secret and what follows from it are told together."""
+async def test_alerts_of_one_cause_are_one_message() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         it.duty.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
-        await it.goes_on(300)
+        await it.pass_time(300)
         [begun] = await hook.until(1)
         it.duty.tokens = {"default": GOOD}
-        await it.goes_on(300)
+        await it.pass_time(300)
         _, over = await hook.until(2)
     for told in (begun, over):
         assert told["message"].count("\n") == 1
@@ -176,42 +169,41 @@ async def test_one_trouble_is_one_message() -> None:
         assert "(DhpGatewayNotReady)" in told["message"]
 
 
-async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
-    """The errors of requests belong to it, also those that are still counted when it is over."""
+async def test_errors_during_an_outage_cause_no_further_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         it.duty.serve(0, *[(200, "")] * 40)
         for minute in range(12):
             it.duty.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
             it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
-            await it.goes_on(60)
+            await it.pass_time(60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
 
 
-def _tokens(failure: str) -> Callable[[Night], None]:
+def token_failure(failure: str) -> Callable[[Night], None]:
     def come(it: Night) -> None:
         it.duty.tokens = {"default": replace(GOOD, failure=failure, cause="refused")}
 
     return come
 
 
-def _requests(reason: str, count: int) -> Callable[[Night], None]:
+def failed_requests(reason: str, count: int) -> Callable[[Night], None]:
     def come(it: Night) -> None:
         it.duty.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
 
     return come
 
 
-def _many_errors(it: Night) -> None:
+def many_errors(it: Night) -> None:
     it.minutely = lambda: it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
 
 
-def _answers_again(it: Night) -> None:
+def recovery(it: Night) -> None:
     it.duty.serve(1, *[(502, "")] * 5)
     it.duty.found = "answers", "default"
 
 
-def _outbox(
+def outbox_report(
     available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
 ) -> Callable[[Night], None]:
     def come(it: Night) -> None:
@@ -225,63 +217,61 @@ def _outbox(
     return come
 
 
-def _certificate(days: float) -> Callable[[Night], None]:
+def certificate_expiry(days: float) -> Callable[[Night], None]:
     def come(it: Night) -> None:
         it.certificates["platform-client"] = it.duty.clock.wall() + days * DAY
 
     return come
 
 
-def _audit_lost(it: Night) -> None:
+def audit_loss(it: Night) -> None:
     it.dropped += 1
 
 
-TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
+CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
     "not ready": (lambda it: it.duty.set_circuit(CircuitState.OPEN), "NotReady"),
-    "overloaded": (_requests("overloaded", 6), "Overloaded"),
-    "refused": (_tokens("refused"), "SsoRefusing"),
-    "transient": (_tokens("transient"), "SsoFailing"),
-    "throttled": (_tokens("throttled"), "SsoThrottling"),
-    "half of it fails": (_many_errors, "PlatformDown"),
-    "busy": (_requests("upstream-busy", 6), "ConnectionsExhausted"),
-    "audit lost": (_audit_lost, "AuditDropped"),
+    "overloaded": (failed_requests("overloaded", 6), "Overloaded"),
+    "refused": (token_failure("refused"), "SsoRefusing"),
+    "transient": (token_failure("transient"), "SsoFailing"),
+    "throttled": (token_failure("throttled"), "SsoThrottling"),
+    "half of it fails": (many_errors, "PlatformDown"),
+    "busy": (failed_requests("upstream-busy", 6), "ConnectionsExhausted"),
+    "audit lost": (audit_loss, "AuditDropped"),
     "audit blocked": (lambda it: setattr(it.duty, "audit_available", False), "AuditUnavailable"),
-    "audit blocked for a moment": (_requests("audit-unavailable", 1), "AuditUnavailable"),
-    "outbox old": (_outbox(oldest=3700), "OutboxAgeing"),
-    "outbox unclear": (_outbox(unclear=2), "OutboxUnclear"),
-    "outbox failed": (_outbox(failed=3), "OutboxFailed"),
-    "outbox away": (_outbox(available=False), "OutboxUnavailable"),
-    "outbox stands still": (_outbox(stalled=40, waiting=1), "OutboxStandstill"),
-    "outbox full": (_requests("outbox-full", 1), "OutboxFull"),
-    "certificate": (_certificate(20), "CertificateExpiring"),
+    "audit blocked for a moment": (failed_requests("audit-unavailable", 1), "AuditUnavailable"),
+    "outbox old": (outbox_report(oldest=3700), "OutboxAgeing"),
+    "outbox unclear": (outbox_report(unclear=2), "OutboxUnclear"),
+    "outbox failed": (outbox_report(failed=3), "OutboxFailed"),
+    "outbox away": (outbox_report(available=False), "OutboxUnavailable"),
+    "outbox stands still": (outbox_report(stalled=40, waiting=1), "OutboxStandstill"),
+    "outbox full": (failed_requests("outbox-full", 1), "OutboxFull"),
+    "certificate": (certificate_expiry(20), "CertificateExpiring"),
     "fine": (lambda it: None, ""),
-    "it failed and answers again": (_answers_again, ""),
-    "a burst": (_requests("overloaded", 5), ""),
-    "outbox waits": (_outbox(oldest=3500, waiting=9), ""),
-    "certificate of a month": (_certificate(22), ""),
+    "it failed and answers again": (recovery, ""),
+    "a burst": (failed_requests("overloaded", 5), ""),
+    "outbox waits": (outbox_report(oldest=3500, waiting=9), ""),
+    "certificate of a month": (certificate_expiry(22), ""),
 }
 
 
-async def test_what_is_told() -> None:
-    """Each trouble is told by its name, and what is none is not."""
+async def test_each_condition_fires_its_alert() -> None:
     told: dict[str, list[str]] = {}
     async with Webhook() as hook:
-        for name, (come, _) in TROUBLES.items():
+        for name, (come, _) in CONDITIONS.items():
             hook.taken.clear()
             async with night(hook.url) as it:
                 come(it)
-                await it.goes_on(310)
+                await it.pass_time(310)
                 told[name] = await it.told(hook)
-    assert told == {name: [alert] if alert else [] for name, (_, alert) in TROUBLES.items()}
+    assert told == {name: [alert] if alert else [] for name, (_, alert) in CONDITIONS.items()}
 
 
-async def test_figures() -> None:
-    """Counts, spans and shares stand in the sentences as people write them."""
+async def test_numbers_are_formatted_in_the_language() -> None:
     async with Webhook() as hook, night(hook.url, language="ru") as it:
-        _outbox(oldest=3 * 3600 + 1200, unclear=4)(it)
-        _certificate(2.5)(it)
-        _many_errors(it)
-        await it.goes_on(310)
+        outbox_report(oldest=3 * 3600 + 1200, unclear=4)(it)
+        certificate_expiry(2.5)(it)
+        many_errors(it)
+        await it.pass_time(310)
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
     assert "Записи в очереди ждут решения человека (4)" in text
@@ -289,23 +279,21 @@ async def test_figures() -> None:
     assert "Сертификат platform-client истекает через 2 д 11 ч." in text
 
 
-async def test_what_happened_before_anybody_looked_is_nothing_new() -> None:
-    """Addresses that are given to a running gateway are not told of last week's losses."""
+async def test_events_before_the_first_check_cause_no_alert() -> None:
     async with Webhook() as hook:
         it, given = Night(), settings(hook.url)
         it.dropped = 7
         it.messenger.configure(given, parse_addresses(given))
         await it.messenger.check_alerts()
-        await it.goes_on(600, 60)
+        await it.pass_time(600, 60)
         it.dropped += 1
-        await it.goes_on(10)
+        await it.pass_time(10)
         assert await it.told(hook) == ["AuditDropped"]
         await it.messenger.close()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_languages(language: str) -> None:
-    """All that is told is in the language of the settings."""
+async def test_messages_are_in_the_configured_language(language: str) -> None:
     words = {
         "en": (
             "something is wrong",
@@ -318,33 +306,32 @@ async def test_languages(language: str) -> None:
     }
     async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
         it.duty.set_circuit(CircuitState.OPEN)
-        await it.goes_on(150)
+        await it.pass_time(150)
         await hook.until(1)
-        await it.goes_on(DAY, 600)
+        await it.pass_time(DAY, 600)
         await hook.until(2)
         it.duty.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(80)
+        await it.pass_time(80)
         text = "\n".join(f"{told['title']} {told['message']}" for told in await hook.until(3))
     for word in words[language]:
         assert word in text
 
 
-async def test_the_daily_line() -> None:
-    """Once a day at 8, also after the clock was put back; never twice, and with what was served."""
+async def test_the_daily_summary() -> None:
     async with Webhook() as hook, night(hook.url, daily="true") as it:
         it.duty.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
         morning = datetime.fromtimestamp(it.duty.clock.wall()).replace(hour=8, minute=0, second=0)
         wait = (morning.timestamp() - it.duty.clock.wall()) % DAY or DAY
         it.duty.clock.now += wait - 60
-        await it.goes_on(50)
+        await it.pass_time(50)
         assert hook.taken == []
-        await it.goes_on(20)
+        await it.pass_time(20)
         [first] = await hook.until(1)
         it.duty.clock.jump_wall(-3600)
-        await it.goes_on(7200, 600)
+        await it.pass_time(7200, 600)
         it.duty.serve(0, *[(200, "")] * 10)
         it.duty.clock.jump_wall(DAY)
-        await it.goes_on(10)
+        await it.pass_time(10)
         _, second = await hook.until(2)
         assert await it.told(hook) == []
         assert len(hook.taken) == 3
@@ -353,13 +340,12 @@ async def test_the_daily_line() -> None:
     assert "since the last such line: 10, errors among them: 0." in second["message"]
 
 
-async def test_the_mail_server_is_away() -> None:
-    """It is tried again with growing pauses, and then takes one mail with all that happened."""
+async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
     async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
         clock = it.duty.clock
         async with mail.away():
             it.duty.set_circuit(CircuitState.OPEN)
-            await it.goes_on(130)
+            await it.pass_time(130)
             pauses = []
             for attempt in range(1, 9):
                 await it.until_counted("failed", attempt)
@@ -368,7 +354,7 @@ async def test_the_mail_server_is_away() -> None:
                 if attempt < 8:
                     await clock.advance(pauses[-1])
             it.duty.set_circuit(CircuitState.CLOSED)
-            await it.goes_on(80)
+            await it.pass_time(80)
             # The other channel does not wait for the one that fails.
             assert len(await hook.until(2)) == 2
         await clock.advance(900)
@@ -381,12 +367,11 @@ async def test_the_mail_server_is_away() -> None:
     assert only["message"].index("has not been ready") < only["message"].index("Over, after")
 
 
-async def test_what_an_address_never_takes_is_bounded() -> None:
-    """Fifty messages wait; the oldest of more are given up, and counted."""
+async def test_the_backlog_of_an_address_is_bounded() -> None:
     async with Webhook(status=500) as hook, night(hook.url) as it:
         for number in range(60):
             it.messenger.on_reload("ok" if number % 2 else "failed")
-            await it.goes_on(70)
+            await it.pass_time(70)
         await it.until_counted("failed", 1)
         assert it.counted["dropped"] == 10
         hook.status = 200
@@ -395,18 +380,17 @@ async def test_what_an_address_never_takes_is_bounded() -> None:
     assert only["message"].count("(DhpGatewayReloadFailed)") == 50
 
 
-async def test_other_settings() -> None:
-    """An address that stays keeps what it has not taken; one that is removed is told no more."""
+async def test_a_reload_keeps_the_backlog_of_remaining_addresses() -> None:
     async with Webhook(status=500) as stays, Webhook() as goes, Webhook() as comes:
         async with night(stays.url, goes.url) as it:
             it.messenger.on_reload("failed")
-            await it.goes_on(10)
+            await it.pass_time(10)
             await goes.until(1)
             await it.until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
             it.messenger.configure(changed, parse_addresses(changed))
             it.messenger.on_reload("ok")
-            await it.goes_on(70)
+            await it.pass_time(70)
             await comes.until(1)
             stays.status = 200
             await it.duty.clock.advance(900)
@@ -416,26 +400,26 @@ async def test_other_settings() -> None:
     assert "Bartaraf etildi" in comes.taken[0]["message"]
 
 
-async def test_nothing_is_told_of_the_end() -> None:
-    """A gateway that is being stopped is no trouble."""
+async def test_a_shutdown_causes_no_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         it.duty.draining = True
-        await it.goes_on(300)
+        await it.pass_time(300)
         it.duty.draining = False
         assert await it.told(hook) == []
 
 
-async def test_no_secret_is_shown(said: list[str]) -> None:
-    """Addresses hold passwords: no repr, text or log line has one, whatever happens to them."""
+async def test_addresses_are_masked(log_lines: list[str]) -> None:
     async with Webhook(status=500) as hook, MailServer() as mail:
         wrong = mail.url.replace(PASSWORD, "planted-and-wrong")
         given = settings(hook.url, wrong)
         addresses = parse_addresses(given)
         async with night(hook.url, wrong) as it:
             it.messenger.on_reload("failed")
-            await it.goes_on(10)
+            await it.pass_time(10)
             await it.until_counted("failed", 2)
-    shown = "\n".join((repr(given), str(given), repr(addresses), given.model_dump_json(), *said))
+    shown = "\n".join(
+        (repr(given), str(given), repr(addresses), given.model_dump_json(), *log_lines)
+    )
     assert "alerts.notify[1] (mailto) takes no message" in shown
     for secret in ("planted-p", "planted-and", "ssw/rd", "ssw%2Frd"):
         assert secret not in shown

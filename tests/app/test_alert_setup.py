@@ -1,4 +1,4 @@
-"""Gateways that tell people: what a real platform and SSO do, and what a reload changes."""
+"""Alerts of a running gateway, and of one that is reloaded."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ SENT = "dhp_gateway_alert_messages_total"
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow one another without a pause to speak of."""
     monkeypatch.setattr(AlertMonitor, "run", partialmethod(AlertMonitor.run, interval=0.02))
 
 
-class Watch:
+class MonitorWithClock:
     """A messenger with a clock of its own, which looks at a running gateway."""
 
     def __init__(self, gateway: Running) -> None:
@@ -46,7 +45,7 @@ class Watch:
         self._messenger.configure(gateway.settings, parse_addresses(gateway.settings))
         self.close = self._messenger.close
 
-    async def looks_for(self, seconds: int) -> None:
+    async def pass_time(self, seconds: int) -> None:
         """As much time passes for it."""
         for _ in range(seconds // 10):
             self._clock.now += 10
@@ -62,8 +61,7 @@ class Watch:
                 await asyncio.sleep(0.05)
 
 
-async def test_one_after_the_other_is_away() -> None:
-    """Platform, SSO and mail server in turn: each is told when it begins and when it is over."""
+async def test_outages_of_platform_and_sso_are_notified() -> None:
     async with (
         Platform() as platform,
         Sso() as sso,
@@ -77,30 +75,30 @@ async def test_one_after_the_other_is_away() -> None:
             circuit_breaker={"min_requests": 1000},
         ) as gateway,
     ):
-        watch = Watch(gateway)
+        watch = MonitorWithClock(gateway)
         assert (await ask(gateway.address, READ)).status == 200
         platform.answer(then_reset(b""))
         for _ in range(25):  # nearly all of the last minute
             await ask(gateway.address, READ)
-        await watch.looks_for(150)
+        await watch.pass_time(150)
         await mail.until(1)
         platform.answer(fhir())
         for _ in range(30):  # the clock of the requests stands still beside that of the messages
             assert (await ask(gateway.address, READ)).status == 200
-        await watch.looks_for(90)
+        await watch.pass_time(90)
         await mail.until(2)
         async with mail.away():
             sso.handle(answers.status(503))
             platform.script(unauthorized())
             assert (await ask(gateway.address, READ)).status == 503
-            await watch.looks_for(150)
+            await watch.pass_time(150)
             await hook.until(3)
-        await watch.looks_for(10)
+        await watch.pass_time(10)
         await watch.until_taken(mail, 3)
         sso.handle(None)
         facts = gateway.gateway.status.facts
         await until(lambda: facts("en")["sso"]["failure"] is None)
-        await watch.looks_for(90)
+        await watch.pass_time(90)
         await mail.until(4)
         await hook.until(4)
         await watch.close()
@@ -113,8 +111,7 @@ async def test_one_after_the_other_is_away() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_reload() -> None:
-    """That one was refused is told; one that is taken brings other addresses and is counted."""
+async def test_a_reload_replaces_the_alert_addresses() -> None:
     async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
         alerted = {"notify": [first.url]}
         async with running(platform.url, sso.token_url, alerts=alerted) as gateway:

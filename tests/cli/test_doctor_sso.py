@@ -1,4 +1,4 @@
-"""The doctor at an SSO that is another one, elsewhere, or behind something: it says which."""
+"""The command `doctor` with a wrong SSO, an unreachable one, or one behind a firewall."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Published(Sso):
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
-    """A platform with a capability statement, whatever it is asked for."""
+    """Yield a platform that answers every request with a capability statement."""
     async with Platform() as double:
         double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
@@ -55,21 +55,20 @@ async def platform() -> AsyncIterator[Platform]:
 
 @pytest.fixture
 async def sso() -> AsyncIterator[Published]:
-    """An SSO that gives tokens and publishes nothing."""
+    """Yield an SSO that issues tokens and publishes no metadata."""
     async with Published() as double:
         yield double
 
 
 @pytest.fixture
 def ward(tmp_path: Path, platform: Platform, sso: Published) -> Ward:
-    """A set-up that works."""
     made = Ward(tmp_path, platform, sso)
     made.settings["environment"] = "dhp-playground"
     made.settings["sso"]["token_url"] = f"http://127.0.0.1:{sso.port}/sso/oauth/token"
     return made
 
 
-def names_the_known(text: str) -> bool:
+def lists_known_endpoints(text: str) -> bool:
     """Whether the addresses of all environments are there to compare with, each with its name."""
     return all(f"{url} ({names})" in text for url, names in KNOWN.items())
 
@@ -96,8 +95,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) -> None:
-    """Each says what came, what to look at, and which addresses there are; nothing of its text."""
+async def test_each_wrong_response_of_the_token_endpoint_is_explained(
+    ward: Ward, sso: Published, name: str
+) -> None:
     answer, words = WRONG[name]
     sso.handle(answer)
     failed = await ward.failed()
@@ -105,12 +105,11 @@ async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) 
     text = failed["token default"]
     assert [each for each in words if each not in text] == []
     assert text.lower().count("check sso.token_url") <= 1
-    assert names_the_known(text)
+    assert lists_known_endpoints(text)
     assert "planted" not in text
 
 
-async def test_a_secret_that_works_as_it_is(ward: Ward, sso: Published) -> None:
-    """The doctor finds the form of the secret in the header as the gateway does."""
+async def test_a_secret_accepted_without_encoding_passes(ward: Ward, sso: Published) -> None:
     ward.secret.write_text("a+b")
     ward.settings["credentials"]["default"]["auth_method"] = "client_secret_basic"
     sso.script(refusal("invalid_client", 401))
@@ -131,10 +130,9 @@ async def test_a_secret_that_works_as_it_is(ward: Ward, sso: Published) -> None:
     ],
     ids=["503", "429", "scope"],
 )
-async def test_addresses_stay_out_of_other_troubles(
+async def test_other_failures_do_not_suggest_other_endpoints(
     ward: Ward, sso: Published, answer: Answer, words: str
 ) -> None:
-    """An SSO in trouble, or one that knows the client, is the right one, and so is the client."""
     sso.handle(answer)
     text = (await ward.failed())["token default"]
     assert words in text
@@ -142,8 +140,7 @@ async def test_addresses_stay_out_of_other_troubles(
     assert "client_id" not in text
 
 
-async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:
-    """Unknown host, no listener, no TLS: each fails at its step, with the known addresses."""
+async def test_an_unreachable_sso_fails_at_its_step(ward: Ward) -> None:
     port = free_port()
     for url, check in (
         ("https://sso.invalid/oauth/token", "SSO DNS"),
@@ -153,14 +150,13 @@ async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:
         ward.settings["sso"]["token_url"] = url
         failed = await ward.failed()
         assert list(failed) == [check]
-        assert names_the_known(failed[check])
+        assert lists_known_endpoints(failed[check])
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_the_ministrys_addresses_are_no_advice_about_another_sso(
+async def test_a_custom_environment_gets_no_national_endpoints(
     ward: Ward, sso: Published, name: str
 ) -> None:
-    """Neither a wrong answer nor an unreachable host makes them an advice with `custom`."""
     ward.settings["environment"] = "custom"
     sso.handle(WRONG[name][0])
     text = (await ward.failed())["token default"]
@@ -170,23 +166,23 @@ async def test_the_ministrys_addresses_are_no_advice_about_another_sso(
     assert "Each environment" not in text
 
 
-async def test_a_host_of_the_ministry_is_advised_about_with_custom_too(ward: Ward) -> None:
-    """Who has written the platform's own address means that platform."""
+async def test_a_national_platform_in_a_custom_environment_gets_national_endpoints(
+    ward: Ward,
+) -> None:
     ward.settings |= {"environment": "custom"}
     ward.settings["platform"]["fhir_base_url"] = "https://fhir.dhp.uz"
     ward.settings["sso"]["token_url"] = "https://sso.invalid/oauth/token"
-    assert names_the_known((await ward.failed())["SSO DNS"])
+    assert lists_known_endpoints((await ward.failed())["SSO DNS"])
 
 
-async def test_advice_about_a_scope_can_be_followed(ward: Ward, sso: Published) -> None:
-    """An SSO that wants a scope is not answered with `null`, which is set already."""
+async def test_an_invalid_scope_does_not_suggest_null(ward: Ward, sso: Published) -> None:
     sso.handle(refusal("invalid_scope"))
     text = (await ward.failed())["token default"]
     assert "scope to null" not in text
     assert "credentials.default.scope must be a scope that this client was given" in text.lower()
 
 
-async def test_an_environments_own_address_needs_no_others(ward: Ward) -> None:
+async def test_the_endpoint_of_the_environment_gets_no_alternatives(ward: Ward) -> None:
     """Where the address is right and the line is not, other addresses would only mislead."""
     ward.settings["sso"] = {"token_url": "https://sso.dhp.uz/oauth/token", "timeout": 2}
     _, text = await ward.examine()
@@ -194,8 +190,7 @@ async def test_an_environments_own_address_needs_no_others(ward: Ward) -> None:
     assert "Known token endpoints" not in text
 
 
-async def test_sso_and_platform_of_two_environments(ward: Ward, tmp_path: Path) -> None:
-    """Where an unknown client has addresses of two environments, both are named."""
+async def test_endpoints_of_two_environments_are_both_named(ward: Ward, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -214,7 +209,7 @@ async def test_sso_and_platform_of_two_environments(ward: Ward, tmp_path: Path) 
     assert "platform.fhir_base_url that of dhp-playground" in text
 
 
-PLACES = (
+METADATA_PATHS = (
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
     "/.well-known/oauth-authorization-server/sso",
@@ -223,11 +218,10 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
-async def test_a_document_of_the_sso_that_names_another_endpoint(
+@pytest.mark.parametrize("place", METADATA_PATHS)
+async def test_metadata_with_another_token_endpoint_is_reported_and_not_used(
     ward: Ward, sso: Published, place: str
 ) -> None:
-    """It is told, is no failure while there is a token, and is neither followed nor used."""
     async with Sso() as other:
         sso.documents[place] = json_body({"issuer": "x", "token_endpoint": other.token_url})
         code, text = await ward.examine()
@@ -240,10 +234,11 @@ async def test_a_document_of_the_sso_that_names_another_endpoint(
         assert other.requests == []
 
 
-async def test_documents_that_agree(ward: Ward, sso: Published, platform: Platform) -> None:
-    """SSO and platform that name the endpoint of the settings are told to agree."""
+async def test_metadata_with_the_configured_token_endpoint_passes(
+    ward: Ward, sso: Published, platform: Platform
+) -> None:
     url = ward.settings["sso"]["token_url"]
-    sso.documents[PLACES[3]] = json_body({"token_endpoint": url})
+    sso.documents[METADATA_PATHS[3]] = json_body({"token_endpoint": url})
     statement = STATEMENT[:-1] + b',"token_endpoint":"%s"}' % url.encode()
     platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
@@ -254,8 +249,9 @@ async def test_documents_that_agree(ward: Ward, sso: Published, platform: Platfo
     assert platform.seen[1].header("authorization") is None
 
 
-async def test_a_platform_that_names_another_endpoint(ward: Ward, platform: Platform) -> None:
-    """smart-configuration is read and told as well."""
+async def test_smart_configuration_with_another_token_endpoint_is_reported(
+    ward: Ward, platform: Platform
+) -> None:
     statement = STATEMENT[:-1] + b',"token_endpoint":"https://elsewhere.example/token"}'
     platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
@@ -268,31 +264,28 @@ async def test_a_platform_that_names_another_endpoint(ward: Ward, platform: Plat
     [http(200, PAGE), json_body([]), json_body({"token_endpoint": 7}), json_body({}), status(302)],
     ids=["page", "list", "number", "nothing", "redirect"],
 )
-async def test_what_is_no_document_is_none(ward: Ward, sso: Published, document: Answer) -> None:
-    """A server that answers every path with something has published nothing."""
-    sso.documents = dict.fromkeys(PLACES, document)
+async def test_invalid_metadata_is_ignored(ward: Ward, sso: Published, document: Answer) -> None:
+    sso.documents = dict.fromkeys(METADATA_PATHS, document)
     code, text = await ward.examine()
     assert code == 0
     assert "SSO documents: none that names a token endpoint" in text
 
 
-async def test_a_document_that_would_write_on_the_terminal(ward: Ward, sso: Published) -> None:
-    """Control characters in an address are not printed."""
-    sso.documents[PLACES[0]] = json_body({"token_endpoint": "https://x/\x1b[2Jplanted"})
+async def test_control_characters_of_metadata_are_not_printed(ward: Ward, sso: Published) -> None:
+    sso.documents[METADATA_PATHS[0]] = json_body({"token_endpoint": "https://x/\x1b[2Jplanted"})
     _, text = await ward.examine()
     assert "planted" not in text
     assert json.dumps("\x1b")[1:-1] not in text
 
 
-async def test_documents_over_tls(ward: Ward, tmp_path: Path) -> None:
-    """The SSO's documents are read with the trust that its token endpoint has."""
+async def test_metadata_is_fetched_with_the_configured_ca(ward: Ward, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     async with Published(tls=context) as sso:
         named: dict[str, Any] = {"token_endpoint": sso.token_url}
-        sso.documents[PLACES[0]] = json_body(named)
+        sso.documents[METADATA_PATHS[0]] = json_body(named)
         ward.settings["sso"] = {"token_url": sso.token_url, "ca_file": str(tmp_path / "ca.pem")}
         code, text = await ward.examine()
     assert code == 0
@@ -310,10 +303,7 @@ START_FIRST = (
     [refusal("invalid_client", 401), refusal("invalid_request"), status(500)],
     ids=["client", "request", "error"],
 )
-async def test_a_key_that_the_sso_cannot_fetch_yet(
-    ward: Ward, sso: Published, answer: Answer
-) -> None:
-    """A gateway that publishes its key has to run before the SSO can take its client."""
+async def test_an_unpublished_key_is_explained(ward: Ward, sso: Published, answer: Answer) -> None:
     sso.handle(answer)
     assert START_FIRST not in (await ward.failed())["token default"]
     key = ward.folder / "key.pem"

@@ -41,7 +41,6 @@ MARK = "planted-mark"
 
 
 def _token(value: str, received_at: float) -> AccessToken:
-    """Return a token with a lifetime of an hour."""
     return AccessToken(value, received_at=received_at, lifetime=3600, wall_expiry=0, scope="a b")
 
 
@@ -80,7 +79,6 @@ async def _record_outbox(folder: Path, work: Path) -> None:
 
 
 async def _write_long(hospital: Hospital) -> Any:
-    """Enqueue an entry whose body is compressible."""
     resource = {"resourceType": "Basic", "id": "5", "code": {"text": "x" * 3000}}
     return await hospital.ask(
         "PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async"
@@ -138,7 +136,6 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
 
 
 async def _value(client: Redis, key: bytes) -> Any:
-    """Return a value by its Redis type, in hexadecimal digits."""
     match await client.type(key):
         case b"hash":
             return {
@@ -151,7 +148,6 @@ async def _value(client: Redis, key: bytes) -> Any:
 
 
 async def record(folder: Path) -> None:
-    """Record everything."""
     with tempfile.TemporaryDirectory() as work:
         await _record_outbox(folder, Path(work))
         await _record_audit(folder, Path(work))

@@ -31,7 +31,6 @@ def patient_outbox() -> Iterator[None]:
 
 
 def outbox_in(folder: Path) -> dict[str, Any]:
-    """Return the settings of an outbox in a file."""
     return {"enabled": True, "url": f"sqlite:///{folder}/outbox.db", "encryption_key": KEY}
 
 
@@ -57,6 +56,5 @@ def opened(platform: Platform, tmp_path: Path) -> Open:
 
 @pytest.fixture
 async def hospital(opened: Open) -> AsyncIterator[Hospital]:
-    """Yield a gateway with an outbox and no named callers."""
     async with opened() as made:
         yield made

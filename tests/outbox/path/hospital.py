@@ -34,12 +34,10 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
     def location(self) -> str:
-        """Return the status URL."""
         return self.headers["Content-Location"]
 
     @property
@@ -82,7 +80,6 @@ class Hospital:
     async def write(
         self, patient: int = 1, number: int = 1, method: str = "PUT", **headers: str
     ) -> Reply:
-        """Send an update of a patient's Observation, with `respond-async`."""
         fields = {**ASYNC, **headers}
         path = "/Observation" if method == "POST" else f"/Observation/{number}"
         return await self.ask(method, path, observation(patient, number), **fields)
@@ -135,7 +132,6 @@ class Hospital:
             pause = min(pause * 1.3, _LONGEST_POLL)
 
     async def mended(self, location: str, **headers: str) -> Reply:
-        """Mend the line, and wait until a write has ended."""
         await self.line.mend()
         return await self.ended(location, **headers)
 
@@ -182,13 +178,11 @@ class Hospital:
         return [(each.method, each.target) for each in self.sent]
 
     async def until_sent(self, count: int) -> None:
-        """Wait until the platform has received so many writes."""
         while len(self.sent) < count:  # noqa: ASYNC110 - no event
             await asyncio.sleep(_POLL)
 
 
 def observation(patient: int = 1, number: int = 1) -> bytes:
-    """Return a result of a patient."""
     return json.dumps(
         {
             "resourceType": "Observation",

@@ -22,8 +22,7 @@ CALLERS = [
 ]
 
 
-async def test_a_waiting_write_is_in_progress(hospital: Hospital) -> None:
-    """202 with `Retry-After` and `X-Progress`, also for HEAD."""
+async def test_the_status_of_a_waiting_write_is_202(hospital: Hospital) -> None:
     hospital.line.cut()
     location = (await hospital.write()).location
     # Between two attempts; a moment later it may be sent once more.
@@ -34,8 +33,7 @@ async def test_a_waiting_write_is_in_progress(hospital: Hospital) -> None:
     assert (await hospital.ask("HEAD", location)).status == 202
 
 
-async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -> None:
-    """It has failed, and says so with the platform's status and OperationOutcome."""
+async def test_the_status_of_a_rejected_write_has_the_platforms_outcome(hospital: Hospital) -> None:
     hospital.line.cut()
     location = (await hospital.write()).location
     hospital.platform.answer(outcome(422))
@@ -48,8 +46,7 @@ async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -
     assert (await hospital.ask("GET", location)).status == 410
 
 
-async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
-    """It is unknown whether the platform has it: the Bundle's outcome says so, and it stays."""
+async def test_the_status_of_an_unclear_write_is_502(hospital: Hospital) -> None:
     location = await hospital.unclear_write()
     response = (await hospital.ended(location)).json["entry"][0]["response"]
     assert response["status"].startswith("502")
@@ -59,7 +56,6 @@ async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
 
 
 async def test_a_waiting_write_can_be_cancelled(hospital: Hospital) -> None:
-    """It is never sent, and gone, in the caller's language; others of the patient go on."""
     hospital.line.cut()
     first, second = await hospital.write(number=1), await hospital.write(number=2)
     assert (await hospital.ask("DELETE", second.location)).status == 202
@@ -73,8 +69,7 @@ async def test_a_waiting_write_can_be_cancelled(hospital: Hospital) -> None:
     assert hospital.writes() == [("PUT", "/r5/Observation/1")]
 
 
-async def test_each_caller_sees_its_own(opened: Open) -> None:
-    """Whatever it is allowed otherwise; of others it sees nothing."""
+async def test_callers_see_their_own_entries_only(opened: Open) -> None:
     async with opened(callers=CALLERS) as hospital:
         hospital.line.cut()
         location = (await hospital.write(**LAB)).location
@@ -89,8 +84,7 @@ async def test_each_caller_sees_its_own(opened: Open) -> None:
         assert "entry" not in (await hospital.ask("GET", "/_outbox", **WARD)).json
 
 
-async def test_the_list_has_pages(hospital: Hospital) -> None:
-    """A hundred entries each, with a link to the next."""
+async def test_the_list_is_paged(hospital: Hospital) -> None:
     hospital.line.cut()
     await asyncio.gather(*(hospital.write(patient=n, number=n) for n in range(120)))
     first = (await hospital.ask("GET", "/_outbox")).json
@@ -102,8 +96,7 @@ async def test_the_list_has_pages(hospital: Hospital) -> None:
     assert (task["resourceType"], task["status"] in ("accepted", "in-progress")) == ("Task", True)
 
 
-async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
-    """The answers of the outbox itself, and the Bundle around an answer in XML."""
+async def test_status_and_list_in_xml(hospital: Hospital) -> None:
     hospital.line.cut()
     fields = {
         "Prefer": "respond-async",
@@ -126,16 +119,14 @@ async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
     assert ended.headers["Content-Type"].startswith("application/fhir+xml")
 
 
-async def test_only_what_there_is_can_be_done(hospital: Hospital) -> None:
-    """Other methods are refused, other paths are not there."""
+async def test_unknown_methods_and_paths_are_rejected(hospital: Hospital) -> None:
     assert (await hospital.ask("POST", "/_outbox", b"{}")).status == 405
     assert (await hospital.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
     assert (await hospital.ask("GET", "/_outbox/1/2")).status == 404
     assert hospital.platform.seen == []
 
 
-async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -> None:
-    """The gateway knows nothing of them, and queues nothing."""
+async def test_without_an_outbox_its_paths_are_forwarded(opened: Open) -> None:
     async with opened(outbox={"enabled": False}) as hospital:
         assert (await hospital.ask("GET", "/_outbox/1")).status == 200
         assert hospital.platform.seen[0].target == "/r5/_outbox/1"
@@ -148,8 +139,7 @@ async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -
         assert (await hospital.write()).status == 503
 
 
-async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> None:
-    """Whatever the platform packs unasked; who wrote stays with the gateway's audit."""
+async def test_a_compressed_response_is_decoded(opened: Open) -> None:
     caller = {"name": "lab", "networks": ["127.0.0.1"], "user_header": "X-User"}
     async with opened(callers=[caller]) as hospital:
         hospital.line.cut()
@@ -165,18 +155,9 @@ async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> Non
     assert (record["user"], record["user_asserted"]) == ("dilnoza", True)
 
 
-async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) -> None:
-    """A deletion's 204, with nothing but its status."""
+async def test_a_response_without_content_has_no_resource(hospital: Hospital) -> None:
     hospital.line.cut()
     reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
     hospital.platform.answer(http(204, b"", length=False))
     entry = (await hospital.mended(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]
-
-
-async def test_status_and_metrics_tell_of_the_depth(hospital: Hospital) -> None:
-    """`/metrics` by state, within a moment."""
-    hospital.line.cut()
-    await hospital.write()
-    await hospital.gateway.until_metric(1, "dhp_gateway_outbox_entries", state="waiting")
-    assert await hospital.gateway.metric("dhp_gateway_outbox_oldest_seconds") > 0

@@ -1,4 +1,4 @@
-"""Which writes are queued, when, and what the platform gets of them."""
+"""Which writes are queued, and what the platform receives."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from tests.outbox.path.hospital import Hospital, observation
 from tests.pipeline.stage import reset
 
 
-async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
-    """The write goes out, and its answer comes back."""
+async def test_nothing_is_queued_while_the_platform_responds(hospital: Hospital) -> None:
     reply = await hospital.write()
     assert reply.status == 200
     assert (await hospital.ask("GET", "/_outbox")).json.get("entry") is None
 
 
-ASKING = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
-OTHERS = "return=minimal;x=1 ,handling=strict"
+WITH_RESPOND_ASYNC = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
+WITHOUT_RESPOND_ASYNC = "return=minimal;x=1 ,handling=strict"
 WRITES = {
     "create": ("POST", "/Observation", observation()),
     "update": ("PUT", "/Observation/1", observation()),
@@ -49,43 +48,35 @@ NO_WRITES = {
 
 @pytest.mark.parametrize("mode", ["always", "on-request"])
 @pytest.mark.parametrize("name", WRITES)
-async def test_the_platform_sees_no_respond_async_of_a_write(
-    opened: Open, name: str, mode: str
-) -> None:
-    """The settings of the outbox decide, not a platform that supports it; the others stay."""
+async def test_respond_async_is_removed_from_writes(opened: Open, name: str, mode: str) -> None:
     method, path, body = WRITES[name]
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
     async with opened(callers=callers) as hospital:
-        for prefer in (ASKING, "respond-async"):
+        for prefer in (WITH_RESPOND_ASYNC, "respond-async"):
             assert (await hospital.ask(method, path, body, Prefer=prefer)).status == 200
         writes = [seen for seen in hospital.platform.seen if seen.method == method]
-        assert [seen.all("prefer") for seen in writes] == [[OTHERS], []]
+        assert [seen.all("prefer") for seen in writes] == [[WITHOUT_RESPOND_ASYNC], []]
 
 
 @pytest.mark.parametrize("name", NO_WRITES)
-async def test_the_platform_sees_respond_async_of_what_is_no_write(
-    hospital: Hospital, name: str
-) -> None:
-    """Reads and operations are never queued: the preference is the platform's business."""
+async def test_respond_async_is_forwarded_for_other_requests(hospital: Hospital, name: str) -> None:
     method, path, body = NO_WRITES[name]
-    await hospital.ask(method, path, body, Prefer=ASKING)
-    assert hospital.platform.seen[0].header("prefer") == ASKING
+    await hospital.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
+    assert hospital.platform.seen[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_the_platform_sees_respond_async_of_who_may_not_queue(
+async def test_respond_async_is_forwarded_for_callers_without_outbox(
     opened: Open, name: str
 ) -> None:
-    """Where a caller's outbox is off, it goes on, byte for byte."""
     method, path, body = WRITES[name]
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
     async with opened(callers=callers) as hospital:
-        await hospital.ask(method, path, body, Prefer=ASKING)
-        assert hospital.platform.seen[0].header("prefer") == ASKING
+        await hospital.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
+        assert hospital.platform.seen[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
-async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospital) -> None:
-    """On one connection, whichever comes first."""
+async def test_respond_async_is_removed_by_request_on_one_connection(hospital: Hospital) -> None:
     fields = ("Prefer: respond-async", "Content-Type: application/fhir+json", "Content-Length: 0")
     async with await Wire.open(hospital.gateway.address) as wire:
         for method in ("DELETE", "GET", "DELETE"):
@@ -97,8 +88,7 @@ async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospi
     ]
 
 
-async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
-    """With the line cut it is 202; afterwards the platform has it once, without respond-async."""
+async def test_a_write_is_queued_and_delivered_once(hospital: Hospital) -> None:
     hospital.line.cut()
     reply = await hospital.write(Prefer="return=minimal, respond-async", Warning="kept")
     assert reply.status == 202
@@ -117,8 +107,7 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     assert seen.header("authorization") == "Bearer token-1"
 
 
-async def test_reads_and_other_writes_fail_as_ever(hospital: Hospital) -> None:
-    """A read is never queued, nor an operation, nor a write that did not ask for it."""
+async def test_reads_and_synchronous_writes_are_not_queued(hospital: Hospital) -> None:
     hospital.line.cut()
     answers = [
         await hospital.ask("GET", "/Patient/1", Prefer="respond-async"),
@@ -141,7 +130,6 @@ async def test_reads_and_other_writes_fail_as_ever(hospital: Hospital) -> None:
 async def test_the_callers_setting_decides(
     opened: Open, mode: str, headers: dict[str, str], status: int
 ) -> None:
-    """`always` queues without being asked, `off` never does."""
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
     async with opened(callers=callers) as hospital:
         hospital.line.cut()
@@ -149,8 +137,7 @@ async def test_the_callers_setting_decides(
         assert reply.status == status
 
 
-async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hospital) -> None:
-    """They may not overtake it, though the line is up; those of other patients go out."""
+async def test_later_writes_of_a_patient_are_queued_behind_earlier_ones(hospital: Hospital) -> None:
     delivered = asyncio.Event()
     hospital.answer_writes(outcome(503), once(delivered, fhir()))
     first = await hospital.write(patient=1, number=1)
@@ -164,10 +151,9 @@ async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hosp
     assert [target[-1] for _, target in hospital.writes()] == ["1", "1", "3", "2"]
 
 
-async def test_an_unknown_outcome_is_repeated_only_where_that_does_no_harm(
+async def test_a_write_in_doubt_is_queued_if_it_is_idempotent(
     hospital: Hospital,
 ) -> None:
-    """A create without identifier gets its 502; an update is kept and sent again."""
     hospital.platform.script(then_close(b""))
     assert (await hospital.write(method="POST")).headers["X-Gateway-Error"] == "upstream-failed"
     hospital.platform.script(then_close(b""))
@@ -181,7 +167,6 @@ LATE = (502, "upstream-failed")
 
 
 async def test_a_late_failure_does_not_undo_a_later_write(hospital: Hospital) -> None:
-    """An update that hangs is not repeated after another one of the same resource was done."""
     async with hospital.late_failure() as hanging:
         assert (await hospital.write()).status == 200
     reply = hanging.result()
@@ -189,8 +174,7 @@ async def test_a_late_failure_does_not_undo_a_later_write(hospital: Hospital) ->
     assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
-async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(hospital: Hospital) -> None:
-    """Nor while the newer one still waits for its answer."""
+async def test_a_late_failure_does_not_undo_a_pending_later_write(hospital: Hospital) -> None:
     released = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         async with hospital.late_failure() as hanging:
@@ -202,10 +186,9 @@ async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(hospital: H
     assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
-async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
+async def test_a_late_failure_is_not_queued_behind_a_later_write(
     hospital: Hospital,
 ) -> None:
-    """What is delivered in the end is the newer one, which waited for another of its patient."""
     delivered = asyncio.Event()
     async with hospital.late_failure() as hanging:
         hospital.platform.script(outcome(503), once(delivered, fhir()))
@@ -218,8 +201,7 @@ async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
     assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
 
 
-async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -> None:
-    """An update that hangs is kept although others, and other callers' of it, were done."""
+async def test_a_late_failure_is_queued_beside_writes_of_other_resources(opened: Open) -> None:
     callers = [
         {"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"},
         {"name": "his", "api_key": "a-key-of-his-own", "outbox": "always"},
@@ -231,11 +213,11 @@ async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -
         assert hanging.result().status == 202
 
 
-LEAVES = {"reset": reset, "close": lambda wire: wire.writer.close()}
+DISCONNECTS = {"reset": reset, "close": lambda wire: wire.writer.close()}
 
 
-@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
-async def test_who_has_left_is_not_queued_for(
+@pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
+async def test_a_disconnected_callers_write_is_not_queued(
     hospital: Hospital, leave: Callable[[Wire], None]
 ) -> None:
     """The caller would not receive the 202, would send it again, and it would be stored twice."""
@@ -277,11 +259,10 @@ async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
-@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
-async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
+@pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
+async def test_a_write_is_not_queued_if_its_caller_disconnects_meanwhile(
     hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None]
 ) -> None:
-    """Nor when the write had to wait for another process, and the caller did not."""
     hospital.line.cut()
     with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -301,10 +282,9 @@ async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
 
 
 @pytest.mark.parametrize("status", [502, 504])
-async def test_a_gateway_error_of_the_platforms_entrance_is_an_unknown_outcome(
+async def test_502_and_504_of_an_intermediary_leave_a_write_in_doubt(
     hospital: Hospital, status: int
 ) -> None:
-    """Its own balancer lost the server: an update is repeated, a create's answer is passed on."""
     hospital.platform.script(page(status))
     assert (await hospital.write(method="POST")).status == status
     hospital.platform.script(page(status))
@@ -313,22 +293,20 @@ async def test_a_gateway_error_of_the_platforms_entrance_is_an_unknown_outcome(
     assert (await hospital.ended(reply.location)).status == 200
 
 
-async def test_other_answers_of_the_platform_are_passed_on(hospital: Hospital) -> None:
-    """A refusal, a throttling and an error are answers."""
+async def test_error_responses_are_forwarded(hospital: Hospital) -> None:
     for status in (422, 412, 429, 500):
         hospital.platform.script(outcome(status))
         assert (await hospital.write()).status == status
 
 
-async def test_without_an_sso_writes_are_kept(hospital: Hospital) -> None:
-    """No token because the SSO is away is no line; a refusal of the SSO is a matter of settings."""
+async def test_writes_are_queued_while_the_sso_is_unavailable(hospital: Hospital) -> None:
+    """An unreachable SSO counts as an outage; a rejection by it does not."""
     hospital.sso.handle(Answer())
     hospital.platform.script(outcome(401))
     assert (await hospital.write()).status == 202
 
 
-async def test_large_bodies_are_kept_whole(opened: Open) -> None:
-    """Also beyond what is kept for second attempts."""
+async def test_large_bodies_are_queued(opened: Open) -> None:
     body = json.dumps({"resourceType": "Binary", "data": "x" * 300_000}).encode()
     async with opened(limits={"replay_buffer_bytes": 1000}) as hospital:
         hospital.line.cut()
@@ -337,8 +315,7 @@ async def test_large_bodies_are_kept_whole(opened: Open) -> None:
         assert hospital.sent[-1].body == body
 
 
-async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> None:
-    """The orders are read out of them, the platform gets the caller's bytes."""
+async def test_compressed_bodies_are_delivered_unchanged(hospital: Hospital) -> None:
     body = gzip.compress(observation())
     hospital.line.cut()
     fields = {"Prefer": "respond-async", "Content_Encoding": "gzip"}
@@ -350,8 +327,7 @@ async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> No
     assert (seen.body, seen.header("content-encoding")) == (body, "gzip")
 
 
-async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
-    """The platform gets its own URLs; the caller finds the gateway's in the answer."""
+async def test_links_are_rewritten_in_both_directions(hospital: Hospital) -> None:
     gateway, platform = hospital.gateway.url, hospital.gateway.settings.platform.fhir_base_url
     body = observation().replace(b"Patient/1", f"{gateway}/Patient/1".encode())
     hospital.line.cut()
@@ -369,7 +345,6 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
 
 
 async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
-    """By the entry's id, without anything of the patient."""
     hospital.line.cut()
     reply = await hospital.write()
     await hospital.mended(reply.location)
@@ -383,8 +358,7 @@ async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
     assert (record["reason"], record["resource_id"]) == ("", "1")
 
 
-async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
-    """A sign-in page with 200 comes from an intermediary: the write is sent again."""
+async def test_a_page_of_an_intermediary_is_no_delivery(hospital: Hospital) -> None:
     hospital.line.cut()
     reply = await hospital.write()
     hospital.answer_writes(page(200), http(302, b"", ("Location", "http://login.example/")))
@@ -393,8 +367,7 @@ async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
     assert len(hospital.sent) == 3
 
 
-async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> None:
-    """A DELETE that waited goes out as one that did not: without a body, and what is said of it."""
+async def test_a_queued_delete_is_sent_without_a_body(hospital: Hospital) -> None:
     hospital.line.cut()
     kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
     assert kept.status == 202

@@ -1,4 +1,4 @@
-"""The outbox over the life of a gateway: end, restart, reload, a second gateway."""
+"""The outbox over restarts, reloads and a second gateway."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from tests.outbox.path.hospital import Hospital, observation
 
 
 def path_of(location: str) -> str:
-    """A status URL below the base of whichever gateway serves now."""
     return "/_outbox/" + location.rsplit("/", 1)[1]
 
 
-async def test_delivery_goes_on_after_a_restart(opened: Open) -> None:
-    """What was kept by one gateway is delivered by the next."""
+async def test_delivery_continues_after_a_restart(opened: Open) -> None:
     async with opened() as hospital:
         hospital.line.cut()
         location = (await hospital.write()).location
@@ -30,8 +28,7 @@ async def test_delivery_goes_on_after_a_restart(opened: Open) -> None:
     assert hospital.writes() == [("PUT", "/r5/Observation/1")]
 
 
-async def test_what_is_being_sent_is_sent_to_its_end(opened: Open) -> None:
-    """A gateway that stops waits for the answer, and begins nothing more."""
+async def test_a_shutdown_waits_for_active_attempts(opened: Open) -> None:
     async with opened(shutdown={"delay": 0, "drain_timeout": 10}) as hospital:
         hospital.line.cut()
         first, second = await hospital.write(number=1), await hospital.write(number=2)
@@ -45,12 +42,10 @@ async def test_what_is_being_sent_is_sent_to_its_end(opened: Open) -> None:
 
 
 def changed(settings: Settings, **sections: object) -> Settings:
-    """Other settings."""
     return settings.model_copy(update=sections)
 
 
-async def test_a_reload_lets_others_queue(opened: Open) -> None:
-    """A caller's `outbox` is read anew; what waits is delivered by the new settings."""
+async def test_a_reload_changes_who_may_queue(opened: Open) -> None:
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
     async with opened(callers=callers) as hospital:
         gateway, settings = hospital.gateway.gateway, hospital.gateway.settings
@@ -67,8 +62,7 @@ async def test_a_reload_lets_others_queue(opened: Open) -> None:
             await gateway.reload(changed(settings, outbox=outbox))
 
 
-async def test_a_reload_does_not_cut_off_what_is_being_sent(hospital: Hospital) -> None:
-    """The way it goes by stays open until it is answered."""
+async def test_a_reload_does_not_abort_active_attempts(hospital: Hospital) -> None:
     released = asyncio.Event()
 
     hospital.line.cut()
@@ -82,8 +76,7 @@ async def test_a_reload_does_not_cut_off_what_is_being_sent(hospital: Hospital) 
     assert len(hospital.sent) == 1
 
 
-async def test_a_late_failure_does_not_undo_a_write_by_newer_settings(hospital: Hospital) -> None:
-    """An update that hangs is not repeated after a reload and another one of the resource."""
+async def test_a_late_failure_does_not_undo_a_write_after_a_reload(hospital: Hospital) -> None:
     async with hospital.late_failure() as hanging:
         await hospital.gateway.gateway.reload(hospital.gateway.settings)
         assert (await hospital.write()).status == 200
@@ -92,7 +85,6 @@ async def test_a_late_failure_does_not_undo_a_write_by_newer_settings(hospital: 
 
 
 async def test_a_second_gateway_on_the_file_does_not_start(hospital: Hospital) -> None:
-    """It names the file, and the first one delivers what it has."""
     second = Gateway(hospital.gateway.settings)
     place = hospital.gateway.settings.outbox.url
     with pytest.raises(StartError, match=f"outbox.url: {place} is in use by another gateway"):

@@ -1,4 +1,4 @@
-"""How soon what waits goes on when the platform can be reached again."""
+"""How soon delivery continues after an outage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from tests.outbox.path.hospital import Hospital, Reply
 _LONG = 3000
 
 
-async def test_a_read_ends_a_hold_of_the_whole_line(hospital: Hospital) -> None:
-    """A 503 with Retry-After holds deliveries until the next read succeeds, not for so long."""
-    kept = await _held(hospital)
+async def test_a_response_to_a_read_ends_the_outage_delay(hospital: Hospital) -> None:
+    kept = await _delayed_write(hospital)
     assert (await hospital.ask("GET", "/Patient/1")).status == 200
     assert (await hospital.ended(kept.location)).status == 200
     # At once: the next that the platform was asked, and not after a question of the gateway's own.
@@ -20,15 +19,13 @@ async def test_a_read_ends_a_hold_of_the_whole_line(hospital: Hospital) -> None:
     assert asked[asked.index("/Patient/1") + 1] == "/Observation/1"
 
 
-async def test_without_traffic_a_light_question_ends_it(hospital: Hospital) -> None:
-    """A probe ends the outage long before its end, without other requests to the platform."""
-    kept = await _held(hospital)
+async def test_a_probe_ends_the_outage_delay(hospital: Hospital) -> None:
+    kept = await _delayed_write(hospital)
     assert (await hospital.ended(kept.location)).status == 200
     assert any(seen.target.endswith("/metadata") for seen in hospital.platform.questions)
 
 
-async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
-    """A line that is back is noticed without traffic, however long the circuit stays open."""
+async def test_the_probe_passes_an_open_circuit(opened: Open) -> None:
     breaker = {"min_requests": 2, "open_for": _LONG}
     async with opened(circuit_breaker=breaker) as hospital:
         hospital.line.cut()
@@ -40,8 +37,8 @@ async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
         assert (await hospital.mended(kept.location)).status == 200
 
 
-async def _held(hospital: Hospital) -> Reply:
-    """The answer to a write of which the caller and the delivery were told to wait."""
+async def _delayed_write(hospital: Hospital) -> Reply:
+    """Queue a write whose two attempts got 503 with Retry-After."""
     hospital.answer_writes(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
     kept = await hospital.write()
     assert kept.status == 202

@@ -1,4 +1,4 @@
-"""The request path with an outbox in PostgreSQL, which may be away."""
+"""The request path with an outbox in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from tests.outbox.postgres_server import PostgresServer, postgres_server
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A running PostgreSQL."""
     yield from postgres_server()
 
 
 @pytest.fixture
 async def hospital(opened: Open, server: PostgresServer) -> AsyncIterator[Hospital]:
-    """A gateway with an outbox in PostgreSQL."""
     url = await server.fresh_database("outbox_path")
     async with opened(outbox={"url": url}) as made:
         yield made
 
 
-async def test_writes_are_kept_and_delivered(hospital: Hospital) -> None:
-    """As in a file; what nothing waits for goes out directly."""
+async def test_writes_are_queued_and_delivered(hospital: Hospital) -> None:
     assert (await hospital.write()).status == 200
     hospital.line.cut()
     reply = await hospital.write()
@@ -36,7 +33,7 @@ async def test_writes_are_kept_and_delivered(hospital: Hospital) -> None:
     assert len(hospital.writes()) == 3
 
 
-async def test_a_database_that_is_away_lets_nothing_overtake(
+async def test_queued_writes_are_not_overtaken_while_the_database_is_unavailable(
     hospital: Hospital, server: PostgresServer
 ) -> None:
     """It is unknown which writes wait, so that new ones are refused; all else passes."""

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.interpreted
 
 
 async def test_the_walks_of_a_queued_write(hospital: Hospital) -> None:
-    """A write takes the printed steps to its 202, and its entry those of the delivery."""
     hospital.line.cut()
     with steps() as taken:
         queued = await hospital.write()
