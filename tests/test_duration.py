@@ -1,4 +1,4 @@
-"""Spans of time as people say them."""
+"""Durations as text for users."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ from gateway.i18n import format_duration
         (200000, "2 days 8 h"),
     ],
 )
-def test_a_span_is_told_in_its_greatest_units(seconds: float, words: str) -> None:
+def test_a_duration_is_in_its_largest_units(seconds: float, words: str) -> None:
     """Hours are printed as hours, whether or not a second is missing."""
     assert format_duration(seconds) == words

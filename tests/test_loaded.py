@@ -1,4 +1,4 @@
-"""What the process that serves has loaded, as Python tells it: all of that stays in memory."""
+"""The modules that a serving process loads; all of them stay in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_NEEDED = [
 
 
 async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
-    """The names of all modules and their packages, after a forwarded request."""
+    """Return the names of all modules and their packages, after a forwarded request."""
     settings = {
         "platform": {"fhir_base_url": platform.url},
         "sso": {"token_url": sso.token_url},
@@ -38,7 +38,7 @@ async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
     }
     gateway = start_gateway(settings, tmp_path, ("env", "PYTHONPROFILEIMPORTTIME=1"))
     try:
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{gateway.url}/Patient/1") as answer,
@@ -53,7 +53,7 @@ async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
 
 
 async def test_what_is_not_needed_is_not_loaded(tmp_path: Path) -> None:
-    """With default settings nothing of commands and features that are off gets into memory."""
+    """With default settings nothing of commands and disabled features is loaded."""
     async with Platform() as platform, Sso() as sso:
         found = await loaded(platform, sso, tmp_path)
     assert "gateway.app.application" in found
@@ -61,6 +61,6 @@ async def test_what_is_not_needed_is_not_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NOT_NEEDED)
-def test_there_is_something_not_to_load(name: str) -> None:
-    """Each name is one of a module that is there: one with another name would be missed."""
+def test_the_modules_not_to_load_exist(name: str) -> None:
+    """Another name would not be found."""
     assert find_spec(name) is not None

@@ -1,7 +1,7 @@
-"""Nothing that must stay secret leaves the gateway by any of the ways in which it speaks.
+"""No secret and no patient data is in the gateway's output.
 
-A real `dhp-gateway run` at log level debug meets every kind of failure while all that passes
-through it is marked; then its output, its metrics, its pages and the errors it makes are searched.
+A real `dhp-gateway run` at log level debug meets every kind of failure with marked data; then its
+output, metrics, pages and errors are searched.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pytest
 from gateway.config.value_types import ListenAddress
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import (
-    Answer,
     Platform,
+    ScriptedResponse,
     chunked,
     fhir,
     http,
@@ -33,7 +33,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
+from tests.doubles.wire import Response, TruncatedResponseError, Wire, get, post
 
 CLIENT_SECRET = "s3cr3t+planted/of=the:client"
 TOKEN = "planted.token.of-the-sso"
@@ -121,7 +121,7 @@ REFUSED = {
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
 # Answers of a platform that go wrong, each with something planted where the fault is.
-FAULTS: dict[str, Answer] = {
+FAULTS: dict[str, ScriptedResponse] = {
     "error": fhir(PLANTED_OUTCOME, 422),
     "unavailable": fhir(PLANTED_OUTCOME, 503, ("Retry-After", SENTENCE)),
     "page": http(500, PAGE, ("Content-Type", "text/html"), ("X-Trace", PINFL)),
@@ -143,7 +143,7 @@ FAULTS: dict[str, Answer] = {
 }
 
 # What an SSO may say instead of giving a token.
-REFUSALS: dict[str, sso_answers.Answer] = {
+REFUSALS: dict[str, sso_answers.ScriptedResponse] = {
     "wrong secret": sso_answers.json_body(
         {"error": "invalid_client", "error_description": f"{CLIENT_SECRET} is {PINFL}'s"}, 401
     ),
@@ -156,27 +156,27 @@ REFUSALS: dict[str, sso_answers.Answer] = {
     "odd token": sso_answers.token(f"{TOKEN}\r\nX: {NAME}"),
     "odd lifetime": sso_answers.token(TOKEN, expires_in=SENTENCE),
     "redirect": sso_answers.status(302, ("Location", f"http://{NAME}.invalid/{TOKEN}")),
-    "garbage": sso_answers.Answer(f"{NAME} {TOKEN}\r\n\r\n".encode()),
+    "garbage": sso_answers.ScriptedResponse(f"{NAME} {TOKEN}\r\n\r\n".encode()),
     "hang-up": sso_answers.CLOSE,
 }
 
 
 @dataclass
-class Listener:
-    """A gateway in a process of its own, and all that it has told its callers and operators."""
+class RecordedGateway:
+    """A gateway process, and its responses to callers and operators."""
 
     process: GatewayProcess
-    own_errors: list[Reply] = field(default_factory=list)
+    own_errors: list[Response] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
 
-    async def ask(self, request: bytes) -> Reply | None:
-        """An answer; None when the connection was cut. The gateway's own are kept."""
+    async def fetch(self, request: bytes) -> Response | None:
+        """Return a response; None when the connection was cut. Local errors are recorded."""
         url = urlsplit(self.process.url)
         assert url.port is not None
         async with await Wire.open(ListenAddress(host="127.0.0.1", port=url.port)) as wire:
             await wire.send(request)
             try:
-                reply = await wire.reply()
+                reply = await wire.read_response()
             except TruncatedResponseError:
                 return None
         if reply.header("x-gateway-error"):
@@ -184,18 +184,18 @@ class Listener:
         return reply
 
     async def read_pages(self) -> None:
-        """What operators would see now."""
+        """Record the pages for operators."""
         async with aiohttp.ClientSession() as session:
             for path in ("metrics", "readyz", "livez", "status", "status.json"):
                 async with session.get(f"{self.process.admin_url}/{path}") as response:
                     self.pages.append(await response.text())
 
     def reasons(self) -> set[str]:
-        """The kinds of errors that were made."""
+        """Return the reasons of the local errors."""
         return {reply.header("x-gateway-error") or "" for reply in self.own_errors}
 
-    def spoken(self) -> dict[str, str]:
-        """Everything that was said, by where; resource ids of audit records left out."""
+    def output(self) -> dict[str, str]:
+        """Return all output by its place, without the resource ids of audit records."""
         records = [json.loads(line) for line in self.process.process.stdout.splitlines()]
         for record in records:
             record.pop("resource_id", None)
@@ -208,7 +208,7 @@ class Listener:
 
 
 def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
-    """Everything said loudly, and every limit within reach."""
+    """Return settings with every limit within reach, at log level debug."""
     return {
         "platform": {
             "fhir_base_url": platform.url,
@@ -232,19 +232,21 @@ def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def listening(configuration: dict[str, Any], directory: Path) -> AsyncIterator[Listener]:
-    """A gateway that answers; it has ended when the context has."""
+async def running_process(
+    configuration: dict[str, Any], directory: Path
+) -> AsyncIterator[RecordedGateway]:
+    """Run a gateway until the context ends."""
     process = start_gateway(configuration, directory)
     try:
-        await process.until_status(200, "/livez")
-        yield Listener(process)
+        await process.wait_for_status(200, "/livez")
+        yield RecordedGateway(process)
     finally:
         assert process.process.terminate() == 0
 
 
-def assert_silent(listener: Listener) -> None:
-    """Nothing that was planted stands anywhere in what the gateway said."""
-    for where, text in listener.spoken().items():
+def assert_no_leak(listener: RecordedGateway) -> None:
+    """Check that no marked value is in the output."""
+    for where, text in listener.output().items():
         assert text or where == "errors", f"{where} is empty"
         found = [value for value in PLANTED if value in text]
         assert not found, f"{where}: {found} in {_around(text, found[0])}"
@@ -256,22 +258,21 @@ def _around(text: str, value: str) -> str:
 
 
 @pytest.mark.parametrize("auth_method", ["client_secret_post", "client_secret_basic"])
-async def test_requests_leave_no_trace(tmp_path: Path, auth_method: str) -> None:
-    """What callers, the platform and the SSO send is in no log, metric, page or error."""
+async def test_no_request_or_response_leaks(tmp_path: Path, auth_method: str) -> None:
     async with Platform() as platform, Sso() as sso:
-        sso.handle(sso_answers.token(TOKEN))
-        async with listening(settings(platform, sso, auth_method), tmp_path) as listener:
-            await listener.process.until_status(200)
+        sso.respond(sso_answers.token(TOKEN))
+        async with running_process(settings(platform, sso, auth_method), tmp_path) as listener:
+            await listener.process.wait_for_status(200)
             for request in (READ, SEARCH, CREATE, SEARCH_BY_POST, UPDATE):
-                reply = await listener.ask(request)
+                reply = await listener.fetch(request)
                 assert reply is not None
                 assert reply.status == 200
             for request in REFUSED.values():
-                await listener.ask(request)
+                await listener.fetch(request)
             for fault in FAULTS.values():
-                platform.answer(fault)
+                platform.respond(fault)
                 for request in (READ, CREATE):
-                    await listener.ask(request)
+                    await listener.fetch(request)
             await listener.read_pages()
     assert listener.reasons() >= {
         *("bad-request", "unknown-path", "loop", "method-not-allowed", "header-timeout"),
@@ -282,51 +283,49 @@ async def test_requests_leave_no_trace(tmp_path: Path, auth_method: str) -> None
     # The search would find something: the one place where it may stand is left out of it.
     assert RESOURCE_ID in listener.process.process.stdout
     assert "upstream-redirect" in listener.process.process.stderr
-    assert_silent(listener)
+    assert_no_leak(listener)
 
 
-async def test_what_the_sso_says_is_for_operators(tmp_path: Path) -> None:
-    """Its description of an error is only in the log and on the status page, for operators."""
+async def test_descriptions_of_the_sso_are_for_operators_only(tmp_path: Path) -> None:
+    """In the log and on the status page."""
     words = {"error": "invalid_client", "error_description": f"{SENTENCE}: {CLIENT_SECRET}"}
     async with Platform() as platform, Sso() as sso:
-        sso.handle(sso_answers.json_body(words, 401))
+        sso.respond(sso_answers.json_body(words, 401))
         configuration = settings(platform, sso, "client_secret_post")
-        async with listening(configuration, tmp_path) as listener:
-            await listener.ask(READ)
+        async with running_process(configuration, tmp_path) as listener:
+            await listener.fetch(READ)
             await listener.read_pages()
     assert listener.reasons() == {"token-refused"}
     metrics, readyz, livez, page, facts = listener.pages
     shown = f"{SENTENCE}: ***"
     assert all(shown in text for text in (listener.process.process.stderr, page, facts))
-    told = listener.spoken()
+    told = listener.output()
     for text in (metrics, readyz, livez, told["audit"], told["errors"]):
         assert SENTENCE not in text
     assert CLIENT_SECRET not in "".join(told.values())
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_refusing_sso_is_not_quoted(tmp_path: Path, name: str) -> None:
-    """Whatever an SSO says in place of a token, nothing of a secret or a person goes anywhere."""
+async def test_responses_of_a_rejecting_sso_do_not_leak(tmp_path: Path, name: str) -> None:
     async with Platform() as platform, Sso() as sso:
-        sso.handle(REFUSALS[name])
+        sso.respond(REFUSALS[name])
         configuration = settings(platform, sso, "client_secret_post")
-        async with listening(configuration, tmp_path) as listener:
-            await listener.ask(READ)
+        async with running_process(configuration, tmp_path) as listener:
+            await listener.fetch(READ)
             await listener.read_pages()
         assert listener.reasons() <= {"token-refused", "sso-unavailable"}
-        assert bool(listener.reasons()) is (platform.seen == [])
-    assert_silent(listener)
+        assert bool(listener.reasons()) is (platform.requests == [])
+    assert_no_leak(listener)
 
 
-async def test_an_unreachable_platform_is_not_told(tmp_path: Path) -> None:
-    """A connection that cannot be made leaves no trace of what was to go over it."""
+async def test_a_failed_connection_does_not_leak(tmp_path: Path) -> None:
     async with Platform() as platform, Sso() as sso:
-        sso.handle(sso_answers.token(TOKEN))
+        sso.respond(sso_answers.token(TOKEN))
         configuration = settings(platform, sso, "client_secret_post")
         configuration["platform"]["fhir_base_url"] = "https://localhost:1/r5"
-        async with listening(configuration, tmp_path) as listener:
+        async with running_process(configuration, tmp_path) as listener:
             for request in (READ, CREATE):
-                await listener.ask(request)
+                await listener.fetch(request)
             await listener.read_pages()
     assert listener.reasons() == {"upstream-unreachable"}
-    assert_silent(listener)
+    assert_no_leak(listener)

@@ -1,4 +1,4 @@
-"""What is asked of the operating system; tests/deploy/test_windows.py has the one without POSIX."""
+"""Functions of the operating system; tests/deploy/test_windows.py has those without POSIX."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from gateway import os_support
 _PAGES = 1024  # of 4 KiB, in 16 pieces
 
 
-def test_the_loop_is_uvloop_where_there_is_one() -> None:
-    """The fast loop is taken without being asked for."""
+def test_the_loop_is_uvloop_where_it_is_installed() -> None:
     loop = os_support.new_event_loop()()
     loop.close()
     assert isinstance(loop, uvloop.Loop)
 
 
-def test_the_limit_of_files_is_the_process_own() -> None:
-    """What may be open follows the soft limit, which is raised to the hard one."""
+def test_the_limit_of_open_files_is_raised_to_the_hard_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
@@ -50,7 +48,7 @@ except SystemExit:
 
 
 def test_no_command_leaves_a_core_dump() -> None:
-    """Whatever is asked for, the process and those that it begins can write no core."""
+    """Nor do its child processes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     if hard == 0:
         pytest.skip("core dumps are forbidden here already")
@@ -64,8 +62,7 @@ def test_no_command_leaves_a_core_dump() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
-def test_an_address_has_one_owner() -> None:
-    """While one socket listens at a claimed address no other one can."""
+def test_an_address_has_one_listener() -> None:
     with socket.socket() as ours, socket.socket() as theirs:
         for each in (ours, theirs):
             os_support.set_address_reuse(each)
@@ -75,8 +72,8 @@ def test_an_address_has_one_owner() -> None:
             theirs.bind(ours.getsockname())
 
 
-def test_what_nobody_has_taken_is_unacknowledged() -> None:
-    """Bytes count until the other side's system has them."""
+def test_octets_in_flight_are_unacknowledged() -> None:
+    """Until the peer's system has them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as ours:
             theirs, _ = listener.accept()
@@ -92,7 +89,7 @@ def test_what_nobody_has_taken_is_unacknowledged() -> None:
 
 
 async def test_a_signal_calls_back_in_the_loop() -> None:
-    """A signal is taken by its name; one that this system has not is passed over."""
+    """One that this system lacks is ignored."""
     heard = asyncio.Event()
     os_support.on_signals({"SIGUSR2": heard.set, "SIGBREAK": heard.clear})
     try:
@@ -103,23 +100,22 @@ async def test_a_signal_calls_back_in_the_loop() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back early")
-def test_memory_that_was_freed_is_used_again() -> None:
-    """What is freed at the heap's end need not be cleared by the system before its next use."""
+def test_freed_memory_is_used_again_without_page_faults() -> None:
     assert _faults_of_second_use("") > _PAGES / 2
     assert (
         _faults_of_second_use("os_support.set_heap_trim_threshold(8 * 1024 * 1024)") < _PAGES / 10
     )
 
 
-def test_python_without_ctypes_will_do() -> None:
-    """Where Python was built without libffi nothing else is missing."""
+def test_python_without_ctypes_is_sufficient() -> None:
+    """As built without libffi."""
     program = "import sys; sys.modules['_ctypes'] = None; "
     program += "from gateway import os_support; os_support.set_heap_trim_threshold(8 * 1024 * 1024)"
     subprocess.run((sys.executable, "-c", program), check=True)
 
 
 def _faults_of_second_use(before: str) -> int:
-    """Pages that the system had to bring in a new process for memory that had been used before."""
+    """Return the page faults of memory that was used before, in a new process."""
     program = f"""
 import resource
 from gateway import os_support

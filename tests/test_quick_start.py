@@ -1,8 +1,8 @@
-"""What README and quick start tell a newcomer to type does what they say, in each language.
+"""The commands of README and quick start do what the pages say, in each language.
 
-Blocks marked `sh` are typed into one shell, from the first to the last; each line of a block marked
-`text` must then stand in what was printed since. Addresses become free ones, the playground is an
-embedded platform, and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
+Blocks marked `sh` are typed into one shell, in order; each line of a block marked `text` must then
+be in what was printed since. Addresses become free ones, the playground is an embedded platform,
+and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
 ROOT = Path(__file__).parents[1]
@@ -65,12 +64,12 @@ trap '[ -z "$running" ] || kill "$running"' EXIT
 
 
 def blocks(path: Path, kind: str) -> list[str]:
-    """The document's blocks of a kind."""
+    """Return the document's blocks of a kind."""
     return [text for found, text in BLOCK.findall(path.read_text("utf-8")) if found == kind]
 
 
 class Terminal:
-    """A shell in a folder of its own, and what it shows."""
+    """A shell in its own folder, and its output."""
 
     def __init__(self, folder: Path, platform_port: int, language: str) -> None:
         (folder / ".venv").symlink_to(sys.prefix)
@@ -98,25 +97,25 @@ class Terminal:
         self.type(PROMPT.format(listen=listen, admin=admin, port=free_port(), install=INSTALL))
 
     def translated(self, text: str) -> str:
-        """The text with this terminal's addresses and client."""
+        """Return the text with this terminal's addresses and client."""
         for written, used in self._addresses.items():
             text = text.replace(written, used)
         return text.replace("'SECRET'", "sandbox-secret").replace("your-client-id", "hospital-demo")
 
     def type(self, text: str) -> None:
-        """Enter commands and wait until they have come back."""
+        """Enter commands and wait until they have returned."""
         assert self._shell.stdin is not None
         self._seen = len(self.shown())
         command = SERVES.sub(r"serve \1", self.translated(text))
         self._shell.stdin.write(f"{command}\nprintf '\\n<done>\\n'\n".encode())
         self._shell.stdin.flush()
-        self.until_shown("<done>")
+        self.wait_until_shown("<done>")
 
     def shown(self) -> str:
-        """All that was printed so far."""
+        """Return everything that was printed."""
         return self._screen.read_text("utf-8", errors="replace")
 
-    def until_shown(self, line: str) -> None:
+    def wait_until_shown(self, line: str) -> None:
         """Wait until this has been printed since the last commands."""
         deadline = time.monotonic() + PATIENCE
         while self.translated(line) not in self.shown()[self._seen :]:
@@ -125,22 +124,22 @@ class Terminal:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """End the shell and what runs in it."""
+        """End the shell and its processes."""
         assert self._shell.stdin is not None
         self._shell.stdin.close()
         self._shell.wait(PATIENCE)
 
 
 @contextmanager
-def opened(tmp_path: Path, language: str) -> Iterator[Terminal]:
-    """A shell in a folder where `make demo` has been run; the playground is a sandbox."""
+def open_terminal(tmp_path: Path, language: str) -> Iterator[Terminal]:
+    """Yield a shell in a folder where `make demo` has been run; the playground is a sandbox."""
     if shutil.which("curl") is None:
         pytest.skip("curl is missing: make test-tools")
     port = free_port()
     command: list[str | Path] = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
     playground = start(command, tmp_path, name="playground")
     try:
-        playground.until_listening(port)
+        playground.wait_until_listening(port)
         terminal = Terminal(tmp_path, port, language)
         yield terminal
         terminal.close()
@@ -149,11 +148,11 @@ def opened(tmp_path: Path, language: str) -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
-def test_what_is_written_is_what_happens(path: Path, tmp_path: Path) -> None:
-    """Every command works, and shows what the page says, in a terminal of the page's language."""
+def test_each_command_prints_what_the_page_says(path: Path, tmp_path: Path) -> None:
+    """In a terminal of the page's language."""
     assert len(blocks(path, "sh")) >= 4
     language = path.suffixes[0].strip(".") if len(path.suffixes) > 1 else "en"
-    with opened(tmp_path, language) as terminal:
+    with open_terminal(tmp_path, language) as terminal:
         for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
             if interrupt:
                 terminal.type("interrupt")
@@ -161,43 +160,4 @@ def test_what_is_written_is_what_happens(path: Path, tmp_path: Path) -> None:
                 terminal.type(text)
             else:
                 for line in text.splitlines():
-                    terminal.until_shown(line)
-
-
-@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
-def test_a_page_begins_with_what_is_needed_and_ends_at_the_installation(path: Path) -> None:
-    """One line installs, one gets the source; at the end it goes on where it is to stay."""
-    install, clone = blocks(path, "sh")[:2]
-    assert install == f"sudo {INSTALL}\n"
-    assert clone.startswith("git clone ADDRESS dhp-gateway\ncd dhp-gateway\n")
-    text = path.read_text("utf-8")
-    last = re.findall(r"\]\((.*?)\)", text)[-1]
-    assert re.fullmatch(r"(docs/)?installation(\.\w\w)?\.md", last)
-    assert text.index("`dhp-playground`") < text.index("`dhp-production`")
-
-
-def test_one_line_tries_it() -> None:
-    """Before all else README has the image's and the wheel's line, of this version."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    first = re.search(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert first is not None
-    assert first.end() < text.index("```sh")
-    published = re.findall(r"^EXPOSE (.*)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    ports = " ".join(f"-p {port}:{port}" for port in published[0].split())
-    assert first[1].splitlines() == [
-        f"docker run --rm {ports} dhp-gateway:{__version__} sandbox",
-        f"uvx --from ./dhp_gateway-{__version__}-py3-none-any.whl dhp-gateway sandbox",
-    ]
-
-
-def test_nobody_types_what_was_not_installed() -> None:
-    """The commands of the pages are the system's own, or of the packages that were installed."""
-    own = {"sudo", "cd", "export", "tail", "printf", "umask", ".venv/bin/dhp-gateway"}
-    typed = {
-        re.sub(r"^\(umask 077; ", "", line).split()[0]
-        for path in (ROOT / "README.md", *QUICK_STARTS)
-        for block in blocks(path, "sh")
-        for line in block.replace("\\\n", "").splitlines()
-    }
-    assert {"git", "make", "curl"} <= typed
-    assert typed - own <= set(INSTALL.split())
+                    terminal.wait_until_shown(line)

@@ -1,8 +1,7 @@
-"""What stands around the gateway for those who set it up: the make targets and `.ci/venv`."""
+"""`.ci/venv`, which makes the environment."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,40 +13,8 @@ ROOT = Path(__file__).parents[1]
 INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit 1 ;; esac\n'
 
 
-def make(*arguments: str) -> str:
-    """What make prints, whether or not the tests were started by make."""
-    command = ["make", "--no-print-directory", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_demo_takes_options() -> None:
-    """ARGS go to the sandbox: its ports may be taken on this machine."""
-    assert "dhp-gateway sandbox --port 8091" in make("-n", "demo", "ARGS=--port 8091")
-
-
-def test_the_help_begins_with_what_a_user_wants() -> None:
-    """The README's two commands and the way to an installation stand before a developer's.
-
-    Ports and interpreter can be chosen, which is said where one looks first.
-    """
-    shown = make("help")
-    assert "ARGS=" in shown
-    assert "PYTHON=" in shown
-    groups = re.split(r"^(?! )", shown, flags=re.MULTILINE)[1:]
-    named = [re.findall(r"^  make (\S+)  +\S", group, re.MULTILINE) for group in groups]
-    assert named[0][:2] == ["demo", "test"]
-    assert "docs/quick-start.md" in groups[0]
-    assert "docs/installation.md" in groups[0]
-    assert named[1][:3] == ["test-tools", "check", "fix"]
-    phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    unlisted = {"help", "environment", "venv", "tools"}
-    assert {each for group in named for each in group} == set(phony[0].split()) - unlisted
-
-
 def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
-    """Runs `.ci/venv` where nothing is but that interpreter, and programs by their text."""
+    """Run `.ci/venv` with only that interpreter, and programs by their text."""
     for tool in ("cat", "cksum", "rm", "sh"):
         found = shutil.which(tool)
         assert found is not None
@@ -76,7 +43,6 @@ def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
 def test_an_environment_that_is_made_anew_says_why(
     tmp_path: Path, made_by: str, lock: str, why: str
 ) -> None:
-    """A user who waits for an environment to be made anew is told the reason."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / ".installed").write_text(f"{made_by} {lock}")
     done = set_up(tmp_path)
@@ -85,8 +51,7 @@ def test_an_environment_that_is_made_anew_says_why(
     assert ("anew" in done.stderr) is bool(why)
 
 
-def test_an_ordinary_user_is_told_what_to_install(tmp_path: Path) -> None:
-    """Without sudo nothing claims to install: the last line says what to type."""
+def test_without_root_the_command_to_install_is_printed(tmp_path: Path) -> None:
     programs = {"id": "#!/bin/sh\necho 1000\n", "apt-get": "#!/bin/sh\nexit 100\n"}
     done = set_up(tmp_path, **programs)
     assert done.returncode == 1

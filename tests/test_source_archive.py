@@ -1,4 +1,4 @@
-"""The source archive of a release is the checkout: the README's two commands work from it."""
+"""The source archive of a release is the checkout: the README's two commands work in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IGNORED = [each.rstrip("/") for each in (ROOT / ".gitignore").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive that `make dist` builds, unpacked."""
+    """Return the unpacked archive of `make dist`."""
     folder = tmp_path_factory.mktemp("source")
     line = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
@@ -35,7 +35,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def set_up(archive: Path) -> Path:
-    """The archive with the environment that `make venv` makes, of the packages that are here."""
+    """Return the archive with the environment that `make venv` makes."""
     # As in a clone: git has no compiled catalogues, the installation makes them.
     for each in (archive / "gateway/locale").rglob("*.mo"):
         each.unlink()
@@ -54,38 +54,37 @@ def set_up(archive: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> list[str]:
-    """A command line that runs make there, with the interpreter that the environment is of."""
+    """Return a command line that runs make there, with the interpreter of the environment."""
     options = ("--no-print-directory", f"--directory={folder}", f"PYTHON={sys.executable}")
     return ["make", *options, *arguments]
 
 
 def is_ignored(path: Path) -> bool:
-    """Whether a file of the checkout is no part of the source."""
+    """Return whether a file of the checkout is no part of the source."""
     return any(fnmatch(path.name, each) or fnmatch(str(path), each) for each in IGNORED)
 
 
 def source(folder: Path = ROOT) -> Iterator[Path]:
-    """The files of the source, those behind links to folders too."""
+    """Yield the files of the source, also those behind links to folders."""
     for each in folder.iterdir():
         path = each.relative_to(ROOT)
         if not is_ignored(path):
             yield from source(each) if each.is_dir() else [path]
 
 
-def test_the_archive_holds_the_whole_source(archive: Path) -> None:
-    """Nothing is left out: neither scripts of the make targets nor one of two links to a folder."""
+def test_the_archive_has_the_complete_source(archive: Path) -> None:
     files = list(source())
     assert len(files) > 1000
     assert [str(each) for each in files if not (archive / each).is_file()] == []
 
 
 def catalogues(names: Iterable[str]) -> list[str]:
-    """The compiled catalogues among the files of a package."""
+    """Return the compiled catalogues among the files of a package."""
     return sorted(name[name.index("gateway/") :] for name in names if name.endswith(".mo"))
 
 
-def test_the_packages_have_the_translations(archive: Path, tmp_path: Path) -> None:
-    """Git has none compiled; the archive has, and so does a wheel that is built from it."""
+def test_the_packages_have_compiled_translations(archive: Path, tmp_path: Path) -> None:
+    """Git has none."""
     sources = ROOT.glob("gateway/locale/*/LC_MESSAGES/*.po")
     meant = sorted(str(each.relative_to(ROOT).with_suffix(".mo")) for each in sources)
     with tarfile.open(f"{archive}.tar.gz") as packed:
@@ -98,13 +97,12 @@ def test_the_packages_have_the_translations(archive: Path, tmp_path: Path) -> No
 
 
 async def test_the_demo_runs_from_the_archive(set_up: Path, tmp_path: Path) -> None:
-    """The README's first command, on other ports: the platform answers through the gateway."""
     listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     options = f"ARGS=--listen {listen} --admin {admin} --port {free_port()}"
     demo = start(make(set_up, "demo", options), tmp_path)
     try:
         gateway = GatewayProcess(demo, f"http://{listen}/fhir", f"http://{admin}")
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         async with aiohttp.request("GET", f"{gateway.url}/metadata") as answer:
             assert (await answer.json())["resourceType"] == "CapabilityStatement"
     finally:
@@ -112,7 +110,7 @@ async def test_the_demo_runs_from_the_archive(set_up: Path, tmp_path: Path) -> N
 
 
 def test_the_tests_run_from_the_archive(set_up: Path, tmp_path: Path) -> None:
-    """The README's second command; one file stands for all."""
+    """One file stands for all."""
     tests = start(make(set_up, "test", "JOBS=1", "TESTS=tests/test_i18n.py"), tmp_path)
     assert tests.popen.wait() == 0, tests.failure("the tests do not run")
     assert str(set_up) in tests.stdout

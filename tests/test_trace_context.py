@@ -20,7 +20,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ],
 )
 def test_a_valid_field_is_read(text: str, flags: int) -> None:
-    """Ids and known flags are taken from all versions."""
+    """Ids and known flags of all versions."""
     context = parse_traceparent(text)
     assert context == TraceContext(TRACE, SPAN, flags)
     assert context.is_sampled is bool(flags & 1)
@@ -43,5 +43,5 @@ def test_a_valid_field_is_read(text: str, flags: int) -> None:
     ],
 )
 def test_an_invalid_field_is_none(text: str | None) -> None:
-    """Whatever is not valid by sections 3.2.2 and 4.3 is as good as no field."""
+    """Sections 3.2.2 and 4.3."""
     assert parse_traceparent(text) is None

@@ -1,9 +1,7 @@
 """Documents in Russian and Uzbek have the sections, commands and links of the English ones.
 
 A command that is wrong in one language only is found by no other test. Headings that are names (an
-alert, a reason, a word of the glossary) are the same in every language, so that a link needs only
-another file name. A concept has one word, that of the status page: «сервис входа», «очередь
-отправки», `kirish xizmati`, `jo‘natish navbati`.
+alert, a reason, a term of the glossary) are the same in every language.
 """
 
 from __future__ import annotations
@@ -31,24 +29,24 @@ everywhere = pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: path.n
 
 
 def written(path: Path) -> str:
-    """A document without what differs by its nature: the switch of languages and comments."""
+    """Return a document without the switch of languages and comments."""
     return re.sub(r"<!--.*?-->", "", SWITCH.sub("", path.read_text("utf-8")), flags=re.DOTALL)
 
 
 def in_language(page: Path, language: str) -> Path:
-    """The page in a language, or itself where there is none."""
+    """Return the page in a language, or itself where there is none."""
     there = page.with_name(f"{page.name.partition('.')[0]}.{language}.md")
     return there if there.exists() else page
 
 
 def original(path: Path) -> tuple[Path, str]:
-    """The English page of a translated one, and the language."""
+    """Return the English page of a translated one, and the language."""
     stem, language, _ = path.name.split(".")
     return path.with_name(f"{stem}.md"), language
 
 
-def led(page: Path, language: str, target: str) -> str:
-    """Where a link of an English page leads in its translation."""
+def target_in(page: Path, language: str, target: str) -> str:
+    """Return the target of a link of an English page in its translation."""
     if not re.match(r"[\w./-]*\.md(#|$)|#", target):
         return target
     name, _, section = target.partition("#")
@@ -61,25 +59,25 @@ def led(page: Path, language: str, target: str) -> str:
 
 
 def links(path: Path) -> Counter[str]:
-    """What a document links to."""
+    """Return the targets of a document's links."""
     return Counter("".join(found) for found in LINK.findall(BLOCK.sub("", written(path))))
 
 
 def sections(path: Path) -> list[tuple[str, str, str]]:
-    """Level, heading and text of each section."""
+    """Return level, heading and text of each section."""
     parts = HEADING.split(BLOCK.sub("", written(path)))[1:]
     return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
 
 
 def code(text: str) -> set[str]:
-    """What stands in backquotes."""
+    """Return what is in backquotes."""
     named = re.findall(r"(?<!`)`([^`\n]+)`", text)
     return {re.sub("--lang (?:en|ru|uz)$", "--lang", each) for each in named}
 
 
 @everywhere
 def test_the_sections_are_those_of_the_english_page(path: Path) -> None:
-    """They follow in the same order; headings that are names, as of an alert, are the same."""
+    """In the same order; headings that are names are the same."""
     english, _ = original(path)
     meant, there = sections(english), sections(path)
     assert [level for level, *_ in there] == [level for level, *_ in meant]
@@ -91,15 +89,14 @@ def test_the_sections_are_those_of_the_english_page(path: Path) -> None:
 
 @everywhere
 def test_each_section_names_the_same_settings_and_commands(path: Path) -> None:
-    """A setting, command or reason that the English text names stands in the translation, too."""
     english, _ = original(path)
     for (_, heading, meant), (_, _, text) in zip(sections(english), sections(path), strict=True):
         assert code(text) == code(meant), heading
 
 
 @everywhere
-def test_what_is_copied_is_the_same_to_the_byte(path: Path) -> None:
-    """Blocks of commands and settings differ in their comments at most."""
+def test_blocks_to_copy_are_identical(path: Path) -> None:
+    """Except for comments."""
     pages = [path, original(path)[0]]
     found, meant = (BLOCK.findall(page.read_text("utf-8")) for page in pages)
     assert [kind for _, kind, _ in found] == [kind for _, kind, _ in meant]
@@ -109,16 +106,16 @@ def test_what_is_copied_is_the_same_to_the_byte(path: Path) -> None:
 
 
 @everywhere
-def test_links_lead_to_the_readers_language(path: Path) -> None:
-    """Each link of the English page is there and leads to the translation where there is one."""
+def test_links_lead_to_the_pages_language(path: Path) -> None:
+    """Where there is a translation."""
     english, language = original(path)
-    meant = Counter({led(english, language, each): n for each, n in links(english).items()})
+    meant = Counter({target_in(english, language, each): n for each, n in links(english).items()})
     assert links(path) == meant
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
-def test_a_page_names_the_languages_that_it_is_in(page: Path) -> None:
-    """Below the title stand its languages, the others as links; nothing where there is only one."""
+def test_a_page_links_its_translations(page: Path) -> None:
+    """Below the title; nothing where there is only one."""
     stem, _, suffix = page.name.partition(".")
     language = suffix.removesuffix("md").strip(".") or "en"
     there = {"en": DOCS / f"{stem}.md"} | {

@@ -34,7 +34,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
-from tests.doubles.duty import OneState
+from tests.doubles.gateway_states import StatusSources
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, SqlitePlace, Wall
@@ -174,7 +174,7 @@ async def office(
             records,
             page=PAGE,
         )
-        what = OneState("quiet")
+        what = StatusSources("quiet")
         application = build_application(
             metrics=what,
             health=what,

@@ -18,9 +18,9 @@ from gateway.admin.admin_server import build_application
 from gateway.app.listening_sockets import listen
 from gateway.config.value_types import ListenAddress
 from gateway.health.health import Component
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import free_port
-from tests.doubles.wire import Reply, Wire
+from tests.doubles.wire import Response, Wire
 
 LOOPBACK = ListenAddress("127.0.0.1", 0)
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -74,7 +74,7 @@ def serve(facts: Facts) -> Serve:
     return one
 
 
-def assert_discloses_nothing(reply: Reply) -> None:
+def assert_discloses_nothing(reply: Response) -> None:
     """Check that a JSON response discloses neither software nor request."""
     assert reply.header("server") == "dhp-gateway"
     assert reply.header("content-type").startswith("application/json")  # type: ignore[union-attr]
@@ -106,7 +106,7 @@ async def test_malformed_requests_are_not_quoted(
 ) -> None:
     async with serve() as address, await Wire.open(address) as wire:
         with caplog.at_level(logging.DEBUG):
-            reply = await wire.ask(data)
+            reply = await wire.fetch(data)
         assert reply.status == 400
         assert_discloses_nothing(reply)
         assert await wire.at_end()
@@ -121,7 +121,7 @@ async def test_unsupported_expectations_are_rejected(
     serve: Serve, line: bytes, status: int
 ) -> None:
     async with serve() as address, await Wire.open(address) as wire:
-        reply = await wire.ask(GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"))
+        reply = await wire.fetch(GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"))
         assert reply.status == status
         if status != 200:
             assert_discloses_nothing(reply)
@@ -131,7 +131,7 @@ async def test_unsupported_expectations_are_rejected(
 async def test_an_idle_connection_is_closed(serve: Serve, begun: bytes) -> None:
     async with serve(request_timeout=2) as address, await Wire.open(address) as wire:
         if begun == GOOD:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
         else:
             await wire.send(begun)
         async with asyncio.timeout(60):
@@ -157,7 +157,7 @@ async def test_the_oldest_connections_are_closed_over_the_limit(serve: Serve) ->
     async with serve(max_connections=4) as address, contextlib.AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(await Wire.open(address)) for _ in range(10)]
         for wire in wires[-4:]:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
         for wire in wires[:-4]:
             assert await wire.at_end()
 
@@ -172,7 +172,7 @@ async def test_connections_that_read_no_response_are_closed_over_the_limit(
             wire = await stack.enter_async_context(await Wire.open(address))
             await wire.send(scrape)
         async with await Wire.open(address) as wire:
-            assert (await wire.ask(GOOD)).status == 200
+            assert (await wire.fetch(GOOD)).status == 200
 
 
 HOSTS = ["localhost", "localhost:9464", "LocalHost.", "127.0.0.1", "127.0.0.1:1", "[::1]:9464",
@@ -188,9 +188,9 @@ FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 
 
-async def request_with_host(address: ListenAddress, host: str, target: str = "/readyz") -> Reply:
+async def request_with_host(address: ListenAddress, host: str, target: str = "/readyz") -> Response:
     async with await Wire.open(address) as wire:
-        return await wire.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        return await wire.fetch(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -207,7 +207,7 @@ async def test_other_host_names_are_rejected_on_loopback(serve: Serve, host: str
         assert_discloses_nothing(reply)
         async with await Wire.open(address) as wire:
             nowhere = f"GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-            assert (await wire.ask(nowhere)).status == 421
+            assert (await wire.fetch(nowhere)).status == 421
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -234,13 +234,13 @@ async def test_an_absolute_target_with_another_host_is_rejected(serve: Serve, ta
 
 async def test_an_absolute_target_with_another_host_is_rejected_in_http_1_0(serve: Serve) -> None:
     async with serve() as address, await Wire.open(address) as wire:
-        reply = await wire.ask(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
+        reply = await wire.fetch(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
         assert reply.status == 421
 
 
 async def test_http_1_0_needs_no_host(serve: Serve) -> None:
     async with serve() as address, await Wire.open(address) as wire:
-        assert (await wire.ask(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
+        assert (await wire.fetch(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
 
 
 async def test_other_addresses_accept_any_host(serve: Serve, tmp_path: Path) -> None:
@@ -253,8 +253,8 @@ async def test_other_addresses_accept_any_host(serve: Serve, tmp_path: Path) -> 
 
 async def test_a_running_gateway_has_this_listener() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    async with running(f"{nowhere}/fhir", f"{nowhere}/token") as gateway:
+    async with running_gateway(f"{nowhere}/fhir", f"{nowhere}/token") as gateway:
         address = gateway.gateway.admin_address
         async with await Wire.open(address) as wire:
-            assert_discloses_nothing(await wire.ask(BROKEN["no HTTP"]))
+            assert_discloses_nothing(await wire.fetch(BROKEN["no HTTP"]))
         assert (await request_with_host(address, "evil.example")).status == 421

@@ -13,7 +13,7 @@ from pytest_aiohttp import AiohttpClient
 
 from gateway.admin.admin_server import build_application
 from gateway.health.health import Component
-from tests.doubles.duty import shown
+from tests.doubles.gateway_states import serve_state
 
 
 class Collaborators:
@@ -120,7 +120,7 @@ FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 @pytest.mark.parametrize("accept", [FIREFOX, "text/html, application/xhtml+xml, */*", "TEXT/HTML"])
 async def test_a_browser_is_redirected_from_the_root_to_the_status_page(accept, method):
     """Who would rather have HTML is sent to `status`, also where a proxy adds a path in front."""
-    async with shown("quiet") as url, aiohttp.ClientSession() as session:
+    async with serve_state("quiet") as url, aiohttp.ClientSession() as session:
         headers = {"Accept": accept}
         async with session.request(method, url, headers=headers, allow_redirects=False) as answer:
             assert (answer.status, answer.headers["Location"]) == (303, "status")
@@ -141,7 +141,7 @@ async def test_a_browser_is_redirected_from_the_root_to_the_status_page(accept, 
 )
 async def test_a_program_gets_the_index_of_the_root(accept):
     async with (
-        shown("quiet") as url,
+        serve_state("quiet") as url,
         aiohttp.ClientSession() as session,
         session.get(url, headers={"Accept": accept}, allow_redirects=False) as answer,
     ):

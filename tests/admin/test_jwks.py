@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.oauth.test_private_key_jwt import Assertion, verify
@@ -42,9 +42,11 @@ async def test_the_published_key_verifies_what_the_sso_gets(tmp_path: Path) -> N
     file.write_text(pem(EC))
     async with Platform() as platform, Sso() as sso:
         url = f"http://127.0.0.1:{platform.port}/r5"
-        async with running(url, sso.token_url, credentials=credentials(default=file)) as gateway:
+        async with running_gateway(
+            url, sso.token_url, credentials=credentials(default=file)
+        ) as gateway:
             (key,) = (await published(gateway.admin_url))["keys"]
-            await sso.seen(1)
+            await sso.wait_for_requests(1)
         assertion = Assertion.of(sso.requests[0].form["client_assertion"])
     assert key == {
         **as_jwk(EC, private=False),
@@ -66,7 +68,7 @@ async def test_only_keys_in_use_are_published(
     async with Platform() as platform, Sso() as sso:
         url = f"http://127.0.0.1:{platform.port}/r5"
         sections = {"credentials": credentials(lab=lab, ward=ward), "callers": callers(*used)}
-        async with running(url, sso.token_url, **sections) as gateway:
+        async with running_gateway(url, sso.token_url, **sections) as gateway:
             keys = (await published(gateway.admin_url))["keys"]
     assert [key["kty"] for key in keys] == kinds
 
@@ -76,7 +78,9 @@ async def test_a_changed_key_file_is_published_at_once(tmp_path: Path) -> None:
     file.write_text(pem(EC))
     async with Platform() as platform, Sso() as sso:
         url = f"http://127.0.0.1:{platform.port}/r5"
-        async with running(url, sso.token_url, credentials=credentials(default=file)) as gateway:
+        async with running_gateway(
+            url, sso.token_url, credentials=credentials(default=file)
+        ) as gateway:
             file.write_text(pem(RSA) + pem(EC))
             both = (await published(gateway.admin_url))["keys"]
             file.unlink()

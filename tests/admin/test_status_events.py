@@ -16,8 +16,8 @@ from aiohttp import web
 
 from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
-from tests.admin.test_status_page import until_token_fetched
-from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.admin.test_status_page import wait_until_token_fetched
+from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -123,7 +123,7 @@ async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
             await next_event(second)
             async with listening(url) as third:
                 assert third.status == 503
-        await until_status(url, 200)
+        await wait_for_status(url, 200)
 
 
 async def test_a_stream_that_is_not_read_is_closed(serve: Serve, facts: ChangingFacts) -> None:
@@ -135,10 +135,10 @@ async def test_a_stream_that_is_not_read_is_closed(serve: Serve, facts: Changing
             sleeper.sendall(f"GET /status/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             # Taken first by the sleeper, then free again.
             for status in (503, 200):
-                await until_status(url, status)
+                await wait_for_status(url, status)
 
 
-async def until_status(url: str, status: int) -> None:
+async def wait_for_status(url: str, status: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             async with listening(url) as other:
@@ -159,17 +159,17 @@ async def test_streams_end_regularly_at_shutdown(serve: Serve) -> None:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Running]:
+async def gateway() -> AsyncIterator[RunningGateway]:
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as started,
+        running_gateway(platform.url, sso.token_url) as started,
     ):
-        await until_token_fetched(started)
+        await wait_until_token_fetched(started)
         yield started
 
 
-async def test_a_rejected_request_is_in_the_next_event(gateway: Running) -> None:
+async def test_a_rejected_request_is_in_the_next_event(gateway: RunningGateway) -> None:
     async with listening(f"{gateway.admin_url}/status/events?lang=ru") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
         event = await next_event(answer)
@@ -182,7 +182,7 @@ async def test_a_rejected_request_is_in_the_next_event(gateway: Running) -> None
         assert CLIENT_SECRET not in event["main"]
 
 
-async def test_head_is_not_allowed(gateway: Running) -> None:
+async def test_head_is_not_allowed(gateway: RunningGateway) -> None:
     """HEAD would never end, and is not served."""
     url = f"{gateway.admin_url}/status/events"
     async with aiohttp.ClientSession() as session, session.head(url) as answer:
@@ -191,7 +191,7 @@ async def test_head_is_not_allowed(gateway: Running) -> None:
 
 async def test_an_open_stream_does_not_delay_a_shutdown() -> None:
     async with contextlib.AsyncExitStack() as stack, Platform() as platform, Sso() as sso:
-        async with running(platform.url, sso.token_url) as started:
+        async with running_gateway(platform.url, sso.token_url) as started:
             url = f"{started.admin_url}/status/events"
             answer = await stack.enter_async_context(listening(url))
             await next_event(answer)

@@ -28,18 +28,18 @@ from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REF
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
-from tests.doubles.duty import OneState
-from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway_states import StatusSources
 from tests.doubles.platform import Platform
-from tests.doubles.rest import until
 from tests.doubles.sso import Sso
+from tests.doubles.waiting import wait_until
 
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
+def reporter(gateway: RunningGateway, traffic: RecentRequests) -> StatusReporter:
     """Return the source of the page's facts, all well but for the traffic."""
     return StatusReporter(
         settings=lambda: gateway.settings,
@@ -59,7 +59,7 @@ def reporter(gateway: Running, traffic: RecentRequests) -> StatusReporter:
     )
 
 
-async def until_token_fetched(gateway: Running) -> None:
+async def wait_until_token_fetched(gateway: RunningGateway) -> None:
     while True:
         status, _ = await gateway.ready()
         if status == 200:
@@ -68,9 +68,9 @@ async def until_token_fetched(gateway: Running) -> None:
 
 
 @pytest.fixture
-async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[Running]:
-    async with running(platform.url, sso.token_url) as started:
-        await until_token_fetched(started)
+async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(platform.url, sso.token_url) as started:
+        await wait_until_token_fetched(started)
         yield started
 
 
@@ -80,7 +80,7 @@ async def get(url: str, **headers: str) -> tuple[Any, str]:
         return answer, await answer.text()
 
 
-async def facts_of(gateway: Running, query: str = "") -> dict[str, Any]:
+async def facts_of(gateway: RunningGateway, query: str = "") -> dict[str, Any]:
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status.json{query}") as answer,
@@ -108,7 +108,7 @@ def traffic(clock: FakeClock) -> RecentRequests:
     return RecentRequests(clock, clock.wall)
 
 
-async def test_a_healthy_gateway(gateway: Running) -> None:
+async def test_a_healthy_gateway(gateway: RunningGateway) -> None:
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
     facts = await facts_of(gateway)
@@ -132,8 +132,8 @@ async def test_a_healthy_gateway(gateway: Running) -> None:
 
 
 async def test_a_rejected_client_is_shown_with_a_remedy(platform: Platform, sso: Sso) -> None:
-    sso.handle(sso_answers.refusal("invalid_client", 401))
-    async with running(platform.url, sso.token_url) as gateway:
+    sso.respond(sso_answers.oauth_error("invalid_client", 401))
+    async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
     assert answer.status == 502
@@ -153,8 +153,8 @@ async def test_a_firewall_before_the_sso_is_not_shown_as_a_rejection(
     platform: Platform, sso: Sso, language: str
 ) -> None:
     blocked = {"success": False, "errors": ["planted words of the firewall"]}
-    sso.handle(sso_answers.json_body(blocked, 403))
-    async with running(platform.url, sso.token_url) as gateway:
+    sso.respond(sso_answers.json_body(blocked, 403))
+    async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
         _, shown = await get(f"{gateway.admin_url}/status", Accept_Language=language)
@@ -168,14 +168,14 @@ async def test_a_firewall_before_the_sso_is_not_shown_as_a_rejection(
 
 
 async def test_an_open_circuit_is_shown(platform: Platform, sso: Sso) -> None:
-    platform.answer(platform_answers.outcome(503))
+    platform.respond(platform_answers.outcome(503))
     breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
     retries = {"max_attempts": 1}
-    async with running(
+    async with running_gateway(
         platform.url, sso.token_url, circuit_breaker=breaker, retries=retries
     ) as gateway:
         await get(f"{gateway.url}/Patient/1")
-        await gateway.until_metric(2, "dhp_gateway_circuit_state")
+        await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
         facts = await facts_of(gateway)
     assert facts["platform"]["circuit"] == "open"
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "platform-fails")
@@ -187,10 +187,10 @@ async def test_a_blocking_audit_is_shown_by_page_readiness_and_metrics(
     platform: Platform, sso: Sso
 ) -> None:
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230 - a device
-        async with running(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
-            await until(lambda: not gateway.gateway.audit.is_available)
+        async with running_gateway(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
+            await wait_until(lambda: not gateway.gateway.audit.is_available)
             answer, _ = await get(f"{gateway.url}/Patient/1")
-            assert (answer.status, platform.seen) == (503, [])
+            assert (answer.status, platform.requests) == (503, [])
             status, body = await gateway.ready()
             assert (status, body["failing"]) == (503, ["audit"])
             assert 'reason="audit-unavailable"' in await gateway.metrics()
@@ -206,7 +206,7 @@ async def test_a_blocking_audit_is_shown_by_page_readiness_and_metrics(
     ],
 )
 async def test_many_errors_limit_the_service(
-    gateway: Running,
+    gateway: RunningGateway,
     traffic: RecentRequests,
     clock: FakeClock,
     requests: int,
@@ -227,10 +227,10 @@ async def test_a_rejected_first_secret_limits_the_service(
     secrets = tmp_path / "secrets"
     secrets.write_text("planted-new\nplanted-old\n")
     secrets.chmod(0o600)
-    sso.script(sso_answers.refusal("invalid_client", 401))
+    sso.script(sso_answers.oauth_error("invalid_client", 401))
     credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
-    async with running(platform.url, sso.token_url, credentials=credentials) as gateway:
-        await until_token_fetched(gateway)
+    async with running_gateway(platform.url, sso.token_url, credentials=credentials) as gateway:
+        await wait_until_token_fetched(gateway)
         facts = await facts_of(gateway)
         _, metrics = await get(f"{gateway.admin_url}/metrics")
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
@@ -243,7 +243,7 @@ async def test_a_rejected_first_secret_limits_the_service(
 async def test_queued_writes_are_counted_without_contents(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    platform.answer(platform_answers.outcome(503))
+    platform.respond(platform_answers.outcome(503))
     sections: dict[str, Any] = {
         "outbox": {
             "enabled": True,
@@ -252,8 +252,8 @@ async def test_queued_writes_are_counted_without_contents(
         },
         "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
     }
-    async with running(platform.url, sso.token_url, **sections) as gateway:
-        await until_token_fetched(gateway)
+    async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
+        await wait_until_token_fetched(gateway)
         body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
         async with (
             aiohttp.ClientSession() as session,
@@ -281,7 +281,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         "callers": [{"name": "lab", "api_key": "planted-api-key", "credential": "default"}],
         "listen": {"address": "127.0.0.1:0"},
     }
-    async with running(platform.url, sso.token_url, **sections) as gateway:
+    async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
         url = f"{gateway.url}/Patient/{PATIENT_ID}?name=planted-name"
         for key in ("planted-api-key", "planted-wrong-key"):
             await get(url, X_Api_Key=key, X_Request_Id="planted-request-id")
@@ -294,7 +294,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         assert "token-1" not in words
 
 
-async def test_the_page_loads_nothing_from_other_hosts(gateway: Running) -> None:
+async def test_the_page_loads_nothing_from_other_hosts(gateway: RunningGateway) -> None:
     answer, html = await get(f"{gateway.admin_url}/status")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -310,7 +310,7 @@ async def test_the_page_loads_nothing_from_other_hosts(gateway: Running) -> None
 
 
 async def test_the_content_security_policy_names_script_and_style_by_digest(
-    gateway: Running,
+    gateway: RunningGateway,
 ) -> None:
     answer, html = await get(f"{gateway.admin_url}/status")
     policy = dict(
@@ -338,7 +338,7 @@ async def test_the_content_security_policy_names_script_and_style_by_digest(
     ],
 )
 async def test_the_language_follows_query_field_and_settings(
-    gateway: Running, path: str, query: str, accepted: str, language: str
+    gateway: RunningGateway, path: str, query: str, accepted: str, language: str
 ) -> None:
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
     assert ADVICE["untried"].in_language(language) in unescape(words)
@@ -347,7 +347,7 @@ async def test_the_language_follows_query_field_and_settings(
 
 
 @pytest.mark.parametrize("path", ["/status", STATUS_JSON])
-async def test_only_get_and_head_are_allowed(gateway: Running, path: str) -> None:
+async def test_only_get_and_head_are_allowed(gateway: RunningGateway, path: str) -> None:
     async with aiohttp.ClientSession(gateway.admin_url) as session:
         async with session.head(path) as answer:
             assert (answer.status, await answer.read()) == (200, b"")
@@ -399,11 +399,11 @@ class HostileStatus:
         return self._facts
 
 
-async def test_facts_are_escaped(gateway: Running, aiohttp_client: AiohttpClient) -> None:
+async def test_facts_are_escaped(gateway: RunningGateway, aiohttp_client: AiohttpClient) -> None:
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
-        quiet = OneState("quiet")
+        quiet = StatusSources("quiet")
         application = build_application(
             metrics=quiet, health=quiet, status=HostileStatus(facts, planted)
         )

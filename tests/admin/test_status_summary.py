@@ -12,7 +12,7 @@ from gateway.admin.status_page import page_update
 from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 from gateway.health.health import REASONS, Component, judge_outbox
 from gateway.i18n import LANGUAGES, format_span
-from tests.doubles.duty import GOOD, Duty, OneState
+from tests.doubles.gateway_states import VALID_TOKEN, GatewayState, StatusSources
 
 TOKEN: dict[str, Any] = {
     "valid": True,
@@ -45,7 +45,9 @@ FACTS: dict[str, Any] = {
 
 
 def cards(*components: Component, **members: Any) -> str:
-    page = page_update({**OneState("quiet").facts("en"), **FACTS, **members}, components)["main"]
+    page = page_update({**StatusSources("quiet").facts("en"), **FACTS, **members}, components)[
+        "main"
+    ]
     return page[page.index('<div id="glance"') : page.index('<section id="reasons"')]
 
 
@@ -82,11 +84,11 @@ def test_each_state_of_a_token(reason: str, token: dict[str, Any], expected: str
 
 
 def test_a_missing_token_is_not_shown_as_rejected() -> None:
-    duty = Duty()
-    duty.tokens = {"default": replace(GOOD, is_valid=False, is_rejected=True)}
-    facts = duty.status().facts("en")
+    gateway = GatewayState()
+    gateway.tokens = {"default": replace(VALID_TOKEN, is_valid=False, is_rejected=True)}
+    facts = gateway.status().facts("en")
     assert facts["care"]["reason"] == "token-awaited"
-    assert "✖ missing" in page_update(facts, duty.health.components())["main"]
+    assert "✖ missing" in page_update(facts, gateway.health.components())["main"]
 
 
 def test_the_token_of_the_audit_is_shown() -> None:

@@ -20,13 +20,13 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.health.evidence import CircuitState
 from gateway.i18n import LANGUAGES
-from tests.doubles.duty import GOOD, Duty
-from tests.doubles.rest import until
-from tests.doubles.told import PASSWORD, MailServer, Webhook
+from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
+from tests.doubles.gateway_states import VALID_TOKEN, GatewayState
+from tests.doubles.waiting import wait_until
 
 CHECK_INTERVAL = 10.0
 DAY = 86400.0
-FAILED = replace(GOOD, is_valid=False, expires_in=None)
+FAILED = replace(VALID_TOKEN, is_valid=False, expires_in=None)
 
 
 def settings(*urls: str, **alerts: str) -> Settings:
@@ -46,17 +46,17 @@ def settings(*urls: str, **alerts: str) -> Settings:
 class Night:
     """A gateway as it fares, and the messenger that looks at it."""
 
-    duty: Duty = field(default_factory=Duty)
+    gateway: GatewayState = field(default_factory=GatewayState)
     certificates: dict[str, float] = field(default_factory=dict)
     counted: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        duty, clock = self.duty, self.duty.clock
+        gateway, clock = self.gateway, self.gateway.clock
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
         self.messenger = AlertMonitor(
-            health=duty.health,
+            health=gateway.health,
             audit_dropped=lambda: self.dropped,
             certificates=lambda: self.certificates,
             count=self._count,
@@ -69,10 +69,10 @@ class Night:
     async def pass_time(self, seconds: float, pace: float = CHECK_INTERVAL) -> None:
         """Time passes, with a look at each `pace`; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
-            self.duty.clock.now += pace
-            if self.minutely is not None and self.duty.clock.now % 60 < pace:
+            self.gateway.clock.now += pace
+            if self.minutely is not None and self.gateway.clock.now % 60 < pace:
                 self.minutely()
-            await self.duty.judgement.probe_if_due()
+            await self.gateway.judgement.probe_if_due()
             await self.messenger.check_alerts()
 
     async def told(self, hook: Webhook) -> list[str]:
@@ -83,8 +83,8 @@ class Night:
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
         return names
 
-    async def until_counted(self, outcome: str, number: int) -> None:
-        await until(lambda: self.counted[outcome] >= number)
+    async def wait_until_counted(self, outcome: str, number: int) -> None:
+        await wait_until(lambda: self.counted[outcome] >= number)
 
 
 @contextlib.asynccontextmanager
@@ -122,17 +122,17 @@ pytestmark = pytest.mark.usefixtures("log_lines")
 
 async def test_an_alert_is_sent_once_and_its_end_once() -> None:
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.set_circuit(CircuitState.OPEN)
+        it.gateway.set_circuit(CircuitState.OPEN)
         await it.pass_time(130)
-        [begun] = await hook.until(1)
+        [begun] = await hook.wait_for_messages(1)
         await it.pass_time(3600, 60)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.pass_time(30)
-        it.duty.set_circuit(CircuitState.OPEN)  # it was not over
+        it.gateway.set_circuit(CircuitState.OPEN)  # it was not over
         await it.pass_time(30)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.pass_time(600, 60)
-        _, over = await hook.until(2)
+        _, over = await hook.wait_for_messages(2)
         await it.pass_time(3600, 60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
@@ -148,21 +148,21 @@ async def test_an_alert_is_sent_once_and_its_end_once() -> None:
 async def test_short_conditions_cause_no_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
         for _ in range(5):
-            it.duty.set_circuit(CircuitState.OPEN)
+            it.gateway.set_circuit(CircuitState.OPEN)
             await it.pass_time(90)
-            it.duty.set_circuit(CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.CLOSED)
             await it.pass_time(20)
         assert await it.told(hook) == []
 
 
 async def test_alerts_of_one_cause_are_one_message() -> None:
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
+        it.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
         await it.pass_time(300)
-        [begun] = await hook.until(1)
-        it.duty.tokens = {"default": GOOD}
+        [begun] = await hook.wait_for_messages(1)
+        it.gateway.tokens = {"default": VALID_TOKEN}
         await it.pass_time(300)
-        _, over = await hook.until(2)
+        _, over = await hook.wait_for_messages(2)
     for told in (begun, over):
         assert told["message"].count("\n") == 1
         assert "refuses the client or the secret of default" in told["message"]
@@ -171,43 +171,43 @@ async def test_alerts_of_one_cause_are_one_message() -> None:
 
 async def test_errors_during_an_outage_cause_no_further_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.serve(0, *[(200, "")] * 40)
+        it.gateway.serve(0, *[(200, "")] * 40)
         for minute in range(12):
-            it.duty.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
-            it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            it.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
             await it.pass_time(60)
         assert await it.told(hook) == ["NotReady", "NotReady"]
 
 
 def token_failure(failure: str) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.tokens = {"default": replace(GOOD, failure=failure, cause="refused")}
+        it.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
 
     return come
 
 
 def failed_requests(reason: str, count: int) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
+        it.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
 
     return come
 
 
 def many_errors(it: Night) -> None:
-    it.minutely = lambda: it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+    it.minutely = lambda: it.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
 
 
 def recovery(it: Night) -> None:
-    it.duty.serve(1, *[(502, "")] * 5)
-    it.duty.found = "answers", "default"
+    it.gateway.serve(1, *[(502, "")] * 5)
+    it.gateway.found = "answers", "default"
 
 
 def outbox_report(
     available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
 ) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.duty.outbox = {
+        it.gateway.outbox = {
             "available": available,
             "entries": entries,
             "oldest_seconds": oldest,
@@ -219,7 +219,7 @@ def outbox_report(
 
 def certificate_expiry(days: float) -> Callable[[Night], None]:
     def come(it: Night) -> None:
-        it.certificates["platform-client"] = it.duty.clock.wall() + days * DAY
+        it.certificates["platform-client"] = it.gateway.clock.wall() + days * DAY
 
     return come
 
@@ -229,7 +229,7 @@ def audit_loss(it: Night) -> None:
 
 
 CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
-    "not ready": (lambda it: it.duty.set_circuit(CircuitState.OPEN), "NotReady"),
+    "not ready": (lambda it: it.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
     "overloaded": (failed_requests("overloaded", 6), "Overloaded"),
     "refused": (token_failure("refused"), "SsoRefusing"),
     "transient": (token_failure("transient"), "SsoFailing"),
@@ -237,7 +237,7 @@ CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
     "half of it fails": (many_errors, "PlatformDown"),
     "busy": (failed_requests("upstream-busy", 6), "ConnectionsExhausted"),
     "audit lost": (audit_loss, "AuditDropped"),
-    "audit blocked": (lambda it: setattr(it.duty, "audit_available", False), "AuditUnavailable"),
+    "audit blocked": (lambda it: setattr(it.gateway, "audit_available", False), "AuditUnavailable"),
     "audit blocked for a moment": (failed_requests("audit-unavailable", 1), "AuditUnavailable"),
     "outbox old": (outbox_report(oldest=3700), "OutboxAgeing"),
     "outbox unclear": (outbox_report(unclear=2), "OutboxUnclear"),
@@ -258,7 +258,7 @@ async def test_each_condition_fires_its_alert() -> None:
     told: dict[str, list[str]] = {}
     async with Webhook() as hook:
         for name, (come, _) in CONDITIONS.items():
-            hook.taken.clear()
+            hook.messages.clear()
             async with night(hook.url) as it:
                 come(it)
                 await it.pass_time(310)
@@ -305,36 +305,40 @@ async def test_messages_are_in_the_configured_language(language: str) -> None:
         "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
     }
     async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
-        it.duty.set_circuit(CircuitState.OPEN)
+        it.gateway.set_circuit(CircuitState.OPEN)
         await it.pass_time(150)
-        await hook.until(1)
+        await hook.wait_for_messages(1)
         await it.pass_time(DAY, 600)
-        await hook.until(2)
-        it.duty.set_circuit(CircuitState.CLOSED)
+        await hook.wait_for_messages(2)
+        it.gateway.set_circuit(CircuitState.CLOSED)
         await it.pass_time(80)
-        text = "\n".join(f"{told['title']} {told['message']}" for told in await hook.until(3))
+        text = "\n".join(
+            f"{told['title']} {told['message']}" for told in await hook.wait_for_messages(3)
+        )
     for word in words[language]:
         assert word in text
 
 
 async def test_the_daily_summary() -> None:
     async with Webhook() as hook, night(hook.url, daily="true") as it:
-        it.duty.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
-        morning = datetime.fromtimestamp(it.duty.clock.wall()).replace(hour=8, minute=0, second=0)
-        wait = (morning.timestamp() - it.duty.clock.wall()) % DAY or DAY
-        it.duty.clock.now += wait - 60
+        it.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
+        morning = datetime.fromtimestamp(it.gateway.clock.wall()).replace(
+            hour=8, minute=0, second=0
+        )
+        wait = (morning.timestamp() - it.gateway.clock.wall()) % DAY or DAY
+        it.gateway.clock.now += wait - 60
         await it.pass_time(50)
-        assert hook.taken == []
+        assert hook.messages == []
         await it.pass_time(20)
-        [first] = await hook.until(1)
-        it.duty.clock.jump_wall(-3600)
+        [first] = await hook.wait_for_messages(1)
+        it.gateway.clock.jump_wall(-3600)
         await it.pass_time(7200, 600)
-        it.duty.serve(0, *[(200, "")] * 10)
-        it.duty.clock.jump_wall(DAY)
+        it.gateway.serve(0, *[(200, "")] * 10)
+        it.gateway.clock.jump_wall(DAY)
         await it.pass_time(10)
-        _, second = await hook.until(2)
+        _, second = await hook.wait_for_messages(2)
         assert await it.told(hook) == []
-        assert len(hook.taken) == 3
+        assert len(hook.messages) == 3
     assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
     assert "since the last such line: 1235, errors among them: 1." in first["message"]
     assert "since the last such line: 10, errors among them: 0." in second["message"]
@@ -342,26 +346,26 @@ async def test_the_daily_summary() -> None:
 
 async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
     async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
-        clock = it.duty.clock
+        clock = it.gateway.clock
         async with mail.away():
-            it.duty.set_circuit(CircuitState.OPEN)
+            it.gateway.set_circuit(CircuitState.OPEN)
             await it.pass_time(130)
             pauses = []
             for attempt in range(1, 9):
-                await it.until_counted("failed", attempt)
-                await until(lambda: bool(clock.timers))
+                await it.wait_until_counted("failed", attempt)
+                await wait_until(lambda: bool(clock.timers))
                 pauses.append(clock.next_due())
                 if attempt < 8:
                     await clock.advance(pauses[-1])
-            it.duty.set_circuit(CircuitState.CLOSED)
+            it.gateway.set_circuit(CircuitState.CLOSED)
             await it.pass_time(80)
             # The other channel does not wait for the one that fails.
-            assert len(await hook.until(2)) == 2
+            assert len(await hook.wait_for_messages(2)) == 2
         await clock.advance(900)
-        [only] = await mail.until(1)
-        await it.until_counted("sent", 3)
+        [only] = await mail.wait_for_messages(1)
+        await it.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
-    assert only["to"] == "duty@clinic.uz"
+    assert only["to"] == "gateway@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
     assert "(DhpGatewayNotReady)" in only["message"]
     assert only["message"].index("has not been ready") < only["message"].index("Over, after")
@@ -372,11 +376,11 @@ async def test_the_backlog_of_an_address_is_bounded() -> None:
         for number in range(60):
             it.messenger.on_reload("ok" if number % 2 else "failed")
             await it.pass_time(70)
-        await it.until_counted("failed", 1)
+        await it.wait_until_counted("failed", 1)
         assert it.counted["dropped"] == 10
         hook.status = 200
-        await it.duty.clock.advance(900)
-        [only] = await hook.until(1)
+        await it.gateway.clock.advance(900)
+        [only] = await hook.wait_for_messages(1)
     assert only["message"].count("(DhpGatewayReloadFailed)") == 50
 
 
@@ -385,26 +389,26 @@ async def test_a_reload_keeps_the_backlog_of_remaining_addresses() -> None:
         async with night(stays.url, goes.url) as it:
             it.messenger.on_reload("failed")
             await it.pass_time(10)
-            await goes.until(1)
-            await it.until_counted("failed", 1)
+            await goes.wait_for_messages(1)
+            await it.wait_until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
             it.messenger.configure(changed, parse_addresses(changed))
             it.messenger.on_reload("ok")
             await it.pass_time(70)
-            await comes.until(1)
+            await comes.wait_for_messages(1)
             stays.status = 200
-            await it.duty.clock.advance(900)
-            [both] = await stays.until(1)
-        assert len(goes.taken) == 1
+            await it.gateway.clock.advance(900)
+            [both] = await stays.wait_for_messages(1)
+        assert len(goes.messages) == 1
     assert both["message"].count("(DhpGatewayReloadFailed)") == 2
-    assert "Bartaraf etildi" in comes.taken[0]["message"]
+    assert "Bartaraf etildi" in comes.messages[0]["message"]
 
 
 async def test_a_shutdown_causes_no_alert() -> None:
     async with Webhook() as hook, night(hook.url) as it:
-        it.duty.draining = True
+        it.gateway.draining = True
         await it.pass_time(300)
-        it.duty.draining = False
+        it.gateway.draining = False
         assert await it.told(hook) == []
 
 
@@ -416,7 +420,7 @@ async def test_addresses_are_masked(log_lines: list[str]) -> None:
         async with night(hook.url, wrong) as it:
             it.messenger.on_reload("failed")
             await it.pass_time(10)
-            await it.until_counted("failed", 2)
+            await it.wait_until_counted("failed", 2)
     shown = "\n".join(
         (repr(given), str(given), repr(addresses), given.model_dump_json(), *log_lines)
     )

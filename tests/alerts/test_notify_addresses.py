@@ -7,7 +7,7 @@ import asyncio
 from gateway.alerts.notify_addresses import AddressSender, AlertAddress, AlertMessage, parse_address
 from gateway.i18n import Message
 from gateway.secret import Secret
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 
 MESSAGE = AlertMessage("test", "title", "body")
 
@@ -24,7 +24,7 @@ async def test_an_unresponsive_address_times_out_and_holds_one_thread() -> None:
         assert address is not None
         post = AddressSender(address, timeout=0.05)
         sending = asyncio.get_running_loop().create_task(post.send(MESSAGE))
-        await until(lambda: bool(held))
+        await wait_until(lambda: bool(held))
         assert not await sending
         assert post.thread is not None
         assert post.thread.daemon
@@ -34,7 +34,7 @@ async def test_an_unresponsive_address_times_out_and_holds_one_thread() -> None:
         await asyncio.to_thread(post.thread.join, 60)
         assert not post.thread.is_alive()
         assert not await post.send(MESSAGE)
-        await until(lambda: len(held) == 2)
+        await wait_until(lambda: len(held) == 2)
         held[1].transport.abort()
         await asyncio.to_thread(post.thread.join, 60)
 

@@ -13,13 +13,13 @@ from gateway.clock import TimeSource
 from gateway.errors import StartError
 from gateway.secret import Secret
 from tests.doubles import sso as answers
+from tests.doubles.alert_receivers import MailServer, Webhook
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform, fhir, then_reset, unauthorized
-from tests.doubles.rest import until
 from tests.doubles.sso import Sso
-from tests.doubles.told import MailServer, Webhook
-from tests.doubles.wire import ask, get
+from tests.doubles.waiting import wait_until
+from tests.doubles.wire import fetch, get
 
 READ = get("/fhir/Patient/1")
 SENT = "dhp_gateway_alert_messages_total"
@@ -33,7 +33,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class MonitorWithClock:
     """A messenger with a clock of its own, which looks at a running gateway."""
 
-    def __init__(self, gateway: Running) -> None:
+    def __init__(self, gateway: RunningGateway) -> None:
         self._clock = clock = FakeClock()
         self._messenger = AlertMonitor(
             health=gateway.gateway.health,
@@ -53,10 +53,10 @@ class MonitorWithClock:
         # Pauses after failures are over as well.
         await self._clock.advance(900)
 
-    async def until_taken(self, told: MailServer, count: int) -> None:
+    async def wait_until_taken(self, told: MailServer, count: int) -> None:
         """Let pauses end until there are so many messages: an attempt may fail late."""
         async with asyncio.timeout(60):
-            while len(told.taken) < count:
+            while len(told.messages) < count:
                 await self._clock.advance(900)
                 await asyncio.sleep(0.05)
 
@@ -67,7 +67,7 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         Sso() as sso,
         MailServer() as mail,
         Webhook() as hook,
-        running(
+        running_gateway(
             *(platform.url, sso.token_url),
             alerts={"notify": [mail.url, hook.url]},
             admin={"probe_interval": 0},
@@ -76,33 +76,33 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         ) as gateway,
     ):
         watch = MonitorWithClock(gateway)
-        assert (await ask(gateway.address, READ)).status == 200
-        platform.answer(then_reset(b""))
+        assert (await fetch(gateway.address, READ)).status == 200
+        platform.respond(then_reset(b""))
         for _ in range(25):  # nearly all of the last minute
-            await ask(gateway.address, READ)
+            await fetch(gateway.address, READ)
         await watch.pass_time(150)
-        await mail.until(1)
-        platform.answer(fhir())
+        await mail.wait_for_messages(1)
+        platform.respond(fhir())
         for _ in range(30):  # the clock of the requests stands still beside that of the messages
-            assert (await ask(gateway.address, READ)).status == 200
+            assert (await fetch(gateway.address, READ)).status == 200
         await watch.pass_time(90)
-        await mail.until(2)
+        await mail.wait_for_messages(2)
         async with mail.away():
-            sso.handle(answers.status(503))
+            sso.respond(answers.status(503))
             platform.script(unauthorized())
-            assert (await ask(gateway.address, READ)).status == 503
+            assert (await fetch(gateway.address, READ)).status == 503
             await watch.pass_time(150)
-            await hook.until(3)
+            await hook.wait_for_messages(3)
         await watch.pass_time(10)
-        await watch.until_taken(mail, 3)
-        sso.handle(None)
+        await watch.wait_until_taken(mail, 3)
+        sso.respond(None)
         facts = gateway.gateway.status.facts
-        await until(lambda: facts("en")["sso"]["failure"] is None)
+        await wait_until(lambda: facts("en")["sso"]["failure"] is None)
         await watch.pass_time(90)
-        await mail.until(4)
-        await hook.until(4)
+        await mail.wait_for_messages(4)
+        await hook.wait_for_messages(4)
         await watch.close()
-    for taken in (mail.taken, hook.taken):
+    for taken in (mail.messages, hook.messages):
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
         assert "The platform answers with errors" in platform_away or "reached" in platform_away
         assert "Over, after" in platform_back
@@ -114,12 +114,12 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
 async def test_a_reload_replaces_the_alert_addresses() -> None:
     async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
         alerted = {"notify": [first.url]}
-        async with running(platform.url, sso.token_url, alerts=alerted) as gateway:
+        async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
             gateway.gateway.record_reload("failed", 1)
-            [told] = await first.until(1)
+            [told] = await first.wait_for_messages(1)
             assert "New settings of" in told["message"]
             # A reload gives up what is being sent to an address that goes, though it has arrived.
-            await gateway.until_metric(1, SENT, outcome="sent")
+            await gateway.wait_for_metric(1, SENT, outcome="sent")
             alerts = gateway.settings.alerts
             changed = {"notify": (Secret(second.url),), "language": "ru"}
             settings = gateway.settings.model_copy(
@@ -134,4 +134,4 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
                 )
             assert await gateway.metric(SENT, outcome="sent") == 1
             assert gateway.gateway.settings is settings
-    assert len(first.taken) == 1
+    assert len(first.messages) == 1

@@ -15,7 +15,7 @@ from gateway.config.loader import load_settings
 from gateway.config.section import SecretRef
 from gateway.errors import StartError
 from tests.doubles.command import dhp
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import free_port
 
 AWAY = "http://127.0.0.1:1"
@@ -148,7 +148,7 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     assert [each.removesuffix(". ") for each in told if each.startswith(text)] == [text]
     if not key.startswith(NOT_RELOADED):
         fixed = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
-        async with running(f"{AWAY}/fhir", f"{AWAY}/token") as it:
+        async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token") as it:
             with pytest.raises(StartError) as refused:
                 await it.gateway.reload(load_settings(write(tmp_path, changed, **fixed), {}))
         assert str(refused.value).removesuffix(".") == text
@@ -202,7 +202,7 @@ async def test_an_unused_file_prevents_no_start(tmp_path: Path, name: str) -> No
     """`check` reports it, because it will be missed once it is used."""
     file = write(tmp_path, UNUSED[name])
     assert (await dhp("check", "--config", file)).code == 2
-    async with running(f"{AWAY}/fhir", f"{AWAY}/token", **UNUSED[name]) as it:
+    async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token", **UNUSED[name]) as it:
         await it.gateway.reload(it.settings)
 
 
@@ -210,7 +210,7 @@ async def test_a_reload_does_not_check_what_is_opened_at_start_only(tmp_path: Pa
     key = tmp_path / "key"
     key.write_text("A" * 43)
     store = {"encryption_key_file": str(key)}
-    async with running(f"{AWAY}/fhir", f"{AWAY}/token", store=store) as it:
+    async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token", store=store) as it:
         key.unlink()
         await it.gateway.reload(it.settings)
 

@@ -12,7 +12,7 @@ import trustme
 from gateway.app import tls_contexts
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -114,7 +114,9 @@ async def test_the_expiry_metric_follows_a_reload(files: Files) -> None:
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}) as it,
+        running_gateway(
+            platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}
+        ) as it,
     ):
         assert await it.metric(GAUGE, certificate="listener") == SOON.timestamp()
         files.write("key.pem", files.issue("cert.pem", LATER))

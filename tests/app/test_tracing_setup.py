@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, start
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask, get
+from tests.doubles.wire import fetch, get
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -21,13 +21,13 @@ async def test_without_tracing_trace_context_is_forwarded_unchanged(value: str) 
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as gateway,
+        running_gateway(platform.url, sso.token_url) as gateway,
     ):
         fields = (f"traceparent: {value}", "tracestate: his=x1")
-        assert (await ask(gateway.address, get("/fhir/Patient/1", *fields))).status == 200
+        assert (await fetch(gateway.address, get("/fhir/Patient/1", *fields))).status == 200
         [record] = await gateway.audit()
-    assert platform.seen[0].header("traceparent") == value
-    assert platform.seen[0].header("tracestate") == "his=x1"
+    assert platform.requests[0].header("traceparent") == value
+    assert platform.requests[0].header("tracestate") == "his=x1"
     assert record["traceparent"] == (value if value == TRACEPARENT else None)
 
 

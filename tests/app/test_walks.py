@@ -12,7 +12,7 @@ import pytest
 from gateway.app.reloader import Reloader
 from gateway.config.loader import SettingsSource, load_settings
 from tests.app.test_preflight import AWAY, CLIENT, write
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.walks import of, steps, walk
 
 pytestmark = pytest.mark.interpreted
@@ -26,7 +26,7 @@ async def here(function: Callable[..., Any], *arguments: Any) -> Any:
 async def test_the_walk_of_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
     file = write(tmp_path, {"credentials": {"default": CLIENT}}, **fixed)
-    async with running(f"{AWAY}/fhir", f"{AWAY}/token") as it:
+    async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token") as it:
         gateway = it.gateway
         reloader = Reloader(
             SettingsSource(file, {}),

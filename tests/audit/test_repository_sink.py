@@ -392,7 +392,7 @@ async def test_a_backlog_over_its_limit_blocks_or_drops(
         resources=RepositoryWriter(sink, on_failure=on_failure, max_bytes=5000, retry_delay=0.01),
     )
     audit.record_exchange(make_exchange(request_id="r-0"))
-    await asyncio.to_thread(repository.until_asked, 2)
+    await asyncio.to_thread(repository.wait_for_requests, 2)
     assert audit.is_available
     for number in range(1, 30):
         audit.record_exchange(make_exchange(request_id=f"r-{number}", attempts=0))

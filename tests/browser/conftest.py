@@ -30,7 +30,7 @@ def node() -> str:
     return node_with_packages(HERE)
 
 
-class Person:
+class BrowserUser:
     """A user of a browser. Each action is one line to `walk.mjs`, and so is its result."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,10 +75,10 @@ def browser() -> Iterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def new_person(browser: int) -> AsyncIterator[Person]:
+async def new_user(browser: int) -> AsyncIterator[BrowserUser]:
     """Yield a new, empty context of the browser."""
     reader, writer = await asyncio.open_connection("127.0.0.1", browser, limit=_LONGEST_LINE)
-    yield Person(reader, writer)
+    yield BrowserUser(reader, writer)
     writer.write_eof()
     # The browser closes the context at the end of the connection.
     assert await reader.read() == b""
@@ -87,10 +87,10 @@ async def new_person(browser: int) -> AsyncIterator[Person]:
 
 
 @pytest.fixture
-async def person(browser: int) -> AsyncIterator[Person]:
+async def user(browser: int) -> AsyncIterator[BrowserUser]:
     """Yield a user of the browser that all tests share."""
-    async with new_person(browser) as person:
-        yield person
+    async with new_user(browser) as user:
+        yield user
 
 
 @pytest.fixture

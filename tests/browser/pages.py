@@ -13,7 +13,7 @@ EVIL = """<!doctype html><form id="form" method="post" target="frame"></form>
 
 
 @contextlib.asynccontextmanager
-async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serve_page(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Yield the origin that serves this page.
 
     For browsers, localhost is another host than 127.0.0.1.
@@ -30,12 +30,12 @@ async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
 
 def program(port: int) -> contextlib.AbstractAsyncContextManager[str]:
     """Serve a page whose origin is one of `cors_origins`."""
-    return served("<!doctype html><title>program</title>", port=port)
+    return serve_page("<!doctype html><title>program</title>", port=port)
 
 
-def evil_page() -> contextlib.AbstractAsyncContextManager[str]:
+def malicious_page() -> contextlib.AbstractAsyncContextManager[str]:
     """Serve a page of another site."""
-    return served(EVIL, host="localhost")
+    return serve_page(EVIL, host="localhost")
 
 
 def read(base: str, path: str = "/fhir/Patient/1") -> str:

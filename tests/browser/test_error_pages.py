@@ -1,11 +1,11 @@
-"""Errors of the gateway in a real browser: a page in the person's language, and no download."""
+"""Errors of the gateway in a real browser are pages in the user's language."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import Person
-from tests.doubles.gateway import running
+from tests.browser.conftest import BrowserUser
+from tests.doubles.gateway import running_gateway
 from tests.doubles.sso import Sso
 
 _FITS = "document.documentElement.scrollWidth <= window.innerWidth"
@@ -20,20 +20,20 @@ _IS_STYLED = "getComputedStyle(document.querySelector('main')).borderTopStyle ==
         ("uz-UZ,uz;q=0.9,ru;q=0.8", "Bu sahifani ko‘rsatib bo‘lmaydi", "platforma"),
     ],
 )
-async def test_an_error_is_a_page_in_the_persons_language(
-    person: Person, language: str, title: str, words: str
+async def test_an_error_is_a_page_in_the_users_language(
+    user: BrowserUser, language: str, title: str, words: str
 ) -> None:
-    """Opened, it is shown as it was designed, also on a phone."""
-    async with Sso() as sso, running("http://127.0.0.1:1/fhir", sso.token_url) as gateway:
+    """Also on a phone; it is no download."""
+    async with Sso() as sso, running_gateway("http://127.0.0.1:1/fhir", sso.token_url) as gateway:
         url = f"{gateway.url}/Patient/1"
-        await person.do("speak", language=language)
-        assert await person.do("open", url=url) == {"url": url, "status": 503}
-        await person.do("look", width=320, height=560)
-        page = await person.do("wait", selector="h1", text=title)
+        await user.do("speak", language=language)
+        assert await user.do("open", url=url) == {"url": url, "status": 503}
+        await user.do("look", width=320, height=560)
+        page = await user.do("wait", selector="h1", text=title)
         assert words in page["text"]
         assert "upstream-unreachable" in page["text"]
-        assert await person.run(_FITS)
-        assert await person.run(_IS_STYLED)
-        assert (await person.do("axe"))["violations"] == []
-        complaints = (await person.do("complaints"))["complaints"]
+        assert await user.run(_FITS)
+        assert await user.run(_IS_STYLED)
+        assert (await user.do("axe"))["violations"] == []
+        complaints = (await user.do("complaints"))["complaints"]
         assert not [each for each in complaints if "Content Security" in each]

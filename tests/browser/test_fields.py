@@ -1,4 +1,4 @@
-"""Which fields of a browser's requests go to the platform."""
+"""Which fields of a browser's requests reach the platform."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Person
-from tests.doubles.gateway import running
+from tests.browser.conftest import BrowserUser
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask
-from tests.legacy.line import Line, fates
+from tests.doubles.wire import fetch
+from tests.legacy.line import RecordingRelay, fates_of
 
 _OPENED = ("Host", "User-Agent", "Accept", "Accept-Language", "Accept-Encoding", "Connection")
 _FETCH = ("Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User")
@@ -44,26 +44,26 @@ def show(browser: str, found: dict[str, str], capsys: pytest.CaptureFixture[str]
         sys.stdout.write(f"\n{browser}: " + ", ".join(map(" ".join, found.items())) + "\n")
 
 
-async def told_by(gateway: Any) -> list[str]:
-    """The names on the status page."""
+async def reported_by(gateway: Any) -> list[str]:
+    """Return the names on the status page."""
     facts = gateway.gateway.status.facts("en")["fields_not_forwarded"]
     return [each["name"] for each in facts]
 
 
-async def test_chromium_misses_only_what_describes_itself(
-    person: Person, capsys: pytest.CaptureFixture[str]
+async def test_only_fields_about_the_browser_are_not_forwarded(
+    user: BrowserUser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A page that is opened, and a write by its script."""
+    """Of an opened page, and a write by its script."""
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as gateway,
-        Line(gateway.address.port) as line,
+        running_gateway(platform.url, sso.token_url) as gateway,
+        RecordingRelay(gateway.address.port) as line,
     ):
-        await person.do("open", url=f"http://127.0.0.1:{line.port}/fhir/Patient/1")
-        assert await person.run(WRITE) == 200
-        sent = {name for seen in platform.seen for name, _ in seen.headers}
-        found = fates(line.fields, sent, await told_by(gateway))
+        await user.do("open", url=f"http://127.0.0.1:{line.port}/fhir/Patient/1")
+        assert await user.run(WRITE) == 200
+        sent = {name for seen in platform.requests for name, _ in seen.headers}
+        found = fates_of(line.fields, sent, await reported_by(gateway))
     show("Chromium", found, capsys)
     assert {name.lower() for name, fate in found.items() if fate == "told"} <= DESCRIPTIVE
     assert {found[name] for name in ("Accept", "Content-Type", "If-None-Exist", "User-Agent")} == {
@@ -72,20 +72,19 @@ async def test_chromium_misses_only_what_describes_itself(
 
 
 @pytest.mark.parametrize("browser", DOCUMENTED)
-async def test_documented_fields_of_other_browsers(
+async def test_documented_fields_of_other_browsers_are_sent_used_or_reported(
     browser: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What they are documented to send is sent, used or described."""
     names = DOCUMENTED[browser]
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as gateway,
+        running_gateway(platform.url, sso.token_url) as gateway,
     ):
         lines = "".join(f"{name}: gateway\r\n" for name in names)
         request = f"GET /fhir/Patient/1 HTTP/1.1\r\n{lines}\r\n".encode()
-        assert (await ask(gateway.address, request)).status == 200
-        sent = [name for name, _ in platform.seen[0].headers]
-        found = fates(names, sent, await told_by(gateway))
+        assert (await fetch(gateway.address, request)).status == 200
+        sent = [name for name, _ in platform.requests[0].headers]
+        found = fates_of(names, sent, await reported_by(gateway))
     show(browser, found, capsys)
     assert {name.lower() for name, fate in found.items() if fate == "told"} <= DESCRIPTIVE

@@ -1,4 +1,4 @@
-"""The outbox's page in a real browser: seen on every screen, decided upon by keyboard."""
+"""The outbox page in a real browser."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 from gateway.i18n import LANGUAGES, Message
 from gateway.outbox.entry import EntryState
 from tests.admin.office import PASSWORD, PATIENT, Office, fill, office
-from tests.browser.conftest import Person
-from tests.browser.pages import evil_page
+from tests.browser.conftest import BrowserUser
+from tests.browser.pages import malicious_page
 from tests.browser.test_status import (
     BROKEN,
     DESKTOP,
     PATIENCE,
     PHONE,
     WIDER,
+    assert_accessible,
     no_complaints,
-    no_obstacles,
 )
 
 WIDTHS = (320, 390, 641, 1280)
@@ -29,99 +29,100 @@ WIDTHS = (320, 390, 641, 1280)
 
 @pytest.fixture
 async def there(tmp_path: Path) -> AsyncIterator[Office]:
-    """A page whose operators may see entries in full."""
+    """Yield a page whose operators may see entries in full."""
     async with office(tmp_path, reveal=True) as made:
         yield made
 
 
-async def sign_in(person: Person, there: Office, language: str = "en") -> None:
+async def sign_in(user: BrowserUser, there: Office, language: str = "en") -> None:
     """Open the page, and sign in as its link offers."""
-    await person.do("sign", username="dilnoza", password=PASSWORD)
-    await person.do("open", url=f"{there.url}/outbox?lang={language}")
-    await person.do("click", selector=".who a")
-    await person.do("wait", selector=".who", text="dilnoza")
+    await user.do("sign", username="dilnoza", password=PASSWORD)
+    await user.do("open", url=f"{there.url}/outbox?lang={language}")
+    await user.do("click", selector=".who a")
+    await user.do("wait", selector=".who", text="dilnoza")
 
 
-async def fits(person: Person) -> None:
-    """Nothing is wider than any screen, and no word of a head is broken."""
+async def fits(user: BrowserUser) -> None:
+    """Check that nothing is wider than any screen and no heading is broken within a word."""
     for width in WIDTHS:
-        await person.do("look", width=width, height=800)
-        assert (await person.run(BROKEN), await person.run(WIDER)) == ([], []), f"{width} px"
+        await user.do("look", width=width, height=800)
+        assert (await user.run(BROKEN), await user.run(WIDER)) == ([], []), f"{width} px"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_page_fits_every_screen(person: Person, there: Office, language: str) -> None:
-    """The list, for reading and for deciding, and an entry in full: on a desk and on a phone."""
+async def test_the_page_fits_every_screen(user: BrowserUser, there: Office, language: str) -> None:
+    """The list, and an entry in full, on a desktop and on a phone."""
     ids = await fill(there)
-    await person.do("open", url=f"{there.url}/outbox?lang={language}")
-    await fits(person)
-    await sign_in(person, there, language)
+    await user.do("open", url=f"{there.url}/outbox?lang={language}")
+    await fits(user)
+    await sign_in(user, there, language)
     verdict = Message("Entries wait for your decision").in_language(language)
-    seen = await person.do("wait", selector="#care", text=verdict)
+    seen = await user.do("wait", selector="#care", text=verdict)
     assert "UTC" not in seen["text"]
-    await fits(person)
-    await person.do("open", url=f"{there.url}/outbox/{ids['content']}?lang={language}")
-    await person.do("click", selector="form[action*=reveal] button")
-    await person.do("wait", selector="#contents", text=PATIENT)
-    await fits(person)
-    await no_complaints(person)
+    await fits(user)
+    await user.do("open", url=f"{there.url}/outbox/{ids['content']}?lang={language}")
+    await user.do("click", selector="form[action*=reveal] button")
+    await user.do("wait", selector="#contents", text=PATIENT)
+    await fits(user)
+    await no_complaints(user)
 
 
-async def test_nobody_meets_an_obstacle(person: Person, there: Office) -> None:
-    """Nothing serious for those who cannot see, or not well, light and dark."""
+async def test_the_page_is_accessible(user: BrowserUser, there: Office) -> None:
+    """By axe-core, light and dark."""
     ids = await fill(there)
-    await sign_in(person, there)
+    await sign_in(user, there)
     for path in ("", f"/{ids['content']}"):
-        await person.do("open", url=f"{there.url}/outbox{path}?lang=en")
+        await user.do("open", url=f"{there.url}/outbox{path}?lang=en")
         for size, scheme in ((DESKTOP, "dark"), (PHONE, "light")):
-            await person.do("look", **size, scheme=scheme)
-            await no_obstacles(person)
+            await user.do("look", **size, scheme=scheme)
+            await assert_accessible(user)
 
 
-async def test_an_operator_decides_without_a_mouse(person: Person, there: Office) -> None:
-    """Tab and Enter lead to an entry; without a reason nothing is dropped, with one it is."""
+async def test_an_operator_decides_without_a_mouse(user: BrowserUser, there: Office) -> None:
+    """Dropping an entry requires a reason."""
     entry_id = await there.refused("a")
-    await sign_in(person, there)
-    await person.run("document.querySelector('#entries-rows a').focus()")
-    await person.do("press", key="Enter")
-    await person.do("wait", selector="#entry", text=entry_id)
-    await person.run("document.querySelector('#reason').focus()")
-    await person.do("press", key="Enter")
-    assert await person.run("document.querySelector('#reason').validity.valueMissing")
+    await sign_in(user, there)
+    await user.run("document.querySelector('#entries-rows a').focus()")
+    await user.do("press", key="Enter")
+    await user.do("wait", selector="#entry", text=entry_id)
+    await user.run("document.querySelector('#reason').focus()")
+    await user.do("press", key="Enter")
+    assert await user.run("document.querySelector('#reason').validity.valueMissing")
     assert await there.state(entry_id) is EntryState.FAILED
-    await person.do("fill", selector="#reason", value="entered anew")
-    await person.do("press", key="Tab")
-    assert await person.run("document.activeElement.textContent") == "Drop"
-    await person.do("press", key="Enter")
-    await person.do("wait", selector=".news", text="The entry is dropped.")
+    await user.do("fill", selector="#reason", value="entered anew")
+    await user.do("press", key="Tab")
+    assert await user.run("document.activeElement.textContent") == "Drop"
+    await user.do("press", key="Enter")
+    await user.do("wait", selector=".news", text="The entry is dropped.")
     assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
     assert (note.actor.operator, note.actor.reason) == ("dilnoza", "entered anew")
-    await no_complaints(person)
+    await no_complaints(user)
 
 
-async def test_all_of_a_cause_are_sent_once_more(person: Person, there: Office) -> None:
-    """One click, and the page says how many."""
+async def test_all_entries_of_a_cause_are_retried_by_one_click(
+    user: BrowserUser, there: Office
+) -> None:
     ids = await fill(there)
-    await sign_in(person, there)
-    await person.do("click", selector="#reasons form button")
+    await sign_in(user, there)
+    await user.do("click", selector="#reasons form button")
     told = "Sent once more: 2. How it ends, you will see here."
-    await person.do("wait", selector=".news", text=told)
+    await user.do("wait", selector=".news", text=told)
     states = [await there.state(ids[name]) for name in ("content", "again", "rights")]
     assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.FAILED]
 
 
-async def test_a_page_of_another_site_does_nothing(person: Person, there: Office) -> None:
-    """Not even with a form that the browser sends with the operator's password and token."""
+async def test_a_page_of_another_origin_cannot_decide(user: BrowserUser, there: Office) -> None:
+    """Even with a form that carries the operator's password and token."""
     entry_id = await there.refused("a")
-    await sign_in(person, there)
+    await sign_in(user, there)
     token = there.operators.form_token("dilnoza")
     fields = json.dumps({"id": entry_id, "token": token, "reason": "x"})
-    async with evil_page() as evil:
-        await person.do("open", tab=1, url=evil)
+    async with malicious_page() as evil:
+        await user.do("open", tab=1, url=evil)
         for path in ("retry", "drop"):
             url = f"{there.url}/outbox/{path}"
-            await person.run(
+            await user.run(
                 f"""(() => {{
                   const form = document.getElementById("form");
                   form.action = {json.dumps(url)};
@@ -135,16 +136,16 @@ async def test_a_page_of_another_site_does_nothing(person: Person, there: Office
                 }})()""",
                 tab=1,
             )
-            assert await answered(person, url) == 403
+            assert await status_of(user, url) == 403
     assert await there.state(entry_id) is EntryState.FAILED
     assert await there.notes() == []
 
 
-async def answered(person: Person, url: str) -> int:
-    """The status that the browser got there at last."""
+async def status_of(user: BrowserUser, url: str) -> int:
+    """Return the status that the browser got at last."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            traffic = (await person.do("seen"))["traffic"]
+            traffic = (await user.do("seen"))["traffic"]
             if found := [each["status"] for each in traffic if each["url"] == url]:
                 return int(found[-1])
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A real browser signs in: at the sandbox's SSO and at oidc-provider, and attacks fail in it."""
+"""Sign-in with a real browser at the sandbox's SSO and at oidc-provider, and attacks on it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from joserfc.jwk import ECKey
 
 from gateway.sandbox.server import Sandbox
-from tests.browser.conftest import Person, Sso
-from tests.browser.pages import evil_page, program, read, sign_out
+from tests.browser.conftest import BrowserUser, Sso
+from tests.browser.pages import malicious_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform
 from tests.login.stage import Stage, free_port, sandbox, stage
@@ -20,7 +20,7 @@ from tests.login.stage import Stage, free_port, sandbox, stage
 
 @contextlib.asynccontextmanager
 async def demo() -> AsyncIterator[tuple[Sandbox, Stage]]:
-    """The embedded platform with its example page, and a gateway that it may call."""
+    """Yield the embedded platform with its example page, and a gateway that it may call."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     async with sandbox(gateway_url=base) as platform:
@@ -38,48 +38,47 @@ async def demo() -> AsyncIterator[tuple[Sandbox, Stage]]:
             yield platform, scene
 
 
-async def agree(person: Person, tab: int = 0) -> None:
+async def agree(user: BrowserUser, tab: int = 0) -> None:
     """Sign in at the sandbox's page."""
-    await person.do("fill", tab=tab, selector="#username", value="dr.karimova")
-    await person.do("click", tab=tab, selector="button[value=allow]")
+    await user.do("fill", tab=tab, selector="#username", value="dr.karimova")
+    await user.do("click", tab=tab, selector="button[value=allow]")
 
 
-async def test_the_example_page_lists_patients(person: Person) -> None:
-    """A page of another origin signs in, reads over the gateway, and signs out."""
+async def test_the_example_page_lists_patients(user: BrowserUser) -> None:
+    """A page of another origin signs in, reads through the gateway, and signs out."""
     async with demo() as (platform, _):
-        await person.do("open", url=platform.example_url)
-        await person.do("wait", selector="#who", text="No user")
-        await person.do("click", selector="#sign-in")
-        await agree(person)
-        listed = await person.do("wait", selector="#patients li")
+        await user.do("open", url=platform.example_url)
+        await user.do("wait", selector="#who", text="No user")
+        await user.do("click", selector="#sign-in")
+        await agree(user)
+        listed = await user.do("wait", selector="#patients li")
         assert "Signed in: dr.karimova" in listed["text"]
-        (cookie,) = (await person.do("cookies"))["cookies"]
+        (cookie,) = (await user.do("cookies"))["cookies"]
         assert cookie["name"] == "dhp-session"
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
-        await person.do("click", selector="#sign-out")
-        await person.do("wait", selector="#who", text="No user")
-        assert (await person.do("cookies"))["cookies"] == []
+        await user.do("click", selector="#sign-out")
+        await user.do("wait", selector="#who", text="No user")
+        assert (await user.do("cookies"))["cookies"] == []
 
 
-async def test_tabs_and_the_back_button(person: Person) -> None:
-    """Two tabs begin at once and both arrive; who goes back and agrees again is still signed in."""
+async def test_sign_in_works_in_two_tabs_and_after_the_back_button(user: BrowserUser) -> None:
     async with demo() as (_, scene):
         wanted = [f"{scene.base}/fhir/Patient?_count={n}" for n in (1, 2)]
         for tab, url in enumerate(wanted):
-            await person.do("open", tab=tab, url=url)
+            await user.do("open", tab=tab, url=url)
         for tab in (1, 0):
-            await agree(person, tab)
-            await person.do("arrive", tab=tab, url=wanted[tab])
-        await person.do("back", tab=0)
-        await agree(person)
-        await person.do("arrive", url=f"{scene.base}/auth/session")
-        assert await person.run("document.body.innerText.includes('dr.karimova')")
+            await agree(user, tab)
+            await user.do("arrive", tab=tab, url=wanted[tab])
+        await user.do("back", tab=0)
+        await agree(user)
+        await user.do("arrive", url=f"{scene.base}/auth/session")
+        assert await user.run("document.body.innerText.includes('dr.karimova')")
 
 
-async def test_a_certified_provider_that_knows_a_key(
-    person: Person, certified_sso: Sso, tmp_path: Path
+async def test_a_certified_provider_with_private_key_jwt(
+    user: BrowserUser, certified_sso: Sso, tmp_path: Path
 ) -> None:
-    """At oidc-provider: signed in, read, renewed with rotation, signed out; no token in sight."""
+    """Signed in, read, renewed with rotation, signed out; no token in the browser."""
     key = ECKey.generate_key("P-384", {"use": "sig", "alg": "ES384"}, auto_kid=True)
     file = tmp_path / "key.pem"
     file.write_bytes(key.as_pem(private=True))
@@ -105,57 +104,54 @@ async def test_a_certified_provider_that_knows_a_key(
             port=port,
         ) as scene,
     ):
-        await person.do("open", url=f"{base}/fhir/Patient/1")
-        await person.do("fill", selector="input[name=login]", value="dr.karimova")
-        await person.do("fill", selector="input[name=password]", value="any")
-        await person.do("click", selector="button[type=submit]")
-        await person.do("wait", selector="button", text="Continue")
-        await person.do("click", selector="button[type=submit]")
-        landed = await person.do("arrive", url=f"{base}/fhir/Patient/1")
+        await user.do("open", url=f"{base}/fhir/Patient/1")
+        await user.do("fill", selector="input[name=login]", value="dr.karimova")
+        await user.do("fill", selector="input[name=password]", value="any")
+        await user.do("click", selector="button[type=submit]")
+        await user.do("wait", selector="button", text="Continue")
+        await user.do("click", selector="button[type=submit]")
+        landed = await user.do("arrive", url=f"{base}/fhir/Patient/1")
         assert '"resourceType":"Patient"' in landed["text"]
-        assert (await person.do("open", tab=1, url=f"{base}/fhir/Patient/2"))["status"] == 200
+        assert (await user.do("open", tab=1, url=f"{base}/fhir/Patient/2"))["status"] == 200
         for tab in (0, 1):
-            await person.do("open", tab=tab, url=page)
+            await user.do("open", tab=tab, url=page)
         tokens: set[str | None] = set()
         while len(tokens) < 3:
-            assert [await person.run(read(base), tab=tab) for tab in (0, 1)] == [200, 200]
-            tokens = {seen.header("authorization") for seen in platform.seen}
-        assert (await person.run(sign_out(base)))["signed_in"] is False
-        assert [await person.run(read(base), tab=tab) for tab in (0, 1)] == [401, 401]
+            assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [200, 200]
+            tokens = {seen.header("authorization") for seen in platform.requests}
+        assert (await user.run(sign_out(base)))["signed_in"] is False
+        assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [401, 401]
         (login,) = await scene.audit("login")
         assert (login["user"], login["outcome"]) == ("dr.karimova", "success")
-        shown = str(await person.do("seen"))
+        shown = str(await user.do("seen"))
         assert "dr.karimova" in shown
         assert [token for token in tokens if (token or "").removeprefix("Bearer ") in shown] == []
 
 
-async def test_a_page_of_another_site_does_nothing(person: Person) -> None:
-    """Forms, fetches and frames of a foreign page neither write, read nor sign out."""
-    async with demo() as (platform, scene), evil_page() as evil:
-        await person.do("open", url=f"{scene.base}/fhir/Patient?_count=1")
-        await agree(person)
-        await person.do("arrive", url=f"{scene.base}/fhir/Patient")
+async def test_a_page_of_another_origin_cannot_write_read_or_sign_out(user: BrowserUser) -> None:
+    async with demo() as (platform, scene), malicious_page() as evil:
+        await user.do("open", url=f"{scene.base}/fhir/Patient?_count=1")
+        await agree(user)
+        await user.do("arrive", url=f"{scene.base}/fhir/Patient")
         before = platform.counters.fhir_requests
-        await person.do("open", tab=1, url=evil)
+        await user.do("open", tab=1, url=evil)
         for path in ("/auth/logout", "/fhir/Patient"):
-            blind, *readable = await _attempts(person, scene.base + path)
+            blind, *readable = await _attempts(user, scene.base + path)
             assert blind in ("opaque", "failed")
             assert readable == ["failed", "failed"]
-        await person.run(
-            f"document.querySelector('iframe').src = '{scene.base}/auth/session'", tab=1
-        )
+        await user.run(f"document.querySelector('iframe').src = '{scene.base}/auth/session'", tab=1)
         assert platform.counters.fhir_requests == before
         # As a whole page, where the browser sends the cookie of a form at most for a GET.
         whole = f"form.action = '{scene.base}/auth/logout', form.target = '_self', form.submit()"
-        await person.run(f"void ({whole})", tab=1)
+        await user.run(f"void ({whole})", tab=1)
         # For each path a form and a fetch that needs no preflight, and the whole page.
         assert set(await _statuses_of_posts(scene, 5)) == {401, 403}
-        await person.do("open", url=f"{scene.base}/auth/session")
-        assert await person.run("JSON.parse(document.body.innerText).signed_in")
+        await user.do("open", url=f"{scene.base}/auth/session")
+        assert await user.run("JSON.parse(document.body.innerText).signed_in")
 
 
 async def _statuses_of_posts(scene: Stage, count: int) -> list[int]:
-    """What became of the POSTs, once there were so many."""
+    """Return the statuses of the POSTs, once there are so many."""
     async with asyncio.timeout(60):
         while True:
             records = await scene.audit("exchange")
@@ -165,16 +161,16 @@ async def _statuses_of_posts(scene: Stage, count: int) -> list[int]:
             await asyncio.sleep(0.05)
 
 
-async def _attempts(person: Person, url: str) -> list[Any]:
-    """What fetches of all modes come to, after a form has been sent."""
-    await person.run(f"void (form.action = '{url}', form.submit())", tab=1)
+async def _attempts(user: BrowserUser, url: str) -> list[Any]:
+    """Return the results of fetches in all modes, after a form was sent."""
+    await user.run(f"void (form.action = '{url}', form.submit())", tab=1)
     options = [
         "{method: 'POST', mode: 'no-cors', credentials: 'include', body: '{}'}",
         "{method: 'POST', credentials: 'include', headers: {'X-Requested-With': 'x'}}",
         "{credentials: 'include'}",
     ]
     return [
-        await person.run(
+        await user.run(
             f"fetch('{url}', {each}).then(answer => answer.type).catch(() => 'failed')", tab=1
         )
         for each in options

@@ -1,8 +1,4 @@
-"""The status page in a real browser, in front of the sandbox: seen, read out, and kept live.
-
-HTML alone does not show its contrast, or what a screen reader makes of it: axe-core is the program
-that auditors use.
-"""
+"""The status page in a real browser in front of the sandbox, with axe-core."""
 
 from __future__ import annotations
 
@@ -25,9 +21,9 @@ from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
 from gateway.secret import Secret
-from tests.browser.conftest import Person
-from tests.doubles.duty import shown
-from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.browser.conftest import BrowserUser
+from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway_states import serve_state
 from tests.login.stage import sandbox
 
 IMAGES = Path(__file__).parents[2] / "docs" / "img"
@@ -43,19 +39,19 @@ PHONE = {"width": 375, "height": 812}
 
 
 @dataclass
-class Duty:
-    """A gateway in front of the sandbox, and the page that the people on duty look at."""
+class StatusPage:
+    """A gateway in front of the sandbox, and its status page."""
 
     platform: Sandbox
-    gateway: Running
+    gateway: RunningGateway
 
     @property
     def page(self) -> str:
-        """The page's address."""
+        """Return the page's address."""
         return f"{self.gateway.admin_url}/status"
 
     async def request(self, path: str, key: str = API_KEY) -> int:
-        """A caller's request; its status."""
+        """Send a caller's request, and return its status."""
         url = f"{self.gateway.url}/{path}"
         async with (
             aiohttp.ClientSession() as session,
@@ -65,17 +61,17 @@ class Duty:
 
 
 @contextlib.asynccontextmanager
-async def on_duty(**options: Any) -> AsyncIterator[Duty]:
-    """All is well, and a few requests of two callers have been served."""
+async def status_page(**options: Any) -> AsyncIterator[StatusPage]:
+    """Yield a gateway without problems that has served requests of two callers."""
     callers = [
         {"name": "hospital-system", "api_key": API_KEY},
         {"name": "laboratory", "api_key": "planted-other-key"},
     ]
     async with (
         sandbox(**options) as platform,
-        running(platform.fhir_base_url, platform.token_url, callers=callers) as gateway,
+        running_gateway(platform.fhir_base_url, platform.token_url, callers=callers) as gateway,
     ):
-        duty = Duty(platform, gateway)
+        duty = StatusPage(platform, gateway)
         while (await gateway.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
             await asyncio.sleep(0.01)
         for path in ("Patient?_count=5", f"Patient/{PATIENT_ID}", f"Patient?family={FAMILY}"):
@@ -84,8 +80,8 @@ async def on_duty(**options: Any) -> AsyncIterator[Duty]:
         yield duty
 
 
-def busy_hour(duty: Duty) -> None:
-    """Record an hour that has passed already: a working day with a short failure."""
+def busy_hour(duty: StatusPage) -> None:
+    """Record an hour that has passed: a working day with a short failure."""
     now, wall = time.monotonic(), time.time()
     names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
     for minute in range(59, 0, -1):
@@ -102,61 +98,61 @@ def busy_hour(duty: Duty) -> None:
 
 
 def with_secret(settings: Settings, secret: str) -> Settings:
-    """Settings with another client secret."""
+    """Return settings with another client secret."""
     default = settings.credentials["default"]
     changed = default.model_copy(update={"client_secret": Secret(secret)})
     return settings.model_copy(update={"credentials": {"default": changed}})
 
 
-async def shoot(person: Person, tmp_path: Path, name: str) -> None:
-    """A picture, for the documentation only where that was asked for."""
+async def shoot(user: BrowserUser, tmp_path: Path, name: str) -> None:
+    """Take a picture for the documentation where that was asked for."""
     folder = IMAGES if SHOOTS else tmp_path
-    await person.do("shoot", path=str(folder / f"status-{name}.png"))
+    await user.do("shoot", path=str(folder / f"status-{name}.png"))
 
 
 def words(reason: str, language: str = "en") -> str:
-    """Words as they are seen."""
+    """Return words as they are displayed."""
     return ADVICE[reason].in_language(language).replace("`", "")
 
 
-async def changed(person: Person, script: str) -> None:
-    """Wait until a script comes to something else."""
-    before = await person.run(script)
+async def changed(user: BrowserUser, script: str) -> None:
+    """Wait until a script returns something else."""
+    before = await user.run(script)
     async with asyncio.timeout(PATIENCE):
-        while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
+        while await user.run(script) == before:  # noqa: ASYNC110 - asks a browser
             await asyncio.sleep(0.05)
 
 
-async def no_complaints(person: Person) -> None:
-    """Neither an error of the script nor one of the policy or the network on the console."""
-    assert (await person.do("complaints"))["complaints"] == []
+async def no_complaints(user: BrowserUser) -> None:
+    """Check that the console has no error of script, policy or network."""
+    assert (await user.do("complaints"))["complaints"] == []
 
 
-async def no_obstacles(person: Person) -> None:
-    """Nothing serious for those who cannot see, or not well."""
-    violations = (await person.do("axe"))["violations"]
+async def assert_accessible(user: BrowserUser) -> None:
+    """Check that axe-core finds nothing serious."""
+    violations = (await user.do("axe"))["violations"]
     assert [each for each in violations if each["impact"] in SERIOUS] == []
 
 
-async def test_people_see_at_a_glance_that_all_is_well(person: Person, tmp_path: Path) -> None:
-    """On a desktop, in the dark and on a phone the answer is within the first screen."""
-    async with on_duty() as duty:
+async def test_the_service_status_is_on_the_first_screen(user: BrowserUser, tmp_path: Path) -> None:
+    """On a desktop, in the dark and on a phone."""
+    async with status_page() as duty:
         busy_hour(duty)
         await duty.request("Patient?_count=5", "planted-wrong-key")
-        await person.do("open", url=duty.page)
+        await user.do("open", url=duty.page)
         for name, size, scheme in (
             ("desktop", DESKTOP, "light"),
             ("dark", DESKTOP, "dark"),
             ("phone", PHONE, "light"),
         ):
-            await person.do("look", **size, scheme=scheme)
-            await person.do("wait", selector="#care", text="Yes")
+            await user.do("look", **size, scheme=scheme)
+            await user.do("wait", selector="#care", text="Yes")
             bottom = "document.querySelector('#care').getBoundingClientRect().bottom"
-            assert await person.run(bottom) < size["height"]
+            assert await user.run(bottom) < size["height"]
             sideways = "document.documentElement.scrollWidth <= innerWidth"
-            assert await person.run(sideways), f"{name}: the page has to be moved sideways"
-            await shoot(person, tmp_path, name)
-        await no_complaints(person)
+            assert await user.run(sideways), f"{name}: the page has to be moved sideways"
+            await shoot(user, tmp_path, name)
+        await no_complaints(user)
 
 
 # Words of heads, headings and answers that stand on more than one line, and what is cut off.
@@ -192,25 +188,25 @@ FULL = ("every-interaction", "every-reason", "several-tokens", "outbox-person", 
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_page_fits_every_screen(person: Person, language: str) -> None:
-    """From a small phone to a desk no word of a head is broken, and nothing is wider than it."""
+async def test_the_page_fits_every_screen(user: BrowserUser, language: str) -> None:
+    """No heading is broken within a word, and nothing is wider than the screen."""
     for state in (*FULL, "busy", "shutting-down"):
-        async with shown(state) as url:
-            await person.do("open", url=f"{url}/status?lang={language}")
+        async with serve_state(state) as url:
+            await user.do("open", url=f"{url}/status?lang={language}")
             for width in WIDTHS:
-                await person.do("look", width=width, height=800)
-                faults = (await person.run(BROKEN), await person.run(WIDER))
+                await user.do("look", width=width, height=800)
+                faults = (await user.run(BROKEN), await user.run(WIDER))
                 assert faults == ([], []), f"{state} at {width} px"
-                assert width < 360 or await person.run(SPLIT) == [], f"{state} at {width} px"
+                assert width < 360 or await user.run(SPLIT) == [], f"{state} at {width} px"
 
 
-async def test_a_single_minute_looks_like_one(person: Person) -> None:
-    """On a desk and on a phone its bar is a sixtieth of the chart's width, at the right end."""
-    async with shown("first-minute") as url:
-        await person.do("open", url=f"{url}/status")
+async def test_the_bar_of_one_minute_has_a_sixtieth_of_the_width(user: BrowserUser) -> None:
+    """At the right end."""
+    async with serve_state("first-minute") as url:
+        await user.do("open", url=f"{url}/status")
         for size in (DESKTOP, PHONE):
-            await person.do("look", **size)
-            boxes = await person.run(
+            await user.do("look", **size)
+            boxes = await user.run(
                 "['.chart.requests', '.chart.requests rect'].map((each) => "
                 "document.querySelector(each).getBoundingClientRect().toJSON())"
             )
@@ -221,125 +217,122 @@ async def test_a_single_minute_looks_like_one(person: Person) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_nobody_meets_an_obstacle(person: Person, language: str) -> None:
-    """axe-core finds nothing serious, light and dark, on a phone too, and all in one language.
+async def test_the_page_is_accessible(user: BrowserUser, language: str) -> None:
+    """Light and dark, on a phone, and all in one language.
 
-    Words change neither colours nor the order of parts: one look is enough in the other languages.
+    Words change neither colours nor the order of parts: one run is enough in the other languages.
     """
     looks = [(PHONE, "light"), (PHONE, "dark"), (DESKTOP, "light"), (DESKTOP, "dark")]
-    async with on_duty() as duty:
+    async with status_page() as duty:
         await duty.request("Patient?_count=5", "planted-wrong-key")
-        await person.do("open", url=f"{duty.page}?lang={language}")
-        seen = await person.do("wait", selector="#care", text=words("fine", language))
+        await user.do("open", url=f"{duty.page}?lang={language}")
+        seen = await user.do("wait", selector="#care", text=words("fine", language))
         assert Message("The last hour").in_language(language) in seen["text"]
-        await person.do("click", selector="summary")
+        await user.do("click", selector="summary")
         for size, scheme in looks if language == "en" else looks[:1]:
-            await person.do("look", **size, scheme=scheme)
-            await no_obstacles(person)
-        await no_complaints(person)
+            await user.do("look", **size, scheme=scheme)
+            await assert_accessible(user)
+        await no_complaints(user)
 
 
-async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
-    person: Person, tmp_path: Path
+async def test_the_open_page_shows_a_failing_sso_and_its_recovery(
+    user: BrowserUser, tmp_path: Path
 ) -> None:
-    """Without a reload: the token is not renewed, then care cannot go on, then it goes on again."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("look", **DESKTOP)
-        await person.do("wait", selector="#care", text="Yes")
-        await person.run("void (window.sameDocument = true)")
+    """Without a reload."""
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("look", **DESKTOP)
+        await user.do("wait", selector="#care", text="Yes")
+        await user.run("void (window.sameDocument = true)")
         settings = duty.gateway.settings
         duty.platform.set_faults(Faults(sso_failure=503))
         # A changed secret is tried at once, and the token stays valid for longer than the test.
         await duty.gateway.gateway.reload(with_secret(settings, "planted-new-secret"))
-        await person.do("wait", selector="#care", text=words("renewal-fails"))
-        await person.do("wait", selector="#glance", text="not renewed")
+        await user.do("wait", selector="#care", text=words("renewal-fails"))
+        await user.do("wait", selector="#glance", text="not renewed")
         duty.platform.set_faults(Faults(sso_failure=503, platform_failure=401))
         while (await duty.gateway.ready())[0] == 200:
             await duty.request("Patient?_count=1")
-        await person.do("wait", selector="#care", text=words("sso-unavailable"))
-        await person.do("wait", selector="#care strong", text="No")
+        await user.do("wait", selector="#care", text=words("sso-unavailable"))
+        await user.do("wait", selector="#care strong", text="No")
         assert await duty.request("Patient?_count=1") == 503
-        seen = await person.do("wait", selector="#reasons", text="sso-unavailable")
+        seen = await user.do("wait", selector="#reasons", text="sso-unavailable")
         assert "gives no token" in seen["text"]
-        assert (await person.run("document.title")).startswith("✖ No")
-        await no_obstacles(person)
-        await shoot(person, tmp_path, "sso-down")
+        assert (await user.run("document.title")).startswith("✖ No")
+        await assert_accessible(user)
+        await shoot(user, tmp_path, "sso-down")
         duty.platform.set_faults(Faults())
         await duty.gateway.gateway.reload(settings)
         await duty.request("Patient?_count=1")
-        await person.do("wait", selector="#care", text=words("fine"))
-        assert (await person.run("document.title")).startswith("✔ Yes")
-        assert await person.run("window.sameDocument") is True
-        await no_complaints(person)
+        await user.do("wait", selector="#care", text=words("fine"))
+        assert (await user.run("document.title")).startswith("✔ Yes")
+        assert await user.run("window.sameDocument") is True
+        await no_complaints(user)
 
 
-async def test_the_countdown_runs_between_the_events(person: Person) -> None:
-    """The token's time goes down by itself, also while no event comes."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("hold", pattern="**/status/events**")
-        await person.do("open", url=duty.page)
-        await changed(person, "document.querySelector('#glance [data-seconds]').textContent")
+async def test_the_countdown_runs_between_the_events(user: BrowserUser) -> None:
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("hold", pattern="**/status/events**")
+        await user.do("open", url=duty.page)
+        await changed(user, "document.querySelector('#glance [data-seconds]').textContent")
 
 
-async def test_what_is_open_stays_open(person: Person) -> None:
-    """A reload changes the settings on the open page without closing them or moving the focus."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("click", selector="summary")
-        await person.run("document.querySelector('#tokens-rows').focus()")
+async def test_a_reload_of_the_settings_keeps_open_sections_and_focus(user: BrowserUser) -> None:
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("click", selector="summary")
+        await user.run("document.querySelector('#tokens-rows').focus()")
         settings = duty.gateway.settings
         limits = settings.limits.model_copy(update={"max_headers": 123})
         await duty.gateway.gateway.reload(settings.model_copy(update={"limits": limits}))
-        await person.do("wait", selector="#settings tr", text="limits.max_headers123")
-        await changed(person, "document.querySelector('#about').textContent")
-        assert await person.run("document.activeElement.id") == "tokens-rows"
+        await user.do("wait", selector="#settings tr", text="limits.max_headers123")
+        await changed(user, "document.querySelector('#about').textContent")
+        assert await user.run("document.activeElement.id") == "tokens-rows"
 
 
-async def test_a_gateway_that_is_gone_is_not_said_to_be_well(person: Person) -> None:
-    """When the gateway no longer responds, the page says so at its top and in the tab's title."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("wait", selector="#care", text="Yes")
+async def test_the_page_says_that_the_gateway_does_not_respond(user: BrowserUser) -> None:
+    """At its top and in the title."""
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("wait", selector="#care", text="Yes")
     stale = "No answer from the gateway: what you see is old."
-    seen = await person.do("wait", selector="#stale", text=stale)
+    seen = await user.do("wait", selector="#stale", text=stale)
     assert seen["text"].index(stale) < seen["text"].index("Yes")
-    assert (await person.run("document.title")).startswith("?")
+    assert (await user.run("document.title")).startswith("?")
 
 
-async def test_more_open_pages_than_streams_are_live_too(person: Person) -> None:
-    """A page that gets no stream asks for the whole page from time to time."""
-    async with on_duty() as duty, contextlib.AsyncExitStack() as stack:
+async def test_a_page_without_a_stream_polls(user: BrowserUser) -> None:
+    async with status_page() as duty, contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         url = f"{duty.page}/events"
         while (await stack.enter_async_context(session.get(url))).status == 200:
             pass
-        await person.do("open", url=duty.page)
+        await user.do("open", url=duty.page)
         await duty.request("Patient?_count=5", "planted-wrong-key")
-        await person.do("wait", selector="#reasons", text="caller-unknown")
+        await user.do("wait", selector="#reasons", text="caller-unknown")
 
 
-async def test_a_proxy_that_holds_events_back_does_no_harm(person: Person) -> None:
-    """Where a stream stays silent the page asks for the whole page from time to time."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("hold", pattern="**/status/events**")
-        await person.do("open", url=duty.page)
+async def test_a_page_whose_stream_is_silent_polls(user: BrowserUser) -> None:
+    """A proxy may hold events back."""
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("hold", pattern="**/status/events**")
+        await user.do("open", url=duty.page)
         await duty.request("Patient?_count=5", "planted-wrong-key")
-        await person.do("wait", selector="#reasons", text="caller-unknown")
-        await no_complaints(person)
+        await user.do("wait", selector="#reasons", text="caller-unknown")
+        await no_complaints(user)
 
 
-async def test_nothing_of_a_patient_and_no_secret_reaches_the_browser(person: Person) -> None:
-    """Neither the page nor any event holds an id, a name, a key, the client's secret or a token."""
-    async with on_duty() as duty:
-        await person.do("open", url=duty.page)
-        await person.do("click", selector="summary")
+async def test_no_patient_data_and_no_secret_reaches_the_browser(user: BrowserUser) -> None:
+    """In page and events."""
+    async with status_page() as duty:
+        await user.do("open", url=duty.page)
+        await user.do("click", selector="summary")
         await duty.request(f"Patient/{PATIENT_ID}", "planted-wrong-key")
-        await person.do("wait", selector="#reasons", text="caller-unknown")
-        await person.do("open", url=f"{duty.page}.json")
-        shown = str(await person.do("seen"))
-        assert "caller-unknown" in shown
+        await user.do("wait", selector="#reasons", text="caller-unknown")
+        await user.do("open", url=f"{duty.page}.json")
+        serve_state = str(await user.do("seen"))
+        assert "caller-unknown" in serve_state
         for canary in (PATIENT_ID, FAMILY, API_KEY, "planted", CLIENT_SECRET, "eyJ"):
-            assert canary not in shown
+            assert canary not in serve_state

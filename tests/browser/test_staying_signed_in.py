@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from tests.browser.conftest import Person, Sso
-from tests.browser.pages import evil_page, program, read, sign_out
+from tests.browser.conftest import BrowserUser, Sso
+from tests.browser.pages import malicious_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform, http
-from tests.doubles.sso import Answer, SeenRequest, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, token
 from tests.login.provider import Provider
 from tests.login.stage import Stage, free_port, sandbox, stage
 from tests.store.redis_server import RedisServer, redis_server
@@ -23,12 +23,12 @@ from tests.store.redis_server import RedisServer, redis_server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A running, empty redis-server."""
+    """Yield a running, empty redis-server."""
     yield from redis_server(tmp_path)
 
 
 @dataclass
-class Ward:
+class SignInSetup:
     """A certified SSO, a platform, a store; and the gateway, which may be started again."""
 
     issuer: str
@@ -39,11 +39,11 @@ class Ward:
 
     @property
     def base(self) -> str:
-        """The gateway's address."""
+        """Return the gateway's address."""
         return f"http://127.0.0.1:{self.port}"
 
     def gateway(self, **store: str) -> contextlib.AbstractAsyncContextManager[Stage]:
-        """The gateway; with a store, a later one knows what an earlier one knew."""
+        """Run the gateway; with a store, a later one has the sessions of an earlier one."""
         return stage(
             self.platform.url,
             f"{self.issuer}/token",
@@ -59,8 +59,8 @@ class Ward:
 
 
 @pytest.fixture
-async def ward(certified_sso: Sso, server: RedisServer) -> AsyncIterator[Ward]:
-    """Everything but the gateway."""
+async def setup(certified_sso: Sso, server: RedisServer) -> AsyncIterator[SignInSetup]:
+    """Yield everything except the gateway."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     async with (
@@ -77,84 +77,89 @@ async def ward(certified_sso: Sso, server: RedisServer) -> AsyncIterator[Ward]:
         Platform() as platform,
         program(free_port()) as page,
     ):
-        yield Ward(issuer, platform, server, page, port)
+        yield SignInSetup(issuer, platform, server, page, port)
 
 
-async def agree(person: Person, tab: int = 0, *, known: bool = False) -> None:
-    """Sign in at the SSO's own pages; who is `known` has agreed already."""
-    await person.do("fill", tab=tab, selector="input[name=login]", value="dr.karimova")
-    await person.do("fill", tab=tab, selector="input[name=password]", value="any")
-    await person.do("click", tab=tab, selector="button[type=submit]")
+async def agree(user: BrowserUser, tab: int = 0, *, known: bool = False) -> None:
+    """Sign in at the SSO's own pages; a `known` user has consented already."""
+    await user.do("fill", tab=tab, selector="input[name=login]", value="dr.karimova")
+    await user.do("fill", tab=tab, selector="input[name=password]", value="any")
+    await user.do("click", tab=tab, selector="button[type=submit]")
     if not known:
-        await person.do("wait", tab=tab, selector="button", text="Continue")
-        await person.do("click", tab=tab, selector="button[type=submit]")
+        await user.do("wait", tab=tab, selector="button", text="Continue")
+        await user.do("click", tab=tab, selector="button[type=submit]")
 
 
-async def reads(person: Person, ward: Ward) -> list[int]:
-    """What the program gets in both tabs."""
-    return [await person.run(read(ward.base), tab=tab) for tab in (0, 1)]
+async def reads(user: BrowserUser, setup: SignInSetup) -> list[int]:
+    """Return what the application gets in both tabs."""
+    return [await user.run(read(setup.base), tab=tab) for tab in (0, 1)]
 
 
-async def renewed(person: Person, ward: Ward, count: int) -> None:
-    """Go on reading until so many more tokens have gone out."""
-    before = {seen.header("authorization") for seen in ward.platform.seen}
+async def renewed(user: BrowserUser, setup: SignInSetup, count: int) -> None:
+    """Read until so many more tokens were used."""
+    before = {seen.header("authorization") for seen in setup.platform.requests}
     found: set[str | None] = set()
     while len(found) < count:
-        assert await reads(person, ward) == [200, 200]
-        found = {seen.header("authorization") for seen in ward.platform.seen} - before
+        assert await reads(user, setup) == [200, 200]
+        found = {seen.header("authorization") for seen in setup.platform.requests} - before
 
 
-async def test_tabs_renewals_and_a_restart(person: Person, ward: Ward) -> None:
-    """Two tabs begin at once, tokens are renewed, the gateway restarts, back: all stay signed in.
+async def test_a_session_outlives_renewals_and_a_restart(
+    user: BrowserUser, setup: SignInSetup
+) -> None:
+    """In two tabs.
 
-    The sign-out is that of the SSO too: afterwards it asks who it is.
+    The sign-out is that of the SSO too: afterwards it asks for the password.
     """
-    async with ward.gateway(url=ward.store.url):
-        wanted = [f"{ward.base}/fhir/Patient/{number}" for number in (1, 2)]
+    async with setup.gateway(url=setup.store.url):
+        wanted = [f"{setup.base}/fhir/Patient/{number}" for number in (1, 2)]
         for tab, url in enumerate(wanted):
-            await person.do("open", tab=tab, url=url)
+            await user.do("open", tab=tab, url=url)
         for tab in (1, 0):
-            await agree(person, tab, known=tab == 0)
-            await person.do("arrive", tab=tab, url=wanted[tab])
+            await agree(user, tab, known=tab == 0)
+            await user.do("arrive", tab=tab, url=wanted[tab])
         for tab in (0, 1):
-            await person.do("open", tab=tab, url=ward.program)
-        await renewed(person, ward, 2)
-    async with ward.gateway(url=ward.store.url) as scene:
-        assert await reads(person, ward) == [200, 200]
-        await renewed(person, ward, 2)
-        await person.do("back")
-        assert '"Patient"' in (await person.do("arrive", url=wanted[0]))["text"]
-        await person.do("open", url=ward.program)
-        assert await reads(person, ward) == [200, 200]
-        leave = (await person.run(sign_out(ward.base)))["end_session_url"]
-        assert leave.startswith(f"{ward.issuer}/session/end?")
-        assert await reads(person, ward) == [401, 401]
-        await person.do("open", url=leave)
-        await person.do("click", selector="button[value=yes]")
-        await person.do("arrive", url=f"{ward.base}/auth/session")
-        await person.do("open", url=wanted[0])
-        await person.do("wait", selector="input[name=login]")
+            await user.do("open", tab=tab, url=setup.program)
+        await renewed(user, setup, 2)
+    async with setup.gateway(url=setup.store.url) as scene:
+        assert await reads(user, setup) == [200, 200]
+        await renewed(user, setup, 2)
+        await user.do("back")
+        assert '"Patient"' in (await user.do("arrive", url=wanted[0]))["text"]
+        await user.do("open", url=setup.program)
+        assert await reads(user, setup) == [200, 200]
+        leave = (await user.run(sign_out(setup.base)))["end_session_url"]
+        assert leave.startswith(f"{setup.issuer}/session/end?")
+        assert await reads(user, setup) == [401, 401]
+        await user.do("open", url=leave)
+        await user.do("click", selector="button[value=yes]")
+        await user.do("arrive", url=f"{setup.base}/auth/session")
+        await user.do("open", url=wanted[0])
+        await user.do("wait", selector="input[name=login]")
         (logout, *_) = await scene.audit("logout")
         assert (logout["user"], logout["outcome"]) == ("dr.karimova", "success")
 
 
-async def test_the_ssos_own_sign_out_ends_the_session(person: Person, ward: Ward) -> None:
-    """Who signs out at the SSO is signed out here, although nothing happened in this page."""
-    async with ward.gateway() as scene:
-        await person.do("open", url=f"{ward.base}/fhir/Patient/1")
-        await agree(person)
-        await person.do("arrive", url=f"{ward.base}/fhir/Patient/1")
-        await person.do("open", url=ward.program)
-        await person.do("open", tab=1, url=f"{ward.issuer}/session/end")
-        assert await person.run(read(ward.base)) == 200
-        await person.do("click", tab=1, selector="button[value=yes]")
+async def test_a_sign_out_at_the_sso_ends_the_session(
+    user: BrowserUser, setup: SignInSetup
+) -> None:
+    async with setup.gateway() as scene:
+        await user.do("open", url=f"{setup.base}/fhir/Patient/1")
+        await agree(user)
+        await user.do("arrive", url=f"{setup.base}/fhir/Patient/1")
+        await user.do("open", url=setup.program)
+        await user.do("open", tab=1, url=f"{setup.issuer}/session/end")
+        assert await user.run(read(setup.base)) == 200
+        await user.do("click", tab=1, selector="button[value=yes]")
         (logout,) = await scene.audit("logout")
         assert (logout["outcome"], logout["sessions"]) == ("sso", 1)
-        assert await person.run(read(ward.base)) == 401
+        assert await user.run(read(setup.base)) == 401
 
 
-async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer) -> None:
-    """With the refresh token in a cookie of the SSO, as the national one has it: tabs, restart."""
+async def test_a_session_at_the_sandbox_outlives_renewals_and_a_restart(
+    user: BrowserUser, server: RedisServer
+) -> None:
+    """Its refresh token is in a cookie of the SSO, as at the national one."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     async with sandbox(token_lifetime=1) as platform, program(free_port()) as page:
@@ -174,23 +179,23 @@ async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer
             # The gateway's own token is renewed as well, and lives for as short a time.
             while platform.counters.tokens_issued < issued + 3:
                 for tab in (0, 1):
-                    assert await person.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
+                    assert await user.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
 
         async with gateway():
             for tab in (0, 1):
-                await person.do("open", tab=tab, url=f"{base}/fhir/Patient?_count={tab + 1}")
+                await user.do("open", tab=tab, url=f"{base}/fhir/Patient?_count={tab + 1}")
             for tab in (1, 0):
-                await person.do("fill", tab=tab, selector="#username", value="dr.karimova")
-                await person.do("click", tab=tab, selector="button[value=allow]")
-                landed = await person.do("arrive", tab=tab, url=f"{base}/fhir/Patient?")
+                await user.do("fill", tab=tab, selector="#username", value="dr.karimova")
+                await user.do("click", tab=tab, selector="button[value=allow]")
+                landed = await user.do("arrive", tab=tab, url=f"{base}/fhir/Patient?")
                 assert '"searchset"' in landed["text"]
             for tab in (0, 1):
-                await person.do("open", tab=tab, url=page)
+                await user.do("open", tab=tab, url=page)
             await outlives_a_token()
         async with gateway():
             await outlives_a_token()
-            assert (await person.run(sign_out(base), tab=1))["signed_in"] is False
-            assert await person.run(read(base)) == 401
+            assert (await user.run(sign_out(base), tab=1))["signed_in"] is False
+            assert await user.run(read(base)) == 401
 
 
 # All that a page may keep, in the words of the browser.
@@ -226,16 +231,16 @@ KEPT = """(async () => {
 })()"""
 
 
-class Generous(Provider):
-    """An SSO whose tokens cannot be overlooked and live for a second; keeps what it gave."""
+class ShortLivedSso(Provider):
+    """An SSO whose tokens are recognisable and live for a second; records what it issued."""
 
     def __init__(self) -> None:
         super().__init__(openid=True)
         self.gave: list[str] = []
         self._nonce: str | None = None
 
-    def answer_to(self, request: SeenRequest) -> Answer:
-        """Tokens of all kinds for people."""
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
+        """Issue tokens of all kinds for users."""
         asked = dict(parse_qsl(urlsplit(request.target).query))
         self._nonce = asked.get("nonce", self._nonce)
         if request.form.get("grant_type") in ("authorization_code", "refresh_token"):
@@ -247,30 +252,30 @@ class Generous(Provider):
             }
             self.gave += made.values()
             self.user_tokens(token(made.pop("access_token"), expires_in=1, **made))
-        return super().answer_to(request)
+        return super().response_to(request)
 
 
 @dataclass
-class Planted:
+class PlantedSetup:
     """The SSO, the platform, and the gateway in front of them."""
 
-    sso: Generous
+    sso: ShortLivedSso
     platform: Platform
     scene: Stage
     program: str
 
-    async def sign_in(self, person: Person) -> None:
-        """In the first tab."""
+    async def sign_in(self, user: BrowserUser) -> None:
+        """Sign in in the first tab."""
         url = f"{self.scene.base}/fhir/Patient/1"
-        await person.do("open", url=url)
-        await person.do("arrive", url=url)
+        await user.do("open", url=url)
+        await user.do("arrive", url=url)
 
 
 @pytest.fixture
-async def planted() -> AsyncIterator[Planted]:
+async def planted() -> AsyncIterator[PlantedSetup]:
     """Yield a running gateway, SSO and platform, before any sign-in."""
     async with (
-        Generous() as sso,
+        ShortLivedSso() as sso,
         Platform() as platform,
         program(free_port()) as page,
         stage(
@@ -280,27 +285,27 @@ async def planted() -> AsyncIterator[Planted]:
             login={"scope": "openid", "cors_origins": [page]},
         ) as scene,
     ):
-        yield Planted(sso, platform, scene, page)
+        yield PlantedSetup(sso, platform, scene, page)
 
 
-async def test_no_token_is_in_the_browser(person: Person, planted: Planted) -> None:
-    """Storage, cookies, DOM and network log of the pages hold no token, verifier or secret.
+async def test_no_token_is_in_the_browser(user: BrowserUser, planted: PlantedSetup) -> None:
+    """Storage, cookies, DOM and network log have no token, verifier or secret.
 
-    The code alone passes through, once, in the address that takes it.
+    Only the code passes, once, in the URL of the redirect.
     """
     sso = planted.sso
-    await planted.sign_in(person)
+    await planted.sign_in(user)
     base = planted.scene.base
-    await person.do("open", tab=1, url=planted.program)
+    await user.do("open", tab=1, url=planted.program)
     while len(sso.user_requests) < 3:
-        assert await person.run(read(base), tab=1) == 200
-    assert await person.run(read(base, "/auth/session"), tab=1) == 200
-    await person.do("open", tab=2, url=f"{base}/auth/session")
-    kept = [json.loads(await person.run(KEPT, tab=tab)) for tab in (0, 1, 2)]
-    cookies = (await person.do("cookies"))["cookies"]
+        assert await user.run(read(base), tab=1) == 200
+    assert await user.run(read(base, "/auth/session"), tab=1) == 200
+    await user.do("open", tab=2, url=f"{base}/auth/session")
+    kept = [json.loads(await user.run(KEPT, tab=tab)) for tab in (0, 1, 2)]
+    cookies = (await user.do("cookies"))["cookies"]
     assert [cookie["name"] for cookie in cookies] == ["dhp-session"]
-    assert (await person.run(sign_out(base), tab=1))["signed_in"] is False
-    seen = await person.do("seen")
+    assert (await user.run(sign_out(base), tab=1))["signed_in"] is False
+    seen = await user.do("seen")
     verifier = sso.user_requests[0].form["code_verifier"]
     assert len(sso.gave) >= 9
     for place in (kept, cookies, seen):
@@ -322,14 +327,15 @@ headers: {'X-Requested-With': 'x'}})</script>
 <img src="x" onerror="document.title='ran'"></body>"""
 
 
-async def test_a_stored_page_runs_nothing(person: Person, planted: Planted) -> None:
-    """A malicious page stored on the platform is shown without its scripts and requests."""
+async def test_scripts_of_a_stored_page_do_not_run(
+    user: BrowserUser, planted: PlantedSetup
+) -> None:
     planted.platform.script(http(200, PAGE, ("Content-Type", "text/html")))
     url = f"{planted.scene.base}/fhir/Binary/1"
-    await person.do("open", url=url)
-    await person.do("arrive", url=url)
-    assert await person.run("document.title") == "stored"
-    assert [seen.method for seen in planted.platform.seen] == ["GET"]
+    await user.do("open", url=url)
+    await user.do("arrive", url=url)
+    assert await user.run("document.title") == "stored"
+    assert [seen.method for seen in planted.platform.requests] == ["GET"]
 
 
 FRAME = """new Promise((done) => {
@@ -340,17 +346,17 @@ FRAME = """new Promise((done) => {
 })"""
 
 
-async def test_the_sign_in_is_shown_in_no_frame(person: Person, planted: Planted) -> None:
-    """No page of the gateway is shown in a frame, which prevents clickjacking."""
-    await planted.sign_in(person)
+async def test_pages_cannot_be_framed(user: BrowserUser, planted: PlantedSetup) -> None:
+    """This prevents clickjacking."""
+    await planted.sign_in(user)
     paths = ("/auth/session", "/auth/callback?state=a", "/auth/login?return_to=//a")
-    async with evil_page() as evil:
-        await person.do("open", tab=1, url=evil)
+    async with malicious_page() as evil:
+        await user.do("open", tab=1, url=evil)
         for path in paths:
-            assert await person.run(FRAME % (planted.scene.base + path), tab=1)
-        seen = await person.do("seen")
+            assert await user.run(FRAME % (planted.scene.base + path), tab=1)
+        seen = await user.do("seen")
     told = [each["body"] for each in seen["traffic"] if "frame-ancestors" in each.get("body", "")]
     assert len(told) == len(paths)
     # Not even the gateway's own pages frame them.
-    assert await person.run(FRAME % "/auth/session")
-    assert await person.run("document.querySelector('iframe').contentDocument") is None
+    assert await user.run(FRAME % "/auth/session")
+    assert await user.run("document.querySelector('iframe').contentDocument") is None

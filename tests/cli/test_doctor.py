@@ -22,7 +22,7 @@ from pytest_aiohttp import AiohttpRawServer
 
 from gateway.os_support import share_port
 from tests.doubles.command import dhp
-from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso
 
@@ -94,7 +94,7 @@ def check_name(finding: dict[str, str]) -> str:
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
     async with Platform() as double:
-        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
 
 
@@ -110,7 +110,7 @@ async def test_a_correct_setup_passes_every_check(ward: Ward, platform: Platform
     for check in ("settings", "secret", "listener", "DNS", "TCP", "token", "clock", "metadata"):
         assert check in text
     assert "the SSO gave a token for 5 min" in text
-    assert platform.seen[0].header("authorization") == "Bearer token-1"
+    assert platform.requests[0].header("authorization") == "Bearer token-1"
 
 
 async def test_each_finding_has_a_level_a_code_and_a_key(ward: Ward) -> None:
@@ -218,7 +218,7 @@ async def running(ward: Ward) -> AsyncIterator[GatewayProcess]:
     for key, url in (("listen", gateway.url), ("admin", gateway.admin_url)):
         ward.settings[key]["address"] = urlsplit(url).netloc
     try:
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         yield gateway
     finally:
         await asyncio.to_thread(gateway.process.terminate)
@@ -402,7 +402,7 @@ async def test_a_trusted_certificate_that_is_invalid_is_reported(
 async def test_a_certificate_of_the_configured_ca_passes(ward: Ward) -> None:
     double, authority = tls_platform("localhost")
     async with double:
-        double.answer(fhir(STATEMENT))
+        double.respond(fhir(STATEMENT))
         ward.settings["platform"]["fhir_base_url"] = double.url
         ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
         assert await ward.failed() == {}
@@ -423,7 +423,7 @@ async def test_a_clock_difference_is_reported(
     ward: Ward, platform: Platform, seconds: int, words: str
 ) -> None:
     theirs = formatdate(datetime.datetime.now(datetime.UTC).timestamp() + seconds, usegmt=True)
-    platform.answer(fhir(STATEMENT, 200, ("Date", theirs)))
+    platform.respond(fhir(STATEMENT, 200, ("Date", theirs)))
     failed = await ward.failed()
     assert list(failed) == ["clock"]
     assert f"this machine's clock is {words} the platform's" in failed["clock"]
@@ -432,7 +432,7 @@ async def test_a_clock_difference_is_reported(
 async def test_a_base_url_without_a_capability_statement_is_reported(
     ward: Ward, platform: Platform
 ) -> None:
-    platform.answer(http(404, b"<html>", ("Content-Type", "text/html")))
+    platform.respond(http(404, b"<html>", ("Content-Type", "text/html")))
     failed = await ward.failed()
     assert list(failed) == ["platform metadata"]
     assert "platform.fhir_base_url" in failed["platform metadata"]
@@ -444,7 +444,7 @@ async def test_another_fhir_version_is_reported(
     ward: Ward, platform: Platform, environment: str, version: str
 ) -> None:
     statement = {"resourceType": "CapabilityStatement", "fhirVersion": version}
-    platform.answer(fhir(json.dumps(statement).encode()))
+    platform.respond(fhir(json.dumps(statement).encode()))
     ward.settings["environment"] = environment
     (found,) = [each for each in await ward.findings() if each["code"] == "platform-metadata"]
     assert found["message"] == f"FHIR {version}"
@@ -455,10 +455,10 @@ async def test_another_fhir_version_is_reported(
 async def test_a_token_rejected_by_the_platform_suggests_mixed_environments(
     ward: Ward, platform: Platform
 ) -> None:
-    async def refuse(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(outcome(401))
+    async def refuse(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(outcome(401))
 
-    platform.answer(refuse)
+    platform.respond(refuse)
     failed = await ward.failed()
     assert "same environment" in failed["platform metadata"]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.cli.test_doctor import Ward
-from tests.doubles.platform import Line, Platform, fhir, outcome
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome
 from tests.doubles.sso import Sso
 
 NAMES = {
@@ -58,15 +58,17 @@ class Server:
         self.here = platform.url
         self.capability_statement = capability_statement(self.here, "Patient", "Organization")
         self.searchset: dict[str, Any] | None = None
-        platform.answer(self._answer)
+        platform.respond(self._answer)
 
-    async def _answer(self, line: Line) -> None:
+    async def _answer(self, connection: PlatformConnection) -> None:
         wanted = (
-            self.capability_statement if line.seen.target.endswith("/metadata") else self.searchset
+            self.capability_statement
+            if connection.request.target.endswith("/metadata")
+            else self.searchset
         )
         body = outcome(403) if wanted is None else fhir(json.dumps(wanted).encode())
-        line.writer.write(body)
-        await line.writer.drain()
+        connection.writer.write(body)
+        await connection.writer.drain()
 
 
 @pytest.fixture
@@ -173,7 +175,7 @@ async def test_nothing_is_checked_while_rewriting_is_disabled(
     platform_server.searchset = searchset("Organization", link="https://a.uz/r5", full="urn:x")
     ward.settings["rewrite"] = {"enabled": False}
     assert await links_finding(ward) is None
-    assert not any("?" in each.target for each in platform.seen)
+    assert not any("?" in each.target for each in platform.requests)
 
 
 async def test_canonical_urls_are_not_taken_for_the_base(
@@ -208,6 +210,6 @@ async def test_the_search_prefers_a_type_without_patients(
 ) -> None:
     platform_server.capability_statement = capability_statement(None, *types)
     await ward.examine()
-    asked = [each for each in platform.seen if "?" in each.target]
+    asked = [each for each in platform.requests if "?" in each.target]
     assert [each.target for each in asked] == ([f"/r5/{searched}?_count=1"] if searched else [])
     assert all(each.header("authorization") == "Bearer token-1" for each in asked)

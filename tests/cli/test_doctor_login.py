@@ -11,7 +11,7 @@ import pytest
 from tests.cli.test_doctor import Ward, platform  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
-from tests.doubles.sso import Answer, http, refusal, status, token
+from tests.doubles.sso import ScriptedResponse, http, oauth_error, status, token
 from tests.login.provider import Provider
 from tests.oauth.test_signing_keys import EC, pem
 
@@ -22,7 +22,7 @@ REDIRECT_URI = "https://gateway.clinic.uz/auth/callback"
 async def sso() -> AsyncIterator[Provider]:
     """An OpenID provider which refuses the doctor's code, as it should."""
     async with Provider(openid=True) as double:
-        double.user_tokens(refusal("invalid_grant"))
+        double.user_tokens(oauth_error("invalid_grant"))
         yield double
 
 
@@ -53,7 +53,7 @@ async def test_a_working_sign_in_passes_every_check(ward: Ward, sso: Provider) -
 
 async def test_the_error_description_of_the_sso_is_shown(ward: Ward, sso: Provider) -> None:
     sso.clear_user_tokens()
-    sso.user_tokens(refusal("invalid_client", 401))
+    sso.user_tokens(oauth_error("invalid_client", 401))
     _, text = await ward.examine()
     assert "login client: the SSO refuses the client: invalid_client" in text
     assert "it says “as the test wants it”" in text
@@ -77,7 +77,7 @@ async def test_an_sso_without_metadata_passes_without_the_scope_openid(
     assert "ok      login page" in text
 
 
-def _to_callback(error: str) -> Answer:
+def _to_callback(error: str) -> ScriptedResponse:
     return status(302, ("Location", f"{REDIRECT_URI}?error={error}&state=doctor"))
 
 
@@ -121,7 +121,7 @@ def _to_callback(error: str) -> Answer:
         ),
         ({}, status(503), None, "login page", "status 503"),
         ({}, _to_callback("invalid_scope"), None, "login page", "invalid_scope"),
-        ({}, None, refusal("invalid_client", 401), "login client", "invalid_client"),
+        ({}, None, oauth_error("invalid_client", 401), "login client", "invalid_client"),
     ],
 )
 async def test_each_fault_of_the_sign_in_fails_one_check(
@@ -148,7 +148,7 @@ async def test_each_fault_of_the_sign_in_fails_one_check(
     ],
 )
 async def test_a_sign_in_page_does_not_prove_the_registration_of_the_client(
-    ward: Ward, sso: Provider, page: Answer
+    ward: Ward, sso: Provider, page: ScriptedResponse
 ) -> None:
     sso.page = page
     (found,) = [each for each in await ward.findings() if each["code"] == "login-page"]
@@ -190,29 +190,29 @@ async def test_the_metadata_is_found_below_the_configured_issuer(ward: Ward, sso
 @pytest.mark.parametrize(
     ("answer", "level", "said"),
     [
-        (refusal("invalid_grant"), "ok", "the SSO knows the client"),
-        (refusal("invalid_grant", 401), "ok", "the SSO knows the client"),
-        (refusal("invalid_client"), "error", "the SSO refuses the client: invalid_client"),
-        (refusal("invalid_client", 401), "error", "the SSO refuses the client: invalid_client"),
-        (refusal("unauthorized_client"), "error", "refuses the client: unauthorized_client"),
-        (refusal("invalid_request", 401), "error", "refuses the client: invalid_request"),
-        (refusal("of_its_own", 401), "error", "refuses the client: status 401, of_its_own"),
+        (oauth_error("invalid_grant"), "ok", "the SSO knows the client"),
+        (oauth_error("invalid_grant", 401), "ok", "the SSO knows the client"),
+        (oauth_error("invalid_client"), "error", "the SSO refuses the client: invalid_client"),
+        (oauth_error("invalid_client", 401), "error", "the SSO refuses the client: invalid_client"),
+        (oauth_error("unauthorized_client"), "error", "refuses the client: unauthorized_client"),
+        (oauth_error("invalid_request", 401), "error", "refuses the client: invalid_request"),
+        (oauth_error("of_its_own", 401), "error", "refuses the client: status 401, of_its_own"),
         (status(401), "error", "the SSO refuses the client: status 401"),
-        (refusal("invalid_request"), "skipped", "the SSO does not say: invalid_request"),
-        (refusal("invalid_scope"), "skipped", "the SSO does not say: invalid_scope"),
-        (refusal("unsupported_grant_type"), "skipped", "not say: unsupported_grant_type"),
-        (refusal("invalid_request", 403), "skipped", "the SSO does not say: invalid_request"),
-        (refusal("of_its_own"), "skipped", "the SSO does not say: status 400, of_its_own"),
+        (oauth_error("invalid_request"), "skipped", "the SSO does not say: invalid_request"),
+        (oauth_error("invalid_scope"), "skipped", "the SSO does not say: invalid_scope"),
+        (oauth_error("unsupported_grant_type"), "skipped", "not say: unsupported_grant_type"),
+        (oauth_error("invalid_request", 403), "skipped", "the SSO does not say: invalid_request"),
+        (oauth_error("of_its_own"), "skipped", "the SSO does not say: status 400, of_its_own"),
         (status(403), "skipped", "the SSO does not say: status 403"),
         (status(404), "skipped", "the SSO does not say: status 404"),
         (status(429), "skipped", "the SSO does not say: status 429"),
-        (refusal("server_error", 500), "skipped", "not say: status 500, server_error"),
+        (oauth_error("server_error", 500), "skipped", "not say: status 500, server_error"),
         (http(200, b"<html>"), "skipped", "the SSO does not say: it answers with a web page"),
         (token("for-nobody"), "skipped", "the SSO takes any code"),
     ],
 )
 async def test_the_response_to_an_invalid_code_shows_whether_the_client_is_known(
-    ward: Ward, sso: Provider, answer: Answer, level: str, said: str
+    ward: Ward, sso: Provider, answer: ScriptedResponse, level: str, said: str
 ) -> None:
     sso.clear_user_tokens()
     sso.user_tokens(answer)
@@ -226,7 +226,7 @@ async def test_an_sso_that_checks_the_code_first_proves_nothing(ward: Ward, sso:
     Better Auth responds like this.
     """
     sso.clear_user_tokens()
-    sso.user_tokens(refusal("invalid_grant", 401), refusal("invalid_grant", 401))
+    sso.user_tokens(oauth_error("invalid_grant", 401), oauth_error("invalid_grant", 401))
     (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
     assert found["level"] == "skipped"
     assert "the SSO does not say: invalid_grant" in found["message"]
@@ -254,7 +254,7 @@ async def test_an_unpublished_key_of_the_login_is_explained(ward: Ward, sso: Pro
     key.chmod(0o600)
     ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
     sso.clear_user_tokens()
-    sso.user_tokens(refusal("invalid_client", 401))
+    sso.user_tokens(oauth_error("invalid_client", 401))
     told = (await ward.failed())["login client"]
     assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in told
 

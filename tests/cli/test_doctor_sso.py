@@ -19,7 +19,15 @@ from tests.cli.test_doctor import STATEMENT, Ward
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.processes import free_port, start_gateway
-from tests.doubles.sso import Answer, SeenRequest, Sso, http, json_body, refusal, status
+from tests.doubles.sso import (
+    ReceivedRequest,
+    ScriptedResponse,
+    Sso,
+    http,
+    json_body,
+    oauth_error,
+    status,
+)
 from tests.oauth.test_signing_keys import EC, pem
 
 KNOWN = {
@@ -36,12 +44,12 @@ class Published(Sso):
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
-        self.documents: dict[str, Answer] = {}
+        self.documents: dict[str, ScriptedResponse] = {}
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """The token endpoint's answer, or the document."""
         if request.method == "POST":
-            return super().answer_to(request)
+            return super().response_to(request)
         return self.documents.get(request.target, status(404))
 
 
@@ -49,7 +57,7 @@ class Published(Sso):
 async def platform() -> AsyncIterator[Platform]:
     """Yield a platform that answers every request with a capability statement."""
     async with Platform() as double:
-        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
 
 
@@ -88,7 +96,7 @@ WRONG = {
         ["it answers with a redirect", "Correct sso.token_url"],
     ),
     "another environment": (
-        refusal("invalid_client", 401),
+        oauth_error("invalid_client", 401),
         ["status 401, invalid_client", "client_id and client secret", "an SSO of its own"],
     ),
 }
@@ -99,7 +107,7 @@ async def test_each_wrong_response_of_the_token_endpoint_is_explained(
     ward: Ward, sso: Published, name: str
 ) -> None:
     answer, words = WRONG[name]
-    sso.handle(answer)
+    sso.respond(answer)
     failed = await ward.failed()
     assert list(failed) == ["token default"]
     text = failed["token default"]
@@ -112,7 +120,7 @@ async def test_each_wrong_response_of_the_token_endpoint_is_explained(
 async def test_a_secret_accepted_without_encoding_passes(ward: Ward, sso: Published) -> None:
     ward.secret.write_text("a+b")
     ward.settings["credentials"]["default"]["auth_method"] = "client_secret_basic"
-    sso.script(refusal("invalid_client", 401))
+    sso.script(oauth_error("invalid_client", 401))
     assert await ward.failed() == {}
     forms = [seen.headers["Authorization"] for seen in sso.requests if seen.method == "POST"]
     assert [b64decode(form.removeprefix("Basic ")) for form in forms] == [
@@ -126,14 +134,14 @@ async def test_a_secret_accepted_without_encoding_passes(ward: Ward, sso: Publis
     [
         (status(503), "status 503"),
         (status(429), "status 429"),
-        (refusal("invalid_scope"), "invalid_scope"),
+        (oauth_error("invalid_scope"), "invalid_scope"),
     ],
     ids=["503", "429", "scope"],
 )
 async def test_other_failures_do_not_suggest_other_endpoints(
-    ward: Ward, sso: Published, answer: Answer, words: str
+    ward: Ward, sso: Published, answer: ScriptedResponse, words: str
 ) -> None:
-    sso.handle(answer)
+    sso.respond(answer)
     text = (await ward.failed())["token default"]
     assert words in text
     assert "Known token endpoints" not in text
@@ -158,7 +166,7 @@ async def test_a_custom_environment_gets_no_national_endpoints(
     ward: Ward, sso: Published, name: str
 ) -> None:
     ward.settings["environment"] = "custom"
-    sso.handle(WRONG[name][0])
+    sso.respond(WRONG[name][0])
     text = (await ward.failed())["token default"]
     ward.settings["sso"]["token_url"] = "https://sso.invalid/oauth/token"
     text += (await ward.failed())["SSO DNS"]
@@ -176,7 +184,7 @@ async def test_a_national_platform_in_a_custom_environment_gets_national_endpoin
 
 
 async def test_an_invalid_scope_does_not_suggest_null(ward: Ward, sso: Published) -> None:
-    sso.handle(refusal("invalid_scope"))
+    sso.respond(oauth_error("invalid_scope"))
     text = (await ward.failed())["token default"]
     assert "scope to null" not in text
     assert "credentials.default.scope must be a scope that this client was given" in text.lower()
@@ -198,7 +206,7 @@ async def test_endpoints_of_two_environments_are_both_named(ward: Ward, tmp_path
     ward.settings["environment"] = "dhp-playground"
     del ward.settings["platform"]["fhir_base_url"]
     async with Sso(tls=context) as sso, ConnectProxy(hosts={"sso.dhp.uz": "127.0.0.1"}) as proxy:
-        sso.handle(refusal("invalid_client", 401))
+        sso.respond(oauth_error("invalid_client", 401))
         ward.settings["sso"] = {
             "token_url": f"https://sso.dhp.uz:{sso.port}/oauth/token",
             "ca_file": str(tmp_path / "ca.pem"),
@@ -227,7 +235,7 @@ async def test_metadata_with_another_token_endpoint_is_reported_and_not_used(
         code, text = await ward.examine()
         assert (code, other.requests) == (0, [])
         assert f"{place} names the token endpoint {other.token_url}, sso.token_url is" in text
-        sso.handle(refusal("invalid_client", 401))
+        sso.respond(oauth_error("invalid_client", 401))
         failed = await ward.failed()
         assert list(failed) == ["token default", "SSO documents"]
         assert other.token_url in failed["SSO documents"]
@@ -240,20 +248,20 @@ async def test_metadata_with_the_configured_token_endpoint_passes(
     url = ward.settings["sso"]["token_url"]
     sso.documents[METADATA_PATHS[3]] = json_body({"token_endpoint": url})
     statement = STATEMENT[:-1] + b',"token_endpoint":"%s"}' % url.encode()
-    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
     assert code == 0
     assert text.count("names the token endpoint of the settings") == 2
-    paths = [seen.target for seen in platform.seen]
+    paths = [seen.target for seen in platform.requests]
     assert paths == ["/r5/metadata", "/r5/.well-known/smart-configuration"]
-    assert platform.seen[1].header("authorization") is None
+    assert platform.requests[1].header("authorization") is None
 
 
 async def test_smart_configuration_with_another_token_endpoint_is_reported(
     ward: Ward, platform: Platform
 ) -> None:
     statement = STATEMENT[:-1] + b',"token_endpoint":"https://elsewhere.example/token"}'
-    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
     code, text = await ward.examine()
     assert code == 0
     assert "smart-configuration names the token endpoint https://elsewhere.example/token" in text
@@ -264,7 +272,9 @@ async def test_smart_configuration_with_another_token_endpoint_is_reported(
     [http(200, PAGE), json_body([]), json_body({"token_endpoint": 7}), json_body({}), status(302)],
     ids=["page", "list", "number", "nothing", "redirect"],
 )
-async def test_invalid_metadata_is_ignored(ward: Ward, sso: Published, document: Answer) -> None:
+async def test_invalid_metadata_is_ignored(
+    ward: Ward, sso: Published, document: ScriptedResponse
+) -> None:
     sso.documents = dict.fromkeys(METADATA_PATHS, document)
     code, text = await ward.examine()
     assert code == 0
@@ -300,11 +310,13 @@ START_FIRST = (
 
 @pytest.mark.parametrize(
     "answer",
-    [refusal("invalid_client", 401), refusal("invalid_request"), status(500)],
+    [oauth_error("invalid_client", 401), oauth_error("invalid_request"), status(500)],
     ids=["client", "request", "error"],
 )
-async def test_an_unpublished_key_is_explained(ward: Ward, sso: Published, answer: Answer) -> None:
-    sso.handle(answer)
+async def test_an_unpublished_key_is_explained(
+    ward: Ward, sso: Published, answer: ScriptedResponse
+) -> None:
+    sso.respond(answer)
     assert START_FIRST not in (await ward.failed())["token default"]
     key = ward.folder / "key.pem"
     key.write_text(pem(EC))
@@ -318,7 +330,7 @@ async def test_an_unpublished_key_is_explained(ward: Ward, sso: Published, answe
     gateway = start_gateway(ward.settings, ward.folder)
     ward.settings["admin"]["address"] = urlsplit(gateway.admin_url).netloc
     try:
-        await gateway.until_status(200, "/livez")
+        await gateway.wait_for_status(200, "/livez")
         assert START_FIRST not in (await ward.failed())["token default"]
     finally:
         await asyncio.to_thread(gateway.process.terminate)

@@ -77,7 +77,7 @@ async def test_a_gateway_starts_with_the_written_settings(sandbox: Sandbox, tmp_
     process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path, environment=environ)
     address = environ["DHP_GATEWAY_LISTEN__ADDRESS"]
     try:
-        await asyncio.to_thread(process.until_listening, int(address.rpartition(":")[2]))
+        await asyncio.to_thread(process.wait_until_listening, int(address.rpartition(":")[2]))
         url = f"http://{address}/fhir/Patient/{sandbox.patient_id}"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             assert (answer.status, (await answer.json())["resourceType"]) == (200, "Patient")

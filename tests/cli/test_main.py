@@ -19,7 +19,7 @@ from pytest_aiohttp import AiohttpServer
 from gateway import __version__
 from tests.doubles import sso as answers
 from tests.doubles.command import SECRET, Result, dhp
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
@@ -319,7 +319,7 @@ async def test_commands_load_only_what_they_need() -> None:
 
 async def test_token_prints_the_token_with_show_only(tmp_path: Path) -> None:
     async with Sso() as sso:
-        sso.handle(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
+        sso.respond(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
         file = write(tmp_path, custom(sso))
         result = await dhp("token", "--config", file)
         shown = await dhp("token", "--show", "--config", file)
@@ -353,10 +353,10 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (answers.refusal("invalid_client", 401), "check client_id and client secret"),
-        (answers.refusal("invalid_scope"), "credentials.default.scope"),
+        (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
+        (answers.oauth_error("invalid_scope"), "credentials.default.scope"),
         (
-            answers.refusal(SECRET),
+            answers.oauth_error(SECRET),
             "our client is refused (status 400, with an error code that is not OAuth's)",
         ),
         (
@@ -376,10 +376,10 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
     ],
 )
 async def test_each_failure_of_a_token_request_is_explained(
-    tmp_path: Path, answer: answers.Answer, words: str
+    tmp_path: Path, answer: answers.ScriptedResponse, words: str
 ) -> None:
     async with Sso() as sso:
-        sso.handle(answer)
+        sso.respond(answer)
         result = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
     assert words in result.err
@@ -427,7 +427,7 @@ async def test_healthcheck_of_a_ready_gateway(
 async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
     admin = {"address": f"unix:{tmp_path}/admin.sock"}
     file = write(tmp_path, {"admin": admin})
-    async with Sso() as sso, running("http://127.0.0.1:1/fhir", sso.token_url, admin=admin):
+    async with Sso() as sso, running_gateway("http://127.0.0.1:1/fhir", sso.token_url, admin=admin):
         while (await dhp("healthcheck", "--config", file)).code != 0:
             pass
     gone = await dhp("healthcheck", "--config", file)

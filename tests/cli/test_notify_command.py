@@ -14,7 +14,7 @@ from gateway.cli import notify_command
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.cli.test_main import PLAIN, dhp, write
-from tests.doubles.told import PASSWORD, MailServer, Webhook
+from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
 
 
 def settings_with_alerts(**alerts: Any) -> dict[str, Any]:
@@ -39,11 +39,11 @@ async def test_every_address_gets_a_test_message(tmp_path: Path) -> None:
     assert "ok      alerts.notify_file line 2 (json): the test message was taken" in result.out
     assert "failed  alerts.notify_file line 6 (mailto): the test message was not" in result.out
     assert "planted" not in result.out + result.err
-    for taken in (*hook.taken, *mail.taken):
+    for taken in (*hook.messages, *mail.messages):
         assert taken["title"].endswith(": sinov")
         assert "shlyuzining sinov xabari" in taken["message"]
-    assert (len(hook.taken), len(mail.taken)) == (1, 1)
-    assert hook.taken[0]["authorization"].startswith("Basic ")
+    assert (len(hook.messages), len(mail.messages)) == (1, 1)
+    assert hook.messages[0]["authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ async def test_doctor_connects_to_each_address_without_sending(tmp_path: Path) -
     assert f"alerts.notify[1] (mailto) TCP: 127.0.0.1 port {mail.port} refuses" in lines[3]
     assert "alerts.notify[2] (tgram): Apprise understands it" in lines[4]
     assert "planted" not in "".join(lines)
-    assert hook.taken + mail.taken == []
+    assert hook.messages + mail.messages == []

@@ -19,7 +19,7 @@ from gateway.sandbox.server import Sandbox
 from tests.cli.test_main import custom, write
 from tests.doubles import sso as answers
 from tests.doubles.command import Result, dhp
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.sso import Sso
 
@@ -53,16 +53,16 @@ class FilteringPlatform:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.at: list[float] = []
 
-    async def answer(self, line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        address = urlsplit(line.seen.target)
+    async def respond(self, connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        address = urlsplit(connection.request.target)
         kind, query = address.path.rpartition("/")[2], dict(parse_qsl(address.query))
         self.at.append(asyncio.get_running_loop().time())
         if kind == "metadata":
-            line.writer.write(fhir(statement()))
+            connection.writer.write(fhir(statement()))
             return
         self.asked.append((kind, query))
-        line.writer.write(fhir(self._found(kind, query, address.query)))
+        connection.writer.write(fhir(self._found(kind, query, address.query)))
 
     def _found(self, kind: str, query: dict[str, str], raw: str) -> bytes:
         names = query.keys() - {"_count"}
@@ -110,7 +110,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[ProbeSetup]:
 
 async def test_parameters_that_filter_nothing_are_printed_as_settings(setup: ProbeSetup) -> None:
     filtering = FilteringPlatform()
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     result = await setup.probe()
     assert (result.code, result.out) == (0, FOUND)
     assert "12 search parameters asked about, 3 filter nothing" in result.err
@@ -125,7 +125,7 @@ async def test_parameters_that_filter_nothing_are_printed_as_settings(setup: Pro
 
 async def test_each_parameter_type_gets_a_valid_value(setup: ProbeSetup) -> None:
     filtering = FilteringPlatform()
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     await setup.probe()
     values = {name: value for _, query in filtering.asked for name, value in query.items()}
     assert values["date"] == "1800-01-01"
@@ -147,7 +147,7 @@ async def test_named_types_and_parameters_alone_are_probed(
     setup: ProbeSetup, arguments: tuple[str, ...], out: str, asked: int
 ) -> None:
     filtering = FilteringPlatform()
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     result = await setup.probe(*arguments)
     assert (result.code, result.out) == (0, out)
     assert "keep the others" in result.err
@@ -156,7 +156,7 @@ async def test_named_types_and_parameters_alone_are_probed(
 
 async def test_types_without_resources_are_not_probed(setup: ProbeSetup) -> None:
     filtering = FilteringPlatform(empty=("Observation",))
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     result = await setup.probe("Observation")
     assert (result.code, result.out) == (0, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date" in result.err
@@ -170,7 +170,7 @@ async def test_requests_keep_to_the_rate(setup: ProbeSetup) -> None:
     Single ones may arrive late on a busy machine, but the last only after all intervals.
     """
     filtering = FilteringPlatform()
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     await setup.probe("Observation", rate="10")
     statement_asked, *searches = filtering.at
     assert len(searches) == 5
@@ -181,7 +181,7 @@ async def test_429_is_waited_for_and_a_rejected_token_replaced(setup: ProbeSetup
     filtering = FilteringPlatform()
     busy, refused = outcome(429, ("Retry-After", "1")), outcome(401)
     setup.platform.script(fhir(statement()), busy, refused)
-    setup.platform.answer(filtering.answer)
+    setup.platform.respond(filtering.respond)
     result = await setup.probe("Observation?date")
     assert (result.code, "Observation: [date]" in result.out) == (0, True)
     assert len(setup.sso.requests) == 2
@@ -191,7 +191,7 @@ async def test_429_is_waited_for_and_a_rejected_token_replaced(setup: ProbeSetup
 async def test_a_failed_probe_is_reported(setup: ProbeSetup, status: int) -> None:
     matches = FilteringPlatform()._found("Observation", {}, "")
     setup.platform.script(fhir(statement()), fhir(matches), outcome(status))
-    setup.platform.answer(outcome(400))
+    setup.platform.respond(outcome(400))
     result = await setup.probe("Observation?date", "Observation?code")
     assert (result.code, result.out) == (1, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date: the platform did not answer" in result.err
@@ -215,17 +215,17 @@ async def test_invalid_arguments_are_reported(
 
 
 async def test_without_a_token_nothing_is_probed(setup: ProbeSetup) -> None:
-    setup.sso.handle(answers.refusal("invalid_client", 401))
+    setup.sso.respond(answers.oauth_error("invalid_client", 401))
     result = await setup.probe()
     assert (result.code, "no token: " in result.err) == (1, True)
-    assert setup.platform.seen == []
+    assert setup.platform.requests == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_an_interrupted_run_leaves_nothing_behind(
     setup: ProbeSetup, number: signal.Signals
 ) -> None:
-    setup.platform.answer(FilteringPlatform().answer)
+    setup.platform.respond(FilteringPlatform().respond)
     config = write(setup.directory, setup.settings)
     before = sorted(setup.directory.iterdir())
     # What a shell starts in the background, with all below it, is deaf to the first of them.
@@ -236,7 +236,7 @@ async def test_an_interrupted_run_leaves_nothing_behind(
         stderr=asyncio.subprocess.PIPE,
         cwd=setup.directory,
     )
-    await setup.platform.until_seen(3)
+    await setup.platform.wait_for_requests(3)
     process.send_signal(number)
     out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, out) == (1, "")

@@ -34,13 +34,13 @@ def with_private_key(sso: Sso, file: Path) -> dict[str, Any]:
     return {**custom(sso), "credentials": {"default": credential}}
 
 
-@pytest.mark.parametrize("answer", [None, answers.refusal("invalid_client", 401)])
+@pytest.mark.parametrize("answer", [None, answers.oauth_error("invalid_client", 401)])
 async def test_the_assertion_and_the_public_key_are_printed(
-    tmp_path: Path, answer: answers.Answer | None
+    tmp_path: Path, answer: answers.ScriptedResponse | None
 ) -> None:
     file = key_file(tmp_path / "key.pem", ec.SECP384R1())
     async with Sso() as sso:
-        sso.handle(answer)
+        sso.respond(answer)
         result = await dhp("token", "--config", write(tmp_path, with_private_key(sso, file)))
         sent = sso.requests[0].form["client_assertion"].split(".")
         token_url = sso.token_url
@@ -133,7 +133,7 @@ async def test_blanks_or_several_secrets_in_the_file_of_a_rejected_secret_are_re
     file = tmp_path / "secret"
     file.write_text(secret)
     async with Sso() as sso:
-        sso.handle(answers.refusal("invalid_client", 401))
+        sso.respond(answers.oauth_error("invalid_client", 401))
         credential = {"client_id": "a", "client_secret_file": str(file)}
         text = await failure_text(tmp_path, {**custom(sso), "credentials": {"default": credential}})
         assert len(sso.requests) == 1

@@ -30,7 +30,7 @@ from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
 # The gateway at which each alert is expected; "" stands for none. Faults have consequences, so
@@ -144,7 +144,7 @@ async def _backends() -> AsyncIterator[Backends]:
             stack.push_async_callback(sandbox.stop)
         untrusted = await stack.enter_async_context(Platform(tls))
         recovering = await stack.enter_async_context(Platform())
-        recovering.answer(outcome(503))
+        recovering.respond(outcome(503))
         yield Backends(**started, untrusted=untrusted, recovering=recovering)
 
 
@@ -280,7 +280,7 @@ async def _gateways(
                 (directory / name).mkdir()
                 gateways[name] = start_gateway(case.settings, directory / name, case.prefix)
             for gateway in gateways.values():
-                await gateway.until_status(200, "/livez")
+                await gateway.wait_for_status(200, "/livez")
             watcher.watch({n: g.admin_url.removeprefix("http://") for n, g in gateways.items()})
             callers = [
                 asyncio.ensure_future(_call(session, gateways[name], case))
@@ -356,7 +356,7 @@ async def _fail_queued_writes(url: str, platform: Platform, watcher: Prometheus)
         await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
         await _until_true(watcher, entries % ("waiting", 3))
         await _until_true(watcher, 'ALERTS{alertname="DhpGatewayOutboxAgeing"}')
-        platform.answer(_reject_or_reset)
+        platform.respond(_reject_or_reset)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))
         for _ in range(10):
@@ -370,20 +370,22 @@ async def _write(session: aiohttp.ClientSession, method: str, url: str, body: An
         await answer.read()
 
 
-async def _reject_or_reset(line: Line) -> None:
+async def _reject_or_reset(connection: PlatformConnection) -> None:
     """Reject an update; reset the connection of a create, so that it is in doubt.
 
     An update of Patient/c fails again and again; reads succeed.
     """
-    await read_body(line.reader, line.seen)
-    if line.seen.method == "GET":
-        line.writer.write(fhir())
+    await read_body(connection.reader, connection.request)
+    if connection.request.method == "GET":
+        connection.writer.write(fhir())
         return
-    if line.seen.method == "POST":
-        line.reset()
+    if connection.request.method == "POST":
+        connection.reset()
         return
-    line.writer.write(outcome(500 if line.seen.target.endswith("/Patient/c") else 422))
-    await line.writer.drain()
+    connection.writer.write(
+        outcome(500 if connection.request.target.endswith("/Patient/c") else 422)
+    )
+    await connection.writer.drain()
 
 
 async def _until_true(watcher: Prometheus, expr: str) -> None:

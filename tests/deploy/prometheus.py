@@ -160,7 +160,7 @@ async def fast_prometheus(directory: Path) -> AsyncIterator[Prometheus]:
     command = [program, *(f"--{name}={value}" for name, value in options.items())]
     process = start(command, directory, name="prometheus")
     try:
-        process.until_listening(port)
+        process.wait_until_listening(port)
         async with aiohttp.ClientSession() as session:
             yield Prometheus(f"http://127.0.0.1:{port}", process, targets, session)
     finally:

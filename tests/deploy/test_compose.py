@@ -221,19 +221,19 @@ def test_replicas_are_restarted_without_a_failed_request(tmp_path: Path) -> None
         line = [sys.executable, str(tools.HERE / "calls.py"), CALLED]
         calls = namespace.start(line, output=subprocess.PIPE)
 
-        def until_called() -> None:
+        def wait_until_called() -> None:
             before = sum(calls_of(audit.read_text()) for audit in audits.values())
             until(lambda text: calls_of(text) > before + 50, *audits.values())
 
         for address in addresses:
-            until_called()
+            wait_until_called()
             running[address].terminate()
             assert running[address].wait() == 0
             until(lambda text: "DOWN" in replicas(text), log)
-            until_called()
+            wait_until_called()
             gateway(address)
             until(lambda text: replicas(text) == ["UP", "UP"], log)
-        until_called()
+        wait_until_called()
         calls.terminate()
         told, _ = calls.communicate()
     count, *ends = told.split()

@@ -18,7 +18,7 @@ from gateway.health import health
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus, tools
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -68,7 +68,7 @@ async def exposition() -> str:
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url) as it,
+        running_gateway(platform.url, sso.token_url) as it,
         aiohttp.ClientSession() as session,
     ):
         async with session.get(f"{it.url}/Patient/1") as answer:

@@ -34,24 +34,24 @@ FAR = {"name": "far", "api_key": "far", "networks": ["10.20.0.0/16"]}
 
 
 @dataclass
-class Patient:
+class SequentialCaller:
     """A caller that sends requests in sequence."""
 
     address: Any
     request: bytes = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
     statuses: Counter[int] = field(default_factory=Counter)
 
-    async def served(self) -> None:
+    async def send_one(self) -> None:
         """Send one request."""
         async with await Wire.open(self.address) as wire:
-            self.statuses[(await wire.ask(self.request)).status] += 1
+            self.statuses[(await wire.fetch(self.request)).status] += 1
 
-    async def ask_on(self) -> None:
+    async def send_continuously(self) -> None:
         """Send requests until cancelled, ten on each connection."""
         while True:
             async with await Wire.open(self.address) as wire:
                 for _ in range(10):
-                    self.statuses[(await wire.ask(self.request)).status] += 1
+                    self.statuses[(await wire.fetch(self.request)).status] += 1
                     await asyncio.sleep(0.02)
 
 

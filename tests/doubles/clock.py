@@ -58,21 +58,21 @@ class FakeClock:
         The event loop runs a few iterations after each timer.
         """
         end = self.now + seconds
-        await turn()
+        await run_pending_tasks()
         while (due := self.next_due()) is not None and self.now + due <= end:
             timer = min(self.timers, key=lambda timer: timer.due)
             self.timers.remove(timer)
             self.now = max(self.now, timer.due)
             timer.callback()
-            await turn()
+            await run_pending_tasks()
         self.now = end
-        await turn()
+        await run_pending_tasks()
 
     def _forget(self) -> None:
         self.timers = [timer for timer in self.timers if not timer.cancelled]
 
 
-async def turn() -> None:
+async def run_pending_tasks() -> None:
     """Run a few loop iterations, so that all tasks run that wait for no socket."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

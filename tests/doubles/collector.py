@@ -68,13 +68,13 @@ class Collector:
         scheme, host = ("http", "127.0.0.1") if self.tls is None else ("https", "localhost")
         return f"{scheme}://{host}:{self.port}"
 
-    async def until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
+    async def wait_until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
         """Wait until `enough` is true of the spans, and return them all."""
         async with self._news:
             await self._news.wait_for(lambda: enough(self.spans))
         return self.spans
 
-    async def until_asked(self, times: int) -> None:
+    async def wait_for_requests(self, times: int) -> None:
         """Return when `times` requests have been received."""
         async with self._news:
             await self._news.wait_for(lambda: len(self.requests) >= times)

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 class ConnectProxy:
     """An async context manager that listens on a free port.
 
-    `answer`, if set, is sent in place of a tunnel. `silent`: no response is sent at all. `hosts`
+    `response`, if set, is sent in place of a tunnel. `silent`: no response is sent at all. `hosts`
     maps names that DNS does not know to addresses. `heads` are the request heads as they were
     received, `relayed` all octets that passed after them.
     """
 
-    answer: bytes | None = None
+    response: bytes | None = None
     silent: bool = False
     hosts: dict[str, str] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
@@ -67,8 +67,8 @@ class ConnectProxy:
         self.heads.append(head)
         if self.silent:
             await reader.read()
-        if self.answer is not None:
-            writer.write(self.answer)
+        if self.response is not None:
+            writer.write(self.response)
             await writer.drain()
             return
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")

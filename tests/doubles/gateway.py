@@ -24,7 +24,7 @@ CLIENT_SECRET = "planted-client-secret"
 
 
 @dataclass
-class Running:
+class RunningGateway:
     """A started gateway with its settings and its audit file."""
 
     gateway: Gateway
@@ -65,7 +65,7 @@ class Running:
         """Return the sum of a metric's samples that have these labels."""
         return total(await self.metrics(), name, **labels)
 
-    async def until_metric(self, value: float, name: str, **labels: str) -> None:
+    async def wait_for_metric(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric has a value."""
         while await self.metric(name, **labels) != value:  # noqa: ASYNC110 - a scrape tells
             await asyncio.sleep(0.01)
@@ -88,9 +88,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def running_gateway(
     platform_url: str, token_url: str, /, audit_fd: int | None = None, **sections: Any
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningGateway]:
     """Start a gateway with some sections of the settings changed, and stop it at the end.
 
     With an `audit_fd`, which the caller closes, `Running.audit` has no file to read.
@@ -120,7 +120,7 @@ async def running(
         gateway = Gateway(loaded, audit_fd=fd if audit_fd is None else audit_fd)
         await gateway.start()
         try:
-            yield Running(gateway, loaded, audit_file)
+            yield RunningGateway(gateway, loaded, audit_file)
         finally:
             await gateway.stop()
             os.close(fd)

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.doubles.rest import until
-from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get
+from tests.doubles.waiting import wait_until
+from tests.doubles.wire import Response, TruncatedResponseError, Wire, get
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Load:
     served: int = 0
     refused: int = 0
     inflight: int = 0
-    most_inflight: int = 0
+    max_inflight: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
@@ -40,20 +40,20 @@ class Load:
         self._ending = False
         self._tasks = [asyncio.ensure_future(self._call()) for _ in range(self.callers)]
 
-    async def until_served(self, count: int) -> None:
+    async def wait_until_served(self, count: int) -> None:
         """Return when `count` requests have been served."""
-        await until(lambda: self.served >= count)
+        await wait_until(lambda: self.served >= count)
 
-    async def until_inflight(self, count: int) -> None:
+    async def wait_until_inflight(self, count: int) -> None:
         """Return when `count` requests are in flight."""
-        await until(lambda: self.inflight >= count)
+        await wait_until(lambda: self.inflight >= count)
 
     async def finish(self) -> None:
         """Send no more requests, and wait for those in flight."""
         self._ending = True
         await asyncio.gather(*self._tasks)
 
-    async def until_refused(self) -> None:
+    async def wait_until_refused(self) -> None:
         """Wait until every caller's connection attempt is refused."""
         await asyncio.gather(*self._tasks)
 
@@ -80,9 +80,9 @@ class Load:
     async def _exchange(self, wire: Wire) -> bool:
         """Send one request. Return whether the connection can be reused."""
         self.inflight += 1
-        self.most_inflight = max(self.most_inflight, self.inflight)
+        self.max_inflight = max(self.max_inflight, self.inflight)
         try:
-            reply: Reply = await wire.ask(get(self.target))
+            reply: Response = await wire.fetch(get(self.target))
         except (TruncatedResponseError, OSError) as error:
             self.failures[f"{type(error).__name__}: {error}"] += 1
             return False

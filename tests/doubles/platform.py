@@ -25,7 +25,7 @@ PATIENT = b'{"resourceType":"Patient","id":"1","multipleBirthInteger":1.10}'
 
 
 @dataclass
-class Seen:
+class ReceivedRequest:
     """A request as it was received; header names as they were sent."""
 
     method: str
@@ -42,7 +42,7 @@ class Seen:
         return values[0] if values else None
 
     @property
-    def is_question(self) -> bool:
+    def is_from_gateway(self) -> bool:
         """Whether the gateway asks for itself, which names two codings."""
         return self.target.endswith("/metadata") and len(self.all("accept-encoding")) == 2
 
@@ -52,19 +52,19 @@ class Seen:
 
 
 @dataclass
-class Line:
+class PlatformConnection:
     """An open connection, for a response that is more than octets."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    seen: Seen
+    request: ReceivedRequest
 
     def reset(self) -> None:
         """Close with RST instead of FIN."""
         close_by_reset(self.writer)
 
 
-Answer = bytes | Callable[[Line], Awaitable[None]]
+ScriptedResponse = bytes | Callable[[PlatformConnection], Awaitable[None]]
 
 
 def http(code: int, body: bytes = b"", *headers: tuple[str, str], length: bool = True) -> bytes:
@@ -103,102 +103,104 @@ def chunked(*pieces: bytes, end: bool = True) -> bytes:
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if end else b"")
 
 
-def then_close(data: bytes) -> Answer:
+def then_close(data: bytes) -> ScriptedResponse:
     """Send the octets, then close the connection."""
 
-    async def answer(line: Line) -> None:
-        line.writer.write(data)
-        await line.writer.drain()
-        line.writer.close()
+    async def respond(connection: PlatformConnection) -> None:
+        connection.writer.write(data)
+        await connection.writer.drain()
+        connection.writer.close()
 
-    return answer
+    return respond
 
 
-def then_reset(data: bytes) -> Answer:
+def then_reset(data: bytes) -> ScriptedResponse:
     """Send the octets, then reset the connection."""
 
-    async def answer(line: Line) -> None:
-        line.writer.write(data)
-        await line.writer.drain()
+    async def respond(connection: PlatformConnection) -> None:
+        connection.writer.write(data)
+        await connection.writer.drain()
         # The octets must leave the machine's buffers before the reset discards them.
         await asyncio.sleep(0.05)
-        line.reset()
+        connection.reset()
 
-    return answer
+    return respond
 
 
-def after(seconds: float, data: bytes) -> Answer:
+def after(seconds: float, data: bytes) -> ScriptedResponse:
     """Send the octets after a delay."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
         await asyncio.sleep(seconds)
-        line.writer.write(data)
-        await line.writer.drain()
+        connection.writer.write(data)
+        await connection.writer.drain()
 
-    return answer
+    return respond
 
 
-def once(released: asyncio.Event, data: bytes) -> Answer:
+def once(released: asyncio.Event, data: bytes) -> ScriptedResponse:
     """Send the octets when `released` is set."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
         await released.wait()
-        line.writer.write(data)
+        connection.writer.write(data)
 
-    return answer
+    return respond
 
 
-def reading(ended: asyncio.Event) -> Answer:
+def reading(ended: asyncio.Event) -> ScriptedResponse:
     """Send no response, and set `ended` when the request was read or broke off."""
 
-    async def answer(line: Line) -> None:
+    async def respond(connection: PlatformConnection) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_body(line.reader, line.seen)
+            await read_body(connection.reader, connection.request)
         ended.set()
 
-    return answer
+    return respond
 
 
-async def silence(line: Line) -> None:
+async def silence(connection: PlatformConnection) -> None:
     """Send no response until the gateway closes its end."""
-    await line.reader.read()
+    await connection.reader.read()
 
 
-def silent_until(ended: asyncio.Event) -> Answer:
+def silent_until(ended: asyncio.Event) -> ScriptedResponse:
     """Send no response, and set `ended` when the gateway has closed its end."""
 
-    async def answer(line: Line) -> None:
-        await silence(line)
+    async def respond(connection: PlatformConnection) -> None:
+        await silence(connection)
         ended.set()
 
-    return answer
+    return respond
 
 
-def endless(head: bytes, piece: bytes, ended: asyncio.Event) -> Answer:
+def endless(head: bytes, piece: bytes, ended: asyncio.Event) -> ScriptedResponse:
     """Send a piece after the other, and set `ended` when the gateway has closed its end."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(head)
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(head)
         with contextlib.suppress(ConnectionError):
             while True:
-                line.writer.write(piece)
-                await line.writer.drain()
+                connection.writer.write(piece)
+                await connection.writer.drain()
         ended.set()
 
-    return answer
+    return respond
 
 
-def declaring(statement: bytes, other: bytes) -> Answer:
+def declaring(statement: bytes, other: bytes) -> ScriptedResponse:
     """Send one response to a read of the CapabilityStatement, and another to everything else."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(statement if line.seen.target.endswith("/metadata") else other)
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(
+            statement if connection.request.target.endswith("/metadata") else other
+        )
 
-    return answer
+    return respond
 
 
 @dataclass
@@ -207,13 +209,13 @@ class Platform:
 
     tls: ssl.SSLContext | None = None
     base_path: str = "/r5"
-    seen: list[Seen] = field(default_factory=list)
-    questions: list[Seen] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    gateway_requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
 
     def __post_init__(self) -> None:
-        self._script: list[Answer] = []
-        self._standing: Answer = fhir()
+        self._script: list[ScriptedResponse] = []
+        self._standing: ScriptedResponse = fhir()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._arrived = asyncio.Condition()
@@ -240,18 +242,18 @@ class Platform:
         scheme, host = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
         return f"{scheme}://{host}:{self.port}{self.base_path}"
 
-    def answer(self, answer: Answer) -> None:
+    def respond(self, answer: ScriptedResponse) -> None:
         """Set the response for every request after the script."""
         self._standing = answer
 
-    def script(self, *answers: Answer) -> None:
+    def script(self, *answers: ScriptedResponse) -> None:
         """Give each of the next requests one of these responses."""
         self._script += answers
 
-    async def until_seen(self, count: int) -> None:
+    async def wait_for_requests(self, count: int) -> None:
         """Return when the heads of `count` requests have been received in total."""
         async with self._arrived:
-            await self._arrived.wait_for(lambda: len(self.seen) >= count)
+            await self._arrived.wait_for(lambda: len(self.requests) >= count)
 
     @property
     def open_connections(self) -> int:
@@ -290,30 +292,30 @@ class Platform:
         seen = await read_head(reader)
         seen.connection = number
         async with self._arrived:
-            (self.questions if seen.is_question else self.seen).append(seen)
+            (self.gateway_requests if seen.is_from_gateway else self.requests).append(seen)
             self._arrived.notify_all()
-        is_scripted = self._script and not seen.is_question
+        is_scripted = self._script and not seen.is_from_gateway
         answer = self._script.pop(0) if is_scripted else self._standing
         if isinstance(answer, bytes):
             await read_body(reader, seen)
             writer.write(answer)
             await writer.drain()
         else:
-            await answer(Line(reader, writer, seen))
+            await answer(PlatformConnection(reader, writer, seen))
         return not writer.is_closing() and seen.complete
 
 
-async def read_head(reader: asyncio.StreamReader) -> Seen:
+async def read_head(reader: asyncio.StreamReader) -> ReceivedRequest:
     """Read the head of a request and return it."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].decode("latin-1").split("\r\n")
     method, target, version = line.split(" ")
     assert version == "HTTP/1.1"
     pairs = [tuple(each.split(": ", 1)) for each in fields]
-    return Seen(method, target, pairs)  # type: ignore[arg-type]
+    return ReceivedRequest(method, target, pairs)  # type: ignore[arg-type]
 
 
-async def read_body(reader: asyncio.StreamReader, seen: Seen) -> None:
+async def read_body(reader: asyncio.StreamReader, seen: ReceivedRequest) -> None:
     """Read the body of a request into `seen`."""
     if seen.header("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")), 16):

@@ -99,7 +99,7 @@ class Process:
             self.popen.wait()
             raise self.failure("did not end with SIGTERM") from None
 
-    def until_listening(self, port: int, *, patience: float = 120) -> None:
+    def wait_until_listening(self, port: int, *, patience: float = 120) -> None:
         """Wait until the program accepts connections on this loopback port."""
         deadline = time.monotonic() + patience
         while not _accepts(port):
@@ -155,7 +155,7 @@ class GatewayProcess:
     url: str
     admin_url: str
 
-    async def until_status(
+    async def wait_for_status(
         self, status: int, path: str = "/readyz", *, patience: float = 120
     ) -> None:
         """Wait until the admin listener responds to `path` with `status`."""

@@ -18,7 +18,7 @@ _OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding",
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RecordedExchange:
     """One request as it was received, and the status and the body of its response."""
 
     method: str
@@ -26,7 +26,7 @@ class Seen:
     headers: CIMultiDictProxy[str]
     body: bytes
     status: int
-    answer: bytes = b""
+    response_body: bytes = b""
 
     @property
     def call(self) -> str:
@@ -57,8 +57,8 @@ class RecordingProxy:
     upstream: str = ""
     guard: Guard = admit_all
     url: str = ""
-    seen: list[Seen] = field(default_factory=list)
-    questions: list[Seen] = field(default_factory=list)
+    requests: list[RecordedExchange] = field(default_factory=list)
+    gateway_requests: list[RecordedExchange] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=_open_gate)
     _session: aiohttp.ClientSession | None = None
@@ -81,8 +81,8 @@ class RecordingProxy:
         if answer.headers.get("Content-Encoding") == "gzip":
             content = gzip.decompress(content)
         told = (answer.status, content)
-        seen = Seen(request.method, request.raw_path, request.headers, body, *told)
-        (self.seen if _is_of_a_caller(seen) else self.questions).append(seen)
+        seen = RecordedExchange(request.method, request.raw_path, request.headers, body, *told)
+        (self.requests if _is_of_a_caller(seen) else self.gateway_requests).append(seen)
         return answer
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
@@ -120,7 +120,7 @@ class RecordingProxy:
                 await runner.cleanup()
 
 
-def _is_of_a_caller(seen: Seen) -> bool:
+def _is_of_a_caller(seen: RecordedExchange) -> bool:
     """Return whether a caller sent the request: the gateway's own ones have no User-Agent."""
     return "User-Agent" in seen.headers or not seen.call.endswith("/metadata")
 

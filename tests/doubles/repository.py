@@ -5,7 +5,7 @@ observed too.
 
     repository = Repository()
     repository.behave(500)            # then: back to normal with behave(None)
-    repository.until(lambda stored: len(stored) >= 3)
+    repository.wait_until(lambda stored: len(stored) >= 3)
     repository.close()
 """
 
@@ -68,13 +68,13 @@ class Repository:
         self._released.set()
         self._released = threading.Event()
 
-    def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    def wait_until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Return the newest versions by id, once `condition` is true of them."""
         with self._news:
             assert self._news.wait_for(lambda: condition(self.current()), 120), self.stored
             return self.current()
 
-    def until_asked(self, times: int) -> None:
+    def wait_for_requests(self, times: int) -> None:
         """Return when `times` batches have been received."""
         with self._news:
             assert self._news.wait_for(lambda: len(self.batches) >= times, 120), self.batches

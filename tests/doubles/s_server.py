@@ -47,7 +47,7 @@ class SServer:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        await self.until(b"\n", after=b"ACCEPT ")
+        await self.wait_for_output(b"\n", after=b"ACCEPT ")
         self.port = int(self.said.partition(b"ACCEPT ")[2].split()[0].rpartition(b":")[2])
         return self
 
@@ -63,7 +63,7 @@ class SServer:
         self._process.stdin.write(data)
         await self._process.stdin.drain()
 
-    async def until(self, words: bytes, *, after: bytes = b"") -> None:
+    async def wait_for_output(self, words: bytes, *, after: bytes = b"") -> None:
         """Return when the output contains `words`, behind the first `after` if that is given."""
         assert self._process.stdout is not None
         while words not in self.said.partition(after)[2] if after else words not in self.said:

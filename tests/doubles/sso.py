@@ -30,7 +30,7 @@ End = Literal["close", "reset", "hang"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedResponse:
     """Octets to send, and what happens to the connection after them."""
 
     raw: bytes = b""
@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class SeenRequest:
+class ReceivedRequest:
     """A request as it was received."""
 
     method: str
@@ -65,39 +65,39 @@ class SeenRequest:
 
 def http(
     status: int, body: bytes = b"", *headers: tuple[str, str], content_type: str = "text/html"
-) -> Answer:
+) -> ScriptedResponse:
     """Return a response with a body and valid framing."""
     lines = [f"HTTP/1.1 {status} Any", f"Content-Type: {content_type}", "Connection: close"]
     lines += [f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    return Answer("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+    return ScriptedResponse("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
 
-def status(code: int, *headers: tuple[str, str]) -> Answer:
+def status(code: int, *headers: tuple[str, str]) -> ScriptedResponse:
     """Return the response of a load balancer: a status and an HTML page."""
     return http(code, b"<html><body>Something is wrong</body></html>", *headers)
 
 
-def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> Answer:
+def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> ScriptedResponse:
     """Return a response with any JSON value."""
     return http(code, json.dumps(value).encode(), *headers, content_type="application/json")
 
 
-def token(value: str, **members: object) -> Answer:
+def token(value: str, **members: object) -> ScriptedResponse:
     """Return a token response; `members` add to or replace the usual ones, None omits one."""
     plain: dict[str, object] = {"access_token": value, "token_type": "Bearer", "expires_in": 300}
     merged = {**plain, **members}
     return json_body({name: value for name, value in merged.items() if value is not None})
 
 
-def refusal(error: str, code: int = 400) -> Answer:
+def oauth_error(error: str, code: int = 400) -> ScriptedResponse:
     """Return an error response of RFC 6749 section 5.2."""
     return json_body({"error": error, "error_description": "as the test wants it"}, code)
 
 
-RESET = Answer(end="reset")
-HANG = Answer(end="hang")
-CLOSE = Answer()
+RESET = ScriptedResponse(end="reset")
+HANG = ScriptedResponse(end="hang")
+CLOSE = ScriptedResponse()
 
 
 class Sso:
@@ -107,13 +107,13 @@ class Sso:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.requests: list[SeenRequest] = []
-        self.open_now = 0
-        self.most_at_once = 0
+        self.requests: list[ReceivedRequest] = []
+        self.open_requests = 0
+        self.max_concurrent = 0
         self._tls = tls
         self._refused: set[str] = set()
-        self._script: deque[Answer] = deque()
-        self._default: Callable[[], Answer] = self._numbered
+        self._script: deque[ScriptedResponse] = deque()
+        self._default: Callable[[], ScriptedResponse] = self._numbered
         self._issued = 0
         self._gate = asyncio.Event()
         self._gate.set()
@@ -139,15 +139,15 @@ class Sso:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
 
-    def handle(self, answer: Answer | None) -> None:
+    def respond(self, answer: ScriptedResponse | None) -> None:
         """Set the response for every request after the script; None: numbered tokens again."""
         self._default = self._numbered if answer is None else lambda: answer
 
-    def script(self, *answers: Answer) -> None:
+    def script(self, *answers: ScriptedResponse) -> None:
         """Give each of the next requests one of these responses."""
         self._script.extend(answers)
 
-    def refuse(self, client_id: str) -> None:
+    def reject_client(self, client_id: str) -> None:
         """Refuse every request of a client from now on."""
         self._refused.add(client_id)
 
@@ -159,18 +159,18 @@ class Sso:
         """Send the responses held back, and all later ones at once."""
         self._gate.set()
 
-    async def seen(self, count: int) -> None:
+    async def wait_for_requests(self, count: int) -> None:
         """Return when `count` requests have been received in total."""
         async with self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """Return the response to a request after the script; subclasses may examine the request."""
         if self._refused and request.form.get("client_id") in self._refused:
-            return refusal("invalid_client", 401)
+            return oauth_error("invalid_client", 401)
         return self._default()
 
-    def _numbered(self) -> Answer:
+    def _numbered(self) -> ScriptedResponse:
         self._issued += 1
         return token(f"token-{self._issued}")
 
@@ -188,9 +188,9 @@ class Sso:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await _read_request(reader)
-        answer = self._script.popleft() if self._script else self.answer_to(request)
-        self.open_now += 1
-        self.most_at_once = max(self.most_at_once, self.open_now)
+        answer = self._script.popleft() if self._script else self.response_to(request)
+        self.open_requests += 1
+        self.max_concurrent = max(self.max_concurrent, self.open_requests)
         try:
             async with self._news:
                 self.requests.append(request)
@@ -203,10 +203,10 @@ class Sso:
             if answer.end == "reset":
                 close_by_reset(writer)
         finally:
-            self.open_now -= 1
+            self.open_requests -= 1
 
 
-async def _read_request(reader: asyncio.StreamReader) -> SeenRequest:
+async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip("\r\n").split("\r\n")
     method, target, _ = first.split(" ")
@@ -215,4 +215,4 @@ async def _read_request(reader: asyncio.StreamReader) -> SeenRequest:
         name, _, value = line.partition(":")
         headers.add(name, value.strip())
     body = await reader.readexactly(int(headers.get("Content-Length", "0")))
-    return SeenRequest(method, target, headers, body)
+    return ReceivedRequest(method, target, headers, body)

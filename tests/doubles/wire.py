@@ -12,7 +12,7 @@ from typing import Any, Self
 
 
 @dataclass
-class Reply:
+class Response:
     """A response as it was received, with its body decoded from its framing."""
 
     status: int
@@ -87,12 +87,12 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def ask(self, data: bytes, *, head: bool = False) -> Reply:
+    async def fetch(self, data: bytes, *, head: bool = False) -> Response:
         """Send a request and return its response."""
         await self.send(data)
-        return await self.reply(head=head)
+        return await self.read_response(head=head)
 
-    async def reply(self, *, head: bool = False) -> Reply:
+    async def read_response(self, *, head: bool = False) -> Response:
         """Read one final response; `head` says that it responds to a HEAD.
 
         Raises `TruncatedResponseError`.
@@ -101,12 +101,12 @@ class Wire:
             status, headers = await self._head()
             if status >= 200:
                 break
-        reply = Reply(status, headers, b"")
+        reply = Response(status, headers, b"")
         if not head and status not in (204, 304):
             reply.body = await self._body(reply)
         return reply
 
-    async def interim(self) -> int:
+    async def read_interim_status(self) -> int:
         """Read the head of the next response, also of an interim one, and return its status."""
         return (await self._head())[0]
 
@@ -127,7 +127,7 @@ class Wire:
         line, *fields = raw[:-4].decode("latin-1").split("\r\n")
         return int(line.split(" ")[1]), [tuple(each.split(": ", 1)) for each in fields]  # type: ignore[misc]
 
-    async def _body(self, reply: Reply) -> bytes:
+    async def _body(self, reply: Response) -> bytes:
         received = b""
         try:
             if reply.header("transfer-encoding") == "chunked":
@@ -166,7 +166,7 @@ def post(target: str, body: bytes, *headers: str, method: str = "POST") -> bytes
     return get(target, *kind, length, *headers, method=method) + body
 
 
-async def ask(address: Any, data: bytes, *, head: bool = False) -> Reply:
+async def fetch(address: Any, data: bytes, *, head: bool = False) -> Response:
     """Send one request on a new connection and return its response."""
     async with await Wire.open(address) as wire:
-        return await wire.ask(data, head=head)
+        return await wire.fetch(data, head=head)

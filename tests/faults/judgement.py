@@ -1,4 +1,4 @@
-"""What becomes of a failure, as a row of the table of faults, and how evidence is held to it."""
+"""The result of a failure as a row of the table of faults, and its comparison with the evidence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Final
 from xml.etree import ElementTree
 
 from gateway.errors import outcome_text
-from tests.doubles.wire import Reply
-from tests.pipeline.stage import Evidence
+from tests.doubles.wire import Response
+from tests.pipeline.testbed import Evidence
 
 _FHIR: Final = "{http://hl7.org/fhir}"
 # The gateway may have requested its first token or not, before it needs one.
@@ -19,14 +19,14 @@ PERHAPS: Final = (0, 1)
 
 @dataclass(frozen=True)
 class Row:
-    """What becomes of one kind of failure.
+    """The expected result of one kind of failure.
 
-    The caller sees `status` to `closed`; `closed`: None leaves closing to the gateway; `parsed`:
-    False when neither language nor format of the request is known; `retry_after` is a text where
-    its value is known. The diagnostics have `said`, and warn with `unknown` that the platform may
-    have carried the request out, so that it must not be repeated; `unsaid` is nowhere in the body.
-    `seen` and `asked` are the possible numbers of requests at the platform and the SSO; `retries`
-    are counted by cause, and `tokens` is the only outcome of token requests that is counted.
+    The caller receives `status` to `closed`; `closed`: None leaves closing to the gateway;
+    `parsed`: False when neither language nor format of the request is known; `retry_after` is a
+    text where its value is known. The diagnostics contain `said`, and warn with `unknown` that the
+    platform may have processed the request, so that it must not be repeated; `unsaid` is nowhere in
+    the body. `seen` and `asked` are the possible numbers of requests at the platform and the SSO;
+    `retries` are counted by cause, and `tokens` is the only counted outcome of token requests.
     `write`: the request was not safe; `advice` names the text for users where it is not that of the
     reason; `logged` are level and words of the log line.
     """
@@ -62,17 +62,17 @@ class Row:
         return replace(self, **changed)
 
 
-async def judge(
+async def assert_result(
     evidence: Evidence, reason: str, row: Row, *, language: str = "en", xml: bool = False
 ) -> None:
     """Check the evidence against a row of the table."""
-    reply = evidence.reply
+    reply = evidence.response
     assert (reply.status, reply.header("x-gateway-error")) == (row.status, reason)
     assert reply.header("cache-control") == "no-store"
     _judge_outcome(reply, reason, row, language=language, xml=xml and row.parsed)
     _judge_fields(reply, row)
     assert row.closed is None or evidence.closed is row.closed
-    assert len(evidence.seen) in row.seen
+    assert len(evidence.requests) in row.seen
     assert evidence.token_requests in row.asked
     if evidence.audited:
         await _judge_record(evidence, reason, row)
@@ -81,11 +81,11 @@ async def judge(
     assert not row.tokens or await evidence.token_outcomes() == {row.tokens}
 
 
-async def judge_passed(evidence: Evidence, status: int, body: bytes) -> None:
-    """Check that the platform's response went to the caller as it is, after one attempt."""
-    reply = evidence.reply
+async def assert_passed(evidence: Evidence, status: int, body: bytes) -> None:
+    """Check that the platform's response reached the caller unchanged, after one attempt."""
+    reply = evidence.response
     assert (reply.status, reply.reason, reply.body) == (status, None, body)
-    assert len(evidence.seen) == 1
+    assert len(evidence.requests) == 1
     record = await evidence.record()
     assert (record["status"], record["upstream_status"]) == (status, status)
     assert (record["reason"], record["attempts"]) == ("", 1)
@@ -101,7 +101,7 @@ def outcome_of(status: int) -> str:
     return "client-error" if status >= 400 else "success"
 
 
-def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: bool) -> None:
+def _judge_outcome(reply: Response, reason: str, row: Row, *, language: str, xml: bool) -> None:
     form = "xml" if xml else "json"
     assert (reply.header("content-type") or "").startswith(f"application/fhir+{form}")
     found = read_xml(reply.body) if xml else read_json(reply)
@@ -125,7 +125,7 @@ def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: b
     assert not row.unsaid or row.unsaid not in reply.body
 
 
-def _judge_fields(reply: Reply, row: Row) -> None:
+def _judge_fields(reply: Response, row: Row) -> None:
     retry_after = reply.header("retry-after")
     assert (retry_after is not None) is bool(row.retry_after)
     assert retry_after is None or int(retry_after) > 0
@@ -145,7 +145,7 @@ async def _judge_record(evidence: Evidence, reason: str, row: Row) -> None:
     assert record["outcome"] == outcome_of(row.status)
 
 
-def read_json(reply: Reply) -> dict[str, str]:
+def read_json(reply: Response) -> dict[str, str]:
     """Return the elements of a JSON outcome with one issue."""
     outcome = reply.json()
     assert outcome["resourceType"] == "OperationOutcome"

@@ -1,7 +1,7 @@
-"""The table of faults: what breaks, over real sockets, and what becomes of it.
+"""The table of faults: what fails, over real sockets, and the result.
 
 `FAULTS` begins with one fault for each reason, under the name of the reason; the others are further
-ways to the same reasons.
+causes of the same reasons.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gateway.http.server.listener import CallerServer
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.request_body import MemoryBudget
 from tests.doubles import sso
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
     PATIENT,
-    Answer,
-    Line,
     Platform,
+    PlatformConnection,
+    ScriptedResponse,
     chunked,
     fhir,
     http,
@@ -41,10 +41,10 @@ from tests.doubles.platform import (
     unauthorized,
 )
 from tests.doubles.processes import free_port
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 from tests.doubles.wire import get, post
 from tests.faults.judgement import PERHAPS, Row
-from tests.pipeline.stage import Evidence, Provoke, Stage, deaf_port, tls_platform
+from tests.pipeline.testbed import Evidence, Provoke, Testbed, tls_platform, unresponsive_port
 
 # Seconds: what is awaited in vain, but not before others have done their part.
 PATIENCE: Final = 1.0
@@ -54,234 +54,237 @@ CHUNK: Final = b"10000\r\n" + b" " * 65536 + b"\r\n"
 WRITE: Final = post("/fhir/Patient", b'{"resourceType":"Patient"}')
 
 
-async def bad_request(stage: Stage) -> Evidence:
+async def bad_request(testbed: Testbed) -> Evidence:
     """Send a path that leaves `base_path` once decoded."""
-    return await stage.evidence(await stage.start(), stage.get("/fhir/%2e%2e/admin"))
+    return await testbed.send(await testbed.start(), testbed.get("/fhir/%2e%2e/admin"))
 
 
-async def unknown_path(stage: Stage) -> Evidence:
+async def unknown_path(testbed: Testbed) -> Evidence:
     """Send a path outside `base_path`."""
-    return await stage.evidence(await stage.start(), stage.get("/other/Patient/1"))
+    return await testbed.send(await testbed.start(), testbed.get("/other/Patient/1"))
 
 
-async def loop(stage: Stage) -> Evidence:
+async def loop(testbed: Testbed) -> Evidence:
     """Send a request with the gateway's own Via."""
-    request = stage.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
-    return await stage.evidence(await stage.start(), request)
+    request = testbed.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
+    return await testbed.send(await testbed.start(), request)
 
 
-async def misdirected(stage: Stage) -> Evidence:
+async def misdirected(testbed: Testbed) -> Evidence:
     """Send the whole URL of another host."""
     target = "http://other.invalid/fhir/Patient/1"
-    return await stage.evidence(await stage.start(), stage.get(target))
+    return await testbed.send(await testbed.start(), testbed.get(target))
 
 
-async def method_not_allowed(stage: Stage) -> Evidence:
+async def method_not_allowed(testbed: Testbed) -> Evidence:
     """Send a method that FHIR does not use."""
-    return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
+    return await testbed.send(await testbed.start(), testbed.get(method="TRACE"))
 
 
 LAB: Final = {"name": "lab", "api_key": "a-key-of-the-laboratory"}
 LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
 
 
-async def caller_unauthenticated(stage: Stage) -> Evidence:
+async def caller_unauthenticated(testbed: Testbed) -> Evidence:
     """Send no key where one is required."""
-    return await stage.evidence(await stage.start(callers=[LAB]), stage.get())
+    return await testbed.send(await testbed.start(callers=[LAB]), testbed.get())
 
 
-async def caller_unknown(stage: Stage) -> Evidence:
+async def caller_unknown(testbed: Testbed) -> Evidence:
     """Send a key that belongs to no caller."""
-    gateway = await stage.start(callers=[LAB])
-    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", "X-Api-Key: another"))
+    gateway = await testbed.start(callers=[LAB])
+    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", "X-Api-Key: another"))
 
 
-async def caller_forbidden(stage: Stage) -> Evidence:
+async def caller_forbidden(testbed: Testbed) -> Evidence:
     """Request a resource type that this caller may not use."""
-    gateway = await stage.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
-    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+    gateway = await testbed.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
+    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", LAB_KEY))
 
 
-async def rate_limited(stage: Stage) -> Evidence:
+async def rate_limited(testbed: Testbed) -> Evidence:
     """Send a second request in a second, where one a minute is allowed."""
     limit = {"requests_per_second": 0.016, "burst": 1}
-    gateway = await stage.start(callers=[{**LAB, "rate_limit": limit}])
-    wire = await stage.open(gateway.address)
-    assert (await wire.ask(get("/fhir/Patient/1", LAB_KEY))).status == 200
-    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+    gateway = await testbed.start(callers=[{**LAB, "rate_limit": limit}])
+    wire = await testbed.open(gateway.address)
+    assert (await wire.fetch(get("/fhir/Patient/1", LAB_KEY))).status == 200
+    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", LAB_KEY))
 
 
-async def header_timeout(stage: Stage) -> Evidence:
+async def header_timeout(testbed: Testbed) -> Evidence:
     """Send a header section that does not end."""
-    gateway = await stage.start(limits={"header_timeout": PATIENCE})
-    wire = await stage.open(gateway.address)
-    await wire.send(stage.get()[:-2])
-    return await stage.evidence(gateway, wire=wire)
+    gateway = await testbed.start(limits={"header_timeout": PATIENCE})
+    wire = await testbed.open(gateway.address)
+    await wire.send(testbed.get()[:-2])
+    return await testbed.send(gateway, wire=wire)
 
 
-async def body_timeout(stage: Stage) -> Evidence:
+async def body_timeout(testbed: Testbed) -> Evidence:
     """Send a body that does not end; the platform never sees the request complete."""
-    gateway = await stage.start(limits={"header_timeout": PATIENCE})
-    wire = await stage.open(gateway.address)
-    await wire.send(stage.post(b'{"resourceType":"Patient"}')[:-5])
-    evidence = await stage.evidence(gateway, wire=wire)
-    assert not any(seen.complete for seen in stage.platform.seen)
+    gateway = await testbed.start(limits={"header_timeout": PATIENCE})
+    wire = await testbed.open(gateway.address)
+    await wire.send(testbed.post(b'{"resourceType":"Patient"}')[:-5])
+    evidence = await testbed.send(gateway, wire=wire)
+    assert not any(seen.complete for seen in testbed.platform.requests)
     return evidence
 
 
-async def payload_too_large(stage: Stage) -> Evidence:
+async def payload_too_large(testbed: Testbed) -> Evidence:
     """Announce a body that is larger than the limit."""
-    gateway = await stage.start(limits={"max_body_bytes": 1000})
-    return await stage.evidence(gateway, stage.post(b"x" * 1001))
+    gateway = await testbed.start(limits={"max_body_bytes": 1000})
+    return await testbed.send(gateway, testbed.post(b"x" * 1001))
 
 
-async def url_too_long(stage: Stage) -> Evidence:
+async def url_too_long(testbed: Testbed) -> Evidence:
     """Send a target over the limit."""
-    gateway = await stage.start(limits={"max_url_bytes": 1000})
-    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=" + "x" * 1000))
+    gateway = await testbed.start(limits={"max_url_bytes": 1000})
+    return await testbed.send(gateway, testbed.get("/fhir/Patient?name=" + "x" * 1000))
 
 
-async def header_too_large(stage: Stage) -> Evidence:
+async def header_too_large(testbed: Testbed) -> Evidence:
     """Send fields that exceed the limit only in sum."""
-    gateway = await stage.start(limits={"max_header_bytes": 1000})
+    gateway = await testbed.start(limits={"max_header_bytes": 1000})
     fields = [f"X-Long-{n}: {'x' * 900}" for n in range(5)]
-    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", *fields))
+    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", *fields))
 
 
-async def overloaded(stage: Stage) -> Evidence:
+async def overloaded(testbed: Testbed) -> Evidence:
     """Send one request more than may be in flight."""
-    gateway = await stage.start(limits={"max_concurrent_requests": 1})
-    await stage.occupy(gateway)
-    return await stage.evidence(gateway, stage.get())
+    gateway = await testbed.start(limits={"max_concurrent_requests": 1})
+    await testbed.occupy(gateway)
+    return await testbed.send(gateway, testbed.get())
 
 
-async def token_refused(stage: Stage) -> Evidence:
+async def token_refused(testbed: Testbed) -> Evidence:
     """Let the SSO refuse the client's secret."""
-    stage.sso.handle(sso.refusal("invalid_client", 401))
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.sso.respond(sso.oauth_error("invalid_client", 401))
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def sso_unavailable(stage: Stage) -> Evidence:
+async def sso_unavailable(testbed: Testbed) -> Evidence:
     """Let the SSO be down behind its load balancer."""
-    stage.sso.handle(sso.status(503, ("Retry-After", "30")))
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.sso.respond(sso.status(503, ("Retry-After", "30")))
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def token_rejected(stage: Stage) -> Evidence:
+async def token_rejected(testbed: Testbed) -> Evidence:
     """Let the platform reject a new token too."""
-    stage.platform.answer(unauthorized())
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.platform.respond(unauthorized())
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def upstream_unreachable(stage: Stage) -> Evidence:
+async def upstream_unreachable(testbed: Testbed) -> Evidence:
     """Let the platform be at a port without a listener."""
-    gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
-    return await stage.evidence(gateway, stage.get())
+    gateway = await testbed.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    return await testbed.send(gateway, testbed.get())
 
 
-async def upstream_failed(stage: Stage) -> Evidence:
+async def upstream_failed(testbed: Testbed) -> Evidence:
     """Let the platform close the connection on a write, without a response."""
-    stage.platform.answer(then_close(b""))
-    return await stage.evidence(await stage.start(), stage.post())
+    testbed.platform.respond(then_close(b""))
+    return await testbed.send(await testbed.start(), testbed.post())
 
 
-async def upstream_busy(stage: Stage) -> Evidence:
+async def upstream_busy(testbed: Testbed) -> Evidence:
     """Leave no free connection to the platform."""
-    gateway = await stage.start(
+    gateway = await testbed.start(
         platform={"max_connections": 1, "connect_timeout": PATIENCE},
     )
-    await stage.occupy(gateway)
-    return await stage.evidence(gateway, stage.get())
+    await testbed.occupy(gateway)
+    return await testbed.send(gateway, testbed.get())
 
 
-async def upstream_tls(stage: Stage) -> Evidence:
+async def upstream_tls(testbed: Testbed) -> Evidence:
     """Let the platform have a certificate of an unknown CA."""
     context, _ = tls_platform("localhost")
-    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.platform = await testbed.stack.enter_async_context(Platform(tls=context))
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def upstream_timeout(stage: Stage) -> Evidence:
+async def upstream_timeout(testbed: Testbed) -> Evidence:
     """Let the platform send no response."""
-    stage.platform.answer(silence)
-    gateway = await stage.start(platform={"response_timeout": PATIENCE})
-    return await stage.evidence(gateway, stage.get())
+    testbed.platform.respond(silence)
+    gateway = await testbed.start(platform={"response_timeout": PATIENCE})
+    return await testbed.send(gateway, testbed.get())
 
 
-async def upstream_redirect(stage: Stage) -> Evidence:
+async def upstream_redirect(testbed: Testbed) -> Evidence:
     """Let the platform respond with a redirect."""
-    stage.platform.answer(http(302, b"", ("Location", "https://elsewhere.invalid/")))
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.platform.respond(http(302, b"", ("Location", "https://elsewhere.invalid/")))
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def upstream_non_fhir(stage: Stage) -> Evidence:
+async def upstream_non_fhir(testbed: Testbed) -> Evidence:
     """Let the platform respond with an HTML page instead of an OperationOutcome."""
-    stage.platform.answer(page(404))
-    return await stage.evidence(await stage.start(), stage.get())
+    testbed.platform.respond(page(404))
+    return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def search_parameter_ignored(stage: Stage) -> Evidence:
+async def search_parameter_ignored(testbed: Testbed) -> Evidence:
     """Let the platform return a searchset whose self link lacks a requested parameter."""
-    link = f'{{"relation":"self","url":"{stage.platform.url}/Patient?name=a"}}'
+    link = f'{{"relation":"self","url":"{testbed.platform.url}/Patient?name=a"}}'
     bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
-    stage.platform.answer(fhir(bundle.encode()))
-    gateway = await stage.start(fhir={**stage.fhir, "search_guard": "block"})
-    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
+    testbed.platform.respond(fhir(bundle.encode()))
+    gateway = await testbed.start(fhir={**testbed.fhir, "search_guard": "block"})
+    return await testbed.send(gateway, testbed.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
 
 
-async def condition_unsupported(stage: Stage) -> Evidence:
+async def condition_unsupported(testbed: Testbed) -> Evidence:
     """Send a conditional create to a platform that declares none."""
     statement = b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
-    stage.platform.answer(fhir(statement))
-    gateway = await stage.start(fhir={**stage.fhir, "condition_guard": "block"})
-    return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
+    testbed.platform.respond(fhir(statement))
+    gateway = await testbed.start(fhir={**testbed.fhir, "condition_guard": "block"})
+    return await testbed.send(gateway, testbed.post(b"{}", "If-None-Exist: identifier=1"))
 
 
-async def condition_unknown(stage: Stage) -> Evidence:
-    """Send a conditional create to a platform whose statement cannot be had."""
-    stage.platform.answer(outcome(503))
-    settings = {"fhir": {**stage.fhir, "condition_guard": "block"}, "retries": {"max_attempts": 1}}
-    gateway = await stage.start(**settings)
-    return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
+async def condition_unknown(testbed: Testbed) -> Evidence:
+    """Send a conditional create to a platform whose statement is not available."""
+    testbed.platform.respond(outcome(503))
+    settings = {
+        "fhir": {**testbed.fhir, "condition_guard": "block"},
+        "retries": {"max_attempts": 1},
+    }
+    gateway = await testbed.start(**settings)
+    return await testbed.send(gateway, testbed.post(b"{}", "If-None-Exist: identifier=1"))
 
 
-async def circuit_open(stage: Stage) -> Evidence:
-    """Let the platform fail right before the request, and the gateway find that out."""
-    gateway = await stage.start(circuit_breaker={"min_requests": 1, "window": 600})
-    stage.platform.answer(then_close(b""))
-    async with await stage.open(gateway.address) as wire:
-        await wire.ask(stage.post())
-    await gateway.until_metric(2, "dhp_gateway_circuit_state")
-    return await stage.evidence(gateway, stage.get())
+async def circuit_open(testbed: Testbed) -> Evidence:
+    """Let the platform fail before the request, until the circuit is open."""
+    gateway = await testbed.start(circuit_breaker={"min_requests": 1, "window": 600})
+    testbed.platform.respond(then_close(b""))
+    async with await testbed.open(gateway.address) as wire:
+        await wire.fetch(testbed.post())
+    await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
+    return await testbed.send(gateway, testbed.get())
 
 
-async def audit_unavailable(stage: Stage) -> Evidence:
+async def audit_unavailable(testbed: Testbed) -> Evidence:
     """Write the audit to a full disk."""
     full, roomy = os.open("/dev/full", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
-    stage.stack.callback(os.close, full)
-    stage.stack.callback(os.close, roomy)
-    gateway = await stage.start(audit_fd=full)
+    testbed.stack.callback(os.close, full)
+    testbed.stack.callback(os.close, roomy)
+    gateway = await testbed.start(audit_fd=full)
     # At the end writes succeed again, because stopping would wait for the disk until its timeout.
-    stage.stack.callback(os.dup2, roomy, full)
-    await until(lambda: not gateway.gateway.audit.is_available)
-    evidence = await stage.evidence(gateway, stage.get())
+    testbed.stack.callback(os.dup2, roomy, full)
+    await wait_until(lambda: not gateway.gateway.audit.is_available)
+    evidence = await testbed.send(gateway, testbed.get())
     return replace(evidence, audited=False)
 
 
-async def shutting_down(stage: Stage) -> Evidence:
+async def shutting_down(testbed: Testbed) -> Evidence:
     """Send a request on a persistent connection after the listeners have closed."""
-    gateway = await stage.start(shutdown={"delay": 0, "drain_timeout": 10})
-    wire = await stage.open(gateway.address)
-    assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
-    await stage.occupy(gateway)
+    gateway = await testbed.start(shutdown={"delay": 0, "drain_timeout": 10})
+    wire = await testbed.open(gateway.address)
+    assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
+    await testbed.occupy(gateway)
     stopping = asyncio.create_task(gateway.gateway.stop())
-    stage.stack.push_async_callback(_join, stopping, gateway)
+    testbed.stack.push_async_callback(_join, stopping, gateway)
     while await _listens(gateway.address):
         pass
-    return await stage.evidence(gateway, stage.get(), wire)
+    return await testbed.send(gateway, testbed.get(), wire)
 
 
-async def _join(stopping: asyncio.Task[None], gateway: Running) -> None:
+async def _join(stopping: asyncio.Task[None], gateway: RunningGateway) -> None:
     gateway.gateway.skip_drain()
     await stopping
 
@@ -305,9 +308,9 @@ class _Faulty:
         return fail
 
 
-async def internal(stage: Stage) -> Evidence:
+async def internal(testbed: Testbed) -> Evidence:
     """Let a dependency of the handler raise."""
-    gateway = await stage.start()
+    gateway = await testbed.start()
 
     def account(exchange: Exchange) -> None:
         gateway.gateway.metrics.record_exchange(exchange)
@@ -329,41 +332,41 @@ async def internal(stage: Stage) -> Evidence:
     listener = await asyncio.get_running_loop().create_server(
         server.make_connection, "127.0.0.1", 0
     )
-    stage.stack.push_async_callback(server.shutdown, 0.2)
-    stage.stack.callback(listener.close)
+    testbed.stack.push_async_callback(server.shutdown, 0.2)
+    testbed.stack.callback(listener.close)
     address = ListenAddress(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
-    return await stage.evidence(gateway, stage.get(), await stage.open(address))
+    return await testbed.send(gateway, testbed.get(), await testbed.open(address))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What breaks, the reason that is given for it, and the rest of its row."""
+    """What fails, the reason that is reported, and the rest of its row."""
 
     reason: str
     provoke: Provoke
     row: Row
 
-    def by(self, provoke: Provoke, **changes: Any) -> Fault:
-        """Return another way to the same reason, with some changes of the row."""
+    def caused_by(self, provoke: Provoke, **changes: Any) -> Fault:
+        """Return another cause of the same reason, with some changes of the row."""
         return Fault(self.reason, provoke, self.row.but(**changes))
 
 
-def platform_sends(answer: Answer, request: bytes = READ, **sections: Any) -> Provoke:
+def platform_sends(answer: ScriptedResponse, request: bytes = READ, **sections: Any) -> Provoke:
     """Let the platform send this to each request."""
 
-    async def provoke(stage: Stage) -> Evidence:
-        stage.platform.answer(answer)
-        return await stage.evidence(await stage.start(**sections), request)
+    async def provoke(testbed: Testbed) -> Evidence:
+        testbed.platform.respond(answer)
+        return await testbed.send(await testbed.start(**sections), request)
 
     return provoke
 
 
-def sso_sends(answer: sso.Answer, **sections: Any) -> Provoke:
+def sso_sends(answer: sso.ScriptedResponse, **sections: Any) -> Provoke:
     """Let the SSO send this to each token request."""
 
-    async def provoke(stage: Stage) -> Evidence:
-        stage.sso.handle(answer)
-        return await stage.evidence(await stage.start(**sections), READ)
+    async def provoke(testbed: Testbed) -> Evidence:
+        testbed.sso.respond(answer)
+        return await testbed.send(await testbed.start(**sections), READ)
 
     return provoke
 
@@ -371,8 +374,8 @@ def sso_sends(answer: sso.Answer, **sections: Any) -> Provoke:
 def caller_sends(raw: bytes, **sections: Any) -> Provoke:
     """Send these octets."""
 
-    async def provoke(stage: Stage) -> Evidence:
-        return await stage.evidence(await stage.start(**sections), raw)
+    async def provoke(testbed: Testbed) -> Evidence:
+        return await testbed.send(await testbed.start(**sections), raw)
 
     return provoke
 
@@ -569,74 +572,74 @@ def _bad_requests() -> dict[str, Fault]:
     for rule, raw in _RULES.items():
         advice = "surplus-slash" if "slash?" in rule else ""
         changes: dict[str, Any] = {"said": rule, "unsaid": b"Patient", "logged": None}
-        found[rule] = REASONS["bad-request"].by(caller_sends(raw), advice=advice, **changes)
+        found[rule] = REASONS["bad-request"].caused_by(caller_sends(raw), advice=advice, **changes)
     return found
 
 
 _LARGE_HEADER: Final = REASONS["header-too-large"]
 _CALLERS: Final = {
     **_bad_requests(),
-    "loop through a gateway of another version": REASONS["loop"].by(
+    "loop through a gateway of another version": REASONS["loop"].caused_by(
         caller_sends(get("/fhir/Patient/1", "Via: 1.0 a, HTTP/1.1 DHP-Gateway (x)"))
     ),
     **{
-        f"method {method}": REASONS["method-not-allowed"].by(
+        f"method {method}": REASONS["method-not-allowed"].caused_by(
             caller_sends(get("/fhir/Patient/1", method=method))
         )
         for method in ("CONNECT", "FOO", "PROPFIND", "get", "PURGE")
     },
-    "unknown method of a long target": REASONS["method-not-allowed"].by(
+    "unknown method of a long target": REASONS["method-not-allowed"].caused_by(
         caller_sends(get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
     ),
     # As a client of an HTTP proxy sends it.
-    "CONNECT to an authority": REASONS["method-not-allowed"].by(
+    "CONNECT to an authority": REASONS["method-not-allowed"].caused_by(
         caller_sends(b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n")
     ),
     # base_path ends at a segment's border and is compared with case.
     **{
-        f"path {base}": REASONS["unknown-path"].by(
+        f"path {base}": REASONS["unknown-path"].caused_by(
             caller_sends(get(base)), said="; base-path=/fhir"
         )
         for base in ("/fhirx", "/FHIR/Patient", "/", "/fhi", "/auth/login")
     },
-    "one field too large": _LARGE_HEADER.by(
+    "one field too large": _LARGE_HEADER.caused_by(
         caller_sends(get("/fhir/Patient/1", "X-Long: " + "x" * 17_000)), parsed=False
     ),
-    "one field over a lower limit": _LARGE_HEADER.by(
+    "one field over a lower limit": _LARGE_HEADER.caused_by(
         caller_sends(
             get("/fhir/Patient/1", "X-Long: " + "x" * 1001), limits={"max_header_bytes": 1000}
         ),
         parsed=False,
     ),
-    "too many fields": _LARGE_HEADER.by(
+    "too many fields": _LARGE_HEADER.caused_by(
         caller_sends(get("/fhir/Patient/1", *["X-Many: 1"] * 300)), parsed=False
     ),
-    "more fields than a lower limit": _LARGE_HEADER.by(
+    "more fields than a lower limit": _LARGE_HEADER.caused_by(
         caller_sends(
             get("/fhir/Patient/1", *(f"X-{n}: 1" for n in range(30))), limits={"max_headers": 20}
         ),
         parsed=False,
     ),
-    "fields too large in sum": _LARGE_HEADER.by(
+    "fields too large in sum": _LARGE_HEADER.caused_by(
         caller_sends(get("/fhir/Patient/1", *[f"X-{n}: {'x' * 15_000}" for n in range(5)]))
     ),
     # A target is too long by its path as well as by its query.
     **{
-        f"path too long for a {method}": REASONS["url-too-long"].by(
+        f"path too long for a {method}": REASONS["url-too-long"].caused_by(
             caller_sends(get("/fhir/" + "x" * 1000, method=method), limits={"max_url_bytes": 900})
         )
         for method in ("PUT", "POST")
     },
-    "query too long": REASONS["url-too-long"].by(
+    "query too long": REASONS["url-too-long"].caused_by(
         caller_sends(get("/fhir/Patient?name=" + "x" * 9000))
     ),
-    "body too large, not sent": REASONS["payload-too-large"].by(
+    "body too large, not sent": REASONS["payload-too-large"].caused_by(
         caller_sends(
             get("/fhir/Patient", "Content-Length: 1001", method="POST"),
             limits={"max_body_bytes": 1000},
         )
     ),
-    "body too large, announced": REASONS["payload-too-large"].by(
+    "body too large, announced": REASONS["payload-too-large"].caused_by(
         caller_sends(
             get("/fhir/Patient", "Expect: 100-continue", "Content-Length: 1001", method="POST"),
             limits={"max_body_bytes": 1000},
@@ -646,27 +649,27 @@ _CALLERS: Final = {
 
 
 def _in_chunks() -> dict[str, Fault]:
-    """Return faults of chunked bodies; what the platform gets of one never looks complete."""
+    """Return faults of chunked bodies, of which the platform never receives a complete one."""
     found = {}
     large = b"".join(b"258\r\n%s\r\n" % (b"x" * 600) for _ in range(2)) + b"0\r\n\r\n"
     for target in ("/fhir/Patient", "/fhir/Binary", "/fhir"):
         head = get(target, "Transfer-Encoding: chunked", method="POST")
-        found[f"chunks that grow too large for {target}"] = REASONS["payload-too-large"].by(
+        found[f"chunks that grow too large for {target}"] = REASONS["payload-too-large"].caused_by(
             _incomplete(caller_sends(head + large, limits={"max_body_bytes": 1000})),
             closed=None,
             seen=(0, 1),
             attempts=(0, 1),
         )
-        found[f"chunks that stop for {target}"] = REASONS["body-timeout"].by(
+        found[f"chunks that stop for {target}"] = REASONS["body-timeout"].caused_by(
             _incomplete(caller_sends(head + b"5\r\nhello\r\n", limits={"header_timeout": PATIENCE}))
         )
     return found
 
 
 def _incomplete(provoke: Provoke) -> Provoke:
-    async def checked(stage: Stage) -> Evidence:
-        evidence = await provoke(stage)
-        assert not any(seen.complete for seen in stage.platform.seen)
+    async def checked(testbed: Testbed) -> Evidence:
+        evidence = await provoke(testbed)
+        assert not any(seen.complete for seen in testbed.platform.requests)
         return evidence
 
     return checked
@@ -677,31 +680,31 @@ _FIREWALL: Final = {"success": False, "errors": [{"message": "planted text of th
 _LATER: Final = ("Retry-After", "30")
 
 
-async def sso_unreachable(stage: Stage) -> Evidence:
+async def sso_unreachable(testbed: Testbed) -> Evidence:
     """Let the SSO be at a port without a listener."""
-    gateway = await stage.start(token_url=f"http://127.0.0.1:{free_port()}/token")
-    return await stage.evidence(gateway, READ)
+    gateway = await testbed.start(token_url=f"http://127.0.0.1:{free_port()}/token")
+    return await testbed.send(gateway, READ)
 
 
-async def sso_unknown(stage: Stage) -> Evidence:
+async def sso_unknown(testbed: Testbed) -> Evidence:
     """Let the SSO's name not resolve."""
-    gateway = await stage.start(
+    gateway = await testbed.start(
         token_url="http://sso.invalid/token", platform={"allow_plaintext": True}
     )
-    return await stage.evidence(gateway, READ)
+    return await testbed.send(gateway, READ)
 
 
 # The answers that hold no usable token are in tests/oauth/test_grants.py.
 _SSO: Final = {
     **{
-        f"client refused with {code}": REASONS["token-refused"].by(
-            sso_sends(sso.refusal("invalid_client", code)), unsaid=b"as the test wants it"
+        f"client refused with {code}": REASONS["token-refused"].caused_by(
+            sso_sends(sso.oauth_error("invalid_client", code)), unsaid=b"as the test wants it"
         )
         for code in (400, 401, 403)
     },
     # 400, 401 and 403 without an OAuth error are waited out.
     **{
-        f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.by(
+        f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.caused_by(
             sso_sends(answer),
             said=f"status {code}, a firewall in front, or a wrong address",
             unsaid=b"planted",
@@ -713,7 +716,7 @@ _SSO: Final = {
         }.items()
     },
     **{
-        f"SSO: {name}": _SSO_DOWN.by(sso_sends(answer))
+        f"SSO: {name}": _SSO_DOWN.caused_by(sso_sends(answer))
         for name, answer in {
             "500": sso.status(500, _LATER),
             "502": sso.status(502, _LATER),
@@ -725,68 +728,70 @@ _SSO: Final = {
             "reset": sso.RESET,
         }.items()
     },
-    "SSO: throttled": _SSO_DOWN.by(sso_sends(sso.status(429, _LATER)), tokens="throttled"),
-    "SSO: token with a line end": _SSO_DOWN.by(
+    "SSO: throttled": _SSO_DOWN.caused_by(sso_sends(sso.status(429, _LATER)), tokens="throttled"),
+    "SSO: token with a line end": _SSO_DOWN.caused_by(
         sso_sends(sso.token("a\r\nX-Evil: 1")), unsaid=b"X-Evil"
     ),
-    "SSO: no listener": _SSO_DOWN.by(sso_unreachable, asked=0),
-    "SSO: name unknown": _SSO_DOWN.by(sso_unknown, asked=0),
+    "SSO: no listener": _SSO_DOWN.caused_by(sso_unreachable, asked=0),
+    "SSO: name unknown": _SSO_DOWN.caused_by(sso_unknown, asked=0),
     # A request waits for its token no longer than `sso.timeout`.
-    "SSO: silence": _SSO_DOWN.by(sso_sends(sso.HANG, sso={"timeout": PATIENCE})),
+    "SSO: silence": _SSO_DOWN.caused_by(sso_sends(sso.HANG, sso={"timeout": PATIENCE})),
 }
 
 
-async def body_gone(stage: Stage) -> Evidence:
-    """Reject the token of a request whose body is no longer at hand; the next has a new one."""
-    stage.platform.script(unauthorized())
-    gateway = await stage.start(limits={"replay_buffer_bytes": 100})
-    evidence = await stage.evidence(gateway, post("/fhir/Binary", b"x" * 200_000))
-    assert (await stage.evidence(gateway, READ)).seen[0].header("authorization") == "Bearer token-2"
+async def body_gone(testbed: Testbed) -> Evidence:
+    """Reject the token of a request whose body was not retained; the next one has a new token."""
+    testbed.platform.script(unauthorized())
+    gateway = await testbed.start(limits={"replay_buffer_bytes": 100})
+    evidence = await testbed.send(gateway, post("/fhir/Binary", b"x" * 200_000))
+    assert (await testbed.send(gateway, READ)).requests[0].header(
+        "authorization"
+    ) == "Bearer token-2"
     return evidence
 
 
-async def second_header(stage: Stage) -> Evidence:
+async def second_header(testbed: Testbed) -> Evidence:
     """Let the header of a connection's second request not end."""
-    gateway = await stage.start(limits={"header_timeout": PATIENCE})
-    wire = await stage.open(gateway.address)
-    assert (await wire.ask(READ)).status == 200
+    gateway = await testbed.start(limits={"header_timeout": PATIENCE})
+    wire = await testbed.open(gateway.address)
+    assert (await wire.fetch(READ)).status == 200
     await wire.send(b"GET /fhir/Patient/2 HTTP/1.1\r\nHost: g")
-    return await stage.evidence(gateway, wire=wire)
+    return await testbed.send(gateway, wire=wire)
 
 
-async def write_unreachable(stage: Stage) -> Evidence:
+async def write_unreachable(testbed: Testbed) -> Evidence:
     """Let the platform of a write be at a port without a listener."""
-    gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
-    return await stage.evidence(gateway, WRITE)
+    gateway = await testbed.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    return await testbed.send(gateway, WRITE)
 
 
-async def platform_unknown(stage: Stage) -> Evidence:
+async def platform_unknown(testbed: Testbed) -> Evidence:
     """Let the platform's name not resolve."""
     # A label of 63 characters is valid, and no host has it.
-    gateway = await stage.start(
+    gateway = await testbed.start(
         platform_url=f"http://{'x' * 63}.invalid/r5", platform={"allow_plaintext": True}
     )
-    return await stage.evidence(gateway, READ)
+    return await testbed.send(gateway, READ)
 
 
-async def platform_deaf(stage: Stage) -> Evidence:
-    """Let the platform neither take nor refuse connections."""
-    url = f"http://127.0.0.1:{deaf_port(stage.stack)}/r5"
-    gateway = await stage.start(platform_url=url, platform={"connect_timeout": PATIENCE})
-    return await stage.evidence(gateway, READ)
+async def platform_unresponsive(testbed: Testbed) -> Evidence:
+    """Let the platform neither accept nor refuse connections."""
+    url = f"http://127.0.0.1:{unresponsive_port(testbed.stack)}/r5"
+    gateway = await testbed.start(platform_url=url, platform={"connect_timeout": PATIENCE})
+    return await testbed.send(gateway, READ)
 
 
-async def certificate_of_another_host(stage: Stage) -> Evidence:
+async def certificate_of_another_host(testbed: Testbed) -> Evidence:
     """Let the platform have a trusted certificate for another name."""
     context, authority = tls_platform("another.example")
-    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
+    testbed.platform = await testbed.stack.enter_async_context(Platform(tls=context))
     with authority.cert_pem.tempfile() as ca_file:
-        gateway = await stage.start(platform={"ca_file": ca_file})
-    return await stage.evidence(gateway, WRITE)
+        gateway = await testbed.start(platform={"ca_file": ca_file})
+    return await testbed.send(gateway, WRITE)
 
 
-async def no_tls(stage: Stage) -> Evidence:
-    """Let the platform speak no TLS where https was promised; it gets no token."""
+async def no_tls(testbed: Testbed) -> Evidence:
+    """Let the platform speak no TLS behind https; it receives no token."""
     heard = b""
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -796,9 +801,9 @@ async def no_tls(stage: Stage) -> Evidence:
         writer.close()
 
     server = await asyncio.start_server(plain, "127.0.0.1", 0)
-    stage.stack.callback(server.close)
+    testbed.stack.callback(server.close)
     url = f"https://localhost:{server.sockets[0].getsockname()[1]}/r5"
-    evidence = await stage.evidence(await stage.start(platform_url=url), READ)
+    evidence = await testbed.send(await testbed.start(platform_url=url), READ)
     assert b"token-1" not in heard
     return evidence
 
@@ -806,7 +811,7 @@ async def no_tls(stage: Stage) -> Evidence:
 _OK: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
 _HALF: Final = _OK + b"Content-Length: 100\r\n\r\n" + PATIENT
 # What is no valid HTTP is in tests/wire/test_platform_strictness.py.
-_BROKEN: Final[dict[str, Answer]] = {
+_BROKEN: Final[dict[str, ScriptedResponse]] = {
     "closed": then_close(b""),
     "reset": then_reset(b""),
     "cut in its header": then_close(_OK),
@@ -825,13 +830,13 @@ _BROKEN: Final[dict[str, Answer]] = {
 }
 
 
-async def stall(line: Line, data: bytes) -> None:
+async def stall(connection: PlatformConnection, data: bytes) -> None:
     """Send the octets, then nothing more."""
-    line.writer.write(data)
-    await silence(line)
+    connection.writer.write(data)
+    await silence(connection)
 
 
-_STALLED: Final[dict[str, Answer]] = {
+_STALLED: Final[dict[str, ScriptedResponse]] = {
     "in its header": partial(stall, data=_OK),
     "in its body": partial(stall, data=_OK + b"Content-Length: 100\r\n\r\n{"),
     "in its chunks": partial(stall, data=chunked(PATIENT, end=False)),
@@ -909,7 +914,7 @@ def _not_fhir() -> dict[str, Fault]:
 
 
 _PLATFORM: Final = {
-    "body gone when the token is rejected": REASONS["token-rejected"].by(
+    "body gone when the token is rejected": REASONS["token-rejected"].caused_by(
         body_gone,
         seen=1,
         attempts=1,
@@ -919,26 +924,30 @@ _PLATFORM: Final = {
         advice="body-gone",
         logged=(logging.ERROR, "the platform refused the token, and the body cannot be sent again"),
     ),
-    "platform: no listener for a write": REASONS["upstream-unreachable"].by(
+    "platform: no listener for a write": REASONS["upstream-unreachable"].caused_by(
         write_unreachable, write=True
     ),
-    "platform: name unknown": REASONS["upstream-unreachable"].by(platform_unknown, logged=None),
-    "platform: connection never made": REASONS["upstream-unreachable"].by(
-        platform_deaf,
+    "platform: name unknown": REASONS["upstream-unreachable"].caused_by(
+        platform_unknown, logged=None
+    ),
+    "platform: connection never made": REASONS["upstream-unreachable"].caused_by(
+        platform_unresponsive,
         attempts=1,
         retries={},
         logged=(logging.WARNING, "as behind a firewall"),
     ),
-    "certificate of another host": REASONS["upstream-tls"].by(
+    "certificate of another host": REASONS["upstream-tls"].caused_by(
         certificate_of_another_host, write=True, logged=None
     ),
-    "no TLS behind https": REASONS["upstream-tls"].by(no_tls, logged=None),
+    "no TLS behind https": REASONS["upstream-tls"].caused_by(no_tls, logged=None),
     **{
-        f"answer to a write {name}": REASONS["upstream-failed"].by(platform_sends(answer, WRITE))
+        f"answer to a write {name}": REASONS["upstream-failed"].caused_by(
+            platform_sends(answer, WRITE)
+        )
         for name, answer in _BROKEN.items()
     },
     **{
-        f"answer to a read {name}": REASONS["upstream-failed"].by(
+        f"answer to a read {name}": REASONS["upstream-failed"].caused_by(
             platform_sends(answer),
             seen=3,
             attempts=3,
@@ -949,21 +958,21 @@ _PLATFORM: Final = {
         for name, answer in _BROKEN.items()
     },
     **{
-        f"answer stalls {name}": REASONS["upstream-timeout"].by(
+        f"answer stalls {name}": REASONS["upstream-timeout"].caused_by(
             platform_sends(
                 answer, platform={"response_timeout": PATIENCE, "idle_timeout": PATIENCE}
             )
         )
         for name, answer in _STALLED.items()
     },
-    "no answer to a write": REASONS["upstream-timeout"].by(
+    "no answer to a write": REASONS["upstream-timeout"].caused_by(
         platform_sends(silence, WRITE, platform={"response_timeout": PATIENCE}),
         write=True,
         unknown=True,
     ),
     # Not followed, because that would take the token along, and not passed on.
     **{
-        f"redirect with {code}": REASONS["upstream-redirect"].by(
+        f"redirect with {code}": REASONS["upstream-redirect"].caused_by(
             platform_sends(outcome(code, ("Location", "http://elsewhere.invalid/Patient/2"))),
             upstream_status=code,
         )
@@ -976,7 +985,7 @@ FAULTS: Final = {
     **REASONS,
     **_CALLERS,
     **_in_chunks(),
-    "header that stops on a kept connection": REASONS["header-timeout"].by(second_header),
+    "header that stops on a kept connection": REASONS["header-timeout"].caused_by(second_header),
     **_SSO,
     **_PLATFORM,
 }

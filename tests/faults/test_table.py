@@ -1,4 +1,4 @@
-"""Every row of the table of faults, as each side of the gateway sees it."""
+"""Every row of the table of faults, at caller, platform, SSO, audit, metrics and log."""
 
 from __future__ import annotations
 
@@ -7,45 +7,43 @@ import logging
 import pytest
 
 from gateway import errors
-from tests.doubles.rest import come_to_rest
-from tests.faults.judgement import Row, judge
+from tests.doubles.waiting import wait_until_idle
+from tests.faults.judgement import Row, assert_result
 from tests.faults.table import FAULTS, REASONS, header_timeout, unknown_path
-from tests.pipeline.stage import Stage
+from tests.pipeline.testbed import Testbed
 
 # tests/outbox/path provokes it.
 ELSEWHERE = {"outbox-full"}
 
 
-def named(names: dict[str, object]) -> list[object]:
-    """The parameters of these faults."""
+def parameters_of(names: dict[str, object]) -> list[object]:
+    """Return the parameters of these faults."""
     # A bug is planted in a collaborator's place, where compiled code takes nothing but its own.
     bug = pytest.param("internal", marks=pytest.mark.interpreted)
     return [bug if name == "internal" else name for name in names]
 
 
 def test_every_reason_is_provoked() -> None:
-    """No reason is left out but those that are provoked elsewhere."""
     assert set(REASONS) == set(errors.REASONS) - ELSEWHERE
 
 
-@pytest.mark.parametrize("name", named(FAULTS))
-async def test_fault(stage: Stage, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A caller that asks for nothing in particular gets the row's outcome as JSON in English."""
+@pytest.mark.parametrize("name", parameters_of(FAULTS))
+async def test_fault(testbed: Testbed, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without preferences of the caller, the outcome is JSON in English."""
     caplog.set_level(logging.INFO)
     fault = FAULTS[name]
-    evidence = await fault.provoke(stage)
-    await judge(evidence, fault.reason, fault.row)
+    evidence = await fault.provoke(testbed)
+    await assert_result(evidence, fault.reason, fault.row)
     if fault.row.logged:
-        judge_log(caplog.records, fault.reason, fault.row)
+        assert_logged(caplog.records, fault.reason, fault.row)
     if name not in REASONS:
-        await come_to_rest(evidence.gateway)
+        await wait_until_idle(evidence.gateway)
 
 
-def judge_log(records: list[logging.LogRecord], reason: str, row: Row) -> None:
-    """Check that the log tells of it in a sentence, as loud as it is urgent, and its facts apart.
+def assert_logged(records: list[logging.LogRecord], reason: str, row: Row) -> None:
+    """Check that the log has a sentence at the level of its urgency, and facts as fields.
 
-    Callers' mistakes are information, outages warnings, what an operator must mend errors. A search
-    for a request, a caller or a reason needs no pattern for sentences.
+    Errors of callers are information, outages warnings, what an operator must act on errors.
     """
     said = [record for record in records if record.getMessage().startswith(reason)]
     level, words = row.logged or (0, "")
@@ -71,14 +69,18 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("reason", named(REASONS))
-async def test_fault_in_another_form(stage: Stage, reason: str, form: str) -> None:
-    """A caller gets the format and the language that it names, if its request could be read."""
+@pytest.mark.parametrize("reason", parameters_of(REASONS))
+async def test_fault_in_another_format_and_language(
+    testbed: Testbed, reason: str, form: str
+) -> None:
+    """As the caller requests, if its request could be parsed."""
     fault = REASONS[reason]
-    language, stage.query, accept, languages = FORMS[form]
-    stage.headers = (accept, f"Accept-Language: {languages}")
+    language, testbed.query, accept, languages = FORMS[form]
+    testbed.headers = (accept, f"Accept-Language: {languages}")
     language = language if fault.row.parsed else "en"
-    await judge(await fault.provoke(stage), reason, fault.row, language=language, xml=True)
+    await assert_result(
+        await fault.provoke(testbed), reason, fault.row, language=language, xml=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,9 +94,8 @@ async def test_fault_in_another_form(stage: Stage, reason: str, form: str) -> No
 )
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
 async def test_default_language(
-    stage: Stage, language: str, provoke: object, reason: str, accepted: tuple[str, ...]
+    testbed: Testbed, language: str, provoke: object, reason: str, accepted: tuple[str, ...]
 ) -> None:
-    """Without a language that could be read, it is `fhir.default_language`."""
-    stage.fhir = {"default_language": language}
-    stage.headers = accepted
-    await judge(await provoke(stage), reason, REASONS[reason].row, language=language)
+    testbed.fhir = {"default_language": language}
+    testbed.headers = accepted
+    await assert_result(await provoke(testbed), reason, REASONS[reason].row, language=language)

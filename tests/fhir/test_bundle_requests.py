@@ -113,8 +113,8 @@ READ_IN_TWO_WAYS = [
 
 
 @pytest.mark.parametrize(("content_type", "body"), READ_IN_TWO_WAYS)
-def test_a_bundle_that_some_read_otherwise_is_not_read(content_type: str, body: bytes) -> None:
-    """A caller that may send a batch only cannot dress a transaction up as one."""
+def test_an_ambiguous_bundle_is_rejected(content_type: str, body: bytes) -> None:
+    """A caller that may send batches only cannot disguise a transaction as one."""
     with pytest.raises(BodyParseError):
         read_bundle(body, content_type)
 
@@ -126,7 +126,7 @@ def first_request(entry: bytes, content_type: str = JSON) -> BundleRequest:
     return read_request(read_bundle(body, content_type)[1][0])
 
 
-def test_an_entry_is_read_alike_in_both_syntaxes() -> None:
+def test_an_entry_means_the_same_in_json_and_xml() -> None:
     json = (
         b'{"fullUrl":"urn:uuid:1","resource":{"resourceType":"Patient","contained":'
         b'[{"resourceType":"Group"}]},"request":{"method":"POST","url":"Patient","ifNoneExist":"a=1"}}'
@@ -170,6 +170,6 @@ NOT_PLAIN = [
 
 
 @pytest.mark.parametrize(("content_type", "entry"), NOT_PLAIN)
-def test_an_entry_that_some_read_otherwise_is_not_read(content_type: str, entry: bytes) -> None:
+def test_an_ambiguous_entry_is_rejected(content_type: str, entry: bytes) -> None:
     with pytest.raises(BodyParseError):
         first_request(entry, content_type)

@@ -11,7 +11,7 @@ from gateway.fhir.capability_statement import TypeCapability, capabilities
 
 
 def declared(*resources: Any, **rest: Any) -> dict[str, TypeCapability]:
-    """What a statement of these resources declares."""
+    """Return what a statement of these resources declares."""
     statement = {
         "resourceType": "CapabilityStatement",
         "rest": [{**rest, "resource": list(resources)}, "odd"],
@@ -20,7 +20,7 @@ def declared(*resources: Any, **rest: Any) -> dict[str, TypeCapability]:
 
 
 def test_parameters_are_listed_by_type() -> None:
-    """Those of a type and those for all types, with their kinds."""
+    """Those of a type and those of all types, with their kinds."""
     patient = {"type": "Patient", "searchParam": [{"name": "name", "type": "string"}]}
     found = declared(patient, {"type": 1}, searchParam=[{"name": "_id"}])
     assert found == {"Patient": TypeCapability({"_id": "", "name": "string"}, frozenset())}
@@ -38,13 +38,11 @@ def test_parameters_are_listed_by_type() -> None:
         ({"conditionalDelete": "multiple"}, {"delete"}),
     ],
 )
-def test_conditions_are_declared_one_by_one(members: dict[str, Any], expected: set[str]) -> None:
-    """Only a plain yes is one."""
+def test_only_true_declares_a_condition(members: dict[str, Any], expected: set[str]) -> None:
     assert declared({"type": "Patient", **members})["Patient"].conditional == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"resourceType":"Patient"}', b"<html>"])
-def test_other_documents_are_refused(body: bytes) -> None:
-    """What is no CapabilityStatement tells nothing."""
+def test_other_documents_declare_nothing(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error is one
         capabilities(body)

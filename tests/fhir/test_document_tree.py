@@ -22,7 +22,6 @@ XML = b"""<?xml version="1.0"?><Observation xmlns="http://hl7.org/fhir">
 
 
 def test_json_and_xml_give_the_same_tree() -> None:
-    """What a resource says does not depend on its format."""
     json, xml = (
         document_tree.parse_body(JSON, "application/fhir+json"),
         document_tree.parse_body(XML, "application/fhir+xml"),
@@ -31,8 +30,8 @@ def test_json_and_xml_give_the_same_tree() -> None:
     assert document_tree.contains_all_of(xml, json)
 
 
-def test_a_resource_holds_what_was_sent_and_more() -> None:
-    """A server's id, version and narrative make no difference; another value does."""
+def test_a_stored_resource_contains_what_was_sent() -> None:
+    """Id, version and narrative of the server make no difference; another value does."""
     sent = b'{"resourceType": "Patient", "birthDate": "1980", "name": [{"family": "A"}]}'
     kept = sent.replace(b'"resourceType"', b'"id": "9", "meta": {"versionId": "1"}, "resourceType"')
     other = kept.replace(b"1980", b"1981")
@@ -48,7 +47,7 @@ def test_a_resource_holds_what_was_sent_and_more() -> None:
     )
 
 
-def test_precision_makes_a_difference() -> None:
+def test_precision_is_significant() -> None:
     """1.10 is not 1.1."""
     one, other = (
         document_tree.parse_body(b'{"value": %s}' % number, None) for number in (b"1.10", b"1.1")
@@ -73,7 +72,7 @@ def test_precision_makes_a_difference() -> None:
         (b"a,b", "text/csv"),
     ],
 )
-def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: str) -> None:
+def test_an_ambiguous_body_is_rejected(body: bytes, content_type: str) -> None:
     with pytest.raises(document_tree.BodyParseError):
         document_tree.parse_body(body, content_type)
 
@@ -82,7 +81,7 @@ def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: st
 @pytest.mark.parametrize(
     "way", [(b"[", b"", b"]"), (b'{"a":', b"1", b"}"), (b'{"a":[', b"", b"]}")]
 )
-def test_what_is_nested_deeply_is_refused(way: tuple[bytes, bytes, bytes], depth: int) -> None:
+def test_deep_nesting_is_rejected(way: tuple[bytes, bytes, bytes], depth: int) -> None:
     """At the same depth by every Python, at the top and below a name."""
     begin, middle, end = way
     body = begin * depth + middle + end * depth

@@ -1,4 +1,4 @@
-"""What a request means: one row for each row of the FHIR API, and for what is odd."""
+"""The interaction of a request: a row for each row of the FHIR API, and for unusual requests."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_names_the_interaction(method, path, query, code, resource, rid, safe):
 
 @pytest.mark.parametrize(("method", "path", "resource", "rid", "name"), OPERATION_ROWS)
 def test_names_the_operation(method, path, resource, rid, name):
-    """An operation has a name from a closed list, and is safe with GET only."""
+    """From a closed list; it is safe with GET only."""
     expected = Interaction("operation", resource, rid, name, method == "GET")
     assert classify(method, path, "") == expected
 
@@ -126,14 +126,14 @@ def test_other_methods_on_an_operation_are_other():
     assert classify("PUT", "/Patient/$everything", "").code == "other"
 
 
-def test_searches_know_that_they_are_searches():
-    """Both kinds of search answer with a searchset, a read does not."""
+def test_both_kinds_of_search_are_searches():
+    """A read is none."""
     searches = [("GET", "/Patient"), ("POST", "/_search"), ("GET", "/Patient/1")]
     assert [classify(*search, "").is_search for search in searches] == [True, True, False]
 
 
-def test_its_text_form_hides_the_id():
-    """An id may be a national identifier, so it is not in the repr."""
+def test_the_repr_hides_the_id():
+    """It may be a national identifier."""
     assert "30101901234567" not in repr(classify("GET", "/Patient/30101901234567", ""))
 
 
@@ -151,7 +151,7 @@ PATHS = st.text() | st.lists(SEGMENTS, max_size=7).map(lambda parts: "/" + "/".j
 
 @given(METHODS, PATHS, st.text())
 def test_labels_stay_in_their_closed_sets(method, path, query):
-    """Whatever arrives, nothing is raised and all labels are from the closed sets."""
+    """Whatever arrives, nothing is raised."""
     interaction = classify(method, path, query)
     assert interaction.code in INTERACTIONS
     assert interaction.resource in {*RESOURCE_TYPES, "", "other"}
@@ -161,8 +161,7 @@ def test_labels_stay_in_their_closed_sets(method, path, query):
 
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), PATHS)
-def test_only_searches_are_safe_among_the_other_methods(method, path):
-    """Nothing that may change data is ever safe to send twice."""
+def test_of_the_unsafe_methods_only_searches_are_safe(method, path):
     interaction = classify(method, path, "")
     assert not interaction.is_safe or (method == "POST" and path.rstrip("/").endswith("_search"))
 
@@ -196,7 +195,7 @@ JSON_BUNDLES = [
 
 @pytest.mark.parametrize(("prefix", "code"), JSON_BUNDLES)
 def test_finds_the_type_of_a_json_bundle(prefix, code):
-    """Only the `type` of the outermost object decides; without it the interaction is `other`."""
+    """Only `type` of the outermost object counts; without it the interaction is `other`."""
     assert refine_bundle(TRANSACTION, prefix, "application/fhir+json").code == code
 
 
@@ -226,40 +225,37 @@ XML_BUNDLES = [
 
 @pytest.mark.parametrize(("prefix", "code"), XML_BUNDLES)
 def test_finds_the_type_of_an_xml_bundle(prefix, code):
-    """Only the `type` child of the root decides; a document type is not even looked into."""
+    """Only the `type` child of the root counts; a document type is not read."""
     assert refine_bundle(TRANSACTION, prefix, "application/fhir+xml; charset=utf-8").code == code
 
 
 JSON = "application/fhir+json"
 
 
-def test_an_encoded_bundle_is_other():
-    """Its bytes are not what the platform reads, whatever they look like."""
+def test_a_bundle_with_a_content_coding_is_other():
     plain = b'{"type":"batch"}'
     assert refine_bundle(TRANSACTION, plain, JSON, encoded=True).code == "other"
 
 
-def test_without_a_content_type_the_first_byte_decides():
-    """A body that begins with "<" is read as XML where the caller did not say."""
+def test_without_a_content_type_the_first_octet_decides():
+    """A body that begins with "<" is XML."""
     xml = b' <Bundle %s><type value="batch"/>' % NS
     assert refine_bundle(TRANSACTION, xml, "").code == "batch"
     assert refine_bundle(TRANSACTION, b'{"type":"batch"}', "text/plain").code == "batch"
 
 
-def test_looks_at_the_first_64_kib_only():
-    """A type further behind stays unknown, so that the time of the search has a bound."""
+def test_only_the_first_64_kib_are_inspected():
     late = b'{"entry":[' + b" " * 65536 + b'],"type":"batch"}'
     assert refine_bundle(TRANSACTION, late, "application/json").code == "other"
 
 
-def test_leaves_other_interactions_alone():
+def test_other_interactions_are_unchanged():
     create = classify("POST", "/Bundle", "")
     assert refine_bundle(create, b'{"type":"batch"}', "application/json") is create
 
 
 @given(st.binary() | st.text(alphabet='{}[]":,\\type<>/=" !-').map(str.encode), st.text())
-def test_refining_never_raises(prefix, content_type):
-    """Any bytes under any content type give one of three codes."""
+def test_inspecting_a_bundle_never_raises(prefix, content_type):
     code = refine_bundle(TRANSACTION, prefix, content_type).code
     assert code in {"batch", "transaction", "other"}
 
@@ -284,30 +280,27 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("query", "names"), QUERIES)
-def test_gives_the_names_of_a_query(query, names):
-    """Names in order, each once; what could be data is shown as a question mark."""
+def test_names_of_a_query_are_unique_and_masked(query, names):
+    """In order; what could be data is a question mark."""
     assert query_names(query) == names
 
 
-def test_gives_fifty_names_at_most():
-    """A query of thousands of parameters does not make the audit record grow."""
+def test_at_most_fifty_names_are_returned():
     assert len(query_names("&".join(f"p{number}=1" for number in range(2000)))) == 50
 
 
 @given(st.text())
-def test_names_are_harmless(query):
-    """Whatever the query, each name is short and made of the characters of search names."""
+def test_names_are_short_and_of_search_characters(query):
     for name in query_names(query):
         assert name == "?" or (name.isascii() and name.isprintable() and len(name) <= 64)
 
 
 @pytest.mark.parametrize("text", ["1", "a-b.c", "A" * 64, "123e4567-e89b-12d3-a456-426614174000"])
 def test_accepts_fhir_ids(text):
-    """Letters, digits, hyphen and dot, up to 64 of them."""
     assert classify("GET", f"/Patient/{text}", "").resource_id == text
 
 
 @pytest.mark.parametrize("text", ["", "a_b", "a:b", "A" * 65, "a\n", ".", "..", "é"])
-def test_refuses_what_is_no_fhir_id(text):
-    """Other characters, other lengths, and the dot segments of a path."""
+def test_rejects_other_ids(text):
+    """Other characters, other lengths, and dot segments."""
     assert classify("GET", f"/Patient/{text}", "").resource_id is None

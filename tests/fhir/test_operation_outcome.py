@@ -1,4 +1,4 @@
-"""The outcomes that the gateway makes, seen as a FHIR client sees them."""
+"""The local OperationOutcomes as a FHIR client sees them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ FHIR = "{http://hl7.org/fhir}"
 
 
 def rendered(error, *, language="en", xml=False, request_id=REQUEST_ID, attempts=0):
-    """The body and its type, with what most tests do not care about filled in."""
+    """Return body and type, with defaults for what most tests do not care about."""
     outcome = error_outcome(error, request_id=request_id, language=language, attempts=attempts)
     return write_resource(outcome, xml=xml)
 
 
 def parsed(xml):
-    """The root element; the gateway's own answers are what is under test."""
+    """Return the root element."""
     return ElementTree.fromstring(xml)  # noqa: S314 - written by the code under test
 
 
 def as_json(element):
-    """What a FHIR XML element says, in the shape of FHIR JSON (lists for all that repeats)."""
+    """Return a FHIR XML element in the shape of FHIR JSON (lists for all that repeats)."""
     value = element.get("value")
     if value is not None:
         return value
@@ -49,7 +49,7 @@ def as_json(element):
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_json_is_valid_r5(reason, language):
-    """Every reason in every language is an OperationOutcome that the R5 models accept."""
+    """Every reason in every language, by the R5 models."""
     body, content_type = rendered(GatewayError(reason), language=language)
     assert content_type == b"application/fhir+json; charset=utf-8"
     outcome = OperationOutcome.model_validate_json(body)
@@ -63,8 +63,7 @@ def test_json_is_valid_r5(reason, language):
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
-def test_xml_says_the_same_as_json(reason):
-    """The XML form holds the elements of the JSON form, each in its R5 place."""
+def test_xml_has_the_elements_of_the_json(reason):
     error = GatewayError(reason, hint='a <b> & "c" d\'e')
     body, content_type = rendered(error, language="uz", xml=True)
     assert content_type == b"application/fhir+xml; charset=utf-8"
@@ -75,7 +74,7 @@ def test_xml_says_the_same_as_json(reason):
 
 
 def test_xml_elements_stand_in_the_order_of_the_schema():
-    """FHIR's XML schema is a sequence: another order is invalid."""
+    """FHIR's XML schema is a sequence."""
     root = parsed(rendered(GatewayError(UPSTREAM_FAILED), xml=True)[0])
     names = [element.tag.removeprefix(FHIR) for element in root.iter()]
     assert names == [
@@ -94,8 +93,7 @@ def test_xml_elements_stand_in_the_order_of_the_schema():
     ]
 
 
-def test_diagnostics_hold_what_support_needs():
-    """Request id, attempts and the platform's status stand there, and the hint after them."""
+def test_diagnostics_have_request_id_attempts_status_and_hint():
     error = GatewayError(
         UPSTREAM_NON_FHIR, detail="for the log", hint="an empty body", upstream_status=504
     )
@@ -106,7 +104,7 @@ def test_diagnostics_hold_what_support_needs():
     assert issue["code"] == "timeout"
 
 
-def test_the_detail_for_the_log_is_not_shown():
+def test_the_detail_for_the_log_is_not_in_the_outcome():
     assert b"SECRET" not in rendered(GatewayError(UPSTREAM_FAILED, detail="SECRET"))[0]
 
 
@@ -117,8 +115,8 @@ def test_without_an_answer_the_platform_status_is_none():
 
 @pytest.mark.parametrize("request_id", ["abc-123", "a_b:c.d", "x" * 128])
 @pytest.mark.parametrize("xml", [False, True])
-def test_the_id_is_the_request_id_as_it_is(request_id, xml):
-    """A caller finds its own request id, also one that is no FHIR id."""
+def test_the_id_is_the_request_id(request_id, xml):
+    """Also one that is no FHIR id."""
     body, _ = rendered(GatewayError(UPSTREAM_FAILED), request_id=request_id, xml=xml)
     outcome = as_json(parsed(body)) if xml else json.loads(body)
     assert outcome["id"] == request_id
@@ -126,14 +124,13 @@ def test_the_id_is_the_request_id_as_it_is(request_id, xml):
 
 
 def test_an_unknown_language_gives_english():
-    """A language without texts does not fail the answer."""
     outcome = json.loads(rendered(GatewayError(UPSTREAM_FAILED), language="de")[0])
     assert outcome["language"] == "en"
 
 
 @given(st.text(st.characters(exclude_categories=())), st.booleans())
-def test_any_hint_gives_a_readable_body(hint, xml):
-    """Control characters and broken Unicode in a hint break neither form."""
+def test_any_hint_gives_a_valid_body(hint, xml):
+    """Control characters and broken Unicode too."""
     body, _ = rendered(GatewayError(UPSTREAM_FAILED, hint=hint), xml=xml)
     outcome = as_json(parsed(body)) if xml else json.loads(body)
     assert outcome["issue"][0]["diagnostics"].startswith("request-id=")
@@ -181,8 +178,8 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("query", "accept", "expected"), FORMS)
-def test_chooses_the_form(query, accept, expected):
-    """`_format` outranks `Accept`, whose weights decide; JSON is sent unless XML is preferred."""
+def test_negotiates_the_format(query, accept, expected):
+    """`_format` outranks the weights of `Accept`; JSON is the default."""
     assert wants_xml(query, accept) is expected
 
 
@@ -211,13 +208,12 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("accept_language", "default", "expected"), CHOICES)
-def test_chooses_the_language(accept_language, default, expected):
-    """The best weighted of the three languages; Uzbek for Karakalpak readers; else the default."""
+def test_negotiates_the_language(accept_language, default, expected):
+    """By weight; Uzbek for Karakalpak readers; else the default."""
     assert choose_language(accept_language, default) == expected
 
 
 @given(st.text(), st.text())
 def test_negotiation_never_raises(query, header):
-    """Garbage in a query or a header gives an answer in some form and language."""
     assert wants_xml(query + "&_format=" + query, header) in {True, False}
     assert choose_language(header, "uz") in LANGUAGES

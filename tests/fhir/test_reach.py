@@ -1,4 +1,4 @@
-"""Which types a search's parameters ask about, as the most lenient reader understands them."""
+"""Which types the parameters of a search reach, as the most lenient server reads them."""
 
 from __future__ import annotations
 
@@ -99,22 +99,21 @@ NOBODYS = [
 
 
 @pytest.mark.parametrize("parameters", ORDINARY)
-def test_ordinary_searches_stay_within_their_type(parameters: str) -> None:
-    """A search with the parameters of its own type asks about no other."""
+def test_parameters_of_its_own_type_reach_no_other(parameters: str) -> None:
     assert is_limited_to_types(parameters, ONE)
 
 
 @pytest.mark.parametrize("parameters", OF_PATIENTS)
-def test_a_search_counts_for_every_type_that_it_passes_through(parameters: str) -> None:
-    """Chains, reverse chains, inclusions and sorting need both types."""
+def test_chains_and_inclusions_reach_every_type_on_their_way(parameters: str) -> None:
+    """Reverse chains and sorting too."""
     assert is_limited_to_types(parameters, TWO)
     assert not is_limited_to_types(parameters, ONE)
     assert not is_limited_to_types(f"code=1&{parameters}&date=2020", ONE)
 
 
 @pytest.mark.parametrize("parameters", NOBODYS)
-def test_what_cannot_be_judged_stays_within_nothing(parameters: str) -> None:
-    """Types that are not named, and names that are not plain, belong to no permission."""
+def test_unnamed_types_and_unusual_names_reach_unknown_types(parameters: str) -> None:
+    """They belong to no permission."""
     assert not is_limited_to_types(parameters, TWO)
     assert not is_limited_to_types(f"code=1;{parameters}", TWO)
 
@@ -125,10 +124,9 @@ def test_what_cannot_be_judged_stays_within_nothing(parameters: str) -> None:
     raised=st.sets(st.integers(0, 60)),
     separator=st.sampled_from("&;"),
 )
-def test_no_spelling_of_a_name_hides_it(
+def test_escapes_case_and_separators_hide_no_type(
     name: str, escaped: set[int], raised: set[int], separator: str
 ) -> None:
-    """Escapes, case and separators change nothing about what is asked."""
     folded = "".join(c.upper() if at in raised else c for at, c in enumerate(name))
     written = "".join(f"%{ord(c):02X}" if at in escaped else c for at, c in enumerate(folded))
     assert not is_limited_to_types(f"code=1{separator}{written}=Observation:subject:Patient.x", ONE)
@@ -145,7 +143,6 @@ def test_never_raises(parameters: str) -> None:
     "parameters",
     ["_method=DELETE", "a=1;_METHOD=PUT", "%5Fquery=x", "+_query=x", "_query:x=1", "_graph=1"],
 )
-def test_disguises(parameters: str) -> None:
-    """Names that make another request of a search are found, however they are written."""
+def test_names_that_change_the_request_are_found_in_every_spelling(parameters: str) -> None:
     assert overrides_request(parameters)
     assert not overrides_request("code=_query&method=1&_id=2")

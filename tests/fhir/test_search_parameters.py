@@ -21,13 +21,13 @@ BASE = "https://playground.dhp.uz/fhir/Immunization"
 
 
 def searchset(query: str | None, relation: str = "self") -> bytes:
-    """A page with one link."""
+    """Return a page with one link."""
     links = [] if query is None else [{"relation": relation, "url": f"{BASE}?{query}"}]
     return json.dumps({"resourceType": "Bundle", "type": "searchset", "link": links}).encode()
 
 
 def unused(asked: str, body: bytes, capable: frozenset[str] | None) -> tuple[str, ...]:
-    """What is told of that query or form."""
+    """Return the ignored parameters of a query or form."""
     return ignored_parameters(asked, filtering_names(asked), body, SearchSupport(capable))
 
 
@@ -54,10 +54,9 @@ def unused(asked: str, body: bytes, capable: frozenset[str] | None) -> tuple[str
         ("", "", ()),
     ],
 )
-def test_parameter_missing_from_self_is_ignored(
+def test_a_parameter_missing_from_self_is_ignored(
     asked: str, self_query: str, expected: tuple[str, ...]
 ) -> None:
-    """A parameter that the self link lacks was not used; presentation does not count."""
     assert unused(asked, searchset(self_query), None) == expected
 
 
@@ -108,8 +107,8 @@ SELECTING = {
 
 
 @pytest.mark.parametrize("name", NOT_SELECTING)
-def test_what_does_not_select_is_not_judged(name: str) -> None:
-    """Missing from `self`, there fewer times, not listed, or complained of by the platform."""
+def test_parameters_that_do_not_select_are_not_checked(name: str) -> None:
+    """Missing from `self`, fewer there, not listed, or named in an outcome."""
     once = f"{name}={NOT_SELECTING[name]}"
     issue = {"code": "not-supported", "diagnostics": f"{name} is unknown"}
     for asked in (once, f"{once}&{once}"):
@@ -120,8 +119,8 @@ def test_what_does_not_select_is_not_judged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SELECTING)
-def test_what_selects_is_judged(name: str) -> None:
-    """Also where it is of no one type, and beside a parameter that does not select."""
+def test_parameters_that_select_are_checked(name: str) -> None:
+    """Also those of all types, and beside one that does not select."""
     once = f"{name}={SELECTING[name]}"
     assert unused(f"{once}&_summary=true", searchset(""), None) == (name,)
     assert unused(f"{once}&{once}", searchset(once), None) == (name,)
@@ -129,22 +128,20 @@ def test_what_selects_is_judged(name: str) -> None:
     assert unused(once, outcome_entry(issue, once), None) == (name,)
 
 
-def test_without_a_self_link_only_the_statement_tells() -> None:
-    """No self link and no statement: nothing is known. With a statement unknown names stand out."""
+def test_without_a_self_link_only_the_statement_counts() -> None:
+    """Without both nothing is known."""
     assert unused("odd=1&status=x", searchset(None), None) == ()
     assert unused("odd=1&status=x", searchset("a=1", "next"), None) == ()
     assert unused("odd=1&status=x", searchset(None), frozenset({"status"})) == ("odd",)
 
 
-def test_unlisted_parameter_counts_as_ignored_even_if_self_repeats_it() -> None:
-    """What the CapabilityStatement does not list was not used, whatever self says."""
+def test_an_unlisted_parameter_is_ignored_even_if_self_repeats_it() -> None:
     assert unused("odd=1", searchset("odd=1"), frozenset({"status"})) == ("odd",)
     assert unused("patient.name=1", searchset("patient.name=1"), frozenset({"patient"})) == ()
     assert unused("_id=1", searchset("_id=1"), frozenset()) == ()
 
 
 def test_self_is_found_in_any_order_and_spelling() -> None:
-    """Members may come in any order, with blanks and escapes."""
     body = b'{"link":[{"url":"http:\\/\\/x\\/y?a=1\\u0026b=2" ,"relation" : "self"}]}'
     assert self_parameters(body) == {"a", "b"}
 
@@ -157,16 +154,15 @@ def test_self_is_found_in_any_order_and_spelling() -> None:
         b'{"relation":"self" ',  # broken off
     ],
 )
-def test_self_is_the_one_whose_relation_says_so(before: bytes) -> None:
-    """The word may stand anywhere before, also in an entry that is no link of that name."""
+def test_self_is_the_link_with_that_relation(before: bytes) -> None:
+    """The word may occur before, also in an entry."""
     link = b'{"title":"self","relation":"self","url":"http://x/y?a=1&b=2"}'
     assert self_parameters(b'{"link":[%s,%s]}' % (before, link)) == {"a", "b"}
     assert self_parameters(b'{"link":[%s]}' % before) is None
 
 
 @given(st.text("aü%+&=?#:/[] \t\r\n\0"), st.sampled_from(["", "http://x/", "//", "x?"]))
-def test_the_query_of_self_is_that_of_a_url(rest: str, front: str) -> None:
-    """Whatever the platform puts there, also what is no URL."""
+def test_the_query_of_any_self_url_is_read(rest: str, front: str) -> None:
     url = front + rest
     body = json.dumps({"link": [{"relation": "self", "url": url}]}).encode()
     try:
@@ -178,8 +174,7 @@ def test_the_query_of_self_is_that_of_a_url(rest: str, front: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[/x?a=1", "//a]b?a=1#b=2"])
-def test_a_broken_host_in_self_does_not_matter(url: str) -> None:
-    """The platform used what stands in the query."""
+def test_an_invalid_host_in_self_does_not_matter(url: str) -> None:
     body = json.dumps({"link": [{"relation": "self", "url": url}]}).encode()
     assert self_parameters(body) == {"a"}
 
@@ -193,15 +188,14 @@ def test_self_of_xml_is_found() -> None:
 
 
 @pytest.mark.parametrize("name", ["date", "date:missing", "date.x", "_date"])
-def test_what_is_known_to_filter_nothing_counts_as_ignored(name: str) -> None:
-    """Also with a modifier or as the beginning of a chain, whatever self and statement say."""
+def test_parameters_known_to_have_no_effect_are_ignored(name: str) -> None:
+    """Also with a modifier or chained, whatever self and statement say."""
     known = SearchSupport(frozenset({"date", "code"}), ("date", "_date"))
     asked = f"{name}=1&code=2"
     assert ignored_parameters(asked, filtering_names(asked), searchset(asked), known) == (name,)
 
 
-def test_a_chain_is_known_to_filter_nothing_by_its_whole_name() -> None:
-    """What it begins with may filter."""
+def test_a_chain_has_no_effect_by_its_whole_name_only() -> None:
     known = SearchSupport(frozenset({"patient"}), ("patient.identifier",))
     for asked, expected in (("patient.identifier=1", ("patient.identifier",)), ("patient=1", ())):
         assert (
@@ -210,7 +204,7 @@ def test_a_chain_is_known_to_filter_nothing_by_its_whole_name() -> None:
 
 
 def outcome_entry(issue: dict[str, object], asked: str, *, behind: int = 0) -> bytes:
-    """A page with such an entry, behind so many matches."""
+    """Return a page with such an entry, after so many matches."""
     link = {"relation": "self", "url": f"{BASE}?{asked}"}
     matches = [{"resource": {"resourceType": "Immunization", "id": str(n)}} for n in range(behind)]
     outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}}
@@ -233,10 +227,10 @@ def outcome_entry(issue: dict[str, object], asked: str, *, behind: int = 0) -> b
         ({"code": "invalid", "diagnostics": "code? valid search parameters: date, x"}, ("code",)),
     ],
 )
-def test_an_outcome_entry_tells_what_was_ignored(
+def test_an_outcome_entry_names_ignored_parameters(
     issue: dict[str, object], expected: tuple[str, ...]
 ) -> None:
-    """By code and name, in whatever member; that nothing was found is no such thing."""
+    """By code and name, in whatever member. That nothing was found does not count."""
     asked = "date=1&code=2"
     for behind in (0, 5):
         body = outcome_entry({"severity": "warning", **issue}, asked, behind=behind)
@@ -244,14 +238,13 @@ def test_an_outcome_entry_tells_what_was_ignored(
 
 
 def test_names_count_in_every_spelling() -> None:
-    """Of the `self` link, and of an outcome entry."""
     issue = {"code": "not-supported", "diagnostics": "date is unknown"}
     assert unused("date=1&code=2", spelled_out(searchset("code=2")), None) == ("date",)
     body = spelled_out(outcome_entry(issue, "date=1&code=2", behind=3))
     assert unused("date=1&code=2", body, None) == ("date",)
 
 
-def test_an_outcome_entry_of_xml_tells_the_same() -> None:
+def test_an_outcome_entry_in_xml_names_ignored_parameters() -> None:
     body = (
         b'<Bundle xmlns="http://hl7.org/fhir"><entry><resource><OperationOutcome><issue>'
         b'<severity value="warning"/><code value="not-supported"/>'
@@ -265,6 +258,5 @@ def test_an_outcome_entry_of_xml_tells_the_same() -> None:
 
 
 @pytest.mark.parametrize("rest", [b'{"resourceType":"OperationOutcome"', b'"OperationOutcome"}]}'])
-def test_an_outcome_entry_that_is_not_whole_tells_nothing(rest: bytes) -> None:
-    """Nor a word somewhere in a match."""
+def test_an_incomplete_outcome_entry_names_nothing(rest: bytes) -> None:
     assert unused("date=1", b'{"resourceType":"Bundle","entry":[' + rest, None) == ()

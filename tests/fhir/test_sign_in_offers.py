@@ -1,4 +1,4 @@
-"""The platform's sign-in offers are cut out of its CapabilityStatement, and nothing else is."""
+"""The platform's security element is removed from its CapabilityStatement, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ REST = [
 
 @pytest.mark.parametrize("spelled", [False, True])
 @pytest.mark.parametrize(("given", "expected"), REST)
-def test_security_is_cut_out_of_json(given: str, expected: str | None, *, spelled: bool) -> None:
-    """Wherever it stands and however it is spelled; what is left is JSON, each number as it was."""
+def test_security_is_removed_from_json(given: str, expected: str | None, *, spelled: bool) -> None:
+    """Wherever and however it is written; the rest is JSON with each number as it was."""
     frame = '{"resourceType":"CapabilityStatement","x":1.10,"rest":[%s,%s]}'
     body = (frame % (given % SECURITY, given % SECURITY)).encode()
     cut = remove_rest_security(spelled_out(body, "security") if spelled else body, xml=False)
@@ -44,15 +44,14 @@ def test_security_is_cut_out_of_json(given: str, expected: str | None, *, spelle
         assert "".join(expected.split()) in "".join(cut.decode().split())
 
 
-def test_statement_without_offers_stays() -> None:
-    """Not a byte changes where there is nothing to cut."""
+def test_a_statement_without_security_is_unchanged() -> None:
     body = b'{"resourceType":"CapabilityStatement","rest":[ {"documentation":"security"} ]}'
     assert remove_rest_security(body, xml=False) == body
 
 
 @pytest.mark.parametrize("tag", ["security", "f:security"])
-def test_security_is_cut_out_of_xml(tag: str) -> None:
-    """The element goes with all in it, also under a prefix."""
+def test_security_is_removed_from_xml(tag: str) -> None:
+    """Also under a prefix."""
     before, after = "<rest><mode value='server'/>", "<resource/></rest>"
     inside = '<extension url="oauth-uris"/><service/>'
     body = f'{before}<{tag} id="a">{inside}</{tag}>{after}'.encode()
@@ -61,8 +60,7 @@ def test_security_is_cut_out_of_xml(tag: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_any_chunking_gives_the_same(size: int) -> None:
-    """The statement is collected; its links are rewritten as always."""
+def test_the_result_does_not_depend_on_chunks(size: int) -> None:
     links = LinkMap("https://fhir.dhp.uz", "http://gateway/fhir")
     body = (
         '{"resourceType":"CapabilityStatement","implementation":{"url":"https://fhir.dhp.uz"},'

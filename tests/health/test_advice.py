@@ -1,4 +1,4 @@
-"""A cause has one text: on the page, in a message, in the log and in a command."""
+"""Page, alert message, log and commands use one text for a cause."""
 
 from __future__ import annotations
 
@@ -19,65 +19,67 @@ from gateway.health.health import worst
 from gateway.i18n import EMPTY_MESSAGE, LANGUAGES, Message
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_response import Cause, TokenRequestError
-from tests.doubles.duty import STATES, Duty, settings
+from tests.doubles.gateway_states import STATES, GatewayState, settings
 
 
-def page(duty: Duty, language: str) -> str:
-    """The text of `/status`."""
+def page(gateway: GatewayState, language: str) -> str:
+    """Return the text of `/status`."""
     text = re.sub(
-        r"<[^>]*>", "", render_status_page(duty.status().facts(language), duty.health.components())
+        r"<[^>]*>",
+        "",
+        render_status_page(gateway.status().facts(language), gateway.health.components()),
     )
     return unescape(text)
 
 
-def message(duty: Duty, language: str) -> str:
-    """What is told once the gateway has not been ready for two minutes."""
+def message(gateway: GatewayState, language: str) -> str:
+    """Return the alert message after two minutes without readiness."""
     alert = AlertState("DhpGatewayNotReady", "", 0.0, 0.0, None)
-    care = worst(duty.health.components())
+    care = worst(gateway.health.components())
     return AlertFormatter(language, "here").format_changes([alert], [], care, (0.0, 0.0)).body
 
 
-async def found(duty: Duty, fault: str) -> None:
-    """A probe has found this fault of the platform."""
-    duty.found = fault, "default"
-    duty.clock.now += 31
-    await duty.judgement.probe_if_due()
+async def record_probe(gateway: GatewayState, fault: str) -> None:
+    """Let a probe find this fault of the platform."""
+    gateway.found = fault, "default"
+    gateway.clock.now += 31
+    await gateway.judgement.probe_if_due()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_of_the_platform(fault: str, language: str) -> None:
-    """The page and the doctor name it in the same words, page and message give the same advice."""
-    duty = Duty()
-    await found(duty, fault)
+async def test_a_fault_of_the_platform_has_one_text(fault: str, language: str) -> None:
+    """And one advice."""
+    gateway = GatewayState()
+    await record_probe(gateway, fault)
     advice = ADVICE[fault].in_language(language).replace("{credential}", "default")
     cause = PLATFORM_CAUSES[fault].in_language(language)
-    shown = page(duty, language)
+    shown = page(gateway, language)
     assert cause in shown
     assert advice.replace("`", "") in shown
-    assert advice in message(duty, language)
+    assert advice in message(gateway, language)
     check = platform_fault(fault, Message("why"), EMPTY_MESSAGE)
     assert check.detail.in_language(language) == f"{cause} (why)"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("cause", get_args(Cause))
-def test_a_cause_of_a_missing_token(cause: Cause, language: str) -> None:
-    """Page, log and doctor name it in the same words, page and message give the same advice."""
-    duty = Duty()
-    STATES[f"token-{cause}"](duty)
-    state = duty.tokens["default"]
+def test_a_cause_of_a_missing_token_has_one_text(cause: Cause, language: str) -> None:
+    """And one advice."""
+    gateway = GatewayState()
+    STATES[f"token-{cause}"](gateway)
+    state = gateway.tokens["default"]
     assert state.failure is not None
     error = TokenRequestError(
         state.failure, cause, oauth_error=state.oauth_error, status=state.status
     )
     text = TOKEN_CAUSES[cause].in_language(language)
-    care = worst(duty.health.components())
+    care = worst(gateway.health.components())
     advice = ADVICE[care.reason].in_language(language)
-    shown = page(duty, language)
+    shown = page(gateway, language)
     assert text in shown
     assert advice.replace("`", "") in shown
-    assert advice in message(duty, language)
+    assert advice in message(gateway, language)
     assert text in failure_text(error, "default", settings().sso).in_language(language)
     check = token_fault(error, settings(), "default")
     assert text in check.detail.in_language(language)
@@ -85,9 +87,8 @@ def test_a_cause_of_a_missing_token(cause: Cause, language: str) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_has_one_advice(state: str) -> None:
-    """In every state of a gateway page and message say the same of what is to be done."""
-    duty = Duty()
-    STATES[state](duty)
-    text = duty.status().facts("en")["care"]["text"]
-    assert text in message(duty, "en")
-    assert text.replace("`", "") in page(duty, "en")
+    gateway = GatewayState()
+    STATES[state](gateway)
+    text = gateway.status().facts("en")["care"]["text"]
+    assert text in message(gateway, "en")
+    assert text.replace("`", "") in page(gateway, "en")

@@ -1,4 +1,4 @@
-"""What `/readyz` and the verdict take from the components, and since when a component is so."""
+"""Readiness and service status by components, and since when a component has its state."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import pytest
 
 from gateway.health.evidence import CircuitState
 from gateway.health.health import Component, readiness, usability, worst
-from tests.doubles.duty import GOOD, Duty
+from tests.doubles.gateway_states import VALID_TOKEN, GatewayState
 
-LACKING = replace(GOOD, is_valid=False, expires_in=None)
-REJECTED = replace(GOOD, is_rejected=True)
+LACKING = replace(VALID_TOKEN, is_valid=False, expires_in=None)
+REJECTED = replace(VALID_TOKEN, is_rejected=True)
 
 
 @pytest.fixture
-def duty() -> Duty:
-    """A gateway with two credentials, of which all is well."""
-    duty = Duty()
-    duty.tokens = {"default": GOOD, "lab": GOOD}
-    duty.serve(0, (200, ""), response_bytes=1)
-    return duty
+def state() -> GatewayState:
+    """Return a gateway with two credentials, without any problem."""
+    state = GatewayState()
+    state.tokens = {"default": VALID_TOKEN, "lab": VALID_TOKEN}
+    state.serve(0, (200, ""), response_bytes=1)
+    return state
 
 
-def test_ready_when_nothing_fails(duty: Duty) -> None:
-    """With every token valid, a closed circuit and no shutdown the gateway is ready."""
-    assert readiness(duty.health.components()) == (
+def test_ready_with_valid_tokens_and_a_closed_circuit(state: GatewayState) -> None:
+    assert readiness(state.health.components()) == (
         True,
         {
             "ready": True,
@@ -43,63 +42,64 @@ def test_ready_when_nothing_fails(duty: Duty) -> None:
     )
 
 
-def test_a_missing_token_concerns_its_own_callers(duty: Duty) -> None:
-    """The gateway is ready while another credential has a token, and the report names the one."""
-    duty.tokens = {"default": GOOD, "lab": LACKING}
-    ready, body = readiness(duty.health.components())
+def test_a_missing_token_affects_its_own_callers(state: GatewayState) -> None:
+    """The gateway is ready while another credential has a token."""
+    state.tokens = {"default": VALID_TOKEN, "lab": LACKING}
+    ready, body = readiness(state.health.components())
     assert ready
     assert body["failing"] == []
     assert body["degraded"] == {"credentials": {"count": 1, "names": ["lab"]}}
-    duty.tokens = {"default": LACKING, "lab": LACKING}
-    ready, body = readiness(duty.health.components())
+    state.tokens = {"default": LACKING, "lab": LACKING}
+    ready, body = readiness(state.health.components())
     assert not ready
     assert body["failing"] == ["token:default", "token:lab"]
     assert body["checks"]["token"] == "failed"
 
 
 @pytest.mark.parametrize("lacking", [1, 500, 1000])
-def test_readiness_stays_short_with_a_thousand_credentials(duty: Duty, lacking: int) -> None:
+def test_readiness_stays_short_with_a_thousand_credentials(
+    state: GatewayState, lacking: int
+) -> None:
     """The first twenty are named, and all are counted."""
     names = [f"clinic-{number:04}-{'x' * 60}" for number in range(1000)]
-    duty.tokens = {name: LACKING if number < lacking else GOOD for number, name in enumerate(names)}
-    ready, body = readiness(duty.health.components())
+    state.tokens = {
+        name: LACKING if number < lacking else VALID_TOKEN for number, name in enumerate(names)
+    }
+    ready, body = readiness(state.health.components())
     assert ready is (lacking < 1000)
     credentials = body["degraded"]["credentials"]
     assert credentials == {"count": lacking, "names": names[: min(lacking, 20)]}
     assert len(json.dumps(body)) < 4096
 
 
-def test_tokens_that_the_platform_refuses_are_the_platform_s_fault(duty: Duty) -> None:
-    """They are there; the gateway is not ready once no credential has another one."""
-    duty.tokens = {"default": GOOD, "lab": REJECTED}
-    assert readiness(duty.health.components())[0]
-    duty.tokens = {"default": REJECTED, "lab": REJECTED}
-    assert readiness(duty.health.components())[1]["failing"] == ["platform"]
+def test_rejected_tokens_are_a_fault_of_the_platform(state: GatewayState) -> None:
+    """The gateway is not ready once no credential has another one."""
+    state.tokens = {"default": VALID_TOKEN, "lab": REJECTED}
+    assert readiness(state.health.components())[0]
+    state.tokens = {"default": REJECTED, "lab": REJECTED}
+    assert readiness(state.health.components())[1]["failing"] == ["platform"]
 
 
-def test_circuit_platform_and_a_shutdown_count(duty: Duty) -> None:
-    """An open circuit, an unusable platform or a shutdown under way: the gateway is not ready."""
-    duty.serve(0, *[(502, "upstream-unreachable")] * 300)
-    assert readiness(duty.health.components())[1]["failing"] == ["circuit", "platform"]
-    duty.draining = True
-    failing = readiness(duty.health.components())[1]["failing"]
+def test_circuit_platform_and_shutdown_decide_readiness(state: GatewayState) -> None:
+    state.serve(0, *[(502, "upstream-unreachable")] * 300)
+    assert readiness(state.health.components())[1]["failing"] == ["circuit", "platform"]
+    state.draining = True
+    failing = readiness(state.health.components())[1]["failing"]
     assert failing == ["circuit", "platform", "shutdown"]
 
 
-def test_an_outbox_that_is_away_is_named_and_does_not_count(duty: Duty) -> None:
-    """All other requests are still served."""
-    duty.outbox = {"available": False, "entries": {}, "oldest_seconds": None}
-    ready, body = readiness(duty.health.components())
+def test_an_unavailable_outbox_is_named_and_does_not_affect_readiness(state: GatewayState) -> None:
+    state.outbox = {"available": False, "entries": {}, "oldest_seconds": None}
+    ready, body = readiness(state.health.components())
     assert ready
     assert body["failing"] == []
     assert body["degraded"] == {"outbox": "outbox-away"}
 
 
-def test_a_token_of_the_audit_alone_is_a_limit_of_the_audit(duty: Duty) -> None:
-    """Callers do without it."""
-    duty.audit_credential = "audit"
-    duty.tokens = {**duty.tokens, "audit": replace(LACKING, failure="refused")}
-    components = duty.health.components()
+def test_a_missing_token_of_the_audit_limits_the_audit_only(state: GatewayState) -> None:
+    state.audit_credential = "audit"
+    state.tokens = {**state.tokens, "audit": replace(LACKING, failure="refused")}
+    components = state.health.components()
     assert readiness(components)[0]
     assert usability(components) == (True, "answers")
     found = worst(components)
@@ -107,20 +107,18 @@ def test_a_token_of_the_audit_alone_is_a_limit_of_the_audit(duty: Duty) -> None:
     assert found.about == "audit"
 
 
-def test_a_component_has_the_time_of_its_last_change(duty: Duty) -> None:
-    """Each has its own; a look that finds the same does not move it."""
-
+def test_a_component_has_the_time_of_its_last_change(state: GatewayState) -> None:
     def since() -> dict[str, float]:
-        return {each.name: each.since for each in duty.health.components()}
+        return {each.name: each.since for each in state.health.components()}
 
     before = since()
-    began = duty.clock.wall()
-    duty.clock.now += 5
-    duty.set_circuit(CircuitState.HALF_OPEN)
+    began = state.clock.wall()
+    state.clock.now += 5
+    state.set_circuit(CircuitState.HALF_OPEN)
     changed = since()
     assert before == dict.fromkeys(before, began)
     assert changed == {**before, "circuit": began + 5, "platform": began + 5}
-    duty.clock.now += 5
+    state.clock.now += 5
     assert since() == changed
 
 
@@ -184,10 +182,10 @@ LIMIT = replace(NO_TOKEN, state="degraded")
         ),
     ],
 )
-def test_the_worst_component_is_the_verdict(
+def test_the_worst_component_is_the_service_status(
     components: list[Component], state: str, reason: str, about: str
 ) -> None:
-    """In whatever order they are."""
+    """In any order."""
     for ordered in (components, components[::-1]):
         found = worst(ordered)
         assert (found.state, found.about) == (state, about)

@@ -1,7 +1,7 @@
-"""The platform is judged by the line, by the gateway's own question, and by each caller's requests.
+"""The platform is judged by connection failures, by probes, and by each caller's requests.
 
-A platform is a pair of functions here: what its answer to a caller shows, and to the gateway. What
-real answers show is asked in tests/lifecycle/test_truth.py.
+A platform is a pair of functions here: the signals of its responses to callers and to probes. The
+signals of real responses are tested in tests/lifecycle/test_truth.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.health.health import (
 from gateway.health.platform_judgement import OutcomeWindow, PlatformJudgement
 from gateway.health.recent_requests import RecentRequests
 from tests.doubles.clock import FakeClock
-from tests.doubles.duty import GOOD
+from tests.doubles.gateway_states import VALID_TOKEN
 
 Answer = dict[str, Any]
 Kind = tuple[str, str]
@@ -45,12 +45,12 @@ BREAKER = CircuitBreakerSettings(failure_ratio=0.5, min_requests=4, window=10, o
 
 
 @dataclass
-class World:
-    """A judgement, its clock, and what the gateway's own question finds."""
+class Simulation:
+    """A judgement, its clock, and the result of probes."""
 
     interval: float = 30.0
     found: str | None = "answers"
-    tokens: Mapping[str, TokenState] = field(default_factory=lambda: {"default": GOOD})
+    tokens: Mapping[str, TokenState] = field(default_factory=lambda: {"default": VALID_TOKEN})
     clock: FakeClock = field(default_factory=FakeClock)
     asked: list[float] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class World:
         return exchange
 
     def call(self, answer: Answer, *, kind: Kind = READ, caller: str = "lab") -> str:
-        """Let a caller ask, and return the reason of the gateway's own error, "" for none."""
+        """Let a caller send a request, and return the reason of the local error, "" for none."""
         status = answer.get("upstream_status", 502)
         exchange = self.exchange(kind, caller=caller, status=status, **answer)
         try:
@@ -105,48 +105,48 @@ class World:
         self.judgement.record_exchange(exchange)
         return ""
 
-    async def go_on(self, seconds: float) -> None:
-        """Let time pass, in which the gateway asks where that is due."""
+    async def advance(self, seconds: float) -> None:
+        """Move the clock, and probe where that is due."""
         for _ in range(round(seconds)):
             self.clock.now += 1
             await self.judgement.probe_if_due()
 
     @property
     def state(self) -> CircuitState:
-        """The circuit's."""
+        """Return the state of the circuit."""
         return self.judgement.state
 
     @property
-    def verdict(self) -> tuple[str, str]:
-        """What is said of the platform."""
+    def platform_state(self) -> tuple[str, str]:
+        """Return the state of the platform."""
         return self.judgement.verdict()
 
     @property
     def is_ready(self) -> bool:
-        """What `/readyz` says."""
+        """Return what `/readyz` says."""
         return readiness(self.health.components())[0]
 
 
 @pytest.fixture
-def world() -> World:
-    """A platform that has just answered."""
-    world = World()
-    world.call(FINE)
-    return world
+def simulation() -> Simulation:
+    """Return a platform that has just responded."""
+    simulation = Simulation()
+    simulation.call(FINE)
+    return simulation
 
 
 @pytest.mark.parametrize("reason", ["upstream-unreachable", "upstream-tls"])
-async def test_a_line_that_is_down_opens_the_circuit_without_a_question(
-    world: World, reason: str
+async def test_connection_failures_open_the_circuit_without_a_probe(
+    simulation: Simulation, reason: str
 ) -> None:
-    """Half of at least four requests; all later ones are refused at once."""
+    """Half of at least four requests; later ones fail fast."""
     for _ in range(3):
-        assert world.call({"reason": reason}) == ""
-    assert world.state is CircuitState.OPEN
-    assert world.asked == []
-    assert world.call(FINE, kind=SEARCH, caller="ward") == "circuit-open"
-    assert world.verdict[0] == "failed"
-    assert not world.is_ready
+        assert simulation.call({"reason": reason}) == ""
+    assert simulation.state is CircuitState.OPEN
+    assert simulation.asked == []
+    assert simulation.call(FINE, kind=SEARCH, caller="ward") == "circuit-open"
+    assert simulation.platform_state[0] == "failed"
+    assert not simulation.is_ready
 
 
 @pytest.mark.parametrize(
@@ -163,146 +163,149 @@ async def test_a_line_that_is_down_opens_the_circuit_without_a_question(
     ids=str,
 )
 @pytest.mark.parametrize("found", ["answers", "platform-fails", "platform-not-fhir"])
-async def test_any_other_failure_leaves_the_decision_to_the_question(
-    world: World, answer: Answer, found: str
+async def test_other_failures_open_the_circuit_only_if_a_probe_fails(
+    simulation: Simulation, answer: Answer, found: str
 ) -> None:
-    """The circuit opens only where the gateway itself meets a fault."""
-    await world.go_on(31)
-    world.found = found
+    await simulation.advance(31)
+    simulation.found = found
     for number in range(8):
-        world.call(answer, kind=KINDS[number % 4])
-    assert world.state is CircuitState.CLOSED
-    await world.go_on(5)
-    assert (world.state is CircuitState.OPEN) is (found != "answers")
-    assert world.verdict == (("ok", "answers") if found == "answers" else ("failed", found))
-    assert world.is_ready is (found == "answers")
+        simulation.call(answer, kind=KINDS[number % 4])
+    assert simulation.state is CircuitState.CLOSED
+    await simulation.advance(5)
+    assert (simulation.state is CircuitState.OPEN) is (found != "answers")
+    assert simulation.platform_state == (
+        ("ok", "answers") if found == "answers" else ("failed", found)
+    )
+    assert simulation.is_ready is (found == "answers")
 
 
 @pytest.mark.parametrize("answer", [{"upstream_status": code} for code in (400, 404, 409, 501)])
-async def test_mistakes_of_callers_open_nothing(world: World, answer: Answer) -> None:
-    """Answers such as these say that the platform works, even if it fails the question later."""
-    for _ in range(100):
-        assert world.call(answer) == ""
-    world.found = "platform-fails"
-    await world.go_on(40)
-    assert world.state is CircuitState.CLOSED
-
-
-async def test_few_failures_open_nothing(world: World) -> None:
-    """Three requests are too few to judge, though the question fails."""
-    world.found = "platform-fails"
-    for _ in range(2):
-        world.call(BROKEN)
-    await world.go_on(1)
-    assert world.state is CircuitState.CLOSED
-    assert world.verdict == ("failed", "platform-fails")
-
-
-async def test_old_failures_are_forgotten(world: World) -> None:
-    """What happened before the window does not count."""
-    for _ in range(2):
-        world.call(NO_LINE)
-    world.clock.now += 11
-    for answer in (NO_LINE, FINE, FINE, FINE):
-        world.call(answer)
-    assert world.state is CircuitState.CLOSED
-
-
-async def test_a_circuit_closes_by_the_question_alone(world: World) -> None:
-    """After `open_for`, while requests that are answered late change nothing."""
-    late = world.exchange(READ, **FINE)
-    for _ in range(3):
-        world.call(NO_LINE)
-    world.judgement.record_exchange(late)
-    assert world.state is CircuitState.OPEN
-    await world.go_on(14)
-    assert world.asked == []
-    world.clock.now += 1
-    assert world.state is CircuitState.HALF_OPEN
-    assert world.call(FINE) == "circuit-open"
-    await world.judgement.probe_if_due()
-    assert world.state is CircuitState.CLOSED
-    assert world.verdict == ("ok", "answers")
-    assert world.is_ready
-    assert world.call(FINE) == ""
-
-
-async def test_deliveries_need_not_wait_for_the_end_of_the_pause(world: World) -> None:
-    """While queued writes wait, the platform is asked every five seconds."""
-    for _ in range(3):
-        world.call(NO_LINE)
-    await world.judgement.probe_if_due(for_delivery=True)
-    assert world.state is CircuitState.CLOSED
-    assert len(world.asked) == 1
-
-
-async def test_a_question_that_fails_opens_it_again(world: World) -> None:
-    """For as long as before, and the page names what was found."""
-    world.found = "platform-timeout"
-    for _ in range(3):
-        world.call(NO_LINE)
-    await world.go_on(15)
-    assert world.state is CircuitState.OPEN
-    assert world.verdict == ("failed", "platform-timeout")
-    await world.go_on(15)
-    assert len(world.asked) == 2
-
-
-async def test_opening_and_closing_are_logged_once(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_client_errors_do_not_open_the_circuit(
+    simulation: Simulation, answer: Answer
 ) -> None:
-    """The operator reads when, why and for how long, and when it is over."""
+    """Even if the probe fails later."""
+    for _ in range(100):
+        assert simulation.call(answer) == ""
+    simulation.found = "platform-fails"
+    await simulation.advance(40)
+    assert simulation.state is CircuitState.CLOSED
+
+
+async def test_three_failures_do_not_open_the_circuit(simulation: Simulation) -> None:
+    """Though the probe fails."""
+    simulation.found = "platform-fails"
+    for _ in range(2):
+        simulation.call(BROKEN)
+    await simulation.advance(1)
+    assert simulation.state is CircuitState.CLOSED
+    assert simulation.platform_state == ("failed", "platform-fails")
+
+
+async def test_failures_before_the_window_do_not_count(simulation: Simulation) -> None:
+    for _ in range(2):
+        simulation.call(NO_LINE)
+    simulation.clock.now += 11
+    for answer in (NO_LINE, FINE, FINE, FINE):
+        simulation.call(answer)
+    assert simulation.state is CircuitState.CLOSED
+
+
+async def test_only_a_probe_closes_the_circuit(simulation: Simulation) -> None:
+    """After `open_for`; late responses change nothing."""
+    late = simulation.exchange(READ, **FINE)
+    for _ in range(3):
+        simulation.call(NO_LINE)
+    simulation.judgement.record_exchange(late)
+    assert simulation.state is CircuitState.OPEN
+    await simulation.advance(14)
+    assert simulation.asked == []
+    simulation.clock.now += 1
+    assert simulation.state is CircuitState.HALF_OPEN
+    assert simulation.call(FINE) == "circuit-open"
+    await simulation.judgement.probe_if_due()
+    assert simulation.state is CircuitState.CLOSED
+    assert simulation.platform_state == ("ok", "answers")
+    assert simulation.is_ready
+    assert simulation.call(FINE) == ""
+
+
+async def test_with_queued_writes_the_platform_is_probed_every_five_seconds(
+    simulation: Simulation,
+) -> None:
+    for _ in range(3):
+        simulation.call(NO_LINE)
+    await simulation.judgement.probe_if_due(for_delivery=True)
+    assert simulation.state is CircuitState.CLOSED
+    assert len(simulation.asked) == 1
+
+
+async def test_a_failed_probe_reopens_the_circuit(simulation: Simulation) -> None:
+    """For as long as before; the page names the fault."""
+    simulation.found = "platform-timeout"
+    for _ in range(3):
+        simulation.call(NO_LINE)
+    await simulation.advance(15)
+    assert simulation.state is CircuitState.OPEN
+    assert simulation.platform_state == ("failed", "platform-timeout")
+    await simulation.advance(15)
+    assert len(simulation.asked) == 2
+
+
+async def test_opening_and_closing_the_circuit_are_logged_once(
+    simulation: Simulation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When, why and for how long."""
     caplog.set_level("WARNING")
     for _ in range(9):
-        world.call(NO_LINE)
-    await world.go_on(15)
+        simulation.call(NO_LINE)
+    await simulation.advance(15)
     assert [record.getMessage() for record in caplog.records] == [
         "circuit opened for 15 s: 3 of 4 requests failed, last cause: platform-unreachable",
         "circuit closed: the platform answers again",
     ]
 
 
-async def test_one_caller_takes_nothing_from_another(world: World) -> None:
-    """One asks for a broken record eight times a second; the other is served all the time."""
+async def test_one_callers_failing_requests_do_not_affect_another(simulation: Simulation) -> None:
+    """Eight times a second."""
     refused: deque[str] = deque()
     for second in range(60):
         for _ in range(8):
-            refused.append(world.call(BROKEN, caller="polls"))
+            refused.append(simulation.call(BROKEN, caller="polls"))
         for kind in (READ, SEARCH):
-            assert world.call(FINE, kind=kind, caller="reads") == ""
-        assert world.is_ready, second
-        await world.go_on(1)
-    assert world.state is CircuitState.CLOSED
+            assert simulation.call(FINE, kind=kind, caller="reads") == ""
+        assert simulation.is_ready, second
+        await simulation.advance(1)
+    assert simulation.state is CircuitState.CLOSED
     # Held off, but for one request each `open_for` seconds that tries.
     assert set(refused) == {"", "held-off"}
     assert refused.count("") <= 4 + 60 / 15 + 1
     # At most one question in five seconds.
-    assert len(world.asked) <= 13
+    assert len(simulation.asked) <= 13
 
 
-async def test_what_is_held_off_is_named(world: World) -> None:
-    """Whom it concerns, which kind of request, and when it may be sent again."""
+async def test_suspended_requests_are_named(simulation: Simulation) -> None:
+    """Caller, kind of request, and when it may be sent again."""
     for _ in range(4):
-        world.call(BROKEN)
+        simulation.call(BROKEN)
     with pytest.raises(GatewayError) as held:
-        world.judgement.admit(world.exchange(READ))
+        simulation.judgement.admit(simulation.exchange(READ))
     assert held.value.hint == "held-off=read Patient; caller=lab"
     assert (held.value.status, held.value.retry_after) == (503, 15)
-    assert world.call(FINE, kind=SEARCH) == "", "another kind"
-    assert world.call(FINE, caller="ward") == "", "another caller"
+    assert simulation.call(FINE, kind=SEARCH) == "", "another kind"
+    assert simulation.call(FINE, caller="ward") == "", "another caller"
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
-async def test_one_request_tries_what_is_held_off(world: World, succeeds: bool) -> None:
-    """Its success ends the hold; its failure prolongs it."""
+async def test_one_request_tries_a_suspended_kind(simulation: Simulation, succeeds: bool) -> None:
+    """Its success ends the suspension; its failure prolongs it."""
     for _ in range(4):
-        world.call(BROKEN)
-    world.clock.now += 15
-    first = world.exchange(READ, **(FINE if succeeds else BROKEN))
-    world.judgement.admit(first)
-    assert world.call(FINE) == "held-off", "while the first is under way"
-    world.judgement.record_exchange(first)
-    assert world.call(FINE) == ("" if succeeds else "held-off")
+        simulation.call(BROKEN)
+    simulation.clock.now += 15
+    first = simulation.exchange(READ, **(FINE if succeeds else BROKEN))
+    simulation.judgement.admit(first)
+    assert simulation.call(FINE) == "held-off", "while the first is under way"
+    simulation.judgement.record_exchange(first)
+    assert simulation.call(FINE) == ("" if succeeds else "held-off")
 
 
 @pytest.mark.parametrize(
@@ -314,84 +317,80 @@ async def test_one_request_tries_what_is_held_off(world: World, succeeds: bool) 
         ({"user": "signed in"}, False),
     ],
 )
-async def test_signed_in_users_are_told_apart(
-    world: World, members: dict[str, Any], same: bool
+async def test_signed_in_users_are_distinguished(
+    simulation: Simulation, members: dict[str, Any], same: bool
 ) -> None:
-    """A caller with a name is one, from whatever address."""
+    """A named caller is one, from any address."""
     for _ in range(4):
-        world.call(BROKEN)
+        simulation.call(BROKEN)
     try:
-        world.judgement.admit(world.exchange(READ, **members))
+        simulation.judgement.admit(simulation.exchange(READ, **members))
         held = False
     except GatewayError:
         held = True
     assert held is same
 
 
-async def test_callers_without_a_name_are_told_apart_by_address(world: World) -> None:
-    """Two old systems on two machines have nothing to do with each other."""
+async def test_unnamed_callers_are_distinguished_by_address(simulation: Simulation) -> None:
     for _ in range(4):
-        broken = world.exchange(READ, caller="anonymous", remote="10.0.0.1", **BROKEN)
-        world.judgement.record_exchange(broken)
-    world.judgement.admit(world.exchange(READ, caller="anonymous", remote="10.0.0.2"))
+        broken = simulation.exchange(READ, caller="anonymous", remote="10.0.0.1", **BROKEN)
+        simulation.judgement.record_exchange(broken)
+    simulation.judgement.admit(simulation.exchange(READ, caller="anonymous", remote="10.0.0.2"))
     with pytest.raises(GatewayError):
-        world.judgement.admit(world.exchange(READ, caller="anonymous", remote="10.0.0.1"))
+        simulation.judgement.admit(simulation.exchange(READ, caller="anonymous", remote="10.0.0.1"))
 
 
-async def test_kinds_are_bounded(world: World) -> None:
-    """Whatever callers ask, a few thousand kinds are kept."""
+async def test_the_number_of_kinds_is_bounded(simulation: Simulation) -> None:
     for number in range(10_000):
         for _ in range(4):
-            world.call(BROKEN, caller=f"c{number}")
-    assert len(world.judgement._kinds) <= 4096
-    assert len(world.judgement._held) <= 4096
+            simulation.call(BROKEN, caller=f"c{number}")
+    assert len(simulation.judgement._kinds) <= 4096
+    assert len(simulation.judgement._held) <= 4096
 
 
-async def test_a_question_is_asked_as_soon_as_a_request_fails(world: World) -> None:
-    """Within a second, then at most every five; not while callers are answered."""
+async def test_a_failed_request_causes_a_probe(simulation: Simulation) -> None:
+    """Within a second, then at most every five; not while callers get responses."""
     for _ in range(30):
-        world.call(FINE)
-        await world.go_on(1)
-    assert world.asked == []
-    began = world.clock()
+        simulation.call(FINE)
+        await simulation.advance(1)
+    assert simulation.asked == []
+    began = simulation.clock()
     for number in range(20):
-        world.call(BROKEN, caller=f"c{number % 9}")
-        await world.go_on(1)
-    assert [at - began for at in world.asked] == [1, 6, 11, 16]
-    assert world.counted == ["answers"] * 4
+        simulation.call(BROKEN, caller=f"c{number % 9}")
+        await simulation.advance(1)
+    assert [at - began for at in simulation.asked] == [1, 6, 11, 16]
+    assert simulation.counted == ["answers"] * 4
 
 
-async def test_it_asks_where_nobody_does(world: World) -> None:
-    """Once in the interval; never with 0."""
-    await world.go_on(100)
-    assert len(world.asked) == 3
-    silent = World(interval=0)
-    await silent.go_on(100)
+async def test_an_unused_platform_is_probed_once_in_the_interval(simulation: Simulation) -> None:
+    """Never with 0."""
+    await simulation.advance(100)
+    assert len(simulation.asked) == 3
+    silent = Simulation(interval=0)
+    await silent.advance(100)
     assert silent.asked == []
-    assert silent.verdict == ("untried", "untried")
+    assert silent.platform_state == ("untried", "untried")
 
 
 @pytest.mark.parametrize("interval", [0.0, 30.0])
-async def test_a_platform_that_fails_is_asked_until_it_answers(
-    world: World, interval: float
+async def test_a_failing_platform_is_probed_until_it_responds(
+    simulation: Simulation, interval: float
 ) -> None:
-    """Also where nobody else asks; its answer ends what the page says."""
-    world.interval, world.found = interval, "platform-fails"
-    world.call(BROKEN)
-    await world.go_on(1)
-    assert world.verdict == ("failed", "platform-fails")
-    world.found = "answers"
-    await world.go_on(5)
-    assert world.verdict == ("ok", "answers")
+    simulation.interval, simulation.found = interval, "platform-fails"
+    simulation.call(BROKEN)
+    await simulation.advance(1)
+    assert simulation.platform_state == ("failed", "platform-fails")
+    simulation.found = "answers"
+    await simulation.advance(5)
+    assert simulation.platform_state == ("ok", "answers")
 
 
-async def test_what_could_not_be_asked_is_asked_again(world: World) -> None:
-    """Without a token nothing is found."""
-    world.found = None
-    world.call(BROKEN)
-    await world.go_on(11)
-    assert len(world.asked) == 3
-    assert world.counted == []
+async def test_a_probe_without_a_token_is_repeated(simulation: Simulation) -> None:
+    simulation.found = None
+    simulation.call(BROKEN)
+    await simulation.advance(11)
+    assert len(simulation.asked) == 3
+    assert simulation.counted == []
 
 
 @pytest.mark.parametrize(
@@ -402,86 +401,89 @@ async def test_what_could_not_be_asked_is_asked_again(world: World) -> None:
         ("platform-not-fhir", ("failed", "platform-not-fhir")),
     ],
 )
-async def test_a_line_that_is_back_closes_the_circuit(
-    world: World, found: str | None, verdict: tuple[str, str]
+async def test_any_response_to_a_probe_ends_a_connection_failure(
+    simulation: Simulation, found: str | None, verdict: tuple[str, str]
 ) -> None:
-    """Whatever else the question meets: no token, a refusal, a server without a statement."""
+    """Also a rejection, or a server without a statement."""
     for _ in range(30):
-        world.call(NO_LINE)
-    world.found = found
-    await world.go_on(15)
-    assert world.state is CircuitState.CLOSED
-    assert world.verdict[1] == verdict[1] or found is None
-    assert world.call(FINE) == ""
+        simulation.call(NO_LINE)
+    simulation.found = found
+    await simulation.advance(15)
+    assert simulation.state is CircuitState.CLOSED
+    assert simulation.platform_state[1] == verdict[1] or found is None
+    assert simulation.call(FINE) == ""
 
 
 @pytest.mark.parametrize("answer", [{"upstream_status": 404}, {"reason": "upstream-busy"}], ids=str)
-async def test_the_line_alone_opens_the_circuit_by_itself(world: World, answer: Answer) -> None:
-    """Not a request that ended otherwise, whose signal is no reason."""
-    for number in range(3):
-        world.call(NO_LINE if number else answer)
-    world.call(answer)
-    assert world.verdict[1] in REASONS
-
-
-async def test_requests_that_found_no_connection_do_not_hide_a_platform_that_hangs(
-    world: World,
+async def test_only_connection_failures_open_the_circuit_directly(
+    simulation: Simulation, answer: Answer
 ) -> None:
-    """They were not sent: neither good nor bad."""
-    world.clock.now += 60
-    world.found = "platform-busy"
+    for number in range(3):
+        simulation.call(NO_LINE if number else answer)
+    simulation.call(answer)
+    assert simulation.platform_state[1] in REASONS
+
+
+async def test_requests_without_a_free_connection_count_neither_way(
+    simulation: Simulation,
+) -> None:
+    simulation.clock.now += 60
+    simulation.found = "platform-busy"
     for _ in range(5):
-        world.call({"reason": "upstream-timeout"})
+        simulation.call({"reason": "upstream-timeout"})
         for _ in range(4):
-            world.call({"reason": "upstream-busy"}, kind=SEARCH)
-    await world.go_on(1)
-    assert world.state is CircuitState.OPEN
-    assert world.verdict == ("failed", "platform-timeout")
+            simulation.call({"reason": "upstream-busy"}, kind=SEARCH)
+    await simulation.advance(1)
+    assert simulation.state is CircuitState.OPEN
+    assert simulation.platform_state == ("failed", "platform-timeout")
 
 
 @pytest.mark.parametrize("answered", [True, False])
-async def test_no_free_connection_is_a_fault_unless_somebody_is_answered(
-    world: World, answered: bool
+async def test_no_free_connection_for_a_probe_is_a_fault_without_responses(
+    simulation: Simulation, answered: bool
 ) -> None:
-    """A platform that hangs holds all connections, and the question gets none."""
-    world.clock.now += 60
-    world.found = "platform-busy"
+    simulation.clock.now += 60
+    simulation.found = "platform-busy"
     for _ in range(4):
-        world.call({"reason": "upstream-timeout"})
+        simulation.call({"reason": "upstream-timeout"})
     if answered:
-        world.call(FINE, kind=SEARCH)
-    await world.go_on(1)
-    assert (world.state is CircuitState.OPEN) is not answered
-    assert world.verdict == (("ok", "answers") if answered else ("failed", "platform-timeout"))
+        simulation.call(FINE, kind=SEARCH)
+    await simulation.advance(1)
+    assert (simulation.state is CircuitState.OPEN) is not answered
+    assert simulation.platform_state == (
+        ("ok", "answers") if answered else ("failed", "platform-timeout")
+    )
 
 
-async def test_a_delivery_counts_like_a_request(world: World) -> None:
-    """Of a queued write; it is no caller's kind."""
+async def test_the_delivery_of_a_queued_write_counts_like_a_request(simulation: Simulation) -> None:
+    """It belongs to no caller."""
     for _ in range(4):
-        world.judgement.record_delivery("platform-unreachable", None, "default")
-    world.judgement.record_delivery(None, None, "default")
-    assert world.state is CircuitState.OPEN
-    await world.go_on(15)
-    before = world.responses
-    world.judgement.record_delivery("answers", None, "default")
-    assert world.responses == before + 1
+        simulation.judgement.record_delivery("platform-unreachable", None, "default")
+    simulation.judgement.record_delivery(None, None, "default")
+    assert simulation.state is CircuitState.OPEN
+    await simulation.advance(15)
+    before = simulation.responses
+    simulation.judgement.record_delivery("answers", None, "default")
+    assert simulation.responses == before + 1
 
 
-async def test_every_answer_is_reported(world: World) -> None:
-    """Of a request and of a question: queued writes go on then."""
-    assert world.responses == 1
-    world.call(BROKEN)
-    await world.go_on(1)
-    assert world.responses == 2
+async def test_every_response_is_reported(simulation: Simulation) -> None:
+    """To a request and to a probe: queued writes continue then."""
+    assert simulation.responses == 1
+    simulation.call(BROKEN)
+    await simulation.advance(1)
+    assert simulation.responses == 2
 
 
-def test_a_caller_that_is_answered_ends_what_the_question_found(world: World) -> None:
-    """The platform works, as was just seen."""
-    world.judgement.probe_signal, world.judgement.probed_at = "platform-timeout", world.clock()
-    assert world.verdict == ("failed", "platform-timeout")
-    world.clock.now += 1
-    world.call(FINE)
-    assert world.verdict == ("ok", "answers")
+def test_a_response_to_a_caller_ends_the_fault_of_a_probe(simulation: Simulation) -> None:
+    simulation.judgement.probe_signal, simulation.judgement.probed_at = (
+        "platform-timeout",
+        simulation.clock(),
+    )
+    assert simulation.platform_state == ("failed", "platform-timeout")
+    simulation.clock.now += 1
+    simulation.call(FINE)
+    assert simulation.platform_state == ("ok", "answers")
 
 
 @pytest.mark.parametrize(
@@ -497,48 +499,47 @@ def test_a_caller_that_is_answered_ends_what_the_question_found(world: World) ->
         ([*[BROKEN] * 20, *[FINE] * 20], "ok", "answers"),
     ],
 )
-async def test_a_platform_that_answers_the_question_is_doubted_at_most(
-    world: World, answers: list[Answer], state: str, reason: str
+async def test_a_platform_that_responds_to_probes_is_at_most_degraded(
+    simulation: Simulation, answers: list[Answer], state: str, reason: str
 ) -> None:
-    """By the requests of the last minute, nearly all of which failed."""
+    """When nearly all requests of the last minute failed."""
     for number, answer in enumerate(answers):
-        world.call(answer, kind=KINDS[number % 4], caller=f"c{number % 20}")
-    await world.go_on(1)
-    world.call(answers[0], caller="again")
-    assert world.verdict == (state, reason)
-    assert world.is_ready
+        simulation.call(answer, kind=KINDS[number % 4], caller=f"c{number % 20}")
+    await simulation.advance(1)
+    simulation.call(answers[0], caller="again")
+    assert simulation.platform_state == (state, reason)
+    assert simulation.is_ready
     assert reason in REASONS
 
 
-async def test_errors_are_over_once_the_question_is_answered(world: World) -> None:
-    """Where nobody asked since; whether mistakes are over is not known."""
+async def test_a_response_to_a_probe_ends_errors_without_requests(simulation: Simulation) -> None:
     for _ in range(15):
-        world.call(BROKEN, caller="a")
-    await world.go_on(6)
-    assert world.verdict == ("ok", "answers")
+        simulation.call(BROKEN, caller="a")
+    await simulation.advance(6)
+    assert simulation.platform_state == ("ok", "answers")
 
 
-def moments(rng: random.Random, hours: int) -> Iterator[float]:
+def intervals(rng: random.Random, hours: int) -> Iterator[float]:
     """Return the seconds between a small hospital's requests."""
     for _ in range(hours * 60):
         yield rng.expovariate(1 / 30)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
-async def test_days_of_mistakes_are_no_outage(share: float) -> None:
-    """4xx of all kinds in bursts never make readiness say no, and hold nobody off."""
+async def test_days_of_client_errors_are_no_outage(share: float) -> None:
+    """Readiness stays, and nothing is suspended."""
     mistakes = [
         *({"upstream_status": code} for code in (400, 403, 404, 405, 410, 412, 422, 429)),
         {"upstream_status": 404, "reason": "upstream-non-fhir"},
         {"upstream_status": 401, "reason": "token-rejected"},
     ]
-    world, rng = World(), random.Random(7)  # noqa: S311 - the same days each time
-    for pause in moments(rng, 48):
-        await world.go_on(max(1.0, pause))
+    simulation, rng = Simulation(), random.Random(7)  # noqa: S311 - the same days each time
+    for pause in intervals(rng, 48):
+        await simulation.advance(max(1.0, pause))
         for _ in range(rng.choice((1, 1, 9)) if rng.random() < share else 0):
-            assert world.call(rng.choice(mistakes), kind=rng.choice(KINDS)) == ""
-        assert world.call(FINE, kind=rng.choice(KINDS)) == ""
-        assert world.is_ready
+            assert simulation.call(rng.choice(mistakes), kind=rng.choice(KINDS)) == ""
+        assert simulation.call(FINE, kind=rng.choice(KINDS)) == ""
+        assert simulation.is_ready
 
 
 # What callers get, and what the gateway's own question finds.
@@ -559,24 +560,24 @@ OUTAGES: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize("pause", [1, 5, 40, None])
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_every_outage_is_found_and_over(outage: str, pause: int | None) -> None:
-    """With many callers, few or none: within a minute, and its end within half a minute."""
+async def test_every_outage_is_found_within_a_minute(outage: str, pause: int | None) -> None:
+    """And its end within half a minute; with many callers, few or none."""
     answer, found = OUTAGES[outage]
-    world = World(found=found)
-    world.call(FINE)
+    simulation = Simulation(found=found)
+    simulation.call(FINE)
     for second in range(75):
         if pause is not None and second % pause == 0:
-            world.call(answer, kind=KINDS[second % 4])
-        await world.go_on(1)
-        if not world.is_ready and second > 60:
+            simulation.call(answer, kind=KINDS[second % 4])
+        await simulation.advance(1)
+        if not simulation.is_ready and second > 60:
             break
-    assert not world.is_ready
-    assert usability(world.health.components()) == (False, found)
-    assert worst(world.health.components()).reason == found
-    world.found = "answers"
-    await world.go_on(31)
-    assert world.is_ready
-    assert world.state is CircuitState.CLOSED
+    assert not simulation.is_ready
+    assert usability(simulation.health.components()) == (False, found)
+    assert worst(simulation.health.components()).reason == found
+    simulation.found = "answers"
+    await simulation.advance(31)
+    assert simulation.is_ready
+    assert simulation.state is CircuitState.CLOSED
 
 
 REJECTED = {"is_valid": True, "is_rejected": True}
@@ -597,22 +598,21 @@ TRANSIENT = {"is_valid": False, "failure": "transient"}
         ([REJECTED, REFUSED], False, "platform-refuses"),
     ],
 )
-def test_without_a_token_no_request_can_succeed(
-    world: World, tokens: list[dict[str, Any]], usable: bool, reason: str
+def test_without_a_token_the_gateway_is_not_ready(
+    simulation: Simulation, tokens: list[dict[str, Any]], usable: bool, reason: str
 ) -> None:
-    """Whatever is known of the platform; readiness, metric and page say the same."""
-    world.tokens = {f"t{n}": replace(GOOD, **each) for n, each in enumerate(tokens)}
-    components = world.health.components()
+    """Readiness, metric and page agree."""
+    simulation.tokens = {f"t{n}": replace(VALID_TOKEN, **each) for n, each in enumerate(tokens)}
+    components = simulation.health.components()
     assert usability(components) == (usable, reason)
     assert readiness(components)[0] is usable
     assert (worst(components).state == "failed") is not usable
     assert reason in REASONS
 
 
-def test_an_audit_that_blocks_is_said_by_all(world: World) -> None:
-    """Every request is refused, so that the gateway is not ready."""
-    world.is_audit_available = False
-    components = world.health.components()
+def test_an_audit_that_blocks_makes_the_gateway_not_ready(simulation: Simulation) -> None:
+    simulation.is_audit_available = False
+    components = simulation.health.components()
     assert readiness(components) == (
         False,
         {
@@ -645,9 +645,10 @@ def test_an_audit_that_blocks_is_said_by_all(world: World) -> None:
         ({"is_valid": False, "failure": "transient"}, "failed", "sso-unavailable"),
     ],
 )
-def test_a_token_is_judged(members: dict[str, Any], state: str, reason: str) -> None:
-    """One that is valid serves although it could not be renewed."""
-    found = judge_token("a", replace(GOOD, **members))
+def test_a_valid_token_counts_although_its_renewal_fails(
+    members: dict[str, Any], state: str, reason: str
+) -> None:
+    found = judge_token("a", replace(VALID_TOKEN, **members))
     assert found == Component("token", state, reason, about="a")  # type: ignore[arg-type]
 
 
@@ -688,10 +689,8 @@ def test_a_token_is_judged(members: dict[str, Any], state: str, reason: str) -> 
         ({"reason": "rate-limited"}, None),
     ],
 )
-def test_an_exchange_shows_something_of_the_platform(
-    members: dict[str, Any], found: str | None
-) -> None:
-    """What its end says, or nothing; nothing bad where the caller may have left before it."""
+def test_the_signal_of_an_exchange(members: dict[str, Any], found: str | None) -> None:
+    """None where the caller may have disconnected before."""
     exchange = Exchange("id", 0.0, 0.0, method="GET", response_bytes=1, resource="Patient")
     exchange.status = members.get("upstream_status", 0)
     for name, value in members.items():
@@ -703,8 +702,8 @@ def test_an_exchange_shows_something_of_the_platform(
     )
 
 
-def test_a_window_counts_as_a_list_of_times_does() -> None:
-    """To a tenth of its length, whatever the pauses."""
+def test_a_window_counts_like_a_list_of_times() -> None:
+    """To a tenth of its length."""
     rng = random.Random(3)  # noqa: S311 - the same times each time
     window, events, now = OutcomeWindow(), deque[tuple[float, bool]](), 1e6
     for _ in range(20_000):

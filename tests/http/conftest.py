@@ -4,8 +4,8 @@ from tests.pipeline.conftest import (
     ca,
     gateway,
     pytest_asyncio_loop_factories,
-    stage,
     start_gateway,
+    testbed,
     uncollected,
     version,
 )
@@ -14,8 +14,8 @@ __all__ = [
     "ca",
     "gateway",
     "pytest_asyncio_loop_factories",
-    "stage",
     "start_gateway",
+    "testbed",
     "uncollected",
     "version",
 ]

@@ -1,4 +1,4 @@
-"""A transform inside gzip: nothing cut ever comes out as whole."""
+"""A transform inside gzip: a truncated body never comes out as a complete one."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ class Unchanged:
     """A transform that changes nothing."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """The same."""
+        """Return the chunk."""
         return chunk
 
     def finish(self) -> bytes:
-        """Nothing."""
+        """Return nothing."""
         return b""
 
 
 def recode(coded: bytes, size: int) -> bytes:
-    """Pass a body through in pieces."""
+    """Pass a body through in chunks of a size."""
     transform = RecodingTransform("gzip", Unchanged())
     pieces = [transform.feed(coded[at : at + size]) for at in range(0, len(coded), size)]
     return b"".join(pieces) + transform.finish()
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_members_follow_each_other(size: int) -> None:
-    """A body of several members (RFC 1952 section 2.2) comes out whole, in any pieces."""
+def test_a_body_of_several_members_is_complete(size: int) -> None:
+    """RFC 1952 section 2.2; in chunks of any size."""
     assert gzip.decompress(recode(MEMBERS, size)) == PLAIN * 2
 
 
-def test_cut_anywhere_is_broken() -> None:
-    """A body that ends inside a member is broken; one that ends with a member is whole."""
+def test_a_body_that_ends_inside_a_member_is_an_error() -> None:
     half = len(MEMBERS) // 2
     assert gzip.decompress(recode(MEMBERS[:half], 10)) == PLAIN
     for length in {*range(1, len(MEMBERS))} - {half}:
@@ -54,19 +53,17 @@ def test_cut_anywhere_is_broken() -> None:
             recode(MEMBERS[:length], 10)
 
 
-def test_empty_body_is_whole() -> None:
-    """A body of no bytes has nothing to unpack."""
+def test_an_empty_body_is_complete() -> None:
     assert recode(b"", 10) == b""
 
 
-def test_bytes_after_the_last_member_are_broken() -> None:
-    """Garbage behind the last member is not swallowed."""
+def test_octets_after_the_last_member_are_an_error() -> None:
     with pytest.raises(ContentCodingError):
         recode(MEMBERS + b"garbage", 1000)
 
 
-class Noting(Unchanged):
-    """Remembers how much it was fed at once."""
+class RecordingTransform(Unchanged):
+    """Records how much it was fed at a time."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -78,10 +75,11 @@ class Noting(Unchanged):
 
 
 @pytest.mark.parametrize("kind", [None, DecodingTransform, RecodingTransform])
-def test_no_step_is_longer_than_allowed(kind: type[DecodingTransform] | None) -> None:
-    """However much a chunk unpacks to, it is changed in steps of bounded size, in order."""
+def test_decoded_data_is_transformed_in_steps_of_bounded_size(
+    kind: type[DecodingTransform] | None,
+) -> None:
     plain = b"".join(b"%d," % number for number in range(500_000))
-    inner = Noting()
+    inner = RecordingTransform()
     transform = inner if kind is None else kind("gzip", inner)
     passing = feed_in_steps(transform, plain if kind is None else gzip.compress(plain))
     taken = [next(passing) for _ in range(3)]
@@ -96,8 +94,8 @@ def test_no_step_is_longer_than_allowed(kind: type[DecodingTransform] | None) ->
     "size", [0, 1, 258, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 5 * STEP_BYTES + 258]
 )
 @pytest.mark.parametrize("bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS])
-def test_deflate_is_opened_in_both_its_forms(bits: int, size: int) -> None:
-    """With zlib's header as RFC 9110 wants it, and bare, in any pieces; a cut one is not whole."""
+def test_deflate_is_decoded_with_and_without_zlib_header(bits: int, size: int) -> None:
+    """RFC 9110 defines the header; a truncated body is incomplete."""
     plain = b"a" * size
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
     coded = packer.compress(plain) + packer.flush()

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.doubles.recording_proxy import Seen
+from tests.doubles.recording_proxy import RecordedExchange
 from tests.interop.drive import FHIR, World
 
 # Seconds. The server may start twice meanwhile, on a busy machine.
@@ -124,7 +124,7 @@ async def wait_for_result(session: aiohttp.ClientSession, write: Write) -> None:
         await asyncio.sleep(0.5)
 
 
-def numbers_of(patient: Patient, done: Sequence[Seen]) -> Iterator[int]:
+def numbers_of(patient: Patient, done: Sequence[RecordedExchange]) -> Iterator[int]:
     """Return the numbers of a patient's writes in the order in which the server did them."""
     subject = patient.path.removeprefix("/")
     for seen in done:
@@ -135,7 +135,7 @@ def numbers_of(patient: Patient, done: Sequence[Seen]) -> Iterator[int]:
             yield body["valueInteger"]
 
 
-async def verify_writes(direct: World, patient: Patient, done: Sequence[Seen]) -> None:
+async def verify_writes(direct: World, patient: Patient, done: Sequence[RecordedExchange]) -> None:
     """Check order and number of a patient's writes, in the proxy's record and at the server."""
     *ordered, plain = patient.writes
     assert {write.result for write in ordered} <= {"200", "201"}

@@ -141,7 +141,7 @@ class Sekmet(FhirServer):
         file.write_text(yaml.safe_dump(settings))
         command = [str(self.python.with_name("sekmet")), "serve", "--config", str(file)]
         process = start(command, self.directory, name="sekmet")
-        process.until_listening(self.port)
+        process.wait_until_listening(self.port)
         return process
 
 
@@ -172,7 +172,7 @@ class Fhirstarter(FhirServer):
         command = [str(self.python), "-m", "uvicorn", "--port", str(self.port), "--no-access-log"]
         application = "fhirstarter.examples.example:app"
         process = start([*command, application], self.directory, name="fhirstarter")
-        process.until_listening(self.port)
+        process.wait_until_listening(self.port)
         return process
 
 
@@ -195,7 +195,7 @@ class Medplum(FhirServer):
     def launch(self) -> Process:
         command = [self.node, str(HERE / "medplum_router.mjs"), str(self.port)]
         process = start(command, self.directory, name="medplum")
-        process.until_listening(self.port)
+        process.wait_until_listening(self.port)
         return process
 
 

@@ -101,19 +101,19 @@ class Stage:
 
     async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
         gateway = self.begin({**self.settings, **changes})
-        await gateway.until_status(200, "/readyz" if ready else "/livez")
+        await gateway.wait_for_status(200, "/readyz" if ready else "/livez")
         return gateway
 
     def token_requests(self) -> int:
-        return len(self.token_endpoint.seen)
+        return len(self.token_endpoint.requests)
 
     def assert_one_token_served_all(self) -> None:
         """Check that all requests had the same bearer, none got a 401, and one token was used."""
-        assert self.platform.seen
-        fields = [one.headers.getall("Authorization", []) for one in self.platform.seen]
+        assert self.platform.requests
+        fields = [one.headers.getall("Authorization", []) for one in self.platform.requests]
         assert all(field == fields[0] for field in fields)
         assert [field.partition(" ")[0] for field in fields[0]] == ["Bearer"]
-        assert 401 not in [one.status for one in self.platform.seen]
+        assert 401 not in [one.status for one in self.platform.requests]
         assert self.token_requests() == 1
 
 

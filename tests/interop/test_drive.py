@@ -104,7 +104,7 @@ async def test_responses_in_a_session_equal_direct_ones(
     async with medplum(node, sso, tmp_path) as server:
         base = f"{server.url}/fhir/R4"
         with gateway_with_sign_in(sso, base, listen, tmp_path) as gateway:
-            await gateway.until_status(200)
+            await gateway.wait_for_status(200)
             token = await token_of(sso.token_url, "lab-post", SECRETS["lab-post"])
             async with (
                 aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,

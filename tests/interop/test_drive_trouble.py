@@ -24,7 +24,7 @@ async def test_a_limited_caller_can_export(sekmet: Sekmet, begin_gateway: Begin)
         {"name": name, "api_key": f"the-key-of-{name}", "allow": allow} for name in ("lab", "his")
     ]
     gateway = begin_gateway(in_front_of(sekmet, callers=callers))
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     async with aiohttp.ClientSession() as session:
         world = World(session, gateway.url, {"X-Api-Key": "the-key-of-lab"})
         await world.ask("POST", "/Patient", world.patient())

@@ -21,10 +21,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.doubles.cut_line import CutLine
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.recording_proxy import RecordingProxy
-from tests.doubles.rest import until
+from tests.doubles.relay import Relay
+from tests.doubles.waiting import wait_until
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import FHIR, LEGS, World, compare_routes
 from tests.interop.hapi_legs import HAPI_LEGS
@@ -63,10 +63,10 @@ class Place:
             bearer = {"Authorization": f"Bearer {self.token}"}
             yield World(session, base, bearer), World(session, self.gateway.url, behind=base)
 
-    def line(self) -> CutLine:
-        return CutLine(int(self.front.url.rpartition(":")[2]))
+    def line(self) -> Relay:
+        return Relay(int(self.front.url.rpartition(":")[2]))
 
-    def queueing(self, line: CutLine, directory: Path, *callers: str) -> dict[str, Any]:
+    def queueing(self, line: Relay, directory: Path, *callers: str) -> dict[str, Any]:
         """Return settings of a gateway behind a line, which queues the writes of these callers."""
         key = base64.urlsafe_b64encode(bytes(range(32))).decode()
         base_url = f"http://127.0.0.1:{line.port}{self.server.base_path}"
@@ -113,7 +113,7 @@ async def place(
             token = await token_of(sso.token_url, "lab-post", SECRETS["lab-post"])
             gateway = start_gateway(settings, directory)
             try:
-                await gateway.until_status(200)
+                await gateway.wait_for_status(200)
                 yield Place(server, front, guard, settings, gateway, token)
             finally:
                 gateway.process.terminate()
@@ -161,7 +161,7 @@ async def test_responses_of_hapi_equal_direct_ones(
 
 async def hapi_differences(place: Place, through: World, oracle: Oracle) -> list[str]:
     """Return what HAPI's parser reads in another way on the other side of the gateway."""
-    seen = {each.headers.get("X-Request-Id"): each for each in place.front.seen}
+    seen = {each.headers.get("X-Request-Id"): each for each in place.front.requests}
     bases = (through.base, through.behind)
     found = []
     for each in through.exchanges:
@@ -170,7 +170,7 @@ async def hapi_differences(place: Place, through: World, oracle: Oracle) -> list
         if there is not None and not there.call.endswith("/metadata"):
             bodies = (each.sent, there.body, each.sent_type)
             found.append(await oracle.same(*bodies, *bases, place.server.release))
-            bodies = (there.answer, each.received, each.received_type)
+            bodies = (there.response_body, each.received, each.received_type)
             found.append(await oracle.same(*bodies, *reversed(bases), place.server.release))
     return [text for text in found if text is not None]
 
@@ -178,16 +178,16 @@ async def hapi_differences(place: Place, through: World, oracle: Oracle) -> list
 WRITES, PATIENTS = (1000, 40) if NIGHTLY else (200, 20)
 
 
-async def kill_twice(place: Place, line: CutLine, done: Callable[[], int]) -> int:
+async def kill_twice(place: Place, line: Relay, done: Callable[[], int]) -> int:
     """Let the line come back, and end the server twice, with deliveries in hand each time.
 
     Where that would lose data, or take long but by night, the line is cut instead. Return how often
     the server was killed.
     """
-    await line.mend()
+    await line.restore()
     kills = 0
     for share in (0.2, 0.6):
-        await until(lambda share=share: done() >= WRITES * share)  # type: ignore[misc]
+        await wait_until(lambda share=share: done() >= WRITES * share)  # type: ignore[misc]
         may_be_killed = NIGHTLY or not kills or not place.server.starts_slowly
         if place.server.survives and may_be_killed:
             kills += 1
@@ -195,7 +195,7 @@ async def kill_twice(place: Place, line: CutLine, done: Callable[[], int]) -> in
             line.cut()
             await asyncio.to_thread(place.server.start)
         line.cut()
-        await line.mend()
+        await line.restore()
     return kills
 
 
@@ -206,16 +206,16 @@ async def test_queued_writes_are_delivered_once_and_in_order(
     began = time.monotonic()
     async with place.line() as line, place.worlds() as (direct, _):
         gateway = begin_gateway(place.queueing(line, tmp_path, "his"))
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         conditional = "conditional writes" not in place.server.not_offered
         patients = [
             planned(await direct.create_patient(), WRITES // PATIENTS, conditional=conditional)
             for _ in range(PATIENTS)
         ]
-        before = len(place.front.seen)
+        before = len(place.front.requests)
 
         def done() -> list[Any]:
-            return [each for each in place.front.seen[before:] if each.status in {200, 201}]
+            return [each for each in place.front.requests[before:] if each.status in {200, 201}]
 
         line.cut()
         connector = aiohttp.TCPConnector(limit=0)
@@ -224,7 +224,7 @@ async def test_queued_writes_are_delivered_once_and_in_order(
             writes = [write for patient in patients for write in patient.writes]
 
             async def kill() -> int:
-                await until(lambda: sum(bool(write.place) for write in writes) >= WRITES / 4)
+                await wait_until(lambda: sum(bool(write.place) for write in writes) >= WRITES / 4)
                 return await kill_twice(place, line, lambda: len(done()))
 
             days = (send(session, gateway.url, each) for each in patients)
@@ -252,9 +252,9 @@ async def test_queued_writes_with_409_are_retried(
 ) -> None:
     async with place.line() as line, place.worlds() as (direct, _):
         gateway = begin_gateway(place.queueing(line, tmp_path, *WARDS))
-        await gateway.until_status(200)
+        await gateway.wait_for_status(200)
         path = await direct.create_patient()
-        before = len(place.front.seen)
+        before = len(place.front.requests)
         line.cut()
         async with contextlib.AsyncExitStack() as sessions:
             work = [
@@ -267,12 +267,12 @@ async def test_queued_writes_with_409_are_retried(
                 for ward in WARDS
             ]
             await asyncio.gather(*(send(session, gateway.url, each) for session, each in work))
-            await line.mend()
+            await line.restore()
             for session, each in work:
                 for write in each.writes:
                     await wait_for_result(session, write)
     results = {write.result for _, each in work for write in each.writes}
-    statuses = [each.status for each in place.front.seen[before:] if each.method == "PUT"]
+    statuses = [each.status for each in place.front.requests[before:] if each.method == "PUT"]
     assert results == {"200"}
     if collisions := statuses.count(409):
         note(request.node, f"{collisions} times 409")
@@ -328,15 +328,15 @@ async def test_concurrent_callers_get_their_own_responses(
     credentials = {name: sso.credential(client) for name, client in CLINICS.items()}
     callers = [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in CLINICS]
     gateway = begin_gateway(place.settings | {"credentials": credentials, "callers": callers})
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     families = {name: f"{name}{uuid.uuid4()}" for name in CLINICS}
-    before = len(place.front.seen)
+    before = len(place.front.requests)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         days = (clinic_requests(session, gateway.url, *each) for each in families.items())
         await asyncio.gather(*days)
     clients = dict(zip(place.guard.tokens, place.guard.clients, strict=True))
-    seen = [each for each in place.front.seen[before:] if "X-Request-Id" in each.headers]
+    seen = [each for each in place.front.requests[before:] if "X-Request-Id" in each.headers]
     assert len(seen) == len(CLINICS) * REQUESTS
     for each in seen:
         name = each.headers["X-Request-Id"].partition("-")[0]
@@ -411,17 +411,17 @@ async def test_forbidden_requests_do_not_reach_the_server(
         for name, allow in LIMITS.items()
     ]
     gateway = begin_gateway(place.settings | {"callers": callers})
-    await gateway.until_status(200)
+    await gateway.wait_for_status(200)
     async with place.worlds() as (direct, _):
         patient = await direct.create_patient()
         for name, requests in REQUESTS_OF.items():
             world = World(direct.session, gateway.url, {"X-Api-Key": f"key-of-{name}"})
             for method, path, body, is_allowed in requests:
-                before = len(place.front.seen)
+                before = len(place.front.requests)
                 kind = "application/x-www-form-urlencoded" if isinstance(body, str) else FHIR
                 await world.ask(method, path.replace("PATIENT", patient), body, kind)
                 answer = world.answers[-1]
-                arrived = [each.call for each in place.front.seen[before:]]
+                arrived = [each.call for each in place.front.requests[before:]]
                 what = f"{name}: {method} {path} {body}: {answer.status}, {arrived}"
                 error = answer.fields.get("x-gateway-error")
                 assert (error == "caller-forbidden") is not is_allowed, what

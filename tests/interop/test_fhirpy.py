@@ -27,7 +27,7 @@ async def test_create_search_update_read_and_delete(stage: GuardedStage) -> None
     await client.delete("Patient", identity)
 
     assert (read["name"][0]["family"], read["gender"]) == (FAMILY, "female")
-    assert [one.call for one in stage.platform.seen] == [
+    assert [one.call for one in stage.platform.requests] == [
         "POST /Patient",
         "GET /Patient",
         f"PUT /Patient/{identity}",
@@ -47,17 +47,19 @@ async def test_outcomes_of_the_platform_are_forwarded(stage: GuardedStage) -> No
         await client.resource("Patient", gender=["not", "a", "code"]).save()
 
     assert refusal.value.resource["issue"][0]["severity"] == "error"
-    assert [one.status for one in stage.platform.seen] == [404, 400]
+    assert [one.status for one in stage.platform.requests] == [404, 400]
 
 
 async def test_search_follows_every_page(sandbox_stage: Stage) -> None:
     gateway = await sandbox_stage.gateway()
     client = AsyncFHIRClient(gateway.url)
     created = [await client.resource("Patient", **PATIENT).create() for _ in range(5)]
-    before = len(sandbox_stage.platform.seen)
+    before = len(sandbox_stage.platform.requests)
 
     found = await client.resources("Patient").search(family=FAMILY).limit(2).fetch_all()
 
     assert sorted(one.id for one in found) == sorted(one.id for one in created)
-    assert [one.call for one in sandbox_stage.platform.seen[before:]] == ["GET /fhir/Patient"] * 3
+    assert [one.call for one in sandbox_stage.platform.requests[before:]] == [
+        "GET /fhir/Patient"
+    ] * 3
     sandbox_stage.assert_one_token_served_all()

@@ -43,7 +43,7 @@ async def test_private_key_jwt_with_every_key_format(
 
         assert await statuses(gateway.url + METADATA, 1) == [200]
 
-        [request] = stage.token_endpoint.seen
+        [request] = stage.token_endpoint.requests
         fields = parse_qs(request.body.decode())
         assert set(fields) == {
             *("grant_type", "client_id", "client_assertion_type", "client_assertion")
@@ -92,8 +92,8 @@ async def test_each_rejection_names_what_to_check(
         diagnostics = outcome["issue"][0]["diagnostics"]
         assert f"error {code}" in diagnostics
         assert words in diagnostics
-        assert len(stage.token_endpoint.seen) == 1
-        assert stage.platform.seen == []
+        assert len(stage.token_endpoint.requests) == 1
+        assert stage.platform.requests == []
 
 
 async def test_clients_show_the_outcome_of_a_rejection(

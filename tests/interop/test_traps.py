@@ -30,7 +30,7 @@ async def body(session: aiohttp.ClientSession, url: str) -> bytes:
 
 
 def token(stage: Stage) -> dict[str, str]:
-    return {"Authorization": stage.platform.seen[-1].headers["Authorization"]}
+    return {"Authorization": stage.platform.requests[-1].headers["Authorization"]}
 
 
 async def test_exactly_the_listed_links_of_each_example_are_rewritten(
@@ -83,7 +83,7 @@ async def test_links_of_a_transaction_are_rewritten_in_both_directions(
     text = original.replace(link, link.replace(PLATFORM, gateway.url))
     async with session.post(gateway.url, data=text.encode(), headers=JSON) as answer:
         result = json.loads(await answer.read())
-    sent = sandbox_stage.platform.seen[-1].body.decode()
+    sent = sandbox_stage.platform.requests[-1].body.decode()
     assert answer.status == 200, result
     assert gateway.url in text
     assert sent == original.replace(link, link.replace(PLATFORM, base))
@@ -102,7 +102,7 @@ async def test_links_are_restored_in_an_update(
         read, etag = await answer.read(), answer.headers["ETag"]
     async with session.put(url, data=read, headers={**JSON, "If-Match": etag}) as answer:
         assert answer.status == 200
-    sent = sandbox_stage.platform.seen[-1].body
+    sent = sandbox_stage.platform.requests[-1].body
     assert gateway.url.encode() in read
     assert sent == read.replace(gateway.url.encode(), f"{sandbox_stage.platform.url}/fhir".encode())
 

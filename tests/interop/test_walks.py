@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from tests.doubles.recording_proxy import Seen
+from tests.doubles.recording_proxy import RecordedExchange
 from tests.interop.stages import GuardedStage, Stage
-from tests.legacy.line import Line, fates
+from tests.legacy.line import RecordingRelay, fates_of
 
 HERE = Path(__file__).parent
 PYTHON_CLIENTS = ("fhirclient", "fhir-pyrate")
@@ -71,7 +71,7 @@ def ids(result: dict[str, Any]) -> list[str]:
     return [location.split("/Patient/")[1].partition("/")[0] for location in result["created"]]
 
 
-def direct(seen: list[Seen]) -> list[Seen]:
+def direct(seen: list[RecordedExchange]) -> list[RecordedExchange]:
     return [one for one in seen if "Via" not in one.headers]
 
 
@@ -89,9 +89,9 @@ async def test_each_client_works_with_the_sandbox(
     assert {one for page in result["pages"] for one in page} == set(ids(result))
     assert result["followed"] == ids(result)[-1]
     assert (result["updated"]["gender"], result["updated"]["meta"]["versionId"]) == ("female", "2")
-    [update] = [one for one in sandbox_stage.platform.seen if one.method == "PUT"]
+    [update] = [one for one in sandbox_stage.platform.requests if one.method == "PUT"]
     assert (update.headers["If-Match"], update.status) == ('W/"1"', 200)
-    assert not direct(sandbox_stage.platform.seen)
+    assert not direct(sandbox_stage.platform.requests)
     sandbox_stage.assert_one_token_served_all()
 
 
@@ -100,7 +100,7 @@ async def test_every_field_of_a_client_is_forwarded_or_reported(
     sandbox_stage: Stage, walk: Walk, family: str, client: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway = await sandbox_stage.gateway()
-    async with Line(URL(gateway.url).port or 0) as line:
+    async with RecordingRelay(URL(gateway.url).port or 0) as line:
         result = await walk(client, f"http://127.0.0.1:{line.port}/fhir", family)
     assert "error" not in result
     async with (
@@ -108,8 +108,8 @@ async def test_every_field_of_a_client_is_forwarded_or_reported(
         session.get(f"{gateway.admin_url}/status.json") as answer,
     ):
         facts = await answer.json()
-    sent = {name for seen in sandbox_stage.platform.seen for name in seen.headers}
-    found = fates(line.fields, sent, (each["name"] for each in facts["fields_not_forwarded"]))
+    sent = {name for seen in sandbox_stage.platform.requests for name in seen.headers}
+    found = fates_of(line.fields, sent, (each["name"] for each in facts["fields_not_forwarded"]))
     with capsys.disabled():
         sys.stdout.write(f"\n{client}: " + ", ".join(map(" ".join, found.items())) + "\n")
     assert {name.lower() for name, fate in found.items() if fate == "told"} == TOLD.get(
@@ -131,7 +131,7 @@ async def test_each_client_works_with_fhirstarter(
     assert len(set(ids(result))) == COUNT
     assert result["followed"] == ids(result)[-1]
     assert result["updated"]["gender"] == "female"
-    [update] = [one for one in stage.platform.seen if one.method == "PUT"]
+    [update] = [one for one in stage.platform.requests if one.method == "PUT"]
     assert (update.headers["If-Match"], update.status) == (NO_VERSION, 200)
     stage.assert_one_token_served_all()
 
@@ -144,7 +144,7 @@ async def test_each_client_fails_without_rewriting(
 
     result = await walk(client, gateway.url, family)
 
-    passed_by = direct(sandbox_stage.platform.seen)
+    passed_by = direct(sandbox_stage.platform.requests)
     assert result["error"]["step"] in {"create", "search", "follow"}
     assert all(one.status == 401 for one in passed_by)
     assert passed_by or sandbox_stage.platform.url in result["error"]["message"]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.processes import REPOSITORY
 from tests.doubles.sso import Sso
-from tests.legacy.line import Line, fates
+from tests.legacy.line import RecordingRelay, fates_of
 from tests.legacy.records import Records
 from tests.legacy.stacks import COMPILERS, HERE, STACKS, Stack
 from tests.legacy.walk import Program, Walk
@@ -32,23 +32,23 @@ Walked = tuple[dict[str, str], dict[str, str]]
 
 
 @dataclass(slots=True)
-class Stage:
-    """The servers that all programs share; `places` limits how many programs run at a time."""
+class SharedServers:
+    """The servers that all programs share; `slots` limits how many programs run at a time."""
 
     platform: Platform
     records: Records
-    direct: Running
-    proxied: Running
+    direct: RunningGateway
+    proxied: RunningGateway
     folder: Path
     content: Path
     places: asyncio.Semaphore
 
-    async def walked(self, name: str, stack: Stack, proxied: bool) -> Walked:
+    async def run_program(self, name: str, stack: Stack, proxied: bool) -> Walked:
         """Run one program, direct or by proxy. Return the results of its steps and its fields."""
         gateway = self.proxied if proxied else self.direct
         folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
         folder.mkdir()
-        async with Line(gateway.address.port) as line:
+        async with RecordingRelay(gateway.address.port) as line:
             here = f"http://127.0.0.1:{line.port}"
             # Both forms of a base URL are in use, with and without a slash at its end.
             base = PUBLIC if proxied else f"{here}/fhir/"
@@ -63,7 +63,7 @@ class Stage:
 
             async def resting() -> None:
                 self.places.release()
-                await line.until_closed()
+                await line.wait_until_closed()
                 await self.places.acquire()
 
             async with self.places, Program(arguments, folder, environment) as program:
@@ -80,16 +80,18 @@ class Stage:
                 )
                 return await walk.steps(resting), self._fields(gateway, line)
 
-    def _fields(self, gateway: Running, line: Line) -> dict[str, str]:
-        """Return what became of the fields that came by a line."""
-        requests = [seen for seen in self.platform.seen if seen.header("x-request-id") in line.ids]
+    def _fields(self, gateway: RunningGateway, line: RecordingRelay) -> dict[str, str]:
+        """Return what became of the fields that a relay recorded."""
+        requests = [
+            seen for seen in self.platform.requests if seen.header("x-request-id") in line.ids
+        ]
         sent = {name for seen in requests for name, _ in seen.headers}
         told = gateway.gateway.status.facts("en")["fields_not_forwarded"]
-        return fates(line.fields, sent, (each["name"] for each in told))
+        return fates_of(line.fields, sent, (each["name"] for each in told))
 
 
 @contextlib.asynccontextmanager
-async def _staged(folder: Path) -> AsyncIterator[Stage]:
+async def _staged(folder: Path) -> AsyncIterator[SharedServers]:
     content = folder / "binary.json"
     data = "QUJD" * (10 * 2**20 // 4)
     content.write_text(json.dumps({"resourceType": "Binary", "contentType": "x/y", "data": data}))
@@ -97,15 +99,15 @@ async def _staged(folder: Path) -> AsyncIterator[Stage]:
     async with (
         Platform() as platform,
         Sso() as sso,
-        running(platform.url, sso.token_url, limits=limits) as direct,
-        running(
+        running_gateway(platform.url, sso.token_url, limits=limits) as direct,
+        running_gateway(
             platform.url, sso.token_url, limits=limits, listen={"public_url": PUBLIC}
         ) as proxied,
     ):
         records = Records(platform.url, content.read_bytes())
-        platform.answer(records.answer)
+        platform.respond(records.respond)
         places = asyncio.Semaphore(4)
-        yield Stage(platform, records, direct, proxied, folder, content, places)
+        yield SharedServers(platform, records, direct, proxied, folder, content, places)
 
 
 async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
@@ -118,7 +120,7 @@ async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
         ]
         async with asyncio.TaskGroup() as walks:
             found = [
-                walks.create_task(stage.walked(name, stacks[name], way == "proxy"))
+                walks.create_task(stage.run_program(name, stacks[name], way == "proxy"))
                 for name, way in ways
             ]
     results: Results = {name: {} for name in stacks}
@@ -134,12 +136,14 @@ def _compile(build: Path) -> dict[str, str]:
         name: [each.format(build=build, here=HERE) for each in command]
         for name, command in COMPILERS.items()
     }
-    running = {
+    running_gateway = {
         name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=build)
         for name, command in commands.items()
     }
-    said = {name: process.communicate()[0].decode() for name, process in running.items()}
-    return {name: said[name] for name, process in running.items() if process.returncode != 0}
+    said = {name: process.communicate()[0].decode() for name, process in running_gateway.items()}
+    return {
+        name: said[name] for name, process in running_gateway.items() if process.returncode != 0
+    }
 
 
 def _needed() -> Iterator[tuple[str, str]]:

@@ -1,10 +1,8 @@
 """A relay between a program and the gateway that records connection and fields of each request.
 
-async with Line(gateway.address.port) as line:
-    ... let the program use line.port ...
-    line.requests    # (connection, method, target), in order
-    line.fields      # names of all fields of the requests
-    line.ids         # request ids of the responses
+async with RecordingRelay(gateway.address.port) as relay: let the program use relay.port. Then
+relay.requests are (connection, method, target) in order, relay.fields the names of all fields of
+the requests, relay.ids the request ids of the responses.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ _ID = re.compile(rb"\r\nX-Request-Id: (\S+)\r\n")
 _WRITTEN_ANEW = {"host", "content-length", "transfer-encoding"}
 
 
-def fates(fields: Iterable[str], sent: Iterable[str], told: Iterable[str]) -> dict[str, str]:
+def fates_of(fields: Iterable[str], sent: Iterable[str], told: Iterable[str]) -> dict[str, str]:
     """Return what became of fields, given those that reached the platform and the status page.
 
     `sent` to the platform, `told` on the status page, or `used`: by HTTP or the gateway itself.
@@ -33,7 +31,7 @@ def fates(fields: Iterable[str], sent: Iterable[str], told: Iterable[str]) -> di
     return {name: found.get(name.lower(), "used") for name in sorted(fields)}
 
 
-class Line:
+class RecordingRelay:
     """Relays in both directions, and closes each end after the other one."""
 
     def __init__(self, target: int) -> None:
@@ -41,12 +39,12 @@ class Line:
         self.requests: list[tuple[int, str, str]] = []
         self.fields: set[str] = set()
         self.ids: set[str] = set()
-        self.open: set[_Side] = set()
+        self.open: set[_RelayEnd] = set()
         self.connections = 0
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Caller(self), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: _ProgramEnd(self), "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -54,9 +52,9 @@ class Line:
         self._server.close()
         for side in list(self.open):
             side.transport.abort()
-        await self.until_closed()
+        await self.wait_until_closed()
 
-    async def until_closed(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Return when no connection is open."""
         while True:
             if not self.open:
@@ -64,10 +62,10 @@ class Line:
             await asyncio.sleep(0.02)
 
 
-class _Side(asyncio.Protocol):
+class _RelayEnd(asyncio.Protocol):
     """One end of a connection; what it reads is written to the other."""
 
-    def __init__(self, line: Line, other: _Side | None = None) -> None:
+    def __init__(self, line: RecordingRelay, other: _RelayEnd | None = None) -> None:
         self.line, self.other = line, other
         self.transport: asyncio.Transport
 
@@ -98,7 +96,7 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
 
-class _Gateway(_Side):
+class _GatewayEnd(_RelayEnd):
     """The gateway's end."""
 
     def data_received(self, data: bytes) -> None:
@@ -107,8 +105,8 @@ class _Gateway(_Side):
         super().data_received(data)
 
 
-class _Caller(_Side):
-    """The program's end; what it sends before the connection to the gateway is made is kept."""
+class _ProgramEnd(_RelayEnd):
+    """The program's end; what it sends before the gateway's end is connected is buffered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect to the gateway (asyncio.Protocol)."""
@@ -123,7 +121,7 @@ class _Caller(_Side):
         loop = asyncio.get_running_loop()
         port = self.line.target
         _, self.other = await loop.create_connection(
-            lambda: _Gateway(self.line, self), "127.0.0.1", port
+            lambda: _GatewayEnd(self.line, self), "127.0.0.1", port
         )
         if self.transport.is_closing():
             self.other.transport.close()

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.doubles.platform import Line, fhir, read_body
+from tests.doubles.platform import PlatformConnection, fhir, read_body
 
 KNOWN = {"resourceType": "Patient", "id": "known", "name": [{"family": "Ғуломова"}]}
 PAGES = 3
@@ -34,20 +34,22 @@ class Records:
         self._versions: dict[str, int] = {}
         self.done: Counter[tuple[str, str]] = Counter()
 
-    async def answer(self, line: Line) -> None:
+    async def respond(self, connection: PlatformConnection) -> None:
         """Respond to one request."""
-        await read_body(line.reader, line.seen)
-        body, line.seen.body = line.seen.body, b""
-        parts = urlsplit(line.seen.target)
+        await read_body(connection.reader, connection.request)
+        body, connection.request.body = connection.request.body, b""
+        parts = urlsplit(connection.request.target)
         type_, _, id_ = parts.path.removeprefix("/r5/").partition("/")
         if type_ == "Binary":
             answer = self._binary(body)
-        elif line.seen.method == "GET":
+        elif connection.request.method == "GET":
             answer = self._get(type_, id_, parts.query)
         else:
-            answer = self._write(line.seen.method, id_, body, line.seen.header("if-match"))
-        line.writer.write(answer)
-        await line.writer.drain()
+            answer = self._write(
+                connection.request.method, id_, body, connection.request.header("if-match")
+            )
+        connection.writer.write(answer)
+        await connection.writer.drain()
 
     def _binary(self, body: bytes) -> bytes:
         if not body:

@@ -17,15 +17,17 @@ SEEN = REPOSITORY / "tests" / "legacy" / "results.json"
 
 @pytest.mark.parametrize("name", STACKS)
 def test_a_program_with_its_librarys_defaults(results: Results, name: str) -> None:
-    """It does each step, or what its library does by nature."""
+    """Each step succeeds, or has the documented result of its library."""
     for way in results[name].keys() - {"fields"}:
         steps = results[name][way]
         words = STACKS[name].words_of(way)
         assert steps == {step: words.get(step, OK) for step in steps}, way
 
 
-def test_the_tables_are_what_was_seen(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
-    """The tables of docs/clients.md are made of results.json, and that of these results."""
+def test_results_json_has_these_results(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables of docs/clients.md are made of it."""
     with capsys.disabled():
         for name, ways in results.items():
             fates = ", ".join(map(" ".join, ways["fields"].items()))

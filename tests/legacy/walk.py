@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.legacy.line import Line
+from tests.legacy.line import RecordingRelay
 from tests.legacy.records import KNOWN, PAGES, Records
 from tests.legacy.stacks import OK
 
@@ -83,7 +83,7 @@ class Walk:
     program: Program
     base: str
     name: str
-    line: Line
+    line: RecordingRelay
     records: Records
     content: Path
     folder: Path

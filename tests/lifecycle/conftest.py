@@ -101,7 +101,7 @@ class Service:
         self.send(signal.SIGTERM)
         assert await self.ended() == 0
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until the condition holds; `what` names it in the failure."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
@@ -120,7 +120,7 @@ class Service:
             except aiohttp.ClientError:
                 return 0, ""
 
-    async def until_ready(self, status: int = 200) -> None:
+    async def wait_until_ready(self, status: int = 200) -> None:
         """Wait until /readyz responds with `status`."""
         deadline = time.monotonic() + PATIENCE
         while (await self.operators("/readyz"))[0] != status:
@@ -128,14 +128,14 @@ class Service:
                 raise self.process.failure(f"/readyz does not answer {status}")
             await asyncio.sleep(0.04)
         # Another thread writes the log.
-        await self.until(lambda: self._told_address() is not None, "its address")
+        await self.wait_until(lambda: self._told_address() is not None, "its address")
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
         _, text = await self.operators("/metrics")
         return total(text, name, **labels)
 
-    async def until_metric(self, value: float, name: str, **labels: str) -> None:
+    async def wait_for_metric(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric has reached a value."""
         deadline = time.monotonic() + PATIENCE
         while await self.metric(name, **labels) < value:
@@ -165,7 +165,7 @@ class StartService:
     async def ready(self, *prefix: str, **sections: Any) -> Service:
         """Start a gateway and wait until it is ready."""
         service = self(*prefix, **sections)
-        await service.until_ready()
+        await service.wait_until_ready()
         return service
 
     def __call__(self, *prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
@@ -190,7 +190,7 @@ class StartService:
 
 @pytest.fixture
 def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
-    """Yield what starts gateways; one that still runs at the end is killed."""
+    """Yield a function that starts gateways; those that still run at the end are killed."""
     settings = {
         "environment": "custom",
         "listen": {"address": "127.0.0.1:0"},
@@ -217,28 +217,28 @@ class Pki:
         self.renew()
 
     def renew(self, authority: trustme.CA | None = None) -> None:
-        """Write another certificate, the key first, as a careless tool does."""
+        """Write another certificate, first its key, as some tools do."""
         leaf = (authority or self.authority).issue_cert("localhost")
         self.key.write_bytes(leaf.private_key_pem.bytes())
         self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
 
     @property
     def cert(self) -> Path:
-        """The certificate's file."""
+        """Return the certificate's file."""
         return self.directory / "cert.pem"
 
     @property
     def key(self) -> Path:
-        """The key's file."""
+        """Return the key's file."""
         return self.directory / "key.pem"
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """The section `listen` for these files."""
+        """Return the section `listen` for these files."""
         files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
         return {"address": "127.0.0.1:0", "tls": files}
 
     def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
-        """What a caller trusts."""
+        """Return a caller's TLS context."""
         context = ssl.create_default_context()
         (authority or self.authority).configure_trust(context)
         return context
@@ -246,7 +246,7 @@ class Pki:
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Pki:
-    """A certificate for localhost."""
+    """Return a certificate for localhost."""
     return Pki(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""AuditEvents of real gateway processes at a FHIR repository, in good days and bad ones."""
+"""AuditEvents of real gateway processes at a FHIR repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fhir.resources.auditevent import AuditEvent
 from tests.doubles.platform import Platform
 from tests.doubles.repository import Repository
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask, get
+from tests.doubles.wire import fetch, get
 from tests.lifecycle.conftest import SECRET, Service, StartService
 
 READ = get("/fhir/Patient/1")
@@ -22,24 +22,24 @@ TOTAL = "dhp_gateway_audit_records_total"
 
 @pytest.fixture
 def repository() -> Iterator[Repository]:
-    """A repository that takes everything unless told otherwise."""
+    """Yield a repository that accepts everything by default."""
     double = Repository()
     yield double
     double.close()
 
 
 def to(repository: Repository, **more: Any) -> dict[str, Any]:
-    """Settings for AuditEvents to a repository."""
+    """Return settings for AuditEvents to a repository."""
     return {"fhir_audit_events": True, "fhir_endpoint": repository.url, **more}
 
 
 def is_exchange(event: dict[str, Any]) -> bool:
-    """Whether it tells of a request."""
+    """Return whether an AuditEvent describes a request."""
     return str(event["category"][0]["coding"][0]["code"]) == "rest"
 
 
 def request_ids(stored: dict[str, Any]) -> list[str]:
-    """The request ids that exchanges name."""
+    """Return the request ids that exchanges name."""
     return [
         event["entity"][-1]["what"]["identifier"]["value"]
         for event in stored.values()
@@ -48,25 +48,25 @@ def request_ids(stored: dict[str, Any]) -> list[str]:
 
 
 def recorded(service: Service) -> list[str]:
-    """The request ids of the records on standard output."""
+    """Return the request ids of the records on standard output."""
     return [record["request_id"] for record in service.audit("exchange")]
 
 
-async def until(repository: Repository, count: int) -> dict[str, Any]:
-    """What is stored once it tells of so many requests."""
+async def wait_for_exchanges(repository: Repository, count: int) -> dict[str, Any]:
+    """Return what is stored once it describes so many requests."""
     return await asyncio.to_thread(
-        repository.until, lambda stored: len(request_ids(stored)) >= count
+        repository.wait_until, lambda stored: len(request_ids(stored)) >= count
     )
 
 
-async def test_events_arrive_in_batches(
+async def test_each_record_has_a_valid_audit_event_at_the_repository(
     start_service: StartService, repository: Repository
 ) -> None:
-    """Each record has its valid AuditEvent there, start and stop included, and none in the sink."""
+    """In batches, start and stop included; the sink has none."""
     service = await start_service.ready(audit=to(repository))
     search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
     for request in (READ, READ, search):
-        assert (await ask(service.address, request)).status == 200
+        assert (await fetch(service.address, request)).status == 200
     await service.end()
     assert service.audit("audit-event") == []
     assert sorted(request_ids(repository.current())) == sorted(recorded(service))
@@ -84,10 +84,10 @@ async def test_events_arrive_in_batches(
         assert planted not in seen
 
 
-async def test_the_token_of_a_credential(
+async def test_fhir_credential_sends_its_token(
     start_service: StartService, repository: Repository, sso: Sso
 ) -> None:
-    """With fhir_credential its token goes along; one that is refused is replaced."""
+    """A rejected one is replaced."""
     credentials = {
         "default": {"client_id": "hospital-17", "client_secret": SECRET},
         "audit": {"client_id": "auditor", "client_secret": SECRET},
@@ -96,10 +96,10 @@ async def test_the_token_of_a_credential(
     service = await start_service.ready(
         audit=to(repository, fhir_credential="audit"), credentials=credentials
     )
-    await asyncio.to_thread(repository.until_asked, 1)
+    await asyncio.to_thread(repository.wait_for_requests, 1)
     repository.behave(None)
-    assert (await ask(service.address, READ)).status == 200
-    await until(repository, 1)
+    assert (await fetch(service.address, READ)).status == 200
+    await wait_for_exchanges(repository, 1)
     await service.end()
     sent = [batch.headers["authorization"] for batch in repository.batches]
     assert all(each.startswith("Bearer ") for each in sent)
@@ -111,17 +111,17 @@ async def test_the_token_of_a_credential(
 @pytest.mark.parametrize(
     "trouble", [500, 503, 403, 307, 202, "reset", "take-and-reset", "nonsense"]
 )
-async def test_what_is_not_taken_is_sent_again(
+async def test_a_failed_batch_is_retried(
     start_service: StartService, repository: Repository, trouble: Any
 ) -> None:
-    """Callers notice nothing of trouble that passes; nothing is lost and no id is made twice."""
+    """Callers are unaffected; nothing is lost and no id is created twice."""
     repository.behave(trouble)
     service = await start_service.ready(audit=to(repository))
     for _ in range(5):
-        assert (await ask(service.address, READ)).status == 200
-    await asyncio.to_thread(repository.until_asked, 2)
+        assert (await fetch(service.address, READ)).status == 200
+    await asyncio.to_thread(repository.wait_for_requests, 2)
     repository.behave(None)
-    await until(repository, 5)
+    await wait_for_exchanges(repository, 5)
     await service.end()
     found = request_ids(repository.current())
     assert sorted(found) == sorted(recorded(service))
@@ -133,38 +133,38 @@ async def test_what_is_not_taken_is_sent_again(
     assert service.logged("AuditEvents can be written again")
 
 
-async def test_a_repository_that_comes_late(
+async def test_requests_are_served_before_the_repository_listens(
     start_service: StartService, platform: Platform
 ) -> None:
-    """While the repository has no listener requests are served; afterwards all is delivered."""
+    """Afterwards everything is delivered."""
     away = Repository()
     away.close()
     service = await start_service.ready(audit=to(away))
     for _ in range(3):
-        assert (await ask(service.address, READ)).status == 200
+        assert (await fetch(service.address, READ)).status == 200
     repository = Repository(port=away.port)
     try:
-        await until(repository, 3)
+        await wait_for_exchanges(repository, 3)
         await service.end()
         assert sorted(request_ids(repository.current())) == sorted(recorded(service))
     finally:
         repository.close()
 
 
-async def test_entries_refused_for_good_are_dropped_and_counted(
+async def test_a_rejected_entry_alone_is_dropped_and_counted(
     start_service: StartService, repository: Repository
 ) -> None:
-    """A 422 for an entry drops that one alone; the log tells it once, without contents."""
+    """It is logged once, without contents."""
     repository.entry_status = lambda event: (
         422 if is_exchange(event) and event["code"]["coding"][0]["code"] == "read" else None
     )
     service = await start_service.ready(audit=to(repository))
     search = get("/fhir/Patient?name=planted-name")
     for _ in range(3):
-        assert (await ask(service.address, READ)).status == 200
-        assert (await ask(service.address, search)).status == 200
-    await until(repository, 3)
-    await service.until_metric(3, TOTAL, outcome="dropped")
+        assert (await fetch(service.address, READ)).status == 200
+        assert (await fetch(service.address, search)).status == 200
+    await wait_for_exchanges(repository, 3)
+    await service.wait_for_metric(3, TOTAL, outcome="dropped")
     assert await service.metric(TOTAL, outcome="dropped") == 3
     await service.end()
     told = service.logged("refused for good")
@@ -174,65 +174,65 @@ async def test_entries_refused_for_good_are_dropped_and_counted(
 
 
 @pytest.mark.parametrize("status", [500, 503, 403, 429])
-async def test_an_entry_that_is_not_taken_yet_waits_alone(
+async def test_only_entries_with_a_temporary_error_are_retried(
     start_service: StartService, repository: Repository, status: int
 ) -> None:
-    """What may be taken later is sent again, and nothing else of its batch."""
     refusals = iter([status, status])
     repository.entry_status = lambda event: next(refusals, None) if is_exchange(event) else None
     service = await start_service.ready(audit=to(repository))
     for _ in range(4):
-        assert (await ask(service.address, READ)).status == 200
-    await until(repository, 4)
+        assert (await fetch(service.address, READ)).status == 200
+    await wait_for_exchanges(repository, 4)
     await service.end()
     assert all(len(versions) == 1 for versions in repository.stored.values())
     assert sorted(request_ids(repository.current())) == sorted(recorded(service))
 
 
-async def test_the_end_delivers_what_waits(
+async def test_shutdown_delivers_pending_events(
     start_service: StartService, repository: Repository
 ) -> None:
-    """At SIGTERM pauses end: what the repository did not take before it takes now."""
+    """At SIGTERM the backoff ends."""
     repository.behave(503)
     service = await start_service.ready(audit=to(repository))
-    assert (await ask(service.address, READ)).status == 200
-    await asyncio.to_thread(repository.until_asked, 3)
+    assert (await fetch(service.address, READ)).status == 200
+    await asyncio.to_thread(repository.wait_for_requests, 3)
     repository.behave(None)
     await service.end()
     assert len(repository.stored) == len(service.audit())
 
 
-async def test_the_end_does_not_wait_for_ever(
+async def test_shutdown_does_not_wait_for_an_unresponsive_repository(
     start_service: StartService, repository: Repository
 ) -> None:
-    """A repository that hangs costs AuditEvents, told and counted, not the end; records stay."""
+    """Lost AuditEvents are logged and counted; records remain."""
     repository.behave("hang")
     service = await start_service.ready(
         audit=to(repository), shutdown={"delay": 0, "drain_timeout": 1}
     )
-    assert (await ask(service.address, READ)).status == 200
+    assert (await fetch(service.address, READ)).status == 200
     await service.end()
     assert service.logged("audit records could not be written")
     assert service.audit("exchange")
     assert service.audit("stop")
 
 
-async def test_a_restart_repeats_nothing(
+async def test_a_restart_repeats_no_event(
     start_service: StartService, repository: Repository
 ) -> None:
-    """Two runs one after the other leave each event once."""
     ids: list[str] = []
     for _ in range(2):
         service = await start_service.ready(audit=to(repository))
-        assert (await ask(service.address, READ)).status == 200
+        assert (await fetch(service.address, READ)).status == 200
         await service.end()
         ids += recorded(service)
     assert sorted(request_ids(repository.current())) == sorted(ids)
     assert all(len(versions) == 1 for versions in repository.stored.values())
 
 
-async def test_a_wrong_ca_file_ends_the_start(start_service: StartService, tmp_path: Any) -> None:
-    """A CA file that cannot be used is told by its key, with exit code 3."""
+async def test_an_invalid_ca_file_ends_the_start_with_code_3(
+    start_service: StartService, tmp_path: Any
+) -> None:
+    """The error names the key."""
     (tmp_path / "ca.pem").write_text("nothing\n")
     audit = {
         "fhir_audit_events": True,

@@ -1,4 +1,4 @@
-"""The end of a gateway, as its callers see it: nothing that was accepted is lost."""
+"""Shutdown, as callers see it: nothing that was accepted is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.doubles.load import Load
-from tests.doubles.platform import PATIENT, Line, Platform, after, fhir, http
+from tests.doubles.platform import PATIENT, Platform, PlatformConnection, after, fhir, http
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
 
@@ -19,28 +19,28 @@ BRISK = {"shutdown": {"delay": 0}}
 
 
 class Gate:
-    """A platform's answer that waits until it is let through."""
+    """A platform's response that waits until `open`."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
 
     def open(self) -> None:
-        """Answer."""
+        """Let the platform respond."""
         self._open.set()
 
     async def wait(self) -> None:
-        """Until it is open."""
+        """Wait until it is open."""
         await self._open.wait()
 
-    async def __call__(self, line: Line) -> None:
-        """A Patient, when the gate is open."""
+    async def __call__(self, connection: PlatformConnection) -> None:
+        """Respond with a Patient once the gate is open."""
         await self._open.wait()
-        line.writer.write(fhir())
-        await line.writer.drain()
+        connection.writer.write(fhir())
+        await connection.writer.drain()
 
 
 async def listening(service: Service) -> bool:
-    """Whether the gateway still takes connections."""
+    """Return whether the gateway still accepts connections."""
     try:
         _, writer = await asyncio.open_connection(service.address.host, service.address.port)
     except (ConnectionRefusedError, ConnectionResetError):
@@ -49,7 +49,7 @@ async def listening(service: Service) -> bool:
     return True
 
 
-async def until_closed(service: Service) -> None:
+async def wait_until_closed(service: Service) -> None:
     """Wait until the callers' listener is closed."""
     while True:
         if not await listening(service):
@@ -61,102 +61,99 @@ async def until_closed(service: Service) -> None:
 async def test_sigterm_under_load_loses_nothing(
     start_service: StartService, platform: Platform, pki: Pki, tmp_path: Path, way: str
 ) -> None:
-    """With 200 requests in flight, every accepted one is answered, and the end is clean."""
-    platform.answer(after(0.2, fhir()))
+    """With 200 requests in flight all accepted ones get responses, and the exit code is 0."""
+    platform.respond(after(0.2, fhir()))
     listen = {"tls": pki.settings(), "unix": {"address": f"unix:{tmp_path}/gateway.sock"}}
     service = await start_service.ready(listen=listen.get(way, {}))
     load = Load(service.address, 200, tls=pki.client() if way == "tls" else None)
     load.start()
-    await load.until_inflight(200)
-    await load.until_served(200)
+    await load.wait_until_inflight(200)
+    await load.wait_until_served(200)
     service.send(signal.SIGTERM)
-    await load.until_refused()
+    await load.wait_until_refused()
     assert await service.ended() == 0
-    assert (load.failures, load.most_inflight) == ({}, 200)
+    assert (load.failures, load.max_inflight) == ({}, 200)
     assert len(service.audit("exchange")) == load.served
     assert [record["event"] for record in service.audit()][-1] == "stop"
 
 
 async def test_new_requests_are_served_during_the_delay(start_service: StartService) -> None:
-    """/readyz says 503 at once; new and kept connections are served, each for the last time."""
+    """/readyz says 503 at once; each connection serves its last request."""
     service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as kept:
-        assert (await kept.ask(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
+        assert (await kept.fetch(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
         service.send(signal.SIGTERM)
-        await service.until_ready(503)
-        replies = [await kept.ask(get("/fhir/Patient/1"))]
+        await service.wait_until_ready(503)
+        replies = [await kept.fetch(get("/fhir/Patient/1"))]
         assert await kept.at_end()
     async with await Wire.open(service.address) as new:
-        replies.append(await new.ask(get("/fhir/Patient/1")))
+        replies.append(await new.fetch(get("/fhir/Patient/1")))
     assert [(r.status, r.header("connection")) for r in replies] == [(200, "close")] * 2
     await service.end()
 
 
-async def test_requests_sent_ahead_are_answered_before_the_close(
+async def test_only_the_last_pipelined_response_says_close(
     start_service: StartService,
 ) -> None:
-    """Of pipelined requests only the last answer says `Connection: close`."""
     service = await start_service.ready(**SLOW)
     service.send(signal.SIGTERM)
-    await service.until_ready(503)
+    await service.wait_until_ready(503)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1") * 3)
-        replies = [await wire.reply() for _ in range(3)]
+        replies = [await wire.read_response() for _ in range(3)]
         assert await wire.at_end()
     assert [r.header("connection") for r in replies] == ["keep-alive", "keep-alive", "close"]
     await service.end()
 
 
-async def test_what_comes_on_kept_connections_later_is_refused(
+async def test_after_the_delay_an_idle_connection_gets_a_503(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Once the listeners are closed a kept connection gets 503 shutting-down, and is closed."""
+    """Then it is closed."""
     gate = Gate()
     service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as kept, await Wire.open(service.address) as busy:
-        await kept.ask(get("/fhir/Patient/1"))
-        platform.answer(gate)
+        await kept.fetch(get("/fhir/Patient/1"))
+        platform.respond(gate)
         await busy.send(get("/fhir/Patient/2"))
-        await platform.until_seen(2)
+        await platform.wait_for_requests(2)
         service.send(signal.SIGTERM)
-        await until_closed(service)
-        refused = await kept.ask(get("/fhir/Patient/3"))
+        await wait_until_closed(service)
+        refused = await kept.fetch(get("/fhir/Patient/3"))
         assert (refused.status, refused.reason) == (503, "shutting-down")
         assert refused.header("connection") == "close"
         assert await kept.at_end()
         gate.open()
-        served = await busy.reply()
+        served = await busy.read_response()
     assert (served.status, served.body) == (200, PATIENT)
     assert await service.ended() == 0
     assert [r["status"] for r in service.audit("exchange")] == [200, 503, 200]
 
 
-async def test_who_was_let_in_may_say_what_it_wants(
+async def test_the_first_request_of_an_accepted_connection_is_served(
     start_service: StartService, platform: Platform
 ) -> None:
-    """The first request on a connection accepted before the end is served after it."""
     service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as wire:
-        await service.until_metric(0, "dhp_gateway_inflight_requests")
+        await service.wait_for_metric(0, "dhp_gateway_inflight_requests")
         service.send(signal.SIGTERM)
-        await until_closed(service)
-        assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
+        await wait_until_closed(service)
+        assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
     assert await service.ended() == 0
 
 
-async def test_a_slow_reader_gets_all_of_its_answer(
+async def test_a_slow_reader_gets_its_complete_response(
     start_service: StartService, platform: Platform
 ) -> None:
-    """An answer that the caller has not taken yet is not cut by the end of the process."""
     body = b"\x89PNG" + b"A" * 8_000_000
-    platform.answer(http(200, body, ("Content-Type", "image/png")))
+    platform.respond(http(200, body, ("Content-Type", "image/png")))
     service = await start_service.ready(**BRISK)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Binary/1"))
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
         received = await wire.reader.read(1000)
         service.send(signal.SIGTERM)
-        await until_closed(service)
+        await wait_until_closed(service)
         while piece := await wire.reader.read(1 << 20):
             received += piece
             await asyncio.sleep(0.01)
@@ -166,20 +163,20 @@ async def test_a_slow_reader_gets_all_of_its_answer(
     assert [r["outcome"] for r in service.audit("exchange")] == ["success"]
 
 
-async def test_what_takes_too_long_is_cut_and_audited(
+async def test_requests_beyond_drain_timeout_are_aborted_and_audited(
     start_service: StartService, platform: Platform
 ) -> None:
-    """After `drain_timeout` requests in flight are aborted, each with its record; the code is 0."""
-    platform.answer(Gate())
+    """The exit code is 0."""
+    platform.respond(Gate())
     service = await start_service.ready(shutdown={"delay": 0, "drain_timeout": 0.3})
     wires = [await Wire.open(service.address) for _ in range(5)]
     for wire in wires:
         await wire.send(get("/fhir/Patient/1"))
-    await platform.until_seen(5)
+    await platform.wait_for_requests(5)
     service.send(signal.SIGTERM)
     for wire in wires:
         with pytest.raises(TruncatedResponseError):
-            await wire.reply()
+            await wire.read_response()
         wire.writer.transport.abort()
     assert await service.ended() == 0
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"] * 5
@@ -187,35 +184,34 @@ async def test_what_takes_too_long_is_cut_and_audited(
     assert service.logged("5 requests cut at the end")
 
 
-async def test_a_write_without_its_caller_is_audited_when_it_is_cut(
+async def test_an_aborted_write_of_a_disconnected_caller_is_audited(
     start_service: StartService, platform: Platform
 ) -> None:
-    """A write goes on when its caller leaves; cut by the end, it has its record all the same."""
-    platform.answer(Gate())
+    platform.respond(Gate())
     service = await start_service.ready(shutdown={"delay": 0, "drain_timeout": 0.3})
     async with await Wire.open(service.address) as wire:
         await wire.send(post("/fhir/Basic", b"{}"))
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
     await service.end()
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
     assert service.audit()[-1]["event"] == "stop"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_hurries(
+async def test_a_second_signal_skips_the_drain(
     start_service: StartService, platform: Platform, number: signal.Signals
 ) -> None:
-    platform.answer(Gate())
+    platform.respond(Gate())
     service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1"))
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
         service.send(number)
-        await service.until_ready(503)
+        await service.wait_until_ready(503)
         service.send(number)
         assert await service.ended() == 0
         with pytest.raises(TruncatedResponseError):
-            await wire.reply()
+            await wire.read_response()
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
 
 
@@ -223,29 +219,29 @@ async def test_sigterm_before_the_first_token_ends_the_gateway(
     start_service: StartService, platform: Platform
 ) -> None:
     service = start_service(sso={"token_url": "http://127.0.0.1:1/token"}, **BRISK)
-    await service.until_ready(503)
+    await service.wait_until_ready(503)
     await service.end()
 
 
-async def test_a_long_body_may_still_come(start_service: StartService, platform: Platform) -> None:
-    """A caller that is sending at the end may send the rest, and is answered."""
+async def test_a_caller_may_finish_sending_its_body(
+    start_service: StartService, platform: Platform
+) -> None:
     service = await start_service.ready(**BRISK)
     request = post("/fhir/Binary", bytes(2**20), "Content-Type: image/png")
     async with await Wire.open(service.address) as wire:
         await wire.send(request[: 2**19])
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
         service.send(signal.SIGTERM)
-        await until_closed(service)
+        await wait_until_closed(service)
         await wire.send(request[2**19 :])
-        reply = await wire.reply()
+        reply = await wire.read_response()
         assert (reply.status, reply.header("connection")) == (200, "close")
         assert await wire.at_end()
     assert await service.ended() == 0
-    assert [len(seen.body) for seen in platform.seen] == [2**20]
+    assert [len(seen.body) for seen in platform.requests] == [2**20]
 
 
-async def test_an_open_page_does_not_hold_up_the_end(start_service: StartService) -> None:
-    """SIGTERM ends the stream of a page regularly, and the process at once."""
+async def test_sigterm_ends_the_stream_of_a_status_page(start_service: StartService) -> None:
     service = await start_service.ready()
     connector = aiohttp.UnixConnector(service.admin.path)
     async with (

@@ -1,4 +1,4 @@
-"""The outbox's page of a gateway as it runs, kept up by reloads."""
+"""The outbox page of a running gateway, over reloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from gateway.outbox.entry import EntryState, StoredResponse
 from tests.admin.office import Seen, basic
 from tests.lifecycle.conftest import Service, StartService
-from tests.lifecycle.test_reload import until_reloaded
+from tests.lifecycle.test_reload import wait_until_reloaded
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft
 from tests.outbox.places import KEY, SqlitePlace, opened
@@ -23,8 +23,8 @@ from tests.outbox.places import KEY, SqlitePlace, opened
 REASON = "entered anew by the ward"
 
 
-async def ask(service: Service, method: str, path: str, password: str, **form: str) -> Seen:
-    """A page below `/outbox`, as Dilnoza has it."""
+async def fetch_page(service: Service, method: str, path: str, password: str, **form: str) -> Seen:
+    """Return a page below `/outbox`, as the operator Dilnoza gets it."""
     connector = aiohttp.UnixConnector(service.admin.path or "")
     async with (
         aiohttp.ClientSession(connector=connector) as session,
@@ -40,7 +40,7 @@ async def ask(service: Service, method: str, path: str, password: str, **form: s
 
 
 async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
-    """Writes that the platform has refused, kept there; their ids."""
+    """Enqueue writes that the platform rejects, and return their ids."""
     async with opened(place) as store:
         for name in names:
             await store.enqueue(draft(name))
@@ -50,7 +50,7 @@ async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
 
 
 async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
-    """What the audit has of operators' decisions, once it is so much."""
+    """Return the audit records of operators' decisions, once there are so many."""
     while True:
         found = [each for each in service.audit("outbox") if "operator" in each]
         if len(found) >= count:
@@ -59,7 +59,7 @@ async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
 
 
 async def revealing(start_service: StartService, folder: Path, **sections: Any) -> Service:
-    """A service whose operator may see patients; the password is in the folder."""
+    """Return a service whose operator may see patients, with the password in the folder."""
     password = folder / "password"
     password.write_text("first\n")
     return await start_service.ready(
@@ -75,38 +75,35 @@ async def revealing(start_service: StartService, folder: Path, **sections: Any) 
 
 
 @pytest.mark.parametrize("sink", ["stdout", "file"])
-async def test_the_audit_has_it_before_a_patient_is_shown(
+async def test_revealing_a_patient_is_audited_before_the_response(
     start_service: StartService, tmp_path: Path, sink: str
 ) -> None:
-    """When the answer comes its record can be read, of each entry."""
+    """Each entry."""
     path = tmp_path / "audit.jsonl"
     shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
     audit = {"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)}
     service = await revealing(start_service, tmp_path, audit=audit)
-    form = (await ask(service, "GET", f"/{shown[0]}", "first")).forms["drop"]
+    form = (await fetch_page(service, "GET", f"/{shown[0]}", "first")).forms["drop"]
     for entry_id in shown:
         sent = {"token": form["token"], "id": entry_id}
-        assert (await ask(service, "POST", "/reveal", "first", **sent)).status == 200
+        assert (await fetch_page(service, "POST", "/reveal", "first", **sent)).status == 200
         text = path.read_text() if sink == "file" else service.process.stdout
         steps = [each for each in map(json.loads, text.splitlines()) if "operator" in each]
         assert (steps[-1]["step"], steps[-1]["entry"]) == ("revealed", entry_id)
 
 
-async def test_operators_decide_while_the_gateway_runs(
+async def test_decisions_are_audited_and_sighup_changes_the_password(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """The audit has who did what and why; SIGHUP brings a new password.
-
-    A reload with a password that cannot be read changes nothing.
-    """
+    """A reload with an unreadable password changes nothing."""
     dropped, retried, shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
     service = await revealing(start_service, tmp_path)
-    form = (await ask(service, "GET", f"/{dropped}", "first")).forms["drop"]
-    done = await ask(service, "POST", "/drop", "first", **{**form, "reason": REASON})
+    form = (await fetch_page(service, "GET", f"/{dropped}", "first")).forms["drop"]
+    done = await fetch_page(service, "POST", "/drop", "first", **{**form, "reason": REASON})
     assert done.status == 303
     for path, entry_id in (("/reveal", shown), ("/retry", retried)):
         token = {"token": form["token"], "id": entry_id}
-        assert (await ask(service, "POST", path, "first", **token)).status < 400
+        assert (await fetch_page(service, "POST", path, "first", **token)).status < 400
     steps = {each["step"]: each for each in await recorded(service, 3)}
     assert {step: each["entry"] for step, each in steps.items()} == {
         "dropped": dropped,
@@ -117,10 +114,10 @@ async def test_operators_decide_while_the_gateway_runs(
     assert [each["step"] for each in steps.values() if each.get("reason") == REASON] == ["dropped"]
     (tmp_path / "password").unlink()
     service.send(signal.SIGHUP)
-    await until_reloaded(service, 1, "failed")
-    assert (await ask(service, "GET", "", "first")).status == 200
+    await wait_until_reloaded(service, 1, "failed")
+    assert (await fetch_page(service, "GET", "", "first")).status == 200
     (tmp_path / "password").write_text("second\n")
     service.send(signal.SIGHUP)
-    await until_reloaded(service, 1)
-    assert (await ask(service, "GET", "", "first")).status == 401
-    assert (await ask(service, "GET", "", "second")).forms
+    await wait_until_reloaded(service, 1)
+    assert (await fetch_page(service, "GET", "", "first")).status == 401
+    assert (await fetch_page(service, "GET", "", "second")).forms

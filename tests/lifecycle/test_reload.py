@@ -1,4 +1,4 @@
-"""Settings, secrets and certificates are exchanged while the gateway runs: all or nothing."""
+"""Reloads of settings, secrets and certificates: all or nothing."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, chunked, fhir
-from tests.doubles.sso import Sso, refusal, token
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.sso import Sso, oauth_error, token
+from tests.doubles.wire import Wire, fetch, get
 from tests.lifecycle.conftest import Service, StartService, secret_in
 from tests.lifecycle.test_drain import Gate
 
 RELOADS = "dhp_gateway_config_reload_total"
 
 
-async def until_reloaded(service: Service, count: int, outcome: str = "ok") -> None:
-    """Wait until so many reloads have come to an end."""
-    await service.until_metric(count, RELOADS, outcome=outcome)
+async def wait_until_reloaded(service: Service, count: int, outcome: str = "ok") -> None:
+    """Wait until so many reloads have ended."""
+    await service.wait_for_metric(count, RELOADS, outcome=outcome)
 
 
-async def refused(service: Service, number: int = 1) -> list[str]:
-    """The problems in the log, once a reload was refused."""
-    await until_reloaded(service, number, "failed")
+async def problems_of(service: Service, number: int = 1) -> list[str]:
+    """Return the problems in the log of a rejected reload."""
+    await wait_until_reloaded(service, number, "failed")
     # The log is written by another thread.
-    await service.until(lambda: bool(service.logged("reload refused")), "the log")
+    await service.wait_until(lambda: bool(service.logged("reload refused")), "the log")
     return service.logged("reload refused")
 
 
 async def test_reloads_under_load_lose_nothing(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:
-    """Ten reloads with 200 requests in flight: every request is served, with one token."""
-    platform.answer(after(0.1, fhir()))
+    """Ten reloads with 200 requests in flight: all are served, with one token."""
+    platform.respond(after(0.1, fhir()))
     service = await start_service.ready()
     load = Load(service.address, 200)
     load.start()
-    await load.until_inflight(200)
+    await load.wait_until_inflight(200)
     for number in range(1, 11):
         service.change(limits={"max_headers": 100 + number % 2}, retries={"backoff": 0.2})
         before = load.served
         service.send(signal.SIGHUP)
-        await until_reloaded(service, number)
-        await load.until_served(before + 200)
+        await wait_until_reloaded(service, number)
+        await load.wait_until_served(before + 200)
     service.file.write_text("listen: {adress: 1}\n")
     service.send(signal.SIGHUP)
-    await refused(service)
-    await load.until_served(load.served + 200)
+    await problems_of(service)
+    await load.wait_until_served(load.served + 200)
     await load.finish()
-    assert (load.failures, load.most_inflight) == ({}, 200)
+    assert (load.failures, load.max_inflight) == ({}, 200)
     assert len(sso.requests) == 1
     await service.end()
     assert len(service.audit("exchange")) == load.served
@@ -66,66 +66,67 @@ async def test_reloads_under_load_lose_nothing(
 async def test_new_requests_get_the_new_settings(
     start_service: StartService, platform: Platform
 ) -> None:
-    """A request in flight ends as it began; the next one on its connection meets other settings."""
+    """A request in flight keeps the old ones; the next one on its connection has the new ones."""
     gate = Gate()
-    platform.answer(gate)
+    platform.respond(gate)
     service = await start_service.ready()
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1"))
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
         service.change(listen={"base_path": "/other"})
         service.send(signal.SIGHUP)
-        await until_reloaded(service, 1)
+        await wait_until_reloaded(service, 1)
         gate.open()
-        assert (await wire.reply()).status == 200
-        assert (await wire.ask(get("/fhir/Patient/1"))).reason == "unknown-path"
-        assert (await wire.ask(get("/other/Patient/1"))).status == 200
+        assert (await wire.read_response()).status == 200
+        assert (await wire.fetch(get("/fhir/Patient/1"))).reason == "unknown-path"
+        assert (await wire.fetch(get("/other/Patient/1"))).status == 200
 
 
-async def test_a_reload_names_the_header_of_the_user(
+async def test_a_new_user_header_applies_to_open_connections(
     start_service: StartService, platform: Platform
 ) -> None:
-    """From then on it is noted and no more forwarded, on connections that are open, too."""
     caller: dict[str, Any] = {"name": "his", "networks": ["127.0.0.1"]}
     listed = {"forward_headers": ["X-User"]}
     service = await start_service.ready(callers=[caller], platform=listed)
     request = get("/fhir/Patient/1", "X-User: dilnoza")
     async with await Wire.open(service.address) as wire:
-        await wire.ask(request)
+        await wire.fetch(request)
         service.change(callers=[{**caller, "user_header": "X-User"}])
         service.send(signal.SIGHUP)
-        await until_reloaded(service, 1)
-        await wire.ask(request)
-    assert [seen.header("x-user") for seen in platform.seen] == ["dilnoza", None]
+        await wait_until_reloaded(service, 1)
+        await wire.fetch(request)
+    assert [seen.header("x-user") for seen in platform.requests] == ["dilnoza", None]
     await service.end()
     assert [record["user"] for record in service.audit("exchange")] == [None, "dilnoza"]
 
 
-async def test_the_old_platform_is_left_after_its_last_answer(
+async def test_connections_to_the_old_platform_close_after_its_last_response(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:
-    """Another platform gets new requests and a token of its own; the old one's lines are closed."""
+    """The new platform gets a token of its own."""
     gate = Gate()
     service = await start_service.ready()
     async with Platform() as other, await Wire.open(service.address) as wire:
         platform.script(after(0.1, fhir()), after(0.1, fhir()))
-        await asyncio.gather(*(ask(service.address, get("/fhir/Patient/1")) for _ in "12"))
+        await asyncio.gather(*(fetch(service.address, get("/fhir/Patient/1")) for _ in "12"))
         assert platform.open_connections == 2
-        platform.answer(gate)
+        platform.respond(gate)
         await wire.send(get("/fhir/Patient/2"))
-        await platform.until_seen(3)
+        await platform.wait_for_requests(3)
         service.change(platform={"fhir_base_url": other.url})
         service.send(signal.SIGHUP)
-        await until_reloaded(service, 1)
-        assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
+        await wait_until_reloaded(service, 1)
+        assert (await fetch(service.address, get("/fhir/Patient/3"))).status == 200
         # Sooner than idle lines are closed in any case: 15 s after their last answer.
         async with asyncio.timeout(14):
-            await service.until(lambda: platform.open_connections == 1, "the idle line's end")
+            await service.wait_until(lambda: platform.open_connections == 1, "the idle line's end")
         gate.open()
-        assert (await wire.reply()).status == 200
-        await service.until(lambda: not platform.open_connections, "the old lines' end")
-        assert [seen.target for seen in other.seen] == ["/r5/Patient/3"]
-        assert other.seen[0].header("authorization") != platform.seen[0].header("authorization")
+        assert (await wire.read_response()).status == 200
+        await service.wait_until(lambda: not platform.open_connections, "the old lines' end")
+        assert [seen.target for seen in other.requests] == ["/r5/Patient/3"]
+        assert other.requests[0].header("authorization") != platform.requests[0].header(
+            "authorization"
+        )
     assert await service.metric("dhp_gateway_inflight_requests") == 0
 
 
@@ -137,17 +138,17 @@ async def test_the_old_platform_is_left_after_its_last_answer(
         ("", "credentials: is empty"),
     ],
 )
-async def test_a_bad_file_changes_nothing(
+async def test_an_invalid_file_changes_nothing(
     start_service: StartService, content: str, words: str
 ) -> None:
-    """The problem is in the log, the metric and the audit; the old settings stay."""
+    """Log, metric and audit have the problem."""
     service = await start_service.ready()
     service.file.write_text(content)
     service.send(signal.SIGHUP)
-    lines = await refused(service)
+    lines = await problems_of(service)
     assert any(words in line for line in lines)
-    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
-    await service.until(lambda: bool(service.audit("reload")), "the record")
+    assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
+    await service.wait_until(lambda: bool(service.audit("reload")), "the record")
     assert service.audit("reload")[0]["outcome"] == "failed"
     assert await service.metric(RELOADS, outcome="ok") == 0
 
@@ -160,32 +161,31 @@ async def test_a_bad_file_changes_nothing(
         ("audit", {"on_failure": "drop"}, "audit.on_failure"),
     ],
 )
-async def test_what_needs_a_restart_is_refused(
+async def test_a_change_that_needs_a_restart_is_rejected(
     start_service: StartService, section: str, values: Any, key: str
 ) -> None:
-    """A key that cannot change at run time is named; nothing of the file comes into effect."""
+    """Nothing of the file takes effect."""
     service = await start_service.ready()
     service.change(**{section: values}, limits={"max_url_bytes": 20})
     service.send(signal.SIGHUP)
-    lines = await refused(service)
+    lines = await problems_of(service)
     assert [f"{key}: cannot change while the gateway runs" in line for line in lines] == [True]
     long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
-    assert (await ask(service.address, long)).status == 200
+    assert (await fetch(service.address, long)).status == 200
 
 
-async def test_files_that_cannot_be_read_change_nothing(
+async def test_an_unreadable_file_rejects_the_reload(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """A missing CA file and a missing secret each refuse the reload; once there, it happens."""
     service = await start_service.ready()
     late = tmp_path / "late"
     service.change(**secret_in(late), listen={"base_path": "/other"})
     service.send(signal.SIGHUP)
-    assert f"{late}: no such file" in (await refused(service))[0]
-    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    assert f"{late}: no such file" in (await problems_of(service))[0]
+    assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
     late.write_text("planted-client-secret\n")
-    await until_reloaded(service, 1)
-    assert (await ask(service.address, get("/other/Patient/1"))).status == 200
+    await wait_until_reloaded(service, 1)
+    assert (await fetch(service.address, get("/other/Patient/1"))).status == 200
 
 
 def mount(directory: Path, version: int, secret: str) -> None:
@@ -200,70 +200,66 @@ def mount(directory: Path, version: int, secret: str) -> None:
         (directory / "secret").symlink_to("..data/secret")
 
 
-async def test_a_swapped_secret_mount_is_noticed(
+async def test_a_changed_secret_is_noticed_without_a_signal(
     start_service: StartService, platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """A changed secret is tried without a signal, and its token replaces the old one."""
     mount(tmp_path / "mount", 1, "first")
     service = await start_service.ready(**secret_in(tmp_path / "mount" / "secret"))
     mount(tmp_path / "mount", 2, "second")
-    await sso.seen(2)
+    await sso.wait_for_requests(2)
     assert [r.form["client_secret"] for r in sso.requests] == ["first", "second"]
-    await until_reloaded(service, 1)
-    while (await ask(service.address, get("/fhir/Patient/1"))).status == 200:
-        if platform.seen[-1].header("authorization") == "Bearer token-2":
+    await wait_until_reloaded(service, 1)
+    while (await fetch(service.address, get("/fhir/Patient/1"))).status == 200:
+        if platform.requests[-1].header("authorization") == "Bearer token-2":
             break
-    assert platform.seen[-1].header("authorization") == "Bearer token-2"
+    assert platform.requests[-1].header("authorization") == "Bearer token-2"
 
 
-async def test_a_wrong_new_secret_costs_nothing(
+async def test_the_old_token_is_used_while_the_sso_rejects_the_new_secret(
     start_service: StartService, platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """While the SSO refuses the new secret the old token stays in use."""
     secret = tmp_path / "secret"
     secret.write_text("right")
     service = await start_service.ready(**secret_in(secret))
-    sso.handle(refusal("invalid_client", 401))
+    sso.respond(oauth_error("invalid_client", 401))
     secret.write_text("wrong")
-    await sso.seen(2)
-    await until_reloaded(service, 1)
+    await sso.wait_for_requests(2)
+    await wait_until_reloaded(service, 1)
     assert (await service.operators("/readyz"))[0] == 200
-    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
-    assert platform.seen[-1].header("authorization") == "Bearer token-1"
+    assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
+    assert platform.requests[-1].header("authorization") == "Bearer token-1"
 
 
-async def test_a_refused_secret_is_read_again_at_once(
+async def test_a_rejected_secret_is_read_again_before_an_error(
     start_service: StartService, sso: Sso, tmp_path: Path
 ) -> None:
-    """When the SSO refuses a secret, the file is read again before any error is reported."""
     secret = tmp_path / "secret"
     secret.write_text("old")
     sso.hold()
-    sso.script(refusal("invalid_client", 401), token("good"))
+    sso.script(oauth_error("invalid_client", 401), token("good"))
     service = start_service(**secret_in(secret))
-    await sso.seen(1)
+    await sso.wait_for_requests(1)
     secret.write_text("new")
     sso.release()
-    await service.until_ready()
+    await service.wait_until_ready()
     assert [r.form["client_secret"] for r in sso.requests][:2] == ["old", "new"]
     assert await service.metric("dhp_gateway_token_requests_total", outcome="refused") == 0
 
 
-async def test_a_valid_token_outlives_a_reload_without_the_sso(
+async def test_a_reload_keeps_a_valid_token_while_the_sso_is_down(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:
-    """A token that is due for renewal is kept over a reload while the SSO is down."""
     sso.script(token("old", expires_in=30))
     service = await start_service.ready()
     service.change(sso={"timeout": 3})
     service.send(signal.SIGHUP)
-    await until_reloaded(service, 1)
-    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    await wait_until_reloaded(service, 1)
+    assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
     assert len(sso.requests) == 1
 
 
 async def write_slowly(path: Path, text: str) -> float:
-    """Write for more than two seconds, and return the longest time between two characters."""
+    """Write for more than two seconds, and return the longest interval between two characters."""
     written, longest = time.monotonic(), 0.0
     with path.open("w") as file:
         for character in text:
@@ -275,10 +271,9 @@ async def write_slowly(path: Path, text: str) -> float:
     return longest
 
 
-async def test_a_file_that_is_being_written_is_left_alone(
+async def test_a_file_is_read_once_it_stops_changing(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """The settings are read once the file has not changed for a moment, not in between."""
     service = await start_service.ready()
     whole = service.file.read_text() + "limits: {max_url_bytes: 20}\n"
     gap = math.inf
@@ -286,16 +281,15 @@ async def test_a_file_that_is_being_written_is_left_alone(
     while gap > 0.9:
         failed = await service.metric(RELOADS, outcome="failed")
         gap = await write_slowly(service.file, whole)
-    await until_reloaded(service, 1)
+    await wait_until_reloaded(service, 1)
     assert await service.metric(RELOADS, outcome="failed") == failed
     long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
-    assert (await ask(service.address, long)).reason == "url-too-long"
+    assert (await fetch(service.address, long)).reason == "url-too-long"
 
 
-async def test_a_long_answer_survives_the_reload_that_began_meanwhile(
+async def test_a_streamed_response_is_complete_after_reloads(
     start_service: StartService, platform: Platform
 ) -> None:
-    """An answer that is being streamed comes whole, however many reloads pass."""
     gate = Gate()
 
     async def in_two(line: Any) -> None:
@@ -305,14 +299,14 @@ async def test_a_long_answer_survives_the_reload_that_began_meanwhile(
         line.writer.write(b'2\r\n"}\r\n0\r\n\r\n')
         await line.writer.drain()
 
-    platform.answer(in_two)
+    platform.respond(in_two)
     service = await start_service.ready()
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Binary/1"))
         await wire.reader.readexactly(1000)
         for number in (1, 2, 3):
             service.send(signal.SIGHUP)
-            await until_reloaded(service, number)
+            await wait_until_reloaded(service, number)
         gate.open()
         received = await wire.reader.readuntil(b"0\r\n\r\n")
     assert received.endswith(b'"}\r\n0\r\n\r\n')

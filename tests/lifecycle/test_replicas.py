@@ -1,4 +1,4 @@
-"""Several gateways on one port: callers and the SSO see one, and one may end at any time."""
+"""Several gateways on one port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, fhir
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask, get
+from tests.doubles.wire import fetch, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.store.redis_server import RedisServer, patient, redis_server
 
@@ -24,23 +24,23 @@ SHARED = {"reuse_port": True}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A redis-server."""
+    """Yield a redis-server."""
     yield from redis_server(tmp_path)
 
 
 @pytest.fixture
 def port() -> int:
-    """A port for all replicas."""
+    """Return a port for all replicas."""
     return free_port()
 
 
 def on(port: int, **more: Any) -> dict[str, Any]:
-    """The section of settings for a port."""
+    """Return the section of settings for a port."""
     return {"address": f"127.0.0.1:{port}", **more}
 
 
-async def refusal_of(service: Service) -> str:
-    """The last line of the log of a gateway that does not start."""
+async def start_error(service: Service) -> str:
+    """Return the last line of the log of a gateway that does not start."""
     assert await service.ended() == 3
     return service.process.stderr.splitlines()[-1]
 
@@ -48,25 +48,24 @@ async def refusal_of(service: Service) -> str:
 @pytest.mark.parametrize(
     ("first", "second"), [({}, {}), (SHARED, {}), ({}, SHARED)], ids=["none", "first", "second"]
 )
-async def test_a_port_is_shared_only_by_gateways_that_all_say_so(
+async def test_a_port_is_shared_only_where_all_have_reuse_port(
     start_service: StartService, port: int, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    """A second gateway on the port is refused by name where one of the two has no `reuse_port`."""
+    """The error names the other process."""
     running = await start_service.ready(listen=on(port, **first))
     added = start_service(listen=on(port, **second))
-    assert f"listen.address: cannot listen on 127.0.0.1:{port}" in await refusal_of(added)
-    assert (await ask(running.address, get("/fhir/Patient/1"))).status == 200
+    assert f"listen.address: cannot listen on 127.0.0.1:{port}" in await start_error(added)
+    assert (await fetch(running.address, get("/fhir/Patient/1"))).status == 200
 
 
-async def test_operators_ports_are_never_shared(start_service: StartService, port: int) -> None:
-    """A replica with the admin address of another one is refused by name."""
+async def test_admin_ports_are_never_shared(start_service: StartService, port: int) -> None:
     operators = free_port()
     await start_service.ready(listen=on(port, **SHARED), admin=on(operators))
     added = start_service(listen=on(port, **SHARED), admin=on(operators))
-    assert f"admin.address: cannot listen on 127.0.0.1:{operators}" in await refusal_of(added)
+    assert f"admin.address: cannot listen on 127.0.0.1:{operators}" in await start_error(added)
 
 
-async def test_replicas_that_are_restarted_in_turn_lose_nothing(
+async def test_restarting_replicas_in_turn_loses_nothing(
     start_service: StartService,
     platform: Platform,
     sso: Sso,
@@ -74,8 +73,8 @@ async def test_replicas_that_are_restarted_in_turn_lose_nothing(
     tmp_path: Path,
     port: int,
 ) -> None:
-    """No request fails, one token serves all of them, and each is in one of two whole audits."""
-    platform.answer(after(0.02, fhir()))
+    """One token serves all of them; each exchange is in one of two valid audits."""
+    platform.respond(after(0.02, fhir()))
     files = [tmp_path / f"audit-{number}.jsonl" for number in range(2)]
 
     async def started(file: Path) -> Service:
@@ -92,9 +91,9 @@ async def test_replicas_that_are_restarted_in_turn_lose_nothing(
         load.start()
     for _ in range(2):
         for number, file in enumerate(files):
-            await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
+            await asyncio.gather(*(load.wait_until_served(load.served + 200) for load in loads))
             await services[number].end()
-            await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
+            await asyncio.gather(*(load.wait_until_served(load.served + 200) for load in loads))
             services[number] = await started(file)
     for load in loads:
         await load.finish()

@@ -1,4 +1,4 @@
-"""Every request that fails can be found in the log by the id that its caller was given."""
+"""Every failed request can be found in the log by the id that its caller got."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Platform, http
 from tests.doubles.processes import start_gateway
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask, get, post
+from tests.doubles.wire import fetch, get, post
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
     tmp_path: Path, log_format: str
 ) -> None:
-    """Without an audit the log alone has all ids, in few and short lines."""
+    """Also without an audit, in few and short lines."""
     async with Platform() as platform, Sso() as sso:
-        sso.handle(sso_answers.token("a-token"))
-        platform.answer(http(500, b"<html>", ("Content-Type", "text/html")))
+        sso.respond(sso_answers.token("a-token"))
+        platform.respond(http(500, b"<html>", ("Content-Type", "text/html")))
         configuration = {
             "platform": {"fhir_base_url": platform.url},
             "sso": {"token_url": sso.token_url},
@@ -34,13 +34,13 @@ async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
             "shutdown": {"delay": 0},
         }
         process = start_gateway(configuration, tmp_path)
-        await process.until_status(200)
+        await process.wait_for_status(200)
         url = urlsplit(process.url)
         address = ListenAddress(host="127.0.0.1", port=url.port or 0)
         given = set()
         for number in range(150):
             request = get("/fhir/Patient/1") if number % 2 else post("/fhir/Patient", b"{}")
-            reply = await ask(address, request)
+            reply = await fetch(address, request)
             assert reply.status >= 500
             given.add(reply.header("x-request-id"))
         assert process.process.terminate() == 0

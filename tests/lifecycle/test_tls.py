@@ -1,4 +1,4 @@
-"""TLS towards the callers: certificates, client certificates, and their exchange at run time."""
+"""TLS towards the callers: certificates, client certificates, and their renewal."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from cryptography.hazmat.primitives import serialization as pem
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
-from tests.lifecycle.test_reload import refused, until_reloaded
+from tests.lifecycle.test_reload import problems_of, wait_until_reloaded
 
 
 async def status(service: Service, tls: ssl.SSLContext) -> int:
-    """The status of one request on a connection of its own."""
+    """Return the status of one request on its own connection."""
     async with await Wire.open(service.address, tls=tls) as wire:
-        return (await wire.ask(get("/fhir/Patient/1"))).status
+        return (await wire.fetch(get("/fhir/Patient/1"))).status
 
 
-async def test_links_lead_to_https(
+async def test_over_tls_links_are_https(
     start_service: StartService, platform: Platform, pki: Pki
 ) -> None:
-    """Over TLS the caller's links are https; HTTP/1.1 is agreed on, nothing older than TLS 1.2."""
+    """HTTP/1.1 is negotiated, and nothing older than TLS 1.2."""
     body = json.dumps({"resourceType": "Bundle", "link": [{"url": f"{platform.url}/Patient"}]})
-    platform.answer(fhir(body.encode()))
+    platform.respond(fhir(body.encode()))
     service = await start_service.ready(listen=pki.settings())
     context = pki.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with await Wire.open(service.address, tls=context) as wire:
-        reply = await wire.ask(get("/fhir/Patient"))
+        reply = await wire.fetch(get("/fhir/Patient"))
         tls = wire.writer.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "http/1.1"
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
@@ -48,10 +48,9 @@ async def test_links_lead_to_https(
         pytest.param(post("/fhir/Patient", b"{}", "Connection: close"), id="write"),
     ],
 )
-async def test_the_end_follows_the_last_answer(
+async def test_shutdown_does_not_wait_for_a_caller_that_was_served(
     start_service: StartService, pki: Pki, request_: bytes
 ) -> None:
-    """Who has sent all is not waited for, as a silent newcomer is."""
     service = await start_service.ready(
         listen=pki.settings(), limits={"header_timeout": 5 * PATIENCE}
     )
@@ -59,14 +58,14 @@ async def test_the_end_follows_the_last_answer(
         await Wire.open(service.address, tls=pki.client()) as wire,
         asyncio.timeout(PATIENCE),
     ):
-        assert (await wire.ask(request_)).status == 200
+        assert (await wire.fetch(request_)).status == 200
         assert await wire.at_end()
 
 
-async def test_plain_http_on_a_tls_listener_harms_nobody(
+async def test_plain_http_on_a_tls_listener_is_dropped(
     start_service: StartService, pki: Pki
 ) -> None:
-    """A caller that sends plain HTTP, or nothing, to TLS is dropped; others are served."""
+    """Others are served."""
     service = await start_service.ready(listen=pki.settings(), limits={"header_timeout": 10})
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
         await plain.send(get("/fhir/Patient/1"))
@@ -79,33 +78,32 @@ async def test_plain_http_on_a_tls_listener_harms_nobody(
 async def test_a_new_certificate_serves_new_connections(
     start_service: StartService, pki: Pki
 ) -> None:
-    """A renewed certificate is noticed; open connections stay."""
+    """Open connections stay."""
     service = await start_service.ready(listen=pki.settings())
     async with await Wire.open(service.address, tls=pki.client()) as kept:
-        assert (await kept.ask(get("/fhir/Patient/1"))).status == 200
+        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
         successor = trustme.CA()
         pki.renew(successor)
-        await until_reloaded(service, 1)
+        await wait_until_reloaded(service, 1)
         assert await status(service, pki.client(successor)) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             await status(service, pki.client())
-        assert (await kept.ask(get("/fhir/Patient/1"))).status == 200
+        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
 
 
-async def test_a_key_of_another_certificate_changes_nothing(
+async def test_a_certificate_without_its_key_changes_nothing(
     start_service: StartService, pki: Pki
 ) -> None:
-    """Half of a renewal is refused with its reason, and the old certificate serves on."""
+    """The reason is logged."""
     service = await start_service.ready(listen=pki.settings())
     pki.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
-    assert "the key does not belong to the certificate" in (await refused(service))[0]
+    assert "the key does not belong to the certificate" in (await problems_of(service))[0]
     assert await status(service, pki.client()) == 200
 
 
 async def test_client_certificates_are_required_and_verified(
     start_service: StartService, pki: Pki, tmp_path: Path
 ) -> None:
-    """With `client_ca_file` only callers with a certificate of that CA get through."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "clients.pem")
     service = await start_service.ready(
@@ -122,10 +120,10 @@ async def test_client_certificates_are_required_and_verified(
     assert not service.logged("Traceback")
 
 
-async def test_a_caller_with_another_proof_needs_no_certificate(
+async def test_a_caller_with_a_key_needs_no_certificate(
     start_service: StartService, pki: Pki, tmp_path: Path
 ) -> None:
-    """Where a caller is known by a key, certificates are asked for but not required."""
+    """Certificates are requested and not required then."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "clients.pem")
     callers = [
@@ -138,10 +136,10 @@ async def test_a_caller_with_another_proof_needs_no_certificate(
     authority.issue_cert("lab.clinic.uz").configure_cert(lab)
     assert await status(service, lab) == 200
     async with await Wire.open(service.address, tls=pki.client()) as wire:
-        keyed = await wire.ask(get("/fhir/Patient/1", "X-Api-Key: a-long-enough-key"))
+        keyed = await wire.fetch(get("/fhir/Patient/1", "X-Api-Key: a-long-enough-key"))
         assert keyed.status == 200
-        assert (await wire.ask(get("/fhir/Patient/1"))).reason == "caller-unauthenticated"
-    await service.until(lambda: len(service.audit("exchange")) == 3, "the records")
+        assert (await wire.fetch(get("/fhir/Patient/1"))).reason == "caller-unauthenticated"
+    await service.wait_until(lambda: len(service.audit("exchange")) == 3, "the records")
     assert [r["caller"] for r in service.audit("exchange")][:2] == ["lab", "his"]
 
 
@@ -162,10 +160,10 @@ ENCRYPTED = pem.load_pem_private_key(
         ("clients", b"none", "listen.tls.client_ca_file"),
     ],
 )
-async def test_unusable_files_stop_the_start(
+async def test_unusable_files_end_the_start(
     start_service: StartService, pki: Pki, file: str, content: bytes | None, words: str
 ) -> None:
-    """The gateway does not start with what it cannot use, and says which and why."""
+    """The error names the file and the cause."""
     path = pki.directory / f"{file}.pem"
     path.unlink() if content is None else path.write_bytes(content)
     more = {"client_ca_file": str(path)} if file == "clients" else {}

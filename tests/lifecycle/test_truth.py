@@ -1,4 +1,4 @@
-"""Page, readiness, `/status.json` and metric of a real gateway tell what is so, and why."""
+"""Page, readiness, `/status.json` and metric of a real gateway agree with what is the case."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ import trustme
 from gateway.health.advice import ANSWER_WORDS, PLATFORM_CAUSES
 from tests.doubles import platform as answers
 from tests.doubles import sso as sso_answers
-from tests.doubles.platform import Line, Platform
+from tests.doubles.platform import Platform, PlatformConnection
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
-from tests.doubles.wire import ask, get
+from tests.doubles.wire import fetch, get
 from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
 CHECKED = {"admin": {"probe_interval": 1}}
@@ -34,7 +34,7 @@ STATEMENT = answers.fhir(
 
 
 @dataclass
-class Told:
+class StatusViews:
     """What all of them say at one moment."""
 
     facts: dict[str, Any]
@@ -45,23 +45,23 @@ class Told:
 
     @property
     def care(self) -> tuple[str, str]:
-        """The verdict."""
+        """Return the service status."""
         return self.facts["care"]["answer"], self.facts["care"]["reason"]
 
     @property
     def platform(self) -> tuple[str, str]:
-        """What is known of the platform itself."""
+        """Return the state of the platform."""
         return self.facts["platform"]["state"], self.facts["platform"]["reason"]
 
     @property
     def tile(self) -> str:
-        """The words on the platform's card."""
+        """Return the words on the platform's card."""
         (card,) = re.findall(r"<h3>Platform</h3>(.*?)</section>", self.page)
         return unescape(re.sub(r"<[^>]*>", " ", card))
 
 
-async def told(service: Service) -> Told:
-    """Ask all of them."""
+async def status_views(service: Service) -> StatusViews:
+    """Return what all of them say now."""
     _, facts = await service.operators("/status.json")
     _, page = await service.operators("/status?lang=en")
     ready, body = await service.operators("/readyz")
@@ -69,7 +69,7 @@ async def told(service: Service) -> Told:
     usable = dict(
         re.findall(r'^dhp_gateway_platform_usable\{reason="(.*?)"\} (.*)$', metrics, re.M)
     )
-    return Told(
+    return StatusViews(
         json.loads(facts),
         page,
         ready,
@@ -78,15 +78,15 @@ async def told(service: Service) -> Told:
     )
 
 
-async def until_told(service: Service, answer: str, reason: str) -> Told:
-    """All of them once the verdict is so; a page that is asked for in between is old.
+async def wait_until_told(service: Service, answer: str, reason: str) -> StatusViews:
+    """Return all of them once they have this service status.
 
-    The verdict is so before and after as well: a token that is fetched anew in between changes it.
+    It must be so before and after as well: a token that is fetched in between changes it.
     """
     deadline = time.monotonic() + PATIENCE
-    in_a_row: list[Told] = []
+    in_a_row: list[StatusViews] = []
     while len(in_a_row) < 3:
-        found = await told(service)
+        found = await status_views(service)
         in_a_row.append(found)
         if found.care != (answer, reason):
             in_a_row.clear()
@@ -97,11 +97,11 @@ async def until_told(service: Service, answer: str, reason: str) -> Told:
 
 
 async def call(service: Service, times: int, path: str = "/fhir/Patient/1") -> list[int]:
-    """The answers' statuses."""
-    return [(await ask(service.address, get(path))).status for _ in range(times)]
+    """Return the statuses of requests."""
+    return [(await fetch(service.address, get(path))).status for _ in range(times)]
 
 
-def stops(found: Told, reason: str) -> None:
+def stops(found: StatusViews, reason: str) -> None:
     """Check that no view reports that requests pass."""
     assert found.care == ("no", reason)
     assert found.platform == ("fails", reason)
@@ -111,12 +111,14 @@ def stops(found: Told, reason: str) -> None:
     assert f"<strong>{ANSWER_WORDS['no']}</strong>" in found.page
 
 
-async def test_a_wrong_address_is_named(start_service: StartService, platform: Platform) -> None:
-    """All is 404 of a web server: no FHIR server answers there, see platform.fhir_base_url."""
-    platform.answer(answers.page(404))
+async def test_a_base_url_without_a_fhir_server_is_named(
+    start_service: StartService, platform: Platform
+) -> None:
+    """A web server responds with 404 to everything."""
+    platform.respond(answers.page(404))
     service = await start_service.ready()
     assert await call(service, 40) == [404] * 40
-    found = await until_told(service, "no", "platform-not-fhir")
+    found = await wait_until_told(service, "no", "platform-not-fhir")
     stops(found, "platform-not-fhir")
     assert "platform.fhir_base_url" in found.facts["care"]["text"]
     # Refusals are counted as what they are.
@@ -127,17 +129,17 @@ async def test_a_wrong_address_is_named(start_service: StartService, platform: P
 
 
 @pytest.mark.parametrize("answer", [answers.outcome(403), answers.unauthorized()])
-async def test_a_client_that_is_refused_is_named(
+async def test_a_rejected_client_is_named(
     start_service: StartService, platform: Platform, answer: bytes
 ) -> None:
-    """403 or 401 to everything, also to the gateway's own question: the credential is named."""
-    platform.answer(answer)
+    """401 or 403 to everything, the probe too."""
+    platform.respond(answer)
     callers = [{"name": "lab", "networks": ["127.0.0.0/8"], "credential": "ward-3"}]
     credentials = {"ward-3": {"client_id": "a", "client_secret": "planted-other"}}
     service = await start_service.ready(**CHECKED, callers=callers, credentials=credentials)
     await call(service, 15)
-    await service.until_metric(1, "dhp_gateway_platform_probes_total", found="platform-refuses")
-    found = await until_told(service, "no", "platform-refuses")
+    await service.wait_for_metric(1, "dhp_gateway_platform_probes_total", found="platform-refuses")
+    found = await wait_until_told(service, "no", "platform-refuses")
     stops(found, "platform-refuses")
     assert found.facts["care"]["credential"] == "ward-3"
     assert "ward-3" in found.facts["care"]["text"]
@@ -145,17 +147,18 @@ async def test_a_client_that_is_refused_is_named(
     assert hour["errors"] + hour["refusals"] == error["since_start"] == 15
 
 
-async def test_a_closed_port_is_found_although_nobody_asks(start_service: StartService) -> None:
-    """Not tried, then what the gateway's own question found."""
+async def test_a_probe_finds_a_closed_port_without_requests_of_callers(
+    start_service: StartService,
+) -> None:
     url = f"http://127.0.0.1:{free_port()}/fhir"
     service = await start_service.ready(
         admin={"probe_interval": 3}, platform={"fhir_base_url": url}
     )
-    found = await told(service)
+    found = await status_views(service)
     assert found.care == ("untried", "untried")
     assert found.usable == {"untried": 1.0}
     assert "? not tried yet" in found.tile
-    found = await until_told(service, "no", "platform-unreachable")
+    found = await wait_until_told(service, "no", "platform-unreachable")
     stops(found, "platform-unreachable")
     assert found.facts["platform"]["probe"]["found"] == "platform-unreachable"
     assert "The gateway itself asked" in found.tile
@@ -163,20 +166,19 @@ async def test_a_closed_port_is_found_although_nobody_asks(start_service: StartS
     assert service.audit("exchange") == []
 
 
-async def test_after_a_circuit_opened_the_gateway_finds_out(
+async def test_probes_find_an_outage_and_its_end(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Probes find first that the platform still fails, then since when it is back."""
-    platform.answer(answers.outcome(503))
+    platform.respond(answers.outcome(503))
     breaker = {"min_requests": 2, "open_for": 1}
     retries = {"max_attempts": 1}
     service = await start_service.ready(**CHECKED, circuit_breaker=breaker, retries=retries)
     await call(service, 3)
-    found = await until_told(service, "no", "platform-fails")
+    found = await wait_until_told(service, "no", "platform-fails")
     assert found.platform == ("fails", "platform-fails")
     assert "platform" in found.failing
-    platform.answer(STATEMENT)
-    found = await until_told(service, "yes", "fine")
+    platform.respond(STATEMENT)
+    found = await wait_until_told(service, "yes", "fine")
     assert found.facts["platform"]["circuit"] == "closed"
     assert found.usable == {"answers": 1.0}
     assert "✔ answers" in found.tile
@@ -187,41 +189,40 @@ async def test_after_a_circuit_opened_the_gateway_finds_out(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (sso_answers.refusal("invalid_client", 401), "token-refused"),
+        (sso_answers.oauth_error("invalid_client", 401), "token-refused"),
         (sso_answers.status(503), "sso-unavailable"),
     ],
 )
-async def test_without_a_token_the_platform_is_not_praised(
-    start_service: StartService, sso: Sso, answer: sso_answers.Answer, reason: str
+async def test_without_a_token_the_state_of_the_platform_is_unknown(
+    start_service: StartService, sso: Sso, answer: sso_answers.ScriptedResponse, reason: str
 ) -> None:
-    """No token, or a secret that is refused: nothing is known of the platform."""
-    sso.handle(answer)
+    sso.respond(answer)
     service = start_service(**CHECKED)
-    await service.until_ready(503)
-    found = await until_told(service, "no", reason)
+    await service.wait_until_ready(503)
+    found = await wait_until_told(service, "no", reason)
     assert found.platform == ("untried", "untried")
     assert found.usable == {reason: 0.0}
     assert "? not tried yet" in found.tile
     assert found.failing == ["token:default"]
 
 
-async def test_nearly_every_token_rejected_is_no_green_tile(
+async def test_95_of_100_rejected_tokens_are_no_good_state(
     start_service: StartService, platform: Platform
 ) -> None:
-    """95 of 100 are refused after a fresh token: neither yes nor a platform that is well."""
+    """Neither the service status nor the platform's."""
     service = await start_service.ready()
     assert await call(service, 5) == [200] * 5
-    platform.answer(answers.unauthorized())
+    platform.respond(answers.unauthorized())
     await call(service, 95)
-    found = await until_told(service, "no", "platform-refuses")
+    found = await wait_until_told(service, "no", "platform-refuses")
     assert "✔" not in found.tile
 
 
-async def test_an_outbox_that_does_not_deliver_is_no_green_tile(
+async def test_an_outbox_that_does_not_deliver_is_no_good_state(
     start_service: StartService, platform: Platform, tmp_path: Any
 ) -> None:
-    """Writes wait because the platform fails, and no other request reaches it."""
-    platform.answer(answers.outcome(503))
+    """No other request reaches the platform."""
+    platform.respond(answers.outcome(503))
     outbox = {
         "enabled": True,
         "url": f"sqlite:///{tmp_path / 'outbox.db'}",
@@ -234,17 +235,18 @@ async def test_an_outbox_that_does_not_deliver_is_no_green_tile(
         b"PUT /fhir/Patient/1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/fhir+json\r\n"
         b"Content-Length: %d\r\n\r\n" % len(body)
     )
-    assert (await ask(service.address, head + body)).status == 202
-    found = await until_told(service, "no", "platform-fails")
+    assert (await fetch(service.address, head + body)).status == 202
+    found = await wait_until_told(service, "no", "platform-fails")
     stops(found, "platform-fails")
 
 
-async def test_all_of_fifteen_fail(start_service: StartService, platform: Platform) -> None:
-    """No, and 100 %, not 1e+02."""
-    platform.answer(answers.outcome(500))
+async def test_a_rate_of_100_percent_is_not_in_exponents(
+    start_service: StartService, platform: Platform
+) -> None:
+    platform.respond(answers.outcome(500))
     service = await start_service.ready(circuit_breaker={"min_requests": 100})
     assert await call(service, 15) == [500] * 15
-    found = await until_told(service, "no", "platform-fails")
+    found = await wait_until_told(service, "no", "platform-fails")
     stops(found, "platform-fails")
     assert "Errors: 15 (100\u00a0%)" in found.page
 
@@ -254,15 +256,15 @@ LOGIN = answers.http(
 )
 
 
-async def hang(line: Line) -> None:
-    """No answer at all."""
+async def hang(connection: PlatformConnection) -> None:
+    """Send no response."""
     await asyncio.sleep(3600)
 
 
-async def cut(line: Line) -> None:
-    """An answer that breaks off."""
-    line.writer.write(STATEMENT[:-9])
-    line.writer.close()
+async def cut(connection: PlatformConnection) -> None:
+    """Send a truncated response."""
+    connection.writer.write(STATEMENT[:-9])
+    connection.writer.close()
 
 
 @pytest.mark.parametrize(
@@ -280,19 +282,23 @@ async def cut(line: Line) -> None:
 )
 @pytest.mark.parametrize("calls", [0, 12])
 async def test_every_kind_of_total_failure_is_found(
-    start_service: StartService, platform: Platform, answer: answers.Answer, reason: str, calls: int
+    start_service: StartService,
+    platform: Platform,
+    answer: answers.ScriptedResponse,
+    reason: str,
+    calls: int,
 ) -> None:
-    """Whatever answers, with callers or without."""
-    platform.answer(answer)
+    """With and without requests of callers."""
+    platform.respond(answer)
     times = {"response_timeout": 0.3} if answer is hang else {}
     breaker = {"min_requests": 1000}
     service = await start_service.ready(**CHECKED, platform=times, circuit_breaker=breaker)
     await call(service, calls)
-    stops(await until_told(service, "no", reason), reason)
+    stops(await wait_until_told(service, "no", reason), reason)
 
 
 @pytest.fixture
-async def stranger() -> AsyncIterator[Platform]:
+async def untrusted_platform() -> AsyncIterator[Platform]:
     """Yield a platform with a certificate of an unknown CA."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
@@ -300,33 +306,37 @@ async def stranger() -> AsyncIterator[Platform]:
         yield double
 
 
-async def test_no_tls_and_no_name_are_told_apart(
-    start_service: StartService, stranger: Platform
+async def test_untrusted_certificates_and_unknown_hosts_are_distinguished(
+    start_service: StartService, untrusted_platform: Platform
 ) -> None:
-    """A certificate that is not trusted, and a host that does not exist."""
-    cases = {"platform-tls": stranger.url, "platform-unreachable": "https://nowhere.invalid/fhir"}
+    cases = {
+        "platform-tls": untrusted_platform.url,
+        "platform-unreachable": "https://nowhere.invalid/fhir",
+    }
     for reason, url in cases.items():
         service = await start_service.ready(**CHECKED, platform={"fhir_base_url": url})
-        stops(await until_told(service, "no", reason), reason)
+        stops(await wait_until_told(service, "no", reason), reason)
 
 
-async def test_a_handful_of_mistakes_is_none_of_it(
+async def test_errors_of_a_caller_are_no_failure(
     start_service: StartService, platform: Platform
 ) -> None:
-    """A caller that asks for one missing id, for a path of no FHIR, for what it may not see."""
+    """A missing id, a path that is not FHIR, a forbidden resource."""
     service = await start_service.ready(**CHECKED)
     refusals = itertools.cycle((answers.outcome(404), answers.page(404), answers.outcome(403)))
 
-    async def metadata_only(line: Line) -> None:
-        line.seen.complete = True
-        line.writer.write(STATEMENT if line.seen.target == "/r5/metadata" else next(refusals))
-        await line.writer.drain()
+    async def metadata_only(connection: PlatformConnection) -> None:
+        connection.request.complete = True
+        connection.writer.write(
+            STATEMENT if connection.request.target == "/r5/metadata" else next(refusals)
+        )
+        await connection.writer.drain()
 
-    platform.answer(metadata_only)
-    await service.until_metric(1, "dhp_gateway_platform_probes_total", found="answers")
+    platform.respond(metadata_only)
+    await service.wait_for_metric(1, "dhp_gateway_platform_probes_total", found="answers")
     while await service.metric("dhp_gateway_platform_probes_total") < 3:
         await call(service, 5)
-        found = await told(service)
+        found = await status_views(service)
         assert found.facts["care"]["answer"] != "no"
         assert found.ready == 200
         await asyncio.sleep(0.3)
@@ -334,21 +344,21 @@ async def test_a_handful_of_mistakes_is_none_of_it(
     assert set(found.usable.values()) == {1.0}
 
 
-async def test_its_own_question_is_light_and_nobodys(
+async def test_a_probe_is_conditional_and_counted_apart(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Conditional, with the token, at most once in the interval, and counted apart."""
-    platform.answer(STATEMENT)
+    """With the token, at most once in the interval."""
+    platform.respond(STATEMENT)
     service = await start_service.ready(**CHECKED)
-    await service.until_metric(3, "dhp_gateway_platform_probes_total", found="answers")
-    first, second, *_ = platform.questions
+    await service.wait_for_metric(3, "dhp_gateway_platform_probes_total", found="answers")
+    first, second, *_ = platform.gateway_requests
     assert (first.method, first.target) == ("GET", "/r5/metadata")
     assert first.header("authorization") == "Bearer token-1"
     assert first.header("if-none-match") is None
     assert second.header("if-none-match") == 'W/"7"'
     assert first.connection == second.connection
     assert await service.metric("dhp_gateway_requests_total") == 0
-    assert (await told(service)).facts["last_hour"]["requests"] == 0
+    assert (await status_views(service)).facts["last_hour"]["requests"] == 0
     assert service.audit("exchange") == []
 
 
@@ -356,13 +366,13 @@ PLAIN = STATEMENT.partition(b"\r\n\r\n")[2]
 JSON = ("Content-Type", "application/fhir+json")
 
 
-async def leave(line: Line) -> None:
-    """A good answer, and the end of the connection without a word."""
-    line.seen.complete = True
-    line.writer.write(STATEMENT)
-    await line.writer.drain()
+async def leave(connection: PlatformConnection) -> None:
+    """Send a valid response, and close the connection without notice."""
+    connection.request.complete = True
+    connection.writer.write(STATEMENT)
+    await connection.writer.drain()
     await asyncio.sleep(0.5)
-    line.writer.close()
+    connection.writer.close()
 
 
 @pytest.mark.parametrize(
@@ -379,31 +389,31 @@ async def leave(line: Line) -> None:
     ],
     ids=["gzip", "long", "xml", "kept and then closed"],
 )
-async def test_any_statement_is_an_answer(
-    start_service: StartService, platform: Platform, answer: answers.Answer
+async def test_any_statement_counts_as_a_response(
+    start_service: StartService, platform: Platform, answer: answers.ScriptedResponse
 ) -> None:
-    """Compressed unasked, longer than is read, in XML, or on a connection that is given up."""
-    platform.answer(answer)
+    """Compressed, long, in XML, or on a connection that is aborted."""
+    platform.respond(answer)
     service = await start_service.ready(**CHECKED)
-    await service.until_metric(3, "dhp_gateway_platform_probes_total")
+    await service.wait_for_metric(3, "dhp_gateway_platform_probes_total")
     assert await service.metric("dhp_gateway_platform_probes_total", found="answers") >= 3
-    assert (await told(service)).care == ("yes", "fine")
+    assert (await status_views(service)).care == ("yes", "fine")
 
 
-async def test_it_can_be_switched_off(start_service: StartService, platform: Platform) -> None:
-    """With 0 only callers' requests reach the platform, and its health is unknown before."""
+async def test_probes_can_be_disabled(start_service: StartService, platform: Platform) -> None:
+    """The state is unknown before the first request."""
     service = await start_service.ready(admin={"probe_interval": 0})
     await asyncio.sleep(2.5)
-    assert platform.seen == []
-    assert (await told(service)).care == ("untried", "untried")
+    assert platform.requests == []
+    assert (await status_views(service)).care == ("untried", "untried")
 
 
-async def test_one_clinic_s_refused_secret_leaves_the_others_ready(
+async def test_one_rejected_secret_leaves_other_credentials_ready(
     start_service: StartService, sso: Sso
 ) -> None:
-    """It is named as a limit, and all voices say that care goes on."""
+    """It is reported as a limit."""
     names = ("north", "south")
-    sso.refuse("south")
+    sso.reject_client("south")
     service = await start_service.ready(
         **CHECKED,
         credentials={name: {"client_id": name, "client_secret": "planted"} for name in names},
@@ -411,22 +421,21 @@ async def test_one_clinic_s_refused_secret_leaves_the_others_ready(
             {"name": name, "api_key": f"planted-key-{name}", "credential": name} for name in names
         ],
     )
-    found = await until_told(service, "degraded", "token-refused")
+    found = await wait_until_told(service, "degraded", "token-refused")
     assert found.ready == 200
     assert set(found.usable.values()) == {1.0}
     _, body = await service.operators("/readyz")
     assert json.loads(body)["degraded"] == {"credentials": {"count": 1, "names": ["south"]}}
 
 
-async def test_a_mended_address_begins_anew(
+async def test_a_corrected_base_url_starts_without_old_signals(
     start_service: StartService, platform: Platform
 ) -> None:
-    """What was found at another address does not stick to the right one."""
     wrong = f"http://127.0.0.1:{free_port()}/fhir"
     service = await start_service.ready(**CHECKED, platform={"fhir_base_url": wrong})
-    await until_told(service, "no", "platform-unreachable")
+    await wait_until_told(service, "no", "platform-unreachable")
     service.change(admin={"probe_interval": 0}, platform={"fhir_base_url": platform.url})
     service.send(signal.SIGHUP)
-    found = await until_told(service, "untried", "untried")
+    found = await wait_until_told(service, "untried", "untried")
     assert found.usable == {"untried": 1.0}
     assert found.ready == 200

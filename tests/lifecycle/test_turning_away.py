@@ -1,4 +1,4 @@
-"""The time at which listening sockets close: no connection is accepted only to be reset."""
+"""Closing of listening sockets: no connection is accepted only to be reset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.config.value_types import ListenAddress
 
 @pytest.fixture
 def host() -> str:
-    """The address to listen on."""
+    """Return the address to listen on."""
     return "127.0.0.1"
 
 
@@ -30,7 +30,7 @@ async def listening(host: str) -> AsyncIterator[ListeningSockets]:
 
 
 def connect(listening: ListeningSockets) -> socket.socket:
-    """A caller that has begun to connect; at loopback it has succeeded where it can."""
+    """Return a socket that connects; on loopback it is connected already where possible."""
     caller = socket.socket(listening.sockets[0].family)
     caller.setblocking(False)
     caller.connect_ex((listening.address.host, listening.address.port))
@@ -38,7 +38,7 @@ def connect(listening: ListeningSockets) -> socket.socket:
 
 
 def accepted(listening: ListeningSockets) -> list[socket.socket]:
-    """The connections in the queue."""
+    """Accept the connections in the queue, and return them."""
     found = []
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -47,7 +47,7 @@ def accepted(listening: ListeningSockets) -> list[socket.socket]:
 
 
 async def end_of(caller: socket.socket) -> int:
-    """What became of a caller that was still connecting."""
+    """Return what became of a caller that was connecting."""
     connected = asyncio.Event()
     asyncio.get_running_loop().add_writer(caller, connected.set)
     await connected.wait()
@@ -56,10 +56,9 @@ async def end_of(caller: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
+async def test_queued_connections_stay_and_later_ones_are_refused(
     listening: ListeningSockets,
 ) -> None:
-    """The one is in the queue and stays; the other does not get there and is told by the close."""
     with connect(listening) as early:
         listening.stop_accepting()
         with connect(listening) as late:
@@ -73,8 +72,8 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
             assert taken.recv(1) == b"x"
 
 
-async def test_on_a_shared_port_no_connection_is_lost_when_one_closes() -> None:
-    """Who came is taken; who comes at that moment reaches the other, at the next SYN."""
+async def test_closing_one_socket_of_a_shared_port_loses_no_connection() -> None:
+    """Later SYNs reach the other process."""
     (closing,) = await listen(
         {"listen.address": ListenAddress("127.0.0.1", 0)}, shared_ports={"listen.address"}
     )
@@ -94,8 +93,7 @@ async def test_on_a_shared_port_no_connection_is_lost_when_one_closes() -> None:
         each.close()
 
 
-async def test_who_shares_a_port_is_given_nothing_before_it_opens() -> None:
-    """A gateway that is only starting, or does not get that far, holds no connection."""
+async def test_a_starting_process_gets_no_connections_of_a_shared_port() -> None:
     (running,) = await listen(
         {"listen.address": ListenAddress("127.0.0.1", 0)}, shared_ports={"listen.address"}
     )
@@ -110,10 +108,10 @@ async def test_who_shares_a_port_is_given_nothing_before_it_opens() -> None:
         each.close()
 
 
-async def test_where_that_cannot_be_done_it_says_so(
+async def test_a_system_without_the_filter_is_logged_once(
     listening: ListeningSockets, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line for all sockets, with what it means; who has come is still taken."""
+    """Queued connections are still accepted."""
     with socket.socket(socket.AF_UNIX) as without_option, connect(listening):
         both = ListeningSockets(
             listening.address, (*listening.sockets, without_option, without_option)

@@ -1,4 +1,4 @@
-"""A standard error without a reader must not stop anything."""
+"""A standard error without a reader does not block anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.doubles.processes import free_port
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.wire import Wire, fetch, get
 from tests.lifecycle.conftest import PATIENCE, Service, StartService
 from tests.telemetry.conftest import Pipe
 
@@ -19,7 +19,7 @@ BROKEN = b"GET /fhir/Patient/1 HTTP/1.1\r\nHost gateway\r\n\r\n"
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """A fresh pipe."""
+    """Yield a new pipe."""
     ends = Pipe(*os.pipe())
     yield ends
     for fd in (ends.reader, ends.writer):
@@ -28,37 +28,37 @@ def pipe() -> Iterator[Pipe]:
 
 
 def start_into(pipe: Pipe, start_service: StartService, **sections: object) -> Service:
-    """A gateway whose standard error is the pipe; its address is known without the log."""
+    """Start a gateway whose standard error is the pipe, with an address known without the log."""
     prefix = ("sh", "-c", f'exec "$@" 2>/dev/fd/{pipe.writer}', "sh")
     listen = {"address": f"127.0.0.1:{free_port()}"}
     return start_service(*prefix, pass_fds=(pipe.writer,), listen=listen, **sections)
 
 
-async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe) -> None:
-    """With a full pipe for its log a gateway starts, answers, says it lives, and ends."""
+async def test_a_gateway_runs_with_a_full_pipe_for_its_log(
+    start_service: StartService, pipe: Pipe
+) -> None:
     pipe.fill()
     service = start_into(pipe, start_service)
-    await service.until_ready()
+    await service.wait_until_ready()
     async with asyncio.timeout(PATIENCE):
         for _ in range(300):
-            assert (await ask(service.address, BROKEN)).status == 400
-            assert (await ask(service.address, get("/nowhere"))).status == 404
+            assert (await fetch(service.address, BROKEN)).status == 400
+            assert (await fetch(service.address, get("/nowhere"))).status == 404
         assert (await service.operators("/livez"))[0] == 200
     await service.end()
 
 
-async def test_callers_cannot_fill_the_log(start_service: StartService, pipe: Pipe) -> None:
-    """Of a thousand broken requests ten are shown and the others counted, at the latest at the end.
-
-    A reader that comes late still gets everything.
-    """
+async def test_the_log_lines_of_invalid_requests_are_limited(
+    start_service: StartService, pipe: Pipe
+) -> None:
+    """Ten of a thousand are logged and the others counted. A late reader gets everything."""
     filling = pipe.fill()
     service = start_into(pipe, start_service)
-    await service.until_ready()
+    await service.wait_until_ready()
     for _ in range(1000):
-        assert (await ask(service.address, BROKEN)).status == 400
+        assert (await fetch(service.address, BROKEN)).status == 400
     async with await Wire.open(service.address) as wire:
-        assert (await wire.ask(get("/nowhere"))).status == 404
+        assert (await wire.fetch(get("/nowhere"))).status == 404
     reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_to_end))
     await service.end()
     lines = [json.loads(line) for line in (await reading)[filling:].splitlines()]

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from tests.doubles.sso import Answer, SeenRequest, Sso, json_body, status, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, json_body, status, token
 from tests.login.stage import CLIENT_ID, Browser, Page
 
 _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
@@ -42,11 +42,11 @@ class Provider(Sso):
         self.names_issuer = names_issuer
         self.keys = [_KEY]
         self.says: dict[str, Any] = {}
-        self.page: Answer | None = None
-        self.user_requests: list[SeenRequest] = []
-        self.revocations: list[SeenRequest] = []
-        self.revoking: Answer = status(200)
-        self._for_users: deque[Answer] = deque()
+        self.page: ScriptedResponse | None = None
+        self.user_requests: list[ReceivedRequest] = []
+        self.revocations: list[ReceivedRequest] = []
+        self.revoking: ScriptedResponse = status(200)
+        self._for_users: deque[ScriptedResponse] = deque()
 
     @property
     def issuer(self) -> str:
@@ -60,14 +60,14 @@ class Provider(Sso):
     def base(self) -> str:
         return f"{self.origin}{self.path}"
 
-    def user_tokens(self, *answers: Answer) -> None:
+    def user_tokens(self, *answers: ScriptedResponse) -> None:
         """Give each of the next token requests for users one of these responses."""
         self._for_users.extend(answers)
 
     def clear_user_tokens(self) -> None:
         self._for_users.clear()
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """Return the response by path and grant type."""
         if request.target == f"{self.path}/.well-known/openid-configuration" and self.openid:
             return json_body(self._document())
@@ -82,7 +82,7 @@ class Provider(Sso):
         if "response_type=code" in request.target:
             return self.page or self._agreed(dict(parse_qsl(urlsplit(request.target).query)))
         if request.form.get("grant_type") == "client_credentials":
-            return super().answer_to(request)
+            return super().response_to(request)
         self.user_requests.append(request)
         return self._for_users.popleft() if self._for_users else token("for-a-person")
 
@@ -99,7 +99,7 @@ class Provider(Sso):
         }
         return {name: value for name, value in document.items() if value is not None}
 
-    def _agreed(self, asked: dict[str, str]) -> Answer:
+    def _agreed(self, asked: dict[str, str]) -> ScriptedResponse:
         """Redirect the browser back at once, without a page of its own."""
         query = urlencode({"code": "planted-code", "state": asked["state"]})
         return status(302, ("Location", f"{asked['redirect_uri']}?{query}"))

@@ -13,7 +13,7 @@ from yarl import URL
 
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.processes import free_port
 
 CLIENT_ID = "hospital-web"
@@ -115,7 +115,7 @@ def _fields(named: Mapping[str, str]) -> dict[str, str]:
 class Stage:
     """A gateway with its base URL; it opens browsers."""
 
-    gateway: Running
+    gateway: RunningGateway
     base: str
     _stack: contextlib.AsyncExitStack
 
@@ -153,7 +153,7 @@ async def stage(
     }
     async with (
         contextlib.AsyncExitStack() as stack,
-        running(fhir_base_url, token_url, **settings) as gateway,
+        running_gateway(fhir_base_url, token_url, **settings) as gateway,
     ):
         yield Stage(gateway, base, stack)
 

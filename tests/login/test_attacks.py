@@ -16,7 +16,7 @@ import pytest
 from gateway.login.session_store import MemorySessionStore, digest, store_key
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import PATIENT, Platform, fhir
-from tests.doubles.sso import refusal
+from tests.doubles.sso import oauth_error
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
 
@@ -109,7 +109,7 @@ async def test_forged_callbacks_are_not_counted_as_failures_of_the_sso(
     for _ in range(3):
         browser = await scene.browser()
         begun = await browser.begin()
-        sso.user_tokens(refusal("invalid_grant"))
+        sso.user_tokens(oauth_error("invalid_grant"))
         own = begun.set_cookies[0].partition(";")[0]
         said = urlencode({"state": begun.query["state"], **answer})
         page = await browser.open(f"/auth/callback?{said}", Cookie=own)
@@ -406,7 +406,7 @@ async def test_security_fields_occur_once() -> None:
         Platform() as platform,
         stage(platform.url, sso.token_url, sso.issuer) as scene,
     ):
-        platform.answer(fhir(PATIENT, 200, *SECURITY_FIELDS))
+        platform.respond(fhir(PATIENT, 200, *SECURITY_FIELDS))
         browser = await scene.browser()
         answers = [await browser.get("/fhir/Patient/1"), await browser.open("/fhir/Patient/1")]
         answers += [await browser.open("/auth/callback?state="), await browser.open("/nowhere")]

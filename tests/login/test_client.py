@@ -17,7 +17,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from tests.doubles.platform import Platform, unauthorized
-from tests.doubles.sso import refusal, token
+from tests.doubles.sso import oauth_error, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import CLIENT_ID, Browser, Stage, stage
 
@@ -106,10 +106,10 @@ async def test_a_public_client_sends_its_id_only() -> None:
 @pytest.mark.parametrize(
     ("answers", "shown", "expected"),
     [
-        ([refusal("invalid_client", 401), token("first")], ["new", "old"], 302),
+        ([oauth_error("invalid_client", 401), token("first")], ["new", "old"], 302),
         ([token("first")], ["new"], 302),
-        ([refusal("invalid_grant")], ["new"], 400),
-        ([refusal("invalid_client", 401)] * 2, ["new", "old"], 502),
+        ([oauth_error("invalid_grant")], ["new"], 400),
+        ([oauth_error("invalid_client", 401)] * 2, ["new", "old"], 502),
     ],
 )
 async def test_the_second_secret_is_used_when_the_first_is_rejected(
@@ -156,7 +156,7 @@ async def test_the_cause_of_a_failed_sign_in_is_logged(
     caplog.set_level(logging.INFO)
     async with login_between_doubles() as (sso, _, scene):
         browser = await scene.browser()
-        sso.user_tokens(refusal("invalid_client", 401))
+        sso.user_tokens(oauth_error("invalid_client", 401))
         by_endpoint = await signed_in(browser)
         begun = await browser.begin()
         words = f"No such scope: {begun.query['state']}"

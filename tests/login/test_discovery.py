@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.doubles.platform import Platform
-from tests.doubles.sso import Answer, SeenRequest, json_body, status, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, json_body, status, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
 
@@ -192,10 +192,10 @@ class Redirecting(Provider):
 
     elsewhere = ""
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         if request.target.endswith(DOCUMENT):
             return status(302, ("Location", self.elsewhere))
-        return super().answer_to(request)
+        return super().response_to(request)
 
 
 async def test_redirects_of_metadata_are_not_followed() -> None:
@@ -232,10 +232,10 @@ class Documented(Provider):
 
     document: Any = None
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         if request.target.endswith(DOCUMENT):
             return json_body(self.document)
-        return super().answer_to(request)
+        return super().response_to(request)
 
 
 @pytest.mark.parametrize("url", ["http://[", "ftp://127.0.0.1/x", "http://127.0.0.1:99999/x", 7])

@@ -40,7 +40,7 @@ async def test_callers_and_sessions_use_their_own_tokens(mixed: tuple[Platform, 
     await signed_in(browser)
     assert (await browser.get("/fhir/Patient/1")).status == 200
     assert (await browser.get("/fhir/Patient/1", X_Api_Key="lab-key")).status == 200
-    sent = [seen.header("authorization") for seen in platform.seen]
+    sent = [seen.header("authorization") for seen in platform.requests]
     assert sent == ["Bearer token-1", "Bearer for-the-doctor", "Bearer token-1"]
     records = await scene.audit("exchange", 5)
     named = [(each["caller"], each["user"]) for each in records if each["resource"]]
@@ -86,7 +86,7 @@ async def test_a_configured_origin_passes_cors(mixed: tuple[Platform, Stage]) ->
     assert "PUT" in answer.headers["Access-Control-Allow-Methods"]
     assert "If-Match" in answer.headers["Access-Control-Allow-Headers"]
     assert "X-Requested-With" in answer.headers["Access-Control-Allow-Headers"]
-    assert platform.seen == []
+    assert platform.requests == []
     refused = await browser.get("/fhir/Patient/1", Origin=LISTED)
     await signed_in(browser)
     read = await browser.get("/fhir/Patient/1", Origin=LISTED)
@@ -104,7 +104,7 @@ async def test_another_origin_fails_cors(mixed: tuple[Platform, Stage]) -> None:
         answer = await browser.request("OPTIONS", path, {"Origin": "https://evil.example", **ASKS})
         assert answer.status == 403
         assert "Access-Control-Allow-Origin" not in answer.headers
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 async def test_responses_of_sessions_vary_by_cookie(mixed: tuple[Platform, Stage]) -> None:

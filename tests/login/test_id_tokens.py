@@ -217,5 +217,7 @@ class Keyless(Provider):
 
     key_set: Any = None
 
-    def answer_to(self, request: Any) -> Any:
-        return json_body(self.key_set) if request.target == "/jwks" else super().answer_to(request)
+    def response_to(self, request: Any) -> Any:
+        return (
+            json_body(self.key_set) if request.target == "/jwks" else super().response_to(request)
+        )

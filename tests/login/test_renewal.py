@@ -16,7 +16,7 @@ from gateway.login.user_tokens import SessionRenewals, UserTokens
 from gateway.oauth.grants import RenewalGrant, UserTokenSet
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.clock import FakeClock, turn
+from tests.doubles.clock import FakeClock, run_pending_tasks
 
 LIFETIME = 400.0
 
@@ -98,11 +98,11 @@ async def test_a_token_is_refreshed_before_its_expiry(setup: RefreshSetup) -> No
     _, tokens = await setup.session()
     setup.sso.script.append("t1")
     assert tokens.current() == made("t0", setup.clock)
-    await turn()
+    await run_pending_tasks()
     assert setup.sso.asked == []
     setup.clock.now += LIFETIME - 59
     assert tokens.current() == made("t0", setup.clock)
-    await turn()
+    await run_pending_tasks()
     assert tokens.current() == made("t1", setup.clock)
     assert len(setup.sso.asked) == 1
 
@@ -114,9 +114,9 @@ async def test_concurrent_requests_share_one_refresh(setup: RefreshSetup) -> Non
     setup.clock.now += LIFETIME
     assert tokens.current() is None
     waiters = [asyncio.ensure_future(tokens.wait_for_token()) for _ in range(5)]
-    await turn()
+    await run_pending_tasks()
     waiters[0].cancel()
-    await turn()
+    await run_pending_tasks()
     setup.sso.gate.set()
     assert set(await asyncio.gather(*waiters[1:])) == {made("t1", setup.clock)}
     assert len(setup.sso.asked) == 1
@@ -128,7 +128,7 @@ async def test_a_failed_refresh_is_retried_after_a_delay(setup: RefreshSetup) ->
     setup.clock.now += LIFETIME - 30
     for _ in range(3):
         assert tokens.current() == made("t0", setup.clock)
-        await turn()
+        await run_pending_tasks()
     assert len(setup.sso.asked) == 1
     setup.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
@@ -147,7 +147,7 @@ async def test_tokens_received_after_the_sign_out_are_revoked(setup: RefreshSetu
     setup.sso.gate.clear()
     setup.clock.now += LIFETIME
     asked = asyncio.ensure_future(tokens.wait_for_token())
-    await turn()
+    await run_pending_tasks()
     await setup.sessions.end(session)
     setup.sso.gate.set()
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
@@ -162,7 +162,7 @@ async def test_invalid_grant_ends_the_session(setup: RefreshSetup) -> None:
     setup.sso.script.append(refused("invalid_grant"))
     setup.clock.now += LIFETIME - 30
     tokens.current()
-    await turn()
+    await run_pending_tasks()
     assert (session.is_ended, setup.ended) == (True, ["refused"])
     assert await setup.store.get(session.key) is None
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
@@ -176,7 +176,7 @@ async def test_a_rejected_client_ends_no_session(setup: RefreshSetup, error: str
     setup.sso.script.extend([refused(error), refused(error), "t1"])
     setup.clock.now += LIFETIME - 30
     tokens.current()
-    await turn()
+    await run_pending_tasks()
     assert tokens.current() is not None
     setup.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):

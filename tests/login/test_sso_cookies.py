@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.doubles.platform import unauthorized
-from tests.doubles.sso import RESET, Answer, http, json_body, refusal, status
+from tests.doubles.sso import RESET, ScriptedResponse, http, json_body, oauth_error, status
 from tests.login.conftest import LoginSetup
 from tests.login.provider import signed_in
 from tests.login.test_user_tokens import FIREWALL, sent_tokens
@@ -18,7 +18,7 @@ LONG_AGO = "Thu, 01 Jan 1970 00:00:01 GMT"
 LATER = "Fri, 31 Dec 2100 23:59:59 GMT"
 
 
-def issued(value: str, *cookies: str, **members: object) -> Answer:
+def issued(value: str, *cookies: str, **members: object) -> ScriptedResponse:
     body = {"access_token": value, "token_type": "Bearer", "expires_in": 300, **members}
     return json_body(body, 200, *(("Set-Cookie", each) for each in cookies))
 
@@ -113,19 +113,19 @@ async def test_a_removed_cookie_renews_nothing(setup: LoginSetup, attributes: st
 
 
 async def test_the_credentials_tokens_are_renewed_without_cookies(setup: LoginSetup) -> None:
-    setup.sso.handle(issued("own", BALANCER))
+    setup.sso.respond(issued("own", BALANCER))
     tokens = setup.scene.gateway.gateway._cores.current.tokens["default"]
     await tokens.wait_for_token()
     tokens.fetch_now()
-    await setup.sso.seen(2)
+    await setup.sso.wait_for_requests(2)
     assert [seen.headers.get("Cookie") for seen in setup.sso.requests] == [None, None]
 
 
 REFUSALS = {
-    "ran out": refusal("invalid_request"),
-    "revoked": refusal("invalid_grant"),
-    "client": refusal("invalid_client", 401),
-    "other code": refusal("made_up", 403),
+    "ran out": oauth_error("invalid_request"),
+    "revoked": oauth_error("invalid_grant"),
+    "client": oauth_error("invalid_client", 401),
+    "other code": oauth_error("made_up", 403),
     "page 400": status(400),
     "page 401": status(401),
     "empty 403": http(403),
@@ -134,11 +134,11 @@ REFUSALS = {
 }
 OUTAGES = {
     "throttled": status(429),
-    "throttled with a code": refusal("slow_down", 429),
+    "throttled with a code": oauth_error("slow_down", 429),
     "too slow": status(408),
     "too early": status(425),
     "away": status(503),
-    "broken": refusal("server_error", 500),
+    "broken": oauth_error("server_error", 500),
     "redirect": status(302, ("Location", "https://elsewhere.test/")),
     "page 200": status(200),
     "reset": RESET,
@@ -148,7 +148,7 @@ OUTAGES = {
 @pytest.mark.parametrize("cookie", [BALANCER, HIDDEN])
 @pytest.mark.parametrize("answer", REFUSALS.values(), ids=REFUSALS)
 async def test_a_cookie_that_the_sso_refuses_ends_the_session(
-    setup: LoginSetup, cookie: str, answer: Answer
+    setup: LoginSetup, cookie: str, answer: ScriptedResponse
 ) -> None:
     setup.sso.user_tokens(issued("first", cookie), answer)
     await signed_in(setup.browser)
@@ -163,7 +163,7 @@ async def test_a_cookie_that_the_sso_refuses_ends_the_session(
 
 @pytest.mark.parametrize("answer", OUTAGES.values(), ids=OUTAGES)
 async def test_an_outage_ends_no_session_that_has_only_cookies(
-    setup: LoginSetup, answer: Answer
+    setup: LoginSetup, answer: ScriptedResponse
 ) -> None:
     setup.sso.user_tokens(issued("first", HIDDEN), answer, issued("second"))
     await signed_in(setup.browser)

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from tests.doubles.platform import Platform, silence, unauthorized
-from tests.doubles.sso import Answer, json_body, refusal, status, token
+from tests.doubles.sso import ScriptedResponse, json_body, oauth_error, status, token
 from tests.doubles.wire import Wire, get
 from tests.login.conftest import LoginSetup
 from tests.login.provider import Provider, back, signed_in
@@ -24,7 +24,7 @@ def cookie_token(value: str, cookie: str) -> object:
 
 
 def sent_tokens(platform: Platform) -> list[str | None]:
-    return [seen.header("authorization") for seen in platform.seen]
+    return [seen.header("authorization") for seen in platform.requests]
 
 
 async def test_the_users_token_is_forwarded_without_cookies(setup: LoginSetup) -> None:
@@ -32,7 +32,7 @@ async def test_the_users_token_is_forwarded_without_cookies(setup: LoginSetup) -
     await signed_in(setup.browser)
     assert (await setup.browser.get("/fhir/Patient/1")).status == 200
     assert sent_tokens(setup.platform) == ["Bearer for-the-doctor"]
-    assert setup.platform.seen[0].all("cookie") == []
+    assert setup.platform.requests[0].all("cookie") == []
 
 
 async def test_a_read_is_cancelled_when_its_user_disconnects() -> None:
@@ -52,7 +52,7 @@ async def test_a_read_is_cancelled_when_its_user_disconnects() -> None:
         platform.script(silence)
         async with await Wire.open(scene.gateway.address) as wire:
             await wire.send(get("/fhir/Patient/1", f"Cookie: {cookies}"))
-            await platform.until_seen(1)
+            await platform.wait_for_requests(1)
             wire.writer.write_eof()
             assert (await browser.get("/fhir/Patient/1")).status == 200
             assert await wire.at_end()
@@ -105,7 +105,7 @@ async def test_a_second_401_is_token_rejected(setup: LoginSetup) -> None:
     setup.platform.script(unauthorized(), unauthorized())
     answer = await setup.browser.get("/fhir/Patient/1")
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (502, "token-rejected")
-    assert len(setup.platform.seen) == 2
+    assert len(setup.platform.requests) == 2
     assert json.loads((await setup.browser.get("/auth/session")).text)["signed_in"] is True
 
 
@@ -120,20 +120,20 @@ async def test_a_401_without_a_refresh_token_ends_the_session(setup: LoginSetup)
 
 
 async def test_a_rejected_refresh_token_ends_the_session(setup: LoginSetup) -> None:
-    setup.sso.user_tokens(token("first", refresh_token="r1"), refusal("invalid_grant"))
+    setup.sso.user_tokens(token("first", refresh_token="r1"), oauth_error("invalid_grant"))
     await signed_in(setup.browser)
     setup.platform.script(unauthorized())
     for _ in range(2):
         answer = await setup.browser.get("/fhir/Patient/1")
         assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
-    assert len(setup.platform.seen) == 1
+    assert len(setup.platform.requests) == 1
     assert len(setup.sso.user_requests) == 2
 
 
 async def test_a_user_whose_grant_was_revoked_signs_in_again(setup: LoginSetup) -> None:
     wanted = "/fhir/Patient/1?_elements=name&a=%20"
     for given in (token("first"), token("first", refresh_token="r1")):
-        setup.sso.user_tokens(given, refusal("invalid_grant"))
+        setup.sso.user_tokens(given, oauth_error("invalid_grant"))
         await signed_in(setup.browser)
         assert (await setup.browser.open(wanted)).status == 200
         setup.platform.script(unauthorized())
@@ -170,11 +170,11 @@ async def test_repeated_rejections_cause_no_redirect_loop(setup: LoginSetup) -> 
     "answer",
     [
         *(FIREWALL, status(400), status(403), status(503)),
-        *(refusal("invalid_client", 401), refusal("made_up")),
+        *(oauth_error("invalid_client", 401), oauth_error("made_up")),
     ],
     ids=["firewall", "page 400", "page 403", "away", "client", "other code"],
 )
-async def test_other_errors_end_no_session(setup: LoginSetup, answer: Answer) -> None:
+async def test_other_errors_end_no_session(setup: LoginSetup, answer: ScriptedResponse) -> None:
     setup.sso.user_tokens(token("first", refresh_token="r1"), answer, token("second"))
     await signed_in(setup.browser)
     setup.platform.script(unauthorized())
@@ -192,8 +192,8 @@ async def test_other_errors_end_no_session(setup: LoginSetup, answer: Answer) ->
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (refusal("invalid_grant"), 400),
-        (refusal("invalid_client", 401), 502),
+        (oauth_error("invalid_grant"), 400),
+        (oauth_error("invalid_client", 401), 502),
         (FIREWALL, 503),
         (status(503), 503),
         (json_body({"access_token": ""}), 503),
@@ -230,7 +230,7 @@ async def test_tokens_reach_neither_browser_nor_logs(
     setup.sso.user_tokens(
         token("planted-first", refresh_token="planted-refresh"),
         token("planted-second", refresh_token="planted-again"),
-        refusal("invalid_grant"),
+        oauth_error("invalid_grant"),
     )
     await signed_in(setup.browser)
     identifier = setup.browser.cookies()["dhp-session"]

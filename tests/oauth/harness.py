@@ -20,7 +20,7 @@ from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, TokenStore, tokens_at_hand
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
-from tests.doubles.clock import FakeClock, turn
+from tests.doubles.clock import FakeClock, run_pending_tasks
 from tests.doubles.sso import Sso
 
 SECRET = "planted-secret"
@@ -167,7 +167,7 @@ class Setup:
         return self.tokens.state()
 
     async def settled(self) -> None:
-        await turn()
+        await run_pending_tasks()
         while self.state.is_fetching:  # noqa: ASYNC110 - the end of a fetch sets no event
             await asyncio.sleep(0.001)
 

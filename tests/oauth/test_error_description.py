@@ -42,7 +42,7 @@ async def described(
 ) -> str:
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
-        sso.handle(json_body({"error": "invalid_client", **members}, status))
+        sso.respond(json_body({"error": "invalid_client", **members}, status))
         endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
         proof = authenticate(CLIENT, Secret(SECRET))
         with pytest.raises(TokenRequestError) as caught:

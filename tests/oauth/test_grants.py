@@ -36,11 +36,11 @@ from tests.doubles.sso import (
     CLOSE,
     HANG,
     RESET,
-    Answer,
+    ScriptedResponse,
     Sso,
     http,
     json_body,
-    refusal,
+    oauth_error,
     status,
     token,
 )
@@ -206,7 +206,7 @@ class TestFailures:
 
         A code that could be a secret, or is too long, is `other`.
         """
-        sso.script(refusal(error, code))
+        sso.script(oauth_error(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.status, seen.oauth_error) == ("refused", code, shown)
 
@@ -216,7 +216,7 @@ class TestFailures:
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str
     ) -> None:
         """Codes that RFC 6749 section 4.1.2.1 has for an outage are no refusal."""
-        sso.script(refusal(error, code))
+        sso.script(oauth_error(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", "error status", error)
 
@@ -233,7 +233,10 @@ class TestFailures:
             (json_body({"error": ["invalid_client"]}, 401), "no OAuth error"),
             (json_body({"success": False, "errors": ["blocked"]}, 400), "no OAuth error"),
             (json_body({"status": 403, "error": "Forbidden", "path": "/"}, 403), "no OAuth error"),
-            (Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"), "no OAuth error"),
+            (
+                ScriptedResponse(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"),
+                "no OAuth error",
+            ),
         ],
         ids=[
             *("html with 200", "html", "page", "empty", "nested", "huge", "list", "no text"),
@@ -241,7 +244,7 @@ class TestFailures:
         ],
     )
     async def test_errors_without_an_oauth_code(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, cause: str
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, cause: str
     ) -> None:
         sso.script(answer)
         seen = await failure(endpoint)
@@ -289,14 +292,14 @@ class TestFailures:
             token("tökén"),
             RESET,
             CLOSE,
-            Answer(b"SSH-2.0-OpenSSH\r\n"),
-            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
-            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="reset"),
-            Answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
+            ScriptedResponse(b"SSH-2.0-OpenSSH\r\n"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="reset"),
+            ScriptedResponse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
         ],
     )
     async def test_invalid_token_responses(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse
     ) -> None:
         sso.script(answer)
         seen = await failure(endpoint)
@@ -305,10 +308,11 @@ class TestFailures:
         assert len(sso.requests) == 1
 
     @pytest.mark.parametrize(
-        "answer", [HANG, Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")]
+        "answer",
+        [HANG, ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")],
     )
     async def test_the_timeout_includes_the_body(
-        self, sso: Sso, session: aiohttp.ClientSession, answer: Answer
+        self, sso: Sso, session: aiohttp.ClientSession, answer: ScriptedResponse
     ) -> None:
         endpoint = TokenEndpoint(
             session=session, sso=SsoSettings(token_url=sso.token_url, timeout=0.1)
@@ -341,7 +345,7 @@ class TestFailures:
     ) -> None:
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
-        await sso.seen(1)
+        await sso.wait_for_requests(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -354,13 +358,13 @@ class TestFailures:
             http(200, f"<html>{SECRET} planted-token".encode()),
             json_body({"access_token": "planted-token", "token_type": "planted-token"}),
             json_body({"access_token": "planted-token\n"}),
-            Answer(f"HTTP/1.1 {SECRET}\r\n\r\n".encode()),
+            ScriptedResponse(f"HTTP/1.1 {SECRET}\r\n\r\n".encode()),
             RESET,
         ],
     )
     @pytest.mark.parametrize("method", [client_secret_post, client_secret_basic])
     async def test_errors_hold_no_secret(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, method: object
+        self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, method: object
     ) -> None:
         sso.script(answer)
         asked = grant(authenticate=method(CLIENT, Secret(SECRET)))
@@ -377,7 +381,7 @@ TOKEN = json.dumps({"access_token": "packed", "token_type": "Bearer"}).encode()
 BOMB = json.dumps({"access_token": "x", "rest": " " * 1_000_000}).encode()
 
 
-def coded(body: bytes, coding: str, code: int = 200) -> Answer:
+def coded(body: bytes, coding: str, code: int = 200) -> ScriptedResponse:
     """An answer in a coding that the request did not accept."""
     return http(code, body, ("Content-Encoding", coding), content_type="application/json")
 
@@ -539,7 +543,7 @@ class TestLifetime:
         before = clock()
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
-        await sso.seen(1)
+        await sso.wait_for_requests(1)
         clock.now += 7
         sso.release()
         assert (await task).requested_at == before

@@ -24,7 +24,7 @@ async def predecessor() -> AsyncIterator[Setup]:
 
 
 async def test_a_due_token_is_taken_over_while_the_sso_is_down(predecessor: Setup) -> None:
-    predecessor.sso.handle(answers.status(503))
+    predecessor.sso.respond(answers.status(503))
     await predecessor.pass_time(85)
     token = predecessor.tokens.current()
     assert token is not None
@@ -76,7 +76,7 @@ async def test_a_rejected_client_is_logged_as_an_error_at_each_attempt(
     predecessor: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    predecessor.sso.handle(answers.refusal("invalid_client", 401))
+    predecessor.sso.respond(answers.oauth_error("invalid_client", 401))
     await predecessor.pass_time(101, step=1.0)
     assert logged(caplog) == [REFUSED]
     for _ in range(5):
@@ -85,7 +85,7 @@ async def test_a_rejected_client_is_logged_as_an_error_at_each_attempt(
     assert logged(caplog) == [REFUSED]
     await predecessor.pass_time(66, step=1.0)
     assert logged(caplog) == [REFUSED] * 2
-    predecessor.sso.handle(None)
+    predecessor.sso.respond(None)
     await predecessor.pass_time(66, step=1.0)
     assert logged(caplog) == [REFUSED, REFUSED, AGAIN]
     await predecessor.pass_time(300, step=1.0)
@@ -106,7 +106,7 @@ async def test_a_logged_failure_is_handed_over(
     predecessor: Setup, caplog: pytest.LogCaptureFixture, refused: int
 ) -> None:
     caplog.set_level("INFO")
-    predecessor.sso.script(*[answers.refusal("invalid_client", 401)] * refused)
+    predecessor.sso.script(*[answers.oauth_error("invalid_client", 401)] * refused)
     await predecessor.pass_time(101, step=1.0)
     for _ in range(refused):
         predecessor.tokens.stop_renewing()

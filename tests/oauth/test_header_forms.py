@@ -18,7 +18,15 @@ from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.sso import Answer, SeenRequest, Sso, http, refusal, status, token
+from tests.doubles.sso import (
+    ReceivedRequest,
+    ScriptedResponse,
+    Sso,
+    http,
+    oauth_error,
+    status,
+    token,
+)
 
 
 class BasicSso(Sso):
@@ -33,9 +41,9 @@ class BasicSso(Sso):
         self.client = "hospital-17"
         self.secrets = {"old"}
         self.decodes = False
-        self.refusal: Answer = refusal("invalid_client", 401)
+        self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         client, secret = credentials(request)
         if self.decodes:
             client, secret = unquote_plus(client), unquote_plus(secret)
@@ -47,7 +55,7 @@ class BasicSso(Sso):
         return [credentials(request)[1] for request in self.requests]
 
 
-def credentials(request: SeenRequest) -> tuple[str, str]:
+def credentials(request: ReceivedRequest) -> tuple[str, str]:
     encoded = request.headers["Authorization"].removeprefix("Basic ")
     client, _, secret = base64.b64decode(encoded).decode().partition(":")
     return client, secret
@@ -154,9 +162,9 @@ async def test_the_accepted_form_is_tried_first_with_another_secret(
     assert sso.sent_secrets == ["old%2B", "old+", "new+", "newest+"]
 
 
-@pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
+@pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
 async def test_other_failures_do_not_change_the_form(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     sso.script(answer)
     assert await result(credential(endpoint, "a+b")) != "granted"
@@ -165,7 +173,7 @@ async def test_other_failures_do_not_change_the_form(
 
 @pytest.mark.parametrize("answer", [http(403), http(401), status(403)])
 async def test_a_403_without_an_oauth_error_leads_to_the_second_secret(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     sso.refusal = answer
     asked = credential(endpoint, "new\nold")
@@ -182,10 +190,11 @@ async def test_two_403_without_an_oauth_error_are_transient(
 
 
 @pytest.mark.parametrize(
-    "answer", [refusal("invalid_client", 401), refusal("unauthorized_client", 401), http(403)]
+    "answer",
+    [oauth_error("invalid_client", 401), oauth_error("unauthorized_client", 401), http(403)],
 )
 async def test_the_login_client_finds_secret_and_form(
-    sso: BasicSso, endpoint: TokenEndpoint, answer: Answer
+    sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
     sso.secrets, sso.refusal = {"old+"}, answer
     user = UserTokenEndpoint(
@@ -201,8 +210,10 @@ async def test_the_login_client_finds_secret_and_form(
 
 
 async def test_both_forms_are_masked(sso: BasicSso, endpoint: TokenEndpoint) -> None:
-    said = refusal("invalid_client", 401)
-    sso.refusal = Answer(said.raw.replace(b"as the test wants it", b"no pw%2Bx1+ here too"))
+    said = oauth_error("invalid_client", 401)
+    sso.refusal = ScriptedResponse(
+        said.raw.replace(b"as the test wants it", b"no pw%2Bx1+ here too")
+    )
     with pytest.raises(TokenRequestError) as caught:
         await credential(endpoint, "pw%2Bx1+").request()
     assert caught.value.description == "no *** here too"
@@ -211,7 +222,7 @@ async def test_both_forms_are_masked(sso: BasicSso, endpoint: TokenEndpoint) -> 
 async def test_an_error_code_that_is_the_secret_is_masked(
     sso: BasicSso, endpoint: TokenEndpoint
 ) -> None:
-    sso.refusal = refusal("wrong:pw-x1", 401)
+    sso.refusal = oauth_error("wrong:pw-x1", 401)
     with pytest.raises(TokenRequestError) as caught:
         await credential(endpoint, "pw-x1").request()
     assert caught.value.oauth_error == "other"

@@ -21,7 +21,7 @@ from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
-from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, oauth_error, token
 from tests.oauth.test_signing_keys import KEYS, as_jwk, pem
 
 CLIENT = "hospital 17"
@@ -155,12 +155,12 @@ class StrictSso(Sso):
 
     audience = ""
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         is_right = audience(request) == self.audience
-        return token("granted") if is_right else refusal("invalid_client")
+        return token("granted") if is_right else oauth_error("invalid_client")
 
 
-def audience(request: SeenRequest) -> str:
+def audience(request: ReceivedRequest) -> str:
     return str(Assertion.of(request.form["client_assertion"]).claims["aud"])
 
 

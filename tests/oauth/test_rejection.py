@@ -37,7 +37,7 @@ async def test_a_rejected_token_is_dropped_at_once(setup: Setup) -> None:
     token = await setup.obtain()
     setup.sso.hold()
     replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
-    await setup.sso.seen(2)
+    await setup.sso.wait_for_requests(2)
     assert setup.current is None
     waiting = asyncio.ensure_future(setup.obtain())
     setup.sso.release()
@@ -77,7 +77,7 @@ async def test_a_second_rejection_starts_a_delay(setup: Setup) -> None:
 
 
 async def test_delays_double(setup: Setup) -> None:
-    setup.sso.handle(None)
+    setup.sso.respond(None)
     token = await setup.obtain()
     for pause in (1, 2, 4, 8, 16, 30, 30):
         token = await reject_twice(setup, token)
@@ -128,7 +128,7 @@ async def test_the_sso_is_asked_once_for_each_delay(setup: Setup) -> None:
 
 
 async def test_an_unchanged_token_is_used_without_a_loop(setup: Setup) -> None:
-    setup.sso.handle(answers.token("same"))
+    setup.sso.respond(answers.token("same"))
     token = await setup.obtain()
     assert await replaced(setup, token) == "token-rejected"
     assert token_request_count(setup) == 2
@@ -166,7 +166,7 @@ async def test_a_refresh_in_flight_replaces_a_rejected_token(setup: Setup) -> No
     token = await setup.obtain()
     setup.sso.hold()
     await setup.clock.advance(245)
-    await setup.sso.seen(2)
+    await setup.sso.wait_for_requests(2)
     replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
     setup.sso.release()
     assert (await replacing).reveal() == "token-2"
@@ -174,7 +174,7 @@ async def test_a_refresh_in_flight_replaces_a_rejected_token(setup: Setup) -> No
 
 
 async def test_a_delay_of_forced_fetches_does_not_delay_the_refresh(setup: Setup) -> None:
-    setup.sso.handle(answers.token("short", expires_in=0.5))
+    setup.sso.respond(answers.token("short", expires_in=0.5))
     await reject_twice(setup, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
     before = token_request_count(setup)
     await setup.pass_time(0.9)
@@ -202,7 +202,7 @@ async def test_a_recently_accepted_token_is_kept_after_one_401(
     await setup.clock.advance(seconds)
     setup.sso.hold()
     replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
-    await setup.sso.seen(2)
+    await setup.sso.wait_for_requests(2)
     assert setup.current == meanwhile
     setup.sso.release()
     assert (await replacing).reveal() == "token-2"
@@ -221,7 +221,7 @@ async def test_a_new_token_does_not_inherit_acceptance(setup: Setup) -> None:
 async def test_one_401_keeps_the_token_while_the_sso_is_down(setup: Setup) -> None:
     token = await setup.obtain()
     setup.tokens.on_token_accepted(token)
-    setup.sso.handle(answers.status(503))
+    setup.sso.respond(answers.status(503))
     assert await replaced(setup, token) == "sso-unavailable"
     assert setup.current == "token-1"
     setup.tokens.on_token_accepted(token)
@@ -279,7 +279,7 @@ async def test_a_default_lifetime_that_is_too_long_is_logged_once(
 async def test_other_rejections_are_not_logged_as_a_lifetime_problem(
     setup: Setup, caplog: pytest.LogCaptureFixture, expires_in: int | None
 ) -> None:
-    setup.sso.handle(answers.token("same", expires_in=expires_in))
+    setup.sso.respond(answers.token("same", expires_in=expires_in))
     token = await setup.obtain()
     if expires_in is not None:
         setup.tokens.on_token_accepted(token)

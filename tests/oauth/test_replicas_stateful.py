@@ -19,7 +19,7 @@ from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenRe
 from gateway.oauth.token_store import TokensAtHand, tokens_at_hand
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
-from tests.doubles.clock import FakeClock, turn
+from tests.doubles.clock import FakeClock, run_pending_tasks
 from tests.oauth.harness import RecordingObserver
 from tests.oauth.replica_doubles import (
     EndpointOfOne,
@@ -74,7 +74,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     def _run(self, work: Coroutine[object, object, object]) -> None:
         async def settle() -> None:
             await work
-            await turn()
+            await run_pending_tasks()
 
         self.loop.run_until_complete(settle())
 

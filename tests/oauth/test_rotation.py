@@ -19,7 +19,7 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
-from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, oauth_error, status, token
 from tests.oauth.test_signing_keys import EC, RSA, pem
 
 OTHER = ec.generate_private_key(ec.SECP384R1())
@@ -31,9 +31,9 @@ class StrictSso(Sso):
     def __init__(self) -> None:
         super().__init__()
         self.takes: set[str] = {"old"}
-        self.refusal: Answer = refusal("invalid_client", 401)
+        self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         secret = request.form["client_secret"]
         return token(f"for-{secret}") if secret in self.takes else self.refusal
 
@@ -141,7 +141,7 @@ class TestTwoSecrets:
     async def test_both_secrets_rejected(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         sso.takes = set()
         source = source_of(endpoint, "new\nold")
-        sso.script(refusal("unauthorized_client", 401), refusal("invalid_client", 401))
+        sso.script(oauth_error("unauthorized_client", 401), oauth_error("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
         assert sso.sent_secrets == ["new", "old", "new"]
 
@@ -149,13 +149,13 @@ class TestTwoSecrets:
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
         sso.takes = {"new"}
-        sso.script(refusal("invalid_client", 401))
+        sso.script(oauth_error("invalid_client", 401))
         assert await value(source_of(endpoint, "new\nold")) == "for-new"
         assert sso.sent_secrets == ["new", "old", "new"]
 
-    @pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
+    @pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
     async def test_other_failures_do_not_change_the_secret(
-        self, sso: StrictSso, endpoint: TokenEndpoint, answer: Answer
+        self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse
     ) -> None:
         sso.script(answer)
         with pytest.raises(TokenRequestError):

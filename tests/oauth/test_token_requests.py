@@ -21,7 +21,7 @@ from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles import sso as answers
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.oauth.harness import Setup, make_setup
@@ -67,12 +67,12 @@ async def close(tokens: Mapping[str, Tokens]) -> None:
         await each.close()
 
 
-async def until_idle(setup: Setup, tokens: Mapping[str, Tokens]) -> None:
+async def wait_until_idle(setup: Setup, tokens: Mapping[str, Tokens]) -> None:
     """Return when no request is under way and no further one may begin before the clock moves."""
     while any(each.state().is_fetching for each in tokens.values()):
         seen = len(setup.sso.requests)
         await asyncio.sleep(0.05)
-        if not setup.sso.open_now and seen == len(setup.sso.requests):
+        if not setup.sso.open_requests and seen == len(setup.sso.requests):
             return
 
 
@@ -81,19 +81,19 @@ async def test_token_requests_of_many_credentials_are_limited(setup: Setup) -> N
     setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await setup.sso.seen(8)
+    await setup.sso.wait_for_requests(8)
     await asyncio.sleep(0.05)
-    assert setup.sso.open_now == 8
+    assert setup.sso.open_requests == 8
     setup.sso.release()
     for second in range(1, 6):
-        await setup.sso.seen(200 * second)
-        await until_idle(setup, tokens)
+        await setup.sso.wait_for_requests(200 * second)
+        await wait_until_idle(setup, tokens)
         assert len(setup.sso.requests) == 200 * second
         await setup.clock.advance(1.0)
-    await until_idle(setup, tokens)
+    await wait_until_idle(setup, tokens)
     assert all(each.state().is_valid for each in tokens.values())
     assert len(setup.sso.requests) == MANY
-    assert setup.sso.most_at_once == 8
+    assert setup.sso.max_concurrent == 8
     await close(tokens)
 
 
@@ -137,7 +137,7 @@ async def test_credentials_with_waiting_requests_come_first(setup: Setup) -> Non
     setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await setup.sso.seen(8)
+    await setup.sso.wait_for_requests(8)
     needed = ["clinic-39", "clinic-25", "clinic-30"]
     waiting = [asyncio.ensure_future(tokens[name].wait_for_token()) for name in needed]
     await asyncio.sleep(0)
@@ -145,19 +145,19 @@ async def test_credentials_with_waiting_requests_come_first(setup: Setup) -> Non
     await asyncio.gather(*waiting)
     asked = [request.form["client_id"] for request in setup.sso.requests[8:11]]
     assert sorted(asked) == sorted(needed)
-    await setup.sso.seen(40)
+    await setup.sso.wait_for_requests(40)
     await close(tokens)
 
 
 async def test_a_rejected_client_does_not_delay_others(setup: Setup) -> None:
     tokens = clients(setup, 20, max_requests=1)
-    setup.sso.script(answers.refusal("invalid_client", 401))
+    setup.sso.script(answers.oauth_error("invalid_client", 401))
     for each in tokens.values():
         each.start()
-    await setup.sso.seen(20)
-    await until_idle(setup, tokens)
+    await setup.sso.wait_for_requests(20)
+    await wait_until_idle(setup, tokens)
     assert [each.state().is_valid for each in tokens.values()].count(False) == 1
-    assert setup.sso.most_at_once == 1
+    assert setup.sso.max_concurrent == 1
     await close(tokens)
 
 
@@ -168,12 +168,12 @@ async def test_waiting_in_the_queue_times_out() -> None:
         for each in tokens.values():
             each._wait_timeout = 0.05
             each.start()
-        await setup.sso.seen(8)
+        await setup.sso.wait_for_requests(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens["clinic-8"].wait_for_token()
         setup.sso.release()
-        await setup.sso.seen(9)
-        await until_idle(setup, tokens)
+        await setup.sso.wait_for_requests(9)
+        await wait_until_idle(setup, tokens)
         assert tokens["clinic-8"].state().is_valid
         await close(tokens)
 
@@ -183,13 +183,13 @@ async def test_closing_cancels_queued_requests(setup: Setup) -> None:
     setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await setup.sso.seen(2)
+    await setup.sso.wait_for_requests(2)
     await tokens["clinic-0"].close()
     await tokens["clinic-5"].close()
-    await setup.sso.seen(3)
+    await setup.sso.wait_for_requests(3)
     setup.sso.release()
-    await setup.sso.seen(9)
-    await until_idle(setup, tokens)
+    await setup.sso.wait_for_requests(9)
+    await wait_until_idle(setup, tokens)
     assert "clinic-5" not in {request.form["client_id"] for request in setup.sso.requests}
     assert sum(each.state().is_valid for each in tokens.values()) == 8
     await close(tokens)
@@ -202,7 +202,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
     async with (
         Sso() as sso,
         Platform() as platform,
-        running(
+        running_gateway(
             platform.url,
             sso.token_url,
             sso={"max_requests": 2},
@@ -211,7 +211,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         ) as gateway,
     ):
         sso.hold()
-        await sso.seen(2)
+        await sso.wait_for_requests(2)
         settings, cores = gateway.settings, gateway.gateway._cores
         # An exchange in flight keeps the old version and its token requests.
         first = cores.current
@@ -222,20 +222,20 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         }
         await gateway.gateway.reload(settings.model_copy(update={"credentials": renamed}))
         await asyncio.sleep(0.05)
-        assert sso.open_now == 2
+        assert sso.open_requests == 2
         three = settings.sso.model_copy(update={"max_requests": 3})
         await gateway.gateway.reload(
             settings.model_copy(update={"credentials": renamed, "sso": three})
         )
-        await sso.seen(3)
+        await sso.wait_for_requests(3)
         await asyncio.sleep(0.05)
-        assert sso.open_now == 3
+        assert sso.open_requests == 3
         sso.release()
         states = cores.current.token_states
         while not all(each.is_valid for each in states().values()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
         first.active_uses.leave()
-        assert sso.most_at_once == 3
+        assert sso.max_concurrent == 3
 
 
 async def test_users_share_the_limit_and_come_first(setup: Setup) -> None:
@@ -257,7 +257,7 @@ async def test_users_share_the_limit_and_come_first(setup: Setup) -> None:
         await asyncio.sleep(0.05)
         assert setup.sso.requests == []
         await background.aclose()
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         assert not waiting.done()
         setup.sso.release()
     assert later.result().token.reveal() == "token-1"

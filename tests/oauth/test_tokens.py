@@ -25,7 +25,7 @@ from tests.oauth.harness import (
 pytestmark = pytest.mark.interpreted
 
 FAILURES = {
-    "refused": answers.refusal("invalid_client", 401),
+    "refused": answers.oauth_error("invalid_client", 401),
     "throttled": answers.status(429, ("Retry-After", "20")),
     "transient": answers.status(503),
 }
@@ -58,7 +58,7 @@ class TestFirstToken:
     async def test_leaving_does_not_end_the_fetch(self, setup: Setup, staying: int) -> None:
         setup.sso.hold()
         leaving, *others = (asyncio.ensure_future(setup.obtain()) for _ in range(1 + staying))
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         leaving.cancel()
         await asyncio.wait({leaving})
         setup.sso.release()
@@ -81,7 +81,7 @@ class TestFirstToken:
     async def test_closing_rejects_waiting_requests(self, setup: Setup) -> None:
         setup.sso.hold()
         waiting = asyncio.ensure_future(setup.obtain())
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         await setup.tokens.close()
         with pytest.raises(GatewayError, match="shutting-down"):
             await waiting
@@ -130,7 +130,7 @@ class TestExpiry:
             await each.close()
 
     async def test_short_lifetimes_do_not_interrupt_service(self, setup: Setup) -> None:
-        setup.sso.handle(answers.token("short", expires_in=3))
+        setup.sso.respond(answers.token("short", expires_in=3))
         setup.tokens.start()
         await setup.settled()
         for _ in range(600):
@@ -139,20 +139,20 @@ class TestExpiry:
             assert setup.clock() < token.expires_at
             await setup.pass_time(0.05)
         assert 12 <= len(setup.sso.requests) <= 16
-        assert setup.sso.most_at_once == 1
+        assert setup.sso.max_concurrent == 1
 
     async def test_requests_use_the_old_token_meanwhile(self, setup: Setup) -> None:
         await setup.obtain()
         setup.sso.hold()
         await setup.clock.advance(245)
-        await setup.sso.seen(2)
+        await setup.sso.wait_for_requests(2)
         assert (await setup.obtain()).reveal() == "token-1"
 
     async def test_a_token_that_arrives_expired_is_not_used(self, setup: Setup) -> None:
         setup.sso.script(answers.token("late", expires_in=3))
         setup.sso.hold()
         waiting = asyncio.ensure_future(setup.obtain())
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         setup.clock.now += 4
         setup.sso.release()
         with pytest.raises(GatewayError, match=r"sso-unavailable: .*had expired when it came"):
@@ -173,7 +173,7 @@ class TestExpiry:
         await tokens.close()
 
     async def test_the_timers_of_the_loop_refresh_a_token(self, setup: Setup) -> None:
-        setup.sso.handle(answers.token("short", expires_in=0.2))
+        setup.sso.respond(answers.token("short", expires_in=0.2))
         endpoint = TokenEndpoint(session=setup.session, sso=setup.settings)
         tokens = make_tokens(
             {"default": setup.source(endpoint)},
@@ -184,11 +184,11 @@ class TestExpiry:
             sso=setup.settings,
         )["default"]
         tokens.start()
-        await setup.sso.seen(3)
+        await setup.sso.wait_for_requests(3)
         await tokens.close()
 
     async def test_tiny_lifetimes_do_not_flood_the_sso(self, setup: Setup) -> None:
-        setup.sso.handle(answers.token("tiny", expires_in=0.2))
+        setup.sso.respond(answers.token("tiny", expires_in=0.2))
         await setup.obtain()
         await setup.pass_time(10)
         assert len(setup.sso.requests) <= 21
@@ -214,7 +214,7 @@ class TestFailure:
         assert setup.state.failure is None
 
     async def test_callers_get_retry_after(self, setup: Setup) -> None:
-        setup.sso.handle(FAILURES["throttled"])
+        setup.sso.respond(FAILURES["throttled"])
         first = await refused_with(setup)
         await setup.clock.advance(10)
         second = await refused_with(setup)
@@ -222,11 +222,11 @@ class TestFailure:
         assert second.retry_after == pytest.approx(first.retry_after - 10)
 
     async def test_retry_after_is_at_least_a_second(self, setup: Setup) -> None:
-        setup.sso.handle(answers.status(429, ("Retry-After", "0")))
+        setup.sso.respond(answers.status(429, ("Retry-After", "0")))
         assert (await refused_with(setup)).retry_after >= 1
 
     async def test_delays_double_up_to_30_seconds(self, setup: Setup) -> None:
-        setup.sso.handle(FAILURES["transient"])
+        setup.sso.respond(FAILURES["transient"])
         pauses = []
         setup.tokens.start()
         for _ in range(12):
@@ -246,10 +246,10 @@ class TestFailure:
         ids=["reset", "page of a firewall", "answer of a firewall"],
     )
     async def test_a_valid_token_is_used_during_an_outage(
-        self, setup: Setup, down: answers.Answer
+        self, setup: Setup, down: answers.ScriptedResponse
     ) -> None:
         setup.sso.script(answers.token("old"))
-        setup.sso.handle(down)
+        setup.sso.respond(down)
         await setup.obtain()
         while setup.clock() < 1000 + 298.9:
             assert setup.current == "old"
@@ -263,7 +263,7 @@ class TestFailure:
 
     async def test_back_off_begins_anew_at_the_end_of_the_token(self, setup: Setup) -> None:
         setup.sso.script(answers.token("old", expires_in=5))
-        setup.sso.handle(FAILURES["transient"])
+        setup.sso.respond(FAILURES["transient"])
         await setup.obtain()
         while setup.current is not None:
             await setup.pass_time(0.1)
@@ -298,7 +298,7 @@ class TestFailure:
         setup.sso.script(FAILURES["refused"])
         setup.sso.hold()
         setup.tokens.start()
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         setup.tokens.fetch_now()
         setup.sso.release()
         await setup.settled()
@@ -378,7 +378,7 @@ class TestStore:
         setup.tokens = setup.made(store=store)["default"]
         rejected = await setup.obtain()
         assert store.tokens
-        setup.sso.handle(answers.status(503))
+        setup.sso.respond(answers.status(503))
         with pytest.raises(GatewayError):
             await setup.tokens.replace_rejected(rejected)
         assert not store.tokens
@@ -433,7 +433,7 @@ class TestTelling:
         self, setup: Setup, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A code that RFC 6749 does not have is told as it is."""
-        setup.sso.script(answers.refusal("access_denied", 403))
+        setup.sso.script(answers.oauth_error("access_denied", 403))
         error = await refused_with(setup)
         assert (error.reason.code, setup.state.oauth_error) == ("token-refused", "access_denied")
         assert "error access_denied" in error.hint
@@ -454,7 +454,7 @@ class TestTelling:
     async def test_the_observer_gets_the_duration(self, setup: Setup) -> None:
         setup.sso.hold()
         setup.tokens.start()
-        await setup.sso.seen(1)
+        await setup.sso.wait_for_requests(1)
         setup.clock.now += 2.5
         setup.sso.release()
         await setup.settled()
@@ -470,7 +470,7 @@ class TestTelling:
         assert setup.state.is_valid
         assert setup.state.expires_in == 300
         assert 210 <= setup.state.next_attempt_in <= 240
-        setup.sso.handle(FAILURES["refused"])
+        setup.sso.respond(FAILURES["refused"])
         await setup.pass_time(241, step=10)
         assert setup.state.is_valid
         assert setup.state.failure == "refused"

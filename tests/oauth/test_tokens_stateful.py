@@ -19,7 +19,7 @@ from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenRe
 from gateway.oauth.token_store import StoreKey, tokens_at_hand
 from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
-from tests.doubles.clock import FakeClock, turn
+from tests.doubles.clock import FakeClock, run_pending_tasks
 from tests.oauth.harness import RecordingObserver
 
 pytestmark = pytest.mark.interpreted
@@ -104,7 +104,7 @@ class TokenMachine(RuleBasedStateMachine):
     def _run(self, work: Coroutine[object, object, object]) -> None:
         async def settle() -> None:
             await work
-            await turn()
+            await run_pending_tasks()
 
         self.loop.run_until_complete(settle())
 

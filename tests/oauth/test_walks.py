@@ -30,7 +30,7 @@ async def test_the_walk_of_a_token(setup: Setup) -> None:
 
 
 async def test_the_walk_of_a_token_that_the_sso_refuses(setup: Setup) -> None:
-    setup.sso.handle(answers.refusal("invalid_client", 401))
+    setup.sso.respond(answers.oauth_error("invalid_client", 401))
     with steps() as taken, pytest.raises(GatewayError, match="token-refused"):
         await setup.obtain()
     printed = walk("The walk of a token that the SSO refuses")

@@ -129,7 +129,7 @@ async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path
 @pytest.mark.parametrize("code", [403, 407, 502, 302])
 async def test_a_refused_tunnel_is_transient(sso: Sso, proxy: ConnectProxy, code: int) -> None:
     """A proxy that gives no tunnel is transient, whatever it says: it is not the SSO that spoke."""
-    proxy.answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
+    proxy.response = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
     assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
     assert sso.requests == []
 

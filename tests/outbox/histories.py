@@ -44,8 +44,8 @@ from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState
 from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_store import OutboxStore
-from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
@@ -226,7 +226,7 @@ class History:
 
     gateways: Sequence[Gateway]
     outbox_url: str
-    line: CutLine
+    line: Relay
     platform: RememberingPlatform
     callers: Callers
     chance: random.Random
@@ -254,7 +254,7 @@ class History:
         await asyncio.sleep(1.0)
         self.platform.faults_ahead = ["slow"] * 100
         done = len(self.platform.effects)
-        await self.line.mend()
+        await self.line.restore()
         # The checker reports writes that do not come.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
@@ -268,7 +268,7 @@ class History:
     async def _cut(self) -> None:
         self.line.cut()
         await asyncio.sleep(self.chance.choice([0.05, 0.5, 3.0]))
-        await self.line.mend()
+        await self.line.restore()
 
     async def _weather(self) -> None:
         kinds = ["busy", "lost", "answer-lost", "slow"]
@@ -389,9 +389,9 @@ async def staged(
     url = url or f"sqlite:///{directory}/volume/outbox.db"
     chance = random.Random(seed)  # noqa: S311 - no secret
     remembering = RememberingPlatform()
-    async with Platform() as platform, Sso() as sso, CutLine(platform.port) as line:
-        platform.answer(remembering.answer)
-        settings = _settings(f"http://127.0.0.1:{line.port}{platform.base_path}", sso, url)
+    async with Platform() as platform, Sso() as sso, Relay(platform.port) as relay:
+        platform.respond(remembering.respond)
+        settings = _settings(f"http://127.0.0.1:{relay.port}{platform.base_path}", sso, url)
         gateways = [Gateway(name, directory, settings, full_disks) for name in names]
         timeout = aiohttp.ClientTimeout(total=_PATIENCE)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -401,7 +401,7 @@ async def staged(
                 own = random.Random(seed)  # noqa: S311 - no secret
                 entrances = itertools.cycle(gateway.replica.url for gateway in gateways)
                 callers = Callers(session, dict(zip(CALLERS, entrances, strict=False)), kinds, own)
-                yield History(gateways, url, line, remembering, callers, chance)
+                yield History(gateways, url, relay, remembering, callers, chance)
             finally:
                 for gateway in gateways:
                     gateway.close()

@@ -10,7 +10,14 @@ import asyncio
 import json
 from typing import Any
 
-from tests.doubles.platform import Line, Seen, fhir, http, outcome, read_body
+from tests.doubles.platform import (
+    PlatformConnection,
+    ReceivedRequest,
+    fhir,
+    http,
+    outcome,
+    read_body,
+)
 
 REQUEST_ID = "X-Request-Id"
 _STATEMENT: dict[str, Any] = {
@@ -43,24 +50,24 @@ class RememberingPlatform:
         self._created: list[dict[str, Any]] = []
         self._stored: dict[str, dict[str, Any]] = {}
 
-    async def answer(self, line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        target = line.seen.target.removeprefix("/r5/")
-        if line.seen.method == "GET":
-            line.writer.write(self._read(target))
+    async def respond(self, connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        target = connection.request.target.removeprefix("/r5/")
+        if connection.request.method == "GET":
+            connection.writer.write(self._read(target))
             return
         faults_ahead = self.faults_ahead.pop(0) if self.faults_ahead else "fine"
         if faults_ahead == "busy":
-            line.writer.write(outcome(503, ("Retry-After", "30")))
+            connection.writer.write(outcome(503, ("Retry-After", "30")))
             return
         if faults_ahead != "lost":
-            answer = self._write(line.seen, target)
+            answer = self._write(connection.request, target)
         if faults_ahead in ("lost", "answer-lost"):
-            line.writer.close()
+            connection.writer.close()
             return
         if faults_ahead == "slow":
             await asyncio.sleep(0.7)
-        line.writer.write(answer)
+        connection.writer.write(answer)
 
     def _read(self, target: str) -> bytes:
         path, _, query = target.partition("?")
@@ -89,7 +96,7 @@ class RememberingPlatform:
             if value in [identifier["value"] for identifier in each.get("identifier", ())]
         ]
 
-    def _write(self, seen: Seen, path: str) -> bytes:
+    def _write(self, seen: ReceivedRequest, path: str) -> bytes:
         condition = seen.header("If-None-Exist")
         if condition is not None and (found := self._identified(condition.rpartition("|")[2])):
             return _json(found[0])

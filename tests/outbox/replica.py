@@ -40,7 +40,7 @@ class Replica:
         self.config.write_text(yaml.safe_dump(complete))
         command = [*self.program, "run", "--config", self.config]
         self.process = start(command, self.directory, name=self.name)
-        listening = self.process.until_listening
+        listening = self.process.wait_until_listening
         await asyncio.to_thread(listening, self.ports[0], patience=_PATIENCE)
 
     def kill(self) -> None:

@@ -38,12 +38,12 @@ class Running:
         assert found is not None
         return found.state
 
-    async def until_state(self, entry: OutboxEntry, state: EntryState) -> None:
+    async def wait_for_state(self, entry: OutboxEntry, state: EntryState) -> None:
         async with asyncio.timeout(PATIENCE):
             while await self.state(entry) is not state:  # noqa: ASYNC110 - no event is set
                 await asyncio.sleep(0.002)
 
-    async def until_idle(self) -> None:
+    async def wait_until_idle(self) -> None:
         await until(lambda: not self.delivery.active_attempts)
 
     async def pass_time(self, seconds: float) -> None:
@@ -52,7 +52,7 @@ class Running:
             await self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
             await settle()
-            await until_stores_idle(self.store)
+            await wait_until_stores_idle(self.store)
 
     def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
         return [event.step for event in self.events if event.entry.id == entry.id]
@@ -68,10 +68,10 @@ async def pass_time(clock: FakeClock, seconds: float, *stores: OutboxStore) -> N
     """Move the clock second by second, each until the stores have finished their work."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
-        await until_stores_idle(*stores)
+        await wait_until_stores_idle(*stores)
 
 
-async def until_stores_idle(*stores: OutboxStore) -> None:
+async def wait_until_stores_idle(*stores: OutboxStore) -> None:
     idle_polls = 0
     while idle_polls < 4:
         await asyncio.sleep(0.0005)

@@ -97,7 +97,7 @@ async def test_parallel_attempts_are_limited(running: Running, sender: Recording
     for gate in sender.held.values():
         gate.set()
     for entry in entries:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     assert sender.busiest == MAX_PARALLEL
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
@@ -108,7 +108,7 @@ async def test_one_attempt_at_a_time_during_an_outage(
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
     await until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
-    await running.until_idle()
+    await running.wait_until_idle()
     sender.seen.clear()
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
     await running.pass_time(1 + 2 + 4 + 8 + 16 + 6)
@@ -118,9 +118,9 @@ async def test_one_attempt_at_a_time_during_an_outage(
     sender.usual = OK
     await running.pass_time(31)
     for entry in entries:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     later = await running.put(draft("later"))
-    await running.until_state(later, EntryState.DELIVERED)
+    await running.wait_for_state(later, EntryState.DELIVERED)
 
 
 async def test_a_response_to_another_request_ends_the_outage_delay(
@@ -135,7 +135,7 @@ async def test_a_response_to_another_request_ends_the_outage_delay(
     await settle()
     assert await running.state(entry) is EntryState.WAITING
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def late_503_and_outage(
@@ -156,13 +156,13 @@ async def test_a_retry_after_from_before_the_recovery_is_shortened(
 ) -> None:
     late, entry = await late_503_and_outage(running, sender)
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     later = await running.put(draft("later"))
-    await running.until_state(later, EntryState.DELIVERED)
+    await running.wait_for_state(later, EntryState.DELIVERED)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
-    await running.until_state(late, EntryState.DELIVERED)
+    await running.wait_for_state(late, EntryState.DELIVERED)
 
 
 async def test_a_delivery_ends_the_outage_delay_of_others(
@@ -172,9 +172,9 @@ async def test_a_delivery_ends_the_outage_delay_of_others(
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     await running.pass_time(6)
-    await running.until_state(asked, EntryState.DELIVERED)
+    await running.wait_for_state(asked, EntryState.DELIVERED)
 
 
 async def test_the_outage_delay_ends_once_the_store_is_available(
@@ -188,7 +188,7 @@ async def test_the_outage_delay_ends_once_the_store_is_available(
     await running.pass_time(3)
     unreliable.away = set()
     await running.pass_time(10)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_responses_to_others_do_not_cause_an_attempt_each(
@@ -212,7 +212,7 @@ async def test_an_outage_is_probed(running: Running, sender: RecordingSender) ->
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
     running.delivery.on_platform_response()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     asked = sender.probed
     await running.pass_time(20)
     assert sender.probed == asked
@@ -232,7 +232,7 @@ async def test_a_hanging_attempt_does_not_delay_others_after_the_recovery(
     await running.pass_time(5)
     assert await running.state(other) is EntryState.WAITING
     running.delivery.on_platform_response()
-    await running.until_state(other, EntryState.DELIVERED)
+    await running.wait_for_state(other, EntryState.DELIVERED)
 
 
 async def test_an_entry_that_always_gets_503_does_not_delay_others(
@@ -245,7 +245,7 @@ async def test_an_entry_that_always_gets_503_does_not_delay_others(
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
-        await running.until_state(entry, EntryState.DELIVERED)
+        await running.wait_for_state(entry, EntryState.DELIVERED)
     assert await running.state(bad) is not EntryState.DELIVERED
 
 
@@ -261,8 +261,8 @@ async def test_entries_that_cannot_be_resent_are_not_attempted_first(
     sender.usual = OK
     sender.results["r-parked"] = []
     await running.pass_time(40)
-    await running.until_state(safe, EntryState.DELIVERED)
-    await running.until_state(parked, EntryState.DELIVERED)
+    await running.wait_for_state(safe, EntryState.DELIVERED)
+    await running.wait_for_state(parked, EntryState.DELIVERED)
     assert sender.seen.index("r-safe") < sender.seen.index("r-parked")
 
 
@@ -275,11 +275,11 @@ async def test_retry_after_delays_its_own_entry_only(
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     other = await running.put(draft("b"))
-    await running.until_state(other, EntryState.DELIVERED)
+    await running.wait_for_state(other, EntryState.DELIVERED)
     await running.pass_time(88)
     assert sender.seen.count("r-a") == 1
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 RESEND, VERIFY, HOLD = RecoveryMode.RESEND, RecoveryMode.VERIFY, RecoveryMode.HOLD
@@ -358,7 +358,7 @@ async def test_a_create_is_verified_before_it_is_resent(
     await running.pass_time(INDEX_LAG - 1)
     assert sender.asked == []
     await running.pass_time(3)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a"])
     assert await running.store.response(entry.id) == found
 
@@ -370,7 +370,7 @@ async def test_an_absent_create_is_resent(running: Running, sender: RecordingSen
         draft("a", method="POST", recovery=RecoveryMode.VERIFY, in_doubt=True)
     )
     await running.pass_time(30)
-    await running.until_state(entry, EntryState.FAILED)
+    await running.wait_for_state(entry, EntryState.FAILED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a", "r-a"])
 
 
@@ -397,7 +397,7 @@ async def test_an_update_in_doubt_with_412_is_verified(
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a", in_doubt=True))
     await until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
-    await running.until_state(entry, state)
+    await running.wait_for_state(entry, state)
     found = await running.store.entry(entry.id)
     assert found is not None
     assert found.in_doubt == (state is not EntryState.DELIVERED)
@@ -412,7 +412,7 @@ async def test_leases_of_long_attempts_are_renewed(
     await running.pass_time(4 * LEASE_SECONDS)
     assert not await store.recover_leases(await store.leases(), settle=10.0)
     sender.held["r-a"].set()
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_a_result_is_recorded_once_the_store_is_available(
@@ -429,7 +429,7 @@ async def test_a_result_is_recorded_once_the_store_is_available(
     assert await running.state(entry) is EntryState.SENDING
     unreliable.away = set()
     await running.pass_time(2)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a"]
 
 
@@ -455,7 +455,7 @@ async def test_a_result_is_recorded_after_its_lease_expired(
                 await other.apply_action(entry.id, EntryState.DROPPED)
             unreliable.away = set()
             await running.pass_time(3)
-            await running.until_idle()
+            await running.wait_until_idle()
             assert await running.state(entry) is (
                 EntryState.DROPPED if given_up else EntryState.DELIVERED
             )
@@ -484,7 +484,7 @@ async def test_a_new_lease_has_its_own_time_to_be_renewed(
     running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
     await running.put(draft("a"))
-    await running.until_idle()
+    await running.wait_until_idle()
     await running.pass_time(LEASE_SECONDS * 0.6)
     unreliable.away = {"renew"}
     sender.hold("r-b")
@@ -638,14 +638,14 @@ async def test_old_entries_expire_and_finished_ones_are_purged(
     settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
     async with Process(store, sender, clock, settings).running() as running:
         done = await running.put(draft("done"))
-        await running.until_state(done, EntryState.DELIVERED)
+        await running.wait_for_state(done, EntryState.DELIVERED)
         sender.usual = UNREACHABLE
         stuck = await running.put(draft("stuck"))
         await running.pass_time(170)
         assert await running.store.entry(done.id) is None
         assert await running.state(stuck) is not EntryState.FAILED
         await running.pass_time(200)
-        await running.until_state(stuck, EntryState.FAILED)
+        await running.wait_for_state(stuck, EntryState.FAILED)
         assert running.steps(stuck)[-1] is OutboxStep.EXPIRED
 
 
@@ -661,7 +661,7 @@ async def test_an_unreadable_entry_is_not_sent(
         await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
     sender.held["r-1"].set()
-    await running.until_state(broken, EntryState.FAILED)
+    await running.wait_for_state(broken, EntryState.FAILED)
     answer = await running.store.response(broken.id)
     assert answer is not None
     assert answer.reason == "internal"
@@ -679,7 +679,7 @@ async def test_delivery_continues_once_the_store_is_available(
     ]
     unreliable.away = set()
     await running.pass_time(2)
-    await running.until_state(entry, EntryState.DELIVERED)
+    await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
 async def test_draining_during_a_claim_loses_no_entry(

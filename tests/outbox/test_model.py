@@ -183,7 +183,7 @@ class Shared:
         await running.task
         await store.close()
 
-    async def until_quiet(self) -> None:
+    async def wait_until_quiet(self) -> None:
         """Wait until nothing moves but what hangs."""
         calm = 0
         while calm < 4:
@@ -196,7 +196,7 @@ class Shared:
         while seconds > 0:
             await self.clock.advance(min(seconds, 5.0))
             seconds -= 5.0
-            await self.until_quiet()
+            await self.wait_until_quiet()
 
 
 @dataclass(frozen=True)
@@ -311,13 +311,13 @@ class OutboxMachine(RuleBasedStateMachine):
         entry = await store.enqueue(replace(made, ordering_keys=write.orders))
         self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.is_rejected)
         self.running.delivery.wake()
-        await self.shared.until_quiet()
+        await self.shared.wait_until_quiet()
 
     async def _restart(self, index: int, gently: bool) -> None:
         index %= len(self.shared.processes)
         await (self.shared.drain(index) if gently else self.shared.crash(index))
         await self.shared.start()
-        await self.shared.until_quiet()
+        await self.shared.wait_until_quiet()
 
     async def _decide(self, entry_id: str, to: EntryState) -> None:
         known = self.platform.known[entry_id]
@@ -333,7 +333,7 @@ class OutboxMachine(RuleBasedStateMachine):
         except EntryStateError:
             return
         known.closed = known.closed or to is not EntryState.WAITING
-        await self.shared.until_quiet()
+        await self.shared.wait_until_quiet()
 
     async def _listed(self) -> list[OutboxEntry]:
         return list(await self.running.store.entries(limit=10_000))

@@ -38,12 +38,12 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path) -> None:
         assert grown > 40 * _LARGE
         sender.held["r-0"].set()
         await until(lambda: len(sender.seen) == 40)
-        await running.until_idle()
+        await running.wait_until_idle()
         for n in range(40, 80):
             await running.pass_time(1)
             if n % 10 == 0:
                 entry = await running.put(draft(str(n)))
-                await running.until_state(entry, EntryState.DELIVERED)
+                await running.wait_for_state(entry, EntryState.DELIVERED)
         assert size(place) < grown - 5 * _MIB
         with closing(sqlite3.connect(place.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,7 +1,7 @@
-"""What a limited caller may send in a Bundle: the rules, read anew and slowly.
+"""What a limited caller may send in a Bundle: an independent, slow implementation of the rules.
 
-Nothing of the gateway is imported. A Bundle is allowed when its type and each of its requests are,
-and when there is only one way to read it. The rules are those of the settings (`callers[].allow`)
+Imports nothing of the gateway. A Bundle is allowed when its type and each of its requests are
+allowed and it has only one interpretation. The rules are those of the settings (`callers[].allow`)
 and of FHIR R5: http.html (requests), bundle.html (entries), search.html (parameters).
 """
 
@@ -25,8 +25,8 @@ EXTENSIONS = ("extension", "modifierExtension")
 ANY = "*"
 
 
-class RefusedError(Exception):
-    """The Bundle is not allowed, or not plain."""
+class RejectedError(Exception):
+    """The Bundle is not allowed, or ambiguous."""
 
 
 @dataclass
@@ -59,109 +59,109 @@ def allows(
     """Return whether a caller may send this body to the base; `base` is the platform's URL."""
     try:
         bundle = read(content_type, decoded(coding, sent))
-        names(bundle, BUNDLE)
-        want(text(bundle, "resourceType") == "Bundle")
+        check_names(bundle, BUNDLE)
+        require(text(bundle, "resourceType") == "Bundle")
         kind = text(bundle, "type")
-        want(kind in ("batch", "transaction") and allow.does(kind))
+        require(kind in ("batch", "transaction") and allow.does(kind))
         for entry in bundle.get("entry", []):
-            check(allow, base, entry)
-    except RefusedError:
+            check_entry(allow, base, entry)
+    except RejectedError:
         return False
     return True
 
 
-def want(condition: object) -> None:
-    """Refuse unless the condition holds."""
+def require(condition: object) -> None:
+    """Raise RejectedError unless the condition holds."""
     if not condition:
-        raise RefusedError
+        raise RejectedError
 
 
 def decoded(coding: str | None, sent: bytes) -> bytes:
-    """Return the content: plain, or in gzip, and in nothing else."""
+    """Return the content of an identity or gzip coding; other codings are rejected."""
     if (coding or "identity").strip().lower() == "identity":
         return sent
-    want((coding or "").strip().lower() in ("gzip", "x-gzip"))
+    require((coding or "").strip().lower() in ("gzip", "x-gzip"))
     try:
         return gzip.decompress(sent)
     except (OSError, EOFError, zlib.error):
-        raise RefusedError from None
+        raise RejectedError from None
 
 
 def read(content_type: str | None, body: bytes) -> dict[str, list[Any]]:
     """Return the Bundle, each member as a list, by the syntax that the Content-Type names."""
-    kind, *parameters = [part.strip().lower() for part in (content_type or "").split(";")]
-    for parameter in parameters:
+    kind, *check_parameters = [part.strip().lower() for part in (content_type or "").split(";")]
+    for parameter in check_parameters:
         name, _, value = parameter.partition("=")
-        want("," not in parameter)
-        want(not name.startswith("charset") or value.strip().strip('"') in ("utf-8", "us-ascii"))
+        require("," not in parameter)
+        require(not name.startswith("charset") or value.strip().strip('"') in ("utf-8", "us-ascii"))
     try:
         whole = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise RefusedError from None
+        raise RejectedError from None
     if kind in ("", "text/plain"):
         xml = whole.lstrip()[:1] == "<"
     else:
-        want(match := re.fullmatch(r"(?:application|text)/(?:[a-z0-9.-]+\+)?(json|xml)", kind))
+        require(match := re.fullmatch(r"(?:application|text)/(?:[a-z0-9.-]+\+)?(json|xml)", kind))
         xml = bool(match) and match[1] == "xml"
     return read_xml(whole) if xml else read_json(whole)
 
 
 def read_json(whole: str) -> dict[str, list[Any]]:
-    """Return what JSON holds that every parser understands alike."""
+    """Return the members of JSON that all parsers read alike."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, list[Any]]:
-        want(len({name for name, _ in pairs}) == len(pairs))
+        require(len({name for name, _ in pairs}) == len(pairs))
         return {name: flat(value) for name, value in pairs}
 
     def never(_: str) -> None:
-        raise RefusedError
+        raise RejectedError
 
     try:
         found = json.loads(whole, object_pairs_hook=once, parse_constant=never)
     except ValueError:
-        raise RefusedError from None
-    want(isinstance(found, dict))
+        raise RejectedError from None
+    require(isinstance(found, dict))
     return dict(found)
 
 
 def flat(value: Any) -> list[Any]:
-    """Return the values of a member; null is none, and a list of one is that one."""
+    """Return the values of a member: none for null, one for a list of one."""
     if isinstance(value, list):
         return [each for item in value for each in flat(item)]
     return [] if value is None else [value]
 
 
 def read_xml(whole: str) -> dict[str, list[Any]]:
-    """Return the same for XML, where only FHIR's elements and attributes stand."""
-    want("<!DOCTYPE" not in whole and "\0" not in whole)
+    """Return the same for XML with only FHIR's elements and attributes."""
+    require("<!DOCTYPE" not in whole and "\0" not in whole)
     declared = re.match(r"<\?xml\s[^>]*?\?>", whole)
     if declared:
         version = re.search(r"version\s*=\s*[\"']([^\"']*)", declared[0])
         encoding = re.search(r"encoding\s*=\s*[\"']([^\"']*)", declared[0])
-        want(version and version[1] == "1.0")
-        want(not encoding or encoding[1].lower() in ("utf-8", "us-ascii"))
+        require(version and version[1] == "1.0")
+        require(not encoding or encoding[1].lower() in ("utf-8", "us-ascii"))
     try:
         root = ElementTree.fromstring(whole.encode())  # noqa: S314 - made by the test itself
     except (ElementTree.ParseError, ValueError, LookupError):
-        raise RefusedError from None
+        raise RejectedError from None
     root.attrib.clear()
-    plain(root)
-    want(root.tag == f"{FHIR}Bundle")
+    check_element(root)
+    require(root.tag == f"{FHIR}Bundle")
     return {**members(root), "resourceType": ["Bundle"]}
 
 
-def plain(node: ElementTree.Element) -> None:
-    """Refuse other namespaces, other attributes, and a resource that is not alone."""
+def check_element(node: ElementTree.Element) -> None:
+    """Reject other namespaces, other attributes, and a resource beside other content."""
     name = node.tag.removeprefix(FHIR)
-    want(node.tag.startswith(FHIR))
-    want(set(node.attrib) <= {"value", "id", *(["url"] if name in EXTENSIONS else [])})
+    require(node.tag.startswith(FHIR))
+    require(set(node.attrib) <= {"value", "id", *(["url"] if name in EXTENSIONS else [])})
     children = [child for child in node if child.tag != NARRATIVE]
     resources = [child for child in children if child.tag.removeprefix(FHIR)[:1].isupper()]
     if resources:
-        want(len(children) == 1 and not node.attrib and not name[:1].isupper())
-    want(not name[:1].isupper() or f"{FHIR}resourceType" not in [child.tag for child in node])
+        require(len(children) == 1 and not node.attrib and not name[:1].isupper())
+    require(not name[:1].isupper() or f"{FHIR}resourceType" not in [child.tag for child in node])
     for child in children:
-        plain(child)
+        check_element(child)
 
 
 def members(node: ElementTree.Element) -> dict[str, list[Any]]:
@@ -185,67 +185,67 @@ def members(node: ElementTree.Element) -> dict[str, list[Any]]:
     return found
 
 
-def names(node: Any, known: str) -> None:
-    """Refuse what is no element, and elements that the specification does not name."""
-    want(isinstance(node, dict) and set(node) <= set(known.split()))
+def check_names(node: Any, known: str) -> None:
+    """Reject members that are not objects, and elements that FHIR does not define."""
+    require(isinstance(node, dict) and set(node) <= set(known.split()))
 
 
 def text(node: dict[str, list[Any]], name: str) -> str:
     """Return the one text of a member."""
     values = node.get(name, [])
-    want(len(values) == 1 and isinstance(values[0], str))
+    require(len(values) == 1 and isinstance(values[0], str))
     return str(values[0])
 
 
 def element(node: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
     """Return the one element of a member."""
     values = node.get(name, [])
-    want(len(values) == 1 and isinstance(values[0], dict))
+    require(len(values) == 1 and isinstance(values[0], dict))
     return dict(values[0])
 
 
-def check(allow: Allow, base: str, entry: Any) -> None:
-    """Refuse an entry whose request or resource is not allowed."""
-    names(entry, ENTRY)
+def check_entry(allow: Allow, base: str, entry: Any) -> None:
+    """Reject an entry whose request or resource is not allowed."""
+    check_names(entry, ENTRY)
     request = element(entry, "request")
-    names(request, REQUEST)
+    check_names(request, REQUEST)
     method = text(request, "method")
-    want(method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+    require(method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
     path, query = address(base, text(request, "url"))
     code, types, operation = meaning(method, path)
-    want(allow.does(code))
+    require(allow.does(code))
     for kind in types:
-        want(allow.sees(kind))
-    want(code != "operation" or allow.calls(operation))
+        require(allow.sees(kind))
+    require(code != "operation" or allow.calls(operation))
     limited = ANY not in allow.resources and code != "operation"
-    parameters(query, allow, limited=limited)
+    check_parameters(query, allow, limited=limited)
     if "ifNoneExist" in request:
         condition = text(request, "ifNoneExist").strip()
-        want(" " not in condition and "\t" not in condition)
-        parameters(condition.removeprefix("?"), allow, limited=ANY not in allow.resources)
+        require(" " not in condition and "\t" not in condition)
+        check_parameters(condition.removeprefix("?"), allow, limited=ANY not in allow.resources)
     if entry.get("resource"):
         resource = element(entry, "resource")
         kind = text(resource, "resourceType")
-        want(re.fullmatch("[A-Z][A-Za-z]+", kind))
-        want([name.lower() for name in resource].count("resourcetype") == 1)
-        fits(allow, method, code, path, kind)
+        require(re.fullmatch("[A-Z][A-Za-z]+", kind))
+        require([name.lower() for name in resource].count("resourcetype") == 1)
+        check_resource(allow, method, code, path, kind)
 
 
-def fits(allow: Allow, method: str, code: str, path: list[str], kind: str) -> None:
-    """Refuse a resource that is not of the request's type, or not of an allowed one."""
+def check_resource(allow: Allow, method: str, code: str, path: list[str], kind: str) -> None:
+    """Reject a resource of another type than its request's, or of a type that is not allowed."""
     if code == "operation" and kind == "Parameters":
         return
     if code == "patch" and kind in ("Parameters", "Binary"):
         return
     if code in ("create", "update", "patch"):
-        want(kind == path[0])
-    want(not (code.startswith("search") and method == "POST"))
-    want(allow.sees(kind))
+        require(kind == path[0])
+    require(not (code.startswith("search") and method == "POST"))
+    require(allow.sees(kind))
 
 
 def address(base: str, url: str) -> tuple[list[str], str]:
     """Return the decoded segments of the path below the base, and the raw query."""
-    want(url and re.fullmatch("[!-~]+", url) and "#" not in url)
+    require(url and re.fullmatch("[!-~]+", url) and "#" not in url)
     root = "/" + base.split("/", 3)[3]
     for prefix in (
         base,
@@ -260,16 +260,19 @@ def address(base: str, url: str) -> tuple[list[str], str]:
     path = path.removeprefix("/").removesuffix("/")
     segments = path.split("/") if path else []
     try:
-        plain = [unquote(segment, errors="strict") for segment in segments]
+        check_element = [unquote(segment, errors="strict") for segment in segments]
         unquote(query, errors="strict")
     except UnicodeDecodeError:
-        raise RefusedError from None
-    want("//" not in url.partition("?")[0] and not re.search("%(?![0-9A-Fa-f]{2})", path))
+        raise RejectedError from None
+    require("//" not in url.partition("?")[0] and not re.search("%(?![0-9A-Fa-f]{2})", path))
     # Only characters of which FHIR makes paths; another may be read in two ways.
-    want(
-        all(re.fullmatch(r"[A-Za-z0-9\-._$*]+", each) and each not in (".", "..") for each in plain)
+    require(
+        all(
+            re.fullmatch(r"[A-Za-z0-9\-._$*]+", each) and each not in (".", "..")
+            for each in check_element
+        )
     )
-    return plain, query
+    return check_element, query
 
 
 def meaning(method: str, path: list[str]) -> tuple[str, list[str], str]:
@@ -283,14 +286,14 @@ def meaning(method: str, path: list[str]) -> tuple[str, list[str], str]:
     types = [path[0]] if shape[:1] == ["T"] else [ANY]
     if shape and shape[-1].startswith("$"):
         where = shape[:-1]
-        want(where in ([], ["T"], ["T", "id"], ["T", "id", "_history", "version"]))
-        want(verb in ("GET", "POST") and path[0] != "$export-poll-status")
+        require(where in ([], ["T"], ["T", "id"], ["T", "id", "_history", "version"]))
+        require(verb in ("GET", "POST") and path[0] != "$export-poll-status")
         return "operation", types, path[-1].removeprefix("$")
     if shape[:2] == ["T", "id"] and shape[2:] in (["T"], ["*"], ["_search"], ["T", "_search"]):
-        want(verb == "GET" or (verb == "POST" and shape[-1] == "_search"))
+        require(verb == "GET" or (verb == "POST" and shape[-1] == "_search"))
         return "search-type", [path[0], path[2] if shape[2] == "T" else ANY], ""
     code = SHAPES.get((verb, " ".join(shape)))
-    want(code)
+    require(code)
     return str(code), [] if code == "capabilities" else types, ""
 
 
@@ -319,40 +322,40 @@ SHAPES = {
 ABOUT_MATCHES = "_id _lastUpdated _tag _profile _count _sort _summary _elements _format _total"
 
 
-def parameters(query: str, allow: Allow, *, limited: bool) -> None:
-    """Refuse parameters that change the request, or that reach types which are not allowed."""
+def check_parameters(query: str, allow: Allow, *, limited: bool) -> None:
+    """Reject parameters that change the request or reach types that are not allowed."""
     for pair in filter(None, re.split("[&;]", query)):
         raw, equals, value = pair.partition("=")
         name = unquote_plus(raw)
-        want(name.partition(":")[0].strip().lower() not in ("_method", "_query", "_graph"))
+        require(name.partition(":")[0].strip().lower() not in ("_method", "_query", "_graph"))
         if limited:
-            want(equals)
-            reaches(name, unquote_plus(value), allow)
+            require(equals)
+            check_parameter(name, unquote_plus(value), allow)
 
 
-def reaches(name: str, value: str, allow: Allow) -> None:
-    """Refuse a parameter that concerns a type which is not allowed, or is not named."""
+def check_parameter(name: str, value: str, allow: Allow) -> None:
+    """Reject a parameter of a type that is not allowed, or that is not named."""
     base = name.partition(":")[0].lower()
     if base in ("_include", "_revinclude"):
-        want(re.fullmatch("_(rev)?include(:(iterate|recurse))?", name, re.IGNORECASE))
+        require(re.fullmatch("_(rev)?include(:(iterate|recurse))?", name, re.IGNORECASE))
         parts = value.split(":")
-        want(len(parts) in (2, 3) and all(re.fullmatch("[A-Za-z-]+", part) for part in parts))
-        want(len(parts) == 3 or base == "_revinclude")
-        want(all(allow.sees(kind) for kind in (parts[0], *parts[2:])))
+        require(len(parts) in (2, 3) and all(re.fullmatch("[A-Za-z-]+", part) for part in parts))
+        require(len(parts) == 3 or base == "_revinclude")
+        require(all(allow.sees(kind) for kind in (parts[0], *parts[2:])))
     elif base == "_has":
-        want(match := re.fullmatch("_has:([A-Za-z]+):[a-z-]+:(.+)", name, re.IGNORECASE))
-        want(match and allow.sees(match[1]))
-        reaches(match[2] if match else "", value, allow)
+        require(match := re.fullmatch("_has:([A-Za-z]+):[a-z-]+:(.+)", name, re.IGNORECASE))
+        require(match and allow.sees(match[1]))
+        check_parameter(match[2] if match else "", value, allow)
     elif "." in name:
         first, _, rest = name.partition(".")
         parameter, _, kind = first.partition(":")
-        want(allow.sees(kind or ("Patient" if parameter == "patient" else "?")))
-        reaches(rest, value, allow)
+        require(allow.sees(kind or ("Patient" if parameter == "patient" else "?")))
+        check_parameter(rest, value, allow)
     elif base == "_sort":
         for key in value.split(","):
-            reaches(key.strip().removeprefix("-"), "", allow)
+            check_parameter(key.strip().removeprefix("-"), "", allow)
     else:
         known = base in ABOUT_MATCHES.lower().split()
-        want(
+        require(
             known or re.fullmatch(r"[a-z][a-z\-]*(:(exact|not|missing|identifier|Patient))?", name)
         )

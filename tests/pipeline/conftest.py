@@ -22,19 +22,19 @@ from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.oauth.tokens import make_tokens
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
-from tests.doubles.rest import come_to_rest
 from tests.doubles.sso import Sso
-from tests.http.client.tls_stage import VERSIONS
-from tests.pipeline.stage import Stage
+from tests.doubles.waiting import wait_until_idle
+from tests.http.client.tls_ends import VERSIONS
+from tests.pipeline.testbed import Testbed
 
-StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
+StartGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Run the tests of what depends on the event loop on both loops: Windows has asyncio's own."""
+    """Run tests that depend on the event loop on asyncio's, as on Windows, and on uvloop."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
     if any(name in item.nodeid for name in ("/test_tls_", "/test_listener", "/test_half_closed")):
         loops["uvloop"] = uvloop.new_event_loop
@@ -61,27 +61,27 @@ def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
     """
 
     @contextlib.asynccontextmanager
-    async def start(**sections: Any) -> AsyncIterator[Running]:
-        async with running(platform.url, sso.token_url, **sections) as gateway:
+    async def start(**sections: Any) -> AsyncIterator[RunningGateway]:
+        async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
             yield gateway
-            await come_to_rest(gateway)
+            await wait_until_idle(gateway)
 
     return start
 
 
 @pytest.fixture
-async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
     """Yield a gateway with default settings."""
     async with start_gateway() as started:
         yield started
 
 
 @pytest.fixture
-async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
-    """Yield a platform, an SSO, and what the test opens between them."""
-    stage = Stage(platform, sso)
-    async with stage.stack:
-        yield stage
+async def testbed(platform: Platform, sso: Sso) -> AsyncIterator[Testbed]:
+    """Yield a platform, an SSO, and the resources that the test opens."""
+    testbed = Testbed(platform, sso)
+    async with testbed.stack:
+        yield testbed
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
-    """Settings of a listener with TLS, and what trusts it."""
+    """Return the settings of a TLS listener, and a context that trusts it."""
     authority = trustme.CA()
     identity = authority.issue_cert("localhost")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

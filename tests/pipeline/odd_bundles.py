@@ -1,4 +1,4 @@
-"""Bundles of requests as nobody sends them, and plain ones: made from a seed, in JSON and XML."""
+"""Bundles of requests, valid and unusual ones, generated from a seed, in JSON and XML."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ CONDITIONS = (
 
 
 @dataclass
-class Made:
-    """A Bundle as it is sent: by which caller, under which Content-Type and Content-Encoding."""
+class GeneratedBundle:
+    """A Bundle as it is sent, with its caller, Content-Type and Content-Encoding."""
 
     caller: str
     content_type: str | None
@@ -92,8 +92,8 @@ class Made:
         return fields if self.coding is None else [*fields, f"Content-Encoding: {self.coding}"]
 
 
-class Pairs(list[tuple[str, Any]]):
-    """An object whose names may repeat."""
+class JsonObject(list[tuple[str, Any]]):
+    """A JSON object whose names may repeat."""
 
     def put(self, name: str, value: Any) -> None:
         """Set a member, or replace it."""
@@ -104,41 +104,41 @@ class Pairs(list[tuple[str, Any]]):
 ALL_ODD = ("entry", "change", "spelling", "announced", "type")
 
 
-def make(rng: random.Random, platform: str) -> Made:
-    """Return a Bundle, most often odd in one thing; nearly half of them are allowed."""
+def generate(rng: random.Random, platform: str) -> GeneratedBundle:
+    """Return a Bundle, usually unusual in one respect; nearly half of them are allowed."""
     caller = rng.choice(list(CALLERS))
     xml = rng.random() < 0.4
     odd = rng.choices(
         ((), ALL_ODD, *((name,) for name in ALL_ODD)), (30, 8, 34, 12, 12, 6, 2), k=1
     )[0]
-    entries = [made_entry(rng, caller, platform) for _ in range(rng.choice((0, 1, 1, 1, 2, 4)))]
+    entries = [allowed_entry(rng, caller, platform) for _ in range(rng.choice((0, 1, 1, 1, 2, 4)))]
     if "entry" in odd and entries:
-        alter(rng, rng.choice(entries), platform)
+        mutate_entry(rng, rng.choice(entries), platform)
     kinds = [each for each in ("batch", "transaction") if CALLERS[caller].does(each)]
     kind = rng.choice(kinds or ["batch"])
     if "type" in odd:
         kind = rng.choice(("Batch", "history", "message", "collection", "batch-response", ""))
-    bundle = Pairs([("resourceType", "Bundle"), ("type", kind), ("entry", entries)])
+    bundle = JsonObject([("resourceType", "Bundle"), ("type", kind), ("entry", entries)])
     if rng.random() < 0.3:
-        bundle.put("meta", Pairs([("profile", ["http://example.org/p"])]))
+        bundle.put("meta", JsonObject([("profile", ["http://example.org/p"])]))
     if not entries:
         bundle.remove(("entry", []))
     if rng.random() < 0.2:
         rng.shuffle(bundle)
     if "change" in odd:
         rng.choice(CHANGES)(rng, bundle)
-    body = in_xml(bundle) if xml else in_json(bundle)
+    body = to_xml(bundle) if xml else to_json(bundle)
     if xml and rng.random() < 0.3:
         body = b'<?xml version="1.0"?>' + body
     if "spelling" in odd:
         body = rng.choice(XML_SPELLINGS if xml else JSON_SPELLINGS)(rng, body)
-    return packed(rng, caller, body, platform, xml=xml, is_odd="announced" in odd)
+    return with_headers(rng, caller, body, platform, xml=xml, is_odd="announced" in odd)
 
 
-def packed(
+def with_headers(
     rng: random.Random, caller: str, body: bytes, platform: str, *, xml: bool, is_odd: bool
-) -> Made:
-    """Choose how the body is announced."""
+) -> GeneratedBundle:
+    """Choose Content-Type and Content-Encoding of the body."""
     content_type = rng.choice(
         ("application/fhir+xml", "application/xml", "text/xml;charset=UTF-8")
         if xml
@@ -157,7 +157,7 @@ def packed(
         announced = rng.choice(CONTENT_TYPES)
     # Only a body without a coding is translated.
     read = body.replace(GATEWAY.encode(), platform.encode()) if coding is None else body
-    return Made(caller, announced, coding, body, read)
+    return GeneratedBundle(caller, announced, coding, body, read)
 
 
 CONTENT_TYPES = (
@@ -181,19 +181,19 @@ CODINGS: tuple[Callable[[bytes], tuple[str | None, bytes]], ...] = (
 )
 
 
-def made_entry(rng: random.Random, caller: str, platform: str) -> Pairs:
+def allowed_entry(rng: random.Random, caller: str, platform: str) -> JsonObject:
     """Return an entry that the caller may send."""
     while True:
-        entry = any_entry(rng, caller, platform)
-        with contextlib.suppress(bundle_rules.RefusedError):
-            read = bundle_rules.read("application/json", in_json(entry))
+        entry = random_entry(rng, caller, platform)
+        with contextlib.suppress(bundle_rules.RejectedError):
+            read = bundle_rules.read("application/json", to_json(entry))
             translated = json.loads(json.dumps(read).replace(GATEWAY, platform))
-            bundle_rules.check(CALLERS[caller], platform, translated)
+            bundle_rules.check_entry(CALLERS[caller], platform, translated)
             return entry
 
 
-def alter(rng: random.Random, entry: Pairs, platform: str) -> None:
-    """Change one thing of an entry."""
+def mutate_entry(rng: random.Random, entry: JsonObject, platform: str) -> None:
+    """Change one respect of an entry."""
     (request,) = (value for name, value in entry if name == "request")
     url = dict(request)["url"]
     kind = url.partition("?")[0].partition("/")[0] or "Patient"
@@ -203,7 +203,7 @@ def alter(rng: random.Random, entry: Pairs, platform: str) -> None:
     elif what == "condition":
         request.put("ifNoneExist", rng.choice(CONDITIONS))
     elif what == "resource":
-        entry.put("resource", made_resource(rng.choice((*TYPES, kind, "Fhirless", "patient", ""))))
+        entry.put("resource", resource_of(rng.choice((*TYPES, kind, "Fhirless", "patient", ""))))
     elif what == "method":
         request.put("method", rng.choice((*METHODS, *ODD_METHODS)))
     elif what == "type":
@@ -214,17 +214,17 @@ def alter(rng: random.Random, entry: Pairs, platform: str) -> None:
         method, url, kind = rng.choice(TRAPS)
         request.put("method", method)
         request.put("url", url)
-        entry[:] = [("request", request), *([("resource", made_resource(kind))] if kind else [])]
+        entry[:] = [("request", request), *([("resource", resource_of(kind))] if kind else [])]
 
 
-def made_resource(kind: str) -> Pairs:
+def resource_of(kind: str) -> JsonObject:
     """Return a resource of a type."""
-    inner = Pairs([("status", "generated")])
-    return Pairs([("resourceType", kind), ("id", "1"), ("text", inner)])
+    inner = JsonObject([("status", "generated")])
+    return JsonObject([("resourceType", kind), ("id", "1"), ("text", inner)])
 
 
-def any_entry(rng: random.Random, caller: str, platform: str) -> Pairs:
-    """Return an entry, with the types that matter to the caller more often than others."""
+def random_entry(rng: random.Random, caller: str, platform: str) -> JsonObject:
+    """Return an entry; types of the caller's limits are more frequent than others."""
     kinds = (*TYPES, *3 * [kind for kind in CALLERS[caller].resources if kind != "*"])
     kind, other = rng.choice(kinds), rng.choice(kinds)
     path, query = rng.choice(PATHS).format(t=kind, u=other), rng.choice(QUERIES)
@@ -232,14 +232,14 @@ def any_entry(rng: random.Random, caller: str, platform: str) -> Pairs:
     if rng.random() < 0.15:
         url = rng.choice(PLAIN_URLS)(url, platform)
     method = rng.choice(METHODS)
-    request = Pairs([("method", method), ("url", url)])
+    request = JsonObject([("method", method), ("url", url)])
     if rng.random() < (0.3 if method == "POST" else 0.05):
         request.put("ifNoneExist", rng.choice(CONDITIONS))
     if rng.random() < 0.1:
         request.put("ifMatch", 'W/"1"')
-    entry = Pairs([("request", request)])
+    entry = JsonObject([("request", request)])
     if rng.random() < (0.8 if method in ("POST", "PUT", "PATCH") else 0.1):
-        resource = made_resource(kind if rng.random() < 0.7 else rng.choice(TYPES))
+        resource = resource_of(kind if rng.random() < 0.7 else rng.choice(TYPES))
         entry.insert(rng.randint(0, 1), ("resource", resource))
     if rng.random() < 0.3:
         entry.insert(0, ("fullUrl", "urn:uuid:00000000-0000-4000-8000-000000000001"))
@@ -293,21 +293,21 @@ URLS: tuple[Spelling, ...] = (
 )
 
 
-def in_json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
     """Return JSON in which names may repeat."""
-    if isinstance(value, Pairs):
-        return b"{%s}" % b",".join(in_json(name) + b":" + in_json(each) for name, each in value)
+    if isinstance(value, JsonObject):
+        return b"{%s}" % b",".join(to_json(name) + b":" + to_json(each) for name, each in value)
     if isinstance(value, list):
-        return b"[%s]" % b",".join(map(in_json, value))
+        return b"[%s]" % b",".join(map(to_json, value))
     return value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
 
 
-def in_xml(bundle: Pairs) -> bytes:
-    """Return XML in the same order; members that XML cannot have are left out."""
+def to_xml(bundle: JsonObject) -> bytes:
+    """Return XML with the elements in the same order; members that XML lacks are omitted."""
     return "".join(xml_resource(bundle, ' xmlns="http://hl7.org/fhir"')).encode("utf-8", "replace")
 
 
-def xml_resource(resource: Pairs, more: str = "") -> str:
+def xml_resource(resource: JsonObject, more: str = "") -> str:
     """Return a resource as an element."""
     kinds = [value for name, value in resource if name == "resourceType"]
     kind = str(kinds[-1]) if kinds and kinds[-1] else "x"
@@ -317,7 +317,7 @@ def xml_resource(resource: Pairs, more: str = "") -> str:
 
 def xml_element(name: str, value: Any) -> str:
     """Return an element for a member."""
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         if any(key == "resourceType" for key, _ in value):
             return f"<{name}>{xml_resource(value)}</{name}>"
         inner = "".join(xml_element(key, each) for key, each in value)
@@ -329,28 +329,30 @@ def xml_element(name: str, value: Any) -> str:
     return f"<{name} value={quoteattr(str(value))}/>"
 
 
-Change = Callable[[random.Random, Pairs], None]
+Change = Callable[[random.Random, JsonObject], None]
 
 
-def inside(rng: random.Random, bundle: Pairs, *names: str) -> Pairs:
-    """Return the Bundle, one of its entries, or what one of them holds."""
+def random_object(rng: random.Random, bundle: JsonObject, *names: str) -> JsonObject:
+    """Return the Bundle, one of its entries, or an object in one of them."""
     places = [bundle]
     for name, entries in bundle:
         if name == "entry":
             places += entries
-            places += [value for entry in entries for _, value in entry if isinstance(value, Pairs)]
+            places += [
+                value for entry in entries for _, value in entry if isinstance(value, JsonObject)
+            ]
     fitting = [place for place in places if not names or any(key in names for key, _ in place)]
     return rng.choice(fitting or [bundle])
 
 
-def change(
+def mutation(
     *names: str,
 ) -> Callable[[Callable[[random.Random, Any], list[tuple[str, Any]]]], Change]:
-    """Return a decorator: the function says what stands in the place of a member."""
+    """Return a decorator: the function returns what replaces a member."""
 
     def decorator(function: Callable[[random.Random, Any], list[tuple[str, Any]]]) -> Change:
-        def apply(rng: random.Random, bundle: Pairs) -> None:
-            place = inside(rng, bundle, *names)
+        def apply(rng: random.Random, bundle: JsonObject) -> None:
+            place = random_object(rng, bundle, *names)
             found = [at for at, (name, _) in enumerate(place) if not names or name in names]
             if found:
                 at = rng.choice(found)
@@ -364,44 +366,55 @@ def change(
 JUDGED = ("type", "entry", "request", "resource", "method", "url", "resourceType", "ifNoneExist")
 OTHERS = {"method": "DELETE", "url": "Practitioner/1", "type": "transaction", "resourceType": "X"}
 CHANGES: tuple[Change, ...] = (
-    *2 * (change(*JUDGED)(lambda rng, pair: [pair, (pair[0], OTHERS.get(pair[0], pair[1]))]),),
-    *2 * (change(*JUDGED)(lambda rng, pair: [(pair[0], OTHERS.get(pair[0], pair[1])), pair]),),
-    change(*JUDGED)(lambda rng, pair: [(pair[0].upper(), OTHERS.get(pair[0], pair[1])), pair]),
-    change(*JUDGED)(lambda rng, pair: [pair, (pair[0].title(), OTHERS.get(pair[0], pair[1]))]),
-    change(*JUDGED)(lambda rng, pair: [pair, (f"{pair[0]} ", pair[1])]),
-    change(*JUDGED)(lambda rng, pair: [(pair[0].capitalize(), pair[1])]),
-    change(*JUDGED)(lambda rng, pair: []),
-    change(*JUDGED)(lambda rng, pair: [(pair[0], None)]),
-    change(*JUDGED)(lambda rng, pair: [(pair[0], [pair[1]])]),
-    change(*JUDGED)(lambda rng, pair: [(pair[0], [pair[1], pair[1]])]),
-    change(*JUDGED)(lambda rng, pair: [(pair[0], Pairs([("value", pair[1])]))]),
-    change("method", "url", "type")(lambda rng, pair: [(pair[0], rng.choice((1, True, 1.5, [])))]),
-    change("url", "method")(
-        lambda rng, pair: [pair, (f"_{pair[0]}", Pairs([("extension", [Pairs([("url", "u")])])]))]
+    *2 * (mutation(*JUDGED)(lambda rng, pair: [pair, (pair[0], OTHERS.get(pair[0], pair[1]))]),),
+    *2 * (mutation(*JUDGED)(lambda rng, pair: [(pair[0], OTHERS.get(pair[0], pair[1])), pair]),),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0].upper(), OTHERS.get(pair[0], pair[1])), pair]),
+    mutation(*JUDGED)(lambda rng, pair: [pair, (pair[0].title(), OTHERS.get(pair[0], pair[1]))]),
+    mutation(*JUDGED)(lambda rng, pair: [pair, (f"{pair[0]} ", pair[1])]),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0].capitalize(), pair[1])]),
+    mutation(*JUDGED)(lambda rng, pair: []),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0], None)]),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0], [pair[1]])]),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0], [pair[1], pair[1]])]),
+    mutation(*JUDGED)(lambda rng, pair: [(pair[0], JsonObject([("value", pair[1])]))]),
+    mutation("method", "url", "type")(
+        lambda rng, pair: [(pair[0], rng.choice((1, True, 1.5, [])))]
     ),
-    change("request", "method", "entry")(lambda rng, pair: [pair, ("modifierExtension", [])]),
-    change("request", "method")(
-        lambda rng, pair: [pair, ("extension", [Pairs([("url", "u"), ("valueCode", "x")])])]
+    mutation("url", "method")(
+        lambda rng, pair: [
+            pair,
+            (f"_{pair[0]}", JsonObject([("extension", [JsonObject([("url", "u")])])])),
+        ]
     ),
-    change("request", "entry")(lambda rng, pair: [pair, ("implicitRules", "urn:x")]),
-    change("request", "entry")(lambda rng, pair: [pair, ("id", "1")]),
-    change("entry")(lambda rng, pair: [(pair[0], [*pair[1], "text"])]),
-    change("entry")(lambda rng, pair: [(pair[0], [*pair[1], Pairs()])]),
-    change("entry")(lambda rng, pair: [(pair[0], [*pair[1], None])]),
-    change("entry")(lambda rng, pair: [(pair[0], [pair[1]])]),
-    change("entry")(lambda rng, pair: [pair, ("_entry", pair[1])]),
-    change("entry")(lambda rng, pair: [pair, ("Foo", Pairs([("resourceType", "Foo"), pair]))]),
-    change("request")(lambda rng, pair: [(pair[0], b"NaN"), pair]),
-    change("resource")(lambda rng, pair: [pair, ("resource", Pairs([("resourceType", "Group")]))]),
-    change("resource")(lambda rng, pair: [(pair[0], Pairs())]),
-    change("resource")(lambda rng, pair: [(pair[0], Pairs([("resourcetype", "Group"), *pair[1]]))]),
-    change("resource")(lambda rng, pair: [(pair[0], "Patient")]),
+    mutation("request", "method", "entry")(lambda rng, pair: [pair, ("modifierExtension", [])]),
+    mutation("request", "method")(
+        lambda rng, pair: [pair, ("extension", [JsonObject([("url", "u"), ("valueCode", "x")])])]
+    ),
+    mutation("request", "entry")(lambda rng, pair: [pair, ("implicitRules", "urn:x")]),
+    mutation("request", "entry")(lambda rng, pair: [pair, ("id", "1")]),
+    mutation("entry")(lambda rng, pair: [(pair[0], [*pair[1], "text"])]),
+    mutation("entry")(lambda rng, pair: [(pair[0], [*pair[1], JsonObject()])]),
+    mutation("entry")(lambda rng, pair: [(pair[0], [*pair[1], None])]),
+    mutation("entry")(lambda rng, pair: [(pair[0], [pair[1]])]),
+    mutation("entry")(lambda rng, pair: [pair, ("_entry", pair[1])]),
+    mutation("entry")(
+        lambda rng, pair: [pair, ("Foo", JsonObject([("resourceType", "Foo"), pair]))]
+    ),
+    mutation("request")(lambda rng, pair: [(pair[0], b"NaN"), pair]),
+    mutation("resource")(
+        lambda rng, pair: [pair, ("resource", JsonObject([("resourceType", "Group")]))]
+    ),
+    mutation("resource")(lambda rng, pair: [(pair[0], JsonObject())]),
+    mutation("resource")(
+        lambda rng, pair: [(pair[0], JsonObject([("resourcetype", "Group"), *pair[1]]))]
+    ),
+    mutation("resource")(lambda rng, pair: [(pair[0], "Patient")]),
 )
 Spell = Callable[[random.Random, bytes], bytes]
 
 
-def replaced(old: bytes, *new: bytes) -> Spell:
-    """Return a spelling that replaces the first or last place of something."""
+def replacement(old: bytes, *new: bytes) -> Spell:
+    """Return a mutation that replaces the first or the last occurrence of octets."""
 
     def spell(rng: random.Random, body: bytes) -> bytes:
         if rng.random() < 0.5:
@@ -426,17 +439,17 @@ BOTH: tuple[Spell, ...] = (
 )
 JSON_SPELLINGS: tuple[Spell, ...] = (
     *BOTH,
-    replaced(b"{", b"{/*x*/", b'{/*"method":"DELETE",*/', b"{//\n", b"{#\n", b"{\x01", b"{,"),
-    replaced(b"}", b",}", b',"x":NaN}', b',"x":-Infinity}', b',"x":01}', b',"x":1e999}', b";}"),
-    replaced(b'"', b"'", b"", b'\\"'),
-    replaced(
+    replacement(b"{", b"{/*x*/", b'{/*"method":"DELETE",*/', b"{//\n", b"{#\n", b"{\x01", b"{,"),
+    replacement(b"}", b",}", b',"x":NaN}', b',"x":-Infinity}', b',"x":01}', b',"x":1e999}', b";}"),
+    replacement(b'"', b"'", b"", b'\\"'),
+    replacement(
         b'"method"', b'"m\\u0065thod"', b"method", b"'method'", b'"method\\u0000"', b'"MeThOd"'
     ),
-    replaced(b'"url"', b'"\\u0075rl"', b'"u\\rl"', b'"URL"', b'"url" '),
-    replaced(b'"resourceType"', b'"resourcetype"', b'"\\u0072esourceType"', b'"resource-type"'),
-    replaced(b'"GET"', b'"G\\u0045T"', b'"G\\ET"', b'"\\ud800"', b'"GET\\u0000"', b'"G\tET"'),
-    replaced(b"/", b"\\/", b"\\u002f", b"\\u005c"),
-    replaced(b",", b",,", b" , ", b"\xc2\xa0,", b"\xe2\x80\xa8,", b""),
+    replacement(b'"url"', b'"\\u0075rl"', b'"u\\rl"', b'"URL"', b'"url" '),
+    replacement(b'"resourceType"', b'"resourcetype"', b'"\\u0072esourceType"', b'"resource-type"'),
+    replacement(b'"GET"', b'"G\\u0045T"', b'"G\\ET"', b'"\\ud800"', b'"GET\\u0000"', b'"G\tET"'),
+    replacement(b"/", b"\\/", b"\\u002f", b"\\u005c"),
+    replacement(b",", b",,", b" , ", b"\xc2\xa0,", b"\xe2\x80\xa8,", b""),
     lambda rng, body: b"[" + body + b"]",
     lambda rng, body: body + b"// x",
     lambda rng, body: body.replace(b"{", b'{"x":{"x":1,"x":2},', 1),
@@ -466,31 +479,33 @@ XML_SPELLINGS: tuple[Spell, ...] = (
     lambda rng, body: body.replace(
         b"<entry>", b'<xi:include xmlns:xi="http://www.w3.org/2001/XInclude" href="x"/><entry>', 1
     ),
-    replaced(
+    replacement(
         b"<request>", b'<request method="DELETE">', b'<request id="1">', b'<request value="1">'
     ),
-    replaced(
+    replacement(
         b"<entry>",
         b'<entry value="1">',
         b'<entry xml:base="x">',
         b"<Entry/><entry>",
         b"<entry/><entry>",
     ),
-    replaced(
+    replacement(
         b"<resource>", b"<resource><Foo/>", b"<resource><id value='1'/>", b'<resource id="1">'
     ),
-    replaced(b"</resource>", b"<Foo/></resource>", b"</resource><resource/>", b"x</resource>"),
-    replaced(b"</request>", b"<Foo><method value='DELETE'/></Foo></request>", b"text</request>"),
-    replaced(
+    replacement(b"</resource>", b"<Foo/></resource>", b"</resource><resource/>", b"x</resource>"),
+    replacement(b"</request>", b"<Foo><method value='DELETE'/></Foo></request>", b"text</request>"),
+    replacement(
         b"</Bundle>", b"<Foo><entry/></Foo></Bundle>", b"<!-- x --></Bundle>", b"<x/></Bundle>"
     ),
-    replaced(
+    replacement(
         b"<method ", b"<method x:value='DELETE' xmlns:x='u' ", b"<Method ", b"<method id='1' "
     ),
     lambda rng, body: re.sub(rb"<request>(.*?)<url value=(.*?)/>", rb"<request url=\2>\1", body),
-    replaced(b"<url ", b"<url value='Practitioner/1'/><url ", b"<!-- x --><url ", b"<?x y?><url "),
-    replaced(b"<id value", b'<div xmlns="http://www.w3.org/1999/xhtml"><p>x</p></div><id value'),
-    replaced(
+    replacement(
+        b"<url ", b"<url value='Practitioner/1'/><url ", b"<!-- x --><url ", b"<?x y?><url "
+    ),
+    replacement(b"<id value", b'<div xmlns="http://www.w3.org/1999/xhtml"><p>x</p></div><id value'),
+    replacement(
         b"<id value", b"<contained><Group/></contained><id value", b"<extension url='u'/><id value"
     ),
     lambda rng, body: (

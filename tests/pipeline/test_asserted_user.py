@@ -1,4 +1,4 @@
-"""Who used the old system, and which token that went out with, as the audit tells."""
+"""User and purpose asserted by a caller, and the id of the sent token, in the audit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Platform, unauthorized
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.wire import Wire, fetch, get
 
 LAB = {"name": "lab", "api_key": "planted-key-of-the-lab-system"}
 SAYS = {"user_header": "X-User", "purpose_header": "X-Purpose"}
@@ -20,45 +20,46 @@ KEY = f"X-Api-Key: {LAB['api_key']}"
 
 
 def jwt(**claims: Any) -> str:
-    """An access token with these claims."""
+    """Return an access token with these claims."""
     parts = [{"alg": "none"}, claims, {"s": 1}]
     coded = (base64.urlsafe_b64encode(json.dumps(each).encode()) for each in parts)
     return ".".join(each.decode().rstrip("=") for each in coded)
 
 
 async def record_of(start: Callable[..., Any], *fields: str, **caller: Any) -> dict[str, Any]:
-    """The audit record of a read by the lab, whose settings are changed so."""
+    """Return the audit record of a read by the lab, with these changes of its settings."""
     async with start(callers=[{**LAB, **SAYS, **caller}]) as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", KEY, *fields))
+        await fetch(gateway.address, get("/fhir/Patient/1", KEY, *fields))
         (record,) = await gateway.audit(1)
         return dict(record)
 
 
-async def test_the_user_is_noted_as_asserted(start_gateway, platform: Platform) -> None:
-    """The old system's user and purpose stand in the audit and do not reach the platform."""
+async def test_user_and_purpose_are_audited_and_not_forwarded(
+    start_gateway, platform: Platform
+) -> None:
     record = await record_of(start_gateway, "x-user: Dilnoza Karimova", "X-PURPOSE: etreat")
     told = (record["user"], record["user_asserted"], record["purpose"])
     assert told == ("Dilnoza Karimova", True, "ETREAT")
-    assert [platform.seen[0].all(each) for each in ("x-user", "x-purpose")] == [[], []]
+    assert [platform.requests[0].all(each) for each in ("x-user", "x-purpose")] == [[], []]
 
 
 @pytest.mark.parametrize("spelling", ["X_User", "x.user", "X-USER"])
-async def test_no_other_spelling_goes_on(start_gateway, platform: Platform, spelling: str) -> None:
-    """A server that takes an underscore for a dash learns of no user either."""
+async def test_underscore_spellings_are_not_forwarded(
+    start_gateway, platform: Platform, spelling: str
+) -> None:
+    """A server that reads an underscore as a dash must not receive the user either."""
     await record_of(start_gateway, f"{spelling}: dilnoza")
-    assert "dilnoza" not in str(platform.seen[0].headers)
+    assert "dilnoza" not in str(platform.requests[0].headers)
 
 
-async def test_nobody_named_is_nobody(start_gateway, platform: Platform) -> None:
-    """Without the fields, or with empty ones, nothing is asserted."""
+async def test_missing_and_empty_fields_assert_no_user(start_gateway, platform: Platform) -> None:
     for fields in ((), ("X-User:  ", "X-Purpose: ")):
         record = await record_of(start_gateway, *fields)
         assert record["user"] is None
         assert not record.keys() & {"user_asserted", "purpose"}
 
 
-async def test_other_callers_headers_mean_nothing(start_gateway) -> None:
-    """Where the settings name no header, nothing is noted."""
+async def test_fields_that_the_settings_do_not_name_assert_no_user(start_gateway) -> None:
     nothing = dict.fromkeys(SAYS)
     record = await record_of(start_gateway, "X-User: dilnoza", "X-Purpose: TREAT", **nothing)
     assert record["user"] is None
@@ -71,34 +72,33 @@ PURPOSES = (
 
 
 @pytest.mark.parametrize("purpose", PURPOSES.split())
-async def test_the_national_purposes_are_noted(start_gateway, purpose: str) -> None:
-    """Each of the list."""
+async def test_each_purpose_of_the_national_list_is_audited(start_gateway, purpose: str) -> None:
     assert (await record_of(start_gateway, f"X-Purpose: {purpose}"))["purpose"] == purpose
 
 
 @pytest.mark.parametrize("purpose", ["HMARKT", "TREAT, ETREAT", "31508860230018", "treatment"])
-async def test_other_purposes_are_not_noted(
+async def test_other_purposes_are_not_audited(
     start_gateway, platform: Platform, purpose: str
 ) -> None:
-    """What is not of the national list could be data: the request passes without it."""
+    """They could be patient data. The request is forwarded without a purpose."""
     record = await record_of(start_gateway, f"X-Purpose: {purpose}", "X-User: d")
     assert (record["status"], record["user"]) == (200, "d")
     assert purpose not in json.dumps(record)
-    assert platform.seen[0].header("x-purpose") is None
+    assert platform.requests[0].header("x-purpose") is None
 
 
-async def test_each_request_of_a_connection_has_its_own(start_gateway, platform: Platform) -> None:
-    """Users change, and leave, from one request to the next."""
+async def test_the_user_may_change_between_requests_of_a_connection(
+    start_gateway, platform: Platform
+) -> None:
     caller = {"name": "his", "networks": ["127.0.0.1"], **SAYS}
     async with start_gateway(callers=[caller]) as gateway, await Wire.open(gateway.address) as wire:
         for fields in (["X-User: a"], ["X-User: a"], ["X-User: b"], []):
-            await wire.ask(get("/fhir/Patient/1", *fields))
+            await wire.fetch(get("/fhir/Patient/1", *fields))
         records = await gateway.audit(4)
     assert [record["user"] for record in records] == ["a", "a", "b", None]
 
 
-async def test_a_refused_request_tells_its_user(start_gateway) -> None:
-    """Who tried what the caller may not is known too."""
+async def test_a_rejected_request_is_audited_with_its_user(start_gateway) -> None:
     allow = {"interactions": ["search-type"]}
     record = await record_of(start_gateway, "X-User: dilnoza", allow=allow)
     assert (record["status"], record["user"], record["user_asserted"]) == (403, "dilnoza", True)
@@ -112,21 +112,21 @@ async def test_a_refused_request_tells_its_user(start_gateway) -> None:
         ("x" * 5000, "x" * 256),
     ],
 )
-async def test_any_name_can_be_noted(start_gateway, sent: str, noted: str) -> None:
-    """Names in UTF-8 stay readable; what cannot be shown and what is too long does no harm."""
+async def test_names_are_decoded_masked_and_truncated(start_gateway, sent: str, noted: str) -> None:
+    """UTF-8 stays readable; unprintable and overlong values do no harm."""
     async with start_gateway(callers=[{**LAB, **SAYS}]) as gateway:
         request = get("/fhir/Patient/1", KEY, "X-User: @").replace(b"@", sent.encode("latin-1"))
-        await ask(gateway.address, request)
+        await fetch(gateway.address, request)
         (record,) = await gateway.audit(1)
     assert record["user"] == noted
 
 
 async def test_the_audit_event_names_user_purpose_and_token(start_gateway, sso: Sso) -> None:
-    """The person is an agent of the AuditEvent, told apart from one who has signed in."""
-    sso.handle(sso_answers.token(jwt(jti="id-of-the-token")))
+    """The AuditEvent's agent is marked as asserted, unlike a user who signed in."""
+    sso.respond(sso_answers.token(jwt(jti="id-of-the-token")))
     audit = {"fhir_audit_events": True}
     async with start_gateway(callers=[{**LAB, **SAYS}], audit=audit) as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", KEY, "X-User: d", "X-Purpose: TREAT"))
+        await fetch(gateway.address, get("/fhir/Patient/1", KEY, "X-User: d", "X-Purpose: TREAT"))
         events = [each["resource"] for each in await gateway.audit(1, event="audit-event")]
         while not any(each["code"]["coding"][0]["code"] == "read" for each in events):
             events = [
@@ -140,14 +140,15 @@ async def test_the_audit_event_names_user_purpose_and_token(start_gateway, sso: 
     assert client["policy"] == ["id-of-the-token"]
 
 
-async def test_the_token_is_known_by_its_jti(start_gateway, sso: Sso, platform: Platform) -> None:
-    """The record has the `jti` of the token that was used last, and never the token."""
+async def test_the_audit_has_the_jti_of_the_last_token_and_no_token(
+    start_gateway, sso: Sso, platform: Platform
+) -> None:
     first, second = jwt(jti="one", sub="x"), jwt(jti="two", sub="x")
     sso.script(sso_answers.token(first), sso_answers.token(second))
     platform.script(unauthorized())
     async with start_gateway() as gateway:
         for _ in range(2):
-            await ask(gateway.address, get("/fhir/Patient/1"))
+            await fetch(gateway.address, get("/fhir/Patient/1"))
         records = await gateway.audit(2)
         fetched = await gateway.audit(2, event="token")
         gateway.audit_file.seek(0)
@@ -162,10 +163,12 @@ async def test_the_token_is_known_by_its_jti(start_gateway, sso: Sso, platform: 
     "value",
     ["opaque", "a.b.c", jwt(sub="x"), jwt(jti=17), jwt(jti=""), jwt(jti="a b"), jwt(jti="x" * 300)],
 )
-async def test_what_has_no_jti_has_no_token_id(start_gateway, sso: Sso, value: str) -> None:
-    """Opaque tokens, and identities that are none, are not noted."""
-    sso.handle(sso_answers.token(value))
+async def test_tokens_without_a_valid_jti_have_no_token_id(
+    start_gateway, sso: Sso, value: str
+) -> None:
+    """Opaque tokens, and invalid `jti` values, are not audited."""
+    sso.respond(sso_answers.token(value))
     async with start_gateway() as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1"))
+        await fetch(gateway.address, get("/fhir/Patient/1"))
         (record,) = await gateway.audit(1)
     assert (record["status"], "token_id" in record) == (200, False)

@@ -1,4 +1,4 @@
-"""A Binary: as a FHIR resource its links are translated like any other's, as content it passes."""
+"""Binary resources: as FHIR their links are translated like any other's, as content they pass."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from gateway.fhir.links.link_map import LinkMap
 from gateway.fhir.links.rewriting import rewriter_for
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.growth import operations
 from tests.doubles.platform import Platform, http
-from tests.doubles.wire import ask, get, post
+from tests.doubles.wire import fetch, get, post
 
 HERE = "http://gateway/fhir"
 DATA = "aHR0cDovL3BsYXRmb3Jt" * 4
@@ -21,7 +21,7 @@ JSON, XML = "application/fhir+json", "application/fhir+xml"
 
 
 def as_json(base: str, data: str = DATA) -> bytes:
-    """A Binary whose access follows a patient's."""
+    """Return a Binary whose access follows a patient's."""
     reference = {"reference": f"{base}/Patient/1", "display": f"see {HERE}"}
     return json.dumps(
         {
@@ -34,7 +34,7 @@ def as_json(base: str, data: str = DATA) -> bytes:
 
 
 def type_last(base: str) -> bytes:
-    """The same from a server that sorts members."""
+    """Return the same with `resourceType` as the last member."""
     return json.dumps(json.loads(as_json(base)), sort_keys=True, indent=1).encode()
 
 
@@ -45,7 +45,7 @@ def data_first(base: str) -> bytes:
 
 
 def as_xml(base: str, data: str = DATA) -> bytes:
-    """The same in XML."""
+    """Return the same in XML."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<Binary xmlns="http://hl7.org/fhir">'
         f'<contentType value="text/plain"/><securityContext><reference value="{base}/Patient/1"/>'
@@ -54,12 +54,12 @@ def as_xml(base: str, data: str = DATA) -> bytes:
 
 
 def long_json(base: str) -> bytes:
-    """Longer than what is judged at once."""
+    """Return a Binary that is longer than the inspected prefix."""
     return as_json(base, DATA * 8000)
 
 
 def long_xml(base: str) -> bytes:
-    """The same in XML."""
+    """Return the same in XML."""
     return as_xml(base, DATA * 8000)
 
 
@@ -79,28 +79,28 @@ RESOURCES = {
 
 
 def document(base: str) -> bytes:
-    """FHIR that is the content of a Binary."""
+    """Return FHIR that is the content of a Binary."""
     return json.dumps({"resourceType": "Patient", "link": [{"other": reference(base)}]}).encode()
 
 
 def reference(base: str) -> dict[str, str]:
-    """A Reference as it stands in a resource."""
+    """Return a Reference to the base's patient."""
     return {"reference": f"{base}/Patient/1"}
 
 
 def untyped(base: str) -> bytes:
-    """JSON that looks like a Binary, and is none."""
+    """Return JSON that resembles a Binary and has no type."""
     return json.dumps({"securityContext": reference(base)}).encode()
 
 
 def around(base: str) -> bytes:
-    """A resource of another type with a Binary in it."""
+    """Return a resource of another type that contains a Binary."""
     inner = json.loads(as_json(base))
     return json.dumps({"resourceType": "Basic", "contained": [inner]}).encode()
 
 
 def document_xml(base: str) -> bytes:
-    """FHIR XML that is the content of a Binary."""
+    """Return FHIR XML that is the content of a Binary."""
     return (
         f'<Patient xmlns="http://hl7.org/fhir"><link><other><reference value="{base}/Patient/1"/>'
         "</other></link></Patient>"
@@ -123,52 +123,52 @@ CONTENTS = {
 
 
 def typed(kind: str) -> tuple[tuple[str, str], ...]:
-    """A field for that media type, if there is one."""
+    """Return the Content-Type field, if there is one."""
     return (("Content-Type", kind),) if kind else ()
 
 
 @pytest.mark.parametrize("target", ["/fhir/Binary/1", "/fhir/Binary/1/_history/2"])
 @pytest.mark.parametrize(("kind", "body"), RESOURCES.values(), ids=RESOURCES)
-async def test_binary_that_is_read_as_a_resource_leads_to_the_gateway(
-    gateway: Running, platform: Platform, kind: str, body, target: str
+async def test_the_link_of_a_binary_read_as_a_resource_is_translated(
+    gateway: RunningGateway, platform: Platform, kind: str, body, target: str
 ) -> None:
-    """Its securityContext is translated, and no other byte changes."""
-    platform.answer(http(200, body(platform.url), *typed(kind)))
-    assert (await ask(gateway.address, get(target))).body == body(HERE)
+    """securityContext names the gateway; no other octet changes."""
+    platform.respond(http(200, body(platform.url), *typed(kind)))
+    assert (await fetch(gateway.address, get(target))).body == body(HERE)
 
 
 @pytest.mark.parametrize(("kind", "body"), RESOURCES.values(), ids=RESOURCES)
-async def test_binary_that_is_written_as_a_resource_leads_to_the_platform(
-    gateway: Running, platform: Platform, kind: str, body
+async def test_the_link_of_a_binary_written_as_a_resource_is_translated(
+    gateway: RunningGateway, platform: Platform, kind: str, body
 ) -> None:
-    """Its securityContext names the platform's patient, and the answer the gateway's again."""
-    platform.answer(http(201, body(platform.url), *typed(kind)))
+    """securityContext names the platform in the request, and the gateway in the response."""
+    platform.respond(http(201, body(platform.url), *typed(kind)))
     sent = body(HERE)
-    reply = await ask(gateway.address, post("/fhir/Binary", sent, f"Content-Type: {kind}"))
+    reply = await fetch(gateway.address, post("/fhir/Binary", sent, f"Content-Type: {kind}"))
     # The text beside the reference names the gateway, and is not touched.
-    assert platform.seen[0].body == body(platform.url)
+    assert platform.requests[0].body == body(platform.url)
     assert reply.body == sent
 
 
 @pytest.mark.parametrize(("kind", "body"), CONTENTS.values(), ids=CONTENTS)
 async def test_content_of_a_binary_passes_byte_for_byte(
-    gateway: Running, platform: Platform, kind: str, body
+    gateway: RunningGateway, platform: Platform, kind: str, body
 ) -> None:
-    """Whatever a Binary holds is its own business, FHIR too, in both directions."""
-    platform.answer(http(200, body(platform.url), *typed(kind)))
-    reply = await ask(gateway.address, post("/fhir/Binary", body(HERE), f"Content-Type: {kind}"))
+    """In both directions, also content that is FHIR."""
+    platform.respond(http(200, body(platform.url), *typed(kind)))
+    reply = await fetch(gateway.address, post("/fhir/Binary", body(HERE), f"Content-Type: {kind}"))
     assert reply.body == body(platform.url)
-    assert platform.seen[0].body == body(HERE)
-    assert (await ask(gateway.address, get("/fhir/Binary/1"))).body == body(platform.url)
+    assert platform.requests[0].body == body(HERE)
+    assert (await fetch(gateway.address, get("/fhir/Binary/1"))).body == body(platform.url)
 
 
 @pytest.mark.parametrize(
     "target", ["/fhir/Binary", "/fhir/Binary/_history", "/fhir/Binary/1/_history"]
 )
-async def test_bundles_of_binaries_lead_to_the_gateway(
-    gateway: Running, platform: Platform, target: str
+async def test_links_in_bundles_of_binaries_are_translated(
+    gateway: RunningGateway, platform: Platform, target: str
 ) -> None:
-    """A search and a history are Bundles like those of other types."""
+    """Searches and histories are Bundles like those of other types."""
 
     def bundle(base: str) -> bytes:
         entry = {"fullUrl": f"{base}/Binary/1", "resource": json.loads(as_json(base))}
@@ -177,19 +177,18 @@ async def test_bundles_of_binaries_lead_to_the_gateway(
             {"resourceType": "Bundle", "type": "searchset", "link": [link], "entry": [entry]}
         ).encode()
 
-    platform.answer(http(200, bundle(platform.url), ("Content-Type", JSON)))
-    assert (await ask(gateway.address, get(target))).body == bundle(HERE)
+    platform.respond(http(200, bundle(platform.url), ("Content-Type", JSON)))
+    assert (await fetch(gateway.address, get(target))).body == bundle(HERE)
 
 
-async def test_patch_of_a_binary_leads_to_the_platform(
-    gateway: Running, platform: Platform
+async def test_links_in_a_patch_of_a_binary_are_translated(
+    gateway: RunningGateway, platform: Platform
 ) -> None:
-    """A patch is one, whatever it changes."""
     change = {"op": "replace", "path": "/securityContext/reference", "value": f"{HERE}/Patient/1"}
     kind = "Content-Type: application/json-patch+json"
     body = json.dumps([change]).encode()
-    await ask(gateway.address, post("/fhir/Binary/1", body, kind, method="PATCH"))
-    assert json.loads(platform.seen[0].body)[0]["value"] == f"{platform.url}/Patient/1"
+    await fetch(gateway.address, post("/fhir/Binary/1", body, kind, method="PATCH"))
+    assert json.loads(platform.requests[0].body)[0]["value"] == f"{platform.url}/Patient/1"
 
 
 @pytest.mark.parametrize(
@@ -201,14 +200,14 @@ async def test_patch_of_a_binary_leads_to_the_platform(
         ("https://elsewhere.uz/Patient/1", "https://elsewhere.uz/Patient/1"),
     ],
 )
-async def test_security_context_of_an_answer_leads_to_the_gateway(
-    gateway: Running, platform: Platform, theirs: str, ours: str
+async def test_x_security_context_of_a_response_is_translated(
+    gateway: RunningGateway, platform: Platform, theirs: str, ours: str
 ) -> None:
     """The field is a reference like `Location`, whatever the content is."""
     value = theirs.format(platform=platform.url, path=platform.base_path)
     fields = (("Content-Type", "application/pdf"), ("X-Security-Context", value))
-    platform.answer(http(200, b"%PDF", *fields))
-    reply = await ask(gateway.address, get("/fhir/Binary/1"))
+    platform.respond(http(200, b"%PDF", *fields))
+    reply = await fetch(gateway.address, get("/fhir/Binary/1"))
     assert (reply.header("x-security-context"), reply.body) == (ours, b"%PDF")
 
 
@@ -220,29 +219,30 @@ async def test_security_context_of_an_answer_leads_to_the_gateway(
         ("https://elsewhere.uz/Patient/1", "https://elsewhere.uz/Patient/1"),
     ],
 )
-async def test_security_context_of_a_request_leads_to_the_platform(
-    gateway: Running, platform: Platform, ours: str, theirs: str
+async def test_x_security_context_of_a_request_is_translated(
+    gateway: RunningGateway, platform: Platform, ours: str, theirs: str
 ) -> None:
-    """The platform finds its own patient in the field."""
     fields = ("Content-Type: application/pdf", f"x-security-context: {ours}")
-    await ask(gateway.address, post("/fhir/Binary", b"%PDF", *fields))
-    seen = platform.seen[0]
+    await fetch(gateway.address, post("/fhir/Binary", b"%PDF", *fields))
+    seen = platform.requests[0]
     assert seen.header("x-security-context") == theirs.format(platform=platform.url)
     assert seen.body == b"%PDF"
 
 
-async def test_compressed_binary_is_translated_inside(gateway: Running, platform: Platform) -> None:
-    """As any resource is."""
+async def test_links_of_a_compressed_binary_are_translated(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     packed = gzip.compress(as_json(platform.url))
-    platform.answer(http(200, packed, ("Content-Type", JSON), ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Binary/1", "Accept-Encoding: gzip"))
+    platform.respond(http(200, packed, ("Content-Type", JSON), ("Content-Encoding", "gzip")))
+    reply = await fetch(gateway.address, get("/fhir/Binary/1", "Accept-Encoding: gzip"))
     assert gzip.decompress(reply.body) == as_json(HERE)
 
 
 @pytest.mark.parametrize("slash", ["/", "\\/"])
 @pytest.mark.parametrize(("kind", "body"), [(JSON, as_json), (XML, as_xml)], ids=["JSON", "XML"])
-def test_long_data_costs_next_to_nothing(kind: str, body, slash: str) -> None:
-    """Base64 passes in a few steps for each chunk, and nothing of it is kept."""
+def test_base64_data_takes_few_steps_for_each_chunk_and_is_not_retained(
+    kind: str, body, slash: str
+) -> None:
     links = LinkMap("https://fhir.example.uz/r5", HERE)
     rewriter = rewriter_for(kind, links, "to-gateway", of_binary=True)
     assert rewriter is not None

@@ -1,4 +1,4 @@
-"""What a caller with limits may do inside a Bundle, against a reading of the rules by itself."""
+"""What a limited caller may do inside a Bundle, compared with `bundle_rules`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.doubles.platform import Platform, outcome
-from tests.doubles.wire import Wire, ask, get, post
+from tests.doubles.wire import Wire, fetch, get, post
 from tests.fhir.test_bundle_requests import XML_BATCH
 from tests.pipeline.bundle_rules import allows
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.odd_bundles import CALLERS, make
+from tests.pipeline.odd_bundles import CALLERS, generate
 
 PER_SEED = 650
 
@@ -46,21 +46,21 @@ async def test_a_bundle_passes_exactly_where_the_rules_allow_it(
         await Wire.open(gateway.address) as wire,
     ):
         for number in range(PER_SEED):
-            made = make(rng, platform.url)
+            made = generate(rng, platform.url)
             is_allowed = allows(
                 CALLERS[made.caller], platform.url, made.content_type, made.coding, made.read
             )
             head, _, body = post("/fhir", made.sent, *made.fields).partition(b"\r\n\r\n")
             if made.content_type is None:
                 head = head.replace(b"\r\nContent-Type: application/fhir+json", b"")
-            reply = await wire.ask(head + b"\r\n\r\n" + body)
+            reply = await wire.fetch(head + b"\r\n\r\n" + body)
             found = (reply.status, reply.reason)
             assert found == ((200, None) if is_allowed else (403, "caller-forbidden")), (
                 f"{seed}.{number}: {made}, {reply.body!r}"
             )
             passed += is_allowed
-            assert len(platform.seen) == passed
-            assert not is_allowed or platform.seen[-1].body == made.read
+            assert len(platform.requests) == passed
+            assert not is_allowed or platform.requests[-1].body == made.read
     assert PER_SEED // 4 < passed < 3 * PER_SEED // 4
 
 
@@ -85,21 +85,23 @@ DELETE = entry("DELETE", "Patient/30101901234567")
 READER = caller(interactions=["read", "search-type", "batch"])
 
 
-async def test_a_reader_deletes_nothing_in_a_batch(
+async def test_a_batch_of_a_reader_must_not_delete(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """The error names the entry and what it asks for, and nothing of the patient."""
+    """The error names the entry and its interaction, and no patient data."""
     async with start_gateway(callers=[READER]) as gateway:
-        reply = await ask(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"), DELETE)))
+        reply = await fetch(
+            gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"), DELETE))
+        )
         assert (reply.status, reply.reason) == (403, "caller-forbidden")
         (issue,) = reply.json()["issue"]
         assert issue["diagnostics"].endswith("entry 2: delete Patient: interaction")
         assert "Bundle" in issue["details"]["text"]
         assert b"30101901234567" not in reply.body
-        assert platform.seen == []
+        assert platform.requests == []
         (record,) = await gateway.audit()
         assert (record["interaction"], record["reason"]) == ("batch", "caller-forbidden")
-        reply = await ask(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"))))
+        reply = await fetch(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"))))
         assert reply.status == 200
 
 
@@ -110,21 +112,21 @@ async def test_a_caller_of_some_types_sends_bundles_of_these(
         for kind in ("batch", "transaction"):
             entries = (entry("POST", "Observation", "Observation"), entry("GET", "Observation/1"))
             sent = bundle(*entries, kind=kind)
-            assert (await ask(gateway.address, post("/fhir", sent))).status == 200
-            assert platform.seen.pop().body == sent
+            assert (await fetch(gateway.address, post("/fhir", sent))).status == 200
+            assert platform.requests.pop().body == sent
             for other in (entry("GET", "Patient/1"), entry("POST", "Observation", "Patient")):
                 refused = post("/fhir", bundle(*entries, other, kind=kind))
-                assert (await ask(gateway.address, refused)).status == 403
-    assert platform.seen == []
+                assert (await fetch(gateway.address, refused)).status == 403
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("pad", [1000, 100_000, 2_000_000])
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("is_chunked", [True, False])
-async def test_what_stands_far_behind_is_found(
+async def test_a_forbidden_entry_is_found_at_any_position(
     start_gateway: StartGateway, platform: Platform, pad: int, enabled: bool, is_chunked: bool
 ) -> None:
-    """Nothing is sent before all of a Bundle was read, whatever its length and framing."""
+    """Nothing is sent before the whole Bundle was read, whatever its length and framing."""
     long = bundle(entry("GET", "Patient/1"), pad=pad)
     behind = [
         long[:-1] + b',"type":"transaction"}',
@@ -141,96 +143,95 @@ async def test_what_stands_far_behind_is_found(
 
     async with start_gateway(callers=[READER], rewrite={"enabled": enabled}) as gateway:
         for body in behind:
-            reply = await ask(gateway.address, request(body))
+            reply = await fetch(gateway.address, request(body))
             assert (reply.status, reply.reason) == (403, "caller-forbidden")
-        assert platform.seen == []
-        assert (await ask(gateway.address, request(long))).status == 200
-    assert platform.seen[-1].body == long
+        assert platform.requests == []
+        assert (await fetch(gateway.address, request(long))).status == 200
+    assert platform.requests[-1].body == long
 
 
-async def test_a_bundle_of_a_limited_caller_has_a_size(
+async def test_a_bundle_of_a_limited_caller_has_at_most_16_mib(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """Above 16 MiB, compressed or opened, it is refused; for callers without limits it is not."""
+    """Compressed or decompressed; callers without limits may send more."""
     large = bundle(pad=16 * 2**20)
     bomb = gzip.compress(bundle(pad=40 * 2**20), 1)
     tiny = b'{"resourceType":"Bundle","type":"batch","entry":[%s{}]}' % (b"[{}]," * 2_000_000)
     free = {"name": "free", "api_key": "free"}
     async with start_gateway(callers=[READER, free]) as gateway:
         for body, *fields in ((large,), (bomb, "Content-Encoding: gzip"), (tiny,)):
-            reply = await ask(gateway.address, post("/fhir", body, *fields))
+            reply = await fetch(gateway.address, post("/fhir", body, *fields))
             assert (reply.status, reply.reason) == (413, "payload-too-large")
-            assert platform.seen == []
+            assert platform.requests == []
         sent = post("/fhir", large, "X-Api-Key: free")
-        assert (await ask(gateway.address, sent)).status == 200
-    assert platform.seen[0].body == large
+        assert (await fetch(gateway.address, sent)).status == 200
+    assert platform.requests[0].body == large
 
 
-async def test_a_gateway_url_counts_for_what_it_names(
+async def test_a_gateway_url_in_an_entry_is_checked_after_translation(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """It is judged as the platform gets it; one that stays as it is names another host."""
+    """A URL that is not translated names another host and is rejected."""
     for enabled in (True, False):
         async with start_gateway(callers=[READER], rewrite={"enabled": enabled}) as gateway:
             for method, path in (("GET", "Patient/1"), ("DELETE", "Patient/1"), ("GET", "")):
                 sent = bundle(entry(method, f"http://gateway/fhir/{path}"))
                 expected = 200 if enabled and method == "GET" and path else 403
-                assert (await ask(gateway.address, post("/fhir", sent))).status == expected
-    (seen,) = platform.seen
+                assert (await fetch(gateway.address, post("/fhir", sent))).status == expected
+    (seen,) = platform.requests
     assert json.loads(seen.body)["entry"][0]["request"]["url"] == f"{platform.url}/Patient/1"
 
 
 @pytest.mark.parametrize("fields", [(), ("Content-Length: 0",)])
-async def test_a_bundle_without_a_body_is_none(
+async def test_a_post_to_the_base_without_a_body_is_no_bundle(
     start_gateway: StartGateway, platform: Platform, fields: tuple[str, ...]
 ) -> None:
     async with start_gateway(callers=[caller(resources=["Patient"])]) as gateway:
-        reply = await ask(gateway.address, get("/fhir", *fields, method="POST"))
+        reply = await fetch(gateway.address, get("/fhir", *fields, method="POST"))
         assert (reply.status, reply.reason) == (403, "caller-forbidden")
-    assert platform.seen == []
+    assert platform.requests == []
 
 
-async def test_a_configured_type_is_that_of_a_bundle(
+async def test_a_bundle_without_a_type_is_read_as_the_configured_type(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """A body without a type is read, and sent, as what `content_type` says."""
+    """It is checked, and sent, as `callers[].content_type`."""
     typed = {**READER, "content_type": "application/fhir+xml"}
     async with start_gateway(callers=[typed]) as gateway:
         for body, status in ((bundle(), 403), (XML_BATCH, 200)):
             request = post("/fhir", body, "Content-Type: text/plain")
-            assert (await ask(gateway.address, request)).status == status
-    assert platform.seen[0].header("content-type") == "application/fhir+xml"
+            assert (await fetch(gateway.address, request)).status == status
+    assert platform.requests[0].header("content-type") == "application/fhir+xml"
 
 
-async def test_only_what_is_permitted_is_queued(
+async def test_a_bundle_is_checked_before_it_is_enqueued(
     start_gateway: StartGateway, platform: Platform, tmp_path: Path
 ) -> None:
-    """A Bundle passes the same check before it is stored."""
     limited = {**caller(interactions=["update", "transaction"]), "outbox": "always"}
     outbox = {"enabled": True, "url": f"sqlite:///{tmp_path}/outbox.db", "encryption_key": "A" * 43}
-    platform.answer(outcome(503))
+    platform.respond(outcome(503))
     async with start_gateway(
         callers=[limited], outbox=outbox, retries={"max_attempts": 1}
     ) as gateway:
         update = entry("PUT", "Patient/1", "Patient")
         for entries, status in (((update, DELETE), 403), ((update,), 202)):
             request = post("/fhir", bundle(*entries, kind="transaction", pad=2_000_000))
-            assert (await ask(gateway.address, request)).status == status
-        await gateway.until_metric(1, "dhp_gateway_outbox_entries")
+            assert (await fetch(gateway.address, request)).status == status
+        await gateway.wait_for_metric(1, "dhp_gateway_outbox_entries")
 
 
-async def test_a_bundle_is_bounded_by_the_memory_for_all(
+async def test_a_bundle_is_rejected_while_the_memory_budget_is_used_up(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """Where others have taken the memory, it is refused with a Retry-After, and taken later."""
+    """With a Retry-After; later it is accepted."""
     long = post("/fhir", bundle(entry("GET", "Patient/1"), pad=3 * 2**20))
     async with start_gateway(callers=[READER]) as gateway:
         budget = gateway.gateway._cores.current.admission.buffer_budget
         assert budget.try_reserve(254 * 2**20)
-        reply = await ask(gateway.address, long)
+        reply = await fetch(gateway.address, long)
         assert (reply.status, reply.reason) == (503, "overloaded")
         assert reply.header("retry-after")
-        assert platform.seen == []
+        assert platform.requests == []
         budget.release(254 * 2**20)
-        assert (await ask(gateway.address, long)).status == 200
+        assert (await fetch(gateway.address, long)).status == 200
         assert budget.try_reserve(256 * 2**20)

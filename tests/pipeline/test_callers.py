@@ -1,4 +1,4 @@
-"""Who may call, how they are known and what they may do."""
+"""Identification of callers, and what they may do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gateway.pipeline.permissions import Permissions
 from gateway.secret import Secret
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Wire, ask, get, post
-from tests.pipeline.stage import reset
+from tests.doubles.wire import Wire, fetch, get, post
+from tests.pipeline.testbed import reset_connection
 
 KEY = "key-of-the-laboratory"
 PASSWORD = "pass:wörd"
@@ -31,7 +31,7 @@ FAR = "192.0.2.9"
 
 
 def network(text: str) -> tuple[Any, ...]:
-    """One network."""
+    """Return one network."""
     return (ipaddress.ip_network(text),)
 
 
@@ -43,12 +43,12 @@ ALL = (OPEN, LAB, ROAMING, CERTIFIED)
 
 
 def basic(user: str, password: str) -> bytes:
-    """An Authorization value."""
+    """Return an Authorization value."""
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
 
 
 def identify(known: tuple[CallerMatcher, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
-    """The caller's name, or the reason why there is none."""
+    """Return the caller's name, or the reason why there is none."""
     try:
         return CallerRegistry(known).identify(peer, parse_request_fields(fields)).name
     except GatewayError as error:
@@ -76,34 +76,31 @@ def identify(known: tuple[CallerMatcher, ...], peer: Peer, *fields: tuple[bytes,
         (Peer("unix"), (), "caller-unauthenticated"),
     ],
 )
-def test_who_is_known_by_what(
+def test_each_kind_of_proof_identifies_a_caller_or_has_its_error(
     peer: Peer, fields: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
-    """Each way of proving who one is leads to its caller or to its own error."""
     assert identify(ALL, peer, *fields) == expected
 
 
-def test_unknown_network_is_forbidden_where_no_secret_would_help() -> None:
-    """From an unknown network there is nothing to prove."""
+def test_an_unknown_network_is_forbidden_where_no_caller_has_a_secret() -> None:
     assert identify((OPEN,), Peer(FAR)) == "caller-forbidden"
     assert identify((OPEN, LAB), Peer(FAR)) == "caller-forbidden"
 
 
-def test_fields_that_nobody_is_known_by_are_ignored() -> None:
-    """An old system that sends some password or key of its own is not refused for it."""
+def test_keys_are_ignored_where_no_caller_has_one() -> None:
+    """Old systems may send a password that is not meant for the gateway."""
     peer = Peer("10.30.0.1")
     assert identify((OPEN,), peer, (b"Authorization", basic("a", "b"))) == "open"
     assert identify((OPEN,), peer, (b"X-Api-Key", b"anything")) == "open"
 
 
-def test_without_callers_everybody_is_anonymous() -> None:
-    """No configured callers means no questions."""
+def test_without_configured_callers_each_caller_is_anonymous() -> None:
     assert identify((), Peer(FAR), (b"X-Api-Key", b"x")) == "anonymous"
 
 
 @pytest.mark.interpreted
-def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong key costs the same comparisons, of the same length, however much of it is right."""
+def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number and length of comparisons do not depend on how much of a key is right."""
     compared: list[tuple[int, int]] = []
 
     class Recording:
@@ -140,10 +137,9 @@ def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) ->
         ({"read"}, {"Patient"}, "GET", "/metadata", False),
     ],
 )
-def test_what_a_caller_may_do(
+def test_interaction_and_resource_type_must_both_be_allowed(
     interactions: set[str], resources: set[str], method: str, path: str, allowed: bool
 ) -> None:
-    """Interaction and resource type both have to be allowed."""
     permissions = Permissions(frozenset(interactions), frozenset(resources))
     interaction = classify(method, path.partition("?")[0], path.partition("?")[2])
     if allowed:
@@ -173,7 +169,7 @@ PROXIES = (*network("10.0.0.0/8"), *network("192.0.2.9/32"))
 def test_forwarded_addresses_are_read_from_the_right(
     peer: str, forwarded: bytes | None, expected: str
 ) -> None:
-    """Only trusted proxies tell who is behind them, each about the one before it."""
+    """Only trusted proxies are believed, each about the address before it."""
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
     found = CallerRegistry((), PROXIES).resolve_peer(Peer(peer), parse_request_fields(fields))
     assert found.address == expected
@@ -198,7 +194,7 @@ def test_forwarded_addresses_are_read_from_the_right(
     ],
 )
 def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) -> None:
-    """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
+    """With ports, brackets, quotes, zones, and as IPv4-mapped addresses."""
     for before in (b"", b"10.9.9.9, "):
         header = parse_request_fields([(b"X-Forwarded-For", before + written)])
         assert CallerRegistry((), PROXIES).resolve_peer(Peer("10.0.0.1"), header).address == address
@@ -215,8 +211,8 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("written", UNREADABLE)
-def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
-    """Not the proxy, nor who stands further left, takes the place of the one it could not name."""
+def test_an_unreadable_address_is_in_no_network(written: str) -> None:
+    """Neither the proxy's address nor one further left is used instead."""
     everywhere = (*network("0.0.0.0/0"), *network("::/0"))
     known = (CallerMatcher(Caller("inside"), networks=everywhere),)
     header = parse_request_fields(
@@ -230,39 +226,36 @@ def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["unknown", "10.30.0.5, _hidden", "10.30.0.5,", "<i>x</i>"])
-async def test_nobody_gets_the_proxys_permissions(
+async def test_a_client_of_a_trusted_proxy_is_not_identified_by_its_network(
     start_gateway, platform: Platform, written: str
 ) -> None:
-    """Who is behind a trusted proxy is not known by its network, and the audit says so."""
+    """The audit has the client's address."""
     caller = {"name": "ward", "networks": ["127.0.0.0/8", "10.30.0.0/16"]}
     listen = {"trusted_proxies": ["127.0.0.1"]}
     async with start_gateway(callers=[caller], listen=listen) as gateway:
-        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}"))
+        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}"))
         assert (reply.status, reply.reason) == (403, "caller-forbidden")
         (record,) = await gateway.audit()
         assert record["remote"] == "unknown"
         assert written == "unknown" or written not in str(record)
         spoken = get("/fhir/Patient/1", "X-Forwarded-For: 10.30.0.5:4711")
-        assert (await ask(gateway.address, spoken)).status == 200
-    assert len(platform.seen) == 1
+        assert (await fetch(gateway.address, spoken)).status == 200
+    assert len(platform.requests) == 1
 
 
 @pytest.mark.parametrize("field", ["Forwarded: for=10.30.0.5", "X-Real-IP: 10.30.0.5"])
-async def test_only_one_field_tells_the_address(
+async def test_only_x_forwarded_for_names_the_address(
     start_gateway, platform: Platform, field: str
 ) -> None:
-    """No other field is believed, not even of a trusted proxy."""
     caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
     listen = {"trusted_proxies": ["127.0.0.1"]}
     async with start_gateway(callers=[caller], listen=listen) as gateway:
-        assert (await ask(gateway.address, get("/fhir/Patient/1", field))).status == 403
-    assert platform.seen == []
+        assert (await fetch(gateway.address, get("/fhir/Patient/1", field))).status == 403
+    assert platform.requests == []
 
 
-async def test_forwarded_scheme_and_host_are_nobodys_word(
-    start_gateway, platform: Platform
-) -> None:
-    """Links are made of the Host and the listener, whatever a trusted proxy says they were."""
+async def test_forwarded_scheme_and_host_are_ignored(start_gateway, platform: Platform) -> None:
+    """Links are built from Host and the listener."""
     listen = {"trusted_proxies": ["127.0.0.1"]}
     fields = (
         "X-Forwarded-Proto: https",
@@ -272,71 +265,74 @@ async def test_forwarded_scheme_and_host_are_nobodys_word(
     async with start_gateway(listen=listen) as gateway:
         link = {"relation": "self", "url": f"{platform.url}/Patient"}
         bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link]}
-        platform.answer(fhir(json.dumps(bundle).encode()))
-        reply = await ask(gateway.address, get("/fhir/Patient", *fields))
+        platform.respond(fhir(json.dumps(bundle).encode()))
+        reply = await fetch(gateway.address, get("/fhir/Patient", *fields))
     host = next(line for line in get("/").split(b"\r\n") if line.startswith(b"Host: "))
     assert reply.json()["link"][0]["url"] == f"http://{host[6:].decode()}/fhir/Patient"
 
 
-async def test_forwarded_address_names_caller_and_remote(start_gateway, platform: Platform) -> None:
-    """Behind a trusted proxy the caller is known by its own network, which the audit shows."""
+async def test_a_caller_behind_a_trusted_proxy_is_identified_by_its_network(
+    start_gateway, platform: Platform
+) -> None:
+    """The audit has its address."""
     caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
     for trusted, status in ((["127.0.0.1"], 200), ([], 403)):
         async with start_gateway(callers=[caller], listen={"trusted_proxies": trusted}) as gateway:
             field = "X-Forwarded-For: 10.30.0.5"
-            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
+            reply = await fetch(gateway.address, get("/fhir/Patient/1", field))
             assert reply.status == status
             (record,) = await gateway.audit()
             assert record["remote"] == ("10.30.0.5" if trusted else "127.0.0.1")
-    (seen,) = platform.seen
+    (seen,) = platform.requests
     assert seen.header("x-forwarded-for") is None
 
 
 def lab(**more: Any) -> dict[str, Any]:
-    """The laboratory as an entry of the settings."""
+    """Return the laboratory as an entry of the settings."""
     return {"name": "lab", "api_key": KEY, **more}
 
 
-async def test_key_opens_and_is_not_forwarded(start_gateway, platform: Platform) -> None:
-    """A caller with the right key is served under its name, and the platform never sees the key."""
+async def test_a_right_key_identifies_the_caller_and_is_not_forwarded(
+    start_gateway, platform: Platform
+) -> None:
     async with start_gateway(callers=[lab()]) as gateway:
-        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
         assert reply.status == 200
         (record,) = await gateway.audit()
         assert record["caller"] == "lab"
         assert await gateway.metric("dhp_gateway_requests_total", caller="lab") == 1
-    assert KEY not in str(platform.seen)
+    assert KEY not in str(platform.requests)
 
 
-async def test_key_file_is_read(start_gateway, tmp_path: Path) -> None:
-    """A key may stand in a file, with a line break at its end."""
+async def test_a_key_file_may_end_in_a_line_break(start_gateway, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
     async with start_gateway(callers=[{"name": "lab", "api_key_file": str(file)}]) as gateway:
-        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
     assert reply.status == 200
 
 
 @pytest.mark.parametrize("many", [5, 49, 50, 51, 200])
-async def test_a_long_query_hides_nothing(start_gateway, platform: Platform, many: int) -> None:
-    """What brings other types along is refused wherever it stands, in a query or a form."""
+async def test_a_forbidden_parameter_is_found_at_any_position(
+    start_gateway, platform: Platform, many: int
+) -> None:
+    """In a query and in a form."""
     allow = {"interactions": ["search-type"], "resources": ["Observation"]}
     caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
     query = "&".join((*(f"p{number}=1" for number in range(many)), "_include=*"))
     form = "Content-Type: application/x-www-form-urlencoded"
     async with start_gateway(callers=[caller]) as gateway:
         asked = get(f"/fhir/Observation?{query}")
-        assert (await ask(gateway.address, asked)).status == 403
+        assert (await fetch(gateway.address, asked)).status == 403
         posted = post("/fhir/Observation/_search", query.encode(), form)
-        assert (await ask(gateway.address, posted)).status == 403
-    assert platform.seen == []
+        assert (await fetch(gateway.address, posted)).status == 403
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_a_form_that_comes_late_is_judged(
+async def test_a_search_form_that_arrives_late_is_checked(
     start_gateway, platform: Platform, *, enabled: bool
 ) -> None:
-    """A search by POST is no less allowed because its form takes a moment."""
     allow = {"interactions": ["search-type"], "resources": ["Observation"]}
     caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
     form = "Content-Type: application/x-www-form-urlencoded"
@@ -346,14 +342,14 @@ async def test_a_form_that_comes_late_is_judged(
         await Wire.open(gateway.address) as wire,
     ):
         await wire.send(head)
-        await gateway.until_metric(1, "dhp_gateway_inflight_requests")
-        assert (await wire.ask(b"code=1")).status == 200
+        await gateway.wait_for_metric(1, "dhp_gateway_inflight_requests")
+        assert (await wire.fetch(b"code=1")).status == 200
 
 
 async def test_each_caller_has_its_own_credential(
     start_gateway, platform: Platform, sso: Sso
 ) -> None:
-    """Callers of two clinics go out with the tokens of two clients; the audit tells them apart."""
+    """Requests of two clinics carry the tokens of two clients, and the audit names them."""
     async with start_gateway(
         credentials={
             "north": {"client_id": "north-id", "client_secret": "n"},
@@ -364,33 +360,37 @@ async def test_each_caller_has_its_own_credential(
             {"name": "s", "api_key": "another", "credential": "south"},
         ],
     ) as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
-        await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: another"))
+        await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        await fetch(gateway.address, get("/fhir/Patient/1", "X-Api-Key: another"))
         assert [r["credential"] for r in await gateway.audit(2)] == ["north", "south"]
         _, body = await gateway.ready()
         assert (body["checks"]["token"], body["degraded"]) == ("ok", {})
-    first, second = (seen.header("authorization") for seen in platform.seen)
+    first, second = (seen.header("authorization") for seen in platform.requests)
     assert first != second
     assert {request.form["client_id"] for request in sso.requests} == {"north-id", "south-id"}
 
 
-async def test_rate_limit_answers_429(start_gateway, platform: Platform) -> None:
-    """Beyond its burst a caller gets 429 with Retry-After; another caller is not touched."""
+async def test_beyond_its_burst_a_caller_gets_429_with_retry_after(
+    start_gateway, platform: Platform
+) -> None:
+    """Another caller is not affected."""
     limited = lab(rate_limit={"requests_per_second": 0.1, "burst": 2})
     free = {"name": "free", "api_key": "free-key"}
     async with start_gateway(callers=[limited, free]) as gateway:
         request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
-        replies = [await ask(gateway.address, request) for _ in range(3)]
+        replies = [await fetch(gateway.address, request) for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 429]
         assert replies[2].reason == "rate-limited"
         assert 1 <= int(replies[2].header("retry-after") or 0) <= 10
-        other = await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: free-key"))
+        other = await fetch(gateway.address, get("/fhir/Patient/1", "X-Api-Key: free-key"))
         assert other.status == 200
-    assert len(platform.seen) == 3
+    assert len(platform.requests) == 3
 
 
-async def test_concurrency_of_a_caller_is_limited(start_gateway, platform: Platform) -> None:
-    """A caller at its limit gets 503 overloaded after a short wait; its place comes back."""
+async def test_a_caller_at_its_concurrency_limit_gets_503(
+    start_gateway, platform: Platform
+) -> None:
+    """After a short wait; the slot is released."""
 
     async def never(line: Any) -> None:
         await line.reader.read()
@@ -400,10 +400,10 @@ async def test_concurrency_of_a_caller_is_limited(start_gateway, platform: Platf
         platform.script(never)
         async with await Wire.open(gateway.address) as wire:
             await wire.send(request)
-            await platform.until_seen(1)
-            reply = await ask(gateway.address, request)
+            await platform.wait_for_requests(1)
+            reply = await fetch(gateway.address, request)
             assert (reply.status, reply.reason) == (503, "overloaded")
             assert reply.header("retry-after") == "1"
-            reset(wire)
+            reset_connection(wire)
         await gateway.audit(2)
-        assert (await ask(gateway.address, request)).status == 200
+        assert (await fetch(gateway.address, request)).status == 200

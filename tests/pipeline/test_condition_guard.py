@@ -1,4 +1,4 @@
-"""The condition guard, as callers and the platform see it."""
+"""The guard of conditional requests, as callers and the platform see it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
-    Line,
     Platform,
-    Seen,
+    PlatformConnection,
+    ReceivedRequest,
     declaring,
     fhir,
     outcome,
@@ -23,7 +23,7 @@ from tests.doubles.platform import (
     unauthorized,
 )
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Reply, ask, get, post
+from tests.doubles.wire import Response, fetch, get, post
 from tests.fhir.bodies import spelled_out
 
 CONDITION = "If-None-Exist: identifier=urn:x%7C1"
@@ -34,7 +34,7 @@ BODY = b'{"resourceType":"Patient"}'
 def declare(
     platform: Platform, *, coded: bool = False, version: str | None = None, **declared: Any
 ) -> None:
-    """The platform's statement says so of patients; it takes every write."""
+    """Let the platform's statement declare this of patients, and accept every write."""
     patient = {"type": "Patient", **declared}
     statement: dict[str, Any] = {"resourceType": "CapabilityStatement"}
     statement["rest"] = [{"resource": [patient]}]
@@ -43,21 +43,21 @@ def declare(
 
     text = json.dumps(statement).encode()
     packed = fhir(gzip.compress(text), 200, ("Content-Encoding", "gzip"))
-    platform.answer(declaring(packed if coded else fhir(text), fhir(BODY, 201)))
+    platform.respond(declaring(packed if coded else fhir(text), fhir(BODY, 201)))
 
 
-def writes(platform: Platform) -> list[Seen]:
-    """What the platform saw but for its statement."""
-    return [seen for seen in platform.seen if not seen.target.endswith("/metadata")]
+def writes(platform: Platform) -> list[ReceivedRequest]:
+    """Return the requests that the platform received, without those for its statement."""
+    return [seen for seen in platform.requests if not seen.target.endswith("/metadata")]
 
 
 def warning(names: str) -> str:
-    """The header's value."""
+    """Return the value of the warning field."""
     return f'condition-unsupported; names="{names}"'
 
 
 def bundle(*requests: dict[str, str], padding: int = 0) -> bytes:
-    """A transaction of these requests, behind so many bytes of another entry."""
+    """Return a transaction of these requests, with an entry of so many octets before them."""
     text = "x" * padding
     other = {"request": {"method": "POST", "url": "Basic"}, "resource": {"text": text}}
     entries = [other, *({"request": each, "resource": {}} for each in requests)]
@@ -106,43 +106,47 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-async def test_a_condition_that_is_not_declared_is_told(
-    gateway: Running, platform: Platform, kind: str
+async def test_warn_names_conditions_that_are_not_declared(
+    gateway: RunningGateway, platform: Platform, kind: str
 ) -> None:
-    """The write goes out as it came, and its answer says which conditions are not kept."""
+    """The write is forwarded unchanged."""
     declare(platform, conditionalCreate=False)
     request, names = UNSUPPORTED[kind]
-    reply = await ask(gateway.address, request)
+    reply = await fetch(gateway.address, request)
     assert (reply.status, reply.header("x-gateway-warning")) == (201, warning(names))
     (seen,) = writes(platform)
     assert seen.header("if-none-exist") == ("identifier=urn:x%7C1" if kind == "create" else None)
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-async def test_block_sends_no_such_write(start_gateway, platform: Platform, kind: str) -> None:
-    """With `block` it is refused with the names; the platform gets no whole request."""
+async def test_block_rejects_a_write_with_an_undeclared_condition(
+    start_gateway, platform: Platform, kind: str
+) -> None:
+    """The error names the conditions; the platform gets no complete request."""
     declare(platform, conditionalCreate=False)
     request, names = UNSUPPORTED[kind]
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        reply = await ask(gateway.address, request)
-        refused(reply, names)
+        reply = await fetch(gateway.address, request)
+        assert_unsupported(reply, names)
     assert [seen for seen in writes(platform) if seen.complete] == []
 
 
-def refused(reply: Reply, names: str) -> None:
-    """It is condition-unsupported, and says of what."""
+def assert_unsupported(reply: Response, names: str) -> None:
+    """Check that the error is condition-unsupported and names these conditions."""
     assert (reply.status, reply.reason) == (400, "condition-unsupported")
     (issue,) = reply.json()["issue"]
     assert issue["code"] == "not-supported"
     assert f"conditions={names}" in issue["diagnostics"]
 
 
-async def test_block_sends_no_bundle_that_it_cannot_read(start_gateway, platform: Platform) -> None:
-    """Another coding may hide any condition."""
+async def test_block_rejects_a_bundle_in_an_unknown_coding(
+    start_gateway, platform: Platform
+) -> None:
+    """It may contain any condition."""
     declare(platform, **DECLARED)
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
         request = post("/fhir", bundle(IN_BUNDLE), "Content-Encoding: br")
-        refused(await ask(gateway.address, request), "Content-Encoding")
+        assert_unsupported(await fetch(gateway.address, request), "Content-Encoding")
     assert writes(platform) == []
 
 
@@ -156,18 +160,17 @@ DECLARED = {
 
 @pytest.mark.parametrize("mode", ["warn", "block"])
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-async def test_a_declared_condition_passes(
+async def test_a_declared_condition_passes_without_a_warning(
     start_gateway, platform: Platform, kind: str, mode: str
 ) -> None:
-    """Without a word."""
     declare(platform, **DECLARED)
     async with start_gateway(fhir={"condition_guard": mode}) as gateway:
-        reply = await ask(gateway.address, UNSUPPORTED[kind][0])
+        reply = await fetch(gateway.address, UNSUPPORTED[kind][0])
     assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
 
 
 def conditional(kind: str, type_: str) -> bytes:
-    """The write of that kind upon a condition, of a type in whatever spelling."""
+    """Return a conditional write of this kind, with the type spelled as given."""
     return {
         "create": post(f"/fhir/{type_}", b"{}", CONDITION),
         "update": post(f"/fhir/{type_}?identifier=1", BODY, method="PUT"),
@@ -188,17 +191,16 @@ OF_OTHERS = ["DeviceUseStatement", "MedicationUsage", "TelemedicineVisit", "Xy"]
     "kind",
     ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"],
 )
-async def test_the_statement_counts_by_its_own_names(
+async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
     start_gateway, platform: Platform, kind: str, type_: str
 ) -> None:
-    """A type that R5 lacks is declared where the statement does so, and else is not."""
     request, name = conditional(kind, type_), unquote(type_).strip("/")
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
         declare(platform, type=name, **DECLARED)
-        assert (await ask(gateway.address, request)).status == 201
+        assert (await fetch(gateway.address, request)).status == 201
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
         declare(platform, type="Basic", **DECLARED)
-        reply = await ask(gateway.address, request)
+        reply = await fetch(gateway.address, request)
     assert (reply.status, reply.reason) == (400, "condition-unsupported")
 
 
@@ -209,15 +211,15 @@ CAN_TELL = ["5.0.0", "5.0.0-ballot", "6.0.0", "10.0.0", None, "", "R4"]
 @pytest.mark.parametrize("mode", ["warn", "block"])
 @pytest.mark.parametrize("version", [*CANNOT_TELL, *CAN_TELL])
 @pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle's patch"])
-async def test_what_a_version_cannot_declare_is_not_told(
+async def test_conditions_that_a_fhir_version_cannot_declare_cause_no_warning(
     start_gateway, platform: Platform, version: str | None, kind: str, mode: str
 ) -> None:
-    """Before R5 a statement has no element for conditional patches; for the others it has."""
+    """Before R5 statements have no element for conditional patches."""
     in_bundle = post("/fhir", bundle({"method": "PATCH", "url": "Patient?identifier=1"}))
     request = in_bundle if kind == "bundle's patch" else conditional(kind, "Patient")
     declare(platform, version=version)
     async with start_gateway(fhir={"condition_guard": mode}) as gateway:
-        reply = await ask(gateway.address, request)
+        reply = await fetch(gateway.address, request)
     is_told = "condition-unsupported" in (reply.header("x-gateway-warning") or reply.reason or "")
     assert is_told is not (kind.endswith("patch") and version in CANNOT_TELL)
 
@@ -238,73 +240,76 @@ UNCONDITIONAL = {
 
 
 @pytest.mark.parametrize("kind", UNCONDITIONAL)
-async def test_other_writes_are_not_touched(start_gateway, platform: Platform, kind: str) -> None:
-    """Not even with `block`, and with `warn` no statement is asked for."""
+async def test_writes_without_conditions_are_unaffected(
+    start_gateway, platform: Platform, kind: str
+) -> None:
+    """With `warn` the statement is not even requested."""
     declare(platform)
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        assert (await ask(gateway.address, UNCONDITIONAL[kind])).status == 201
-    before = len(platform.seen)
+        assert (await fetch(gateway.address, UNCONDITIONAL[kind])).status == 201
+    before = len(platform.requests)
     async with start_gateway() as gateway:
-        reply = await ask(gateway.address, UNCONDITIONAL[kind])
+        reply = await fetch(gateway.address, UNCONDITIONAL[kind])
     assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
-    assert len(platform.seen) == before + 1
+    assert len(platform.requests) == before + 1
 
 
-async def test_off_says_nothing(start_gateway, platform: Platform) -> None:
-    """And asks for no statement."""
+async def test_off_neither_warns_nor_requests_the_statement(
+    start_gateway, platform: Platform
+) -> None:
     declare(platform)
     async with start_gateway(fhir={"condition_guard": "off"}) as gateway:
-        reply = await ask(gateway.address, CREATE)
+        reply = await fetch(gateway.address, CREATE)
     assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
-    assert len(platform.seen) == 1
+    assert len(platform.requests) == 1
 
 
 @pytest.mark.parametrize("other", [{"type": "Observation"}, None])
-async def test_what_is_not_known_to_be_declared_is_not(
-    gateway: Running, platform: Platform, other: dict[str, Any] | None
+async def test_undeclared_means_not_supported(
+    gateway: RunningGateway, platform: Platform, other: dict[str, Any] | None
 ) -> None:
-    """Neither a type that the statement does not name, nor any without a statement."""
+    """Types that the statement does not name, and all types without a statement."""
     if other is not None:
         declare(platform, **other)
     else:
         platform.script(fhir(BODY, 201), outcome(404))
-    reply = await ask(gateway.address, CREATE)
+    reply = await fetch(gateway.address, CREATE)
     assert reply.header("x-gateway-warning") == warning("If-None-Exist")
 
 
-async def test_a_statement_that_comes_compressed_is_read(
-    gateway: Running, platform: Platform
-) -> None:
+async def test_a_compressed_statement_is_read(gateway: RunningGateway, platform: Platform) -> None:
     """The national platform compresses it without being asked."""
     declare(platform, coded=True, conditionalCreate=True)
-    reply = await ask(gateway.address, CREATE)
+    reply = await fetch(gateway.address, CREATE)
     assert reply.header("x-gateway-warning") is None
 
 
-async def test_a_write_that_failed_carries_no_warning(gateway: Running, platform: Platform) -> None:
-    """Nothing was created; nothing is asked for its sake."""
+async def test_a_failed_write_carries_no_warning(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Nothing was created, and no statement is requested."""
     platform.script(outcome(422))
-    reply = await ask(gateway.address, CREATE)
+    reply = await fetch(gateway.address, CREATE)
     assert (reply.status, reply.header("x-gateway-warning")) == (422, None)
-    assert len(platform.seen) == 1
+    assert len(platform.requests) == 1
 
 
 def statement_of(platform: Platform, statement: bytes, other: bytes) -> None:
-    """Answer the gateway's fetch of the statement so, everything else otherwise."""
-    platform.answer(declaring(statement, other))
+    """Respond to a request for the statement with this, and to all others with `other`."""
+    platform.respond(declaring(statement, other))
 
 
 @pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle", "large bundle"])
-async def test_block_sends_nothing_before_the_statement_is_known(
+async def test_block_rejects_conditions_until_the_statement_is_known(
     start_gateway, platform: Platform, kind: str
 ) -> None:
-    """The caller is asked to come again, for the gateway cannot tell yet."""
+    """With a Retry-After."""
     request, names = UNSUPPORTED[kind]
     statement_of(platform, outcome(503), fhir(BODY, 201))
     async with start_gateway(
         fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
     ) as gateway:
-        reply = await ask(gateway.address, request)
+        reply = await fetch(gateway.address, request)
     assert (reply.status, reply.reason) == (503, "condition-unknown")
     assert int(reply.header("retry-after") or 0) > 0
     (issue,) = reply.json()["issue"]
@@ -314,66 +319,66 @@ async def test_block_sends_nothing_before_the_statement_is_known(
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_it_is_known_soon_after_the_platform_is_back(
+async def test_the_statement_is_requested_at_once_after_an_outage(
     start_gateway, platform: Platform, declared: bool
 ) -> None:
-    """The first success makes the next fetch due, and no minute passes."""
+    """The first success makes the next attempt due."""
     statement_of(platform, outcome(503), fhir(BODY, 200))
     async with start_gateway(
         fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
     ) as gateway:
-        assert (await ask(gateway.address, CREATE)).reason == "condition-unknown"
+        assert (await fetch(gateway.address, CREATE)).reason == "condition-unknown"
         declare(platform, conditionalCreate=declared)
         while True:
-            await ask(gateway.address, get("/fhir/Patient/1"))
-            reply = await ask(gateway.address, CREATE)
+            await fetch(gateway.address, get("/fhir/Patient/1"))
+            reply = await fetch(gateway.address, CREATE)
             if reply.reason != "condition-unknown":
                 break
             await asyncio.sleep(0.2)
     assert (reply.status, reply.reason) == ((201, None) if declared else (400, reply.reason))
 
 
-async def test_warn_says_that_it_is_not_known(start_gateway, platform: Platform) -> None:
-    """The write goes out, and its answer says that nobody knows whether the condition was kept."""
+async def test_warn_says_that_the_statement_is_not_known(start_gateway, platform: Platform) -> None:
+    """The write is forwarded."""
     statement_of(platform, outcome(503), fhir(BODY, 201))
     async with start_gateway(retries={"max_attempts": 1}) as gateway:
-        reply = await ask(gateway.address, CREATE)
+        reply = await fetch(gateway.address, CREATE)
     assert reply.status == 201
     assert reply.header("x-gateway-warning") == 'condition-unknown; names="If-None-Exist"'
 
 
 async def test_a_reload_keeps_the_statement(start_gateway, platform: Platform) -> None:
-    """Of the same platform, which cannot be asked just now."""
+    """Of the same platform, also while it does not respond."""
     declare(platform, conditionalCreate=True)
     async with start_gateway(
         fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
     ) as gateway:
-        assert (await ask(gateway.address, CREATE)).status == 201
+        assert (await fetch(gateway.address, CREATE)).status == 201
         statement_of(platform, outcome(503), fhir(BODY, 201))
         await gateway.gateway.reload(gateway.settings)
-        assert (await ask(gateway.address, CREATE)).status == 201
+        assert (await fetch(gateway.address, CREATE)).status == 201
 
 
 @pytest.mark.parametrize("refusal", [outcome(403), unauthorized()], ids=["403", "401"])
-async def test_a_client_that_is_refused_is_no_other_caller_s_concern(
+async def test_the_statement_is_requested_with_the_next_credential(
     start_gateway, platform: Platform, sso: Sso, refusal: bytes
 ) -> None:
-    """What the gateway asks for itself it asks with the next credential."""
+    """When the SSO rejects the first one."""
     statement = {"type": "Patient", "conditionalCreate": True}
     body = json.dumps(
         {"resourceType": "CapabilityStatement", "rest": [{"resource": [statement]}]}
     ).encode()
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        number = int((line.seen.header("authorization") or "").rpartition("-")[2])
-        is_metadata = line.seen.target.endswith("/metadata")
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        number = int((connection.request.header("authorization") or "").rpartition("-")[2])
+        is_metadata = connection.request.target.endswith("/metadata")
         if sso.requests[number - 1].form["client_id"] == "first":
-            line.writer.write(refusal)
+            connection.writer.write(refusal)
         else:
-            line.writer.write(fhir(body) if is_metadata else fhir(BODY, 201))
+            connection.writer.write(fhir(body) if is_metadata else fhir(BODY, 201))
 
-    platform.answer(answer)
+    platform.respond(respond)
     names = ("first", "second")
     async with start_gateway(
         admin={"probe_interval": 1},
@@ -383,9 +388,9 @@ async def test_a_client_that_is_refused_is_no_other_caller_s_concern(
         ],
         fhir={"condition_guard": "block"},
     ) as gateway:
-        await gateway.until_metric(2, "dhp_gateway_token_requests_total", outcome="ok")
+        await gateway.wait_for_metric(2, "dhp_gateway_token_requests_total", outcome="ok")
         create = post("/fhir/Patient", b"{}", CONDITION, "X-Api-Key: planted-key-second")
-        reply = await ask(gateway.address, create)
+        reply = await fetch(gateway.address, create)
         assert (reply.status, reply.reason) == (201, None)
-        await gateway.until_metric(1, "dhp_gateway_platform_probes_total", found="answers")
+        await gateway.wait_for_metric(1, "dhp_gateway_platform_probes_total", found="answers")
         assert (await gateway.ready())[0] == 200

@@ -1,4 +1,4 @@
-"""Local errors as pages: what a browser opens as a page is answered with one, programs are not."""
+"""Local errors as HTML pages for browsers; other clients get an OperationOutcome."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.doubles.platform import Platform, outcome
-from tests.doubles.wire import Reply, Wire, ask, get
-from tests.pipeline.stage import Stage
+from tests.doubles.wire import Response, Wire, fetch, get
+from tests.pipeline.testbed import Testbed
 
 CHROMIUM = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,"
@@ -79,25 +79,25 @@ class _Texts(HTMLParser):
         self.text += data
 
 
-def read(page: Reply) -> _Texts:
-    """The page's elements, language and text."""
+def parse_page(page: Response) -> _Texts:
+    """Return the page's elements, language and text."""
     texts = _Texts()
     texts.feed(page.body.decode())
     return texts
 
 
 def fields(accept: str | None, *others: str) -> tuple[str, ...]:
-    """The field lines of a request that accepts this."""
+    """Return the field lines of a request with this Accept."""
     return others if accept is None else (f"Accept: {accept}", *others)
 
 
 @pytest.mark.parametrize(("query", "accept", "others", "form"), VARIANTS)
-async def test_the_form_of_an_error(
-    stage: Stage, query: str, accept: str | None, others: tuple[str, ...], form: str
+async def test_the_format_of_an_error(
+    testbed: Testbed, query: str, accept: str | None, others: tuple[str, ...], form: str
 ) -> None:
-    """`_format`, then who asks and the beginning of Accept decide between page, XML and JSON."""
-    gateway = await stage.start()
-    reply = await ask(gateway.address, get(f"/nowhere{query}", *fields(accept, *others)))
+    """`_format`, then Sec-Fetch fields and the beginning of Accept select HTML, XML or JSON."""
+    gateway = await testbed.start()
+    reply = await fetch(gateway.address, get(f"/nowhere{query}", *fields(accept, *others)))
     assert (reply.status, reply.reason) == (404, "unknown-path")
     assert reply.header("content-type") == f"{form}; charset=utf-8"
     assert reply.header("cache-control") == "no-store"
@@ -111,13 +111,15 @@ async def test_the_form_of_an_error(
         ("uz", "manzil"),
     ],
 )
-async def test_a_page_says_what_the_outcome_says(stage: Stage, language: str, words: str) -> None:
-    """Text, reason, diagnostics and number are the same, in the person's language."""
-    gateway = await stage.start()
+async def test_a_page_has_the_content_of_the_outcome(
+    testbed: Testbed, language: str, words: str
+) -> None:
+    """Text, reason, diagnostics and request id, in the user's language."""
+    gateway = await testbed.start()
     same = (f"Accept-Language: {language}", "X-Request-Id: a-1")
-    told = (await ask(gateway.address, get("/nowhere", *same))).json()
-    page = await ask(gateway.address, get("/nowhere", *fields(FIREFOX, *same)))
-    found = read(page)
+    told = (await fetch(gateway.address, get("/nowhere", *same))).json()
+    page = await fetch(gateway.address, get("/nowhere", *fields(FIREFOX, *same)))
+    found = parse_page(page)
     issue = told["issue"][0]
     assert words in issue["details"]["text"]
     for said in (issue["details"]["text"], issue["diagnostics"], "unknown-path", "a-1"):
@@ -126,12 +128,16 @@ async def test_a_page_says_what_the_outcome_says(stage: Stage, language: str, wo
     assert page.header("x-request-id") == "a-1"
 
 
-async def test_a_page_runs_nothing_and_loads_nothing(stage: Stage) -> None:
-    """No script, form or frame is in it; its one style is allowed by its hash; nobody frames it."""
-    gateway = await stage.start()
-    page = await ask(gateway.address, get("/nowhere", *fields(CHROMIUM)))
-    assert {"html", "head", "meta", "title", "style", "body", "h1", "p"} <= set(read(page).elements)
-    assert not {"script", "form", "iframe", "img", "link", "object"} & set(read(page).elements)
+async def test_a_page_runs_nothing_and_loads_nothing(testbed: Testbed) -> None:
+    """No script, form or frame; its one style is allowed by hash; it cannot be framed."""
+    gateway = await testbed.start()
+    page = await fetch(gateway.address, get("/nowhere", *fields(CHROMIUM)))
+    assert {"html", "head", "meta", "title", "style", "body", "h1", "p"} <= set(
+        parse_page(page).elements
+    )
+    assert not {"script", "form", "iframe", "img", "link", "object"} & set(
+        parse_page(page).elements
+    )
     policy = page.header("content-security-policy") or ""
     assert policy.startswith("default-src 'none'; ")
     assert "frame-ancestors 'none'" in policy
@@ -142,12 +148,12 @@ async def test_a_page_runs_nothing_and_loads_nothing(stage: Stage) -> None:
     assert 'name="viewport"' in page.body.decode()
 
 
-async def test_what_was_asked_is_not_on_the_page(stage: Stage) -> None:
-    """Markup in address, fields and request id does not come back."""
-    gateway = await stage.start()
+async def test_request_data_is_not_on_the_page(testbed: Testbed) -> None:
+    """Markup in target, fields and request id is not reflected."""
+    gateway = await testbed.start()
     mark = "<b>planted</b>"
     target = "/nowhere?a=%3Cb%3Eplanted&b='\"planted"
-    page = await ask(gateway.address, get(target, *fields(FIREFOX, f"X-Request-Id: {mark}")))
+    page = await fetch(gateway.address, get(target, *fields(FIREFOX, f"X-Request-Id: {mark}")))
     assert b"planted" not in page.body
     assert page.header("content-type") == "text/html; charset=utf-8"
 
@@ -179,7 +185,7 @@ async def test_what_was_asked_is_not_on_the_page(stage: Stage) -> None:
     ],
 )
 async def test_any_error_of_a_navigation_is_a_page(
-    stage: Stage,
+    testbed: Testbed,
     method: str,
     target: str,
     more: tuple[str, ...],
@@ -187,52 +193,52 @@ async def test_any_error_of_a_navigation_is_a_page(
     reason: str,
     field: str | None,
 ) -> None:
-    """With the status, the reason and the fields that a program gets."""
-    gateway = await stage.start(
+    """With the status, reason and fields that another client gets."""
+    gateway = await testbed.start(
         platform_url="http://127.0.0.1:1/fhir", callers=[{"name": "lab", "api_key": "a-key"}]
     )
-    page = await ask(gateway.address, get(target, *fields(CHROMIUM, *more), method=method))
+    page = await fetch(gateway.address, get(target, *fields(CHROMIUM, *more), method=method))
     assert (page.status, page.reason) == (status, reason)
     assert page.header("content-type") == "text/html; charset=utf-8"
-    assert reason in read(page).text
+    assert reason in parse_page(page).text
     assert field is None or page.header(field)
 
 
-async def test_head_gets_the_fields_of_the_page(stage: Stage) -> None:
-    """A HEAD has the length of the page and no body, and the connection stays in use."""
-    gateway = await stage.start()
+async def test_a_head_gets_the_fields_of_the_page(testbed: Testbed) -> None:
+    """The page's length and no body; the connection stays open."""
+    gateway = await testbed.start()
     async with await Wire.open(gateway.address) as wire:
         same = fields(FIREFOX, "X-Request-Id: a-1")
-        page = await wire.ask(get("/nowhere", *same))
-        head = await wire.ask(get("/nowhere", *same, method="HEAD"), head=True)
-        again = await wire.ask(get("/nowhere", *same))
+        page = await wire.fetch(get("/nowhere", *same))
+        head = await wire.fetch(get("/nowhere", *same, method="HEAD"), head=True)
+        again = await wire.fetch(get("/nowhere", *same))
     assert int(head.header("content-length") or 0) == len(page.body) == len(again.body)
     assert head.header("content-type") == "text/html; charset=utf-8"
 
 
-async def test_http_1_0_gets_the_page(stage: Stage) -> None:
-    """With its length, and the connection closes."""
-    gateway = await stage.start()
+async def test_http_1_0_gets_the_page(testbed: Testbed) -> None:
+    """With its length; the connection closes."""
+    gateway = await testbed.start()
     async with await Wire.open(gateway.address) as wire:
-        page = await wire.ask(f"GET /nowhere HTTP/1.0\r\nAccept: {FIREFOX}\r\n\r\n".encode())
+        page = await wire.fetch(f"GET /nowhere HTTP/1.0\r\nAccept: {FIREFOX}\r\n\r\n".encode())
         assert int(page.header("content-length") or 0) == len(page.body)
         assert (page.status, page.header("connection")) == (404, "close")
         assert await wire.at_end()
 
 
-async def test_what_could_not_be_parsed_is_json(stage: Stage) -> None:
-    """Where no field is known, neither is that a browser asked."""
-    gateway = await stage.start()
+async def test_the_error_of_an_unparsable_request_is_json(testbed: Testbed) -> None:
+    gateway = await testbed.start()
     broken = f"GET /fhir/Patient HTTP/1.1\r\nHost: a\r\nAccept: {FIREFOX}\r\nBroken\r\n\r\n"
-    reply = await ask(gateway.address, broken.encode())
+    reply = await fetch(gateway.address, broken.encode())
     assert reply.status == 400
     assert json.loads(reply.body)["resourceType"] == "OperationOutcome"
 
 
-async def test_the_platforms_outcome_is_no_page(stage: Stage, platform: Platform) -> None:
-    """A FHIR error of the platform reaches a browser unchanged."""
-    platform.answer(outcome(410))
-    gateway = await stage.start()
-    reply = await ask(gateway.address, get("/fhir/Patient/1", *fields(CHROMIUM)))
+async def test_an_error_of_the_platform_reaches_a_browser_unchanged(
+    testbed: Testbed, platform: Platform
+) -> None:
+    platform.respond(outcome(410))
+    gateway = await testbed.start()
+    reply = await fetch(gateway.address, get("/fhir/Patient/1", *fields(CHROMIUM)))
     assert (reply.status, reply.reason) == (410, None)
     assert reply.header("content-type") == "application/fhir+json"

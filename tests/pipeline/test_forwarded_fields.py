@@ -1,4 +1,4 @@
-"""Which fields of a request go to the platform, and who learns of those that do not."""
+"""Which fields of a request are forwarded, and where the others are reported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from gateway.telemetry.logs import configure
-from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, Seen, fhir
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.platform import Platform, ReceivedRequest, fhir
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Wire, ask, get, post
+from tests.doubles.wire import Wire, fetch, get, post
 
 # What the standards define for a request, as contract and documents list it.
 DEFINED = (
@@ -47,31 +47,31 @@ FORWARDED_BY = "platform.forward_headers"
 
 
 def spellings(name: str) -> Iterator[str]:
-    """A field's name as servers may fold it."""
+    """Return a field's name in the spellings that servers may treat alike."""
     for separator in "-_.!~":
         spelt = name.replace("-", separator)
         yield from (spelt, spelt.upper(), spelt.lower(), spelt.swapcase())
 
 
-async def passed_on(gateway: Running, platform: Platform, fields: Iterable[str]) -> set[str]:
-    """The names, as they were written, of those fields that the platform has seen."""
+async def forwarded(gateway: RunningGateway, platform: Platform, fields: Iterable[str]) -> set[str]:
+    """Return the names of the fields that the platform received, as they were written."""
     fields = list(dict.fromkeys(fields))
     for start in range(0, len(fields), 80):
         lines = [f"{name}: 1" for name in fields[start : start + 80]]
-        assert (await ask(gateway.address, get("/fhir/Patient/1", *lines))).status == 200
-    seen = {name for seen in platform.seen for name, value in seen.headers if value == "1"}
+        assert (await fetch(gateway.address, get("/fhir/Patient/1", *lines))).status == 200
+    seen = {name for seen in platform.requests for name, value in seen.headers if value == "1"}
     return seen & set(fields)
 
 
-async def facts_of(gateway: Running) -> list[dict[str, Any]]:
-    """What `/status.json` says of fields that are not forwarded."""
+async def reported_fields(gateway: RunningGateway) -> list[dict[str, Any]]:
+    """Return what `/status.json` reports about fields that are not forwarded."""
     facts = gateway.gateway.status.facts("en")
     assert json.dumps(facts)
     return list(facts["fields_not_forwarded"])
 
 
-async def page_of(gateway: Running) -> str:
-    """The page `/status`."""
+async def status_page(gateway: RunningGateway) -> str:
+    """Return the page `/status`."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status") as response,
@@ -79,56 +79,60 @@ async def page_of(gateway: Running) -> str:
         return await response.text()
 
 
-def fields_of(seen: Seen, *names: str) -> list[tuple[str, str]]:
-    """The fields of these names, as they were seen."""
+def fields_of(seen: ReceivedRequest, *names: str) -> list[tuple[str, str]]:
+    """Return the fields of these names, as they were received."""
     return [field for field in seen.headers if field[0].lower() in map(str.lower, names)]
 
 
 @pytest.mark.parametrize("name", DEFINED)
 async def test_defined_fields_arrive_octet_for_octet(
-    gateway: Running, platform: Platform, name: str
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """In any case of letters, with odd values, and where that is valid repeated, in order."""
+    """In any case of letters, with unusual values, and repeated in order where that is valid."""
     value = "application/fhir+json" if name == "Content-Type" else '"7" ;x=\t,, 1'
     sent = [(name, value), (name.swapcase(), value), (name.upper(), value)]
     if name in ("Content-Type", "Max-Forwards", "User-Agent"):
         sent = sent[1:2]
     lines = [f"{each}: {value}" for each, value in sent]
-    await ask(gateway.address, post("/fhir/Basic", b"no URL", *lines))
-    assert fields_of(platform.seen[0], name) == sent
+    await fetch(gateway.address, post("/fhir/Basic", b"no URL", *lines))
+    assert fields_of(platform.requests[0], name) == sent
 
 
-async def test_nothing_else_arrives(gateway: Running, platform: Platform) -> None:
-    """Fields that nobody listed end here, known to servers or not, however spelled."""
+async def test_fields_that_are_not_listed_are_not_forwarded(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Whether servers know them or not, however spelled."""
     fields = [each for name in OF_SERVERS for each in spellings(name)]
-    assert await passed_on(gateway, platform, fields) == set()
+    assert await forwarded(gateway, platform, fields) == set()
 
 
-async def test_no_field_poses_as_a_defined_one(gateway: Running, platform: Platform) -> None:
-    """A name that a server may fold into one that the gateway judges or sets stops here."""
+async def test_lookalikes_of_defined_fields_are_not_forwarded(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """A server may fold such a name into one that the gateway checks or sets."""
     names = (*DEFINED, "X-Request-Id", "X-Api-Key", "Host", "Authorization")
     fields = [each for name in names if "-" in name for each in spellings(name) if "-" not in each]
-    assert await passed_on(gateway, platform, fields) == set()
+    assert await forwarded(gateway, platform, fields) == set()
 
 
-async def test_the_settings_add_names_and_beginnings(start_gateway, platform: Platform) -> None:
-    """`platform.forward_headers` forwards what it names, in any case of letters, and no more."""
+async def test_forward_headers_adds_names_and_prefixes(start_gateway, platform: Platform) -> None:
+    """In any case of letters, and nothing else."""
     listed = ["X-Lab-Number", "x-hospital-*", "X_Old", "X-Auth-Token"]
     wanted = ["X-Lab-Number", "x-LAB-number", "X-Hospital-Ward", "X-HOSPITAL-", "x_old"]
     wanted += ["X-Hospital-Forwarded_For", "X-Auth-Token"]
     others = ["X-Lab-Numbers", "X_Lab_Number", "X_Hospital_Ward", "X-Hospital", "X-Old", "X-Ward"]
     async with start_gateway(platform={"forward_headers": listed}) as gateway:
-        assert await passed_on(gateway, platform, [*wanted, *others, *OF_SERVERS]) == set(wanted)
+        assert await forwarded(gateway, platform, [*wanted, *others, *OF_SERVERS]) == set(wanted)
         lines = ["x-lab-number: 1", "X-LAB-Number:  2 ", "X-Lab-Number: 1"]
-        await ask(gateway.address, get("/fhir/Patient/1", *lines))
-    seen = fields_of(platform.seen[-1], "x-lab-number")
+        await fetch(gateway.address, get("/fhir/Patient/1", *lines))
+    seen = fields_of(platform.requests[-1], "x-lab-number")
     assert seen == [("x-lab-number", "1"), ("X-LAB-Number", "2"), ("X-Lab-Number", "1")]
 
 
-async def test_what_the_gateway_uses_ends_here_whatever_is_listed(
+async def test_fields_that_the_gateway_uses_are_never_forwarded(
     start_gateway, platform: Platform
 ) -> None:
-    """A caller's user, purpose and key, and what Connection names, are not for the platform."""
+    """User, purpose and key of the caller, and fields that Connection names."""
     caller = {"name": "lab", "api_key": "planted-key", "user_header": "X-Hospital-User"}
     caller |= {"purpose_header": "X-Hospital-Why-Not"}
     lines = ["X-Api-Key: planted-key", "X-Hospital-User: a", "X-Hospital-Why_Not: TREAT"]
@@ -136,25 +140,24 @@ async def test_what_the_gateway_uses_ends_here_whatever_is_listed(
     lines += ["Date: 9", "Cookie: a=b"]
     listed = {"forward_headers": ["X-Hospital-*"]}
     async with start_gateway(platform=listed, callers=[caller]) as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", *lines))
-        assert await facts_of(gateway) == []
-    names = {name.lower() for name, _ in platform.seen[0].headers}
+        await fetch(gateway.address, get("/fhir/Patient/1", *lines))
+        assert await reported_fields(gateway) == []
+    names = {name.lower() for name, _ in platform.requests[0].headers}
     own = {"host", "authorization", "accept-encoding", "via", "x-request-id"}
     assert names == {*own, "x-hospital-ward"}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
-async def test_a_body_that_is_not_forwarded_is_not_described(
-    gateway: Running, platform: Platform, method: str
+async def test_content_fields_are_forwarded_with_the_content_only(
+    gateway: RunningGateway, platform: Platform, method: str
 ) -> None:
-    """Fields about content go with the content only."""
     lines = ["Content-Type: text/plain", "content-MD5: x", "Digest: x", "REPR-digest: x"]
     lines += ["Content-Digest: x", "Want-Digest: x", "Content-Language: uz"]
     request = post("/fhir/Patient/1", b"surplus", *lines).replace(b"POST", method.encode(), 1)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(request)
-        assert (await wire.reply(head=method == "HEAD")).status == 200
-    (seen,) = platform.seen
+        assert (await wire.read_response(head=method == "HEAD")).status == 200
+    (seen,) = platform.requests
     names = {name.lower() for name, _ in seen.headers if "digest" in name.lower()}
     assert (names, seen.body, seen.header("content-type")) == ({"want-digest"}, b"", None)
 
@@ -163,21 +166,21 @@ async def test_a_body_that_is_not_forwarded_is_not_described(
 async def test_a_body_with_a_digest_is_not_compressed(
     start_gateway, platform: Platform, name: str
 ) -> None:
-    """Each of them is about the octets that the caller sent."""
-    platform.answer(fhir(b"{}", 200, ("Accept-Encoding", "gzip")))
+    """The digest is about the octets that the caller sent."""
+    platform.respond(fhir(b"{}", 200, ("Accept-Encoding", "gzip")))
     body = b" " * 5000
     async with start_gateway(platform={"compression": "both"}) as gateway:
         for _ in range(2):
-            await ask(gateway.address, post("/fhir/Basic", body, f"{name}: x"))
-        await ask(gateway.address, post("/fhir/Basic", body))
-    assert [seen.body == body for seen in platform.seen] == [True, True, False]
-    assert [seen.header(name) for seen in platform.seen] == ["x", "x", None]
+            await fetch(gateway.address, post("/fhir/Basic", body, f"{name}: x"))
+        await fetch(gateway.address, post("/fhir/Basic", body))
+    assert [seen.body == body for seen in platform.requests] == [True, True, False]
+    assert [seen.header(name) for seen in platform.requests] == ["x", "x", None]
 
 
-async def test_each_name_is_told_once_for_each_caller(
+async def test_each_name_is_logged_once_for_each_caller(
     start_gateway, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log has the name, the caller and the setting; the status page and metric count."""
+    """With the setting; status page and metric count all of them."""
     log = io.StringIO()
     callers = [{"name": each, "api_key": f"planted-key-{each}"} for each in ("lab", "his")]
     restore = configure("info", "json", log)
@@ -187,10 +190,10 @@ async def test_each_name_is_told_once_for_each_caller(
                 key = f"X-Api-Key: planted-key-{name}"
                 lines = ("X-Lab-Number: planted-value", "X-Lab-Number: 2", "X-Original-URL: /")
                 for sent in (lines, [each.lower() for each in lines]):
-                    reply = await ask(gateway.address, get("/fhir/Patient/1", key, *sent))
+                    reply = await fetch(gateway.address, get("/fhir/Patient/1", key, *sent))
                     assert reply.status == 200
-            facts = await facts_of(gateway)
-            page = await page_of(gateway)
+            facts = await reported_fields(gateway)
+            page = await status_page(gateway)
             for caller, number in (("lab", 8), ("his", 4)):
                 metric = "dhp_gateway_fields_not_forwarded_total"
                 assert await gateway.metric(metric, caller=caller) == number
@@ -217,55 +220,56 @@ async def test_each_name_is_told_once_for_each_caller(
     assert "planted" not in log.getvalue() + page
 
 
-async def test_any_number_of_names_takes_little(start_gateway, platform: Platform) -> None:
-    """Of a caller's names the first hundred are told, and the page shows the most frequent."""
+async def test_a_hundred_names_of_a_caller_are_reported(start_gateway, platform: Platform) -> None:
+    """The page shows the most frequent ones."""
     names = [f"X-{number}" for number in range(150)]
     async with start_gateway() as gateway:
         for part in (names[:75], names[75:], names[:1]):
             lines = [f"{name}: 1" for name in part]
-            await ask(gateway.address, get("/fhir/Patient/1", *lines))
-        facts = await facts_of(gateway)
+            await fetch(gateway.address, get("/fhir/Patient/1", *lines))
+        facts = await reported_fields(gateway)
         assert [(each["name"], each["requests"]) for each in facts[:2]] == [("X-0", 2), ("X-1", 1)]
         assert {each["name"] for each in facts} == set(names[:100])
-        page = await page_of(gateway)
+        page = await status_page(gateway)
         assert await gateway.metric("dhp_gateway_fields_not_forwarded_total") == 151
     assert page.count("<code>X-") == 20
     assert "80 more" in page
 
 
-async def test_a_misplaced_value_is_not_told(start_gateway, platform: Platform) -> None:
-    """A name that no setting can have is cut, and one that looks like a patient's number masked."""
+async def test_names_that_may_be_values_are_masked(start_gateway, platform: Platform) -> None:
+    """An impossible name is truncated; one like a patient's number is masked."""
     odd = ["e" * 65, "a!" + "b" * 20, "12345678901234"]
     async with start_gateway() as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", *(f"{name}: 1" for name in odd)))
-        facts = await facts_of(gateway)
+        await fetch(gateway.address, get("/fhir/Patient/1", *(f"{name}: 1" for name in odd)))
+        facts = await reported_fields(gateway)
     assert [each["name"] for each in facts] == ["eeeeeeee…", "a!bbbbbb…", "***"]
     assert [each["setting"] for each in facts[:2]] == [None, None]
 
 
-async def test_a_reload_that_forwards_a_field_ends_the_complaint(
+async def test_a_field_that_a_reload_forwards_is_reported_no_more(
     start_gateway, platform: Platform
 ) -> None:
-    """The status page names what is missing now."""
     async with start_gateway() as gateway:
         lines = ["X-Lab-Number: 1", "X-Ward: 1"]
-        await ask(gateway.address, get("/fhir/Patient/1", *lines))
-        assert [each["name"] for each in await facts_of(gateway)] == ["X-Lab-Number", "X-Ward"]
+        await fetch(gateway.address, get("/fhir/Patient/1", *lines))
+        assert [each["name"] for each in await reported_fields(gateway)] == [
+            "X-Lab-Number",
+            "X-Ward",
+        ]
         platform_settings = gateway.settings.platform.model_copy(
             update={"forward_headers": ("x-LAB-*",)}
         )
         gateway.gateway.settings = gateway.settings.model_copy(
             update={"platform": platform_settings}
         )
-        assert [each["name"] for each in await facts_of(gateway)] == ["X-Ward"]
+        assert [each["name"] for each in await reported_fields(gateway)] == ["X-Ward"]
 
 
-async def test_what_is_refused_is_not_counted_as_left_out(
+async def test_fields_of_rejected_requests_are_not_reported(
     start_gateway, platform: Platform, sso: Sso
 ) -> None:
-    """A request that is not forwarded at all misses no field."""
     caller = {"name": "lab", "networks": ["127.0.0.0/8"], "allow": {"interactions": ["read"]}}
     async with start_gateway(callers=[caller]) as gateway:
-        reply = await ask(gateway.address, post("/fhir/Patient", b"{}", "X-Lab-Number: 1"))
+        reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", "X-Lab-Number: 1"))
         assert reply.status == 403
-        assert await facts_of(gateway) == []
+        assert await reported_fields(gateway) == []

@@ -1,4 +1,4 @@
-"""Callers that have closed their sending side: some wait for their answer, some have left."""
+"""Callers that half-closed their connection: some wait for a response, others have disconnected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
     PATIENT,
-    Line,
     Platform,
+    PlatformConnection,
     fhir,
     once,
     outcome,
@@ -26,10 +26,10 @@ from tests.doubles.platform import (
     silence,
     silent_until,
 )
-from tests.doubles.rest import come_to_rest, until
-from tests.doubles.wire import TruncatedResponseError, Wire, ask, get, post
+from tests.doubles.waiting import wait_until, wait_until_idle
+from tests.doubles.wire import TruncatedResponseError, Wire, fetch, get, post
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import latest_connection
+from tests.pipeline.testbed import latest_connection
 
 READ = get("/fhir/Patient/1")
 LONG = b'{"resourceType":"Basic","id":"%s"}' % (b"1" * 200_000)
@@ -47,25 +47,25 @@ READS = {
 }
 
 
-async def hanging(line: Line) -> None:
-    """Answer nothing that hangs, and everything else at once."""
-    await read_body(line.reader, line.seen)
-    if "hangs" in line.seen.target or b"hangs" in line.seen.body:
-        await silence(line)
-    line.writer.write(fhir())
+async def hanging(connection: PlatformConnection) -> None:
+    """Do not respond to requests that contain `hangs`, and to all others at once."""
+    await read_body(connection.reader, connection.request)
+    if "hangs" in connection.request.target or b"hangs" in connection.request.body:
+        await silence(connection)
+    connection.writer.write(fhir())
 
 
-async def half(line: Line) -> None:
-    """Send the beginning of a long response."""
-    await read_body(line.reader, line.seen)
-    line.writer.write(fhir(LONG)[:150_000])
-    await silence(line)
+async def half(connection: PlatformConnection) -> None:
+    """Send the first part of a long response."""
+    await read_body(connection.reader, connection.request)
+    connection.writer.write(fhir(LONG)[:150_000])
+    await silence(connection)
 
 
 @pytest.fixture(autouse=True)
 def platform_hangs(platform: Platform) -> None:
-    """The platform has no answer to some reads."""
-    platform.answer(hanging)
+    """Let the platform not respond to some reads."""
+    platform.respond(hanging)
 
 
 HalfClose = Callable[..., Awaitable[Wire]]
@@ -73,24 +73,24 @@ HalfClose = Callable[..., Awaitable[Wire]]
 
 @pytest.fixture
 async def half_close(platform: Platform) -> AsyncIterator[HalfClose]:
-    """Callers whose requests are under way at the platform and that close their sending side."""
+    """Yield a function that opens a caller, sends its request and half-closes the connection."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def behind(gateway: Running, request: bytes = HANGING) -> Wire:
+        async def behind(gateway: RunningGateway, request: bytes = HANGING) -> Wire:
             wire = await stack.enter_async_context(await Wire.open(gateway.address))
-            seen = len(platform.seen)
+            seen = len(platform.requests)
             await wire.send(request)
-            await platform.until_seen(seen + 1)
+            await platform.wait_for_requests(seen + 1)
             ours = latest_connection(gateway)
             wire.writer.write_eof()
-            await until(lambda: ours.is_half_closed)
+            await wait_until(lambda: ours.is_half_closed)
             return wire
 
         yield behind
 
 
 async def all_of(wire: Wire) -> bytes:
-    """All that a caller was sent."""
+    """Return everything that a caller was sent."""
     with contextlib.suppress(ConnectionError):
         return await wire.reader.read()
     return b""
@@ -98,68 +98,68 @@ async def all_of(wire: Wire) -> bytes:
 
 @pytest.fixture(params=["TCP", "unix"])
 def listen(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Where callers reach the gateway."""
+    """Return the address of the callers' listener."""
     return {} if request.param == "TCP" else {"address": f"unix:{tmp_path / 's'}"}
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_its_read_makes_way_at_once(
+async def test_a_half_closed_read_is_cancelled_for_a_waiter(
     start_gateway: StartGateway,
     platform: Platform,
     half_close: HalfClose,
     listen: dict[str, Any],
     name: str,
 ) -> None:
-    """Another that waits gets its connection; nothing is sent to it, and the audit says so."""
+    """A waiting caller gets its connection; nothing is sent, and it is audited as aborted."""
     settings = {"max_connections": 1, "connect_timeout": 5}
     async with start_gateway(listen=listen, platform=settings) as gateway:
         left = await half_close(gateway, READS[name])
-        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert (await fetch(gateway.address, READ)).body == PATIENT
         assert await all_of(left) == b""
         outcomes = [record["outcome"] for record in await gateway.audit(2)]
         assert sorted(outcomes) == ["aborted", "success"]
 
 
-async def test_it_makes_way_while_its_answer_goes_out(
+async def test_a_half_closed_read_is_cancelled_while_its_response_is_sent(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """What was begun is cut and does not look complete."""
+    """The truncated response does not look complete."""
     platform.script(half)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         left = await half_close(gateway)
-        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert (await fetch(gateway.address, READ)).body == PATIENT
         assert 0 < len(await all_of(left)) < 200_000
 
 
-async def test_in_http10_what_was_begun_ends_with_a_reset(
+async def test_a_truncated_http_1_0_response_ends_with_a_reset(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """By a plain end its caller could take the beginning for all."""
+    """After a FIN the caller could take it for complete."""
     platform.script(half)
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         left = await half_close(gateway, READS["HTTP/1.0"])
-        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert (await fetch(gateway.address, READ)).body == PATIENT
         with pytest.raises(ConnectionResetError):
             await left.reader.read()
 
 
-async def test_only_as_many_as_wait_are_given_up(
+async def test_one_half_closed_read_is_cancelled_for_each_waiter(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """The first to close goes first; the others have their answers."""
+    """The first that half-closed is cancelled; the others get their responses."""
     proceed = asyncio.Event()
     platform.script(*[once(proceed, fhir())] * 3)
     async with start_gateway(platform={"max_connections": 3}) as gateway:
         left = [await half_close(gateway) for _ in range(3)]
-        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert (await fetch(gateway.address, READ)).body == PATIENT
         proceed.set()
         assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
 
 
-async def test_on_a_busy_machine_no_more_are_given_up(
+async def test_a_busy_loop_cancels_no_second_read(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """The one that is given up keeps its connection for a moment, in which no other one goes."""
+    """A cancelled read holds its connection for a moment, in which no other is cancelled."""
     proceed = asyncio.Event()
 
     async def busy() -> None:
@@ -171,17 +171,17 @@ async def test_on_a_busy_machine_no_more_are_given_up(
     async with start_gateway(platform={"max_connections": 3}) as gateway:
         left = [await half_close(gateway) for _ in range(3)]
         blocking = asyncio.create_task(busy())
-        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert (await fetch(gateway.address, READ)).body == PATIENT
         blocking.cancel()
         proceed.set()
         assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_a_write_takes_its_course(
+async def test_a_half_closed_write_is_not_cancelled(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose, method: str
 ) -> None:
-    """However many wait, and for however long."""
+    """However many callers wait, and for however long."""
     settings = {"max_connections": 1, "connect_timeout": 5}
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
@@ -189,15 +189,15 @@ async def test_a_write_takes_its_course(
     async with start_gateway(platform=settings, limits=limits) as gateway:
         write = post("/fhir/Patient/1", b"{}", method=method)
         left = await half_close(gateway, write)
-        assert (await ask(gateway.address, READ)).reason == "upstream-busy"
+        assert (await fetch(gateway.address, READ)).reason == "upstream-busy"
         proceed.set()
         assert PATIENT in await all_of(left)
 
 
-async def test_for_one_that_closed_nothing_makes_way(
+async def test_nothing_is_cancelled_for_a_half_closed_waiter(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """It waits until one is free."""
+    """It waits until a connection is free."""
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
     async with start_gateway(platform={"max_connections": 1}) as gateway:
@@ -206,43 +206,43 @@ async def test_for_one_that_closed_nothing_makes_way(
             await Wire.open(gateway.address) as second,
         ):
             await first.send(READ)
-            await platform.until_seen(1)
+            await platform.wait_for_requests(1)
             await second.send(READ)
             ours = latest_connection(gateway)
             second.writer.write_eof()
-            await until(lambda: ours.is_half_closed)
+            await wait_until(lambda: ours.is_half_closed)
             first.writer.write_eof()
             # Twice as long as between two looks at who has to make way.
             await asyncio.sleep(0.5)
             proceed.set()
-            replies = await asyncio.gather(first.reply(), second.reply())
+            replies = await asyncio.gather(first.read_response(), second.read_response())
         assert [reply.body for reply in replies] == [PATIENT, PATIENT]
 
 
-async def test_one_that_waits_for_a_connection_makes_way(
+async def test_a_half_closed_waiter_is_cancelled(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
     """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
     async with start_gateway(platform={"max_connections": 1}, limits=LASTING) as gateway:
-        there = asyncio.ensure_future(ask(gateway.address, READ))
-        await platform.until_seen(1)
+        there = asyncio.ensure_future(fetch(gateway.address, READ))
+        await platform.wait_for_requests(1)
         async with await Wire.open(gateway.address) as gone:
             await gone.send(HANGING)
-            await gateway.until_metric(2, "dhp_gateway_inflight_requests")
+            await gateway.wait_for_metric(2, "dhp_gateway_inflight_requests")
             ours = latest_connection(gateway)
             gone.writer.write_eof()
-            await until(lambda: ours.is_half_closed)
-            next_one = asyncio.ensure_future(ask(gateway.address, READ))
+            await wait_until(lambda: ours.is_half_closed)
+            next_one = asyncio.ensure_future(fetch(gateway.address, READ))
             assert await gone.at_end()
             proceed.set()
             assert [each.body for each in (await there, await next_one)] == [PATIENT, PATIENT]
-        assert len(platform.seen) == 2
+        assert len(platform.requests) == 2
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_its_read_ends_in_time(
+async def test_a_half_closed_read_ends_after_the_limit(
     start_gateway: StartGateway,
     platform: Platform,
     half_close: HalfClose,
@@ -253,21 +253,21 @@ async def test_its_read_ends_in_time(
     async with start_gateway(listen=listen, limits={"half_closed": 0.2}) as gateway:
         left = await half_close(gateway, READS[name])
         assert await all_of(left) == b""
-        await come_to_rest(gateway)
+        await wait_until_idle(gateway)
         assert (await gateway.audit())[0]["outcome"] == "aborted"
 
 
-async def test_an_answer_that_has_begun_goes_on(
+async def test_a_response_that_has_begun_is_not_limited(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """It came in time: from then on writing tells whether the caller is there."""
+    """From then on writing shows whether the caller is connected."""
 
-    async def slowly(line: Line) -> None:
-        await read_body(line.reader, line.seen)
+    async def slowly(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
         answer = fhir(LONG)
-        line.writer.write(answer[:150_000])
+        connection.writer.write(answer[:150_000])
         await over.wait()
-        line.writer.write(answer[150_000:])
+        connection.writer.write(answer[150_000:])
 
     over = asyncio.Event()
     platform.script(slowly)
@@ -282,33 +282,33 @@ async def test_an_answer_that_has_begun_goes_on(
 
 
 @pytest.mark.parametrize("fault", ["time-out", "503", "broken", "no FHIR", "busy"])
-async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
+async def test_cancelled_reads_do_not_count_against_the_platform(
     start_gateway: StartGateway, platform: Platform, fault: str
 ) -> None:
-    """Neither the circuit opens nor does readiness end, whatever the platform does."""
+    """Neither circuit nor readiness change, whatever the platform does."""
     # All six must have left before the first of them times out.
     settings = {"response_timeout": 5}
     have_left = asyncio.Event()
 
-    async def late(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        if "hangs" not in line.seen.target:
-            line.writer.write(fhir())
+    async def late(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        if "hangs" not in connection.request.target:
+            connection.writer.write(fhir())
             return
         await have_left.wait()
         match fault:
             case "503":
-                line.writer.write(outcome(503))
+                connection.writer.write(outcome(503))
             case "no FHIR":
-                line.writer.write(fhir(b"<html>", 200))
+                connection.writer.write(fhir(b"<html>", 200))
             case "broken":
-                line.writer.close()
+                connection.writer.close()
             case _:
-                await silence(line)
+                await silence(connection)
 
     if fault == "busy":
         settings |= {"max_connections": 1, "connect_timeout": 1}
-    platform.answer(late)
+    platform.respond(late)
     async with start_gateway(
         platform=settings,
         circuit_breaker={"min_requests": 2},
@@ -322,25 +322,25 @@ async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
             callers = gateway.gateway._server._connections
             # Those that wait for a connection make way for each other.
             if fault != "busy":
-                await until(lambda: sum(each.is_half_closed for each in callers) == 6)
+                await wait_until(lambda: sum(each.is_half_closed for each in callers) == 6)
             have_left.set()
             await gateway.audit(6)
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
         assert (await gateway.ready())[0] == 200
-        assert (await ask(gateway.address, READ)).status == 200
+        assert (await fetch(gateway.address, READ)).status == 200
 
 
 @pytest.mark.parametrize("request_", [READ, post("/fhir/Patient", b"{}")], ids=["read", "write"])
-async def test_an_answer_that_reaches_nobody_is_no_success(
+async def test_a_response_to_a_disconnected_caller_is_audited_as_aborted(
     start_gateway: StartGateway,
     platform: Platform,
     half_close: HalfClose,
     listen: dict[str, Any],
     request_: bytes,
 ) -> None:
-    """The audit calls it aborted, with the platform's status; one that was taken is a success."""
+    """With the platform's status."""
     proceed = asyncio.Event()
-    platform.answer(once(proceed, fhir()))
+    platform.respond(once(proceed, fhir()))
     async with start_gateway(listen=listen) as gateway:
         there = await half_close(gateway, request_)
         gone = await half_close(gateway, request_)
@@ -353,10 +353,10 @@ async def test_an_answer_that_reaches_nobody_is_no_success(
         assert [record["upstream_status"] for record in records] == [200, 200]
 
 
-async def test_an_error_that_reaches_nobody_is_aborted(
+async def test_an_error_for_a_disconnected_caller_is_audited_as_aborted(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:
-    """The audit keeps the reason."""
+    """With its reason."""
     async with start_gateway(platform={"response_timeout": 1.5}) as gateway:
         left = await half_close(gateway)
         left.writer.close()
@@ -365,20 +365,20 @@ async def test_an_error_that_reaches_nobody_is_aborted(
 
 
 @pytest.mark.parametrize("how", ["close_notify", "FIN alone"])
-async def test_over_tls_its_read_ends_at_once(
+async def test_over_tls_a_half_closed_read_ends_at_once(
     start_gateway: StartGateway,
     platform: Platform,
     tls: tuple[dict[str, Any], ssl.SSLContext],
     how: str,
 ) -> None:
-    """TLS is closed in both directions; nothing of it counts against the platform either."""
+    """TLS is closed in both directions."""
     listen, context = tls
     ended = asyncio.Event()
     platform.script(silent_until(ended))
     async with start_gateway(listen=listen, limits=LASTING) as gateway:
         async with await Wire.open(gateway.address, tls=context) as wire:
             await wire.send(HANGING)
-            await platform.until_seen(1)
+            await platform.wait_for_requests(1)
             if how == "close_notify":
                 wire.writer.close()
             else:
@@ -389,26 +389,26 @@ async def test_over_tls_its_read_ends_at_once(
         assert (await gateway.audit())[0]["outcome"] == "aborted"
 
 
-def stop_sweep(gateway: Running) -> None:
-    """Let only a request that begins to wait end what others have left."""
+def stop_sweep(gateway: RunningGateway) -> None:
+    """Stop the pool's timer, so that only a new waiter cancels half-closed reads."""
     sweep = gateway.gateway._cores.current._pool._sweep_timer
     assert sweep is not None
     sweep.cancel()
 
 
-async def impatient(gateway: Running, until: asyncio.Event) -> None:
-    """A caller that waits for a moment, gives up and asks again."""
-    while not until.is_set():
+async def impatient(gateway: RunningGateway, wait_until: asyncio.Event) -> None:
+    """Send a request, disconnect after a moment, and repeat."""
+    while not wait_until.is_set():
         async with await Wire.open(gateway.address) as wire:
             await wire.send(HANGING)
             with contextlib.suppress(TimeoutError, TruncatedResponseError):
-                await asyncio.wait_for(wire.reply(), 0.1)
+                await asyncio.wait_for(wire.read_response(), 0.1)
             wire.writer.close()
 
 
 @contextlib.asynccontextmanager
-async def besieged(gateway: Running, callers: int) -> AsyncIterator[None]:
-    """So many impatient callers, at the same time."""
+async def impatient_callers(gateway: RunningGateway, callers: int) -> AsyncIterator[None]:
+    """Run so many impatient callers at the same time."""
     over = asyncio.Event()
     tasks = [asyncio.ensure_future(impatient(gateway, over)) for _ in range(callers)]
     try:
@@ -418,20 +418,20 @@ async def besieged(gateway: Running, callers: int) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def test_callers_that_give_up_starve_no_other(
+async def test_disconnecting_callers_do_not_starve_others(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """Others are served, although what was left would never time out."""
+    """Although no response to them would ever time out."""
     settings = {"max_connections": 20, "connect_timeout": 30, "response_timeout": 3600}
     async with start_gateway(platform=settings, limits=LASTING) as gateway:
         stop_sweep(gateway)
-        async with besieged(gateway, 10):
+        async with impatient_callers(gateway, 10):
             left = 0
             # What has left by then would hold each connection three times.
             while left < 3 * 20:
-                reply = await ask(gateway.address, READ)
+                reply = await fetch(gateway.address, READ)
                 assert (reply.status, reply.reason) == (200, None)
-                left = [seen.target for seen in platform.seen].count("/r5/Patient/hangs")
+                left = [seen.target for seen in platform.requests].count("/r5/Patient/hangs")
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
-        platform.answer(fhir())
+        platform.respond(fhir())
         platform.drop_connections()

@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, http
-from tests.doubles.wire import ask, get, post
+from tests.doubles.wire import fetch, get, post
 
 GATEWAY = "http://gateway/fhir"
 JSON, XML = "application/fhir+json", "application/fhir+xml"
@@ -48,7 +48,7 @@ class Carrier:
     spellings: tuple[str, ...] = ("plain",)
 
     def request(self, spelled: str) -> bytes:
-        """The request of a caller."""
+        """Return the request of a caller."""
         target = self.target.replace("URL", spelled)
         headers = [line.replace("URL", spelled) for line in self.headers]
         if not self.body:
@@ -59,7 +59,7 @@ class Carrier:
         )
 
     def content(self, spelled: str) -> str:
-        """The body; a text between two marks is sent as base64."""
+        """Return the body; a text between two marks is sent as base64."""
         before, *rest = self.body.replace("URL", spelled).split("~")
         if not rest:
             return before
@@ -67,13 +67,13 @@ class Carrier:
 
 
 def bundle(*entries: str) -> str:
-    """A transaction with entries."""
+    """Return a transaction with entries."""
     members = f'"resourceType":"Bundle","type":"transaction","entry":[{",".join(entries)}]'
     return f"{{{members}}}"
 
 
 def xml_bundle(*entries: str) -> str:
-    """The same in XML."""
+    """Return the same in XML."""
     members = f'<type value="batch"/>{"".join(entries)}'
     return f'<Bundle xmlns="http://hl7.org/fhir">{members}</Bundle>'
 
@@ -301,8 +301,8 @@ CARRIERS = {
 }
 
 
-def meaning(content: str, content_type: str) -> object:
-    """The content without the differences that its format does not see."""
+def normalized(content: str, content_type: str) -> object:
+    """Return the content without differences that are insignificant in its format."""
     if content_type == XML:
         return ET.canonicalize(content)
     if content_type not in {JSON, JSON_PATCH, "application/json"}:
@@ -320,8 +320,8 @@ def meaning(content: str, content_type: str) -> object:
 
 
 def received(platform: Platform) -> tuple[str, str, dict[str, str | None]]:
-    """What the platform got last from a caller."""
-    seen = [each for each in platform.seen if not each.target.endswith("/metadata")][-1]
+    """Return what the platform received last from a caller."""
+    seen = [each for each in platform.requests if not each.target.endswith("/metadata")][-1]
     fields = {name: seen.header(name) for name in ("if-none-exist", "x-provenance")}
     return seen.target, seen.body.decode(), fields
 
@@ -331,10 +331,10 @@ CASES = [(name, spelling) for name in CARRIERS for spelling in CARRIERS[name].sp
 
 @pytest.mark.parametrize(("name", "spelling"), CASES)
 async def test_a_gateway_url_reaches_the_platform_as_its_own(
-    gateway: Running, platform: Platform, name: str, spelling: str
+    gateway: RunningGateway, platform: Platform, name: str, spelling: str
 ) -> None:
     carrier, spell = CARRIERS[name], SPELLINGS[spelling]
-    await ask(gateway.address, carrier.request(spell(GATEWAY)))
+    await fetch(gateway.address, carrier.request(spell(GATEWAY)))
     target, body, fields = received(platform)
     wanted = spell(platform.url)
     assert target == carrier.target.replace("/fhir", platform.base_path, 1).replace("URL", wanted)
@@ -347,7 +347,7 @@ async def test_a_gateway_url_reaches_the_platform_as_its_own(
             sent = sent.replace(
                 "http:\\\\/\\\\/gateway\\\\/fhir", platform.url.replace("/", "\\\\/")
             )
-        assert meaning(body, carrier.content_type) == meaning(sent, carrier.content_type)
+        assert normalized(body, carrier.content_type) == normalized(sent, carrier.content_type)
 
 
 OTHERS = (
@@ -360,13 +360,13 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("name", [name for name in CARRIERS if "of its own" not in name])
-async def test_a_url_that_resembles_one_of_the_gateway_stays(
-    gateway: Running, platform: Platform, name: str
+async def test_a_url_that_resembles_one_of_the_gateway_is_unchanged(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """Another path, host or port, a user, and a way out of the base."""
+    """Another path, host or port, userinfo, and a path that leaves the base."""
     carrier = CARRIERS[name]
     for other in OTHERS:
-        await ask(gateway.address, carrier.request(other))
+        await fetch(gateway.address, carrier.request(other))
         target, body, fields = received(platform)
         wanted = carrier.target.replace("/fhir", platform.base_path, 1).replace("URL", other)
         assert (target, body) == (wanted, carrier.content(other))
@@ -379,10 +379,10 @@ async def test_a_url_that_resembles_one_of_the_gateway_stays(
     "name", [name for name in CARRIERS if CARRIERS[name].spellings == PERCENT and "Bun" not in name]
 )
 async def test_a_url_may_be_percent_encoded_letter_by_letter(
-    gateway: Running, platform: Platform, name: str
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
     carrier = CARRIERS[name]
-    await ask(gateway.address, carrier.request("".join(f"%{ord(char):02x}" for char in GATEWAY)))
+    await fetch(gateway.address, carrier.request("".join(f"%{ord(char):02x}" for char in GATEWAY)))
     target, body, fields = received(platform)
     seen = unquote(" ".join((target, body, fields["if-none-exist"] or "")))
     assert platform.url in seen
@@ -472,13 +472,13 @@ UNCHANGED = {
 
 
 @pytest.mark.parametrize("name", UNCHANGED)
-async def test_what_only_looks_like_a_link_stays(
-    gateway: Running, platform: Platform, name: str
+async def test_what_only_looks_like_a_link_is_unchanged(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
     content_type, body = UNCHANGED[name]
     carrier = Carrier("/fhir/X", body, content_type)
-    await ask(gateway.address, carrier.request(GATEWAY))
-    assert platform.seen[0].body.decode() == carrier.content(GATEWAY)
+    await fetch(gateway.address, carrier.request(GATEWAY))
+    assert platform.requests[0].body.decode() == carrier.content(GATEWAY)
 
 
 @pytest.mark.parametrize(
@@ -490,23 +490,23 @@ async def test_what_only_looks_like_a_link_stays(
         "_filter=identifier%20eq%20URL/sid%7C1",
     ],
 )
-async def test_text_and_identifiers_in_a_query_stay(
-    gateway: Running, platform: Platform, query: str
+async def test_text_and_identifiers_in_a_query_are_unchanged(
+    gateway: RunningGateway, platform: Platform, query: str
 ) -> None:
-    await ask(gateway.address, get("/fhir/Observation?" + query.replace("URL", GATEWAY)))
-    assert platform.seen[0].target.partition("?")[2] == query.replace("URL", GATEWAY)
+    await fetch(gateway.address, get("/fhir/Observation?" + query.replace("URL", GATEWAY)))
+    assert platform.requests[0].target.partition("?")[2] == query.replace("URL", GATEWAY)
 
 
 @pytest.mark.parametrize(
     "name", [name for name in CARRIERS if "Subscription." in name and "Bundle" not in name]
 )
 async def test_a_subscription_is_read_as_it_was_sent(
-    gateway: Running, platform: Platform, name: str
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """A program that looks whether its Subscription exists already finds it."""
+    """So that a program can find its Subscription again."""
     carrier = CARRIERS[name]
-    platform.answer(
+    platform.respond(
         http(200, carrier.content(platform.url).encode(), ("Content-Type", carrier.content_type))
     )
-    reply = await ask(gateway.address, get("/fhir/Subscription/1"))
+    reply = await fetch(gateway.address, get("/fhir/Subscription/1"))
     assert reply.body.decode() == carrier.content(GATEWAY)

@@ -1,4 +1,4 @@
-"""The example data with its traps through a running gateway, in JSON and XML, both ways."""
+"""Examples with lookalikes of links through a running gateway, in JSON and XML, both ways."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, http
-from tests.doubles.wire import Reply, ask, get, post
+from tests.doubles.wire import Response, fetch, get, post
 from tests.fhir.examples import CHANGES, FILES, PLATFORM, strings
 
 GATEWAY = "http://gateway/fhir"
 
 
 def of_platform(path: Path, platform: Platform) -> bytes:
-    """The example as this platform would send it: its base in links and traps alike."""
+    """Return the example with the platform's base in links and lookalikes."""
     return path.read_bytes().replace(PLATFORM.encode(), platform.url.encode())
 
 
 def media_type(path: Path) -> str:
-    """The example's type, as the platform writes it."""
+    """Return the example's media type."""
     return f"application/fhir+{path.suffix[1:]}; charset=utf-8"
 
 
-def answered(path: Path, body: bytes, *headers: tuple[str, str]) -> bytes:
-    """The platform's answer with a body of the example's type."""
+def response_with(path: Path, body: bytes, *headers: tuple[str, str]) -> bytes:
+    """Return the platform's response with a body of the example's type."""
     return http(200, body, ("Content-Type", media_type(path)), *headers)
 
 
-def in_pieces(path: Path, body: bytes) -> bytes:
-    """The same answer in many chunks."""
+def in_chunks(path: Path, body: bytes) -> bytes:
+    """Return the same response in many chunks."""
     pieces = [body[at : at + 61] for at in range(0, len(body), 61)]
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     kind, coding = ("Content-Type", media_type(path)), ("Transfer-Encoding", "chunked")
@@ -40,7 +40,7 @@ def in_pieces(path: Path, body: bytes) -> bytes:
 
 
 def assert_only_links_changed(path: Path, sent: bytes, received: bytes, platform: Platform) -> None:
-    """Exactly the listed places lead to the gateway, and no other byte differs."""
+    """Check that exactly the listed places name the gateway and no other octet differs."""
     changes = CHANGES.get(path.stem, set())
     assert received.count(GATEWAY.encode()) == len(changes)
     assert received.replace(GATEWAY.encode(), platform.url.encode()) == sent
@@ -49,45 +49,42 @@ def assert_only_links_changed(path: Path, sent: bytes, received: bytes, platform
         assert {place for place in before if before[place] != after[place]} == changes
 
 
-async def served(gateway: Running, path: Path, *headers: str) -> Reply:
-    """What a caller gets who reads the example."""
+async def served(gateway: RunningGateway, path: Path, *headers: str) -> Response:
+    """Return what a caller gets that reads the example."""
     accept = f"Accept: {media_type(path).partition(';')[0]}"
-    return await ask(gateway.address, get("/fhir/Basic/1", accept, *headers))
+    return await fetch(gateway.address, get("/fhir/Basic/1", accept, *headers))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-async def test_links_lead_to_the_gateway_and_traps_hold(
-    gateway: Running, platform: Platform, path: Path
+async def test_exactly_the_links_of_a_response_change(
+    gateway: RunningGateway, platform: Platform, path: Path
 ) -> None:
-    """An answer's links change, all else is the platform's to the byte."""
     sent = of_platform(path, platform)
-    platform.answer(answered(path, sent))
+    platform.respond(response_with(path, sent))
     reply = await served(gateway, path)
     assert_only_links_changed(path, sent, reply.body, platform)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-async def test_traps_hold_in_chunks_and_in_gzip(
-    gateway: Running, platform: Platform, path: Path
+async def test_exactly_the_links_change_in_chunks_and_in_gzip(
+    gateway: RunningGateway, platform: Platform, path: Path
 ) -> None:
-    """Neither chunks nor compression make a difference."""
     sent = of_platform(path, platform)
-    compressed_answer = answered(path, gzip.compress(sent), ("Content-Encoding", "gzip"))
-    platform.script(in_pieces(path, sent), compressed_answer)
-    in_chunks = (await served(gateway, path)).body
+    compressed_answer = response_with(path, gzip.compress(sent), ("Content-Encoding", "gzip"))
+    platform.script(in_chunks(path, sent), compressed_answer)
+    chunked = (await served(gateway, path)).body
     compressed = (await served(gateway, path, "Accept-Encoding: gzip")).body
-    assert_only_links_changed(path, sent, in_chunks, platform)
-    assert gzip.decompress(compressed) == in_chunks
+    assert_only_links_changed(path, sent, chunked, platform)
+    assert gzip.decompress(compressed) == chunked
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-async def test_what_a_caller_got_comes_back_as_the_platforms_own(
-    gateway: Running, platform: Platform, path: Path
+async def test_a_response_sent_back_reaches_the_platform_as_it_was(
+    gateway: RunningGateway, platform: Platform, path: Path
 ) -> None:
-    """Sent back unchanged, an answer reaches the platform as the platform had sent it."""
     sent = of_platform(path, platform)
-    platform.script(answered(path, sent))
+    platform.script(response_with(path, sent))
     received = (await served(gateway, path)).body
     kind = f"Content-Type: {media_type(path)}"
-    await ask(gateway.address, post("/fhir/Basic/1", received, kind, method="PUT"))
-    assert platform.seen[-1].body == sent
+    await fetch(gateway.address, post("/fhir/Basic/1", received, kind, method="PUT"))
+    assert platform.requests[-1].body == sent

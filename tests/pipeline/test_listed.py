@@ -1,4 +1,4 @@
-"""What a limited caller may do is listed: everything else is refused, and so is what is unclear."""
+"""A limited caller may do what is listed; everything else, and what is ambiguous, is rejected."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform
-from tests.doubles.wire import Reply, ask, get, post
+from tests.doubles.wire import Response, fetch, get, post
 from tests.pipeline.conftest import StartGateway
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -21,20 +21,20 @@ def caller(**allow: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
-    """A gateway whose only caller may see observations."""
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
+    """Yield a gateway whose only caller may access observations."""
     async with start_gateway(callers=[caller(resources=["Observation"])]) as started:
         yield started
 
 
-async def refused(gateway: Running, request: bytes) -> None:
-    """Sends it, and expects it to be forbidden."""
-    reply = await ask(gateway.address, request)
+async def assert_forbidden(gateway: RunningGateway, request: bytes) -> None:
+    """Send the request and check that it is forbidden."""
+    reply = await fetch(gateway.address, request)
     assert (reply.status, reply.reason) in [(403, "caller-forbidden"), (400, "bad-request")]
 
 
-def searched(form: str, kind: str = FORM) -> bytes:
-    """A search by POST."""
+def search_by_post(form: str, kind: str = FORM) -> bytes:
+    """Return a search by POST."""
     return post("/fhir/Observation/_search", form.encode(), f"Content-Type: {kind}")
 
 
@@ -66,38 +66,42 @@ TARGETS = [
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_nothing_but_what_is_listed(
-    gateway: Running, platform: Platform, target: str
+async def test_unlisted_reads_are_forbidden(
+    gateway: RunningGateway, platform: Platform, target: str
 ) -> None:
-    """Operations, chains, compartments and unknown targets are refused."""
-    await refused(gateway, get(f"/fhir/{target}"))
-    assert platform.seen == []
+    """Operations, chains, compartments and unknown targets."""
+    await assert_forbidden(gateway, get(f"/fhir/{target}"))
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_nor_otherwise(gateway: Running, platform: Platform, target: str) -> None:
-    """Nor by another method: a conditional write is a search too."""
+async def test_unlisted_requests_of_other_methods_are_forbidden(
+    gateway: RunningGateway, platform: Platform, target: str
+) -> None:
+    """A conditional write is a search too."""
     for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE"):
-        reply = await ask(
+        reply = await fetch(
             gateway.address, post(f"/fhir/{target}", b"{}", method=method), head=method == "HEAD"
         )
         assert reply.status in (400, 403)
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize(
     "query", [each.partition("?")[2] for each in TARGETS if each.startswith("Observation?")]
 )
-async def test_nor_by_a_form_or_a_condition(
-    gateway: Running, platform: Platform, query: str
+async def test_forms_and_conditions_are_checked_like_queries(
+    gateway: RunningGateway, platform: Platform, query: str
 ) -> None:
-    """The form of a search and If-None-Exist are judged like a query."""
-    await refused(gateway, searched(query))
+    """The form of a search, and If-None-Exist."""
+    await assert_forbidden(gateway, search_by_post(query))
     for condition in (query, f"?{query}", f"Observation?{query}", f"code=1&{query}"):
-        await refused(gateway, post("/fhir/Observation", b"{}", f"If-None-Exist: {condition}"))
+        await assert_forbidden(
+            gateway, post("/fhir/Observation", b"{}", f"If-None-Exist: {condition}")
+        )
     two = (f"If-None-Exist: {first}" for first in ("code=1", query))
-    await refused(gateway, post("/fhir/Observation", b"{}", *two))
-    assert platform.seen == []
+    await assert_forbidden(gateway, post("/fhir/Observation", b"{}", *two))
+    assert platform.requests == []
 
 
 KINDS = [
@@ -116,34 +120,35 @@ KINDS = [
 
 
 @pytest.mark.parametrize("fields", KINDS)
-async def test_a_form_that_others_read_differently(
-    gateway: Running, platform: Platform, fields: tuple[str, ...]
+async def test_an_ambiguous_search_form_is_rejected(
+    gateway: RunningGateway, platform: Platform, fields: tuple[str, ...]
 ) -> None:
-    """A search by POST goes on only as the form that was judged."""
+    """A server may read it otherwise than it was checked."""
     head = ["POST /fhir/Observation/_search HTTP/1.1", "Host: x", "Content-Length: 6", *fields]
-    await refused(gateway, "\r\n".join((*head, "", "code=1")).encode())
-    assert platform.seen == []
+    await assert_forbidden(gateway, "\r\n".join((*head, "", "code=1")).encode())
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("name", ["Content_Type", "CONTENT_TYPE", "If_None_Exist", "X_Provenance"])
-async def test_other_spellings_of_what_is_judged_stay_here(
-    gateway: Running, platform: Platform, name: str
+async def test_lookalikes_of_checked_names_are_not_forwarded(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """A name that a server may take for one that was judged does not go on."""
     fields = f"Content-Type: {FORM}", f"{name}: x"
     request = post("/fhir/Observation/_search", b"code=1", *fields)
-    assert (await ask(gateway.address, request)).status == 200
-    assert platform.seen[0].header(name) is None
+    assert (await fetch(gateway.address, request)).status == 200
+    assert platform.requests[0].header(name) is None
 
 
 @pytest.mark.parametrize("path", ["Observation", "Observation/1"])
-async def test_a_form_that_is_no_search(gateway: Running, platform: Platform, path: str) -> None:
-    """A form where a resource belongs could be read as a search."""
+async def test_a_form_in_place_of_a_resource_is_rejected(
+    gateway: RunningGateway, platform: Platform, path: str
+) -> None:
+    """A server could read it as a search."""
     method = "PUT" if path.endswith("1") else "POST"
     for kind in (FORM, f"application/fhir+json, {FORM}", "multipart/form-data; boundary=x"):
         form = post(f"/fhir/{path}", b"_include=*", f"Content-Type: {kind}", method=method)
-        await refused(gateway, form)
-    assert platform.seen == []
+        await assert_forbidden(gateway, form)
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize(
@@ -157,14 +162,13 @@ async def test_a_form_that_is_no_search(gateway: Running, platform: Platform, pa
         ({"operations": []}, True),
     ],
 )
-async def test_x_provenance_creates_one(
+async def test_x_provenance_requires_permission_to_create_a_provenance(
     start_gateway: StartGateway, platform: Platform, allow: dict[str, Any], passes: bool
 ) -> None:
-    """Who sends X-Provenance must be allowed to create a Provenance."""
     async with start_gateway(callers=[caller(**allow)]) as gateway:
         request = post("/fhir/Observation/1", b"{}", 'X-Provenance: {"a":1}', method="PUT")
-        assert (await ask(gateway.address, request)).status == (200 if passes else 403)
-    assert len(platform.seen) == passes
+        assert (await fetch(gateway.address, request)).status == (200 if passes else 403)
+    assert len(platform.requests) == passes
 
 
 ORDINARY = [
@@ -178,27 +182,31 @@ ORDINARY = [
 
 
 @pytest.mark.parametrize("target", ORDINARY)
-async def test_what_its_type_needs_works(gateway: Running, platform: Platform, target: str) -> None:
-    """Reads, histories, searches and pages of the own type are served."""
-    assert (await ask(gateway.address, get(f"/fhir/{target}"))).status == 200
-    assert platform.seen[0].target == f"/r5/{target}"
+async def test_reads_and_searches_of_a_listed_type_are_allowed(
+    gateway: RunningGateway, platform: Platform, target: str
+) -> None:
+    """Histories and pages too."""
+    assert (await fetch(gateway.address, get(f"/fhir/{target}"))).status == 200
+    assert platform.requests[0].target == f"/r5/{target}"
 
 
-async def test_writes_of_its_type_work(gateway: Running, platform: Platform) -> None:
-    """So are writes, conditional ones too, and searches by POST."""
+async def test_writes_of_a_listed_type_are_allowed(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Conditional ones too, and searches by POST."""
     requests = [
         post("/fhir/Observation", b"{}"),
         post("/fhir/Observation", b"{}", "If-None-Exist: identifier=urn:x%7C1"),
         post("/fhir/Observation?identifier=urn:x%7C1", b"{}", method="PUT"),
         post("/fhir/Observation/1", b"{}", method="PUT"),
-        searched("code=1&date=2020"),
-        searched("code=1&date=2020", f"{FORM}; charset=UTF-8"),
+        search_by_post("code=1&date=2020"),
+        search_by_post("code=1&date=2020", f"{FORM}; charset=UTF-8"),
         get("/fhir/Observation/_search?code=1", "Content-Length: 0", method="POST"),
         get("/fhir/Observation?code=1", f"Content-Type: {FORM}", "Content-Length: 0"),
         get("/fhir/Observation/1", f"Content-Type: {FORM}"),
     ]
-    assert [(await ask(gateway.address, each)).status for each in requests] == [200] * 9
-    assert [seen.method for seen in platform.seen].count("POST") == 5
+    assert [(await fetch(gateway.address, each)).status for each in requests] == [200] * 9
+    assert [seen.method for seen in platform.requests].count("POST") == 5
 
 
 @pytest.mark.parametrize(
@@ -226,18 +234,18 @@ async def test_writes_of_its_type_work(gateway: Running, platform: Platform) -> 
         ({"interactions": ["search-type"]}, "Patient?_Method=DELETE", False),
     ],
 )
-async def test_operations_are_listed(
+async def test_an_operation_requires_its_name_and_its_type(
     start_gateway: StartGateway,
     platform: Platform,
     allow: dict[str, Any],
     target: str,
     passes: bool,
 ) -> None:
-    """An operation needs its name in `operations` and its type in `resources`."""
+    """In `operations` and in `resources`."""
     async with start_gateway(callers=[caller(**allow)]) as gateway:
-        reply: Reply = await ask(gateway.address, get(f"/fhir/{target}"))
+        reply: Response = await fetch(gateway.address, get(f"/fhir/{target}"))
     assert reply.status == 200 if passes else reply.status in (400, 403)
-    assert len(platform.seen) == passes
+    assert len(platform.requests) == passes
 
 
 JUDGED = [
@@ -253,29 +261,28 @@ ENDS_HERE = [
 
 
 @pytest.mark.parametrize("named", JUDGED)
-async def test_connection_names_nothing_that_is_judged(
+async def test_connection_must_not_name_checked_fields(
     start_gateway: StartGateway, platform: Platform, named: str
 ) -> None:
-    """No caller can remove a field after its check by naming it in Connection."""
+    """Such a field would be removed after it was checked."""
     async with start_gateway() as gateway:
         for fields in ((f"Connection: {named}",), ("Connection: close", f"Connection:\t{named}")):
-            reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields))
+            reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields))
             assert (reply.status, reply.reason) == (400, "bad-request")
-        assert platform.seen == []
+        assert platform.requests == []
         for harmless in ("keep-alive", "TE, close", "X-Own", "Via, Host, Authorization", ""):
             read = get("/fhir/Patient/1", f"Connection: {harmless}", "X-Own: 1")
-            assert (await ask(gateway.address, read)).status == 200
+            assert (await fetch(gateway.address, read)).status == 200
 
 
 @pytest.mark.parametrize("named", ENDS_HERE)
-async def test_connection_may_name_what_ends_here(
+async def test_connection_may_name_fields_that_are_not_forwarded(
     start_gateway: StartGateway, platform: Platform, named: str
 ) -> None:
-    """The platform gets the same request as without."""
     fields = ("X-Request-Id: 1", "X-Forwarded-For: 192.0.2.1", "Authorization: Bearer x")
     async with start_gateway() as gateway:
         for more in ((), (f"Connection: {named}",)):
-            reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields, *more))
+            reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields, *more))
             assert reply.status == 200
-    plain, listed = platform.seen
+    plain, listed = platform.requests
     assert (listed.headers, listed.body) == (plain.headers, plain.body)

@@ -1,4 +1,4 @@
-"""A platform that names itself otherwise than the settings do is noticed by what it answers."""
+"""A platform whose links have another base than the settings name is noticed by its responses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.doubles.gateway import Running
-from tests.doubles.platform import PATIENT, Answer, Platform, chunked, fhir, http
-from tests.doubles.wire import Reply, ask, get, post
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.platform import PATIENT, Platform, ScriptedResponse, chunked, fhir, http
+from tests.doubles.wire import Response, fetch, get, post
 
 METRIC = "dhp_gateway_missing_alias_answers_total"
 
@@ -30,7 +30,7 @@ NAMES = {
 
 
 def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
-    """A page of a search whose links and entries have bases of their own."""
+    """Return a searchset whose links and entries have these bases."""
     return {
         "resourceType": "Bundle",
         "type": "searchset",
@@ -44,12 +44,12 @@ def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
 
 
 def text(body: Any, **how: Any) -> bytes:
-    """JSON as bytes."""
+    """Return JSON as octets."""
     return json.dumps(body, **how).encode()
 
 
 def xml(base: str) -> bytes:
-    """The same page in XML."""
+    """Return the same page in XML."""
     return (
         '<?xml version="1.0"?><Bundle xmlns="http://hl7.org/fhir"><type value="searchset"/>'
         f'<link><relation value="next"/><url value="{base}/Patient?_page=2&amp;x=1"/></link>'
@@ -58,7 +58,7 @@ def xml(base: str) -> bytes:
 
 
 def links_last(base: str, here: str, pad: int = 0) -> bytes:
-    """A page from a server that writes its links behind the entries, which have no base."""
+    """Return a page whose links follow the entries, which have no base."""
     body = page(here, links=base, full="urn:x", note="x" * pad)
     del body["entry"]
     body["entry"] = [{"resource": {"resourceType": "Patient", "link": [{"type": "seealso"}]}}]
@@ -67,22 +67,22 @@ def links_last(base: str, here: str, pad: int = 0) -> bytes:
 
 
 def created(name: str, value: str) -> bytes:
-    """An answer to a write, with a field that says where what was written is."""
+    """Return a response to a write, with a field that names the written resource."""
     return fhir(PATIENT, 201, (name, value))
 
 
-def in_pieces(body: bytes, size: int) -> bytes:
-    """An answer in so small chunks."""
+def in_chunks(body: bytes, size: int) -> bytes:
+    """Return a response in chunks of this size."""
     return chunked(*(body[at : at + size] for at in range(0, len(body), size)))
 
 
-def xml_answer(body: bytes) -> bytes:
-    """An answer in XML."""
+def xml_response(body: bytes) -> bytes:
+    """Return a response in XML."""
     return http(200, body, ("Content-Type", "application/fhir+xml"))
 
 
 # What shows that it does, given the unknown base and the known one.
-PLACES: dict[str, Callable[[str, str], Answer]] = {
+PLACES: dict[str, Callable[[str, str], ScriptedResponse]] = {
     "Location": lambda base, _: created("Location", f"{base}/Patient/1/_history/1"),
     "Content-Location": lambda base, _: created("Content-Location", f"{base}/Patient/1"),
     "next": lambda base, here: fhir(text(page(here, links=base, full=here))),
@@ -99,15 +99,15 @@ PLACES: dict[str, Callable[[str, str], Answer]] = {
     "escaped slashes": lambda base, here: fhir(
         text(page(base, links=here, full=here)).replace(b"/", b"\\/")
     ),
-    "XML": lambda base, _: xml_answer(xml(base)),
+    "XML": lambda base, _: xml_response(xml(base)),
     "compressed": lambda base, here: fhir(
         gzip.compress(text(page(here, links=base, full=here))), 200, ("Content-Encoding", "gzip")
     ),
     "in chunks": lambda base, here: chunked(
         text(page(here, links=base, full=here)), b" " * 200_000
     ),
-    "in small chunks": lambda base, here: in_pieces(text(page(here, links=base, full=here)), 30),
-    "at the end, in small chunks": lambda base, here: in_pieces(
+    "in small chunks": lambda base, here: in_chunks(text(page(here, links=base, full=here)), 30),
+    "at the end, in small chunks": lambda base, here: in_chunks(
         links_last(base, here, 20_000), 100
     ),
     "an answer to a batch": lambda base, _: fhir(
@@ -122,14 +122,16 @@ PLACES: dict[str, Callable[[str, str], Answer]] = {
 }
 
 
-async def look(gateway: Running, platform: Platform, answer: Answer, request: bytes) -> Reply:
-    """What a caller gets for it."""
-    platform.answer(answer)
-    return await ask(gateway.address, request)
+async def fetch_page(
+    gateway: RunningGateway, platform: Platform, answer: ScriptedResponse, request: bytes
+) -> Response:
+    """Return what a caller gets for a request."""
+    platform.respond(answer)
+    return await fetch(gateway.address, request)
 
 
-def asked_for(place: str) -> bytes:
-    """A request to which such an answer comes."""
+def request_for(place: str) -> bytes:
+    """Return a request that such a response fits."""
     if "ocation" in place:
         return post("/fhir/Patient", PATIENT)
     if "batch" in place:
@@ -137,8 +139,8 @@ def asked_for(place: str) -> bytes:
     return get("/fhir/Patient?name=a")
 
 
-async def told(gateway: Running) -> str | None:
-    """The base that the status page names."""
+async def reported_base(gateway: RunningGateway) -> str | None:
+    """Return the base that the status page names."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status.json") as answer,
@@ -150,39 +152,41 @@ async def told(gateway: Running) -> str | None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["localhost", "a balancer"])
-async def test_links_under_another_name_count(
-    gateway: Running, platform: Platform, place: str, name: str
+async def test_links_with_another_base_are_counted_once_for_a_response(
+    gateway: RunningGateway, platform: Platform, place: str, name: str
 ) -> None:
-    """Wherever the platform writes them, and once for an answer."""
+    """At whatever place they are."""
     port = platform.url.rpartition(":")[2].partition("/")[0]
     base, alias = (each.format(port=port) for each in NAMES[name])
-    reply = await look(gateway, platform, PLACES[place](base, platform.url), asked_for(place))
+    reply = await fetch_page(
+        gateway, platform, PLACES[place](base, platform.url), request_for(place)
+    )
     assert reply.status in (200, 201)
     assert await gateway.metric(METRIC) == 1
-    assert await told(gateway) == alias
+    assert await reported_base(gateway) == alias
 
 
 @pytest.mark.parametrize(("base", "alias"), NAMES.values(), ids=NAMES)
-async def test_alias_that_is_named_is_the_right_one(
+async def test_the_reported_base_is_the_missing_alias(
     start_gateway, platform: Platform, caplog: pytest.LogCaptureFixture, base: str, alias: str
 ) -> None:
-    """Log and status page name what has to be set; with it, all links lead to the gateway."""
+    """With it in the settings all links name the gateway."""
     port = platform.url.rpartition(":")[2].partition("/")[0]
     base, alias = base.format(port=port), alias.format(port=port)
     body = text(page(base, links=base, full=base))
     async with start_gateway() as gateway:
         for _ in range(3):
-            await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+            await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
         assert await gateway.metric(METRIC) == 3
-        assert await told(gateway) == alias
+        assert await reported_base(gateway) == alias
     logged = [each for each in caplog.records if "rewrite.aliases" in each.getMessage()]
     assert [alias in each.getMessage() for each in logged] == [True]
     assert logged[0].levelno == logging.WARNING
     async with start_gateway(rewrite={"aliases": [alias]}) as gateway:
-        reply = await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        reply = await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
         assert reply.body == body.replace(base.encode(), b"http://gateway/fhir")
         assert await gateway.metric(METRIC) == 0
-        assert await told(gateway) is None
+        assert await reported_base(gateway) is None
 
 
 HL7 = "http://hl7.org/r5"
@@ -190,23 +194,23 @@ GATEWAY = "http://gateway/fhir"
 
 
 def canonical(body: dict[str, Any]) -> dict[str, Any]:
-    """The page with a resource that is called by its canonical URL."""
+    """Return the page with a resource that has a canonical URL."""
     value_set = {"resourceType": "ValueSet", "url": f"{HL7}/ValueSet/a"}
     return {**body, "entry": [{"fullUrl": f"{HL7}/ValueSet/a", "resource": value_set}]}
 
 
 def related(body: dict[str, Any], relation: str, url: str) -> dict[str, Any]:
-    """The page with one more link."""
+    """Return the page with one more link."""
     return {**body, "link": [{"relation": relation, "url": url}, *body["link"]]}
 
 
 def holding(body: dict[str, Any], **members: Any) -> dict[str, Any]:
-    """The page with a resource that holds more."""
+    """Return the page with a resource that contains more."""
     return {**body, "entry": [{"resource": {"resourceType": "Patient", **members}}]}
 
 
 # What says nothing of the platform's name, given its base.
-HARMLESS: dict[str, Callable[[str], Answer]] = {
+HARMLESS: dict[str, Callable[[str], ScriptedResponse]] = {
     "its own base": lambda here: fhir(text(page(here, links=here, full=here))),
     "its own base, in capitals": lambda here: fhir(
         text(page(here.upper().replace("/R5", "/r5"), links=here, full=here))
@@ -256,14 +260,14 @@ HARMLESS: dict[str, Callable[[str], Answer]] = {
 
 
 @pytest.mark.parametrize("answer", HARMLESS.values(), ids=HARMLESS)
-async def test_what_is_no_link_of_the_platform_does_not_count(
-    gateway: Running, platform: Platform, answer: Callable[[str], Answer]
+async def test_urls_that_are_no_links_of_the_platform_are_not_counted(
+    gateway: RunningGateway, platform: Platform, answer: Callable[[str], ScriptedResponse]
 ) -> None:
-    """Identities, other servers and other paths are no names of the platform."""
+    """Canonical URLs, other servers and other paths."""
     request = get("/fhir/Patient?name=a", "Accept: a/b, */*")
-    await look(gateway, platform, answer(platform.url), request)
+    await fetch_page(gateway, platform, answer(platform.url), request)
     assert await gateway.metric(METRIC) == 0
-    assert await told(gateway) is None
+    assert await reported_base(gateway) is None
 
 
 @pytest.mark.parametrize(
@@ -279,12 +283,11 @@ async def test_what_is_no_link_of_the_platform_does_not_count(
         "",
     ],
 )
-async def test_other_locations_do_not_count(
-    gateway: Running, platform: Platform, value: str
+async def test_relative_and_foreign_locations_are_not_counted(
+    gateway: RunningGateway, platform: Platform, value: str
 ) -> None:
-    """What is relative, the platform's or no FHIR URL of its path."""
     answer = created("Location", value.format(here=platform.url))
-    await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+    await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
     assert await gateway.metric(METRIC) == 0
 
 
@@ -292,59 +295,56 @@ async def test_other_locations_do_not_count(
     ("path", "is_counted"),
     [("/Patient?_page=2", True), ("?_getpages=2", True), ("", False), ("/about/us", False)],
 )
-async def test_a_base_without_a_path_has_only_fhir_urls(
+async def test_under_a_base_without_a_path_only_fhir_urls_count(
     start_gateway, platform: Platform, path: str, is_counted: bool
 ) -> None:
-    """Where any URL is under the path, what stands behind it decides."""
     here = platform.url.removesuffix("/r5")
     body = text(page(here, links=f"https://fhir.clinic.uz{path}#", full="urn:x"))
     body = body.replace(b"#/Patient?_page=2", b"")
     async with start_gateway(platform={"fhir_base_url": here}) as gateway:
-        await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
         assert await gateway.metric(METRIC) == is_counted
-        assert await told(gateway) == ("https://fhir.clinic.uz" if is_counted else None)
+        assert await reported_base(gateway) == ("https://fhir.clinic.uz" if is_counted else None)
 
 
 @pytest.mark.parametrize("target", ["/fhir/Composition/1/$document", "/fhir/Bundle/1"])
-async def test_a_bundle_of_others_does_not_count(
-    gateway: Running, platform: Platform, target: str
+async def test_links_in_a_document_are_not_counted(
+    gateway: RunningGateway, platform: Platform, target: str
 ) -> None:
-    """A document keeps the addresses of the server that it was made by."""
+    """A document keeps the URLs of the server that created it."""
     base = "https://fhir.clinic.uz/r5"
     document = {**page(base, links=base, full=base), "type": "document"}
-    await look(gateway, platform, fhir(text(document)), get(target))
+    await fetch_page(gateway, platform, fhir(text(document)), get(target))
     assert await gateway.metric(METRIC) == 0
 
 
-async def test_nothing_counts_while_links_are_left_alone(start_gateway, platform: Platform) -> None:
-    """With `rewrite.enabled: false` callers know that they get the platform's."""
+async def test_without_rewriting_no_links_are_counted(start_gateway, platform: Platform) -> None:
     base = "https://fhir.clinic.uz/r5"
     async with start_gateway(rewrite={"enabled": False}) as gateway:
         body = text(page(base, links=base, full=base))
-        await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
         assert await gateway.metric(METRIC) == 0
 
 
-async def test_made_up_names_fill_neither_log_nor_memory(
-    gateway: Running, platform: Platform, caplog: pytest.LogCaptureFixture
+async def test_the_number_of_reported_bases_is_bounded(
+    gateway: RunningGateway, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each name is told once, and of a great many only the first; all are counted."""
+    """Each is logged once, and all are counted."""
     for number in range(40):
         base = f"https://host{number % 20}.uz/r5"
         answer = created("Location", f"{base}/Patient/1")
-        await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+        await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
     assert await gateway.metric(METRIC) == 40
     told_of = [each for each in caplog.records if "rewrite.aliases" in each.getMessage()]
     assert 1 <= len(told_of) <= 16
 
 
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
-async def test_status_page_says_what_to_set(
-    gateway: Running, platform: Platform, language: str
+async def test_the_status_page_names_the_setting_and_the_value(
+    gateway: RunningGateway, platform: Platform, language: str
 ) -> None:
-    """A line among what is said of the platform, with the value and the setting."""
     answer = created("Location", "https://fhir.clinic.uz/r5/Patient/1")
-    await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+    await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status?lang={language}") as page_,

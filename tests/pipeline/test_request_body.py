@@ -1,4 +1,4 @@
-"""A caller's body, looked at before it goes on."""
+"""A caller's body whose prefix is inspected before it is forwarded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.pipeline.request_body import RequestBody
 async def read_after(
     looks: list[int], sizes: list[int], *, replay_bytes: int
 ) -> tuple[bytes, bytes]:
-    """A body in pieces of these sizes, read to its end after some looks at its prefix."""
+    """Return a body that is received in chunks of these sizes, after some looks at its prefix."""
     loop = asyncio.get_running_loop()
     connection = BaseProtocol(loop)
     connection.connection_made(asyncio.Transport())
@@ -57,7 +57,9 @@ async def read_after(
     st.lists(st.integers(1, 30), max_size=8),
     st.integers(0, 100),
 )
-def test_looking_takes_nothing_away(looks: list[int], sizes: list[int], replay_bytes: int) -> None:
-    """However often and far a body is looked into, all of it goes on, once and in order."""
+def test_inspecting_a_prefix_consumes_nothing(
+    looks: list[int], sizes: list[int], replay_bytes: int
+) -> None:
+    """However often and far; the body is complete and in order."""
     received, sent = asyncio.run(read_after(looks, sizes, replay_bytes=replay_bytes))
     assert received == sent

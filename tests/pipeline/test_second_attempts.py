@@ -1,4 +1,4 @@
-"""When a request is sent to the platform once more, and when it never is."""
+"""When a request is retried, and when it never is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from gateway.pipeline.upstream import RetryBudget
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
     PATIENT,
-    Answer,
-    Line,
     Platform,
+    PlatformConnection,
+    ScriptedResponse,
     chunked,
     fhir,
     outcome,
@@ -25,8 +25,8 @@ from tests.doubles.platform import (
 )
 from tests.doubles.processes import free_port
 from tests.doubles.sso import status as sso_status
-from tests.doubles.wire import Reply, Wire, ask, get, post
-from tests.pipeline.stage import Stage
+from tests.doubles.wire import Response, Wire, fetch, get, post
+from tests.pipeline.testbed import Testbed
 
 READS = {
     "GET": get("/fhir/Patient/1"),
@@ -45,7 +45,7 @@ WRITES = {
     "operation called _search": post("/fhir/Patient/1/$_search", b"{}"),
 }
 _HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: 99\r\n\r\n{"
-FAULTS: dict[str, tuple[Answer, str]] = {
+FAULTS: dict[str, tuple[ScriptedResponse, str]] = {
     "closed": (then_close(b""), "broken"),
     "reset": (then_reset(b""), "broken"),
     "truncated": (then_close(_HALF), "broken"),
@@ -60,32 +60,32 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 BODILESS = {"truncated", "cut chunks"}
 
 
-async def sent(gateway: Running, request: bytes) -> Reply:
-    """The answer, on a connection of its own."""
-    return await ask(gateway.address, request, head=request.startswith(b"HEAD"))
+async def sent(gateway: RunningGateway, request: bytes) -> Response:
+    """Return the response to a request on its own connection."""
+    return await fetch(gateway.address, request, head=request.startswith(b"HEAD"))
 
 
-async def retried(gateway: Running, cause: str) -> float:
-    """How many repetitions the metrics tell of."""
+async def retried(gateway: RunningGateway, cause: str) -> float:
+    """Return the number of retries by cause in the metrics."""
     return await gateway.metric("dhp_gateway_upstream_retries_total", cause=cause)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("read", READS)
-async def test_read_is_repeated(stage: Stage, read: str, fault: str) -> None:
-    """A read whose answer failed is sent again with the same bytes, and its attempts counted."""
+async def test_a_failed_read_is_retried(testbed: Testbed, read: str, fault: str) -> None:
+    """With the same octets, and its attempts counted."""
     if read == "HEAD" and fault in BODILESS:
         fault = "closed"
     answer, cause = FAULTS[fault]
-    stage.platform.script(answer, answer)
-    gateway = await stage.start()
+    testbed.platform.script(answer, answer)
+    gateway = await testbed.start()
     assert (await sent(gateway, READS[read])).status == 200
-    first, *others = stage.platform.seen
+    first, *others = testbed.platform.requests
     assert len(others) == 2
     for other in others:
         assert other.method == first.method
         assert (other.target, other.headers) == (first.target, first.headers)
-    assert stage.platform.seen[2].body == READS[read].partition(b"\r\n\r\n")[2]
+    assert testbed.platform.requests[2].body == READS[read].partition(b"\r\n\r\n")[2]
     (record,) = await gateway.audit()
     assert (record["attempts"], record["upstream_status"], record["reason"]) == (3, 200, "")
     assert await retried(gateway, cause) == 2
@@ -93,13 +93,14 @@ async def test_read_is_repeated(stage: Stage, read: str, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("write", WRITES)
-async def test_write_is_never_repeated(stage: Stage, write: str, fault: str) -> None:
-    """A write that the platform may have seen is sent once, whatever came back."""
+async def test_a_write_that_the_platform_may_have_received_is_not_retried(
+    testbed: Testbed, write: str, fault: str
+) -> None:
     answer, cause = FAULTS[fault]
-    stage.platform.answer(answer)
-    gateway = await stage.start()
+    testbed.platform.respond(answer)
+    gateway = await testbed.start()
     reply = await sent(gateway, WRITES[write])
-    assert len(stage.platform.seen) == 1
+    assert len(testbed.platform.requests) == 1
     (record,) = await gateway.audit()
     assert record["attempts"] == 1
     passed_on = "upstream-non-fhir" if fault == "page 503" else None
@@ -108,10 +109,12 @@ async def test_write_is_never_repeated(stage: Stage, write: str, fault: str) -> 
 
 
 @pytest.mark.parametrize("request_name", [*READS, *WRITES])
-async def test_refused_connection_is_tried_again(stage: Stage, request_name: str) -> None:
-    """Where no connection could be made nothing was delivered: any method is tried again."""
+async def test_a_refused_connection_is_retried_for_every_method(
+    testbed: Testbed, request_name: str
+) -> None:
+    """Nothing was delivered."""
     port = free_port()
-    gateway = await stage.start(
+    gateway = await testbed.start(
         platform_url=f"http://127.0.0.1:{port}/r5", retries={"backoff": 0.5, "max_attempts": 10}
     )
     request = {**READS, **WRITES}[request_name]
@@ -132,39 +135,40 @@ async def _one_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
-async def test_max_attempts(stage: Stage, most: int) -> None:
-    """`max_attempts` counts the first one; the last answer is passed on as it is."""
-    stage.platform.answer(outcome(503))
-    gateway = await stage.start(retries={"max_attempts": most, "backoff": 0.01, "budget_ratio": 1})
+async def test_max_attempts_includes_the_first(testbed: Testbed, most: int) -> None:
+    """The last response is passed on unchanged."""
+    testbed.platform.respond(outcome(503))
+    gateway = await testbed.start(
+        retries={"max_attempts": most, "backoff": 0.01, "budget_ratio": 1}
+    )
     reply = await sent(gateway, READS["GET"])
     assert (reply.status, reply.reason) == (503, None)
-    assert len(stage.platform.seen) == most
+    assert len(testbed.platform.requests) == most
 
 
-async def test_attempts_before_a_new_token_count(stage: Stage) -> None:
+async def test_attempts_before_a_new_token_count(testbed: Testbed) -> None:
     """A 401 grants one more attempt with a new token, not a new set of attempts."""
-    stage.platform.script(outcome(503), outcome(503), unauthorized(), outcome(503))
-    gateway = await stage.start()
+    testbed.platform.script(outcome(503), outcome(503), unauthorized(), outcome(503))
+    gateway = await testbed.start()
     reply = await sent(gateway, READS["GET"])
     assert reply.status == 503
-    tokens = [seen.header("authorization") for seen in stage.platform.seen]
+    tokens = [seen.header("authorization") for seen in testbed.platform.requests]
     assert tokens == ["Bearer token-1"] * 3 + ["Bearer token-2"]
     (record,) = await gateway.audit()
     assert record["attempts"] == 4
 
 
-async def test_attempts_left_after_a_new_token(stage: Stage) -> None:
-    """What is left of `max_attempts` after a 401 may be used with the new token."""
-    stage.platform.script(unauthorized(), outcome(503))
-    gateway = await stage.start()
+async def test_attempts_left_after_a_new_token(testbed: Testbed) -> None:
+    """The rest of `max_attempts` may be used with the new token."""
+    testbed.platform.script(unauthorized(), outcome(503))
+    gateway = await testbed.start()
     assert (await sent(gateway, READS["GET"])).status == 200
-    assert len(stage.platform.seen) == 3
+    assert len(testbed.platform.requests) == 3
 
 
-async def test_retry_after_is_waited_for(stage: Stage) -> None:
-    """The platform's own Retry-After is what the next attempt waits for."""
-    stage.platform.script(outcome(503, ("Retry-After", "1")))
-    gateway = await stage.start()
+async def test_a_retry_waits_for_the_retry_after(testbed: Testbed) -> None:
+    testbed.platform.script(outcome(503, ("Retry-After", "1")))
+    gateway = await testbed.start()
     loop = asyncio.get_running_loop()
     started = loop.time()
     assert (await sent(gateway, READS["GET"])).status == 200
@@ -173,26 +177,24 @@ async def test_retry_after_is_waited_for(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "", "1.5", "Mon, 99 Foo 2026 00:00:00 GMT"])
-async def test_broken_retry_after(stage: Stage, value: str) -> None:
-    """A Retry-After that means nothing does no harm."""
-    stage.platform.script(outcome(503, ("Retry-After", value)))
-    gateway = await stage.start()
+async def test_an_invalid_retry_after_is_ignored(testbed: Testbed, value: str) -> None:
+    testbed.platform.script(outcome(503, ("Retry-After", value)))
+    gateway = await testbed.start()
     assert (await sent(gateway, READS["GET"])).status == 200
 
 
-async def test_body_larger_than_the_replay_buffer_is_not_repeated(stage: Stage) -> None:
-    """A search whose body is no longer at hand is sent once."""
-    stage.platform.answer(then_close(b""))
-    gateway = await stage.start(limits={"replay_buffer_bytes": 10})
+async def test_a_body_larger_than_the_replay_buffer_is_not_retried(testbed: Testbed) -> None:
+    testbed.platform.respond(then_close(b""))
+    gateway = await testbed.start(limits={"replay_buffer_bytes": 10})
     request = post("/fhir/Patient/_search", b"name=" + b"x" * 1000)
     assert (await sent(gateway, request)).reason == "upstream-failed"
-    assert len(stage.platform.seen) == 1
+    assert len(testbed.platform.requests) == 1
 
 
-async def test_budget_bounds_the_load(stage: Stage) -> None:
-    """When everything fails, repetitions are a share of the requests and a few a second."""
-    stage.platform.answer(outcome(503))
-    gateway = await stage.start(
+async def test_the_retry_budget_bounds_the_load(testbed: Testbed) -> None:
+    """A share of the requests, and a few a second."""
+    testbed.platform.respond(outcome(503))
+    gateway = await testbed.start(
         retries={"budget_ratio": 0.1, "backoff": 0},
         circuit_breaker={"min_requests": 1000},
     )
@@ -200,15 +202,14 @@ async def test_budget_bounds_the_load(stage: Stage) -> None:
     started = loop.time()
     async with await Wire.open(gateway.address) as wire:
         for _ in range(100):
-            await wire.ask(READS["GET"])
+            await wire.fetch(READS["GET"])
     seconds = loop.time() - started
-    repeated = len(stage.platform.seen) - 100
+    repeated = len(testbed.platform.requests) - 100
     assert 3 <= repeated <= 0.1 * 100 + 3 * (seconds + 1) + 1
     assert repeated == await retried(gateway, "status")
 
 
-def test_budget_always_grants_three_a_second() -> None:
-    """Without any savings three repetitions a second are granted, and no more."""
+def test_the_retry_budget_grants_three_a_second_without_deposits() -> None:
     clock = FakeClock()
     budget = RetryBudget(0.0, clock)
     for _ in range(3):
@@ -216,8 +217,7 @@ def test_budget_always_grants_three_a_second() -> None:
         clock.now += 1
 
 
-def test_budget_earns_its_share() -> None:
-    """Every request adds its share to what may be repeated."""
+def test_each_request_deposits_its_share_of_the_retry_budget() -> None:
     budget = RetryBudget(0.25, FakeClock())
     for _ in range(40):
         budget.deposit()
@@ -225,57 +225,60 @@ def test_budget_earns_its_share() -> None:
     assert granted == [True] * 13 + [False] * 7
 
 
-async def dead_connection(stage: Stage, how: str) -> tuple[Running, Wire]:
-    """A gateway whose kept connection to the platform dies when it is used again."""
-    gateway = await stage.start()
-    wire = await stage.open(gateway.address)
-    stage.platform.script(fhir(), then_reset(b"") if how == "reset" else then_close(b""))
-    assert (await wire.ask(READS["GET"])).status == 200
+async def dead_connection(testbed: Testbed, how: str) -> tuple[RunningGateway, Wire]:
+    """Return a gateway whose idle connection to the platform fails at its next use."""
+    gateway = await testbed.start()
+    wire = await testbed.open(gateway.address)
+    testbed.platform.script(fhir(), then_reset(b"") if how == "reset" else then_close(b""))
+    assert (await wire.fetch(READS["GET"])).status == 200
     return gateway, wire
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
 @pytest.mark.parametrize("read", READS)
-async def test_read_on_a_dead_connection(stage: Stage, read: str, how: str) -> None:
-    """A read that met a kept connection's end is sent again on a new one."""
-    gateway, wire = await dead_connection(stage, how)
-    reply = await wire.ask(READS[read], head=read == "HEAD")
+async def test_a_read_on_a_closed_idle_connection_is_retried_on_a_new_one(
+    testbed: Testbed, read: str, how: str
+) -> None:
+    gateway, wire = await dead_connection(testbed, how)
+    reply = await wire.fetch(READS[read], head=read == "HEAD")
     assert reply.status == 200
-    assert [seen.connection for seen in stage.platform.seen] == [1, 1, 2]
+    assert [seen.connection for seen in testbed.platform.requests] == [1, 1, 2]
     assert await retried(gateway, "reused") == 1
     assert [record["attempts"] for record in await gateway.audit(2)] == [1, 2]
 
 
-async def test_second_attempt_trusts_no_kept_connection(stage: Stage) -> None:
-    """Where one kept connection died others did too: the second attempt makes a new one."""
+async def test_a_retry_uses_no_idle_connection(testbed: Testbed) -> None:
+    """Where one was closed, others were too."""
     together = asyncio.Barrier(3)
 
-    async def answer(line: Line) -> None:
-        seen = [each.connection for each in stage.platform.seen]
-        if seen.count(line.seen.connection) == 1:
-            await read_body(line.reader, line.seen)
-            if line.seen.connection <= 3:
+    async def respond(connection: PlatformConnection) -> None:
+        seen = [each.connection for each in testbed.platform.requests]
+        if seen.count(connection.request.connection) == 1:
+            await read_body(connection.reader, connection.request)
+            if connection.request.connection <= 3:
                 await together.wait()
-            line.writer.write(fhir())
+            connection.writer.write(fhir())
         else:
-            line.writer.close()
+            connection.writer.close()
 
-    stage.platform.answer(answer)
-    gateway = await stage.start(retries={"max_attempts": 2, "backoff": 0.01})
+    testbed.platform.respond(respond)
+    gateway = await testbed.start(retries={"max_attempts": 2, "backoff": 0.01})
     await asyncio.gather(*(sent(gateway, READS["GET"]) for _ in range(3)))
     assert (await sent(gateway, READS["GET"])).status == 200
-    assert [seen.connection for seen in stage.platform.seen][-1] == 4
+    assert [seen.connection for seen in testbed.platform.requests][-1] == 4
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
 @pytest.mark.parametrize("write", WRITES)
-async def test_write_on_a_dead_connection(stage: Stage, write: str, how: str) -> None:
-    """A write that met a kept connection's end is not sent again: its outcome is unknown."""
-    gateway, wire = await dead_connection(stage, how)
-    reply = await wire.ask(WRITES[write])
+async def test_a_write_on_a_closed_idle_connection_is_not_retried(
+    testbed: Testbed, write: str, how: str
+) -> None:
+    """Its outcome is unknown."""
+    gateway, wire = await dead_connection(testbed, how)
+    reply = await wire.fetch(WRITES[write])
     assert (reply.status, reply.reason) == (502, "upstream-failed")
     assert "outcome unknown" in reply.json()["issue"][0]["diagnostics"]
-    assert len(stage.platform.seen) == 2
+    assert len(testbed.platform.requests) == 2
     assert await gateway.metric("dhp_gateway_upstream_retries_total") == 0
     _, record = await gateway.audit(2)
     assert (record["attempts"], record["outcome"]) == (1, "failure")
@@ -300,15 +303,15 @@ SAID_OF_ATTEMPTS = {
     ],
     ids=["nothing", "503", "closed", "truncated", "401"],
 )
-async def test_what_was_sent_before_is_told(
-    stage: Stage, first: Answer | None, delivered: str, request_name: str
+async def test_the_error_says_what_became_of_earlier_attempts(
+    testbed: Testbed, first: ScriptedResponse | None, delivered: str, request_name: str
 ) -> None:
-    """Where no further attempt can be made, the text tells what became of the earlier one."""
+    """Where no further attempt can be made."""
     if first is None:
-        gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+        gateway = await testbed.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
     else:
-        gateway = await stage.start()
-        stage.platform.answer(once_only(stage.platform, first))
+        gateway = await testbed.start()
+        testbed.platform.respond(once_only(testbed.platform, first))
     is_read = request_name in READS
     reply = await sent(gateway, {**READS, **WRITES}[request_name])
     if not is_read and delivered == "unclear":
@@ -321,36 +324,36 @@ async def test_what_was_sent_before_is_told(
     assert ("Nothing was delivered" in text) == (delivered == "none")
 
 
-async def test_a_request_whose_token_was_refused_is_not_told_that_nothing_was_sent(
-    stage: Stage,
+async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(
+    testbed: Testbed,
 ) -> None:
-    """The SSO gives no new token: the platform has seen the request, and did not process it."""
-    stage.platform.answer(unauthorized())
-    gateway = await stage.start()
-    await stage.sso.seen(1)
-    stage.sso.handle(sso_status(503))
+    """The platform received the request and did not process it."""
+    testbed.platform.respond(unauthorized())
+    gateway = await testbed.start()
+    await testbed.sso.wait_for_requests(1)
+    testbed.sso.respond(sso_status(503))
     reply = await sent(gateway, WRITES["POST"])
-    assert (reply.reason, len(stage.platform.seen)) == ("sso-unavailable", 1)
+    assert (reply.reason, len(testbed.platform.requests)) == ("sso-unavailable", 1)
     text = text_of(reply)
     assert "refused it and saved nothing." in text
     assert "nothing was sent" not in text
 
 
-def text_of(reply: Reply) -> str:
-    """The text for the user, in English."""
+def text_of(reply: Response) -> str:
+    """Return the text for users, in English."""
     return str(reply.json()["issue"][0]["details"]["text"])
 
 
-def once_only(platform: Platform, first: Answer) -> Answer:
-    """The answer to the first request, after which nobody can connect any more."""
+def once_only(platform: Platform, first: ScriptedResponse) -> ScriptedResponse:
+    """Respond to the first request, and then stop listening."""
 
-    async def answer(line: Line) -> None:
+    async def respond(connection: PlatformConnection) -> None:
         platform.stop_listening()
-        await read_body(line.reader, line.seen)
+        await read_body(connection.reader, connection.request)
         if isinstance(first, bytes):
-            line.writer.write(first.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-            line.writer.close()
+            connection.writer.write(first.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            connection.writer.close()
         else:
-            await first(line)
+            await first(connection)
 
-    return answer
+    return respond

@@ -1,4 +1,4 @@
-"""A limited caller that was given a status URL may poll and cancel there, and no other caller."""
+"""A limited caller may poll and cancel at the status URL that it was given; no other caller may."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, http
-from tests.doubles.wire import Reply, ask, get
+from tests.doubles.wire import Response, fetch, get
 from tests.pipeline.conftest import StartGateway
 
 # By those that servers in use hand out: SMART's bulk server, Medplum, HAPI, Firely, Azure, Blaze.
@@ -25,26 +25,28 @@ LIMITS: Final[list[dict[str, Any]]] = [
 
 
 def callers(**allow: Any) -> list[dict[str, Any]]:
-    """Two callers with the same limits, told apart by their keys."""
+    """Return two callers with the same limits and different keys."""
     return [{"name": name, "api_key": f"key-of-{name}", "allow": allow} for name in ("his", "lab")]
 
 
-async def asked(gateway: Running, target: str, method: str = "GET", by: str = "his") -> Reply:
-    """What a caller gets."""
+async def status_of(
+    gateway: RunningGateway, target: str, method: str = "GET", by: str = "his"
+) -> Response:
+    """Return the response that a caller gets."""
     request = get(f"/fhir{target}", f"X-Api-Key: key-of-{by}", method=method)
-    return await ask(gateway.address, request)
+    return await fetch(gateway.address, request)
 
 
-async def exported(gateway: Running, platform: Platform, place: str) -> Reply:
-    """Starts an export, for which the platform names that place."""
+async def start_export(gateway: RunningGateway, platform: Platform, place: str) -> Response:
+    """Start an export for which the platform returns this status URL."""
     platform.script(http(202, b"", ("Content-Location", place)))
-    reply = await asked(gateway, "/Patient/$export")
+    reply = await status_of(gateway, "/Patient/$export")
     assert reply.status == 202
     return reply
 
 
-def refused(reply: Reply) -> bool:
-    """Whether the caller may not do that."""
+def is_forbidden(reply: Response) -> bool:
+    """Return whether the request is forbidden."""
     return (reply.status, reply.reason) == (403, "caller-forbidden")
 
 
@@ -53,24 +55,24 @@ def refused(reply: Reply) -> bool:
 async def test_the_caller_that_started_an_export_polls_and_cancels_it(
     start_gateway: StartGateway, platform: Platform, allow: dict[str, Any], path: str
 ) -> None:
-    """Under whatever path the platform tells of it, as far as that is below its base."""
+    """At any path below the platform's base."""
     async with start_gateway(callers=callers(**allow)) as gateway:
-        began = await exported(gateway, platform, platform.url + path)
+        began = await start_export(gateway, platform, platform.url + path)
         assert began.header("content-location") == f"http://gateway/fhir{path}"
         for method in ("GET", "HEAD", "DELETE"):
             platform.script(http(202, b""))
-            assert (await asked(gateway, path, method)).status == 202, method
-    assert [seen.target for seen in platform.seen[1:]] == [f"/r5{path}"] * 3
+            assert (await status_of(gateway, path, method)).status == 202, method
+    assert [seen.target for seen in platform.requests[1:]] == [f"/r5{path}"] * 3
 
 
-async def test_a_place_without_a_host_counts(
+async def test_a_relative_status_url_counts(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
     """Some servers send Content-Location as a path."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
-        await exported(gateway, platform, f"{platform.base_path}/bulkstatus/7")
+        await start_export(gateway, platform, f"{platform.base_path}/bulkstatus/7")
         platform.script(http(202, b""))
-        assert (await asked(gateway, "/bulkstatus/7")).status == 202
+        assert (await status_of(gateway, "/bulkstatus/7")).status == 202
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,14 @@ async def test_a_place_without_a_host_counts(
         ("/bulkstatus", "DELETE", "his"),
     ],
 )
-async def test_nothing_else_is_opened(
+async def test_a_status_url_permits_nothing_else(
     start_gateway: StartGateway, platform: Platform, target: str, method: str, by: str
 ) -> None:
-    """Another caller, another method, another URL: all that stays as limited as it was."""
+    """Other callers, methods and URLs are limited as before."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
-        await exported(gateway, platform, f"{platform.url}/bulkstatus/7")
-        assert refused(await asked(gateway, target, method, by))
-    assert len(platform.seen) == 1
+        await start_export(gateway, platform, f"{platform.url}/bulkstatus/7")
+        assert is_forbidden(await status_of(gateway, target, method, by))
+    assert len(platform.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -107,54 +109,53 @@ async def test_nothing_else_is_opened(
         ("/_history", "GET"),
     ],
 )
-async def test_a_place_that_is_no_status_url_opens_nothing(
+async def test_a_defined_path_needs_its_own_permission(
     start_gateway: StartGateway, platform: Platform, path: str, method: str
 ) -> None:
-    """A path that FHIR defines needs its own permission, even when the platform returned it."""
+    """Also when the platform returned it as a status URL."""
     allow = {"interactions": ["operation"], "operations": ["$export"]}
     async with start_gateway(callers=callers(**allow)) as gateway:
-        await exported(gateway, platform, platform.url + path)
-        assert refused(await asked(gateway, path, method))
+        await start_export(gateway, platform, platform.url + path)
+        assert is_forbidden(await status_of(gateway, path, method))
 
 
-async def test_only_an_accepted_request_has_a_status_url(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    """In any other answer Content-Location names what the answer is."""
+async def test_only_a_202_has_a_status_url(start_gateway: StartGateway, platform: Platform) -> None:
+    """In other responses Content-Location names the content."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
         place = ("Content-Location", f"{platform.url}/bulkstatus/7")
         platform.script(http(200, b"{}", ("Content-Type", "application/json"), place))
-        assert (await asked(gateway, "/Patient/$export")).status == 200
-        assert refused(await asked(gateway, "/bulkstatus/7"))
+        assert (await status_of(gateway, "/Patient/$export")).status == 200
+        assert is_forbidden(await status_of(gateway, "/bulkstatus/7"))
 
 
-async def test_a_limited_caller_brings_no_provenance_along(
+async def test_x_provenance_is_checked_at_a_status_url(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """Fields that create something are judged at a status URL, too."""
     async with start_gateway(
         callers=callers(operations=["$export"], interactions=["operation"])
     ) as gateway:
-        await exported(gateway, platform, f"{platform.url}/bulkstatus/7")
+        await start_export(gateway, platform, f"{platform.url}/bulkstatus/7")
         fields = ("X-Api-Key: key-of-his", 'X-Provenance: {"resourceType":"Provenance"}')
         request = get("/fhir/bulkstatus/7", *fields, method="DELETE")
-        assert refused(await ask(gateway.address, request))
+        assert is_forbidden(await fetch(gateway.address, request))
 
 
-async def test_the_latest_are_remembered(start_gateway: StartGateway, platform: Platform) -> None:
-    """Memory is bounded; of one caller's, the oldest give way."""
+async def test_the_latest_status_urls_of_a_caller_are_kept(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
+    """Memory is bounded."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
         for number in range(300):
-            await exported(gateway, platform, f"{platform.url}/bulkstatus/{number}")
+            await start_export(gateway, platform, f"{platform.url}/bulkstatus/{number}")
         platform.script(http(202, b""))
-        assert (await asked(gateway, "/bulkstatus/299")).status == 202
-        assert refused(await asked(gateway, "/bulkstatus/0"))
+        assert (await status_of(gateway, "/bulkstatus/299")).status == 202
+        assert is_forbidden(await status_of(gateway, "/bulkstatus/0"))
 
 
-async def test_a_reload_forgets_nothing(start_gateway: StartGateway, platform: Platform) -> None:
-    """An export takes hours, and settings change meanwhile."""
+async def test_a_reload_keeps_status_urls(start_gateway: StartGateway, platform: Platform) -> None:
+    """An export takes hours."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
-        await exported(gateway, platform, f"{platform.url}/bulkstatus/7")
+        await start_export(gateway, platform, f"{platform.url}/bulkstatus/7")
         await gateway.gateway.reload(gateway.settings)
         platform.script(http(202, b""))
-        assert (await asked(gateway, "/bulkstatus/7")).status == 202
+        assert (await status_of(gateway, "/bulkstatus/7")).status == 202

@@ -1,4 +1,4 @@
-"""Compression that was not requested: a caller gets only codings that it accepts."""
+"""Compression that was not requested: a caller gets only content codings that it accepts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, chunked, fhir, http, outcome
-from tests.doubles.wire import TruncatedResponseError, ask, get
-from tests.pipeline.stage import page_that_links
+from tests.doubles.wire import TruncatedResponseError, fetch, get
+from tests.pipeline.testbed import page_that_links
 
 Pack = Callable[[bytes], bytes]
 
@@ -22,7 +22,7 @@ PADS = [0, LARGE]
 
 
 def bare_deflate(data: bytes) -> bytes:
-    """Without zlib's header, as old servers send it."""
+    """Return deflate without zlib's header, as old servers send it."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(data) + packer.flush()
 
@@ -33,26 +33,26 @@ OPENED_FOR = [(), ("br",), ("identity",), ("gzip;q=0, deflate;q=0, *",), ("*;q=0
 
 
 def accepting(codings: tuple[str, ...]) -> tuple[str, ...]:
-    """The caller's field."""
+    """Return the caller's Accept-Encoding."""
     return tuple(f"Accept-Encoding: {each}" for each in codings)
 
 
 @pytest.mark.parametrize("pad", PADS)
 @pytest.mark.parametrize(("name", "pack"), CODINGS)
 @pytest.mark.parametrize("codings", OPENED_FOR)
-async def test_it_is_opened_for_who_does_not_accept_it(
-    gateway: Running,
+async def test_a_coding_is_decoded_where_the_caller_does_not_accept_it(
+    gateway: RunningGateway,
     platform: Platform,
     codings: tuple[str, ...],
     name: str,
     pack: Pack,
     pad: int,
 ) -> None:
-    """Whatever the coding and the size, links are rewritten and nothing tells of a coding."""
+    """Whatever the coding and the size; links are rewritten."""
     sent = page_that_links(platform, pad)
     ties = (("ETag", '"3"'), ("Content-MD5", "x"), ("Accept-Ranges", "bytes"))
-    platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
-    reply = await ask(gateway.address, get("/fhir/Patient", *accepting(codings)))
+    platform.respond(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
+    reply = await fetch(gateway.address, get("/fhir/Patient", *accepting(codings)))
     assert reply.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
     told = [reply.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")]
     assert told == [None, None, None]
@@ -61,15 +61,15 @@ async def test_it_is_opened_for_who_does_not_accept_it(
 
 @pytest.mark.parametrize("rewrite", [True, False])
 @pytest.mark.parametrize(("name", "pack"), CODINGS)
-async def test_who_accepts_it_gets_it(
+async def test_a_coding_is_kept_where_the_caller_accepts_it(
     start_gateway, platform: Platform, name: str, pack: Pack, rewrite: bool
 ) -> None:
-    """A coding that the caller accepts stays, with the links inside rewritten."""
+    """With links rewritten."""
     async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
         sent = page_that_links(platform)
-        platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), ("Vary", "accept")))
+        platform.respond(fhir(pack(sent), 200, ("Content-Encoding", name), ("Vary", "accept")))
         asked = get("/fhir/Patient", "Accept-Encoding: gzip, deflate")
-        reply = await ask(gateway.address, asked)
+        reply = await fetch(gateway.address, asked)
     assert reply.header("content-encoding") == name
     assert reply.all("vary") == ["accept", "Accept-Encoding"]
     bits = zlib.MAX_WBITS + 32 if not rewrite or pack is not bare_deflate else zlib.MAX_WBITS
@@ -101,54 +101,53 @@ async def test_who_accepts_it_gets_it(
     ],
 )
 @pytest.mark.parametrize("rewrite", [True, False])
-async def test_the_platform_is_asked_for_what_the_caller_accepts(
+async def test_accept_encoding_names_gzip_or_identity(
     start_gateway, platform: Platform, codings: tuple[str, ...], asked: str, rewrite: bool
 ) -> None:
-    """Of gzip and identity; identity where the caller names none of them."""
+    """As the caller accepts them; identity where it names neither."""
     async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
-        await ask(gateway.address, get("/fhir/Patient/1", *accepting(codings)))
-    assert platform.seen[0].header("accept-encoding") == asked
+        await fetch(gateway.address, get("/fhir/Patient/1", *accepting(codings)))
+    assert platform.requests[0].header("accept-encoding") == asked
 
 
 @pytest.mark.parametrize("status", [200, 304])
 @pytest.mark.parametrize("codings", [(), ("gzip",)])
-async def test_answers_without_a_body_tell_of_the_same(
-    gateway: Running, platform: Platform, codings: tuple[str, ...], status: int
+async def test_head_and_304_have_the_fields_of_the_get(
+    gateway: RunningGateway, platform: Platform, codings: tuple[str, ...], status: int
 ) -> None:
-    """HEAD and 304 promise the coding, length and validator that a GET would get."""
+    """Coding, length and validator."""
     coded = [("Content-Encoding", "gzip"), ("ETag", '"3"'), ("Content-Length", "77")]
-    platform.answer(http(status, b"", ("Content-Type", "application/json"), *coded, length=False))
+    platform.respond(http(status, b"", ("Content-Type", "application/json"), *coded, length=False))
     method = "HEAD" if status == 200 else "GET"
     asked = get("/fhir/Binary/1", *accepting(codings), method=method)
-    reply = await ask(gateway.address, asked, head=True)
+    reply = await fetch(gateway.address, asked, head=True)
     told = [reply.header(each) for each in ("content-encoding", "etag", "content-length")]
     assert told == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
     assert reply.header("vary") == "Accept-Encoding"
 
 
 @pytest.mark.parametrize(("codings", "status"), [((), 502), (("gzip",), 206)])
-async def test_a_part_that_cannot_be_opened_is_no_answer(
-    gateway: Running, platform: Platform, codings: tuple[str, ...], status: int
+async def test_a_range_of_a_compressed_body_needs_a_caller_that_accepts_it(
+    gateway: RunningGateway, platform: Platform, codings: tuple[str, ...], status: int
 ) -> None:
-    """A part of a compressed body goes only to who accepts the coding."""
+    """It cannot be decoded."""
     part = gzip.compress(b"x" * 99)[:10]
     fields = (("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-9/20"))
-    platform.answer(http(206, part, ("Content-Type", "image/png"), *fields))
+    platform.respond(http(206, part, ("Content-Type", "image/png"), *fields))
     asked = get("/fhir/Binary/1", "Range: bytes=0-9", *accepting(codings))
-    reply = await ask(gateway.address, asked)
+    reply = await fetch(gateway.address, asked)
     assert reply.status == status
     assert reply.reason == (None if codings else "upstream-failed")
     assert not codings or reply.body == part
 
 
-async def test_two_codings_around_each_other_pass_as_they_are(
-    gateway: Running, platform: Platform
+async def test_a_body_with_two_codings_passes_unchanged(
+    gateway: RunningGateway, platform: Platform
 ) -> None:
-    """What would still be compressed when one was undone keeps telling of both."""
     body = gzip.compress(gzip.compress(page_that_links(platform)))
     twice = (("Content-Encoding", "gzip"), ("Content-Encoding", "gzip"))
-    platform.answer(fhir(body, 200, *twice))
-    reply = await ask(gateway.address, get("/fhir/Basic"))
+    platform.respond(fhir(body, 200, *twice))
+    reply = await fetch(gateway.address, get("/fhir/Basic"))
     assert (reply.all("content-encoding"), reply.body) == (["gzip", "gzip"], body)
 
 
@@ -157,42 +156,36 @@ async def test_two_codings_around_each_other_pass_as_they_are(
     [b"<html>no gzip</html>", gzip.compress(b"{}" * 99)[:-1]],
     ids=["another format", "cut"],
 )
-async def test_what_is_not_in_its_coding_is_a_failure(
-    gateway: Running, platform: Platform, wrong: bytes
+async def test_a_body_that_is_not_in_its_coding_becomes_a_502(
+    gateway: RunningGateway, platform: Platform, wrong: bytes
 ) -> None:
-    """Bytes in another form than their Content-Encoding says become a 502."""
-    platform.answer(fhir(wrong, 200, ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Patient"))
+    platform.respond(fhir(wrong, 200, ("Content-Encoding", "gzip")))
+    reply = await fetch(gateway.address, get("/fhir/Patient"))
     assert (reply.status, reply.reason) == (502, "upstream-failed")
 
 
-async def test_a_long_one_that_breaks_never_looks_whole(
-    gateway: Running, platform: Platform
+async def test_a_coding_error_in_a_long_body_aborts_the_connection(
+    gateway: RunningGateway, platform: Platform
 ) -> None:
-    """Where the wrong bytes come after the first went on, the connection is aborted."""
     noise = secrets.token_hex(1_000_000).encode()
     body = gzip.compress(b'{"resourceType":"Basic","x":"' + noise + b'"}')
     cut = len(body) // 2
     head = chunked(body[:cut], b"wrong" * 99, body[cut:])
-    platform.answer(head.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
+    platform.respond(head.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
     with pytest.raises(TruncatedResponseError):
-        await ask(gateway.address, get("/fhir/Basic/1"))
+        await fetch(gateway.address, get("/fhir/Basic/1"))
 
 
-async def test_what_is_accounted_for_is_what_the_caller_got(
-    gateway: Running, platform: Platform
-) -> None:
-    """The audit counts the bytes of the opened body."""
+async def test_the_audit_counts_decoded_octets(gateway: RunningGateway, platform: Platform) -> None:
     sent = page_that_links(platform, LARGE)
-    platform.answer(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Patient"))
+    platform.respond(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
+    reply = await fetch(gateway.address, get("/fhir/Patient"))
     (record,) = await gateway.audit(1)
     assert record["response_bytes"] == len(reply.body)
 
 
-async def test_errors_are_opened_too(gateway: Running, platform: Platform) -> None:
-    """An outcome of the platform reaches the caller in a form that it can read."""
+async def test_errors_are_decoded_too(gateway: RunningGateway, platform: Platform) -> None:
     plain = outcome(422).partition(b"\r\n\r\n")[2]
-    platform.answer(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
-    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    platform.respond(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
+    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
     assert (reply.status, reply.body) == (422, plain)

@@ -1,4 +1,4 @@
-"""Requests without an identified caller: their rate is limited, and they do not harm callers."""
+"""Requests without an identified caller are limited in rate and do not affect callers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gateway.errors import GatewayError
 from gateway.pipeline.callers import CallerRegistry
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import Running
-from tests.doubles.wire import Reply, Wire, ask, get, post
-from tests.pipeline.stage import Stage
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.wire import Response, Wire, fetch, get, post
+from tests.pipeline.testbed import Testbed
 
 KEY = "planted-callers-key"
 RIGHT = f"X-Api-Key: {KEY}"
@@ -35,98 +35,95 @@ STRANGERS: dict[str, tuple[bytes, int]] = {
 }
 
 
-async def each_alone(gateway: Running, request: bytes, count: int) -> list[Reply]:
-    """The answers to a request that is sent so often, on a new connection each time."""
-    return [await ask(gateway.address, request) for _ in range(count)]
+async def fetch_each(gateway: RunningGateway, request: bytes, count: int) -> list[Response]:
+    """Return the responses to a request that is sent so often, each on a new connection."""
+    return [await fetch(gateway.address, request) for _ in range(count)]
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-async def test_strangers_get_few_answers(stage: Stage, kind: str) -> None:
-    """Of whatever kind: first the answer they deserve, then 429 with Retry-After, counted."""
-    gateway = await stage.start(callers=[LAB], limits=FEW)
+async def test_unidentified_requests_are_limited(testbed: Testbed, kind: str) -> None:
+    """Of every kind: the first get their own error, later ones 429 with Retry-After."""
+    gateway = await testbed.start(callers=[LAB], limits=FEW)
     request, status = STRANGERS[kind]
-    replies = await each_alone(gateway, request, 5)
+    replies = await fetch_each(gateway, request, 5)
     assert [reply.status for reply in replies] == [status, status, 429, 429, 429]
     assert replies[-1].reason == "rate-limited"
     assert 1 <= int(replies[-1].header("retry-after") or 0) <= 5
     assert await gateway.metric("dhp_gateway_requests_total", reason="rate-limited") == 3
 
 
-async def test_another_network_is_a_stranger(stage: Stage) -> None:
-    """Neither a right key nor none opens from elsewhere, and both are limited."""
+async def test_a_caller_of_another_network_is_unidentified(testbed: Testbed) -> None:
+    """With a right key too."""
     elsewhere = {**LAB, "networks": ["10.20.0.0/16"]}
-    gateway = await stage.start(callers=[elsewhere], limits=FEW)
-    replies = await each_alone(gateway, get(READ, RIGHT), 2)
-    replies += await each_alone(gateway, get(READ), 2)
+    gateway = await testbed.start(callers=[elsewhere], limits=FEW)
+    replies = await fetch_each(gateway, get(READ, RIGHT), 2)
+    replies += await fetch_each(gateway, get(READ), 2)
     assert [reply.status for reply in replies] == [403, 403, 429, 429]
 
 
-async def test_what_is_refused_so_is_not_recorded_one_by_one(stage: Stage) -> None:
-    """The audit holds the strangers' first requests and every caller's, and nothing more."""
-    gateway = await stage.start(callers=[LAB], limits=FEW)
-    await each_alone(gateway, get("/nothing"), 50)
-    assert (await ask(gateway.address, get(READ, RIGHT))).status == 200
+async def test_unidentified_requests_over_the_limit_are_not_audited(testbed: Testbed) -> None:
+    gateway = await testbed.start(callers=[LAB], limits=FEW)
+    await fetch_each(gateway, get("/nothing"), 50)
+    assert (await fetch(gateway.address, get(READ, RIGHT))).status == 200
     records = await gateway.audit(3)
     assert [record["status"] for record in records] == [404, 404, 200]
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-async def test_a_right_key_passes_whatever_others_do(stage: Stage, kind: str) -> None:
-    """Beyond the strangers' limit callers of the same address, and connection, are served."""
-    gateway = await stage.start(callers=[LAB], limits=FEW)
+async def test_callers_of_the_same_address_are_not_limited(testbed: Testbed, kind: str) -> None:
+    """Nor on the same connection."""
+    gateway = await testbed.start(callers=[LAB], limits=FEW)
     request, _ = STRANGERS[kind]
-    await each_alone(gateway, request, 5)
+    await fetch_each(gateway, request, 5)
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.ask(request)
+        reply = await wire.fetch(request)
         assert reply.status == 429
         if reply.header("connection") != "close":
-            assert (await wire.ask(get(READ, RIGHT))).status == 200
-    assert {r.status for r in await each_alone(gateway, get(READ, RIGHT), 5)} == {200}
+            assert (await wire.fetch(get(READ, RIGHT))).status == 200
+    assert {r.status for r in await fetch_each(gateway, get(READ, RIGHT), 5)} == {200}
 
 
-async def test_callers_mistakes_are_not_strangers(stage: Stage) -> None:
-    """A caller with a valid key gets each error without a rate limit, and the audit names it."""
-    gateway = await stage.start(callers=[LAB], limits=FEW)
-    replies = await each_alone(gateway, get("/nothing", RIGHT), 6)
-    replies += await each_alone(gateway, get("/fhir/../x", RIGHT), 6)
+async def test_errors_of_identified_callers_are_not_limited(testbed: Testbed) -> None:
+    """They are audited with the caller."""
+    gateway = await testbed.start(callers=[LAB], limits=FEW)
+    replies = await fetch_each(gateway, get("/nothing", RIGHT), 6)
+    replies += await fetch_each(gateway, get("/fhir/../x", RIGHT), 6)
     assert [reply.status for reply in replies] == [404] * 6 + [400] * 6
     assert [record["caller"] for record in await gateway.audit(12)] == ["lab"] * 12
 
 
-async def test_a_caller_known_by_its_network_is_no_stranger(stage: Stage) -> None:
-    """Where the address alone names the caller, broken requests from there are its own."""
+async def test_a_caller_identified_by_its_network_is_not_limited(testbed: Testbed) -> None:
+    """Also when its request cannot be parsed."""
     near = {"name": "ward", "networks": ["127.0.0.0/8"]}
-    gateway = await stage.start(callers=[near], limits=FEW)
+    gateway = await testbed.start(callers=[near], limits=FEW)
     for kind in ("unparsed", "unknown-path", "long-header"):
         request, status = STRANGERS[kind]
-        assert [r.status for r in await each_alone(gateway, request, 4)] == [status] * 4
+        assert [r.status for r in await fetch_each(gateway, request, 4)] == [status] * 4
 
 
-async def test_without_callers_everybody_is_one(stage: Stage) -> None:
-    """Without configured callers no request is limited, but for those of foreign web pages."""
-    gateway = await stage.start(limits=FEW)
+async def test_without_configured_callers_only_web_pages_are_limited(testbed: Testbed) -> None:
+    gateway = await testbed.start(limits=FEW)
     for kind in ("unparsed", "unknown-path", "long-header"):
         request, status = STRANGERS[kind]
-        assert [r.status for r in await each_alone(gateway, request, 4)] == [status] * 4
+        assert [r.status for r in await fetch_each(gateway, request, 4)] == [status] * 4
     foreign = get(READ, "Sec-Fetch-Site: cross-site")
-    assert [r.status for r in await each_alone(gateway, foreign, 3)] == [403, 403, 429]
+    assert [r.status for r in await fetch_each(gateway, foreign, 3)] == [403, 403, 429]
 
 
-async def test_no_limit(stage: Stage) -> None:
-    """With null strangers are answered and recorded without end."""
-    gateway = await stage.start(callers=[LAB], limits={"unidentified_rate": None})
-    assert {r.status for r in await each_alone(gateway, get(READ), 300)} == {401}
+async def test_null_disables_the_limit(testbed: Testbed) -> None:
+    gateway = await testbed.start(callers=[LAB], limits={"unidentified_rate": None})
+    assert {r.status for r in await fetch_each(gateway, get(READ), 300)} == {401}
     assert len(await gateway.audit(300)) == 300
 
 
-async def test_behind_a_proxy_each_address_has_its_own(stage: Stage) -> None:
-    """Who is behind a trusted proxy is counted by the address that it tells, /64 of IPv6."""
+async def test_each_address_behind_a_trusted_proxy_has_its_own_limit(testbed: Testbed) -> None:
+    """/64 of IPv6."""
     listen = {"trusted_proxies": ["127.0.0.1"]}
-    gateway = await stage.start(callers=[LAB], limits=FEW, listen=listen)
+    gateway = await testbed.start(callers=[LAB], limits=FEW, listen=listen)
 
     async def statuses(*addresses: str) -> list[int]:
         requests = [get("/nothing", f"X-Forwarded-For: {address}") for address in addresses]
-        return [(await ask(gateway.address, request)).status for request in requests]
+        return [(await fetch(gateway.address, request)).status for request in requests]
 
     assert await statuses(*["203.0.113.7"] * 3) == [404, 404, 429]
     assert await statuses("203.0.113.8", "::ffff:203.0.113.7") == [404, 429]
@@ -136,29 +133,28 @@ async def test_behind_a_proxy_each_address_has_its_own(stage: Stage) -> None:
     assert {record["remote"] for record in records} >= {"203.0.113.7", "203.0.113.8"}
 
 
-async def test_on_a_unix_socket_all_strangers_are_one(stage: Stage, tmp_path: Path) -> None:
-    """Without addresses there is one share for all."""
+async def test_a_unix_socket_has_one_limit(testbed: Testbed, tmp_path: Path) -> None:
     listen = {"address": f"unix:{tmp_path / 's'}"}
-    gateway = await stage.start(callers=[LAB], limits=FEW, listen=listen)
-    replies = await each_alone(gateway, get(READ), 3)
+    gateway = await testbed.start(callers=[LAB], limits=FEW, listen=listen)
+    replies = await fetch_each(gateway, get(READ), 3)
     assert [reply.status for reply in replies] == [401, 401, 429]
-    assert (await ask(gateway.address, get(READ, RIGHT))).status == 200
+    assert (await fetch(gateway.address, get(READ, RIGHT))).status == 200
 
 
-async def test_what_strangers_sent_ahead_is_not_read(stage: Stage) -> None:
-    """Over the limit a connection with followers ends: thousands in it cost as much as one."""
-    gateway = await stage.start(callers=[LAB], limits=FEW)
+async def test_pipelined_requests_over_the_limit_are_not_read(testbed: Testbed) -> None:
+    """The connection ends."""
+    gateway = await testbed.start(callers=[LAB], limits=FEW)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/nothing") * 1000)
-        replies = [await wire.reply() for _ in range(3)]
+        replies = [await wire.read_response() for _ in range(3)]
         assert [reply.status for reply in replies] == [404, 404, 429]
         assert replies[-1].header("connection") == "close"
         assert await wire.at_end()
     assert await gateway.metric("dhp_gateway_requests_total") == 3
 
 
-def test_a_share_comes_back() -> None:
-    """The limit recovers with time, and addresses without requests are forgotten."""
+def test_the_limit_recovers_with_time() -> None:
+    """Addresses without requests are forgotten."""
     clock = FakeClock()
     strangers = UnidentifiedLimiter(CallerRegistry(), 1.0, clock, signs_in=True)
 

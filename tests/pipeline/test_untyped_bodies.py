@@ -7,11 +7,11 @@ import pytest
 from gateway.errors import outcome_text
 from gateway.i18n import LANGUAGES
 from tests.doubles.platform import Platform, fhir, http, page
-from tests.doubles.wire import Wire, ask, get, post
-from tests.faults.judgement import judge, read_json
+from tests.doubles.wire import Wire, fetch, get, post
+from tests.faults.judgement import assert_result, read_json
 from tests.faults.table import NOT_FHIR
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import Stage
+from tests.pipeline.testbed import Testbed
 
 LAB = {"name": "lab", "networks": ["127.0.0.1"]}
 NAMED = {**LAB, "content_type": "application/fhir+json"}
@@ -35,83 +35,81 @@ SAYS_SOMETHING = {
 
 
 def create(body: bytes, *fields: str, method: str = "POST", target: str = "/fhir/Patient") -> bytes:
-    """A write that says of its body only what these fields say."""
+    """Return a create with these fields about its body."""
     return get(target, f"Content-Length: {len(body)}", *fields, method=method) + body
 
 
 @pytest.mark.parametrize("said", SAYS_NOTHING)
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
-async def test_the_callers_type_stands_in(
+async def test_the_configured_type_replaces_a_missing_one(
     start_gateway: StartGateway, platform: Platform, said: str, method: str
 ) -> None:
-    """It is what the platform is told, once, and what the gateway itself takes the body for."""
+    """The platform gets it, once, and the gateway reads the body so."""
     async with start_gateway(callers=[NAMED]) as gateway:
         request = create(PATIENT, *SAYS_NOTHING[said], method=method)
-        assert (await ask(gateway.address, request)).status == 200
-    (seen,) = platform.seen
+        assert (await fetch(gateway.address, request)).status == 200
+    (seen,) = platform.requests
     assert seen.all("content-type") == ["application/fhir+json"]
     assert seen.body == PATIENT.replace(b"http://gateway/fhir", platform.url.encode())
 
 
 @pytest.mark.parametrize("said", SAYS_SOMETHING)
-async def test_a_type_that_was_said_stays(
+async def test_a_stated_type_is_kept(
     start_gateway: StartGateway, platform: Platform, said: str
 ) -> None:
-    """Whatever else a caller says of a body goes on as it came."""
     async with start_gateway(callers=[NAMED]) as gateway:
-        await ask(gateway.address, create(PATIENT, *SAYS_SOMETHING[said]))
+        await fetch(gateway.address, create(PATIENT, *SAYS_SOMETHING[said]))
     kinds = [each.partition(": ")[2] for each in SAYS_SOMETHING[said]]
-    assert platform.seen[0].all("content-type") == kinds
+    assert platform.requests[0].all("content-type") == kinds
 
 
 @pytest.mark.parametrize("said", SAYS_NOTHING)
 @pytest.mark.parametrize(("method", "target"), [("POST", "Binary"), ("PUT", "Binar%79/1")])
-async def test_what_is_stored_as_a_binary_stays_what_it_is(
+async def test_the_type_of_binary_content_is_kept(
     start_gateway: StartGateway, platform: Platform, said: str, method: str, target: str
 ) -> None:
-    """Its type is the content's own; also between other writes with the same header."""
+    """Also between other writes with the same header."""
     async with start_gateway(callers=[NAMED]) as gateway:
         fields, body = SAYS_NOTHING[said], b"any text, {} bytes or none of FHIR's types"
         write = create(body, *fields, method=method)
         binary = create(body, *fields, method=method, target=f"/fhir/{target}")
         async with await Wire.open(gateway.address) as wire:
             for request in (write, binary, write, binary):
-                assert (await wire.ask(request)).status == 200
+                assert (await wire.fetch(request)).status == 200
     kinds = [each.partition(": ")[2] for each in fields]
     named = ["application/fhir+json"]
-    seen = platform.seen
+    seen = platform.requests
     assert [each.all("content-type") for each in seen] == [named, kinds, named, kinds]
     assert {each.body for each in seen} == {body}
 
 
 @pytest.mark.parametrize(("method", "target"), [("PATCH", "Binary/1"), ("POST", "Binary/$x")])
-async def test_what_is_only_sent_to_a_binary_is_named(
+async def test_patches_and_operations_of_a_binary_get_the_configured_type(
     start_gateway: StartGateway, platform: Platform, method: str, target: str
 ) -> None:
-    """A patch, and what an operation is given, are no contents of it."""
     async with start_gateway(callers=[NAMED]) as gateway:
-        await ask(gateway.address, create(b"{}", method=method, target=f"/fhir/{target}"))
-    assert platform.seen[0].all("content-type") == ["application/fhir+json"]
+        await fetch(gateway.address, create(b"{}", method=method, target=f"/fhir/{target}"))
+    assert platform.requests[0].all("content-type") == ["application/fhir+json"]
 
 
 @pytest.mark.parametrize("said", SAYS_NOTHING)
-async def test_without_the_setting(
+async def test_without_the_setting_the_body_is_forwarded_unchanged(
     start_gateway: StartGateway, platform: Platform, said: str
 ) -> None:
-    """A caller that has no such setting is passed on as it came."""
     async with start_gateway(callers=[LAB]) as gateway:
-        await ask(gateway.address, create(PATIENT, *SAYS_NOTHING[said]))
+        await fetch(gateway.address, create(PATIENT, *SAYS_NOTHING[said]))
     kinds = [each.partition(": ")[2] for each in SAYS_NOTHING[said]]
-    assert platform.seen[0].all("content-type") == kinds
+    assert platform.requests[0].all("content-type") == kinds
 
 
-async def test_in_chunks(start_gateway: StartGateway, platform: Platform) -> None:
-    """A body whose length is not announced is one, too."""
+async def test_a_chunked_body_gets_the_configured_type(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
     async with start_gateway(callers=[NAMED]) as gateway:
         chunks = b"2\r\n{}\r\n0\r\n\r\n"
         request = get("/fhir/Patient", "Transfer-Encoding: chunked", method="POST") + chunks
-        assert (await ask(gateway.address, request)).status == 200
-    assert platform.seen[0].all("content-type") == ["application/fhir+json"]
+        assert (await fetch(gateway.address, request)).status == 200
+    assert platform.requests[0].all("content-type") == ["application/fhir+json"]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +121,12 @@ async def test_in_chunks(start_gateway: StartGateway, platform: Platform) -> Non
         get("/fhir/Patient/$x", "Content-Length: 0", method="POST"),
     ],
 )
-async def test_no_body_no_type(
+async def test_a_request_without_a_body_gets_no_type(
     start_gateway: StartGateway, platform: Platform, request_: bytes
 ) -> None:
-    """What goes on without a body goes on without a type."""
     async with start_gateway(callers=[NAMED]) as gateway:
-        assert (await ask(gateway.address, request_)).status == 200
-    assert platform.seen[0].all("content-type") == []
+        assert (await fetch(gateway.address, request_)).status == 200
+    assert platform.requests[0].all("content-type") == []
 
 
 UNSUPPORTED = {
@@ -141,58 +138,59 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize("answer", UNSUPPORTED)
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_a_415_that_is_no_fhir_is_explained(stage: Stage, answer: str, language: str) -> None:
-    """It says what to send, and which setting helps a system that cannot."""
-    stage.platform.answer(UNSUPPORTED[answer])
-    gateway = await stage.start(callers=[LAB])
+async def test_a_415_without_fhir_names_the_setting(
+    testbed: Testbed, answer: str, language: str
+) -> None:
+    testbed.platform.respond(UNSUPPORTED[answer])
+    gateway = await testbed.start(callers=[LAB])
     request = create(PATIENT, f"Accept-Language: {language}")
-    evidence = await stage.evidence(gateway, request)
+    evidence = await testbed.send(gateway, request)
     row = NOT_FHIR[415].but(advice="media-type")
-    await judge(evidence, "upstream-non-fhir", row, language=language)
-    assert "callers[].content_type" in read_json(evidence.reply)["diagnostics"]
+    await assert_result(evidence, "upstream-non-fhir", row, language=language)
+    assert "callers[].content_type" in read_json(evidence.response)["diagnostics"]
 
 
 @pytest.mark.parametrize("request_", [post("/fhir/Patient", PATIENT), get("/fhir/Patient/1")])
-async def test_a_415_whose_cause_is_another(
+async def test_a_415_with_another_cause_does_not_name_the_setting(
     start_gateway: StartGateway, platform: Platform, request_: bytes
 ) -> None:
-    """Where a type was said, or there is no body, nothing is said of the setting."""
-    platform.answer(page(415))
+    """Where a type was stated, or there is no body."""
+    platform.respond(page(415))
     async with start_gateway(callers=[LAB]) as gateway:
-        reply = await ask(gateway.address, request_)
+        reply = await fetch(gateway.address, request_)
     assert (reply.status, reply.reason) == (415, "upstream-non-fhir")
     assert "content_type" not in reply.body.decode()
 
 
-async def test_a_415_that_is_fhir_passes(start_gateway: StartGateway, platform: Platform) -> None:
-    """The platform's own explanation goes to the caller unchanged."""
+async def test_a_415_with_fhir_passes_unchanged(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
     outcome = b'{"resourceType":"OperationOutcome","issue":[]}'
-    platform.answer(http(415, outcome, ("Content-Type", "application/fhir+json")))
+    platform.respond(http(415, outcome, ("Content-Type", "application/fhir+json")))
     async with start_gateway(callers=[LAB]) as gateway:
-        reply = await ask(gateway.address, create(PATIENT))
+        reply = await fetch(gateway.address, create(PATIENT))
     assert (reply.status, reply.reason, reply.body) == (415, None, outcome)
 
 
 @pytest.mark.parametrize("origin", ["Origin:", "Origin: ", "origin: \t "])
-async def test_an_empty_origin_is_none(
+async def test_an_empty_origin_is_ignored(
     start_gateway: StartGateway, platform: Platform, origin: str
 ) -> None:
-    """It names no page, so it is no page's request."""
-    platform.answer(fhir())
+    platform.respond(fhir())
     async with start_gateway() as gateway:
-        reply = await ask(gateway.address, post("/fhir/Patient", b"{}", origin))
+        reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", origin))
     assert reply.status == 200
 
 
 @pytest.mark.parametrize("field", ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site"])
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_remedy_for_a_foreign_page(
+async def test_the_error_for_a_web_page_names_the_remedy(
     start_gateway: StartGateway, platform: Platform, field: str, language: str
 ) -> None:
-    """The 403 names what an operator can do, in words and in the diagnostics."""
+    """In text and diagnostics."""
     async with start_gateway() as gateway:
         request = get("/fhir/Patient/1", field, f"Accept-Language: {language}")
-        reply = await ask(gateway.address, request)
+        reply = await fetch(gateway.address, request)
     assert (reply.status, reply.reason) == (403, "caller-forbidden")
     issue = reply.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text(
@@ -200,4 +198,4 @@ async def test_the_remedy_for_a_foreign_page(
     )
     assert "callers[].api_key_file" in issue["diagnostics"]
     assert "login.cors_origins" in issue["diagnostics"]
-    assert platform.seen == []
+    assert platform.requests == []

@@ -65,7 +65,7 @@ class RedisServer:
         # The tests search the dump for plain values.
         command += ["--rdbcompression", "no", "--enable-debug-command", "yes"]
         self.process = start(command, self.directory, name="redis")
-        self.process.until_listening(self.port)
+        self.process.wait_until_listening(self.port)
 
     @property
     def socket(self) -> Path:

@@ -10,8 +10,8 @@ from collections import Counter
 import aiohttp
 
 from tests.doubles.load import Load
-from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
-from tests.doubles.sso import Answer, SeenRequest, Sso, token
+from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body, unauthorized
+from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, token
 from tests.lifecycle.conftest import SECRET, Service, StartService
 from tests.store.redis_server import RedisServer, patient
 
@@ -36,7 +36,7 @@ async def statuses(services: list[Service], requests: int) -> Counter[int]:
 
 
 async def served(service: Service) -> Service:
-    await service.until(lambda: bool(service.logged("serving")), "a listener")
+    await service.wait_until(lambda: bool(service.logged("serving")), "a listener")
     return service
 
 
@@ -53,7 +53,7 @@ class NumberedSso(Sso):
         self.lifetime = lifetime
         self.numbers = itertools.count(1)
 
-    def answer_to(self, request: SeenRequest) -> Answer:
+    def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         return token(f"planted-token-{next(self.numbers)}", expires_in=self.lifetime)
 
 
@@ -74,12 +74,12 @@ async def test_replicas_share_one_token_request(
         await served(service)
     answers = asyncio.ensure_future(statuses(services, REQUESTS))
     for service in services:
-        await service.until_metric(REQUESTS, "dhp_gateway_token_waiters")
+        await service.wait_for_metric(REQUESTS, "dhp_gateway_token_waiters")
     sso.release()
     assert await answers == {200: REPLICAS * REQUESTS}
     assert 1 <= len(sso.requests) <= 1 + alone(services)
     tokens = {f"Bearer token-{number}" for number in range(1, len(sso.requests) + 1)}
-    assert {seen.header("authorization") for seen in platform.seen} <= tokens
+    assert {seen.header("authorization") for seen in platform.requests} <= tokens
 
 
 async def test_a_restart_of_redis_costs_no_request(
@@ -91,22 +91,26 @@ async def test_a_restart_of_redis_costs_no_request(
             for _ in range(3)
         ]
         for service in services:
-            await service.until_ready()
+            await service.wait_until_ready()
         loads = [Load(service.address, callers=3, pause=0.01) for service in services]
         for load in loads:
             load.start()
-        await sso.seen(3)
+        await sso.wait_for_requests(3)
         server.kill()
         for service in services:
-            await service.until(lambda service=service: bool(service.logged(AWAY)), "a warning")
+            await service.wait_until(
+                lambda service=service: bool(service.logged(AWAY)), "a warning"
+            )
         # Each has asked the SSO by itself meanwhile.
-        await sso.seen(len(sso.requests) + 3)
+        await sso.wait_for_requests(len(sso.requests) + 3)
         warnings = [len(service.logged(AWAY)) for service in services]
         server.start()
         for service in services:
-            await service.until(lambda service=service: bool(service.logged(BACK)), "its return")
+            await service.wait_until(
+                lambda service=service: bool(service.logged(BACK)), "its return"
+            )
         returns = [len(service.logged(BACK)) for service in services]
-        await sso.seen(len(sso.requests) + 2)
+        await sso.wait_for_requests(len(sso.requests) + 2)
         for load in loads:
             await load.finish()
     assert [load.failures for load in loads] == [{}] * 3
@@ -123,12 +127,12 @@ async def test_a_hanging_redis_costs_no_request(
         )
         load = Load(service.address, callers=3, pause=0.01)
         load.start()
-        await sso.seen(2)
+        await sso.wait_for_requests(2)
         server.freeze()
-        await service.until(lambda: bool(service.logged(AWAY)), "a warning")
-        await sso.seen(len(sso.requests) + 2)
+        await service.wait_until(lambda: bool(service.logged(AWAY)), "a warning")
+        await sso.wait_for_requests(len(sso.requests) + 2)
         server.thaw()
-        await service.until(lambda: bool(service.logged(BACK)), "its return")
+        await service.wait_until(lambda: bool(service.logged(BACK)), "its return")
         await load.finish()
     assert load.failures == {}
 
@@ -145,17 +149,17 @@ async def test_a_gateway_starts_without_redis(
 async def test_rejected_token_is_replaced_for_all(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    async def judge(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        good = line.seen.header("authorization") != "Bearer token-1"
-        line.writer.write(fhir() if good else unauthorized())
-        await line.writer.drain()
+    async def judge(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        good = connection.request.header("authorization") != "Bearer token-1"
+        connection.writer.write(fhir() if good else unauthorized())
+        await connection.writer.drain()
 
     services = [start_service(*patient(), store={"url": server.url}) for _ in range(3)]
     for service in services:
-        await service.until_ready()
+        await service.wait_until_ready()
     assert 1 <= len(sso.requests) <= 1 + alone(services)
-    platform.answer(judge)
+    platform.respond(judge)
     assert await statuses(services, 20) == {200: 60}
     assert 2 <= len(sso.requests) <= 2 + alone(services)
 
@@ -165,7 +169,7 @@ async def test_a_gateway_killed_during_its_token_request(
 ) -> None:
     sso.hold()
     first = start_service(*patient(lease=15), store={"url": server.url})
-    await sso.seen(1)
+    await sso.wait_for_requests(1)
     others = [start_service(*patient(), store={"url": server.url}) for _ in range(2)]
     for service in others:
         await served(service)
@@ -173,7 +177,7 @@ async def test_a_gateway_killed_during_its_token_request(
     first.send(signal.SIGKILL)
     sso.release()
     for service in others:
-        await service.until_ready()
+        await service.wait_until_ready()
     assert await statuses(others, 5) == {200: 10}
     assert 2 <= len(sso.requests) <= 2 + alone(others)
 
@@ -195,5 +199,5 @@ async def test_the_password_is_never_shown(
 ) -> None:
     url = server.url.replace("//", "//user:planted-password@")
     service = await start_service.ready(store={"url": url}, log={"level": "debug"})
-    await service.until(lambda: bool(service.logged(AWAY)), "a warning")
+    await service.wait_until(lambda: bool(service.logged(AWAY)), "a warning")
     assert "planted-password" not in service.process.stderr + service.process.stdout

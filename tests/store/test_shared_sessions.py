@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.platform import Line, Platform, unauthorized
+from tests.doubles.platform import Platform, PlatformConnection, unauthorized
 from tests.doubles.processes import free_port
-from tests.doubles.sso import refusal, token
+from tests.doubles.sso import oauth_error, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Page, Stage, stage
 from tests.store.redis_server import RedisServer
@@ -73,7 +73,7 @@ async def test_sessions_survive_a_restart(setup: ReplicaSetup) -> None:
         assert (await browser.get(READ)).status == 200
         assert setup.sso.user_requests[1].form["refresh_token"] == "r1"
         assert json.loads((await browser.get("/auth/session")).text)["signed_in"] is True
-        sent = [seen.header("authorization") for seen in setup.platform.seen]
+        sent = [seen.header("authorization") for seen in setup.platform.requests]
         assert sent == ["Bearer first", "Bearer first", "Bearer second"]
 
 
@@ -100,17 +100,17 @@ async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
     setup.sso.user_tokens(
         token("first", refresh_token="r1"),
         token("second", refresh_token="r2"),
-        refusal("invalid_grant"),
+        oauth_error("invalid_grant"),
     )
     async with setup.gateway() as one, setup.gateway(free_port()) as two:
         browser = await one.browser()
         await signed_in(browser)
 
-        async def refuse(line: Line) -> None:
+        async def refuse(connection: PlatformConnection) -> None:
             # Or a tab that came late would wait for the token that the first ones ask for.
-            await setup.platform.until_seen(4)
-            line.writer.write(unauthorized())
-            line.seen.complete = True
+            await setup.platform.wait_for_requests(4)
+            connection.writer.write(unauthorized())
+            connection.request.complete = True
 
         setup.platform.script(*[refuse] * 4)
         setup.sso.hold()
@@ -121,11 +121,11 @@ async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
             elsewhere(browser, two),
         ]
         answers = asyncio.gather(*tabs)
-        await setup.platform.until_seen(4)
+        await setup.platform.wait_for_requests(4)
         setup.sso.release()
         assert [page.status for page in await answers] == [200] * 4
         assert len(setup.sso.user_requests) == 2
-        sent = [seen.header("authorization") for seen in setup.platform.seen]
+        sent = [seen.header("authorization") for seen in setup.platform.requests]
         assert sent == ["Bearer first"] * 4 + ["Bearer second"] * 4
 
 
@@ -173,7 +173,7 @@ async def test_a_token_refreshed_during_an_outage_is_stored_later(setup: Replica
         setup.sso.hold()
         before = len(setup.sso.requests)
         asked = asyncio.ensure_future(browser.get(READ))
-        await setup.sso.seen(before + 1)
+        await setup.sso.wait_for_requests(before + 1)
         setup.server.freeze()
         setup.sso.release()
         assert (await asked).status == 200
@@ -188,7 +188,7 @@ async def test_a_token_refreshed_during_an_outage_is_stored_later(setup: Replica
 async def sends(other: Stage, browser: Browser, setup: ReplicaSetup, authorization: str) -> bool:
     """Whether this token goes out from another gateway."""
     await elsewhere(browser, other)
-    return setup.platform.seen[-1].header("authorization") == authorization
+    return setup.platform.requests[-1].header("authorization") == authorization
 
 
 async def test_back_channel_logout_reaches_every_replica(server: RedisServer) -> None:

@@ -25,7 +25,7 @@ from gateway.oauth.grants import RenewalGrant
 from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform, outcome, then_close
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import opening
@@ -50,17 +50,17 @@ async def _record_outbox(folder: Path, work: Path) -> None:
         locations = {}
         hospital.line.cut()
         locations["delivered"] = (await hospital.write(patient=1, number=1)).location
-        await hospital.line.mend()
+        await hospital.line.restore()
         await hospital.ended(locations["delivered"])
         hospital.line.cut()
         locations["failed"] = (await hospital.write(patient=2, number=2)).location
         platform.script(outcome(422))
-        await hospital.line.mend()
+        await hospital.line.restore()
         await hospital.ended(locations["failed"])
         hospital.line.cut()
         locations["unclear"] = (await hospital.write(patient=3, method="POST")).location
         platform.script(then_close(b""))
-        await hospital.line.mend()
+        await hospital.line.restore()
         await hospital.ended(locations["unclear"])
         locations["behind"] = (await hospital.write(patient=3, number=3)).location
         hospital.line.cut()
@@ -90,7 +90,7 @@ async def _record_audit(folder: Path, work: Path) -> None:
     async with Platform() as platform, Sso() as sso:
         audit = {"sink": "file", "path": str(work / "audit.jsonl"), "rotate_bytes": 4096}
         async with (
-            running(platform.url, sso.token_url, audit=audit) as gateway,
+            running_gateway(platform.url, sso.token_url, audit=audit) as gateway,
             aiohttp.ClientSession() as session,
         ):
             for number in range(12):

@@ -58,7 +58,7 @@ class TestOutbox:
         for name in ("waiting", "long", "deletion"):
             reply = await hospital.ended(location[name])
             assert reply.json["type"] == "batch-response"
-        seen = {(each.method, each.target): each for each in hospital.platform.seen}
+        seen = {(each.method, each.target): each for each in hospital.platform.requests}
         assert {key[0] for key in seen if "Observation/6" in key[1]} == {"DELETE"}
         sent = next(each for (_, target), each in seen.items() if target.endswith("Observation/4"))
         assert sent.body == observation(4, 4)

@@ -1,4 +1,4 @@
-"""The thread that writes log lines, over pipes that are read late, never or not any more."""
+"""The thread that writes log lines, over pipes that are read late or never."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., BackgroundHandler]
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Makes handlers that end with the test."""
+    """Return a function that makes handlers which end with the test."""
     made: list[BackgroundHandler] = []
 
     def one(fd: int, limit: LogRateLimit | None = None, **limits: int) -> BackgroundHandler:
@@ -38,23 +38,23 @@ def make() -> Iterator[Make]:
 
 
 def log(handler: BackgroundHandler, text: str, name: str = "gateway.x") -> bytes:
-    """Have a line written, and return it."""
+    """Write a line, and return it."""
     handler.handle(logging.LogRecord(name, logging.INFO, "", 0, "%s", (text,), None))
     return text.encode() + b"\n"
 
 
 def log_many(handler: BackgroundHandler, count: int) -> list[bytes]:
-    """Have numbered lines written."""
+    """Write numbered lines."""
     return [log(handler, f"line {number}") for number in range(count)]
 
 
 def dropped(count: int) -> bytes:
-    """The line that reports missing ones."""
+    """Return the line that reports lost ones."""
     return b"%d log lines were dropped: they were not read\n" % count
 
 
 def assert_complete(written: bytes, lines: list[bytes]) -> None:
-    """What was written are these lines, and in the place of missing ones their number."""
+    """Check that these lines were written, or their number reported where they are missing."""
     rest = list(lines)
     for line in written.splitlines(keepends=True):
         gap = re.fullmatch(re.escape(dropped(0)).replace(b"0", rb"(\d+)", 1), line)
@@ -67,15 +67,14 @@ def assert_complete(written: bytes, lines: list[bytes]) -> None:
 
 
 def read(pipe: Pipe, size: int) -> bytes:
-    """So many octets of the pipe."""
+    """Return so many octets of the pipe."""
     found = b""
     while len(found) < size:
         found += os.read(pipe.reader, size - len(found))
     return found
 
 
-def test_lines_come_in_order(make: Make, pipe: Pipe) -> None:
-    """All lines are written, in the order they were given."""
+def test_lines_are_written_in_order(make: Make, pipe: Pipe) -> None:
     handler = make(pipe.writer)
     lines = log_many(handler, 1000)
     handler.flush()
@@ -83,11 +82,10 @@ def test_lines_come_in_order(make: Make, pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("room", [{"max_lines": 20}, {"max_bytes": 200}])
-def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dict) -> None:
-    """A pipe without a reader blocks no logging; once it is read, a line says what is missing.
-
-    It stands where the missing ones would, whether others follow or not.
-    """
+def test_lines_beyond_a_full_pipe_are_dropped_and_reported(
+    make: Make, pipe: Pipe, room: dict
+) -> None:
+    """The report stands where they would, whether others follow or not."""
     filling = pipe.fill()
     handler = make(pipe.writer, **room)
     lines = log_many(handler, 500)
@@ -102,8 +100,8 @@ def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dic
     assert_complete(written, lines)
 
 
-def test_what_was_dropped_is_told_without_another_line(make: Make, pipe: Pipe) -> None:
-    """Once the queue is empty, its last gap needs no line that follows; each gap is told once."""
+def test_dropped_lines_are_reported_without_a_later_line(make: Make, pipe: Pipe) -> None:
+    """Once the queue is empty; each gap once."""
     handler = make(pipe.writer, max_lines=20)
     for _ in range(2):
         filling = pipe.fill()
@@ -113,8 +111,7 @@ def test_what_was_dropped_is_told_without_another_line(make: Make, pipe: Pipe) -
         assert_complete(pipe.read(), lines)
 
 
-def test_a_reader_that_leaves_ends_nothing(make: Make, pipe: Pipe) -> None:
-    """Lines to a broken pipe are lost, without an error for the logging code."""
+def test_a_broken_pipe_does_not_fail_logging(make: Make, pipe: Pipe) -> None:
     os.close(pipe.reader)
     pipe.reader = -1
     handler = make(pipe.writer)
@@ -122,10 +119,10 @@ def test_a_reader_that_leaves_ends_nothing(make: Make, pipe: Pipe) -> None:
     handler.flush()
 
 
-def test_lost_lines_are_told_when_the_descriptor_works_again(
+def test_lines_lost_on_a_full_disk_are_reported_later(
     make: Make, pipe: Pipe, full_device: int
 ) -> None:
-    """A full disk loses lines; before the first one after it stands how many."""
+    """Before the first line that is written again."""
     handler = make(full_device)
     log_many(handler, 10)
     handler.flush()
@@ -136,8 +133,8 @@ def test_lost_lines_are_told_when_the_descriptor_works_again(
     assert pipe.read_to_end() == dropped(10) + later
 
 
-def test_a_non_blocking_descriptor_is_waited_for(make: Make, pipe: Pipe) -> None:
-    """When another process has made the pipe non-blocking no line is lost or torn."""
+def test_a_non_blocking_pipe_loses_no_line(make: Make, pipe: Pipe) -> None:
+    """Another process may have made it so."""
     os.set_blocking(pipe.writer, False)
     handler = make(pipe.writer)
     line = "-" * 100_000
@@ -146,8 +143,7 @@ def test_a_non_blocking_descriptor_is_waited_for(make: Make, pipe: Pipe) -> None
     assert read(pipe, 5 * 100_001) == 5 * (line.encode() + b"\n")
 
 
-def test_a_summary_that_is_due_needs_no_line(make: Make, pipe: Pipe) -> None:
-    """While messages are counted the thread looks by itself for what is due."""
+def test_a_summary_is_written_without_a_later_line(make: Make, pipe: Pipe) -> None:
     clock = FakeClock()
     handler = make(pipe.writer, LogRateLimit(burst=1, clock=clock))
     line = log(handler, "again", "asyncio")
@@ -159,7 +155,7 @@ def test_a_summary_that_is_due_needs_no_line(make: Make, pipe: Pipe) -> None:
 
 
 def test_closing_writes_the_rest_and_ends_the_thread(make: Make, pipe: Pipe) -> None:
-    """A closed handler still writes what it has; then its thread ends, also after a full queue."""
+    """Also after a full queue."""
     threads = threading.active_count()
     filling = pipe.fill()
     handler = make(pipe.writer, max_lines=20)
@@ -174,10 +170,9 @@ def test_closing_writes_the_rest_and_ends_the_thread(make: Make, pipe: Pipe) -> 
     assert threading.active_count() == threads
 
 
-def test_a_line_lost_while_the_queue_is_found_empty_is_told_once(
+def test_a_line_lost_while_the_queue_is_found_empty_is_reported_once(
     make: Make, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread may log at that very moment; no number of lines is negative."""
     lines = [b"first\n"]
 
     class BusyQueue(Queue[Any]):

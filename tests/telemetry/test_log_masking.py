@@ -1,4 +1,4 @@
-"""What masking takes out of texts, and what it leaves."""
+"""What masking removes from texts, and what it keeps."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJob3NwaXRhbCJ9.c2lnbmF0dXJl"
         ("proxy http://user:pass@proxy:3128/", "proxy http://***@proxy:3128/"),
     ],
 )
-def test_masks_what_must_not_be_shown(text, masked):
-    """Patients' numbers, credentials, tokens and query values leave a text; the rest stays."""
+def test_masks_patient_numbers_credentials_tokens_and_query_values(text, masked):
     assert mask_text(text) == masked
 
 
@@ -54,13 +53,12 @@ def test_masks_what_must_not_be_shown(text, masked):
         "AAA1234567",
     ],
 )
-def test_leaves_what_looks_similar(text):
-    """Request ids, times, longer numbers and plain words stay readable."""
+def test_keeps_request_ids_times_and_longer_numbers(text):
     assert mask_text(text) == text
 
 
 def test_masks_inside_structures():
-    """Lists, mappings, their keys, numbers, bytes and foreign objects are covered."""
+    """Lists, mappings, their keys, numbers, octets and other objects."""
     value = {
         "list": ["Bearer abc", ("AA1234567",)],
         "AA1234567": 30101901234567,
@@ -80,14 +78,13 @@ def test_masks_inside_structures():
 
 
 def test_masks_a_structure_that_contains_itself():
-    """A structure without an end is cut off, and still masked."""
     endless: list[object] = ["Bearer abc"]
     endless.append(endless)
     assert "abc" not in str(mask(endless))
 
 
 @pytest.mark.parametrize("name", ["client_secret", "Authorization", "access_token", "password"])
-def test_a_secrets_name_hides_its_value(name):
-    """Under the name of a secret nothing is shown, at any depth."""
+def test_a_value_under_the_name_of_a_secret_is_masked(name):
+    """At any depth."""
     assert mask_field(name, "opaque") == "***"
     assert mask({"headers": {name: ["opaque"]}}) == {"headers": {name: "***"}}

@@ -1,4 +1,4 @@
-"""Equal messages of those that callers and the system can make repeat themselves."""
+"""Limits of equal log messages that callers and the system can cause."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.doubles.clock import FakeClock
 
 
 def record(name: str, message: str, *args: object) -> logging.LogRecord:
-    """A record as a logger makes it."""
+    """Return a record as a logger makes it."""
     return logging.LogRecord(name, logging.ERROR, "file", 1, message, args, None)
 
 
-def refusal(reason: Reason, number: int) -> logging.LogRecord:
-    """What the request path logs of a request that failed."""
+def rejection(reason: Reason, number: int) -> logging.LogRecord:
+    """Return the record of a rejected request."""
     error = GatewayError(reason, f"detail {number}")
     return record("gateway.pipeline.handler", "%s (request %s)", error, f"id-{number}")
 
 
 def test_equal_messages_of_asyncio_are_limited():
-    """A burst passes, the rest of the period is counted, and the next period says how many."""
+    """The rest of the period is counted, and reported in the next."""
     clock = FakeClock()
     limit = LogRateLimit(burst=2, period=10, clock=clock)
     passed = [limit.filter(record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
@@ -40,7 +40,6 @@ def test_equal_messages_of_asyncio_are_limited():
 
 
 def test_other_messages_and_other_loggers_are_not_limited():
-    """The limit is for each message of the chatty loggers; the gateway's own always pass."""
     limit = LogRateLimit(burst=1, period=10, clock=lambda: 0.0)
     assert limit.filter(record("asyncio", "a"))
     assert limit.filter(record("asyncio", "b"))
@@ -50,18 +49,16 @@ def test_other_messages_and_other_loggers_are_not_limited():
 
 
 def test_failed_requests_are_limited_by_reason():
-    """Requests that fail for one reason do not hide those that fail for another."""
     limit = LogRateLimit(clock=lambda: 0.0)
-    refused = [limit.filter(refusal(errors.BAD_REQUEST, n)) for n in range(300)]
+    refused = [limit.filter(rejection(errors.BAD_REQUEST, n)) for n in range(300)]
     assert refused == 10 * [True] + 290 * [False]
-    assert limit.filter(refusal(errors.URL_TOO_LONG, 1))
+    assert limit.filter(rejection(errors.URL_TOO_LONG, 1))
 
 
-def test_an_outage_is_one_line():
-    """What fails every request is said once in a period, with how many more there were."""
+def test_an_outage_is_one_line_in_a_period():
     clock = FakeClock()
     limit = LogRateLimit(clock=clock)
-    passed = [limit.filter(refusal(errors.UPSTREAM_UNREACHABLE, n)) for n in range(300)]
+    passed = [limit.filter(rejection(errors.UPSTREAM_UNREACHABLE, n)) for n in range(300)]
     assert passed == [True] + 299 * [False]
     clock.now += 10
     [summary] = limit.summaries()
@@ -69,7 +66,7 @@ def test_an_outage_is_one_line():
 
 
 def failure(reason: Reason, request_id: str, **fields: str) -> logging.LogRecord:
-    """What the request path logs of a request, as its logger makes it."""
+    """Return the record of a failed request, as its logger makes it."""
     event = {"event": "%s", "request_id": request_id, "credential": "default", **fields}
     logged = record("gateway.pipeline.handler", "")
     logged.msg = LogEvent(event, (GatewayError(reason, "detail"),))
@@ -77,15 +74,15 @@ def failure(reason: Reason, request_id: str, **fields: str) -> logging.LogRecord
 
 
 def ids_of(records: Iterable[logging.LogRecord]) -> list[str]:
-    """The ids that these lines tell."""
+    """Return the ids in these lines."""
     return [each for record in records for each in record.request_ids]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
-def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
-    """Whatever the reason, each failed request's id stands in a line, with none longer than 4 KiB.
+def test_the_request_ids_of_suppressed_lines_are_logged(reason: Reason):
+    """In lines of at most 4 KiB.
 
-    Those of the period before are told though another line takes its place.
+    Those of the period before are logged though another line takes its place.
     """
     clock = FakeClock()
     limit = LogRateLimit(clock=clock)
@@ -108,8 +105,7 @@ def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
     assert not limit.is_counting
 
 
-def test_ids_outlast_messages_that_push_others_out():
-    """Where too many different messages are counted, nothing of what was left out is forgotten."""
+def test_request_ids_outlast_the_limit_of_counted_messages():
     limit = LogRateLimit(burst=1, clock=lambda: 0.0)
     for number in range(5):
         limit.filter(failure(errors.BAD_REQUEST, f"id-{number}"))
@@ -119,8 +115,7 @@ def test_ids_outlast_messages_that_push_others_out():
     assert (summary.suppressed, ids_of([summary])) == (4, [f"id-{n}" for n in range(1, 5)])  # type: ignore[attr-defined]
 
 
-def test_ids_that_nobody_reads_take_bounded_memory():
-    """While no line is taken only so many ids are kept."""
+def test_pending_request_ids_take_bounded_memory():
     limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(50_000):
         limit.filter(failure(errors.UPSTREAM_FAILED, f"id-{number}"))
@@ -129,8 +124,8 @@ def test_ids_that_nobody_reads_take_bounded_memory():
     assert sum(line.suppressed for line in lines) == 49_999  # type: ignore[attr-defined]
 
 
-def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
-    """What the audit only counts, the log only counts too; a caller's own 429 are told."""
+def test_request_ids_of_unidentified_requests_over_the_limit_are_not_logged():
+    """A caller's own 429 are."""
     limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(20):
         stranger = failure(errors.RATE_LIMITED, f"stranger-{number}")
@@ -142,13 +137,13 @@ def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
     assert all(each.startswith("caller-") for each in told)
 
 
-def test_left_out_lines_are_told_though_none_comes_after_them():
-    """When the period is over, a line says how many were left out of it, and only once."""
+def test_suppressed_lines_are_reported_without_a_later_line():
+    """Once."""
     clock = FakeClock()
     limit = LogRateLimit(clock=clock)
     for number in range(300):
-        limit.filter(refusal(errors.BAD_REQUEST, number))
-    limit.filter(refusal(errors.URL_TOO_LONG, 1))
+        limit.filter(rejection(errors.BAD_REQUEST, number))
+    limit.filter(rejection(errors.URL_TOO_LONG, 1))
     clock.now += 9.9
     assert limit.summaries() == []
     clock.now += 0.1
@@ -159,24 +154,22 @@ def test_left_out_lines_are_told_though_none_comes_after_them():
     assert not limit.is_counting
 
 
-def test_the_end_does_not_wait_for_the_period():
-    """At the end of the process all that was left out is told."""
+def test_suppressed_lines_are_reported_at_the_end():
     limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(11):
-        limit.filter(refusal(errors.BAD_REQUEST, number))
+        limit.filter(rejection(errors.BAD_REQUEST, number))
     assert limit.is_counting
     assert len(limit.summaries(at_end=True)) == 1
 
 
-def test_invented_messages_take_no_memory():
-    """However many different messages there are, only so many are remembered."""
+def test_the_number_of_counted_messages_is_bounded():
     limit = LogRateLimit(clock=lambda: 0.0)
     assert all(limit.filter(record("asyncio", str(number))) for number in range(5000))
     assert len(limit._seen) <= 256
 
 
-def test_what_is_told_in_other_words_is_silenced():
-    """The access log, and what OpenTelemetry says of a collector that is away, never go out."""
+def test_access_log_and_exporter_messages_are_never_written():
+    """The gateway reports both itself."""
     limit = LogRateLimit(clock=lambda: 0.0)
     assert not limit.filter(record("aiohttp.access", "a"))
     assert not limit.filter(record("opentelemetry.exporter.otlp", "a"))

@@ -1,4 +1,4 @@
-"""Log lines, as they stand in the stream."""
+"""Log lines as they are in the stream."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PLACEHOLDER = re.compile(r"%(?:\([^)]*\))?[-#0 +]*[\d*]*(?:\.[\d*]+)?([a-zA-Z])"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that says that it is a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 
@@ -39,36 +39,35 @@ class Logs:
         self._undo: list[Callable[[], None]] = []
 
     def configure(self, level: str = "info", fmt: Any = "json", stream: Any = None) -> None:
-        """Configures as the application does."""
+        """Configure the logs as the application does."""
         self.stream = stream or self.stream
         self._undo.append(configure(level, fmt, self.stream))
 
     def undo(self) -> None:
-        """Takes everything back."""
+        """Restore the configuration."""
         while self._undo:
             self._undo.pop()()
 
     @property
     def text(self) -> str:
-        """All that was written."""
+        """Return everything that was written."""
         return self.stream.getvalue()
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """All lines, parsed."""
+        """Return all lines, parsed."""
         return [json.loads(line) for line in self.text.splitlines()]
 
 
 @pytest.fixture
 def logs() -> Iterator[Logs]:
-    """Logs that are undone after the test."""
+    """Yield logs that are restored after the test."""
     logs = Logs()
     yield logs
     logs.undo()
 
 
 def test_a_json_line_has_time_level_logger_and_event_first(logs):
-    """A line is one JSON object, with the common fields before the event's own."""
     logs.configure()
     get_logger("gateway.x").warning("token refused", credential="default", wait=1.5)
     [line] = logs.lines
@@ -77,8 +76,7 @@ def test_a_json_line_has_time_level_logger_and_event_first(logs):
     assert line["timestamp"].endswith("Z")
 
 
-def test_auto_is_for_people_on_a_terminal_and_json_elsewhere(logs):
-    """Who looks gets text, a file or a collector gets JSON."""
+def test_auto_is_text_on_a_terminal_and_json_elsewhere(logs):
     logs.configure(fmt="auto")
     get_logger("gateway.x").info("one")
     assert logs.lines[0]["event"] == "one"
@@ -91,7 +89,6 @@ def test_auto_is_for_people_on_a_terminal_and_json_elsewhere(logs):
 
 
 def test_arguments_are_filled_in_and_fields_stay_apart(logs):
-    """The sentence is whole, and so is every field; the record says the sentence too."""
     logs.configure()
     said = []
     watching = logging.Handler()
@@ -104,8 +101,7 @@ def test_arguments_are_filled_in_and_fields_stay_apart(logs):
     assert logs.lines[0]["request_id"] == "r-1"
 
 
-def test_records_of_the_standard_library_take_the_same_form(logs):
-    """What aiohttp and asyncio log is a line of the same kind, arguments filled in."""
+def test_records_of_the_standard_library_have_the_same_form(logs):
     logs.configure()
     logging.getLogger("aiohttp.server").error("Error handling request from %s", "10.0.0.1")
     [line] = logs.lines
@@ -114,8 +110,7 @@ def test_records_of_the_standard_library_take_the_same_form(logs):
     assert line["event"] == "Error handling request from 10.0.0.1"
 
 
-def test_lower_levels_are_left_out(logs):
-    """Nothing below the configured level is written, from any logger."""
+def test_lower_levels_are_not_written(logs):
     logs.configure("warning")
     get_logger("gateway.x").info("no")
     logging.getLogger("asyncio").info("no")
@@ -123,8 +118,8 @@ def test_lower_levels_are_left_out(logs):
     assert [line["event"] for line in logs.lines] == ["yes"]
 
 
-def test_an_unknown_level_is_refused(logs):
-    """A mistyped level is a ValueError, and nothing is configured."""
+def test_an_unknown_level_is_a_value_error(logs):
+    """Nothing is configured."""
     before = logging.getLogger().handlers[:]
     with pytest.raises(ValueError, match="LOUD"):
         logs.configure("loud")
@@ -133,7 +128,7 @@ def test_an_unknown_level_is_refused(logs):
 
 @pytest.mark.parametrize("fmt", ["json", "console"])
 def test_secrets_and_patient_data_are_masked_everywhere(logs, fmt):
-    """Texts, fields, nested values, exception texts and foreign records are all masked."""
+    """Texts, fields, nested values, exceptions, and records of libraries."""
     logs.configure(fmt=fmt)
     log = get_logger("gateway.x")
     try:
@@ -149,7 +144,6 @@ def test_secrets_and_patient_data_are_masked_everywhere(logs, fmt):
 
 @pytest.mark.parametrize("fmt", ["json", "console"])
 def test_tracebacks_show_no_local_variables(logs, fmt):
-    """A traceback names files and lines, never the values at hand."""
     logs.configure(fmt=fmt)
 
     def fail() -> None:
@@ -166,7 +160,6 @@ def test_tracebacks_show_no_local_variables(logs, fmt):
 
 @pytest.mark.parametrize("stream", [None, Terminal()], ids=["file", "terminal"])
 def test_the_console_has_colours_on_a_terminal_only(logs, stream):
-    """Text for people either way, but without escape sequences in a file."""
     logs.configure(fmt="console", stream=stream)
     get_logger("gateway.x").warning("token refused", credential="default")
     assert ("\x1b[" in logs.text) is (stream is not None)
@@ -176,15 +169,14 @@ def test_the_console_has_colours_on_a_terminal_only(logs, stream):
 
 
 def test_a_text_cannot_forge_lines_or_drive_the_terminal(logs):
-    """Control characters in logged values are shown as escapes."""
+    """Control characters are escaped."""
     logs.configure(fmt="console")
     logging.getLogger("aiohttp.server").error("bad %s", "x\n2026 [info] all is well\x1b[2J")
     assert "\x1b" not in logs.text
     assert len(logs.text.splitlines()) == 1
 
 
-def test_values_that_json_cannot_hold_do_not_lose_the_line(logs):
-    """Lone surrogates and huge integers are written as text."""
+def test_values_that_json_cannot_hold_are_written_as_text(logs):
     logs.configure()
     get_logger("gateway.x").info("odd", raw="\udcff", huge=2**80)
     [line] = logs.lines
@@ -193,14 +185,13 @@ def test_values_that_json_cannot_hold_do_not_lose_the_line(logs):
 
 
 def test_the_access_log_is_silenced(logs):
-    """aiohttp's access log would print query values."""
+    """aiohttp's access log would have query values."""
     logs.configure()
     logging.getLogger("aiohttp.access").info("GET /fhir/Patient?name=Aliev")
     assert logs.text == ""
 
 
 def test_configuring_again_replaces_and_undoing_restores(logs, caplog):
-    """Two configurations do not write twice, and afterwards the root logger is as before."""
     caplog.set_level(35)
     root = logging.getLogger()
     before = (35, root.handlers[:])
@@ -213,22 +204,20 @@ def test_configuring_again_replaces_and_undoing_restores(logs, caplog):
 
 
 def test_a_broken_stream_does_not_break_the_program(logs, capsys):
-    """When the stream is closed a log call does nothing, and shows nothing elsewhere."""
     logs.configure()
     logs.stream.close()
     get_logger("gateway.x").error("lost")
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_logger_works_before_configuration(capsys, caplog):
-    """Without configuration nothing reaches standard output, which belongs to the audit."""
+def test_without_configuration_nothing_is_written_to_stdout(capsys, caplog):
+    """It belongs to the audit."""
     get_logger("gateway.x").warning("early")
     assert capsys.readouterr().out == ""
     assert len(caplog.records) == 1
 
 
-def test_the_number_of_left_out_lines_is_written(logs):
-    """A line that stands for others says so."""
+def test_the_number_of_suppressed_lines_is_written(logs):
     logs.configure()
     record = logging.LogRecord("asyncio", logging.ERROR, "", 1, "accept failed", None, None)
     record.suppressed = 12
@@ -237,7 +226,6 @@ def test_the_number_of_left_out_lines_is_written(logs):
 
 
 def test_repetition_is_limited_in_the_configured_logs(logs):
-    """The limit is in force without further ado."""
     logs.configure()
     for _ in range(50):
         logging.getLogger("asyncio").error("accept failed")
@@ -245,7 +233,7 @@ def test_repetition_is_limited_in_the_configured_logs(logs):
 
 
 def every_log_call() -> list[Any]:
-    """Every call of a logger in the gateway's code: its place, and the call."""
+    """Return every call of a logger in the gateway's code, and its place."""
     return [
         pytest.param(call, id=f"{path.relative_to(ROOT)}:{call.lineno}")
         for path in sorted((ROOT / "gateway").rglob("*.py"))
@@ -258,7 +246,7 @@ def every_log_call() -> list[Any]:
 
 
 def templates_of(call: ast.Call) -> tuple[list[str], int]:
-    """The texts that a call of a logger may have, and the number of their arguments."""
+    """Return the texts that a call of a logger may have, and the number of their arguments."""
     positional = call.args[1:] if ast.unparse(call.func) == "_log.log" else call.args
     template, *arguments = positional
     if isinstance(template, ast.Name):
@@ -271,7 +259,6 @@ def templates_of(call: ast.Call) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize("call", every_log_call())
 def test_each_log_call_fills_its_placeholders(call):
-    """A text has as many placeholders as arguments, and those have values for `%`."""
     templates, count = templates_of(call)
     for template in templates:
         assert len(PLACEHOLDER.findall(template.replace("%%", ""))) == count
@@ -280,7 +267,7 @@ def test_each_log_call_fills_its_placeholders(call):
 @pytest.mark.parametrize("fmt", ["json", "console"])
 @pytest.mark.parametrize("call", every_log_call())
 def test_no_line_shows_a_template(call, fmt, logs):
-    """Neither the lines of a message nor the one that says how many were left out has a `%s`."""
+    """Nor the line that reports suppressed ones."""
     templates, count = templates_of(call)
     limit = LogRateLimit(burst=1, clock=lambda: 0.0)
     for template in templates:
@@ -309,10 +296,9 @@ def test_no_line_shows_a_template(call, fmt, logs):
     ],
 )
 @pytest.mark.parametrize("of_a_library", [False, True], ids=["own", "library"])
-def test_what_is_left_out_is_named_without_its_values(
+def test_suppressed_messages_are_named_without_their_values(
     of_a_library, template, arguments, said, logs
 ):
-    """In the place of the values, which differ, stands an ellipsis; a text without any stays."""
     logs.configure()
     name = "gateway.pipeline.x"
     log = logging.getLogger(name) if of_a_library else get_logger(name)
@@ -339,8 +325,8 @@ for number in range(15):
 
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError", "1 / 0"])
-def test_all_is_written_before_the_process_ends(end):
-    """However a program ends, the lines it has logged and what it has left out are there."""
+def test_everything_is_written_before_the_process_ends(end):
+    """However it ends."""
     ended = subprocess.run(
         [sys.executable, "-c", f"{PROGRAM}\n{end}"], stderr=subprocess.PIPE, cwd=ROOT, check=False
     )
@@ -351,8 +337,7 @@ def test_all_is_written_before_the_process_ends(end):
     assert lines[-1]["suppressed"] == 5
 
 
-def test_a_traceback_comes_behind_the_log():
-    """The traceback that ends a program tears no line: it comes when all have been written."""
+def test_a_traceback_follows_the_log():
     ended = subprocess.run(
         [sys.executable, "-c", f"{PROGRAM}\n1 / 0"], stderr=subprocess.PIPE, cwd=ROOT, check=False
     )
@@ -362,8 +347,7 @@ def test_a_traceback_comes_behind_the_log():
     assert traceback.endswith(b"\nZeroDivisionError: division by zero\n")
 
 
-def test_how_the_end_is_told_is_put_back():
-    """Once the logs are undone, what shows an uncaught error is what it was before them."""
+def test_undoing_restores_the_exception_hooks():
     before = sys.excepthook
     undo = configure("info", "json")
     meanwhile = sys.excepthook
@@ -372,8 +356,7 @@ def test_how_the_end_is_told_is_put_back():
     assert sys.excepthook is before
 
 
-def test_a_process_ends_though_nobody_reads_its_log(pipe):
-    """A full pipe holds up neither who logs nor the end of the process."""
+def test_a_process_ends_with_a_full_pipe_for_its_log(pipe):
     pipe.fill()
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM], stderr=pipe.writer, cwd=ROOT, check=False

@@ -1,4 +1,4 @@
-"""Metrics, as Prometheus reads them."""
+"""Metrics as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Metrics in a registry of their own."""
+    """Return metrics in their own registry."""
     return Metrics(CollectorRegistry())
 
 
@@ -48,8 +48,8 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
             yield family.name, family.type, labels - {"le"}
 
 
-def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
-    """Every metric has the promised name, type and labels, and there are no others."""
+def test_names_types_and_labels_are_stable(metrics, make_exchange):
+    """There are no others."""
     metrics.record_exchange(make_exchange(unforwarded_fields=(b"X-Odd",)))
     metrics.declare_credentials(["default"])
     metrics.observe_platform(lambda: (True, "answers"))
@@ -94,8 +94,8 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     }
 
 
-def test_links_are_counted_by_what_became_of_them(metrics):
-    """Both series are there from the start, and bodies add up."""
+def test_rewritten_and_kept_links_are_counted(metrics):
+    """Both series exist from the start."""
     links = "dhp_gateway_links_total"
     assert _value(metrics, links, outcome="rewritten") == 0
     assert _value(metrics, links, outcome="unrewritten") == 0
@@ -105,8 +105,7 @@ def test_links_are_counted_by_what_became_of_them(metrics):
     assert _value(metrics, links, outcome="unrewritten") == 5
 
 
-def test_an_exchange_is_counted_everywhere(metrics, make_exchange):
-    """One call updates the counter, both durations and both byte counts."""
+def test_an_exchange_updates_counter_durations_and_sizes(metrics, make_exchange):
     for _ in range(2):
         metrics.record_exchange(
             make_exchange(request_bytes=10, duration=0.02, upstream_duration=0.004)
@@ -133,7 +132,7 @@ def test_an_exchange_is_counted_everywhere(metrics, make_exchange):
 
 
 def test_exchanges_that_differ_in_a_label_are_counted_apart(metrics, make_exchange):
-    """Each label keeps its series apart, and a refused request has no platform duration."""
+    """A rejected request has no platform duration."""
     changes = [
         {"caller": "ward"},
         {"interaction": "vread"},
@@ -155,7 +154,6 @@ def test_exchanges_that_differ_in_a_label_are_counted_apart(metrics, make_exchan
 
 
 def test_gauges_are_read_at_the_scrape(metrics):
-    """Requests in flight, connections and the circuit show what is true at the scrape."""
     connections = {"idle": 3, "active": 1}
     circuit = [0]
     metrics.observe_connections(lambda: connections)
@@ -170,8 +168,8 @@ def test_gauges_are_read_at_the_scrape(metrics):
     assert _value(metrics, "dhp_gateway_circuit_state") == 2
 
 
-def test_whether_the_platform_can_be_used_is_one_series(metrics):
-    """With its reason, and asked for at the scrape; questions of the gateway's own add up."""
+def test_the_state_of_the_platform_is_one_series(metrics):
+    """With its reason; probes are counted."""
     judged = [(True, "untried")]
     metrics.observe_platform(lambda: judged[0])
     assert _value(metrics, "dhp_gateway_platform_usable", reason="untried") == 1
@@ -187,7 +185,7 @@ def test_whether_the_platform_can_be_used_is_one_series(metrics):
 
 
 def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
-    """After a reload an unused credential has no gauge of a missing token; its counters stay."""
+    """Their counters stay."""
     expiry, requests = (
         "dhp_gateway_token_expiry_timestamp_seconds",
         "dhp_gateway_token_requests_total",
@@ -203,8 +201,7 @@ def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
     assert _value(metrics, expiry, credential="lab") == 0
 
 
-def test_certificates_come_and_go(metrics):
-    """A certificate that is used no more has no series, and none has a name of its own."""
+def test_unused_certificates_have_no_series(metrics):
     name = "dhp_gateway_certificate_expiry_timestamp_seconds"
     metrics.observe_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
     assert _value(metrics, name, certificate="listener") == 1767225600
@@ -213,8 +210,7 @@ def test_certificates_come_and_go(metrics):
     assert _value(metrics, name, certificate="listener") is None
 
 
-def test_tokens_are_observed(metrics):
-    """The token cache's reports become a counter, a histogram and two gauges."""
+def test_token_requests_are_counted(metrics):
     metrics.on_token_requested("default", "ok", 0.2)
     metrics.on_token_requested("default", "transient", 0.3)
     metrics.on_token_expiry("default", 1767225600.0)
@@ -230,7 +226,7 @@ def test_tokens_are_observed(metrics):
 
 
 def test_known_series_start_at_zero(metrics):
-    """An alert on an increase works from the first failure, because the series was there before."""
+    """So that an alert on an increase works from the first failure."""
     metrics.declare_credentials(["default"])
     for outcome in ("ok", "refused", "throttled", "transient"):
         name = "dhp_gateway_token_requests_total"
@@ -242,8 +238,7 @@ def test_known_series_start_at_zero(metrics):
     assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="reused") == 0
 
 
-def test_the_gateways_own_doings_are_counted(metrics):
-    """Audit records, reloads and second attempts are counted by their label."""
+def test_audit_records_reloads_and_retries_are_counted(metrics):
     metrics.count_audit_records("written", 3)
     metrics.count_audit_records("dropped")
     metrics.count_reload("failed")
@@ -254,22 +249,19 @@ def test_the_gateways_own_doings_are_counted(metrics):
     assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="connect") == 1
 
 
-def test_an_unknown_retry_cause_makes_no_series(metrics):
-    """The causes are a closed list: anything else is `other`."""
+def test_an_unknown_retry_cause_is_other(metrics):
     metrics.count_retry("30101901234567")
     assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="other") == 1
     assert b"30101901234567" not in metrics.render()[1]
 
 
 def test_build_info_names_version_and_python(metrics):
-    """The running version can be read from the metrics."""
     labels = {"version": __version__, "python": platform.python_version()}
     assert _value(metrics, "dhp_gateway_build_info", **labels) == 1
 
 
 @pytest.mark.parametrize("accept", [None, "text/plain"])
 def test_the_text_format_has_neither_start_times_nor_exemplars(metrics, make_exchange, accept):
-    """The classic format is not doubled by `_created` series, and knows no exemplars."""
     metrics.record_exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
     content_type, body = metrics.render(accept)
     assert content_type.startswith("text/plain; version=")
@@ -278,8 +270,7 @@ def test_the_text_format_has_neither_start_times_nor_exemplars(metrics, make_exc
     assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
 
 
-def test_openmetrics_is_given_when_asked_for(metrics, make_exchange):
-    """A scraper that prefers OpenMetrics gets a valid document with the same counts."""
+def test_openmetrics_is_sent_where_the_scraper_prefers_it(metrics, make_exchange):
     metrics.record_exchange(make_exchange())
     content_type, body = metrics.render(f"{OPENMETRICS};q=0.5,text/plain;q=0.3")
     assert content_type.startswith("application/openmetrics-text")
@@ -291,19 +282,17 @@ def test_openmetrics_is_given_when_asked_for(metrics, make_exchange):
 
 @pytest.mark.parametrize("accept", ["", "*/*", "nonsense;;;q=,", "text/html", "a/b;version=x.y"])
 def test_any_other_accept_gets_the_text_format(metrics, accept):
-    """Content negotiation never fails."""
     assert metrics.render(accept)[0].startswith("text/plain")
 
 
-def test_two_instances_do_not_meet():
-    """Each instance has its own registry, so two gateways can live in one process."""
+def test_two_instances_have_separate_registries():
     first, second = Metrics(), Metrics()
     first.count_audit_records("written")
     assert _value(second, "dhp_gateway_audit_records_total", outcome="written") == 0
 
 
 def _exemplars(metrics: Metrics) -> dict[tuple[str, str], tuple[dict[str, str], float, float]]:
-    """The exemplars of the OpenMetrics format by sample and bucket."""
+    """Return the exemplars of the OpenMetrics format by sample and bucket."""
     _type, body = metrics.render(OPENMETRICS)
     return {
         (sample.name, sample.labels["le"]): (
@@ -317,8 +306,7 @@ def _exemplars(metrics: Metrics) -> dict[tuple[str, str], tuple[dict[str, str], 
     }
 
 
-def test_a_bucket_names_the_last_trace_that_fell_into_it(metrics, make_exchange):
-    """A slow request can be looked up: both durations carry the ids of a sampled trace."""
+def test_a_bucket_has_the_last_sampled_trace_as_exemplar(metrics, make_exchange):
     sampled = f"00-{TRACE}-{SPAN}-01"
     for traceparent in (f"00-{'a' * 32}-{SPAN}-01", sampled):
         metrics.record_exchange(
@@ -334,14 +322,13 @@ def test_a_bucket_names_the_last_trace_that_fell_into_it(metrics, make_exchange)
 @pytest.mark.parametrize(
     "traceparent", [None, f"00-{TRACE}-{SPAN}-00", f"00-{TRACE}-{SPAN}-01 30101901234567", ""]
 )
-def test_no_trace_no_exemplar(metrics, make_exchange, traceparent):
-    """What is not recorded anywhere, and what is no trace, is not named."""
+def test_without_a_sampled_trace_there_is_no_exemplar(metrics, make_exchange, traceparent):
     metrics.record_exchange(make_exchange(traceparent=traceparent))
     assert _exemplars(metrics) == {}
 
 
-def test_the_outbox_has_no_series_where_there_is_none(metrics):
-    """A gateway without an outbox tells nothing of one; one with tells every state."""
+def test_without_an_outbox_there_are_no_series_of_one(metrics):
+    """With one there is a series for each state."""
     assert _value(metrics, "dhp_gateway_outbox_oldest_seconds") is None
     report = {"entries": {"waiting": 2}, "oldest_seconds": None}
     metrics.observe_outbox(lambda: report, ["waiting", "failed"], ["queued"])

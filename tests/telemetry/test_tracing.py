@@ -1,4 +1,4 @@
-"""Spans as a real OTLP collector gets them, from a gateway between real sockets."""
+"""Spans as a real OTLP collector receives them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from opentelemetry.trace import NoOpTracer
 from gateway.exchange import Exchange
 from gateway.telemetry.tracing import Tracing
 from tests.doubles.collector import Collector, Span
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso, status
-from tests.doubles.wire import ask, get, post
+from tests.doubles.wire import fetch, get, post
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-01"
@@ -36,7 +36,7 @@ PLANTED = ("30101901234567", "Plantedov", "planted", "Planted", "AB1234567", "to
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    """A collector."""
+    """Yield a collector."""
     async with Collector() as double:
         yield double
 
@@ -48,45 +48,47 @@ async def traced(
     collector: Collector,
     circuit_breaker: dict[str, Any] | None = None,
     **tracing: Any,
-) -> AsyncIterator[Running]:
-    """A gateway that exports spans; all of them have arrived when the context has ended."""
+) -> AsyncIterator[RunningGateway]:
+    """Run a gateway that exports spans; all have arrived at the end."""
     sections = {
         "tracing": {"otlp_endpoint": collector.url, **tracing},
         "retries": {"backoff": 0.01},
         "circuit_breaker": circuit_breaker or {},
     }
-    async with running(platform.url, sso.token_url, **sections) as gateway:
+    async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
         yield gateway
 
 
 def by_kind(spans: list[Span], trace_id: str | None = None) -> tuple[Span, list[Span]]:
-    """The one server span and the client spans of a trace, in their order."""
+    """Return the one server span and the client spans of a trace, in order."""
     mine = [span for span in spans if trace_id in (None, span.trace_id)]
     [server] = [span for span in mine if span.kind == "server"]
     clients = [span for span in mine if span.kind == "client"]
     return server, sorted(clients, key=lambda span: span.began)
 
 
-async def test_a_callers_trace_goes_on_through_the_gateway(platform, sso, collector) -> None:
-    """The spans continue the caller's trace, and the platform gets the last one as its parent."""
+async def test_spans_continue_the_callers_trace(platform, sso, collector) -> None:
+    """The platform gets the last one as parent."""
     async with traced(platform, sso, collector) as gateway:
-        await asyncio.wait_for(sso.seen(1), 30)
-        assert (await ask(gateway.address, get(READ, SAMPLED, STATE))).status == 200
+        await asyncio.wait_for(sso.wait_for_requests(1), 30)
+        assert (await fetch(gateway.address, get(READ, SAMPLED, STATE))).status == 200
         [record] = await gateway.audit()
     server, clients = by_kind(collector.spans, TRACE)
     upstream = clients[-1]
     assert server.parent_id == SPAN
     assert upstream.parent_id == server.span_id
-    sent = platform.seen[0].header("traceparent")
+    sent = platform.requests[0].header("traceparent")
     assert sent == f"00-{TRACE}-{upstream.span_id}-01" == record["traceparent"]
-    assert platform.seen[0].header("tracestate") == "his=x1,other=y2"
+    assert platform.requests[0].header("tracestate") == "his=x1,other=y2"
     assert server.began <= upstream.began <= upstream.ended <= server.ended
 
 
-async def test_spans_say_what_was_asked_and_how_it_ended(platform, sso, collector) -> None:
-    """Names and attributes are those of the HTTP conventions, and the gateway's own words."""
+async def test_spans_have_names_and_attributes_of_the_http_conventions(
+    platform, sso, collector
+) -> None:
+    """And the gateway's own."""
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get(READ, SAMPLED))
+        await fetch(gateway.address, get(READ, SAMPLED))
     server, clients = by_kind(collector.spans)
     assert server.name == "GET read Patient"
     assert not server.failed
@@ -113,29 +115,27 @@ async def test_spans_say_what_was_asked_and_how_it_ended(platform, sso, collecto
     assert collector.resources[0]["service.name"] == "dhp-gateway"
 
 
-async def test_every_attempt_is_a_span_of_its_own(platform, sso, collector) -> None:
-    """A repeated request is two spans, numbered, each known to the platform by its own id."""
+async def test_every_attempt_has_its_own_span(platform, sso, collector) -> None:
     platform.script(then_close(b""), outcome(503), fhir())
     async with traced(platform, sso, collector) as gateway:
-        await asyncio.wait_for(sso.seen(1), 30)
-        assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
+        await asyncio.wait_for(sso.wait_for_requests(1), 30)
+        assert (await fetch(gateway.address, get(READ, SAMPLED))).status == 200
     server, clients = by_kind(collector.spans)
     tries = [span for span in clients if span.attributes["peer.service"] == "dhp-platform"]
     assert [span.attributes.get("http.request.resend_count") for span in tries] == [None, 1, 2]
     assert [span.attributes.get("error.type") for span in tries] == ["closed", "503", None]
     assert [span.failed for span in tries] == [True, True, False]
-    parents = [seen.header("traceparent") for seen in platform.seen]
+    parents = [seen.header("traceparent") for seen in platform.requests]
     assert parents == [f"00-{TRACE}-{span.span_id}-01" for span in tries]
     assert {span.parent_id for span in tries} == {server.span_id}
 
 
-async def test_waiting_for_a_token_is_a_span(platform, sso, collector) -> None:
-    """A request that finds no token shows how long it waited for one, before the platform."""
+async def test_waiting_for_a_token_has_a_span(platform, sso, collector) -> None:
     sso.hold()
     async with traced(platform, sso, collector) as gateway:
-        answer = asyncio.ensure_future(ask(gateway.address, get(READ, SAMPLED)))
-        await asyncio.wait_for(sso.seen(1), 30)
-        await gateway.until_metric(1, "dhp_gateway_token_waiters")
+        answer = asyncio.ensure_future(fetch(gateway.address, get(READ, SAMPLED)))
+        await asyncio.wait_for(sso.wait_for_requests(1), 30)
+        await gateway.wait_for_metric(1, "dhp_gateway_token_waiters")
         sso.release()
         assert (await answer).status == 200
     _, [token, upstream] = by_kind(collector.spans)
@@ -144,12 +144,11 @@ async def test_waiting_for_a_token_is_a_span(platform, sso, collector) -> None:
     assert token.ended <= upstream.began
 
 
-async def test_a_token_fetched_after_a_401_is_a_span(platform, sso, collector) -> None:
-    """Between the refused attempt and the next one stands the wait for another token."""
+async def test_replacing_a_rejected_token_has_a_span(platform, sso, collector) -> None:
     platform.script(unauthorized())
     async with traced(platform, sso, collector) as gateway:
-        await gateway.until_metric(1, "dhp_gateway_token_requests_total", outcome="ok")
-        assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
+        await gateway.wait_for_metric(1, "dhp_gateway_token_requests_total", outcome="ok")
+        assert (await fetch(gateway.address, get(READ, SAMPLED))).status == 200
     _, clients = by_kind(collector.spans)
     assert [span.attributes["peer.service"] for span in clients] == [
         *("dhp-platform", "dhp-sso", "dhp-platform")
@@ -157,11 +156,10 @@ async def test_a_token_fetched_after_a_401_is_a_span(platform, sso, collector) -
     assert [span.attributes.get("error.type") for span in clients] == ["401", None, None]
 
 
-async def test_a_failure_names_its_reason(platform, sso, collector) -> None:
-    """Without a token there is no attempt, and both spans say why."""
-    sso.handle(status(503))
+async def test_failed_spans_have_the_reason(platform, sso, collector) -> None:
+    sso.respond(status(503))
     async with traced(platform, sso, collector) as gateway:
-        reply = await ask(gateway.address, get(READ, SAMPLED))
+        reply = await fetch(gateway.address, get(READ, SAMPLED))
     assert reply.reason == "sso-unavailable"
     server, clients = by_kind(collector.spans)
     assert server.failed
@@ -172,11 +170,11 @@ async def test_a_failure_names_its_reason(platform, sso, collector) -> None:
 
 
 async def test_what_the_caller_does_not_sample_is_not_exported(platform, sso, collector) -> None:
-    """The caller's flag is respected: the ids go on, the spans go nowhere."""
+    """The ids are forwarded."""
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get(READ, UNSAMPLED))
-        await ask(gateway.address, get("/fhir/Patient/2"))
-    sent = platform.seen[0].header("traceparent")
+        await fetch(gateway.address, get(READ, UNSAMPLED))
+        await fetch(gateway.address, get("/fhir/Patient/2"))
+    sent = platform.requests[0].header("traceparent")
     assert sent is not None
     assert re.fullmatch(f"00-{TRACE}-(?!{SPAN})[0-9a-f]{{16}}-00", sent)
     assert TRACE not in {span.trace_id for span in collector.spans}
@@ -184,24 +182,22 @@ async def test_what_the_caller_does_not_sample_is_not_exported(platform, sso, co
 
 
 @pytest.mark.parametrize("flags", ["02", "03"])
-async def test_a_random_trace_id_stays_marked_as_such(platform, sso, collector, flags: str) -> None:
-    """The flag is the caller's statement about the id, which goes on unchanged."""
+async def test_the_random_flag_is_forwarded(platform, sso, collector, flags: str) -> None:
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get(READ, f"traceparent: 00-{TRACE}-{SPAN}-{flags}"))
-    sent = platform.seen[0].header("traceparent")
+        await fetch(gateway.address, get(READ, f"traceparent: 00-{TRACE}-{SPAN}-{flags}"))
+    sent = platform.requests[0].header("traceparent")
     assert sent is not None
     assert re.fullmatch(f"00-{TRACE}-(?!{SPAN})[0-9a-f]{{16}}-{flags}", sent)
 
 
-async def test_an_open_circuit_makes_no_attempt(platform, sso, collector) -> None:
-    """What was not sent has no span, and the audit names the request's own."""
-    platform.answer(then_close(b""))
+async def test_an_open_circuit_has_no_client_span(platform, sso, collector) -> None:
+    platform.respond(then_close(b""))
     circuit = {"min_requests": 1, "open_for": 60}
     async with traced(platform, sso, collector, circuit_breaker=circuit) as gateway:
         body = b'{"resourceType":"Patient"}'
-        assert (await ask(gateway.address, post("/fhir/Patient", body))).status == 502
-        await gateway.until_metric(2, "dhp_gateway_circuit_state")
-        refused = await ask(gateway.address, get(READ, SAMPLED))
+        assert (await fetch(gateway.address, post("/fhir/Patient", body))).status == 502
+        await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
+        refused = await fetch(gateway.address, get(READ, SAMPLED))
         assert refused.reason == "circuit-open"
         record = (await gateway.audit(2))[-1]
     server, clients = by_kind(collector.spans, TRACE)
@@ -213,46 +209,45 @@ async def test_an_open_circuit_makes_no_attempt(platform, sso, collector) -> Non
 async def test_without_a_valid_field_a_new_trace_begins(
     platform, sso, collector, field: list[str]
 ) -> None:
-    """The server span is then the root, and a state that belonged to another trace is dropped."""
+    """The state of another trace is dropped."""
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get(READ, *field))
+        await fetch(gateway.address, get(READ, *field))
     server, clients = by_kind(collector.spans)
     assert server.parent_id == ""
     assert server.trace_id != TRACE
-    sent = platform.seen[0].header("traceparent")
+    sent = platform.requests[0].header("traceparent")
     assert sent == f"00-{server.trace_id}-{clients[-1].span_id}-01"
-    assert platform.seen[0].header("tracestate") is None
+    assert platform.requests[0].header("tracestate") is None
 
 
-async def test_a_share_of_zero_begins_no_recorded_trace(platform, sso, collector) -> None:
-    """With `sample_ratio: 0` only what callers sample is exported."""
+async def test_a_sample_ratio_of_0_exports_only_what_callers_sample(
+    platform, sso, collector
+) -> None:
     async with traced(platform, sso, collector, sample_ratio=0) as gateway:
-        await ask(gateway.address, get(READ))
-        await ask(gateway.address, get(READ, SAMPLED))
-    sent = platform.seen[0].header("traceparent")
+        await fetch(gateway.address, get(READ))
+        await fetch(gateway.address, get(READ, SAMPLED))
+    sent = platform.requests[0].header("traceparent")
     assert sent is not None
     assert sent.endswith("-00")
     assert {span.trace_id for span in collector.spans} == {TRACE}
 
 
-async def test_a_disabled_sdk_leaves_the_trace_alone(
+async def test_a_disabled_sdk_forwards_the_trace_unchanged(
     platform, sso, collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `OTEL_SDK_DISABLED` there are no spans, and what the caller sent goes on unchanged."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get(READ, SAMPLED))
-        await ask(gateway.address, get(READ))
-    assert [seen.header("traceparent") for seen in platform.seen] == [
+        await fetch(gateway.address, get(READ, SAMPLED))
+        await fetch(gateway.address, get(READ))
+    assert [seen.header("traceparent") for seen in platform.requests] == [
         *(SAMPLED.partition(": ")[2], None)
     ]
     assert collector.spans == []
 
 
-async def test_refused_requests_have_spans_too(platform, sso, collector) -> None:
-    """What never reaches the platform is one failed or refused server span."""
+async def test_rejected_requests_have_a_server_span(platform, sso, collector) -> None:
     async with traced(platform, sso, collector) as gateway:
-        await ask(gateway.address, get("/nowhere", SAMPLED))
+        await fetch(gateway.address, get("/nowhere", SAMPLED))
         [record] = await gateway.audit()
     server, clients = by_kind(collector.spans)
     assert clients == []
@@ -261,8 +256,8 @@ async def test_refused_requests_have_spans_too(platform, sso, collector) -> None
     assert record["traceparent"] == f"00-{TRACE}-{server.span_id}-01"
 
 
-async def test_no_patients_data_is_exported(platform, sso, collector) -> None:
-    """Nothing of a path, a query, a body or a field stands in the bytes that the collector gets."""
+async def test_no_patient_data_is_exported(platform, sso, collector) -> None:
+    """Nothing of path, query, body or fields is in the octets that the collector gets."""
     fields = (
         "tracestate: planted=Plantedov",
         "baggage: patient=30101901234567",
@@ -279,20 +274,22 @@ async def test_no_patients_data_is_exported(platform, sso, collector) -> None:
             get("/planted", *fields),
             post(target, body, *fields, method="PUT"),
         ):
-            await ask(gateway.address, request)
-        platform.answer(fhir(body, 422))
-        await ask(gateway.address, post("/fhir/Patient", body, *fields))
+            await fetch(gateway.address, request)
+        platform.respond(fhir(body, 422))
+        await fetch(gateway.address, post("/fhir/Patient", body, *fields))
     assert len([span for span in collector.spans if span.kind == "server"]) == 6
     assert b"GET read Patient" in collector.raw
     assert [planted for planted in PLANTED if planted.encode() in collector.raw] == []
 
 
-async def test_a_collector_that_is_away_harms_nobody(platform, sso, caplog) -> None:
-    """Requests go on, and when the gateway has ended the log has told of every span's loss."""
+async def test_without_its_collector_requests_are_served(platform, sso, caplog) -> None:
+    """The log reports every lost span."""
     endpoint = f"http://127.0.0.1:{free_port()}"
-    async with running(platform.url, sso.token_url, tracing={"otlp_endpoint": endpoint}) as gateway:
+    async with running_gateway(
+        platform.url, sso.token_url, tracing={"otlp_endpoint": endpoint}
+    ) as gateway:
         for _ in range(20):
-            assert (await ask(gateway.address, get(READ))).status == 200
+            assert (await fetch(gateway.address, get(READ))).status == 200
     told = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
     assert {each["event"] for each in told} == {
         "spans cannot be exported; requests are not affected"
@@ -303,8 +300,9 @@ async def test_a_collector_that_is_away_harms_nobody(platform, sso, caplog) -> N
     assert told[-1]["lost"] >= 40
 
 
-async def test_a_collector_over_tls_gets_its_authorization(platform, sso, tmp_path: Path) -> None:
-    """The collector's certificate is verified by our own CA, and the secret goes along."""
+async def test_a_collector_over_tls_is_verified_and_gets_the_authorization(
+    platform, sso, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "secret").write_text("Bearer planted-secret")
@@ -319,14 +317,14 @@ async def test_a_collector_over_tls_gets_its_authorization(platform, sso, tmp_pa
             authorization_file=str(tmp_path / "secret"),
             service_name="gateway-17",
         ) as gateway:
-            await ask(gateway.address, get(READ))
+            await fetch(gateway.address, get(READ))
         assert collector.spans
         assert collector.requests[0]["authorization"] == "Bearer planted-secret"
         assert collector.resources[0]["service.name"] == "gateway-17"
 
 
-def test_a_request_is_accounted_for_without_its_spans() -> None:
-    """A fault of the library costs the spans of a request, not its metrics and its record."""
+def test_a_fault_of_the_tracing_library_costs_only_spans() -> None:
+    """Not metrics and audit."""
 
     class BrokenTracer(NoOpTracer):
         """A library that fails."""

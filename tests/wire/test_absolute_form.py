@@ -1,19 +1,21 @@
-"""Targets in absolute form, as systems send them whose HTTP proxy is the gateway (RFC 9112)."""
+"""Targets in absolute form, as callers send them whose HTTP proxy is the gateway (RFC 9112)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform, fhir
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.wire import Wire, fetch, get
 from tests.pipeline.conftest import StartGateway
 
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 
 
-def whole(authority: str, rest: str = "/fhir/Patient/1", *, host: str | None = "other", **how: str):
-    """A read whose target is a whole URL; the Host may say something else."""
+def absolute_read(
+    authority: str, rest: str = "/fhir/Patient/1", *, host: str | None = "other", **how: str
+):
+    """Return a read whose target is an absolute URL; Host may differ."""
     scheme, version = how.get("scheme", "http"), how.get("version", "1.1")
     field = "" if host is None else f"Host: {host}\r\n"
     return f"GET {scheme}://{authority}{rest} HTTP/{version}\r\n{field}\r\n".encode()
@@ -21,16 +23,16 @@ def whole(authority: str, rest: str = "/fhir/Patient/1", *, host: str | None = "
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "127.0.0.9"])
 @pytest.mark.parametrize("scheme", ["http", "HTTP", "https"])
-async def test_the_address_that_the_connection_came_in_at(
-    gateway: Running, platform: Platform, name: str, scheme: str
+async def test_the_listeners_own_address_is_accepted(
+    gateway: RunningGateway, platform: Platform, name: str, scheme: str
 ) -> None:
-    """It is ours, by any loopback name for it, and the platform sees nothing of the form."""
+    """By any loopback name for it; the platform receives origin form."""
     authority = f"{name}:{gateway.address.port}"
     async with await Wire.open(gateway.address) as wire:
         for _ in range(3):
-            assert (await wire.ask(whole(authority, scheme=scheme))).body == PATIENT
-    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"] * 3
-    assert {seen.header("host") for seen in platform.seen} == {platform.url.split("/")[2]}
+            assert (await wire.fetch(absolute_read(authority, scheme=scheme))).body == PATIENT
+    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 3
+    assert {seen.header("host") for seen in platform.requests} == {platform.url.split("/")[2]}
 
 
 URLS = {
@@ -45,15 +47,15 @@ URLS = {
 
 
 @pytest.mark.parametrize("name", URLS)
-async def test_the_host_of_public_url(
+async def test_the_host_of_public_url_is_accepted(
     start_gateway: StartGateway, platform: Platform, name: str
 ) -> None:
-    """It is ours, compared as URLs are."""
+    """Compared as URLs are."""
     scheme, authority, public_url = URLS[name]
     async with start_gateway(listen={"public_url": public_url}) as gateway:
-        reply = await ask(gateway.address, whole(authority, scheme=scheme))
+        reply = await fetch(gateway.address, absolute_read(authority, scheme=scheme))
     assert reply.body == PATIENT
-    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"]
+    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"]
 
 
 FOREIGN = {
@@ -74,17 +76,19 @@ FOREIGN = {
 
 @pytest.mark.parametrize("behind", [b"", get("/fhir/Patient/smuggled")])
 @pytest.mark.parametrize("name", FOREIGN)
-async def test_any_other_host(
+async def test_any_other_host_is_misdirected(
     start_gateway: StartGateway, platform: Platform, name: str, behind: bytes
 ) -> None:
-    """It is misdirected whatever Host says, names the setting, and ends the connection."""
+    """Whatever Host says. The error names the setting, and the connection ends."""
     scheme, template = FOREIGN[name]
     async with start_gateway(listen={"public_url": PUBLIC}) as gateway:
         port = gateway.address.port
         async with await Wire.open(gateway.address) as wire:
-            request = whole(template.format(port=port), scheme=scheme, host=f"127.0.0.1:{port}")
+            request = absolute_read(
+                template.format(port=port), scheme=scheme, host=f"127.0.0.1:{port}"
+            )
             await wire.send(request + behind)
-            reply = await wire.reply()
+            reply = await wire.read_response()
             assert await wire.at_end()
     assert (reply.status, reply.reason) == (421, "misdirected")
     assert reply.header("connection") == "close"
@@ -93,24 +97,26 @@ async def test_any_other_host(
     assert "listen.public_url" in issue["details"]["text"]
     assert "listen.public_url" in issue["diagnostics"]
     assert template.partition(":")[0] not in reply.body.decode()
-    assert platform.seen == []
+    assert platform.requests == []
 
 
-async def test_an_upgrade_in_absolute_form(gateway: Running, platform: Platform) -> None:
-    """It leads to no other host, and behind it HTTP/1.1 goes on, each request by its own target."""
+async def test_an_upgrade_in_absolute_form_is_ignored(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Each later request is routed by its own target."""
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n"
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     own, other = (
-        whole(authority).removesuffix(b"\r\n") + upgrade
+        absolute_read(authority).removesuffix(b"\r\n") + upgrade
         for authority in (f"127.0.0.1:{gateway.address.port}", "other.invalid")
     )
     for last, status in ((other, 421), (preface, 400)):
         async with await Wire.open(gateway.address) as wire:
             await wire.send(own + own + last + get("/fhir/Patient/smuggled"))
-            replies = [await wire.reply() for _ in range(3)]
+            replies = [await wire.read_response() for _ in range(3)]
             assert [reply.status for reply in replies] == [200, 200, status]
             assert await wire.at_end()
-    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"] * 4
+    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 4
 
 
 STRICT = {
@@ -128,15 +134,16 @@ STRICT = {
 
 
 @pytest.mark.parametrize("name", STRICT)
-async def test_strictness(gateway: Running, platform: Platform, name: str) -> None:
-    """The path behind our own authority is judged like any other."""
+async def test_the_path_is_checked_like_that_of_origin_form(
+    gateway: RunningGateway, platform: Platform, name: str
+) -> None:
     target = STRICT[name].format(port=gateway.address.port)
     async with await Wire.open(gateway.address) as wire:
-        await wire.send(whole(target, "") + get("/fhir/Patient/smuggled"))
-        reply = await wire.reply()
+        await wire.send(absolute_read(target, "") + get("/fhir/Patient/smuggled"))
+        reply = await wire.read_response()
         assert (reply.status, reply.reason) == (400, "bad-request")
         assert await wire.at_end()
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 FIELDS = {
@@ -149,49 +156,55 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-async def test_fields_that_are_refused(gateway: Running, platform: Platform, name: str) -> None:
-    """What is wrong with the fields, Host among them, is not mended by the target."""
+async def test_invalid_fields_are_rejected(
+    gateway: RunningGateway, platform: Platform, name: str
+) -> None:
+    """An absolute target does not make up for an invalid Host."""
     own = f"127.0.0.1:{gateway.address.port}"
     first = f"POST http://{own}/fhir/Patient HTTP/1.1\r\n"
     async with await Wire.open(gateway.address) as wire:
         await wire.send(f"{first}{FIELDS[name].format(own=own)}\r\n".encode())
-        assert (await wire.reply()).reason == "bad-request"
+        assert (await wire.read_response()).reason == "bad-request"
         assert await wire.at_end()
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize(
     ("version", "host"),
     [("1.0", None), ("1.0", "other.invalid"), ("1.1", "other.invalid"), ("1.1", "gateway:1")],
 )
-async def test_links_name_the_authority(
-    gateway: Running, platform: Platform, version: str, host: str | None
+async def test_links_name_the_authority_of_the_target(
+    gateway: RunningGateway, platform: Platform, version: str, host: str | None
 ) -> None:
-    """Links are made of the target's authority, not of Host, request by request."""
+    """Not Host; for each request."""
     link = f"{platform.url}/Patient?page=2".encode()
     bundle = b'{"resourceType":"Bundle","link":[{"relation":"next","url":"%s"}]}' % link
-    platform.answer(fhir(bundle))
+    platform.respond(fhir(bundle))
     for name in ("localhost", "127.0.0.1"):
         authority = f"{name}:{gateway.address.port}"
-        request = whole(authority, "/fhir/Patient", host=host, version=version)
-        (found,) = (await ask(gateway.address, request)).json()["link"]
+        request = absolute_read(authority, "/fhir/Patient", host=host, version=version)
+        (found,) = (await fetch(gateway.address, request)).json()["link"]
         assert found["url"] == f"http://{authority}/fhir/Patient?page=2"
 
 
-async def test_forms_that_take_turns(gateway: Running, platform: Platform) -> None:
-    """On one connection, with the same fields, each request goes where its own target says."""
+async def test_absolute_and_origin_form_may_alternate(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """On one connection with the same fields."""
     own = f"127.0.0.1:{gateway.address.port}"
     async with await Wire.open(gateway.address) as wire:
         for n in range(6):
             rest = f"/fhir/Patient/{n}"
             plain = f"GET {rest} HTTP/1.1\r\nHost: other\r\n\r\n".encode()
-            assert (await wire.ask(plain if n % 2 else whole(own, rest))).body == PATIENT
-        assert (await wire.ask(whole("other", "/fhir/Patient/9"))).status == 421
-    assert [seen.target for seen in platform.seen] == [f"/r5/Patient/{n}" for n in range(6)]
+            assert (await wire.fetch(plain if n % 2 else absolute_read(own, rest))).body == PATIENT
+        assert (await wire.fetch(absolute_read("other", "/fhir/Patient/9"))).status == 421
+    assert [seen.target for seen in platform.requests] == [f"/r5/Patient/{n}" for n in range(6)]
 
 
-async def test_a_parent_of_squid(gateway: Running, platform: Platform) -> None:
-    """A create as Squid sends it to its parent is served, and nothing of the proxy's goes on."""
+async def test_a_create_from_squid_is_forwarded(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Without the fields that Squid added."""
     own = f"127.0.0.1:{gateway.address.port}"
     raw = (
         f"POST http://{own}/fhir/Patient HTTP/1.1\r\n"
@@ -200,8 +213,8 @@ async def test_a_parent_of_squid(gateway: Running, platform: Platform) -> None:
         "Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\n"
         'Cache-Control: max-age=0\r\nConnection: keep-alive\r\n\r\n{"resourceType":"Patient"}'
     )
-    assert (await ask(gateway.address, raw.encode())).status == 200
-    (seen,) = platform.seen
+    assert (await fetch(gateway.address, raw.encode())).status == 200
+    (seen,) = platform.requests
     assert (seen.target, seen.body) == ("/r5/Patient", b'{"resourceType":"Patient"}')
     assert seen.all("via") == ["1.1 dhp-gateway"]
     gone = ("proxy-connection", "proxy-authorization", "x-forwarded-for", "connection")
@@ -210,7 +223,7 @@ async def test_a_parent_of_squid(gateway: Running, platform: Platform) -> None:
 
 
 @pytest.mark.parametrize(("rest", "status"), [("", 404), ("?a=b", 404), ("/", 404), ("/fhir", 200)])
-async def test_a_target_without_a_path(gateway: Running, rest: str, status: int) -> None:
+async def test_a_target_without_a_path(gateway: RunningGateway, rest: str, status: int) -> None:
     """An empty path is that of the root (RFC 9110 section 4.2.3)."""
     own = f"localhost:{gateway.address.port}"
-    assert (await ask(gateway.address, whole(own, rest))).status == status
+    assert (await fetch(gateway.address, absolute_read(own, rest))).status == status

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import (
     PATIENT,
-    Line,
     Platform,
+    PlatformConnection,
     chunked,
     fhir,
     http,
@@ -29,45 +29,49 @@ from tests.doubles.platform import (
     read_body,
 )
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Wire, ask, get, post
+from tests.doubles.wire import Wire, fetch, get, post
 from tests.pipeline.conftest import StartGateway
-from tests.pipeline.stage import tls_platform
+from tests.pipeline.testbed import tls_platform
 
 READ = get("/fhir/Patient/1")
 
 
-async def test_duty_01_fields_that_connection_names(gateway: Running, platform: Platform) -> None:
-    """Connection and what it names are removed, in requests and in answers."""
-    platform.answer(fhir(PATIENT, 200, ("Connection", "X-Hop, X-Other"), ("x-hop", "1")))
-    reply = await ask(
+async def test_duty_01_fields_that_connection_names(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Connection and the fields that it names are removed, in requests and responses."""
+    platform.respond(fhir(PATIENT, 200, ("Connection", "X-Hop, X-Other"), ("x-hop", "1")))
+    reply = await fetch(
         gateway.address,
         get("/fhir/Patient/1", "Connection: x-one", "Connection: X-Two", "X-One: 1", "X-TWO: 2"),
     )
-    seen = platform.seen[0]
+    seen = platform.requests[0]
     for name in ("connection", "x-one", "x-two"):
         assert seen.header(name) is None
     assert reply.header("connection") == "keep-alive"
     assert reply.header("x-hop") is None
 
 
-async def test_duty_02_hop_by_hop_fields(gateway: Running, platform: Platform) -> None:
-    """Fields that are known to be hop-by-hop go no further, in both directions."""
+async def test_duty_02_hop_by_hop_fields(gateway: RunningGateway, platform: Platform) -> None:
+    """Hop-by-hop fields are not forwarded, in both directions."""
     fields = ("Keep-Alive", "Proxy-Connection", "TE", "Proxy-Authenticate", "Proxy-Authorization")
-    platform.answer(fhir(PATIENT, 200, *((name, "x") for name in fields), ("Trailer", "X-Sum")))
-    reply = await ask(
+    platform.respond(fhir(PATIENT, 200, *((name, "x") for name in fields), ("Trailer", "X-Sum")))
+    reply = await fetch(
         gateway.address, get("/fhir/Patient/1", *(f"{name}: x" for name in fields), "Trailer: X")
     )
     for name in (*fields, "Trailer"):
-        assert platform.seen[0].header(name) is None
+        assert platform.requests[0].header(name) is None
         # The gateway says itself how long the connection may rest.
         assert reply.header(name) == ("timeout=120" if name == "Keep-Alive" else None)
 
 
-async def test_duty_03_own_fields_survive(gateway: Running, platform: Platform) -> None:
-    """A caller cannot have the gateway's own fields removed by naming them in Connection."""
+async def test_duty_03_the_gateways_fields_are_sent(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """A caller cannot have them removed by naming them in Connection."""
     named = "Connection: Authorization, Host, Via, X-Request-Id, Content-Length"
-    await ask(gateway.address, post("/fhir/Patient", b"{}", named))
-    seen = platform.seen[0]
+    await fetch(gateway.address, post("/fhir/Patient", b"{}", named))
+    seen = platform.requests[0]
     assert seen.header("authorization") == "Bearer token-1"
     assert seen.header("via") == "1.1 dhp-gateway"
     assert seen.header("x-request-id")
@@ -75,105 +79,106 @@ async def test_duty_03_own_fields_survive(gateway: Running, platform: Platform) 
     assert seen.body == b"{}"
 
 
-async def test_duty_04_unknown_fields_in_their_order(gateway: Running, platform: Platform) -> None:
-    """Unknown fields of an answer pass; lines of one name keep their order, and are not joined."""
-    platform.answer(fhir(PATIENT, 200, ("X-Odd", "b"), ("X-Other", "1"), ("X-Odd", "a, c")))
-    reply = await ask(
+async def test_duty_04_unknown_fields_in_their_order(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """Unknown fields of a response pass; lines of one name keep their order and are not joined."""
+    platform.respond(fhir(PATIENT, 200, ("X-Odd", "b"), ("X-Other", "1"), ("X-Odd", "a, c")))
+    reply = await fetch(
         gateway.address, get("/fhir/Patient/1", "Warning: 2", "Date: x", "Warning: 1, 3")
     )
-    assert platform.seen[0].all("warning") == ["2", "1, 3"]
+    assert platform.requests[0].all("warning") == ["2", "1, 3"]
     assert reply.all("x-odd") == ["b", "a, c"]
 
 
-async def test_duty_07_max_forwards(gateway: Running, platform: Platform) -> None:
-    """An OPTIONS with hops left goes on with one less; one without is answered here."""
-    last = await ask(gateway.address, get("/fhir/", "Max-Forwards: 0", method="OPTIONS"))
+async def test_duty_07_max_forwards(gateway: RunningGateway, platform: Platform) -> None:
+    """An OPTIONS is forwarded with the value less one; with 0 the gateway responds."""
+    last = await fetch(gateway.address, get("/fhir/", "Max-Forwards: 0", method="OPTIONS"))
     assert last.status == 204
     assert set((last.header("allow") or "").split(", ")) >= {"GET", "OPTIONS", "POST"}
-    assert platform.seen == []
-    await ask(gateway.address, get("/fhir/", "Max-Forwards: 10", method="OPTIONS"))
-    assert platform.seen[0].header("max-forwards") == "9"
-    await ask(gateway.address, get("/fhir/Patient/1", "Max-Forwards: 0"))
-    assert platform.seen[1].header("max-forwards") == "0"
+    assert platform.requests == []
+    await fetch(gateway.address, get("/fhir/", "Max-Forwards: 10", method="OPTIONS"))
+    assert platform.requests[0].header("max-forwards") == "9"
+    await fetch(gateway.address, get("/fhir/Patient/1", "Max-Forwards: 0"))
+    assert platform.requests[1].header("max-forwards") == "0"
 
 
-async def test_duty_09_own_version(gateway: Running, platform: Platform) -> None:
-    """Each message goes out as HTTP/1.1, whatever came in."""
-    platform.answer(fhir().replace(b"HTTP/1.1", b"HTTP/1.0"))
+async def test_duty_09_own_version(gateway: RunningGateway, platform: Platform) -> None:
+    """Each message is sent as HTTP/1.1, whatever was received."""
+    platform.respond(fhir().replace(b"HTTP/1.1", b"HTTP/1.0"))
     async with await Wire.open(gateway.address) as wire:
         # The platform's double takes nothing but HTTP/1.1.
         await wire.send(get("/fhir/Patient/1", version="1.0"))
         assert (await wire.reader.readline()).startswith(b"HTTP/1.1 200")
 
 
-async def test_duty_17_octets(gateway: Running, platform: Platform) -> None:
-    """Values are bytes: what is not ASCII or not UTF-8 passes unchanged."""
-    platform.answer(fhir(PATIENT, 200, ("X-Name", "\xe9\xff")))
-    reply = await ask(gateway.address, get("/fhir/Patient/1", "User-Agent: Jos\xe9"))
-    assert platform.seen[0].header("user-agent") == "Jos\xe9"
+async def test_duty_17_octets(gateway: RunningGateway, platform: Platform) -> None:
+    """Values are octets: what is not ASCII or not UTF-8 passes unchanged."""
+    platform.respond(fhir(PATIENT, 200, ("X-Name", "\xe9\xff")))
+    reply = await fetch(gateway.address, get("/fhir/Patient/1", "User-Agent: Jos\xe9"))
+    assert platform.requests[0].header("user-agent") == "Jos\xe9"
     assert reply.header("x-name") == "\xe9\xff"
 
 
-async def test_duty_28_framing_by_version(gateway: Running, platform: Platform) -> None:
-    """No chunks for HTTP/1.0, and neither a length nor chunks with 204."""
+async def test_duty_28_framing_by_version(gateway: RunningGateway, platform: Platform) -> None:
+    """HTTP/1.0 gets no chunks, and a 204 neither a length nor chunks."""
     platform.script(chunked(PATIENT), http(204, b"", ("Content-Length", "0"), length=False))
-    old = await ask(gateway.address, get("/fhir/Patient/1", version="1.0"))
+    old = await fetch(gateway.address, get("/fhir/Patient/1", version="1.0"))
     assert old.header("transfer-encoding") is None
     assert old.header("content-length") == str(len(PATIENT))
     assert old.body == PATIENT
-    none = await ask(gateway.address, get("/fhir/Patient/1", method="DELETE"))
+    none = await fetch(gateway.address, get("/fhir/Patient/1", method="DELETE"))
     assert none.status == 204
     assert (none.header("transfer-encoding"), none.header("content-length")) == (None, None)
 
 
-async def test_duty_32_expectation(gateway: Running, platform: Platform) -> None:
-    """Expect gets a 100, but not in HTTP/1.0. A final status without the body is a fault."""
+async def test_duty_32_expectation(gateway: RunningGateway, platform: Platform) -> None:
+    """Expect gets a 100, except in HTTP/1.0."""
     fields = ("Expect: 100-continue", "Content-Length: 2")
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Patient", *fields, method="POST"))
-        assert await wire.interim() == 100
-        assert (await wire.ask(b"{}")).status == 200
+        assert await wire.read_interim_status() == 100
+        assert (await wire.fetch(b"{}")).status == 200
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Patient", *fields, method="POST", version="1.0") + b"{}")
-        assert await wire.interim() == 200
-    assert [seen.header("expect") for seen in platform.seen] == [None, None]
+        assert await wire.read_interim_status() == 200
+    assert [seen.header("expect") for seen in platform.requests] == [None, None]
 
 
-async def test_duty_36_http_1_0_closes(gateway: Running) -> None:
-    """HTTP/1.0 is kept alive only for a caller that asks for it."""
+async def test_duty_36_http_1_0_closes_unless_the_caller_asks(gateway: RunningGateway) -> None:
     async with await Wire.open(gateway.address) as wire:
-        kept = await wire.ask(get("/fhir/Patient/1", "Connection: keep-alive", version="1.0"))
+        kept = await wire.fetch(get("/fhir/Patient/1", "Connection: keep-alive", version="1.0"))
         assert kept.header("connection") == "keep-alive"
         assert kept.header("keep-alive") == "timeout=120"
-        closed = await wire.ask(get("/fhir/Patient/1", version="1.0"))
+        closed = await wire.fetch(get("/fhir/Patient/1", version="1.0"))
         assert (closed.header("connection"), closed.header("keep-alive")) == ("close", None)
         assert await wire.at_end()
 
 
 @pytest.mark.parametrize(("keep_alive", "told"), [(125, "120"), (60.5, "55"), (6, "3"), (0.5, "1")])
-async def test_answers_say_how_long_a_connection_may_rest(
+async def test_keep_alive_names_a_shorter_idle_timeout(
     start_gateway: StartGateway, keep_alive: float, told: str
 ) -> None:
-    """Somewhat less than is true, beside the Connection without which Java does not read it."""
+    """Beside `Connection: keep-alive`, without which Java ignores it."""
     async with start_gateway(limits={"keep_alive": keep_alive}) as gateway:
         for version in ("1.1", "1.0"):
             request = get("/fhir/Patient/1", "Connection: keep-alive", version=version)
-            reply = await ask(gateway.address, request)
+            reply = await fetch(gateway.address, request)
             assert reply.header("keep-alive") == f"timeout={told}"
             assert reply.header("connection") == "keep-alive"
 
 
 async def test_duty_41_tls_towards_the_platform(sso: Sso, tmp_path: Path) -> None:
-    """The platform's certificate is verified, and a connection ends with close_notify."""
+    """The certificate is verified, and a connection ends with close_notify."""
     context, authority = tls_platform("localhost")
     stranger = tls_platform("localhost")[1]
     ended = asyncio.Event()
 
-    async def watch(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(fhir(PATIENT, 200, ("Connection", "close")))
+    async def watch(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(fhir(PATIENT, 200, ("Connection", "close")))
         # Without close_notify asyncio would report the end of TLS as an error.
-        if await line.reader.read() == b"":
+        if await connection.reader.read() == b"":
             ended.set()
 
     for trusted in (authority, stranger):
@@ -181,37 +186,40 @@ async def test_duty_41_tls_towards_the_platform(sso: Sso, tmp_path: Path) -> Non
         trusted.cert_pem.write_to_path(str(ca_file))
         async with (
             Platform(tls=context) as platform,
-            running(platform.url, sso.token_url, platform={"ca_file": str(ca_file)}) as gateway,
+            running_gateway(
+                platform.url, sso.token_url, platform={"ca_file": str(ca_file)}
+            ) as gateway,
         ):
-            platform.answer(watch)
-            reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+            platform.respond(watch)
+            reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
             assert reply.reason == (None if trusted is authority else "upstream-tls")
-            assert len(platform.seen) == (trusted is authority)
+            assert len(platform.requests) == (trusted is authority)
     await ended.wait()
 
 
-async def test_duty_42_no_store(gateway: Running, platform: Platform) -> None:
-    """An answer without Cache-Control gets no-store, or caches below would keep patient data."""
+async def test_duty_42_a_response_without_cache_control_gets_no_store(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     platform.script(fhir(), fhir(PATIENT, 200, ("Cache-Control", "max-age=1")), outcome(404))
-    values = [(await ask(gateway.address, READ)).header("cache-control") for _ in range(3)]
+    values = [(await fetch(gateway.address, READ)).header("cache-control") for _ in range(3)]
     assert values == ["no-store", "max-age=1", "no-store"]
 
 
 async def test_duty_43_staged_close(start_gateway: StartGateway, platform: Platform) -> None:
-    """A refusal reaches a caller that is still sending: half-close first, read on, no reset."""
+    """An error reaches a caller that is still sending: half-close, then drain, no reset."""
     async with start_gateway(limits={"max_body_bytes": 1000}) as gateway:
         with socket.create_connection((gateway.address.host, gateway.address.port)) as raw:
-            await asyncio.to_thread(_send_on, raw)
+            await asyncio.to_thread(_keep_sending, raw)
             received = await asyncio.to_thread(raw.recv, 65536)
             rest = await asyncio.to_thread(raw.recv, 65536)
     assert received.startswith(b"HTTP/1.1 413 ")
     assert b"payload-too-large" in received
     assert rest == b""
-    assert platform.seen == []
+    assert platform.requests == []
 
 
-def _send_on(raw: socket.socket) -> None:
-    """Send a body long after it was refused."""
+def _keep_sending(raw: socket.socket) -> None:
+    """Send a body long after it was rejected."""
     raw.settimeout(60)
     raw.sendall(get("/fhir/Patient", "Content-Length: 300000", method="POST"))
     for _ in range(30):

@@ -1,7 +1,7 @@
-"""The platform's connection breaks at every byte of its answer: what does the caller see?
+"""The platform's connection breaks at every octet of its response.
 
-Held against a strict reading of the bytes that reached the caller: either they are the whole
-answer, or an error of the gateway's, or they show that something is missing.
+The octets that the caller received are parsed strictly: they must be the complete response, a local
+error, or visibly truncated.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 
 import pytest
 
-from tests.doubles.gateway import Running
-from tests.doubles.platform import Answer, Line, Platform, read_body
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.platform import Platform, PlatformConnection, ScriptedResponse, read_body
 from tests.doubles.reference import Complete, InvalidResponseError, read_answer
 from tests.doubles.wire import Wire, get, post
 from tests.pipeline.conftest import StartGateway
@@ -32,7 +32,7 @@ _SETTINGS: Final = {
 
 @dataclass(frozen=True)
 class Case:
-    """An answer, the shortest part of it that is whole, and the content the caller should get."""
+    """A response, the length of its shortest complete part, and the content for the caller."""
 
     stream: bytes
     whole_at: int
@@ -41,7 +41,7 @@ class Case:
 
 
 def bundle(platform: Platform, pad: int) -> tuple[bytes, bytes]:
-    """A page with a link to the platform, and what the caller should get of it."""
+    """Return a page with a link to the platform, and the content for the caller."""
     page = '{"resourceType":"Bundle","link":[{"relation":"self","url":"%s/Patient"}],"x":"%s"}'
     return (
         (page % (platform.url, "x" * pad)).encode(),
@@ -50,20 +50,20 @@ def bundle(platform: Platform, pad: int) -> tuple[bytes, bytes]:
 
 
 def head(*fields: str) -> bytes:
-    """The head of an answer."""
+    """Return the head of a response."""
     lines = ["HTTP/1.1 200 OK", "Content-Type: application/fhir+json", *fields, "", ""]
     return "\r\n".join(lines).encode()
 
 
 def with_length(platform: Platform, pad: int = 0) -> Case:
-    """Content-Length."""
+    """Return a response with a Content-Length."""
     page, content = bundle(platform, pad)
     stream = head(f"Content-Length: {len(page)}") + page
     return Case(stream, len(stream), content)
 
 
 def in_chunks(platform: Platform, pad: int = 0) -> Case:
-    """Chunked, with an extension and a trailer."""
+    """Return a chunked response with an extension and a trailer."""
     page, content = bundle(platform, pad)
     middle = len(page) // 2
     pieces = (page[:7], page[7:middle], page[middle:])
@@ -72,40 +72,40 @@ def in_chunks(platform: Platform, pad: int = 0) -> Case:
     return Case(stream, len(stream), content)
 
 
-def until_close(platform: Platform, pad: int = 0) -> Case:
-    """Framed by the connection's end; complete JSON only with its last byte."""
+def delimited_by_close(platform: Platform, pad: int = 0) -> Case:
+    """Return a response delimited by close; its JSON ends with the last octet."""
     page, content = bundle(platform, pad)
     stream = head() + page
     return Case(stream, len(stream), content)
 
 
 def in_gzip(platform: Platform, pad: int = 0) -> Case:
-    """Compressed, with a length."""
+    """Return a compressed response with a length."""
     page, content = bundle(platform, pad)
     packed = gzip.compress(page, 0 if pad else 9)
     stream = head("Content-Encoding: gzip", f"Content-Length: {len(packed)}") + packed
     return Case(stream, len(stream), content, coded=True)
 
 
-def broken_off(stream: bytes, *, reset: bool) -> Answer:
-    """Send the bytes, then break the connection."""
+def broken_off(stream: bytes, *, reset: bool) -> ScriptedResponse:
+    """Send the octets, then break the connection."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(stream)
-        await line.writer.drain()
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(stream)
+        await connection.writer.drain()
         if reset:
             # Let the gateway read first: a reset throws away what was not read.
             await asyncio.sleep(0.001)
-            line.reset()
+            connection.reset()
         else:
-            line.writer.close()
+            connection.writer.close()
 
-    return answer
+    return respond
 
 
-async def received(gateway: Running, request: bytes) -> tuple[bytes, bool]:
-    """All bytes up to the connection's end, and whether that was a clean one."""
+async def received(gateway: RunningGateway, request: bytes) -> tuple[bytes, bool]:
+    """Return all octets up to the connection's end, and whether it ended with a FIN."""
     pieces = []
     async with await Wire.open(gateway.address) as wire:
         await wire.send(request)
@@ -118,7 +118,7 @@ async def received(gateway: Running, request: bytes) -> tuple[bytes, bool]:
 
 
 def request_of(method: str, version: str) -> bytes:
-    """A read or a create whose answer is the connection's last."""
+    """Return a read or a create that is the last of its connection."""
     fields = ("Connection: close", "Accept-Encoding: gzip")
     if method == "GET":
         return get("/fhir/Patient", *fields, version=version)
@@ -127,8 +127,8 @@ def request_of(method: str, version: str) -> bytes:
     )
 
 
-def judge(raw: bytes, clean: bool, case: Case, *, whole: bool, http10: bool) -> str:
-    """What the caller saw: `whole`, `error` or `cut`; fails for anything else."""
+def result_of(raw: bytes, clean: bool, case: Case, *, whole: bool, http10: bool) -> str:
+    """Return what the caller received: `whole`, `error` or `cut`; else fail."""
     try:
         seen = read_answer(raw, head=False, ended=clean)
     except InvalidResponseError:
@@ -152,15 +152,21 @@ def _judge_whole(seen: Complete, case: Case) -> None:
 
 
 async def break_off_at(
-    gateway: Running, platform: Platform, case: Case, length: int, *, request: bytes, reset: bool
+    gateway: RunningGateway,
+    platform: Platform,
+    case: Case,
+    length: int,
+    *,
+    request: bytes,
+    reset: bool,
 ) -> str:
-    """Let the answer break after `length` bytes, and judge what the caller saw of it."""
-    before = len(platform.seen)
-    platform.answer(broken_off(case.stream[:length], reset=reset))
+    """Break the response after `length` octets, and return what the caller received."""
+    before = len(platform.requests)
+    platform.respond(broken_off(case.stream[:length], reset=reset))
     raw, clean = await received(gateway, request)
-    attempts = len(platform.seen) - before
+    attempts = len(platform.requests) - before
     whole = length >= case.whole_at
-    seen = judge(raw, clean, case, whole=whole, http10=b" HTTP/1.0\r\n" in request)
+    seen = result_of(raw, clean, case, whole=whole, http10=b" HTTP/1.0\r\n" in request)
     if not request.startswith(b"GET") or seen == "cut":
         assert attempts == 1
     elif seen == "error" and length < _PREFETCH:
@@ -168,8 +174,8 @@ async def break_off_at(
     return seen
 
 
-def at_every_byte(case: Case, *, thoroughly: bool) -> list[int]:
-    """All lengths, or else some of each part and all at the end: the same code reads it."""
+def lengths_to_test(case: Case, *, thoroughly: bool) -> list[int]:
+    """Return all lengths, or some of each part and all at the end, which the same code reads."""
     end = len(case.stream) + 1
     return [*range(end)] if thoroughly else [*range(0, end - 20, 7), *range(end - 20, end)]
 
@@ -177,8 +183,8 @@ def at_every_byte(case: Case, *, thoroughly: bool) -> list[int]:
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-@pytest.mark.parametrize("make", [with_length, in_chunks, until_close, in_gzip])
-async def test_small_answer_breaks_at_every_byte(
+@pytest.mark.parametrize("make", [with_length, in_chunks, delimited_by_close, in_gzip])
+async def test_a_small_response_that_breaks_is_complete_or_a_502(
     start_gateway: StartGateway,
     platform: Platform,
     make: Callable[[Platform], Case],
@@ -186,9 +192,9 @@ async def test_small_answer_breaks_at_every_byte(
     method: str,
     reset: bool,
 ) -> None:
-    """A small answer is passed on whole or is a 502; reads are repeated once more, writes never."""
+    """Reads are retried once, writes never."""
     case, request = make(platform), request_of(method, version)
-    lengths = at_every_byte(case, thoroughly=(version, method) == ("1.1", "GET"))
+    lengths = lengths_to_test(case, thoroughly=(version, method) == ("1.1", "GET"))
     async with start_gateway(**_SETTINGS) as gateway:
         seen = [
             await break_off_at(gateway, platform, case, length, request=request, reset=reset)
@@ -202,7 +208,7 @@ async def test_small_answer_breaks_at_every_byte(
 
 
 def interesting(case: Case) -> list[int]:
-    """Lengths around the first byte that goes on, and those at the end."""
+    """Return lengths around the first octet that is forwarded, and those at the end."""
     around = range(_PREFETCH - 2, _PREFETCH + 600, 47)
     return [*around, *range(len(case.stream) - 40, len(case.stream) + 1)]
 
@@ -210,8 +216,8 @@ def interesting(case: Case) -> list[int]:
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("rewrite", [True, False], ids=["rewritten", "unchanged"])
-@pytest.mark.parametrize("make", [with_length, in_chunks, until_close, in_gzip])
-async def test_streamed_answer_breaks_in_the_middle(
+@pytest.mark.parametrize("make", [with_length, in_chunks, delimited_by_close, in_gzip])
+async def test_a_large_response_that_breaks_is_a_502_complete_or_visibly_truncated(
     start_gateway: StartGateway,
     platform: Platform,
     make: Callable[..., Case],
@@ -219,7 +225,6 @@ async def test_streamed_answer_breaks_in_the_middle(
     version: str,
     reset: bool,
 ) -> None:
-    """Of a large answer the caller gets a 502, all of it, or a part that shows it is one."""
     case, request = make(platform, pad=70_000), request_of("GET", version)
     if not rewrite:
         case = Case(case.stream, case.whole_at, bundle(platform, 70_000)[0], case.coded)
@@ -229,7 +234,7 @@ async def test_streamed_answer_breaks_in_the_middle(
             seen.append(
                 await break_off_at(gateway, platform, case, length, request=request, reset=reset)
             )
-    if make is until_close or (version == "1.0" and (make is in_chunks or rewrite)):
+    if make is delimited_by_close or (version == "1.0" and (make is in_chunks or rewrite)):
         # Held back or collected: nothing was sent before the end.
         assert "cut" not in seen
     else:

@@ -1,6 +1,6 @@
-"""However callers and platform misbehave, no caller gets the response to another's request.
+"""Whatever callers and platform do, no caller gets the response to another's request.
 
-`DHP_GATEWAY_MIXING_SECONDS` lets the mixture run longer, `DHP_GATEWAY_MIXING_SEED` runs it again.
+`DHP_GATEWAY_MIXING_SECONDS` sets the duration, `DHP_GATEWAY_MIXING_SEED` repeats a run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import secrets
 from collections import Counter
 from pathlib import Path
 
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.sso import Sso
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.pipeline.stage import reset
+from tests.pipeline.testbed import reset_connection
 
 CONNECTIONS = 50
 SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "3"))
@@ -29,8 +29,8 @@ _NONCE = re.compile(rb"n[0-9a-f]{16}")
 _SMUGGLED = b"GET /r5/Basic/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-class Mischief:
-    """A platform that names request and caller in each answer, and does all else by chance."""
+class RandomPlatform:
+    """A platform that names request and caller in each response, and misbehaves at random."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -38,7 +38,7 @@ class Mischief:
         self.served: Counter[str] = Counter()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         self._writers.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while await self._exchange(reader, writer):
@@ -47,7 +47,7 @@ class Mischief:
         self._writers.discard(writer)
 
     def end(self) -> None:
-        """Drop all connections."""
+        """Abort all connections."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
@@ -125,8 +125,8 @@ class Mischief:
         writer.write(self._answer(body) + body + self._answer(b"{}") + b"{}")
 
 
-class Mixture:
-    """Callers on many connections; `wrong` are the answers that were not theirs."""
+class RandomCallers:
+    """Callers on many connections; `wrong` are responses to other requests."""
 
     def __init__(self, address: object, chance: random.Random) -> None:
         self._address = address
@@ -135,8 +135,8 @@ class Mixture:
         self.wrong: list[bytes] = []
         self.statuses: Counter[int] = Counter()
 
-    async def visit(self, site: str, until: float) -> None:
-        """Connect and ask, again and again."""
+    async def run(self, site: str, until: float) -> None:
+        """Connect and send requests until the time is over."""
         while asyncio.get_running_loop().time() < until or self.own <= ENOUGH:
             with contextlib.suppress(
                 TruncatedResponseError, ConnectionError, AssertionError, TimeoutError
@@ -154,7 +154,7 @@ class Mixture:
             # Left in the midst of it.
             await wire.send(data[: chance.randrange(1, len(data))])
             await asyncio.sleep(chance.random() / 50)
-            reset(wire)
+            reset_connection(wire)
             raise TruncatedResponseError(b"")
         if manner < 0.2:
             for at in range(0, len(data), 1 + len(data) // 4):
@@ -165,7 +165,7 @@ class Mixture:
         if manner > 0.95:
             wire.writer.write_eof()
         for method, nonce, _ in asked:
-            reply = await wire.reply(head=method == "HEAD")
+            reply = await wire.read_response(head=method == "HEAD")
             self.statuses[reply.status] += 1
             self._judge(reply.body, nonce, site)
         if manner > 0.95:
@@ -201,16 +201,16 @@ class Mixture:
             self.wrong.append(body)
 
 
-async def test_everybody_gets_its_own_answer(sso: Sso, tmp_path: Path) -> None:
-    """Told by a nonce and the caller's name in each body, whatever was mixed on 50 connections."""
+async def test_each_caller_gets_the_responses_to_its_own_requests(sso: Sso, tmp_path: Path) -> None:
+    """Recognised by a nonce and the caller's name in each body, on 50 connections."""
     chance = random.Random(SEED)  # noqa: S311 - no secret
-    platform = Mischief(chance)
+    platform = RandomPlatform(chance)
     server = await asyncio.start_server(platform.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/r5"
     key = tmp_path / "key"
     key.write_text("A" * 43 + "=")
     sites = [f"site{number}" for number in range(5)]
-    async with running(
+    async with running_gateway(
         url,
         sso.token_url,
         callers=[{"name": site, "api_key": f"key-of-{site}"} for site in sites],
@@ -223,10 +223,10 @@ async def test_everybody_gets_its_own_answer(sso: Sso, tmp_path: Path) -> None:
         circuit_breaker={"failure_ratio": 1, "min_requests": 1_000_000},
         platform={"max_connections": 20, "forward_headers": ["X-Site"]},
     ) as gateway:
-        mixture = Mixture(gateway.address, chance)
+        mixture = RandomCallers(gateway.address, chance)
         until = asyncio.get_running_loop().time() + SECONDS
         await asyncio.gather(
-            *(mixture.visit(sites[number % 5], until) for number in range(CONNECTIONS))
+            *(mixture.run(sites[number % 5], until) for number in range(CONNECTIONS))
         )
     server.close()
     platform.end()

@@ -1,4 +1,4 @@
-"""What a platform may answer (RFC 9112), and that no connection in doubt is used again."""
+"""Responses of a platform (RFC 9112), and that no connection in an unknown state is reused."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import (
     PATIENT,
-    Line,
     Platform,
+    PlatformConnection,
     fhir,
     outcome,
     read_body,
     then_close,
 )
-from tests.doubles.rest import come_to_rest
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Reply, Wire, ask, get, post
-from tests.pipeline.stage import tls_platform
+from tests.doubles.waiting import wait_until_idle
+from tests.doubles.wire import Response, Wire, fetch, get, post
+from tests.pipeline.testbed import tls_platform
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -34,7 +34,7 @@ _LENGTH = b"Content-Length: 2\r\n"
 
 
 def with_field(field: bytes) -> bytes:
-    """An answer that is right but for one more field."""
+    """Return a response that is valid except for one more field."""
     return _OK + field + b"\r\n" + _LENGTH + b"\r\n{}"
 
 
@@ -122,15 +122,17 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("stream", REFUSED.values(), ids=REFUSED.keys())
-async def test_invalid_answer_is_a_502(gateway: Running, platform: Platform, stream: bytes) -> None:
-    """What is no valid, complete answer is a 502, not repeated, and costs its connection."""
-    assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+async def test_an_invalid_response_is_a_502(
+    gateway: RunningGateway, platform: Platform, stream: bytes
+) -> None:
+    """It is not retried, and its connection is closed."""
+    assert (await fetch(gateway.address, get("/fhir/Patient/1"))).status == 200
     platform.script(then_close(stream) if _ends(stream) else stream)
-    reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
     assert (reply.status, reply.reason) == (502, "upstream-failed")
-    assert len(platform.seen) == 2
-    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
-    first, broken, after = platform.seen
+    assert len(platform.requests) == 2
+    assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    first, broken, after = platform.requests
     assert first.connection == broken.connection != after.connection
     *_, record, _ = await gateway.audit(3)
     assert (record["status"], record["reason"], record["attempts"]) == (502, "upstream-failed", 1)
@@ -138,7 +140,7 @@ async def test_invalid_answer_is_a_502(gateway: Running, platform: Platform, str
 
 
 def _ends(stream: bytes) -> bool:
-    """Whether only the end of the connection shows that something is missing."""
+    """Return whether only the end of the connection shows that the response is incomplete."""
     names = ("cut", "short", "no last", "interim only", "identity", "HTTP/0.9", "a greeting", "TLS")
     return any(REFUSED[name] is stream for name in REFUSED if name.startswith(names))
 
@@ -159,50 +161,51 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("stream", ACCEPTED.values(), ids=ACCEPTED.keys())
-async def test_unusual_answer_is_passed_on(
-    gateway: Running, platform: Platform, stream: bytes
+async def test_an_unusual_valid_response_passes(
+    gateway: RunningGateway, platform: Platform, stream: bytes
 ) -> None:
-    """What is valid HTTP passes, however seldom; interim answers and trailers end here."""
+    """Interim responses and trailers are not forwarded."""
     platform.script(stream)
-    reply = await ask(gateway.address, get("/fhir/Binary/1"))
+    reply = await fetch(gateway.address, get("/fhir/Binary/1"))
     assert (reply.status, reply.body) == (200, b"{}")
     for name in ("x-sum", "upgrade", "link", "trailer"):
         assert reply.header(name) is None
-    assert (await ask(gateway.address, get("/fhir/Binary/1"))).body == PATIENT
+    assert (await fetch(gateway.address, get("/fhir/Binary/1"))).body == PATIENT
 
 
 LOOKALIKES = (b"Content_Length: 1", b"Content_Length: abc", b"Transfer_Encoding: chunked")
 
 
 @pytest.mark.parametrize("field", [*LOOKALIKES, b"Content_Type: text/html"])
-async def test_a_name_with_an_underscore_says_nothing(
-    gateway: Running, platform: Platform, field: bytes
+async def test_field_names_with_an_underscore_have_no_meaning(
+    gateway: RunningGateway, platform: Platform, field: bytes
 ) -> None:
-    """Some programs take it for the name with a dash: it neither frames an answer nor goes on."""
+    """They neither frame the response nor are they forwarded."""
     body = b'{"resourceType":"Basic","n":"%s"}' % (b"x" * 1000)
     head = _OK.replace(b"OK\r\n", b"OK\r\n" + field + b"\r\n") + b"Content-Length: %d\r\n\r\n"
 
-    async def in_two_parts(line: Line) -> None:
-        line.writer.write(head % len(body))
-        await line.writer.drain()
+    async def in_two_parts(connection: PlatformConnection) -> None:
+        connection.writer.write(head % len(body))
+        await connection.writer.drain()
         await asyncio.sleep(0.02)
-        line.writer.write(body)
+        connection.writer.write(body)
 
     platform.script(in_two_parts, in_two_parts)
     async with await Wire.open(gateway.address) as wire:
         for _ in range(2):
-            reply = await wire.ask(get("/fhir/Basic/1"))
+            reply = await wire.fetch(get("/fhir/Basic/1"))
             assert (reply.status, reply.body) == (200, body)
             assert reply.header(field.partition(b":")[0].decode().lower()) is None
 
 
-async def test_an_echo_of_the_token_stays_here(gateway: Running, platform: Platform) -> None:
-    """A platform that sends the request's fields back does not tell callers the token."""
-    platform.answer(
+async def test_an_echoed_authorization_is_not_forwarded(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    platform.respond(
         with_field(b"Authorization: Bearer secret\r\nProxy-Authorization: Bearer secret")
     )
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.ask(get("/fhir/Binary/1"))
+        reply = await wire.fetch(get("/fhir/Binary/1"))
     assert reply.status == 200
     assert "secret" not in str(reply.headers)
 
@@ -212,27 +215,25 @@ _SECOND = fhir(b'{"resourceType":"Patient","id":"of-somebody-else"}')
 
 @pytest.mark.parametrize("surplus", [_SECOND, b"HT", b"{}", b"\0", b"0\r\n\r\n"], ids=repr)
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_data_after_the_answer_is_no_answer(
-    gateway: Running, platform: Platform, surplus: bytes, at_once: bool
+async def test_octets_after_a_response_are_never_another_response(
+    gateway: RunningGateway, platform: Platform, surplus: bytes, at_once: bool
 ) -> None:
-    """What follows an answer, a whole second one too, never answers the next request."""
-
-    async def more(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(fhir() + (surplus if at_once else b""))
-        await line.writer.drain()
+    async def more(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(fhir() + (surplus if at_once else b""))
+        await connection.writer.drain()
         if not at_once:
             await delivered.wait()
-            line.writer.write(surplus)
+            connection.writer.write(surplus)
 
     delivered = asyncio.Event()
     platform.script(more)
     async with await Wire.open(gateway.address) as wire:
-        assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
+        assert (await wire.fetch(get("/fhir/Patient/1"))).body == PATIENT
         delivered.set()
-        await gateway.until_metric(0, "dhp_gateway_upstream_connections", state="idle")
-        assert (await wire.ask(get("/fhir/Patient/2"))).body == PATIENT
-    assert [seen.connection for seen in platform.seen] == [1, 2]
+        await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="idle")
+        assert (await wire.fetch(get("/fhir/Patient/2"))).body == PATIENT
+    assert [seen.connection for seen in platform.requests] == [1, 2]
 
 
 BODIES_TOO_MANY = {
@@ -252,30 +253,29 @@ BODIES_TOO_MANY = {
 
 
 @pytest.mark.parametrize(("method", "stream"), BODIES_TOO_MANY.values(), ids=BODIES_TOO_MANY.keys())
-async def test_body_where_none_may_be(
-    gateway: Running, platform: Platform, method: str, stream: bytes
+async def test_a_body_of_a_head_204_or_304_never_reaches_a_caller(
+    gateway: RunningGateway, platform: Platform, method: str, stream: bytes
 ) -> None:
-    """HEAD, 204 and 304 have no body; octets sent all the same never reach a caller."""
     platform.script(stream)
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.ask(get("/fhir/Patient/1", method=method), head=True)
+        reply = await wire.fetch(get("/fhir/Patient/1", method=method), head=True)
         assert reply.status == int(stream[9:12])
-        assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.seen] == [1, 2]
+        assert (await wire.fetch(get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.requests] == [1, 2]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("sends_on", [True, False], ids=["sends on", "waits"])
-async def test_answer_before_the_request_is_complete(
-    gateway: Running, platform: Platform, framing: str, sends_on: bool
+async def test_a_response_before_the_end_of_the_request_is_forwarded(
+    gateway: RunningGateway, platform: Platform, framing: str, sends_on: bool
 ) -> None:
-    """An early answer reaches the caller at once, and neither connection is used again."""
+    """At once; neither connection is reused."""
     size = 8_000_000
 
-    async def early(line: Line) -> None:
-        line.writer.write(outcome(413))
+    async def early(connection: PlatformConnection) -> None:
+        connection.writer.write(outcome(413))
         with contextlib.suppress(ConnectionError):  # given up with bytes under way
-            await line.reader.read()
+            await connection.reader.read()
         ended.set()
 
     ended = asyncio.Event()
@@ -287,31 +287,37 @@ async def test_answer_before_the_request_is_complete(
         await wire.send(get("/fhir/Binary", kind, method="POST") + coded)
         if sends_on:
             wire.writer.write(coded * 40)
-        reply = await wire.reply()
+        reply = await wire.read_response()
         assert (reply.status, reply.reason) == (413, None)
         assert reply.header("connection") == "close"
         await ended.wait()
         assert await wire.at_end()
-    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.seen] == [1, 2]
+    assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.requests] == [1, 2]
 
 
-async def test_idle_connection_closed_by_the_platform(gateway: Running, platform: Platform) -> None:
-    """A connection closed between two requests is noticed: a write goes out once, on a new one."""
-    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+async def test_a_write_is_not_sent_on_a_closed_idle_connection(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """It is sent once, on a new one."""
+    assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
     platform.drop_connections()
-    await gateway.until_metric(0, "dhp_gateway_upstream_connections", state="idle")
-    assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 200
-    assert [(seen.method, seen.connection) for seen in platform.seen] == [("GET", 1), ("POST", 2)]
+    await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="idle")
+    assert (await fetch(gateway.address, post("/fhir/Patient", b"{}"))).status == 200
+    assert [(seen.method, seen.connection) for seen in platform.requests] == [
+        ("GET", 1),
+        ("POST", 2),
+    ]
 
 
 @pytest.mark.parametrize("field", ["close", "Close", "keep-alive, close"])
-async def test_close_is_obeyed(gateway: Running, platform: Platform, field: str) -> None:
-    """After an answer with `Connection: close` nothing more is sent on that connection."""
+async def test_no_request_follows_a_connection_close(
+    gateway: RunningGateway, platform: Platform, field: str
+) -> None:
     platform.script(fhir(PATIENT, 200, ("Connection", field)))
     for _ in range(2):
-        assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.seen] == [1, 2]
+        assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.requests] == [1, 2]
 
 
 # Answers framed by the connection's end, over TLS.
@@ -319,35 +325,35 @@ async def test_close_is_obeyed(gateway: Running, platform: Platform, field: str)
 _BY_CLOSE = _OK + b"Connection: close\r\n\r\n" + PATIENT
 
 
-def ended_by(how: str) -> Callable[[Line], object]:
-    """Send the answer and end the connection: with close_notify, without it, or with a reset."""
+def ended_by(how: str) -> Callable[[PlatformConnection], object]:
+    """Send the response and end the connection: with close_notify, with a FIN, or with a reset."""
 
-    async def answer(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        line.writer.write(_BY_CLOSE)
-        await line.writer.drain()
+    async def respond(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(_BY_CLOSE)
+        await connection.writer.drain()
         if how == "close_notify":
-            line.writer.close()
+            connection.writer.close()
         elif how == "fin":
-            descriptor = os.dup(line.writer.get_extra_info("socket").fileno())
+            descriptor = os.dup(connection.writer.get_extra_info("socket").fileno())
             with socket.socket(fileno=descriptor) as raw:
                 raw.shutdown(socket.SHUT_WR)
-            await line.reader.read()
+            await connection.reader.read()
         else:
             await asyncio.sleep(0.05)
-            line.reset()
+            connection.reset()
 
-    return answer
+    return respond
 
 
 @pytest.mark.parametrize(
     "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
 @pytest.mark.parametrize("how", ["close_notify", "fin", "reset"])
-def test_tls_answer_framed_by_its_end(
+def test_over_tls_only_close_notify_ends_a_response_without_a_length(
     factory: Callable[[], asyncio.AbstractEventLoop], how: str, tmp_path: Path
 ) -> None:
-    """Over TLS only close_notify ends an answer that has no length (RFC 9112 section 9.8)."""
+    """RFC 9112 section 9.8."""
     context, authority = tls_platform("localhost")
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -360,12 +366,12 @@ def test_tls_answer_framed_by_its_end(
     assert attempts == 1
 
 
-async def _ask_over_tls(context: ssl.SSLContext, ca_file: Path, how: str) -> tuple[Reply, int]:
+async def _ask_over_tls(context: ssl.SSLContext, ca_file: Path, how: str) -> tuple[Response, int]:
     async with Sso() as sso, Platform(tls=context) as platform:
-        platform.answer(ended_by(how))  # type: ignore[arg-type]
-        async with running(
+        platform.respond(ended_by(how))  # type: ignore[arg-type]
+        async with running_gateway(
             platform.url, sso.token_url, platform={"ca_file": str(ca_file)}
         ) as gateway:
-            reply = await ask(gateway.address, post("/fhir/Patient/_history", b"{}"))
-            await come_to_rest(gateway)
-        return reply, len(platform.seen)
+            reply = await fetch(gateway.address, post("/fhir/Patient/_history", b"{}"))
+            await wait_until_idle(gateway)
+        return reply, len(platform.requests)

@@ -1,7 +1,7 @@
-"""Requests that two readers could understand in two ways, byte for byte as an attacker sends them.
+"""Ambiguous requests, octet for octet as an attacker sends them.
 
-Each is refused once, the connection ends, and nothing of it, or of what came behind it, is seen by
-the platform (RFC 9112 sections 2, 3, 5, 6, 7; RFC 9110 sections 5.5, 7.7).
+Each is rejected once, the connection ends, and the platform receives nothing of it or of what
+follows it (RFC 9112 sections 2, 3, 5, 6, 7; RFC 9110 sections 5.5, 7.7).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import pytest
 
 from gateway import errors
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform
 from tests.doubles.wire import Wire, get
 
@@ -22,12 +22,12 @@ SMUGGLED = get("/fhir/Patient/smuggled")
 def message(
     *lines: bytes, body: bytes = b"", first: bytes = b"POST /fhir/Patient HTTP/1.1"
 ) -> bytes:
-    """A request of these fields, with a Host."""
+    """Return a request with these fields and a Host."""
     return b"\r\n".join((first, b"Host: gateway", *lines, b"", b"")) + body
 
 
-def line(first: bytes) -> bytes:
-    """A request with this request line."""
+def request_with_line(first: bytes) -> bytes:
+    """Return a request with this request line."""
     return message(first=first)
 
 
@@ -121,47 +121,59 @@ FIELDS = {
 }
 LINES = {
     "HTTP/0.9": b"GET /fhir/Patient\r\n\r\n",
-    "HTTP/0.9 in words": line(b"GET /fhir/Patient HTTP/0.9"),
-    "HTTP/2.0": line(b"GET /fhir/Patient HTTP/2.0"),
-    "HTTP/1.2": line(b"GET /fhir/Patient HTTP/1.2"),
-    "HTTP/3": line(b"GET /fhir/Patient HTTP/3"),
-    "HTTP/1.10": line(b"GET /fhir/Patient HTTP/1.10"),
-    "HTTP/01.1": line(b"GET /fhir/Patient HTTP/01.1"),
-    "http/1.1": line(b"GET /fhir/Patient http/1.1"),
-    "HTTP 1.1": line(b"GET /fhir/Patient HTTP 1.1"),
+    "HTTP/0.9 in words": request_with_line(b"GET /fhir/Patient HTTP/0.9"),
+    "HTTP/2.0": request_with_line(b"GET /fhir/Patient HTTP/2.0"),
+    "HTTP/1.2": request_with_line(b"GET /fhir/Patient HTTP/1.2"),
+    "HTTP/3": request_with_line(b"GET /fhir/Patient HTTP/3"),
+    "HTTP/1.10": request_with_line(b"GET /fhir/Patient HTTP/1.10"),
+    "HTTP/01.1": request_with_line(b"GET /fhir/Patient HTTP/01.1"),
+    "http/1.1": request_with_line(b"GET /fhir/Patient http/1.1"),
+    "HTTP 1.1": request_with_line(b"GET /fhir/Patient HTTP 1.1"),
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0",
     "TLS hello": bytes.fromhex("16030100c4010000c00303") + bytes(190),
     "SSH": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "garbage behind a good request": get("/fhir/Patient/1") + b"garbage\r\n\r\n",
     "PROXY": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + message(),
-    "space before the method": line(b" GET /fhir/Patient HTTP/1.1"),
-    "a space in the target": line(b"GET /fhir/Patient x HTTP/1.1"),
-    "a tab in the target": line(b"GET /fhir/Pati\tent HTTP/1.1"),
-    "a tab for a space": line(b"GET\t/fhir/Patient\tHTTP/1.1"),
-    "a space behind the version": line(b"GET /fhir/Patient HTTP/1.1 "),
-    "NUL in the target": line(b"GET /fhir/Pati\0ent HTTP/1.1"),
-    "CR in the target": line(b"GET /fhir/Pati\rent HTTP/1.1"),
-    "byte over 127 in the target": line("GET /fhir/Patient?name=Ошибка HTTP/1.1".encode()),
-    "byte over 127 in the path": line(b"GET /fhir/\xff HTTP/1.1"),
-    "control byte in the target": line(b"GET /fhir/\x01 HTTP/1.1"),
-    "no target": line(b"GET  HTTP/1.1"),
-    "asterisk-form": line(b"OPTIONS * HTTP/1.1"),
-    "asterisk-form of a read": line(b"GET * HTTP/1.1"),
-    "authority-form": line(b"GET gateway:80 HTTP/1.1"),
-    "target without a slash": line(b"GET fhir/Patient HTTP/1.1"),
+    "space before the method": request_with_line(b" GET /fhir/Patient HTTP/1.1"),
+    "a space in the target": request_with_line(b"GET /fhir/Patient x HTTP/1.1"),
+    "a tab in the target": request_with_line(b"GET /fhir/Pati\tent HTTP/1.1"),
+    "a tab for a space": request_with_line(b"GET\t/fhir/Patient\tHTTP/1.1"),
+    "a space behind the version": request_with_line(b"GET /fhir/Patient HTTP/1.1 "),
+    "NUL in the target": request_with_line(b"GET /fhir/Pati\0ent HTTP/1.1"),
+    "CR in the target": request_with_line(b"GET /fhir/Pati\rent HTTP/1.1"),
+    "byte over 127 in the target": request_with_line(
+        "GET /fhir/Patient?name=Ошибка HTTP/1.1".encode()
+    ),
+    "byte over 127 in the path": request_with_line(b"GET /fhir/\xff HTTP/1.1"),
+    "control byte in the target": request_with_line(b"GET /fhir/\x01 HTTP/1.1"),
+    "no target": request_with_line(b"GET  HTTP/1.1"),
+    "asterisk-form": request_with_line(b"OPTIONS * HTTP/1.1"),
+    "asterisk-form of a read": request_with_line(b"GET * HTTP/1.1"),
+    "authority-form": request_with_line(b"GET gateway:80 HTTP/1.1"),
+    "target without a slash": request_with_line(b"GET fhir/Patient HTTP/1.1"),
     "absolute-form with a bad Host": b"GET http://gateway/fhir HTTP/1.1\r\nHost: a@b\r\n\r\n",
     "absolute-form without Host": b"GET http://gateway/fhir/Patient HTTP/1.1\r\n\r\n",
-    "absolute-form without an authority": line(b"GET http:///fhir/Patient HTTP/1.1"),
-    "absolute-form with a backslash": line(b"GET http://gateway\\@other/fhir/Patient HTTP/1.1"),
-    "absolute-form with a port out of range": line(b"GET http://gateway:99999/fhir HTTP/1.1"),
-    "absolute-form with one slash": line(b"GET http:/gateway/fhir/Patient HTTP/1.1"),
-    "absolute-form with a fragment": line(b"GET http://gateway#/fhir/Patient HTTP/1.1"),
-    "absolute-form with a password": line(b"GET http://u:p@gateway/fhir/Patient HTTP/1.1"),
-    "absolute-form of another scheme": line(b"GET ftp://gateway/fhir/Patient HTTP/1.1"),
-    "two slashes and a host": line(b"GET //other.invalid/fhir/Patient HTTP/1.1"),
-    "three slashes": line(b"GET ///fhir/Patient HTTP/1.1"),
-    "a fragment": line(b"GET /fhir/Patient#x HTTP/1.1"),
-    "a fragment in the query": line(b"GET /fhir/Patient?a=b#x HTTP/1.1"),
+    "absolute-form without an authority": request_with_line(b"GET http:///fhir/Patient HTTP/1.1"),
+    "absolute-form with a backslash": request_with_line(
+        b"GET http://gateway\\@other/fhir/Patient HTTP/1.1"
+    ),
+    "absolute-form with a port out of range": request_with_line(
+        b"GET http://gateway:99999/fhir HTTP/1.1"
+    ),
+    "absolute-form with one slash": request_with_line(b"GET http:/gateway/fhir/Patient HTTP/1.1"),
+    "absolute-form with a fragment": request_with_line(
+        b"GET http://gateway#/fhir/Patient HTTP/1.1"
+    ),
+    "absolute-form with a password": request_with_line(
+        b"GET http://u:p@gateway/fhir/Patient HTTP/1.1"
+    ),
+    "absolute-form of another scheme": request_with_line(
+        b"GET ftp://gateway/fhir/Patient HTTP/1.1"
+    ),
+    "two slashes and a host": request_with_line(b"GET //other.invalid/fhir/Patient HTTP/1.1"),
+    "three slashes": request_with_line(b"GET ///fhir/Patient HTTP/1.1"),
+    "a fragment": request_with_line(b"GET /fhir/Patient#x HTTP/1.1"),
+    "a fragment in the query": request_with_line(b"GET /fhir/Patient?a=b#x HTTP/1.1"),
 }
 PATHS = {
     "/fhir/../admin",
@@ -227,29 +239,32 @@ CASES: dict[str, bytes] = {
     **{f"chunk: {name}": message(CHUNKED, body=body) for name, body in CHUNK_FAULTS.items()},
     **{f"field: {name}": raw for name, raw in FIELDS.items()},
     **{f"line: {name}": raw for name, raw in LINES.items()},
-    **{f"path: {path}": line(f"GET {path} HTTP/1.1".encode()) for path in sorted(PATHS)},
+    **{
+        f"path: {path}": request_with_line(f"GET {path} HTTP/1.1".encode())
+        for path in sorted(PATHS)
+    },
 }
 
 
-async def refused_once(wire: Wire, platform: Platform, reason: str = "bad-request") -> None:
-    """One refusal, the end of the connection, and nothing for the platform."""
-    reply = await wire.reply()
+async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-request") -> None:
+    """Check for one error, the end of the connection, and nothing at the platform."""
+    reply = await wire.read_response()
     assert (reply.status, reply.reason) == (errors.REASONS[reason].status, reason)
     assert reply.header("connection") == "close"
     assert await wire.at_end()
-    assert not any(seen.complete or "smuggled" in seen.target for seen in platform.seen)
+    assert not any(seen.complete or "smuggled" in seen.target for seen in platform.requests)
 
 
 @pytest.mark.parametrize("behind", ["nothing", "a request"])
 @pytest.mark.parametrize("name", CASES)
-async def test_ambiguous_request(
-    gateway: Running, platform: Platform, name: str, behind: str
+async def test_an_ambiguous_request_is_rejected(
+    gateway: RunningGateway, platform: Platform, name: str, behind: str
 ) -> None:
-    """It is refused as a bad request, once; what stands behind it is not looked at."""
+    """A request after it is not read."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(CASES[name] + (SMUGGLED if behind == "a request" else b""))
-        await refused_once(wire, platform)
-    assert platform.seen == []
+        await assert_rejected(wire, platform)
+    assert platform.requests == []
     (record,) = await gateway.audit()
     assert (record["status"], record["reason"]) == (400, "bad-request")
     assert record["outcome"] == "client-error"
@@ -257,77 +272,76 @@ async def test_ambiguous_request(
 
 
 @pytest.mark.parametrize("name", FRAMING)
-async def test_ambiguous_request_in_pieces(gateway: Running, platform: Platform, name: str) -> None:
-    """Where the packets end changes nothing."""
+async def test_an_ambiguous_request_in_any_segments_is_rejected(
+    gateway: RunningGateway, platform: Platform, name: str
+) -> None:
     raw = FRAMING[name] + SMUGGLED
     async with await Wire.open(gateway.address) as wire:
         for cut in range(0, len(raw), 7):
             await wire.send(raw[cut : cut + 7])
             await asyncio.sleep(0)
-        await refused_once(wire, platform)
-    assert platform.seen == []
+        await assert_rejected(wire, platform)
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("name", FRAMING)
-async def test_ambiguous_request_half_closed(
-    gateway: Running, platform: Platform, name: str
+async def test_an_ambiguous_half_closed_request_is_rejected(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """The caller's end of the connection does not stand in for the end that is in doubt."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(FRAMING[name] + SMUGGLED)
         wire.writer.write_eof()
-        await refused_once(wire, platform)
-    assert platform.seen == []
+        await assert_rejected(wire, platform)
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("name", FRAMING)
-async def test_ambiguous_request_on_a_kept_connection(
-    gateway: Running, platform: Platform, name: str
+async def test_an_ambiguous_request_after_a_valid_one_is_rejected(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """A good request before does not make a bad one better."""
     async with await Wire.open(gateway.address) as wire:
-        assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
-        platform.seen.clear()
+        assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
+        platform.requests.clear()
         await wire.send(FRAMING[name] + SMUGGLED)
-        await refused_once(wire, platform)
-    assert platform.seen == []
+        await assert_rejected(wire, platform)
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("name", CHUNK_FAULTS)
-async def test_bad_chunk_in_a_body_that_streams(
-    gateway: Running, platform: Platform, name: str
+async def test_an_invalid_chunk_leaves_the_platform_an_incomplete_message(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """A chunk that breaks behind good ones leaves the platform with a message that has no end."""
     first = b"POST /fhir/Binary HTTP/1.1"
     async with await Wire.open(gateway.address) as wire:
         await wire.send(message(CHUNKED, first=first) + b"5\r\nhello\r\n")
-        await platform.until_seen(1)
+        await platform.wait_for_requests(1)
         await wire.send(CHUNK_FAULTS[name] + SMUGGLED)
-        await refused_once(wire, platform)
-    assert len(platform.seen) == 1
-    assert not platform.seen[0].complete
+        await assert_rejected(wire, platform)
+    assert len(platform.requests) == 1
+    assert not platform.requests[0].complete
 
 
-async def test_nothing_is_read_behind_a_close(gateway: Running, platform: Platform) -> None:
-    """After a request that ends the connection no other is served (RFC 9112 section 9.6)."""
+async def test_nothing_is_read_after_a_connection_close(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """RFC 9112 section 9.6."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Patient/1", "Connection: close"))
-        reply = await wire.reply()
+        reply = await wire.read_response()
         assert (reply.status, reply.header("connection")) == (200, "close")
         wire.writer.write(get("/fhir/Patient/2"))
         assert await wire.at_end()
-    assert len(platform.seen) == 1
+    assert len(platform.requests) == 1
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "FOO"])
-async def test_nothing_is_read_behind_a_refused_method(
-    gateway: Running, platform: Platform, method: str
+async def test_nothing_is_read_after_a_rejected_method(
+    gateway: RunningGateway, platform: Platform, method: str
 ) -> None:
-    """A method that is not served, with a request in its body, ends the connection."""
     async with await Wire.open(gateway.address) as wire:
         length = f"Content-Length: {len(SMUGGLED)}"
         await wire.send(get("/fhir/Patient/1", length, method=method) + SMUGGLED)
-        await refused_once(wire, platform, "method-not-allowed")
+        await assert_rejected(wire, platform, "method-not-allowed")
 
 
 H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQ")
@@ -358,8 +372,8 @@ UPGRADED = {
 CUTS = {"in one piece": 1_000_000, "byte by byte": 1, "in pieces of 37": 37}
 
 
-async def in_pieces(wire: Wire, raw: bytes, size: int) -> None:
-    """Send it so that the gateway reads pieces of about this size, but for the middle of long."""
+async def send_in_segments(wire: Wire, raw: bytes, size: int) -> None:
+    """Send it so that the gateway reads about this much at a time; the middle in one."""
     pieces = [*range(0, 1000, size), *range(max(len(raw) - 500, 1000), len(raw), size), len(raw)]
     for at, end in itertools.pairwise(pieces):
         await wire.send(raw[at:end])
@@ -369,63 +383,61 @@ async def in_pieces(wire: Wire, raw: bytes, size: int) -> None:
 @pytest.mark.parametrize("size", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("kind", UPGRADED)
 @pytest.mark.parametrize("fields", UPGRADES.values(), ids=UPGRADES)
-async def test_behind_an_upgrade_is_http(
-    gateway: Running, platform: Platform, fields: tuple[bytes, ...], kind: str, size: int
+async def test_an_upgrade_does_not_change_where_a_request_ends(
+    gateway: RunningGateway, platform: Platform, fields: tuple[bytes, ...], kind: str, size: int
 ) -> None:
-    """An Upgrade changes nothing of where a request ends; the next one is seen whole, and once."""
+    """The request after it is received complete, and once."""
     raw = UPGRADED[kind] % b"\r\n".join((b"Host: gateway", *fields))
     async with await Wire.open(gateway.address) as wire:
-        await in_pieces(wire, raw + raw + get("/fhir/Patient/2") + get("/admin"), size)
-        replies = [await wire.reply() for _ in range(4)]
+        await send_in_segments(wire, raw + raw + get("/fhir/Patient/2") + get("/admin"), size)
+        replies = [await wire.read_response() for _ in range(4)]
     assert [reply.status for reply in replies] == [200, 200, 200, 404]
     first = "/r5/Patient/1" if raw.startswith(b"GET") else "/r5/Basic"
-    assert [seen.target for seen in platform.seen] == [first, first, "/r5/Patient/2"]
-    for seen in platform.seen:
+    assert [seen.target for seen in platform.requests] == [first, first, "/r5/Patient/2"]
+    for seen in platform.requests:
         for name, _ in seen.headers:
             assert not name.lower().startswith(("upgrade", "connection", "http2", "sec-websocket"))
 
 
 @pytest.mark.parametrize("size", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("kind", UPGRADED)
-async def test_no_http_2_behind_an_upgrade_to_it(
-    gateway: Running, platform: Platform, kind: str, size: int
+async def test_http_2_after_an_upgrade_is_rejected(
+    gateway: RunningGateway, platform: Platform, kind: str, size: int
 ) -> None:
-    """Who goes on in HTTP/2 unasked is refused; no frame of it reaches the platform."""
+    """No frame of it reaches the platform."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
     raw = UPGRADED[kind] % b"\r\n".join((b"Host: gateway", *H2C))
     async with await Wire.open(gateway.address) as wire:
-        await in_pieces(wire, raw + preface + SMUGGLED, size)
-        assert (await wire.reply()).status == 200
-        reply = await wire.reply()
+        await send_in_segments(wire, raw + preface + SMUGGLED, size)
+        assert (await wire.read_response()).status == 200
+        reply = await wire.read_response()
         assert (reply.status, reply.reason) == (400, "bad-request")
         assert await wire.at_end()
-    assert len(platform.seen) == 1
+    assert len(platform.requests) == 1
 
 
 @pytest.mark.parametrize("name", FRAMING)
-async def test_an_upgrade_makes_no_framing_better(
-    gateway: Running, platform: Platform, name: str
+async def test_ambiguous_framing_is_rejected_with_an_upgrade_too(
+    gateway: RunningGateway, platform: Platform, name: str
 ) -> None:
-    """What is refused without an Upgrade is refused with one."""
     first, rest = FRAMING[name].split(b"\r\n", 1)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(b"\r\n".join((first, *H2C, rest)) + SMUGGLED)
-        await refused_once(wire, platform)
-    assert platform.seen == []
+        await assert_rejected(wire, platform)
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize("fields", UPGRADES.values(), ids=UPGRADES)
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
-async def test_no_tunnel_by_an_upgrade(
-    gateway: Running, platform: Platform, method: str, fields: tuple[bytes, ...]
+async def test_rejected_methods_stay_so_with_an_upgrade(
+    gateway: RunningGateway, platform: Platform, method: str, fields: tuple[bytes, ...]
 ) -> None:
-    """Methods that are refused stay so, and nothing behind them is read."""
     async with await Wire.open(gateway.address) as wire:
         target = b"gateway:80" if method == "CONNECT" else b"/fhir/Patient"
         first = b"%s %s HTTP/1.1" % (method.encode(), target)
         await wire.send(message(*fields, first=first) + SMUGGLED)
-        await refused_once(wire, platform, "method-not-allowed")
-    assert platform.seen == []
+        await assert_rejected(wire, platform, "method-not-allowed")
+    assert platform.requests == []
 
 
 ODD = {
@@ -450,12 +462,14 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-async def test_odd_but_clear_request(gateway: Running, platform: Platform, name: str) -> None:
-    """What only one reading fits is served, and the platform gets it in its plainest form."""
+async def test_an_unusual_unambiguous_request_is_forwarded(
+    gateway: RunningGateway, platform: Platform, name: str
+) -> None:
+    """In its simplest form."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(ODD[name] + get("/fhir/Patient/2"))
-        assert [(await wire.reply()).body for _ in range(2)] == [PATIENT] * 2
-    first, second = platform.seen
+        assert [(await wire.read_response()).body for _ in range(2)] == [PATIENT] * 2
+    first, second = platform.requests
     assert (first.target, second.target) == ("/r5/Patient", "/r5/Patient/2")
     assert first.body.replace(b" ", b"") in (b"", b"{}")
     assert first.all("transfer-encoding") in ([], ["chunked"])

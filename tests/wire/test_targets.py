@@ -1,4 +1,4 @@
-"""Targets as old systems write them: surplus slashes, and letters that are no ASCII."""
+"""Targets as old systems write them: surplus slashes, and letters outside ASCII."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ import pytest
 
 from gateway.errors import outcome_text
 from gateway.i18n import LANGUAGES
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.wire import Wire, fetch, get
 from tests.pipeline.conftest import StartGateway
 
 NAME = "Ошибка"
 
 
-def asking(target: bytes, *, language: str = "en") -> bytes:
-    """A read of a target of any bytes."""
+def read_of(target: bytes, *, language: str = "en") -> bytes:
+    """Return a read of a target of any octets."""
     fields = f"Host: gateway\r\nAccept-Language: {language}\r\n\r\n"
     return b"GET " + target + b" HTTP/1.1\r\n" + fields.encode()
 
 
 @pytest.mark.parametrize("slashes", ["//", "///", "/" * 40])
 @pytest.mark.parametrize("rest", ["Patient", "Patient/1?a=b//c", "Patient/?", "metadata", ""])
-async def test_surplus_slashes_behind_the_base(
-    gateway: Running, platform: Platform, slashes: str, rest: str
+async def test_surplus_slashes_after_the_base_are_removed(
+    gateway: RunningGateway, platform: Platform, slashes: str, rest: str
 ) -> None:
-    """They are dropped, and nothing else changes, for the first request and for those after it."""
+    """Nothing else changes, for the first request and for later ones."""
     async with await Wire.open(gateway.address) as wire:
         for _ in range(3):
-            assert (await wire.ask(get(f"/fhir{slashes}{rest}"))).status == 200
-    assert [seen.target for seen in platform.seen] == [f"/r5/{rest}"] * 3
+            assert (await wire.fetch(get(f"/fhir{slashes}{rest}"))).status == 200
+    assert [seen.target for seen in platform.requests] == [f"/r5/{rest}"] * 3
 
 
-async def test_surplus_slashes_of_a_root(start_gateway: StartGateway, platform: Platform) -> None:
-    """Where callers have no base path it is the slashes at the front."""
-    async with start_gateway(listen={"base_path": "/"}) as gateway:
-        for target in ("/Patient/1", "//Patient/1", "///Patient/1"):
-            assert (await ask(gateway.address, get(target))).body == PATIENT
-        assert (await ask(gateway.address, get("/Patient//1"))).status == 400
-    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"] * 3
-
-
-async def test_permissions_see_through_surplus_slashes(
+async def test_surplus_slashes_of_a_root_base_are_removed(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """What a caller may not ask it may not ask with more slashes either."""
+    async with start_gateway(listen={"base_path": "/"}) as gateway:
+        for target in ("/Patient/1", "//Patient/1", "///Patient/1"):
+            assert (await fetch(gateway.address, get(target))).body == PATIENT
+        assert (await fetch(gateway.address, get("/Patient//1"))).status == 400
+    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 3
+
+
+async def test_permissions_are_checked_without_surplus_slashes(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
     key = "X-Api-Key: a-key-of-the-laboratory"
     lab = {
         "name": "lab",
@@ -54,17 +54,19 @@ async def test_permissions_see_through_surplus_slashes(
         "allow": {"resources": ["Observation"]},
     }
     async with start_gateway(callers=[lab]) as gateway:
-        refused = await ask(gateway.address, get("/fhir//Patient/1", key))
-        allowed = await ask(gateway.address, get("/fhir//Observation/1", key))
+        refused = await fetch(gateway.address, get("/fhir//Patient/1", key))
+        allowed = await fetch(gateway.address, get("/fhir//Observation/1", key))
     assert (refused.reason, allowed.status) == ("caller-forbidden", 200)
-    assert [seen.target for seen in platform.seen] == ["/r5/Observation/1"]
+    assert [seen.target for seen in platform.requests] == ["/r5/Observation/1"]
 
 
 @pytest.mark.parametrize("target", ["/fhir/Patient//1", "//fhir/Patient"])
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_an_empty_segment_elsewhere(gateway: Running, target: str, language: str) -> None:
-    """The refusal asks whether the base URL ends in a slash."""
-    reply = await ask(gateway.address, asking(target.encode(), language=language))
+async def test_an_empty_segment_elsewhere_is_rejected(
+    gateway: RunningGateway, target: str, language: str
+) -> None:
+    """The error asks whether the base URL ends in a slash."""
+    reply = await fetch(gateway.address, read_of(target.encode(), language=language))
     assert reply.reason == "bad-request"
     issue = reply.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="surplus-slash")
@@ -84,54 +86,49 @@ FOREIGN = {
 @pytest.mark.parametrize("written", FOREIGN)
 @pytest.mark.parametrize("place", ["query", "path"])
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_escapes_of_another_encoding(
-    gateway: Running, platform: Platform, written: str, place: str, language: str
+async def test_escapes_that_are_not_utf_8_are_rejected(
+    gateway: RunningGateway, platform: Platform, written: str, place: str, language: str
 ) -> None:
-    """They are refused, and the answer says where they stand and what to write."""
+    """The error names the place and the remedy."""
     target = f"/fhir/Patient{'?name=' if place == 'query' else '/'}{FOREIGN[written]}"
-    reply = await ask(gateway.address, asking(target.encode(), language=language))
+    reply = await fetch(gateway.address, read_of(target.encode(), language=language))
     assert (reply.status, reply.reason) == (400, "bad-request")
     issue = reply.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="not-utf-8")
     assert f"{place}: not UTF-8" in issue["diagnostics"]
-    assert platform.seen == []
+    assert platform.requests == []
 
 
-async def test_escapes_of_another_encoding_behind_a_good_request(
-    gateway: Running, platform: Platform
+async def test_escapes_are_checked_after_the_same_header(
+    gateway: RunningGateway, platform: Platform
 ) -> None:
-    """A request whose header was read before is looked at no less."""
     async with await Wire.open(gateway.address) as wire:
         for name in (quote(NAME), quote(NAME)):
-            assert (await wire.ask(get(f"/fhir/Patient?name={name}"))).status == 200
-        reply = await wire.ask(get(f"/fhir/Patient?name={FOREIGN['windows-1251']}"))
+            assert (await wire.fetch(get(f"/fhir/Patient?name={name}"))).status == 200
+        reply = await wire.fetch(get(f"/fhir/Patient?name={FOREIGN['windows-1251']}"))
     assert reply.reason == "bad-request"
-    searches = [seen.target for seen in platform.seen if "metadata" not in seen.target]
+    searches = [seen.target for seen in platform.requests if "metadata" not in seen.target]
     assert searches == [f"/r5/Patient?name={quote(NAME)}"] * 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1251"])
 @pytest.mark.parametrize("place", ["query", "path"])
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_letters_as_they_are(
+async def test_raw_octets_above_ascii_are_rejected(
     start_gateway: StartGateway, platform: Platform, encoding: str, place: str, language: str
 ) -> None:
-    """They are refused, and the answer says where they stand and what to write.
-
-    Such a request cannot be parsed: it is answered in the settings' language.
-    """
+    """The error names the place and the remedy, in the default language: nothing was parsed."""
     target = f"/fhir/Patient{'?name=' if place == 'query' else '/'}{NAME}".encode(encoding)
     async with start_gateway(fhir={"default_language": language}) as gateway:
-        reply = await ask(gateway.address, asking(target))
+        reply = await fetch(gateway.address, read_of(target))
     assert (reply.status, reply.reason) == (400, "bad-request")
     issue = reply.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="raw-bytes")
     assert f"{place}: bytes above 0x7F" in issue["diagnostics"]
-    assert platform.seen == []
+    assert platform.requests == []
 
 
-async def test_another_byte_that_no_target_holds(gateway: Running) -> None:
-    """What is not a letter is not taken for one."""
+async def test_other_invalid_octets_are_not_reported_as_letters(gateway: RunningGateway) -> None:
     for target in (b"/fhir/\x01", b"/fhir/\\\x01xd0", b"fhir/Patient"):
-        reply = await ask(gateway.address, asking(target))
+        reply = await fetch(gateway.address, read_of(target))
         assert "target: not in origin form" in reply.json()["issue"][0]["diagnostics"]

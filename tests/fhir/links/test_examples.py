@@ -1,4 +1,4 @@
-"""The example data with its traps: exactly the listed URLs change, in JSON and in XML."""
+"""The examples with lookalikes of links: exactly the listed URLs change, in JSON and in XML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINKS = LinkMap(PLATFORM, GATEWAY)
 
 
 def run(path, body):
-    """The rewritten body and the two counts."""
+    """Return the rewritten body and the two counts."""
     kind = "application/fhir+xml" if path.suffix == ".xml" else "application/fhir+json"
     rewriter = rewriter_for(kind, LINKS, "to-gateway")
     return rewriter.feed(body) + rewriter.finish(), rewriter.rewritten, rewriter.unrewritten
@@ -23,7 +23,7 @@ def run(path, body):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_exactly_the_listed_places_change(path):
-    """Nothing else does, to the byte."""
+    """To the octet."""
     body = path.read_bytes()
     changes = CHANGES.get(path.stem, set())
     text, rewritten, unrewritten = run(path, body)
@@ -36,6 +36,5 @@ def test_exactly_the_listed_places_change(path):
         assert all(after[place].startswith(GATEWAY) for place in changes)
 
 
-def test_all_examples_are_there():
-    """The traps are worth nothing when the data moved."""
+def test_all_examples_exist():
     assert len(FILES) >= 26

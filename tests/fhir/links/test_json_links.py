@@ -1,4 +1,4 @@
-"""URLs in JSON bodies: which are rewritten, which never, and that no other byte changes."""
+"""URLs in JSON bodies: which are rewritten, which never, and that no other octet changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINKS = LinkMap(PLATFORM, GATEWAY)
 
 
 def run(body, *, size=None, kind="application/fhir+json", direction="to-gateway"):
-    """The rewritten body, fed in pieces of `size` bytes, and the two counts."""
+    """Return the rewritten body, fed in chunks of `size` octets, and the two counts."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     rewriter = rewriter_for(kind, LINKS, direction)
     step = size or len(raw) or 1
@@ -30,17 +30,17 @@ def run(body, *, size=None, kind="application/fhir+json", direction="to-gateway"
 
 
 def to_gateway(body, **how):
-    """The rewritten body as a value."""
+    """Return the rewritten body as a value."""
     return json.loads(run(body, **how)[0])
 
 
 def swapped(body):
-    """The body with every platform URL replaced, as text."""
+    """Return the body with every platform URL replaced, as text."""
     return json.loads(json.dumps(body).replace(PLATFORM, GATEWAY))
 
 
 def reference(target="Patient/1"):
-    """A Reference to a resource on the platform."""
+    """Return a Reference to a resource on the platform."""
     return {"reference": f"{PLATFORM}/{target}"}
 
 
@@ -114,16 +114,16 @@ LISTED = {
 
 
 @pytest.mark.parametrize("body", LISTED.values(), ids=LISTED.keys())
-def test_listed_elements_lead_to_the_gateway(body):
-    """Every absolute platform URL in these bodies is at a listed place."""
+def test_urls_in_listed_elements_are_rewritten(body):
+    """Every absolute platform URL in these bodies is in a listed element."""
     text, rewritten, unrewritten = run(body)
     assert json.loads(text) == swapped(body)
     assert (rewritten, unrewritten) == (json.dumps(body).count(PLATFORM), 0)
 
 
 @pytest.mark.parametrize("body", LISTED.values(), ids=LISTED.keys())
-def test_the_order_of_members_makes_no_difference(body):
-    """With `resourceType` and `type` last, edits wait for them."""
+def test_the_order_of_members_does_not_matter(body):
+    """With `resourceType` and `type` last, edits are pending until then."""
 
     def turned(value):
         if isinstance(value, dict):
@@ -134,13 +134,13 @@ def test_the_order_of_members_makes_no_difference(body):
 
 
 def signed(**members):
-    """A collection with a signature at its end."""
+    """Return a collection with a signature at its end."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
     return {"resourceType": "Bundle", "type": "collection", "entry": [entry], **members}
 
 
 def document(**members):
-    """A document Bundle with a link in a resource."""
+    """Return a document Bundle with a link in a resource."""
     resource = {"resourceType": "Composition", "subject": reference()}
     entry = {"fullUrl": f"{PLATFORM}/Composition/1", "resource": resource}
     return {"resourceType": "Bundle", "type": "document", "entry": [entry], **members}
@@ -239,8 +239,8 @@ NEVER = {
 
 
 @pytest.mark.parametrize("body", NEVER.values(), ids=NEVER.keys())
-def test_what_is_signed_or_no_link_stays(body):
-    """Byte for byte, and the platform URLs in it are counted."""
+def test_signed_bodies_and_other_text_are_unchanged(body):
+    """Platform URLs in them are counted."""
     text, rewritten, unrewritten = run(body)
     assert text == json.dumps(body).encode()
     assert rewritten == 0
@@ -250,7 +250,7 @@ def test_what_is_signed_or_no_link_stays(body):
 @pytest.mark.parametrize("size", [None, 50])
 @pytest.mark.parametrize("name", [*NEVER, *LISTED])
 def test_names_and_types_count_in_every_spelling(name, size):
-    """What may be rewritten, and what not, is told by what they stand for."""
+    """With any escapes."""
     body = json.dumps({**NEVER, **LISTED}[name])
     spelled = spelled_out(body.encode(), *re.findall('"([A-Za-z]+)"', body))
     assert to_gateway(spelled, size=size) == to_gateway(json.loads(body))
@@ -262,7 +262,7 @@ def test_a_bundle_that_turns_out_unsigned_is_rewritten(kind):
     assert to_gateway(signed(type=kind)) == swapped(signed(type=kind))
 
 
-def test_a_document_inside_a_search_result_stays_and_the_rest_does_not():
+def test_a_document_in_a_searchset_is_unchanged_and_the_rest_rewritten():
     entries = [
         {"fullUrl": f"{PLATFORM}/Bundle/1", "resource": document(id="x")},
         {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}},
@@ -287,7 +287,7 @@ KEPT_TYPES = {
 @pytest.mark.parametrize("name", KEPT_TYPES)
 @pytest.mark.parametrize("padding", [0, 200])
 def test_a_type_written_with_escapes_is_a_type(name, size, padding):
-    """Also of a resource among others in a body that streams."""
+    """Also of one resource among others in a streamed body."""
     other = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
     pad = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic", "id": "x" * 900}}
     entries = [other, *[pad] * padding, {"resource": KEPT_TYPES[name]}, other]
@@ -300,21 +300,21 @@ def test_a_type_written_with_escapes_is_a_type(name, size, padding):
 
 
 def long_bundle(length, **members):
-    """A Bundle of at least that length, with entries first and its type last."""
+    """Return a Bundle of at least that length, with entries first and its type last."""
     entry = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
     entries = [entry] * (length // len(json.dumps(entry)))
     return {"entry": entries, **members, "resourceType": "Bundle"}
 
 
 def long_parameters(length):
-    """Parameters of at least that length, with their type last."""
+    """Return Parameters of at least that length, with their type last."""
     parameter = {"resource": {"resourceType": "Basic", "subject": reference()}, "name": "a"}
     parameters = [parameter] * (length // len(json.dumps(parameter)))
     return {"parameter": parameters, "resourceType": "Parameters"}
 
 
 def long_provenance(length, **members):
-    """A Provenance of at least that length, with its type last."""
+    """Return a Provenance of at least that length, with its type last."""
     targets = [reference()] * (length // len(json.dumps(reference())))
     return {"target": targets, **members, "resourceType": "Provenance"}
 
@@ -333,8 +333,8 @@ DECIDED_LAST = {
 @pytest.mark.parametrize("size", [None, 1000, 65_536])
 @pytest.mark.parametrize("length", [1000, 70_000, 150_000])
 @pytest.mark.parametrize("name", DECIDED_LAST)
-def test_a_resource_whose_end_decides_is_decided_by_it(name, length, size):
-    """In a search result that streams, however long the resource; those around it are changed."""
+def test_the_end_of_a_long_resource_in_a_searchset_decides(name, length, size):
+    """The resources around it are rewritten."""
     plain = {"fullUrl": f"{PLATFORM}/Basic/1", "resource": {"resourceType": "Basic"}}
     decided = DECIDED_LAST[name](length)
     stays = name.startswith(("signed", "document", "outcome"))
@@ -355,8 +355,7 @@ FIRST_MEMBERS = ["fullUrl", "resource", "search", "request"]
 
 @pytest.mark.parametrize("first", FIRST_MEMBERS)
 @pytest.mark.parametrize("blanks", [None, 1])
-def test_entries_that_stream_are_rewritten_in_any_order(first, blanks):
-    """Whatever an entry begins with."""
+def test_streamed_entries_are_rewritten_in_any_order_of_members(first, blanks):
     entry = {
         "fullUrl": f"{PLATFORM}/Basic/1",
         "resource": {"resourceType": "Basic", "subject": reference()},
@@ -373,7 +372,7 @@ def test_entries_that_stream_are_rewritten_in_any_order(first, blanks):
 
 @pytest.mark.parametrize("size", [777, 1448, 30_000, 65_536])
 def test_entries_without_a_link_are_sent_once(size):
-    """They are sent before their borders are known."""
+    """Before their end is known."""
     plain = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic", "id": "x" * 3000}}
     entries = [*[plain] * 100, {"fullUrl": f"{PLATFORM}/Basic/1"}, *[plain] * 100]
     body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
@@ -382,8 +381,8 @@ def test_entries_without_a_link_are_sent_once(size):
 
 
 @pytest.mark.parametrize("name", ['a"criteria', '"criteria', 'criteria"', 'a\\"criteria', "a\\"])
-def test_a_quote_in_a_name_ends_no_name(name):
-    """At whatever distance it stands from the text that is looked at."""
+def test_an_escaped_quote_does_not_end_a_name(name):
+    """At any distance from the inspected text."""
     for distance in range(60, 110):
         before = {"id": "x" * distance, name: reference(), "subject": reference()}
         body = {"resourceType": "Bundle", "entry": [{"resource": before}]}
@@ -401,8 +400,7 @@ NAMES = ["a", "subject", "criteria", "valueExpression", "xcriteria", "managingOr
 
 @pytest.mark.parametrize("first", NAMES)
 @pytest.mark.parametrize("second", NAMES)
-def test_what_one_reference_is_decides_of_no_other(first, second):
-    """Elements whose names begin or end alike are told apart."""
+def test_elements_with_similar_names_are_distinguished(first, second):
     body = {"resourceType": "Basic", "x": [{first: reference(), second: reference()}] * 2}
     expected = swapped(body)
     for element, kept in zip(expected["x"], body["x"], strict=True):
@@ -410,7 +408,7 @@ def test_what_one_reference_is_decides_of_no_other(first, second):
     assert to_gateway(body) == expected
 
 
-def test_a_quote_in_a_name_of_a_url_ends_no_name():
+def test_an_escaped_quote_does_not_end_the_name_of_a_url():
     body = '{"resourceType":"Bundle","entry":[{"a\\"fullUrl":%s"%s/Basic/1"}]}'
     for distance in range(60, 100):
         text = (body % (" " * distance, PLATFORM)).encode()
@@ -418,7 +416,7 @@ def test_a_quote_in_a_name_of_a_url_ends_no_name():
 
 
 def test_a_gateway_under_the_platforms_base_is_inserted_once():
-    """What was replaced is no URL to be replaced."""
+    """A replaced URL is not replaced again."""
     links = LinkMap("https://example.uz/fhir", "https://example.uz/fhir/gateway")
     body = json.dumps(LISTED["searchset"]).replace(PLATFORM, "https://example.uz/fhir")
     rewriter = rewriter_for("application/fhir+json", links, "to-gateway")
@@ -426,12 +424,12 @@ def test_a_gateway_under_the_platforms_base_is_inserted_once():
     assert text == body.replace("uz/fhir", "uz/fhir/gateway")
 
 
-def test_a_url_that_is_the_name_of_a_member_stays():
+def test_a_url_as_the_name_of_a_member_is_unchanged():
     text = json.dumps({"resourceType": "Basic", f"{PLATFORM}/a": 1}).encode()
     assert run(text) == (text, 0, 0)
 
 
-def test_a_link_of_no_bundle_stays_within_one():
+def test_a_link_element_outside_a_bundle_is_unchanged():
     """An entry's link has a relation."""
     script = {"resourceType": "TestScript", "metadata": {"link": [{"url": f"{PLATFORM}/a"}]}}
     text = json.dumps({"resourceType": "Bundle", "entry": [{"resource": script}]}).encode()
@@ -439,14 +437,14 @@ def test_a_link_of_no_bundle_stays_within_one():
 
 
 def test_the_query_of_a_request_is_mapped_to_the_platform():
-    """Also where nothing else in the transaction needs more than a look."""
+    """Also where nothing else of the transaction is rewritten."""
     request = {"method": "PUT", "url": f"Basic?subject={GATEWAY}/Patient/1"}
     body = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
     assert to_platform(body) == json.loads(json.dumps(body).replace(GATEWAY, PLATFORM))
 
 
-def test_a_signature_after_the_entries_of_a_stream_changes_nothing():
-    """Those were sent on with the gateway's links."""
+def test_a_signature_after_streamed_entries_has_no_effect():
+    """They were sent already."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
     last = {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Basic"}}
     body = {"resourceType": "Bundle", "type": "searchset", "entry": [*[entry] * 3000, last]}
@@ -455,7 +453,7 @@ def test_a_signature_after_the_entries_of_a_stream_changes_nothing():
         assert run(body, size=size)[1:] == (3001, 0)
 
 
-def test_a_search_result_in_a_document_stays():
+def test_a_searchset_in_a_document_is_unchanged():
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
     page = {"resourceType": "Bundle", "type": "searchset", "entry": [entry] * 4000}
     head = {"resourceType": "Bundle", "type": "document"}
@@ -470,7 +468,7 @@ def test_an_unsigned_provenance_is_rewritten():
 
 
 def test_the_wait_for_a_signature_has_a_limit():
-    """A collection that keeps its links waiting for longer goes out as it came."""
+    """A collection with links pending for longer is unchanged."""
     body = json.dumps(signed(note=["x"] * 600, after=[reference()])).encode()
     rewriter = JsonRewriter(LINKS.responses, hold_limit=2000)
     sent = rewriter.feed(body[:2900])
@@ -480,8 +478,8 @@ def test_the_wait_for_a_signature_has_a_limit():
     assert rewriter.rewritten == 0
 
 
-def test_a_long_search_result_is_sent_as_it_comes():
-    """Its type is known before its entries, so nothing waits for the end."""
+def test_a_long_searchset_is_streamed():
+    """Its type is known before its entries."""
     page = LISTED["searchset"]
     head = json.dumps({**page, "entry": page["entry"] * 600})[:-3].encode()
     rewriter = JsonRewriter(LINKS.responses)
@@ -495,8 +493,8 @@ TRANSIENT += ["transaction-response", "batch-response"]
 
 @pytest.mark.parametrize("kind", TRANSIENT)
 @pytest.mark.parametrize("place", ["first", "between", "last"])
-def test_a_signed_bundle_that_is_at_hand_stays(kind, place):
-    """Of any type, wherever its signature stands and however it arrives."""
+def test_a_buffered_signed_bundle_is_unchanged(kind, place):
+    """Of any type, wherever its signature is."""
     entry = [{"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}]
     signature = {"signature": {"who": reference()}}
     bundle = {"type": kind, "link": [{"relation": "self", "url": PLATFORM}], "entry": entry}
@@ -509,8 +507,8 @@ def test_a_signed_bundle_that_is_at_hand_stays(kind, place):
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_signed_bundle_that_streams_is_changed_wholly_or_not_at_all(place):
-    """A signature counts only before the first link that was sent on."""
+def test_a_streamed_signed_bundle_is_rewritten_entirely_or_not_at_all(place):
+    """A signature counts only before the first link that was sent."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
     members = [("entry", [entry] * 3000), ("link", [{"relation": "self", "url": PLATFORM}])]
     members.insert(place, ("signature", {"data": "c2ln"}))
@@ -521,7 +519,7 @@ def test_a_signed_bundle_that_streams_is_changed_wholly_or_not_at_all(place):
 
 @pytest.mark.parametrize("name", ["tmp_1", "a" * 65, "urn%3Auuid", "Ä"])
 def test_references_accept_what_full_urls_accept(name):
-    """A transaction refers to its entries by the very strings, whatever their ids are made of."""
+    """A transaction refers to its entries by the same strings, whatever their ids."""
     entry = {"fullUrl": f"{PLATFORM}/Patient/{name}", "resource": {"resourceType": "Basic"}}
     entry["resource"]["subject"] = reference(f"Patient/{name}")
     body = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
@@ -529,15 +527,14 @@ def test_references_accept_what_full_urls_accept(name):
     assert to_platform(swapped(body)) == body
 
 
-def test_a_string_in_parameters_stays_in_an_answer():
-    """In a request a part's string may be a FHIRPath Patch's reference; in an answer it is text."""
+def test_a_string_in_parameters_of_a_response_is_unchanged():
+    """In a request it may be the reference of a FHIRPath Patch."""
     part = [{"name": "value", "valueString": f"{PLATFORM}/Patient/1"}]
     body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
     assert run(body) == (json.dumps(body).encode(), 0, 1)
 
 
-def test_numbers_spacing_order_and_duplicates_stay():
-    """The body is scanned, not parsed and written again."""
+def test_numbers_spacing_order_and_duplicates_are_unchanged():
     body = (
         b'\xef\xbb\xbf{ "b" : 1.10,\t"a":[1e20 , 0.00,-0 ,\r\n null],"a" : {"x":true}, "subject" :'
         b' {"reference"\n:\n"%s/Patient/1" , "display":"\xd0\x90\\u0411 \\"%s\\""},"c":1E400}\n'
@@ -548,7 +545,7 @@ def test_numbers_spacing_order_and_duplicates_stay():
 
 
 @pytest.mark.parametrize("size", [None, 1])
-def test_values_of_every_kind_are_told_from_keys(size):
+def test_values_are_distinguished_from_names(size):
     """Numbers, literals, and strings with quotes, backslashes and brackets."""
     body = {
         "entry": 1.5,
@@ -563,7 +560,7 @@ def test_values_of_every_kind_are_told_from_keys(size):
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
 def test_a_link_with_a_second_url_in_its_query_is_one_link(scheme):
-    """It is counted as rewritten, and not as left, however its base is spelled."""
+    """Counted as rewritten once, however its base is spelled."""
     body = b'{"subject":{"reference":"%s/Patient?a=\'%s/Patient/1\'"}}'
     link = (PLATFORM.replace("https", scheme).encode(), PLATFORM.encode())
     assert run(body % link) == (body % (GATEWAY.encode(), PLATFORM.encode()), 1, 0)
@@ -593,7 +590,7 @@ def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
 
 
 def test_arrays_in_arrays_are_counted():
-    """FHIR has none; what follows them is rewritten all the same, whatever their number."""
+    """FHIR has none; what follows them is rewritten."""
     for opening, closing in ((b"[[ [", b"] ]]"), (b"[" * 500, b"]" * 500), (b"[[{", b"}]]")):
         body = b'[%s"a":[[1],"b"]%s,{"subject":{"reference":"%s/Patient/1"}},[[' % (
             opening,
@@ -605,7 +602,7 @@ def test_arrays_in_arrays_are_counted():
 
 
 def test_memory_does_not_grow_with_the_body():
-    """Neither for one endless string, nor for text without links, nor for a long search result."""
+    """Endless strings, text without links, and long searchsets."""
     entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Basic"}},' % PLATFORM.encode()
     parts = (b"A" * 65_000, b'{"a":[{"b":"c"}]},' * 4000, entry * 800)
     for part in parts:
@@ -631,8 +628,8 @@ def test_a_string_too_long_for_a_url_passes():
     assert results[0][1] == 1
 
 
-def test_a_body_that_ends_early_is_passed_on_whole():
-    """What was held for a decision that never came is not lost."""
+def test_a_truncated_body_is_forwarded_completely():
+    """With what was pending."""
     for body in (signed(), document(), LISTED["references"]):
         raw = json.dumps(body).encode()
         for end in range(0, len(raw), 7):
@@ -641,7 +638,7 @@ def test_a_body_that_ends_early_is_passed_on_whole():
 
 
 def test_ndjson_is_rewritten_line_by_line():
-    """A broken line does no harm to the next."""
+    """An invalid line does not affect the next."""
     good = b'{"resourceType":"Basic","subject":{"reference":"%s/Patient/1"}}'
     lines = [good % PLATFORM.encode(), b'{"broken":["', b"", good % PLATFORM.encode(), b'{"a":1}']
     body = b"\n".join(lines)
@@ -652,12 +649,12 @@ def test_ndjson_is_rewritten_line_by_line():
 
 
 def to_platform(body, kind="application/fhir+json"):
-    """A caller's body as the platform gets it."""
+    """Return a caller's body as the platform gets it."""
     return json.loads(run(body, kind=kind, direction="to-platform")[0])
 
 
 def test_a_transaction_is_mapped_to_the_platform():
-    """Its fullUrls and the references to them alike, and the queries of its requests."""
+    """fullUrls, references to them, and the queries of its requests."""
     resource = {"resourceType": "Basic", "subject": {"reference": f"{GATEWAY}/Patient/1"}}
     encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
     entries = [
@@ -682,7 +679,7 @@ def test_a_transaction_is_mapped_to_the_platform():
 @pytest.mark.parametrize("size", [None, 50])
 @pytest.mark.parametrize("chars", ["%", "%3AF", "htp", "/:%", ""])
 def test_a_percent_encoded_url_is_found_in_every_spelling(size, chars):
-    """Escapes may spell the percent-encoding of a URL in a query, too; any of its characters."""
+    """Any of its characters may be escaped."""
     encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
     request = {"method": "PUT", "url": "Basic", "ifNoneExist": "subject=HERE"}
     body = {"resourceType": "Bundle", "type": "transaction", "entry": [{"request": request}]}
@@ -696,7 +693,7 @@ def test_a_percent_encoded_url_is_found_in_every_spelling(size, chars):
 
 
 def test_a_query_in_a_request_is_escaped_as_it_was():
-    """Slashes, quotes and letters beyond ASCII."""
+    """Slashes, quotes and letters outside ASCII."""
     body = '{"resourceType":"Bundle","entry":[{"request":{"ifNoneExist":"%s"}}],"type":"batch"}'
     for text in (rf"a={GATEWAY}/x&n=\"Али", rf"n=\u0410\\&a={GATEWAY}/x"):
         for slash in ("/", "\\/"):
@@ -715,8 +712,8 @@ def test_a_query_in_a_request_is_escaped_as_it_was():
         b"\\ud800",
     ],
 )
-def test_a_query_with_half_a_character_goes_on(rest):
-    """Lone surrogates and bytes that are no UTF-8 mean the same behind the new base."""
+def test_a_query_with_a_lone_surrogate_is_mapped(rest):
+    """Octets that are not UTF-8 too."""
     body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
     text, rewritten, _ = run(body % (GATEWAY.encode(), rest), direction="to-platform")
     expected = body % (PLATFORM.encode(), rest)
@@ -726,15 +723,15 @@ def test_a_query_with_half_a_character_goes_on(rest):
     assert rewritten == 1
 
 
-def test_a_query_that_cannot_be_escaped_again_stays():
-    """Broken UTF-8 beside an escaped surrogate could not be told apart."""
+def test_a_query_that_cannot_be_escaped_again_is_unchanged():
+    """Invalid UTF-8 beside an escaped surrogate would be ambiguous."""
     body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
     body %= (GATEWAY.encode(), b"\xff\\udcff")
     assert run(body, direction="to-platform")[0] == body
 
 
 def test_a_json_patch_is_mapped_by_its_path():
-    """`value` is what `path` names, whichever comes first."""
+    """`value` is what `path` names, in any order."""
     url = f"{GATEWAY}/Patient/1"
     patch = [
         {"op": "replace", "path": "/subject/reference", "value": url},
@@ -754,7 +751,7 @@ def test_a_json_patch_is_mapped_by_its_path():
 
 
 def test_a_fhirpath_patch_is_mapped():
-    """A Reference's `reference` is a string, so a part's string is mapped when it names one."""
+    """A part's string is mapped where it names a Reference's `reference`."""
     part = [
         {"name": "path", "valueString": "Encounter.subject.reference"},
         {"name": "value", "valueString": f"{GATEWAY}/Patient/1"},
@@ -764,7 +761,7 @@ def test_a_fhirpath_patch_is_mapped():
 
 
 @pytest.mark.parametrize("rest", ["/Patient/a_1", f"/Patient/{'1' * 65}", "/metadata", "/"])
-def test_a_string_of_a_fhirpath_patch_that_names_no_resource_stays(rest):
+def test_another_string_of_a_fhirpath_patch_is_unchanged(rest):
     """An id has at most 64 letters, digits, hyphens and dots."""
     part = [{"name": "value", "valueString": GATEWAY + rest}]
     body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
@@ -792,8 +789,8 @@ VALUES = st.recursive(
 
 @settings(max_examples=150)
 @given(VALUES, st.booleans(), st.integers(1, 40), st.booleans(), st.data())
-def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
-    """Also for text that is no JSON any more, and while an edit waits."""
+def test_the_result_does_not_depend_on_chunks(value, pretty, size, slashes, data):
+    """Also for text that is no JSON, and with pending edits."""
     if data.draw(st.booleans()):
         value = signed(more=value)
     body = json.dumps(value, indent=2 if pretty else None, ensure_ascii=pretty).encode()
@@ -808,8 +805,7 @@ def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
 
 @settings(max_examples=150)
 @given(VALUES, st.booleans())
-def test_there_and_back_gives_the_original(value, slashes):
-    """What a caller sends back is what the platform sent."""
+def test_rewriting_back_gives_the_original(value, slashes):
     body = json.dumps(value).encode()
     body = body.replace(b"/", b"\\/") if slashes else body
     there, rewritten, _ = run(body)
@@ -824,8 +820,8 @@ def test_a_body_without_platform_urls_is_byte_identical(value, size):
 
 
 @pytest.mark.parametrize("length", [0, 200_000])
-def test_a_null_character_stays_where_the_target_holds_the_host(length):
-    """Nothing is put into a text that holds the place-holder already."""
+def test_a_null_character_is_unchanged(length):
+    """It could be taken for the placeholder of the host."""
     links = LinkMap("https://dhp.uz/fhir", "http://gw.dhp.uz:8080/fhir")
     rewriter = rewriter_for("application/fhir+json", links, "to-gateway")
     before = b'{"resourceType":"Basic","id":"5\x00 mg%s","subject":{"reference":"%s/Patient/1"}}'
@@ -835,15 +831,15 @@ def test_a_null_character_stays_where_the_target_holds_the_host(length):
 
 
 @pytest.mark.parametrize("blanks", [0, 95, 96, 97, 5000])
-def test_any_number_of_blanks_may_stand_before_a_link(blanks):
+def test_any_number_of_blanks_may_precede_a_link(blanks):
     body = '{"resourceType":"Basic","subject":{"reference":%s"%s/Patient/1"}}'
     sent = run((body % (" " * blanks, PLATFORM)).encode())[0]
     assert sent == (body % (" " * blanks, GATEWAY)).encode()
 
 
 @pytest.mark.parametrize("mark", ["?", "\\u003f", "\\u003F"])
-def test_a_query_is_rewritten_whatever_its_mark_is_written_as(mark):
-    """Also where the URL in front of the query is the gateway's, too."""
+def test_a_query_is_rewritten_with_any_spelling_of_its_question_mark(mark):
+    """Also where the URL before the query is the gateway's."""
     url = "%s/Patient" + mark + "identifier=%s/x"
     body = (
         '{"resourceType":"Bundle","type":"transaction","entry":[{"request":{"method":"GET","url":"'

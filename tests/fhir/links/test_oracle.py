@@ -1,4 +1,4 @@
-"""The rewriter beside an independent and slow reading of the same rules, on bodies made by chance.
+"""The rewriter compared with an independent, slow implementation of the rules, on random bodies.
 
 `LINKS_BODIES=50000 pytest tests/fhir/links/test_oracle.py` tries that many.
 """
@@ -33,14 +33,14 @@ PARTS = 6
 
 
 def rewritten(body, way, cuts=(), kind="application/fhir+json"):
-    """What becomes of a body that arrives in pieces, and the two counts."""
+    """Return a body rewritten in chunks, and the two counts."""
     rewriter = rewriter_for(kind, WAYS[way][0], way.partition(",")[0])
     pieces = [rewriter.feed(body[a:b]) for a, b in pairwise([0, *cuts, len(body)])]
     return b"".join([*pieces, rewriter.finish()]), rewriter.rewritten, rewriter.unrewritten
 
 
 def made(part, way):
-    """The bodies of one part of the number."""
+    """Yield the bodies of one part of the number."""
     _, oracle, bases = WAYS[way]
     for seed in range(part, NUMBER, PARTS):
         yield seed, oracle, Bodies(seed, bases)
@@ -49,7 +49,7 @@ def made(part, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_json_is_rewritten_as_the_oracle_says(part, way):
-    """To the byte, with the same counts, however the body is cut."""
+    """To the octet, with the same counts, in any chunks."""
     for seed, oracle, bodies in made(part, way):
         body = bodies.json(bodies.body())
         wanted = oracle.json(body)
@@ -71,8 +71,8 @@ def test_the_exact_scanner_rewrites_the_same(part, way):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_what_is_too_long_to_be_judged_whole_is_rewritten_alike(part, way):
-    """Unless it is signed: long bodies stream, decided by their type."""
+def test_bodies_too_long_to_buffer_are_rewritten_alike(part, way):
+    """Unless signed: they are streamed, decided by their type."""
     for seed, oracle, bodies in made(part, way):
         body = bodies.json(bodies.body())
         if seed % 10 > 1 or b"ignature" in body:
@@ -88,7 +88,7 @@ def test_what_is_too_long_to_be_judged_whole_is_rewritten_alike(part, way):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_xml_is_rewritten_as_the_oracle_says(part, way):
-    """To the byte, however the body is cut."""
+    """To the octet, in any chunks."""
     for seed, oracle, bodies in made(part, way):
         body = bodies.xml(bodies.bundle(2) if bodies.chance() < 0.6 else bodies.resource(2))
         wanted = oracle.xml(body)

@@ -1,4 +1,4 @@
-"""Which URLs are mapped, in headers and queries, and which bodies have a rewriter at all."""
+"""Which URLs are mapped, in fields and queries, and which bodies are rewritten at all."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ PRODUCTION = LinkMap("https://fhir.dhp.uz", "http://gw.clinic.uz:8080/fhir")
         (f"{PLATFORM}/Patient/.1", f"{GATEWAY}/Patient/.1"),
     ],
 )
-def test_a_url_under_the_platforms_base_becomes_the_gateways(url, expected):
-    """Scheme, default port and the host's case make no difference; the rest stays as it is."""
+def test_a_url_below_the_platforms_base_is_mapped(url, expected):
+    """Scheme, default port and the case of the host do not matter; the rest is unchanged."""
     assert LINKS.to_gateway(url) == expected
 
 
@@ -76,8 +76,8 @@ def test_a_url_under_the_platforms_base_becomes_the_gateways(url, expected):
         "",
     ],
 )
-def test_any_other_url_is_left_alone(url):
-    """Sibling hosts and paths, other ports, user information and ways out never match."""
+def test_other_urls_are_unchanged(url):
+    """Similar hosts and paths, other ports, userinfo, and paths that leave the base."""
     assert LINKS.to_gateway(url) is None
 
 
@@ -92,8 +92,8 @@ def test_a_base_without_a_path_is_mapped_by_base_and_not_by_host():
     assert PRODUCTION.to_platform("http://gw.clinic.uz:8080/auth/login") is None
 
 
-def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
-    """It is mapped for those who use it, as is an internationalised one in its ASCII form."""
+def test_a_host_with_a_trailing_dot_is_another_host():
+    """It is mapped for callers that use it, like an internationalised one in ASCII."""
     for host in ("gw.clinic.uz.", "xn--80apgojn8e.xn--j1amh"):
         links = LinkMap(PLATFORM, f"http://{host}/fhir")
         assert links.to_platform(f"http://{host}/fhir/Patient/1") == f"{PLATFORM}/Patient/1"
@@ -101,14 +101,14 @@ def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
 
 
 def test_an_alias_without_a_path_does_not_shadow_the_base():
-    """The longest base that covers a URL is the one replaced."""
+    """The longest base that covers a URL is replaced."""
     links = LinkMap(PLATFORM, GATEWAY, ("https://playground.dhp.uz",))
     assert links.to_gateway(f"{PLATFORM}/Patient/1") == f"{GATEWAY}/Patient/1"
     assert links.to_gateway("https://playground.dhp.uz/Patient/1") == f"{GATEWAY}/Patient/1"
 
 
-def test_the_gateway_may_be_known_by_several_bases():
-    """One caller's Host does not change what another caller sees, and aliases hold for all."""
+def test_the_gateway_may_have_several_bases():
+    """Each caller gets that of its Host."""
     other = LinkMap(PLATFORM, "https://[::1]:8443/", ALIASES)
     assert other.to_gateway(f"{PLATFORM}/Patient/1") == "https://[::1]:8443/Patient/1"
     assert other.to_gateway("http://hapi.internal:8090/r5/Patient/1") is not None
@@ -128,8 +128,8 @@ def test_the_gateway_may_be_known_by_several_bases():
         "http://x/../a",
     ],
 )
-def test_a_base_that_is_no_plain_http_url_is_refused(base):
-    """A Host header is the caller's to choose, so what it makes is checked."""
+def test_an_invalid_base_is_rejected(base):
+    """A caller chooses Host."""
     with pytest.raises(ValueError, match="base URL"):
         LinkMap(PLATFORM, base)
 
@@ -146,8 +146,8 @@ def test_a_base_that_is_no_plain_http_url_is_refused(base):
     ],
 )
 @pytest.mark.parametrize("name", ["Location", "content-location"])
-def test_locations_lead_to_the_gateway(name, value, expected):
-    """Absolute ones under the base are mapped, relative ones and foreign ones stay."""
+def test_locations_are_mapped(name, value, expected):
+    """Absolute ones below the base; others are unchanged."""
     assert rewrite_header(name, value, LINKS) == expected
 
 
@@ -158,8 +158,8 @@ def test_a_root_relative_location_gets_the_gateways_prefix():
     assert rewrite_header("Location", "/Patient/1", PRODUCTION) == "/fhir/Patient/1"
 
 
-def test_link_headers_are_parsed():
-    """Only the targets and anchors change, not what looks like one in a quoted text."""
+def test_targets_and_anchors_of_link_fields_are_mapped():
+    """Nothing in quoted text."""
     value = (
         f'<{PLATFORM}/Patient?_page=2,3>; rel="next"; title="see <{PLATFORM}/x>, \\"<{PLATFORM}>",'
         f' <https://dhp.uz/fhir>;rel=help;anchor="{PLATFORM}/Patient/1", </fhir/a>; rel=self'
@@ -171,18 +171,17 @@ def test_link_headers_are_parsed():
 
 
 @pytest.mark.parametrize("unit", ['\\"', '"\\', ';anchor="', "<", '<">', "; ", ";anchor"])
-def test_the_work_for_a_link_header_grows_with_its_length(unit):
-    """Not with the square of it, whatever the value is made of."""
+def test_the_work_for_a_link_field_is_linear(unit):
     assert growth(lambda size: rewrite_header("Link", unit * size, LINKS), 1000) < NEARLY_LINEAR
 
 
-def test_an_open_quote_in_a_link_header_reaches_to_its_end():
+def test_an_open_quote_in_a_link_field_reaches_to_its_end():
     value = f'<{PLATFORM}/a>; title="see <{PLATFORM}/x>'
     assert rewrite_header("Link", value, LINKS) == f'<{GATEWAY}/a>; title="see <{PLATFORM}/x>'
 
 
-def test_bases_made_of_what_callers_send_are_not_kept():
-    """A caller that sends ever new hosts does not make the memory grow."""
+def test_bases_made_of_host_are_not_cached():
+    """Memory does not grow with ever new hosts."""
     LinkMap(PLATFORM, GATEWAY)
     tracemalloc.start()
     for number in range(300):
@@ -192,8 +191,8 @@ def test_bases_made_of_what_callers_send_are_not_kept():
     assert kept < 200_000
 
 
-def test_other_headers_are_left_alone():
-    """An ETag or a text may hold a URL."""
+def test_other_fields_are_unchanged():
+    """An ETag or a text may contain a URL."""
     assert rewrite_header("ETag", f'"{PLATFORM}"', LINKS) == f'"{PLATFORM}"'
     assert rewrite_request_header("X-Note", GATEWAY, LINKS) == GATEWAY
 
@@ -218,13 +217,13 @@ def test_other_headers_are_left_alone():
         ("subject=http://127%2e0.0.1:8080/fhir/Patient/1", f"subject={PLATFORM}/Patient/1"),
     ],
 )
-def test_gateway_urls_among_a_querys_values_become_platform_urls(query, expected):
+def test_gateway_urls_in_a_query_are_mapped(query, expected):
     """Encoded as they were."""
     assert rewrite_query(query, LINKS) == expected
 
 
-def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
-    """Its colons may be encoded like those of any URL."""
+def test_an_ipv6_address_is_found_in_a_query() -> None:
+    """Its colons may be encoded."""
     links = LinkMap(PLATFORM, "http://[::1]:8080/fhir")
     query = "subject=http%3A%2F%2F[%3A%3A1]%3A8080%2Ffhir%2FPatient%2F1"
     assert rewrite_query(query, links) == (
@@ -234,8 +233,8 @@ def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
 
 @pytest.mark.parametrize("length", [0, 5000])
 @pytest.mark.parametrize("host", ["playground.dhp.uz", "PlayGround.dhp.uz", "hapi.internal:8090"])
-def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> None:
-    """Of any name of the platform, in any case; without one it is."""
+def test_a_body_with_a_host_of_the_platform_may_change(host: str, length: int) -> None:
+    """In any case of letters; without one it is unchanged."""
     body = b'{"a":"%s","b":"http://%s/"}' % (b"x" * length, host.encode())
     assert not is_known_unchanged(body, "application/fhir+json", LINKS.responses)
     other = body.replace(host.encode(), b"example.org")
@@ -257,12 +256,12 @@ def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> N
         f"{GATEWAY}/Patient/1",
     ],
 )
-def test_every_other_query_stays_byte_for_byte(query):
-    """Tokens, texts, other URLs, odd encodings."""
+def test_other_queries_are_unchanged(query):
+    """Tokens, texts, other URLs, unusual encodings."""
     assert rewrite_query(query, LINKS) == query
 
 
-def test_request_headers_with_urls_are_mapped():
+def test_request_fields_with_urls_are_mapped():
     """If-None-Exist is a query, X-Provenance a resource."""
     assert rewrite_request_header("If-None-Exist", f"subject={GATEWAY}/Patient/1", LINKS) == (
         f"subject={PLATFORM}/Patient/1"
@@ -271,8 +270,7 @@ def test_request_headers_with_urls_are_mapped():
     assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
 
 
-def test_a_provenance_with_half_a_character_goes_on():
-    """A lone surrogate in X-Provenance is no reason to fail."""
+def test_a_lone_surrogate_in_x_provenance_is_no_error():
     text = (
         '{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?x=\\ud800é"}}]}'
     )
@@ -310,7 +308,7 @@ def test_fhir_bodies_are_rewritten(content_type, direction):
         "application/xml-patch+xml",
     ],
 )
-def test_other_bodies_are_not(content_type):
+def test_other_bodies_are_not_rewritten(content_type):
     """Nor those in an encoding that does not contain ASCII."""
     assert rewriter_for(content_type, LINKS, "to-gateway") is None
     assert rewriter_for(content_type, LINKS, "to-platform") is None
@@ -318,7 +316,7 @@ def test_other_bodies_are_not(content_type):
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_search_form_is_mapped_like_a_query(size):
-    """Field by field, however it arrives; a very long field passes."""
+    """In any chunks; a very long field is unchanged."""
     body = f"name=x&subject={GATEWAY}/Patient/1&long={'x' * 70_000}&a={GATEWAY}/Patient/2".encode()
     rewriter = rewriter_for("application/x-www-form-urlencoded", LINKS, "to-platform")
     pieces = [rewriter.feed(body[at : at + size]) for at in range(0, len(body), size)]

@@ -1,4 +1,4 @@
-"""How much work bodies make that were written to make as much as possible."""
+"""The work of rewriting bodies that were written to cause as much as possible."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NDJSON, FORM = "application/fhir+ndjson", "application/x-www-form-urlencoded"
 
 
 def rewriter(kind: str, links: LinkMap = LINKS) -> Rewriter:
-    """A rewriter of requests."""
+    """Return a rewriter of requests."""
     found = rewriter_for(kind, links, "to-platform")
     assert found is not None
     return found
 
 
 def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:
-    """The body behind a rewriter, fed as it comes from a socket."""
+    """Return the body after a rewriter, fed in chunks as from a socket."""
     subject = rewriter(kind, links)
     pieces = [subject.feed(body[at : at + SIZE]) for at in range(0, len(body), SIZE)]
     return b"".join((*pieces, subject.finish()))
@@ -54,8 +54,7 @@ DULL = {
 
 
 @pytest.mark.parametrize(("kind", "body"), DULL.values(), ids=DULL.keys())
-def test_what_holds_no_url_is_not_looked_at(kind: str, body: bytes) -> None:
-    """Pieces without a URL of the base cost some steps each, whatever they are made of."""
+def test_chunks_without_a_url_take_a_constant_number_of_steps(kind: str, body: bytes) -> None:
     pieces = len(body) // SIZE + 1
     assert operations(lambda: passed(kind, body)) < 300 * pieces + 3000
 
@@ -63,13 +62,13 @@ def test_what_holds_no_url_is_not_looked_at(kind: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"[" + b'"e",' * SIZE, b'["' + b"e" * SIZE, b"[" + b'"//e",' * SIZE]
 )
-def test_a_short_host_does_not_make_every_byte_a_candidate(body: bytes) -> None:
-    """A caller chooses its Host; a letter of it is no URL."""
+def test_a_short_host_does_not_make_every_octet_a_candidate(body: bytes) -> None:
+    """A caller chooses its Host."""
     assert operations(lambda: passed(JSON, body, SHORT)) < 300 * (len(body) // SIZE + 1)
 
 
-def test_lines_of_a_search_form_and_of_bulk_data_are_found_among_others() -> None:
-    """Those with a URL are rewritten, wherever they stand."""
+def test_lines_with_a_url_are_found_among_many() -> None:
+    """Of search forms and bulk data."""
     line = b'{"resourceType":"Basic","subject":{"reference":"%s/Patient/1"}}\n' % URL
     body = b"1\n" * 100 + line + b"2\n" + line + line + b'{"x":"' + b"a" * 99 + b'"}\n' + line[:-1]
     assert passed(NDJSON, body) == body.replace(URL, PLATFORM.encode())
@@ -77,8 +76,7 @@ def test_lines_of_a_search_form_and_of_bulk_data_are_found_among_others() -> Non
     assert passed(FORM, body) == body.replace(URL, PLATFORM.encode())
 
 
-def test_objects_that_begin_far_away_cost_no_more_than_following_the_structure() -> None:
-    """What is around a link is searched backwards, but not a long way for each of many links."""
+def test_the_search_backwards_for_an_objects_begin_is_bounded() -> None:
     links = b",".join([b'{"x":1,"reference":"%s/Patient/1"}' % URL.upper()] * 100)
     parts = b",".join([b'{"p":[' + b"{}," * 700 + links + b"]}"] * 16)
     body = b'{"resourceType":"Basic","a":[' + parts + b"]}"
@@ -86,8 +84,7 @@ def test_objects_that_begin_far_away_cost_no_more_than_following_the_structure()
     assert cost_ratio(lambda: passed(JSON, body), lambda: passed(JSON, exact), enough=3) < 3
 
 
-def test_entries_with_a_host_in_capitals_are_not_read_again_for_each_of_them() -> None:
-    """Those of a Bundle that streams pass together, however its host is written."""
+def test_entries_with_a_host_in_capitals_are_read_once() -> None:
     entries = b",".join([b'{"fullUrl":"http://GATEWAY:8080/fhir/A/1"}'] * 20_000)
     body = b'{"resourceType":"Bundle","type":"transaction","entry":[%s]}' % entries
     links = LinkMap(PLATFORM, "http://gateway:8080/fhir")
@@ -114,11 +111,9 @@ TRICKLES = {
 
 
 @pytest.mark.parametrize(("kind", "start", "packet"), TRICKLES.values(), ids=TRICKLES.keys())
-def test_an_open_token_is_not_read_again_for_each_packet(
+def test_an_incomplete_token_is_not_read_again_for_each_chunk(
     kind: str, start: bytes, packet: bytes
 ) -> None:
-    """A packet costs the same, however long the token has become meanwhile."""
-
     def trickle(number: int) -> None:
         subject = rewriter(kind)
         subject.feed(start)
@@ -138,8 +133,7 @@ HOLDS = {
 
 
 @pytest.mark.parametrize("unit", HOLDS.values(), ids=HOLDS.keys())
-def test_links_that_wait_take_little_memory(unit: bytes) -> None:
-    """A body made of links that wait for the end of their Bundle has a bound on its memory."""
+def test_pending_links_take_bounded_memory(unit: bytes) -> None:
     body = COLLECTION + unit * (2 * 1024 * 1024 // len(unit))
     subject = rewriter(JSON)
     tracemalloc.start()
@@ -150,8 +144,7 @@ def test_links_that_wait_take_little_memory(unit: bytes) -> None:
     assert peak < 2 * EDITS_LIMIT + len(body)
 
 
-def test_names_of_elements_are_not_kept() -> None:
-    """Ever new and long ones in the paths of links leave nothing behind."""
+def test_names_of_elements_are_not_cached() -> None:
     name = b"n" * 5000
     unit = b'{"%d' + name + b'":{"reference":"%s/Patient/1"}},' % URL
     body = b'{"resourceType":"Basic","a":[' + b"".join(unit % number for number in range(500))
@@ -163,8 +156,8 @@ def test_names_of_elements_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("size", [77, 1000, SIZE])
-def test_too_many_links_that_wait_stay(size: int) -> None:
-    """With more than the limit of them in one undecided Bundle all stay, however it arrives."""
+def test_more_pending_links_than_the_limit_are_not_rewritten(size: int) -> None:
+    """However the Bundle arrives."""
     body = COLLECTION + ENTRY * 30_000 + b'{}]},{"subject":{"reference":"%s/Patient/1"}}' % URL
     subject = rewriter(JSON)
     pieces = [subject.feed(body[at : at + size]) for at in range(0, len(body), size)]
@@ -174,7 +167,6 @@ def test_too_many_links_that_wait_stay(size: int) -> None:
     assert (subject.rewritten, subject.unrewritten) == (1, 30_000)
 
 
-def test_many_links_that_wait_are_rewritten() -> None:
-    """Below the limit a collection is rewritten once its end shows that it has no signature."""
+def test_pending_links_are_rewritten_once_no_signature_can_follow() -> None:
     body = COLLECTION + ENTRY * 15_000 + b"{}]}"
     assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())

@@ -1,4 +1,4 @@
-"""URLs in XML bodies: the same elements as in JSON, and no other byte changes."""
+"""URLs in XML bodies: the same elements as in JSON, and no other octet changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REF = f'<reference value="{PLATFORM}/Patient/1"/>'
 
 
 def run(body, *, size=None, direction="to-gateway"):
-    """The rewritten body, fed in pieces of `size` bytes, and the two counts."""
+    """Return the rewritten body, fed in chunks of `size` octets, and the two counts."""
     raw = body if isinstance(body, bytes) else body.encode()
     rewriter = rewriter_for("application/fhir+xml", LINKS, direction)
     step = size or len(raw) or 1
@@ -29,7 +29,7 @@ def run(body, *, size=None, direction="to-gateway"):
 
 
 def swapped(body):
-    """The body with every platform URL replaced."""
+    """Return the body with every platform URL replaced."""
     raw = body if isinstance(body, bytes) else body.encode()
     return raw.replace(PLATFORM.encode(), GATEWAY.encode())
 
@@ -60,8 +60,8 @@ LISTED = {
 
 
 @pytest.mark.parametrize("body", LISTED.values(), ids=LISTED.keys())
-def test_listed_elements_lead_to_the_gateway(body):
-    """Every absolute platform URL in these bodies is at a listed place."""
+def test_urls_in_listed_elements_are_rewritten(body):
+    """Every absolute platform URL in these bodies is in a listed element."""
     assert run(body) == (swapped(body), body.count(PLATFORM), 0)
 
 
@@ -90,21 +90,20 @@ NEVER = {
 
 
 @pytest.mark.parametrize("body", NEVER.values(), ids=NEVER.keys())
-def test_what_is_signed_or_no_link_stays(body):
-    """Byte for byte."""
+def test_signed_bodies_and_other_text_are_unchanged(body):
     assert run(body)[:2] == (body.encode(), 0)
 
 
-def test_references_to_characters_are_read():
-    """A URL may hold any of them, and the rest of it stays as it was written."""
+def test_character_references_in_urls_are_read():
+    """The rest of the URL is unchanged."""
     body = f'<Bundle {NS}><type value="searchset"/><link><url value="%s"/></link></Bundle>'
     written = "https:&#x2F;&#47;pl&#97;yground.dhp.uz/fhir/Patient?a=1&amp;b=&quot;&#x41;"
     expected = f"{GATEWAY}/Patient?a=1&amp;b=&quot;&#x41;"
     assert run(body % written)[0] == (body % expected).encode()
 
 
-def test_a_byte_order_mark_and_other_bytes_stay():
-    """The encoding is of no concern as long as it contains ASCII."""
+def test_a_byte_order_mark_and_other_octets_are_unchanged():
+    """Any encoding that contains ASCII."""
     for lead, text in ((b"\xef\xbb\xbf", "Али".encode()), (b"", "Али".encode("cp1251"))):
         body = lead + f'<Basic {NS}><note value="'.encode() + text
         body += f'"/><subject>{REF}</subject></Basic>'.encode()
@@ -118,7 +117,7 @@ def test_utf_16_passes():
 
 
 def test_a_long_attribute_passes_and_what_follows_is_rewritten():
-    """Such as an inlined attachment, whether its element is closed in its own tag or later."""
+    """As of an inline attachment."""
     long = "A" * 100_000
     tags = (f'<data value="{long}"/>', f"<data value='>/{long}' ></data>", f"<!--{long}-->")
     for tag in tags:
@@ -143,7 +142,7 @@ def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
 
 
 def test_the_wait_for_a_signature_has_a_limit():
-    """A collection that keeps its links waiting for longer goes out as it came."""
+    """A collection with links pending for longer is unchanged."""
     body = LISTED["unsigned collection"].replace(
         "</Bundle>", "<total value='1'/>" * 99 + "</Bundle>"
     )
@@ -158,7 +157,7 @@ def test_a_request_is_mapped_to_the_platform():
 
 
 def test_queries_of_a_transactions_requests_are_mapped_to_the_platform():
-    """In `ifNoneExist` and `request.url`, percent-encoded or not, as in JSON."""
+    """`ifNoneExist` and `request.url`, percent-encoded or not, as in JSON."""
     encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
     body = f"""<Bundle {NS}><type value="transaction"/><entry><request><method value="POST"/>
 <url value="Basic?a=Али&amp;subject={GATEWAY}/Patient/1"/><ifNoneExist value='subject={encoded}'/>
@@ -174,8 +173,7 @@ def test_queries_of_a_transactions_requests_are_mapped_to_the_platform():
 
 
 @pytest.mark.parametrize("kind", ["searchset", "history", "subscription-notification", "batch"])
-def test_a_signed_bundle_that_is_at_hand_stays(kind):
-    """Of any type, with its signature at the end."""
+def test_a_buffered_signed_bundle_is_unchanged(kind):
     body = f"""<Bundle {NS}><type value="{kind}"/><link><url value="{PLATFORM}"/></link><signature>
 <who>{REF}</who></signature></Bundle>"""
     for size in (None, 1, 50):
@@ -188,8 +186,8 @@ JUNK = st.sampled_from([b"", b"<", b">", b"/>", b'"', b"'", b"&#x41;", b"<!--", 
 
 @settings(max_examples=200)
 @given(SOURCES, st.integers(1, 60), st.integers(0, 600), JUNK)
-def test_any_chunking_gives_the_same_bytes(body, size, cut, junk):
-    """Also for text that is no XML any more."""
+def test_the_result_does_not_depend_on_chunks(body, size, cut, junk):
+    """Also for text that is no XML."""
     raw = body.encode()
     raw = raw[:cut] + junk + raw[cut:]
     whole = run(raw)
@@ -207,7 +205,7 @@ def test_a_body_without_platform_urls_is_byte_identical(body, size):
 @pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize("form", ["&#{};", "&#x{:x};", "&#x0{:X};", "&#0000{};"])
 def test_a_query_is_rewritten_in_every_spelling(form, encoded):
-    """References to characters may spell a URL in a query, also its percent-encoding."""
+    """Character references and percent-encoding."""
     gateway, platform = f"{GATEWAY}/Patient/1", f"{PLATFORM}/Patient/1"
     if encoded:
         gateway, platform = quote(gateway, safe=""), quote(platform, safe="")

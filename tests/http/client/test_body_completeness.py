@@ -1,4 +1,4 @@
-"""A body without an announced end: whole, or cut anywhere."""
+"""A body that is delimited by close: complete, or truncated anywhere."""
 
 from __future__ import annotations
 
@@ -21,41 +21,36 @@ NDJSON = b'{"a":1}\n{"b":2}\n'
         ("application/fhir+ndjson", NDJSON),
     ],
 )
-async def test_whole_documents(kind: str, body: bytes) -> None:
-    """Complete JSON, XML and NDJSON is recognised by its own grammar."""
+async def test_complete_json_xml_and_ndjson_is_recognised(kind: str, body: bytes) -> None:
     assert await is_complete(kind, None, body)
 
 
 @pytest.mark.parametrize(("kind", "body"), [("application/json", JSON), ("text/xml", XML)])
-async def test_cut_documents(kind: str, body: bytes) -> None:
-    """No part of a document that begins at its first byte is taken for the whole."""
+async def test_no_prefix_of_a_document_is_complete(kind: str, body: bytes) -> None:
     for length in range(len(body)):
         assert not await is_complete(kind, None, body[:length]), length
 
 
-async def test_ndjson_is_whole_after_a_line_only() -> None:
-    """NDJSON that ends in the middle of a line, without its line feed or any line, is cut."""
+async def test_ndjson_is_complete_after_a_line_feed_only() -> None:
     whole = [n for n in range(len(NDJSON) + 1) if await is_complete("a/ndjson", None, NDJSON[:n])]
     assert whole == [8, 16]
 
 
 @pytest.mark.parametrize(("kind", "body"), [("a/json", JSON), ("a/ndjson", NDJSON)])
-async def test_cut_gzip(kind: str, body: bytes) -> None:
-    """What is compressed is whole when it can be opened to its end."""
+async def test_gzip_is_complete_when_it_decodes_to_its_end(kind: str, body: bytes) -> None:
     packed = gzip_compress(body)
     for length in range(len(packed)):
         assert not await is_complete(kind, "gzip", packed[:length]), length
     assert await is_complete(kind, "gzip", packed)
 
 
-async def test_number_is_never_whole() -> None:
-    """A number could have had more digits."""
+async def test_a_number_is_never_complete() -> None:
+    """More digits could follow."""
     assert not await is_complete("application/json", None, b"12")
     assert await is_complete("application/json", None, b"true")
 
 
-async def test_what_cannot_be_judged_is_not_whole() -> None:
-    """Another type, none, or a coded body cannot be told to be whole."""
+async def test_other_types_and_codings_are_never_complete() -> None:
     assert not await is_complete("text/plain", None, JSON)
     assert not await is_complete(None, None, JSON)
     assert not await is_complete("application/json", "gzip", JSON)

@@ -1,4 +1,4 @@
-"""What the log says when no connection to the platform can be made."""
+"""Log messages of connections to the platform that cannot be made."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PLACE = UpstreamOrigin("fhir.example", 443, None)
 
 
 def verification(code: int) -> ssl.SSLCertVerificationError:
-    """A certificate that OpenSSL refused for this reason."""
+    """Return a certificate error of OpenSSL for this reason."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed: planted")
     error.verify_code = code
     return error
 
 
 def tls(reason: str) -> ssl.SSLError:
-    """A handshake that failed otherwise."""
+    """Return another error of a handshake."""
     error = ssl.SSLError(1, "planted")
     error.reason = reason
     return error
@@ -48,7 +48,7 @@ def tls(reason: str) -> ssl.SSLError:
     ],
 )
 def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> None:
-    """The platform is named, no class of Python's is, nor any text that the other side sent."""
+    """It names the platform, and no class of Python's, nor any text that the platform sent."""
     outcome = connect_error(error, PLACE, 5.0)
     assert outcome.reason.code == reason
     assert words in outcome.detail
@@ -57,7 +57,6 @@ def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> 
     assert "planted" not in outcome.detail
 
 
-def test_a_time_out_is_not_tried_again() -> None:
-    """Nothing else that failed before anything was sent forbids another attempt."""
+def test_only_a_timeout_is_not_retryable() -> None:
     assert not connect_error(TimeoutError(), PLACE, 5.0).is_retryable
     assert connect_error(ConnectionRefusedError(), PLACE, 5.0).is_retryable

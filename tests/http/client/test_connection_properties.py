@@ -1,7 +1,7 @@
-"""What `UpstreamConnection` makes of any bytes in any pieces, held against a second reading.
+"""`UpstreamConnection` on any octets in any chunks, compared with an independent parser.
 
-The reference is slow, strict and independent: it reads the whole stream at once, as RFC 9112 has
-it. The connection under test gets the same bytes in pieces, without a socket.
+The reference is slow and strict: it reads the whole stream at once, as RFC 9112 defines it. The
+connection gets the same octets in chunks, without a socket.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.doubles.fed_connection import End, exchange, judge
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    """One loop for all examples."""
+    """Yield one loop for all examples."""
     with asyncio.Runner() as one:
         yield one
 
@@ -57,7 +57,7 @@ _INTERIM = st.sampled_from(
 
 @dataclass(frozen=True)
 class Valid:
-    """A valid answer and its meaning."""
+    """A valid response and its meaning."""
 
     stream: bytes
     head: bool
@@ -67,8 +67,8 @@ class Valid:
 
 
 @st.composite
-def valid_answers(draw: st.DrawFn) -> Valid:
-    """An answer of any framing, after any interim answers."""
+def valid_responses(draw: st.DrawFn) -> Valid:
+    """Return a strategy of responses of any framing, after any interim responses."""
     head = draw(st.booleans())
     status = draw(st.sampled_from([200, 201, 204, 304, 400, 404, 422, 500, 503, 599]))
     version = draw(st.sampled_from([b"1.1", b"1.1", b"1.0"]))
@@ -96,7 +96,7 @@ def valid_answers(draw: st.DrawFn) -> Valid:
 
 @st.composite
 def chunks(draw: st.DrawFn, body: bytes) -> bytes:
-    """A body in chunks of any sizes, with extensions and trailers now and then."""
+    """Return a body in chunks of any sizes, with some extensions and trailers."""
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=4)))
     edges = [0, *cuts, len(body)]
     coded = b""
@@ -112,8 +112,8 @@ def chunks(draw: st.DrawFn, body: bytes) -> bytes:
 
 
 @st.composite
-def pieces_of(draw: st.DrawFn, stream: bytes) -> list[bytes]:
-    """The stream cut anywhere; one piece a byte now and then."""
+def splits_of(draw: st.DrawFn, stream: bytes) -> list[bytes]:
+    """Return the stream split anywhere, sometimes at every octet."""
     if draw(st.integers(0, 7)) == 0:
         return [stream[at : at + 1] for at in range(len(stream))]
     cuts = sorted(draw(st.sets(st.integers(1, max(1, len(stream) - 1)), max_size=6)))
@@ -170,8 +170,8 @@ _WORDS = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[bytes, bool]:
-    """A valid answer with a few things changed in it."""
-    valid = draw(valid_answers())
+    """Return a valid response with a few changes."""
+    valid = draw(valid_responses())
     stream = valid.stream
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(stream)))
@@ -190,7 +190,7 @@ def mutated(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 @st.composite
 def assembled(draw: st.DrawFn) -> tuple[bytes, bool]:
-    """Words of the grammar in any order, and noise."""
+    """Return tokens of the grammar in any order, and noise."""
     words = draw(st.lists(st.one_of(_WORDS, _WORDS, st.binary(max_size=4)), max_size=12))
     start = draw(st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n"]))
     return start + b"".join(words), draw(st.booleans())
@@ -201,10 +201,12 @@ _MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")))
 
 
 @_MANY
-@given(st.data(), valid_answers())
-def test_pieces_do_not_matter(runner: asyncio.Runner, data: st.DataObject, valid: Valid) -> None:
-    """A valid answer means the same in one piece and in any others, read early or late."""
-    pieces = data.draw(pieces_of(valid.stream))
+@given(st.data(), valid_responses())
+def test_a_valid_response_means_the_same_in_any_chunks(
+    runner: asyncio.Runner, data: st.DataObject, valid: Valid
+) -> None:
+    """Read early or late."""
+    pieces = data.draw(splits_of(valid.stream))
     prompt = data.draw(st.booleans())
     seen = runner.run(exchange(pieces, valid.end, head=valid.head, prompt=prompt))
     assert seen.result == valid.expected
@@ -215,41 +217,38 @@ def test_pieces_do_not_matter(runner: asyncio.Runner, data: st.DataObject, valid
 
 @_MANY
 @given(st.data(), mutated(), _ENDS)
-def test_mutated_answers_never_look_complete(
+def test_a_mutated_response_fails_or_means_what_it_says(
     runner: asyncio.Runner, data: st.DataObject, mutant: tuple[bytes, bool], end: End
 ) -> None:
-    """A spoilt answer fails or is what it still says; nothing is raised, nothing hangs."""
+    """Nothing is raised, and nothing hangs."""
     stream, head = mutant
-    runner.run(judge(stream, data.draw(pieces_of(stream)), end, head=head))
+    runner.run(judge(stream, data.draw(splits_of(stream)), end, head=head))
 
 
 @_MANY
 @given(st.data(), assembled(), _ENDS)
-def test_any_bytes_never_look_complete(
+def test_any_octets_fail_or_mean_what_they_say(
     runner: asyncio.Runner, data: st.DataObject, stream: tuple[bytes, bool], end: End
 ) -> None:
-    """Any bytes at all: the same."""
-    runner.run(judge(stream[0], data.draw(pieces_of(stream[0])), end, head=stream[1]))
+    runner.run(judge(stream[0], data.draw(splits_of(stream[0])), end, head=stream[1]))
 
 
 @_MANY
-@given(st.data(), valid_answers(), st.binary(min_size=1, max_size=20))
-def test_surplus_is_never_reused(
+@given(st.data(), valid_responses(), st.binary(min_size=1, max_size=20))
+def test_octets_after_a_response_end_the_connection(
     runner: asyncio.Runner, data: st.DataObject, valid: Valid, more: bytes
 ) -> None:
-    """What follows a complete answer is no part of it, and ends the connection's use."""
     if valid.end == "eof" and not valid.reusable:
         return
     stream = valid.stream + more
-    pieces = data.draw(pieces_of(stream))
+    pieces = data.draw(splits_of(stream))
     seen = runner.run(exchange(pieces, "open", head=valid.head))
     assert seen.result == valid.expected
     assert not seen.reusable or more.strip(b"\r\n") == b""
 
 
 @pytest.mark.parametrize("line", [b"X-%d: 1\r\n", b"Link: <%d>\r\n"])
-def test_fields_beyond_the_limit_are_not_kept(runner: asyncio.Runner, line: bytes) -> None:
-    """Of a header with tens of thousands of fields only the permitted ones take memory."""
+def test_fields_beyond_the_limit_take_no_memory(runner: asyncio.Runner, line: bytes) -> None:
     fields = b"".join(line % number for number in range(200_000 // len(line)))
     stream = b"HTTP/1.1 200 OK\r\n" + 2 * fields
     tracemalloc.start()

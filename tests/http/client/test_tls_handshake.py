@@ -1,4 +1,4 @@
-"""Handshakes with the platform, from the other side of the line, on both event loops."""
+"""Handshakes with the platform, seen from the platform, on both event loops."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import trustme
 
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.pipeline.upstream import connection_error
-from tests.doubles.rest import until
 from tests.doubles.tls_peer import TlsPeer
-from tests.http.client.tls_stage import (
+from tests.doubles.waiting import wait_until
+from tests.http.client.tls_ends import (
     ANSWER,
     REQUEST,
-    Ours,
+    GatewayEnd,
     client_side,
-    left,
     read,
+    remaining_objects,
     server_side,
 )
 
@@ -33,20 +33,22 @@ CERTIFICATES = {
 
 
 @pytest.mark.parametrize("case", CERTIFICATES)
-async def test_bad_certificate(ca: trustme.CA, version: ssl.TLSVersion, case: str) -> None:
-    """A platform that cannot show who it is gets no request, but an alert that says why."""
+async def test_a_platform_with_an_invalid_certificate_gets_an_alert(
+    ca: trustme.CA, version: ssl.TLSVersion, case: str
+) -> None:
+    """And no request."""
     name, trusted, words, alert = CERTIFICATES[case]
     ended = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     context = server_side(ca, version)
     ca.issue_cert(name, not_after=ended if case == "expired" else None).configure_cert(context)
     async with TlsPeer(context) as peer:
-        ours = Ours(client_side(ca if trusted else None), peer.port)
+        ours = GatewayEnd(client_side(ca if trusted else None), peer.port)
         line = await peer.accept()
         with pytest.raises(ssl.SSLError) as told:
             await line.shake_hands()
         assert told.value.reason == alert
         assert await line.closed()
-        outcome, told_by_log, repeatable = await ours.refused()
+        outcome, told_by_log, repeatable = await ours.failed()
     assert outcome == "upstream-tls"
     assert words in told_by_log
     assert not repeatable
@@ -63,11 +65,10 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("case", UNFINISHED)
-async def test_handshake_that_ends(ca: trustme.CA, case: str) -> None:
-    """Whatever comes in place of a handshake, the outcome names what it was."""
+async def test_each_failed_handshake_is_named(ca: trustme.CA, case: str) -> None:
     sent, by_reset, code, words = UNFINISHED[case]
     async with TlsPeer(server_side(ca)) as peer:
-        ours = Ours(client_side(ca), peer.port)
+        ours = GatewayEnd(client_side(ca), peer.port)
         line = await peer.accept()
         assert await line.receive()
         await line.send(sent)
@@ -75,22 +76,22 @@ async def test_handshake_that_ends(ca: trustme.CA, case: str) -> None:
             line.reset()
         elif code == "upstream-unreachable":
             line.raw.shutdown(socket.SHUT_WR)
-        outcome, told_by_log, _ = await ours.refused()
+        outcome, told_by_log, _ = await ours.failed()
         assert by_reset or await line.closed()
     assert outcome == code
     assert words in told_by_log
 
 
 @pytest.mark.parametrize("by", ["time-out", "cancellation"])
-async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
-    """A handshake without a response ends at the timeout, or when its waiter is cancelled."""
+async def test_a_handshake_without_a_response_times_out(ca: trustme.CA, by: str) -> None:
+    """Or ends when its waiter is cancelled."""
     async with TlsPeer(server_side(ca)) as peer:
         timeout = 2.0 if by == "time-out" else 5.0
-        ours = Ours(client_side(ca), peer.port, timeout)
+        ours = GatewayEnd(client_side(ca), peer.port, timeout)
         line = await peer.accept()
         assert await line.receive()
         if by == "time-out":
-            outcome, told_by_log, _ = await ours.refused()
+            outcome, told_by_log, _ = await ours.failed()
             assert outcome == "upstream-unreachable"
             assert "within 2 s" in told_by_log
         else:
@@ -99,17 +100,17 @@ async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
         assert ours.pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
-async def test_answer_with_the_end_of_the_handshake(
+async def test_a_response_before_the_request_is_an_error(
     ca: trustme.CA, version: ssl.TLSVersion
 ) -> None:
-    """What comes before anything was asked answers nothing, and the request stays here."""
+    """The request is not sent."""
     async with TlsPeer(server_side(ca, version)) as peer:
-        ours = Ours(client_side(ca), peer.port)
+        ours = GatewayEnd(client_side(ca), peer.port)
         line = await peer.accept()
         await line.shake_hands(last=ANSWER)
         connection = await ours.opened()
         # In TLS 1.3 it comes after the end of our side of the handshake.
-        await until(lambda: connection.transport is None or connection.transport.is_closing())
+        await wait_until(lambda: connection.transport is None or connection.transport.is_closing())
         assert not connection.is_reusable
         connection.start_exchange(expect_body=True)
         connection.write_request(REQUEST)
@@ -122,13 +123,13 @@ async def test_answer_with_the_end_of_the_handshake(
 
 
 @pytest.mark.parametrize("has_one", [True, False], ids=["of another CA", "none"])
-async def test_platform_refuses_our_certificate(
+async def test_a_rejected_client_certificate_is_named(
     ca: trustme.CA, version: ssl.TLSVersion, has_one: bool
 ) -> None:
-    """The outcome is TLS's, also in TLS 1.3, where it comes when our handshake is long done."""
+    """Also in TLS 1.3, where the alert follows the client's end of the handshake."""
     context = client_side(ca, issuer=trustme.CA() if has_one else None)
     async with TlsPeer(server_side(ca, version, clients=trustme.CA())) as peer:
-        ours = Ours(context, peer.port)
+        ours = GatewayEnd(context, peer.port)
         line = await peer.accept()
         with pytest.raises(ssl.SSLError):
             await line.shake_hands()
@@ -142,7 +143,7 @@ async def test_platform_refuses_our_certificate(
             assert not outcome.hint
             refused = outcome.reason.code, outcome.detail, outcome.is_retryable
         else:
-            refused = await ours.refused()
+            refused = await ours.failed()
         assert await line.closed()
     assert refused[0] == "upstream-tls"
     assert not refused[2]
@@ -154,17 +155,18 @@ async def test_platform_refuses_our_certificate(
 
 
 @pytest.mark.parametrize("how", ["certificate", "plain HTTP", "end", "reset", "time-out", "cancel"])
-async def test_failed_handshakes_are_free(ca: trustme.CA, uncollected: None, how: str) -> None:
-    """Nor does anything hold on to what never came to be a connection."""
+async def test_failed_handshakes_leave_no_objects(
+    ca: trustme.CA, uncollected: None, how: str
+) -> None:
     async with TlsPeer(server_side(ca)) as peer:
         await fail(how, ca, peer)
-    await until(lambda: not left())
+    await wait_until(lambda: not remaining_objects())
 
 
 async def fail(how: str, ca: trustme.CA, peer: TlsPeer) -> None:
     """Let a handshake fail so."""
     timeout = 2.0 if how == "time-out" else 5.0
-    ours = Ours(client_side(None if how == "certificate" else ca), peer.port, timeout)
+    ours = GatewayEnd(client_side(None if how == "certificate" else ca), peer.port, timeout)
     line = await peer.accept()
     if how == "certificate":
         with contextlib.suppress(ssl.SSLError):
@@ -180,4 +182,4 @@ async def fail(how: str, ca: trustme.CA, peer: TlsPeer) -> None:
     elif how == "cancel":
         ours.opening.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await ours.refused()
+        await ours.failed()

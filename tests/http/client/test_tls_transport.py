@@ -1,4 +1,4 @@
-"""Exchanges over TLS with the platform, from the other side of the line, on both event loops."""
+"""Exchanges over TLS with the platform, seen from the platform, on both event loops."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.write_batching import WriteBatcher
 from tests.doubles.fed_connection import FakeTransport
-from tests.doubles.rest import until
 from tests.doubles.tls_peer import TlsInMemory, TlsLine, TlsPeer
-from tests.http.client.tls_stage import (
+from tests.doubles.waiting import wait_until
+from tests.http.client.tls_ends import (
     ANSWER,
     BODY,
     REQUEST,
-    Both,
+    BothEnds,
     client_side,
     connected,
-    left,
     read,
+    remaining_objects,
     server_side,
 )
 
@@ -36,8 +36,8 @@ BY_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
 
 
 @pytest.fixture
-async def both(ca: trustme.CA, version: ssl.TLSVersion) -> AsyncIterator[Both]:
-    """A connection whose handshake is done, in each version."""
+async def both(ca: trustme.CA, version: ssl.TLSVersion) -> AsyncIterator[BothEnds]:
+    """Yield a connection after its handshake, in each version."""
     async with connected(ca, version) as made:
         yield made
 
@@ -45,10 +45,10 @@ async def both(ca: trustme.CA, version: ssl.TLSVersion) -> AsyncIterator[Both]:
 # Answers.
 
 
-async def test_conversation(both: Both) -> None:
-    """One connection carries one exchange after the other, and closes with close_notify."""
+async def test_one_connection_carries_several_exchanges(both: BothEnds) -> None:
+    """It closes with close_notify."""
     for _ in range(3):
-        await both.ask()
+        await both.send_request()
         await both.line.send(both.line.record(ANSWER))
         assert await both.answered() == BODY
         assert both.connection.is_reusable
@@ -58,9 +58,9 @@ async def test_conversation(both: Both) -> None:
     await both.lost()
 
 
-async def test_last_words_in_one_segment(both: Both) -> None:
-    """close_notify ends an answer without a length, also where it comes with the last data."""
-    await both.ask()
+async def test_close_notify_ends_a_response_without_a_length(both: BothEnds) -> None:
+    """Also in one segment with the last data."""
+    await both.send_request()
     await both.line.send(both.line.record(BY_CLOSE) + both.line.goodbye())
     assert await both.answered() == BODY
     assert not both.connection.is_reusable
@@ -68,9 +68,8 @@ async def test_last_words_in_one_segment(both: Both) -> None:
     await both.lost()
 
 
-async def test_goodbye_after_a_whole_answer(both: Both) -> None:
-    """An answer stays whole where close_notify comes with it; the connection is used no more."""
-    await both.ask()
+async def test_a_complete_response_with_close_notify_ends_the_connection(both: BothEnds) -> None:
+    await both.send_request()
     await both.line.send(both.line.record(ANSWER) + both.line.goodbye())
     assert await both.answered() == BODY
     assert not both.connection.is_reusable
@@ -78,11 +77,12 @@ async def test_goodbye_after_a_whole_answer(both: Both) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
-async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
-    """Without close_notify a response without a length is incomplete, whichever end cut it."""
-    await both.ask()
+async def test_without_close_notify_a_response_without_a_length_is_truncated(
+    both: BothEnds, how: str
+) -> None:
+    await both.send_request()
     await both.line.send(both.line.record(BY_CLOSE))
-    await until(lambda: both.connection.has_pending_body)
+    await wait_until(lambda: both.connection.has_pending_body)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     else:
@@ -92,9 +92,8 @@ async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "goodbye", "goodbye and end", "reset"])
-async def test_end_before_the_answer(both: Both, how: str) -> None:
-    """A connection that ends before any byte of an answer is told from one that ends later."""
-    await both.ask()
+async def test_a_close_before_the_response_is_distinguished(both: BothEnds, how: str) -> None:
+    await both.send_request()
     if "goodbye" in how:
         await both.line.send(both.line.goodbye())
     if "end" in how:
@@ -107,9 +106,8 @@ async def test_end_before_the_answer(both: Both, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "goodbye", "data", "data and goodbye"])
-async def test_end_while_idle(both: Both, how: str) -> None:
-    """A kept connection is given up as soon as the platform says anything, or ends it."""
-    await both.ask()
+async def test_any_record_ends_an_idle_connection(both: BothEnds, how: str) -> None:
+    await both.send_request()
     await both.line.send(both.line.record(ANSWER))
     assert await both.answered() == BODY
     both.connection.mark_idle(0.0)
@@ -123,17 +121,17 @@ async def test_end_while_idle(both: Both, how: str) -> None:
     assert await both.line.closed()
 
 
-def spoilt(record: bytes) -> bytes:
+def tampered(record: bytes) -> bytes:
     """Return a record that was changed on its way."""
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
 @pytest.mark.parametrize("before", [b"", ANSWER[:-10], ANSWER])
-async def test_changed_record(both: Both, before: bytes) -> None:
-    """What was changed on the way never counts; what was whole before it does (bad_record_mac)."""
-    await both.ask()
+async def test_a_tampered_record_is_never_used(both: BothEnds, before: bytes) -> None:
+    """What was complete before it is (bad_record_mac)."""
+    await both.send_request()
     good = both.line.record(before) if before else b""
-    await both.line.send(good + spoilt(both.line.record(BODY)))
+    await both.line.send(good + tampered(both.line.record(BODY)))
     if before == ANSWER:
         assert await both.answered() == BODY
     else:
@@ -143,10 +141,9 @@ async def test_changed_record(both: Both, before: bytes) -> None:
     assert await both.line.at_end() == "SSLV3_ALERT_BAD_RECORD_MAC"
 
 
-async def test_long_answer_waits_for_its_reader(both: Both) -> None:
-    """However long an answer is, only so much of it is here as its caller takes."""
+async def test_a_long_response_is_paused_for_its_reader(both: BothEnds) -> None:
     body = os.urandom(24 * 1024 * 1024)
-    await both.ask()
+    await both.send_request()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     sending = asyncio.get_running_loop().create_task(
         both.line.send(both.line.record(head) + both.line.record(body))
@@ -169,8 +166,8 @@ async def test_long_answer_waits_for_its_reader(both: Both) -> None:
     assert both.connection.is_reusable
 
 
-async def test_long_request_waits_for_its_reader(both: Both) -> None:
-    """A platform that takes nothing holds an upload up; then all of it arrives, in order."""
+async def test_a_long_request_is_paused_for_the_platform(both: BothEnds) -> None:
+    """Then it arrives complete and in order."""
     pieces = [os.urandom(300_000) for _ in range(64)]
     connection, written = both.connection, 0
 
@@ -195,8 +192,8 @@ async def test_long_request_waits_for_its_reader(both: Both) -> None:
     await uploading
 
 
-async def test_whole_request_of_any_size(both: Both) -> None:
-    """A request of several records and slices arrives as it is; nothing at all is no record."""
+async def test_a_request_of_any_size_arrives_complete(both: BothEnds) -> None:
+    """An empty write makes no record."""
     connection = both.connection
     connection.start_exchange(expect_body=True)
     for size in (0, 1, 16 * 1024, 64 * 1024, 64 * 1024 + 1, 1_000_000):
@@ -209,23 +206,23 @@ async def test_whole_request_of_any_size(both: Both) -> None:
 # Byte by byte, without a line.
 
 
-class Loose(FakeTransport):
-    """A TCP transport whose bytes a test carries over."""
+class ManualTransport(FakeTransport):
+    """A TCP transport whose octets a test transfers."""
 
     sent = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it."""
+        """Buffer the data."""
         self.sent += data
 
     def take(self) -> bytes:
-        """What was written since."""
+        """Return what was written since."""
         sent, self.sent = self.sent, b""
         return sent
 
 
 def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConnection:
-    """A connection that no pool knows."""
+    """Return a connection that belongs to no pool."""
     return UpstreamConnection(
         lambda: 0.0,
         lambda _: on_lost(),
@@ -235,9 +232,10 @@ def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConn
     )
 
 
-async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None:
-    """Handshake, tickets and answers are understood wherever they are cut."""
-    connection, loose = one_connection(), Loose()
+async def test_handshake_and_responses_may_be_split_at_every_octet(
+    ca: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    connection, loose = one_connection(), ManualTransport()
     transport = TlsTransport(connection, client_side(ca), "localhost")
     server = TlsInMemory(server_side(ca, version))
     transport.connection_made(loose)
@@ -267,8 +265,7 @@ async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None
 # The end of our side.
 
 
-async def test_close_towards_a_platform_that_reads_nothing(ca: trustme.CA) -> None:
-    """What waits to be sent holds a connection up for a while, not for ever."""
+async def test_closing_does_not_wait_forever_for_the_platform(ca: trustme.CA) -> None:
     lost = asyncio.Event()
     connection = one_connection(lost.set)
     async with TlsPeer(server_side(ca)) as peer:
@@ -286,11 +283,11 @@ async def test_close_towards_a_platform_that_reads_nothing(ca: trustme.CA) -> No
         connection.write(b"more")
         assert not lost.is_set()
         await lost.wait()
-        assert not await line_is_whole(line, 32 * 1024 * 1024)
+        assert not await arrives(line, 32 * 1024 * 1024)
 
 
-async def line_is_whole(line: TlsLine, size: int) -> bool:
-    """Whether so many bytes arrive before the end."""
+async def arrives(line: TlsLine, size: int) -> bool:
+    """Return whether so many octets arrive before the end."""
     got = 0
     with contextlib.suppress(ConnectionError, ssl.SSLError):
         while data := await line.read():
@@ -298,10 +295,10 @@ async def line_is_whole(line: TlsLine, size: int) -> bool:
     return got >= size
 
 
-async def end(how: str, both: Both) -> None:
-    """Let a connection in the midst of an exchange, or after one, end so."""
+async def end(how: str, both: BothEnds) -> None:
+    """End a connection within an exchange, or after one."""
     line, connection = both.line, both.connection
-    await both.ask()
+    await both.send_request()
     if how == "goodbye":
         await line.send(line.record(ANSWER[:-1]) + line.goodbye())
     elif how == "end":
@@ -309,7 +306,7 @@ async def end(how: str, both: Both) -> None:
     elif how == "reset":
         line.reset()
     elif how == "changed":
-        await line.send(spoilt(line.record(ANSWER)))
+        await line.send(tampered(line.record(ANSWER)))
     elif how == "nonsense":
         await line.send(line.record(b"nonsense\r\n\r\n"))
     elif how == "abort":
@@ -327,9 +324,10 @@ async def end(how: str, both: Both) -> None:
 @pytest.mark.parametrize(
     "how", ["goodbye", "end", "reset", "changed", "nonsense", "abort", "close"]
 )
-async def test_lost_connections_are_free(ca: trustme.CA, uncollected: None, how: str) -> None:
-    """Nothing holds on to a lost connection, so that no memory waits for a collection."""
+async def test_lost_connections_leave_no_objects(
+    ca: trustme.CA, uncollected: None, how: str
+) -> None:
     async with connected(ca) as both:
         await end(how, both)
     del both
-    await until(lambda: not left())
+    await wait_until(lambda: not remaining_objects())

@@ -1,4 +1,4 @@
-"""Who gets a connection to the platform when all of them are in use."""
+"""Which caller gets a connection to the platform when all are in use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gateway.errors import GatewayError
 from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_pool import UpstreamPool
-from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
+from tests.doubles.platform import Platform, PlatformConnection, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
-from tests.doubles.rest import until
 from tests.doubles.sections import platform_settings
-from tests.doubles.wire import Wire, ask, get
-from tests.http.client.tls_stage import read
+from tests.doubles.waiting import wait_until
+from tests.doubles.wire import Wire, fetch, get
+from tests.http.client.tls_ends import read
 
 READ = get("/fhir/Patient/1")
 
@@ -27,7 +27,7 @@ MakePool = Callable[..., UpstreamPool]
 
 @pytest.fixture
 async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
-    """Makes pools of connections to the platform, or to another port."""
+    """Return a function that makes pools of connections to the platform, or to another port."""
     made: list[UpstreamPool] = []
 
     def make(size: int = 1, port: int | None = None, *, shared: bool = False) -> UpstreamPool:
@@ -47,14 +47,14 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
 
 
 async def exchange(connection: UpstreamConnection) -> None:
-    """Ask and get the answer."""
+    """Send a request and get the response."""
     connection.start_exchange(expect_body=True)
     connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await read(connection)
 
 
 async def used(pool: UpstreamPool) -> UpstreamConnection:
-    """A connection that is in use and may be kept."""
+    """Return a connection that is in use and may be reused."""
     connection = await pool.acquire()
     await exchange(connection)
     return connection
@@ -69,11 +69,8 @@ async def waiting(
     return task
 
 
-async def test_callers_that_pipeline_leave_room_for_others(
-    start_gateway, platform: Platform
-) -> None:
-    """Who waits for a connection gets the next, though others have requests enough for all."""
-    platform.answer(after(0.01, fhir()))
+async def test_a_pipelining_caller_does_not_delay_others(start_gateway, platform: Platform) -> None:
+    platform.respond(after(0.01, fhir()))
     async with (
         start_gateway(platform={"max_connections": 1, "connect_timeout": 30}) as gateway,
         await Wire.open(gateway.address) as greedy,
@@ -82,19 +79,18 @@ async def test_callers_that_pipeline_leave_room_for_others(
 
         async def ask_on() -> None:
             while True:
-                await greedy.reply()
+                await greedy.read_response()
                 await greedy.send(READ)
 
         asking = asyncio.create_task(ask_on())
-        await platform.until_seen(2)
-        statuses = [(await ask(gateway.address, READ)).status for _ in range(3)]
+        await platform.wait_for_requests(2)
+        statuses = [(await fetch(gateway.address, READ)).status for _ in range(3)]
         asking.cancel()
         assert statuses == [200, 200, 200]
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
-async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
-    """A freed connection is for the first waiter; a caller that comes then waits behind."""
+async def test_a_freed_connection_goes_to_the_first_waiter(make_pool: MakePool, kept: bool) -> None:
     pool = make_pool()
     holder = await used(pool)
     first = await waiting(pool)
@@ -113,8 +109,8 @@ async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
         pool.release(connection)
 
 
-async def test_who_holds_the_fewest_is_next(make_pool: MakePool) -> None:
-    """However many wait for one caller, what becomes free goes round; equals as they came."""
+async def test_the_caller_with_the_fewest_connections_is_next(make_pool: MakePool) -> None:
+    """Equals in the order of arrival."""
     pool = make_pool(size=3)
     holders = [await pool.acquire("many") for _ in range(3)]
     came = ["many", "many", "late", "some", "some", "many"]
@@ -139,13 +135,10 @@ async def test_who_holds_the_fewest_is_next(make_pool: MakePool) -> None:
     ("size", "shared", "most"),
     [(1, True, 1), (2, True, 2), (32, True, 32), (33, True, 32), (40, True, 39), (40, False, 40)],
 )
-async def test_one_caller_leaves_some_for_others(
+async def test_one_caller_cannot_have_all_of_many_connections(
     make_pool: MakePool, size: int, shared: bool, most: int
 ) -> None:
-    """One caller never has the last of many connections, nor does its queue delay other callers.
-
-    In a small pool, and where no other caller is configured, it may have them all.
-    """
+    """In a small pool, and where no other caller is configured, it can."""
     pool = make_pool(size, shared=shared)
     for _ in range(most):
         await pool.acquire("many")
@@ -163,8 +156,9 @@ async def test_one_caller_leaves_some_for_others(
     await asyncio.gather(*more, return_exceptions=True)
 
 
-async def test_who_wants_a_new_connection_does_not_starve(make_pool: MakePool) -> None:
-    """A kept connection gives way to one that must be new, and the next in line has its turn."""
+async def test_an_idle_connection_is_closed_for_a_waiter_that_needs_a_new_one(
+    make_pool: MakePool,
+) -> None:
     pool = make_pool()
     first = await used(pool)
     new = await waiting(pool, new=True)
@@ -177,8 +171,9 @@ async def test_who_wants_a_new_connection_does_not_starve(make_pool: MakePool) -
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
-async def test_turn_of_one_who_leaves(make_pool: MakePool, kept: bool) -> None:
-    """Who is given up in the moment of his turn passes on what he got."""
+async def test_a_connection_given_to_a_cancelled_waiter_is_passed_on(
+    make_pool: MakePool, kept: bool
+) -> None:
     pool = make_pool()
     holder = await used(pool)
     leaver = await waiting(pool)
@@ -196,8 +191,7 @@ async def test_turn_of_one_who_leaves(make_pool: MakePool, kept: bool) -> None:
     assert pool.connection_counts() == {"idle": 1, "active": 0, "connecting": 0}
 
 
-async def test_one_who_left_the_queue_is_passed_over(make_pool: MakePool) -> None:
-    """Nothing is handed to who is not there any more."""
+async def test_a_cancelled_waiter_is_skipped(make_pool: MakePool) -> None:
     pool = make_pool()
     holder = await used(pool)
     leaver = await waiting(pool)
@@ -207,8 +201,7 @@ async def test_one_who_left_the_queue_is_passed_over(make_pool: MakePool) -> Non
     assert await behind is holder
 
 
-async def test_connection_that_breaks_on_its_way(make_pool: MakePool) -> None:
-    """One that is lost before its turn-taker has it is replaced; the place stays one."""
+async def test_a_connection_lost_before_its_waiter_resumes_is_replaced(make_pool: MakePool) -> None:
     pool = make_pool()
     holder = await used(pool)
     taker = await waiting(pool)
@@ -221,8 +214,7 @@ async def test_connection_that_breaks_on_its_way(make_pool: MakePool) -> None:
     pool.release(connection)
 
 
-async def test_place_of_a_connection_that_cannot_be_made(make_pool: MakePool) -> None:
-    """Who waits behind one that could not connect tries in turn."""
+async def test_a_failed_attempt_to_connect_frees_its_slot(make_pool: MakePool) -> None:
     pool = make_pool(port=free_port())
     waiters = [await waiting(pool) for _ in range(4)]
     results = await asyncio.gather(*waiters, return_exceptions=True)
@@ -231,25 +223,25 @@ async def test_place_of_a_connection_that_cannot_be_made(make_pool: MakePool) ->
     assert pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
-async def test_few_connections_are_made_at_the_same_time(platform: Platform) -> None:
-    """Of 40 a proxy that does not answer sees the caller's first and 32 more; all are told so."""
-    platform.answer(silence)
+async def test_at_most_33_connections_are_made_at_a_time(platform: Platform) -> None:
+    """All 40 waiters get the error."""
+    platform.respond(silence)
     pool = UpstreamPool(
         UpstreamOrigin("platform.test", 80, None, ForwardProxy("127.0.0.1", platform.port)),
         settings=platform_settings(connect_timeout=5, max_connections=40),
         clock=asyncio.get_running_loop().time,
     )
     tries = [asyncio.create_task(pool.acquire()) for _ in range(40)]
-    await platform.until_seen(33)
+    await platform.wait_for_requests(33)
     await asyncio.sleep(0.2)
-    assert len(platform.seen) == 33
+    assert len(platform.requests) == 33
     results = await asyncio.gather(*tries, return_exceptions=True)
     told = {str(result).partition(":")[0] for result in results}
     assert told == {"upstream-unreachable"}
 
 
-async def test_drain_with_a_queue(make_pool: MakePool) -> None:
-    """At the end of its life the pool still serves who waits, and keeps nothing."""
+async def test_a_draining_pool_serves_its_waiters(make_pool: MakePool) -> None:
+    """And keeps no connection."""
     pool = make_pool()
     holder = await used(pool)
     waiters = [await waiting(pool) for _ in range(2)]
@@ -262,21 +254,20 @@ async def test_drain_with_a_queue(make_pool: MakePool) -> None:
     assert pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
-async def test_rest_of_an_answered_request_holds_nothing_up(
+async def test_the_unread_rest_of_a_request_keeps_no_connection_open(
     make_pool: MakePool, platform: Platform
 ) -> None:
-    """What the platform did not want to read before it answered keeps no connection open."""
     size = 32 * 1024 * 1024
     arrived = asyncio.get_running_loop().create_future()
 
-    async def refuse(line: Line) -> None:
-        line.writer.transport.pause_reading()
-        line.writer.write(outcome(413))
+    async def refuse(connection: PlatformConnection) -> None:
+        connection.writer.transport.pause_reading()
+        connection.writer.write(outcome(413))
         await lost.wait()
-        line.writer.transport.resume_reading()
+        connection.writer.transport.resume_reading()
         got = 0
         with contextlib.suppress(ConnectionError):
-            while data := await line.reader.read(1_000_000):
+            while data := await connection.reader.read(1_000_000):
                 got += len(data)
         arrived.set_result(got)
 
@@ -290,16 +281,15 @@ async def test_rest_of_an_answered_request_holds_nothing_up(
     await read(connection)
     connection.data_received(b"surplus")
     pool.release(connection)
-    await until(lambda: connection.transport is None)
+    await wait_until(lambda: connection.transport is None)
     lost.set()
     assert await arrived < size
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_limit_holds_whatever_happens(
+async def test_lost_and_cancelled_connections_do_not_exceed_the_limit(
     make_pool: MakePool, platform: Platform, seed: int
 ) -> None:
-    """Connections that are lost, given up and released twice make no more than there may be."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     # As many as one caller may have all of, but not one more.
     size = 32

@@ -1,4 +1,4 @@
-"""How long callers' connections are kept, and that nothing of them stays when they are lost."""
+"""How long callers' connections stay idle, and that lost ones leave no objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 from tests.doubles.wire import Wire, get, post
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -24,10 +24,10 @@ LONG = b"x" * 300_000
 
 
 class Sink:
-    """Answers 204 when it has read the request's body."""
+    """Responds with 204 once it has read the request's body."""
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """204, or nothing when the body is cut."""
+        """Respond with 204, or not at all to a truncated body."""
         try:
             while await request.payload.readany():
                 pass
@@ -39,14 +39,14 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """204, and the end."""
+        """Respond with 204, and close."""
         request.connection.write(ANSWER)
         return ConnectionDisposition.CLOSE
 
 
 @pytest.fixture
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[ListenAddress]:
-    """Where a listener is that keeps idle connections for half a second, or as a test says."""
+    """Yield the address of a listener that keeps idle connections for half a second."""
     keep_alive = getattr(request, "param", 0.5)
     server = CallerServer(Sink(), LimitsSettings(keep_alive=keep_alive))
     listening = await asyncio.get_running_loop().create_server(
@@ -57,29 +57,26 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[ListenAddress
     await server.shutdown(0.1)
 
 
-async def test_idle_for_too_long(address: ListenAddress) -> None:
-    """A connection that nothing was asked on for long is closed without a word."""
+async def test_an_idle_connection_is_closed_after_keep_alive(address: ListenAddress) -> None:
     async with await Wire.open(address) as wire:
-        assert (await wire.ask(get("/"))).status == 204
+        assert (await wire.fetch(get("/"))).status == 204
         assert await wire.at_end()
 
 
 @pytest.mark.parametrize("address", [3.0], indirect=True)
-async def test_never_idle_for_long(address: ListenAddress) -> None:
-    """A connection stays while requests come in time, longer than another one may rest."""
+async def test_requests_in_time_keep_a_connection(address: ListenAddress) -> None:
     async with await Wire.open(address) as wire, await Wire.open(address) as resting:
         for each in (wire, resting):
-            assert (await each.ask(get("/"))).status == 204
+            assert (await each.fetch(get("/"))).status == 204
         end = asyncio.ensure_future(resting.at_end())
         while not end.done():
-            assert (await wire.ask(get("/"))).status == 204
+            assert (await wire.fetch(get("/"))).status == 204
             await asyncio.sleep(0.2)
-        assert (await wire.ask(get("/"))).status == 204
+        assert (await wire.fetch(get("/"))).status == 204
 
 
 @pytest.mark.parametrize("address", [3.0], indirect=True)
-async def test_what_arrives_at_the_last_moment_is_answered(address: ListenAddress) -> None:
-    """A request that has arrived but is not read yet gets its response before the end."""
+async def test_an_unread_request_is_served_before_the_idle_timeout(address: ListenAddress) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_connection((address.host, address.port)) as caller:
         caller.setblocking(False)
@@ -106,13 +103,14 @@ async def test_what_arrives_at_the_last_moment_is_answered(address: ListenAddres
         pytest.param(b"nonsense\r\n\r\n", id="nonsense"),
     ],
 )
-async def test_lost_connections_are_free(
+async def test_lost_connections_leave_no_objects(
     address: ListenAddress, sent: bytes, uncollected: None
 ) -> None:
-    """Nothing holds on to a lost connection, so that no memory waits for a collection."""
     for _ in range(3):
         async with await Wire.open(address) as wire:
             await wire.send(sent)
             await asyncio.sleep(0.02)
             wire.writer.transport.abort()
-    await until(lambda: not any(isinstance(each, CallerConnection) for each in gc.get_objects()))
+    await wait_until(
+        lambda: not any(isinstance(each, CallerConnection) for each in gc.get_objects())
+    )

@@ -1,4 +1,4 @@
-"""What the system has let in is served, also when the listener closes at that moment."""
+"""Accepted connections are served, also while the listener closes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STALL = 0.5
 
 
 class Sink:
-    """Answers every request, and knows from where each came."""
+    """Responds to every request, and records its address."""
 
     def __init__(self, answer: bytes = ANSWER) -> None:
         self._answer = answer
@@ -37,7 +37,7 @@ class Sink:
         self.asked = asyncio.Event()
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """200."""
+        """Respond with 200."""
         self.remotes.append(request.remote)
         self.connections.append(request.connection)
         self.asked.set()
@@ -53,18 +53,18 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """As if it were right."""
+        """Respond as to a valid request."""
         return await self.handle(request)
 
 
 class Limits(LimitsSettings):
-    """Limits by which a caller may stall for less time than a header may take."""
+    """Limits with a stall timeout that is shorter than the header timeout."""
 
     stall: float
 
     @property
     def write_stall_timeout(self) -> float:
-        """As given."""
+        """Return the given timeout."""
         return self.stall
 
 
@@ -75,7 +75,7 @@ async def accepting(
     tls: ssl.SSLContext | None = None,
     stall: float = STALL,
 ) -> AsyncIterator[tuple[Acceptor, socket.socket]]:
-    """An acceptor that is open, and the socket it takes connections from."""
+    """Yield an open acceptor, and the socket whose connections it accepts."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=200)
     listening.setblocking(False)
     # Of each connection that is taken: little waits in the kernel.
@@ -106,24 +106,23 @@ def waiting_callers(
     return callers
 
 
-async def answered(caller: socket.socket) -> bytes:
-    """What a caller gets."""
+async def response_of(caller: socket.socket) -> bytes:
+    """Return what a caller gets."""
     try:
         return await asyncio.get_running_loop().sock_recv(caller, 4096)
     finally:
         caller.close()
 
 
-async def test_who_waits_when_the_listener_closes_is_served() -> None:
-    """Closing takes the whole queue along."""
+async def test_queued_connections_are_served_when_the_listener_closes() -> None:
     async with accepting() as (acceptor, listening):
         callers = waiting_callers(listening, 100)
         acceptor.close()
-        assert [await answered(caller) for caller in callers] == [ANSWER] * 100
+        assert [await response_of(caller) for caller in callers] == [ANSWER] * 100
 
 
-async def test_who_comes_in_while_the_listener_closes_is_heard_to_the_end() -> None:
-    """Dropping the packets of later callers drops none of a connection that is still accepted."""
+async def test_packets_of_accepted_connections_are_not_dropped() -> None:
+    """While those of later callers are."""
     async with accepting() as (acceptor, listening):
         # The system makes the connection with the first data, not before.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
@@ -132,18 +131,16 @@ async def test_who_comes_in_while_the_listener_closes_is_heard_to_the_end() -> N
         caller.sendall(get("/")[:5])
         acceptor.close()
         caller.sendall(get("/")[5:])
-        assert await answered(caller) == ANSWER
+        assert await response_of(caller) == ANSWER
 
 
-async def test_more_callers_than_there_is_room_for_wait() -> None:
-    """Above the capacity callers stay in the queue until others leave; none is turned away."""
+async def test_callers_above_the_capacity_wait_in_the_queue() -> None:
     async with accepting(connections=5) as (_, listening):
         callers = waiting_callers(listening, 50)
-        assert [await answered(caller) for caller in callers] == [ANSWER] * 50
+        assert [await response_of(caller) for caller in callers] == [ANSWER] * 50
 
 
-async def test_who_resets_the_connection_at_once_is_known_by_address() -> None:
-    """A request is never recorded without its sender's address, however soon that one leaves."""
+async def test_a_request_has_its_address_although_the_caller_reset() -> None:
     sink = Sink()
     async with accepting(sink=sink) as (_, listening):
         (caller,) = waiting_callers(listening, 1)
@@ -154,7 +151,7 @@ async def test_who_resets_the_connection_at_once_is_known_by_address() -> None:
 
 
 def slow_caller(listening: socket.socket, request: bytes) -> socket.socket:
-    """A caller for which little waits in its own kernel."""
+    """Return a caller with a small receive buffer."""
     caller = socket.socket()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     caller.connect(listening.getsockname())
@@ -164,30 +161,28 @@ def slow_caller(listening: socket.socket, request: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("request_", [get("/"), get("/", "Connection: close"), b"nonsense\r\n\r\n"])
-async def test_who_does_not_read_holds_no_place(request_: bytes) -> None:
-    """A closed connection whose caller takes nothing of its answer makes room for others."""
+async def test_a_caller_that_does_not_read_holds_no_slot(request_: bytes) -> None:
+    """Once its connection is closed."""
     sink = Sink(LONG_ANSWER)
     async with accepting(connections=1, sink=sink) as (_, listening):
         with slow_caller(listening, request_):
             await sink.asked.wait()
             (waiting,) = waiting_callers(listening, 1)
-            assert (await answered(waiting)).startswith(b"HTTP/1.1 200 OK")
+            assert (await response_of(waiting)).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_who_half_closes_and_does_not_read_holds_no_place() -> None:
-    """Nor does one that said it sends no more, with which the event loop itself closes."""
+async def test_a_half_closed_caller_that_does_not_read_holds_no_slot() -> None:
     sink = Sink(LONG_ANSWER)
     async with accepting(connections=1, sink=sink) as (_, listening):
         with slow_caller(listening, get("/")) as caller:
             caller.shutdown(socket.SHUT_WR)
             await sink.asked.wait()
             (waiting,) = waiting_callers(listening, 1)
-            assert (await answered(waiting)).startswith(b"HTTP/1.1 200 OK")
+            assert (await response_of(waiting)).startswith(b"HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("request_", [get("/"), get("/", "Connection: close")])
-async def test_who_reads_slowly_gets_the_rest(request_: bytes) -> None:
-    """A closed connection stays for a caller that takes its answer little by little."""
+async def test_a_closed_connection_sends_the_rest_to_a_slow_reader(request_: bytes) -> None:
     async with accepting(connections=1, sink=Sink(LONG_ANSWER)) as (_, listening):
         with slow_caller(listening, request_) as caller:
             # Who waits for its place has it closed.
@@ -202,30 +197,29 @@ async def test_who_reads_slowly_gets_the_rest(request_: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who issued the certificate of the listener."""
+    """Return the CA of the listener's certificate."""
     return trustme.CA()
 
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """What the listener speaks."""
+    """Return the listener's TLS context."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     return context
 
 
 def secured(caller: socket.socket, authority: trustme.CA) -> ssl.SSLSocket:
-    """The caller's connection over TLS, which it reads blocking."""
+    """Return the caller's connection over TLS, which it reads blocking."""
     caller.settimeout(60)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context.wrap_socket(caller, server_hostname="localhost")
 
 
-async def test_who_reads_slowly_over_tls_gets_the_whole_last_answer(
+async def test_over_tls_a_slow_reader_gets_the_complete_last_response(
     authority: trustme.CA, tls: ssl.SSLContext
 ) -> None:
-    """A connection that closes after its answer sends it to the end, however long that takes."""
     # Of what the TLS layer has passed on, only the part in the kernel is seen. It stays the same
     # while the kernel takes as much as the caller reads, so that it need not show progress here.
     stall = 60.0
@@ -245,11 +239,9 @@ async def test_who_reads_slowly_over_tls_gets_the_whole_last_answer(
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_who_does_not_close_over_tls_holds_no_place(
+async def test_over_tls_an_unread_close_holds_no_slot(
     reads: bool, authority: trustme.CA, tls: ssl.SSLContext
 ) -> None:
-    """A caller that leaves its answer or the end of the connection unread makes room for others."""
-
     def ask(caller: socket.socket) -> ssl.SSLSocket:
         wire = secured(caller, authority)
         wire.sendall(get("/", "Connection: close"))
@@ -264,9 +256,9 @@ async def test_who_does_not_close_over_tls_holds_no_place(
                 assert wire.version() is not None
 
 
-async def test_the_end_over_tls_may_come_twice(authority: trustme.CA, tls: ssl.SSLContext) -> None:
-    """A gateway that stops at the moment at which a connection is lost closes it once more."""
-
+async def test_a_lost_tls_connection_may_be_closed_again(
+    authority: trustme.CA, tls: ssl.SSLContext
+) -> None:
     def ask(caller: socket.socket) -> ssl.SSLSocket:
         wire = secured(caller, authority)
         wire.sendall(get("/"))

@@ -1,6 +1,6 @@
-"""Bodies that are longer than what comes with their header: all of them goes on, and only they.
+"""Bodies longer than what arrives with their header are forwarded exactly.
 
-Those of known length do not pass the parser, so that what follows them is looked at closely.
+Those of known length bypass the parser, so that what follows them needs care.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 
-Start = Callable[..., AbstractAsyncContextManager[Running]]
+Start = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 
 KIB: Final = 1024
 BINARY: Final = "/fhir/Binary"
@@ -26,7 +26,7 @@ READ: Final = get("/fhir/Patient/1")
 
 
 def numbered(size: int) -> bytes:
-    """So many bytes, in which every eight are others."""
+    """Return so many octets, each eight of which are different."""
     return b"".join(b"%08x" % number for number in range(size // 8 + 1))[:size]
 
 
@@ -36,13 +36,13 @@ HEADER: Final = len(REQUEST) - len(LONG)
 
 
 def bodies(platform: Platform) -> list[bytes]:
-    """What the platform got, in order."""
-    assert all(seen.complete for seen in platform.seen)
-    return [seen.body for seen in platform.seen]
+    """Return what the platform received, in order."""
+    assert all(seen.complete for seen in platform.requests)
+    return [seen.body for seen in platform.requests]
 
 
-async def send_in_pieces(wire: Wire, data: bytes, ends: Sequence[int]) -> None:
-    """Send it so that the gateway reads it in pieces that end there."""
+async def send_in_segments(wire: Wire, data: bytes, ends: Sequence[int]) -> None:
+    """Send it so that the gateway reads it in chunks that end there."""
     for begin, end in zip((0, *ends), (*ends, len(data)), strict=True):
         await wire.send(data[begin:end])
         await asyncio.sleep(0.02)
@@ -60,45 +60,48 @@ async def send_in_pieces(wire: Wire, data: bytes, ends: Sequence[int]) -> None:
         pytest.param((HEADER, len(REQUEST) - 64 * KIB), id="little-left"),
     ],
 )
-async def test_what_goes_on_is_what_came(
-    gateway: Running, platform: Platform, ends: Sequence[int]
+async def test_a_long_body_is_forwarded_octet_for_octet(
+    gateway: RunningGateway, platform: Platform, ends: Sequence[int]
 ) -> None:
-    """However the network cuts a long body, the platform gets it byte for byte, and once."""
+    """However the network splits it."""
     async with await Wire.open(gateway.address) as wire:
-        await send_in_pieces(wire, REQUEST, ends)
-        assert (await wire.reply()).status == 200
-        assert (await wire.ask(READ)).status == 200
+        await send_in_segments(wire, REQUEST, ends)
+        assert (await wire.read_response()).status == 200
+        assert (await wire.fetch(READ)).status == 200
     assert bodies(platform) == [LONG, b""]
     assert (await gateway.audit(2))[0]["request_bytes"] == len(LONG)
 
 
-async def test_requests_behind_a_long_body(gateway: Running, platform: Platform) -> None:
-    """Requests that were sent ahead behind a long body are requests, in their order."""
+async def test_requests_pipelined_after_a_long_body_are_served(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     small = post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
         await wire.send(REQUEST + READ + small + REQUEST + READ)
-        assert [(await wire.reply()).status for _ in range(5)] == [200] * 5
-    assert [seen.method for seen in platform.seen] == ["POST", "GET", "POST", "POST", "GET"]
+        assert [(await wire.read_response()).status for _ in range(5)] == [200] * 5
+    assert [seen.method for seen in platform.requests] == ["POST", "GET", "POST", "POST", "GET"]
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
-async def test_many_requests_some_time_after_a_long_body(gateway: Running) -> None:
-    """All that is sent ahead is answered, also behind a body that came later than its header."""
+async def test_requests_pipelined_after_a_late_long_body_are_served(
+    gateway: RunningGateway,
+) -> None:
     small = post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
-        assert (await wire.ask(REQUEST)).status == 200
-        await send_in_pieces(wire, small, (len(small) - 2,))
-        assert (await wire.reply()).status == 200
+        assert (await wire.fetch(REQUEST)).status == 200
+        await send_in_segments(wire, small, (len(small) - 2,))
+        assert (await wire.read_response()).status == 200
         await wire.send(READ * 9)
-        assert [(await wire.reply()).status for _ in range(9)] == [200] * 9
+        assert [(await wire.read_response()).status for _ in range(9)] == [200] * 9
 
 
-async def test_a_surplus_cut_anywhere(gateway: Running, platform: Platform) -> None:
-    """A header that begins in the bytes in which a long body ends is read on from there."""
+async def test_a_header_that_follows_a_body_may_be_split_anywhere(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     async with await Wire.open(gateway.address) as wire:
         for cut in (1, 10, len(READ) - 1):
-            await send_in_pieces(wire, REQUEST + READ, (HEADER, len(REQUEST) + cut))
-            assert [(await wire.reply()).status for _ in range(2)] == [200, 200]
+            await send_in_segments(wire, REQUEST + READ, (HEADER, len(REQUEST) + cut))
+            assert [(await wire.read_response()).status for _ in range(2)] == [200, 200]
     assert bodies(platform) == [LONG, b""] * 3
 
 
@@ -111,14 +114,13 @@ async def test_a_surplus_cut_anywhere(gateway: Running, platform: Platform) -> N
         (get("/fhir/Basic", "Content-Length: 2", "Transfer-Encoding: chunked"), 400, "bad-request"),
     ],
 )
-async def test_what_is_refused_behind_a_long_body(
-    gateway: Running, platform: Platform, behind: bytes, status: int, reason: str
+async def test_limits_apply_to_a_request_after_a_long_body(
+    gateway: RunningGateway, platform: Platform, behind: bytes, status: int, reason: str
 ) -> None:
-    """The request behind a long body has the same limits as a first one; the body is not harmed."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(REQUEST + behind)
-        assert (await wire.reply()).status == 200
-        refused = await wire.reply()
+        assert (await wire.read_response()).status == 200
+        refused = await wire.read_response()
         assert (refused.status, refused.reason) == (status, reason)
         assert await wire.at_end()
     assert bodies(platform) == [LONG]
@@ -126,10 +128,9 @@ async def test_what_is_refused_behind_a_long_body(
 
 @pytest.mark.parametrize("end", ["closed", "reset"])
 @pytest.mark.parametrize("sent", [HEADER + 1, HEADER + 300 * KIB, len(REQUEST) - 1])
-async def test_a_body_that_ends_early(
-    gateway: Running, platform: Platform, sent: int, end: str
+async def test_a_truncated_long_body_never_reaches_the_platform_complete(
+    gateway: RunningGateway, platform: Platform, sent: int, end: str
 ) -> None:
-    """A caller that leaves within a long body: the platform never gets a whole request."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(REQUEST[:sent])
         await asyncio.sleep(0.05)
@@ -138,56 +139,59 @@ async def test_a_body_that_ends_early(
         else:
             wire.writer.transport.abort()
         assert (await gateway.audit(1))[0]["outcome"] == "aborted"
-    assert not any(seen.complete for seen in platform.seen)
+    assert not any(seen.complete for seen in platform.requests)
 
 
-async def test_a_long_body_is_invited(gateway: Running, platform: Platform) -> None:
-    """A caller that waits for it gets 100 (RFC 9110 section 10.1.1), then sends a long body."""
+async def test_a_long_body_gets_a_100_continue(gateway: RunningGateway, platform: Platform) -> None:
+    """RFC 9110 section 10.1.1."""
     head, body = post(BINARY, LONG, CONTENT, "Expect: 100-continue")[: -len(LONG)], LONG
     async with await Wire.open(gateway.address) as wire:
         await wire.send(head)
-        assert await wire.interim() == 100
+        assert await wire.read_interim_status() == 100
         await wire.send(body + READ)
-        assert [(await wire.reply()).status for _ in range(2)] == [200, 200]
+        assert [(await wire.read_response()).status for _ in range(2)] == [200, 200]
     assert bodies(platform) == [LONG, b""]
 
 
-async def test_a_refused_long_body(start_gateway: Start, platform: Platform) -> None:
-    """A long body that is refused is not taken for requests, whatever is in it."""
+async def test_a_rejected_long_body_is_not_parsed_as_requests(
+    start_gateway: Start, platform: Platform
+) -> None:
     inside = READ * (200 * KIB // len(READ))
     async with (
         start_gateway(limits={"max_body_bytes": 100 * KIB}) as gateway,
         await Wire.open(gateway.address) as wire,
     ):
         await wire.send(post("/fhir/Basic", inside)[: 90 * KIB])
-        refused = await wire.reply()
+        refused = await wire.read_response()
         assert (refused.status, refused.reason) == (413, "payload-too-large")
         with pytest.raises(TruncatedResponseError):
-            await wire.reply()
-    assert platform.seen == []
+            await wire.read_response()
+    assert platform.requests == []
 
 
-async def test_an_answer_before_the_body_ended(gateway: Running, platform: Platform) -> None:
-    """What the platform answers early is passed on, and what still comes is no request."""
+async def test_a_response_before_the_end_of_the_body_is_forwarded(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """The rest of the body is no request."""
 
-    async def refuse(line: Line) -> None:
-        line.writer.write(outcome(422))
-        await line.reader.read()
+    async def refuse(connection: PlatformConnection) -> None:
+        connection.writer.write(outcome(422))
+        await connection.reader.read()
 
-    platform.answer(refuse)
+    platform.respond(refuse)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(REQUEST[: HEADER + 200 * KIB])
-        refused = await wire.reply()
+        refused = await wire.read_response()
         assert (refused.status, refused.header("Connection")) == (422, "close")
         with contextlib.suppress(ConnectionError):
             await wire.send(READ * 100)
         with pytest.raises(TruncatedResponseError):
-            await wire.reply()
-    assert len(platform.seen) == 1
+            await wire.read_response()
+    assert len(platform.requests) == 1
 
 
-async def until_it_stops(wire: Wire) -> int:
-    """Wait until the gateway takes no more of what was sent; how much of it is left."""
+async def wait_until_paused(wire: Wire) -> int:
+    """Wait until the gateway reads no more; return how much is left."""
     buffered = wire.writer.transport.get_write_buffer_size
     left, before = buffered(), -1
     while left != before:
@@ -196,45 +200,47 @@ async def until_it_stops(wire: Wire) -> int:
     return left
 
 
-async def test_a_long_body_waits_behind_others(gateway: Running, platform: Platform) -> None:
-    """While requests before a long body are under way, no more of it comes than buffers hold."""
+async def test_a_pipelined_long_body_is_read_up_to_the_buffers(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     size = 32 * KIB * KIB
     answers = [asyncio.Event(), asyncio.Event()]
 
-    async def wait(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await answers[len(platform.seen) - 1].wait()
-        line.writer.write(fhir())
+    async def wait(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        await answers[len(platform.requests) - 1].wait()
+        connection.writer.write(fhir())
 
     platform.script(wait, wait)
     ahead = READ + post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
         sending = asyncio.create_task(wire.send(ahead + post(BINARY, bytes(size), CONTENT)))
         for count, answer in enumerate(answers, 1):
-            await platform.until_seen(count)
-            assert await until_it_stops(wire) > size // 4
+            await platform.wait_for_requests(count)
+            assert await wait_until_paused(wire) > size // 4
             answer.set()
         await sending
-        assert [(await wire.reply()).status for _ in range(3)] == [200] * 3
+        assert [(await wire.read_response()).status for _ in range(3)] == [200] * 3
 
 
-async def test_a_slow_platform_holds_back_the_caller(gateway: Running, platform: Platform) -> None:
-    """While the platform takes nothing, a caller can send no more than buffers hold; then all."""
+async def test_a_slow_platform_pauses_the_caller(
+    gateway: RunningGateway, platform: Platform
+) -> None:
     size = 32 * KIB * KIB
     proceed = asyncio.Event()
 
-    async def wait(line: Line) -> None:
+    async def wait(connection: PlatformConnection) -> None:
         await proceed.wait()
-        await read_body(line.reader, line.seen)
-        line.writer.write(fhir())
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(fhir())
 
-    platform.answer(wait)
+    platform.respond(wait)
     async with await Wire.open(gateway.address) as wire:
         sending = asyncio.create_task(wire.send(post(BINARY, bytes(size), CONTENT)))
-        await platform.until_seen(1)
-        held_back = await until_it_stops(wire)
+        await platform.wait_for_requests(1)
+        held_back = await wait_until_paused(wire)
         proceed.set()
         await sending
-        assert (await wire.reply()).status == 200
+        assert (await wire.read_response()).status == 200
     assert held_back > size // 4
     assert [len(body) for body in bodies(platform)] == [size]

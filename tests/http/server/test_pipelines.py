@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.doubles.wire import Wire, get
-from tests.pipeline.stage import Stage
+from tests.pipeline.testbed import Testbed
 
 COUNT = 400
 LAB = {"name": "lab", "api_key": "planted-callers-key"}
@@ -20,13 +20,13 @@ AT_ONCE = {
 }
 
 
-class Turns:
-    """Counts the turns of the loop."""
+class IterationCounter:
+    """Counts iterations of the event loop."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    async def go_on(self) -> None:
+    async def run(self) -> None:
         """Count until cancelled."""
         while True:
             await asyncio.sleep(0)
@@ -34,49 +34,48 @@ class Turns:
 
 
 @pytest.mark.parametrize("kind", AT_ONCE)
-async def test_every_answer_leaves_others_their_turn(stage: Stage, kind: str) -> None:
-    """While hundreds of requests that need no waiting are answered, the loop turns for each."""
+async def test_the_loop_iterates_for_each_local_response(testbed: Testbed, kind: str) -> None:
     network = ["10.20.0.0/16"] if kind == "foreign-network" else []
     callers = [] if kind == "unknown-path" else [{**LAB, "networks": network}]
-    gateway = await stage.start(callers=callers, limits={"unidentified_rate": None})
-    turns = Turns()
+    gateway = await testbed.start(callers=callers, limits={"unidentified_rate": None})
+    turns = IterationCounter()
     async with await Wire.open(gateway.address) as wire:
         wire.writer.write(AT_ONCE[kind] * COUNT)
-        first = await wire.reply()
-        counting = asyncio.ensure_future(turns.go_on())
+        first = await wire.read_response()
+        counting = asyncio.ensure_future(turns.run())
         for _ in range(COUNT - 1):
-            assert (await wire.reply()).status == first.status
+            assert (await wire.read_response()).status == first.status
         counting.cancel()
     assert turns.count > COUNT // 2
 
 
-async def test_many_who_send_ahead_are_as_one(stage: Stage) -> None:
-    """Of forty connections with more to ask a few are answered in each turn, not all."""
-    gateway = await stage.start()
-    turns = Turns()
-    wires = [await stage.open(gateway.address) for _ in range(40)]
+async def test_few_of_forty_pipelining_callers_are_served_in_an_iteration(testbed: Testbed) -> None:
+    gateway = await testbed.start()
+    turns = IterationCounter()
+    wires = [await testbed.open(gateway.address) for _ in range(40)]
     for wire in wires:
-        await wire.ask(get("/nothing"))
-    counting = asyncio.ensure_future(turns.go_on())
+        await wire.fetch(get("/nothing"))
+    counting = asyncio.ensure_future(turns.run())
     for wire in wires:
         wire.writer.write(get("/nothing") * 50)
     for wire in wires:
         for _ in range(50):
-            await wire.reply()
+            await wire.read_response()
     counting.cancel()
     assert turns.count > 40 * 50 // 5
 
 
 @pytest.mark.parametrize("page", ["/livez", "/status", "/nothing"])
-async def test_operators_pages_leave_others_their_turn(stage: Stage, page: str) -> None:
-    """The same on the operators' listener."""
-    gateway = await stage.start()
-    turns = Turns()
+async def test_the_loop_iterates_for_each_response_of_the_admin_listener(
+    testbed: Testbed, page: str
+) -> None:
+    gateway = await testbed.start()
+    turns = IterationCounter()
     async with await Wire.open(gateway.gateway.admin_address) as wire:
         wire.writer.write(get(page).replace(b"Host: gateway", b"Host: localhost") * COUNT)
-        await wire.reply()
-        counting = asyncio.ensure_future(turns.go_on())
+        await wire.read_response()
+        counting = asyncio.ensure_future(turns.run())
         for _ in range(COUNT - 1):
-            await wire.reply()
+            await wire.read_response()
         counting.cancel()
     assert turns.count > COUNT // 2

@@ -1,6 +1,6 @@
-"""A connection that repeats its header: the bytes alone decide, however they are cut.
+"""A connection that repeats its header: only octets decide, however they are split.
 
-What comes byte by byte is all read by the parser; the same in pieces of whole requests is not.
+Octets that arrive one by one are all parsed; whole requests with the same header are not.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ PIECES = (
 
 
 class Sink:
-    """Notes what it is asked, bodies too, and takes its time if it is `slow`.
+    """Records what it is asked, bodies too; `slow`: with pauses.
 
-    `repeated` tells of each request whether the parser was spared it.
+    `repeated` says of each request whether it was not parsed.
     """
 
     def __init__(self, *, slow: bool) -> None:
@@ -75,7 +75,7 @@ class Sink:
         self._slow = slow
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Answer nothing."""
+        """Send no response."""
         message, body = request.message, b""
         self.repeated.append(isinstance(message, RepeatedMessage))
         try:
@@ -97,7 +97,7 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Note that; the reason depends on how much of the message is there."""
+        """Record the rejection; its reason depends on how much of the message arrived."""
         del request, error
         self.seen.append(("refused",))
         return ConnectionDisposition.CLOSE
@@ -132,21 +132,21 @@ async def _read(pieces: list[bytes], sink: Sink) -> None:
 
 
 def read(pieces: list[bytes], *, slow: bool = False) -> list[tuple[Any, ...]]:
-    """What the handler is asked on a connection on which these pieces come."""
+    """Return what the handler receives on a connection with these chunks."""
     sink = Sink(slow=slow)
     asyncio.run(_read(pieces, sink))
     return sink.seen
 
 
-def spared(pieces: list[bytes]) -> list[bool]:
-    """Of each request on such a connection whether the parser did not see it."""
+def not_parsed(pieces: list[bytes]) -> list[bool]:
+    """Return of each request whether it was not parsed."""
     sink = Sink(slow=False)
     asyncio.run(_read(pieces, sink))
     return sink.repeated
 
 
-def cut(pieces: list[bytes], places: list[int]) -> list[bytes]:
-    """The same bytes, cut at some more places."""
+def split_more(pieces: list[bytes], places: list[int]) -> list[bytes]:
+    """Return the same octets, split at some more places."""
     made = []
     for piece, place in zip(pieces, places, strict=True):
         at = place % (len(piece) + 1) if place else 0
@@ -168,12 +168,12 @@ PIECES_AND_CUTS = st.lists(
 @example([(READ, 0), (ENDLESS, 10), (OTHER, 0), (READ, 0)], False)
 @example([(READ, 0), (LONG, 0), (READ, 0)], False)
 @example([(READ, 0), (SIX, 0), (OTHER, 0), (READ, 0), (SIX + KEYED, 0), (KEYED, 0)], True)
-def test_pieces_mean_what_their_bytes_mean(drawn: list[tuple[bytes, int]], slow: bool) -> None:
-    """Requests are the same in pieces as they are byte by byte; only what breaks ends earlier."""
+def test_requests_mean_the_same_in_any_chunks(drawn: list[tuple[bytes, int]], slow: bool) -> None:
+    """Only an error ends earlier."""
     pieces, places = [piece for piece, _ in drawn], [place for _, place in drawn]
     whole = b"".join(pieces)
     expected = read([whole[at : at + 1] for at in range(len(whole))])
-    found = read(cut(pieces, places), slow=slow)
+    found = read(split_more(pieces, places), slow=slow)
     if expected and expected[-1][0] == "refused" and found[-1:] == expected[-1:]:
         # Of requests in one piece with a broken one some get no answer of their own.
         expected = [*expected[: len(found) - 1], expected[-1]]
@@ -181,8 +181,7 @@ def test_pieces_mean_what_their_bytes_mean(drawn: list[tuple[bytes, int]], slow:
 
 
 @pytest.mark.parametrize("count", [2, 9, 40])
-def test_any_number_of_reads(count: int) -> None:
-    """Reads with the same header, then others in one piece with it: each is seen once."""
+def test_pipelined_reads_with_the_same_header_are_received_once(count: int) -> None:
     targets = [f"/fhir/Patient/{number}" for number in range(count)]
     pieces = [get(target) for target in targets]
     last = get("/fhir/Patient/last", "X-Other: 1") + get("/fhir/Patient/end")
@@ -190,12 +189,12 @@ def test_any_number_of_reads(count: int) -> None:
     assert found == [*targets, "/fhir/Patient/last", "/fhir/Patient/end", *targets]
 
 
-def test_the_parser_is_spared() -> None:
-    """A read with the fields of the one before is not parsed, whatever its target; others are."""
+def test_a_read_with_the_same_fields_is_not_parsed() -> None:
+    """Whatever its target."""
     other = get("/fhir/Patient/1", "Accept: application/fhir+xml")
     pieces = [READ, OTHER, READ, other, other, READ, post("/fhir/Basic", b"{}"), READ, READ]
     told = [False, True, True, False, True, False, False, False, True]
-    assert spared(pieces) == told
+    assert not_parsed(pieces) == told
 
 
 @pytest.mark.parametrize(
@@ -205,6 +204,6 @@ def test_the_parser_is_spared() -> None:
         *("Proxy-Authorization: Basic d2FyZA==", "Content-Length: 0", "Expect: 100-continue"),
     ],
 )
-def test_no_secret_is_compared(field: str) -> None:
-    """A header with a credential in it is always parsed: time would tell how much was alike."""
-    assert not any(spared([get("/fhir/Patient/1", field)] * 3))
+def test_a_header_with_a_credential_is_always_parsed(field: str) -> None:
+    """The time of a comparison would reveal it."""
+    assert not any(not_parsed([get("/fhir/Patient/1", field)] * 3))

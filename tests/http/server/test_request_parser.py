@@ -1,4 +1,4 @@
-"""What the gateway relies on in aiohttp's parser beyond aiohttp's own interface."""
+"""What the gateway relies on in aiohttp's parser beyond aiohttp's public interface."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIB = 2**20
 
 
 class Connection:
-    """What streams of the parser call."""
+    """What body streams of the parser call."""
 
     connected = True
 
@@ -42,22 +42,21 @@ class Connection:
         self.calls: list[str] = []
 
     def pause_reading(self) -> None:
-        """Let the sender wait."""
+        """Record the pause."""
         self.calls.append("pause")
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on."""
+        """Record the resumption."""
         self.calls.append("resume")
 
 
 def parser(connection: Connection | None = None) -> Any:
-    """One with limits of its own."""
+    """Return a parser with other limits."""
     limits = LimitsSettings(max_url_bytes=1000, max_header_bytes=1000, max_headers=10)
     return new_request_parser(connection or Connection(), asyncio.get_running_loop(), limits)
 
 
-async def test_a_message_without_a_body_has_that_very_object() -> None:
-    """`EMPTY_PAYLOAD` tells messages without a body from those with one."""
+async def test_a_message_without_a_body_has_empty_payload() -> None:
     [(_, nothing)], _, _ = parser().feed_data(READ)
     [(_, body)], _, _ = parser().feed_data(UPLOAD)
     assert nothing is EMPTY_PAYLOAD
@@ -65,8 +64,7 @@ async def test_a_message_without_a_body_has_that_very_object() -> None:
     assert (body.is_eof(), body.total_bytes, body.read_nowait(-1)) == (False, 2, b"ab")
 
 
-async def test_a_pause_keeps_what_follows() -> None:
-    """What comes after `pause_reading` in a body is not given to the body before it goes on."""
+async def test_a_paused_body_gets_no_more_data() -> None:
     reading = parser()
     [(_, body)], _, _ = reading.feed_data(UPLOAD)
     reading.pause_reading()
@@ -118,8 +116,8 @@ async def test_other_versions_are_messages_too(line: bytes) -> None:
         b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
 )
-async def test_it_goes_on_with_http_after_a_declined_switch(first: bytes) -> None:
-    """The second value of `feed_data` reports the switch; `set_upgraded(False)` declines it."""
+async def test_a_declined_upgrade_continues_in_http(first: bytes) -> None:
+    """The second value of `feed_data` reports it; `set_upgraded(False)` declines it."""
     reading = parser()
     [(message, _)], switched, _ = reading.feed_data(first)
     assert message.upgrade
@@ -129,8 +127,8 @@ async def test_it_goes_on_with_http_after_a_declined_switch(first: bytes) -> Non
     assert (message.method, switched) == ("GET", False)
 
 
-async def test_it_drops_what_comes_together_with_another_upgrade() -> None:
-    """Therefore the connection gives it such a request alone."""
+async def test_octets_after_a_second_upgrade_are_dropped() -> None:
+    """Therefore the connection feeds it such a request alone."""
     upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     reading = parser()
     messages, switched, rest = reading.feed_data(upgrade + READ)
@@ -158,8 +156,8 @@ async def test_a_body_pauses_and_resumes_its_reader() -> None:
         assert await body.readany()
 
 
-async def test_a_body_is_whole_after_its_last_chunk() -> None:
-    """`readany` waits for octets, `is_eof` tells that the last one has arrived."""
+async def test_a_body_is_complete_after_its_last_chunk() -> None:
+    """`readany` waits for octets, `is_eof` says that the last one has arrived."""
     reading = parser()
     [(_, body)], _, _ = reading.feed_data(CHUNKED)
     waiting = asyncio.ensure_future(body.readany())
@@ -184,8 +182,8 @@ async def test_a_body_is_failed_from_outside() -> None:
     assert isinstance(body.exception(), ConnectionResetError)
 
 
-async def test_a_body_in_which_the_parser_fails_is_not_told() -> None:
-    """Therefore the connection fails it."""
+async def test_an_error_within_a_body_is_not_set_on_it() -> None:
+    """Therefore the connection does it."""
     reading = parser()
     [(_, body)], _, _ = reading.feed_data(CHUNKED)
     with pytest.raises(HttpProcessingError, match="chunk"):

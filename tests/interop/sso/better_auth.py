@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import free_port
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
@@ -78,16 +78,16 @@ class BetterAuth(ConfiguredServer):
     def email(self) -> str:
         return f"{self.user}@clinic.example"
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="#email", value=self.email)
         await person.do("fill", tab=tab, selector="#password", value=self.password)
         await person.do("click", tab=tab, selector="button")
 
-    async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
+    async def confirm_sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("click", tab=tab, selector="button[value=confirm]")
         await person.do("wait", tab=tab, selector="p", text="Logged out.")
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/account")
         await person.do("click", tab=tab, selector="button")
         await person.do("wait", tab=tab, selector="p", text="Signed out")

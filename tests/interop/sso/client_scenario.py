@@ -79,7 +79,7 @@ class ClientScenario:
         stage = self.stage
         marked = {method: stage.marked(method, method) for method in self.steady}
         gateway = stage.machines("steady", marked)
-        await stage.until_ready(gateway)
+        await stage.wait_until_ready(gateway)
         await asyncio.gather(
             *(part.run(self._renew(gateway, method)) for method, part in self.steady.items())
         )
@@ -102,7 +102,7 @@ class ClientScenario:
         stage = self.stage
         marked = {fault: stage.marked(fault) for fault in self.faults}
         gateway = stage.machines("faults", marked)
-        await stage.until_ready(gateway)
+        await stage.wait_until_ready(gateway)
         await asyncio.gather(
             *(part.run(self._fault(gateway, fault)) for fault, part in self.faults.items())
         )
@@ -135,7 +135,7 @@ class ClientScenario:
         one = self._with_file("rotated", secret)
         two = self._with_file("exchanged", UNKNOWN_SECRET, secret)
         for name, gateway in (("rotated", one), ("exchanged", two)):
-            await stage.until_ready(gateway)
+            await stage.wait_until_ready(gateway)
             await stage.until(gateway, name, 200)
         part.record("requests of two secrets", stage.front.of("exchanged"))
         ended = asyncio.Event()
@@ -192,7 +192,7 @@ class ClientScenario:
         try:
             before = len(stage.front.of("disabled"))
             gateway = stage.machine("disabled", credential)
-            await stage.until_ready(gateway)
+            await stage.wait_until_ready(gateway)
             answers = [await stage.read(gateway, "disabled") for _ in range(10)]
             part.record("refused", (answers[-1], stage.front.of("disabled")[before:]))
             part.record("doctor when disabled", await self._examine("disabled"))
@@ -207,7 +207,7 @@ class ClientScenario:
         stage, part = self.stage, self.off
         (stage.directory / "off").mkdir()
         gateway = stage.machine("off", self._credential("off"))
-        await stage.until_ready(gateway)
+        await stage.wait_until_ready(gateway)
         await stage.until(gateway, "off", 200)
         before = len(stage.front.of("off"))
         begin = time.monotonic()

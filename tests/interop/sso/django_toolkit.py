@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import aiohttp
 from joserfc.jwk import RSAKey
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import free_port
 from tests.environments import python_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active
@@ -87,15 +87,15 @@ class DjangoToolkit(ConfiguredServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=username]", value=self.user)
         await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
         await person.do("click", tab=tab, selector="input[type=submit]")
 
-    async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
+    async def confirm_sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("click", tab=tab, selector="input[name=allow]")
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/o/logout/")
         await self.confirm_sign_out(person, tab)
         # There is no page where it leads then.

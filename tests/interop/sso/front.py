@@ -19,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 
 MARK = "interop_mark"
 RETRY_AFTER = 2
@@ -119,7 +119,7 @@ class Front:
             return response
         # The gateway gives up first.
         if fault == "no answer":
-            await until(lambda: request.transport is None or not self._is_open)
+            await wait_until(lambda: request.transport is None or not self._is_open)
         if request.transport is not None:
             request.transport.abort()
         return web.Response()

@@ -20,7 +20,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
 from tests.interop.sso.debian import Package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
@@ -100,7 +100,7 @@ class Glewlwyd(SsoServer):
             environment={"no_proxy": "127.0.0.1"},
             name="glewlwyd",
         )
-        self.process.until_listening(self.port)
+        self.process.wait_until_listening(self.port)
         if is_new:
             self._register()
 
@@ -147,7 +147,7 @@ class Glewlwyd(SsoServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         # A user whose session lives on there is asked to continue, without the password.
         first = "input[name=username], button:has-text('Continue')"
         await person.do("wait", tab=tab, selector=first)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 from tests.java import java, maven_package
@@ -110,12 +110,12 @@ class Keycloak(SsoServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="#username", value=self.user)
         await person.do("fill", tab=tab, selector="#password", value=self.password)
         await person.do("click", tab=tab, selector="#kc-login")
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self._protocol}/logout")
         await person.do("click", tab=tab, selector="#kc-logout")
         await person.do("wait", tab=tab, selector="body", text="You are logged out")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import aiohttp
 from joserfc.jwk import RSAKey
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
 from tests.interop.sso.debian import Package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
@@ -139,15 +139,15 @@ class LemonLdap(SsoServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=user]", value=self.user)
         await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
         await person.do("click", tab=tab, selector="button[type=submit]")
 
-    async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
+    async def confirm_sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("click", tab=tab, selector="form#form button.positive")
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/?logout=1")
         await person.do("wait", tab=tab, selector="[trmsg='47']")
 
@@ -189,7 +189,7 @@ class LemonLdap(SsoServer):
             environment={**environment, "no_proxy": "127.0.0.1"},
             name="portal",
         )
-        self.process.until_listening(self.port)
+        self.process.wait_until_listening(self.port)
 
     def _write(self) -> None:
         self.settings_number += 1

@@ -10,7 +10,7 @@ import aiohttp
 from joserfc.jwk import RSAKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.sso.configured import ConfiguredServer, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
@@ -78,17 +78,17 @@ class OidcProvider(ConfiguredServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=login]", value=self.user)
         await person.do("fill", tab=tab, selector="input[name=password]", value=self.password)
         await person.do("click", tab=tab, selector="button[type=submit]")
         await person.do("wait", tab=tab, selector="button", text="Continue")
         await person.do("click", tab=tab, selector="button[type=submit]")
 
-    async def confirm_sign_out(self, person: Person, tab: int = 0) -> None:
+    async def confirm_sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("click", tab=tab, selector="button[value=yes]")
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("open", tab=tab, url=f"{self.public_url}/session/end")
         await person.do("click", tab=tab, selector="button[value=yes]")
         await person.do("wait", tab=tab, selector="body", text="Sign-out Success")

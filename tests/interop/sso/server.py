@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import Process
 from tests.interop.stages import KeyFiles
 
@@ -97,16 +97,16 @@ class SsoServer(ABC):
     def login_settings(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         """From the first page that the server shows to the return to the gateway."""
         raise NotImplementedError
 
     async def confirm_sign_out(  # noqa: B027 - most servers ask nothing
-        self, person: Person, tab: int = 0
+        self, person: BrowserUser, tab: int = 0
     ) -> None:
         """Confirm a sign-out where the server asks for it at its `end_session_endpoint`."""
 
-    async def sign_out(self, person: Person, tab: int = 0) -> None:
+    async def sign_out(self, person: BrowserUser, tab: int = 0) -> None:
         """Sign out at the server's own page, so that it tells the gateway."""
         raise NotImplementedError
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from tests.browser.conftest import Person, new_person
+from tests.browser.conftest import BrowserUser, new_user
 from tests.browser.pages import program, read, sign_out
 from tests.doubles.processes import GatewayProcess, free_port
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 from tests.interop.sso.front import TokenRequest
 from tests.interop.sso.part import ScenarioPart
 from tests.interop.sso.stage import Stage
@@ -53,7 +53,7 @@ class SignInScenario:
 
     async def _run(self) -> None:
         offered = self.stage.server.not_offered
-        async with program(free_port()) as page, new_person(self.browser) as person:
+        async with program(free_port()) as page, new_user(self.browser) as person:
             user = _User(self.stage, person, self.part, page)
             try:
                 await user.request_without_session()
@@ -74,7 +74,7 @@ class SignInScenario:
 @dataclass(slots=True)
 class _User:
     stage: Stage
-    person: Person
+    person: BrowserUser
     part: ScenarioPart
     page: str
     _gateway: GatewayProcess | None = None
@@ -92,7 +92,7 @@ class _User:
         self.part.record("doctor", await stage.examine("doctor-login", **sections))
         listen = {"address": self._base.removeprefix("http://")}
         self._gateway = stage.gateway("login", **sections, listen=listen)
-        await stage.until_ready(self._gateway)
+        await stage.wait_until_ready(self._gateway)
         await self.person.do("open", url=self.page)
         self.part.record("XHR without session", await self._ask("/fhir/Patient/1"))
         self.part.record("no session", await self._ask("/auth/session"))
@@ -101,7 +101,7 @@ class _User:
         """Open a page of the gateway, and sign in at the SSO."""
         url = f"{self._base}/fhir/Patient/wanted"
         self.part.record("landed", await self._sign_in(url))
-        await until(lambda: bool(self._audits("login")))
+        await wait_until(lambda: bool(self._audits("login")))
         self.part.record("audit", self._audits("login")[-1])
         cookies = (await self.person.do("cookies"))["cookies"]
         self.part.record("cookies", [each for each in cookies if each["name"].startswith("dhp")])
@@ -116,7 +116,7 @@ class _User:
         self.part.record("forged POST", await self._ask("/fhir/Patient", **write))
         named = {"X-Requested-With": "page", "Content-Type": "application/fhir+json"}
         self.part.record("POST", await self._ask("/fhir/Patient", **write, headers=named))
-        await until(lambda: len(self._audits("exchange")) > 1)
+        await wait_until(lambda: len(self._audits("exchange")) > 1)
         self.part.record("audit of exchanges", self._audits("exchange"))
 
     async def keep_reading(self) -> None:
@@ -124,7 +124,7 @@ class _User:
         before, known = len(self._refreshes()), set(self._tokens())
         for tab in (0, 1):
             await self.person.run(_KEEP_READING % read(self._base), tab=tab)
-        await until(lambda: len(self._refreshes()) >= before + RENEWALS)
+        await wait_until(lambda: len(self._refreshes()) >= before + RENEWALS)
         statuses = [await self.person.run(_STATUSES, tab=tab) for tab in (0, 1)]
         statuses.append([await self._status()])
         used = set(self._tokens()) - known
@@ -173,7 +173,7 @@ class _User:
         file.write_text(yaml.safe_dump(settings))
         before = len(self._audits("reload"))
         self._gateway.process.popen.send_signal(signal.SIGHUP)
-        await until(lambda: len(self._audits("reload")) > before)
+        await wait_until(lambda: len(self._audits("reload")) > before)
         # The page of before: LemonLDAP::NG goes on with the first of two requests to sign in.
         await self._sign_in(self._url(5))
         await self.person.do("open", url=self.page)

@@ -21,7 +21,7 @@ import aiohttp
 import yaml
 
 from tests.doubles.command import Result, dhp
-from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
+from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body, unauthorized
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.interop.sso.front import MARK, Front
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
@@ -48,21 +48,21 @@ class TokenPlatform:
     _asking: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.platform.answer(self._answer)
+        self.platform.respond(self._answer)
 
-    async def _answer(self, line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        token = (line.seen.header("authorization") or "").removeprefix("Bearer ")
+    async def _answer(self, connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        token = (connection.request.header("authorization") or "").removeprefix("Bearer ")
         if await self._accepts(token):
-            used = self.tokens.setdefault(line.seen.target.rpartition("/")[2], [])
+            used = self.tokens.setdefault(connection.request.target.rpartition("/")[2], [])
             if token not in used:
                 used.append(token)
-            is_statement = line.seen.target.endswith("/metadata")
-            line.writer.write(fhir(_STATEMENT) if is_statement else fhir())
+            is_statement = connection.request.target.endswith("/metadata")
+            connection.writer.write(fhir(_STATEMENT) if is_statement else fhir())
         else:
-            self.refused.append(line.seen.target)
-            line.writer.write(unauthorized())
-        await line.writer.drain()
+            self.refused.append(connection.request.target)
+            connection.writer.write(unauthorized())
+        await connection.writer.drain()
 
     async def _accepts(self, token: str) -> bool:
         """Ask once for each token; one of before may outlast the SSO's outage."""
@@ -204,7 +204,7 @@ class Stage:
             login=settings,
             listen={"address": origin.removeprefix("http://")},
         )
-        await self.until_ready(gateway)
+        await self.wait_until_ready(gateway)
 
     def marked(self, mark: str, method: str | None = None) -> dict[str, Any]:
         """Return a credential whose token requests the front tells apart from others."""
@@ -247,8 +247,8 @@ class Stage:
         found[(await self.read(gateway, caller)).status] += 1
         return found
 
-    async def until_ready(self, gateway: GatewayProcess) -> None:
-        await gateway.until_status(200, "/livez")
+    async def wait_until_ready(self, gateway: GatewayProcess) -> None:
+        await gateway.wait_for_status(200, "/livez")
 
     async def admin(self, gateway: GatewayProcess, path: str) -> str:
         assert self.session is not None

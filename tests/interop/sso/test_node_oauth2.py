@@ -79,7 +79,7 @@ async def _observe(stage: Stage) -> dict[str, Seen]:
         for client_id, method in methods.items()
     }
     gateway = stage.machines("responses", credentials)
-    await stage.until_ready(gateway)
+    await stage.wait_until_ready(gateway)
 
     async def call(client_id: str) -> Seen:
         used = stage.platform.tokens.setdefault(client_id, [])

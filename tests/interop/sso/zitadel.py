@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from tests.browser.conftest import Person
+from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
 from tests.go import go_program
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
@@ -48,7 +48,7 @@ class Zitadel(SsoServer):
         file = self.directory / "zitadel.json"
         file.write_text(json.dumps(self._settings()))
         self.process = start([program, file], self.directory, name="zitadel")
-        self.process.until_listening(self.port)
+        self.process.wait_until_listening(self.port)
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": f"{self.public_url}/", "token_url": f"{self.public_url}/oauth/token"}
@@ -81,7 +81,7 @@ class Zitadel(SsoServer):
             "post_logout_redirect_uri": f"{self.gateway}/",
         }
 
-    async def sign_in(self, person: Person, tab: int = 0) -> None:
+    async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="#username", value=self.user)
         await person.do("fill", tab=tab, selector="#password", value=self.password)
         await person.do("click", tab=tab, selector="#submit")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gateway.outbox.store import sqlite_database
-from tests.doubles.cut_line import CutLine
-from tests.doubles.gateway import running
+from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.hospital import Hospital
 
@@ -39,11 +39,11 @@ async def opening(platform: Platform, folder: Path, /, **sections: Any) -> Async
     """Yield a gateway with some settings changed; `outbox` adds to those of the outbox."""
     outbox = outbox_in(folder) | sections.pop("outbox", {})
     sections.setdefault("retries", {"max_attempts": 1})
-    async with Sso() as sso, CutLine(platform.port) as line:
-        url = f"http://127.0.0.1:{line.port}{platform.base_path}"
+    async with Sso() as sso, Relay(platform.port) as relay:
+        url = f"http://127.0.0.1:{relay.port}{platform.base_path}"
         async with (
-            running(url, sso.token_url, outbox=outbox, **sections) as gateway,
-            Hospital(gateway, platform, sso, line) as hospital,
+            running_gateway(url, sso.token_url, outbox=outbox, **sections) as gateway,
+            Hospital(gateway, platform, sso, relay) as hospital,
         ):
             yield hospital
 

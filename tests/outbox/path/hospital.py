@@ -12,9 +12,17 @@ from typing import IO, Any, Self
 
 import aiohttp
 
-from tests.doubles.cut_line import CutLine
-from tests.doubles.gateway import Running
-from tests.doubles.platform import Answer, Line, Platform, Seen, fhir, read_body, then_close
+from tests.doubles.gateway import RunningGateway
+from tests.doubles.platform import (
+    Platform,
+    PlatformConnection,
+    ReceivedRequest,
+    ScriptedResponse,
+    fhir,
+    read_body,
+    then_close,
+)
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 
 ASYNC = {"Prefer": "respond-async"}
@@ -49,7 +57,7 @@ class Reply:
 class Hospital:
     """The caller, with the platform, the SSO, and the relay to the platform."""
 
-    def __init__(self, gateway: Running, platform: Platform, sso: Sso, line: CutLine) -> None:
+    def __init__(self, gateway: RunningGateway, platform: Platform, sso: Sso, line: Relay) -> None:
         self.gateway = gateway
         self.platform = platform
         self.sso = sso
@@ -101,15 +109,15 @@ class Hospital:
         """Send a write that hangs at the platform, and fails when the block ends."""
         fails = asyncio.Event()
 
-        async def broken_off(line: Line) -> None:
+        async def broken_off(connection: PlatformConnection) -> None:
             await fails.wait()
-            line.writer.close()
+            connection.writer.close()
 
-        seen = len(self.platform.seen)
+        seen = len(self.platform.requests)
         self.platform.script(broken_off)
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(self.write())
-            await self.platform.until_seen(seen + 1)
+            await self.platform.wait_for_requests(seen + 1)
             yield hanging
             fails.set()
 
@@ -132,7 +140,7 @@ class Hospital:
             pause = min(pause * 1.3, _LONGEST_POLL)
 
     async def mended(self, location: str, **headers: str) -> Reply:
-        await self.line.mend()
+        await self.line.restore()
         return await self.ended(location, **headers)
 
     async def unclear_write(self) -> str:
@@ -143,22 +151,22 @@ class Hospital:
         await self.mended(location)
         return location
 
-    def answer_writes(self, *answers: Answer) -> None:
+    def answer_writes(self, *answers: ScriptedResponse) -> None:
         """Give each of the next writes one of these responses.
 
         While writes wait, the gateway may ask the platform for its metadata at any time.
         """
         left = list(answers)
 
-        async def answer(line: Line) -> None:
-            given = left.pop(0) if left and line.seen.method != "GET" else fhir()
+        async def respond(connection: PlatformConnection) -> None:
+            given = left.pop(0) if left and connection.request.method != "GET" else fhir()
             if not isinstance(given, bytes):
-                await given(line)
+                await given(connection)
                 return
-            await read_body(line.reader, line.seen)
-            line.writer.write(given)
+            await read_body(connection.reader, connection.request)
+            connection.writer.write(given)
 
-        self.platform.answer(answer)
+        self.platform.respond(respond)
 
     async def until(self, state: str, location: str) -> Reply:
         """Wait until the outbox reports `state` for a waiting write, and return that response."""
@@ -169,15 +177,15 @@ class Hospital:
             await asyncio.sleep(_POLL)
 
     @property
-    def sent(self) -> list[Seen]:
+    def sent(self) -> list[ReceivedRequest]:
         """Return what the platform received, without the reads of the gateway's own."""
-        return [each for each in self.platform.seen if each.method != "GET"]
+        return [each for each in self.platform.requests if each.method != "GET"]
 
     def writes(self) -> list[tuple[str, str]]:
         """Return method and target of what the platform received, without reads."""
         return [(each.method, each.target) for each in self.sent]
 
-    async def until_sent(self, count: int) -> None:
+    async def wait_until_sent(self, count: int) -> None:
         while len(self.sent) < count:  # noqa: ASYNC110 - no event
             await asyncio.sleep(_POLL)
 

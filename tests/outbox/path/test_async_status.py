@@ -36,7 +36,7 @@ async def test_the_status_of_a_waiting_write_is_202(hospital: Hospital) -> None:
 async def test_the_status_of_a_rejected_write_has_the_platforms_outcome(hospital: Hospital) -> None:
     hospital.line.cut()
     location = (await hospital.write()).location
-    hospital.platform.answer(outcome(422))
+    hospital.platform.respond(outcome(422))
     bundle = (await hospital.mended(location)).json
     assert bundle["type"] == "batch-response"
     response = bundle["entry"][0]["response"]
@@ -113,7 +113,7 @@ async def test_status_and_list_in_xml(hospital: Hospital) -> None:
     listed = await hospital.ask("GET", "/_outbox", Accept="application/fhir+xml")
     assert b"<resource><Task><id value=" in listed.body
     kind = ("Content-Type", "application/fhir+xml")
-    hospital.platform.answer(http(200, b'<?xml version="1.0"?>' + body, kind))
+    hospital.platform.respond(http(200, b'<?xml version="1.0"?>' + body, kind))
     ended = await hospital.mended(reply.location)
     assert b"<resource>" + body + b"</resource>" in ended.body
     assert ended.headers["Content-Type"].startswith("application/fhir+xml")
@@ -123,13 +123,13 @@ async def test_unknown_methods_and_paths_are_rejected(hospital: Hospital) -> Non
     assert (await hospital.ask("POST", "/_outbox", b"{}")).status == 405
     assert (await hospital.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
     assert (await hospital.ask("GET", "/_outbox/1/2")).status == 404
-    assert hospital.platform.seen == []
+    assert hospital.platform.requests == []
 
 
 async def test_without_an_outbox_its_paths_are_forwarded(opened: Open) -> None:
     async with opened(outbox={"enabled": False}) as hospital:
         assert (await hospital.ask("GET", "/_outbox/1")).status == 200
-        assert hospital.platform.seen[0].target == "/r5/_outbox/1"
+        assert hospital.platform.requests[0].target == "/r5/_outbox/1"
         hospital.line.cut()
         # What is sent into a connection that breaks in this very moment would be unclear: 502.
         while True:
@@ -146,7 +146,7 @@ async def test_a_compressed_response_is_decoded(opened: Open) -> None:
         reply = await hospital.write(X_User="dilnoza")
         saved = {"resourceType": "Observation", "id": "1"}
         packed = zlib.compress(json.dumps(saved).encode())
-        hospital.platform.answer(fhir(packed, 200, ("Content-Encoding", "deflate")))
+        hospital.platform.respond(fhir(packed, 200, ("Content-Encoding", "deflate")))
         (entry,) = (await hospital.mended(reply.location)).json["entry"]
         record = (await hospital.gateway.audit(1))[0]
     assert entry["resource"] == saved
@@ -158,6 +158,6 @@ async def test_a_compressed_response_is_decoded(opened: Open) -> None:
 async def test_a_response_without_content_has_no_resource(hospital: Hospital) -> None:
     hospital.line.cut()
     reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
-    hospital.platform.answer(http(204, b"", length=False))
+    hospital.platform.respond(http(204, b"", length=False))
     entry = (await hospital.mended(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]

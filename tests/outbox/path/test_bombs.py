@@ -15,9 +15,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GatewayProcess, start_gateway
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
 
@@ -63,11 +63,11 @@ def bombs(kind: str) -> list[bytes]:
 
 @asynccontextmanager
 async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
-    async with Sso() as sso, Platform() as platform, CutLine(platform.port) as line:
-        line.cut()
+    async with Sso() as sso, Platform() as platform, Relay(platform.port) as relay:
+        relay.cut()
         process = start_gateway(
             {
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/r5"},
+                "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}/r5"},
                 "sso": {"token_url": sso.token_url},
                 "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
                 "callers": CALLERS,
@@ -77,7 +77,7 @@ async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
             directory,
         )
         try:
-            await process.until_status(200)
+            await process.wait_for_status(200)
             yield process
         finally:
             process.process.terminate()
@@ -127,7 +127,7 @@ async def steady_writes(base: str) -> AsyncIterator[list[float]]:
             task.result()
 
 
-async def until_queued(took: list[float], count: int) -> None:
+async def wait_until_queued(took: list[float], count: int) -> None:
     while len(took) < count:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.02)
 
@@ -139,11 +139,11 @@ async def test_a_small_body_takes_little_memory(tmp_path: Path, kind: str) -> No
     async with gateway(tmp_path) as process:
         await post(process.url, gzip.compress(b'{"resourceType":"Observation"}'))
         async with steady_writes(process.url) as took:
-            await until_queued(took, 3)
+            await wait_until_queued(took, 3)
             before = memory(process)
             calls = (post(process.url, body, **fields) for body in bodies)
             answers = await asyncio.gather(*calls)
-            await until_queued(took, len(took) + 3)
+            await wait_until_queued(took, len(took) + 3)
         grown = memory(process, "VmHWM") - before
     LOG.info("%.1f MiB, slowest of %d: %d ms", grown / MIB, len(took), max(took) * 1000)
     assert grown < 64 * MIB

@@ -20,8 +20,8 @@ from gateway.outbox.delivery_pacing import ParallelLimit
 from gateway.outbox.entry import EntryState, NewEntry, QueuedRequest, RecoveryMode
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
-from tests.doubles.platform import Line, fhir, outcome, read_body
 from tests.doubles.platform import Platform as ServedPlatform
+from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body
 from tests.outbox.path.conftest import opening
 from tests.outbox.path.hospital import ASYNC, Hospital, observation
 from tests.outbox.path.test_platform_sender import Platform, answer, bundle, new_sender, request
@@ -124,7 +124,7 @@ async def test_a_409_is_retried_without_a_version_only(
         state = await final_state(running, entry.id)
     is_refused = has_version or collisions > 8
     assert state is (EntryState.FAILED if is_refused else EntryState.DELIVERED)
-    assert len(platform.seen) == (1 if has_version else min(9, collisions + 1))
+    assert len(platform.requests) == (1 if has_version else min(9, collisions + 1))
     # Pauses of 62 s, and up to a second each until the delivery looks; the clock also moves while
     # a thread decodes.
     assert clock() - began < 90
@@ -157,13 +157,13 @@ async def test_the_number_of_409_survives_a_restart(store: OutboxStore, clock: F
     first = Platform(*conflicts(5))
     async with Process(store, new_sender(first), clock).running() as running:
         entry = await running.put(entry_of(request()))
-        while len(first.seen) < 5:
+        while len(first.requests) < 5:
             await running.pass_time(1)
-        await running.until_state(entry, EntryState.WAITING)
+        await running.wait_for_state(entry, EntryState.WAITING)
     second = Platform(*conflicts(4))
     async with Process(store, new_sender(second), clock).running() as running:
         assert await final_state(running, entry.id) is EntryState.FAILED
-        assert len(second.seen) == 4
+        assert len(second.requests) == 4
         second._answers += [*conflicts(1), answer(201)]
         await store.apply_action(entry.id, EntryState.WAITING)
         assert await final_state(running, entry.id) is EntryState.DELIVERED
@@ -175,18 +175,18 @@ async def test_a_409_delays_its_own_patient_only(store: OutboxStore, clock: Fake
         named = [replace(request("PUT"), target_suffix=f"/Observation/{n}") for n in range(3)]
         first = await running.put(entry_of(named[0], "a"))
         second = await running.put(entry_of(named[1], "a"))
-        await until_seen(platform, 1)
+        await wait_for_requests(platform, 1)
         other = await running.put(entry_of(named[2], "b"))
-        await running.until_state(other, EntryState.DELIVERED)
+        await running.wait_for_state(other, EntryState.DELIVERED)
         assert await running.state(second) is EntryState.WAITING
         assert await final_state(running, second.id) is EntryState.DELIVERED
         assert await running.state(first) is EntryState.DELIVERED
-    targets = [seen.target.decode()[-1] for seen in platform.seen]
+    targets = [seen.target.decode()[-1] for seen in platform.requests]
     assert targets == ["0", "2", "0", "1"]
 
 
-async def until_seen(platform: Platform, count: int) -> None:
-    while len(platform.seen) < count:  # noqa: ASYNC110 - no event
+async def wait_for_requests(platform: Platform, count: int) -> None:
+    while len(platform.requests) < count:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.002)
 
 
@@ -217,20 +217,20 @@ class SerializingPlatform:
     refused: int = 0
     _commits: int = 0
 
-    async def answer(self, line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        if line.seen.method == "GET":
-            line.writer.write(fhir())
+    async def respond(self, connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        if connection.request.method == "GET":
+            connection.writer.write(fhir())
             return
         snapshot = self._commits
         await asyncio.sleep(0.01)
         if self._commits != snapshot:
             self.refused += 1
-            line.writer.write(outcome(409))
+            connection.writer.write(outcome(409))
             return
         self._commits += 1
-        self.done[line.seen.target] += 1
-        line.writer.write(fhir(code=200))
+        self.done[connection.request.target] += 1
+        connection.writer.write(fhir(code=200))
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
     serializing = SerializingPlatform()
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(ServedPlatform())
-        platform.answer(serializing.answer)
+        platform.respond(serializing.respond)
         shared = {"url": url}
         first, second = [
             await stack.enter_async_context(opening(platform, tmp_path, outbox=shared))
@@ -259,14 +259,14 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
                 "PUT", f"/Observation/{number}", observation(number, number), **ASYNC
             )
             assert kept.status == 202
-        await first.line.mend()
-        await second.line.mend()
-        await until_delivered(first, 163)
+        await first.line.restore()
+        await second.line.restore()
+        await wait_until_delivered(first, 163)
     assert serializing.refused > 0
     assert set(serializing.done.values()) == {1}
 
 
-async def until_delivered(hospital: Hospital, count: int) -> None:
+async def wait_until_delivered(hospital: Hospital, count: int) -> None:
     """Wait until so many entries are delivered; none may fail."""
     name = "dhp_gateway_outbox_entries"
     while await hospital.gateway.metric(name, state="delivered") < count:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.doubles.platform import Platform
-from tests.doubles.ward_platform import FAULTS, WardPlatform
+from tests.doubles.storing_platform import FAULTS, StoringPlatform
 from tests.outbox.path.conftest import opening
 from tests.outbox.path.hospital import ASYNC, Hospital, Reply
 
@@ -93,10 +93,10 @@ class Course:
 
 async def run_case(case: Case, folder: Path) -> Course:
     """A create and a Bundle for every fault, sent directly or queued first."""
-    ward = WardPlatform(**case.platform_is)
+    ward = StoringPlatform(**case.platform_is)
     sections = {"platform": PLATFORM, "circuit_breaker": BREAKER}
     async with Platform() as platform, opening(platform, folder, **sections) as hospital:
-        platform.answer(ward.answer)
+        platform.respond(ward.respond)
         sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
         creations = [create(hospital, *each, identified=case.identified) for each in sent]
         if case.way == "queued":
@@ -105,7 +105,7 @@ async def run_case(case: Case, folder: Path) -> Course:
             assert {(each.status, each.headers.get("X-Gateway-Error")) for each in replies} == {
                 (202, None)
             }
-            await hospital.line.mend()
+            await hospital.line.restore()
         else:
             # Those that come to the platform directly wait for it.
             replies = await asyncio.gather(*creations)

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.doubles.cut_line import CutLine
-from tests.doubles.platform import Line, Platform, fhir
+from tests.doubles.platform import Platform, PlatformConnection, fhir
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.hospital import ASYNC, Hospital, observation
@@ -63,7 +63,7 @@ async def write(hospital: Hospital, number: int) -> tuple[int, str]:
     return reply.status, reply.headers["X-Gateway-Error"]
 
 
-async def until_full(hospital: Hospital) -> list[str]:
+async def wait_until_full(hospital: Hospital) -> list[str]:
     """Send writes until one is rejected. Return the locations of the others."""
     kept: list[str] = []
     while True:
@@ -130,7 +130,7 @@ async def test_deliveries_need_no_freed_disk_space(opened: Open, volume: Volume)
         kept = await queue_small(hospital, 500)
         async with disk_filler(place) as taken:
             assert (await write(hospital, 9999))[1] == "outbox-full"
-            await hospital.line.mend()
+            await hospital.line.restore()
             await delivered(hospital, kept)
         hospital.line.cut()
         assert (await write(hospital, 9999))[1] == "outbox-full"
@@ -148,7 +148,7 @@ async def test_responses_are_stored_without_bodies_on_a_full_disk(
         body = b'{"resourceType":"Observation","x":"%s"}' % (b"y" * 100_000)
         hospital.answer_writes(*[fhir(body)] * 150)
         async with disk_filler(place):
-            await hospital.line.mend()
+            await hospital.line.restore()
             await delivered(hospital, kept)
 
 
@@ -160,7 +160,7 @@ async def test_large_writes_are_delivered_from_a_full_disk(opened: Open, volume:
         kept = [(await hospital.keep("PUT", "/Observation/99", large)).location]
         kept += await queue_small(hospital, 5)
         async with disk_filler(place):
-            await hospital.line.mend()
+            await hospital.line.restore()
             await delivered(hospital, kept)
 
 
@@ -171,13 +171,13 @@ async def test_a_gateway_restarts_on_a_disk_that_stays_full(
     place, count = volume(16), 120
     remembering, slow = RememberingPlatform(), 0.02
 
-    async def answer(line: Line) -> None:
-        if line.seen.method != "GET":
+    async def respond(connection: PlatformConnection) -> None:
+        if connection.request.method != "GET":
             await asyncio.sleep(slow)
-        await remembering.answer(line)
+        await remembering.respond(connection)
 
-    platform.answer(answer)
-    async with Sso() as sso, CutLine(platform.port) as line, aiohttp.ClientSession() as session:
+    platform.respond(respond)
+    async with Sso() as sso, Relay(platform.port) as line, aiohttp.ClientSession() as session:
         settings = {
             "environment": "custom",
             "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}{platform.base_path}"},
@@ -202,7 +202,7 @@ async def test_a_gateway_restarts_on_a_disk_that_stays_full(
                     assert reply.status == 202
                     kept.append(reply.headers["Content-Location"].rpartition("/")[2])
             async with disk_filler(place):
-                await line.mend()
+                await line.restore()
                 for effects in (10, 40):
                     while len(remembering.effects) < effects:  # noqa: ASYNC110 - no event
                         await asyncio.sleep(0.02)
@@ -230,11 +230,11 @@ async def test_queued_writes_are_delivered_on_a_full_disk(
     place = volume(size)
     async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
         hospital.line.cut()
-        kept = await until_full(hospital)
+        kept = await wait_until_full(hospital)
         assert len(kept) * 40_000 > size * _MIB / 4
         fill(place)
         assert (await write(hospital, 9999))[1] == "outbox-full"
-        await hospital.line.mend()
+        await hospital.line.restore()
         await delivered(hospital, kept)
 
 
@@ -244,7 +244,7 @@ async def test_a_restart_on_a_full_disk_delivers(opened: Open, volume: Volume, f
     outbox = {"url": f"sqlite:///{place}/outbox.db"}
     async with opened(outbox=outbox) as hospital:
         hospital.line.cut()
-        kept = await until_full(hospital) if full else [(await write(hospital, 1))[1]]
+        kept = await wait_until_full(hospital) if full else [(await write(hospital, 1))[1]]
         fill(place)
     async with opened(outbox=outbox) as hospital:
         assert (await hospital.ask("GET", "/Patient/1")).status == 200
@@ -276,7 +276,7 @@ async def test_a_gateway_starts_while_its_outbox_is_unavailable(
         page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
         assert b"cannot be reached" in page.body
         place.mkdir()
-        await hospital.gateway.until_metric(1, "dhp_gateway_outbox_available")
+        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
         hospital.line.cut()
         kept = await hospital.write()
         assert kept.status == 202
@@ -293,7 +293,7 @@ async def test_a_gateway_starts_on_a_disk_that_is_full(opened: Open, volume: Vol
         shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
         assert shown.json["care"]["reason"] == "outbox-away"
         taken.unlink()
-        await hospital.gateway.until_metric(1, "dhp_gateway_outbox_available")
+        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
         hospital.line.cut()
         kept = await hospital.write()
         assert kept.status == 202

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
-from tests.doubles.sso import Answer
+from tests.doubles.sso import ScriptedResponse
 from tests.doubles.wire import Wire, get, post
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital, observation
-from tests.pipeline.stage import reset
+from tests.pipeline.testbed import reset_connection
 
 
 async def test_nothing_is_queued_while_the_platform_responds(hospital: Hospital) -> None:
@@ -54,7 +54,7 @@ async def test_respond_async_is_removed_from_writes(opened: Open, name: str, mod
     async with opened(callers=callers) as hospital:
         for prefer in (WITH_RESPOND_ASYNC, "respond-async"):
             assert (await hospital.ask(method, path, body, Prefer=prefer)).status == 200
-        writes = [seen for seen in hospital.platform.seen if seen.method == method]
+        writes = [seen for seen in hospital.platform.requests if seen.method == method]
         assert [seen.all("prefer") for seen in writes] == [[WITHOUT_RESPOND_ASYNC], []]
 
 
@@ -62,7 +62,7 @@ async def test_respond_async_is_removed_from_writes(opened: Open, name: str, mod
 async def test_respond_async_is_forwarded_for_other_requests(hospital: Hospital, name: str) -> None:
     method, path, body = NO_WRITES[name]
     await hospital.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
-    assert hospital.platform.seen[0].header("prefer") == WITH_RESPOND_ASYNC
+    assert hospital.platform.requests[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -73,15 +73,15 @@ async def test_respond_async_is_forwarded_for_callers_without_outbox(
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
     async with opened(callers=callers) as hospital:
         await hospital.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
-        assert hospital.platform.seen[0].header("prefer") == WITH_RESPOND_ASYNC
+        assert hospital.platform.requests[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
 async def test_respond_async_is_removed_by_request_on_one_connection(hospital: Hospital) -> None:
     fields = ("Prefer: respond-async", "Content-Type: application/fhir+json", "Content-Length: 0")
     async with await Wire.open(hospital.gateway.address) as wire:
         for method in ("DELETE", "GET", "DELETE"):
-            await wire.ask(get("/fhir/Observation/1", *fields, method=method))
-    assert [seen.header("prefer") for seen in hospital.platform.seen] == [
+            await wire.fetch(get("/fhir/Observation/1", *fields, method=method))
+    assert [seen.header("prefer") for seen in hospital.platform.requests] == [
         None,
         "respond-async",
         None,
@@ -95,7 +95,7 @@ async def test_a_write_is_queued_and_delivered_once(hospital: Hospital) -> None:
     assert reply.word == "queued"
     assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
     assert reply.headers["Cache-Control"] == "no-store"
-    hospital.platform.answer(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
+    hospital.platform.respond(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
     ended = await hospital.mended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "201 Created"
     (seen,) = hospital.sent
@@ -141,7 +141,7 @@ async def test_later_writes_of_a_patient_are_queued_behind_earlier_ones(hospital
     delivered = asyncio.Event()
     hospital.answer_writes(outcome(503), once(delivered, fhir()))
     first = await hospital.write(patient=1, number=1)
-    await hospital.until_sent(2)
+    await hospital.wait_until_sent(2)
     second = await hospital.write(patient=1, number=2)
     assert (first.status, second.status) == (202, 202)
     assert (await hospital.write(patient=3, number=3)).status == 200
@@ -180,7 +180,7 @@ async def test_a_late_failure_does_not_undo_a_pending_later_write(hospital: Hosp
         async with hospital.late_failure() as hanging:
             hospital.platform.script(once(released, fhir()))
             newer = group.create_task(hospital.write())
-            await hospital.platform.until_seen(2)
+            await hospital.platform.wait_for_requests(2)
         released.set()
     assert (newer.result().status, hanging.result().status) == (200, 502)
     assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
@@ -213,7 +213,7 @@ async def test_a_late_failure_is_queued_beside_writes_of_other_resources(opened:
         assert hanging.result().status == 202
 
 
-DISCONNECTS = {"reset": reset, "close": lambda wire: wire.writer.close()}
+DISCONNECTS = {"reset": reset_connection, "close": lambda wire: wire.writer.close()}
 
 
 @pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
@@ -225,7 +225,7 @@ async def test_a_disconnected_callers_write_is_not_queued(
     async with await Wire.open(hospital.gateway.address) as wire:
         asked = "Prefer: respond-async"
         await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
-        await hospital.platform.until_seen(1)
+        await hospital.platform.wait_for_requests(1)
         leave(wire)
     # When this is answered the gateway has seen that it is left.
     assert (await hospital.ask("GET", "/Patient/1")).status == 200
@@ -254,7 +254,7 @@ async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
             asked = "Prefer: respond-async"
             wire.writer.write(post("/fhir/Observation/1", observation(), asked, method="PUT"))
             wire.writer.write_eof()
-            reply = await wire.reply()
+            reply = await wire.read_response()
         assert (reply.status, reply.reason) == (status, reason)
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
@@ -301,7 +301,7 @@ async def test_error_responses_are_forwarded(hospital: Hospital) -> None:
 
 async def test_writes_are_queued_while_the_sso_is_unavailable(hospital: Hospital) -> None:
     """An unreachable SSO counts as an outage; a rejection by it does not."""
-    hospital.sso.handle(Answer())
+    hospital.sso.respond(ScriptedResponse())
     hospital.platform.script(outcome(401))
     assert (await hospital.write()).status == 202
 
@@ -335,7 +335,7 @@ async def test_links_are_rewritten_in_both_directions(hospital: Hospital) -> Non
     reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
     answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
     location = ("Location", f"{platform}/Observation/1/_history/1")
-    hospital.platform.answer(fhir(answer, 200, location))
+    hospital.platform.respond(fhir(answer, 200, location))
     entry = (await hospital.mended(reply.location)).json["entry"][0]
     (sent,) = hospital.sent
     assert json.loads(sent.body)["subject"]["reference"] == f"{platform}/Patient/1"

@@ -32,9 +32,9 @@ async def test_a_shutdown_waits_for_active_attempts(opened: Open) -> None:
     async with opened(shutdown={"delay": 0, "drain_timeout": 10}) as hospital:
         hospital.line.cut()
         first, second = await hospital.write(number=1), await hospital.write(number=2)
-        hospital.platform.answer(after(0.5, fhir()))
-        await hospital.line.mend()
-        await hospital.until_sent(1)
+        hospital.platform.respond(after(0.5, fhir()))
+        await hospital.line.restore()
+        await hospital.wait_until_sent(1)
     async with opened() as hospital:
         assert (await hospital.ask("GET", path_of(first.location))).status == 200
         assert (await hospital.ended(path_of(second.location))).status == 200
@@ -67,9 +67,9 @@ async def test_a_reload_does_not_abort_active_attempts(hospital: Hospital) -> No
 
     hospital.line.cut()
     location = (await hospital.write()).location
-    hospital.platform.answer(once(released, fhir()))
-    await hospital.line.mend()
-    await hospital.until_sent(1)
+    hospital.platform.respond(once(released, fhir()))
+    await hospital.line.restore()
+    await hospital.wait_until_sent(1)
     await hospital.gateway.gateway.reload(hospital.gateway.settings)
     released.set()
     assert (await hospital.ended(location)).status == 200

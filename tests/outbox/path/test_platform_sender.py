@@ -49,12 +49,12 @@ class Platform:
 
     def __init__(self, *answers: UpstreamResponse | Exception) -> None:
         self._answers = list(answers)
-        self.seen: list[UpstreamRequest] = []
+        self.requests: list[UpstreamRequest] = []
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, _tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
-        self.seen.append(outgoing)
+        self.requests.append(outgoing)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -178,7 +178,9 @@ async def test_a_create_is_verified_by_its_identifier(
     platform = Platform(searchset(*found))
     finding = await new_sender(platform).verify(ENTRY, request())
     assert finding.finding is verdict
-    assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
+    assert platform.requests[0].target.startswith(
+        b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&"
+    )
     if verdict is PRESENT:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
@@ -204,7 +206,7 @@ async def verify_condition(
         ENTRY, request(body=body, condition=condition)
     )
     assert finding.finding is not None
-    return finding.finding, len(platform.seen)
+    return finding.finding, len(platform.requests)
 
 
 async def test_a_declared_condition_needs_no_verification() -> None:
@@ -212,7 +214,7 @@ async def test_a_declared_condition_needs_no_verification() -> None:
     made = new_sender(platform, statement=Statement("create"))
     for wanted in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
         assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 @pytest.mark.parametrize(
@@ -443,13 +445,13 @@ async def test_a_removed_credential_delivers_nothing() -> None:
     platform = Platform()
     result = await new_sender(platform).send(ENTRY, request(credential="old"))
     assert (result.may_have_effect, result.cause) == (False, "token-refused")
-    assert platform.seen == []
+    assert platform.requests == []
 
 
 async def test_auto_if_match_adds_the_current_version() -> None:
     platform = Platform(answer(200, STORED, (b"ETag", b'W/"3"')), answer(412))
     result = await new_sender(platform, versions=True).send(ENTRY, request("PUT"))
-    assert b'If-Match: W/"3"\r\n' in platform.seen[1].field_lines
+    assert b'If-Match: W/"3"\r\n' in platform.requests[1].field_lines
     assert result.cause
     assert not result.may_have_effect
 

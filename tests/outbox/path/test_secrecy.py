@@ -7,9 +7,9 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.doubles.cut_line import CutLine
 from tests.doubles.platform import Platform, outcome
 from tests.doubles.processes import start_gateway
+from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import outbox_in
 
@@ -27,10 +27,10 @@ HEADERS = {
 
 
 async def test_no_patient_data_is_on_disk_or_in_logs(platform: Platform, tmp_path: Path) -> None:
-    async with Sso() as sso, CutLine(platform.port) as line, aiohttp.ClientSession() as session:
+    async with Sso() as sso, Relay(platform.port) as relay, aiohttp.ClientSession() as session:
         service = start_gateway(
             {
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/r5"},
+                "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}/r5"},
                 "sso": {"token_url": sso.token_url},
                 "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
                 "log": {"level": "debug"},
@@ -39,22 +39,22 @@ async def test_no_patient_data_is_on_disk_or_in_logs(platform: Platform, tmp_pat
             tmp_path,
         )
         try:
-            await service.until_status(200)
-            line.cut()
+            await service.wait_for_status(200)
+            relay.cut()
             url = f"{service.url}/Observation?_pretty={NAME}"
             async with session.post(url, data=BODY, headers=HEADERS) as answer:
                 assert answer.status == 202
                 location = answer.headers["Content-Location"]
             waiting = _files(tmp_path)
-            platform.answer(outcome(422).replace(b"invalid", NOTE.encode()[:7]))
-            await line.mend()
+            platform.respond(outcome(422).replace(b"invalid", NOTE.encode()[:7]))
+            await relay.restore()
             await _ended(session, location)
             for page in ("metrics", "status", "status.json"):
                 async with session.get(f"{service.admin_url}/{page}") as answer:
                     waiting[page] = await answer.read()
         finally:
             service.process.terminate()
-    assert [each.body for each in platform.seen if each.method == "POST"] == [BODY]
+    assert [each.body for each in platform.requests if each.method == "POST"] == [BODY]
     for name, content in [*waiting.items(), *_files(tmp_path).items()]:
         for planted in (NAME, PINFL, NOTE, "hepatit"):
             assert planted.encode() not in content, (name, planted)

@@ -68,7 +68,7 @@ async def test_many_references_use_few_rows_and_keep_the_order(
         with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
             rows = database.execute("SELECT count(*) FROM outbox_orders").fetchone()[0]
         assert rows < 10
-        await hospital.line.mend()
+        await hospital.line.restore()
         for each in (first, many, last):
             await hospital.ended(each.location, **LAB)
     written = [int(target.rpartition("/")[2]) for _, target in hospital.writes()]

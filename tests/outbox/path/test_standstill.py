@@ -97,13 +97,13 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.close()
 
 
-async def until_reads_succeed(hospital: Hospital) -> None:
+async def wait_until_reads_succeed(hospital: Hospital) -> None:
     """Wait until the gateway takes the platform for usable again."""
     while (await hospital.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.1)
 
 
-async def until_care(hospital: Hospital, *reasons: str) -> None:
+async def wait_until_care(hospital: Hospital, *reasons: str) -> None:
     """Wait until the status page's facts give one of these reasons."""
     while True:
         shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
@@ -118,9 +118,9 @@ def short_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "STANDSTILL_SECONDS", 0.5)
 
 
-async def until_reported(hospital: Hospital) -> None:
+async def wait_until_reported(hospital: Hospital) -> None:
     """Wait until page and metrics report the standstill; the gateway stays ready."""
-    await until_care(hospital, "outbox-standstill")
+    await wait_until_care(hospital, "outbox-standstill")
     assert (await hospital.gateway.ready())[0] == 200
     page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
     assert b"deliveries stand still" in page.body
@@ -133,11 +133,11 @@ async def test_a_locked_database_is_reported(opened: Open, tmp_path: Path) -> No
         hospital.line.cut()
         kept = await hospital.write()
         async with locked(tmp_path / "outbox.db"):
-            await hospital.line.mend()
-            await until_reads_succeed(hospital)
-            await until_reported(hospital)
+            await hospital.line.restore()
+            await wait_until_reads_succeed(hospital)
+            await wait_until_reported(hospital)
         assert (await hospital.ended(kept.location)).status == 200
-        await until_care(hospital, "fine", "answers")
+        await wait_until_care(hospital, "fine", "answers")
 
 
 @pytest.mark.usefixtures("short_standstill")
@@ -146,9 +146,9 @@ async def test_a_write_that_fails_repeatedly_is_reported(opened: Open) -> None:
         hospital.line.cut()
         await hospital.write()
         hospital.answer_writes(*[outcome(500)] * 1000)
-        await hospital.line.mend()
-        await until_reads_succeed(hospital)
-        await until_reported(hospital)
+        await hospital.line.restore()
+        await wait_until_reads_succeed(hospital)
+        await wait_until_reported(hospital)
 
 
 @pytest.mark.usefixtures("short_standstill")
@@ -162,6 +162,6 @@ async def test_a_stopped_delivery_is_reported(
     async with opened() as hospital:
         hospital.line.cut()
         assert (await hospital.write()).status == 202
-        await hospital.line.mend()
-        await until_reads_succeed(hospital)
-        await until_reported(hospital)
+        await hospital.line.restore()
+        await wait_until_reads_succeed(hospital)
+        await wait_until_reported(hospital)

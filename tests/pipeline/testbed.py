@@ -1,4 +1,4 @@
-"""The environment of one failure, and the evidence that it leaves, for tests of the error table."""
+"""The servers around one failure, and the evidence that it leaves, for the table of faults."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import trustme
 
 from gateway.config.value_types import ListenAddress
 from gateway.http.server.caller_connection import CallerConnection
-from tests.doubles.gateway import Running, running
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.metrics import total
-from tests.doubles.platform import Line, Platform, Seen
+from tests.doubles.platform import Platform, PlatformConnection, ReceivedRequest
 from tests.doubles.sso import Sso
-from tests.doubles.wire import Reply, TruncatedResponseError, Wire, close_by_reset, get, post
+from tests.doubles.wire import Response, TruncatedResponseError, Wire, close_by_reset, get, post
 
 # Requests with a local response before any other work; the first unless the test provoked it.
 _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
@@ -29,16 +29,16 @@ _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
 class Evidence:
     """Evidence of one provoked failure, at the caller, the gateway, the platform and the SSO."""
 
-    reply: Reply
+    response: Response
     closed: bool
-    gateway: Running
-    seen: list[Seen]
+    gateway: RunningGateway
+    requests: list[ReceivedRequest]
     token_requests: int
     audited: bool = True
 
     async def record(self) -> dict[str, Any]:
         """Return the audit record of the exchange."""
-        request_id = self.reply.header("x-request-id")
+        request_id = self.response.header("x-request-id")
         count = 1
         while True:
             records = await self.gateway.audit(count)
@@ -49,7 +49,7 @@ class Evidence:
             count = len(records) + 1
 
     async def counted(self, status: int, reason: str) -> float:
-        """Wait for the first request with this end in the metrics, and return their number."""
+        """Return how many requests with this result the metrics count, once there is one."""
         labels = {"status": str(status), "reason": reason}
         while True:
             if value := await self.gateway.metric("dhp_gateway_requests_total", **labels):
@@ -73,8 +73,10 @@ class Evidence:
 
 
 @dataclass
-class Stage:
-    """A platform, an SSO and the format in which the caller wants its responses."""
+class Testbed:
+    """A platform, an SSO, and the format in which the caller requests its responses."""
+
+    __test__ = False  # for pytest, which collects names that begin with Test
 
     platform: Platform
     sso: Sso
@@ -90,11 +92,11 @@ class Stage:
         token_url: str | None = None,
         audit_fd: int | None = None,
         **sections: Any,
-    ) -> Running:
+    ) -> RunningGateway:
         """Start a gateway that runs until the end of the test, with short delays of retries."""
         settings = {"retries": {"backoff": 0.01}, "fhir": self.fhir, **sections}
         return await self.stack.enter_async_context(
-            running(
+            running_gateway(
                 platform_url or self.platform.url,
                 token_url or self.sso.token_url,
                 audit_fd=audit_fd,
@@ -107,66 +109,68 @@ class Stage:
         return await self.stack.enter_async_context(await Wire.open(address))
 
     def get(self, target: str = "/fhir/Patient/1", *headers: str, method: str = "GET") -> bytes:
-        """Return a request without a body, in the stage's format."""
-        return get(self.formed(target), *self.headers, *headers, method=method)
+        """Return a request without a body, in the requested format."""
+        return get(self.with_format(target), *self.headers, *headers, method=method)
 
     def post(self, body: bytes = b"{}", *headers: str, target: str = "/fhir/Patient") -> bytes:
-        """Return a create, in the stage's format."""
-        return post(self.formed(target), body, *self.headers, *headers)
+        """Return a create, in the requested format."""
+        return post(self.with_format(target), body, *self.headers, *headers)
 
-    def formed(self, target: str) -> str:
-        """Return the target with the stage's `_format`."""
+    def with_format(self, target: str) -> str:
+        """Return the target with the requested `_format`."""
         mark = "&" if "?" in target else "?"
         return f"{target}{mark}{self.query}" if self.query else target
 
-    async def evidence(
-        self, gateway: Running, request: bytes | None = None, wire: Wire | None = None
+    async def send(
+        self, gateway: RunningGateway, request: bytes | None = None, wire: Wire | None = None
     ) -> Evidence:
-        """Send the request and collect its evidence, including the fate of its connection."""
+        """Send the request and return its evidence, including whether the connection was closed."""
         wire = wire or await self.open(gateway.address)
-        reply = await (wire.reply() if request is None else wire.ask(request))
+        reply = await (wire.read_response() if request is None else wire.fetch(request))
         token_requests = len(self.sso.requests)
         request_id = reply.header("x-request-id")
-        seen = [each for each in self.platform.seen if each.header("x-request-id") == request_id]
+        seen = [
+            each for each in self.platform.requests if each.header("x-request-id") == request_id
+        ]
         return Evidence(reply, await is_closed(wire, reply), gateway, seen, token_requests)
 
-    async def occupy(self, gateway: Running) -> Wire:
+    async def occupy(self, gateway: RunningGateway) -> Wire:
         """Keep a request in flight at the platform until the end of the test."""
         released = asyncio.Event()
 
-        async def wait(line: Line) -> None:
+        async def wait(connection: PlatformConnection) -> None:
             await released.wait()
-            line.writer.close()
+            connection.writer.close()
 
         self.platform.script(wait)
         wire = await self.open(gateway.address)
         self.stack.callback(released.set)
         await wire.send(get("/fhir/Patient/occupied"))
-        await self.platform.until_seen(len(self.platform.seen) + 1)
+        await self.platform.wait_for_requests(len(self.platform.requests) + 1)
         return wire
 
 
-def latest_connection(gateway: Running) -> CallerConnection:
-    """Return the gateway's end of the caller's connection that was opened last.
+def latest_connection(gateway: RunningGateway) -> CallerConnection:
+    """Return the gateway's object for the caller's connection that was opened last.
 
-    A test asks it what the gateway has noticed of a caller that sends no more, or has left.
+    It tells a test what the gateway knows of a caller that sends no more or has disconnected.
     """
     return list(gateway.gateway._server._connections)[-1]
 
 
-async def is_closed(wire: Wire, reply: Reply) -> bool:
+async def is_closed(wire: Wire, reply: Response) -> bool:
     """Return whether the gateway closed the connection after the response, as its header says."""
     if reply.header("connection") == "close":
         assert await wire.at_end()
         return True
     try:
-        await wire.ask(_PROBES[reply.reason == "unknown-path"])
+        await wire.fetch(_PROBES[reply.reason == "unknown-path"])
     except TruncatedResponseError:
         return True
     return False
 
 
-Provoke = Callable[[Stage], Awaitable[Evidence]]
+Provoke = Callable[[Testbed], Awaitable[Evidence]]
 
 
 def page_that_links(platform: Platform, pad: int = 0) -> bytes:
@@ -176,7 +180,7 @@ def page_that_links(platform: Platform, pad: int = 0) -> bytes:
     return json.dumps(bundle).encode()
 
 
-def deaf_port(stack: contextlib.AsyncExitStack) -> int:
+def unresponsive_port(stack: contextlib.AsyncExitStack) -> int:
     """Return a loopback port that neither accepts nor refuses connections: its backlog is full."""
     server = stack.enter_context(socket.socket())
     server.bind(("127.0.0.1", 0))
@@ -196,6 +200,6 @@ def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
     return context, authority
 
 
-def reset(wire: Wire) -> None:
-    """Let the caller close its connection with RST."""
+def reset_connection(wire: Wire) -> None:
+    """Close the caller's connection with RST."""
     close_by_reset(wire.writer)

@@ -24,7 +24,7 @@ from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
 from tests.doubles.clock import FakeClock
 
-GOOD: Final = TokenState(
+VALID_TOKEN: Final = TokenState(
     is_valid=True,
     expires_in=3274.0,
     failure=None,
@@ -35,19 +35,27 @@ GOOD: Final = TokenState(
     is_fetching=False,
     is_rejected=False,
 )
-_LACKING: Final = replace(GOOD, is_valid=False, expires_in=None, next_attempt_in=12.0)
-ENTRIES: Final = ("waiting", "sending", "delivered", "failed", "unclear", "cancelled", "dropped")
+_LACKING: Final = replace(VALID_TOKEN, is_valid=False, expires_in=None, next_attempt_in=12.0)
+ENTRY_STATES: Final = (
+    "waiting",
+    "sending",
+    "delivered",
+    "failed",
+    "unclear",
+    "cancelled",
+    "dropped",
+)
 Outcome = tuple[int, str]
-FINE: Final[Outcome] = (200, "")
+SUCCEEDED: Final[Outcome] = (200, "")
 
 
-class Duty:
+class GatewayState:
     """One hour of a gateway's traffic, and its state at the end of the hour."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(1_000_000.0)
         self.traffic = RecentRequests(self.clock, self.clock.wall)
-        self.tokens: Mapping[str, TokenState] = {"default": GOOD}
+        self.tokens: Mapping[str, TokenState] = {"default": VALID_TOKEN}
         # The credential that only the audit uses, "" for none.
         self.audit_credential = ""
         self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}
@@ -130,16 +138,16 @@ _SETTINGS: Final = {
 }
 
 
-def _busy(duty: Duty) -> None:
+def _busy(gateway: GatewayState) -> None:
     names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
     for minute in range(60):
         failing = 31 <= minute <= 34
         for number in range(18 + (minute * 7) % 13):
             interaction, resource = names[(number + minute) % 3]
             failed = failing and number % 3 == 0
-            duty.serve(
+            gateway.serve(
                 minute,
-                (503, "upstream-unreachable") if failed else FINE,
+                (503, "upstream-unreachable") if failed else SUCCEEDED,
                 caller="laboratory" if number % 4 == 0 else "hospital-system",
                 interaction=interaction,
                 resource=resource,
@@ -147,51 +155,51 @@ def _busy(duty: Duty) -> None:
             )
 
 
-def _first_minute(duty: Duty) -> None:
-    duty.serve(0, FINE, FINE, FINE)
+def _first_minute(gateway: GatewayState) -> None:
+    gateway.serve(0, SUCCEEDED, SUCCEEDED, SUCCEEDED)
 
 
-def _all_fail(duty: Duty) -> None:
-    duty.serve(0, *[(502, "upstream-failed")] * 15)
+def _all_fail(gateway: GatewayState) -> None:
+    gateway.serve(0, *[(502, "upstream-failed")] * 15)
 
 
-def _few_fail(duty: Duty) -> None:
-    duty.serve(40, *[FINE] * 12_345, (502, "upstream-failed"), duration=75.5)
+def _few_fail(gateway: GatewayState) -> None:
+    gateway.serve(40, *[SUCCEEDED] * 12_345, (502, "upstream-failed"), duration=75.5)
 
 
-def _every_reason(duty: Duty) -> None:
+def _every_reason(gateway: GatewayState) -> None:
     for reason in REASONS:
-        duty.serve(0, (500, reason))
-    duty.serve(0, (500, ""), (499, "upstream-failed"))
+        gateway.serve(0, (500, reason))
+    gateway.serve(0, (500, ""), (499, "upstream-failed"))
 
 
-def _every_interaction(duty: Duty) -> None:
+def _every_interaction(gateway: GatewayState) -> None:
     for minute, interaction in enumerate(sorted(INTERACTIONS)):
-        duty.serve(minute, FINE, interaction=interaction, resource="MedicationStatement")
-    duty.serve(30, FINE, interaction="transaction", resource="", duration=0.0004)
+        gateway.serve(minute, SUCCEEDED, interaction=interaction, resource="MedicationStatement")
+    gateway.serve(30, SUCCEEDED, interaction="transaction", resource="", duration=0.0004)
 
 
-def _many_callers(duty: Duty) -> None:
+def _many_callers(gateway: GatewayState) -> None:
     for number in range(600):
-        duty.serve(0, FINE, caller=f"polyclinic-with-a-long-name-{number}")
+        gateway.serve(0, SUCCEEDED, caller=f"polyclinic-with-a-long-name-{number}")
 
 
-def _queue(**entries: int) -> Callable[[Duty], None]:
-    def come(duty: Duty) -> None:
-        duty.outbox = {"entries": entries, "oldest_seconds": 3700.4 if entries else None}
-
-    return come
-
-
-def _tokens(**tokens: TokenState) -> Callable[[Duty], None]:
-    def come(duty: Duty) -> None:
-        duty.tokens = tokens
+def _queue(**entries: int) -> Callable[[GatewayState], None]:
+    def come(gateway: GatewayState) -> None:
+        gateway.outbox = {"entries": entries, "oldest_seconds": 3700.4 if entries else None}
 
     return come
 
 
-def _set(name: str, value: Any) -> Callable[[Duty], None]:
-    return lambda duty: setattr(duty, name, value)
+def _tokens(**tokens: TokenState) -> Callable[[GatewayState], None]:
+    def come(gateway: GatewayState) -> None:
+        gateway.tokens = tokens
+
+    return come
+
+
+def _set(name: str, value: Any) -> Callable[[GatewayState], None]:
+    return lambda gateway: setattr(gateway, name, value)
 
 
 def _failed(cause: Cause) -> TokenState:
@@ -201,42 +209,42 @@ def _failed(cause: Cause) -> TokenState:
     return replace(_LACKING, failure=kind, cause=cause, status=status, oauth_error=oauth_error)
 
 
-STATES: Final[dict[str, Callable[[Duty], None]]] = {
+STATES: Final[dict[str, Callable[[GatewayState], None]]] = {
     "busy": _busy,
-    "quiet": lambda duty: None,
+    "quiet": lambda gateway: None,
     "first-minute": _first_minute,
     "all-fail": _all_fail,
     "few-fail": _few_fail,
     "every-reason": _every_reason,
     "every-interaction": _every_interaction,
     "many-callers": _many_callers,
-    "circuit-open": lambda duty: duty.set_circuit(CircuitState.OPEN),
-    "circuit-half-open": lambda duty: duty.set_circuit(CircuitState.HALF_OPEN),
+    "circuit-open": lambda gateway: gateway.set_circuit(CircuitState.OPEN),
+    "circuit-half-open": lambda gateway: gateway.set_circuit(CircuitState.HALF_OPEN),
     "audit-unavailable": _set("audit_available", False),
     "shutting-down": _set("draining", True),
     "outbox-empty": _queue(),
     "outbox-waiting": _queue(waiting=2),
-    "outbox-person": _queue(**dict.fromkeys(ENTRIES, 2)),
+    "outbox-person": _queue(**dict.fromkeys(ENTRY_STATES, 2)),
     "token-awaited": _tokens(default=replace(_LACKING, next_attempt_in=None, is_fetching=True)),
-    "token-rejected": _tokens(default=replace(GOOD, is_rejected=True)),
+    "token-rejected": _tokens(default=replace(VALID_TOKEN, is_rejected=True)),
     "token-not-renewed": _tokens(
         default=replace(_failed("time-out"), is_valid=True, expires_in=40)
     ),
-    "spare-secret": _tokens(default=replace(GOOD, uses_previous_secret=True)),
-    "several-tokens": _tokens(default=GOOD, laboratory=_failed("refused")),
+    "spare-secret": _tokens(default=replace(VALID_TOKEN, uses_previous_secret=True)),
+    "several-tokens": _tokens(default=VALID_TOKEN, laboratory=_failed("refused")),
     **{f"token-{cause}": _tokens(default=_failed(cause)) for cause in get_args(Cause)},
 }
 
 
-class OneState:
+class StatusSources:
     """The sources of the admin listener in one state."""
 
     def __init__(self, state: str) -> None:
-        duty = Duty()
-        STATES[state](duty)
-        status = duty.status()
+        gateway = GatewayState()
+        STATES[state](gateway)
+        status = gateway.status()
         self.language, self.facts = status.language, status.facts
-        self.components = duty.health.components
+        self.components = gateway.health.components
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
         """Return empty metrics, which the status page does not use."""
@@ -244,9 +252,9 @@ class OneState:
 
 
 @contextlib.asynccontextmanager
-async def shown(state: str) -> AsyncIterator[str]:
+async def serve_state(state: str) -> AsyncIterator[str]:
     """Yield the address of an admin listener that shows a state."""
-    what = OneState(state)
+    what = StatusSources(state)
     application = build_application(metrics=what, health=what, status=what)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
     await runner.setup()

@@ -13,12 +13,12 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.doubles.platform import Line, fhir, outcome, read_body, silence
+from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body, silence
 
 FAULTS = ("lost", "reset", "close", "hang", "cut", "500", "502", "504")
 
 
-class WardPlatform:
+class StoringPlatform:
     """The state of such a platform; `answer` is passed to a `Platform`."""
 
     def __init__(
@@ -38,33 +38,35 @@ class WardPlatform:
         """Return how many stored resources have each key, the text of the note."""
         return Counter(each["note"][0]["text"] for each in self.held)
 
-    async def answer(self, line: Line) -> None:
+    async def respond(self, connection: PlatformConnection) -> None:
         """Respond to one request."""
-        await read_body(line.reader, line.seen)
-        path = urlsplit(line.seen.target).path
+        await read_body(connection.reader, connection.request)
+        path = urlsplit(connection.request.target).path
         if path.endswith("/metadata"):
-            line.writer.write(self._statement())
-        elif line.seen.method == "GET":
-            line.writer.write(self._search(line.seen.target))
+            connection.writer.write(self._statement())
+        elif connection.request.method == "GET":
+            connection.writer.write(self._search(connection.request.target))
         else:
-            await self._create(line, json.loads(line.seen.body))
+            await self._create(connection, json.loads(connection.request.body))
 
-    async def _create(self, line: Line, body: dict[str, Any]) -> None:
+    async def _create(self, connection: PlatformConnection, body: dict[str, Any]) -> None:
         is_bundle = body["resourceType"] == "Bundle"
         entries = body["entry"] if is_bundle else [{"resource": body}]
         fault = entries[0]["resource"]["valueString"]
-        is_first = (text := line.seen.body.decode()) not in self._failed
+        is_first = (text := connection.request.body.decode()) not in self._failed
         self._failed.add(text)
         if is_first and fault == "lost":
-            line.reset()
+            connection.reset()
             return
         for entry in entries:
             condition = entry.get("request", {}).get("ifNoneExist")
-            self._keep(entry["resource"], condition or line.seen.header("if-none-exist") or "")
+            self._keep(
+                entry["resource"], condition or connection.request.header("if-none-exist") or ""
+            )
         made = {"resourceType": "Bundle", "type": "transaction-response"}
-        if is_first and await _failed(line, fault):
+        if is_first and await _failed(connection, fault):
             return
-        line.writer.write(fhir(json.dumps(made if is_bundle else body).encode(), 201))
+        connection.writer.write(fhir(json.dumps(made if is_bundle else body).encode(), 201))
 
     def _keep(self, resource: dict[str, Any], condition: str) -> None:
         if self._declares and condition and self._matching(condition):
@@ -107,23 +109,23 @@ class WardPlatform:
         return fhir(json.dumps({"resourceType": "CapabilityStatement", "rest": rest}).encode())
 
 
-async def _failed(line: Line, fault: str) -> bool:
+async def _failed(connection: PlatformConnection, fault: str) -> bool:
     """Fail as `fault` says, after the effect.
 
     Return False where the response is still to be sent.
     """
     if fault == "reset":
-        line.reset()
+        connection.reset()
     elif fault == "close":
-        line.writer.close()
+        connection.writer.close()
     elif fault == "hang":
-        await silence(line)
-        line.writer.close()
+        await silence(connection)
+        connection.writer.close()
     elif fault == "cut":
-        line.writer.write(fhir(b'{"resourceType":"Observation"}', 201)[:-5])
-        line.writer.close()
+        connection.writer.write(fhir(b'{"resourceType":"Observation"}', 201)[:-5])
+        connection.writer.close()
     elif fault.isdigit():
-        line.writer.write(outcome(int(fault)))
+        connection.writer.write(outcome(int(fault)))
     else:
         return False
     return True

@@ -16,9 +16,9 @@ from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connect import UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_pool import UpstreamPool
-from tests.doubles.rest import until
 from tests.doubles.sections import platform_settings
 from tests.doubles.tls_peer import TlsLine, TlsPeer
+from tests.doubles.waiting import wait_until
 
 REQUEST = b"GET /r5/Patient/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"resourceType":"Patient","id":"1"}'
@@ -51,7 +51,7 @@ def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> s
 
 
 @dataclass
-class Ours:
+class GatewayEnd:
     """The gateway's end: a pool, and the connection that it opens."""
 
     context: ssl.SSLContext
@@ -78,7 +78,7 @@ class Ours:
         assert isinstance(made, UpstreamConnection)
         return made
 
-    async def refused(self) -> tuple[str, str, bool]:
+    async def failed(self) -> tuple[str, str, bool]:
         """Wait for the failure and return it."""
         outcome = await self.opening
         assert isinstance(outcome, tuple)
@@ -86,14 +86,14 @@ class Ours:
 
 
 @dataclass
-class Both:
+class BothEnds:
     """Both ends of one connection."""
 
     connection: UpstreamConnection
     line: TlsLine
     pool: UpstreamPool
 
-    async def ask(self, request: bytes = REQUEST) -> None:
+    async def send_request(self, request: bytes = REQUEST) -> None:
         """Send a request and check that it arrives complete."""
         self.connection.start_exchange(expect_body=True)
         self.connection.write_request(request)
@@ -105,7 +105,7 @@ class Both:
 
     async def lost(self) -> None:
         """Return when the gateway's end has released its transport."""
-        await until(lambda: self.connection.transport is None)
+        await wait_until(lambda: self.connection.transport is None)
 
 
 async def read(connection: UpstreamConnection) -> bytes:
@@ -119,20 +119,22 @@ async def read(connection: UpstreamConnection) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def connected(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> AsyncIterator[Both]:
+async def connected(
+    ca: trustme.CA, version: ssl.TLSVersion | None = None
+) -> AsyncIterator[BothEnds]:
     """Yield a connection after its handshake."""
     async with TlsPeer(server_side(ca, version)) as peer:
-        ours = Ours(client_side(ca), peer.port)
+        ours = GatewayEnd(client_side(ca), peer.port)
         line = await peer.accept()
         await line.shake_hands()
-        both = Both(await ours.opened(), line, ours.pool)
+        both = BothEnds(await ours.opened(), line, ours.pool)
         yield both
         both.connection.abort()
         await both.lost()
 
 
-def left() -> list[object]:
-    """Return all objects left of any connection, but for the TLS of the doubles."""
+def remaining_objects() -> list[object]:
+    """Return all objects that remain of connections, except the TLS of the doubles."""
     kinds = (UpstreamConnection, TlsTransport, ssl.SSLObject)
     found = [each for each in gc.get_objects() if isinstance(each, kinds)]
     return [each for each in found if not (isinstance(each, ssl.SSLObject) and each.server_side)]

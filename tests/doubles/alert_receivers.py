@@ -14,7 +14,7 @@ from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from apprise import URLBase
 
-from tests.doubles.rest import until
+from tests.doubles.waiting import wait_until
 
 PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
 
@@ -24,27 +24,27 @@ def _at_once(service: URLBase, **_: object) -> None:
 
 
 @dataclass
-class _Told:
+class _AlertReceiver:
     """A server that keeps its port while it is away.
 
     While it runs, Apprise's pauses of seconds between two messages are skipped.
     """
 
-    taken: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
 
-    async def until(self, count: int) -> list[dict[str, str]]:
+    async def wait_for_messages(self, count: int) -> list[dict[str, str]]:
         """Return the messages received, once there are `count`."""
-        await until(lambda: len(self.taken) >= count)
-        return self.taken
+        await wait_until(lambda: len(self.messages) >= count)
+        return self.messages
 
     async def text(self, said: str) -> str:
         """Return the text of all messages received, once it contains `said`."""
-        await until(lambda: said in self._text())
+        await wait_until(lambda: said in self._text())
         return self._text()
 
     def _text(self) -> str:
-        return "\n".join(each["message"] for each in self.taken)
+        return "\n".join(each["message"] for each in self.messages)
 
     async def __aenter__(self) -> Self:
         self._throttle, URLBase.throttle = URLBase.throttle, _at_once
@@ -72,7 +72,7 @@ class _Told:
 
 
 @dataclass
-class Webhook(_Told):
+class Webhook(_AlertReceiver):
     """Receives JSON by HTTP, and responds with `status`."""
 
     status: int = 200
@@ -97,12 +97,14 @@ class Webhook(_Told):
         said = json.loads(await request.text())
         if self.status == 200:
             kinds = {key: said[key] for key in ("title", "message", "type")}
-            self.taken.append({**kinds, "authorization": request.headers.get("Authorization", "")})
+            self.messages.append(
+                {**kinds, "authorization": request.headers.get("Authorization", "")}
+            )
         return web.Response(status=self.status)
 
 
 @dataclass
-class MailServer(_Told):
+class MailServer(_AlertReceiver):
     """Receives mail by SMTP from clients that know the password."""
 
     @property
@@ -133,7 +135,7 @@ class MailServer(_Told):
         mail = message_from_bytes(envelope.content, policy=policy.default)
         text = mail.get_body(("plain", "html"))
         assert text is not None
-        self.taken.append(
+        self.messages.append(
             {"title": mail["Subject"], "message": text.get_content(), "to": mail["To"]}
         )
         return "250 taken"

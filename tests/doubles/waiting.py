@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tests.doubles.gateway import Running
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.metrics import total
 
 _PATIENCE = 120.0  # seconds
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Return once the condition holds. It is polled: a thread or a socket brings it about.
 
     Fails after two minutes.
@@ -23,7 +23,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def come_to_rest(gateway: Running) -> None:
+async def wait_until_idle(gateway: RunningGateway) -> None:
     """Wait until no request is in flight and no connection in use.
 
     Fails after two minutes.
@@ -35,7 +35,7 @@ async def come_to_rest(gateway: Running) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _busy(gateway: Running) -> dict[str, float]:
+async def _busy(gateway: RunningGateway) -> dict[str, float]:
     metrics = await gateway.metrics()
     connections = "dhp_gateway_upstream_connections"
     gauges = {
