@@ -59,7 +59,7 @@ async def test_the_error_description_of_the_sso_is_shown(ward: Ward, sso: Provid
     assert "it says “as the test wants it”" in text
 
 
-async def test_a_disabled_login_is_not_checked(ward: Ward, sso: Provider) -> None:
+async def test_a_disabled_sign_in_is_not_checked(ward: Ward, sso: Provider) -> None:
     ward.settings["login"]["enabled"] = False
     _, text = await ward.examine()
     assert "login" not in text

@@ -321,6 +321,12 @@ class TestFailures:
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause) == ("transient", "time-out")
 
+    async def test_a_refused_connection_is_transient(self, session: aiohttp.ClientSession) -> None:
+        async with Sso() as gone:
+            url = gone.token_url
+        seen = await failure(TokenEndpoint(session=session, sso=SsoSettings(token_url=url)))
+        assert (seen.kind, seen.cause) == ("transient", "no connection")
+
     async def test_an_untrusted_certificate_is_transient(
         self, session: aiohttp.ClientSession
     ) -> None:

@@ -175,7 +175,7 @@ class ClientScenario:
         del found["client_secret"]
         file = str(stage.directory / name / "secret")
         credential = {**found, "client_secret_file": file, **changes}
-        return await stage.examine(
+        return await stage.check_and_doctor(
             f"doctor-{name}-{len(changes)}", credentials={"default": credential}
         )
 

@@ -89,7 +89,7 @@ class _User:
             **stage.server.login_settings(),
         }
         sections = {"credentials": {"default": stage.marked("login")}, "login": login}
-        self.part.record("doctor", await stage.examine("doctor-login", **sections))
+        self.part.record("doctor", await stage.check_and_doctor("doctor-login", **sections))
         listen = {"address": self._base.removeprefix("http://")}
         self._gateway = stage.gateway("login", **sections, listen=listen)
         await stage.wait_until_ready(self._gateway)
