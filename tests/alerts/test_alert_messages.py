@@ -27,10 +27,10 @@ def summary(name: str, language: str) -> str:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_message_has_the_words_of_the_rule(language: str) -> None:
     for name in HOLD_SECONDS:
-        told = ALERT_MESSAGES[name].in_language(language)
+        translated = ALERT_MESSAGES[name].in_language(language)
         if name == "DhpGatewayNotReady":
-            told = told.replace("2", "5").replace("5 минуты", "5 минут")
-        assert told == summary(name, language)
+            translated = translated.replace("2", "5").replace("5 минуты", "5 минут")
+        assert translated == summary(name, language)
 
 
 def test_an_alert_is_pending_as_long_as_in_prometheus() -> None:

@@ -43,8 +43,8 @@ def settings(*urls: str, **alerts: str) -> Settings:
 
 
 @dataclass
-class Night:
-    """A gateway as it fares, and the messenger that looks at it."""
+class AlertSetup:
+    """A gateway's state and its alert monitor."""
 
     gateway: GatewayState = field(default_factory=GatewayState)
     certificates: dict[str, float] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Night:
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
-        self.messenger = AlertMonitor(
+        self.monitor = AlertMonitor(
             health=gateway.health,
             audit_dropped=lambda: self.dropped,
             certificates=lambda: self.certificates,
@@ -67,17 +67,17 @@ class Night:
         self.counted[outcome] += number
 
     async def pass_time(self, seconds: float, pace: float = CHECK_INTERVAL) -> None:
-        """Time passes, with a look at each `pace`; timers wait for `advance`."""
+        """Let time pass with a check every `pace` seconds; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
             self.gateway.clock.now += pace
             if self.minutely is not None and self.gateway.clock.now % 60 < pace:
                 self.minutely()
             await self.gateway.judgement.probe_if_due()
-            await self.messenger.check_alerts()
+            await self.monitor.check_alerts()
 
-    async def told(self, hook: Webhook) -> list[str]:
-        """The names of all alerts that were told, in order; the last one is made to be the end."""
-        self.messenger.on_reload("failed")
+    async def alert_names(self, hook: Webhook) -> list[str]:
+        """Return the names of all notified alerts in order. One more marks the end."""
+        self.monitor.on_reload("failed")
         await self.pass_time(CHECK_INTERVAL)
         text = await hook.text("(DhpGatewayReloadFailed)")
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
@@ -88,15 +88,15 @@ class Night:
 
 
 @contextlib.asynccontextmanager
-async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
-    it = Night()
+async def alert_setup(*urls: str, **alerts: str) -> AsyncIterator[AlertSetup]:
+    setup = AlertSetup()
     given = settings(*urls, **alerts)
-    it.messenger.configure(given, parse_addresses(given))
-    await it.messenger.check_alerts()
+    setup.monitor.configure(given, parse_addresses(given))
+    await setup.monitor.check_alerts()
     try:
-        yield it
+        yield setup
     finally:
-        await it.messenger.close()
+        await setup.monitor.close()
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +121,20 @@ pytestmark = pytest.mark.usefixtures("log_lines")
 
 
 async def test_an_alert_is_sent_once_and_its_end_once() -> None:
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.set_circuit(CircuitState.OPEN)
-        await it.pass_time(130)
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(130)
         [begun] = await hook.wait_for_messages(1)
-        await it.pass_time(3600, 60)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.pass_time(30)
-        it.gateway.set_circuit(CircuitState.OPEN)  # it was not over
-        await it.pass_time(30)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.pass_time(600, 60)
+        await setup.pass_time(3600, 60)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(30)
+        setup.gateway.set_circuit(CircuitState.OPEN)  # it was not over
+        await setup.pass_time(30)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(600, 60)
         _, over = await hook.wait_for_messages(2)
-        await it.pass_time(3600, 60)
-        assert await it.told(hook) == ["NotReady", "NotReady"]
+        await setup.pass_time(3600, 60)
+        assert await setup.alert_names(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
     assert "has not been ready for 2 minutes. The platform cannot be reached" in begun["message"]
     assert "dhp-gateway doctor" in begun["message"]
@@ -146,90 +146,90 @@ async def test_an_alert_is_sent_once_and_its_end_once() -> None:
 
 
 async def test_short_conditions_cause_no_alert() -> None:
-    async with Webhook() as hook, night(hook.url) as it:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
         for _ in range(5):
-            it.gateway.set_circuit(CircuitState.OPEN)
-            await it.pass_time(90)
-            it.gateway.set_circuit(CircuitState.CLOSED)
-            await it.pass_time(20)
-        assert await it.told(hook) == []
+            setup.gateway.set_circuit(CircuitState.OPEN)
+            await setup.pass_time(90)
+            setup.gateway.set_circuit(CircuitState.CLOSED)
+            await setup.pass_time(20)
+        assert await setup.alert_names(hook) == []
 
 
 async def test_alerts_of_one_cause_are_one_message() -> None:
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
-        await it.pass_time(300)
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
+        await setup.pass_time(300)
         [begun] = await hook.wait_for_messages(1)
-        it.gateway.tokens = {"default": VALID_TOKEN}
-        await it.pass_time(300)
+        setup.gateway.tokens = {"default": VALID_TOKEN}
+        await setup.pass_time(300)
         _, over = await hook.wait_for_messages(2)
-    for told in (begun, over):
-        assert told["message"].count("\n") == 1
-        assert "refuses the client or the secret of default" in told["message"]
-        assert "(DhpGatewayNotReady)" in told["message"]
+    for sent in (begun, over):
+        assert sent["message"].count("\n") == 1
+        assert "refuses the client or the secret of default" in sent["message"]
+        assert "(DhpGatewayNotReady)" in sent["message"]
 
 
 async def test_errors_during_an_outage_cause_no_further_alert() -> None:
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.serve(0, *[(200, "")] * 40)
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.serve(0, *[(200, "")] * 40)
         for minute in range(12):
-            it.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
+            setup.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
-            it.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
-            await it.pass_time(60)
-        assert await it.told(hook) == ["NotReady", "NotReady"]
+            setup.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            await setup.pass_time(60)
+        assert await setup.alert_names(hook) == ["NotReady", "NotReady"]
 
 
-def token_failure(failure: str) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
+def token_failure(failure: str) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
 
-    return come
-
-
-def failed_requests(reason: str, count: int) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
-
-    return come
+    return cause
 
 
-def many_errors(it: Night) -> None:
-    it.minutely = lambda: it.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+def failed_requests(reason: str, count: int) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
+
+    return cause
 
 
-def recovery(it: Night) -> None:
-    it.gateway.serve(1, *[(502, "")] * 5)
-    it.gateway.found = "answers", "default"
+def many_errors(setup: AlertSetup) -> None:
+    setup.minutely = lambda: setup.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+
+
+def recovery(setup: AlertSetup) -> None:
+    setup.gateway.serve(1, *[(502, "")] * 5)
+    setup.gateway.found = "answers", "default"
 
 
 def outbox_report(
     available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
-) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.outbox = {
+) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.outbox = {
             "available": available,
             "entries": entries,
             "oldest_seconds": oldest,
             "stalled_seconds": stalled,
         }
 
-    return come
+    return cause
 
 
-def certificate_expiry(days: float) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.certificates["platform-client"] = it.gateway.clock.wall() + days * DAY
+def certificate_expiry(days: float) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.certificates["platform-client"] = setup.gateway.clock.wall() + days * DAY
 
-    return come
-
-
-def audit_loss(it: Night) -> None:
-    it.dropped += 1
+    return cause
 
 
-CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
-    "not ready": (lambda it: it.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
+def audit_loss(setup: AlertSetup) -> None:
+    setup.dropped += 1
+
+
+CONDITIONS: dict[str, tuple[Callable[[AlertSetup], None], str]] = {
+    "not ready": (lambda setup: setup.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
     "overloaded": (failed_requests("overloaded", 6), "Overloaded"),
     "refused": (token_failure("refused"), "SsoRefusing"),
     "transient": (token_failure("transient"), "SsoFailing"),
@@ -237,7 +237,10 @@ CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
     "half of it fails": (many_errors, "PlatformDown"),
     "busy": (failed_requests("upstream-busy", 6), "ConnectionsExhausted"),
     "audit lost": (audit_loss, "AuditDropped"),
-    "audit blocked": (lambda it: setattr(it.gateway, "audit_available", False), "AuditUnavailable"),
+    "audit blocked": (
+        lambda setup: setattr(setup.gateway, "audit_available", False),
+        "AuditUnavailable",
+    ),
     "audit blocked for a moment": (failed_requests("audit-unavailable", 1), "AuditUnavailable"),
     "outbox old": (outbox_report(oldest=3700), "OutboxAgeing"),
     "outbox unclear": (outbox_report(unclear=2), "OutboxUnclear"),
@@ -246,7 +249,7 @@ CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
     "outbox stands still": (outbox_report(stalled=40, waiting=1), "OutboxStandstill"),
     "outbox full": (failed_requests("outbox-full", 1), "OutboxFull"),
     "certificate": (certificate_expiry(20), "CertificateExpiring"),
-    "fine": (lambda it: None, ""),
+    "fine": (lambda setup: None, ""),
     "it failed and answers again": (recovery, ""),
     "a burst": (failed_requests("overloaded", 5), ""),
     "outbox waits": (outbox_report(oldest=3500, waiting=9), ""),
@@ -255,23 +258,23 @@ CONDITIONS: dict[str, tuple[Callable[[Night], None], str]] = {
 
 
 async def test_each_condition_fires_its_alert() -> None:
-    told: dict[str, list[str]] = {}
+    sent: dict[str, list[str]] = {}
     async with Webhook() as hook:
-        for name, (come, _) in CONDITIONS.items():
+        for name, (cause, _) in CONDITIONS.items():
             hook.messages.clear()
-            async with night(hook.url) as it:
-                come(it)
-                await it.pass_time(310)
-                told[name] = await it.told(hook)
-    assert told == {name: [alert] if alert else [] for name, (_, alert) in CONDITIONS.items()}
+            async with alert_setup(hook.url) as setup:
+                cause(setup)
+                await setup.pass_time(310)
+                sent[name] = await setup.alert_names(hook)
+    assert sent == {name: [alert] if alert else [] for name, (_, alert) in CONDITIONS.items()}
 
 
 async def test_numbers_are_formatted_in_the_language() -> None:
-    async with Webhook() as hook, night(hook.url, language="ru") as it:
-        outbox_report(oldest=3 * 3600 + 1200, unclear=4)(it)
-        certificate_expiry(2.5)(it)
-        many_errors(it)
-        await it.pass_time(310)
+    async with Webhook() as hook, alert_setup(hook.url, language="ru") as setup:
+        outbox_report(oldest=3 * 3600 + 1200, unclear=4)(setup)
+        certificate_expiry(2.5)(setup)
+        many_errors(setup)
+        await setup.pass_time(310)
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
     assert "Записи в очереди ждут решения человека (4)" in text
@@ -281,15 +284,15 @@ async def test_numbers_are_formatted_in_the_language() -> None:
 
 async def test_events_before_the_first_check_cause_no_alert() -> None:
     async with Webhook() as hook:
-        it, given = Night(), settings(hook.url)
-        it.dropped = 7
-        it.messenger.configure(given, parse_addresses(given))
-        await it.messenger.check_alerts()
-        await it.pass_time(600, 60)
-        it.dropped += 1
-        await it.pass_time(10)
-        assert await it.told(hook) == ["AuditDropped"]
-        await it.messenger.close()
+        setup, given = AlertSetup(), settings(hook.url)
+        setup.dropped = 7
+        setup.monitor.configure(given, parse_addresses(given))
+        await setup.monitor.check_alerts()
+        await setup.pass_time(600, 60)
+        setup.dropped += 1
+        await setup.pass_time(10)
+        assert await setup.alert_names(hook) == ["AuditDropped"]
+        await setup.monitor.close()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -304,40 +307,40 @@ async def test_messages_are_in_the_configured_language(language: str) -> None:
         "ru": ("неполадка", "Устранено, длилось", "сводка за день", "Не устранено неполадок: 1"),
         "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
     }
-    async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
-        it.gateway.set_circuit(CircuitState.OPEN)
-        await it.pass_time(150)
+    async with Webhook() as hook, alert_setup(hook.url, language=language, daily="true") as setup:
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(150)
         await hook.wait_for_messages(1)
-        await it.pass_time(DAY, 600)
+        await setup.pass_time(DAY, 600)
         await hook.wait_for_messages(2)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.pass_time(80)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(80)
         text = "\n".join(
-            f"{told['title']} {told['message']}" for told in await hook.wait_for_messages(3)
+            f"{sent['title']} {sent['message']}" for sent in await hook.wait_for_messages(3)
         )
     for word in words[language]:
         assert word in text
 
 
 async def test_the_daily_summary() -> None:
-    async with Webhook() as hook, night(hook.url, daily="true") as it:
-        it.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
-        morning = datetime.fromtimestamp(it.gateway.clock.wall()).replace(
+    async with Webhook() as hook, alert_setup(hook.url, daily="true") as setup:
+        setup.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
+        morning = datetime.fromtimestamp(setup.gateway.clock.wall()).replace(
             hour=8, minute=0, second=0
         )
-        wait = (morning.timestamp() - it.gateway.clock.wall()) % DAY or DAY
-        it.gateway.clock.now += wait - 60
-        await it.pass_time(50)
+        wait = (morning.timestamp() - setup.gateway.clock.wall()) % DAY or DAY
+        setup.gateway.clock.now += wait - 60
+        await setup.pass_time(50)
         assert hook.messages == []
-        await it.pass_time(20)
+        await setup.pass_time(20)
         [first] = await hook.wait_for_messages(1)
-        it.gateway.clock.jump_wall(-3600)
-        await it.pass_time(7200, 600)
-        it.gateway.serve(0, *[(200, "")] * 10)
-        it.gateway.clock.jump_wall(DAY)
-        await it.pass_time(10)
+        setup.gateway.clock.jump_wall(-3600)
+        await setup.pass_time(7200, 600)
+        setup.gateway.serve(0, *[(200, "")] * 10)
+        setup.gateway.clock.jump_wall(DAY)
+        await setup.pass_time(10)
         _, second = await hook.wait_for_messages(2)
-        assert await it.told(hook) == []
+        assert await setup.alert_names(hook) == []
         assert len(hook.messages) == 3
     assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
     assert "since the last such line: 1235, errors among them: 1." in first["message"]
@@ -345,25 +348,25 @@ async def test_the_daily_summary() -> None:
 
 
 async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
-    async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
-        clock = it.gateway.clock
+    async with MailServer() as mail, Webhook() as hook, alert_setup(mail.url, hook.url) as setup:
+        clock = setup.gateway.clock
         async with mail.away():
-            it.gateway.set_circuit(CircuitState.OPEN)
-            await it.pass_time(130)
+            setup.gateway.set_circuit(CircuitState.OPEN)
+            await setup.pass_time(130)
             pauses = []
             for attempt in range(1, 9):
-                await it.wait_until_counted("failed", attempt)
+                await setup.wait_until_counted("failed", attempt)
                 await wait_until(lambda: bool(clock.timers))
                 pauses.append(clock.next_due())
                 if attempt < 8:
                     await clock.advance(pauses[-1])
-            it.gateway.set_circuit(CircuitState.CLOSED)
-            await it.pass_time(80)
+            setup.gateway.set_circuit(CircuitState.CLOSED)
+            await setup.pass_time(80)
             # The other channel does not wait for the one that fails.
             assert len(await hook.wait_for_messages(2)) == 2
         await clock.advance(900)
         [only] = await mail.wait_for_messages(1)
-        await it.wait_until_counted("sent", 3)
+        await setup.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
     assert only["to"] == "gateway@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
@@ -372,32 +375,32 @@ async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> No
 
 
 async def test_the_backlog_of_an_address_is_bounded() -> None:
-    async with Webhook(status=500) as hook, night(hook.url) as it:
+    async with Webhook(status=500) as hook, alert_setup(hook.url) as setup:
         for number in range(60):
-            it.messenger.on_reload("ok" if number % 2 else "failed")
-            await it.pass_time(70)
-        await it.wait_until_counted("failed", 1)
-        assert it.counted["dropped"] == 10
+            setup.monitor.on_reload("ok" if number % 2 else "failed")
+            await setup.pass_time(70)
+        await setup.wait_until_counted("failed", 1)
+        assert setup.counted["dropped"] == 10
         hook.status = 200
-        await it.gateway.clock.advance(900)
+        await setup.gateway.clock.advance(900)
         [only] = await hook.wait_for_messages(1)
     assert only["message"].count("(DhpGatewayReloadFailed)") == 50
 
 
 async def test_a_reload_keeps_the_backlog_of_remaining_addresses() -> None:
     async with Webhook(status=500) as stays, Webhook() as goes, Webhook() as comes:
-        async with night(stays.url, goes.url) as it:
-            it.messenger.on_reload("failed")
-            await it.pass_time(10)
+        async with alert_setup(stays.url, goes.url) as setup:
+            setup.monitor.on_reload("failed")
+            await setup.pass_time(10)
             await goes.wait_for_messages(1)
-            await it.wait_until_counted("failed", 1)
+            await setup.wait_until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
-            it.messenger.configure(changed, parse_addresses(changed))
-            it.messenger.on_reload("ok")
-            await it.pass_time(70)
+            setup.monitor.configure(changed, parse_addresses(changed))
+            setup.monitor.on_reload("ok")
+            await setup.pass_time(70)
             await comes.wait_for_messages(1)
             stays.status = 200
-            await it.gateway.clock.advance(900)
+            await setup.gateway.clock.advance(900)
             [both] = await stays.wait_for_messages(1)
         assert len(goes.messages) == 1
     assert both["message"].count("(DhpGatewayReloadFailed)") == 2
@@ -405,11 +408,11 @@ async def test_a_reload_keeps_the_backlog_of_remaining_addresses() -> None:
 
 
 async def test_a_shutdown_causes_no_alert() -> None:
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.draining = True
-        await it.pass_time(300)
-        it.gateway.draining = False
-        assert await it.told(hook) == []
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.draining = True
+        await setup.pass_time(300)
+        setup.gateway.draining = False
+        assert await setup.alert_names(hook) == []
 
 
 async def test_addresses_are_masked(log_lines: list[str]) -> None:
@@ -417,10 +420,10 @@ async def test_addresses_are_masked(log_lines: list[str]) -> None:
         wrong = mail.url.replace(PASSWORD, "planted-and-wrong")
         given = settings(hook.url, wrong)
         addresses = parse_addresses(given)
-        async with night(hook.url, wrong) as it:
-            it.messenger.on_reload("failed")
-            await it.pass_time(10)
-            await it.wait_until_counted("failed", 2)
+        async with alert_setup(hook.url, wrong) as setup:
+            setup.monitor.on_reload("failed")
+            await setup.pass_time(10)
+            await setup.wait_until_counted("failed", 2)
     shown = "\n".join(
         (repr(given), str(given), repr(addresses), given.model_dump_json(), *log_lines)
     )

@@ -53,10 +53,10 @@ class MonitorWithClock:
         # Pauses after failures are over as well.
         await self._clock.advance(900)
 
-    async def wait_until_taken(self, told: MailServer, count: int) -> None:
+    async def wait_until_taken(self, receiver: MailServer, count: int) -> None:
         """Let pauses end until there are so many messages: an attempt may fail late."""
         async with asyncio.timeout(60):
-            while len(told.messages) < count:
+            while len(receiver.messages) < count:
                 await self._clock.advance(900)
                 await asyncio.sleep(0.05)
 
@@ -116,8 +116,8 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
         alerted = {"notify": [first.url]}
         async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
             gateway.gateway.record_reload("failed", 1)
-            [told] = await first.wait_for_messages(1)
-            assert "New settings of" in told["message"]
+            [message] = await first.wait_for_messages(1)
+            assert "New settings of" in message["message"]
             # A reload gives up what is being sent to an address that goes, though it has arrived.
             await gateway.wait_for_metric(1, SENT, outcome="sent")
             alerts = gateway.settings.alerts

@@ -144,8 +144,8 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     lines = [line.removesuffix(".") for line in started.err.splitlines()]
     assert f"dhp-gateway: could not start: {text}" in lines
     report = json.loads((await dhp("doctor", "--json", "--config", file)).out)
-    told = [f"{key}: {each['message']}. {each['hint']}" for each in report["findings"]]
-    assert [each.removesuffix(". ") for each in told if each.startswith(text)] == [text]
+    reported = [f"{key}: {each['message']}. {each['hint']}" for each in report["findings"]]
+    assert [each.removesuffix(". ") for each in reported if each.startswith(text)] == [text]
     if not key.startswith(NOT_RELOADED):
         fixed = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
         async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token") as it:

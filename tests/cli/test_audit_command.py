@@ -131,8 +131,8 @@ async def test_the_report_is_in_the_language_of_the_terminal(
     corrupt_line(path, 2)
     bad = await dhp("audit", "verify", path, environ=environ)
     assert bad.out.startswith(f"{path}:2: {words[2]}")
-    told = whole.out + unproven.out
-    assert [word for word in (words[0], words[1], words[3]) if word not in told] == []
+    printed = whole.out + unproven.out
+    assert [word for word in (words[0], words[1], words[3]) if word not in printed] == []
     programs = [
         await dhp("audit", "verify", "--json", path, environ=each) for each in ({}, environ)
     ]

@@ -173,9 +173,9 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     assert f"warning: listen.tls.cert_file: {pem}: the certificate expired on 2020-05-17" in (
         result.err
     )
-    told = await dhp("check", "--json", "--config", file, environ=VARIABLE)
-    document = json.loads(told.out)
-    assert (told.code, document["ok"]) == (0, True)
+    printed = await dhp("check", "--json", "--config", file, environ=VARIABLE)
+    document = json.loads(printed.out)
+    assert (printed.code, document["ok"]) == (0, True)
     (warning,) = document["findings"]
     assert (warning["level"], warning["code"]) == ("warning", "certificate-expired")
     assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "put a new one there")
@@ -310,9 +310,9 @@ async def test_unsafe_settings_are_warnings(
     assert (result.code, [line.partition(": ")[0] for line in lines]) == (0, list(warned))
     assert all(words in line for words, line in zip(warned.values(), lines, strict=True))
     assert "planted" not in result.out + result.err
-    told = json.loads((await dhp("check", "--json", "--config", file)).out)
-    assert told["ok"] is True
-    assert [(each["level"], each["code"], each["key"]) for each in told["findings"]] == [
+    printed = json.loads((await dhp("check", "--json", "--config", file)).out)
+    assert printed["ok"] is True
+    assert [(each["level"], each["code"], each["key"]) for each in printed["findings"]] == [
         ("warning", "setting", key) for key in warned
     ]
 
@@ -377,8 +377,8 @@ async def test_doctor_and_start_warn_of_a_former_environment(
     assert result.code == 3
     (line,) = [each for each in result.err.splitlines() if f"{key}: {says}" in each]
     assert instead in line
-    told = json.loads((await dhp("doctor", "--json", "--config", file)).out)
-    (finding,) = [each for each in told["findings"] if each["code"] == "setting"]
+    printed = json.loads((await dhp("doctor", "--json", "--config", file)).out)
+    (finding,) = [each for each in printed["findings"] if each["code"] == "setting"]
     assert (finding["level"], finding["key"]) == ("warning", key)
     assert instead in finding["hint"]
 
@@ -394,8 +394,8 @@ async def test_doctor_reports_the_warnings_of_check(tmp_path: Path) -> None:
             "platform": {"fhir_base_url": f"http://127.0.0.1:{free_port()}/fhir"},
         },
     )
-    told = await dhp("doctor", "--json", "--config", write(tmp_path, settings))
-    found = {each["key"]: each for each in json.loads(told.out)["findings"]}
+    printed = await dhp("doctor", "--json", "--config", write(tmp_path, settings))
+    found = {each["key"]: each for each in json.loads(printed.out)["findings"]}
     for key, code in (("listen.tls", "setting"), ("credentials.default.client_secret", "secret")):
         assert (found[key]["level"], found[key]["code"]) == ("warning", code), key
     assert "client_secret_file" in found["credentials.default.client_secret"]["hint"]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cli.test_doctor import Ward
+from tests.cli.test_doctor import DoctorSetup
 from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome
 from tests.doubles.sso import Sso
 
@@ -77,70 +77,72 @@ def platform_server(platform: Platform) -> Server:
 
 
 @pytest.fixture
-def ward(tmp_path: Path, platform: Platform, sso: Sso) -> Ward:
-    return Ward(tmp_path, platform, sso)
+def setup(tmp_path: Path, platform: Platform, sso: Sso) -> DoctorSetup:
+    return DoctorSetup(tmp_path, platform, sso)
 
 
-async def links_finding(ward: Ward) -> dict[str, str] | None:
+async def links_finding(setup: DoctorSetup) -> dict[str, str] | None:
     """Return the finding about the platform's links, None without one."""
-    found = [each for each in await ward.findings() if each["code"] == "platform-links"]
+    found = [each for each in await setup.findings() if each["code"] == "platform-links"]
     return found[0] if found else None
 
 
 @pytest.mark.parametrize("where", ["link", "full", "both"])
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 async def test_links_with_another_base_are_an_error_that_names_the_alias(
-    ward: Ward, platform_server: Server, name: str, where: str
+    setup: DoctorSetup, platform_server: Server, name: str, where: str
 ) -> None:
     server = platform_server
     alias = name.format(port=server.port)
     link = server.here if where == "full" else alias
     full = server.here if where == "link" else alias
     server.searchset = searchset("Organization", link=link, full=full)
-    found = await links_finding(ward)
+    found = await links_finding(setup)
     assert found is not None
     assert (found["level"], found["key"]) == ("error", "rewrite.aliases")
     assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
-    ward.settings["rewrite"] = {"aliases": [alias]}
-    found = await links_finding(ward)
+    setup.settings["rewrite"] = {"aliases": [alias]}
+    found = await links_finding(setup)
     assert found is not None
     assert found["level"] == "ok"
 
 
 async def test_a_next_link_that_is_a_query_of_the_base_is_recognised(
-    ward: Ward, platform_server: Server
+    setup: DoctorSetup, platform_server: Server
 ) -> None:
     alias = "https://fhir.clinic.uz/r5"
     platform_server.searchset = searchset(
         "Organization", link=alias, full=platform_server.here, paging="{link}?_getpages=1"
     )
-    found = await links_finding(ward)
+    found = await links_finding(setup)
     assert found is not None
     assert f'["{alias}"]' in found["hint"]
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 async def test_a_statement_with_another_base_is_a_warning(
-    ward: Ward, platform_server: Server, name: str
+    setup: DoctorSetup, platform_server: Server, name: str
 ) -> None:
     server = platform_server
     alias = name.format(port=server.port)
     server.capability_statement = capability_statement(f"{alias}/", "Patient", "Organization")
     for answer in (None, searchset("Organization", link=server.here, full=server.here)):
         server.searchset = answer
-        found = await links_finding(ward)
+        found = await links_finding(setup)
         assert found is not None
         assert found["level"] == "warning"
         assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
 
 
-async def test_links_with_the_configured_base_pass(ward: Ward, platform_server: Server) -> None:
+async def test_links_with_the_configured_base_pass(
+    setup: DoctorSetup, platform_server: Server
+) -> None:
     server = platform_server
     same = server.here.replace("http:", "HTTP:")
-    assert (await links_finding(ward) or {})["level"] == "ok"
+    assert (await links_finding(setup) or {})["level"] == "ok"
     server.capability_statement = capability_statement(None, "Organization")
     server.searchset = searchset("Organization", link=same, full="urn:x")
-    assert (await links_finding(ward) or {})["level"] == "ok"
+    assert (await links_finding(setup) or {})["level"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -162,24 +164,24 @@ async def test_links_with_the_configured_base_pass(ward: Ward, platform_server: 
     ],
 )
 async def test_nothing_is_reported_without_absolute_links(
-    ward: Ward, platform_server: Server, answer: dict[str, Any] | None
+    setup: DoctorSetup, platform_server: Server, answer: dict[str, Any] | None
 ) -> None:
     platform_server.capability_statement = capability_statement(None, "Organization")
     platform_server.searchset = answer
-    assert await links_finding(ward) is None
+    assert await links_finding(setup) is None
 
 
 async def test_nothing_is_checked_while_rewriting_is_disabled(
-    ward: Ward, platform_server: Server, platform: Platform
+    setup: DoctorSetup, platform_server: Server, platform: Platform
 ) -> None:
     platform_server.searchset = searchset("Organization", link="https://a.uz/r5", full="urn:x")
-    ward.settings["rewrite"] = {"enabled": False}
-    assert await links_finding(ward) is None
+    setup.settings["rewrite"] = {"enabled": False}
+    assert await links_finding(setup) is None
     assert not any("?" in each.target for each in platform.requests)
 
 
 async def test_canonical_urls_are_not_taken_for_the_base(
-    ward: Ward, platform_server: Server
+    setup: DoctorSetup, platform_server: Server
 ) -> None:
     url = "http://hl7.org/r5/ValueSet/a"
     server = platform_server
@@ -189,7 +191,7 @@ async def test_canonical_urls_are_not_taken_for_the_base(
     server.searchset["entry"] = [
         {"fullUrl": url, "resource": {"resourceType": "ValueSet", "url": url}}
     ]
-    assert (await links_finding(ward) or {})["level"] == "ok"
+    assert (await links_finding(setup) or {})["level"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -202,14 +204,14 @@ async def test_canonical_urls_are_not_taken_for_the_base(
     ],
 )
 async def test_the_search_prefers_a_type_without_patients(
-    ward: Ward,
+    setup: DoctorSetup,
     platform_server: Server,
     platform: Platform,
     types: tuple[str, ...],
     searched: str | None,
 ) -> None:
     platform_server.capability_statement = capability_statement(None, *types)
-    await ward.examine()
+    await setup.examine()
     asked = [each for each in platform.requests if "?" in each.target]
     assert [each.target for each in asked] == ([f"/r5/{searched}?_count=1"] if searched else [])
     assert all(each.header("authorization") == "Bearer token-1" for each in asked)

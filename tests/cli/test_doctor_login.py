@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_doctor import Ward, platform  # noqa: F401 - a fixture
+from tests.cli.test_doctor import DoctorSetup, platform  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
 from tests.doubles.sso import ScriptedResponse, http, oauth_error, status, token
@@ -27,8 +27,8 @@ async def sso() -> AsyncIterator[Provider]:
 
 
 @pytest.fixture
-def ward(tmp_path: Path, platform: Platform, sso: Provider) -> Ward:  # noqa: F811
-    made = Ward(tmp_path, platform, sso)
+def setup(tmp_path: Path, platform: Platform, sso: Provider) -> DoctorSetup:  # noqa: F811
+    made = DoctorSetup(tmp_path, platform, sso)
     made.settings["sso"]["authorize_url"] = sso.issuer
     made.settings["login"] = {
         "enabled": True,
@@ -39,9 +39,9 @@ def ward(tmp_path: Path, platform: Platform, sso: Provider) -> Ward:  # noqa: F8
     return made
 
 
-async def test_a_working_sign_in_passes_every_check(ward: Ward, sso: Provider) -> None:
+async def test_a_working_sign_in_passes_every_check(setup: DoctorSetup, sso: Provider) -> None:
     """Document, page and client are each told of; the page is asked for as people would."""
-    code, text = await ward.examine()
+    code, text = await setup.examine()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
     assert f"ok      login page: the SSO lets people sign in for {REDIRECT_URI}" in text
@@ -51,27 +51,27 @@ async def test_a_working_sign_in_passes_every_check(ward: Ward, sso: Provider) -
     assert sso.user_requests[0].form["redirect_uri"] == REDIRECT_URI
 
 
-async def test_the_error_description_of_the_sso_is_shown(ward: Ward, sso: Provider) -> None:
+async def test_the_error_description_of_the_sso_is_shown(setup: DoctorSetup, sso: Provider) -> None:
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
-    _, text = await ward.examine()
+    _, text = await setup.examine()
     assert "login client: the SSO refuses the client: invalid_client" in text
     assert "it says “as the test wants it”" in text
 
 
-async def test_a_disabled_sign_in_is_not_checked(ward: Ward, sso: Provider) -> None:
-    ward.settings["login"]["enabled"] = False
-    _, text = await ward.examine()
+async def test_a_disabled_sign_in_is_not_checked(setup: DoctorSetup, sso: Provider) -> None:
+    setup.settings["login"]["enabled"] = False
+    _, text = await setup.examine()
     assert "login" not in text
     assert sso.user_requests == []
 
 
 async def test_an_sso_without_metadata_passes_without_the_scope_openid(
-    ward: Ward, sso: Provider
+    setup: DoctorSetup, sso: Provider
 ) -> None:
     sso.openid = False
-    del ward.settings["login"]["scope"]
-    code, text = await ward.examine()
+    del setup.settings["login"]["scope"]
+    code, text = await setup.examine()
     assert code == 0
     assert "skipped login discovery" in text
     assert "ok      login page" in text
@@ -125,14 +125,14 @@ def _to_callback(error: str) -> ScriptedResponse:
     ],
 )
 async def test_each_fault_of_the_sign_in_fails_one_check(
-    *, ward: Ward, sso: Provider, says: Any, page: Any, token: Any, check: str, words: str
+    *, setup: DoctorSetup, sso: Provider, says: Any, page: Any, token: Any, check: str, words: str
 ) -> None:
     sso.says.update(says)
     sso.page = page
     if token is not None:
         sso.clear_user_tokens()
         sso.user_tokens(token)
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == [check]
     assert words in failed[check]
 
@@ -148,10 +148,10 @@ async def test_each_fault_of_the_sign_in_fails_one_check(
     ],
 )
 async def test_a_sign_in_page_does_not_prove_the_registration_of_the_client(
-    ward: Ward, sso: Provider, page: ScriptedResponse
+    setup: DoctorSetup, sso: Provider, page: ScriptedResponse
 ) -> None:
     sso.page = page
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-page"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-page"]
     assert found["level"] == "skipped"
     assert (
         "whether client and redirect_uri are registered is seen only at a sign-in"
@@ -160,29 +160,33 @@ async def test_a_sign_in_page_does_not_prove_the_registration_of_the_client(
     assert len([seen for seen in sso.requests if "response_type=code" in seen.target]) == 1
 
 
-async def test_missing_metadata_fails_with_the_scope_openid(ward: Ward, sso: Provider) -> None:
+async def test_missing_metadata_fails_with_the_scope_openid(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     sso.openid = False
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == ["login discovery"]
     assert "sso.issuer" in failed["login discovery"]
     assert [seen for seen in sso.requests if "response_type=code" in seen.target] == []
 
 
-async def test_an_sso_without_keys_passes_with_a_note(ward: Ward, sso: Provider) -> None:
+async def test_an_sso_without_keys_passes_with_a_note(setup: DoctorSetup, sso: Provider) -> None:
     sso.says["jwks_uri"] = None
-    code, text = await ward.examine()
+    code, text = await setup.examine()
     assert code == 0
     assert "ok      login discovery" in text
     assert "it publishes no keys" in text
     assert "TLS to sso.token_url alone" in text
 
 
-async def test_the_metadata_is_found_below_the_configured_issuer(ward: Ward, sso: Provider) -> None:
+async def test_the_metadata_is_found_below_the_configured_issuer(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     sso.path = "/tenant"
-    assert list(await ward.failed()) == ["login discovery"]
-    ward.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
-    del ward.settings["sso"]["authorize_url"]
-    code, text = await ward.examine()
+    assert list(await setup.failed()) == ["login discovery"]
+    setup.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
+    del setup.settings["sso"]["authorize_url"]
+    code, text = await setup.examine()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
 
@@ -212,54 +216,58 @@ async def test_the_metadata_is_found_below_the_configured_issuer(ward: Ward, sso
     ],
 )
 async def test_the_response_to_an_invalid_code_shows_whether_the_client_is_known(
-    ward: Ward, sso: Provider, answer: ScriptedResponse, level: str, said: str
+    setup: DoctorSetup, sso: Provider, answer: ScriptedResponse, level: str, said: str
 ) -> None:
     sso.clear_user_tokens()
     sso.user_tokens(answer)
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-client"]
     assert (found["level"], said in found["message"]) == (level, True), found["message"]
 
 
-async def test_an_sso_that_checks_the_code_first_proves_nothing(ward: Ward, sso: Provider) -> None:
+async def test_an_sso_that_checks_the_code_first_proves_nothing(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     """An unregistered client gets the same response: nothing is known of the configured one.
 
     Better Auth responds like this.
     """
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_grant", 401), oauth_error("invalid_grant", 401))
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-client"]
     assert found["level"] == "skipped"
     assert "the SSO does not say: invalid_grant" in found["message"]
     ours, other = [each.form["client_id"] for each in sso.user_requests]
     assert (ours, other) == ("hospital-web", "dhp-gateway-doctor")
 
 
-async def test_an_invalid_private_key_of_the_login_is_reported(ward: Ward) -> None:
-    key = ward.folder / "key"
+async def test_an_invalid_private_key_of_the_login_is_reported(setup: DoctorSetup) -> None:
+    key = setup.folder / "key"
     key.write_text("planted")
     key.chmod(0o600)
-    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
-    failed = await ward.failed()
+    setup.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    failed = await setup.failed()
     assert list(failed) == ["secret login.private_key", "login client"]
     assert "login.private_key_file" in failed["login client"]
     assert "planted" not in "".join(failed.values())
-    code, text = await ward.run("check")
+    code, text = await setup.run("check")
     assert code == 2
     assert "login.private_key_file" in text
 
 
-async def test_an_unpublished_key_of_the_login_is_explained(ward: Ward, sso: Provider) -> None:
-    key = ward.folder / "key.pem"
+async def test_an_unpublished_key_of_the_login_is_explained(
+    setup: DoctorSetup, sso: Provider
+) -> None:
+    key = setup.folder / "key.pem"
     key.write_text(pem(EC))
     key.chmod(0o600)
-    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    setup.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
-    told = (await ward.failed())["login client"]
-    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in told
+    message = (await setup.failed())["login client"]
+    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in message
 
 
-async def test_the_host_of_the_authorization_endpoint_is_checked(ward: Ward) -> None:
-    ward.settings["sso"]["authorize_url"] = f"http://127.0.0.1:{free_port()}"
-    failed = await ward.failed()
+async def test_the_host_of_the_authorization_endpoint_is_checked(setup: DoctorSetup) -> None:
+    setup.settings["sso"]["authorize_url"] = f"http://127.0.0.1:{free_port()}"
+    failed = await setup.failed()
     assert list(failed) == ["SSO page TCP"]

@@ -29,7 +29,7 @@ from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform, outcome, then_close
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 from tests.store.redis_server import RedisServer, redis_server
 
 CLIENT_SECRET = "planted-client-secret"
@@ -46,29 +46,27 @@ def _token(value: str, received_at: float) -> AccessToken:
 
 async def _record_outbox(folder: Path, work: Path) -> None:
     """Record entries: delivered, failed, unclear with one behind it, waiting, long, a deletion."""
-    async with Platform() as platform, opening(platform, work) as hospital:
+    async with Platform() as platform, opening(platform, work) as setup:
         locations = {}
-        hospital.line.cut()
-        locations["delivered"] = (await hospital.write(patient=1, number=1)).location
-        await hospital.line.restore()
-        await hospital.ended(locations["delivered"])
-        hospital.line.cut()
-        locations["failed"] = (await hospital.write(patient=2, number=2)).location
+        setup.relay.cut()
+        locations["delivered"] = (await setup.write(patient=1, number=1)).location
+        await setup.relay.restore()
+        await setup.final_response(locations["delivered"])
+        setup.relay.cut()
+        locations["failed"] = (await setup.write(patient=2, number=2)).location
         platform.script(outcome(422))
-        await hospital.line.restore()
-        await hospital.ended(locations["failed"])
-        hospital.line.cut()
-        locations["unclear"] = (await hospital.write(patient=3, method="POST")).location
+        await setup.relay.restore()
+        await setup.final_response(locations["failed"])
+        setup.relay.cut()
+        locations["unclear"] = (await setup.write(patient=3, method="POST")).location
         platform.script(then_close(b""))
-        await hospital.line.restore()
-        await hospital.ended(locations["unclear"])
-        locations["behind"] = (await hospital.write(patient=3, number=3)).location
-        hospital.line.cut()
-        locations["waiting"] = (await hospital.write(patient=4, number=4)).location
-        locations["long"] = (await _write_long(hospital)).location
-        locations["deletion"] = (
-            await hospital.write(patient=5, number=6, method="DELETE")
-        ).location
+        await setup.relay.restore()
+        await setup.final_response(locations["unclear"])
+        locations["behind"] = (await setup.write(patient=3, number=3)).location
+        setup.relay.cut()
+        locations["waiting"] = (await setup.write(patient=4, number=4)).location
+        locations["long"] = (await _write_long(setup)).location
+        locations["deletion"] = (await setup.write(patient=5, number=6, method="DELETE")).location
     ids = {name: location.rsplit("/", 1)[1] for name, location in locations.items()}
     (folder / "outbox.json").write_text(json.dumps(ids, indent=1) + "\n")
     with (
@@ -78,11 +76,9 @@ async def _record_outbox(folder: Path, work: Path) -> None:
         source.backup(copy)
 
 
-async def _write_long(hospital: Hospital) -> Any:
+async def _write_long(setup: OutboxSetup) -> Any:
     resource = {"resourceType": "Basic", "id": "5", "code": {"text": "x" * 3000}}
-    return await hospital.ask(
-        "PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async"
-    )
+    return await setup.ask("PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async")
 
 
 async def _record_audit(folder: Path, work: Path) -> None:

@@ -173,22 +173,22 @@ async def test_large_bodies_are_queued(opened: Open, kind: str) -> None:
         "bundle": ("", dense(15_000), {}),
         "gzip": ("/Bundle", gzip.compress(dense(5_000)), {"Content_Encoding": "gzip"}),
     }[kind]
-    async with opened() as hospital:
-        hospital.line.cut()
-        assert (await hospital.keep("POST", path, body, **fields)).word == "queued"
+    async with opened() as setup:
+        setup.relay.cut()
+        assert (await setup.enqueue("POST", path, body, **fields)).state == "queued"
 
 
 async def test_a_write_that_cannot_be_classified_does_not_overtake(opened: Open) -> None:
     fields = {"Content_Encoding": "gzip", "Prefer": "respond-async"}
     small = bomb(OBJECT, 20_000_000)
-    async with opened(callers=CALLERS) as hospital:
+    async with opened(callers=CALLERS) as setup:
         mallory, ward = ({"X_Api_Key": f"a-long-key-of-{each['name']}"} for each in CALLERS)
         path = "/Observation/9"
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **ward)
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **ward)
         assert reply.status == 200
-        hospital.line.cut()
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **ward)
+        setup.relay.cut()
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **ward)
         assert reply.headers["X-Gateway-Error"] == "upstream-unreachable"
-        assert (await hospital.write(**mallory)).status == 202
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **mallory)
+        assert (await setup.write(**mallory)).status == 202
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **mallory)
         assert reply.headers["X-Gateway-Error"] == "outbox-full"

@@ -23,7 +23,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform as ServedPlatform
 from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import ASYNC, Hospital, observation
+from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
 from tests.outbox.path.test_platform_sender import Platform, answer, bundle, new_sender, request
 from tests.outbox.places import ClockWall, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
@@ -251,24 +251,24 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
             await stack.enter_async_context(opening(platform, tmp_path, outbox=shared))
             for _ in range(2)
         ]
-        for hospital in (first, second):
-            hospital.line.cut()
+        for setup in (first, second):
+            setup.relay.cut()
         for number in range(163):
-            hospital = (first, second)[number % 2]
-            kept = await hospital.ask(
+            setup = (first, second)[number % 2]
+            kept = await setup.ask(
                 "PUT", f"/Observation/{number}", observation(number, number), **ASYNC
             )
             assert kept.status == 202
-        await first.line.restore()
-        await second.line.restore()
+        await first.relay.restore()
+        await second.relay.restore()
         await wait_until_delivered(first, 163)
     assert serializing.refused > 0
     assert set(serializing.done.values()) == {1}
 
 
-async def wait_until_delivered(hospital: Hospital, count: int) -> None:
+async def wait_until_delivered(setup: OutboxSetup, count: int) -> None:
     """Wait until so many entries are delivered; none may fail."""
     name = "dhp_gateway_outbox_entries"
-    while await hospital.gateway.metric(name, state="delivered") < count:
-        assert await hospital.gateway.metric(name, state="failed") == 0
+    while await setup.gateway.metric(name, state="delivered") < count:
+        assert await setup.gateway.metric(name, state="failed") == 0
         await asyncio.sleep(0.1)

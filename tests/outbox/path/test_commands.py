@@ -20,7 +20,7 @@ from tests.doubles.forked import ForkedGateway
 from tests.doubles.platform import outcome
 from tests.doubles.processes import free_port
 from tests.outbox.path.conftest import Open, outbox_in
-from tests.outbox.path.hospital import Hospital, observation
+from tests.outbox.path.harness import OutboxSetup, observation
 
 BY = f"command, user {os.getuid()}"
 
@@ -58,16 +58,16 @@ def operator(tmp_path: Path) -> Operator:
 
 
 @pytest.fixture
-async def rejected(hospital: Hospital) -> tuple[Hospital, str]:
-    hospital.line.cut()
-    location = (await hospital.write(patient=987654)).location
-    hospital.answer_writes(outcome(422))
-    await hospital.mended(location)
-    return hospital, location
+async def rejected(setup: OutboxSetup) -> tuple[OutboxSetup, str]:
+    setup.relay.cut()
+    location = (await setup.write(patient=987654)).location
+    setup.answer_writes(outcome(422))
+    await setup.deliver(location)
+    return setup, location
 
 
 async def test_list_shows_failed_entries(
-    rejected: tuple[Hospital, str], operator: Operator
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
     entry_id = rejected[1].rsplit("/", 1)[1]
     listed = await operator.run("list")
@@ -86,7 +86,7 @@ async def test_list_shows_failed_entries(
 
 
 async def test_contents_are_shown_with_reveal_only(
-    rejected: tuple[Hospital, str], operator: Operator
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
     entry_id = rejected[1].rsplit("/", 1)[1]
     masked = await operator.run("show", entry_id)
@@ -110,17 +110,17 @@ async def test_contents_are_shown_with_reveal_only(
 
 
 async def test_a_retried_entry_is_delivered(
-    rejected: tuple[Hospital, str], operator: Operator
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
-    hospital, location = rejected
+    setup, location = rejected
     assert (await operator.run("retry", "--cause", "expired")).out == ""
     done = await operator.run("retry", "--failed")
     assert done.code == 0
     assert location.rsplit("/", 1)[1] in done.out
-    ended = await hospital.ended(location)
+    ended = await setup.final_response(location)
     while not ended.json["entry"][0]["response"]["status"].startswith("200"):
-        ended = await hospital.ended(location)
-    assert len(hospital.writes()) == 2
+        ended = await setup.final_response(location)
+    assert len(setup.writes()) == 2
     assert (await operator.run("retry", "--cause", "platform-status 422")).out == ""
     assert (await operator.run("retry")).code == 2
     again = await operator.run("retry", location.rsplit("/", 1)[1])
@@ -130,18 +130,18 @@ async def test_a_retried_entry_is_delivered(
 
 async def test_dropping_an_unclear_entry_unblocks_others(opened: Open, operator: Operator) -> None:
     # A gateway with an audit could be the one that records it.
-    async with opened(audit={"sink": "off"}) as hospital:
-        unclear = await hospital.unclear_write()
-        behind = (await hospital.write(number=2)).location
-        assert (await hospital.ask("GET", behind)).status == 202
+    async with opened(audit={"sink": "off"}) as setup:
+        unclear = await setup.unclear_write()
+        behind = (await setup.write(number=2)).location
+        assert (await setup.ask("GET", behind)).status == 202
         dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
         assert dropped.code == 1
         assert "dropped" in dropped.out
         assert "there is no such entry" in dropped.out
         assert '"step":"dropped"' in dropped.out
         assert "noted for the audit" not in dropped.out
-        assert (await hospital.ended(behind)).status == 200
-        assert (await hospital.ask("GET", unclear)).status == 410
+        assert (await setup.final_response(behind)).status == 200
+        assert (await setup.ask("GET", unclear)).status == 410
 
 
 SHOWN = {
@@ -160,8 +160,8 @@ SHOWN = {
 
 
 async def test_show_is_translated(opened: Open, operator: Operator) -> None:
-    async with opened(callers=[{"name": "failed", "outbox": "always"}]) as hospital:
-        entry_id = (await hospital.unclear_write()).rsplit("/", 1)[1]
+    async with opened(callers=[{"name": "failed", "outbox": "always"}]) as setup:
+        entry_id = (await setup.unclear_write()).rsplit("/", 1)[1]
         for language, words in SHOWN.items():
             told = await operator.run("show", entry_id, "--lang", language)
             assert [each for each in words if each not in told.out] == []
@@ -181,7 +181,7 @@ async def test_show_is_translated(opened: Open, operator: Operator) -> None:
     ],
 )
 async def test_an_outbox_that_cannot_be_opened_is_reported(
-    rejected: tuple[Hospital, str],
+    rejected: tuple[OutboxSetup, str],
     operator: Operator,
     change: dict[str, Any],
     code: int,
@@ -212,9 +212,9 @@ async def test_check_reports_an_unusable_outbox(operator: Operator) -> None:
 
 
 async def test_a_gateway_with_another_key_does_not_start(opened: Open, tmp_path: Path) -> None:
-    async with opened() as hospital:
-        hospital.line.cut()
-        await hospital.write()
+    async with opened() as setup:
+        setup.relay.cut()
+        await setup.write()
     operator = Operator(tmp_path)
     operator.settings |= {
         "listen": {"address": "127.0.0.1:0"},
@@ -243,14 +243,14 @@ async def test_an_action_is_recorded_by_the_running_gateway(
 ) -> None:
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
-    async with opened(audit=audited(tmp_path)) as hospital:
-        unclear = await hospital.unclear_write()
-        behind = (await hospital.write(number=2)).location
+    async with opened(audit=audited(tmp_path)) as setup:
+        unclear = await setup.unclear_write()
+        behind = (await setup.write(number=2)).location
         entry_id = unclear.rsplit("/", 1)[1]
         dropped = await operator.run("drop", entry_id)
         assert (dropped.code, "noted for the audit" in dropped.out) == (0, True)
         assert (await operator.run("drop", entry_id)).code == 1
-        await hospital.ended(behind)
+        await setup.final_response(behind)
         while not steps(tmp_path):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
     assert steps(tmp_path) == [("dropped", entry_id, BY)]
@@ -260,9 +260,9 @@ async def test_a_command_creates_no_audit_file(
     opened: Open, operator: Operator, tmp_path: Path
 ) -> None:
     """The file would belong to the user of the command."""
-    async with opened() as hospital:
-        hospital.line.cut()
-        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
+    async with opened() as setup:
+        setup.relay.cut()
+        entry_id = (await setup.write()).location.rsplit("/", 1)[1]
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
     assert (await operator.run("drop", entry_id)).code == 0
@@ -275,9 +275,9 @@ async def test_a_command_creates_no_audit_file(
 @pytest.fixture
 async def queued_entry(opened: Open, tmp_path: Path) -> str:
     (tmp_path / "audit").mkdir()
-    async with opened(audit=audited(tmp_path)) as hospital:
-        hospital.line.cut()
-        return (await hospital.write()).location.rsplit("/", 1)[1]
+    async with opened(audit=audited(tmp_path)) as setup:
+        setup.relay.cut()
+        return (await setup.write()).location.rsplit("/", 1)[1]
 
 
 async def test_a_command_writes_the_audit_file_while_no_gateway_runs(

@@ -17,7 +17,7 @@ import pytest
 from tests.doubles.platform import Platform
 from tests.doubles.storing_platform import FAULTS, StoringPlatform
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import ASYNC, Hospital, Reply
+from tests.outbox.path.harness import ASYNC, OutboxSetup, Response
 
 SYSTEM = "urn:lab"
 PLATFORM = {"response_timeout": 10}
@@ -39,23 +39,23 @@ def result(key: str, fault: str, *, identified: bool) -> dict[str, Any]:
     return resource
 
 
-async def create(hospital: Hospital, fault: str, form: str, *, identified: bool = True) -> Reply:
+async def create(setup: OutboxSetup, fault: str, form: str, *, identified: bool = True) -> Response:
     key = f"{form}-{fault}"
     resource = result(key, fault, identified=identified)
     condition = f"identifier={SYSTEM}|{key}" if identified else f"note={key}"
     if form == "create":
         body = json.dumps(resource).encode()
-        return await hospital.ask("POST", "/Observation", body, If_None_Exist=condition, **ASYNC)
+        return await setup.ask("POST", "/Observation", body, If_None_Exist=condition, **ASYNC)
     request = {"method": "POST", "url": "Observation", "ifNoneExist": condition}
     entry = {"request": request, "resource": resource}
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
-    return await hospital.ask("POST", "", json.dumps(bundle).encode(), **ASYNC)
+    return await setup.ask("POST", "", json.dumps(bundle).encode(), **ASYNC)
 
 
-async def final_result(hospital: Hospital, reply: Reply) -> str:
+async def final_result(setup: OutboxSetup, reply: Response) -> str:
     if reply.status != 202:
         return f"answered {reply.status}"
-    ended = await hospital.ended(reply.location)
+    ended = await setup.final_response(reply.location)
     assert ended.status == 200, ended.body
     response = ended.json["entry"][0]["response"]
     if "outcome" not in response:
@@ -95,21 +95,21 @@ async def run_case(case: Case, folder: Path) -> Course:
     """A create and a Bundle for every fault, sent directly or queued first."""
     ward = StoringPlatform(**case.platform_is)
     sections = {"platform": PLATFORM, "circuit_breaker": BREAKER}
-    async with Platform() as platform, opening(platform, folder, **sections) as hospital:
+    async with Platform() as platform, opening(platform, folder, **sections) as setup:
         platform.respond(ward.respond)
         sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
-        creations = [create(hospital, *each, identified=case.identified) for each in sent]
+        creations = [create(setup, *each, identified=case.identified) for each in sent]
         if case.way == "queued":
-            hospital.line.cut()
+            setup.relay.cut()
             replies = [await each for each in creations]
             assert {(each.status, each.headers.get("X-Gateway-Error")) for each in replies} == {
                 (202, None)
             }
-            await hospital.line.restore()
+            await setup.relay.restore()
         else:
             # Those that come to the platform directly wait for it.
             replies = await asyncio.gather(*creations)
-        ends = await asyncio.gather(*(final_result(hospital, each) for each in replies))
+        ends = await asyncio.gather(*(final_result(setup, each) for each in replies))
         names = (f"{form}-{fault}" for fault, form in sent)
         return Course(dict(zip(names, ends, strict=True)), ward.copies())
 

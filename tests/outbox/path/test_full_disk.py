@@ -17,7 +17,7 @@ from tests.doubles.platform import Platform, PlatformConnection, fhir
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
-from tests.outbox.path.hospital import ASYNC, Hospital, observation
+from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
 
@@ -54,31 +54,31 @@ def fill(place: Path) -> Path:
     return path
 
 
-async def write(hospital: Hospital, number: int) -> tuple[int, str]:
+async def write(setup: OutboxSetup, number: int) -> tuple[int, str]:
     """Status and, where it was taken, location of a write of some 40 KiB."""
     body = observation(number, number)[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 40_000)
-    reply = await hospital.ask("PUT", f"/Observation/{number}", body, **ASYNC)
+    reply = await setup.ask("PUT", f"/Observation/{number}", body, **ASYNC)
     if reply.status == 202:
         return 202, reply.location
     return reply.status, reply.headers["X-Gateway-Error"]
 
 
-async def wait_until_full(hospital: Hospital) -> list[str]:
+async def wait_until_full(setup: OutboxSetup) -> list[str]:
     """Send writes until one is rejected. Return the locations of the others."""
     kept: list[str] = []
     while True:
-        status, said = await write(hospital, len(kept) + 1)
+        status, said = await write(setup, len(kept) + 1)
         if status != 202:
             assert (status, said) == (503, "outbox-full")
             return kept
         kept.append(said)
 
 
-async def delivered(hospital: Hospital, kept: list[str]) -> None:
+async def delivered(setup: OutboxSetup, kept: list[str]) -> None:
     for location in kept:
-        url = hospital.gateway.url + location[location.index("/_outbox") :]
-        assert (await hospital.ended(url)).status == 200
-    targets = [target for _, target in hospital.writes()]
+        url = setup.gateway.url + location[location.index("/_outbox") :]
+        assert (await setup.final_response(url)).status == 200
+    targets = [target for _, target in setup.writes()]
     assert len(targets) == len(set(targets)) == len(kept)
 
 
@@ -117,51 +117,51 @@ async def disk_filler(place: Path) -> AsyncIterator[Path]:
         await process.wait()
 
 
-async def queue_small(hospital: Hospital, count: int) -> list[str]:
-    replies = [await hospital.write(patient=n, number=n) for n in range(count)]
+async def queue_small(setup: OutboxSetup, count: int) -> list[str]:
+    replies = [await setup.write(patient=n, number=n) for n in range(count)]
     assert {reply.status for reply in replies} == {202}
     return [reply.location for reply in replies]
 
 
 async def test_deliveries_need_no_freed_disk_space(opened: Open, volume: Volume) -> None:
     place = volume(16)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await queue_small(hospital, 500)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await queue_small(setup, 500)
         async with disk_filler(place) as taken:
-            assert (await write(hospital, 9999))[1] == "outbox-full"
-            await hospital.line.restore()
-            await delivered(hospital, kept)
-        hospital.line.cut()
-        assert (await write(hospital, 9999))[1] == "outbox-full"
+            assert (await write(setup, 9999))[1] == "outbox-full"
+            await setup.relay.restore()
+            await delivered(setup, kept)
+        setup.relay.cut()
+        assert (await write(setup, 9999))[1] == "outbox-full"
         taken.unlink()
-        assert (await write(hospital, 9999))[0] == 202
+        assert (await write(setup, 9999))[0] == 202
 
 
 async def test_responses_are_stored_without_bodies_on_a_full_disk(
     opened: Open, volume: Volume
 ) -> None:
     place = volume(16)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await queue_small(hospital, 150)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await queue_small(setup, 150)
         body = b'{"resourceType":"Observation","x":"%s"}' % (b"y" * 100_000)
-        hospital.answer_writes(*[fhir(body)] * 150)
+        setup.answer_writes(*[fhir(body)] * 150)
         async with disk_filler(place):
-            await hospital.line.restore()
-            await delivered(hospital, kept)
+            await setup.relay.restore()
+            await delivered(setup, kept)
 
 
 async def test_large_writes_are_delivered_from_a_full_disk(opened: Open, volume: Volume) -> None:
     place = volume(64)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
         large = observation()[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 10_000_000)
-        kept = [(await hospital.keep("PUT", "/Observation/99", large)).location]
-        kept += await queue_small(hospital, 5)
+        kept = [(await setup.enqueue("PUT", "/Observation/99", large)).location]
+        kept += await queue_small(setup, 5)
         async with disk_filler(place):
-            await hospital.line.restore()
-            await delivered(hospital, kept)
+            await setup.relay.restore()
+            await delivered(setup, kept)
 
 
 @pytest.mark.parametrize("end", ["kill", "end"])
@@ -228,38 +228,38 @@ async def test_queued_writes_are_delivered_on_a_full_disk(
     opened: Open, volume: Volume, size: int
 ) -> None:
     place = volume(size)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await wait_until_full(hospital)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await wait_until_full(setup)
         assert len(kept) * 40_000 > size * _MIB / 4
         fill(place)
-        assert (await write(hospital, 9999))[1] == "outbox-full"
-        await hospital.line.restore()
-        await delivered(hospital, kept)
+        assert (await write(setup, 9999))[1] == "outbox-full"
+        await setup.relay.restore()
+        await delivered(setup, kept)
 
 
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_restart_on_a_full_disk_delivers(opened: Open, volume: Volume, full: bool) -> None:
     place = volume(4)
     outbox = {"url": f"sqlite:///{place}/outbox.db"}
-    async with opened(outbox=outbox) as hospital:
-        hospital.line.cut()
-        kept = await wait_until_full(hospital) if full else [(await write(hospital, 1))[1]]
+    async with opened(outbox=outbox) as setup:
+        setup.relay.cut()
+        kept = await wait_until_full(setup) if full else [(await write(setup, 1))[1]]
         fill(place)
-    async with opened(outbox=outbox) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        await delivered(hospital, kept)
+    async with opened(outbox=outbox) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        await delivered(setup, kept)
 
 
 async def test_a_gateway_starts_while_its_outbox_is_unavailable(
     opened: Open, tmp_path: Path
 ) -> None:
     place = tmp_path / "later"
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        refused = await hospital.write()
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        refused = await setup.write()
         assert (refused.status, refused.headers["X-Gateway-Error"]) == (503, "outbox-full")
-        assert await hospital.gateway.ready() == (
+        assert await setup.gateway.ready() == (
             200,
             {
                 "ready": True,
@@ -270,34 +270,34 @@ async def test_a_gateway_starts_while_its_outbox_is_unavailable(
                 "degraded": {"outbox": "outbox-away"},
             },
         )
-        assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        assert await setup.gateway.metric("dhp_gateway_outbox_available") == 0
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         assert shown.json["care"]["reason"] == "outbox-away"
-        page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
+        page = await setup.ask("GET", f"{setup.gateway.admin_url}/status")
         assert b"cannot be reached" in page.body
         place.mkdir()
-        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
-        hospital.line.cut()
-        kept = await hospital.write()
+        await setup.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
+        setup.relay.cut()
+        kept = await setup.write()
         assert kept.status == 202
-        assert (await hospital.mended(kept.location)).status == 200
+        assert (await setup.deliver(kept.location)).status == 200
     assert (place / "outbox.db").stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_gateway_starts_on_a_disk_that_is_full(opened: Open, volume: Volume) -> None:
     place = volume(8)
     taken = fill(place)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        assert (await write(hospital, 1))[1] == "outbox-full"
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        assert (await write(setup, 1))[1] == "outbox-full"
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         assert shown.json["care"]["reason"] == "outbox-away"
         taken.unlink()
-        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
-        hospital.line.cut()
-        kept = await hospital.write()
+        await setup.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
+        setup.relay.cut()
+        kept = await setup.write()
         assert kept.status == 202
-        assert (await hospital.mended(kept.location)).status == 200
+        assert (await setup.deliver(kept.location)).status == 200
 
 
 async def test_a_damaged_database_affects_the_outbox_only(opened: Open, tmp_path: Path) -> None:
@@ -305,10 +305,10 @@ async def test_a_damaged_database_affects_the_outbox_only(opened: Open, tmp_path
     spoilt = tmp_path / "spoilt.db"
     spoilt.write_bytes(b"SQLite format 3\0" + b"x" * 8176)
     for path in (tmp_path / "folder", spoilt):
-        async with opened(outbox={"url": f"sqlite:///{path}"}) as hospital:
-            assert (await hospital.ask("GET", "/Patient/1")).status == 200
-            assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
-            assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
+        async with opened(outbox={"url": f"sqlite:///{path}"}) as setup:
+            assert (await setup.ask("GET", "/Patient/1")).status == 200
+            assert (await setup.write()).headers["X-Gateway-Error"] == "outbox-full"
+            assert await setup.gateway.metric("dhp_gateway_outbox_available") == 0
 
 
 async def test_a_file_that_is_no_database_affects_the_outbox_only(
@@ -317,7 +317,7 @@ async def test_a_file_that_is_no_database_affects_the_outbox_only(
     alien = tmp_path / "alien.db"
     alien.write_bytes(b"not a database, but somebody's file" * 100)
     before = alien.read_bytes()
-    async with opened(outbox={"url": f"sqlite:///{alien}"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
+    async with opened(outbox={"url": f"sqlite:///{alien}"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        assert (await setup.write()).headers["X-Gateway-Error"] == "outbox-full"
     assert alien.read_bytes() == before

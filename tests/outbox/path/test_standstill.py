@@ -23,7 +23,7 @@ from tests.doubles.platform import outcome
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft
 from tests.outbox.path.conftest import Open
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 from tests.outbox.places import SqlitePlace, opened
 
 WAITS = QueueDepth(is_deliverable=True)
@@ -97,16 +97,16 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.close()
 
 
-async def wait_until_reads_succeed(hospital: Hospital) -> None:
+async def wait_until_reads_succeed(setup: OutboxSetup) -> None:
     """Wait until the gateway takes the platform for usable again."""
-    while (await hospital.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
+    while (await setup.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.1)
 
 
-async def wait_until_care(hospital: Hospital, *reasons: str) -> None:
+async def wait_until_care(setup: OutboxSetup, *reasons: str) -> None:
     """Wait until the status page's facts give one of these reasons."""
     while True:
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         if shown.json["care"]["reason"] in reasons:
             return
         await asyncio.sleep(0.1)
@@ -118,37 +118,37 @@ def short_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "STANDSTILL_SECONDS", 0.5)
 
 
-async def wait_until_reported(hospital: Hospital) -> None:
+async def wait_until_reported(setup: OutboxSetup) -> None:
     """Wait until page and metrics report the standstill; the gateway stays ready."""
-    await wait_until_care(hospital, "outbox-standstill")
-    assert (await hospital.gateway.ready())[0] == 200
-    page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
+    await wait_until_care(setup, "outbox-standstill")
+    assert (await setup.gateway.ready())[0] == 200
+    page = await setup.ask("GET", f"{setup.gateway.admin_url}/status")
     assert b"deliveries stand still" in page.body
-    assert await hospital.gateway.metric("dhp_gateway_outbox_stalled_seconds") > 0
+    assert await setup.gateway.metric("dhp_gateway_outbox_stalled_seconds") > 0
 
 
 @pytest.mark.usefixtures("short_standstill")
 async def test_a_locked_database_is_reported(opened: Open, tmp_path: Path) -> None:
-    async with opened() as hospital:
-        hospital.line.cut()
-        kept = await hospital.write()
+    async with opened() as setup:
+        setup.relay.cut()
+        kept = await setup.write()
         async with locked(tmp_path / "outbox.db"):
-            await hospital.line.restore()
-            await wait_until_reads_succeed(hospital)
-            await wait_until_reported(hospital)
-        assert (await hospital.ended(kept.location)).status == 200
-        await wait_until_care(hospital, "fine", "answers")
+            await setup.relay.restore()
+            await wait_until_reads_succeed(setup)
+            await wait_until_reported(setup)
+        assert (await setup.final_response(kept.location)).status == 200
+        await wait_until_care(setup, "fine", "answers")
 
 
 @pytest.mark.usefixtures("short_standstill")
 async def test_a_write_that_fails_repeatedly_is_reported(opened: Open) -> None:
-    async with opened() as hospital:
-        hospital.line.cut()
-        await hospital.write()
-        hospital.answer_writes(*[outcome(500)] * 1000)
-        await hospital.line.restore()
-        await wait_until_reads_succeed(hospital)
-        await wait_until_reported(hospital)
+    async with opened() as setup:
+        setup.relay.cut()
+        await setup.write()
+        setup.answer_writes(*[outcome(500)] * 1000)
+        await setup.relay.restore()
+        await wait_until_reads_succeed(setup)
+        await wait_until_reported(setup)
 
 
 @pytest.mark.usefixtures("short_standstill")
@@ -159,9 +159,9 @@ async def test_a_stopped_delivery_is_reported(
         return
 
     monkeypatch.setattr(DeliveryLoop, "run", ended)
-    async with opened() as hospital:
-        hospital.line.cut()
-        assert (await hospital.write()).status == 202
-        await hospital.line.restore()
-        await wait_until_reads_succeed(hospital)
-        await wait_until_reported(hospital)
+    async with opened() as setup:
+        setup.relay.cut()
+        assert (await setup.write()).status == 202
+        await setup.relay.restore()
+        await wait_until_reads_succeed(setup)
+        await wait_until_reported(setup)
