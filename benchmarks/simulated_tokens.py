@@ -103,7 +103,8 @@ class _Nobody:
 
 async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     clock = _Clock()
-    times = TimeSource(clock, clock, clock.call_later)
+    jitter = random.Random(1).random  # noqa: S311
+    times = TimeSource(clock, clock, clock.call_later, jitter)
     sso = _Sso(lifetime, times)
     tokens = make_tokens(
         {_NAME: sso},
@@ -113,7 +114,6 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
         audit=nobody,  # type: ignore[arg-type]
         sso=SsoSettings(token_url="https://sso.test/token"),
         times=times,
-        rng=random.Random(1),  # noqa: S311
     )[_NAME]
     tokens.start()
     waited = 0

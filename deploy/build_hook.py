@@ -45,8 +45,8 @@ COMPILED = {
     "request_parser request_payload",
     "oauth": "token_backoff tokens",
     "outbox": "intake",
-    "pipeline": "admission callers forwarder guards handler link_translation "
-    "own_replies permissions request request_body response_checks "
+    "pipeline": "admission callers guards handler link_translation "
+    "own_replies permissions request request_body request_composer response_checks "
     "response_writer upstream",
     "telemetry": "log_masking request_counters",
 }

@@ -138,8 +138,8 @@ def _found() -> Iterator[_Found]:
             yield "commands", str(UNMARKED.relative_to(ROOT)), (one, many[0]) if many else one, None
 
 
-def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
-    """Yield text and context of each `Message(…)`, `Message.within(…)`, `Message.counted(…)`."""
+def in_code(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield text and context of each `Message(…)` and `Message.within(…)`."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     for node in sorted(calls, key=lambda each: (each.lineno, each.col_offset)):
@@ -151,8 +151,6 @@ def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
                 yield text, None
             case "Message.within", [str(context), str(text)]:
                 yield text, context
-            case "Message.counted", [str(one), str(many), *_]:
-                yield (one, many), None
 
 
 def in_template(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:

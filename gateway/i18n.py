@@ -40,25 +40,19 @@ class Message(str):
     `fallback` replaces a text of another program that no catalogue has in the language.
     """
 
-    __slots__ = ("context", "fallback", "msgid", "plural", "values")
+    __slots__ = ("context", "fallback", "msgid", "values")
 
     msgid: str
     values: Mapping[str, Any]
     context: str | None
-    plural: tuple[str, int] | None
     fallback: Message | None
 
     def __new__(cls, msgid: str, /, **values: Any) -> Self:
         """Return the message. Without values the sentence is not formatted: braces remain."""
-        return cls._make(msgid, msgid, values)
-
-    @classmethod
-    def _make(cls, english: str, msgid: str, values: Mapping[str, Any]) -> Self:
-        message = super().__new__(cls, english.format(**values) if values else english)
+        message = super().__new__(cls, msgid.format(**values) if values else msgid)
         message.msgid = msgid
         message.values = values
         message.context = None
-        message.plural = None
         message.fallback = None
         return message
 
@@ -67,13 +61,6 @@ class Message(str):
         """Return a message whose English text has other meanings in other contexts."""
         message = cls(msgid, **values)
         message.context = context
-        return message
-
-    @classmethod
-    def counted(cls, one: str, many: str, number: int, /, **values: Any) -> Self:
-        """Return a message in the plural form for `number`; the texts contain `{number}`."""
-        message = cls._make(one if number == 1 else many, one, {**values, "number": number})
-        message.plural = (many, number)
         return message
 
     @classmethod
@@ -92,9 +79,9 @@ class Message(str):
         `capital` capitalizes the first letter if the text begins with a word in small letters.
         `sentence` does so too, and adds a full stop if there is no final punctuation mark.
         """
-        if spec == "capital":
-            return _capital(self)
-        return _sentence(self) if spec == "sentence" else super().__format__(spec)
+        if spec == "sentence" and not self.endswith(("?", ".", "!", "…")):
+            return _capital(f"{self}.")
+        return _capital(self) if spec in ("capital", "sentence") else super().__format__(spec)
 
     def in_language(self, language: str) -> str:
         """Return the text in one of `LANGUAGES`."""
@@ -103,10 +90,9 @@ class Message(str):
         translation = self._translation(language)
         if translation is None and self.fallback is not None:
             return self.fallback.in_language(language)
-        if translation is None:
-            translation = self.plural[0] if self.plural and self.plural[1] != 1 else self.msgid
+        text = self.msgid if translation is None else translation
         values = {name: translate_value(value, language) for name, value in self.values.items()}
-        return translation.format(**values) if values else translation
+        return text.format(**values) if values else text
 
     def _translation(self, language: str) -> str | None:
         # The empty key would return the catalogue's header.
@@ -117,8 +103,6 @@ class Message(str):
 
     def _look_up(self, catalogue: NullTranslations) -> str:
         """Return the text in a catalogue, "" if the catalogue has none."""
-        if self.plural is not None:
-            return catalogue.ngettext(self.msgid, *self.plural)
         if self.context is not None:
             return catalogue.pgettext(self.context, self.msgid)
         return catalogue.gettext(self.msgid)
@@ -209,10 +193,6 @@ _WORD: Final = re.compile(
 )
 
 
-def _sentence(text: str) -> str:
-    return _capital(text if text.endswith(("?", ".", "!", "…")) else f"{text}.")
-
-
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:] if _WORD.match(text) else text
 
@@ -221,9 +201,6 @@ class _Nothing(NullTranslations):
     """The fallback of a catalogue: returns "" for a message that the catalogue lacks."""
 
     def gettext(self, message: str) -> str:
-        return ""
-
-    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
         return ""
 
     def pgettext(self, context: str, message: str) -> str:

@@ -267,16 +267,11 @@ def on_signals(handlers: Mapping[str, Callable[[], object]]) -> None:
     except NotImplementedError:
         _install_wakeup_fd(loop)
         for number, handler in known.items():
-            signal.signal(number, _callback_soon(loop, handler))
+            signal.signal(number, functools.partial(_call_soon, loop, handler))
 
 
-def _callback_soon(
-    loop: asyncio.AbstractEventLoop, handler: Callable[[], object]
-) -> Callable[..., None]:
-    def signalled(*_: object) -> None:
-        loop.call_soon_threadsafe(handler)
-
-    return signalled
+def _call_soon(loop: asyncio.AbstractEventLoop, handler: Callable[[], object], *_: object) -> None:
+    loop.call_soon_threadsafe(handler)
 
 
 def _install_wakeup_fd(loop: asyncio.AbstractEventLoop) -> None:

@@ -33,7 +33,7 @@ hypothesis.settings.load_profile("any-machine")
 
 # By the value of DHP_NO_SKIPS: the reasons for which a test may still skip.
 _ROOT = "needs root"
-_EXCUSED = {"1": (), "but-root": (_ROOT,)}
+_ALLOWED = {"1": (), "but-root": (_ROOT,)}
 # A part of the reasons, and the text of the summary for those tests.
 _KINDS = {
     "make test-tools": "lack a program (`make test-tools` installs all of them)",
@@ -61,11 +61,11 @@ def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
     With DHP_NO_SKIPS=but-root, for a run without root, tests that need root may skip.
     """
-    excused = _EXCUSED.get(os.environ.get("DHP_NO_SKIPS", ""))
-    if excused is None or not report.skipped or hasattr(report, "wasxfail"):
+    allowed = _ALLOWED.get(os.environ.get("DHP_NO_SKIPS", ""))
+    if allowed is None or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = _reason(report)
-    if not any(each in reason for each in excused):
+    if not any(each in reason for each in allowed):
         report.outcome = "failed"
         report.longrepr = f"DHP_NO_SKIPS forbids skipping. {reason}"
 
@@ -77,13 +77,13 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 def _skipped(reasons: Iterable[str]) -> str:
     """Return one line that summarises all skips."""
     kinds = Counter(next(each for each in _KINDS if each in reason) for reason in reasons)
-    said = ", ".join(f"{kinds[each]} {_KINDS[each]}" for each in _KINDS if kinds[each])
-    return f"{kinds.total()} skipped: {said}. The reasons: make test TESTS=-rs"
+    summary = ", ".join(f"{kinds[each]} {_KINDS[each]}" for each in _KINDS if kinds[each])
+    return f"{kinds.total()} skipped: {summary}. The reasons: make test TESTS=-rs"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Name the cell of a test in the tables, even if its fixtures fail."""
+    """Name the table cell of a test, even if its fixtures fail."""
     table.place(item)
 
 
@@ -93,8 +93,8 @@ def pytest_terminal_summary(
 ) -> Generator[None, None, None]:
     """Print the tables of servers of others, and the skips in one line, after the failures."""
     yield
-    told = (each for kind in terminalreporter.stats.values() for each in kind)
-    for line in table.lines(each for each in told if isinstance(each, pytest.TestReport)):
+    reports_of_all = (each for kind in terminalreporter.stats.values() for each in kind)
+    for line in table.lines(each for each in reports_of_all if isinstance(each, pytest.TestReport)):
         terminalreporter.write_line(line)
     if reports := terminalreporter.getreports("skipped"):
         terminalreporter.write_line(_skipped(map(_reason, reports)))
@@ -102,7 +102,7 @@ def pytest_terminal_summary(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Say which test failed and why as soon as it fails: a run that is cut short has no summary."""
+    """Print a failure at once, because an aborted run has no summary."""
     if not report.failed:
         return None
     category = "failed" if report.when == "call" else "error"
@@ -184,7 +184,7 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
         _cached_build_middleware.cache_clear()
 
 
-def _start(nodeid: str) -> str | None:
+def _group_prefix(nodeid: str) -> str | None:
     return next((start for start in _GROUPS if nodeid.startswith(start)), None)
 
 
@@ -193,19 +193,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the tests so that long ones come first when several processes run."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         order = {start: place for place, start in enumerate(_GROUPS)}
-        items.sort(key=lambda item: order.get(_start(item.nodeid) or "", len(order)))
+        items.sort(key=lambda item: order.get(_group_prefix(item.nodeid) or "", len(order)))
 
 
 class _Groups(LoadScopeScheduling):
     """Gives all tests of a group, or else of a module, to one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        start = _start(nodeid)
+        start = _group_prefix(nodeid)
         return (start and _GROUPS[start]) or nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
-    """Return the scheduler by groups."""
     return _Groups(config, log)
 
 
@@ -241,7 +240,7 @@ async def _accept_or_close(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Raise the limit of open files as gateways do, and mend what asyncio leaves open."""
+    """Raise the limit of open files as gateways do, and close what asyncio leaves open."""
     raise_open_file_limit()
     setattr(BaseSelectorEventLoop, _ACCEPT, _accept_or_close)
     for each in table.MARKERS:

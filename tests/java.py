@@ -26,11 +26,6 @@ def maven_package(folder: Path) -> Path:
     return folder / "target"
 
 
-def maven_artifact(coordinates: str) -> Path:
-    """Return the file of `group:artifact:version:type`, fetched once; else skip."""
-    return Path(_maven("artifact", coordinates))
-
-
 def _maven(*arguments: str) -> str:
     command = [".ci/maven", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

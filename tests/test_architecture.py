@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # From the top. Parts on one floor do not import each other at run time; modules of the lowest do. A
-# part may name in annotations the types of those that stand behind it on its floor.
+# part may name in annotations the types of later parts of its floor.
 FLOORS = (
     ("__main__",),
     ("cli",),

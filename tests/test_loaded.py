@@ -41,9 +41,9 @@ async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
         await gateway.wait_for_status(200)
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"{gateway.url}/Patient/1") as answer,
+            session.get(f"{gateway.url}/Patient/1") as response,
         ):
-            assert answer.status == 200
+            assert response.status == 200
     finally:
         gateway.process.terminate()
     lines = gateway.process.stderr.splitlines()

@@ -55,7 +55,7 @@ interrupt() {{
     wait "$running"
     running=
 }}
-tail() {{  # the record follows the answer
+tail() {{  # the record follows the response
     until grep -q '"exchange"' audit.log; do sleep 0.1; done
     command tail "$@"
 }}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Says who it is, and can make no environment.
+# Prints its version, and cannot make an environment.
 INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit 1 ;; esac\n'
 
 

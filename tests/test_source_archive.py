@@ -19,7 +19,7 @@ from tests.deploy import tools
 from tests.doubles.processes import GatewayProcess, free_port, start
 
 ROOT = Path(__file__).parents[1]
-# What work in a checkout leaves behind.
+# Files that work in a checkout creates.
 IGNORED = [each.rstrip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
 
 
@@ -103,8 +103,8 @@ async def test_the_demo_runs_from_the_archive(set_up: Path, tmp_path: Path) -> N
     try:
         gateway = GatewayProcess(demo, f"http://{listen}/fhir", f"http://{admin}")
         await gateway.wait_for_status(200)
-        async with aiohttp.request("GET", f"{gateway.url}/metadata") as answer:
-            assert (await answer.json())["resourceType"] == "CapabilityStatement"
+        async with aiohttp.request("GET", f"{gateway.url}/metadata") as response:
+            assert (await response.json())["resourceType"] == "CapabilityStatement"
     finally:
         demo.terminate()
 

@@ -48,8 +48,8 @@ def build_application(
     *,
     metrics: Metrics,
     health: Health,
+    status: StatusReporter,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
-    status: StatusReporter | None = None,
     outbox: OutboxAdminApi | None = None,
     operators: Operators | None = None,
     reveal: bool = False,
@@ -59,9 +59,13 @@ def build_application(
     `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files,
     at each request, so that a new key can be registered before it is used.
     `operators` may decide about the entries of `outbox`, None where there is none, and with
-    `reveal` see an entry in full. Without `status` there are no pages, without `operators` there is
-    no `/outbox`.
+    `reveal` see an entry in full. Without `operators` there is no `/outbox`.
     """
+
+    links = _LINKS if outbox is None else _LINKS | _OUTBOX_LINKS
+
+    async def index(request: Request) -> Response:
+        return _index(links, request)
 
     async def livez(request: Request) -> Response:
         return json_response(HTTPStatus.OK, {"alive": True})
@@ -79,20 +83,15 @@ def build_application(
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_add_safe_headers)
+    application.router.add_get("/", index)
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
-    links = {**_LINKS}
-    if status is not None:
-        links |= _STATUS_LINKS
-        _add_status(application, status, health)
-        if operators is not None:
-            language = partial(_language, status)
-            OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
-    if outbox is not None:
-        links |= _OUTBOX_LINKS
-    application.router.add_get("/", _index(links, page=status is not None))
+    _add_status(application, status, health)
+    if operators is not None:
+        language = partial(_language, status)
+        OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
     return application
 
 
@@ -138,8 +137,6 @@ _LINKS: Final = {
     "/readyz": "whether requests can succeed, and if not, why",
     "/metrics": "for Prometheus",
     "/.well-known/jwks.json": "the public keys by which the SSO is to know the gateway",
-}
-_STATUS_LINKS: Final = {
     "/status": "for people: can care go on, and if not, what to do",
     "/status.json": "the same facts for programs",
     "/status/events": "newer facts for open pages, as server-sent events",
@@ -147,21 +144,14 @@ _STATUS_LINKS: Final = {
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
 
 
-def _index(links: Mapping[str, str], *, page: bool) -> Handler:
-    """Return the handler of `/`: it lists the links, and redirects browsers to the status page.
-
-    It redirects only if there is a `page`.
-    """
-
-    async def index(request: Request) -> Response:
-        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-        if page and prefers_html(accept):
-            # A relative reference, because a proxy may serve the listener below a path.
-            headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
-            return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
-        return json_response(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
-
-    return index
+def _index(links: Mapping[str, str], request: Request) -> Response:
+    """Return the response at `/`: a browser is redirected to the status page, others get links."""
+    accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+    if prefers_html(accept):
+        # A relative reference, because a proxy may serve the listener below a path.
+        headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
+        return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
+    return json_response(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
 
 
 @middleware

@@ -68,7 +68,12 @@ class OutboxPages:
         self, handler: Callable[[Request, PageContext], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            view = self._view(request)
+            view = PageContext(
+                self._language(request),
+                root_path="" if request.path.endswith("/outbox") else "../",
+                has_operators=self._operators.has_operators,
+                reveal=self._reveal,
+            )
             try:
                 self._sign_in(request, view)
                 return await handler(request, view)
@@ -77,14 +82,6 @@ class OutboxPages:
                 return _html(page, view, refusal.status, refusal.headers)
 
         return answer
-
-    def _view(self, request: Request) -> PageContext:
-        return PageContext(
-            self._language(request),
-            root_path="" if request.path.endswith("/outbox") else "../",
-            has_operators=self._operators.has_operators,
-            reveal=self._reveal,
-        )
 
     def _sign_in(self, request: Request, view: PageContext) -> None:
         view.operator = self._operators.authenticate(request)

@@ -139,7 +139,7 @@ class AlertFormatter:
                 "over",
                 alert,
                 at=wall - (moment - alert.last_seen_at),
-                lasted=self._span(alert),
+                lasted=format_span(round(alert.last_seen_at - alert.first_seen_at), self.language),
             )
             for alert in over
         ]
@@ -148,15 +148,17 @@ class AlertFormatter:
     def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:
         """Return the daily message; `still` is the number of alerts that are not resolved."""
         answer = ANSWER_WORDS[CARE_ANSWERS[care.state]]
-        body = self._text("daily").format(
-            question=CARE_QUESTION.in_language(self.language),
-            answer=answer.in_language(self.language),
-            care=advice(care, self.language),
-            requests=traffic[0],
-            errors=traffic[1],
-            open=still,
+        return self._message(
+            "daily",
+            self._text("daily").format(
+                question=CARE_QUESTION.in_language(self.language),
+                answer=answer.in_language(self.language),
+                care=advice(care, self.language),
+                requests=traffic[0],
+                errors=traffic[1],
+                open=still,
+            ),
         )
-        return self._message("daily", body)
 
     def format_test(self) -> AlertMessage:
         """Return a message that shows that messages arrive."""
@@ -182,9 +184,6 @@ class AlertFormatter:
         if name in _IN_SECONDS:
             return format_span(round(value), self.language)
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
-
-    def _span(self, alert: AlertState) -> str:
-        return format_span(round(alert.last_seen_at - alert.first_seen_at), self.language)
 
     def _text(self, key: str) -> str:
         return ALERT_MESSAGES[key].in_language(self.language)

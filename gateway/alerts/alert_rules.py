@@ -8,15 +8,11 @@ that is not evaluated here: for example, a process that has ended cannot report 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.health.evidence import ANSWERS
-from gateway.health.health import readiness
-from gateway.health.recent_requests import many_errors
-
-if TYPE_CHECKING:
-    from gateway.health.health import Component, Health, OutboxReport
-    from gateway.health.recent_requests import RecentRequests
+from gateway.health.health import Component, Health, OutboxReport, readiness
+from gateway.health.recent_requests import RecentRequests, many_errors
 
 _DAY: Final = 86400.0
 _AGEING: Final = 3600.0

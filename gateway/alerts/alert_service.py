@@ -17,17 +17,14 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
 from gateway.alerts.alert_messages import AlertFormatter, AlertState
-from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, firing_alerts
-from gateway.alerts.notify_addresses import AddressQueue
+from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, AlertKey, Value, firing_alerts
+from gateway.alerts.notify_addresses import AddressQueue, AlertAddress, AlertMessage
 from gateway.clock import TimeSource
-from gateway.health.health import worst
+from gateway.health.health import Health, worst
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.alerts.alert_rules import AlertKey, Value
-    from gateway.alerts.notify_addresses import AlertAddress, AlertMessage
     from gateway.config.settings import Settings
-    from gateway.health.health import Health
     from gateway.secret import Secret
 
 _log = get_logger(__name__)
@@ -168,8 +165,7 @@ class AlertMonitor:
             self._queues.pop(url)[1].cancel()
         for url in wanted.keys() - self._queues.keys():
             queue = AddressQueue(wanted[url], self._time, self._count)
-            task = asyncio.get_running_loop().create_task(queue.run())
-            self._queues[url] = queue, task
+            self._queues[url] = queue, asyncio.get_running_loop().create_task(queue.run())
 
     def on_reload(self, outcome: str) -> None:
         """Record the outcome of the last reload of the settings: `ok` or `failed`."""
@@ -210,8 +206,9 @@ class AlertMonitor:
             self._notify(self._wording.format_changes(begun, over, care, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):
             traffic = self._daily.traffic(self._health.recent_requests.totals())
-            still = self._alert_states.notified_count
-            self._notify(self._wording.format_daily(care, traffic, still))
+            self._notify(
+                self._wording.format_daily(care, traffic, self._alert_states.notified_count)
+            )
 
     def _has_lost_records(self, now: float) -> bool:
         lost = self._audit_dropped()

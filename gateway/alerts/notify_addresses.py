@@ -18,17 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.clock import backoff
+from gateway.clock import TimeSource, backoff
 from gateway.errors import StartError
 from gateway.i18n import Message, format_duration, setting_problem
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger, silence_libraries
-
-if TYPE_CHECKING:
-    from gateway.clock import TimeSource
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 
@@ -70,9 +67,12 @@ class AlertAddress:
         Blocks until the service has responded or failed; raises nothing.
         """
         try:
-            kind = _KINDS.get(message.kind, "info")
             return bool(
-                self._service.notify(body=message.body, title=message.title, notify_type=kind)
+                self._service.notify(
+                    body=message.body,
+                    title=message.title,
+                    notify_type=_KINDS.get(message.kind, "info"),
+                )
             )
         except Exception:
             # A service's code may raise anything. The error's text may quote the address.
@@ -211,8 +211,9 @@ class AddressQueue:
         """Send all queued messages as one: after an outage a single message arrives, not fifty."""
         together = tuple(self._waiting)
         last = together[-1]
-        body = "\n".join(message.body for message in together)
-        if not await self._sender.send(AlertMessage(last.kind, last.title, body)):
+        if not await self._sender.send(
+            AlertMessage(last.kind, last.title, "\n".join(message.body for message in together))
+        ):
             self._count("failed", 1)
             return False
         for message in together:

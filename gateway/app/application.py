@@ -94,7 +94,17 @@ class Gateway:
         self._operators = Operators(())
         self._expiries: dict[str, float] = {}
         self._token_requests = TokenRequestQueue(settings.sso.max_requests, TimeSource())
-        self.health = self._make_health()
+        self.health = Health(
+            platform=lambda: self._cores.current.judgement,
+            tokens=lambda: self._cores.current.token_states(),
+            credentials_in_use=lambda: identity_setup.credentials_in_use(
+                self._cores.current.settings
+            ),
+            is_audit_available=lambda: self.audit.is_available,
+            is_draining=lambda: self._stopping,
+            outbox=lambda: None if self.outbox is None else self.outbox.report(),
+            recent_requests=RecentRequests(time.monotonic, time.time),
+        )
         self._alerts = AlertMonitor(
             health=self.health,
             audit_dropped=self.metrics.dropped_audit_records,
@@ -129,9 +139,12 @@ class Gateway:
             reloader.require_reloadable(self.settings, settings)
             await asyncio.to_thread(preflight.require_usable, settings, reloader.FIXED_KEYS)
             tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
-            same_platform = not reloader.changes_platform(self.settings, settings)
+            # What is known of another platform does not apply to this one.
+            is_same_platform = self.settings.platform == settings.platform
             judgement = (
-                self._cores.current.judgement if same_platform else self._judge_platform(settings)
+                self._cores.current.judgement
+                if is_same_platform
+                else self._judge_platform(settings)
             )
             make_core = functools.partial(self._make_core, settings, judgement=judgement)
             core = await asyncio.to_thread(make_core)
@@ -148,8 +161,9 @@ class Gateway:
             self.settings = settings
             self._alerts.configure(settings, addresses)
 
-    def record_reload(self, outcome: str, problems: int) -> None:
-        """Count and record a reload; `outcome` is `ok` or `failed`."""
+    def record_reload(self, problems: int) -> None:
+        """Count and record a reload, which has failed if there are problems."""
+        outcome = "failed" if problems else "ok"
         self.metrics.count_reload(outcome)
         self._alerts.on_reload(outcome)
         self.audit.record_event("reload", outcome=outcome, problems=problems)
@@ -189,12 +203,12 @@ class Gateway:
     async def _drain_outbox(self, timeout: float) -> None:
         if self.outbox is None:
             return
-        draining = asyncio.get_running_loop().create_task(self.outbox.drain(timeout))
+        draining = asyncio.get_running_loop().create_task(self.outbox.delivery.drain(timeout))
         hurried = asyncio.get_running_loop().create_task(self._drain_skipped.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not draining.done():
-            await self.outbox.drain(0.0)
+            await self.outbox.delivery.drain(0.0)
         await draining
 
     async def _abort_exchanges(self) -> None:
@@ -248,7 +262,6 @@ class Gateway:
             self._stack.push_async_callback(self.outbox.stop)
             await self.outbox.start()
         self._start_monitor()
-        self.status = self._make_status()
         await self._stack.enter_async_context(background_task(self.health.run()))
         await self._open_admin()
         self._stack.push_async_callback(self._alerts.close)
@@ -301,19 +314,6 @@ class Gateway:
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
-    def _make_health(self) -> Health:
-        return Health(
-            platform=lambda: self._cores.current.judgement,
-            tokens=lambda: self._cores.current.token_states(),
-            credentials_in_use=lambda: identity_setup.credentials_in_use(
-                self._cores.current.settings
-            ),
-            is_audit_available=lambda: self.audit.is_available,
-            is_draining=lambda: self._stopping,
-            outbox=lambda: None if self.outbox is None else self.outbox.report(),
-            recent_requests=RecentRequests(time.monotonic, time.time),
-        )
-
     def _judge_platform(self, settings: Settings) -> PlatformJudgement:
         """Return a new judgement of the platform that the settings name."""
         return PlatformJudgement(
@@ -344,12 +344,21 @@ class Gateway:
         self.metrics.observe_circuit(lambda: self._cores.current.judgement.state)
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
-        self.metrics.observe_certificates(lambda: self._expiries)
-        self.metrics.observe_platform(lambda: usability(self.health.components()))
+        self.metrics.certificate_expiries = lambda: self._expiries
+        self.metrics.usability = lambda: usability(self.health.components())
         self.metrics.declare_probe_signals((ANSWERS, *FAULTS))
 
     async def _open_admin(self) -> None:
         self._operators.replace(identity_setup.operators(self.settings))
+        self.status = StatusReporter(
+            settings=lambda: self.settings,
+            health=self.health,
+            connections=self._cores.connections,
+            inflight=lambda: self._cores.inflight,
+            audit_dropped=self.metrics.dropped_audit_records,
+            missing_alias=lambda: self._cores.current.missing_aliases.latest,
+            unforwarded_fields=self.metrics.unforwarded_fields,
+        )
         application = build_application(
             metrics=self.metrics,
             health=self.health,
@@ -361,23 +370,11 @@ class Gateway:
         )
         listening = self._admin_listening
         self.admin_address = listening.address
-        self._stack.callback(listening.remove_path)
         runner = OperatorRunner(application, listening.address)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         for listening_socket in listening.sockets:
             await SockSite(runner, listening_socket).start()
-
-    def _make_status(self) -> StatusReporter:
-        return StatusReporter(
-            settings=lambda: self.settings,
-            health=self.health,
-            connections=self._cores.connections,
-            inflight=lambda: self._cores.inflight,
-            audit_dropped=self.metrics.dropped_audit_records,
-            missing_alias=lambda: self._cores.current.missing_aliases.latest,
-            unforwarded_fields=self.metrics.unforwarded_fields,
-        )
 
     def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address

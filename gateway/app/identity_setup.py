@@ -22,7 +22,6 @@ from gateway.oauth.client_authentication import (
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import ANONYMOUS, Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
-from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import AllowSettings, CallerSettings
@@ -119,11 +118,6 @@ def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamO
     return UpstreamOrigin(url.hostname or "", port, tls, proxy)
 
 
-def has_several_callers(settings: Settings) -> bool:
-    """Return whether callers compete for resources; all signed-in users count as one caller."""
-    return len(settings.callers) + settings.login.enabled > 1
-
-
 def caller_registry(
     settings: Settings, tokens: Mapping[str, Tokens], clock: Callable[[], float]
 ) -> CallerRegistry:
@@ -138,14 +132,6 @@ def caller_registry(
     anonymous = ANONYMOUS if known else replace(ANONYMOUS, tokens=tokens["default"])
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return CallerRegistry(known, tuple(trusted), anonymous)
-
-
-def unidentified_limiter(
-    settings: Settings, known: CallerRegistry, clock: Callable[[], float]
-) -> UnidentifiedLimiter:
-    """Return the rate limiter for requests without an identified caller."""
-    rate = settings.limits.unidentified_rate
-    return UnidentifiedLimiter(known, rate, clock, signs_in=settings.login.enabled)
 
 
 def operators(settings: Settings) -> list[tuple[str, Secret]]:

@@ -129,7 +129,11 @@ async def listen(
     refused: list[ListenFailure] = []
     for key, address in addresses.items():
         try:
-            found.append(await _listen(address, is_shared=key in shared_ports))
+            if address.path is None:
+                sockets = await _listen_tcp(address, is_shared=key in shared_ports)
+            else:
+                sockets = [_listen_unix(Path(address.path))]
+            found.append(ListeningSockets(address, sockets))
         except OSError as error:
             refused.append(ListenFailure.of(key, address, error))
     if refused:
@@ -138,12 +142,6 @@ async def listen(
             listening.remove_path()
         raise ListenError(refused)
     return found
-
-
-async def _listen(address: ListenAddress, *, is_shared: bool) -> ListeningSockets:
-    if address.path is not None:
-        return ListeningSockets(address, [_listen_unix(Path(address.path))])
-    return ListeningSockets(address, await _listen_tcp(address, is_shared=is_shared))
 
 
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.app import identity_setup, tls_contexts
+from gateway.clock import TimeSource
 from gateway.login.auth_routes import AuthRoutes
 from gateway.login.authorization_code import SignInFlow
 from gateway.login.logout import SignOutFlow
@@ -53,7 +54,7 @@ class LoginParts:
             store=session_store,
             login=login,
             identity=_identity(settings),
-            clock=time.monotonic,
+            times=TimeSource(),
         )
         endpoint = user_endpoint(settings, session, token_requests)
         provider = openid_provider(settings, session)
@@ -78,7 +79,7 @@ class LoginParts:
             audit=audit,
             sso=sso,
             challenge=challenge(login),
-            clock=time.monotonic,
+            times=TimeSource(),
             sessions_persist=settings.store.url.kind != "memory",
         )
 
@@ -98,6 +99,7 @@ class LoginParts:
             login=settings.login,
             default_language=settings.fhir.default_language,
             handler=handler,
+            callers=callers,
             unidentified_limiter=unidentified_limiter,
             sign_in=self._sign_in,
             sign_out=self._sign_out,

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -151,14 +152,14 @@ def start_event_fields() -> dict[str, object]:
     return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
 
 
+@dataclass(slots=True)
 class CredentialBearer:
     """Authorizes requests to the repository with the token of a credential.
 
     Its methods are called in the event loop's thread.
     """
 
-    def __init__(self, tokens: Callable[[], Tokens | None]) -> None:
-        self._tokens = tokens
+    _tokens: Callable[[], Tokens | None]
 
     async def authorization(self) -> bytes:
         """Return the Authorization field (`Bearer`).
@@ -197,7 +198,7 @@ def repository_writer(
     client = RepositoryClient(
         session,
         audit.fhir_endpoint,
-        tls=tls_contexts.audit_repository_tls(settings),
+        tls=tls_contexts.client_tls(audit.fhir_endpoint, audit.fhir_ca_file, "audit.fhir_ca_file"),
         authorization=None if bearer is None else bearer.authorization,
         on_unauthorized=None if bearer is None else bearer.on_unauthorized,
     )

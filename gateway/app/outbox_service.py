@@ -24,7 +24,7 @@ from gateway.outbox.store.store_types import OutboxError, QueueDepth
 from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import MemoryBudget
-from gateway.pipeline.upstream import Forwarder
+from gateway.pipeline.upstream import TokenRetry
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.pipeline.forwarder import RequestForwarder
     from gateway.pipeline.guards import ConditionGuard
     from gateway.pipeline.platform_client import CapabilityCache
+    from gateway.pipeline.request_composer import RequestComposer
     from gateway.pipeline.upstream import Upstream
     from gateway.telemetry.metrics import Metrics
 
@@ -143,7 +143,7 @@ class OutboxService:
             "stalled_seconds": self._standstill.seconds(),
         }
 
-    def write_queue(self, settings: Settings, forwarder: RequestForwarder) -> OutboxWriteQueue:
+    def write_queue(self, settings: Settings, forwarder: RequestComposer) -> OutboxWriteQueue:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
             store=self._store,
@@ -169,7 +169,7 @@ class OutboxService:
         judgement: PlatformJudgement,
     ) -> EntrySender:
         """Return the sender of queued writes, for one version of the settings."""
-        forwarder = Forwarder(upstream, self._metrics.count_retry)
+        forwarder = TokenRetry(upstream, self._metrics.count_retry)
         return EntrySender(
             forwarder=forwarder,
             tokens=tokens,
@@ -179,6 +179,7 @@ class OutboxService:
             record=judgement.record_delivery,
             fhir=settings.fhir,
             serial_executor=self._serial_executor,
+            wall_clock=time.time,
         )
 
     async def start(self) -> None:
@@ -189,10 +190,6 @@ class OutboxService:
             loop.create_task(self.delivery.run()),
             loop.create_task(self._refresh_depth_forever()),
         ]
-
-    async def drain(self, grace: float) -> None:
-        """Start no further attempt; running attempts have `grace` seconds to end."""
-        await self.delivery.drain(grace)
 
     async def stop(self) -> None:
         """Stop at once; running attempts are cancelled."""

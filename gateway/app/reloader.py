@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,11 +50,6 @@ def require_reloadable(old: Settings, new: Settings) -> None:
         raise StartError(join_messages("\n", (setting_problem(key, why) for key in changed)))
 
 
-def changes_platform(old: Settings, new: Settings) -> bool:
-    """Return whether what is known of the platform does not apply to the new settings."""
-    return old.platform != new.platform
-
-
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
     """Yield the changed keys that need a restart."""
     for key in FIXED_KEYS:
@@ -86,23 +80,12 @@ def watched_files(settings: Settings) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(path for _, path in named_files(settings)))
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """The result of a reload; `problems` are texts for the operator, without values."""
-
-    problems: tuple[str, ...] = ()
-
-    @property
-    def outcome(self) -> str:
-        """The value of the metric's label: `ok` or `failed`."""
-        return "failed" if self.problems else "ok"
-
-
 class Reloader:
     """Reloads the settings on request, and when a file has changed.
 
     `apply` brings settings into effect, or raises `StartError` and changes nothing. `report` is
-    called after every reload. `interval` is in seconds.
+    called after every reload with the number of problems, none if it succeeded. `interval` is in
+    seconds.
     """
 
     def __init__(
@@ -111,7 +94,7 @@ class Reloader:
         settings: Settings,
         *,
         apply: Callable[[Settings], Awaitable[None]],
-        report: Callable[[ReloadResult], None],
+        report: Callable[[int], None],
         interval: float = _INTERVAL,
     ) -> None:
         self._source = source
@@ -141,39 +124,35 @@ class Reloader:
                 seen = self._attempted
             before = seen
 
-    async def reload(self) -> ReloadResult:
-        """Read everything again and apply it, or change nothing. Errors are in the result."""
+    async def reload(self) -> None:
+        """Read everything again and apply it, or change nothing. Log and report errors."""
         self._attempted = await asyncio.to_thread(_file_signatures, self._files)
-        result = ReloadResult()
+        problems: list[str] = []
         try:
             settings = await asyncio.to_thread(self._source.load)
-            self._update_files(settings)
+            # Those of new settings, even of ones that cannot be applied yet.
+            files = self._to_watch(settings)
+            if files != self._files:
+                self._files = files
+                self._attempted = _file_signatures(files)
             await self._apply(settings)
         except SettingsError as error:
-            result = ReloadResult(tuple(map(str, error.problems)))
+            problems = [str(problem) for problem in error.problems]
         except StartError as error:
-            result = ReloadResult(tuple(str(error).splitlines()))
+            problems = str(error).splitlines()
         except Exception as error:
             _log.error("reload failed", exc_info=error)
-            result = ReloadResult((f"internal error: {type(error).__name__}",))
-        self._report_result(result)
-        return result
+            problems = [f"internal error: {type(error).__name__}"]
+        self._report_result(problems)
 
-    def _update_files(self, settings: Settings) -> None:
-        """Watch the files of new settings, even of settings that cannot be applied yet."""
-        files = self._to_watch(settings)
-        if files != self._files:
-            self._files = files
-            self._attempted = _file_signatures(files)
-
-    def _report_result(self, result: ReloadResult) -> None:
-        if not result.problems:
+    def _report_result(self, problems: Sequence[str]) -> None:
+        if not problems:
             _log.info("settings reloaded", settings=str(self._source))
-        for problem in result.problems:
+        for problem in problems:
             _log.error(
                 "reload refused, the old settings stay: %s", problem, settings=str(self._source)
             )
-        self._report(result)
+        self._report(len(problems))
 
     def _to_watch(self, settings: Settings) -> tuple[Path, ...]:
         settings_files = () if self._source.path is None else (self._source.path,)

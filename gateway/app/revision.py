@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -25,7 +27,6 @@ from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
-from gateway.pipeline.forwarder import RequestForwarder
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
@@ -34,7 +35,9 @@ from gateway.pipeline.platform_client import (
     PlatformClient,
     PlatformProbe,
 )
-from gateway.pipeline.upstream import CompressingForwarder, Forwarder, Upstream
+from gateway.pipeline.request_composer import RequestComposer
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
+from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
@@ -46,8 +49,9 @@ if TYPE_CHECKING:
     from gateway.health.health import TokenState
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.login.session_store import SessionStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
-    from gateway.oauth.token_store import TokensAtHand, TokenStore
+    from gateway.oauth.token_store import TokensAtHand
     from gateway.oauth.tokens import Tokens
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
@@ -58,7 +62,6 @@ if TYPE_CHECKING:
 
 # Credentials with which the gateway sends one request of its own, at most.
 _MAX_CANDIDATES: Final = 20
-_NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
 class Core:
@@ -77,7 +80,7 @@ class Core:
         session: aiohttp.ClientSession,
         at_hand: TokensAtHand,
         token_requests: TokenRequestQueue,
-        store: TokenStore | None,
+        store: RedisTokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
         session_store: SessionStore,
@@ -88,7 +91,6 @@ class Core:
         permissions: PermissionCheck,
     ) -> None:
         self.settings = settings
-        self.active_uses = ActiveUses()
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
         self._metrics = metrics
         self._audit = audit
@@ -106,29 +108,28 @@ class Core:
             sso=settings.sso,
             queue=token_requests,
         )
-        self._pool = _upstream_pool(settings)
-        self.admission = Admission(
-            max_concurrent=settings.limits.max_concurrent_requests, audit=audit
-        )
+        self.pool = _upstream_pool(settings)
+        limits = settings.limits
+        self.admission = Admission(max_concurrent=limits.max_concurrent_requests, audit=audit)
         self._callers = identity_setup.caller_registry(settings, self.tokens, time.monotonic)
-        self._unidentified_limiter = identity_setup.unidentified_limiter(
-            settings, self._callers, time.monotonic
+        self._unidentified_limiter = UnidentifiedLimiter(
+            self._callers, limits.unidentified_rate, time.monotonic, signs_in=settings.login.enabled
         )
         login = _login_parts(settings, session, token_requests, session_store, audit)
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
         routed = (handler, self._callers, self._unidentified_limiter)
         front = handler if login is None else login.routes(*routed)
-        self.route = RequestRoute(front, self.active_uses, settings.listen.public_url)
+        self.route = RequestRoute(front, ActiveUses(), settings.listen.public_url)
 
     def _handler(self) -> Handler:
         settings = self.settings
         upstream = self._upstream()
-        forwarder = Forwarder(upstream, self._metrics.count_retry)
+        forwarder = TokenRetry(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
         self.statement = statement = CapabilityCache(client, self._candidates, time.monotonic)
         # Retries of the gateway's own probes are no caller's, so that they are not counted.
-        own_client = PlatformClient(Forwarder(upstream, lambda cause: None), client.platform_path)
+        own_client = PlatformClient(TokenRetry(upstream, lambda cause: None), client.platform_path)
         self.probe = PlatformProbe(own_client, self._candidates)
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
@@ -150,7 +151,7 @@ class Core:
             unidentified_limiter=self._unidentified_limiter,
             forwarder=requests,
             link_translators=self._link_translators(),
-            readers=self._pool.slow_readers,
+            readers=self.pool.slow_readers,
             search_guard=guard,
             condition_guard=condition_guard,
             account=self._account(),
@@ -163,19 +164,19 @@ class Core:
 
     def _request_forwarder(
         self,
-        forwarder: Forwarder,
+        forwarder: TokenRetry,
         client: PlatformClient,
         guard: SearchGuard | None,
-    ) -> RequestForwarder:
+    ) -> RequestComposer:
         settings = self.settings
         packs = settings.platform.compression == "both"
-        return RequestForwarder(
+        return RequestComposer(
             client.platform_path,
             limits=settings.limits,
             clock=time.monotonic,
             guard=guard,
             client=client if settings.fhir.auto_if_match else None,
-            forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+            forwarder=RequestCompression(forwarder) if packs else forwarder,
             permissions=self._permissions,
         )
 
@@ -197,7 +198,7 @@ class Core:
     def _upstream(self) -> Upstream:
         settings = self.settings
         return Upstream(
-            pool=self._pool,
+            pool=self.pool,
             platform=settings.platform,
             retries=settings.retries,
             judgement=self.judgement,
@@ -213,7 +214,7 @@ class Core:
 
     def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
-        self._pool.open()
+        self.pool.open()
         self._metrics.declare_credentials(self.tokens)
         for name, tokens in self.tokens.items():
             tokens.start(None if before is None else before.tokens.get(name))
@@ -239,16 +240,12 @@ class Core:
         """Return the token state of every credential."""
         return {name: tokens.state() for name, tokens in self.tokens.items()}
 
-    def connections(self) -> Mapping[str, int]:
-        """Return the number of connections to the platform by state."""
-        return self._pool.connection_counts()
-
     async def retire(self) -> None:
         """Close after the last exchange; no new one may begin in this core."""
         for tokens in self.tokens.values():
             tokens.stop_renewing()
-        self._pool.drain()
-        await self.active_uses.wait_idle()
+        self.pool.drain()
+        await self.route.active_uses.wait_idle()
         if self._user_renewals is not None:
             await self._user_renewals.finish()
         await self.close()
@@ -260,7 +257,7 @@ class Core:
             await self._user_renewals.close()
         for tokens in self.tokens.values():
             await tokens.close()
-        self._pool.close()
+        self.pool.close()
 
 
 class CoreSwitch:
@@ -278,10 +275,9 @@ class CoreSwitch:
 
     def connections(self) -> Mapping[str, int]:
         """Return the number of connections to the platform of all cores, by state."""
-        total = dict(_NO_CONNECTIONS)
+        total = Counter(dict.fromkeys(CONNECTION_STATES, 0))
         for core in self._all():
-            for state, count in core.connections().items():
-                total[state] = total.get(state, 0) + count
+            total.update(core.pool.connection_counts())
         return total
 
     def acquire_entry_sender(self) -> tuple[EntrySender, Callable[[], None]]:
@@ -289,18 +285,18 @@ class CoreSwitch:
 
         The core of the sender is not closed before the function is called.
         """
-        core = self.current
-        core.active_uses.enter()
-        return core.entry_sender, core.active_uses.leave
+        core, uses = self.current, self.current.route.active_uses
+        uses.enter()
+        return core.entry_sender, uses.leave
 
     async def probe_platform(self) -> tuple[str, str] | None:
         """Return what the platform's metadata shows, and the credential used; None if nothing."""
-        core = self.current
-        core.active_uses.enter()
+        core, uses = self.current, self.current.route.active_uses
+        uses.enter()
         try:
             return await core.probe.probe()
         finally:
-            core.active_uses.leave()
+            uses.leave()
 
     def set_phase(self, phase: LifecyclePhase) -> None:
         """Set the lifecycle phase of every core."""
@@ -335,7 +331,8 @@ def _upstream_pool(settings: Settings) -> UpstreamPool:
         identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
         settings=settings.platform,
         clock=time.monotonic,
-        shared=identity_setup.has_several_callers(settings),
+        # Whether callers compete for connections; all signed-in users count as one caller.
+        shared=len(settings.callers) + settings.login.enabled > 1,
         readers=SlowReaders(
             settings.limits.min_body_rate,
             settings.platform.max_connections,
@@ -353,19 +350,17 @@ def _credentials(
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
-    return {name: _credential(settings, endpoint, name) for name in names}
-
-
-def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credential:
-    credential = settings.credentials[name]
-    return Credential(
-        endpoint=endpoint,
-        settings=credential,
-        name=name,
-        platform=settings.platform.fhir_base_url,
-        authenticators=identity_setup.credential_authenticators(settings, name),
-        reread=lambda: identity_setup.credential_authenticators(settings, name),
-    )
+    return {
+        name: Credential(
+            endpoint=endpoint,
+            settings=settings.credentials[name],
+            name=name,
+            platform=settings.platform.fhir_base_url,
+            authenticators=identity_setup.credential_authenticators(settings, name),
+            reread=partial(identity_setup.credential_authenticators, settings, name),
+        )
+        for name in names
+    }
 
 
 def _login_parts(

@@ -27,7 +27,6 @@ from gateway.telemetry import logs
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.app.reloader import ReloadResult
     from gateway.config.loader import SettingsSource
     from gateway.config.settings import Settings
 
@@ -145,11 +144,6 @@ def freeze_garbage_collector() -> None:
     os_support.set_heap_trim_threshold(_KEPT)
 
 
-def configure_logs(settings: Settings) -> None:
-    """Send the logs to standard error, if the process was started with it open."""
-    logs.configure(settings.log.level, settings.log.format)
-
-
 def warn_of_settings(settings: Settings) -> None:
     """Log settings that are probably unintended, and secrets' files that others can read.
 
@@ -166,7 +160,7 @@ def run(settings: Settings, source: SettingsSource) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises `StartError`."""
     reserve_standard_descriptors(settings)
     os_support.raise_open_file_limit()
-    configure_logs(settings)
+    logs.configure(settings.log.level, settings.log.format)
     # Every command logs the source of its settings, whatever the log level.
     shown = logging.getLogger().level  # noqa: TID251 - the root logger's level
     _log.log(max(logging.INFO, shown), "settings: %s", source)
@@ -185,13 +179,10 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
             await gateway.reload(changed)
         finally:
             notifier.ready()
-        configure_logs(changed)
+        logs.configure(changed.log.level, changed.log.format)
         await asyncio.to_thread(warn_of_settings, changed)
 
-    def report(result: ReloadResult) -> None:
-        gateway.record_reload(result.outcome, len(result.problems))
-
-    reloader = Reloader(source, settings, apply=apply, report=report)
+    reloader = Reloader(source, settings, apply=apply, report=gateway.record_reload)
     stop = on_signals(gateway.skip_drain, reloader.request_reload)
     await gateway.start()
     freeze_garbage_collector()

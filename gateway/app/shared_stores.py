@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings, StoreSettings
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_store import TokenStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
 
 # Seconds for one socket operation. A whole access is limited elsewhere; these limits end operations
 # that would linger. A shared token can be replaced by a new one, so that the wait is short; a
@@ -31,7 +31,9 @@ _TOKEN_TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
 
 
-def open_token_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore | None:
+def open_token_store(
+    settings: Settings, closing: contextlib.AsyncExitStack
+) -> RedisTokenStore | None:
     """Return the store of tokens that replicas share, None without one.
 
     It is not connected yet; `closing` closes it. Raises `StartError`.

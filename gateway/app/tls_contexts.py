@@ -76,15 +76,6 @@ def syslog_tls(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def audit_repository_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context for the AuditEvent repository, None without TLS.
-
-    Raises `StartError`.
-    """
-    audit = settings.audit
-    return client_tls(audit.fhir_endpoint or "", audit.fhir_ca_file, "audit.fhir_ca_file")
-
-
 def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
     """Return a verifying context for an https URL, None for another scheme. Raises `StartError`.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -105,38 +105,43 @@ def _exchange(record: Mapping[str, Any], parties: AuditParties) -> Json:
     interaction = record["interaction"]
     start = record["timestamp"]
     end = _plus_milliseconds(start, record["duration_ms"])
-    event = _event(record, end, parties)
-    event["category"] = [_concept(*_REST)]
-    event["code"] = _concept(
-        _INTERACTION if interaction in _CODES else _OWN_CODES, interaction, interaction
-    )
-    event["action"] = _ACTIONS.get(interaction, "E")
-    event["occurredPeriod"] = {"start": start, "end": end}
-    if patient := _patient(record):
-        event["patient"] = {"reference": patient}
-    event["agent"] = _agents(record, parties)
-    event["entity"] = list(_entities(record))
-    return event
+    system = _INTERACTION if interaction in _CODES else _OWN_CODES
+    patient = _target(record) if record["resource"] == "Patient" else None
+    return {
+        **_event(record, end, parties),
+        "category": [_concept(*_REST)],
+        "code": _concept(system, interaction, interaction),
+        "action": _ACTIONS.get(interaction, "E"),
+        "occurredPeriod": {"start": start, "end": end},
+        **({"patient": {"reference": patient}} if patient else {}),
+        "agent": _agents(record, parties),
+        "entity": _entities(record),
+    }
 
 
 def _event_resource(
     record: Mapping[str, Any], codes: tuple[str, str], parties: AuditParties
 ) -> Json:
     category, code = codes
-    event = _event(record, record["timestamp"], parties)
-    event["category"] = [_concept(_DCM, category)]
-    event["code"] = _concept(_DCM, code)
-    event["action"] = "E"
-    event["occurredDateTime"] = record["timestamp"]
+    event = {
+        **_event(record, record["timestamp"], parties),
+        "category": [_concept(_DCM, category)],
+        "code": _concept(_DCM, code),
+        "action": "E",
+        "occurredDateTime": record["timestamp"],
+    }
     agents = [_agent(_APPLICATION, _identified("instance", parties.instance), requestor=True)]
     if record.get("user"):
         agents = [_agent(None, _user_reference(record), requestor=True)]
     if record["event"] == "token":
         agents.append(_server(_DESTINATION, parties.sso_url))
-        what = _identified("credential", str(record.get("credential")))
-        event["entity"] = [{"what": what, "role": _concept(_ROLE, "12", "Data Repository")}]
-    event["agent"] = agents
-    return event
+        event["entity"] = [
+            {
+                "what": _identified("credential", str(record.get("credential"))),
+                "role": _concept(_ROLE, "12", "Data Repository"),
+            }
+        ]
+    return {**event, "agent": agents}
 
 
 def _event(record: Mapping[str, Any], recorded: str, parties: AuditParties) -> Json:
@@ -192,8 +197,9 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
         caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
-        user = {"who": _user_reference(record), "requestor": True}
-        agents.append({**user, **_purpose_of_use(record)})
+        agents.append(
+            {"who": _user_reference(record), "requestor": True, **_purpose_of_use(record)}
+        )
     else:
         caller |= _purpose_of_use(record)
     return agents
@@ -221,7 +227,7 @@ def _agent(role: tuple[str, str] | None, who: Json, *, requestor: bool) -> Json:
     return {**agent, "who": who, "requestor": requestor}
 
 
-def _entities(record: Mapping[str, Any]) -> Sequence[Json]:
+def _entities(record: Mapping[str, Any]) -> list[Json]:
     entities: list[Json] = []
     if target := _target(record):
         is_patient = record["resource"] == "Patient"
@@ -245,10 +251,6 @@ def _target(record: Mapping[str, Any]) -> str | None:
     """Return `Type/id` if the request target names a resource."""
     resource, resource_id = record["resource"], record["resource_id"]
     return f"{resource}/{resource_id}" if resource_id and resource not in ("", "other") else None
-
-
-def _patient(record: Mapping[str, Any]) -> str | None:
-    return _target(record) if record["resource"] == "Patient" else None
 
 
 def _identified(kind: str, value: str) -> Json:
@@ -275,18 +277,6 @@ _HUMAN_USER: Final = {
         {
             "system": "http://terminology.hl7.org/CodeSystem/extra-security-role-type",
             "code": "humanuser",
-        }
-    ]
-}
-_APPLICATION_TYPE: Final = {
-    "coding": [{"system": _DCM, "code": "110150", "display": "Application"}]
-}
-_DATA_REPOSITORY: Final = {
-    "coding": [
-        {
-            "system": "http://terminology.hl7.org/CodeSystem/object-role",
-            "code": "17",
-            "display": "Data Repository",
         }
     ]
 }
@@ -329,17 +319,21 @@ def national_event(record: Mapping[str, Any], parties: AuditParties) -> Json | N
 def _profiled_exchange(
     event: Json, record: Mapping[str, Any], folded: str, parties: AuditParties
 ) -> Json:
-    changed = {key: value for key, value in event.items() if key != "occurredPeriod"}
-    changed["category"] = [_category(record, folded, event["category"][0])]
-    changed["code"] = {"coding": [{"system": _INTERACTION, "code": folded, "display": folded}]}
-    changed["action"] = _PROFILE_ACTIONS[folded]
-    changed["occurredDateTime"] = record["timestamp"]
-    application = {**event["agent"][0], "type": _APPLICATION_TYPE, "requestor": False}
-    changed["agent"] = [_person(record), application]
+    application = {**event["agent"][0], "type": _concept(*_APPLICATION), "requestor": False}
     # The profile has no agent for a server or a Device, so that the platform becomes an entity.
-    url = {"system": "urn:ietf:rfc:3986", "value": parties.platform_url}
-    changed["entity"] = [*event["entity"], {"what": {"identifier": url}, "role": _DATA_REPOSITORY}]
-    return changed
+    platform = {
+        "what": {"identifier": {"system": _URI, "value": parties.platform_url}},
+        "role": _concept(_ROLE, "17", "Data Repository"),
+    }
+    return {
+        **{key: value for key, value in event.items() if key != "occurredPeriod"},
+        "category": [_category(record, folded, event["category"][0])],
+        "code": _concept(_INTERACTION, folded, folded),
+        "action": _PROFILE_ACTIONS[folded],
+        "occurredDateTime": record["timestamp"],
+        "agent": [_person(record), application],
+        "entity": [*event["entity"], platform],
+    }
 
 
 def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
@@ -366,5 +360,8 @@ def _person(record: Mapping[str, Any]) -> Json:
 
 
 def _with_profile(event: Json) -> Json:
-    head = {key: event[key] for key in ("resourceType", "id")}
-    return {**head, "meta": {"profile": [PROFILE]}, **event}
+    return {
+        **{key: event[key] for key in ("resourceType", "id")},
+        "meta": {"profile": [PROFILE]},
+        **event,
+    }

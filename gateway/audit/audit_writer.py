@@ -31,15 +31,12 @@ class Sink(Protocol):
         Raises OSError on failure. The caller then either passes the same lines again, and the sink
         continues after the last byte that it has written, or calls `discard_failed`.
         """
-        ...
 
     def discard_failed(self) -> int:
         """Discard the lines of the failed `write`. Return how many were not written completely."""
-        ...
 
     def close(self) -> None:
         """Release the resources of the sink."""
-        ...
 
 
 class DescriptorSink:
@@ -98,15 +95,13 @@ class WriterThread:
     not being read.
     """
 
+    # What the log calls the lines.
     log_name: ClassVar[str] = "audit records"
-    """What the log calls the lines."""
+    # Retry failed writes also with `on_failure: drop`. Only a backlog over its limit makes the
+    # trail unavailable.
     retries_forever: ClassVar[bool] = False
-    """Retry failed writes also with `on_failure: drop`.
-
-    Only a backlog over its limit makes the trail unavailable.
-    """
+    # The maximum number of lines per call of the sink; None: unlimited.
     max_lines_per_write: ClassVar[int | None] = None
-    """The maximum number of lines per call of the sink; None: unlimited."""
 
     def __init__(
         self,

@@ -18,17 +18,21 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 import orjson
 
-from gateway.audit import hash_chain
 from gateway.audit.file_sink import files_rotated_since, is_rotated
-from gateway.audit.hash_chain import ChainPosition
+from gateway.audit.hash_chain import (
+    GENESIS,
+    ROTATION,
+    TORN,
+    ChainedRecord,
+    ChainPosition,
+    parse_record,
+    read_chain_state,
+)
 from gateway.i18n import Message
-
-if TYPE_CHECKING:
-    from gateway.audit.hash_chain import ChainedRecord
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
@@ -93,7 +97,7 @@ def verify_files(
     since = clock() - _MAX_LISTING_AGE
     paths = tuple(files)
     # Before the files are opened, because a running gateway continues to write.
-    stored_positions = {file: hash_chain.read_chain_state(file) for file in paths}
+    stored_positions = {file: read_chain_state(file) for file in paths}
     with ExitStack() as stack:
         live = {
             file: stack.enter_context(_open(file, pause)) for file in paths if not is_rotated(file)
@@ -109,8 +113,9 @@ def verify_files(
                     break
         if verdict.fault is None:
             verdict.fault = _check_truncation(verdict, stored_positions, live)
+            # Where a state file is missing, the position is the chain's beginning.
             verdict.is_end_proven = verdict.fault is None and any(
-                map(_has_position, stored_positions.values())
+                position != ChainPosition() for position in stored_positions.values()
             )
     return verdict
 
@@ -157,11 +162,6 @@ def _identity(path: Path, live: _Live) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _has_position(position: ChainPosition) -> bool:
-    """Return whether a state file exists and holds a position."""
-    return position != ChainPosition()
-
-
 def _check_stored_hash(
     verdict: VerificationReport, line: RecordLine, stored_positions: Mapping[Path, ChainPosition]
 ) -> ChainFault | None:
@@ -169,8 +169,11 @@ def _check_stored_hash(
     last = verdict.last
     if all(position.seq != last.seq or position == last for position in stored_positions.values()):
         return None
-    detail = Message("record {seq} is not the one that the gateway has noted", seq=last.seq)
-    return _fault(line, "changed", detail)
+    return _fault(
+        line,
+        "changed",
+        Message("record {seq} is not the one that the gateway has noted", seq=last.seq),
+    )
 
 
 def _check_truncation(
@@ -182,12 +185,16 @@ def _check_truncation(
         if position.seq > last:
             with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
-            detail = Message(
-                "the gateway has written records up to {seq}; those after {last} are gone",
-                seq=position.seq,
-                last=last,
+            return ChainFault(
+                path,
+                number,
+                "removed",
+                Message(
+                    "the gateway has written records up to {seq}; those after {last} are gone",
+                    seq=position.seq,
+                    last=last,
+                ),
             )
-            return ChainFault(path, number, "removed", detail)
     return None
 
 
@@ -198,7 +205,7 @@ def _first_record(path: Path, live: _Live) -> float:
     """
     with _read(path, live) as lines:
         for line in lines:
-            if (found := hash_chain.parse_record(line.rstrip(b"\n"))) is not None:
+            if (found := parse_record(line.rstrip(b"\n"))) is not None:
                 return found.seq
         return 0 if lines.tell() else math.inf
 
@@ -219,13 +226,13 @@ def _check_line(
     verdict: VerificationReport, line: RecordLine, rest: Iterator[RecordLine]
 ) -> ChainFault | None:
     """Check one line; for a torn line also the record that reports it."""
-    found = hash_chain.parse_record(line.text)
+    found = parse_record(line.text)
     if found is None:
         report = next(rest, None)
         if report is None or not _reports_torn_line(report, line.text):
             return _not_a_record(line)
         verdict.torn.append(line.place)
-        line, found = report, hash_chain.parse_record(report.text)
+        line, found = report, parse_record(report.text)
     if found is None or not found.has_valid_hash:
         return _fault(line, "changed", Message("its content does not match its hash"))
     fault = _check_first(verdict, line, found) if verdict.first is None else None
@@ -238,32 +245,33 @@ def _check_line(
 
 def _not_a_record(line: RecordLine) -> ChainFault:
     if not line.is_terminated:
-        detail = Message(
-            "half a line at the end: the gateway was cut off; its next start reports it"
+        return _fault(
+            line,
+            "torn",
+            Message("half a line at the end: the gateway was cut off; its next start reports it"),
         )
-        return _fault(line, "torn", detail)
     return _fault(line, "changed", Message("it is no record of a chain"))
 
 
 def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
     """Return whether a record is the gateway's report of this partial line."""
     record = _parsed(report.text)
-    return (
-        record.get("event") == hash_chain.TORN
-        and record.get("sha256") == hashlib.sha256(torn).hexdigest()
-    )
+    return record.get("event") == TORN and record.get("sha256") == hashlib.sha256(torn).hexdigest()
 
 
 def _check_first(
     verdict: VerificationReport, line: RecordLine, found: ChainedRecord
 ) -> ChainFault | None:
     """Return a fault unless a chain may begin here: at record 1 or at the beginning of a file."""
-    begins = _parsed(line.text).get("event") in (hash_chain.ROTATION, hash_chain.TORN)
+    begins = _parsed(line.text).get("event") in (ROTATION, TORN)
     if found.seq > 1 and not begins:
-        detail = Message("it is record {seq}; those before it are missing", seq=found.seq)
-        return _fault(line, "removed", detail)
+        return _fault(
+            line,
+            "removed",
+            Message("it is record {seq}; those before it are missing", seq=found.seq),
+        )
     verdict.first = found.seq
-    verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else hash_chain.GENESIS)
+    verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else GENESIS)
     return None
 
 
@@ -274,10 +282,14 @@ def _check_next(
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
             return None
-        detail = Message(
-            "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
+        return _fault(
+            line,
+            "changed",
+            Message(
+                "record {seq} does not follow the record before it: one was exchanged",
+                seq=found.seq,
+            ),
         )
-        return _fault(line, "changed", detail)
     misplacement = Message(
         "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
     )
@@ -285,8 +297,11 @@ def _check_next(
         return _fault(line, "swapped", Message("{here}, which has been before", here=misplacement))
     found_line = next((later for later in rest if _is_record(later, awaited)), None)
     if found_line is not None:
-        detail = Message("{here}, which is at {place}", here=misplacement, place=found_line.place)
-        return _fault(line, "swapped", detail)
+        return _fault(
+            line,
+            "swapped",
+            Message("{here}, which is at {place}", here=misplacement, place=found_line.place),
+        )
     return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 
 
@@ -297,7 +312,7 @@ def _missing(first: int, last: int) -> Message:
 
 
 def _is_record(line: RecordLine, seq: int) -> bool:
-    found = hash_chain.parse_record(line.text)
+    found = parse_record(line.text)
     return found is not None and found.seq == seq
 
 

@@ -24,8 +24,17 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from gateway.audit import hash_chain
-from gateway.audit.hash_chain import MODE, ChainPosition, ChainStateFile
+from gateway.audit.hash_chain import (
+    MODE,
+    ROTATION,
+    TORN,
+    ChainPosition,
+    ChainStateFile,
+    NotAnAuditFileError,
+    append_to_chain,
+    parse_record,
+    read_tail,
+)
 from gateway.clock import TimestampFormatter
 from gateway.telemetry.logs import get_logger
 
@@ -55,11 +64,6 @@ class DurableFile:
         self.close()
         # Without O_NONBLOCK, opening a pipe of that name would block until it has a reader.
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, MODE)
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether the path is a regular file, which can be truncated and renamed."""
-        return stat.S_ISREG(os.fstat(self.fd).st_mode)
 
     def refresh_size(self) -> None:
         """Continue at the current end of the file, which others may have changed."""
@@ -197,10 +201,9 @@ class FileSink:
         self._reopen()
         # Nothing is written yet: with a full disk a gateway starts, and rejects requests until
         # there is free space.
-        hash_chain.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
+        read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write all lines (`Sink.write`)."""
         self._handed = len(lines)
         self._file.sync()
         if self._done < len(lines):
@@ -219,7 +222,6 @@ class FileSink:
             self._append(lines[self._done :])
 
     def discard_failed(self) -> int:
-        """Discard what was not written (`Sink.discard_failed`)."""
         # Lines that were not flushed may be on the disk or not: they count as lost, since reporting
         # too many is the safe error.
         written = self._done if self._file.final_sync() else 0
@@ -227,7 +229,6 @@ class FileSink:
         return self._handed - written
 
     def close(self) -> None:
-        """Close the file and release the lock that excludes other gateways."""
         self._file.close()
         self._state_file.close()
 
@@ -244,8 +245,9 @@ class FileSink:
 
     def _reopen(self) -> None:
         self._file.open(self._path)
-        if not self._file.is_regular:
-            raise hash_chain.NotAnAuditFileError
+        # Only a regular file can be truncated and renamed.
+        if not stat.S_ISREG(os.fstat(self._file.fd).st_mode):
+            raise NotAnAuditFileError
 
     def _rotate_if_full(self) -> None:
         """Start a new file if this one has reached its limit."""
@@ -275,14 +277,14 @@ class FileSink:
         self._file.refresh_size()
         rest = b""
         if not self._is_position_known or not self._ends_in_line_feed():
-            found, rest = hash_chain.read_tail(self._file.fd, self._file.size)
+            found, rest = read_tail(self._file.fd, self._file.size)
             if not self._is_position_known:
                 self._position = self._latest(found or ChainPosition())
         self._is_position_known = True
         if rest:
             self._repair_torn_line(rest)
         if not self._file.size and self._position.seq:
-            self._append_gateway_record(hash_chain.ROTATION)
+            self._append_gateway_record(ROTATION)
 
     def _ends_in_line_feed(self) -> bool:
         return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
@@ -302,29 +304,27 @@ class FileSink:
 
     def _repair_torn_line(self, rest: bytes) -> None:
         """Terminate a partial line. Record that, unless only its line feed is missing."""
-        bound = hash_chain.parse_record(rest)
+        bound = parse_record(rest)
         if bound is not None and bound.has_valid_hash and bound.prev == self._position.hash:
             self._append_chunks([(b"\n", bound.position)])
             return
         _log.warning("half an audit record was found", bytes=len(rest))
-        digest = hashlib.sha256(rest).hexdigest()
-        self._append_gateway_record(hash_chain.TORN, before=b"\n", bytes=len(rest), sha256=digest)
+        self._append_gateway_record(
+            TORN, before=b"\n", bytes=len(rest), sha256=hashlib.sha256(rest).hexdigest()
+        )
 
     def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Append a record about the file itself."""
-        record = {"event": event, "timestamp": self._now(), **fields}
-        line, position = hash_chain.append_to_chain(orjson.dumps(record) + b"\n", self._position)
+        record = {"event": event, "timestamp": TimestampFormatter().format(self._clock()), **fields}
+        line, position = append_to_chain(orjson.dumps(record) + b"\n", self._position)
         self._append_chunks([(before + line, position)])
-
-    def _now(self) -> str:
-        return TimestampFormatter().format(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
         """Append lines until the file has reached its limit."""
         chunks: list[_Chunk] = []
         position, size, before = self._position, self._file.size, self._position.seq
         for line in lines:
-            bound, position = hash_chain.append_to_chain(line, position)
+            bound, position = append_to_chain(line, position)
             chunks.append((bound, position))
             size += len(bound)
             if size >= self._size_limit:

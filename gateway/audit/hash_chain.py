@@ -91,15 +91,12 @@ class NotAnAuditFileError(Exception):
     """The file holds lines, but no record of a chain."""
 
 
-class FileTail(NamedTuple):
-    """The end of a file: the position of its last record, if any, and the partial line after it."""
+def read_tail(fd: int, size: int) -> tuple[ChainPosition | None, bytes]:
+    """Return the end of a file of `size` bytes.
 
-    position: ChainPosition | None
-    partial_line: bytes
-
-
-def read_tail(fd: int, size: int) -> FileTail:
-    """Return the end of a file of `size` bytes. Raises OSError, `NotAnAuditFileError`."""
+    It is the position of the last record, if any, and the partial line after it. Raises OSError,
+    `NotAnAuditFileError`.
+    """
     length = _FIRST_READ_BYTES
     while True:
         start = max(0, size - length)
@@ -107,9 +104,9 @@ def read_tail(fd: int, size: int) -> FileTail:
         # Unless the read began at offset 0, the first line is incomplete.
         for line in reversed(complete.split(b"\n")[1 if start else 0 :]):
             if (found := parse_record(line)) is not None:
-                return FileTail(found.position, rest)
+                return found.position, rest
         if not start and not complete:
-            return FileTail(None, rest)
+            return None, rest
         if not start or length >= _MAX_READ_BYTES:
             raise NotAnAuditFileError
         length *= 4

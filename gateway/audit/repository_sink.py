@@ -13,25 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import ssl
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import aiohttp
 import orjson
 
-from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, SinkError, WriterThread
-from gateway.clock import backoff
+from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, OnFailure, SinkError, WriterThread
+from gateway.clock import TimeSource, backoff
 from gateway.field_values import parse_retry_after
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.audit.audit_writer import OnFailure
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
@@ -62,8 +57,7 @@ class RepositorySink:
 
     `client` sends to `base`, blocking; it raises `SinkError` if there is no response.
     `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
-    place, counts resources that the repository rejected permanently as `dropped`. `clock` is
-    monotonic.
+    place, counts resources that the repository rejected permanently as `dropped`.
     """
 
     def __init__(
@@ -72,14 +66,12 @@ class RepositorySink:
         client: RepositoryClient,
         on_records: Callable[[str, int], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
+        times: TimeSource | None = None,
     ) -> None:
         self._base = base
         self._client = client
         self._on_records = on_records
-        self._clock = clock
-        self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
+        self._times = times or TimeSource()
         self._waiting: deque[bytes] = deque()
         self._entries = MAX_ENTRIES
         self._failures = 0
@@ -91,10 +83,9 @@ class RepositorySink:
         self._is_loss_logged = False
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Send all resources (`Sink.write`)."""
         if not self._waiting:
             self._waiting.extend(lines)
-        if not self._pauses_skipped and self._clock() < self._not_before:
+        if not self._pauses_skipped and self._times.clock() < self._not_before:
             raise SinkError("left alone for a moment")
         while self._waiting:
             try:
@@ -108,7 +99,6 @@ class RepositorySink:
             self._failures = 0
 
     def discard_failed(self) -> int:
-        """Discard what the repository did not accept (`Sink.discard_failed`)."""
         lost = len(self._waiting)
         self._waiting.clear()
         return lost
@@ -197,8 +187,13 @@ class RepositorySink:
         return batch
 
     def _bundle(self, batch: list[bytes]) -> bytes:
-        entries = [self._entry(line) for line in batch]
-        return orjson.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries})
+        return orjson.dumps(
+            {
+                "resourceType": "Bundle",
+                "type": "batch",
+                "entry": [self._entry(line) for line in batch],
+            }
+        )
 
     def _entry(self, line: bytes) -> dict[str, Any]:
         address = _address(line)
@@ -216,10 +211,12 @@ class RepositorySink:
 
     def _postpone(self, retry_after: str | None) -> None:
         """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
-        requested_delay = parse_retry_after(retry_after, time.time(), max_delay=_MAX_PAUSE)
+        requested_delay = parse_retry_after(
+            retry_after, self._times.wall_clock(), max_delay=_MAX_PAUSE
+        )
         self._failures += 1
-        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
-        self._not_before = self._clock() + max(delay, requested_delay or 0.0)
+        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._times.random)
+        self._not_before = self._times.clock() + max(delay, requested_delay or 0.0)
 
 
 class RepositoryWriter(WriterThread):

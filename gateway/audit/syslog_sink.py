@@ -105,7 +105,6 @@ class SyslogSink:
         self._not_before = 0.0
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Send all lines (`Sink.write`)."""
         if not self._messages:
             self._messages = [self._formatter.message(line) for line in lines]
         if self._clock() < self._not_before:
@@ -119,12 +118,10 @@ class SyslogSink:
         self._retry_delay = _FIRST_RETRY_DELAY
 
     def discard_failed(self) -> int:
-        """Discard what was not acknowledged (`Sink.discard_failed`)."""
         lost, self._messages = len(self._messages), []
         return lost
 
     def close(self) -> None:
-        """Close the connection to the syslog server."""
         connection, self._socket = self._socket, None
         if connection is not None:
             with contextlib.suppress(OSError):

@@ -13,8 +13,7 @@ platform; where the platform sends none, there is no result.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -30,7 +29,12 @@ from gateway.app.preflight import Check, Finding
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
-from gateway.cli.platform_commands import open_session
+from gateway.cli.platform_commands import (
+    MAX_PAGE_BYTES,
+    MAX_STATEMENT_BYTES,
+    bounded_get,
+    open_session,
+)
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.oauth.token_response import TokenResponse
 
-SendGet = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+SendGet = Callable[[str, int], Awaitable[tuple[aiohttp.ClientResponse, bytes | None]]]
 
 _CHECK: Final = Check(Message("platform links"), "platform-links", "rewrite.aliases")
 _CLOCK: Final = Check(Message("clock"), "clock")
@@ -72,7 +76,8 @@ _GATEWAY: Final = "http://gateway.invalid"
 async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[Finding]:
     """Yield the check result.
 
-    `get` sends a request to the platform, with a token if there is one.
+    `get` sends a request to the platform, with a token if there is one, and returns the response
+    with a body of a limited number of bytes.
     """
     if not settings.rewrite.enabled:
         return
@@ -156,10 +161,10 @@ def _searched_type(statement: dict[str, Any]) -> str | None:
 async def _search(get: SendGet, url: str) -> dict[str, Any]:
     """Return the resource of the response, empty where there is none."""
     try:
-        async with get(url) as response:
-            return _object(await response.read()) if response.status == 200 else {}
+        response, body = await get(url, MAX_PAGE_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError):
         return {}
+    return _object(body) if response.status == 200 else {}
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -214,21 +219,21 @@ async def iterate_checks(
         (sso, settings.sso.proxy_url),
         (platform, settings.platform.proxy_url),
     ):
-        findings = [finding async for finding in check_route(server, uses_proxy=proxy is not None)]
+        findings = await check_route(server, uses_proxy=proxy is not None)
         if server is sso:
             findings = [doctor_sso.add_known_addresses(settings, finding) for finding in findings]
-        reached[server.name] = all(finding.state != "failed" for finding in findings)
+        reached[server.about.code] = all(finding.state != "failed" for finding in findings)
         for finding in findings:
             yield finding
     has_token = False
-    async for finding in _check_conversation(settings, sso, platform, reached):
+    async for finding in _check_conversation(settings, platform, reached):
         has_token |= finding.check.code == "token" and finding.state == "ok"
         yield finding
-    async for finding in doctor_sso.check_login(settings, sso_reached=reached[sso.name]):
+    async for finding in doctor_sso.check_login(settings, sso_reached=reached["sso"]):
         yield finding
     async for finding in notify_command.check_addresses(settings):
         yield finding
-    servers = [server for server in (sso, platform) if reached[server.name]]
+    servers = [server for server in (sso, platform) if reached[server.about.code]]
     async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
         yield finding
 
@@ -280,12 +285,12 @@ def _operators(settings: Settings) -> Iterator[Finding]:
 
 
 async def _check_conversation(
-    settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
+    settings: Settings, platform: CheckedServer, reached: dict[str, bool]
 ) -> AsyncIterator[Finding]:
     """Yield the checks that need responses of the servers: tokens, clock, CapabilityStatement."""
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
-        if not reached[sso.name]:
+        if not reached["sso"]:
             check = doctor_sso.token_check(name)
             yield Finding(check, "skipped", Message("needs the way to the SSO"))
             continue
@@ -293,7 +298,7 @@ async def _check_conversation(
         yield finding
         response = response or token_response
     async with open_session() as session:
-        if not reached[platform.name]:
+        if not reached["platform"]:
             yield Finding(_CLOCK, "skipped", Message("needs the way to the platform"))
             yield Finding(_METADATA, "skipped", Message("needs the way to the platform"))
             return
@@ -310,33 +315,31 @@ async def _ask_for_metadata(
     headers = {"Accept": "application/fhir+json"}
     if response is not None:
         headers["Authorization"] = f"Bearer {response.access_token.reveal()}"
-    tls = platform.trust()
     get = partial(
-        session.get,
+        bounded_get,
+        session,
+        tls=platform.trust(),
         headers=headers,
-        ssl=True if tls is None else tls,
         proxy=settings.platform.proxy_url,
-        allow_redirects=False,
         timeout=aiohttp.ClientTimeout(total=settings.platform.response_timeout),
     )
     try:
-        async with get(f"{platform.url}/metadata") as http_response:
-            body = await http_response.read()
-            status, date = http_response.status, http_response.headers.get("Date")
-            media = media_type(http_response.headers.get("Content-Type"))
+        http_response, body = await get(f"{platform.url}/metadata", MAX_STATEMENT_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         yield Finding(_CLOCK, "skipped", Message("needs an answer of the platform"))
         hint = Message("Check {key}", key=platform.setting_prefix)
         yield platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
         return
-    yield _check_clock(date)
+    status = http_response.status
+    yield _check_clock(http_response.headers.get("Date"))
     if status in (401, 403) and response is None:
         detail = Message("the platform wants a token (status {status})", status=status)
         yield Finding(_METADATA, "skipped", detail)
         return
-    yield _check_metadata(settings, status, body, media)
+    media = media_type(http_response.headers.get("Content-Type"))
+    yield _check_metadata(settings, status, body or b"", media)
     if status == 200:
-        async for finding in examine(settings, body, get):
+        async for finding in examine(settings, body or b"", get):
             yield finding
 
 

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     from gateway.config.value_types import ListenAddress
 
 
+# What is checked of a server, with the names of the checks.
+_KINDS: Final = {
+    "dns": Message("{name} DNS"),
+    "tcp": Message("{name} TCP"),
+    "tls": Message("{name} TLS"),
+    "documents": Message("{name} documents"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
     """A server that the gateway talks to: what its checks are about, its URL, its setting's key.
@@ -48,13 +57,9 @@ class CheckedServer:
     trust: Callable[[], ssl.SSLContext | None]
     timeout: float
 
-    @property
-    def name(self) -> Message:
-        """The name in results."""
-        return self.about.name
-
-    def check(self, name: Message, kind: str) -> Check:
-        """Return the check of this kind, whose name is `name`."""
+    def check(self, kind: str) -> Check:
+        """Return the check of one of `_KINDS`."""
+        name = Message(_KINDS[kind].msgid, name=self.about.name)
         return Check(name, f"{self.about.code}-{kind}", self.about.key)
 
     @property
@@ -67,11 +72,6 @@ class CheckedServer:
         """The port, by default that of the scheme."""
         url = urlsplit(self.url)
         return url.port or (443 if url.scheme == "https" else 80)
-
-    @property
-    def is_tls(self) -> bool:
-        """Whether the URL's scheme is https."""
-        return urlsplit(self.url).scheme == "https"
 
 
 # Settings that identify a gateway: its address, its platform and SSO, and its client.
@@ -197,52 +197,33 @@ def _try_to_listen(address: ListenAddress, *, is_shared: bool) -> None:
 _EXPIRY_WARNING_DAYS: Final = 14
 
 
-def _dns(server: CheckedServer) -> Check:
-    return server.check(Message("{name} DNS", name=server.name), "dns")
-
-
-def _tcp(server: CheckedServer) -> Check:
-    return server.check(Message("{name} TCP", name=server.name), "tcp")
-
-
-def _tls(server: CheckedServer) -> Check:
-    return server.check(Message("{name} TLS", name=server.name), "tls")
-
-
-async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[Finding]:
-    """Yield the checks of name, connection and TLS; each needs the one before."""
+async def check_route(server: CheckedServer, *, uses_proxy: bool) -> list[Finding]:
+    """Return the checks of name, connection and TLS; each needs the one before."""
     if uses_proxy:
         detail = Message("left out: an outgoing proxy is set, which finds the way itself")
-        yield Finding(_dns(server), "skipped", detail)
-        return
-    async for tcp in check_connection(server):
-        yield tcp
+        return [Finding(server.check("dns"), "skipped", detail)]
+    dns, tcp = await check_connection(server)
     if tcp.state == "skipped":
-        return
-    if not server.is_tls:
-        yield Finding(
-            _tls(server),
-            "skipped",
-            Message("the URL begins with http://"),
-        )
+        return [dns, tcp]
+    if urlsplit(server.url).scheme != "https":
+        tls = Finding(server.check("tls"), "skipped", Message("the URL begins with http://"))
     elif tcp.state == "failed":
-        yield Finding(_tls(server), "skipped", Message("needs TCP"))
+        tls = Finding(server.check("tls"), "skipped", Message("needs TCP"))
     else:
-        yield await _check_tls(server)
+        tls = await _check_tls(server)
+    return [dns, tcp, tls]
 
 
-async def check_connection(server: CheckedServer) -> AsyncIterator[Finding]:
-    """Yield the checks of name and connection; the second needs the first."""
+async def check_connection(server: CheckedServer) -> tuple[Finding, Finding]:
+    """Return the checks of name and connection; the second needs the first."""
     dns = await _resolve(server)
-    yield dns
     if dns.state == "failed":
-        yield Finding(_tcp(server), "skipped", Message("needs DNS"))
-    else:
-        yield await _connect(server)
+        return dns, Finding(server.check("tcp"), "skipped", Message("needs DNS"))
+    return dns, await _connect(server)
 
 
 async def _resolve(server: CheckedServer) -> Finding:
-    check = _dns(server)
+    check = server.check("dns")
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(server.host)
         return Finding(check, "ok", Message("{host} is an address", host=server.host))
@@ -278,10 +259,8 @@ async def _resolve(server: CheckedServer) -> Finding:
 
 
 async def _connect(server: CheckedServer) -> Finding:
-    check, target = (
-        _tcp(server),
-        Message("{host} port {port}", host=server.host, port=server.port),
-    )
+    check = server.check("tcp")
+    target = Message("{host} port {port}", host=server.host, port=server.port)
     hint = Message(
         "Check host and port in {key}; ask the network's administrator to open {target}",
         key=server.setting_prefix,
@@ -306,7 +285,7 @@ async def _connect(server: CheckedServer) -> Finding:
 
 
 async def _check_tls(server: CheckedServer) -> Finding:
-    check = _tls(server)
+    check = server.check("tls")
     try:
         context = server.trust()
         async with asyncio.timeout(server.timeout):

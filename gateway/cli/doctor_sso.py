@@ -24,6 +24,7 @@ from gateway.app.preflight import Check, Finding
 from gateway.cli.doctor_network import CheckedServer, check_route, failed_by_setting
 from gateway.cli.healthcheck import is_alive
 from gateway.cli.platform_commands import (
+    bounded_get,
     open_session,
     request_token,
     token_failure_and_remedy,
@@ -39,7 +40,6 @@ from gateway.login.openid_provider import (
     is_issuer_of,
     possible_issuers,
 )
-from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
     WRONG_ENDPOINT_STATUSES,
     reported_error,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 # Seconds. The documents are optional, so that they must not delay the doctor for long.
 _DOCUMENT_TIMEOUT: Final = 3.0
+_MAX_DOCUMENT_BYTES: Final = 64 * 1024
 _OAUTH: Final = "/.well-known/oauth-authorization-server"
 _SMART: Final = "/.well-known/smart-configuration"
 _MAX_URL_LENGTH: Final = 300
@@ -213,7 +214,7 @@ async def check_documents(
             requests = (_endpoint(session, url, server, proxy_url) for url in urls)
             named = zip(urls, await asyncio.gather(*requests), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
-            check = server.check(Message("{name} documents", name=server.name), "documents")
+            check = server.check("documents")
             yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
 
 
@@ -239,26 +240,18 @@ async def _endpoint(
 ) -> str | None:
     """Return the token endpoint that a document names, None without such a document."""
     try:
-        tls = server.trust()
-        async with (
-            asyncio.timeout(min(server.timeout, _DOCUMENT_TIMEOUT)),
-            session.get(
-                url,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                ssl=True if tls is None else tls,
-                proxy=proxy_url,
-                allow_redirects=False,
-                auto_decompress=False,
-            ) as response,
-        ):
-            http_response = await read_response(response)
+        response, body = await bounded_get(
+            session,
+            url,
+            _MAX_DOCUMENT_BYTES,
+            tls=server.trust(),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            proxy=proxy_url,
+            timeout=aiohttp.ClientTimeout(total=min(server.timeout, _DOCUMENT_TIMEOUT)),
+        )
     except (StartError, OSError, TimeoutError, aiohttp.ClientError, ValueError):
         return None
-    document = (
-        parse_object(http_response.body)
-        if http_response.status == 200 and http_response.body
-        else None
-    )
+    document = parse_object(body) if response.status == 200 and body else None
     endpoint = (document or {}).get("token_endpoint")
     return endpoint if isinstance(endpoint, str) else None
 
@@ -304,7 +297,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         return
     reached = sso_reached
     if _origin(_sign_in_url(settings)) != _origin(settings.sso.token_url):
-        findings = [finding async for finding in _check_route(settings)]
+        findings = await _check_route(settings)
         for finding in findings:
             yield finding
         reached = all(finding.state != "failed" for finding in findings)
@@ -322,15 +315,14 @@ def _sign_in_url(settings: Settings) -> str:
     return settings.sso.authorize_url or settings.sso.issuer or ""
 
 
-async def _check_route(settings: Settings) -> AsyncIterator[Finding]:
+async def _check_route(settings: Settings) -> list[Finding]:
     sso = settings.sso
     url = _sign_in_url(settings)
     trust = partial(tls_contexts.client_tls, url, sso.ca_file, "sso.ca_file")
     key = "sso.authorize_url" if sso.authorize_url else "sso.issuer"
     about = Check(Message("SSO page"), "sso-page", "sso.authorize_url")
     server = CheckedServer(about, url, key, trust, sso.timeout)
-    async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
-        yield finding
+    return await check_route(server, uses_proxy=sso.proxy_url is not None)
 
 
 async def _conversation(
@@ -431,24 +423,24 @@ async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Fi
         verifier=_VERIFIER,
     )
     try:
-        tls = tls_contexts.client_tls(url, settings.sso.ca_file, "sso.ca_file")
-        async with session.get(
+        response, _ = await bounded_get(
+            session,
             url,
-            ssl=True if tls is None else tls,
+            0,
+            tls=tls_contexts.client_tls(url, settings.sso.ca_file, "sso.ca_file"),
             proxy=settings.sso.proxy_url,
-            allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
-        ) as response:
-            status, location = response.status, response.headers.get("Location", "")
+        )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
         return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
+    location = response.headers.get("Location", "")
     try:
         target = urljoin(url, location) if location else ""
         urlsplit(target)
     except ValueError:
         target = ""
-    return _check_page_response(login, status, target)
+    return _check_page_response(login, response.status, target)
 
 
 def _check_page_response(login: LoginSettings, status: int, location: str) -> Finding:

@@ -11,7 +11,6 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
@@ -23,7 +22,7 @@ from gateway.cli.init_plan import (
     InitPlan,
     InitWriteError,
     Where,
-    require_no_settings,
+    require_absent,
     write_files,
 )
 from gateway.cli.terminal import (
@@ -40,14 +39,15 @@ from gateway.cli.terminal import (
 )
 from gateway.cli.usage import LocalizedCommand
 from gateway.config.loader import search_paths
+from gateway.config.problems import InvalidValueError
 from gateway.config.section import (
     PLACEHOLDER_MESSAGE,
     is_placeholder,
     read_secret_file,
 )
 from gateway.config.setting_urls import parse_base_url, parse_endpoint_url
-from gateway.config.text_files import TextDecodingError, decode
-from gateway.config.value_types import InvalidValueError, parse_network
+from gateway.config.text_files import decode
+from gateway.config.value_types import parse_network
 from gateway.errors import ClientKeyError, StartError
 from gateway.i18n import (
     LANGUAGES,
@@ -80,33 +80,20 @@ _YES_NO: Final = {"no": Message("no"), "yes": Message("yes")}
 _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
 
 
-@dataclass(frozen=True, slots=True)
-class InitFlags:
-    """The flags of the command line; None or empty where a flag was not given."""
-
-    environment: str | None
-    fhir_base_url: str | None
-    token_url: str | None
-    client_id: str | None
-    secret_file: str | None
-    key_file: str | None
-    caller: str | None
-    networks: tuple[str, ...]
-    container: str | None
-    audit: str | None
-    outbox: bool | None
-    directory: Path
+_URL_FLAGS: Final = ("--fhir-base-url", "--token-url")
 
 
 class InitPrompts:
     """Takes each answer from its flag, else asks for it, else takes the default.
 
-    All methods raise `InvalidAnswerError` for a flag or default that cannot be used; an invalid
-    answer on the terminal is asked for again.
+    `flags` has the value of each flag, None where it was not given. All methods raise
+    `InvalidAnswerError` for a flag or default that cannot be used; an invalid answer on the
+    terminal is asked for again.
     """
 
-    def __init__(self, flags: InitFlags, *, asks: bool) -> None:
+    def __init__(self, flags: Mapping[str, str | None], directory: Path, *, asks: bool) -> None:
         self._flags = flags
+        self._directory = directory.absolute()
         self._is_interactive = asks
 
     def ask_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
@@ -117,23 +104,22 @@ class InitPrompts:
 
     def build_plan(self) -> InitPlan:
         """Return the plan made of all answers."""
-        flags = self._flags
         environment = self._environment()
         self._require_flags(environment)
         urls = self._urls() if environment == "custom" else None
-        client_id = self._text("--client-id", flags.client_id, Message("client_id"), _own_text)
+        client_id = self._text("--client-id", Message("client_id"), _own_text)
         by_key, secret_or_key = self._secret_or_key()
         caller_location = self._choice(
-            "--caller", flags.caller, Message("Where does the old system run?"), _CALLER_LOCATIONS
+            "--caller", Message("Where does the old system run?"), _CALLER_LOCATIONS
         )
         kind = self._kind(caller_location)
-        container = flags.container or "his"
+        container = self._flags["--container"] or "his"
         if caller_location == "container":
             question = Message("The name of its container")
-            container = self._text("--container", flags.container, question, _own_text, "his")
+            container = self._text("--container", question, _own_text, "his")
         usual = "stdout" if kind == "container" else "file"
         question = Message("Where does the audit go?")
-        audit = self._choice("--audit", flags.audit, question, _SINKS, usual)
+        audit = self._choice("--audit", question, _SINKS, usual)
         return InitPlan(
             environment=environment,
             urls=urls,
@@ -144,7 +130,7 @@ class InitPrompts:
             networks=self._networks() if caller_location == "network" else (),
             audit=cast(Literal["file", "stdout"], audit),
             kind=kind,
-            directory=flags.directory.absolute(),
+            directory=self._directory,
             container=container,
             api_key=Secret(secrets.token_hex(32)),
             outbox_key=self._outbox_key(),
@@ -152,57 +138,47 @@ class InitPrompts:
 
     def _environment(self) -> str:
         """Return the environment. URLs may be given for `custom` only."""
-        flag_value, urls = self._flags.environment, self._url_flags()
-        flag = next((name for name, url in urls.items() if url is not None), None)
+        flag = next((name for name in _URL_FLAGS if self._flags[name] is not None), None)
         question, default = Message("Which platform?"), "" if flag is None else "custom"
-        chosen = self._choice("--environment", flag_value, question, _ENVIRONMENTS, default)
+        chosen = self._choice("--environment", question, _ENVIRONMENTS, default)
         if flag is not None and chosen != "custom":
             raise InvalidAnswerError(
                 Message("{flag}: is for --environment custom alone", flag=flag)
             )
         return chosen
 
-    def _url_flags(self) -> dict[str, str | None]:
-        return {
-            "--fhir-base-url": self._flags.fhir_base_url,
-            "--token-url": self._flags.token_url,
-        }
-
     def _require_flags(self, environment: str) -> None:
         """Raise `InvalidAnswerError`, with a line for each missing flag that has no default."""
-        flags = self._flags
-        needed = self._url_flags() if environment == "custom" else {}
-        needed["--client-id"] = flags.client_id
-        needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
-        missing = [flag for flag, value in needed.items() if value is None]
+        needed = [*(_URL_FLAGS if environment == "custom" else ()), "--client-id"]
+        missing = [flag for flag in needed if self._flags[flag] is None]
+        if self._flags["--secret-file"] is None and self._flags["--key-file"] is None:
+            missing.append("--secret-file")
         if missing and not self._is_interactive:
-            raise InvalidAnswerError(join_messages("\n", map(_missing, missing)))
+            told = [
+                Message("{flag} is needed where no question can be asked", flag=flag)
+                for flag in missing
+            ]
+            raise InvalidAnswerError(join_messages("\n", told))
 
     def _kind(self, caller_location: str) -> Kind:
         if caller_location == "container":
             return "container"
         etc = search_paths({})[0].parent
-        return "system" if self._flags.directory.absolute() == etc else "folder"
+        return "system" if self._directory == etc else "folder"
 
     def _urls(self) -> tuple[str, str]:
-        flags = self._flags
         question = Message("The address of the FHIR server")
-        fhir_base_url = self._text(
-            "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url)
-        )
+        fhir_base_url = self._text("--fhir-base-url", question, _as_setting(parse_base_url))
         question = Message("The address that gives tokens")
-        token_url = self._text(
-            "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url)
-        )
-        return fhir_base_url, token_url
+        return fhir_base_url, self._text("--token-url", question, _as_setting(parse_endpoint_url))
 
     def _secret_or_key(self) -> tuple[bool, Secret]:
         """Return whether the client uses a private key, and the key or secret."""
-        flags = self._flags
-        if flags.key_file is not None:
-            return True, _from_file("--key-file", flags.key_file, _key)
-        if flags.secret_file is not None:
-            return False, _from_file("--secret-file", flags.secret_file, _secret)
+        key_file, secret_file = self._flags["--key-file"], self._flags["--secret-file"]
+        if key_file is not None:
+            return True, _from_file("--key-file", key_file, _key)
+        if secret_file is not None:
+            return False, _from_file("--secret-file", secret_file, _secret)
         question = Message("How does the gateway show who it is?")
         if prompt_choice(question, _CLIENT_AUTH_CHOICES, "secret") == "key":
             read = partial(_from_file, "--key-file", read=_key)
@@ -210,26 +186,19 @@ class InitPrompts:
         return False, prompt(Message("The secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
-        flag_value = ", ".join(self._flags.networks) or None
         question = Message("From which addresses or networks does it call?")
-        return self._text("--network", flag_value, question, _network_list, _PRIVATE)
+        return self._text("--network", question, _network_list, _PRIVATE)
 
     def _outbox_key(self) -> Secret | None:
-        flag_value = self._flags.outbox
-        choice = None if flag_value is None else "yes" if flag_value else "no"
         question = Message("Keep writes while the line is down (outbox)?")
-        if self._choice("--outbox", choice, question, _YES_NO) == "no":
+        if self._choice("--outbox", question, _YES_NO) == "no":
             return None
         return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
 
     def _choice(
-        self,
-        flag: str,
-        flag_value: str | None,
-        question: Message,
-        choices: Mapping[str, Message],
-        default: str = "",
+        self, flag: str, question: Message, choices: Mapping[str, Message], default: str = ""
     ) -> str:
+        flag_value = self._flags[flag]
         default = default or next(iter(choices))
         if flag_value is None:
             return prompt_choice(question, choices, default) if self._is_interactive else default
@@ -239,25 +208,15 @@ class InitPrompts:
         return flag_value
 
     def _text(
-        self,
-        flag: str,
-        flag_value: str | None,
-        question: Message,
-        read: Callable[[str], _T],
-        default: str | None = None,
+        self, flag: str, question: Message, read: Callable[[str], _T], default: str | None = None
     ) -> _T:
+        flag_value = self._flags[flag]
         if flag_value is None and self._is_interactive:
             return prompt(question, read, default)
         try:
             return read((default or "") if flag_value is None else flag_value)
         except InvalidAnswerError as error:
-            raise InvalidAnswerError(
-                Message("{flag}: {why}", flag=flag, why=error.problem)
-            ) from None
-
-
-def _missing(flag: str) -> Message:
-    return Message("{flag} is needed where no question can be asked", flag=flag)
+            raise InvalidAnswerError(setting_problem(flag, exception_message(error))) from None
 
 
 def _language(text: str) -> str:
@@ -298,7 +257,7 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)
     except InvalidAnswerError as error:
-        raise InvalidAnswerError(setting_problem(flag, error.problem)) from None
+        raise InvalidAnswerError(setting_problem(flag, exception_message(error))) from None
 
 
 def _secret_of(flag: str, path: Path) -> str:
@@ -312,8 +271,8 @@ def _secret_of(flag: str, path: Path) -> str:
 def _standard_input(flag: str) -> str:
     try:
         text = decode(sys.stdin.buffer.read())
-    except TextDecodingError as error:
-        raise InvalidAnswerError(error.problem) from None
+    except InvalidValueError as error:
+        raise InvalidAnswerError(error.message) from None
     if not text.strip():
         raise InvalidAnswerError(
             Message("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
@@ -371,18 +330,29 @@ _ETC: Final = Path("/etc/dhp-gateway")
 )
 @option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
 @language_option
-def init(yes: bool, lang: str | None, directory: Path | None, **answers: Any) -> None:
+def init(
+    yes: bool,
+    lang: str | None,
+    directory: Path | None,
+    networks: tuple[str, ...],
+    outbox: bool | None,
+    **answers: Any,
+) -> None:
     """Ask a few questions, write settings and secret files, and check them."""
-    flags = InitFlags(directory=directory or _default_directory(), **answers)
-    _check_result(_write_plan(flags, lang, asks=not yes and sys.stdin.isatty()))
+    flags = {f"--{name.replace('_', '-')}": answer for name, answer in answers.items()}
+    flags["--network"] = ", ".join(networks) or None
+    flags["--outbox"] = None if outbox is None else "yes" if outbox else "no"
+    directory = directory or _default_directory()
+    asks = not yes and sys.stdin.isatty()
+    _check_result(_write_plan(InitPrompts(flags, directory, asks=asks), directory, lang))
 
 
-def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
+def _write_plan(interview: InitPrompts, directory: Path, lang: str | None) -> InitPlan:
     """Write the files of the plan that the answers make. Return the plan."""
-    interview = InitPrompts(flags, asks=asks)
     try:
         interview.ask_language(lang, os.environ)  # noqa: TID251 - for the language
-        require_no_settings(flags.directory)
+        # Before the first question is asked.
+        require_absent([directory / "gateway.yaml"])
         plan = interview.build_plan()
         written = write_files(plan)
     except (InvalidAnswerError, InitWriteError) as error:

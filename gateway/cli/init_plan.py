@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway import __version__, os_support
 from gateway.cli.terminal import translate
+from gateway.config.problems import InvalidValueError
 from gateway.config.section import is_placeholder
 from gateway.config.sources import parse_yaml, variable_name
-from gateway.config.text_files import TextDecodingError, read_text
+from gateway.config.text_files import decode
 from gateway.i18n import EMPTY_MESSAGE, Message, join_messages, system_error
 
 if TYPE_CHECKING:
@@ -95,16 +96,6 @@ class InitPlan:
         """Return the path of a file of the folder, as the gateway sees it."""
         return (_MOUNTED if self.kind == "container" else self.directory) / path
 
-    @property
-    def audit_path(self) -> PurePath:
-        """The path of the audit file, as the gateway sees it."""
-        return (self.directory if self.kind == "folder" else _LOGS) / "audit.jsonl"
-
-    @property
-    def outbox_path(self) -> PurePath:
-        """The path of the outbox database, as the gateway sees it."""
-        return (self.directory if self.kind == "folder" else _STATE) / "outbox.db"
-
     def local_variables(self) -> Mapping[str, str]:
         """Return the variables for commands outside the container, with its files' paths there."""
         if self.kind != "container":
@@ -145,7 +136,8 @@ def settings_lines(plan: InitPlan) -> Iterator[YamlLine]:
     if plan.outbox_key is not None:
         yield 0, "outbox:", Message("keeps writes while the line is down")
         yield 1, "enabled: true", Message("only for callers that ask for it, see docs/outbox.md")
-        yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Message("where they are kept")
+        database = (plan.directory if plan.kind == "folder" else _STATE) / "outbox.db"
+        yield 1, f"url: {_quoted(f'sqlite:///{database}')}", Message("where they are kept")
         path = _quoted(str(plan.path_in_service(other_files[-1].path)))
         yield 1, f"encryption_key_file: {path}", Message("without this key they cannot be read")
 
@@ -178,11 +170,8 @@ def _audit_lines(plan: InitPlan) -> Iterator[YamlLine]:
         yield 1, "sink: stdout", Message("to standard output; collect and keep it")
         return
     yield 1, "sink: file", Message("into a file, where changed lines can be found out")
-    yield (
-        1,
-        f"path: {_quoted(str(plan.audit_path))}",
-        Message("check it by `dhp-gateway audit verify`"),
-    )
+    path = (plan.directory if plan.kind == "folder" else _LOGS) / "audit.jsonl"
+    yield 1, f"path: {_quoted(str(path))}", Message("check it by `dhp-gateway audit verify`")
 
 
 def compose_lines(plan: InitPlan, user: str) -> Iterator[YamlLine]:
@@ -214,10 +203,7 @@ Ids = tuple[int, int]
 
 
 class InitWriteError(Exception):
-    """Nothing was written. The text has a line for each reason."""
-
-    def __init__(self, why: Message) -> None:
-        super().__init__(why)
+    """Nothing was written. The message has a line for each reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,18 +223,10 @@ def yaml_text(lines: Iterable[YamlLine]) -> str:
     return text
 
 
-def require_no_settings(directory: Path) -> None:
-    """Raise `InitWriteError` if a settings file exists.
-
-    Called before the first question is asked.
-    """
-    _require_absent([directory / "gateway.yaml"])
-
-
 def write_files(plan: InitPlan) -> list[Path]:
     """Write all files and return their paths. Raises `InitWriteError`; then nothing is written."""
     files = list(_planned_files(plan))
-    _require_absent(file.path for file in files)
+    require_absent(file.path for file in files)
     with contextlib.ExitStack() as undo:
         try:
             for folder, mode, owner in _folders(plan):
@@ -262,7 +240,8 @@ def write_files(plan: InitPlan) -> list[Path]:
     return [file.path for file in files]
 
 
-def _require_absent(paths: Iterable[Path]) -> None:
+def require_absent(paths: Iterable[Path]) -> None:
+    """Raise `InitWriteError` with a line for each file that exists and was filled in."""
     taken = [path for path in paths if not _may_be_written(path)]
     if taken:
         reason = Message("is there already, and nothing was changed; move it away first")
@@ -327,9 +306,9 @@ def _is_template(path: Path) -> bool:
     if path.name != "gateway.yaml" or os.path.lexists(_aside(path)):
         return False
     try:
-        values = parse_yaml(read_text(path), path.name).values
+        values = parse_yaml(decode(path.read_bytes()), path.name).values
         client_id = values["credentials"]["default"]["client_id"]
-    except (OSError, TextDecodingError, LookupError, TypeError):
+    except (OSError, InvalidValueError, LookupError, TypeError):
         return False
     return isinstance(client_id, str) and is_placeholder(client_id)
 

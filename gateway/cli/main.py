@@ -176,7 +176,8 @@ def sandbox(
 
 
 def _address(option: str, text: str) -> ListenAddress:
-    from gateway.config.value_types import InvalidValueError, parse_address
+    from gateway.config.problems import InvalidValueError
+    from gateway.config.value_types import parse_address
 
     try:
         return parse_address(text)

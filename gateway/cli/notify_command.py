@@ -47,20 +47,17 @@ async def check_addresses(settings: Settings) -> AsyncIterator[Finding]:
     with contextlib.suppress(StartError):
         for name, url in observability_setup.configured_addresses(settings):
             with contextlib.suppress(AlertAddressError):
-                address = parse_address(name, url)
-                async for finding in _check_route(address):
+                for finding in await _check_route(parse_address(name, url)):
                     yield finding
 
 
-async def _check_route(address: AlertAddress) -> AsyncIterator[Finding]:
+async def _check_route(address: AlertAddress) -> Sequence[Finding]:
     server = address.server()
     if server is None:
         detail = Message("Apprise understands it, and knows its server")
-        yield Finding(address_check(address.name), "ok", detail, _TEST_HINT)
-        return
+        return [Finding(address_check(address.name), "ok", detail, _TEST_HINT)]
     tcp_url = f"tcp://{authority(*server)}"
     checked_server = CheckedServer(
         address_check(address.name), tcp_url, "alerts.notify", lambda: None, _CONNECT_TIMEOUT
     )
-    async for finding in check_connection(checked_server):
-        yield finding
+    return await check_connection(checked_server)

@@ -239,9 +239,6 @@ _TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
 class OutboxCommandError(Exception):
     """The outbox could not be opened or used. The text is a complete message for the operator."""
 
-    def __init__(self, why: Message) -> None:
-        super().__init__(why)
-
 
 async def _list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None

@@ -54,14 +54,45 @@ from gateway.oauth.token_response import TokenRequestError
 from gateway.os_support import on_signals
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from gateway.config.settings import Settings
     from gateway.fhir.capability_statement import TypeCapability
     from gateway.oauth.token_response import TokenResponse
+
+# Bytes of a CapabilityStatement that are read, and of the page of a search.
+MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
+MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def open_session() -> ClientSession:
     """Return a session for a command. It stores no cookies and ignores the environment."""
     return ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+async def bounded_get(
+    session: ClientSession, url: str, max_bytes: int, *, tls: SSLContext | None, **options: Any
+) -> tuple[aiohttp.ClientResponse, bytes | None]:
+    """Return the response to a GET and its body, which is None where it is larger.
+
+    With a `max_bytes` of 0 the body is not read at all. No redirect is followed. Raises
+    `aiohttp.ClientError`, TimeoutError or OSError.
+    """
+    async with session.get(
+        url, ssl=True if tls is None else tls, allow_redirects=False, **options
+    ) as response:
+        body = await _bounded(response.content, max_bytes) if max_bytes else None
+        return response, body
+
+
+async def _bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes | None:
+    chunks, size = [], 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > max_bytes:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
@@ -215,16 +246,17 @@ def probe_search(
     settings = load_settings(config)
     if credential:
         _require(settings, credential)
+    name = credential or credentials_in_use(settings)[0]
     try:
         targets = _parse_targets(wanted)
     except ValueError as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     try:
-        report = _probe_parameters(settings, targets, credential=credential, rate=rate)
+        report = asyncio.run(_run(settings, targets, name, rate))
     except StartError as error:
         exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
-        why = _token_failure_text(error, settings, _select_credential(settings, credential))
+        why = _token_failure_text(error, settings, name)
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
     except _ProbeUnavailableError as error:
         exit_with_message(exception_message(error), CHECK_FAILED)
@@ -265,7 +297,7 @@ _COMMON: Final = frozenset(
 )
 # A position or the like: no value is known that is certainly far from every resource.
 _UNDETERMINABLE_KIND: Final = "special"
-_MAX_BODY_BYTES: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
+
 _RETRIED_STATUSES: Final = frozenset((429, 503))
 _MAX_TRIES: Final = 3
 _PAUSE: Final = 5.0
@@ -336,25 +368,14 @@ def _parse_targets(arguments: Iterable[str]) -> list[_ProbeTarget]:
     return found
 
 
-def _probe_parameters(
-    settings: Settings, wanted: Sequence[_ProbeTarget], *, credential: str, rate: float
+async def _run(
+    settings: Settings, wanted: Sequence[_ProbeTarget], credential: str, rate: float
 ) -> _ProbeReport:
     """Probe all wanted parameters; all declared ones where `wanted` is empty.
 
     `rate` is the maximum of requests per second. Raises `StartError`, `TokenRequestError`,
     `_ProbeUnavailableError`, KeyboardInterrupt, and CancelledError at SIGTERM.
     """
-    return asyncio.run(_run(settings, wanted, _select_credential(settings, credential), rate))
-
-
-def _select_credential(settings: Settings, credential: str) -> str:
-    """Return the credential's name, by default that of the first caller."""
-    return credential or credentials_in_use(settings)[0]
-
-
-async def _run(
-    settings: Settings, wanted: Sequence[_ProbeTarget], credential: str, rate: float
-) -> _ProbeReport:
     if (task := asyncio.current_task()) is not None:
         # An exception raised by a signal's handler is lost where Python ignores exceptions.
         on_signals({"SIGTERM": task.cancel})
@@ -443,12 +464,11 @@ class _Platform:
         self._next_at = 0.0
         self._authorization = ""
         self._renew_at = 0.0
-        tls = platform_tls(settings)
-        self._tls = True if tls is None else tls
+        self._tls = platform_tls(settings)
 
     async def statement(self) -> Mapping[str, TypeCapability]:
         """Return the declared capabilities by type. Raises `_ProbeUnavailableError`."""
-        status, body = await self._get("metadata", {}, _MAX_BODY_BYTES["metadata"])
+        status, body = await self._get("metadata", {}, MAX_STATEMENT_BYTES)
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
         except ValueError:
@@ -467,9 +487,7 @@ class _Platform:
 
     async def search(self, kind: str, parameters: Mapping[str, str]) -> _ProbeVerdict:
         """Return whether the search has matches."""
-        status, body = await self._get(
-            kind, {**parameters, "_count": "1"}, _MAX_BODY_BYTES["search"]
-        )
+        status, body = await self._get(kind, {**parameters, "_count": "1"}, MAX_PAGE_BYTES)
         if status is None or status >= 500 or status in (401, 403, 408, 429):
             return "unanswered"
         if status != 200:
@@ -504,19 +522,19 @@ class _Platform:
     ) -> tuple[int, bytes | None, float]:
         await self._renew()
         platform = self._settings.platform
-        async with self._session.get(
+        response, body = await bounded_get(
+            self._session,
             f"{platform.fhir_base_url.rstrip('/')}/{path}",
+            max_bytes,
+            tls=self._tls,
             params=parameters,
             headers={"Accept": "application/fhir+json", "Authorization": self._authorization},
-            ssl=self._tls,
             proxy=platform.proxy_url,
-            allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=platform.response_timeout),
-        ) as response:
-            pause = parse_retry_after(response.headers.get("Retry-After"), time.time())
-            pause = 0.0 if response.status not in _RETRIED_STATUSES else pause or _PAUSE
-            body = await _bounded(response.content, max_bytes)
-            return response.status, body, min(pause, _MAX_PAUSE)
+        )
+        pause = parse_retry_after(response.headers.get("Retry-After"), time.time())
+        pause = 0.0 if response.status not in _RETRIED_STATUSES else pause or _PAUSE
+        return response.status, body, min(pause, _MAX_PAUSE)
 
     async def _renew(self) -> None:
         """Request a new token unless the current one is valid for long enough."""
@@ -526,16 +544,6 @@ class _Platform:
         response = await request_token(self._settings, self._credential)
         self._authorization = f"Bearer {response.access_token.reveal()}"
         self._renew_at = started_at + max(response.lifetime - _RENEW_AHEAD, response.lifetime / 2)
-
-
-async def _bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes | None:
-    chunks, size = [], 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > max_bytes:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _has_matches(kind: str, body: bytes) -> bool:

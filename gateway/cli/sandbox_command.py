@@ -24,8 +24,9 @@ from gateway.config.settings import PRESETS, Settings
 from gateway.config.value_types import ListenAddress
 from gateway.errors import StartError
 from gateway.i18n import Message, join_messages
-from gateway.sandbox.options import SandboxOptions
-from gateway.sandbox.server import Sandbox
+from gateway.sandbox.example_data import PATIENT_ID
+from gateway.sandbox.options import HOST, SandboxOptions
+from gateway.sandbox.server import EXAMPLE_PATH, Sandbox
 from gateway.telemetry import logs
 
 _PLATFORM: Final = Message("Platform (FHIR R5)")
@@ -96,8 +97,7 @@ async def _with_free_addresses(run: SandboxRun) -> SandboxRun:
     With the login, the platform has to know the gateway's address before either listens. Raises
     `StartError` with a line for every address that is not free.
     """
-    platform = ListenAddress(run.platform.host, run.platform.port)
-    addresses = {"--port": platform}
+    addresses = {"--port": ListenAddress(HOST, run.platform.port)}
     if run.gateway:
         addresses |= {"--listen": run.listen, "--admin": run.admin}
     try:
@@ -133,7 +133,7 @@ async def _serve_gateway(run: SandboxRun, platform: Sandbox, stop: asyncio.Event
     await gateway.start()
     try:
         _announce_platform(run, platform)
-        (_announce_login if run.login else _announce_gateway)(run, gateway, platform)
+        _announce_gateway(run, gateway, platform)
         await stop.wait()
     finally:
         await gateway.stop()
@@ -199,7 +199,7 @@ def _gateway_command(platform: Sandbox) -> str:
             "CREDENTIALS__DEFAULT__CLIENT_SECRET": ready_made.client_secret,
         }
     # The settings file has the default port.
-    if settings is None or platform.fhir_base_url != f"{ready_made.origin(ready_made.port)}/fhir":
+    if settings is None or platform.fhir_base_url != f"http://{HOST}:{ready_made.port}/fhir":
         variables |= {
             "PLATFORM__FHIR_BASE_URL": platform.fhir_base_url,
             "SSO__TOKEN_URL": platform.token_url,
@@ -218,33 +218,28 @@ def _settings_file() -> Path | None:
 
 
 def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> None:
-    address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
-    _print_gateway_rows(run, gateway)
-    _print_invitation(Message("Try it (the gateway adds the token):"))
-    if address.path is None:
-        click.echo(f"  curl {_url(address)}{path}")
-    else:
-        click.echo(f"  curl --unix-socket {address.path} http://localhost{path}")
+    address = gateway.address.client_address
+    _row(_GATEWAY, f"{_url(address)}/fhir")
+    _row(_OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
     if run.audit is not None:
+        _row(_AUDIT, str(run.audit))
+    if run.login:
+        _print_invitation(Message("Open it in a browser and sign in (any name will do):"))
+        click.echo(f"  {platform.origin}{EXAMPLE_PATH}")
+    else:
+        _print_invitation(Message("Try it (the gateway adds the token):"))
+        click.echo(f"  curl {_curl_target(address)}/fhir/Patient/{PATIENT_ID}")
+    if run.audit is not None and not run.login:
         print_line(Message("What the audit has of it:"))
         click.echo(f"  tail -n 1 {run.audit}")
     click.echo("")
     print_line(_END)
 
 
-def _announce_login(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> None:
-    _print_gateway_rows(run, gateway)
-    _print_invitation(Message("Open it in a browser and sign in (any name will do):"))
-    click.echo(f"  {platform.example_url}")
-    click.echo("")
-    print_line(_END)
-
-
-def _print_gateway_rows(run: SandboxRun, gateway: Gateway) -> None:
-    _row(_GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
-    _row(_OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
-    if run.audit is not None:
-        _row(_AUDIT, str(run.audit))
+def _curl_target(address: ListenAddress) -> str:
+    if address.path is None:
+        return _url(address)
+    return f"--unix-socket {address.path} http://localhost"
 
 
 def _print_invitation(invitation: Message) -> None:

@@ -16,11 +16,18 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from gateway.i18n import LANGUAGES, LOCALE, Message, environment_language, translate_value
+from gateway.i18n import (
+    LANGUAGES,
+    LOCALE,
+    Message,
+    environment_language,
+    exception_message,
+    translate_value,
+)
 
 if TYPE_CHECKING:
     from gateway.app.preflight import Finding
@@ -36,26 +43,22 @@ gettext.bindtextdomain("commands", str(LOCALE))
 gettext.textdomain("commands")
 
 
-class _Option(click.Option):
-    """An option whose help is in the language of the output."""
+class _LocalizedHelp:
+    """Mixin of a parameter whose help is in the language of the output."""
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the names of the option and its translated help, None if it is hidden."""
-        record = super().get_help_record(ctx)
-        return None if record is None else (record[0], _translated(record[1], self.help))
-
-
-class _Argument(click.Argument):
-    """An argument whose help is in the language of the output."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """Return the name of the argument and its translated help."""
-        name, told = super().get_help_record(ctx)
-        return name, _translated(told, self.help)
+    def get_help_record(self: Any, ctx: click.Context) -> Any:
+        record = super().get_help_record(ctx)  # type: ignore[misc]
+        if record is None or not self.help:
+            return record
+        return record[0], record[1].replace(self.help, translate(Message(self.help)), 1)
 
 
-def _translated(told: str, text: str | None) -> str:
-    return told.replace(text, translate(Message(text)), 1) if text else told
+class _Option(_LocalizedHelp, click.Option):
+    """An option with localized help."""
+
+
+class _Argument(_LocalizedHelp, click.Argument):
+    """An argument with localized help."""
 
 
 option = partial(click.option, cls=_Option)
@@ -157,11 +160,7 @@ _T = TypeVar("_T")
 
 
 class InvalidAnswerError(Exception):
-    """An answer cannot be used. The text says why."""
-
-    def __init__(self, why: Message) -> None:
-        super().__init__(why)
-        self.problem = why
+    """An answer cannot be used. The message says why."""
 
 
 def prompt(
@@ -179,7 +178,7 @@ def prompt(
         try:
             return read(text)
         except InvalidAnswerError as error:
-            print_line(error.problem, err=True, fg="red")
+            print_line(exception_message(error), err=True, fg="red")
 
 
 def prompt_choice(question: Message, choices: Mapping[str, Message], default: str) -> str:

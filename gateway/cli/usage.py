@@ -23,12 +23,10 @@ class _LocalizedHelp:
     """Mixin of the localized help of a command."""
 
     def collect_usage_pieces(self: Any, ctx: click.Context) -> list[str]:
-        """Return the translated parts of the command's usage line."""
         pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
         return [translate(Message(piece)) for piece in pieces]
 
     def format_help_text(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the translated help text."""
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text("\n\n".join(map(translate, paragraphs(self.help))))

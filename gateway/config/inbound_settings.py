@@ -105,8 +105,7 @@ class OperatorSettings(Section):
 
     def secret_ref(self, index: int) -> SecretRef:
         """Return the source of the password; `index` is the position in `admin.operators`."""
-        setting = ("admin", "operators", index, "password")
-        return SecretRef(setting, self.password, self.password_file)
+        return self.secret_at("admin", "operators", index, "password")
 
 
 class AdminSettings(Section):
@@ -244,12 +243,10 @@ class CallerSettings(Section):
 
     def secret_refs(self, index: int) -> tuple[SecretRef, ...]:
         """Return the sources of key and password; `index` is the position in `callers`."""
-        caller = ("callers", index)
-        key = SecretRef((*caller, "api_key"), self.api_key, self.api_key_file)
+        key = self.secret_at("callers", index, "api_key")
         if self.basic_auth is None:
             return (key,)
-        basic, name = self.basic_auth, (*caller, "basic_auth", "password")
-        return (key, SecretRef(name, basic.password, basic.password_file))
+        return key, self.basic_auth.secret_at("callers", index, "basic_auth", "password")
 
 
 class LimitsSettings(Section):

@@ -13,6 +13,7 @@ beside it may lack the variables that it was started with: neither makes it unhe
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from gateway import os_support
 from gateway.config import setting_rules, settings_schema
 from gateway.config.inbound_settings import AdminSettings
 from gateway.config.problems import (
+    InvalidValueError,
     Problem,
     RuleViolation,
     SettingPath,
@@ -48,8 +50,8 @@ from gateway.config.sources import (
     read_environment,
     read_yaml,
 )
-from gateway.config.text_files import TextDecodingError, decode, read_bytes
-from gateway.config.value_types import InvalidValueError, ListenAddress, parse_address
+from gateway.config.text_files import decode, read_bytes
+from gateway.config.value_types import ListenAddress, parse_address
 from gateway.i18n import Message, any_of
 
 
@@ -99,7 +101,7 @@ def _text(path: Path) -> str:
         return ""
     try:
         return decode(content)
-    except TextDecodingError:
+    except InvalidValueError:
         return content.decode("utf-8", "replace")
 
 
@@ -132,7 +134,7 @@ class _Validation:
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
-        settings = self._validated(_copy(values))
+        settings = self._validated(copy.deepcopy(values))
         # The contents of an unreadable file are unknown, so that rules would report its absent
         # keys.
         if self._document.values or not self._document.problems:
@@ -156,7 +158,8 @@ class _Validation:
             entry, meant = slip
             self._problems.append(self._problem(entry))
             self._misspelled[meant] = self._as_written(entry["loc"])
-            _rename_key(values, entry["loc"], meant)
+            group = _value_at(values, meant[:-1])
+            group[meant[-1]] = group.pop(entry["loc"][-1])
             settings, wrong = _validate(values)
         is_unreadable = bool(self._document.problems) and not self._document.values
         self._wrong_keys.update(map(self._setting, wrong))
@@ -203,10 +206,9 @@ class _Validation:
         message, hint = describe_error(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = settings_schema.fields_of(settings_schema.annotation_at(setting[:-1]))
+            homes = [path for path, _ in settings_schema.value_paths() if path[-1] == setting[-1]]
             message = Message("is not a known key")
-            hint = did_you_mean(
-                str(setting[-1]), siblings, elsewhere=_groups_with_key(str(setting[-1]))
-            )
+            hint = did_you_mean(str(setting[-1]), siblings, elsewhere=map(dotted, homes))
         elif kind == "missing" and setting[0] in ("platform", "sso"):
             message, hint = (
                 Message("is missing"),
@@ -293,11 +295,6 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
             if near is not None and _value_at(values, (*group, near)) is None:
                 return entry, (*group, near)
     return None
-
-
-def _groups_with_key(name: str) -> list[str]:
-    """Return the keys of this name anywhere in the settings."""
-    return [dotted(setting) for setting, _ in settings_schema.value_paths() if setting[-1] == name]
 
 
 # In the working directory of the command.
@@ -394,19 +391,6 @@ def _exists(path: Path) -> bool:
 
 def _spelled(path: Path) -> str:
     return str(path) if path.is_absolute() else f".{os.sep}{path}"
-
-
-def _rename_key(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
-    """Move the value of a misspelled key to the correct key `meant` of the same group."""
-    group = _value_at(values, setting[:-1])
-    group[meant[-1]] = group.pop(setting[-1])
-
-
-def _copy(value: Any) -> Any:
-    """Return a copy of dictionaries and lists that can be changed."""
-    if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _value_at(values: Any, setting: SettingPath) -> Any:

@@ -143,8 +143,7 @@ class StoreSettings(Section):
 
     def encryption_key_ref(self) -> SecretRef:
         """Return the source of the encryption key, which may be absent."""
-        setting = ("store", "encryption_key")
-        return SecretRef(setting, self.encryption_key, self.encryption_key_file)
+        return self.secret_at("store", "encryption_key")
 
 
 class LoginSettings(Section):
@@ -243,10 +242,8 @@ class LoginSettings(Section):
 
     def secret_ref(self) -> SecretRef:
         """Return the source of the client's secret, with `private_key_jwt` of the private key."""
-        if self.auth_method == "private_key_jwt":
-            return SecretRef(("login", "private_key"), None, self.private_key_file)
-        setting = ("login", "client_secret")
-        return SecretRef(setting, self.client_secret, self.client_secret_file)
+        by_key = self.auth_method == "private_key_jwt"
+        return self.secret_at("login", "private_key" if by_key else "client_secret")
 
 
 class OutboxSettings(Section):
@@ -297,8 +294,7 @@ class OutboxSettings(Section):
 
     def encryption_key_ref(self) -> SecretRef:
         """Return the source of the encryption key."""
-        setting = ("outbox", "encryption_key")
-        return SecretRef(setting, self.encryption_key, self.encryption_key_file)
+        return self.secret_at("outbox", "encryption_key")
 
 
 class TracingSettings(Section):
@@ -339,8 +335,7 @@ class TracingSettings(Section):
 
     def secret_ref(self) -> SecretRef:
         """Return the source of the `Authorization` field, which may be absent."""
-        setting = ("tracing", "authorization")
-        return SecretRef(setting, self.authorization, self.authorization_file)
+        return self.secret_at("tracing", "authorization")
 
 
 class AlertsSettings(Section):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import Field, Strict
 
 from gateway.config.section import SecretRef, Section
 from gateway.config.setting_urls import BaseUrl, EndpointUrl, ProxyUrl
@@ -15,7 +14,6 @@ from gateway.config.value_types import (
     FilePath,
     Flag,
     HeaderPattern,
-    InvalidValueError,
     ParameterName,
     PositiveSeconds,
     Ratio,
@@ -23,30 +21,21 @@ from gateway.config.value_types import (
     Seconds,
     SecretText,
     Text,
+    matching,
 )
 from gateway.i18n import Message
 
 # VSCHAR and scope-token of RFC 6749, appendix A.
-_CLIENT_ID: Final = re.compile(r"[\x20-\x7e]+")
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
-
-
-def _client_id(value: str) -> str:
-    if not _CLIENT_ID.fullmatch(value):
-        raise InvalidValueError(
-            Message("holds characters that no client id may hold"),
-            Message("copy it again, without line breaks"),
-        )
-    return value
-
-
-def _scope(value: str) -> str:
-    if not _SCOPE.fullmatch(value):
-        raise InvalidValueError(
-            Message("is no scope"),
-            Message("write the scopes with one space between, or null for none"),
-        )
-    return value
+_CLIENT_ID: Final = matching(
+    r"[\x20-\x7e]+",
+    Message("holds characters that no client id may hold"),
+    Message("copy it again, without line breaks"),
+)
+_SCOPE: Final = matching(
+    r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*",
+    Message("is no scope"),
+    Message("write the scopes with one space between, or null for none"),
+)
 
 
 class PlatformSettings(Section):
@@ -180,7 +169,7 @@ class SsoSettings(Section):
 class CredentialSettings(Section):
     """A client that is registered with the SSO."""
 
-    client_id: Annotated[Text, AfterValidator(_client_id)] = Field(
+    client_id: Annotated[Text, _CLIENT_ID] = Field(
         description="The client id that the SSO's operator gave you."
     )
     client_secret: SecretText | None = Field(
@@ -203,7 +192,7 @@ class CredentialSettings(Section):
         "signs RS384, EC (P-384) ES384. It may hold two, the new one first, and is re-read like "
         "`client_secret_file`.",
     )
-    scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
+    scope: Annotated[Text, _SCOPE] | None = Field(
         default=None,
         description="The scope requested; null: no parameter, as DHP requires (it answers "
         "`invalid_scope` to any).",
@@ -215,10 +204,8 @@ class CredentialSettings(Section):
 
     def secret_ref(self, name: str) -> SecretRef:
         """Return the source of the client secret, with `private_key_jwt` of the private key."""
-        if self.auth_method == "private_key_jwt":
-            return SecretRef(("credentials", name, "private_key"), None, self.private_key_file)
-        setting = ("credentials", name, "client_secret")
-        return SecretRef(setting, self.client_secret, self.client_secret_file)
+        by_key = self.auth_method == "private_key_jwt"
+        return self.secret_at("credentials", name, "private_key" if by_key else "client_secret")
 
 
 class RetriesSettings(Section):

@@ -21,6 +21,15 @@ SettingPath = tuple[str | int, ...]
 MAX_DEPTH: Final = 16
 
 
+class InvalidValueError(ValueError):
+    """A value, or a file's text, cannot be used: `message` says why, `hint` what to do."""
+
+    def __init__(self, message: Message, hint: Message = EMPTY_MESSAGE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake: its `key`, what is wrong (`message`), what to do (`hint`).
@@ -127,7 +136,7 @@ def describe_error(error: Any, *, in_yaml: bool) -> tuple[Message, Message]:
     """
     context = error.get("ctx", {})
     refused = context.get("error")
-    if hasattr(refused, "hint"):
+    if isinstance(refused, InvalidValueError):
         return refused.message, refused.hint
     message, hint = _DESCRIPTIONS.get(error["type"], _UNUSABLE)
     if "{limit}" in message:

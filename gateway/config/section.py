@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from gateway import os_support
-from gateway.config.problems import SettingPath, dotted
-from gateway.config.text_files import TextDecodingError, decode, read_bytes
+from gateway.config.problems import InvalidValueError, SettingPath, dotted
+from gateway.config.text_files import decode, read_bytes
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem, system_error
 from gateway.secret import Secret
@@ -58,6 +58,11 @@ class Section(BaseModel):
         field = cls.model_fields.get(key) if isinstance(key, str) else None
         annotation = field.annotation if field else None
         return isinstance(annotation, type) and issubclass(annotation, Section)
+
+    def secret_at(self, *setting: str | int) -> SecretRef:
+        """Return the secret of this group whose key is the last part of `setting`, its path."""
+        name = str(setting[-1])
+        return SecretRef(setting, getattr(self, name, None), getattr(self, f"{name}_file"))
 
     if not TYPE_CHECKING:  # which would then take every attribute for one that exists
 
@@ -216,8 +221,8 @@ def read_secret_file(key: str, path: Path) -> Secret:
         )
     try:
         text = decode(content)
-    except TextDecodingError as error:
-        raise _unreadable(key, path, error.problem, error.hint or RIGHT_FILE) from None
+    except InvalidValueError as error:
+        raise _unreadable(key, path, error.message, error.hint or RIGHT_FILE) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise _unreadable(key, path, Message("is empty"), _EMPTY_HINT)

@@ -10,12 +10,14 @@ compared without case, because some servers accept `Client_ID` for `client_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
+from gateway.config.inbound_settings import CallerSettings
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings
 from gateway.config.problems import RuleViolation, SettingPath, missing_key
@@ -33,6 +35,42 @@ from gateway.config.value_types import ListenAddress, similar_operation
 from gateway.i18n import Message
 
 _Rule = Callable[[Settings], Iterator[RuleViolation]]
+# A violation whose texts are always the same, behind the test that finds it.
+_Row = tuple[Callable[[Settings], object], RuleViolation]
+
+
+def _rule_of(*rows: _Row) -> _Rule:
+    """Return the rule that tests these rows, up to one that reads a key with a wrong value."""
+
+    def rule(settings: Settings) -> Iterator[RuleViolation]:
+        for is_violated, violation in rows:
+            if is_violated(settings):
+                yield violation
+
+    return rule
+
+
+_CallerRow = tuple[Callable[[CallerSettings, Settings], object], RuleViolation]
+
+
+def _of_caller(
+    index: int, caller: CallerSettings, settings: Settings, rows: Iterable[_CallerRow]
+) -> Iterator[RuleViolation]:
+    """Yield the violations of one caller; those of the rows have keys below it."""
+    for is_violated, violation in rows:
+        if is_violated(caller, settings):
+            yield replace(violation, setting=("callers", index, *violation.setting))
+
+
+def _each_caller(*rows: _CallerRow) -> _Rule:
+    """Return the rule that tests these rows for each caller."""
+
+    def rule(settings: Settings) -> Iterator[RuleViolation]:
+        for index, caller in enumerate(settings.callers):
+            yield from _of_caller(index, caller, settings, rows)
+
+    return rule
+
 
 # Former environments (guide 0.1.0) to those with the platform's current addresses.
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
@@ -45,10 +83,10 @@ def find_cautions(
 
     `is_in_file` returns whether the settings file, not a variable, sets a key.
     """
-    yield from find_start_cautions(settings)
     cautions: tuple[_Rule, ...] = (
+        find_start_cautions,
         _callers_in_clear,
-        _browsers_that_are_callers,
+        _BROWSERS_THAT_ARE_CALLERS,
         _operators_in_clear,
         partial(_written_secrets, is_in_file),
         partial(_written_password, is_in_file, "store"),
@@ -59,12 +97,10 @@ def find_cautions(
 
 
 def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield the cautions that are logged at every start, too."""
-    yield from find_in_right_part((_former_addresses,), settings)
+    """Yield a caution where the environment fills in addresses that the platform no longer uses.
 
-
-def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield a caution where the environment fills in addresses that the platform no longer uses."""
+    It is logged at every start, too.
+    """
     successor = _SUCCESSORS.get(settings.environment)
     if successor is not None:
         yield RuleViolation(
@@ -95,23 +131,23 @@ def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
         )
 
 
-def _browsers_that_are_callers(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield callers that are identified by address alone while the login is enabled.
-
-    A browser with such an address is treated as that caller and gets no sign-in page.
-    """
-    if not settings.login.enabled:
-        return
-    for index, caller in enumerate(settings.callers):
-        if not caller.has_secret and not caller.client_cert_names:
-            yield RuleViolation(
-                ("callers", index, "networks"),
-                Message(
-                    "a browser from there is this caller: it gets data with the gateway's token, "
-                    "and no sign-in page"
-                ),
-                Message("give the caller a key or password, or leave out the browsers' addresses"),
-            )
+_BROWSERS_THAT_ARE_CALLERS: Final = _each_caller(
+    (
+        # A caller that is identified by address alone: a browser with such an address is treated as
+        # that caller.
+        lambda caller, settings: (
+            settings.login.enabled and not caller.has_secret and not caller.client_cert_names
+        ),
+        RuleViolation(
+            ("networks",),
+            Message(
+                "a browser from there is this caller: it gets data with the gateway's token, "
+                "and no sign-in page"
+            ),
+            Message("give the caller a key or password, or leave out the browsers' addresses"),
+        ),
+    )
+)
 
 
 def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:
@@ -203,28 +239,12 @@ def _login(settings: Settings) -> Iterator[RuleViolation]:
         return
     for key in ("client_id", "redirect_uri"):
         if getattr(login, key) is None:
-            yield _missing_for_login(("login", key))
+            yield missing_key(("login", key), _FOR_LOGIN)
     yield from _redirect_uri(login.redirect_uri)
     yield from _client(("login",), login, _RESERVED_FOR_LOGIN)
 
 
-def _sign_in_address(settings: Settings) -> Iterator[RuleViolation]:
-    sso = settings.sso
-    if settings.login.enabled and sso.authorize_url is None and sso.issuer is None:
-        yield _missing_for_login(("sso", "authorize_url"))
-
-
-def _login_path(settings: Settings) -> Iterator[RuleViolation]:
-    if settings.login.enabled and f"{settings.listen.base_path}/".startswith("/auth/"):
-        yield RuleViolation(
-            ("listen", "base_path"),
-            Message("collides with /auth, which belongs to the login"),
-            Message("choose another path, e.g. /fhir"),
-        )
-
-
-def _missing_for_login(setting: SettingPath) -> RuleViolation:
-    return missing_key(setting, Message("login.enabled needs it"))
+_FOR_LOGIN: Final = Message("login.enabled needs it")
 
 
 def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
@@ -283,22 +303,6 @@ def _unix_socket(section: str, settings: Settings) -> Iterator[RuleViolation]:
         )
 
 
-def _shared_port(settings: Settings) -> Iterator[RuleViolation]:
-    listen = settings.listen
-    if listen.reuse_port and not os_support.HAS_PORT_SHARING:
-        yield RuleViolation(
-            ("listen", "reuse_port"),
-            Message("is true"),
-            Message("{not_here}: use false", not_here=_NOT_HERE),
-        )
-    if listen.reuse_port and listen.address.path is not None:
-        yield RuleViolation(
-            ("listen", "reuse_port"),
-            Message("has no effect on a unix socket"),
-            Message("use host:port for listen.address, or false here"),
-        )
-
-
 def _plaintext(section: str, key: str, settings: Settings) -> Iterator[RuleViolation]:
     url = getattr(getattr(settings, section), key)
     if url is not None and is_remote_plaintext(url) and not settings.platform.allow_plaintext:
@@ -309,31 +313,6 @@ def _plaintext(section: str, key: str, settings: Settings) -> Iterator[RuleViola
                 "http:// is for loopback hosts only; platform.allow_plaintext: true "
                 "would send tokens and patient data unencrypted"
             ),
-        )
-
-
-def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
-    listen = settings.listen
-    # With the login and no callers, a session is required, so that no request is anonymous.
-    open_to_all = not settings.callers and not listen.allow_anonymous and not settings.login.enabled
-    if open_to_all and not listen.address.is_loopback:
-        yield RuleViolation(
-            ("listen", "address"),
-            Message("is reachable from other machines, and no callers are named"),
-            Message(
-                "listen on 127.0.0.1 or a unix socket, name the callers, or set "
-                "listen.allow_anonymous: true if everybody who reaches it may use your "
-                "credential"
-            ),
-        )
-
-
-def _listeners(settings: Settings) -> Iterator[RuleViolation]:
-    if _overlap(settings.listen.address, settings.admin.address):
-        yield RuleViolation(
-            ("admin", "address"),
-            Message("is the same as listen.address"),
-            Message("give it another port; operators' pages never share the callers' port"),
         )
 
 
@@ -357,30 +336,20 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
             yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
 
 
-def _listen_tls(settings: Settings) -> Iterator[RuleViolation]:
-    tls = settings.listen.tls
-    yield from _require_pair(("listen", "tls"), tls, "cert_file", "key_file")
-    if tls.client_ca_file and not tls.cert_file:
-        yield RuleViolation(
-            ("listen", "tls", "client_ca_file"),
-            Message("has no effect without TLS"),
-            Message("give cert_file and key_file too"),
-        )
-
-
-def _platform_certificate(settings: Settings) -> Iterator[RuleViolation]:
-    yield from _require_pair(
-        ("platform",), settings.platform, "client_cert_file", "client_key_file"
-    )
-
-
-def _require_pair(
-    group: SettingPath, section: Section, one: str, other: str
-) -> Iterator[RuleViolation]:
+def _pair(
+    group: SettingPath, section: Callable[[Settings], Section], one: str, other: str
+) -> Iterator[_Row]:
+    """Yield the rows of two keys of a section of which each needs the other."""
     for given, needed in ((one, other), (other, one)):
-        if getattr(section, given) and not getattr(section, needed):
-            hint = Message("it belongs to {name}", name=given)
-            yield missing_key((*group, needed), hint)
+        hint = Message("it belongs to {name}", name=given)
+        yield partial(_lacks, section, given, needed), missing_key((*group, needed), hint)
+
+
+def _lacks(
+    section: Callable[[Settings], Section], given: str, needed: str, settings: Settings
+) -> object:
+    values = section(settings)
+    return getattr(values, given) and not getattr(values, needed)
 
 
 def _credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -392,14 +361,6 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
         )
     for name, credential in settings.credentials.items():
         yield from _credential(("credentials", name), credential)
-
-
-def _default_credential(settings: Settings) -> Iterator[RuleViolation]:
-    if settings.credentials and "default" not in settings.credentials and not settings.callers:
-        yield missing_key(
-            ("credentials", "default"),
-            Message("it is the one that is used while no callers are named"),
-        )
 
 
 def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
@@ -424,33 +385,57 @@ RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
 
+_CALLER: Final[tuple[_CallerRow, ...]] = (
+    (
+        lambda caller, _: (
+            caller.basic_auth
+            and not caller.basic_auth.password
+            and not caller.basic_auth.password_file
+        ),
+        missing_key(("basic_auth", "password"), Message("give password_file")),
+    ),
+    (
+        lambda caller, _: caller.basic_auth and ":" in caller.basic_auth.username,
+        RuleViolation(
+            ("basic_auth", "username"),
+            Message("holds a colon"),
+            Message(
+                "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
+            ),
+        ),
+    ),
+    (
+        lambda caller, _: (
+            caller.user_header
+            and caller.purpose_header
+            and caller.user_header.lower() == caller.purpose_header.lower()
+        ),
+        RuleViolation(
+            ("purpose_header",),
+            Message("is user_header, too"),
+            Message("one header names the user, another one the purpose"),
+        ),
+    ),
+)
+_CALLER_NAME: Final[_CallerRow] = (
+    lambda caller, _: caller.name.lower() in RESERVED_CALLERS,
+    RuleViolation(
+        ("name",),
+        Message("is a name of the gateway's own"),
+        Message("the gateway calls those so who have no name of their own; choose another"),
+    ),
+)
+
+
 def _callers(settings: Settings) -> Iterator[RuleViolation]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
-        path: SettingPath = ("callers", index)
-        basic = caller.basic_auth
-        if basic and not basic.password and not basic.password_file:
-            key = (*path, "basic_auth", "password")
-            yield missing_key(key, Message("give password_file"))
-        if basic and ":" in basic.username:
-            hint = Message(
-                "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
-            )
-            key = (*path, "basic_auth", "username")
-            yield RuleViolation(key, Message("holds a colon"), hint)
-        user, purpose = caller.user_header, caller.purpose_header
-        if user is not None and purpose is not None and user.lower() == purpose.lower():
-            hint = Message("one header names the user, another one the purpose")
-            yield RuleViolation((*path, "purpose_header"), Message("is user_header, too"), hint)
+        yield from _of_caller(index, caller, settings, _CALLER)
         first = seen.setdefault(caller.name, index)
         if first != index:
             hint = Message("callers[{first}] has the same name; give each its own", first=first)
-            yield RuleViolation((*path, "name"), Message("is used twice"), hint)
-        if caller.name.lower() in RESERVED_CALLERS:
-            hint = Message(
-                "the gateway calls those so who have no name of their own; choose another"
-            )
-            yield RuleViolation((*path, "name"), Message("is a name of the gateway's own"), hint)
+            yield RuleViolation(("callers", index, "name"), Message("is used twice"), hint)
+        yield from _of_caller(index, caller, settings, (_CALLER_NAME,))
 
 
 def _callers_credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -468,90 +453,50 @@ def _require_credential(
         yield RuleViolation(setting, Message("names no credential"), hint)
 
 
-def _callers_certificates(settings: Settings) -> Iterator[RuleViolation]:
-    for index, caller in enumerate(settings.callers):
-        if caller.client_cert_names and not settings.listen.tls.client_ca_file:
-            hint = Message("set listen.tls.client_ca_file, else no client certificate is asked for")
-            key = ("callers", index, "client_cert_names")
-            yield RuleViolation(key, Message("cannot be checked"), hint)
-
-
-def _audit(settings: Settings) -> Iterator[RuleViolation]:
-    audit = settings.audit
-    if audit.sink == "file" and not os_support.HAS_FILE_LOCKS:
-        yield RuleViolation(
-            ("audit", "sink"),
-            Message("is file"),
-            Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
-        )
-    if audit.sink == "file" and audit.path is None:
-        yield missing_key(("audit", "path"), Message("audit.sink: file writes there"))
-    if audit.sink == "syslog" and audit.syslog_url is None:
-        hint = Message("audit.sink: syslog sends there")
-        yield missing_key(("audit", "syslog_url"), hint)
-    yield from _require_pair(("audit",), audit, "syslog_client_cert_file", "syslog_client_key_file")
+_TO_FOLLOW: Final = Message("set audit.fhir_audit_events: true, or leave this out")
+_audit_repository: Final = _rule_of(
+    (
+        lambda settings: (
+            settings.audit.fhir_profile != "base" and not settings.audit.fhir_audit_events
+        ),
+        RuleViolation(
+            ("audit", "fhir_profile"), Message("needs audit.fhir_audit_events"), _TO_FOLLOW
+        ),
+    ),
+    (
+        lambda settings: settings.audit.fhir_endpoint and not settings.audit.fhir_audit_events,
+        RuleViolation(
+            ("audit", "fhir_endpoint"), Message("needs audit.fhir_audit_events"), _TO_FOLLOW
+        ),
+    ),
+    (
+        lambda settings: settings.audit.fhir_endpoint and settings.audit.sink == "off",
+        RuleViolation(
+            ("audit", "fhir_endpoint"),
+            Message("is not used with audit.sink off"),
+            Message("choose an audit.sink for the records themselves"),
+        ),
+    ),
+    (
+        lambda settings: settings.audit.fhir_ca_file and not settings.audit.fhir_endpoint,
+        RuleViolation(
+            ("audit", "fhir_ca_file"), Message("needs audit.fhir_endpoint"), Message("remove it")
+        ),
+    ),
+    (
+        lambda settings: settings.audit.fhir_credential and not settings.audit.fhir_endpoint,
+        RuleViolation(
+            ("audit", "fhir_credential"), Message("needs audit.fhir_endpoint"), Message("remove it")
+        ),
+    ),
+)
 
 
 def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
-    audit = settings.audit
-    if audit.fhir_profile != "base" and not audit.fhir_audit_events:
-        hint = Message("set audit.fhir_audit_events: true, or leave this out")
-        yield RuleViolation(
-            ("audit", "fhir_profile"), Message("needs audit.fhir_audit_events"), hint
-        )
-    endpoint = ("audit", "fhir_endpoint")
-    if audit.fhir_endpoint is not None:
-        if not audit.fhir_audit_events:
-            hint = Message("set audit.fhir_audit_events: true, or leave this out")
-            yield RuleViolation(endpoint, Message("needs audit.fhir_audit_events"), hint)
-        if audit.sink == "off":
-            hint = Message("choose an audit.sink for the records themselves")
-            yield RuleViolation(endpoint, Message("is not used with audit.sink off"), hint)
-    for key in ("fhir_ca_file", "fhir_credential"):
-        if getattr(audit, key) is not None and audit.fhir_endpoint is None:
-            yield RuleViolation(
-                ("audit", key), Message("needs audit.fhir_endpoint"), Message("remove it")
-            )
-    if audit.fhir_credential is not None:
-        key_path = ("audit", "fhir_credential")
-        yield from _require_credential(key_path, audit.fhir_credential, settings)
-
-
-def _tracing(settings: Settings) -> Iterator[RuleViolation]:
-    tracing = settings.tracing
-    url = tracing.otlp_endpoint
-    if tracing.secret_ref().is_given and url is not None and is_remote_plaintext(url):
-        yield RuleViolation(
-            ("tracing", "otlp_endpoint"),
-            Message("must begin with https://"),
-            Message("tracing.authorization would travel unencrypted"),
-        )
-
-
-def _outbox(settings: Settings) -> Iterator[RuleViolation]:
-    outbox = settings.outbox
-    if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
-        yield missing_key(
-            ("outbox", "encryption_key"),
-            Message(
-                "give encryption_key_file: 32 bytes as base64url, which openssl rand "
-                "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
-                "open on the disk"
-            ),
-        )
-    if outbox.reveal and settings.audit.sink == "off":
-        hint = Message("choose an audit.sink, or leave this out")
-        yield RuleViolation(("outbox", "reveal"), Message("is not used with audit.sink off"), hint)
-
-
-def _queueing_callers(settings: Settings) -> Iterator[RuleViolation]:
-    for index, caller in enumerate(settings.callers):
-        if caller.outbox == "always" and not settings.outbox.enabled:
-            yield RuleViolation(
-                ("callers", index, "outbox"),
-                Message("needs outbox.enabled"),
-                Message("enable it, or leave this out"),
-            )
+    yield from _audit_repository(settings)
+    name = settings.audit.fhir_credential
+    if name is not None:
+        yield from _require_credential(("audit", "fhir_credential"), name, settings)
 
 
 def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
@@ -562,30 +507,204 @@ def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
 _RULES: Final[tuple[_Rule, ...]] = (
     partial(_unix_socket, "listen"),
     partial(_unix_socket, "admin"),
-    _shared_port,
+    _rule_of(
+        (
+            lambda settings: settings.listen.reuse_port and not os_support.HAS_PORT_SHARING,
+            RuleViolation(
+                ("listen", "reuse_port"),
+                Message("is true"),
+                Message("{not_here}: use false", not_here=_NOT_HERE),
+            ),
+        ),
+        (
+            lambda settings: settings.listen.reuse_port and settings.listen.address.path,
+            RuleViolation(
+                ("listen", "reuse_port"),
+                Message("has no effect on a unix socket"),
+                Message("use host:port for listen.address, or false here"),
+            ),
+        ),
+    ),
     partial(_plaintext, "platform", "fhir_base_url"),
     partial(_plaintext, "sso", "token_url"),
     partial(_plaintext, "sso", "authorize_url"),
     partial(_plaintext, "sso", "issuer"),
     partial(_plaintext, "audit", "fhir_endpoint"),
-    _anonymous,
-    _listeners,
+    _rule_of(
+        (
+            # With the login and no callers, a session is required, so that no request is anonymous.
+            lambda settings: (
+                not (
+                    settings.callers
+                    or settings.listen.allow_anonymous
+                    or settings.login.enabled
+                    or settings.listen.address.is_loopback
+                )
+            ),
+            RuleViolation(
+                ("listen", "address"),
+                Message("is reachable from other machines, and no callers are named"),
+                Message(
+                    "listen on 127.0.0.1 or a unix socket, name the callers, or set "
+                    "listen.allow_anonymous: true if everybody who reaches it may use your "
+                    "credential"
+                ),
+            ),
+        )
+    ),
+    _rule_of(
+        (
+            lambda settings: _overlap(settings.listen.address, settings.admin.address),
+            RuleViolation(
+                ("admin", "address"),
+                Message("is the same as listen.address"),
+                Message("give it another port; operators' pages never share the callers' port"),
+            ),
+        )
+    ),
     _operators,
-    _listen_tls,
-    _platform_certificate,
+    _rule_of(
+        *_pair(("listen", "tls"), lambda settings: settings.listen.tls, "cert_file", "key_file"),
+        (
+            lambda settings: (
+                settings.listen.tls.client_ca_file and not settings.listen.tls.cert_file
+            ),
+            RuleViolation(
+                ("listen", "tls", "client_ca_file"),
+                Message("has no effect without TLS"),
+                Message("give cert_file and key_file too"),
+            ),
+        ),
+    ),
+    _rule_of(
+        *_pair(
+            ("platform",),
+            lambda settings: settings.platform,
+            "client_cert_file",
+            "client_key_file",
+        )
+    ),
     _credentials,
-    _default_credential,
+    _rule_of(
+        (
+            lambda settings: (
+                settings.credentials
+                and "default" not in settings.credentials
+                and not settings.callers
+            ),
+            missing_key(
+                ("credentials", "default"),
+                Message("it is the one that is used while no callers are named"),
+            ),
+        )
+    ),
     _secrets,
     _callers,
     _callers_credentials,
-    _callers_certificates,
-    _audit,
+    _each_caller(
+        (
+            lambda caller, settings: (
+                caller.client_cert_names and not settings.listen.tls.client_ca_file
+            ),
+            RuleViolation(
+                ("client_cert_names",),
+                Message("cannot be checked"),
+                Message("set listen.tls.client_ca_file, else no client certificate is asked for"),
+            ),
+        )
+    ),
+    _rule_of(
+        (
+            lambda settings: settings.audit.sink == "file" and not os_support.HAS_FILE_LOCKS,
+            RuleViolation(
+                ("audit", "sink"),
+                Message("is file"),
+                Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
+            ),
+        ),
+        (
+            lambda settings: settings.audit.sink == "file" and settings.audit.path is None,
+            missing_key(("audit", "path"), Message("audit.sink: file writes there")),
+        ),
+        (
+            lambda settings: settings.audit.sink == "syslog" and settings.audit.syslog_url is None,
+            missing_key(("audit", "syslog_url"), Message("audit.sink: syslog sends there")),
+        ),
+        *_pair(
+            ("audit",),
+            lambda settings: settings.audit,
+            "syslog_client_cert_file",
+            "syslog_client_key_file",
+        ),
+    ),
     _audit_events,
-    _tracing,
+    _rule_of(
+        (
+            lambda settings: (
+                settings.tracing.secret_ref().is_given
+                and settings.tracing.otlp_endpoint
+                and is_remote_plaintext(settings.tracing.otlp_endpoint)
+            ),
+            RuleViolation(
+                ("tracing", "otlp_endpoint"),
+                Message("must begin with https://"),
+                Message("tracing.authorization would travel unencrypted"),
+            ),
+        )
+    ),
     _login,
-    _sign_in_address,
-    _login_path,
-    _outbox,
-    _queueing_callers,
+    _rule_of(
+        (
+            lambda settings: (
+                settings.login.enabled and not (settings.sso.authorize_url or settings.sso.issuer)
+            ),
+            missing_key(("sso", "authorize_url"), _FOR_LOGIN),
+        )
+    ),
+    _rule_of(
+        (
+            lambda settings: (
+                settings.login.enabled and f"{settings.listen.base_path}/".startswith("/auth/")
+            ),
+            RuleViolation(
+                ("listen", "base_path"),
+                Message("collides with /auth, which belongs to the login"),
+                Message("choose another path, e.g. /fhir"),
+            ),
+        )
+    ),
+    _rule_of(
+        (
+            lambda settings: (
+                settings.outbox.enabled and not settings.outbox.encryption_key_ref().is_given
+            ),
+            missing_key(
+                ("outbox", "encryption_key"),
+                Message(
+                    "give encryption_key_file: 32 bytes as base64url, which openssl rand "
+                    "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
+                    "open on the disk"
+                ),
+            ),
+        ),
+        (
+            lambda settings: settings.outbox.reveal and settings.audit.sink == "off",
+            RuleViolation(
+                ("outbox", "reveal"),
+                Message("is not used with audit.sink off"),
+                Message("choose an audit.sink, or leave this out"),
+            ),
+        ),
+    ),
+    _each_caller(
+        (
+            lambda caller, settings: caller.outbox == "always" and not settings.outbox.enabled,
+            RuleViolation(
+                ("outbox",),
+                Message("needs outbox.enabled"),
+                Message("enable it, or leave this out"),
+            ),
+        )
+    ),
     _placeholders,
 )

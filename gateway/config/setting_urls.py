@@ -16,7 +16,8 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from pydantic import AfterValidator, Field, Strict
 
-from gateway.config.value_types import InvalidValueError, Unit, text_type
+from gateway.config.problems import InvalidValueError
+from gateway.config.value_types import Unit, text_type
 from gateway.field_values import authority, is_host, is_loopback_host, url_host
 from gateway.i18n import Message, any_of
 from gateway.secret import MASK, Secret
@@ -104,6 +105,12 @@ def _user_of(parts: SplitResult) -> str | None:
 def _password_of(parts: SplitResult) -> Secret | None:
     """Return the password, percent-decoded, None without one."""
     return Secret(unquote(parts.password)) if parts.password else None
+
+
+def _userinfo(username: str | None, password: Secret | None) -> str:
+    """Return user and masked password as they stand in a URL, with the @; "" without both."""
+    user = quote(username or "", safe="") + ("" if password is None else f":{MASK}")
+    return f"{user}@" if user else ""
 
 
 def _allows_plaintext(value: str, schemes: Collection[str]) -> bool:
@@ -256,9 +263,6 @@ class DatabaseLocation:
     def __str__(self) -> str:
         if self.kind == "sqlite":
             return f"sqlite:///{quote(str(self.path))}"
-        user = quote(self.username or "", safe="")
-        if self.password is not None:
-            user += f":{MASK}"
         options: dict[str, str] = {}
         host = url_host(self.host)
         if self.host.startswith("/"):
@@ -270,7 +274,7 @@ class DatabaseLocation:
         if self.ssl_root_cert is not None:
             options["sslrootcert"] = str(self.ssl_root_cert)
         query = f"?{urlencode(options, safe='/')}" if options else ""
-        userinfo = f"{user}@" if user else ""
+        userinfo = _userinfo(self.username, self.password)
         return f"postgresql://{userinfo}{host}/{quote(self.database, safe='')}{query}"
 
 
@@ -279,8 +283,6 @@ DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/
 
 def _parse_database_url(value: object) -> DatabaseLocation:
     """Parse a SQLite or PostgreSQL URL. Raises `InvalidValueError`."""
-    if isinstance(value, DatabaseLocation):
-        return value
     if not isinstance(value, str):
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     parts = _split_server(value, ("sqlite", "postgresql"), _UNKNOWN_DATABASE, _DATABASE_HINT)
@@ -341,7 +343,7 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     return socket
 
 
-DatabaseUrl = Annotated[DatabaseLocation, *text_type(_parse_database_url, "URL")]
+DatabaseUrl = Annotated[DatabaseLocation, *text_type(DatabaseLocation, _parse_database_url, "URL")]
 
 
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
@@ -372,10 +374,7 @@ class StoreLocation:
     def __str__(self) -> str:
         if self.kind == "memory":
             return "memory://"
-        user = quote(self.username or "", safe="")
-        if self.password is not None:
-            user += f":{MASK}"
-        prefix = f"{self.kind}://{user}@" if user else f"{self.kind}://"
+        prefix = f"{self.kind}://{_userinfo(self.username, self.password)}"
         if self.kind == "unix":
             return prefix + quote(self.path) + (f"?db={self.database}" if self.database else "")
         return f"{prefix}{authority(self.host, self.port)}/{self.database}"
@@ -383,8 +382,6 @@ class StoreLocation:
 
 def parse_store_url(value: object) -> StoreLocation:
     """Parse `memory://` or the URL of a Redis or Valkey. Raises `InvalidValueError`."""
-    if isinstance(value, StoreLocation):
-        return value
     if not isinstance(value, str):
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if value == "memory://":
@@ -427,4 +424,4 @@ def _database(text: str) -> int:
     return int(text or 0)
 
 
-StoreUrl = Annotated[StoreLocation, *text_type(parse_store_url, "URL")]
+StoreUrl = Annotated[StoreLocation, *text_type(StoreLocation, parse_store_url, "URL")]

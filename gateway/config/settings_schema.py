@@ -19,7 +19,8 @@ from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress, Network
 from gateway.secret import Secret
 
-_TEXTS: Final = frozenset({str, Path, Secret, ListenAddress, *get_args(Network)})
+# The types of values that are written as text.
+TEXTS: Final = frozenset({str, Path, Secret, ListenAddress, *get_args(Network)})
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -41,11 +42,6 @@ def choices(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Annotated:
         return choices(get_args(annotation)[0])
     return ()
-
-
-def is_text(annotation: Any) -> bool:
-    """Return whether the value is written as text."""
-    return any(plain in _TEXTS for plain in alternatives(annotation))
 
 
 def is_optional(annotation: Any) -> bool:

@@ -21,9 +21,16 @@ from typing import Any, Final
 import yaml
 
 from gateway.config import settings_schema
-from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, closest_word, dotted
+from gateway.config.problems import (
+    MAX_DEPTH,
+    InvalidValueError,
+    Problem,
+    SettingPath,
+    closest_word,
+    dotted,
+)
 from gateway.config.settings import Settings
-from gateway.config.text_files import TextDecodingError, decode, read_bytes
+from gateway.config.text_files import decode, read_bytes
 from gateway.document_limits import exceeds_depth
 from gateway.i18n import EMPTY_MESSAGE, Message, system_error
 
@@ -109,9 +116,9 @@ def _parse_variable(text: str, annotation: Any) -> Any:
     """
     if settings_schema.is_optional(annotation) and text in ("", "null"):
         return None
-    if settings_schema.is_text(annotation):
-        return text
     plain = settings_schema.alternatives(annotation)
+    if any(each in settings_schema.TEXTS for each in plain):
+        return text
     if bool in plain:
         return _FLAGS.get(text.lower(), text)
     if int in plain or float in plain:
@@ -280,8 +287,8 @@ def read_yaml(path: Path) -> YamlDocument:
         )
     try:
         text = decode(content)
-    except TextDecodingError as error:
-        return _failed_document(path, error.problem, error.hint)
+    except InvalidValueError as error:
+        return _failed_document(path, error.message, error.hint)
     return parse_yaml(text, str(path))
 
 
@@ -306,7 +313,7 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         return _failed_document(
             Path(name), Message("is not a group of keys"), Message("begin with e.g. `listen:`")
         )
-    _Reader(document).mapping(node, ())
+    document.values = _Reader(document).mapping(node, ())
     return document
 
 
@@ -321,9 +328,6 @@ class _Reader:
         self._document = document
         self._open: set[int] = set()
 
-    def mapping(self, node: yaml.MappingNode, path: SettingPath) -> None:
-        self._document.values = self._mapping(node, path)
-
     def _value(self, node: yaml.Node, path: SettingPath) -> Any:
         if id(node) in self._open:
             self._add_problem(
@@ -336,7 +340,7 @@ class _Reader:
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
+                return self.mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return [self._item(item, (*path, i)) for i, item in enumerate(node.value)]
             return self._scalar(node, path)
@@ -357,7 +361,7 @@ class _Reader:
             )
             self._document.reported_keys.append(key)
 
-    def _mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):

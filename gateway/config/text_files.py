@@ -6,19 +6,11 @@ import codecs
 from pathlib import Path
 from typing import Final
 
+from gateway.config.problems import InvalidValueError
 from gateway.i18n import Message
 
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE: Final = Message("save it as UTF-8; in PowerShell: Set-Content -Encoding utf8")
-
-
-class TextDecodingError(ValueError):
-    """A file cannot be used as text: `problem`, and what to do about it (`hint`)."""
-
-    def __init__(self, why: Message, hint: Message) -> None:
-        super().__init__(why)
-        self.problem = why
-        self.hint = hint
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
@@ -30,17 +22,12 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file. Raises OSError and `TextDecodingError`."""
-    return decode(path.read_bytes())
-
-
 def decode(content: bytes) -> str:
-    """Return the text without a byte order mark. Raises `TextDecodingError`."""
+    """Return the text without a byte order mark. Raises `InvalidValueError`."""
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise TextDecodingError(Message("is not UTF-8 text"), _SAVE) from None
+        raise InvalidValueError(Message("is not UTF-8 text"), _SAVE) from None
     if "\0" in text:
-        raise TextDecodingError(Message("is not UTF-8 text, but looks like UTF-16"), _SAVE)
+        raise InvalidValueError(Message("is not UTF-8 text, but looks like UTF-16"), _SAVE)
     return text

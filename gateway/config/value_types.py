@@ -27,7 +27,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from gateway.config.problems import closest_key
+from gateway.config.problems import InvalidValueError, closest_key
 from gateway.fhir.vocabulary import INTERACTIONS, OPERATIONS, RESOURCE_TYPES
 from gateway.field_values import (
     FIELD_NAME_PATTERN,
@@ -36,17 +36,8 @@ from gateway.field_values import (
     is_loopback_host,
     is_reserved_field,
 )
-from gateway.i18n import EMPTY_MESSAGE, Message
+from gateway.i18n import Message
 from gateway.secret import MASK, Secret
-
-
-class InvalidValueError(ValueError):
-    """A value cannot be used: `message` says what is wrong, `hint` what to do."""
-
-    def __init__(self, message: Message, hint: Message = EMPTY_MESSAGE) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +120,6 @@ _ADDRESS_HINT: Final = Message(
 
 def parse_address(value: object) -> ListenAddress:
     """Parse `host:port`, `[ipv6]:port` or `unix:/path`. Raises `InvalidValueError`."""
-    if isinstance(value, ListenAddress):
-        return value
     if not isinstance(value, str):
         raise InvalidValueError(Message("is not an address"), _ADDRESS_HINT)
     if value.startswith("unix:"):
@@ -158,8 +147,6 @@ def _unix_address(path: str) -> ListenAddress:
 
 
 def _parse_secret(value: object) -> Secret:
-    if isinstance(value, Secret):
-        return value
     if not isinstance(value, str):
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if not value.strip():
@@ -170,8 +157,6 @@ def _parse_secret(value: object) -> Secret:
 
 
 def _parse_path(value: object) -> Path:
-    if isinstance(value, Path):
-        return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise InvalidValueError(Message("is not a path"), Message("give the path of a file"))
     return Path(value)
@@ -182,8 +167,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def parse_network(value: object) -> Network:
     """Parse an address or network of callers. Raises `InvalidValueError`."""
-    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return value
     hint = Message("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
     if not isinstance(value, str):
         raise InvalidValueError(Message("is not a network"), hint)
@@ -209,64 +192,37 @@ def _text(value: str) -> str:
     return value
 
 
+def matching(pattern: str, problem: Message, hint: Message) -> AfterValidator:
+    """Return the check that a pattern matches the whole text."""
+    matches = re.compile(pattern, re.ASCII).fullmatch
+
+    def check(value: str) -> str:
+        if not matches(value):
+            raise InvalidValueError(problem, hint)
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_reserved(problem: Message, hint: Message) -> AfterValidator:
+    """Return the check that settings may decide about a header, or about those of a pattern."""
+
+    def check(value: str) -> str:
+        if is_reserved_field(value.encode()):
+            raise InvalidValueError(problem, hint)
+        return value
+
+    return AfterValidator(check)
+
+
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_NAME: Final = re.compile(_NAME_PATTERN[1:-1], re.ASCII)
-
-
-def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise InvalidValueError(
-            Message("is not a usable name"),
-            Message("use 1 to 64 letters, digits, dots, hyphens or underscores"),
-        )
-    return value
-
-
 _HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _HEADERS_PATTERN: Final = rf"^{FIELD_NAME_PATTERN}\*?$"
-
-
-def _header_name(value: str) -> str:
-    if not re.fullmatch(_HEADER_PATTERN, value, re.ASCII):
-        raise InvalidValueError(
-            Message("is not the name of a header"),
-            Message("use letters, digits and hyphens, as in X-User"),
-        )
-    if is_reserved_field(value.encode()):
-        raise InvalidValueError(
-            Message("is a header with a meaning of its own"),
-            Message("name one of your own, e.g. X-User"),
-        )
-    return value
-
-
-def _header_pattern(value: str) -> str:
-    if not re.fullmatch(_HEADERS_PATTERN, value, re.ASCII):
-        raise InvalidValueError(
-            Message("is not the name of a header"),
-            Message("use letters, digits and hyphens, as in X-Lab-Number or X-Hospital-*"),
-        )
-    if is_reserved_field(value.encode()):
-        raise InvalidValueError(
-            Message("is or covers a header that the gateway decides about"),
-            Message("name headers of your own, e.g. X-Lab-Number or X-Hospital-*"),
-        )
-    return value
 
 
 _MEDIA_TYPE_PATTERN: Final = (
     r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9_-]+=[A-Za-z0-9!#$&^_.+-]+)*$"
 )
-_MEDIA_TYPE: Final = re.compile(_MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
-
-
-def _media_type(value: str) -> str:
-    if not _MEDIA_TYPE.fullmatch(value):
-        raise InvalidValueError(
-            Message("is not a media type"), Message("write it like application/fhir+json")
-        )
-    return value
-
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -275,39 +231,63 @@ Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("sec
 PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
 Name = Annotated[
-    str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME_PATTERN})
+    str,
+    Strict(),
+    matching(
+        _NAME_PATTERN,
+        Message("is not a usable name"),
+        Message("use 1 to 64 letters, digits, dots, hyphens or underscores"),
+    ),
+    Field(json_schema_extra={"pattern": _NAME_PATTERN}),
 ]
 
 MediaType = Annotated[
     str,
     Strict(),
-    AfterValidator(_media_type),
+    matching(
+        _MEDIA_TYPE_PATTERN,
+        Message("is not a media type"),
+        Message("write it like application/fhir+json"),
+    ),
     Field(json_schema_extra={"pattern": _MEDIA_TYPE_PATTERN}),
 ]
 HeaderName = Annotated[
     str,
     Strict(),
-    AfterValidator(_header_name),
+    matching(
+        _HEADER_PATTERN,
+        Message("is not the name of a header"),
+        Message("use letters, digits and hyphens, as in X-User"),
+    ),
+    _not_reserved(
+        Message("is a header with a meaning of its own"),
+        Message("name one of your own, e.g. X-User"),
+    ),
     Field(json_schema_extra={"pattern": _HEADER_PATTERN}),
 ]
 HeaderPattern = Annotated[
     str,
     Strict(),
-    AfterValidator(_header_pattern),
+    matching(
+        _HEADERS_PATTERN,
+        Message("is not the name of a header"),
+        Message("use letters, digits and hyphens, as in X-Lab-Number or X-Hospital-*"),
+    ),
+    _not_reserved(
+        Message("is or covers a header that the gateway decides about"),
+        Message("name headers of your own, e.g. X-Lab-Number or X-Hospital-*"),
+    ),
     Field(json_schema_extra={"pattern": _HEADERS_PATTERN}),
 ]
-_PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
-
-
-def _parameter(value: str) -> str:
-    if not _PARAMETER.fullmatch(value):
-        raise InvalidValueError(
-            Message("is no search parameter"), Message("give its name alone, e.g. date")
-        )
-    return value
-
-
-ParameterName = Annotated[str, Strict(), AfterValidator(_parameter)]
+ParameterName = Annotated[
+    str,
+    Strict(),
+    matching(
+        r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}",
+        Message("is no search parameter"),
+        Message("give its name alone, e.g. date"),
+    ),
+]
 
 
 def _size_type(minimum: int) -> Any:
@@ -325,6 +305,7 @@ PositiveSize = Annotated[int, *_size_type(1)]
 
 
 def text_type(
+    kind: Any,
     parse: Callable[[Any], object],
     unit: str,
     *,
@@ -332,21 +313,28 @@ def text_type(
     shortest: int = 1,
     **schema: object,
 ) -> Any:
-    """Return the metadata of `Annotated` for a value that the settings have as text."""
+    """Return the metadata of `Annotated` for a value of the type `kind` that is text in settings.
+
+    `parse` is not called for a value that has the type already.
+    """
+
+    def validate(value: object) -> object:
+        return value if isinstance(value, kind) else parse(value)
+
     return (
-        PlainValidator(parse),
+        PlainValidator(validate),
         PlainSerializer(show, return_type=str),
         WithJsonSchema({"type": "string", "minLength": shortest, **schema}),
         Unit(unit),
     )
 
 
-AddressText = Annotated[ListenAddress, *text_type(parse_address, "address")]
+AddressText = Annotated[ListenAddress, *text_type(ListenAddress, parse_address, "address")]
 SecretText = Annotated[
-    Secret, *text_type(_parse_secret, "secret", show=lambda _: MASK, writeOnly=True)
+    Secret, *text_type(Secret, _parse_secret, "secret", show=lambda _: MASK, writeOnly=True)
 ]
-FilePath = Annotated[Path, *text_type(_parse_path, "path")]
-NetworkText = Annotated[Network, *text_type(parse_network, "network", shortest=2)]
+FilePath = Annotated[Path, *text_type(Path, _parse_path, "path")]
+NetworkText = Annotated[Network, *text_type(Network, parse_network, "network", shortest=2)]
 
 
 _OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
@@ -378,27 +366,19 @@ def _closest_name(wrong: str, known: Collection[str]) -> str | None:
     return last or next(filter(None, guesses), None)
 
 
-def _interaction(value: str) -> str:
-    if value != "*" and value not in INTERACTIONS:
-        known = Message("use * or some of {interactions}", interactions=", ".join(INTERACTIONS))
-        raise InvalidValueError(
-            Message("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known)
-        )
-    return value
+def _known(
+    known: Collection[str], problem: Message, hint: Message, *, has_wildcard: bool = True
+) -> AfterValidator:
+    """Return the check that a name is one of FHIR R5, or the wildcard `*` where there is one."""
 
+    def check(value: str) -> str:
+        if value not in known and not (has_wildcard and value == "*"):
+            near = _closest_name(value, known)
+            likely = hint if near is None else Message("did you mean {near}?", near=near)
+            raise InvalidValueError(problem, likely)
+        return value
 
-def _resource_type(value: str) -> str:
-    if value not in RESOURCE_TYPES:
-        known = Message("write it as FHIR does, e.g. Observation")
-        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
-    return value
-
-
-def _any_resource_type(value: str) -> str:
-    if value != "*" and value not in RESOURCE_TYPES:
-        known = Message("use * or types such as Patient, Observation")
-        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
-    return value
+    return AfterValidator(check)
 
 
 _NO_TYPE: Final = Message("is no resource type of FHIR R5")
@@ -427,27 +407,31 @@ def _is_slip(wrong: str, right: str) -> bool:
     return is_close and (one[0], one[-1]) == (other[0], other[-1])
 
 
-def _did_you_mean(wrong: str, known: Collection[str], otherwise: Message) -> Message:
-    near = _closest_name(wrong, known)
-    return otherwise if near is None else Message("did you mean {near}?", near=near)
-
-
 Interaction = Annotated[
     str,
     Strict(),
-    AfterValidator(_interaction),
+    _known(
+        INTERACTIONS,
+        Message("is no FHIR interaction"),
+        Message("use * or some of {interactions}", interactions=", ".join(INTERACTIONS)),
+    ),
     Field(json_schema_extra={"enum": ["*", *INTERACTIONS]}),
 ]
 ResourceType = Annotated[
     str,
     Strict(),
-    AfterValidator(_resource_type),
+    _known(
+        RESOURCE_TYPES,
+        _NO_TYPE,
+        Message("write it as FHIR does, e.g. Observation"),
+        has_wildcard=False,
+    ),
     Field(json_schema_extra={"enum": sorted(RESOURCE_TYPES)}),
 ]
 AnyResourceType = Annotated[
     str,
     Strict(),
-    AfterValidator(_any_resource_type),
+    _known(RESOURCE_TYPES, _NO_TYPE, Message("use * or types such as Patient, Observation")),
     Field(json_schema_extra={"enum": ["*", *sorted(RESOURCE_TYPES)]}),
 ]
 OperationName = Annotated[

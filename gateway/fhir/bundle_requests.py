@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
-from gateway.fhir.document_tree import BodyParseError, parse_body
+from gateway.fhir.document_tree import BodyParseError, Element, Node, parse_body
 from gateway.fhir.json_text import masked, plainly_spelled
 from gateway.fhir.vocabulary import XML_NAMESPACE
-
-if TYPE_CHECKING:
-    from gateway.fhir.document_tree import Element, Node
 
 _BOM: Final = b"\xef\xbb\xbf"
 _TYPE: Final = re.compile(rb'"type"[ \t\r\n]*+:[ \t\r\n]*+"([a-z\-]++)"')

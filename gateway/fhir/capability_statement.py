@@ -64,16 +64,13 @@ class SecurityRemovingRewriter:
 
     @property
     def rewritten(self) -> int:
-        """The number of URLs replaced."""
         return self._inner.rewritten
 
     @property
     def unrewritten(self) -> int:
-        """The number of values with a URL under the bases that were left unchanged."""
         return self._inner.unrewritten
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next chunk of the body; return the output that can be sent."""
         if self._size > MAX_STATEMENT_BYTES:
             return self._inner.feed(chunk)
         self._chunks.append(chunk)
@@ -83,7 +80,6 @@ class SecurityRemovingRewriter:
         return self._inner.feed(b"".join(self._chunks))
 
     def finish(self) -> bytes:
-        """End the body; return the rest of the output."""
         if self._size > MAX_STATEMENT_BYTES:
             return self._inner.finish()
         statement = remove_rest_security(b"".join(self._chunks), xml=self._xml)
@@ -124,7 +120,10 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
     parsed = orjson.loads(statement)
     if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
         raise ValueError("no CapabilityStatement")
-    undeclarable = _undeclarable(parsed.get("fhirVersion"))
+    version = parsed.get("fhirVersion")
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    # A statement of an earlier version has no elements for these.
+    undeclarable = _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
     by_type: dict[str, TypeCapability] = {}
     for rest in json_objects(parsed.get("rest")):
         common = dict(_parameters(rest))
@@ -151,12 +150,6 @@ def _conditional(resource: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         code for code, value in declared.items() if value is True or value in _KINDS_OF_DELETE
     )
-
-
-def _undeclarable(version: object) -> frozenset[str]:
-    """Return the conditional interactions that a statement of a FHIR version cannot declare."""
-    major = version.partition(".")[0] if isinstance(version, str) else ""
-    return _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
 
 
 def json_objects(value: Any) -> list[dict[str, Any]]:

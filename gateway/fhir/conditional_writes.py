@@ -22,7 +22,6 @@ from gateway.fhir.vocabulary import RESOURCE_TYPES
 Condition = tuple[str, str, tuple[str, ...]]
 
 _CODES: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_BY_QUERY: Final = frozenset(("update", "patch", "delete"))
 _STRING: Final = rb"\"(?>(?:[^\"\\]++|\\.)*)\""
 _FLAT: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb")*)\}"
 _NESTED: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*)\}"
@@ -59,7 +58,7 @@ def condition_of_request(
     """Return the condition of a write outside a Bundle; `query` is raw, the path holds no id."""
     if code == "create":
         return (code, resource, ("If-None-Exist",)) if if_none_exist else None
-    if code in _BY_QUERY and query:
+    if code in ("update", "patch", "delete") and query:
         return code, resource, query_names(query)
     return None
 

@@ -61,14 +61,9 @@ def walk_elements(node: Node) -> Iterator[Element]:
             yield from walk_elements(child)
 
 
-def _child_texts(node: Element, name: str) -> list[str]:
-    """Return the texts directly under a name."""
-    return [child for child in node.get(name, ()) if isinstance(child, str)]
-
-
 def first_text(node: Element, name: str) -> str:
     """Return the first text directly under a name, "" for none."""
-    return next(iter(_child_texts(node, name)), "")
+    return next((child for child in node.get(name, ()) if isinstance(child, str)), "")
 
 
 def child_elements(node: Element, name: str) -> list[Element]:
@@ -152,7 +147,6 @@ def _values_of(value: Any) -> list[Any]:
 
 # The narrative is left out.
 _NARRATIVE: Final = "http://www.w3.org/1999/xhtml div"
-_EXTENSIONS: Final = frozenset(("extension", "modifierExtension"))
 # The attributes of elements, beside `value` (FHIR R5 xml.html).
 _OF_ELEMENT: Final = frozenset(("id",))
 _OF_EXTENSION: Final = frozenset(("id", "url"))
@@ -205,7 +199,9 @@ class _XmlReader:
         if not self._open:
             attributes = {}  # `xsi:schemaLocation`
         value = attributes.pop("value", None)
-        if not attributes.keys() <= (_OF_EXTENSION if name in _EXTENSIONS else _OF_ELEMENT):
+        if not attributes.keys() <= (
+            _OF_EXTENSION if name in ("extension", "modifierExtension") else _OF_ELEMENT
+        ):
             raise ValueError
         self._open.append((name, value, {key: [text] for key, text in attributes.items()}))
 

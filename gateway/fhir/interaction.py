@@ -197,15 +197,14 @@ class Interaction:
         return f"Interaction({self.code!r}, {self.resource!r}, operation={self.operation!r})"
 
 
-def classify(method: str, path: str, query: str) -> Interaction:
-    """Return the interaction of a request.
+def classify(method: str, path: str) -> Interaction:
+    """Return the interaction of a request; conditional and plain ones share their code.
 
     `path` is raw, relative to the FHIR base, and empty or with a leading "/".
 
     `POST` to the base is `transaction` until `refine_bundle` has seen the body. Never raises.
     See FHIR R5 http.html, section 3.2.0; compartments: section 3.2.1.2.
     """
-    del query  # conditional and plain interactions share their code
     where = _parse_path(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")
@@ -225,12 +224,9 @@ def refine_bundle(
     """Return `transaction` with its code decided by the body: `batch`, `transaction` or `other`.
 
     `prefix` is the start of the body, `encoded` says that it has a Content-Encoding. The type must
-    stand in the first 64 KiB. A Bundle of another type and an encoded one are `other`. Other
-    interactions are returned unchanged. Never raises. The result is a label: what a caller with
-    limits may do is decided by the whole Bundle.
+    stand in the first 64 KiB. A Bundle of another type and an encoded one are `other`. Never
+    raises. The result is a label: what a caller with limits may do is decided by the whole Bundle.
     """
-    if interaction.code != "transaction":
-        return interaction
     kind = None if encoded else bundle_type(content_type, prefix[:_MAX_PREFIX])
     return replace(interaction, code=kind if kind in BUNDLES else "other")
 

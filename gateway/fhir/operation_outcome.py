@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from gateway.errors import outcome_text
+from gateway.errors import GatewayError, outcome_text
 from gateway.fhir import document_tree
 from gateway.fhir.content_negotiation import media_type
 from gateway.fhir.vocabulary import XML_NAMESPACE
 from gateway.i18n import LANGUAGES
 
 if TYPE_CHECKING:
-    from gateway.errors import GatewayError
     from gateway.exchange import Delivery
 
 JSON: Final = b"application/fhir+json; charset=utf-8"

@@ -32,7 +32,6 @@ from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.json_text import plainly_spelled
 from gateway.fhir.vocabulary import RESOURCE_TYPES
 
-_OUTCOME_TYPE: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
 # Objects around the word that are parsed; `resourceType` is nearly always the first member.
 _MAX_TRIED_OBJECTS: Final = 64
@@ -56,7 +55,7 @@ def _rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> fro
     """Return those of `names` that `outcome` entries at the start of a searchset complain about."""
     if not xml:
         body = plainly_spelled(body)
-    if _OUTCOME_TYPE not in body:
+    if b"OperationOutcome" not in body:
         return frozenset()
     found: set[str] = set()
     name_set = frozenset(names)
@@ -130,53 +129,19 @@ _MAX_NAME_LENGTH: Final = 256
 _MAX_VALUE_LENGTH: Final = 2048
 # Parameters that concern only the searched resources and the form of the response.
 _HARMLESS: Final = frozenset(
-    (
-        "_id",
-        "_lastupdated",
-        "_tag",
-        "_profile",
-        "_security",
-        "_source",
-        "_language",
-        "_text",
-        "_content",
-        "_score",
-        "_since",
-        "_at",
-        "_count",
-        "_page",
-        "_cursor",
-        "_offset",
-        "_maxresults",
-        "_total",
-        "_summary",
-        "_elements",
-        "_format",
-        "_pretty",
-    )
+    """
+    _id _lastupdated _tag _profile _security _source _language _text _content _score _since _at
+    _count _page _cursor _offset _maxresults _total _summary _elements _format _pretty
+    """.split()
 )
 _MODIFIERS: Final = frozenset(
-    (
-        "missing",
-        "exact",
-        "contains",
-        "text",
-        "text-advanced",
-        "code-text",
-        "not",
-        "identifier",
-        "above",
-        "below",
-        "in",
-        "not-in",
-        "of-type",
-    )
+    """
+    missing exact contains text text-advanced code-text not identifier above below in not-in
+    of-type
+    """.split()
 )
 # Parameters that turn the request into another one, by a method or an operation.
 _DISGUISES: Final = frozenset(("_method", "_query", "_graph"))
-_INCLUSIONS: Final = frozenset(("_include", "_revinclude"))
-_INCLUSION_MODIFIERS: Final = frozenset(("", "iterate", "recurse"))
-_SORT_MODIFIERS: Final = frozenset(("", "asc", "desc"))
 # The only reference parameter with a single target type (R5, clinical-patient).
 _TARGETS: Final = {"patient": "Patient"}
 _SEPARATOR: Final = re.compile("[&;]")
@@ -198,12 +163,12 @@ def is_limited_to_types(parameters: str, types: frozenset[str]) -> bool:
     for name, value in _pairs(parameters):
         base, _, modifier = name.partition(":")
         base = base.lower()
-        if base in _INCLUSIONS:
-            fits = modifier.lower() in _INCLUSION_MODIFIERS and _inclusion_stays_within(
+        if base in ("_include", "_revinclude"):
+            fits = modifier.lower() in ("", "iterate", "recurse") and _inclusion_stays_within(
                 base, value, types
             )
         elif base == "_sort":
-            fits = modifier.lower() in _SORT_MODIFIERS and _sort_stays_within(value, types)
+            fits = modifier.lower() in ("", "asc", "desc") and _sort_stays_within(value, types)
         else:
             fits = _name_stays_within(name, types)
         if not fits or value is None:
@@ -283,33 +248,13 @@ def _decoded(value: str | None) -> str:
 _NOT_SELECTING: Final = frozenset(
     (
         # Search result parameters (FHIR R5 search.html, table "Search Result Parameters").
-        "_contained",
-        "_containedType",
-        "_count",
-        "_elements",
-        "_graph",
-        "_include",
-        "_maxresults",
-        "_revinclude",
-        "_score",
-        "_sort",
-        "_summary",
-        "_total",
+        *"_contained _containedType _count _elements _graph _include _maxresults".split(),
+        *"_revinclude _score _sort _summary _total".split(),
         # Parameters of every interaction (FHIR R5 http.html, "General parameters").
-        "_format",
-        "_pretty",
+        *"_format _pretty".split(),
         # FHIR leaves paging to servers: these are the names in use.
-        "_page",
-        "_offset",
-        "_cursor",
-        "_skip",
-        "_page_token",
-        "_pageId",
-        "page",
-        "ct",
-        "_getpages",
-        "_getpagesoffset",
-        "_bundletype",
+        *"_page _offset _cursor _skip _page_token _pageId page ct".split(),
+        *"_getpages _getpagesoffset _bundletype".split(),
     )
 )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gateway.health.evidence import ANSWERS, FAULTS, REFUSES, CircuitState
+from gateway.health.evidence import REFUSES, CircuitState
 from gateway.health.recent_requests import many_errors
 from gateway.telemetry.logs import get_logger
 
@@ -71,24 +71,10 @@ class TokenState:
 
 
 _FINE: Final = "fine"
-_UNTRIED: Final = "untried"
-_MANY_ERRORS: Final = "many-errors"
 _AWAITED: Final = "token-awaited"
 _REFUSED: Final = "token-refused"
 _SSO_FAILS: Final = "sso-unavailable"
-# All values of the label `reason` of `dhp_gateway_platform_usable`.
-REASONS: Final = (
-    ANSWERS,
-    _UNTRIED,
-    _MANY_ERRORS,
-    "many-refusals",
-    _AWAITED,
-    *FAULTS,
-    _REFUSED,
-    _SSO_FAILS,
-    "audit-unavailable",
-    "shutting-down",
-)
+
 # The order in which `worst` selects. What stops requests in the gateway comes first: they do not
 # reach the platform.
 _WORST_FIRST: Final = (
@@ -141,7 +127,7 @@ def _rank(component: Component) -> tuple[int, int]:
 
 
 def usability(components: Sequence[Component]) -> tuple[bool, str]:
-    """Return whether requests can succeed as far as is known, and why: one of `REASONS`."""
+    """Return whether requests can succeed as far as is known, and the reason of the component."""
     limit = worst(components)
     if limit.state == "failed":
         return False, limit.reason
@@ -327,7 +313,7 @@ class Health:
             return Component("process", "failed", "shutting-down")
         has_recovered = judgement.answers_probe and platform.state == "ok"
         if not has_recovered and many_errors(*self.recent_requests.latest()):
-            return Component("process", "degraded", _MANY_ERRORS)
+            return Component("process", "degraded", "many-errors")
         return Component("process", "ok", _FINE)
 
     def _dated(self, component: Component) -> Component:

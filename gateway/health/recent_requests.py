@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.clock import TimestampFormatter
@@ -35,26 +36,22 @@ PLATFORM_ERROR: Final = "platform-error"
 PLATFORM_REFUSAL: Final = "platform-refusal"
 
 
+@dataclass(slots=True)
 class _Minute:
-    __slots__ = ("errors", "number", "reasons", "refusals", "requests", "slowest", "slowest_of")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.requests = 0
-        self.errors = 0
-        self.refusals = 0
-        self.reasons: dict[str, int] = {}
-        self.slowest = -1.0
-        self.slowest_of: tuple[str, str, int, float] = ("", "", 0, 0.0)
+    number: int
+    requests: int = 0
+    errors: int = 0
+    refusals: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    slowest: float = -1.0
+    slowest_of: tuple[str, str, int, float] = ("", "", 0, 0.0)
 
 
+@dataclass(slots=True)
 class _Tally:
-    __slots__ = ("errors", "refusals", "requests")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.errors = 0
-        self.refusals = 0
+    requests: int = 0
+    errors: int = 0
+    refusals: int = 0
 
 
 class RecentRequests:

@@ -36,11 +36,9 @@ class BodyTransform(Protocol):
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be passed on of the body up to and including `chunk`."""
-        ...
 
     def finish(self) -> bytes:
         """Return the rest at the end of the body."""
-        ...
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
         """Return what `feed` and `finish` would return for a complete body of at most two steps.
@@ -48,7 +46,6 @@ class BodyTransform(Protocol):
         The result is a list of chunks, together not much longer than the body, and saves a copy.
         None if `feed` and `finish` must be called.
         """
-        ...
 
 
 def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
@@ -64,20 +61,10 @@ def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
             yield transform.feed(chunk[at : at + STEP_BYTES])
 
 
-def equals_joined(body: bytes, chunks: list[bytes]) -> bool:
-    """Return whether the chunks, joined, are equal to `body`."""
-    at = 0
-    for chunk in chunks:
-        if not body.startswith(chunk, at):
-            return False
-        at += len(chunk)
-    return at == len(body)
-
-
 class DecodingTransform:
     """Decodes a coding of `DECODABLE` and applies an optional transform to the content.
 
-    A body in gzip may have several members (RFC 1952).
+    All methods raise `ContentCodingError`. A body in gzip may have several members (RFC 1952).
     """
 
     def __init__(self, coding: str, inner: BodyTransform | None = None) -> None:
@@ -88,14 +75,10 @@ class DecodingTransform:
         self._is_in_member = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be passed on. Raises `ContentCodingError`."""
         return b"".join(self.feed_in_steps(chunk))
 
     def feed_in_steps(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield what `feed` returns, for at most `STEP_BYTES` of the content at a time.
-
-        Raises `ContentCodingError`.
-        """
+        """Yield what `feed` returns, for at most `STEP_BYTES` of the content at a time."""
         for at in range(0, len(chunk), STEP_BYTES):
             part = chunk[at : at + STEP_BYTES]
             while part:
@@ -129,10 +112,7 @@ class DecodingTransform:
         self._has_started = self._is_in_member = True
 
     def finish(self) -> bytes:
-        """Return the rest at the end of the body; b"" for an empty body, whatever its coding.
-
-        Raises `ContentCodingError` if the body is incomplete.
-        """
+        """Return the rest at the end of the body; b"" for an empty body, whatever its coding."""
         last = b""
         if self._is_in_member:
             # Bare deflate can have ended while some of the content has not been read yet.
@@ -168,8 +148,7 @@ class RecodingTransform(DecodingTransform):
 
 def gzip_compress(body: bytes) -> bytes:
     """Return the body in gzip, without a timestamp, so that equal bodies give equal bytes."""
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    return compressor.compress(body) + compressor.flush()
+    return zlib.compress(body, _LEVEL, _GZIP)
 
 
 def parse_content_encoding(field: str | None) -> str | None:

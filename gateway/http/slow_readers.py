@@ -43,18 +43,18 @@ class ResponseReader:
     """Measures how fast `caller` receives one response."""
 
     __slots__ = (
-        "_connection",
         "_samples",
         "_since",
         "_taken",
         "_unsent",
         "_waited",
         "caller",
+        "connection",
     )
 
     def __init__(self, connection: CallerConnection, caller: str) -> None:
         self.caller = caller
-        self._connection = connection
+        self.connection = connection
         # Seconds in which the gateway waited for the caller, and bytes that the caller received in
         # them. Other times do not count.
         self._waited = 0.0
@@ -63,17 +63,13 @@ class ResponseReader:
         self._since = 0.0
         self._unsent = 0
 
-    def abort(self) -> None:
-        """Abort the caller's connection."""
-        self._connection.abort()
-
     def start_sampling(self, now: float) -> None:
         """Start measuring: the gateway waits for the caller from `now` on."""
-        self._since, self._unsent = now, self._connection.unsent_bytes
+        self._since, self._unsent = now, self.connection.unsent_bytes
 
     def sample(self, now: float) -> None:
         """Add the time until `now` and the bytes received in it."""
-        unsent = self._connection.unsent_bytes
+        unsent = self.connection.unsent_bytes
         self._waited += now - self._since
         self._taken += max(0, self._unsent - unsent)
         self._since, self._unsent = now, unsent
@@ -171,7 +167,7 @@ class SlowReaders:
         below = [reader for reader in self._readers if reader.is_below(self._min_rate)][:wanted]
         for reader in below or self._over_fair_share(waiting):
             del self._readers[reader]
-            reader.abort()
+            reader.connection.abort()
 
     def _end_half_closed(self, wanted: int, now: float) -> int:
         """Abort half-closed connections and return how many.
@@ -207,14 +203,12 @@ class SlowReaders:
         over_share = [
             reader
             for readers in by_caller.values()
-            for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
+            for reader in sorted(readers, key=lambda reader: reader.rate)[
+                : max(0, len(readers) - share)
+            ]
             if reader.rate < fast_rate
         ]
-        return sorted(over_share, key=_rate)[:wanted]
-
-
-def _rate(reader: ResponseReader) -> float:
-    return reader.rate
+        return sorted(over_share, key=lambda reader: reader.rate)[:wanted]
 
 
 async def has_left(connection: CallerConnection) -> bool:

@@ -22,14 +22,23 @@ from urllib.parse import parse_qsl
 
 from cachetools import LRUCache
 
-from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import (
+    BAD_REQUEST,
+    CALLER_FORBIDDEN,
+    CALLER_UNAUTHENTICATED,
+    METHOD_NOT_ALLOWED,
+    SSO_UNAVAILABLE,
+    TOKEN_REFUSED,
+    UNKNOWN_PATH,
+    GatewayError,
+)
 from gateway.exchange import Exchange
 from gateway.i18n import choose_language
-from gateway.login.authorization_code import SignInError, return_target
+from gateway.login.authorization_code import SignInError, SignInFlow, return_target
 from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
-from gateway.login.logout import LogoutTokenError
+from gateway.login.logout import LogoutTokenError, SignOutFlow
 from gateway.login.session_auth import (
+    SessionAuth,
     challenge,
     cookie_field,
     cookie_name,
@@ -37,7 +46,7 @@ from gateway.login.session_auth import (
     requested_target,
     session_cookie,
 )
-from gateway.login.session_store import SIGN_IN_LIFETIME
+from gateway.login.session_store import SIGN_IN_LIFETIME, Session
 from gateway.pipeline.admission import TokenBucket
 from gateway.pipeline.own_replies import (
     LocalResponder,
@@ -46,7 +55,7 @@ from gateway.pipeline.own_replies import (
     json_response,
     redirect_response,
 )
-from gateway.pipeline.unidentified_limit import client_network
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter, client_network
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
@@ -55,14 +64,10 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.login.authorization_code import SignInFlow
-    from gateway.login.logout import SignOutFlow
-    from gateway.login.session_auth import SessionAuth
-    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.login.user_tokens import SessionRenewals
+    from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
-    from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 _log = get_logger(__name__)
 
@@ -111,11 +116,11 @@ _STATUS_BY_FAILURE: Final = {
 
 # The reason in X-Gateway-Error, by the status.
 _REASON_BY_STATUS: Final = {
-    400: errors.BAD_REQUEST,
-    401: errors.CALLER_UNAUTHENTICATED,
-    403: errors.CALLER_FORBIDDEN,
-    502: errors.TOKEN_REFUSED,
-    503: errors.SSO_UNAVAILABLE,
+    400: BAD_REQUEST,
+    401: CALLER_UNAUTHENTICATED,
+    403: CALLER_FORBIDDEN,
+    502: TOKEN_REFUSED,
+    503: SSO_UNAVAILABLE,
 }
 
 
@@ -133,6 +138,7 @@ class AuthRoutes:
         login: LoginSettings,
         default_language: str,
         handler: Handler,
+        callers: CallerRegistry,
         unidentified_limiter: UnidentifiedLimiter,
         sign_in: SignInFlow,
         sign_out: SignOutFlow,
@@ -144,10 +150,9 @@ class AuthRoutes:
         wall_clock: Callable[[], float],
     ) -> None:
         self._settings = login
-        self._session_cookie = session_cookie(login)
-        self._challenge = challenge(login)
         self._default_language = default_language
         self._handler = handler
+        self._callers = callers
         self._unidentified_limiter = unidentified_limiter
         self._sign_in = sign_in
         self._sign_out = sign_out
@@ -171,7 +176,7 @@ class AuthRoutes:
         header = self._handler.read_header(request)
         browser_request = parse_browser_request(
             request,
-            self._session_auth.resolve_peer(request.connection.peer, header),
+            self._callers.resolve_peer(request.connection.peer, header),
             partial(read_form, request, header),
         )
         responder = self._auth_responder(browser_request)
@@ -233,8 +238,9 @@ class AuthRoutes:
             # sign-in could form a loop with the platform's rejections.
             is_new = self._clock() - session.started_at < _RECENT_SECONDS
             if is_new and not self._renewals.was_accepted(session):
-                target = requested_target(self._settings, request)
-                return self._failed("rejected", request, exchange, target)
+                return self._failed(
+                    "rejected", request, exchange, requested_target(self._settings, request)
+                )
             return self._session_auth.login_redirect(request)
 
         return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(request))
@@ -250,10 +256,10 @@ class AuthRoutes:
         if request.path not in _COUNTED_LATER or not is_method:
             self._bucket(request, request.path).take()
         if respond is None:
-            raise GatewayError(errors.UNKNOWN_PATH)
+            raise GatewayError(UNKNOWN_PATH)
         if not is_method:
             allow = "GET, HEAD" if method == "GET" else method
-            raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
+            raise GatewayError(METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(request, exchange)
 
     async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -271,11 +277,15 @@ class AuthRoutes:
             redirect = await self._sign_in.start(target)
         except GatewayError:  # the session store fails, or the discovery document is missing
             return self._failed("unavailable", request, exchange, target)
-        name = self._sign_in_cookie(redirect.state)
-        cookie = cookie_field(
-            self._settings, name, redirect.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
+        return redirect_response(
+            redirect.location,
+            cookie_field(
+                self._settings,
+                self._sign_in_cookie(redirect.state),
+                redirect.binding_cookie.reveal(),
+                max_age=int(SIGN_IN_LIFETIME),
+            ),
         )
-        return redirect_response(redirect.location, cookie)
 
     async def _callback(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Handle the authorization response, with which the SSO redirects the browser back."""
@@ -307,7 +317,9 @@ class AuthRoutes:
         )
         return redirect_response(
             sign_in.return_to,
-            cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
+            cookie_field(
+                self._settings, session_cookie(self._settings), sign_in.identifier.reveal()
+            ),
             cookie_field(self._settings, name, "", max_age=0),
         )
 
@@ -369,27 +381,27 @@ class AuthRoutes:
             self._audit_event("logout", session.user, exchange, outcome="success")
             await self._sign_out.revoke(session)
             end_session_url = await self._sign_out.end_session_url()
-        expired_cookie = cookie_field(self._settings, self._session_cookie, "", max_age=0)
         return json_response(
-            {"signed_in": False, "end_session_url": end_session_url}, expired_cookie
+            {"signed_in": False, "end_session_url": end_session_url},
+            cookie_field(self._settings, session_cookie(self._settings), "", max_age=0),
         )
 
     async def _back_channel(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
         logout_token = (await request.form()).get("logout_token", "")
         try:
-            logout = await self._sign_out.handle_back_channel(logout_token)
+            user, ended = await self._sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
             # The user stays signed in here, although not at the SSO.
             _log.warning(
                 "a logout token of the SSO was refused: %s", error, request_id=exchange.request_id
             )
-            body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
-            return json_response(body, status=400)
-        exchange.user = logout.user
-        self._audit_event(
-            "logout", logout.user, exchange, outcome="sso", sessions=logout.ended_sessions
-        )
+            return json_response(
+                {"error": "invalid_request", "error_description": f"logout_token: {error}"},
+                status=400,
+            )
+        exchange.user = user
+        self._audit_event("logout", user, exchange, outcome="sso", sessions=ended)
         return json_response({})
 
     async def _session(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -401,21 +413,27 @@ class AuthRoutes:
         session = await self._session_auth.session(request, touch=False)
         if session is None:
             self._bucket(request).take()
-            signed_out = {"signed_in": False, "user": None, "name": None}
-            return json_response({**signed_out, "expires_at": None, "expires_in": None})
+            return json_response(
+                {
+                    "signed_in": False,
+                    "user": None,
+                    "name": None,
+                    "expires_at": None,
+                    "expires_in": None,
+                }
+            )
         exchange.user = session.user
-        return json_response(self._session_json(session))
-
-    def _session_json(self, session: Session) -> dict[str, object]:
-        seconds_left = max(0.0, self._sessions.expires_in(session))
+        seconds_left = max(0.0, self._sessions.seconds_left(session))
         expires_at = datetime.fromtimestamp(self._wall_clock() + seconds_left, UTC)
-        return {
-            "signed_in": True,
-            "user": session.user,
-            "name": session.name,
-            "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "expires_in": int(seconds_left),
-        }
+        return json_response(
+            {
+                "signed_in": True,
+                "user": session.user,
+                "name": session.name,
+                "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+                "expires_in": int(seconds_left),
+            }
+        )
 
     @property
     def _default_target(self) -> str:
@@ -436,7 +454,7 @@ class AuthRoutes:
             "sign_in_failed.html",
             status,
             ("X-Gateway-Error", reason),
-            *{"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ()),
+            *{"rejected": challenge(self._settings), "unavailable": _RETRY_AFTER}.get(failure, ()),
             language=choose_language(request.fields.get("accept-language"), self._default_language),
             failure=failure,
             again_path=login_path(self._settings, return_to or self._default_target),

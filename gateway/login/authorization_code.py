@@ -22,8 +22,15 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
-from gateway.login.openid_provider import IdTokenError
-from gateway.login.session_store import SignedInUser, SignInState, digest, new_secret, store_key
+from gateway.login.openid_provider import IdTokenError, OpenIdProvider, ProviderMetadata
+from gateway.login.session_store import (
+    Session,
+    SignedInUser,
+    SignInState,
+    digest,
+    new_secret,
+    store_key,
+)
 from gateway.oauth.token_response import (
     TOKEN_ERROR_CODES,
     TokenRequestError,
@@ -36,8 +43,6 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.login.openid_provider import OpenIdProvider, ProviderMetadata
-    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
 
@@ -158,8 +163,9 @@ class SignInFlow:
         location = authorization_url(
             self._login, endpoint, state=state, nonce=nonce, verifier=verifier
         )
-        sign_in = SignInState(Secret(verifier), nonce, return_to)
-        await self._sessions.keep_sign_in(store_key(state, binding), sign_in)
+        await self._sessions.keep_sign_in(
+            store_key(state, binding), SignInState(Secret(verifier), nonce, return_to)
+        )
         return AuthorizationRedirect(location, state, Secret(binding))
 
     async def finish(self, params: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
@@ -181,8 +187,9 @@ class SignInFlow:
             raise
         user = _signed_in_user(tokens, claims)
         identifier, session = await self._sessions.create(user, tokens.token, tokens.renewal)
-        subject = _printable_text(claims.get("sub"))
-        return CompletedSignIn(Secret(identifier), session, sign_in.return_to, subject)
+        return CompletedSignIn(
+            Secret(identifier), session, sign_in.return_to, _printable_text(claims.get("sub"))
+        )
 
     def _lacks_document(self, metadata: ProviderMetadata | None) -> bool:
         """Return whether the sign-in would have to trust an ID token of an unknown issuer."""
@@ -235,8 +242,11 @@ def _authorization_error(error: str, description: str) -> SignInError:
     # The query is the browser's: nothing shows that the SSO wrote it.
     code = error if error in _FAILURES_BY_CODE or error in TOKEN_ERROR_CODES else "other"
     quoted = f' "{description}"' if description else ""
-    failure = _FAILURES_BY_CODE.get(error, "refused")
-    return SignInError(failure, f"the SSO answered {code}{quoted}", is_unverified=True)
+    return SignInError(
+        _FAILURES_BY_CODE.get(error, "refused"),
+        f"the SSO answered {code}{quoted}",
+        is_unverified=True,
+    )
 
 
 def _sign_in_failure(error: TokenRequestError) -> SignInFailure:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import BAD_REQUEST, GatewayError
 from gateway.field_values import FORM_TYPE, is_page_navigation
 from gateway.pipeline.request_body import RequestBody
 
@@ -153,6 +152,6 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
             data.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS
         )
     except (UnicodeDecodeError, ValueError):
-        raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
+        raise GatewayError(BAD_REQUEST, "form", hint="body: no form") from None
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else {}

@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from authlib.common.urls import add_params_to_uri
 
 from gateway.login.authorization_code import MAX_NAME_LENGTH, logout_mark
-from gateway.login.openid_provider import LEEWAY, IdTokenError
-from gateway.login.session_store import digest
+from gateway.login.openid_provider import LEEWAY, IdTokenError, OpenIdProvider
+from gateway.login.session_store import Session, digest
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.login.openid_provider import OpenIdProvider
-    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
 
@@ -43,18 +40,6 @@ class LogoutTokenError(Exception):
     """The logout token is invalid; the text is the name of the claim or another fixed word."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackChannelLogout:
-    """The result of a logout token.
-
-    `user` is the subject that the SSO signed out, None if the token does not name one.
-    `ended_sessions` is the number of sessions that the gateway ended.
-    """
-
-    user: str | None
-    ended_sessions: int
-
-
 class SignOutFlow:
     """Signs users of one client out; `wall_clock` returns Unix time."""
 
@@ -67,8 +52,7 @@ class SignOutFlow:
         sessions: SessionManager,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._client_id = login.client_id or ""
-        self._post_logout_redirect_uri = login.post_logout_redirect_uri
+        self._login = login
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -86,9 +70,9 @@ class SignOutFlow:
             return None
         if metadata is None or metadata.end_session_endpoint is None:
             return None
-        params = [("client_id", self._client_id)]
-        if self._post_logout_redirect_uri is not None:
-            params.append(("post_logout_redirect_uri", self._post_logout_redirect_uri))
+        params = [("client_id", self._login.client_id or "")]
+        if self._login.post_logout_redirect_uri is not None:
+            params.append(("post_logout_redirect_uri", self._login.post_logout_redirect_uri))
         return str(add_params_to_uri(metadata.end_session_endpoint, params))
 
     async def revoke(self, session: Session) -> None:
@@ -108,11 +92,12 @@ class SignOutFlow:
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)
 
-    async def handle_back_channel(self, logout_token: str) -> BackChannelLogout:
+    async def handle_back_channel(self, logout_token: str) -> tuple[str | None, int]:
         """End the sessions that a logout token names.
 
-        Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
-        checked before the signature, so that forged tokens cost little.
+        Return the subject that the SSO signed out, None if the token does not name one, and the
+        number of sessions that ended. Raises `LogoutTokenError`, and `GatewayError` if the session
+        store fails. The claims are checked before the signature, so that forged tokens cost little.
         """
         claims = unverified_claims(logout_token)
         self._check(claims)
@@ -131,7 +116,7 @@ class SignOutFlow:
         mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
         ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
         user = claims.get("sub")
-        return BackChannelLogout(user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
+        return user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """Raise `LogoutTokenError` unless the claims are valid.
@@ -148,7 +133,8 @@ class SignOutFlow:
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
         checks = {
             "iss": _is_text(claims.get("iss")),
-            "aud": self._client_id in (audience if isinstance(audience, list) else [audience]),
+            "aud": (self._login.client_id or "")
+            in (audience if isinstance(audience, list) else [audience]),
             "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
             "exp": "exp" not in claims or expires > -LEEWAY,
             "jti": _is_text(claims.get("jti")),

@@ -26,8 +26,6 @@ from gateway.oauth.token_response import parse_object, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
     from gateway.config.outbound_settings import SsoSettings
     from gateway.secret import Secret
 
@@ -65,15 +63,13 @@ _KEYS_FAILURE_INTERVAL: Final = 1.0
 # Seconds. Where discovery is optional, it must not delay a sign-in for long.
 _OPTIONAL_TIMEOUT: Final = 3.0
 
+# What is wrong with a JWT of the SSO. `form`: it is none. `alg`: it has no signature, or one that
+# this client cannot check. `document`: there is no discovery document. `keys`: the SSO's keys
+# cannot be had. `key`: none of them is the token's. `signature`: another key or secret signed it.
+# The others are claims.
 IdTokenFault = Literal[
     "form", "alg", "document", "keys", "key", "signature", "iss", "aud", "azp", "exp", "nonce"
 ]
-"""What is wrong with a JWT of the SSO.
-
-`form`: it is none. `alg`: it has no signature, or one that this client cannot check. `document`:
-there is no discovery document. `keys`: the SSO's keys cannot be had. `key`: none of them is the
-token's. `signature`: another key or secret signed it. The others are claims.
-"""
 
 
 class IdTokenError(Exception):
@@ -112,7 +108,7 @@ class OpenIdProvider:
     def __init__(
         self,
         *,
-        session: ClientSession,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
         sso: SsoSettings,
         client_secrets: Sequence[Secret],
         is_required: bool,

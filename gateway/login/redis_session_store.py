@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.login.session_store import SIGN_IN_LIFETIME, Session, SignedInUser, SignInState
 from gateway.oauth.grants import RenewalGrant
 from gateway.oauth.redis_token_store import RedisStore, redis_key, run_script
 from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_store import StoreKey, TokenLease
 
 # The scripts change only existing entries: a session that was ended meanwhile must not reappear.
 _SAVE: Final = """
@@ -38,14 +36,13 @@ return 1
 
 
 class RedisSessionStore(RedisStore):
-    """Stores sessions.
+    """Stores sessions (`session_store.SessionStore`).
 
     `encryption_key`: if given, it is needed in addition to decrypt entries, and the logout marks
     are stored as its HMAC, so that they reveal no user.
     """
 
     async def get(self, key: StoreKey) -> Session | None:
-        """Return the session, or None if there is none or it has expired."""
         session_key = redis_key(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
@@ -59,7 +56,6 @@ class RedisSessionStore(RedisStore):
         )
 
     async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
-        """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
         now = await self._now()
         session_key = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
@@ -75,30 +71,23 @@ class RedisSessionStore(RedisStore):
                 await commands.execute()
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         now = await self._now()
         session_key = redis_key(session.key.name, "session")
         expiry = str(_milliseconds(now + lifetime))
         await run_script(self._client, _TOUCH, session_key, repr(now), expiry)
 
     async def save(self, session: Session) -> bool:
-        """Store the new tokens of a session without changing its expiry.
-
-        Return False, without a change, if the session was deleted.
-        """
         sealed = self._sealed(session, await self._now())
         session_key = redis_key(session.key.name, "session")
         return bool(await run_script(self._client, _SAVE, session_key, sealed))
 
     async def delete(self, session: Session) -> None:
-        """Delete a session."""
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
         for mark in session.signed_in_user.logout_marks:
             await self._client.srem(self._marked(mark), name)
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Delete all sessions with a logout mark and return their number."""
         mark_key = self._marked(mark)
         deleted = 0
         for name in await self._client.smembers(mark_key):
@@ -108,22 +97,20 @@ class RedisSessionStore(RedisStore):
         return deleted
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """Acquire the lease for renewing the session's tokens. Return None while it is held."""
         return await self.lease(redis_key(session.key.name, "renewal"))
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         sign_in_key = redis_key(key.name, "sign-in")
-        plain = {
-            "verifier": sign_in.verifier.reveal(),
-            "nonce": sign_in.nonce,
-            "return_to": sign_in.return_to,
-        }
-        sealed = self._cipher(key, sign_in_key).encrypt(plain)
+        sealed = self._cipher(key, sign_in_key).encrypt(
+            {
+                "verifier": sign_in.verifier.reveal(),
+                "nonce": sign_in.nonce,
+                "return_to": sign_in.return_to,
+            }
+        )
         await self._client.set(sign_in_key, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         sign_in_key = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(sign_in_key)
@@ -137,12 +124,11 @@ class RedisSessionStore(RedisStore):
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
-
-        It protects from replays.
-        """
-        seen_key = redis_key(mark, "seen")
-        return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
+        return bool(
+            await self._client.set(
+                redis_key(mark, "seen"), b"", nx=True, px=_milliseconds(lifetime)
+            )
+        )
 
     def _cipher(self, key: StoreKey, storage_key: str) -> ValueCipher:
         return ValueCipher("session", storage_key, key.material, self._encryption_key)

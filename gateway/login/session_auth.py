@@ -11,24 +11,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import CALLER_FORBIDDEN, CALLER_UNAUTHENTICATED, GatewayError
 from gateway.field_values import is_same_origin
 from gateway.http.request_target import resolve_target
-from gateway.login.user_tokens import UserTokens
-from gateway.pipeline.callers import AuthResult, Caller
-from gateway.pipeline.own_replies import LocalResponse
+from gateway.login.user_tokens import SessionRenewals, UserTokens
+from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
+from gateway.pipeline.own_replies import LocalResponder, LocalResponse
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.http.headers import RequestHeader
-    from gateway.http.server.peer import Peer
     from gateway.login.browser_request import BrowserRequest
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
-    from gateway.login.user_tokens import SessionRenewals
-    from gateway.pipeline.callers import CallerRegistry
-    from gateway.pipeline.own_replies import LocalResponder
 
 SESSION: Final = "session"
 
@@ -85,8 +80,10 @@ def challenge(login: LoginSettings) -> tuple[tuple[str, str], ...]:
 
     Its scheme is one for which browsers do not open a password dialog.
     """
-    where = f'form-action="{login.path_prefix}/auth/login"'
-    value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{session_cookie(login)}"'
+    value = (
+        f'Cookie realm="dhp-gateway", form-action="{login.path_prefix}/auth/login", '
+        f'cookie-name="{session_cookie(login)}"'
+    )
     return (("WWW-Authenticate", value),)
 
 
@@ -129,10 +126,6 @@ class SessionAuth:
         self._content = _SECURITY_FIELDS.format(
             " ".join(("'self'", *sorted(self._cors_origins)))
         ).encode()
-
-    def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
-        """Return the client behind all trusted proxies."""
-        return self._callers.resolve_peer(peer, header)
 
     async def session(self, request: BrowserRequest, *, touch: bool) -> Session | None:
         """Return the session of the browser's cookie, None if there is none or it has ended.
@@ -251,9 +244,7 @@ class SessionAuth:
         refusal = auth.error if auth is not None else None
         if refusal is not None and not request.is_from_browser:
             challenges = (*refusal.headers, *challenges)
-        return GatewayError(
-            errors.CALLER_UNAUTHENTICATED, "no user is signed in", headers=challenges
-        )
+        return GatewayError(CALLER_UNAUTHENTICATED, "no user is signed in", headers=challenges)
 
     def login_redirect(self, request: BrowserRequest) -> LocalResponse:
         """Return the redirect to a sign-in that leads back to the requested target."""
@@ -270,5 +261,6 @@ def _is_below(request: BrowserRequest, base_path: str) -> bool:
 
 
 def _forbidden(field: str, hint: str) -> GatewayError:
-    detail = f"{field} is missing or another"
-    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, advice_key="page")
+    return GatewayError(
+        CALLER_FORBIDDEN, f"{field} is missing or another", hint=hint, advice_key="page"
+    )

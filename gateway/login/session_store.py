@@ -14,17 +14,14 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from cachetools import TLRUCache
 
-from gateway.oauth.token_store import StoreKey
+from gateway.oauth.grants import RenewalGrant
+from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.oauth.grants import RenewalGrant
-    from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.token_store import TokenLease
 
 _IDENTIFIER_BYTES: Final = 32
 # Seconds. Users need time to look up a password; an abandoned sign-in should soon become useless.
@@ -122,53 +119,43 @@ class SessionStore(Protocol):
 
     async def get(self, key: StoreKey) -> Session | None:
         """Return the session, or None if there is none or it has expired."""
-        ...
 
     async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
         """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
-        ...
 
     async def touch(self, session: Session, lifetime: float) -> None:
         """Let a session expire `lifetime` from now. A deleted session is not restored."""
-        ...
 
     async def save(self, session: Session) -> bool:
         """Store the new tokens of a session without changing its expiry.
 
         Return False, without a change, if the session was deleted.
         """
-        ...
 
     async def delete(self, session: Session) -> None:
         """Delete a session."""
-        ...
 
     async def delete_by_mark(self, mark: str) -> int:
         """Delete all sessions with a logout mark and return their number."""
-        ...
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
         """Acquire the lease for renewing the session's tokens. Return None while it is held."""
-        ...
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
-        ...
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """Return a sign-in and delete it, so that it is used once. Return None without one."""
-        ...
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
         """Register `mark` for `lifetime` seconds. Return False if it is registered already.
 
         It protects from replays.
         """
-        ...
 
 
 class MemorySessionStore:
-    """Stores the sessions of one process; its end ends all sessions.
+    """Stores the sessions of one process (`SessionStore`); its end ends all sessions.
 
     `clock` is monotonic. Above a limit of entries, the least recently used ones are dropped.
     """
@@ -186,7 +173,6 @@ class MemorySessionStore:
         self._leased: set[str] = set()
 
     async def get(self, key: StoreKey) -> Session | None:
-        """Return the session, or None if there is none or it has expired."""
         entry = self._sessions.get(key.name)
         return None if entry is None else entry[0]
 
@@ -195,7 +181,6 @@ class MemorySessionStore:
         self._sessions[session.key.name] = (session, lifetime)
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Let a session expire `lifetime` from now. A deleted session is not restored."""
         if session.key.name in self._sessions:
             self._sessions[session.key.name] = (session, lifetime)
 
@@ -207,11 +192,9 @@ class MemorySessionStore:
         return session.key.name in self._sessions
 
     async def delete(self, session: Session) -> None:
-        """Delete a session."""
         self._sessions.pop(session.key.name, None)
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Delete all sessions with a logout mark and return their number."""
         sessions = [session for session, _ in list(self._sessions.values())]
         found = [session for session in sessions if mark in session.signed_in_user.logout_marks]
         for session in found:
@@ -231,30 +214,23 @@ class MemorySessionStore:
         return _MemoryLease(self._leased, name)
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         self._sign_ins[key.name] = sign_in
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         found: SignInState | None = self._sign_ins.pop(key.name, None)
         return found
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
-
-        It protects from replays.
-        """
         if mark in self._seen:
             return False
         self._seen[mark] = lifetime
         return True
 
 
+@dataclass(frozen=True, slots=True)
 class _MemoryLease:
-    def __init__(self, leased: set[str], name: str) -> None:
-        self._leased = leased
-        self._name = name
+    leased: set[str]
+    name: str
 
     async def release(self) -> None:
-        """Release the lease."""
-        self._leased.discard(self._name)
+        self.leased.discard(self.name)

@@ -8,22 +8,27 @@ Callers with a key or password do not need the store.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from gateway.login.session_store import Session, new_secret, store_key
-from gateway.oauth.token_store import StoreBreaker
+from gateway.clock import TimeSource
+from gateway.login.session_store import (
+    Session,
+    SessionStore,
+    SignedInUser,
+    SignInState,
+    new_secret,
+    store_key,
+)
+from gateway.oauth.token_store import StoreBreaker, StoreKey, TokenLease
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.login.session_store import SessionStore, SignedInUser, SignInState
     from gateway.oauth.grants import RenewalGrant
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.token_store import StoreKey, TokenLease
 
 _log = get_logger(__name__)
 
@@ -39,7 +44,7 @@ class SessionManager:
     """The sessions of one client of one SSO.
 
     `identity` identifies client, SSO and platform; sessions with another identity are not found.
-    `clock` is monotonic. All methods that use the store raise `GatewayError` sso-unavailable while
+    All methods that use the store raise `GatewayError` sso-unavailable while
     it fails.
     """
 
@@ -49,12 +54,12 @@ class SessionManager:
         store: SessionStore,
         login: LoginSettings,
         identity: str,
-        clock: Callable[[], float],
+        times: TimeSource,
     ) -> None:
         self._store = store
         self._breaker = StoreBreaker(
             "session store",
-            clock,
+            times.clock,
             timeout=_STORE_TIMEOUT,
             max_pause=_STORE_PAUSE,
             on_failure=partial(
@@ -64,11 +69,9 @@ class SessionManager:
             ),
             on_recovery=partial(_log.info, "session store: back"),
         )
-        self._max_lifetime = login.session_lifetime
-        self._idle_lifetime = login.idle_lifetime
-        self._touch_interval = login.touch_interval
+        self._login = login
         self._identity = identity
-        self._clock = clock
+        self._times = times
 
     async def create(
         self, signed_in_user: SignedInUser, token: AccessToken, renewal: RenewalGrant
@@ -78,11 +81,12 @@ class SessionManager:
         Only the browser keeps the identifier.
         """
         identifier = new_secret()
-        now = self._clock()
-        key = store_key(identifier)
-        session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
+        now = self._times.clock()
+        session = Session(
+            store_key(identifier), self._identity, signed_in_user, now, now, token, renewal
+        )
         await self._breaker.call(
-            self._store.add, session, self._seconds_left(session), self._max_lifetime
+            self._store.add, session, self.seconds_left(session), self._login.session_lifetime
         )
         return identifier, session
 
@@ -94,13 +98,13 @@ class SessionManager:
         session = await self._breaker.call(self._store.get, store_key(identifier))
         if session is None or session.is_ended or session.identity != self._identity:
             return None
-        now = self._clock()
-        if self._seconds_left(session) <= 0:
+        now = self._times.clock()
+        if self.seconds_left(session) <= 0:
             await self.end(session)
             return None
-        if touch and now - session.last_used_at >= self._touch_interval:
+        if touch and now - session.last_used_at >= self._login.touch_interval:
             session.last_used_at = now
-            await self._breaker.call(self._store.touch, session, self._seconds_left(session))
+            await self._breaker.call(self._store.touch, session, self.seconds_left(session))
         return session
 
     @asynccontextmanager
@@ -120,7 +124,7 @@ class SessionManager:
                 latest = await self._breaker.call(self._store.get, session.key)
                 if lease is not None or latest is None or is_sufficient(latest):
                     break
-                await asyncio.sleep(_LEASE_POLL_INTERVAL)
+                await self._times.sleep(_LEASE_POLL_INTERVAL)
             yield latest
         finally:
             if lease is not None:
@@ -160,10 +164,7 @@ class SessionManager:
         """Register `mark` for `lifetime` seconds. Return False if it is registered already."""
         return await self._breaker.call(self._store.register_once, mark, lifetime)
 
-    def expires_in(self, session: Session) -> float:
+    def seconds_left(self, session: Session) -> float:
         """Return the seconds until the session ends if it is not used meanwhile."""
-        return self._seconds_left(session)
-
-    def _seconds_left(self, session: Session) -> float:
-        ends = session.started_at + self._max_lifetime
-        return min(ends, session.last_used_at + self._idle_lifetime) - self._clock()
+        ends = session.started_at + self._login.session_lifetime
+        return min(ends, session.last_used_at + self._login.idle_lifetime) - self._times.clock()

@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cachetools import LRUCache
 
-from gateway.clock import backoff
+from gateway.clock import TimeSource, backoff
 from gateway.errors import (
     CALLER_UNAUTHENTICATED,
-    SHUTTING_DOWN,
     SSO_UNAVAILABLE,
-    TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.token_backoff import RejectionState, rejected_error, wait_for_fetch
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
-    from gateway.oauth.token_response import AccessToken
 
 _log = get_logger(__name__)
 
@@ -60,20 +57,17 @@ class RenewalState:
     """The state of a session's renewals in this process. Times are of the monotonic clock.
 
     `rejected` is a token that the platform rejected. `task` is the renewal in progress.
-    `not_before` is the end of the backoff after `failures` failed renewals in a row. `pause_until`
-    is the end of the pause after `refusals` fresh tokens in a row that the platform rejected.
-    `unsaved` is the session with renewed tokens that could not be stored yet. `was_accepted`: the
-    platform accepted a token of the session.
+    `not_before` is the end of the backoff after `failures` failed renewals in a row. `rejections`
+    pauses renewals that a 401 causes, and knows whether the platform accepted a token of the
+    session. `unsaved` is the session with renewed tokens that could not be stored yet.
     """
 
     rejected: AccessToken | None = None
     task: asyncio.Task[Session] | None = None
     not_before: float = 0.0
     failures: int = 0
-    pause_until: float = 0.0
-    refusals: int = 0
+    rejections: RejectionState = field(default_factory=RejectionState)
     unsaved: Session | None = None
-    was_accepted: bool = False
 
     def postpone(self, now: float, retry_after: float | None = None) -> None:
         """Count a failed renewal and delay the next by `retry_after` (seconds) or the backoff."""
@@ -85,7 +79,7 @@ class SessionRenewals:
     """Starts renewals, stores their tokens, and waits for them at the shutdown.
 
     `sessions_persist`: sessions outlive this process, because the store is shared. `challenge` are
-    the fields of a 401. `clock` is monotonic.
+    the fields of a 401.
     """
 
     def __init__(
@@ -97,10 +91,11 @@ class SessionRenewals:
         audit: AuditTrail,
         sso: SsoSettings,
         challenge: tuple[tuple[str, str], ...],
-        clock: Callable[[], float],
+        times: TimeSource,
         sessions_persist: bool,
     ) -> None:
-        self.clock = clock
+        self.clock = times.clock
+        self._times = times
         self.wait_timeout = sso.timeout
         self._challenge = challenge
         self._endpoint = endpoint
@@ -121,7 +116,7 @@ class SessionRenewals:
 
     def was_accepted(self, session: Session) -> bool:
         """Return whether the platform accepted a token of the session in this process."""
-        return self.state_of(session).was_accepted
+        return self.state_of(session).rejections.has_been_accepted
 
     def sign_in_again(self) -> GatewayError:
         """Return the error for a request whose session has ended."""
@@ -231,7 +226,7 @@ class SessionRenewals:
 
     async def _save_until_stored(self, session: Session, state: RenewalState) -> None:
         for delay in _SAVE_RETRY_DELAYS:
-            await asyncio.sleep(delay)
+            await self._times.sleep(delay)
             if state.unsaved is not session:
                 return
             with contextlib.suppress(GatewayError):
@@ -308,8 +303,8 @@ class UserTokens:
         """
         if self._session.token == rejected:
             self._state.rejected = rejected
-            if self._clock() < self._state.pause_until:
-                raise _rejected("the platform refused this user's fresh tokens just before")
+            if self._state.rejections.is_paused(self._clock()):
+                raise rejected_error("the platform refused this user's fresh tokens just before")
             await self._renewed()
         return self._session.token
 
@@ -323,14 +318,11 @@ class UserTokens:
 
     def on_fresh_token_rejected(self, _token: AccessToken) -> None:
         """Called when the platform rejected a fresh token too. Pauses renewals caused by a 401."""
-        state = self._state
-        state.refusals += 1
-        state.pause_until = self._clock() + backoff(state.refusals, 1.0, _MAX_PAUSE)
+        self._state.rejections.on_fresh_token_rejected(self._clock())
 
     def on_token_accepted(self, _token: AccessToken) -> None:
         """Called when the platform accepted a token. Ends a pause of renewals caused by a 401."""
-        state = self._state
-        state.refusals, state.pause_until, state.was_accepted = 0, 0.0, True
+        self._state.rejections.on_token_accepted(self._clock())
 
     async def _renewed(self) -> None:
         """Return when a renewal has given the session a usable token. Raises `GatewayError`."""
@@ -342,24 +334,18 @@ class UserTokens:
         if task is None:
             await renewals.end(session, "expired")
             raise renewals.sign_in_again()
-        await asyncio.wait({task}, timeout=renewals.wait_timeout)
-        if not task.done():
-            raise _unavailable(f"no new token within {renewals.wait_timeout:g} s", 1.0)
-        if task.cancelled():
-            raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        session.update_from(task.result())
+        timeout = renewals.wait_timeout
+        session.update_from(
+            await wait_for_fetch(task, timeout, f"no new token within {timeout:g} s")
+        )
         if session.is_ended:
             raise renewals.sign_in_again()
         if renewals.has_usable_token(session):
             return
         if session.token == state.rejected and not state.failures:
-            raise _rejected("the SSO gave the token again that the platform refuses")
+            raise rejected_error("the SSO gave the token again that the platform refuses")
         raise _unavailable("the SSO gave no new token", max(1.0, state.not_before - self._clock()))
 
 
 def _unavailable(detail: str, wait: float) -> GatewayError:
     return GatewayError(SSO_UNAVAILABLE, detail, retry_after=wait)
-
-
-def _rejected(detail: str) -> GatewayError:
-    return GatewayError(TOKEN_REJECTED, detail, upstream_status=401)

@@ -29,9 +29,9 @@ JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ASSERTION_LIFETIME: Final = 150
 _MAX_SECRETS: Final = 2
 
+# Authenticates a token request. It takes the URL, the headers and the form body, may add to the
+# headers, and returns the body to send.
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
-"""Authenticates a token request. It takes the URL, the headers and the form body, may add to the
-headers, and returns the body to send."""
 
 _Claims = dict[str, str | int]
 
@@ -43,8 +43,11 @@ def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        auth = ClientAuth(client_id, secret.reveal(), "client_secret_post")
-        return str(auth.prepare("POST", url, headers, body)[2])
+        return str(
+            ClientAuth(client_id, secret.reveal(), "client_secret_post").prepare(
+                "POST", url, headers, body
+            )[2]
+        )
 
     return authenticate
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.oauth.token_response import AccessToken, TokenRequestError
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
     from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
-    from gateway.oauth.token_response import TokenResponse
 
 
 def client_credentials_form(credential: CredentialSettings) -> str:
@@ -116,12 +115,15 @@ class UserTokenEndpoint:
 
         `verifier` and `redirect_uri` must be those of the same sign-in.
         """
-        params = {
-            "code": code,
-            "redirect_uri": redirect_uri,
-            "code_verifier": verifier.reveal(),
-        }
-        return await self._redeem("authorization_code", params, RenewalGrant())
+        return await self._redeem(
+            "authorization_code",
+            {
+                "code": code,
+                "redirect_uri": redirect_uri,
+                "code_verifier": verifier.reveal(),
+            },
+            RenewalGrant(),
+        )
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """Return new tokens for a renewal grant, with the next renewal grant.
@@ -129,8 +131,9 @@ class UserTokenEndpoint:
         The SSO may have replaced the refresh token or not.
         """
         if renewal.refresh_token is not None:
-            params = {"refresh_token": renewal.refresh_token.reveal()}
-            return await self._redeem("refresh_token", params, renewal)
+            return await self._redeem(
+                "refresh_token", {"refresh_token": renewal.refresh_token.reveal()}, renewal
+            )
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
         try:
             return await self._redeem("refresh_token", {}, renewal, cookie)

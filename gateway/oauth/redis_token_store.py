@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,10 +20,8 @@ from redis.exceptions import RedisError
 from gateway.clock import TimeSource
 from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_store import StoreKey
-    from gateway.secret import Secret
+from gateway.oauth.token_store import StoreKey
+from gateway.secret import Secret
 
 _PREFIX: Final = "dhp-gateway:1"
 LEASE: Final = 3.0
@@ -74,8 +72,11 @@ class RedisStore:
 
     async def lease(self, lease_key: str) -> RedisLease | None:
         """Acquire a lease, which is renewed until it is released. Return None while it is held."""
-        lease = RedisLease(self._client, lease_key, self._lease)
-        return lease if await lease.acquire() else None
+        holder = secrets.token_bytes(16)
+        milliseconds = int(self._lease * 1000)
+        if not await self._client.set(lease_key, holder, nx=True, px=milliseconds):
+            return None
+        return RedisLease(self._client, lease_key, holder, self._lease, self._times)
 
 
 class RedisTokenStore(RedisStore):
@@ -139,34 +140,32 @@ class RedisTokenStore(RedisStore):
 
 
 class RedisLease:
-    """A lease that is renewed while it is held and expires `seconds` after its holder died."""
+    """A lease that is renewed while it is held and expires `seconds` after its holder died.
 
-    def __init__(self, client: Redis, key: str, seconds: float) -> None:
+    `holder` is the random value that is stored at the key. The lock of redis-py is not used: it
+    needs more commands of the server than the user of docs/operations.md may use.
+    """
+
+    def __init__(
+        self, client: Redis, key: str, holder: bytes, seconds: float, times: TimeSource
+    ) -> None:
         self._client = client
         self._key = key
+        self._holder = holder
         self._seconds = seconds
-        self._holder = secrets.token_bytes(16)
-        self._renewing: asyncio.Task[None] | None = None
-
-    async def acquire(self) -> bool:
-        """Acquire the lease and start renewing it. Return False if another holder has it."""
-        milliseconds = int(self._seconds * 1000)
-        taken = await self._client.set(self._key, self._holder, nx=True, px=milliseconds)
-        if taken:
-            self._renewing = asyncio.get_running_loop().create_task(self._renew())
-        return bool(taken)
+        self._times = times
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
 
     async def release(self) -> None:
         """Stop renewing the lease and release it, unless another holder has acquired it since."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
         await run_script(self._client, _RELEASE, self._key, self._holder)
 
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
         while True:
-            await asyncio.sleep(self._seconds / _RENEWALS_PER_LEASE)
+            await self._times.sleep(self._seconds / _RENEWALS_PER_LEASE)
             # While the server is unreachable the lease cannot be renewed; the next round retries.
             with contextlib.suppress(RedisError, OSError):
                 await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)

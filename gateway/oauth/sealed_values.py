@@ -10,15 +10,14 @@ import hmac
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-if TYPE_CHECKING:
-    from gateway.secret import Secret
+from gateway.secret import Secret
 
 # Part of the input of the key derivation: ciphertexts of another schema cannot be decrypted and are
 # treated as missing.

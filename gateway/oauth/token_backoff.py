@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
 from gateway.clock import backoff
-from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
+from gateway.errors import (
+    SHUTTING_DOWN,
+    SSO_UNAVAILABLE,
+    TOKEN_REFUSED,
+    TOKEN_REJECTED,
+    GatewayError,
+    Reason,
+)
 from gateway.oauth.token_failures import NOT_THE_SSO, UNKNOWN_CODE
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 
-if TYPE_CHECKING:
-    from gateway.errors import Reason
-    from gateway.oauth.token_response import AccessToken
+_T = TypeVar("_T")
 
 _CHECK_ALL = "client_id, client secret or private key, sso.token_url"
 # What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to
@@ -83,8 +89,9 @@ class FailureState:
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
         if error.kind == "refused":
             check = _TO_CHECK.get(error.oauth_error or "", _CHECK_ALL)
-            hint = f"SSO: {reported}; to check: {check}"
-            return GatewayError(self.reason, detail=detail, hint=hint)
+            return GatewayError(
+                self.reason, detail=detail, hint=f"SSO: {reported}; to check: {check}"
+            )
         return GatewayError(
             self.reason,
             detail=detail,
@@ -96,19 +103,21 @@ class FailureState:
 class RefreshSchedule:
     """Computes delays.
 
-    `rng` spreads them, so that many gateways do not send their token requests at the same moment.
+    `random` returns numbers from 0 to 1. It spreads the delays, so that many gateways do not send
+    their token requests at the same moment.
     `credentials` is the number of those that the schedule is for.
     """
 
-    def __init__(self, rng: random.Random, credentials: int = 1) -> None:
-        self._rng = rng
+    def __init__(self, random: Callable[[], float], credentials: int = 1) -> None:
+        self._random = random
         self._others = credentials - 1
 
     def refresh_delay(self, token: AccessToken, now: float) -> float:
         """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
         latest = token.received_at + _REFRESH_TO * token.lifetime
         # Where a reload comes late in the life of the tokens, what is left is divided.
-        due = self._rng.uniform(max(self._earliest(token), now), max(latest, now))
+        earliest, latest = max(self._earliest(token), now), max(latest, now)
+        due = earliest + (latest - earliest) * self._random()
         return max(due - now, _MIN_REFRESH_DELAY)
 
     def _earliest(self, token: AccessToken) -> float:
@@ -129,11 +138,11 @@ class RefreshSchedule:
         the normal backoff applies.
         """
         if error.kind == "refused":
-            return _REFUSED_DELAY * self._rng.uniform(1.0, 1.1)
-        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._rng.random)
+            return _REFUSED_DELAY * (1.0 + 0.1 * self._random())
+        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._random)
         if error.kind == "throttled":
             named = error.retry_after if error.retry_after is not None else pause
-            return max(1.0, named) * self._rng.uniform(1.0, 1.1)
+            return max(1.0, named) * (1.0 + 0.1 * self._random())
         if remaining > 0:
             pause = min(pause, max(remaining / 2, _MIN_URGENT_DELAY))
         return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_DELAY))
@@ -201,3 +210,23 @@ class RejectionState:
         token until its successor is installed.
         """
         return now < self._accepted_at + _REJECTION_PAUSE
+
+
+async def wait_for_fetch(task: asyncio.Task[_T], timeout: float, late: str) -> _T:
+    """Return the result of a fetch of tokens, which goes on if its waiter is cancelled.
+
+    Raises `GatewayError` sso-unavailable with the detail `late` after `timeout` seconds, and
+    shutting-down if the fetch was cancelled.
+    """
+    await asyncio.wait({task}, timeout=timeout)
+    if not task.done():
+        raise GatewayError(SSO_UNAVAILABLE, late, retry_after=1.0)
+    if task.cancelled():
+        raise GatewayError(SHUTTING_DOWN, close_connection=True)
+    return task.result()
+
+
+def rejected_error(detail: str) -> GatewayError:
+    """Return the error for a request for which there is no token that the platform accepts."""
+    # No request was sent now, but the cause is an earlier 401 of the platform.
+    return GatewayError(TOKEN_REJECTED, detail, upstream_status=401)

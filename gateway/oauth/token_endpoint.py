@@ -31,8 +31,8 @@ from gateway.http.client.upstream_connect import (
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.oauth.token_response import (
     Cause,
-    RequestTime,
     TokenRequestError,
+    TokenResponse,
     description_of,
     is_web_page,
     oauth_error_code,
@@ -43,11 +43,8 @@ from gateway.oauth.token_response import (
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.token_response import TokenResponse
 
 _log = get_logger(__name__)
 
@@ -98,8 +95,9 @@ async def read_response(
     else:
         body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
     cookies = {name: _cookie_value(each, wall_now) for name, each in response.cookies.items()}
-    retry_after = response.headers.get("Retry-After")
-    return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
+    return TokenHttpResponse(
+        response.status, body, response.headers.get("Retry-After"), cookies, secrets
+    )
 
 
 def _cookie_value(cookie: Morsel[str], wall_now: float) -> str:
@@ -217,7 +215,7 @@ class TokenEndpoint:
     def __init__(
         self,
         *,
-        session: ClientSession,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
         sso: SsoSettings,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -243,12 +241,16 @@ class TokenEndpoint:
         to send. Raises `TokenRequestError` on any failure, at the latest after `sso.timeout`
         seconds.
         """
-        request_time = RequestTime(self._clock(), self._wall_clock())
+        requested_at, wall_now = self._clock(), self._wall_clock()
         response = await self.post(authenticate, form, cookie=cookie)
         if response.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=response.status)
         token = parse_token_response(
-            response.body, request_time, self._sso.default_token_lifetime, response.secrets
+            response.body,
+            requested_at=requested_at,
+            wall_now=wall_now,
+            default_lifetime=self._sso.default_token_lifetime,
+            secrets=response.secrets,
         )
         return replace(token, cookies=response.cookies)
 

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import TimeSource
 from gateway.oauth.token_backoff import RefreshSchedule
-from gateway.oauth.token_response import AccessToken, TokenRequestError
-from gateway.oauth.token_store import NULL_LEASE, token_store_breaker
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
+from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, token_store_breaker
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.oauth.credential import Credential
-    from gateway.oauth.token_response import TokenResponse
-    from gateway.oauth.token_store import StoreKey, TokenLease, TokenStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
     from gateway.telemetry.metrics import Metrics
 
 # Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05
 
+# Returns the token in use and the one that the platform rejected. A fetch ignores both of them when
+# it finds them in the store.
 _CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
-"""Returns the token in use and the one that the platform rejected. A fetch ignores both of them
-when it finds them in the store."""
 
 
 class TokenFetcher:
@@ -40,7 +39,7 @@ class TokenFetcher:
     def __init__(
         self,
         *,
-        store: TokenStore | None,
+        store: RedisTokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
         pacing: RefreshSchedule,
@@ -76,7 +75,7 @@ class TokenFetcher:
 
     @asynccontextmanager
     async def _stored_token_or_lease(
-        self, store: TokenStore, key: StoreKey, in_use: _CurrentTokens
+        self, store: RedisTokenStore, key: StoreKey, in_use: _CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
         """Yield a token from the store, or None if this replica has to request one.
 
@@ -101,7 +100,7 @@ class TokenFetcher:
                 await self._breaker.release(lease)
 
     async def _stored_token(
-        self, store: TokenStore, key: StoreKey, in_use: _CurrentTokens
+        self, store: RedisTokenStore, key: StoreKey, in_use: _CurrentTokens
     ) -> AccessToken | None:
         """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
         stored = await self._breaker.call_or(None, store.get, key)

@@ -181,14 +181,6 @@ class TokenResponse:
         return token
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTime:
-    """The moment of a token request: on the monotonic clock and as Unix time."""
-
-    monotonic: float
-    wall: float
-
-
 def parse_object(body: bytes) -> dict[str, object] | None:
     """Return the JSON object in `body`, or None if it is none. All numbers become floats."""
     try:
@@ -200,10 +192,16 @@ def parse_object(body: bytes) -> dict[str, object] | None:
 
 
 def parse_token_response(
-    body: bytes, request_time: RequestTime, default_lifetime: float, secrets: Iterable[str] = ()
+    body: bytes,
+    *,
+    requested_at: float,
+    wall_now: float,
+    default_lifetime: float,
+    secrets: Iterable[str],
 ) -> TokenResponse:
     """Return the token of a response with status 2xx.
 
+    `requested_at` (monotonic) and `wall_now` (Unix time) are the moment of the request.
     `default_lifetime` (seconds) applies where the response states none. `secrets` are those of the
     request, which are masked in the error's description. Raises `TokenRequestError` of the kind
     `transient` if the response contains no usable token.
@@ -223,13 +221,13 @@ def parse_token_response(
     # RFC 6749 section 5.1 requires token_type, but some servers omit it. Bearer is assumed then.
     if token_type is not None and str(token_type).lower() != "bearer":
         raise TokenRequestError("transient", "token_type is not Bearer")
-    lifetime, source = _lifetime(members, access_token, request_time.wall, default_lifetime)
+    lifetime, source = _lifetime(members, access_token, wall_now, default_lifetime)
     scope, refresh_token, id_token = map(members.get, ("scope", "refresh_token", "id_token"))
     return TokenResponse(
         Secret(access_token),
         lifetime,
         source,
-        request_time.monotonic,
+        requested_at,
         scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
         refresh_token=Secret(refresh_token)
         if isinstance(refresh_token, str) and refresh_token

@@ -14,16 +14,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from cachetools import TLRUCache
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
+from gateway.oauth.token_response import AccessToken
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.oauth.token_response import AccessToken
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 _P = ParamSpec("_P")
@@ -80,7 +78,6 @@ class TokenLease(Protocol):
 
     async def release(self) -> None:
         """Release the lease, so that another replica can acquire it."""
-        ...
 
 
 class _NullLease:
@@ -89,30 +86,6 @@ class _NullLease:
 
 
 NULL_LEASE: Final[TokenLease] = _NullLease()
-
-
-class TokenStore(Protocol):
-    """Stores tokens that replicas share, until they expire.
-
-    A store that cannot be reached raises an exception without long delay, which the caller treats
-    as a miss.
-    """
-
-    async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token stored under `key`, or None if there is none or it has expired."""
-        ...
-
-    async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Store `token` until it expires, replacing any other token of `key`."""
-        ...
-
-    async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`, unless another token has replaced it meanwhile."""
-        ...
-
-    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """Acquire the lease for requesting a token. Return None while another replica holds it."""
-        ...
 
 
 TokensAtHand: TypeAlias = "TLRUCache[str, AccessToken]"

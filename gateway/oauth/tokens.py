@@ -11,7 +11,6 @@ failure alike. There is no long-running refresh loop that could end by an error.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,13 @@ from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.health.health import TokenState
 from gateway.i18n import format_duration
-from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
+from gateway.oauth.token_backoff import (
+    FailureState,
+    RefreshSchedule,
+    RejectionState,
+    rejected_error,
+    wait_for_fetch,
+)
 from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.credential import Credential
-    from gateway.oauth.token_store import TokensAtHand, TokenStore
+    from gateway.oauth.redis_token_store import RedisTokenStore
+    from gateway.oauth.token_store import TokensAtHand
     from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -61,7 +67,6 @@ class Tokens:
         self._queue = queue
         self._metrics = metrics
         self._sso = sso
-        self._wait_timeout = sso.timeout
         self._pacing = pacing
         self._times = times
         self._clock = times.clock
@@ -156,12 +161,12 @@ class Tokens:
         """
         self._discard_rejected(rejected, keep_if_accepted=True)
         if self._rejections.is_paused(self._clock()):
-            raise _rejected("fresh tokens were refused before; none is fetched for a moment")
+            raise rejected_error("fresh tokens were refused before; none is fetched for a moment")
         token = self.current()
         if token is None or token == rejected:
             token = await self._await_fetch()
         if token == rejected:
-            raise _rejected("the SSO gave the token again that the platform refuses")
+            raise rejected_error("the SSO gave the token again that the platform refuses")
         return token
 
     def on_fresh_token_rejected(self, token: AccessToken) -> None:
@@ -269,23 +274,22 @@ class Tokens:
             raise self._failed(self._failure)
         task = self._start_fetch()
         begins_in = max(0.0, (self._next_attempt or 0.0) - self._clock())
+        timeout = self._sso.timeout
         self._count_waiter(1)
         try:
-            await asyncio.wait({task}, timeout=begins_in + self._wait_timeout)
+            outcome = await wait_for_fetch(
+                task, begins_in + timeout, f"no token within {timeout:g} s"
+            )
         finally:
             self._count_waiter(-1)
-        if not task.done():
-            waited = f"no token within {self._wait_timeout:g} s"
-            raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
-        if task.cancelled():
-            raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        outcome = task.result()
-        now = self._clock()
         if isinstance(outcome, FailureState):
             raise self._failed(outcome)
-        if now >= outcome.usable_until:
-            expired = "the token expired while the request waited for it"
-            raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
+        if self._clock() >= outcome.usable_until:
+            raise GatewayError(
+                SSO_UNAVAILABLE,
+                "the token expired while the request waited for it",
+                retry_after=1.0,
+            )
         return outcome
 
     def _failed(self, failure: FailureState) -> GatewayError:
@@ -293,9 +297,6 @@ class Tokens:
 
     def _explain(self, error: TokenRequestError) -> str:
         return failure_text(error, self.name, self._sso)
-
-    def _has_waiters(self) -> bool:
-        return self._waiters > 0
 
     def _count_waiter(self, change: int) -> None:
         self._waiters += change
@@ -324,7 +325,7 @@ class Tokens:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
-            async with self._queue.admission(self._has_waiters):
+            async with self._queue.admission(lambda: self._waiters > 0):
                 if self._discarded is not None:
                     self._rejections.on_forced_fetch(self._clock())
                 outcome = await self._fetcher.fetch(
@@ -351,8 +352,9 @@ class Tokens:
             self._install(outcome)
             if self._is_failing:
                 self._is_failing = False
-                again = "credential %s: the SSO gives tokens again"
-                _log.info(again, self.name, credential=self.name)
+                _log.info(
+                    "credential %s: the SSO gives tokens again", self.name, credential=self.name
+                )
             return outcome
         now, current, before = self._clock(), self.current(), self._failure
         has_token = current is not None
@@ -414,12 +416,11 @@ def make_tokens(
     credentials: Mapping[str, Credential],
     *,
     at_hand: TokensAtHand,
-    store: TokenStore | None,
+    store: RedisTokenStore | None,
     metrics: Metrics,
     audit: AuditTrail,
     sso: SsoSettings,
     times: TimeSource | None = None,
-    rng: random.Random | None = None,
     queue: TokenRequestQueue | None = None,
 ) -> dict[str, Tokens]:
     """Return the tokens of all credentials, by name, which is the key of `credentials`.
@@ -428,7 +429,7 @@ def make_tokens(
     """
     times = times or TimeSource()
     queue = queue or TokenRequestQueue(sso.max_requests, times)
-    pacing = RefreshSchedule(rng or random.Random(), len(credentials))  # nosec B311 # noqa: S311 - spreads load
+    pacing = RefreshSchedule(times.random, len(credentials))
     fetcher = TokenFetcher(
         store=store,
         metrics=metrics,
@@ -450,8 +451,3 @@ def make_tokens(
         )
         for name, credential in credentials.items()
     }
-
-
-def _rejected(detail: str) -> GatewayError:
-    # No request was sent now, but the cause is an earlier 401 of the platform.
-    return GatewayError(TOKEN_REJECTED, detail=detail, upstream_status=401)

@@ -18,17 +18,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
-from gateway import errors
-from gateway.errors import REASONS, GatewayError
-from gateway.fhir.operation_outcome import CODE_SYSTEM, embed_body, write_resource
+from gateway.errors import METHOD_NOT_ALLOWED, OVERLOADED, REASONS, UNKNOWN_PATH, GatewayError
+from gateway.fhir.operation_outcome import CODE_SYSTEM, EmbeddedResource, embed_body, write_resource
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.i18n import Message
-from gateway.outbox.entry import EntryState
+from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResponse
 from gateway.outbox.store.store_types import EntryStateError, OutboxUnavailableError
 
 if TYPE_CHECKING:
-    from gateway.fhir.operation_outcome import EmbeddedResource
-    from gateway.outbox.entry import FieldLines, OutboxEntry, StoredResponse
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.request import RequestContext
@@ -109,26 +106,33 @@ def entry_outcome(
     code: str = "informational",
 ) -> dict[str, Any]:
     """Return an OperationOutcome about the state of an entry."""
-    details = {
-        "coding": [{"system": _STATE_SYSTEM, "code": word}],
-        "text": MESSAGES[word].in_language(response_format.language),
-    }
     return {
         "resourceType": "OperationOutcome",
         "language": response_format.language,
-        "issue": [{"severity": severity, "code": code, "details": details}],
+        "issue": [
+            {
+                "severity": severity,
+                "code": code,
+                "details": {
+                    "coding": [{"system": _STATE_SYSTEM, "code": word}],
+                    "text": MESSAGES[word].in_language(response_format.language),
+                },
+            }
+        ],
     }
 
 
-def _batch_response(
+def _final_response(
     entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> tuple[dict[str, Any], bool]:
-    """Return the Bundle with the outcome of a write, and whether the Bundle has to be XML.
+) -> UpstreamResponse:
+    """Return the Bundle with the outcome of a write.
 
     It has the format of the platform's response where it contains that.
     """
     content = (
-        None if response.reason else embed_body(response.body, _field(response, b"content-type"))
+        None
+        if response.reason
+        else embed_body(response.body, first_field_value(response.fields, b"content-type"))
     )
     xml = response_format.xml if content is None else content.xml
     part: dict[str, Any] = {}
@@ -139,7 +143,7 @@ def _batch_response(
         _response(entry, response, response_format, content if is_outcome else None)
     )
     bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
-    return bundle, xml
+    return resource_response(200, bundle, xml=xml)
 
 
 def _response(
@@ -150,10 +154,10 @@ def _response(
 ) -> Iterator[tuple[str, Any]]:
     yield "status", _reason_phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):
-        value = _field(response, field)
+        value = first_field_value(response.fields, field)
         if value is not None:
             yield name, value
-    modified = _instant(_field(response, b"last-modified"))
+    modified = _instant(first_field_value(response.fields, b"last-modified"))
     if modified is not None:
         yield "lastModified", modified
     if outcome is not None and entry.state is not EntryState.UNCLEAR:
@@ -225,10 +229,6 @@ def _instant(value: str | None) -> str | None:
         return None
 
 
-def _field(response: StoredResponse, name: bytes) -> str | None:
-    return first_field_value(response.fields, name)
-
-
 def first_field_value(fields: FieldLines, name: bytes) -> str | None:
     """Return the first value of a field, None where there is none; `name` is in lower case."""
     for key, value in fields:
@@ -278,10 +278,10 @@ class OutboxApi:
                 return await self._cancel(rest, context.caller.name, response_format)
             return await self._show(rest, context.caller.name, response_format)
         except TimeoutError:
-            raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
+            raise GatewayError(OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailableError:
             raise GatewayError(
-                errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
+                OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
             ) from None
 
     async def _list(
@@ -316,12 +316,14 @@ class OutboxApi:
     def _in_progress(self, entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
         wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
-        fields = (
-            ("X-Progress", f"{word}, {entry.attempts} attempts"),
-            ("Retry-After", str(wait)),
-        )
         return resource_response(
-            202, entry_outcome(word, response_format), xml=response_format.xml, fields=fields
+            202,
+            entry_outcome(word, response_format),
+            xml=response_format.xml,
+            fields=(
+                ("X-Progress", f"{word}, {entry.attempts} attempts"),
+                ("Retry-After", str(wait)),
+            ),
         )
 
     async def _cancel(
@@ -341,13 +343,6 @@ class OutboxApi:
         )
 
 
-def _final_response(
-    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> UpstreamResponse:
-    bundle, xml = _batch_response(entry, response, response_format)
-    return resource_response(200, bundle, xml=xml)
-
-
 def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
     return _refusal(410, state.value, "deleted", response_format)
 
@@ -355,15 +350,17 @@ def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamRespons
 def _refusal(
     status: int, word: str, code: str, response_format: ResponseFormat
 ) -> UpstreamResponse:
-    resource = entry_outcome(word, response_format, severity="error", code=code)
-    return resource_response(status, resource, xml=response_format.xml)
+    return resource_response(
+        status,
+        entry_outcome(word, response_format, severity="error", code=code),
+        xml=response_format.xml,
+    )
 
 
 def _require(method: str, *allowed: str) -> None:
     if method not in allowed:
-        allow = (("Allow", ", ".join(allowed)),)
-        raise GatewayError(errors.METHOD_NOT_ALLOWED, "outbox", headers=allow)
+        raise GatewayError(METHOD_NOT_ALLOWED, "outbox", headers=(("Allow", ", ".join(allowed)),))
 
 
 def _not_found() -> GatewayError:
-    return GatewayError(errors.UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")
+    return GatewayError(UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
+from gateway.i18n import Message
 from gateway.outbox.entry import (
     COLLISION,
     SENT_NOTE,
     UNREADABLE_NOTE,
     EntryState,
+    OutboxEntry,
     OutboxEvent,
     OutboxStep,
+    QueuedRequest,
     RecoveryMode,
     StoredResponse,
 )
-
-if TYPE_CHECKING:
-    from gateway.i18n import Message
-    from gateway.outbox.entry import OutboxEntry, QueuedRequest
 
 
 class VerificationStatus(StrEnum):
@@ -96,11 +95,6 @@ _ABSENT_STATUSES: Final = frozenset({404, 410})
 # How often a write is sent again after a collision; what still collides contradicts what the
 # platform has.
 MAX_COLLISIONS: Final = 8
-_STEPS: Final = {
-    EntryState.DELIVERED: OutboxStep.DELIVERED,
-    EntryState.FAILED: OutboxStep.FAILED,
-    EntryState.UNCLEAR: OutboxStep.UNCLEAR,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +127,12 @@ class Decision:
         entry, response = self.entry, self.response
         if response is None:
             in_doubt = entry.in_doubt or self.in_doubt
-            collisions = entry.collisions + self.is_collision
             return replace(
                 entry,
                 state=self.state,
                 cause=self.cause,
                 in_doubt=in_doubt,
-                collisions=collisions,
+                collisions=entry.collisions + self.is_collision,
             )
         is_explained = response.reason or self.state is EntryState.DELIVERED
         return replace(
@@ -163,7 +156,8 @@ class Decision:
             step = OutboxStep.BECAME_IN_DOUBT if self.in_doubt else OutboxStep.POSTPONED
             return OutboxEvent(step, entry, self.cause, self.status)
         status = None if response.reason else response.status
-        return OutboxEvent(_STEPS[self.state], entry, response.reason, status)
+        # The steps that end an entry have the names of its states.
+        return OutboxEvent(OutboxStep(self.state.value), entry, response.reason, status)
 
 
 def decide(
@@ -210,8 +204,7 @@ def decide(
         return Decision(entry, EntryState.UNCLEAR, response)
     if request.method == "DELETE" and status in _ABSENT_STATUSES:
         # The resource is gone, which is what the earlier attempt was for.
-        gone = StoredResponse(204, is_verified=True)
-        return Decision(entry, EntryState.DELIVERED, gone)
+        return Decision(entry, EntryState.DELIVERED, StoredResponse(204, is_verified=True))
     is_conflict = request.method == "PUT" and status == 412
     return None if is_conflict else Decision(entry, EntryState.UNCLEAR, response)
 
@@ -229,11 +222,13 @@ def decide_on_finding(entry: OutboxEntry, result: AttemptResult) -> Decision | N
             affects_all_entries=result.affects_all_entries,
         )
     if finding is VerificationStatus.PRESENT:
-        found = response or StoredResponse(200, is_verified=True)
-        return Decision(entry, EntryState.DELIVERED, found)
+        return Decision(
+            entry, EntryState.DELIVERED, response or StoredResponse(200, is_verified=True)
+        )
     if finding is VerificationStatus.INCONCLUSIVE:
-        unknown = response or _in_doubt_response(errors.UPSTREAM_FAILED.code)
-        return Decision(entry, EntryState.UNCLEAR, unknown)
+        return Decision(
+            entry, EntryState.UNCLEAR, response or _in_doubt_response(errors.UPSTREAM_FAILED.code)
+        )
     return None
 
 
@@ -255,8 +250,9 @@ def decide_unreadable(entry: OutboxEntry) -> Decision:
 
 def decide_interrupted(entry: OutboxEntry, cause: str, *, is_sent: bool) -> Decision:
     """Return the decision after an attempt without a result; `is_sent`: it may have had effect."""
-    result = AttemptResult(cause=cause, may_have_effect=is_sent, affects_all_entries=False)
-    return _decide_failure(entry, result)
+    return _decide_failure(
+        entry, AttemptResult(cause=cause, may_have_effect=is_sent, affects_all_entries=False)
+    )
 
 
 def _decide_failure(entry: OutboxEntry, failure: AttemptResult) -> Decision:

@@ -5,29 +5,31 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 from gateway import document_limits
-from gateway.fhir import document_tree
 from gateway.fhir.content_negotiation import media_type
+from gateway.fhir.document_tree import (
+    BodyParseError,
+    Element,
+    child_elements,
+    contains_all_of,
+    first_text,
+    parse_body,
+)
 from gateway.fhir.interaction import BUNDLES
-from gateway.fhir.search_parameters import filtering_names, ignored_parameters
+from gateway.fhir.search_parameters import SearchSupport, filtering_names, ignored_parameters
 from gateway.fhir.vocabulary import RESOURCE_TYPES
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.outbox.async_status import first_field_value
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
-from gateway.outbox.entry import StoredResponse
+from gateway.outbox.entry import QueuedRequest, StoredResponse
 from gateway.outbox.write_classification import (
     condition_query,
     conditional_creates,
     searchable_identifiers,
 )
-
-if TYPE_CHECKING:
-    from gateway.fhir.document_tree import Element
-    from gateway.fhir.search_parameters import SearchSupport
-    from gateway.outbox.entry import QueuedRequest
 
 # Characters with a special meaning in the value of a search parameter (FHIR R5 search.html, section
 # 3.2.1.5.7).
@@ -50,10 +52,8 @@ def _parse_sent(request: QueuedRequest) -> Element | None:
 
 def _parse(message: QueuedRequest | StoredResponse) -> Element | None:
     try:
-        return document_tree.parse_body(
-            message.body, first_field_value(message.fields, b"content-type")
-        )
-    except document_tree.BodyParseError:
+        return parse_body(message.body, first_field_value(message.fields, b"content-type"))
+    except BodyParseError:
         return None
 
 
@@ -71,8 +71,9 @@ async def names_version(request: QueuedRequest) -> bool:
     if coding is not None and coding not in DECODABLE:
         return True
     if coding is not None:
-        limit = document_limits.decoded_limit(len(body))
-        body = await asyncio.to_thread(decode_body, body, coding, limit)
+        body = await asyncio.to_thread(
+            decode_body, body, coding, document_limits.decoded_limit(len(body))
+        )
     return not body or _IF_MATCH.search(body) is not None
 
 
@@ -134,7 +135,7 @@ def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | No
 def _verification_query(
     condition: str, resource: Element, bundle_index: int | None = None
 ) -> VerificationQuery:
-    kind = document_tree.first_text(resource, "resourceType")
+    kind = first_text(resource, "resourceType")
     identifier = next(searchable_identifiers(resource), None)
     criteria = quote(condition_query(condition), safe=_UNQUOTED)
     query = criteria
@@ -166,7 +167,7 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> AttemptResul
     sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
         return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
-    if not document_tree.contains_all_of(found, sent):
+    if not contains_all_of(found, sent):
         return AttemptResult(finding=VerificationStatus.ABSENT)
     return AttemptResult(replace(result, is_verified=True), VerificationStatus.PRESENT)
 
@@ -179,15 +180,15 @@ def compare_search(
 ) -> AttemptResult:
     """Return what the response to the search of `wanted` shows about the write."""
     sent, bundle = _parse_sent(request), _content(result)
-    if sent is None or bundle is None or document_tree.first_text(bundle, "type") != "searchset":
+    if sent is None or bundle is None or first_text(bundle, "type") != "searchset":
         return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     if wanted.bundle_index is not None:
         sent = list(conditional_creates(sent))[wanted.bundle_index][1]
     matches = [
         resource
-        for entry in document_tree.child_elements(bundle, "entry")
-        for resource in document_tree.child_elements(entry, "resource")
-        if document_tree.first_text(resource, "resourceType") == wanted.resource_type
+        for entry in child_elements(bundle, "entry")
+        for resource in child_elements(entry, "resource")
+        if first_text(resource, "resourceType") == wanted.resource_type
     ]
     used = wanted.has_only_declared_parameters(support) and not _reports_ignored_parameters(
         result, wanted, support
@@ -195,7 +196,7 @@ def compare_search(
     if not matches:
         # A server that ignores an unknown parameter would have found something, or reports that it
         # ignored the parameter.
-        nothing = document_tree.first_text(bundle, "total") in ("", "0") and used
+        nothing = first_text(bundle, "total") in ("", "0") and used
         return AttemptResult(
             finding=VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
         )
@@ -213,7 +214,7 @@ def _compare_match(
     right = (
         used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
     )
-    if len(matches) > 1 or not right or not document_tree.contains_all_of(match, sent):
+    if len(matches) > 1 or not right or not contains_all_of(match, sent):
         return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     return AttemptResult(_match_response(match), VerificationStatus.PRESENT)
 
@@ -232,12 +233,12 @@ def _reports_ignored_parameters(
 def _match_response(resource: Element) -> StoredResponse:
     """Return the response for the caller about a resource that the platform holds already."""
     kind, logical_id = (
-        document_tree.first_text(resource, "resourceType"),
-        document_tree.first_text(resource, "id"),
+        first_text(resource, "resourceType"),
+        first_text(resource, "id"),
     )
     fields: list[tuple[bytes, bytes]] = []
-    for meta in document_tree.child_elements(resource, "meta"):
-        version = document_tree.first_text(meta, "versionId")
+    for meta in child_elements(resource, "meta"):
+        version = first_text(meta, "versionId")
         if version:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if logical_id:

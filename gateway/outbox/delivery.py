@@ -21,18 +21,21 @@ from gateway.outbox.delivery_pacing import (
     RetryDelays,
     RetrySchedule,
 )
-from gateway.outbox.entry import OutboxStep
-from gateway.outbox.store.store_types import SHORT_BODY, OutboxDiskFullError, OutboxUnavailableError
+from gateway.outbox.entry import EntryContent, OutboxEvent, OutboxStep
+from gateway.outbox.store.store_types import (
+    SHORT_BODY,
+    Lease,
+    OutboxDiskFullError,
+    OutboxUnavailableError,
+)
 from gateway.outbox.store.transitions import is_erased_later
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimeSource
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import EntryContent, OutboxEvent
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.store.store_types import Lease
 
 _log = get_logger(__name__)
 
@@ -155,7 +158,6 @@ class DeliveryLoop:
             reachability=self._reachability,
             limit=self._limit,
             schedule=schedule,
-            index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
         )
         self._maintenance = OutboxMaintenance(store=store, clock=timing.clock, owner=self._owner)
@@ -356,11 +358,11 @@ class DeliveryLoop:
         outage would be retried all the time, ahead of other entries.
         """
         now = self._timing.clock()
-        waiting = self._attempts.awaiting_platform
+        waiting = frozenset(self._attempts.awaiting_platform)
         if not waiting or self._reachability.is_silent_outage or now < self._hasten_at:
             return
         await self._store.make_due(waiting)
-        self._attempts.no_longer_awaiting(waiting)
+        self._attempts.awaiting_platform -= waiting
         self.wake()
         self._hasten_at = now + self._delays.probe_interval
 

@@ -9,19 +9,33 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
-from gateway.outbox import attempt_result
-from gateway.outbox.attempt_result import Decision, VerificationStatus
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep, RecoveryMode
+from gateway.outbox.attempt_result import (
+    AttemptResult,
+    Decision,
+    VerificationStatus,
+    decide,
+    decide_interrupted,
+    decide_on_conflict,
+    decide_on_finding,
+    decide_unreadable,
+)
+from gateway.outbox.entry import (
+    EntryContent,
+    EntryState,
+    OutboxEntry,
+    OutboxEvent,
+    OutboxStep,
+    QueuedRequest,
+    RecoveryMode,
+)
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import AttemptResult
     from gateway.outbox.delivery_pacing import (
         ParallelLimit,
         PlatformReachability,
         RetrySchedule,
     )
-    from gateway.outbox.entry import EntryContent, OutboxEntry, QueuedRequest
     from gateway.outbox.platform_sender import LatestEntrySender
 
 _log = get_logger(__name__)
@@ -52,7 +66,7 @@ class ActiveAttempts:
 
     `notify` is told every step of an entry, `on_attempt_ended` is called after each attempt.
     `limit` is told which writes collided and which did not.
-    `index_lag` is the number of seconds before a verification. A caller of `take_decisions` must
+    A caller of `take_decisions` must
     call either `decisions_recorded` or `requeue_decisions`.
     """
 
@@ -64,7 +78,6 @@ class ActiveAttempts:
         reachability: PlatformReachability,
         limit: ParallelLimit,
         schedule: RetrySchedule,
-        index_lag: float,
         on_attempt_ended: Callable[[], None],
     ) -> None:
         self._sender = sender
@@ -72,14 +85,13 @@ class ActiveAttempts:
         self._reachability = reachability
         self._limit = limit
         self._schedule = schedule
-        self._index_lag = index_lag
         self._on_attempt_ended = on_attempt_ended
         self._active: dict[str, Attempt] = {}
         self._decisions: deque[Decision] = deque()
         self._abandoned = False
         # Ids of the entries that this process postponed because of an outage, not because of a
         # failure of their own.
-        self._awaiting_platform: set[str] = set()
+        self.awaiting_platform: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -99,22 +111,13 @@ class ActiveAttempts:
         """Whether there is a decision that is not recorded in the store yet."""
         return bool(self._decisions)
 
-    @property
-    def awaiting_platform(self) -> frozenset[str]:
-        """The ids of entries that were postponed by an outage, not by a failure of their own."""
-        return frozenset(self._awaiting_platform)
-
-    def no_longer_awaiting(self, ids: Collection[str]) -> None:
-        """Remove these entries from `awaiting_platform`."""
-        self._awaiting_platform.difference_update(ids)
-
     def start(self, claimed: EntryContent) -> None:
         """Start the attempt at a claimed entry as a task."""
         attempt = Attempt(claimed.entry, claimed.request, self._reachability.failure_generation)
         self._active[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
         # The callback also runs for a task that was cancelled before it started.
-        attempt.task.add_done_callback(lambda _: self._finish_attempt(attempt))
+        attempt.task.add_done_callback(lambda task: self._finish_attempt(attempt, task))
 
     def release(self, entry: OutboxEntry, delay: float) -> None:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
@@ -166,13 +169,13 @@ class ActiveAttempts:
             event = decision.event()
             if is_recorded:
                 if decision.affects_all_entries:
-                    self._awaiting_platform.add(entry.id)
+                    self.awaiting_platform.add(entry.id)
                 self._notify(event)
             else:
-                message = (
-                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
+                _log.warning(
+                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted",
+                    **_log_fields(entry),
                 )
-                _log.warning(message, **_log_fields(entry))
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Cancel the attempts, except those at entries in `held`, whose leases are still held."""
@@ -199,15 +202,15 @@ class ActiveAttempts:
             self._with_delay(decision) if decision.state is EntryState.WAITING else decision
         )
 
-    def _finish_attempt(self, attempt: Attempt) -> None:
-        task = attempt.task
-        error = None if task is None or task.cancelled() else task.exception()
+    def _finish_attempt(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if error is not None:
-            kind = type(error).__name__
             _log.error(
-                "a result of the outbox was not kept: %s", kind, **_log_fields(attempt.entry)
+                "a result of the outbox was not kept: %s",
+                type(error).__name__,
+                **_log_fields(attempt.entry),
             )
-        if error is not None or (task is not None and task.cancelled()):
+        if error is not None or task.cancelled():
             # The entry is recovered when its lease ends.
             self._active.pop(attempt.entry.id, None)
         self._on_attempt_ended()
@@ -218,26 +221,31 @@ class ActiveAttempts:
         except asyncio.CancelledError:
             if self._abandoned:
                 raise
-            _clear_cancellation()
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
             cause = errors.UPSTREAM_FAILED.code
         except Exception as error:
             # The text of another library's exception may contain data of a patient.
-            kind = type(error).__name__
-            _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
+            _log.error(
+                "an attempt of the outbox broke off: %s",
+                type(error).__name__,
+                **_log_fields(attempt.entry),
+            )
             self._reachability.on_inconclusive_attempt()
             cause = errors.INTERNAL.code
-        return attempt_result.decide_interrupted(attempt.entry, cause, is_sent=attempt.is_sending)
+        return decide_interrupted(attempt.entry, cause, is_sent=attempt.is_sending)
 
     async def _attempt(self, attempt: Attempt) -> Decision:
         entry, request = attempt.entry, attempt.request
         if request is None:
-            return attempt_result.decide_unreadable(entry)
+            return decide_unreadable(entry)
         in_doubt = entry.in_doubt
         if in_doubt and entry.recovery is RecoveryMode.HOLD:
-            return attempt_result.decide_interrupted(entry, entry.cause, is_sent=True)
+            return decide_interrupted(entry, entry.cause, is_sent=True)
         if in_doubt and entry.recovery is RecoveryMode.VERIFY:
             result = await self._verify(attempt, request)
-            decision = attempt_result.decide_on_finding(entry, result)
+            decision = decide_on_finding(entry, result)
             if decision is not None:
                 return decision
             in_doubt = result.finding is VerificationStatus.SAFE_TO_RESEND
@@ -245,11 +253,11 @@ class ActiveAttempts:
         self._notify(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._sender.send(entry, request)
         self._update_reachability(attempt, result)
-        decision = attempt_result.decide(entry, request, result, in_doubt=in_doubt)
+        decision = decide(entry, request, result, in_doubt=in_doubt)
         if decision is None:
             attempt.is_sending = False
             finding = await self._verify(attempt, request)
-            return attempt_result.decide_on_conflict(entry, finding, result.response)
+            return decide_on_conflict(entry, finding, result.response)
         return decision
 
     async def _verify(self, attempt: Attempt, request: QueuedRequest) -> AttemptResult:
@@ -282,7 +290,7 @@ class ActiveAttempts:
                 retry_after=decision.retry_after,
             )
         if entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or decision.in_doubt):
-            delay = max(delay, self._index_lag)
+            delay = max(delay, self._schedule.delays.index_lag)
         return replace(decision, delay=delay)
 
 
@@ -293,9 +301,3 @@ def _decision_bytes(decision: Decision) -> int:
 
 def _log_fields(entry: OutboxEntry) -> dict[str, str]:
     return {"entry": entry.id, "caller": entry.caller}
-
-
-def _clear_cancellation() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()

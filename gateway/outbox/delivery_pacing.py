@@ -38,7 +38,7 @@ class RetrySchedule:
     """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
 
     def __init__(self, delays: RetryDelays, random: Callable[[], float]) -> None:
-        self._delays = delays
+        self.delays = delays
         self._random = random
 
     def entry_delay(
@@ -46,32 +46,34 @@ class RetrySchedule:
     ) -> float:
         """Return the seconds until the next attempt of an entry after `attempts` attempts."""
         max_delay = (
-            self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
+            self.delays.max_outage_delay if affects_all_entries else self.delays.max_entry_delay
         )
-        delay = backoff(attempts, self._delays.first, max_delay, self._random)
-        return self._respect_retry_after(retry_after, delay)
+        return self._respect_retry_after(
+            retry_after, backoff(attempts, self.delays.first, max_delay, self._random)
+        )
 
     def collision_delay(self, collisions: int) -> float:
         """Return the seconds until the next attempt of an entry after so many collisions."""
-        delays = self._delays
+        delays = self.delays
         return backoff(collisions, delays.first_collision, delays.max_collision_delay, self._random)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
-        delays = self._delays
-        delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
-        return self._respect_retry_after(retry_after, delay)
+        delays = self.delays
+        return self._respect_retry_after(
+            retry_after, backoff(failures, delays.first, delays.max_outage_delay, self._random)
+        )
 
     def trust_delay(self, false_recoveries: int) -> float:
         """Return the seconds for which responses to other requests do not count as a recovery.
 
         `false_recoveries` is how often the next attempt failed after such a response.
         """
-        max_delay = self._delays.probe_interval
-        return backoff(false_recoveries, self._delays.first, max_delay) if false_recoveries else 0.0
+        max_delay = self.delays.probe_interval
+        return backoff(false_recoveries, self.delays.first, max_delay) if false_recoveries else 0.0
 
     def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
-        return max(min(retry_after or 0.0, self._delays.max_retry_after), delay)
+        return max(min(retry_after or 0.0, self.delays.max_retry_after), delay)
 
 
 # Attempts in a row without a collision after which one more may run at the same time. A platform
@@ -122,8 +124,10 @@ class PlatformReachability:
         self._schedule = schedule
         self._clock = clock
         self._failures = 0
-        self._next_at = 0.0
-        self._failure_generation = 0
+        # The moment, on the clock, before which no attempt is made during an outage.
+        self.next_attempt_at = 0.0
+        # The number of failures so far; an attempt remembers its value at the start.
+        self.failure_generation = 0
         # The generation in which another request last got a response, the attempts active then, and
         # how often the next attempt failed nevertheless.
         self._response_seen_in = -1
@@ -132,16 +136,6 @@ class PlatformReachability:
         self._trusted_after = 0.0
         self.is_reachable = True
 
-    @property
-    def failure_generation(self) -> int:
-        """The number of failures so far; an attempt remembers its value at the start."""
-        return self._failure_generation
-
-    @property
-    def next_attempt_at(self) -> float:
-        """The moment, on the clock, before which no attempt is made during an outage."""
-        return self._next_at
-
     def free_attempts(self, active: int, parallel: int) -> int:
         """Return how many attempts may start beside the `active` ones."""
         if self.is_reachable:
@@ -149,18 +143,18 @@ class PlatformReachability:
         # Attempts that were active when another request got a response may hang on a dead
         # connection.
         hanging = 0 if self.is_silent_outage else min(self._possibly_stalled, parallel - 1)
-        return 1 if active <= hanging and self._clock() >= self._next_at else 0
+        return 1 if active <= hanging and self._clock() >= self.next_attempt_at else 0
 
     @property
     def is_silent_outage(self) -> bool:
         """Whether the platform is unreachable and has not responded to any request since."""
-        return not self.is_reachable and self._response_seen_in != self._failure_generation
+        return not self.is_reachable and self._response_seen_in != self.failure_generation
 
     def on_attempt_response(self) -> None:
         """Note that the platform responded to an attempt."""
         self._failures = self._false_recoveries = 0
         self.is_reachable = True
-        self._next_at = 0.0
+        self.next_attempt_at = 0.0
 
     def on_other_response(self, active: int) -> bool:
         """Note that the platform responded to a request other than an attempt.
@@ -171,10 +165,10 @@ class PlatformReachability:
         now = self._clock()
         if not self.is_silent_outage or now < self._trusted_after:
             return False
-        self._response_seen_in = self._failure_generation
+        self._response_seen_in = self.failure_generation
         self._possibly_stalled = active
         self._failures = 0
-        self._next_at = now
+        self.next_attempt_at = now
         return True
 
     def on_inconclusive_attempt(self) -> None:
@@ -183,20 +177,22 @@ class PlatformReachability:
         During an outage the next attempt follows after the usual delay.
         """
         if not self.is_reachable:
-            self._next_at = self._clock() + self._schedule.outage_delay(self._failures, None)
+            self.next_attempt_at = self._clock() + self._schedule.outage_delay(self._failures, None)
 
     def on_attempt_failure(self, generation: int, retry_after: float | None) -> None:
         """Note that an attempt which began in this `generation` failed as all attempts would.
 
         Concurrent attempts that fail together count once.
         """
-        if generation != self._failure_generation:
+        if generation != self.failure_generation:
             return
-        self._failure_generation += 1
+        self.failure_generation += 1
         self._failures += 1
         self.is_reachable = False
         self._false_recoveries = (
             self._false_recoveries + 1 if self._response_seen_in == generation else 0
         )
         self._trusted_after = self._clock() + self._schedule.trust_delay(self._false_recoveries)
-        self._next_at = self._clock() + self._schedule.outage_delay(self._failures, retry_after)
+        self.next_attempt_at = self._clock() + self._schedule.outage_delay(
+            self._failures, retry_after
+        )

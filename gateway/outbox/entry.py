@@ -22,7 +22,7 @@ Operators see it in their language.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -122,8 +122,10 @@ class QueuedRequest:
 
     def __repr__(self) -> str:
         """Leave out everything that may be data of a patient."""
-        size = f"{len(self.body)} bytes"
-        return f"QueuedRequest({self.method} {self.interaction} {self.resource}, {size})"
+        return (
+            f"QueuedRequest({self.method} {self.interaction} {self.resource}, "
+            f"{len(self.body)} bytes)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +139,11 @@ class StoredResponse:
     """
 
     status: int
-    fields: FieldLines = ()
-    body: bytes = b""
+    fields: FieldLines = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
     reason: str = ""
     note: Message = EMPTY_MESSAGE
     is_verified: bool = False
-
-    def __repr__(self) -> str:
-        """Leave out everything that may be data of a patient."""
-        return f"StoredResponse({self.status}, {self.reason!r}, {len(self.body)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +165,11 @@ class NewEntry:
 
     caller: str
     request: QueuedRequest
-    ordering_keys: frozenset[str]
+    ordering_keys: frozenset[str] = field(repr=False)
     recovery: RecoveryMode
     in_doubt: bool = False
     cause: str = ""
     delay: float = 0.0
-
-    def __repr__(self) -> str:
-        """Leave out everything that may be data of a patient."""
-        return f"NewEntry({self.caller!r}, {self.request!r}, {self.recovery})"
 
 
 SENT_NOTE: Final = Message("it was sent; whether the platform has it is not known")
@@ -249,8 +243,11 @@ def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
     }
     if not reveal:
         return {**known, "body": MASK if request.body else ""}
-    fields = {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields}
-    return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
+    return {
+        **known,
+        "fields": {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields},
+        "body": request.body.decode("utf-8", "replace"),
+    }
 
 
 def _response(response: StoredResponse, *, reveal: bool) -> dict[str, Any]:
@@ -276,12 +273,12 @@ class OutboxStep(StrEnum):
     REVEALED = "revealed"
 
 
+# The step that an operator's or caller's decision causes, by the new state of the entry.
 STEP_OF_ACTION: Final = {
     EntryState.WAITING: OutboxStep.RETRIED,
     EntryState.CANCELLED: OutboxStep.CANCELLED,
     EntryState.DROPPED: OutboxStep.DROPPED,
 }
-"""The step that an operator's or caller's decision causes, by the new state of the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,22 +324,23 @@ class PendingAuditRecord:
 
     def record_fields(self, format_time: Callable[[float], str]) -> dict[str, str]:
         """Return the fields of the audit record; `format_time` formats a Unix time."""
-        facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
         actor_fields = {
             "by": self.actor.channel,
             "operator": self.actor.operator,
             "reason": self.actor.reason,
         }
         return {
-            **facts,
+            "step": self.step.value,
+            "entry": self.entry,
+            "caller": self.caller,
             **{key: value for key, value in actor_fields.items() if value},
             "at": format_time(self.at),
         }
 
 
+# Records all of them in an audit trail; False: they stay pending.
 RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
-"""Record all of them in an audit trail; False: they stay pending."""
 
 
+# Called for every step, at once and in order. It must neither raise nor block.
 OutboxObserver = Callable[[OutboxEvent], None]
-"""Called for every step, at once and in order. It must neither raise nor block."""

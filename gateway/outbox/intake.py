@@ -20,6 +20,7 @@ from gateway.fhir.content_negotiation import wants_xml
 from gateway.i18n import choose_language
 from gateway.outbox.async_status import (
     OUTBOX_PATH,
+    OutboxApi,
     ResponseFormat,
     entry_outcome,
     resource_response,
@@ -29,6 +30,7 @@ from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.outbox.write_classification import (
     WRITES,
+    WriteClassification,
     WriteClassifier,
     WriteNotClassifiedError,
     build_entry,
@@ -36,7 +38,7 @@ from gateway.outbox.write_classification import (
     prefers_async,
 )
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -46,15 +48,11 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
-    from gateway.outbox.async_status import OutboxApi
-    from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.outbox.write_classification import WriteClassification
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.callers import Caller
-    from gateway.pipeline.forwarder import RequestForwarder
-    from gateway.pipeline.request import CallerContext, RequestContext
-    from gateway.pipeline.request_body import MemoryBudget, RequestBody
+    from gateway.pipeline.request import RequestContext
+    from gateway.pipeline.request_composer import RequestComposer
 
 _log = get_logger(__name__)
 
@@ -103,7 +101,7 @@ _RETRY_AFTER: Final = 60.0
 
 
 class OutboxWriteQueue:
-    """Takes the place of the `forwarder`: it enqueues the writes which that cannot deliver.
+    """Stands before the `forwarder`: it enqueues the writes which that cannot deliver.
 
     The outbox's own paths are served by `api`.
     `has_several_callers`: more than one caller may queue. `body_budget` is the memory budget of
@@ -116,7 +114,7 @@ class OutboxWriteQueue:
         *,
         store: OutboxStore,
         api: OutboxApi,
-        forwarder: RequestForwarder,
+        forwarder: RequestComposer,
         listen: ListenSettings,
         fhir: FhirSettings,
         has_several_callers: bool,
@@ -139,43 +137,28 @@ class OutboxWriteQueue:
         self._fail_fast_until = 0.0
         self._fail_fast_reason = errors.UPSTREAM_UNREACHABLE
 
-    def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
-        """Return the caller, with all permissions where the target is a path of the outbox.
-
-        A caller may access its own entries whatever else it is allowed.
-        """
-        return replace(caller, permissions=ALLOW_ALL) if _is_outbox_path(target) else caller
-
-    def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
-        """Return whether a write of this caller with this header may be queued."""
-        if caller.outbox == "off" or caller.user is not None:
-            return False
-        if caller.outbox == "always":
-            return True
-        prefer = header.values.get(b"prefer")
-        return prefer is not None and prefers_async(prefer)
-
-    def retain_body(
-        self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
-    ) -> None:
-        """Retain the body of a write that may be queued, so that it can be read again."""
-        if caller_context.may_queue_writes and interaction.code in WRITES:
-            body.retain_in(self._body_budget)
-
-    def forward(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
-        """Return the platform's response, or a response of the outbox.
-
-        Raises `GatewayError`. A request that cannot be queued is only checked here for that.
-        """
+    def route(
+        self, context: RequestContext
+    ) -> Callable[[RequestContext], Awaitable[UpstreamResponse]]:
+        """Return what gets the response to this request: outbox, platform, or both."""
         if _is_outbox_path(context.target):
-            return self._api.handle(
-                context, self._gateway_base(context), self._response_format(context)
-            )
-        if context.caller_context.may_queue_writes and context.interaction.code in WRITES:
-            return self._forward_or_enqueue(context)
-        return self._forwarder.forward(context)
+            # A caller may access its own entries whatever else it is allowed.
+            context.caller = replace(context.caller, permissions=ALLOW_ALL)
+            return self._answer_about_entries
+        if context.interaction.code in WRITES and _may_queue(context.caller, context.header):
+            context.queue_budget = self._body_budget
+            return self._forward_or_enqueue
+        return self._forwarder.forward
+
+    def _answer_about_entries(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
+        return self._api.handle(
+            context, self._gateway_base(context), self._response_format(context)
+        )
 
     async def _forward_or_enqueue(self, context: RequestContext) -> UpstreamResponse:
+        if context.interaction.code not in WRITES:
+            # Its body shows that it is no Bundle of requests.
+            return await self._forwarder.forward(context)
         # The outbox decides whether the caller waits: a 202 of a platform that supports the same
         # preference would mean something else.
         context.field_lines = lines_without_async(context.field_lines)
@@ -303,7 +286,7 @@ class OutboxWriteQueue:
                 # The caller would not receive the 202, would send the write again, and it would be
                 # stored twice.
                 raise CallerDisconnectedError
-            if context.downstream.is_half_closed() or self._is_superseded(context):
+            if context.request.connection.is_half_closed or self._is_superseded(context):
                 # Half-closed: the caller may be gone as above, or may still read this error.
                 # Superseded: the entry would undo a newer write of the same resource.
                 raise error
@@ -321,7 +304,14 @@ class OutboxWriteQueue:
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **context.exchange.log_fields()
         )
-        return _accepted_response(entry, base, self._response_format(context))
+        response_format = self._response_format(context)
+        location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
+        return resource_response(
+            202,
+            entry_outcome("queued", response_format),
+            xml=response_format.xml,
+            fields=(location,),
+        )
 
     def _record_last_write(self, context: RequestContext) -> None:
         resource = _resource_key(context.interaction)
@@ -346,7 +336,7 @@ class OutboxWriteQueue:
             return self._public_url.rstrip("/")
         host = context.header.text(b"host") or ""
         origin = (
-            f"{context.caller_context.scheme}://{host}"
+            f"{context.request.scheme}://{host}"
             if field_values.is_host_field(host.encode())
             else ""
         )
@@ -359,13 +349,14 @@ class OutboxWriteQueue:
         )
 
 
-def _accepted_response(
-    entry: OutboxEntry, base: str, response_format: ResponseFormat
-) -> UpstreamResponse:
-    location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
-    return resource_response(
-        202, entry_outcome("queued", response_format), xml=response_format.xml, fields=(location,)
-    )
+def _may_queue(caller: Caller, header: RequestHeader) -> bool:
+    """Return whether a write of this caller with this header may be queued."""
+    if caller.outbox == "off" or caller.user is not None:
+        return False
+    if caller.outbox == "always":
+        return True
+    prefer = header.values.get(b"prefer")
+    return prefer is not None and prefers_async(prefer)
 
 
 def _resource_key(interaction: Interaction) -> str | None:

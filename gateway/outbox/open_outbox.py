@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, setting_problem
@@ -52,8 +52,11 @@ async def open_outbox_store(
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.outbox.store.sealed_contents import ContentCipher
 
-    database = _database(settings.url, clock, exclusive=delivers)
-    store = OutboxStore(database=database, cipher=ContentCipher(key), settings=settings)
+    store = OutboxStore(
+        database=_database(settings.url, clock, exclusive=delivers),
+        cipher=ContentCipher(key),
+        settings=settings,
+    )
     try:
         await _prepare_store(store, settings.url, later=delivers)
         yield store
@@ -94,24 +97,17 @@ def _database(
     from gateway.outbox.store.sqlite_database import SqliteDatabase
 
     if location.kind == "postgresql":
-        return PostgresDatabase(**_server(location))
-    # aiosqlite logs every statement with its values at level DEBUG.
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
-    return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
-
-
-def _server(location: DatabaseLocation) -> dict[str, Any]:
-    password = None if location.password is None else location.password.reveal()
-    return {
-        "address": {
+        address = {
             "host": location.host,
             "port": location.port,
             "user": location.username,
-            "password": password,
+            "password": None if location.password is None else location.password.reveal(),
             "database": location.database,
-        },
-        "tls": _tls(location),
-    }
+        }
+        return PostgresDatabase(address, _tls(location))
+    # aiosqlite logs every statement with its values at level DEBUG.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
+    return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
 
 
 def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:

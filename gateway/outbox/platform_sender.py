@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -25,28 +24,32 @@ from gateway.outbox.attempt_result import (
     VerificationStatus,
 )
 from gateway.outbox.comparison import (
+    VerificationQuery,
     combine_results,
     compare_read,
     compare_search,
     names_version,
     verification_queries,
 )
-from gateway.outbox.entry import StoredResponse, platform_status_note
-from gateway.pipeline.platform_client import fetch_etag
+from gateway.outbox.entry import (
+    FieldLines,
+    OutboxEntry,
+    QueuedRequest,
+    StoredResponse,
+    platform_status_note,
+)
+from gateway.pipeline.platform_client import CapabilityCache, PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.upstream import BODILESS_METHODS, Forwarder, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, TokenRetry, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.tokens import Tokens
-    from gateway.outbox.comparison import VerificationQuery
-    from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
     from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.guards import ConditionGuard
-    from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 
 _log = get_logger(__name__)
 
@@ -90,7 +93,7 @@ class EntrySender:
     def __init__(
         self,
         *,
-        forwarder: Forwarder,
+        forwarder: TokenRetry,
         tokens: Mapping[str, Tokens],
         client: PlatformClient,
         statement: CapabilityCache,
@@ -98,6 +101,7 @@ class EntrySender:
         record: Callable[[str | None, int | None, str], None],
         fhir: FhirSettings,
         serial_executor: SerialExecutor,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._forwarder = forwarder
         self._tokens = tokens
@@ -107,19 +111,26 @@ class EntrySender:
         self._record = record
         self._fhir = fhir
         self._serial_executor = serial_executor
+        self._wall_clock = wall_clock
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """Make one attempt. A 429 or 503 is returned as a failure without effect."""
         try:
             return await self._send(request)
         except GatewayError as error:
-            signal = signal_of_reason(error.reason.code, error.upstream_status)
-            self._record(signal, error.upstream_status, request.credential)
+            self._record(
+                signal_of_reason(error.reason.code, error.upstream_status),
+                error.upstream_status,
+                request.credential,
+            )
             return _failure_of(error)
         except Exception as error:
             # The exception's text could quote the request.
-            kind = type(error).__name__
-            _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
+            _log.error(
+                "a queued write could not be sent: %s",
+                type(error).__name__,
+                **_facts(entry, request),
+            )
             return AttemptResult(
                 cause=errors.INTERNAL.code, may_have_effect=True, affects_all_entries=False
             )
@@ -134,8 +145,11 @@ class EntrySender:
             # The thread for large bodies was busy with those of other requests.
             return AttemptResult(cause=errors.OVERLOADED.code, affects_all_entries=False)
         except Exception as error:
-            kind = type(error).__name__
-            _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
+            _log.error(
+                "the platform could not be asked: %s",
+                type(error).__name__,
+                **_facts(entry, request),
+            )
             return AttemptResult(cause=errors.INTERNAL.code, affects_all_entries=False)
 
     async def _send(self, request: QueuedRequest) -> AttemptResult:
@@ -148,8 +162,9 @@ class EntrySender:
             return AttemptResult(StoredResponse(objection.status, reason=objection.reason.code))
         field_lines = [b"%s: %s\r\n" % field for field in request.fields]
         field_lines.append(b"Accept-Encoding: identity\r\n")
+        # An empty body without a type is none.
         has_body = request.method not in BODILESS_METHODS and (
-            request.body or _has_content_type(request)
+            request.body or first_field_value(request.fields, b"content-type") is not None
         )
         if not has_body:
             field_lines = remove_content_fields(field_lines)
@@ -165,14 +180,13 @@ class EntrySender:
             is_retryable=False,
         )
         with contextlib.closing(await self._forward(outgoing, request)) as response:
-            result = await _send_result(response, request, adds_version=match is not None)
+            result = await self._result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
         found = result.response
         # That of an intermediary shows nothing.
         is_conflict = found is not None and found.status == _CONFLICT and not found.reason
-        has_met_another = is_conflict and not await names_version(request)
-        return replace(result, is_collision=has_met_another)
+        return replace(result, is_collision=is_conflict and not await names_version(request))
 
     async def _condition_objection(self, request: QueuedRequest) -> GatewayError | None:
         if self._condition_guard is None or request.resource_id is not None:
@@ -244,7 +258,7 @@ class EntrySender:
         with contextlib.closing(await self._get(request, path)) as response:
             if response.status in _GONE:
                 return AttemptResult(finding=VerificationStatus.ABSENT)
-            result = await _send_result(response, request, interaction_code="read")
+            result = await self._result(response, request, interaction_code="read")
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
@@ -257,7 +271,7 @@ class EntrySender:
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         with contextlib.closing(await self._get(request, suffix)) as response:
-            result = await _send_result(response, request, interaction_code="search-type")
+            result = await self._result(response, request, interaction_code="search-type")
         if (found := result.response) is None:
             return result
         size = len(request.body) + len(found.body)
@@ -267,6 +281,42 @@ class EntrySender:
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
         return await self._client.get(suffix, self._tokens_of(request), request.request_id)
+
+    async def _result(
+        self,
+        response: UpstreamResponse,
+        request: QueuedRequest,
+        *,
+        adds_version: bool = False,
+        interaction_code: str = "",
+    ) -> AttemptResult:
+        """Return what a response means for its write. Raises `GatewayError`.
+
+        `interaction_code` is that of a verification; "" for the write itself.
+        """
+        status = response.status
+        if status in _BUSY_STATUSES:
+            return AttemptResult(
+                cause=errors.UPSTREAM_BUSY.code,
+                retry_after=parse_retry_after(response.field(b"retry-after"), self._wall_clock()),
+                affects_all_entries=status != 429,
+            )
+        if status == 412 and adds_version:
+            # Another client changed the resource after its version was read: the next attempt reads
+            # it again.
+            return AttemptResult(cause=errors.UPSTREAM_BUSY.code, affects_all_entries=False)
+        if status in _INTERMEDIARY_STATUSES:
+            return AttemptResult(cause=errors.UPSTREAM_UNREACHABLE.code)
+        accept = first_field_value(request.fields, b"accept")
+        query = request.target_suffix.partition("?")[2]
+        try:
+            # Only the part of a long body that has arrived is checked here: the body is read
+            # afterwards.
+            interaction = Interaction(interaction_code or request.interaction, request.resource)
+            check_response(response, interaction, accept, query)
+        except GatewayError as error:
+            return _intermediary_failure(error, status)
+        return AttemptResult(await _stored_response(response))
 
 
 def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
@@ -279,43 +329,6 @@ def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
     }
 
 
-async def _send_result(
-    response: UpstreamResponse,
-    request: QueuedRequest,
-    *,
-    adds_version: bool = False,
-    interaction_code: str = "",
-) -> AttemptResult:
-    """Return what a response means for its write. Raises `GatewayError`.
-
-    `interaction_code` is that of a verification; "" for the write itself.
-    """
-    status = response.status
-    if status in _BUSY_STATUSES:
-        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
-        return AttemptResult(
-            cause=errors.UPSTREAM_BUSY.code,
-            retry_after=retry_after,
-            affects_all_entries=status != 429,
-        )
-    if status == 412 and adds_version:
-        # Another client changed the resource after its version was read: the next attempt reads it
-        # again.
-        return AttemptResult(cause=errors.UPSTREAM_BUSY.code, affects_all_entries=False)
-    if status in _INTERMEDIARY_STATUSES:
-        return AttemptResult(cause=errors.UPSTREAM_UNREACHABLE.code)
-    accept = first_field_value(request.fields, b"accept")
-    query = request.target_suffix.partition("?")[2]
-    try:
-        # Only the part of a long body that has arrived is checked here: the body is read
-        # afterwards.
-        interaction = Interaction(interaction_code or request.interaction, request.resource)
-        check_response(response, interaction, accept, query)
-    except GatewayError as error:
-        return _intermediary_failure(error, status)
-    return AttemptResult(await _stored_response(response))
-
-
 def _intermediary_failure(error: GatewayError, status: int) -> AttemptResult:
     """Return the result for an intermediary's response, or one of the platform without FHIR."""
     if error.reason is errors.UPSTREAM_REDIRECT:
@@ -324,8 +337,9 @@ def _intermediary_failure(error: GatewayError, status: int) -> AttemptResult:
     if 200 <= status < 300:
         # Usually this is a sign-in page of the network.
         return AttemptResult(cause=error.reason.code, may_have_effect=True)
-    note = platform_status_note(status)
-    return AttemptResult(StoredResponse(status, reason=error.reason.code, note=note))
+    return AttemptResult(
+        StoredResponse(status, reason=error.reason.code, note=platform_status_note(status))
+    )
 
 
 async def _stored_response(response: UpstreamResponse) -> StoredResponse:
@@ -367,17 +381,12 @@ def _failure_of(error: GatewayError) -> AttemptResult:
     )
 
 
-def _has_content_type(request: QueuedRequest) -> bool:
-    """Return whether a body was announced: an empty body without a type is none."""
-    return first_field_value(request.fields, b"content-type") is not None
-
-
 class LatestEntrySender:
     """A sender that delegates to the one that is the newest when an attempt begins.
 
     `acquire_sender` returns that sender and a function that releases it; until then its connections
     stay open. `can_record` returns whether steps can be recorded: otherwise nothing is sent.
-    `probe` sends the platform an inexpensive request.
+    `probe` sends the platform an inexpensive request; its response is reported like any other.
     """
 
     def __init__(
@@ -389,11 +398,7 @@ class LatestEntrySender:
     ) -> None:
         self._acquire_sender = acquire_sender
         self._can_record = can_record
-        self._probe = probe
-
-    async def probe(self) -> None:
-        """Send the platform an inexpensive request; its response is reported like any other."""
-        await self._probe()
+        self.probe = probe
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
         """As `EntrySender.send`."""

@@ -21,21 +21,24 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, parse_qsl, unquote
 
 from gateway import document_limits
-from gateway.fhir import document_tree
-from gateway.fhir.document_tree import BodyTooLargeError
-from gateway.fhir.interaction import BUNDLES
+from gateway.fhir.document_tree import (
+    BodyParseError,
+    BodyTooLargeError,
+    Element,
+    child_elements,
+    first_text,
+    parse_body,
+    walk_elements,
+)
+from gateway.fhir.interaction import BUNDLES, Interaction
 from gateway.http.client.response_head import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.request_target import RequestTarget
 from gateway.outbox.delivery_pacing import INDEX_LAG
-from gateway.outbox.entry import ALL_KEYS, NewEntry, QueuedRequest, RecoveryMode
-from gateway.pipeline.body_worker import MAX_INLINE_BYTES
+from gateway.outbox.entry import ALL_KEYS, FieldLines, NewEntry, QueuedRequest, RecoveryMode
+from gateway.pipeline.body_worker import MAX_INLINE_BYTES, SerialExecutor
 
 if TYPE_CHECKING:
-    from gateway.fhir.document_tree import Element
-    from gateway.fhir.interaction import Interaction
-    from gateway.outbox.entry import FieldLines
-    from gateway.pipeline.body_worker import SerialExecutor
     from gateway.pipeline.request import RequestContext
 
 _LOGICAL_ID: Final = r"([A-Za-z0-9\-.]{1,64})"
@@ -130,7 +133,7 @@ def _keys_of_criterion(kind: str, name: str, value: str) -> Iterator[str]:
 
 def keys_of_body(body: Element) -> Iterator[str]:
     """Yield the keys that a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
-    for element in document_tree.walk_elements(body):
+    for element in walk_elements(body):
         for name, children in element.items():
             if name != "div":
                 yield from _keys_of_texts(children)
@@ -151,31 +154,31 @@ def _keys_of_resource(element: Element) -> Iterator[str]:
 
     A search that deletes or updates the resource may name them.
     """
-    kind = document_tree.first_text(element, "resourceType")
+    kind = first_text(element, "resourceType")
     if not kind:
         return
-    if kind == "Patient" and (logical_id := document_tree.first_text(element, "id")):
+    if kind == "Patient" and (logical_id := first_text(element, "id")):
         yield f"Patient/{logical_id}"
-    for identifier in document_tree.child_elements(element, "identifier"):
+    for identifier in child_elements(element, "identifier"):
         # A search may leave out the system.
         yield f"{kind}?identifier={identifier_token(identifier)}"
-        yield f"{kind}?identifier={document_tree.first_text(identifier, 'value')}"
+        yield f"{kind}?identifier={first_text(identifier, 'value')}"
 
 
 def _keys_of_logical_reference(element: Element) -> Iterator[str]:
-    identifiers = document_tree.child_elements(element, "identifier")
+    identifiers = child_elements(element, "identifier")
     if not identifiers or not element.keys() <= _REFERENCE:
         return
     # A reference without a type may be to a patient.
-    if document_tree.first_text(element, "type").rpartition("/")[2] in ("", "Patient"):
+    if first_text(element, "type").rpartition("/")[2] in ("", "Patient"):
         yield f"Patient?identifier={identifier_token(identifiers[0])}"
 
 
 def identifier_token(identifier: Element) -> str:
     """Return an Identifier as the value of a search parameter."""
     system, value = (
-        document_tree.first_text(identifier, "system"),
-        document_tree.first_text(identifier, "value"),
+        first_text(identifier, "system"),
+        first_text(identifier, "value"),
     )
     return f"{system}|{value}" if system else value
 
@@ -216,15 +219,15 @@ class WriteClassification:
 def classify_write(write: WriteDescription) -> WriteClassification | None:
     """Return the classification; None where the write cannot be queued.
 
-    Raises `document_tree.BodyTooLargeError`.
+    Raises `BodyTooLargeError`.
     """
     if write.code not in WRITES:
         return None
     try:
         return _classify_readable(write)
-    except document_tree.BodyTooLargeError:
+    except BodyTooLargeError:
         raise
-    except document_tree.BodyParseError:
+    except BodyParseError:
         return None
 
 
@@ -234,7 +237,7 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     body: Element = {}
     # The content of a Binary is opaque: it names no resource, and is not parsed.
     if write.body and kind != "Binary":
-        body = document_tree.parse_body(write.body, write.content_type, sent=write.sent)
+        body = parse_body(write.body, write.content_type, sent=write.sent)
     named = (
         keys_of_path(path, write.query),
         keys_of_body(body),
@@ -243,7 +246,8 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     if write.code in BUNDLES:
         return _classify_bundle(body, named)
     ordering_keys = _ordering_keys(named)
-    if not ordering_keys and _is_conditional(write):
+    # A query selects what is updated or deleted.
+    if not ordering_keys and write.query and write.code in ("update", "patch", "delete"):
         return None
     return WriteClassification(_recovery(write, path, body), ordering_keys or frozenset({kind}))
 
@@ -253,11 +257,6 @@ def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
         return frozenset(collect_keys(*keys))
     except TooManyKeysError:
         return ALL_KEYS
-
-
-def _is_conditional(write: WriteDescription) -> bool:
-    """Return whether a query selects what is updated or deleted."""
-    return write.code in ("update", "patch", "delete") and bool(write.query)
 
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
@@ -285,23 +284,19 @@ def searchable_identifiers(resource: Element) -> Iterator[tuple[str, str]]:
 
     An identifier without a system is not unique.
     """
-    for identifier in document_tree.child_elements(resource, "identifier"):
+    for identifier in child_elements(resource, "identifier"):
         system, value = (
-            document_tree.first_text(identifier, "system"),
-            document_tree.first_text(identifier, "value"),
+            first_text(identifier, "system"),
+            first_text(identifier, "value"),
         )
         if system and value:
             yield system, value
 
 
 def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteClassification | None:
-    entries = document_tree.child_elements(bundle, "entry")
-    requests = [
-        request for entry in entries for request in document_tree.child_elements(entry, "request")
-    ]
-    writes = [
-        request for request in requests if document_tree.first_text(request, "method") not in _READS
-    ]
+    entries = child_elements(bundle, "entry")
+    requests = [request for entry in entries for request in child_elements(entry, "request")]
+    writes = [request for request in requests if first_text(request, "method") not in _READS]
     if not writes or len(requests) != len(entries):
         return None
     if any(_may_affect_unnamed(request) for request in writes):
@@ -321,7 +316,7 @@ def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteCl
 
 def _may_affect_unnamed(request: Element) -> bool:
     """Return whether a request may affect resources that it does not name."""
-    path, _, query = document_tree.first_text(request, "url").partition("?")
+    path, _, query = first_text(request, "url").partition("?")
     try:
         return bool(query) and not any(keys_of_path(path, query))
     except TooManyKeysError:
@@ -329,38 +324,34 @@ def _may_affect_unnamed(request: Element) -> bool:
 
 
 def _keys_of_request(request: Element) -> Iterator[str]:
-    path, _, query = document_tree.first_text(request, "url").partition("?")
+    path, _, query = first_text(request, "url").partition("?")
     yield from keys_of_path(path, query)
-    yield from keys_of_query(
-        _resource_type_of(request), document_tree.first_text(request, "ifNoneExist")
-    )
+    yield from keys_of_query(_resource_type_of(request), first_text(request, "ifNoneExist"))
 
 
 def _resource_type_of(request: Element) -> str:
-    path = document_tree.first_text(request, "url").partition("?")[0]
+    path = first_text(request, "url").partition("?")[0]
     return unquote(path).strip("/").partition("/")[0]
 
 
 def _recovery_of_request(request: Element) -> RecoveryMode:
     method, url = (
-        document_tree.first_text(request, "method"),
-        document_tree.first_text(request, "url"),
+        first_text(request, "method"),
+        first_text(request, "url"),
     )
     if method in ("PUT", "DELETE") and _PATH_OF_RESOURCE.fullmatch(url.strip("/")):
         return RecoveryMode.RESEND
-    conditional = method == "POST" and _has_parameters(
-        document_tree.first_text(request, "ifNoneExist")
-    )
+    conditional = method == "POST" and _has_parameters(first_text(request, "ifNoneExist"))
     return RecoveryMode.VERIFY if conditional else RecoveryMode.HOLD
 
 
 def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
     """Yield condition and resource of each entry that is a conditional create."""
-    for entry in document_tree.child_elements(bundle, "entry"):
-        for request in document_tree.child_elements(entry, "request"):
+    for entry in child_elements(bundle, "entry"):
+        for request in child_elements(entry, "request"):
             if _recovery_of_request(request) is RecoveryMode.VERIFY:
-                resource = next(iter(document_tree.child_elements(entry, "resource")), {})
-                yield document_tree.first_text(request, "ifNoneExist"), resource
+                resource = next(iter(child_elements(entry, "resource")), {})
+                yield first_text(request, "ifNoneExist"), resource
 
 
 _QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|,', re.DOTALL)

@@ -81,7 +81,11 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(_MAX_WAIT):
                 await waiter
         except BaseException as error:
-            self._on_wait_timeout(waiter)
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+            elif waiter.done() and not waiter.cancelled():
+                # The slot was granted in the same loop iteration in which the wait ended.
+                self.release()
             if isinstance(error, TimeoutError):
                 raise _overloaded() from None
             raise
@@ -94,13 +98,6 @@ class ConcurrencyLimiter:
                 waiter.set_result(None)
                 return
         self._in_use -= 1
-
-    def _on_wait_timeout(self, waiter: asyncio.Future[None]) -> None:
-        if waiter in self._queue:
-            self._queue.remove(waiter)
-        elif waiter.done() and not waiter.cancelled():
-            # The slot was granted in the same loop iteration in which the wait ended.
-            self.release()
 
 
 class UploadLimiter(AbstractAsyncContextManager[None]):
@@ -144,7 +141,7 @@ class LifecyclePhase(Enum):
 
 
 class Admission:
-    """Counts exchanges in flight and rejects requests that cannot be served.
+    """Rejects requests that cannot be served. `inflight` is the number of running exchanges.
 
     `buffer_bytes`: memory for responses that must be buffered completely before they can be sent.
     """
@@ -157,18 +154,6 @@ class Admission:
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
         self.buffer_budget = MemoryBudget(buffer_bytes)
-
-    def exchange_started(self) -> None:
-        """Count an exchange as in flight, whatever its outcome will be."""
-        self.inflight += 1
-
-    def exchange_ended(self) -> None:
-        """Count an exchange as finished."""
-        self.inflight -= 1
-
-    def is_draining(self) -> bool:
-        """Return whether shutdown has begun."""
-        return self.phase is not LifecyclePhase.SERVING
 
     def try_admit(
         self,

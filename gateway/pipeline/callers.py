@@ -21,7 +21,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.vocabulary import PURPOSES
 from gateway.field_values import is_same_origin, normalized_field_name
-from gateway.http.server.peer import Peer
+from gateway.http.server.peer import Peer, parse_address
 from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     TokensInUse: TypeAlias = TokenSource | Tokens
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # The address of an unidentifiable node, as RFC 7239 names it (section 6.2); it is in no network.
 UNKNOWN_ADDRESS: Final = "unknown"
@@ -104,11 +103,6 @@ class CallerMatcher:
     username: str | None = None
     password: Secret | None = field(default=None, repr=False)
     certificate_names: frozenset[str] = frozenset()
-
-    @property
-    def requires_secret(self) -> bool:
-        """Whether the caller has to present a key or password."""
-        return self.api_key is not None or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +213,7 @@ class CallerRegistry:
     def _match_network(self, peer: Peer) -> Caller:
         matchers = [matcher for matcher in self._matchers if _matches_peer(matcher, peer)]
         for matcher in matchers:
-            if not matcher.requires_secret:
+            if matcher.api_key is None and matcher.password is None:
                 return matcher.caller
         if matchers:
             raise GatewayError(
@@ -262,23 +256,15 @@ def _parse_forwarded_for(hop: str) -> str:
     match = _HOP(hop.strip(" \t"))
     if match is None:
         return UNKNOWN_ADDRESS
-    try:
-        return str(_unmapped_address(ipaddress.ip_address(match[2] or match[3] or match[4])))
-    except ValueError:
-        return UNKNOWN_ADDRESS
-
-
-def _unmapped_address(ip: IPAddress) -> IPAddress:
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return ip if mapped is None else mapped
+    address = parse_address(match[2] or match[3] or match[4])
+    return UNKNOWN_ADDRESS if address is None else str(address)
 
 
 def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
-    try:
-        ip = _unmapped_address(ipaddress.ip_address(address.partition("%")[0]))
-    except ValueError:
-        return False
-    return any(ip.version == network.version and ip in network for network in networks)
+    ip = parse_address(address)
+    return ip is not None and any(
+        ip.version == network.version and ip in network for network in networks
+    )
 
 
 def _digest(text: str | bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.conditional_writes import BundleConditions, condition_of_request
+from gateway.fhir.conditional_writes import BundleConditions, Condition, condition_of_request
 from gateway.fhir.content_negotiation import media_type
 from gateway.fhir.interaction import BUNDLES, query_names
 from gateway.fhir.search_parameters import (
@@ -29,21 +29,18 @@ from gateway.fhir.search_parameters import (
     self_parameters,
 )
 from gateway.http.content_coding import decode_prefix, parse_content_encoding
-from gateway.pipeline.platform_client import MAX_WAIT
+from gateway.pipeline.platform_client import MAX_WAIT, CapabilityCache
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
-    from gateway.fhir.conditional_writes import Condition
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
-    from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.request import RequestContext
 
 # How much of a response is inspected, by whether the guard blocks. One that blocks holds back that
 # much, and more until it has seen the `self` link.
 _MAX_INSPECTED_BYTES: Final = {True: 1024 * 1024, False: 64 * 1024}
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
-_STRICT_HANDLING: Final = b"Prefer: handling=strict\r\n"
 
 
 class SearchGuard:
@@ -71,7 +68,7 @@ class SearchGuard:
         request.
         """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
-        return [_STRICT_HANDLING] if self._is_blocking and not chosen else []
+        return [b"Prefer: handling=strict\r\n"] if self._is_blocking and not chosen else []
 
     async def check_searchset(
         self, response: UpstreamResponse, type_name: str, query: str
@@ -91,7 +88,8 @@ class SearchGuard:
         # The response to the search has arrived: fetching the statement does not delay the
         # platform.
         support = SearchSupport(None, self._unfiltered.get(type_name, ()))
-        if _is_any_of_type(names):
+        # Parameters without an underscore are specific to the resource type.
+        if not all(name.startswith("_") for name in names):
             declared = self._statement.cached(type_name)
             if declared is None:
                 declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
@@ -121,14 +119,6 @@ class SearchGuard:
         return decode_prefix(
             response.buffered_body, response.content_coding, _MAX_INSPECTED_BYTES[self._is_blocking]
         )
-
-
-def _is_any_of_type(names: tuple[str, ...]) -> bool:
-    """Return whether one of the parameters is specific to a resource type."""
-    for name in names:
-        if not name.startswith("_"):
-            return True
-    return False
 
 
 # Seconds after which a caller may ask again: the statement is fetched anew by then.
@@ -186,7 +176,7 @@ class ConditionGuard:
             return
         # The body's observer cannot wait for the statement, so that this is done first.
         await self._statement.wait_for("", MAX_WAIT[True])
-        if context.caller_context.may_queue_writes and (data := await body.read_all()) is not None:
+        if context.queue_budget is not None and (data := await body.read_all()) is not None:
             # The queue needs the whole body, too.
             bundle_conditions.feed(data)
             self._object(context, bundle_conditions.conditions)

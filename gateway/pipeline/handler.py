@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Reason
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
-from gateway.http.headers import FieldRuleCache, parse_request_fields, request_id_of
-from gateway.http.request_target import resolve_target
+from gateway.http.headers import (
+    FieldRuleCache,
+    RequestHeader,
+    parse_request_fields,
+    request_id_of,
+)
+from gateway.http.request_target import RequestTarget, resolve_target
 from gateway.http.server import request_checks
+from gateway.http.server.peer import local_authority
 from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
-from gateway.pipeline.callers import ANONYMOUS, CallerRegistry
-from gateway.pipeline.forwarder import RequestForwarder, search_parameters
+from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
 from gateway.pipeline.link_translation import LinkTranslatorFactory
-from gateway.pipeline.own_replies import outcome_format
+from gateway.pipeline.own_replies import LocalResponder, outcome_format
 from gateway.pipeline.permissions import PermissionCheck, bundle_overload
-from gateway.pipeline.request import CallerContext, RequestContext, cached_context, effective_header
-from gateway.pipeline.request_body import CallerDisconnectedError
-from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.response_writer import (
-    DownstreamWriter,
-    forward_response,
-    write_local_response,
-    write_outcome,
+from gateway.pipeline.request import (
+    CallerContext,
+    RequestContext,
+    cached_context,
+    has_untyped_body,
 )
+from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
+from gateway.pipeline.request_composer import RequestComposer, search_parameters
+from gateway.pipeline.response_checks import check_response
+from gateway.pipeline.response_writer import DownstreamWriter
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from gateway.pipeline.upstream import BODILESS_METHODS, connection_error
 from gateway.telemetry.logs import get_logger
@@ -44,20 +51,15 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings, ListenSettings
     from gateway.config.outbound_settings import FhirSettings
-    from gateway.errors import Reason
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.headers import RequestHeader
-    from gateway.http.request_target import RequestTarget
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.pipeline.callers import AuthResult, Caller
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
-    from gateway.pipeline.own_replies import LocalResponder
-    from gateway.pipeline.request_body import RequestBody
 
 _log = get_logger(__name__)
 
 
+@dataclass(slots=True)
 class ExchangeAccounting:
     """Updates the metrics and writes one audit record for each finished exchange.
 
@@ -66,22 +68,16 @@ class ExchangeAccounting:
     `limits.unidentified_rate`: such requests could fill the disk.
     """
 
-    def __init__(
-        self,
-        count: Callable[[Exchange], None],
-        record: Callable[[Exchange], None],
-        listeners: tuple[Callable[[Exchange], None], ...],
-    ) -> None:
-        self._count = count
-        self._record = record
-        self._listeners = listeners
+    count: Callable[[Exchange], None]
+    record: Callable[[Exchange], None]
+    listeners: tuple[Callable[[Exchange], None], ...]
 
     def account(self, exchange: Exchange) -> None:
         """Account for a finished exchange, which must not change afterwards."""
-        self._count(exchange)
+        self.count(exchange)
         if not exchange.is_audit_skipped:
-            self._record(exchange)
-        for listener in self._listeners:
+            self.record(exchange)
+        for listener in self.listeners:
             listener(exchange)
 
 
@@ -104,9 +100,7 @@ def _log_level(reason: Reason) -> int:
 
 def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     """Return the error to send; a bug becomes `internal`, and its traceback is logged."""
-    if isinstance(error, GatewayError):
-        return error
-    if isinstance(error, UpstreamConnectionError):
+    if isinstance(error, GatewayError | UpstreamConnectionError):
         return connection_error(error)
     if isinstance(error, ContentCodingError):
         detail = "the platform's answer is not in the Content-Encoding that it names"
@@ -121,23 +115,14 @@ def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
 class WriteQueue(Protocol):
     """What queues writes that cannot be delivered: the outbox, which stands above this part."""
 
-    def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
-        """Return whether a write of this caller with this header may be queued."""
-        ...
+    def route(
+        self, context: RequestContext
+    ) -> Callable[[RequestContext], Awaitable[UpstreamResponse]]:
+        """Return what gets the response to this request, whose interaction is known.
 
-    def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
-        """Return the caller, with all permissions where the target is a path of the outbox."""
-        ...
-
-    def retain_body(
-        self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
-    ) -> None:
-        """Retain the body of a write that may be queued, so that it can be read again."""
-        ...
-
-    def forward(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
-        """Return the platform's response, or the queue's. Raises `GatewayError`."""
-        ...
+        For a path of the outbox the caller gets all permissions, and for a write that may be queued
+        the context a memory budget for its body. What is returned raises `GatewayError`.
+        """
 
 
 class Handler:
@@ -158,7 +143,7 @@ class Handler:
         callers: CallerRegistry,
         permissions: PermissionCheck,
         unidentified_limiter: UnidentifiedLimiter,
-        forwarder: RequestForwarder,
+        forwarder: RequestComposer,
         link_translators: LinkTranslatorFactory,
         readers: SlowReaders,
         search_guard: SearchGuard | None,
@@ -178,23 +163,29 @@ class Handler:
         self._permissions = permissions
         self._unidentified_limiter = unidentified_limiter
         self._forwarder = forwarder
+        self._forward: Callable[[RequestContext], Awaitable[UpstreamResponse]] = forwarder.forward
         self._link_translators = link_translators
         self._add_half_closed = readers.add_half_closed
         self._remove_half_closed = readers.remove_half_closed
         self._search_guard = search_guard
         self._condition_guard = condition_guard
         self._write_queue = write_queue
-        # The outbox forwards what need not be queued.
-        self._forwarding: RequestForwarder | WriteQueue = (
-            forwarder if write_queue is None else write_queue
-        )
         self._account = account
         self._monotonic = monotonic
         self._wall = wall
 
     def read_header(self, request: IncomingRequest) -> RequestHeader:
-        """Return the parsed header, by which the request is handled or answered."""
-        return effective_header(request, self._fields)
+        """Return the parsed header, by which the request is handled or answered.
+
+        In HTTP/1.0 without a Host, the local address of the connection is used as the host, because
+        links are built from it.
+        """
+        header = parse_request_fields(request.message.raw_headers, self._fields)
+        if b"host" not in header.values and (
+            local_host := local_authority(request.connection.transport)
+        ):
+            header.values[b"host"] = local_host.encode("ascii")
+        return header
 
     def account(
         self,
@@ -206,7 +197,7 @@ class Handler:
 
         `source` has what is added to every response.
         """
-        self._admission.exchange_started()
+        self._admission.inflight += 1
         exchange = Exchange(
             request_id=request_id_of(header),
             started_at=self._wall(),
@@ -217,6 +208,7 @@ class Handler:
         )
         downstream = DownstreamWriter(
             request,
+            exchange,
             self._admission,
             stall_timeout=self._write_stall_timeout,
             extra_field_lines=b"" if source is None else source.extra_field_lines,
@@ -228,7 +220,7 @@ class Handler:
         """Release what the request occupies, and account for its exchange."""
         if context.admitted is not None:
             self._admission.release(context.admitted.slots)
-        self._admission.exchange_ended()
+        self._admission.inflight -= 1
         exchange, body = context.exchange, context.received_body
         exchange.duration = self._monotonic() - exchange.started_monotonic
         if body is not None:
@@ -258,16 +250,17 @@ class Handler:
                 request_checks.check_method(exchange.method)
                 context.target = target = resolve_target(message.path, self._base_path)
                 context.caller_context = cached or self._identify_caller(context, auth)
-                caller = self._record_caller(context)
+                self._record_caller(context)
                 context.interaction = _classify(exchange, target)
-                self._require_permission(context, caller)
-                await self._admit(context, caller)
+                queue = self._write_queue
+                forward = self._forward if queue is None else queue.route(context)
+                self._require_permission(context)
+                await self._admit(context, context.caller)
                 context.received_body = body = self._forwarder.request_body(context)
                 if body is not None:
                     await self._inspect_body(context, body)
                 elif context.has_limited_bundle:
                     await self._check_bundle(context, b"")
-                context.field_lines = context.caller_context.upstream_field_lines
                 exchange.unforwarded_fields = context.caller_context.unforwarded_fields
                 interaction = context.interaction
                 # Only safe requests are cancelled on disconnect: others may already have taken
@@ -279,10 +272,12 @@ class Handler:
                 )
                 if self._condition_guard is not None and not interaction.is_safe:
                     await self._condition_guard.check_request(context)
-                return await self._send_response(context, await self._forwarding.forward(context))
+                return await self._send_response(context, await forward(context))
             except Exception as error:
-                final_error = self._apply_unidentified_limit(context, auth, error)
-                return await self._send_error(context, final_error)
+                error = self._unidentified_limiter.limit_error(
+                    request, header, exchange, auth, error
+                )
+                return await self._send_error(context, error)
 
     async def answer(
         self, request: IncomingRequest, responder: LocalResponder, header: RequestHeader
@@ -296,7 +291,7 @@ class Handler:
                 self._check_message(context)
                 await self._admit(context, ANONYMOUS)
                 response = await responder.respond(exchange)
-                return await write_local_response(context.downstream, exchange, response)
+                return await context.downstream.write_local_response(response)
             except Exception as error:
                 if isinstance(error, GatewayError):
                     # The pages have their own rate limit; requests beyond it get no audit record.
@@ -311,17 +306,19 @@ class Handler:
     ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         with self.account(request, parse_request_fields(())) as context:
-            final_error = self._apply_unidentified_limit(context, None, error)
+            final_error = self._unidentified_limiter.limit_error(
+                request, context.header, context.exchange, None, error
+            )
             return await self._send_error(context, final_error)
 
     def _check_message(self, context: RequestContext) -> None:
-        """Raise `GatewayError` unless the header may be used."""
         request_checks.check_message(
             context.request.message, context.header, max_header_bytes=self._max_header_bytes
         )
 
-    def _require_permission(self, context: RequestContext, caller: Caller) -> None:
+    def _require_permission(self, context: RequestContext) -> None:
         """Raise `GatewayError` caller-forbidden for what the caller may not send."""
+        caller = context.caller
         self._permissions.require(
             caller.permissions,
             context.exchange.method,
@@ -352,28 +349,20 @@ class Handler:
             remote=peer.address,
             link_translator=self._link_translators.translator_for(header, request.scheme),
         )
-        caller_context.may_queue_writes = (
-            self._write_queue is not None
-            and self._write_queue.accepts_writes_of(caller_context.caller, header)
-        )
         is_cached = auth is None and caller_context.is_cacheable
         connection.cached_context = caller_context if is_cached else None
         return caller_context
 
-    def _record_caller(self, context: RequestContext) -> Caller:
-        """Record the caller in the context and in the exchange, and return it."""
+    def _record_caller(self, context: RequestContext) -> None:
         exchange, caller_context = context.exchange, context.caller_context
-        caller = caller_context.caller
+        context.caller = caller = caller_context.caller
+        context.field_lines = caller_context.upstream_field_lines
         exchange.remote = caller_context.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
         if (asserted := caller_context.asserted_identity) is not None:
             exchange.user, exchange.is_user_asserted = asserted.user, asserted.user is not None
             exchange.purpose = asserted.purpose
-        if self._write_queue is not None:
-            caller = self._write_queue.allow_own_entries(caller, context.target)
-        context.caller = caller
-        return caller
 
     async def _inspect_body(self, context: RequestContext, body: RequestBody) -> None:
         """Set the interaction anew, which for a Bundle or a search by POST depends on the body.
@@ -383,14 +372,13 @@ class Handler:
         if context.exchange.method in BODILESS_METHODS:
             await body.discard()
             return
-        interaction, caller_context = context.interaction, context.caller_context
-        permissions = context.caller.permissions
+        interaction, permissions = context.interaction, context.caller.permissions
         context.body = body
-        caller_context.set_content_type(interaction)
+        context.declare_content_type()
         if context.has_limited_bundle:
             body.retain_in(self._admission.buffer_budget)
-        elif self._write_queue is not None:
-            self._write_queue.retain_body(caller_context, interaction, body)
+        elif context.queue_budget is not None:
+            body.retain_in(context.queue_budget)
         refined = await self._forwarder.classify_by_body(context, body)
         if refined.is_search and permissions.is_restricted:
             permissions.require_form(context.header, body.buffered())
@@ -422,28 +410,24 @@ class Handler:
         interaction, caller_context = context.interaction, context.caller_context
         try:
             query = search_parameters(context)
-            accept, untyped = caller_context.accept, caller_context.has_untyped_body
-            needs_check = check_response(response, interaction, accept, query, untyped=untyped)
+            needs_check = check_response(
+                response,
+                interaction,
+                caller_context.accept,
+                query,
+                untyped=has_untyped_body(context.header),
+            )
             warning = (
-                await self._guard_warning(response, context, query) if context.is_guarded else None
+                await self._guard_warning(response, context, query)
+                if interaction.is_search or context.conditions is not None
+                else None
             )
             plan = caller_context.link_translator.response_plan(
                 response, interaction, context.header, warning, needs_check
             )
-            return await forward_response(context.downstream, context.exchange, response, plan)
+            return await context.downstream.forward_response(response, plan)
         finally:
             response.close()
-
-    def _apply_unidentified_limit(
-        self, context: RequestContext, auth: AuthResult | None, error: Exception
-    ) -> Exception:
-        """Return `error`, or rate-limited for an unidentified client beyond its limit."""
-        exchange = context.exchange
-        if exchange.credential is None and isinstance(error, GatewayError):
-            return self._unidentified_limiter.limit_error(
-                context.request, context.header, exchange, auth, error
-            )
-        return error
 
     async def _guard_warning(
         self, response: UpstreamResponse, context: RequestContext, query: str
@@ -466,32 +450,26 @@ class Handler:
         """Send the error as an OperationOutcome or a page, or abort if the response has begun."""
         exchange, downstream, header = context.exchange, context.downstream, context.header
         if isinstance(error, CallerDisconnectedError):
-            return _abort(exchange, downstream)
+            return downstream.abort()
         failure = _to_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
         _log.log(_log_level(failure.reason), "%s", failure, **exchange.log_fields())
         if downstream.has_started:
-            return _abort(exchange, downstream)
-        if (
-            downstream.expired_session_responder is not None
-            and failure.reason is errors.CALLER_UNAUTHENTICATED
-        ):
-            downstream.extra_field_lines = downstream.expired_session_responder.extra_field_lines
-            return await write_local_response(
-                downstream, exchange, await downstream.expired_session_responder.respond(exchange)
-            )
+            return downstream.abort()
+        responder = downstream.expired_session_responder
+        if responder is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
+            downstream.extra_field_lines = responder.extra_field_lines
+            return await downstream.write_local_response(await responder.respond(exchange))
         language = choose_language(header.text(b"accept-language"), self._default_language)
         form = outcome_format(context.request.message, header.text(b"accept"))
         try:
-            return await write_outcome(
-                downstream, exchange, failure, language=language, outcome_format=form
-            )
+            return await downstream.write_outcome(failure, language=language, outcome_format=form)
         except CallerDisconnectedError:
-            return _abort(exchange, downstream)
+            return downstream.abort()
 
 
 def _classify(exchange: Exchange, target: RequestTarget) -> Interaction:
-    interaction = classify(exchange.method, target.path.rstrip("?"), target.query)
+    interaction = classify(exchange.method, target.path.rstrip("?"))
     if target.query:
         exchange.query_params = query_names(target.query)
     _record_interaction(exchange, interaction)
@@ -506,9 +484,3 @@ def _record_interaction(exchange: Exchange, interaction: Interaction) -> Interac
     exchange.resource = interaction.resource
     exchange.resource_id = interaction.resource_id
     return interaction
-
-
-def _abort(exchange: Exchange, downstream: DownstreamWriter) -> ConnectionDisposition:
-    exchange.is_aborted = True
-    downstream.abort()
-    return downstream.finish()

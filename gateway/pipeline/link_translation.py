@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors, field_values
 from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
-from gateway.fhir.links.link_map import BaseReplacement, LinkMap
+from gateway.fhir.links.link_map import LinkMap
 from gateway.fhir.links.rewriting import (
     AliasWatch,
+    Direction,
     is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
-from gateway.fhir.links.stream_rewriter import StreamRewriter
+from gateway.fhir.links.stream_rewriter import Rewriter, StreamRewriter
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.http.client.response_head import Framing
 from gateway.http.content_coding import (
     DECODABLE,
+    BodyTransform,
     DecodingTransform,
     RecodingTransform,
     accepts_coding,
@@ -42,10 +44,7 @@ if TYPE_CHECKING:
     from gateway.config.inbound_settings import ListenSettings
     from gateway.config.outbound_settings import PlatformSettings, RewriteSettings
     from gateway.fhir.interaction import Interaction
-    from gateway.fhir.links.rewriting import Direction
-    from gateway.fhir.links.stream_rewriter import Rewriter
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.content_coding import BodyTransform
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
 
@@ -79,12 +78,9 @@ class MissingAliases:
 
 
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
-_RANGE_FIELD: Final = b"range:"
-_ACCEPT_ENCODING_FIELD: Final = b"accept-encoding:"
 # For a Binary these transfer its content, unless the media type is FHIR's, which means the
 # resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
-_WITHOUT_BODY: Final = frozenset((204, 206, 304))
 # Fields in which a server names itself, and interactions whose response is a Bundle that the server
 # builds.
 _ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
@@ -216,7 +212,10 @@ class LinkTranslator:
             if watch is not None:
                 watch.examine(response.buffered_body)
             return self._unchanged
-        transform = self._content_transform(response, interaction, watch)
+        transform: BodyTransform | None = None
+        if response.status not in (204, 206, 304):
+            kind = response.content_type
+            transform = self._counting_rewriter(kind, "to-gateway", interaction, watch)
         if needs_fhir_check:
             transform = FhirCheckTransform(response, transform)
         is_decoded = False
@@ -257,14 +256,6 @@ class LinkTranslator:
                 return None
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
-    def _content_transform(
-        self, response: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
-    ) -> BodyTransform | None:
-        """Return the transform of the response's content, without regard to its coding."""
-        if response.status in _WITHOUT_BODY:
-            return None
-        return self._counting_rewriter(response.content_type, "to-gateway", interaction, watch)
-
     def _counting_rewriter(
         self,
         content_type: str | None,
@@ -279,21 +270,38 @@ class LinkTranslator:
         if links is None or rewriter is None:
             return None
         if direction == "to-platform":
-            return _RequestRewriter(rewriter, self._on_links, kind, links.requests)
+            # It is made before there is a body to look at.
+            requests = links.requests
+            return _CountingRewriter(
+                rewriter,
+                self._on_links,
+                None,
+                lambda body: is_known_unchanged(body, kind, requests),
+            )
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
 
 
 class _CountingRewriter:
-    """A rewriter that reports its counts at the end of the body."""
+    """A rewriter that reports its counts at the end of the body.
 
-    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
+    `is_unchanged` tells of a complete body whether it passes unchanged, where that is not known.
+    """
 
-    def __init__(self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None) -> None:
+    __slots__ = ("_is_unchanged", "_on_links", "_rewriter", "_watch", "feed")
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        on_links: CountLinks,
+        watch: AliasWatch | None,
+        is_unchanged: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch
+        self._is_unchanged = is_unchanged
         self.feed = rewriter.feed if watch is None else self._feed_watched
 
     def _feed_watched(self, chunk: bytes) -> bytes:
@@ -309,6 +317,8 @@ class _CountingRewriter:
         return rest
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
+        if self._is_unchanged is not None and self._is_unchanged(body):
+            return [body]
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None
@@ -317,24 +327,6 @@ class _CountingRewriter:
         chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return chunks
-
-
-class _RequestRewriter(_CountingRewriter):
-    """The same for a request's body, whose rewriter is made before there is a body to look at."""
-
-    __slots__ = ("_content_type", "_swap")
-
-    def __init__(
-        self, rewriter: Rewriter, on_links: CountLinks, content_type: str, swap: BaseReplacement
-    ) -> None:
-        super().__init__(rewriter, on_links, None)
-        self._content_type = content_type
-        self._swap = swap
-
-    def transform_complete(self, body: bytes) -> list[bytes] | None:
-        if is_known_unchanged(body, self._content_type, self._swap):
-            return [body]
-        return super().transform_complete(body)
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
@@ -356,22 +348,19 @@ def _restrict_accept_encoding(
     content is a part of the encoded body and could not be decoded.
     """
     requested = upstream_accept_encoding(accepted)
-    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _RANGE_FIELD):
+    if (
+        gzip
+        and not accepts_coding(accepted, "gzip")
+        and not any(line.lower().startswith(b"range:") for line in field_lines)
+    ):
         requested = b"gzip"
     if accepted == requested:
         return field_lines
     if accepted is not None:
         field_lines = [
-            line for line in field_lines if not line.lower().startswith(_ACCEPT_ENCODING_FIELD)
+            line for line in field_lines if not line.lower().startswith(b"accept-encoding:")
         ]
     return [*field_lines, b"Accept-Encoding: " + requested + b"\r\n"]
-
-
-def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
-    for line in field_lines:
-        if line.lower().startswith(beginning):
-            return True
-    return False
 
 
 def _coded_transform(

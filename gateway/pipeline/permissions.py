@@ -23,16 +23,14 @@ from cachetools import LRUCache
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.bundle_requests import read_bundle, read_request
-from gateway.fhir.document_tree import BodyParseError, BodyTooLargeError
+from gateway.fhir.bundle_requests import BundleRequest, read_bundle, read_request
+from gateway.fhir.document_tree import BodyParseError, BodyTooLargeError, Node
 from gateway.fhir.interaction import BUNDLES, Interaction, classify
 from gateway.fhir.search_parameters import is_limited_to_types, overrides_request
 from gateway.http.content_coding import decode_body, decode_prefix, parse_content_encoding
 from gateway.http.request_target import RequestTarget, resolve_target
 
 if TYPE_CHECKING:
-    from gateway.fhir.bundle_requests import BundleRequest
-    from gateway.fhir.document_tree import Node
     from gateway.fhir.links.link_map import LinkMap
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
@@ -44,7 +42,6 @@ MAX_BUNDLE_BYTES: Final = 16 * 1024 * 1024
 _RETRY_AFTER: Final = 5.0
 # Status URLs remembered for each caller; polling one makes it the most recent.
 _MAX_STATUS_URLS: Final = 256
-_STATUS_URL_METHODS: Final = frozenset(("GET", "HEAD", "DELETE"))
 # Interactions that FHIR defines at a path need their own permission, whatever URL a platform gives.
 _STATUS_URL_INTERACTIONS: Final = frozenset(("async-status", "async-cancel", "operation", "other"))
 
@@ -123,8 +120,11 @@ class PermissionCheck:
     def _is_known_status_url(
         self, caller: str, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
-        """Return whether this is a status URL that the caller was given."""
-        if interaction.code not in _STATUS_URL_INTERACTIONS or method not in _STATUS_URL_METHODS:
+        if interaction.code not in _STATUS_URL_INTERACTIONS or method not in (
+            "GET",
+            "HEAD",
+            "DELETE",
+        ):
             return False
         return self._status_urls[caller].get(target.suffix, False)
 
@@ -203,7 +203,9 @@ class Permissions:
         self._require_search(
             interaction, query, None if condition is None else condition.decode("ascii", "replace")
         )
-        if b"x-provenance" in values and not self._may_create("Provenance"):
+        if b"x-provenance" in values and not (
+            _allows(self.interactions, "create") and _allows(self.resources, "Provenance")
+        ):
             raise _forbidden("X-Provenance")
         if "*" not in self.resources and _may_parse_as_form(
             interaction, values.get(b"content-type")
@@ -240,9 +242,6 @@ class Permissions:
             raise _forbidden("resource")
         if not _allows(self.resources, kind):
             raise _forbidden("resource type")
-
-    def _may_create(self, resource: str) -> bool:
-        return _allows(self.interactions, "create") and _allows(self.resources, resource)
 
     def _require_search(self, interaction: Interaction, query: str, condition: str | None) -> None:
         """Check the query, and the condition of a conditional create, which is a search.
@@ -319,7 +318,7 @@ def _check_entries(
         try:
             request = read_request(entry)
             target = _entry_target(request.url, links)
-            interaction = classify(request.method, target.path.rstrip("?"), target.query)
+            interaction = classify(request.method, target.path.rstrip("?"))
             place = f"{place}: {interaction.code} {interaction.resource}".rstrip()
             permissions.require_entry(interaction, target, request)
         except BodyParseError as error:

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.capability_statement import MAX_STATEMENT_BYTES, NO_CAPABILITY, capabilities
+from gateway.fhir.capability_statement import (
+    MAX_STATEMENT_BYTES,
+    NO_CAPABILITY,
+    TypeCapability,
+    capabilities,
+)
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.health.evidence import (
     ANSWERS,
@@ -31,11 +36,10 @@ from gateway.health.evidence import (
 )
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
-from gateway.pipeline.upstream import Forwarder, UpstreamRequest, connection_error
+from gateway.pipeline.upstream import TokenRetry, UpstreamRequest, connection_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_store import TokensInUse
     from gateway.oauth.tokens import Tokens
@@ -48,7 +52,7 @@ _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: ident
 class PlatformClient:
     """Reads from the platform; `platform_path` is its base path without a final slash."""
 
-    def __init__(self, forwarder: Forwarder, platform_path: str) -> None:
+    def __init__(self, forwarder: TokenRetry, platform_path: str) -> None:
         self._forwarder = forwarder
         self.platform_path = platform_path
 
@@ -108,7 +112,6 @@ _MIN_RETRY_DELAY: Final = 5.0
 # Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
 # the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((408, 429, 502, 503, 504))
-_REFUSED_STATUSES: Final = frozenset((401, 403))
 
 
 Candidates = Callable[[], Sequence["Tokens"]]
@@ -213,7 +216,7 @@ class CapabilityCache:
         """Return the statement. Raises `GatewayError` token-rejected for a refused client."""
         response = await self._client.get("/metadata", tokens, str(uuid.uuid4()))
         try:
-            if response.status in _REFUSED_STATUSES:
+            if response.status in (401, 403):
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
             if response.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
@@ -283,16 +286,14 @@ class PlatformProbe:
             return TIMEOUT
 
     async def _request_metadata(self, tokens: Tokens) -> str | None:
-        try:
-            return await self._signal_of_metadata(tokens)
-        except (UpstreamConnectionError, GatewayError) as failure:
-            error = _to_gateway_error(failure)
-        if error.reason is errors.UPSTREAM_FAILED:
-            # An idle connection may just have been closed, which shows nothing about the platform.
+        # An idle connection may just have been closed, which shows nothing about the platform.
+        for _ in range(2):
             try:
                 return await self._signal_of_metadata(tokens)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error = _to_gateway_error(failure)
+                error = connection_error(failure)
+            if error.reason is not errors.UPSTREAM_FAILED:
+                break
         return signal_of_reason(error.reason.code, error.upstream_status)
 
     async def _signal_of_metadata(self, tokens: Tokens) -> str:
@@ -309,10 +310,6 @@ class PlatformProbe:
         finally:
             response.close()
         return signal
-
-
-def _to_gateway_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
-    return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
 def _signal_of_response(response: UpstreamResponse) -> str:

@@ -11,28 +11,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, named_type
-from gateway.http.headers import SECRET, parse_request_fields
+from gateway.http.headers import (
+    SECRET,
+    RawHeaders,
+    RequestHeader,
+    remove_fields,
+)
 from gateway.http.request_target import RequestTarget
-from gateway.http.server.peer import local_authority
-from gateway.http.server.request_parser import HttpVersion11
+from gateway.http.server.request_parser import HttpVersion11, RequestMessage
 from gateway.pipeline.callers import AssertedIdentity, Caller
 from gateway.pipeline.response_writer import DownstreamWriter
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.fhir.conditional_writes import Condition
-    from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
-    from gateway.http.server.request_parser import RequestMessage
     from gateway.pipeline.link_translation import LinkTranslator
-    from gateway.pipeline.request_body import RequestBody
+    from gateway.pipeline.request_body import MemoryBudget, RequestBody
 
 # Charsets of plain text that FHIR permits as well.
 _CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
+_CONTENT_TYPE: Final = frozenset((b"content-type",))
 
 
 class CallerContext:
@@ -41,35 +45,29 @@ class CallerContext:
     Cached per connection and reused while requests repeat the header octet for octet.
 
     * `accept`: the value of Accept.
+    * `assumed_type`: the media type that the settings name for the untyped body, if they do.
     * `asserted_identity`: the user and purpose that the caller asserts, where the settings name
       fields for that.
-    * `has_untyped_body`: the request has a body without a declared type, or one declared as text.
     * `header`: the parsed header, for the `RequestContext` of each request that repeats it.
     * `upstream_field_lines`: the fields as they are sent to the platform.
     * `unforwarded_fields`: the names, as received, of the fields that are not sent and may be
       missed.
-    * `may_queue_writes`: whether writes of the caller may be stored in the outbox; set by the
-      handler.
     * `remote`: the caller's address, resolved through trusted proxies.
-    * `scheme`: the scheme of the caller's request.
 
     The parameter `handler` is the one that validated the header.
     """
 
     __slots__ = (
-        "_content_type",
         "_handler",
         "_is_http11",
         "_raw",
         "accept",
         "asserted_identity",
+        "assumed_type",
         "caller",
-        "has_untyped_body",
         "header",
         "link_translator",
-        "may_queue_writes",
         "remote",
-        "scheme",
         "unforwarded_fields",
         "upstream_field_lines",
     )
@@ -89,11 +87,9 @@ class CallerContext:
         # Other rules apply to older versions, so that the context is not reused for them.
         self._is_http11 = request.message.version is HttpVersion11
         self.header = header
-        self.has_untyped_body = _has_untyped_body(header)
-        self._content_type = caller.content_type if self.has_untyped_body else None
+        self.assumed_type = caller.content_type if has_untyped_body(header) else None
         self.caller = caller
         self.remote = remote
-        self.scheme = request.scheme
         self.link_translator = link_translator
         self.upstream_field_lines = link_translator.request_field_lines(header)
         self.unforwarded_fields = tuple(dict.fromkeys(header.unforwarded))
@@ -103,7 +99,6 @@ class CallerContext:
             self.upstream_field_lines = asserted.strip_fields(self.upstream_field_lines)
             self.unforwarded_fields = tuple(asserted.strip_fields(list(self.unforwarded_fields)))
         self.accept = header.text(b"accept")
-        self.may_queue_writes = False
 
     @property
     def is_cacheable(self) -> bool:
@@ -114,41 +109,12 @@ class CallerContext:
         proxy shares its connections.
         """
         # Whether the configured type is used depends on the request target as well.
-        if not self._is_http11 or self._content_type is not None:
+        if not self._is_http11 or self.assumed_type is not None:
             return False
         return not any(name.lower() in SECRET for name, _ in self._raw)
 
-    def set_content_type(self, interaction: Interaction) -> None:
-        """Declare the type of an untyped body if the settings of its caller name one.
 
-        Text in another encoding than FHIR's keeps its type, and so does a body that is stored as a
-        Binary, which may really be text.
-        """
-        content_type = self.header.values.get(b"content-type", b"").lower()
-        if b"charset" in content_type and not content_type.strip(b' \t;"').endswith(_CHARSETS):
-            return
-        is_binary = interaction.resource == "Binary" and interaction.code in ("create", "update")
-        if self._content_type is None or is_binary:
-            return
-        self.has_untyped_body = False
-        self.header.values[b"content-type"] = self._content_type
-        field_lines = [
-            line
-            for line in self.upstream_field_lines
-            if not line.lower().startswith(b"content-type:")
-        ]
-        self.upstream_field_lines = [*field_lines, b"Content-Type: %s\r\n" % self._content_type]
-
-    def matches(self, message: RequestMessage, handler: object) -> bool:
-        """Return whether this context is valid for the message and the handler as well."""
-        return (
-            message.raw_headers == self._raw
-            and self._handler is handler
-            and message.version is HttpVersion11
-        )
-
-
-def _has_untyped_body(header: RequestHeader) -> bool:
+def has_untyped_body(header: RequestHeader) -> bool:
     """Return whether there is a body without a declared type, or declared as plain text."""
     values = header.values
     if b"transfer-encoding" not in values and not values.get(b"content-length", b"").strip(b"0"):
@@ -161,23 +127,14 @@ def cached_context(
     cached: object, message: RequestMessage, handler: object
 ) -> CallerContext | None:
     """Return the context that the connection has cached if this message repeats its header."""
-    if isinstance(cached, CallerContext) and cached.matches(message, handler):
+    if (
+        isinstance(cached, CallerContext)
+        and message.raw_headers == cached._raw
+        and cached._handler is handler
+        and message.version is HttpVersion11
+    ):
         return cached
     return None
-
-
-def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
-    """Return the parsed header.
-
-    In HTTP/1.0 without a Host, the local address of the connection is used as the host, because
-    links are built from it.
-    """
-    header = parse_request_fields(request.message.raw_headers, fields)
-    if b"host" not in header.values and (
-        local_host := local_authority(request.connection.transport)
-    ):
-        header.values[b"host"] = local_host.encode("ascii")
-    return header
 
 
 class RequestContext:
@@ -194,6 +151,7 @@ class RequestContext:
       removes some.
     * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
       is streamed. None where the request has none, or without the condition guard.
+    * `queue_budget`: for the body of a write that may be queued; None where it may not be.
     * `forwarding_error`: why the request must not be forwarded now; it may be queued.
     """
 
@@ -210,6 +168,7 @@ class RequestContext:
         "forwarding_error",
         "header",
         "interaction",
+        "queue_budget",
         "received_body",
         "request",
         "target",
@@ -238,6 +197,7 @@ class RequestContext:
         self.received_body: RequestBody | None = None
         self.body: RequestBody | None = None
         self.conditions: Callable[[], tuple[Condition, ...]] | None = None
+        self.queue_budget: MemoryBudget | None = None
         self.forwarding_error: GatewayError | None = None
 
     def __enter__(self) -> RequestContext:
@@ -245,14 +205,28 @@ class RequestContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         if kind is asyncio.CancelledError:
-            self.exchange.is_aborted = True
             self.downstream.abort()
         self._finish(self)
 
-    @property
-    def is_guarded(self) -> bool:
-        """Whether a guard may have a warning for the caller."""
-        return self.interaction.is_search or self.conditions is not None
+    def declare_content_type(self) -> None:
+        """Declare the type of an untyped body if the settings of its caller name one.
+
+        Text in another encoding than FHIR's keeps its type, and so does a body that is stored as a
+        Binary, which may really be text.
+        """
+        assumed_type = self.caller_context.assumed_type
+        if assumed_type is None:
+            return
+        declared = self.header.values.get(b"content-type", b"").lower()
+        if b"charset" in declared and not declared.strip(b' \t;"').endswith(_CHARSETS):
+            return
+        if self.interaction.resource == "Binary" and self.interaction.code in ("create", "update"):
+            return
+        self.header = replace(
+            self.header, values={**self.header.values, b"content-type": assumed_type}
+        )
+        field_lines = remove_fields(self.field_lines, _CONTENT_TYPE)
+        self.field_lines = [*field_lines, b"Content-Type: %s\r\n" % assumed_type]
 
     @property
     def has_limited_bundle(self) -> bool:

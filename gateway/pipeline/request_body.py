@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.content_coding import STEP_BYTES
-from gateway.http.server.request_payload import RequestFramingError
-
-if TYPE_CHECKING:
-    from gateway.http.content_coding import BodyTransform
-    from gateway.http.server.request_payload import Payload
+from gateway.http.content_coding import STEP_BYTES, BodyTransform
+from gateway.http.request_target import bad_request
+from gateway.http.server.request_payload import Payload, RequestFramingError
 
 _RATE_WINDOW: Final = 30.0
-_BROKEN_FRAMING: Final = "body: broken framing, such as a bad chunk"
 
 
 class CallerDisconnectedError(Exception):
@@ -47,50 +43,6 @@ class MemoryBudget:
     def release(self, size: int) -> None:
         """Release `size` reserved bytes."""
         self._free += size
-
-
-class StallTimer:
-    """Calls `give_up` once when a wait lasts longer than `limit` seconds (clock of the event loop).
-
-    There are many short waits, and one timer serves all of them.
-    """
-
-    __slots__ = ("_give_up", "_limit", "_loop", "_since", "_timer")
-
-    def __init__(self, limit: float, give_up: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limit = limit
-        self._give_up = give_up
-        self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Start the timer."""
-        self._since = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._limit, self._check)
-
-    def stop(self) -> None:
-        """End the wait. The timer is kept, because another wait most likely begins soon."""
-        self._since = None
-
-    def cancel(self) -> None:
-        """Cancel the timer."""
-        self._since = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _check(self) -> None:
-        self._timer = None
-        if self._since is None:
-            return
-        left = self._since + self._limit - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._check)
-        else:
-            self._since = None
-            self._give_up()
 
 
 class RequestBody:
@@ -134,7 +86,6 @@ class RequestBody:
         self._window_bytes = 0
         self._budget: MemoryBudget | None = None
         self._reserved_bytes = 0
-        self._stall_timer: StallTimer | None = None
         self.length = length
         self.received_bytes = 0
         self.is_replayable = True
@@ -151,10 +102,7 @@ class RequestBody:
         self._budget = budget
 
     def release(self) -> None:
-        """Release the reserved memory and the timer; the body is not read again."""
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        """Release the reserved memory; the body is not read again."""
         if self._budget is not None and self._reserved_bytes:
             self._budget.release(self._reserved_bytes)
             self._reserved_bytes = 0
@@ -262,15 +210,12 @@ class RequestBody:
         if self._before_wait is not None:
             self._before_wait()
             self._before_wait = None
-        timer = self._stall_timer
-        if timer is None:
-            timer = self._stall_timer = StallTimer(self._stall_timeout, self._on_stall)
+        timer = asyncio.get_running_loop().call_later(self._stall_timeout, self._on_stall)
         started = self._clock()
-        timer.start()
         try:
             data = await self._read()
         finally:
-            timer.stop()
+            timer.cancel()
         self._check_rate(len(data), self._clock() - started)
         return data
 
@@ -298,9 +243,7 @@ class RequestBody:
                 errors.BODY_TIMEOUT, "no byte in time", close_connection=True
             ) from None
         except RequestFramingError:
-            raise GatewayError(
-                errors.BAD_REQUEST, _BROKEN_FRAMING, hint=_BROKEN_FRAMING, close_connection=True
-            ) from None
+            raise bad_request("body: broken framing, such as a bad chunk") from None
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None
 
@@ -366,7 +309,7 @@ def _too_large() -> GatewayError:
 
 
 class BufferedBody:
-    """A body that is in memory and can be sent as often as needed."""
+    """A body in memory, with the methods of `RequestBody` for sending it."""
 
     is_replayable = True
 
@@ -376,14 +319,11 @@ class BufferedBody:
         self.length = len(data)
 
     def buffered(self) -> bytes:
-        """Return the complete body."""
         return self._data
 
     def rewind(self) -> None:
-        """Start again at the first byte."""
         self._sent = False
 
     async def read_chunk(self) -> bytes:
-        """Return the next chunk, b"" at the end."""
         data, self._sent = b"" if self._sent else self._data, True
         return data

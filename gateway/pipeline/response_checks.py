@@ -20,12 +20,11 @@ from gateway.fhir.content_negotiation import (
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
 from gateway.http.client.response_head import Framing
-from gateway.http.content_coding import DECODABLE, decode_prefix
+from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 
 if TYPE_CHECKING:
     from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.content_coding import BodyTransform
 
 # All but 304, which is the response to a conditional read. Following a redirect would send the
 # token to another server.
@@ -33,7 +32,6 @@ _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 
 # Interactions that request data: a response without any would be taken for "no data exist".
 _READS: Final = SEARCHES | HISTORIES | {"read", "vread"}
-_BODILESS: Final = frozenset((204, 304))
 _CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
 # Octets: the longest spelling of the name and the white space that may precede its colon.
 _OVERLAP: Final = 128
@@ -59,7 +57,7 @@ def check_response(
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
-    if status in _BODILESS or interaction.resource == "Binary":
+    if status in (204, 304) or interaction.resource == "Binary":
         return False
     kind = media_type(response.content_type)
     body, visible = _decoded_prefix(response)
@@ -73,7 +71,9 @@ def check_response(
         status >= 300
         or interaction.code not in _READS
         or not visible
-        or _is_partial_content(response)
+        # Only a part of the result, or a note of where the result will be.
+        or status == 206
+        or (status == 202 and response.field(b"content-location") is not None)
     ):
         return False
     known = is_fhir(body)
@@ -99,13 +99,11 @@ class FhirCheckTransform:
         self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what can be forwarded. Raises `GatewayError` upstream-non-fhir."""
         if self._known is None:
             self._inspect(chunk)
         return chunk if self._inner is None else self._inner.feed(chunk)
 
     def finish(self) -> bytes:
-        """Return the rest. Raises `GatewayError` upstream-non-fhir."""
         if not self._known:
             raise _non_fhir(self._response)
         return b"" if self._inner is None else self._inner.finish()
@@ -130,13 +128,6 @@ def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
     if response.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
     return decode_prefix(response.buffered_body, coding, INSPECTED_BYTES), True
-
-
-def _is_partial_content(response: UpstreamResponse) -> bool:
-    """Return whether a 2xx is only a part of the result, or says where the result will be."""
-    return response.status == 206 or (
-        response.status == 202 and response.field(b"content-location") is not None
-    )
 
 
 def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayError:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from gateway.errors import GatewayError
+from gateway.http.server.peer import Peer, parse_address
 from gateway.pipeline.admission import TokenBucket
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.http.headers import RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
-    from gateway.http.server.peer import Peer
     from gateway.pipeline.callers import AuthResult, CallerRegistry
 
 _MAX_ADDRESSES: Final = 4096
@@ -84,12 +84,14 @@ class UnidentifiedLimiter:
         header: RequestHeader,
         exchange: Exchange,
         auth: AuthResult | None,
-        error: GatewayError,
-    ) -> GatewayError:
-        """Return the error to send for a request that failed before its caller was identified.
+        error: Exception,
+    ) -> Exception:
+        """Return the error to send for a request that failed.
 
         It is `error` if the request belongs to a caller or is within the limit; else rate-limited.
         """
+        if exchange.credential is not None or not isinstance(error, GatewayError):
+            return error
         peer = self._callers.resolve_peer(request.connection.peer, header)
         exchange.remote = peer.address
         if self._belongs_to_caller(peer, header, auth, exchange):
@@ -126,12 +128,9 @@ def client_network(address: str) -> str:
 
     It is the IPv4 address, or the /64 of an IPv6 address; "" for anything else.
     """
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+    ip = parse_address(address)
+    if ip is None:
         return ""
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip, _IPV6_CUSTOMER_PREFIX), strict=False))

@@ -41,6 +41,7 @@ from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.http.headers import PSEUDONYM
 from gateway.http.server.request_checks import METHODS
+from gateway.pipeline.admission import TokenBucket
 from gateway.pipeline.request_body import BufferedBody, CallerDisconnectedError, RequestBody
 
 if TYPE_CHECKING:
@@ -66,10 +67,8 @@ class RetryBudget:
 
     def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
         self._ratio = ratio
-        self._clock = clock
         self._balance = 0.0
-        self._floor = _MIN_RETRIES_PER_SECOND
-        self._refilled = clock()
+        self._floor = TokenBucket(_MIN_RETRIES_PER_SECOND, None, clock)
 
     def deposit(self) -> None:
         """Add one request's share to the budget."""
@@ -77,18 +76,13 @@ class RetryBudget:
 
     def withdraw(self) -> bool:
         """Withdraw one retry; False when the budget is spent."""
-        now = self._clock()
-        self._floor = min(
-            _MIN_RETRIES_PER_SECOND, self._floor + (now - self._refilled) * _MIN_RETRIES_PER_SECOND
-        )
-        self._refilled = now
         if self._balance >= 1:
             self._balance -= 1
             return True
-        if self._floor >= 1:
-            self._floor -= 1
-            return True
-        return False
+        if self._floor.seconds_until_available():
+            return False
+        self._floor.take()
+        return True
 
 
 BODILESS_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
@@ -103,7 +97,7 @@ _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
 _UNPROCESSED_STATUSES: Final = frozenset((401, 415))
 # Reasons of attempts that were sent and may have had an effect.
 _UNCLEAR_REASONS: Final = (errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT)
-_CHUNKED: Final = b"Transfer-Encoding: chunked"
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
@@ -266,7 +260,6 @@ class Upstream:
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
-        """Make one attempt."""
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None
@@ -283,7 +276,11 @@ class Upstream:
                 connection.start_exchange(
                     expect_body=outgoing.method != "HEAD", has_body=bool(buffered)
                 )
-                connection.write_request(self._message(outgoing, authorization, buffered or b""))
+                content = buffered or b""
+                framing = b"" if body is None else b"Content-Length: %d\r\n" % len(content)
+                message = self._header_section(outgoing, authorization, framing)
+                message.append(content)
+                connection.write_request(b"".join(message))
             while (head := connection.head()) is None:
                 await connection.next_event()
             response = UpstreamResponse(head, connection, self._pool)
@@ -313,38 +310,24 @@ class Upstream:
             try:
                 expect_body = outgoing.method != "HEAD"
                 connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
-                await self._send_and_receive_head(connection, outgoing, body, authorization)
+                length = body.length
+                framing = _CHUNKED if length is None else b"Content-Length: %d\r\n" % length
+                head = self._header_section(outgoing, authorization, framing)
+                connection.write(b"".join(head))
+                # Raises if the connection failed before anything was sent: the body remains for
+                # another connection.
+                connection.head()
+                await self._upload(connection, body, chunked=length is None)
             except BaseException:
                 connection.abort()
                 self._pool.release(connection)
                 raise
         return connection
 
-    async def _send_and_receive_head(
-        self,
-        connection: UpstreamConnection,
-        outgoing: UpstreamRequest,
-        body: RequestBody | BufferedBody,
-        authorization: bytes,
-    ) -> None:
-        head, length = b"".join(self._header_section(outgoing, authorization)), body.length
-        chunked = length is None
-        framing = b"Content-Length: %d" % (length or 0) if not chunked else _CHUNKED
-        connection.write(b"%s%s\r\n\r\n" % (head, framing))
-        # Raises if the connection failed before anything was sent: the body remains for another
-        # connection.
-        connection.head()
-        await self._upload(connection, body, chunked=chunked)
-
-    def _message(self, outgoing: UpstreamRequest, authorization: bytes, body: bytes) -> bytes:
-        parts = self._header_section(outgoing, authorization)
-        if outgoing.body is not None:
-            parts.append(b"Content-Length: %d\r\n" % len(body))
-        parts += (b"\r\n", body)
-        return b"".join(parts)
-
-    def _header_section(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
-        """Return the request line and header section, without the body's framing, in parts."""
+    def _header_section(
+        self, outgoing: UpstreamRequest, authorization: bytes, framing: bytes
+    ) -> list[bytes]:
+        """Return the request line and header section, with the body's framing, in parts."""
         return [
             outgoing.method.encode("ascii"),
             b" ",
@@ -358,6 +341,8 @@ class Upstream:
             _VIA,
             b"X-Request-Id: ",
             outgoing.request_id.encode("ascii"),
+            b"\r\n",
+            framing,
             b"\r\n",
         ]
 
@@ -429,11 +414,16 @@ def _error_of_failure(
     return connection_error(failure, safe=safe), cause
 
 
-def connection_error(failure: UpstreamConnectionError, *, safe: bool | None = None) -> GatewayError:
+def connection_error(
+    failure: UpstreamConnectionError | GatewayError, *, safe: bool | None = None
+) -> GatewayError:
     """Return the error for a connection that gave no complete, valid response.
 
-    `safe` is None where that is not known; a request that is not safe may have had its effect.
+    A `GatewayError`, for one that could not be had, is returned unchanged. `safe` is None where
+    that is not known; a request that is not safe may have had its effect.
     """
+    if isinstance(failure, GatewayError):
+        return failure
     hint = "outcome unknown" if safe is False else ""
     if failure.kind == "timeout":
         return GatewayError(errors.UPSTREAM_TIMEOUT, _DETAILS[failure.kind], hint=hint)
@@ -493,7 +483,7 @@ def _final_recipient_response() -> UpstreamResponse:
     )
 
 
-class Forwarder:
+class TokenRetry:
     """Forwards with an access token, and once more with a new token after a 401."""
 
     def __init__(self, upstream: Upstream, on_retry: Callable[[str], None]) -> None:
@@ -554,13 +544,13 @@ _MAX_INLINE_BYTES: Final = 128 * 1024
 _REPRESENTATION_FIELDS: Final[tuple[bytes, ...]] = (b"content-encoding:", *DIGEST_LINES)
 
 
-class CompressingForwarder:
+class RequestCompression:
     """Forwards through another forwarder, with compressed bodies once the platform accepts them.
 
     After a 415 bodies are not compressed again until the settings are reloaded.
     """
 
-    def __init__(self, forwarder: Forwarder) -> None:
+    def __init__(self, forwarder: TokenRetry) -> None:
         self._forwarder = forwarder
         self._accepted = False
         self._refused = False
@@ -577,13 +567,10 @@ class CompressingForwarder:
             response.close()
             response = await self._forwarder.send(exchange, outgoing, tokens, token)
             self._refused = response.status != 415  # a second 415 is about the Content-Type
-        self._update_support(response)
-        return response
-
-    def _update_support(self, response: UpstreamResponse) -> None:
         field = response.fields.values.get(b"accept-encoding")
         if field is not None:
             self._accepted = accepts_coding(field, "gzip")
+        return response
 
     async def _compressed_request(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
         if not self._accepted or self._refused or outgoing.body is None:

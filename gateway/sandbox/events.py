@@ -1,4 +1,4 @@
-"""Log lines and counters of requests.
+"""Log lines of requests.
 
 A line never contains a token, a secret or the value of a query parameter.
 """
@@ -18,17 +18,6 @@ class SandboxEvent:
 
     note: str = ""
     result: str = ""
-
-
-@dataclass(slots=True)
-class Counters:
-    """The counts since the start; `rejected` counts rejected bearer tokens."""
-
-    token_requests: int = 0
-    tokens_issued: int = 0
-    fhir_requests: int = 0
-    rejected: int = 0
-    faults: int = 0
 
 
 EVENT: Final = web.RequestKey("event", SandboxEvent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from gettext import gettext as _
 from typing import Final, Literal
@@ -16,6 +16,7 @@ FailureMode = int | Literal["html", "reset"]
 Side = Literal["sso", "platform"]
 
 _SIDES: Final[tuple[Side, ...]] = ("sso", "platform")
+_TOKEN_LIFETIME: Final = 3600
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)?")
 
 
@@ -23,16 +24,15 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)?")
 class Faults:
     """The faults of one sandbox; the default is none.
 
-    A failure is an HTTP status from 400 to 599, `html` (an HTML error page with status 502) or
+    `failures` is how every request to a side fails, `delays` when its responses come. A failure is
+    an HTTP status from 400 to 599, `html` (an HTML error page with status 502) or
     `reset` (the connection is reset without a response). Delays and the lifetime are in seconds.
     `reject_tokens` is the share, from 0 to 1, of valid tokens that the platform rejects with 401.
     """
 
-    sso_failure: FailureMode | None = None
-    platform_failure: FailureMode | None = None
-    sso_delay: float = 0.0
-    platform_delay: float = 0.0
-    token_lifetime: int | None = None
+    failures: Mapping[Side, FailureMode] = field(default_factory=dict)
+    delays: Mapping[Side, float] = field(default_factory=dict)
+    token_lifetime: int = _TOKEN_LIFETIME
     reject_tokens: float = 0.0
 
     @classmethod
@@ -47,24 +47,12 @@ class Faults:
 
         Raises ValueError with a message for the operator.
         """
-        failures = {side: _failure(side, mode) for side, mode in _pairs("--fail", fail).items()}
-        delays = {side: _delay(side, text) for side, text in _pairs("--slow", slow).items()}
         return cls(
-            sso_failure=failures.get("sso"),
-            platform_failure=failures.get("platform"),
-            sso_delay=delays.get("sso", 0.0),
-            platform_delay=delays.get("platform", 0.0),
+            failures={side: _failure(side, mode) for side, mode in _pairs("--fail", fail).items()},
+            delays={side: _delay(side, text) for side, text in _pairs("--slow", slow).items()},
             token_lifetime=_lifetime(token_lifetime),
             reject_tokens=_share(reject_tokens),
         )
-
-    def failure(self, side: Side) -> FailureMode | None:
-        """Return how every request to this side fails; None if it does not."""
-        return self.sso_failure if side == "sso" else self.platform_failure
-
-    def delay(self, side: Side) -> float:
-        """Return the delay of every response of this side, in seconds."""
-        return self.sso_delay if side == "sso" else self.platform_delay
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
@@ -105,9 +93,9 @@ def _delay(side: Side, text: str) -> float:
     return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
-def _lifetime(seconds: float | None) -> int | None:
+def _lifetime(seconds: float | None) -> int:
     if seconds is None:
-        return None
+        return _TOKEN_LIFETIME
     if not math.isfinite(seconds) or seconds < 1 or seconds != int(seconds):
         raise ValueError(
             _("{name}: give whole seconds, at least 1").format(name=f"--token-lifetime {seconds:g}")
@@ -125,21 +113,19 @@ def _share(share: float) -> float:
     return float(share)
 
 
-_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 - only recognised here
+HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """The address, the credentials and the behaviour of a sandbox. Durations are in seconds.
+    """The port, the credentials and the behaviour of a sandbox. Durations are in seconds.
 
     `port` 0 selects any free one. `public_url` is the FHIR base URL in links, for an installation
-    behind another name; by default it is the URL of the listener. `scopes` lists the only scopes
-    that may be requested. `redirect_uris` are compared literally; an empty tuple registers every
-    http URL of a loopback host. The public client has no secret and may only use the authorization
-    code grant, with PKCE. The refresh token of that grant is sent as a cookie;
-    `refresh_token_in_body` also adds it to the JSON, as in RFC 6749. `gateway_url` is the origin of
-    a gateway with a sign-in, and enables the example page, which names `gateway_audit`, the audit
-    file of that gateway.
+    behind another name; by default it is the URL of the listener. The public client has no secret
+    and may only use the authorization code grant, with PKCE. The refresh token of that grant is
+    sent as a cookie; `refresh_token_in_body` also adds it to the JSON, as in RFC 6749.
+    `gateway_url` is the origin of a gateway with a sign-in, and enables the example page, which
+    names `gateway_audit`, the audit file of that gateway.
 
     The platform is a small copy of the national playground, including its pitfalls. With `lenient`
     it evaluates If-None-Exist and `ifNoneExist`, filters by every parameter, declares all that it
@@ -147,18 +133,12 @@ class SandboxOptions:
     `search_lag`.
     """
 
-    host: str = "127.0.0.1"
     port: int = 8090
     client_id: str = "hospital-demo"
     client_secret: str = field(default="sandbox-secret", repr=False)
-    token_lifetime: int = 3600
     public_url: str | None = None
     faults: Faults = field(default_factory=Faults)
     public_client_id: str = "hospital-web"
-    scopes: tuple[str, ...] = ()
-    redirect_uris: tuple[str, ...] = ()
-    code_lifetime: int = 60
-    refresh_lifetime: int = 8 * 3600
     refresh_token_in_body: bool = False
     gateway_url: str | None = None
     gateway_audit: str | None = None
@@ -170,13 +150,3 @@ class SandboxOptions:
             raise ValueError(
                 _("{name}: give seconds, from 0").format(name=f"--search-lag {self.search_lag:g}")
             )
-
-    @property
-    def lifetime(self) -> int:
-        """The lifetime of tokens; that of the faults has precedence."""
-        return self.faults.token_lifetime or self.token_lifetime
-
-    def origin(self, port: int) -> str:
-        """Return the URL of `port` on this host, without a path."""
-        host = _WILDCARDS.get(self.host, self.host)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

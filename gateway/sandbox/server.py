@@ -25,7 +25,7 @@ from aiohttp import web
 from joserfc.jwk import RSAKey
 
 from gateway.sandbox import example_data
-from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
+from gateway.sandbox.events import EVENT, SandboxEvent, line
 from gateway.sandbox.example_data import page_text
 from gateway.sandbox.fault_answers import fault_response
 from gateway.sandbox.fhir import routes as fhir_routes
@@ -36,7 +36,7 @@ from gateway.sandbox.fhir.resource_store import ResourceStore
 from gateway.sandbox.fhir.resource_validation import Validator
 from gateway.sandbox.fhir.responses import BearerGuard
 from gateway.sandbox.fhir.transactions import Transactions
-from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.options import HOST, SandboxOptions
 from gateway.sandbox.sso import routes as sso_routes
 from gateway.sandbox.sso.clients import Clients
 from gateway.sandbox.sso.grants import Grants, TokenAuthority, new_key
@@ -44,7 +44,8 @@ from gateway.sandbox.sso.grants import Grants, TokenAuthority, new_key
 if TYPE_CHECKING:
     from gateway.sandbox.options import Faults, Side
 
-PATH: Final = "/example"
+# The path of the example page, which exists only with `gateway_url`.
+EXAMPLE_PATH: Final = "/example"
 
 _STYLE: Final = page_text("example_page.css")
 _SCRIPT: Final = Template(page_text("example_page.js"))
@@ -86,12 +87,8 @@ _STOP_TIMEOUT: Final = 1.0
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _log_nothing(line: str) -> None:
-    pass
-
-
 class Sandbox:
-    """An embedded DHP platform; `counters` has the counts since the start.
+    """An embedded DHP platform; `origin` is the URL of its listener, without a path.
 
     `clock` returns Unix time, `rng` selects the tokens that are rejected on purpose, `log` is
     called with one line for each request, `sleep` waits for the configured delays.
@@ -103,7 +100,7 @@ class Sandbox:
         *,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
-        log: Callable[[str], None] = _log_nothing,
+        log: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._options = options or SandboxOptions()
@@ -112,14 +109,13 @@ class Sandbox:
         self._log = log
         self._sleep = sleep
         self._runner: web.AppRunner | None = None
-        self._origin = self._options.origin(self._options.port)
-        self.counters = Counters()
+        self.origin = f"http://{HOST}:{self._options.port}"
 
     async def start(self) -> None:
         """Listen. Raises OSError if the address is not available."""
-        listener = _listener(self._options)
+        listener = socket.create_server((HOST, self._options.port))
         try:
-            self._origin = self._options.origin(listener.getsockname()[1])
+            self.origin = f"http://{HOST}:{listener.getsockname()[1]}"
             app = self._application(await asyncio.to_thread(new_key))
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_TIMEOUT)
             await runner.setup()
@@ -145,7 +141,7 @@ class Sandbox:
     @property
     def fhir_base_url(self) -> str:
         """The base URL of the platform on the listener."""
-        return f"{self._origin}{fhir_routes.PATH}"
+        return f"{self.origin}{fhir_routes.PATH}"
 
     @property
     def link_base_url(self) -> str:
@@ -155,53 +151,33 @@ class Sandbox:
     @property
     def token_url(self) -> str:
         """The URL of the SSO's token endpoint."""
-        return f"{self._origin}{sso_routes.TOKEN_PATH}"
+        return f"{self.origin}{sso_routes.TOKEN_PATH}"
 
     @property
     def authorize_url(self) -> str:
         """The URL of the SSO's sign-in page."""
-        return f"{self._origin}{sso_routes.AUTHORIZE_PATH}"
-
-    @property
-    def example_url(self) -> str:
-        """The URL of the example page, which exists only with `gateway_url`."""
-        return f"{self._origin}{PATH}"
-
-    @property
-    def origin(self) -> str:
-        """The URL of the listener, without a path."""
-        return self._origin
-
-    @property
-    def patient_id(self) -> str:
-        """The id of a Patient of the example data."""
-        return example_data.PATIENT_ID
+        return f"{self.origin}{sso_routes.AUTHORIZE_PATH}"
 
     def _application(self, key: RSAKey) -> web.Application:
         tokens = TokenAuthority(
             key,
-            issuer=self._origin,
+            issuer=self.origin,
             audience=self.link_base_url,
-            lifetime=self._options.lifetime,
+            lifetime=self._options.faults.token_lifetime,
             clock=self._clock,
         )
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
         app.add_routes(self._sso(tokens).routes())
         if self._options.gateway_url is not None:
             page = ExamplePage(self._options.gateway_url, self._options.gateway_audit)
-            app.router.add_get(PATH, page.show)
+            app.router.add_get(EXAMPLE_PATH, page.show)
         app.router.add_route(
             "*", fhir_routes.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle
         )
         return app
 
     def _sso(self, tokens: TokenAuthority) -> sso_routes.Sso:
-        grants = Grants(
-            code_lifetime=self._options.code_lifetime,
-            refresh_lifetime=self._options.refresh_lifetime,
-            clock=self._clock,
-        )
-        return sso_routes.Sso(self._options, Clients(self._options), grants, tokens)
+        return sso_routes.Sso(self._options, Clients(self._options), Grants(self._clock), tokens)
 
     def _platform(self, tokens: TokenAuthority) -> fhir_routes.FhirServer:
         base, lenient = self.link_base_url, self._options.lenient
@@ -211,7 +187,7 @@ class Sandbox:
         started = datetime.fromtimestamp(self._clock(), UTC)
         statement = capability_statement(base, started, interactions.types, lenient=lenient)
         return fhir_routes.FhirServer(
-            guard=BearerGuard(tokens, self.counters, reject=reject, rng=self._rng),
+            guard=BearerGuard(tokens, reject=reject, rng=self._rng),
             interactions=interactions,
             transactions=Transactions(interactions, store, validator),
             operations=Operations(store, interactions),
@@ -228,7 +204,7 @@ class Sandbox:
 
     @web.middleware
     async def _observe(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Handle every request: count it, delay it, let it fail if configured, and log it."""
+        """Handle every request: delay it, let it fail if configured, and log it."""
         event = request[EVENT] = SandboxEvent()
         side = _side(request)
         status = "ended without an answer"
@@ -240,28 +216,19 @@ class Sandbox:
             status = str(error.status)
             raise
         finally:
-            self._count(request, side, status)
             self._log(line(side, request, event.result or status, event.note))
 
     async def _answer(
         self, request: web.Request, side: Side, handler: Handle
     ) -> web.StreamResponse:
-        delay = self._options.faults.delay(side)
+        delay = self._options.faults.delays.get(side)
         if delay:
             await self._sleep(delay)
-        failure = self._options.faults.failure(side)
+        failure = self._options.faults.failures.get(side)
         if failure is None:
             return await handler(request)
-        self.counters.faults += 1
         request[EVENT].note = "failed on purpose"
         return fault_response(request, side, failure)
-
-    def _count(self, request: web.Request, side: Side, status: str) -> None:
-        if side == "platform":
-            self.counters.fhir_requests += 1
-        elif request.path == sso_routes.TOKEN_PATH:
-            self.counters.token_requests += 1
-            self.counters.tokens_issued += status == "200"
 
 
 def _side(request: web.Request) -> Side:
@@ -269,8 +236,3 @@ def _side(request: web.Request) -> Side:
     return (
         "platform" if path == fhir_routes.PATH or path.startswith(f"{fhir_routes.PATH}/") else "sso"
     )
-
-
-def _listener(options: SandboxOptions) -> socket.socket:
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    return socket.create_server((options.host, options.port), family=family)

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import RATE_LIMITED, GatewayError
@@ -49,21 +50,19 @@ _PLACEHOLDER: Final = re.compile(
 _Key = tuple[str, str]
 
 
+@dataclass(slots=True)
 class _MessageCount:
     """Number of equal messages since `since`; level and request ids of the suppressed ones.
 
     The first `burst` messages are logged. `ids` holds only ids that are not logged yet.
     """
 
-    __slots__ = ("burst", "count", "ids", "ids_bytes", "level", "since")
-
-    def __init__(self, since: float, burst: int) -> None:
-        self.since = since
-        self.burst = burst
-        self.count = 0
-        self.level: int | None = None
-        self.ids: list[str] = []
-        self.ids_bytes = 0
+    since: float
+    burst: int
+    count: int = 0
+    level: int | None = None
+    ids: list[str] = field(default_factory=list)
+    ids_bytes: int = 0
 
     @property
     def suppressed(self) -> int:

@@ -5,7 +5,7 @@ codes. The counters of every request are in `gateway.telemetry.request_counters`
 with every request but matter only to a scrape (requests in flight, connections, the circuit) are
 read during the scrape.
 
-The handler calls `record_exchange`, `Upstream` and `Forwarder` call `count_retry`, `Tokens` the
+The handler calls `record_exchange`, `Upstream` and `TokenRetry` call `count_retry`, `Tokens` the
 three `on_…` methods, the audit trail `count_audit_records`, the application the rest.
 """
 
@@ -68,7 +68,13 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
         self._declared: set[str] = set()
-        self._define_requests()
+        # What a scrape asks: whether requests can succeed, and the reason; the expiry of
+        # `_CERTIFICATES` (Unix time); the state of the outbox.
+        self.usability: Callable[[], tuple[bool, str]] | None = None
+        self._outbox_states: tuple[str, ...] = ()
+        self._outbox_report: Callable[[], Mapping[str, Any]] = dict
+        self.certificate_expiries: Callable[[], Mapping[str, float]] = dict
+        self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
         self._define_upstream()
         self._define_tokens()
         self._define_own_state()
@@ -141,14 +147,6 @@ class Metrics:
         """Count alert messages. `outcome` is one of `_MESSAGE_OUTCOMES`."""
         self._messages.labels(outcome).inc(n)
 
-    def count_ignored_parameters(self, n: int) -> None:
-        """Count search parameters that the platform ignored, as seen by the search guard."""
-        self._ignored_parameters.inc(n)
-
-    def count_missing_alias(self) -> None:
-        """Count a response whose links name the platform by a base URL that the settings lack."""
-        self._missing_aliases.inc()
-
     def count_reload(self, outcome: str) -> None:
         """Count one reload of the settings. `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
@@ -166,10 +164,6 @@ class Metrics:
         """Call `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
-    def observe_platform(self, usability: Callable[[], tuple[bool, str]]) -> None:
-        """Call `usability` at every scrape for whether requests can succeed, and for the reason."""
-        self._usable.usability = usability
-
     def count_probe(self, signal: str) -> None:
         """Count a probe. `signal` is one of `gateway.health.evidence`."""
         self._probes.labels(signal).inc()
@@ -182,7 +176,7 @@ class Metrics:
         It returns `entries` (number by state), `oldest_seconds`, `stalled_seconds` and
         `available`. `states` and `steps` are all possible values.
         """
-        self._outbox.states, self._outbox.report = tuple(states), report
+        self._outbox_states, self._outbox_report = tuple(states), report
         for step in steps:
             self._outbox_steps.labels(step)
 
@@ -190,27 +184,23 @@ class Metrics:
         """Count one step of an outbox entry."""
         self._outbox_steps.labels(step).inc()
 
-    def observe_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
-        """Call `expiries` at every scrape for the expiry of `_CERTIFICATES` (Unix time)."""
-        self._certificates.expiries = expiries
-
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
         encode, content_type = choose_encoder(accept or "")
         if content_type.startswith("application/openmetrics-text"):
             return content_type, encode(self.registry)
         # The text format has no start times: they would become a separate useless series for each.
-        return content_type, encode(_WithoutStartTimes(self.registry))
-
-    def _define_requests(self) -> None:
-        self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
+        return content_type, encode(_AtScrape(partial(_without_start_times, self.registry)))
 
     def _define_upstream(self) -> None:
         self._connections = self._gauge(
             "dhp_gateway_upstream_connections", "Connections to the platform.", ("state",)
         )
         self._retries = self._counter(
-            "dhp_gateway_upstream_retries", "Requests sent to the platform once more.", ("cause",)
+            "dhp_gateway_upstream_retries",
+            "Requests sent to the platform once more.",
+            ("cause",),
+            _RETRY_CAUSES,
         )
         self._circuit = self._gauge(
             "dhp_gateway_circuit_state", "The circuit breaker: 0 closed, 1 half-open, 2 open."
@@ -220,21 +210,20 @@ class Metrics:
             "Requests for the platform's metadata by which the gateway itself looked after it.",
             ("found",),
         )
-        self._usable = _UsabilityCollector()
-        self.registry.register(self._usable)
+        self.registry.register(_AtScrape(self._usability_family))
         for state in CONNECTION_STATES:
             self._connections.labels(state)
-        for cause in _RETRY_CAUSES:
-            self._retries.labels(cause)
 
     def _define_tokens(self) -> None:
         self._token_requests = self._counter(
             "dhp_gateway_token_requests", "Token requests to the SSO.", ("credential", "outcome")
         )
-        self._token_durations = self._histogram(
+        self._token_durations = Histogram(
             "dhp_gateway_token_request_duration_seconds",
             "Duration of token requests.",
             ("credential",),
+            registry=self.registry,
+            buckets=DURATION_BUCKETS,
         )
         self._token_expiry = self._gauge(
             "dhp_gateway_token_expiry_timestamp_seconds",
@@ -247,80 +236,53 @@ class Metrics:
 
     def _define_own_state(self) -> None:
         self._audit_records = self._counter(
-            "dhp_gateway_audit_records", "Audit records, by what became of them.", ("outcome",)
+            "dhp_gateway_audit_records",
+            "Audit records, by what became of them.",
+            ("outcome",),
+            AUDIT_OUTCOMES,
         )
-        self._ignored_parameters = self._counter(
+        self.count_ignored_parameters: Callable[[int], None] = self._counter(
             "dhp_gateway_search_parameters_ignored",
             "Search parameters that the platform did not use.",
-        )
-        self._missing_aliases = self._counter(
+        ).inc
+        self.count_missing_alias: Callable[[], None] = self._counter(
             "dhp_gateway_missing_alias_answers",
             "Answers whose links name the platform by a base that rewrite.aliases lacks.",
-        )
+        ).inc
         self._config_reloads = self._counter(
-            "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
+            "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",), RELOAD_OUTCOMES
         )
         self._messages = self._counter(
-            "dhp_gateway_alert_messages", "Messages of alerts.notify to people.", ("outcome",)
+            "dhp_gateway_alert_messages",
+            "Messages of alerts.notify to people.",
+            ("outcome",),
+            _MESSAGE_OUTCOMES,
         )
-        for outcome in _MESSAGE_OUTCOMES:
-            self._messages.labels(outcome)
-        for outcome in AUDIT_OUTCOMES:
-            self._audit_records.labels(outcome)
-        for outcome in RELOAD_OUTCOMES:
-            self._config_reloads.labels(outcome)
-        self._outbox = _OutboxCollector()
         self._outbox_steps = self._counter(
             "dhp_gateway_outbox_steps", "What happened to queued writes.", ("step",)
         )
-        self._certificates = _CertificateCollector()
-        self.registry.register(self._outbox)
-        self.registry.register(self._certificates)
+        self.registry.register(_AtScrape(self._outbox_families))
+        self.registry.register(_AtScrape(self._certificate_family))
         build = self._gauge(
             "dhp_gateway_build_info", "What is running; always 1.", ("version", "python")
         )
         build.labels(__version__, platform.python_version()).set(1)
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
-        return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
-
-
-def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
-    return float(count().get(state, 0))
-
-
-class _CertificateCollector(Collector):
-    """Expiry of certificates. A certificate that is no longer used has no series."""
-
-    def __init__(self) -> None:
-        self.expiries: Callable[[], Mapping[str, float]] = dict
-
-    def collect(self) -> Iterator[Metric]:
+    def _certificate_family(self) -> Iterator[Metric]:
+        """Yield the expiry of certificates; one that is no longer used has no series."""
         family = GaugeMetricFamily(
             "dhp_gateway_certificate_expiry_timestamp_seconds",
             "When a certificate or a trust root of one's own expires.",
             labels=("certificate",),
         )
-        found = self.expiries()
+        found = self.certificate_expiries()
         for certificate in _CERTIFICATES:
             if certificate in found:
                 family.add_metric((certificate,), found[certificate])
         yield family
 
-
-class _UsabilityCollector(Collector):
-    """Whether the platform is usable: one series at a time, labelled with the current reason."""
-
-    def __init__(self) -> None:
-        self.usability: Callable[[], tuple[bool, str]] | None = None
-
-    def collect(self) -> Iterator[Metric]:
+    def _usability_family(self) -> Iterator[Metric]:
+        """Yield whether the platform is usable: one series, labelled with the current reason."""
         family = GaugeMetricFamily(
             "dhp_gateway_platform_usable",
             "1 while requests of this gateway can succeed as far as is known, 0 while not.",
@@ -331,15 +293,8 @@ class _UsabilityCollector(Collector):
             family.add_metric((reason,), float(usable))
         yield family
 
-
-class _OutboxCollector(Collector):
-    """State of the outbox. Without an outbox there are no series."""
-
-    def __init__(self) -> None:
-        self.states: tuple[str, ...] = ()
-        self.report: Callable[[], Mapping[str, Any]] = dict
-
-    def collect(self) -> Iterator[Metric]:
+    def _outbox_families(self) -> Iterator[Metric]:
+        """Yield the state of the outbox; without an outbox there are no series."""
         entries = GaugeMetricFamily(
             "dhp_gateway_outbox_entries", "Queued writes, by where they are.", labels=("state",)
         )
@@ -354,25 +309,46 @@ class _OutboxCollector(Collector):
             "dhp_gateway_outbox_stalled_seconds",
             "How long no write has been delivered that could be; 0 while there is none.",
         )
-        found = self.report()
-        for state in self.states:
+        found = self._outbox_report()
+        for state in self._outbox_states:
             entries.add_metric((state,), found["entries"].get(state, 0))
-        if self.states:
+        if self._outbox_states:
             oldest.add_metric((), found["oldest_seconds"] or 0.0)
             available.add_metric((), float(found.get("available", True)))
             stalled.add_metric((), found.get("stalled_seconds", 0.0))
         yield from (entries, oldest, available, stalled)
 
+    def _counter(
+        self, name: str, text: str, labels: tuple[str, ...] = (), values: Iterable[str] = ()
+    ) -> Counter:
+        """Define a counter. Create its series for the values of its label before any event."""
+        counter = Counter(name, text, labels, registry=self.registry)
+        for value in values:
+            counter.labels(value)
+        return counter
 
-class _WithoutStartTimes(Collector):
-    """The families of a registry without their `_created` samples."""
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
 
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [
-                sample for sample in family.samples if not sample.name.endswith("_created")
-            ]
-            yield family
+def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
+    return float(count().get(state, 0))
+
+
+class _AtScrape(Collector):
+    """Families that a function makes at each scrape."""
+
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
+
+
+def _without_start_times(registry: CollectorRegistry) -> Iterator[Metric]:
+    """Yield the families of a registry without their `_created` samples."""
+    for family in registry.collect():
+        family.samples = [
+            sample for sample in family.samples if not sample.name.endswith("_created")
+        ]
+        yield family

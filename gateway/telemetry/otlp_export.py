@@ -181,7 +181,6 @@ class _CountingProcessor(BatchSpanProcessor):
         self._reporting_exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Count the span as pending, and queue it (SpanProcessor)."""
         self._reporting_exporter.add_pending()
         super().on_end(span)
 

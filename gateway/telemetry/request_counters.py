@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -53,34 +53,32 @@ _BOUNDS: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
 Key = tuple[str, str, str, int, str]
 
 
+@dataclass(slots=True)
 class _Durations:
     """A histogram: a non-cumulative count per bucket, and the sum of the observed values.
 
     `exemplars` holds the last sampled trace of each bucket.
     """
 
-    __slots__ = ("counts", "created", "exemplars", "total")
-
-    def __init__(self, created: float) -> None:
-        self.created = created
-        self.counts = [0] * len(_BOUNDS)
-        self.total = 0.0
-        self.exemplars: dict[int, Exemplar] = {}
+    created: float
+    total: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
 class _LabelledCounts:
-    """The counts of all requests with the same labels."""
+    """The counts of all requests with the same labels.
 
-    __slots__ = ("created", "durations", "received", "requests", "sent", "upstream_durations")
+    The histograms are those of the interaction, shared by all its `_LabelledCounts`.
+    """
 
-    def __init__(self, created: float, durations: _Durations, upstream: _Durations) -> None:
-        self.created = created
-        self.requests = 0
-        self.received = 0
-        self.sent = 0
-        # Histograms of the interaction, shared by all its `_LabelledCounts`.
-        self.durations = durations
-        self.upstream_durations = upstream
+    created: float
+    durations: _Durations
+    upstream_durations: _Durations
+    requests: int = 0
+    received: int = 0
+    sent: int = 0
 
 
 # Names of a caller that are told apart: it can invent any number of them.

@@ -57,7 +57,7 @@ def serve(facts: Facts) -> Serve:
     ) -> AsyncIterator[ListenAddress]:
         (listening,) = await listen({"admin.address": address})
         runner = OperatorRunner(
-            build_application(metrics=facts, health=facts),
+            build_application(metrics=facts, health=facts, status=facts),
             believed or listening.address,
             **options,
         )

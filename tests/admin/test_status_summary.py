@@ -10,7 +10,8 @@ import pytest
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
 from gateway.admin.status_page import page_update
 from gateway.health.advice import ADVICE, PLATFORM_CAUSES
-from gateway.health.health import REASONS, Component, judge_outbox
+from gateway.health.evidence import ANSWERS, FAULTS
+from gateway.health.health import Component, judge_outbox
 from gateway.i18n import LANGUAGES, format_span
 from tests.doubles.gateway_states import VALID_TOKEN, GatewayState, StatusSources
 
@@ -143,7 +144,13 @@ def test_each_state_of_the_platform(state: str, reason: str, expected: str) -> N
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("reason", sorted({*REASONS} - {"token-awaited", "token-refused"}))
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(ANSWERS, *FAULTS, "untried", "many-errors", "many-refusals"),
+        *("sso-unavailable", "audit-unavailable", "shutting-down"),
+    ],
+)
 def test_every_reason_has_a_text(language: str, reason: str) -> None:
     if reason not in ("sso-unavailable", "audit-unavailable", "shutting-down"):
         assert PLATFORM_CAUSES[reason].in_language(language)

@@ -115,7 +115,7 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
     async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
         alerted = {"notify": [first.url]}
         async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
-            gateway.gateway.record_reload("failed", 1)
+            gateway.gateway.record_reload(1)
             [message] = await first.wait_for_messages(1)
             assert "New settings of" in message["message"]
             # A reload gives up what is being sent to an address that goes, though it has arrived.
@@ -126,7 +126,7 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
                 update={"alerts": alerts.model_copy(update=changed)}
             )
             await gateway.gateway.reload(settings)
-            gateway.gateway.record_reload("failed", 1)
+            gateway.gateway.record_reload(1)
             wrong = {"notify": (Secret("planted"),)}
             with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
                 await gateway.gateway.reload(

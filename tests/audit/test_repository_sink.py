@@ -23,6 +23,7 @@ from gateway.audit.repository_sink import (
     RepositorySink,
     RepositoryWriter,
 )
+from gateway.clock import TimeSource
 from gateway.config.settings import Settings
 from tests.audit.conftest import PATIENCE, handed_over
 from tests.doubles.repository import Repository
@@ -58,7 +59,7 @@ async def open_sink(
                 repository.url,
                 post,
                 lambda outcome, n: counted.update({outcome: n}),
-                clock=lambda: now[0],
+                times=TimeSource(lambda: now[0]),
             )
 
         yield build
@@ -384,7 +385,7 @@ async def test_a_backlog_over_its_limit_blocks_or_drops(
     caplog.set_level(logging.INFO)
     repository.behave(500)
     sink = open_sink()
-    sink._clock = asyncio.get_running_loop().time
+    sink._times = TimeSource(asyncio.get_running_loop().time)
     kept = Lines()
     audit = WriterAuditTrail(
         WriterThread(kept, on_failure=on_failure, on_records=lambda *_: None),

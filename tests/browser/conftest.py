@@ -36,18 +36,18 @@ class BrowserUser:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def do(self, what: str, **told: Any) -> dict[str, Any]:
+    async def do(self, what: str, **parameters: Any) -> dict[str, Any]:
         """Do one action and return its result; an error of the browser fails the test."""
-        self._writer.write(json.dumps({"do": what, **told}).encode() + b"\n")
+        self._writer.write(json.dumps({"do": what, **parameters}).encode() + b"\n")
         await self._writer.drain()
         async with asyncio.timeout(_PATIENCE):
-            answer: dict[str, Any] = json.loads(await self._reader.readline())
-        assert "error" not in answer, f"{what} {told}: {answer['error']}"
-        return answer
+            response: dict[str, Any] = json.loads(await self._reader.readline())
+        assert "error" not in response, f"{what} {parameters}: {response['error']}"
+        return response
 
-    async def run(self, script: str, **told: Any) -> Any:
+    async def run(self, script: str, **parameters: Any) -> Any:
         """Run a script in the page and return its value."""
-        return (await self.do("run", script=script, **told)).get("value")
+        return (await self.do("run", script=script, **parameters)).get("value")
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ async def test_only_fields_about_the_browser_are_not_forwarded(
     ):
         await user.do("open", url=f"http://127.0.0.1:{line.port}/fhir/Patient/1")
         assert await user.run(WRITE) == 200
-        sent = {name for seen in platform.requests for name, _ in seen.headers}
+        sent = {name for request in platform.requests for name, _ in request.headers}
         found = fates_of(line.fields, sent, await reported_by(gateway))
     show("Chromium", found, capsys)
     assert {name.lower() for name, fate in found.items() if fate == "told"} <= DESCRIPTIVE

@@ -10,16 +10,15 @@ from typing import Any
 
 from joserfc.jwk import ECKey
 
-from gateway.sandbox.server import Sandbox
 from tests.browser.conftest import BrowserUser, Sso
 from tests.browser.pages import malicious_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform
-from tests.login.stage import Stage, free_port, sandbox, stage
+from tests.login.stage import LoggedSandbox, Stage, free_port, sandbox, stage
 
 
 @contextlib.asynccontextmanager
-async def demo() -> AsyncIterator[tuple[Sandbox, Stage]]:
+async def demo() -> AsyncIterator[tuple[LoggedSandbox, Stage]]:
     """Yield the embedded platform with its example page, and a gateway that it may call."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
@@ -47,7 +46,7 @@ async def agree(user: BrowserUser, tab: int = 0) -> None:
 async def test_the_example_page_lists_patients(user: BrowserUser) -> None:
     """A page of another origin signs in, reads through the gateway, and signs out."""
     async with demo() as (platform, _):
-        await user.do("open", url=platform.example_url)
+        await user.do("open", url=f"{platform.origin}/example")
         await user.do("wait", selector="#who", text="No user")
         await user.do("click", selector="#sign-in")
         await agree(user)
@@ -118,7 +117,7 @@ async def test_a_certified_provider_with_private_key_jwt(
         tokens: set[str | None] = set()
         while len(tokens) < 3:
             assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [200, 200]
-            tokens = {seen.header("authorization") for seen in platform.requests}
+            tokens = {request.header("authorization") for request in platform.requests}
         assert (await user.run(sign_out(base)))["signed_in"] is False
         assert [await user.run(read(base), tab=tab) for tab in (0, 1)] == [401, 401]
         (login,) = await scene.audit("login")
@@ -133,14 +132,14 @@ async def test_a_page_of_another_origin_cannot_write_read_or_sign_out(user: Brow
         await user.do("open", url=f"{scene.base}/fhir/Patient?_count=1")
         await agree(user)
         await user.do("arrive", url=f"{scene.base}/fhir/Patient")
-        before = platform.counters.fhir_requests
+        before = platform.count(" /fhir/")
         await user.do("open", tab=1, url=evil)
         for path in ("/auth/logout", "/fhir/Patient"):
             blind, *readable = await _attempts(user, scene.base + path)
             assert blind in ("opaque", "failed")
             assert readable == ["failed", "failed"]
         await user.run(f"document.querySelector('iframe').src = '{scene.base}/auth/session'", tab=1)
-        assert platform.counters.fhir_requests == before
+        assert platform.count(" /fhir/") == before
         # As a whole page, where the browser sends the cookie of a form at most for a GET.
         whole = f"form.action = '{scene.base}/auth/logout', form.target = '_self', form.submit()"
         await user.run(f"void ({whole})", tab=1)

@@ -55,9 +55,9 @@ class StatusPage:
         url = f"{self.gateway.url}/{path}"
         async with (
             aiohttp.ClientSession() as session,
-            session.get(url, headers={"X-API-Key": key}) as answer,
+            session.get(url, headers={"X-API-Key": key}) as response,
         ):
-            return answer.status
+            return response.status
 
 
 @contextlib.asynccontextmanager
@@ -155,7 +155,7 @@ async def test_the_service_status_is_on_the_first_screen(user: BrowserUser, tmp_
         await no_complaints(user)
 
 
-# Words of heads, headings and answers that stand on more than one line, and what is cut off.
+# Words of headings and of the service status that are broken over lines, or truncated.
 BROKEN = """[...document.querySelectorAll("h1,h2,h3,strong,b,th,.badge,nav a,.axis *,figcaption")]
   .filter((part) => part.getClientRects().length && !part.closest("[hidden]"))
   .flatMap((part) => {
@@ -245,12 +245,12 @@ async def test_the_open_page_shows_a_failing_sso_and_its_recovery(
         await user.do("wait", selector="#care", text="Yes")
         await user.run("void (window.sameDocument = true)")
         settings = duty.gateway.settings
-        duty.platform.set_faults(Faults(sso_failure=503))
+        duty.platform.set_faults(Faults(failures={"sso": 503}))
         # A changed secret is tried at once, and the token stays valid for longer than the test.
         await duty.gateway.gateway.reload(with_secret(settings, "planted-new-secret"))
         await user.do("wait", selector="#care", text=words("renewal-fails"))
         await user.do("wait", selector="#glance", text="not renewed")
-        duty.platform.set_faults(Faults(sso_failure=503, platform_failure=401))
+        duty.platform.set_faults(Faults(failures={"sso": 503, "platform": 401}))
         while (await duty.gateway.ready())[0] == 200:
             await duty.request("Patient?_count=1")
         await user.do("wait", selector="#care", text=words("sso-unavailable"))
@@ -332,7 +332,7 @@ async def test_no_patient_data_and_no_secret_reaches_the_browser(user: BrowserUs
         await duty.request(f"Patient/{PATIENT_ID}", "planted-wrong-key")
         await user.do("wait", selector="#reasons", text="caller-unknown")
         await user.do("open", url=f"{duty.page}.json")
-        serve_state = str(await user.do("seen"))
-        assert "caller-unknown" in serve_state
+        shown = str(await user.do("seen"))
+        assert "caller-unknown" in shown
         for canary in (PATIENT_ID, FAMILY, API_KEY, "planted", CLIENT_SECRET, "eyJ"):
-            assert canary not in serve_state
+            assert canary not in shown

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from gateway.sandbox.options import Faults
 from tests.browser.conftest import BrowserUser, Sso
 from tests.browser.pages import malicious_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET
@@ -97,16 +98,14 @@ async def reads(user: BrowserUser, setup: SignInSetup) -> list[int]:
 
 async def renewed(user: BrowserUser, setup: SignInSetup, count: int) -> None:
     """Read until so many more tokens were used."""
-    before = {seen.header("authorization") for seen in setup.platform.requests}
+    before = {request.header("authorization") for request in setup.platform.requests}
     found: set[str | None] = set()
     while len(found) < count:
         assert await reads(user, setup) == [200, 200]
-        found = {seen.header("authorization") for seen in setup.platform.requests} - before
+        found = {request.header("authorization") for request in setup.platform.requests} - before
 
 
-async def test_a_session_outlives_renewals_and_a_restart(
-    user: BrowserUser, setup: SignInSetup
-) -> None:
+async def test_session_outlives_renewals_and_restart(user: BrowserUser, setup: SignInSetup) -> None:
     """In two tabs.
 
     The sign-out is that of the SSO too: afterwards it asks for the password.
@@ -140,9 +139,7 @@ async def test_a_session_outlives_renewals_and_a_restart(
         assert (logout["user"], logout["outcome"]) == ("dr.karimova", "success")
 
 
-async def test_a_sign_out_at_the_sso_ends_the_session(
-    user: BrowserUser, setup: SignInSetup
-) -> None:
+async def test_sign_out_at_the_sso_ends_the_session(user: BrowserUser, setup: SignInSetup) -> None:
     async with setup.gateway() as scene:
         await user.do("open", url=f"{setup.base}/fhir/Patient/1")
         await agree(user)
@@ -162,7 +159,8 @@ async def test_a_session_at_the_sandbox_outlives_renewals_and_a_restart(
     """Its refresh token is in a cookie of the SSO, as at the national one."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    async with sandbox(token_lifetime=1) as platform, program(free_port()) as page:
+    faults = Faults(token_lifetime=1)
+    async with sandbox(faults=faults) as platform, program(free_port()) as page:
 
         def gateway() -> contextlib.AbstractAsyncContextManager[Stage]:
             return stage(
@@ -175,9 +173,9 @@ async def test_a_session_at_the_sandbox_outlives_renewals_and_a_restart(
             )
 
         async def outlives_a_token() -> None:
-            issued = platform.counters.tokens_issued
+            issued = platform.count("POST /oauth/token 200")
             # The gateway's own token is renewed as well, and lives for as short a time.
-            while platform.counters.tokens_issued < issued + 3:
+            while platform.count("POST /oauth/token 200") < issued + 3:
                 for tab in (0, 1):
                     assert await user.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
 
@@ -327,15 +325,13 @@ headers: {'X-Requested-With': 'x'}})</script>
 <img src="x" onerror="document.title='ran'"></body>"""
 
 
-async def test_scripts_of_a_stored_page_do_not_run(
-    user: BrowserUser, planted: PlantedSetup
-) -> None:
+async def test_scripts_of_stored_page_do_not_run(user: BrowserUser, planted: PlantedSetup) -> None:
     planted.platform.script(http(200, PAGE, ("Content-Type", "text/html")))
     url = f"{planted.scene.base}/fhir/Binary/1"
     await user.do("open", url=url)
     await user.do("arrive", url=url)
     assert await user.run("document.title") == "stored"
-    assert [seen.method for seen in planted.platform.requests] == ["GET"]
+    assert [request.method for request in planted.platform.requests] == ["GET"]
 
 
 FRAME = """new Promise((done) => {

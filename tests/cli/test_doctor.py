@@ -438,6 +438,15 @@ async def test_a_base_url_without_a_capability_statement_is_reported(
     assert "platform.fhir_base_url" in failed["platform metadata"]
 
 
+async def test_a_statement_without_end_is_not_read(setup: DoctorSetup, platform: Platform) -> None:
+    """Of a statement beyond 16 MiB no more is read: it is none of a platform."""
+    endless = STATEMENT[:-1] + b',"name":"' + b"x" * (17 * 1024 * 1024) + b'"}'
+    platform.respond(fhir(endless, 200, ("Date", formatdate(usegmt=True))))
+    failed = await setup.failed()
+    assert list(failed) == ["platform metadata"]
+    assert "no FHIR server" in failed["platform metadata"]
+
+
 @pytest.mark.parametrize("version", ["4.0.1", "4.3.0", "3.0.2", "6.0.0-ballot2"])
 @pytest.mark.parametrize("environment", ["custom", "dhp-playground", "production"])
 async def test_another_fhir_version_is_reported(

@@ -17,6 +17,7 @@ import yaml
 
 from gateway.cli.init_plan import InitPlan, settings_lines, yaml_text
 from gateway.config.loader import load_settings
+from gateway.sandbox.example_data import PATIENT_ID
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
 from gateway.secret import Secret
@@ -78,7 +79,7 @@ async def test_a_gateway_starts_with_the_written_settings(sandbox: Sandbox, tmp_
     address = environ["DHP_GATEWAY_LISTEN__ADDRESS"]
     try:
         await asyncio.to_thread(process.wait_until_listening, int(address.rpartition(":")[2]))
-        url = f"http://{address}/fhir/Patient/{sandbox.patient_id}"
+        url = f"http://{address}/fhir/Patient/{PATIENT_ID}"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             assert (answer.status, (await answer.json())["resourceType"]) == (200, "Patient")
     finally:

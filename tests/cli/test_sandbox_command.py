@@ -225,8 +225,8 @@ def test_config_sandbox_matches_the_default_options() -> None:
     settings = load_settings(REPOSITORY / "config" / "sandbox.yaml", {})
     options = SandboxOptions()
     credential = settings.credentials["default"]
-    assert settings.platform.fhir_base_url == f"{options.origin(options.port)}/fhir"
-    assert settings.sso.token_url == f"{options.origin(options.port)}/oauth/token"
+    assert settings.platform.fhir_base_url == f"http://127.0.0.1:{options.port}/fhir"
+    assert settings.sso.token_url == f"http://127.0.0.1:{options.port}/oauth/token"
     assert credential.client_id == options.client_id
     assert credential.client_secret is not None
     assert credential.client_secret.reveal() == options.client_secret

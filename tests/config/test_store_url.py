@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.config.problems import InvalidValueError
 from gateway.config.setting_urls import StoreLocation, parse_store_url
-from gateway.config.value_types import InvalidValueError
 from gateway.secret import MASK, Secret
 
 PASSWORD = "hunter2:/?#@"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.config.problems import InvalidValueError
 from gateway.config.setting_urls import (
     is_remote_plaintext,
     parse_base_path,
@@ -15,7 +16,6 @@ from gateway.config.setting_urls import (
     parse_proxy_url,
     parse_syslog_url,
 )
-from gateway.config.value_types import InvalidValueError
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ async def _backends() -> AsyncIterator[Backends]:
     sandboxes = {
         "healthy": Faults(),
         "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),
-        "slow_sso": Faults(sso_delay=60),
-        "throttling": Faults(sso_failure=429),
-        "failing": Faults(platform_failure=503),
-        "slow": Faults(platform_delay=6),
+        "slow_sso": Faults(delays={"sso": 60}),
+        "throttling": Faults(failures={"sso": 429}),
+        "failing": Faults(failures={"platform": 503}),
+        "slow": Faults(delays={"platform": 6}),
         "rejecting": Faults(reject_tokens=1.0),
     }
     async with contextlib.AsyncExitStack() as stack:

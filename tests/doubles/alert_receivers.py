@@ -38,9 +38,9 @@ class _AlertReceiver:
         await wait_until(lambda: len(self.messages) >= count)
         return self.messages
 
-    async def text(self, said: str) -> str:
-        """Return the text of all messages received, once it contains `said`."""
-        await wait_until(lambda: said in self._text())
+    async def text(self, part: str) -> str:
+        """Return the text of all messages received, once it contains `part`."""
+        await wait_until(lambda: part in self._text())
         return self._text()
 
     def _text(self) -> str:
@@ -84,7 +84,7 @@ class Webhook(_AlertReceiver):
 
     async def _listen(self) -> None:
         application = web.Application()
-        application.router.add_post("/duty", self._take)
+        application.router.add_post("/duty", self._receive)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -93,10 +93,10 @@ class Webhook(_AlertReceiver):
     async def _close(self) -> None:
         await self._runner.cleanup()
 
-    async def _take(self, request: web.Request) -> web.Response:
-        said = json.loads(await request.text())
+    async def _receive(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.text())
         if self.status == 200:
-            kinds = {key: said[key] for key in ("title", "message", "type")}
+            kinds = {key: body[key] for key in ("title", "message", "type")}
             self.messages.append(
                 {**kinds, "authorization": request.headers.get("Authorization", "")}
             )
@@ -124,9 +124,11 @@ class MailServer(_AlertReceiver):
         await self._server.wait_closed()
 
     def _session(self) -> SMTP:
-        return SMTP(self, authenticator=self._judge, auth_require_tls=False, hostname="mail")
+        return SMTP(self, authenticator=self._authenticate, auth_require_tls=False, hostname="mail")
 
-    def _judge(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+    def _authenticate(
+        self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any
+    ) -> Any:
         return AuthResult(success=data.password == b"planted-p@ssw/rd", handled=False)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name

@@ -64,25 +64,25 @@ async def attack(port: int, data: bytes, *, connections: int, seconds: float) ->
         stdout=asyncio.subprocess.PIPE,
         cwd=REPOSITORY,
     )
-    told, _ = await process.communicate(data)
-    return Counter(json.loads(told))
+    output, _ = await process.communicate(data)
+    return Counter(json.loads(output))
 
 
-async def _attack(port: int, data: bytes, until: float, answers: Counter[str]) -> None:
+async def _attack(port: int, data: bytes, until: float, responses: Counter[str]) -> None:
     while True:
         with contextlib.suppress(OSError, EOFError):
-            await _send(port, data, answers)
+            await _send(port, data, responses)
         if time.monotonic() > until:
             return
 
 
-async def _send(port: int, data: bytes, answers: Counter[str]) -> None:
+async def _send(port: int, data: bytes, responses: Counter[str]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sending = asyncio.ensure_future(_all_of(writer, data))
     try:
         for _ in range(data.count(b"\r\n\r\n")):
             await reader.readuntil(b"HTTP/1.1 ")
-            answers[(await reader.readexactly(3)).decode()] += 1
+            responses[(await reader.readexactly(3)).decode()] += 1
     finally:
         sending.cancel()
         writer.transport.abort()
@@ -96,10 +96,10 @@ async def _all_of(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 async def _main(port: int, connections: int, seconds: float) -> None:
     data = sys.stdin.buffer.read()
-    answers: Counter[str] = Counter()
+    responses: Counter[str] = Counter()
     until = time.monotonic() + seconds
-    await asyncio.gather(*(_attack(port, data, until, answers) for _ in range(connections)))
-    sys.stdout.write(json.dumps(answers))
+    await asyncio.gather(*(_attack(port, data, until, responses) for _ in range(connections)))
+    sys.stdout.write(json.dumps(responses))
 
 
 if __name__ == "__main__":

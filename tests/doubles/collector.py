@@ -1,8 +1,8 @@
-"""A collector that receives spans by OTLP/HTTP and keeps them, decoded and as octets.
+"""A collector that receives spans by OTLP/HTTP and records them, decoded and as octets.
 
     async with Collector() as collector:
         ... tracing={"otlp_endpoint": collector.url} ...
-        spans = await collector.until(lambda spans: len(spans) >= 2)
+        spans = await collector.wait_until(lambda spans: len(spans) >= 2)
 
 The extra `otel` must be installed: it has the definitions of the messages.
 """
@@ -49,9 +49,9 @@ class Collector:
     raw: bytes = b""
 
     async def __aenter__(self) -> Self:
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
         application = web.Application(client_max_size=2**26)
-        application.router.add_post("/v1/traces", self._take)
+        application.router.add_post("/v1/traces", self._receive)
         self._runner = web.AppRunner(application)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
@@ -70,26 +70,28 @@ class Collector:
 
     async def wait_until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
         """Wait until `enough` is true of the spans, and return them all."""
-        async with self._news:
-            await self._news.wait_for(lambda: enough(self.spans))
+        async with self._changed:
+            await self._changed.wait_for(lambda: enough(self.spans))
         return self.spans
 
     async def wait_for_requests(self, times: int) -> None:
         """Return when `times` requests have been received."""
-        async with self._news:
-            await self._news.wait_for(lambda: len(self.requests) >= times)
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= times)
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()  # aiohttp has decoded the gzip coding.
-        async with self._news:
+        async with self._changed:
             self.requests.append({name.lower(): value for name, value in request.headers.items()})
             if self.status == 200:
-                self._keep(body)
-            self._news.notify_all()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(status=self.status, body=answer, content_type="application/x-protobuf")
+                self._record(body)
+            self._changed.notify_all()
+        response = ExportTraceServiceResponse().SerializeToString()
+        return web.Response(
+            status=self.status, body=response, content_type="application/x-protobuf"
+        )
 
-    def _keep(self, body: bytes) -> None:
+    def _record(self, body: bytes) -> None:
         self.raw += body
         for group in ExportTraceServiceRequest.FromString(body).resource_spans:
             self.resources.append(_values(group.resource.attributes))

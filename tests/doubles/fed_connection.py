@@ -49,11 +49,9 @@ class FakeTransport(asyncio.Transport):
         self.closing = True
 
     def pause_reading(self) -> None:
-        """Note that reading is paused."""
         self.paused = True
 
     def resume_reading(self) -> None:
-        """Note that reading is resumed."""
         self.paused = False
 
 
@@ -89,7 +87,7 @@ async def exchange(
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
     if reader is None and end == "open" and not connection.complete:
-        connection.on_deadline()
+        connection.abort("timeout")
     elif reader is not None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -99,13 +97,13 @@ async def exchange(
         connection.eof_received()
     if end == "open":
         if not connection.complete:
-            connection.on_deadline()
+            connection.abort("timeout")
     else:
         connection.connection_lost(None if end == "eof" else ConnectionResetError())
         assert lost == [connection]
         assert not connection.is_reusable
     result = finished or await (reader or consume(connection))
-    assert not (transport.paused and connection.complete and not connection.has_pending_body)
+    assert not (transport.paused and connection.complete and not connection._chunks)
     return Seen(result, reusable)
 
 
@@ -113,33 +111,33 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
     """Read a response to its end. Return status and body, or the kind of the failure."""
     body = b""
     try:
-        while (answer := connection.head()) is None:
+        while (response := connection.head()) is None:
             await connection.next_event()
         while pieces := await connection.read():
             body += b"".join(pieces)
     except UpstreamConnectionError as broken:
         return broken.kind
-    return answer.status, body
+    return response.status, body
 
 
 async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> None:
     """Compare the result of a stream, in chunks and at once, with that of `read_answer`."""
-    seen = await exchange(pieces, end, head=head)
-    whole = await exchange([stream], end, head=head)
-    assert seen.result == whole.result
+    received = await exchange(pieces, end, head=head)
+    unsplit = await exchange([stream], end, head=head)
+    assert received.result == unsplit.result
     try:
         expected = read_answer(stream, head=head, ended=end == "eof")
     except InvalidResponseError:
         expected = None
     if expected is None:
-        assert isinstance(seen.result, str), "accepted what is not valid"
-        assert not seen.reusable
+        assert isinstance(received.result, str), "accepted what is not valid"
+        assert not received.reusable
         return
-    if not isinstance(seen.result, str):
-        assert seen.result == (expected.status, expected.body)
-    if seen.reusable:
+    if not isinstance(received.result, str):
+        assert received.result == (expected.status, expected.body)
+    if received.reusable:
         assert expected.bounded
         assert expected.rest.strip(b"\r\n") == b""
     # Stray line ends in the same segment as the response are skipped; later ones make the
     # connection unusable.
-    assert seen.reusable == whole.reusable or expected.rest.strip(b"\r\n") == b""
+    assert received.reusable == unsplit.reusable or expected.rest.strip(b"\r\n") == b""

@@ -88,15 +88,19 @@ class GatewayState:
         """Record requests that ended `minutes_ago`, one for each outcome."""
         for status, reason in outcomes:
             duration = members.get("duration", 0.084)
-            began = self.clock() - 60 * minutes_ago - duration
-            ended = Exchange("id", began + self.clock.wall() - self.clock(), began)
-            ended.status, ended.reason = status, reason
-            ended.upstream_status = status
-            ended.caller, ended.interaction, ended.resource = "laboratory", "read", "Patient"
+            started_at = self.clock() - 60 * minutes_ago - duration
+            exchange = Exchange("id", started_at + self.clock.wall() - self.clock(), started_at)
+            exchange.status, exchange.reason = status, reason
+            exchange.upstream_status = status
+            exchange.caller, exchange.interaction, exchange.resource = (
+                "laboratory",
+                "read",
+                "Patient",
+            )
             for name, value in {"duration": duration, **members}.items():
-                setattr(ended, name, value)
-            self.traffic.record_exchange(ended)
-            self.judgement.record_exchange(ended)
+                setattr(exchange, name, value)
+            self.traffic.record_exchange(exchange)
+            self.judgement.record_exchange(exchange)
 
     def set_circuit(self, state: CircuitState) -> None:
         """Open or close the circuit by hand."""

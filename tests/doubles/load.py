@@ -82,13 +82,13 @@ class Load:
         self.inflight += 1
         self.max_inflight = max(self.max_inflight, self.inflight)
         try:
-            reply: Response = await wire.fetch(get(self.target))
+            response: Response = await wire.fetch(get(self.target))
         except (TruncatedResponseError, OSError) as error:
             self.failures[f"{type(error).__name__}: {error}"] += 1
             return False
         finally:
             self.inflight -= 1
         self.served += 1
-        if reply.status != 200:
-            self.failures[f"{reply.status} {reply.reason}"] += 1
-        return (reply.header("connection") or "").lower() != "close"
+        if response.status != 200:
+            self.failures[f"{response.status} {response.reason}"] += 1
+        return (response.header("connection") or "").lower() != "close"

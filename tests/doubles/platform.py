@@ -3,11 +3,11 @@
     async with Platform() as platform:
         platform.script(fhir(), status(503, ("Retry-After", "1")))
         ...
-        assert platform.seen[0].header("authorization") == "Bearer token-1"
+        assert platform.requests[0].header("authorization") == "Bearer token-1"
 
 Without a script every request gets a Patient. A response can also be a coroutine function that
-gets the open `Line`, for faults that octets alone do not show. What the gateway asks for itself
-takes nothing from the script, and is recorded apart.
+gets the open connection, for faults that octets alone do not show. Probes of the gateway take
+nothing from the script, and are recorded apart.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReceivedRequest:
 
     @property
     def is_from_gateway(self) -> bool:
-        """Whether the gateway asks for itself, which names two codings."""
+        """Return whether the gateway itself sent it: its probes accept two codings."""
         return self.target.endswith("/metadata") and len(self.all("accept-encoding")) == 2
 
     def all(self, name: str) -> list[str]:
@@ -96,10 +96,10 @@ def unauthorized() -> bytes:
     return outcome(401, ("WWW-Authenticate", 'Bearer error="invalid_token"'))
 
 
-def chunked(*pieces: bytes, end: bool = True) -> bytes:
+def chunked(*chunks: bytes, end: bool = True) -> bytes:
     """Return a FHIR response in chunks; without `end` the last chunk is missing."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
-    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if end else b"")
 
 
@@ -176,15 +176,15 @@ def silent_until(ended: asyncio.Event) -> ScriptedResponse:
     return respond
 
 
-def endless(head: bytes, piece: bytes, ended: asyncio.Event) -> ScriptedResponse:
-    """Send a piece after the other, and set `ended` when the gateway has closed its end."""
+def endless(head: bytes, chunk: bytes, ended: asyncio.Event) -> ScriptedResponse:
+    """Send the chunk without end, and set `ended` when the gateway has closed its end."""
 
     async def respond(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
         connection.writer.write(head)
         with contextlib.suppress(ConnectionError):
             while True:
-                connection.writer.write(piece)
+                connection.writer.write(chunk)
                 await connection.writer.drain()
         ended.set()
 
@@ -215,7 +215,7 @@ class Platform:
 
     def __post_init__(self) -> None:
         self._script: list[ScriptedResponse] = []
-        self._standing: ScriptedResponse = fhir()
+        self._default: ScriptedResponse = fhir()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._arrived = asyncio.Condition()
@@ -242,13 +242,13 @@ class Platform:
         scheme, host = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
         return f"{scheme}://{host}:{self.port}{self.base_path}"
 
-    def respond(self, answer: ScriptedResponse) -> None:
+    def respond(self, response: ScriptedResponse) -> None:
         """Set the response for every request after the script."""
-        self._standing = answer
+        self._default = response
 
-    def script(self, *answers: ScriptedResponse) -> None:
+    def script(self, *responses: ScriptedResponse) -> None:
         """Give each of the next requests one of these responses."""
-        self._script += answers
+        self._script += responses
 
     async def wait_for_requests(self, count: int) -> None:
         """Return when the heads of `count` requests have been received in total."""
@@ -289,24 +289,23 @@ class Platform:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
     ) -> bool:
-        seen = await read_head(reader)
-        seen.connection = number
+        request = await read_head(reader)
+        request.connection = number
         async with self._arrived:
-            (self.gateway_requests if seen.is_from_gateway else self.requests).append(seen)
+            (self.gateway_requests if request.is_from_gateway else self.requests).append(request)
             self._arrived.notify_all()
-        is_scripted = self._script and not seen.is_from_gateway
-        answer = self._script.pop(0) if is_scripted else self._standing
-        if isinstance(answer, bytes):
-            await read_body(reader, seen)
-            writer.write(answer)
+        is_scripted = self._script and not request.is_from_gateway
+        response = self._script.pop(0) if is_scripted else self._default
+        if isinstance(response, bytes):
+            await read_body(reader, request)
+            writer.write(response)
             await writer.drain()
         else:
-            await answer(PlatformConnection(reader, writer, seen))
-        return not writer.is_closing() and seen.complete
+            await response(PlatformConnection(reader, writer, request))
+        return not writer.is_closing() and request.complete
 
 
 async def read_head(reader: asyncio.StreamReader) -> ReceivedRequest:
-    """Read the head of a request and return it."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].decode("latin-1").split("\r\n")
     method, target, version = line.split(" ")
@@ -315,14 +314,14 @@ async def read_head(reader: asyncio.StreamReader) -> ReceivedRequest:
     return ReceivedRequest(method, target, pairs)  # type: ignore[arg-type]
 
 
-async def read_body(reader: asyncio.StreamReader, seen: ReceivedRequest) -> None:
-    """Read the body of a request into `seen`."""
-    if seen.header("transfer-encoding") == "chunked":
+async def read_body(reader: asyncio.StreamReader, request: ReceivedRequest) -> None:
+    """Read the body of a request into `request`."""
+    if request.header("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")), 16):
-            seen.body += await reader.readexactly(size)
+            request.body += await reader.readexactly(size)
             await reader.readexactly(2)
         await reader.readexactly(2)
     else:
-        length = int(seen.header("content-length") or 0)
-        seen.body += await reader.readexactly(length)
-    seen.complete = True
+        length = int(request.header("content-length") or 0)
+        request.body += await reader.readexactly(length)
+    request.complete = True

@@ -25,7 +25,7 @@ GATEWAY_COMMAND = Path(sys.executable).with_name("dhp-gateway")
 _POLL = 0.02
 _MAX_KEPT = 100
 # Descriptors of sockets.
-_kept: deque[int] = deque()
+_reserved: deque[int] = deque()
 _given: set[int] = set()
 
 
@@ -37,13 +37,13 @@ def free_port() -> int:
     SO_REUSEADDR can listen.
     """
     while True:
-        kept = socket.socket()
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", 0))
-        port = int(kept.getsockname()[1])
-        _kept.append(kept.detach())
-        if len(_kept) > _MAX_KEPT:
-            os.close(_kept.popleft())
+        reserved = socket.socket()
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = int(reserved.getsockname()[1])
+        _reserved.append(reserved.detach())
+        if len(_reserved) > _MAX_KEPT:
+            os.close(_reserved.popleft())
         if port not in _given:
             _given.add(port)
             return port
@@ -160,20 +160,20 @@ class GatewayProcess:
     ) -> None:
         """Wait until the admin listener responds to `path` with `status`."""
         deadline = time.monotonic() + patience
-        seen: int | None = None
+        received: int | None = None
         async with aiohttp.ClientSession() as session:
             while not self.process.ended and time.monotonic() < deadline:
-                seen = await _status_of(session, self.admin_url + path)
-                if seen == status:
+                received = await _status_of(session, self.admin_url + path)
+                if received == status:
                     return
                 await asyncio.sleep(_POLL)
-        raise self.process.failure(f"{path} answered {seen}, awaited {status}")
+        raise self.process.failure(f"{path} answered {received}, awaited {status}")
 
 
 async def _status_of(session: aiohttp.ClientSession, url: str) -> int | None:
     try:
-        async with session.get(url) as answer:
-            return answer.status
+        async with session.get(url) as response:
+            return response.status
     except aiohttp.ClientError:
         return None
 

@@ -49,7 +49,7 @@ def _open_gate() -> asyncio.Event:
 class RecordingProxy:
     """Forwards what its guard admits; what the guard refuses gets a 401, as from a platform.
 
-    `questions` are the requests of the gateway itself, for the CapabilityStatement. `Host` is
+    `gateway_requests` are the gateway's own, for the CapabilityStatement. `Host` is
     passed on, so that a server that builds links from it names this proxy. Requests wait while
     `gate` is closed (`gate.clear()`). Where the server breaks off, so does the proxy.
     """
@@ -69,21 +69,22 @@ class RecordingProxy:
         problem = self.guard(request.headers)
         if problem is not None:
             self.refusals.append(problem)
-            answer = web.json_response({"resourceType": "OperationOutcome"}, status=401)
+            response = web.json_response({"resourceType": "OperationOutcome"}, status=401)
         else:
             try:
-                answer = await self._forward(request, body)
+                response = await self._forward(request, body)
             except aiohttp.ClientError:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=502)
-        content = answer.body if isinstance(answer.body, bytes) else b""
-        if answer.headers.get("Content-Encoding") == "gzip":
+        content = response.body if isinstance(response.body, bytes) else b""
+        if response.headers.get("Content-Encoding") == "gzip":
             content = gzip.decompress(content)
-        told = (answer.status, content)
-        seen = RecordedExchange(request.method, request.raw_path, request.headers, body, *told)
-        (self.requests if _is_of_a_caller(seen) else self.gateway_requests).append(seen)
-        return answer
+        exchange = RecordedExchange(
+            request.method, request.raw_path, request.headers, body, response.status, content
+        )
+        (self.requests if _is_from_caller(exchange) else self.gateway_requests).append(exchange)
+        return response
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None
@@ -93,9 +94,11 @@ class RecordingProxy:
             headers=_end_to_end(request.headers),
             data=body or None,
             allow_redirects=False,
-        ) as answer:
+        ) as response:
             return web.Response(
-                status=answer.status, body=await answer.read(), headers=_end_to_end(answer.headers)
+                status=response.status,
+                body=await response.read(),
+                headers=_end_to_end(response.headers),
             )
 
     @asynccontextmanager
@@ -120,9 +123,9 @@ class RecordingProxy:
                 await runner.cleanup()
 
 
-def _is_of_a_caller(seen: RecordedExchange) -> bool:
+def _is_from_caller(exchange: RecordedExchange) -> bool:
     """Return whether a caller sent the request: the gateway's own ones have no User-Agent."""
-    return "User-Agent" in seen.headers or not seen.call.endswith("/metadata")
+    return "User-Agent" in exchange.headers or not exchange.call.endswith("/metadata")
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -36,7 +36,7 @@ class Batch:
 class Repository:
     """The server. `entry_status` may return another status than 201 or 200 for an entry.
 
-    With the behaviour "lose" it answers as with None, and stores nothing.
+    With the behaviour "lose" it responds as with None, and stores nothing.
     """
 
     def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
@@ -51,7 +51,7 @@ class Repository:
         self.other: bytes | None = None  # the body sent in place of a batch-response
         self.resets = 0  # how many of the next requests get no response
         self._behaviour: Behaviour = None
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         self._released = threading.Event()
         self._server = _Server(("127.0.0.1", port), _handler(self))
         if tls is not None:
@@ -70,14 +70,14 @@ class Repository:
 
     def wait_until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Return the newest versions by id, once `condition` is true of them."""
-        with self._news:
-            assert self._news.wait_for(lambda: condition(self.current()), 120), self.stored
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.current()), 120), self.stored
             return self.current()
 
     def wait_for_requests(self, times: int) -> None:
         """Return when `times` batches have been received."""
-        with self._news:
-            assert self._news.wait_for(lambda: len(self.batches) >= times, 120), self.batches
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.batches) >= times, 120), self.batches
 
     def current(self) -> dict[str, Any]:
         """Return the newest versions by id."""
@@ -104,14 +104,14 @@ class Repository:
         if self.resets:
             self.resets -= 1
             behaviour = "reset"
-        answer = b"{}"
+        response = b"{}"
         if behaviour in (None, "take-and-reset", "lose"):
-            answer = self._store(bundle, is_lost=behaviour == "lose")
+            response = self._store(bundle, is_lost=behaviour == "lose")
         elif behaviour == "short":
-            answer = b'{"resourceType":"Bundle","type":"batch-response","entry":[]}'
-        with self._news:
+            response = b'{"resourceType":"Bundle","type":"batch-response","entry":[]}'
+        with self._changed:
             self.batches.append(Batch(handler.path, headers, bundle))
-            self._news.notify_all()
+            self._changed.notify_all()
         if behaviour == "hang":
             released.wait(60)
         if behaviour in ("hang", "reset", "take-and-reset"):
@@ -122,12 +122,12 @@ class Repository:
         status = behaviour if isinstance(behaviour, int) else 200
         is_minimal = self.is_minimal_always or headers.get("prefer") == "return=minimal"
         if behaviour in (None, "lose") and self.minimal is not None and is_minimal:
-            status, answer = self.minimal, b""
-        self._reply(handler, status, answer if self.other is None else self.other)
+            status, response = self.minimal, b""
+        self._reply(handler, status, response if self.other is None else self.other)
 
     def read(self, handler: BaseHTTPRequestHandler) -> None:
         """Respond to a read of a resource."""
-        with self._news:
+        with self._changed:
             self.reads.append(handler.path)
             versions = self.stored.get(handler.path.removeprefix("/fhir/AuditEvent/"))
         if self.read_reply is not None:
@@ -137,20 +137,20 @@ class Repository:
         else:
             self._reply(handler, 200, json.dumps(versions[-1]).encode())
 
-    def _reply(self, handler: BaseHTTPRequestHandler, status: int, answer: bytes) -> None:
+    def _reply(self, handler: BaseHTTPRequestHandler, status: int, response: bytes) -> None:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/fhir+json")
-        handler.send_header("Content-Length", str(len(answer)))
+        handler.send_header("Content-Length", str(len(response)))
         if 300 <= status < 400:
             handler.send_header("Location", "/elsewhere")
         if self.retry_after is not None:
             handler.send_header("Retry-After", self.retry_after)
         handler.end_headers()
-        handler.wfile.write(answer)
+        handler.wfile.write(response)
 
     def _store(self, bundle: dict[str, Any], *, is_lost: bool) -> bytes:
         responses = []
-        with self._news:
+        with self._changed:
             for entry in bundle["entry"]:
                 status = self.entry_status(entry["resource"])
                 if status is None:
@@ -160,9 +160,9 @@ class Repository:
                     versions = [] if is_lost else self.stored.setdefault(resource_id, [])
                     versions.append(entry["resource"])
                     status = 201 if len(versions) == 1 else 200
-                responses.append({"response": {"status": f"{status} said so"}})
-        answer = {"resourceType": "Bundle", "type": "batch-response", "entry": responses}
-        return json.dumps(answer).encode()
+                responses.append({"response": {"status": f"{status} stored"}})
+        response = {"resourceType": "Bundle", "type": "batch-response", "entry": responses}
+        return json.dumps(response).encode()
 
 
 class _Server(ThreadingHTTPServer):

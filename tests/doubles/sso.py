@@ -2,7 +2,7 @@
 
     async with Sso() as sso:
         sso.script(status(503), token("first", expires_in=3))   # the next two responses
-        sso.handle(token("second"))                             # all others
+        sso.respond(token("second"))                            # all others
         ... use sso.token_url ...
         assert sso.requests[0].form["grant_type"] == "client_credentials"
 
@@ -79,7 +79,6 @@ def status(code: int, *headers: tuple[str, str]) -> ScriptedResponse:
 
 
 def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> ScriptedResponse:
-    """Return a response with any JSON value."""
     return http(code, json.dumps(value).encode(), *headers, content_type="application/json")
 
 
@@ -117,7 +116,7 @@ class Sso:
         self._issued = 0
         self._gate = asyncio.Event()
         self._gate.set()
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -139,13 +138,13 @@ class Sso:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
 
-    def respond(self, answer: ScriptedResponse | None) -> None:
+    def respond(self, response: ScriptedResponse | None) -> None:
         """Set the response for every request after the script; None: numbered tokens again."""
-        self._default = self._numbered if answer is None else lambda: answer
+        self._default = self._numbered if response is None else lambda: response
 
-    def script(self, *answers: ScriptedResponse) -> None:
+    def script(self, *responses: ScriptedResponse) -> None:
         """Give each of the next requests one of these responses."""
-        self._script.extend(answers)
+        self._script.extend(responses)
 
     def reject_client(self, client_id: str) -> None:
         """Refuse every request of a client from now on."""
@@ -161,8 +160,8 @@ class Sso:
 
     async def wait_for_requests(self, count: int) -> None:
         """Return when `count` requests have been received in total."""
-        async with self._news:
-            await self._news.wait_for(lambda: len(self.requests) >= count)
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.requests) >= count)
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
         """Return the response to a request after the script; subclasses may examine the request."""
@@ -192,9 +191,9 @@ class Sso:
         self.open_requests += 1
         self.max_concurrent = max(self.max_concurrent, self.open_requests)
         try:
-            async with self._news:
+            async with self._changed:
                 self.requests.append(request)
-                self._news.notify_all()
+                self._changed.notify_all()
             await self._gate.wait()
             writer.write(answer.raw)
             await writer.drain()

@@ -19,7 +19,7 @@ FAULTS = ("lost", "reset", "close", "hang", "cut", "500", "502", "504")
 
 
 class StoringPlatform:
-    """The state of such a platform; `answer` is passed to a `Platform`."""
+    """The state of such a platform; `respond` is passed to a `Platform`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class StoringPlatform:
             return
         for entry in entries:
             condition = entry.get("request", {}).get("ifNoneExist")
-            self._keep(
+            self._store(
                 entry["resource"], condition or connection.request.header("if-none-exist") or ""
             )
         made = {"resourceType": "Bundle", "type": "transaction-response"}
@@ -68,20 +68,20 @@ class StoringPlatform:
             return
         connection.writer.write(fhir(json.dumps(made if is_bundle else body).encode(), 201))
 
-    def _keep(self, resource: dict[str, Any], condition: str) -> None:
+    def _store(self, resource: dict[str, Any], condition: str) -> None:
         if self._declares and condition and self._matching(condition):
             return
         self.held.append({**resource, "id": str(uuid.uuid4()), "meta": {"versionId": "1"}})
 
     def _matching(self, query: str) -> list[dict[str, Any]]:
-        asked = dict(parse_qsl(query)).get("identifier")
-        if asked is None or "identifier" not in self._parameters:
+        identifier = dict(parse_qsl(query)).get("identifier")
+        if identifier is None or "identifier" not in self._parameters:
             return self.held
         return [
             each
             for each in self.held
             for one in each.get("identifier", ())
-            if f"{one['system']}|{one['value']}" == asked
+            if f"{one['system']}|{one['value']}" == identifier
         ]
 
     def _search(self, target: str) -> bytes:

@@ -29,7 +29,7 @@ def steps(anew_at: str = "") -> Iterator[dict[Step, str]]:
 
     The value is the file of the calling function. A call of `anew_at` forgets those before it.
     """
-    seen: dict[Step, str] = {}
+    received: dict[Step, str] = {}
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
@@ -37,12 +37,12 @@ def steps(anew_at: str = "") -> Iterator[dict[Step, str]]:
             step = code.co_qualname, code.co_filename.removeprefix(PACKAGE)
             caller = "" if frame.f_back is None else frame.f_back.f_code.co_filename
             if code.co_qualname == anew_at:
-                seen.clear()
-            seen.setdefault(step, caller.removeprefix(PACKAGE))
+                received.clear()
+            received.setdefault(step, caller.removeprefix(PACKAGE))
 
     sys.setprofile(note)
     try:
-        yield seen
+        yield received
     finally:
         sys.setprofile(None)
 

@@ -23,12 +23,13 @@ class Row:
 
     The caller receives `status` to `closed`; `closed`: None leaves closing to the gateway;
     `parsed`: False when neither language nor format of the request is known; `retry_after` is a
-    text where its value is known. The diagnostics contain `said`, and warn with `unknown` that the
-    platform may have processed the request, so that it must not be repeated; `unsaid` is nowhere in
-    the body. `seen` and `asked` are the possible numbers of requests at the platform and the SSO;
-    `retries` are counted by cause, and `tokens` is the only counted outcome of token requests.
-    `write`: the request was not safe; `advice` names the text for users where it is not that of the
-    reason; `logged` are level and words of the log line.
+    text where its value is known. The diagnostics contain `diagnostics`, and warn with
+    `is_outcome_unknown` that the platform may have processed the request, so that it must not be
+    repeated; `absent` is nowhere in the body. `requests` and `token_requests` are the possible
+    numbers of requests at the platform and the SSO; `retries` are counted by cause, and `tokens` is
+    the only counted outcome of token requests. `write`: the request was not safe; `advice` names
+    the text for users where it is not that of the reason; `logged` are level and words of the log
+    line.
     """
 
     status: int
@@ -39,11 +40,11 @@ class Row:
     challenge: bool = False
     closed: bool | None = False
     parsed: bool = True
-    said: str = ""
-    unsaid: bytes = b""
-    unknown: bool = False
-    seen: tuple[int, ...] = (0,)
-    asked: tuple[int, ...] = PERHAPS
+    diagnostics: str = ""
+    absent: bytes = b""
+    is_outcome_unknown: bool = False
+    requests: tuple[int, ...] = (0,)
+    token_requests: tuple[int, ...] = PERHAPS
     attempts: tuple[int, ...] = (0,)
     retries: Mapping[str, int] = field(default_factory=dict)
     tokens: str = ""
@@ -52,9 +53,9 @@ class Row:
     advice: str = ""
     logged: tuple[int, str] | None = None
 
-    def but(self, **changes: Any) -> Row:
+    def changed(self, **changes: Any) -> Row:
         """Return the row with some changes; a single number stands for a tuple of it."""
-        plural = {"seen", "asked", "attempts"}
+        plural = {"requests", "token_requests", "attempts"}
         changed: dict[str, Any] = {
             name: (value,) if name in plural and isinstance(value, int) else value
             for name, value in changes.items()
@@ -72,8 +73,8 @@ async def assert_result(
     _judge_outcome(reply, reason, row, language=language, xml=xml and row.parsed)
     _judge_fields(reply, row)
     assert row.closed is None or evidence.closed is row.closed
-    assert len(evidence.requests) in row.seen
-    assert evidence.token_requests in row.asked
+    assert len(evidence.requests) in row.requests
+    assert evidence.token_requests in row.token_requests
     if evidence.audited:
         await _judge_record(evidence, reason, row)
     assert await evidence.counted(row.status, reason) == 1
@@ -120,9 +121,9 @@ def _judge_outcome(reply: Response, reason: str, row: Row, *, language: str, xml
     assert int(attempts[1]) in row.attempts
     assert f"request-id={request_id};" in diagnostics
     assert f"platform-status={row.upstream_status or 'none'}" in diagnostics
-    assert row.said in diagnostics
-    assert ("outcome unknown" in diagnostics) is row.unknown
-    assert not row.unsaid or row.unsaid not in reply.body
+    assert row.diagnostics in diagnostics
+    assert ("outcome unknown" in diagnostics) is row.is_outcome_unknown
+    assert not row.absent or row.absent not in reply.body
 
 
 def _judge_fields(reply: Response, row: Row) -> None:

@@ -21,6 +21,7 @@ from gateway.config.value_types import ListenAddress
 from gateway.exchange import Exchange
 from gateway.http.headers import request_fields
 from gateway.http.server.listener import CallerServer
+from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.request_body import MemoryBudget
 from tests.doubles import sso
@@ -46,7 +47,7 @@ from tests.doubles.wire import get, post
 from tests.faults.judgement import PERHAPS, Row
 from tests.pipeline.testbed import Evidence, Provoke, Testbed, tls_platform, unresponsive_port
 
-# Seconds: what is awaited in vain, but not before others have done their part.
+# Seconds. A timeout that expires, but not before the other side has responded.
 PATIENCE: Final = 1.0
 READ: Final = get("/fhir/Patient/1")
 # Of a body without an end.
@@ -125,7 +126,7 @@ async def body_timeout(testbed: Testbed) -> Evidence:
     wire = await testbed.open(gateway.address)
     await wire.send(testbed.post(b'{"resourceType":"Patient"}')[:-5])
     evidence = await testbed.send(gateway, wire=wire)
-    assert not any(seen.complete for seen in testbed.platform.requests)
+    assert not any(request.complete for request in testbed.platform.requests)
     return evidence
 
 
@@ -318,9 +319,8 @@ async def internal(testbed: Testbed) -> Evidence:
 
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
-        exchange_started=bool,
-        exchange_ended=bool,
-        is_draining=lambda: False,
+        inflight=0,
+        phase=LifecyclePhase.SERVING,
         buffer_budget=MemoryBudget(0),
     )
     parts["account"] = account
@@ -348,7 +348,7 @@ class Fault:
 
     def caused_by(self, provoke: Provoke, **changes: Any) -> Fault:
         """Return another cause of the same reason, with some changes of the row."""
-        return Fault(self.reason, provoke, self.row.but(**changes))
+        return Fault(self.reason, provoke, self.row.changed(**changes))
 
 
 def platform_sends(answer: ScriptedResponse, request: bytes = READ, **sections: Any) -> Provoke:
@@ -398,11 +398,11 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
     ),
     "caller-unknown": (caller_unknown, Row(401, "unknown", challenge=True, closed=None)),
     "caller-forbidden": (caller_forbidden, Row(403, "forbidden")),
-    "rate-limited": (rate_limited, Row(429, "throttled", retry_after=True, asked=(1,))),
+    "rate-limited": (rate_limited, Row(429, "throttled", retry_after=True, token_requests=(1,))),
     "header-timeout": (header_timeout, Row(408, "timeout", closed=True, parsed=False)),
     "body-timeout": (
         body_timeout,
-        Row(408, "timeout", closed=True, seen=(0, 1), asked=PERHAPS, attempts=(0, 1)),
+        Row(408, "timeout", closed=True, requests=(0, 1), token_requests=PERHAPS, attempts=(0, 1)),
     ),
     "payload-too-large": (payload_too_large, Row(413, "too-long", closed=True)),
     "url-too-long": (url_too_long, Row(414, "too-long", closed=True, parsed=False)),
@@ -413,7 +413,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         Row(
             502,
             "security",
-            asked=(1,),
+            token_requests=(1,),
             tokens="refused",
             logged=(logging.ERROR, "our client is refused (status"),
         ),
@@ -424,7 +424,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             503,
             "transient",
             retry_after=True,
-            asked=(1,),
+            token_requests=(1,),
             tokens="transient",
             logged=(logging.WARNING, "the SSO"),
         ),
@@ -434,8 +434,8 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         Row(
             502,
             "security",
-            seen=(2,),
-            asked=(2,),
+            requests=(2,),
+            token_requests=(2,),
             attempts=(2,),
             upstream_status=401,
             retries={"token": 1},
@@ -448,7 +448,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             503,
             "transient",
             retry_after=True,
-            asked=(1,),
+            token_requests=(1,),
             attempts=(3,),
             retries={"connect": 2},
             logged=(logging.WARNING, "nothing listens there, or a firewall is between"),
@@ -459,17 +459,17 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         Row(
             502,
             "incomplete",
-            seen=(1,),
-            asked=(1,),
+            requests=(1,),
+            token_requests=(1,),
             attempts=(1,),
             write=True,
-            unknown=True,
+            is_outcome_unknown=True,
             logged=(logging.WARNING, "the platform"),
         ),
     ),
     "upstream-busy": (
         upstream_busy,
-        Row(503, "throttled", retry_after=True, asked=(1,), attempts=(1,)),
+        Row(503, "throttled", retry_after=True, token_requests=(1,), attempts=(1,)),
     ),
     "upstream-tls": (
         upstream_tls,
@@ -477,7 +477,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             502,
             "security",
             "fatal",
-            asked=(1,),
+            token_requests=(1,),
             attempts=(1,),
             logged=(logging.ERROR, "its CA goes into platform.ca_file"),
         ),
@@ -487,23 +487,30 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         Row(
             504,
             "timeout",
-            seen=(1,),
-            asked=(1,),
+            requests=(1,),
+            token_requests=(1,),
             attempts=(1,),
             logged=(logging.WARNING, "the platform did not answer in time"),
         ),
     ),
     "upstream-redirect": (
         upstream_redirect,
-        Row(502, "processing", seen=(1,), asked=(1,), attempts=(1,), upstream_status=302),
+        Row(
+            502,
+            "processing",
+            requests=(1,),
+            token_requests=(1,),
+            attempts=(1,),
+            upstream_status=302,
+        ),
     ),
     "upstream-non-fhir": (
         upstream_non_fhir,
         Row(
             404,
             "not-found",
-            seen=(1,),
-            asked=(1,),
+            requests=(1,),
+            token_requests=(1,),
             attempts=(1,),
             upstream_status=404,
             logged=(logging.WARNING, "the platform's answer is not FHIR (status 404)"),
@@ -514,17 +521,20 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         Row(
             400,
             "not-supported",
-            said="birthdate",
-            seen=(1,),
-            asked=(1,),
+            diagnostics="birthdate",
+            requests=(1,),
+            token_requests=(1,),
             attempts=(1,),
             upstream_status=200,
         ),
     ),
-    "condition-unsupported": (condition_unsupported, Row(400, "not-supported", asked=(1,))),
+    "condition-unsupported": (
+        condition_unsupported,
+        Row(400, "not-supported", token_requests=(1,)),
+    ),
     "condition-unknown": (
         condition_unknown,
-        Row(503, "transient", asked=(1,), retry_after="10", write=True),
+        Row(503, "transient", token_requests=(1,), retry_after="10", write=True),
     ),
     "circuit-open": (
         circuit_open,
@@ -532,14 +542,14 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             503,
             "transient",
             retry_after=True,
-            asked=(1,),
+            token_requests=(1,),
             logged=(logging.WARNING, "it is tried again in"),
         ),
     ),
     "audit-unavailable": (audit_unavailable, Row(503, "no-store", retry_after=True)),
     "shutting-down": (
         shutting_down,
-        Row(503, "transient", closed=True, asked=(1,), retry_after=True),
+        Row(503, "transient", closed=True, token_requests=(1,), retry_after=True),
     ),
     "internal": (internal, Row(500, "exception", "fatal", closed=None)),
 }
@@ -571,7 +581,7 @@ def _bad_requests() -> dict[str, Fault]:
     found = {}
     for rule, raw in _RULES.items():
         advice = "surplus-slash" if "slash?" in rule else ""
-        changes: dict[str, Any] = {"said": rule, "unsaid": b"Patient", "logged": None}
+        changes: dict[str, Any] = {"diagnostics": rule, "absent": b"Patient", "logged": None}
         found[rule] = REASONS["bad-request"].caused_by(caller_sends(raw), advice=advice, **changes)
     return found
 
@@ -598,7 +608,7 @@ _CALLERS: Final = {
     # base_path ends at a segment's border and is compared with case.
     **{
         f"path {base}": REASONS["unknown-path"].caused_by(
-            caller_sends(get(base)), said="; base-path=/fhir"
+            caller_sends(get(base)), diagnostics="; base-path=/fhir"
         )
         for base in ("/fhirx", "/FHIR/Patient", "/", "/fhi", "/auth/login")
     },
@@ -657,7 +667,7 @@ def _in_chunks() -> dict[str, Fault]:
         found[f"chunks that grow too large for {target}"] = REASONS["payload-too-large"].caused_by(
             _incomplete(caller_sends(head + large, limits={"max_body_bytes": 1000})),
             closed=None,
-            seen=(0, 1),
+            requests=(0, 1),
             attempts=(0, 1),
         )
         found[f"chunks that stop for {target}"] = REASONS["body-timeout"].caused_by(
@@ -669,7 +679,7 @@ def _in_chunks() -> dict[str, Fault]:
 def _incomplete(provoke: Provoke) -> Provoke:
     async def checked(testbed: Testbed) -> Evidence:
         evidence = await provoke(testbed)
-        assert not any(seen.complete for seen in testbed.platform.requests)
+        assert not any(request.complete for request in testbed.platform.requests)
         return evidence
 
     return checked
@@ -694,11 +704,11 @@ async def sso_unknown(testbed: Testbed) -> Evidence:
     return await testbed.send(gateway, READ)
 
 
-# The answers that hold no usable token are in tests/oauth/test_grants.py.
+# Responses without a usable token are in tests/oauth/test_grants.py.
 _SSO: Final = {
     **{
         f"client refused with {code}": REASONS["token-refused"].caused_by(
-            sso_sends(sso.oauth_error("invalid_client", code)), unsaid=b"as the test wants it"
+            sso_sends(sso.oauth_error("invalid_client", code)), absent=b"as the test wants it"
         )
         for code in (400, 401, 403)
     },
@@ -706,8 +716,8 @@ _SSO: Final = {
     **{
         f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.caused_by(
             sso_sends(answer),
-            said=f"status {code}, a firewall in front, or a wrong address",
-            unsaid=b"planted",
+            diagnostics=f"status {code}, a firewall in front, or a wrong address",
+            absent=b"planted",
         )
         for code in (400, 401, 403)
         for name, answer in {
@@ -730,10 +740,10 @@ _SSO: Final = {
     },
     "SSO: throttled": _SSO_DOWN.caused_by(sso_sends(sso.status(429, _LATER)), tokens="throttled"),
     "SSO: token with a line end": _SSO_DOWN.caused_by(
-        sso_sends(sso.token("a\r\nX-Evil: 1")), unsaid=b"X-Evil"
+        sso_sends(sso.token("a\r\nX-Evil: 1")), absent=b"X-Evil"
     ),
-    "SSO: no listener": _SSO_DOWN.caused_by(sso_unreachable, asked=0),
-    "SSO: name unknown": _SSO_DOWN.caused_by(sso_unknown, asked=0),
+    "SSO: no listener": _SSO_DOWN.caused_by(sso_unreachable, token_requests=0),
+    "SSO: name unknown": _SSO_DOWN.caused_by(sso_unknown, token_requests=0),
     # A request waits for its token no longer than `sso.timeout`.
     "SSO: silence": _SSO_DOWN.caused_by(sso_sends(sso.HANG, sso={"timeout": PATIENCE})),
 }
@@ -821,7 +831,7 @@ _BROKEN: Final[dict[str, ScriptedResponse]] = {
     "reset in its chunks": then_reset(chunked(PATIENT, end=False)),
     "cut without framing": then_close(_OK + b"\r\n" + PATIENT[:-1]),
     "reset without framing": then_reset(_OK + b"\r\n" + PATIENT),
-    # Without a length or a type it cannot be told to be whole.
+    # Without a length and a type it is unknown whether it is complete.
     "without framing or type": then_close(http(200, PATIENT, length=False)),
     "without framing, of unknown type": then_close(
         http(200, PATIENT, ("Content-Type", "application/octet-stream"), length=False)
@@ -882,11 +892,11 @@ _LOGIN_PAGES: Final = {
 
 # The row of an error that is not FHIR: its status stays.
 NOT_FHIR: Final = {
-    code: REASONS["upstream-non-fhir"].row.but(
+    code: REASONS["upstream-non-fhir"].row.changed(
         status=code,
         issue_code=issue_code,
         upstream_status=code,
-        unsaid=b"Oops",
+        absent=b"Oops",
         logged=None,
     )
     for code, issue_code in _ISSUE_CODES.items()
@@ -895,30 +905,33 @@ NOT_FHIR: Final = {
 
 def _not_fhir() -> dict[str, Fault]:
     found = {
-        f"{name} with {code}": (platform_sends(body(code), WRITE), row.but(write=True))
+        f"{name} with {code}": (platform_sends(body(code), WRITE), row.changed(write=True))
         for code, row in NOT_FHIR.items()
         for name, body in _BODIES.items()
     }
     for code in (502, 503, 504):
-        row = NOT_FHIR[code].but(seen=3, attempts=3, retries={"status": 2})
+        row = NOT_FHIR[code].changed(requests=3, attempts=3, retries={"status": 2})
         found[f"page with {code} to a read"] = (platform_sends(page(code)), row)
     for code in (429, 503):
         answer = page(code, ("Retry-After", "17"))
-        row = NOT_FHIR[code].but(retry_after="17")
+        row = NOT_FHIR[code].changed(retry_after="17")
         found[f"page with {code} that says when to come again"] = (platform_sends(answer), row)
     for name, answer in _LOGIN_PAGES.items():
-        row = NOT_FHIR[403].but(status=502, upstream_status=200)
+        row = NOT_FHIR[403].changed(status=502, upstream_status=200)
         found[f"{name} with 200 to a read"] = (platform_sends(answer), row)
-        found[f"{name} with 200 to a write"] = (platform_sends(answer, WRITE), row.but(write=True))
+        found[f"{name} with 200 to a write"] = (
+            platform_sends(answer, WRITE),
+            row.changed(write=True),
+        )
     return {name: Fault("upstream-non-fhir", *each) for name, each in found.items()}
 
 
 _PLATFORM: Final = {
     "body gone when the token is rejected": REASONS["token-rejected"].caused_by(
         body_gone,
-        seen=1,
+        requests=1,
         attempts=1,
-        asked=(1, 2),
+        token_requests=(1, 2),
         retries={},
         closed=None,
         advice="body-gone",
@@ -949,11 +962,11 @@ _PLATFORM: Final = {
     **{
         f"answer to a read {name}": REASONS["upstream-failed"].caused_by(
             platform_sends(answer),
-            seen=3,
+            requests=3,
             attempts=3,
             retries={"broken": 2},
             write=False,
-            unknown=False,
+            is_outcome_unknown=False,
         )
         for name, answer in _BROKEN.items()
     },
@@ -968,7 +981,7 @@ _PLATFORM: Final = {
     "no answer to a write": REASONS["upstream-timeout"].caused_by(
         platform_sends(silence, WRITE, platform={"response_timeout": PATIENCE}),
         write=True,
-        unknown=True,
+        is_outcome_unknown=True,
     ),
     # Not followed, because that would take the token along, and not passed on.
     **{

@@ -114,8 +114,12 @@ async def test_a_complete_request_of_a_half_closed_caller_gets_its_response(
         if late:
             await platform.wait_for_requests(1)
         wire.writer.write_eof()
-        reply = await wire.read_response()
-        assert (reply.status, reply.body, reply.header("connection")) == (200, PATIENT, "close")
+        response = await wire.read_response()
+        assert (response.status, response.body, response.header("connection")) == (
+            200,
+            PATIENT,
+            "close",
+        )
         assert await wire.at_end()
     (record,) = await gateway.audit()
     assert record["outcome"] == "success"
@@ -128,10 +132,10 @@ async def test_complete_pipelined_requests_of_a_half_closed_caller_get_responses
     async with await Wire.open(gateway.address) as wire:
         await wire.send(READ * 20 + post("/fhir/Patient", b"{}")[:-1])
         wire.writer.write_eof()
-        replies = [await wire.read_response() for _ in range(20)]
+        responses = [await wire.read_response() for _ in range(20)]
         assert await wire.at_end()
-    assert [reply.status for reply in replies] == [200] * 20
-    assert {seen.method for seen in platform.requests} == {"GET"}
+    assert [response.status for response in responses] == [200] * 20
+    assert {request.method for request in platform.requests} == {"GET"}
 
 
 @pytest.mark.parametrize("part", [b"", b"GET /fhir", READ[:-2], post("/fhir/Basic", b"{}")[:-1]])
@@ -143,17 +147,15 @@ async def test_an_incomplete_request_of_a_half_closed_caller_ends_the_connection
         await wire.send(part)
         wire.writer.write_eof()
         assert await wire.at_end()
-    assert not any(seen.complete for seen in platform.requests)
+    assert not any(request.complete for request in platform.requests)
 
 
-async def test_a_half_closed_caller_gets_the_error(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_half_closed_caller_gets_error(gateway: RunningGateway, platform: Platform) -> None:
     async with await Wire.open(gateway.address) as wire:
         await wire.send(b"nonsense\r\n\r\n")
         wire.writer.write_eof()
-        reply = await wire.read_response()
-        assert (reply.status, reply.reason) == (400, "bad-request")
+        response = await wire.read_response()
+        assert (response.status, response.reason) == (400, "bad-request")
         assert await wire.at_end()
     assert platform.requests == []
 
@@ -179,8 +181,8 @@ async def test_spoofed_identity_fields_are_not_forwarded(
         *("X-Forwarded-For: 1.2.3.4", "X_Forwarded_For: 1.2.3.4", "Forwarded: for=1.2.3.4"),
         *("X-Forwarded-Host: evil", "Cookie: a=b", "Proxy-Authorization: x", "X-Api-Key: k"),
     ]
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", *spoofed))
-    assert reply.status == 200
+    response = await fetch(gateway.address, get("/fhir/Patient/1", *spoofed))
+    assert response.status == 200
     (record,) = await gateway.audit()
     assert record["remote"] == "127.0.0.1"
     names = {name.lower() for name, _ in platform.requests[0].headers}
@@ -192,8 +194,8 @@ async def test_a_compressed_upload_is_forwarded_undecoded(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     bomb = gzip.compress(bytes(20_000_000))
-    reply = await fetch(gateway.address, post("/fhir/Binary", bomb, "Content-Encoding: gzip"))
-    assert reply.status == 200
+    response = await fetch(gateway.address, post("/fhir/Binary", bomb, "Content-Encoding: gzip"))
+    assert response.status == 200
     assert platform.requests[0].body == bomb
     assert platform.requests[0].header("content-encoding") == "gzip"
 
@@ -208,11 +210,13 @@ async def test_requests_over_the_limit_in_flight_get_a_503(
         waiting = [asyncio.ensure_future(fetch(gateway.address, READ)) for _ in range(4)]
         await platform.wait_for_requests(4)
         refused = [asyncio.ensure_future(fetch(gateway.address, READ)) for _ in range(4)]
-        replies = await asyncio.gather(*refused)
-        assert {(reply.status, reply.reason) for reply in replies} == {(503, "overloaded")}
-        assert all(int(reply.header("retry-after") or 0) > 0 for reply in replies)
+        responses = await asyncio.gather(*refused)
+        assert {(response.status, response.reason) for response in responses} == {
+            (503, "overloaded")
+        }
+        assert all(int(response.header("retry-after") or 0) > 0 for response in responses)
         release.set()
-        assert {reply.status for reply in await asyncio.gather(*waiting)} == {200}
+        assert {response.status for response in await asyncio.gather(*waiting)} == {200}
         assert len(platform.requests) == 4
         await gateway.wait_for_metric(0, "dhp_gateway_inflight_requests")
         assert await gateway.metric("dhp_gateway_requests_total", reason="overloaded") == 4
@@ -243,10 +247,10 @@ async def test_a_failed_head_gets_the_fields_of_the_outcome(testbed: Testbed, ta
     testbed.platform.respond(unauthorized().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
     gateway = await testbed.start()
     wire = await testbed.open(gateway.address)
-    reply = await wire.fetch(get(target, method="HEAD"), head=True)
-    assert reply.header("x-gateway-error") in ("unknown-path", "bad-request", "token-rejected")
-    assert int(reply.header("content-length") or "") > 100
-    if reply.header("connection") == "close":
+    response = await wire.fetch(get(target, method="HEAD"), head=True)
+    assert response.header("x-gateway-error") in ("unknown-path", "bad-request", "token-rejected")
+    assert int(response.header("content-length") or "") > 100
+    if response.header("connection") == "close":
         assert await wire.at_end()
     else:
         testbed.platform.respond(fhir())

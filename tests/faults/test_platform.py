@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests.doubles.platform import (
     silence,
     then_close,
     then_reset,
-    unauthorized,
 )
 from tests.doubles.waiting import wait_until_idle
 from tests.doubles.wire import TruncatedResponseError, Wire, fetch, get
@@ -119,38 +117,6 @@ async def test_fhir_responses_pass_unchanged(testbed: Testbed, name: str) -> Non
     await wait_until_idle(evidence.gateway)
 
 
-async def test_a_rejected_token_is_replaced_once(testbed: Testbed) -> None:
-    """The request is sent once more, a write too."""
-    testbed.platform.script(unauthorized(), fhir(PATIENT, 201))
-    evidence = await testbed.send(await testbed.start(), WRITE)
-    assert (evidence.response.status, evidence.response.body) == (201, PATIENT)
-    assert (len(evidence.requests), evidence.token_requests) == (2, 2)
-    tokens = [seen.header("authorization") for seen in evidence.requests]
-    assert tokens == ["Bearer token-1", "Bearer token-2"]
-    assert {seen.body for seen in evidence.requests} == {b'{"resourceType":"Patient"}'}
-    assert (await evidence.record())["attempts"] == 2
-    assert await evidence.retries() == {"token": 1}
-
-
-async def test_rejected_new_tokens_pause_token_requests(testbed: Testbed) -> None:
-    """While they pause a 401 ends the request at once."""
-    testbed.platform.respond(unauthorized())
-    gateway = await testbed.start()
-    wire = await testbed.open(gateway.address)
-    await wire.fetch(READ)
-    began, asked = time.monotonic(), 2
-    for _ in range(5):
-        evidence = await testbed.send(gateway, WRITE)
-        assert (evidence.response.status, evidence.response.reason) == (502, "token-rejected")
-        # One more only where the pause, of a second and more, is over on a busy machine.
-        assert len(evidence.requests) == 1 + evidence.token_requests - asked
-        asked = evidence.token_requests
-        record = await evidence.record()
-        assert (record["attempts"], record["upstream_status"]) == (len(evidence.requests), 401)
-    assert asked - 2 <= time.monotonic() - began
-    assert await evidence.counted(502, "token-rejected") == 6
-
-
 async def test_only_the_beginning_of_an_error_page_is_read(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
@@ -160,8 +126,8 @@ async def test_only_the_beginning_of_an_error_page_is_read(
     page = http(404, b"", kind, length, length=False)
     platform.script(endless(page, b"<html>" * 10_000, sent))
     async with start_gateway(**QUICK) as gateway:
-        reply = await fetch(gateway.address, READ)
-        assert (reply.status, reply.reason) == (404, "upstream-non-fhir")
+        response = await fetch(gateway.address, READ)
+        assert (response.status, response.reason) == (404, "upstream-non-fhir")
         (record,) = await gateway.audit()
         assert (record["outcome"], record["attempts"]) == ("client-error", 1)
         await sent.wait()
@@ -181,20 +147,6 @@ async def test_a_caller_that_reads_nothing_is_disconnected(
         await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="active")
         (record,) = await gateway.audit()
         assert (record["status"], record["reason"], record["outcome"]) == (200, "", "aborted")
-
-
-async def test_a_successful_probe_closes_the_circuit(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    platform.respond(then_close(b""))
-    breaker = {"min_requests": 5, "open_for": 0.3}
-    async with start_gateway(circuit_breaker=breaker, **QUICK) as gateway:
-        for _ in range(5):
-            assert (await fetch(gateway.address, WRITE)).reason == "upstream-failed"
-        await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
-        platform.respond(fhir())
-        await gateway.wait_for_metric(0, "dhp_gateway_circuit_state")
-        assert (await fetch(gateway.address, WRITE)).status == 200
 
 
 async def test_a_request_without_a_free_connection_is_not_delivered(

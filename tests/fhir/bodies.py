@@ -208,7 +208,6 @@ class Bodies:
         return {"name": "b", "part": [member]} if self._is(0.5) else member
 
     def reference(self) -> dict[str, Any]:
-        """Return a Reference."""
         before = {"display": self._one(["x", 'a "b" {', self.url()])} if self._is(0.2) else {}
         after = {"type": "Patient"} if self._is(0.2) else {}
         return {**before, "reference": self.url(), **after}

@@ -54,7 +54,6 @@ class Element:
     members: list[tuple[str, object]] = field(default_factory=list)
 
     def first(self, name: str) -> str | None:
-        """Return the first string of that name, None without one."""
         return next((v.value for n, v in self.members if n == name and isinstance(v, Text)), None)
 
 
@@ -178,7 +177,7 @@ class Oracle:
             path = tuple(name for name in pointer if not name.isdigit() and name != "-")
             for name, value in operation.members:
                 if name == "value" and path:
-                    self._value(value, "(patched)", path, kept=False)
+                    self._value(value, "(patched)", path, unchanged=False)
         return self._joined(body)
 
     def xml(self, body: bytes) -> bytes:
@@ -190,7 +189,7 @@ class Oracle:
     def _all(self, body: bytes, roots: list[tuple[object, str | None]]) -> tuple[bytes, int, int]:
         self._raw, self._edits, self._left, self._depth = body, [], 0, 0
         for value, name in roots:
-            self._resource(value, name, kept=False)
+            self._resource(value, name, unchanged=False)
         return self._joined(body), len(self._edits), self._left
 
     def _joined(self, body: bytes) -> bytes:
@@ -200,52 +199,52 @@ class Oracle:
             done = end
         return b"".join((*parts, body[done:]))
 
-    def _resource(self, value: object, name: str | None, *, kept: bool) -> None:
+    def _resource(self, value: object, name: str | None, *, unchanged: bool) -> None:
         """Rewrite a resource; `kept`: a resource around it stays unchanged."""
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, list):
-                self._resource(each, name, kept=kept)
+                self._resource(each, name, unchanged=unchanged)
             elif isinstance(each, Element):
                 kind = name if self._format == "xml" else each.first("resourceType")
                 self._depth += 1
-                self._members(each, kind, (), kept=kept or _stays(each, kind))
+                self._members(each, kind, (), unchanged=unchanged or _stays(each, kind))
                 self._depth -= 1
             else:
-                self._text(each, kind=None, path=("",), kept=True)
+                self._text(each, kind=None, path=("",), unchanged=True)
 
-    def _members(self, element: Element, kind: str | None, path: tuple, *, kept: bool) -> None:
+    def _members(self, element: Element, kind: str | None, path: tuple, *, unchanged: bool) -> None:
         for name, value in element.members:
             if self._format == "xml" and name == "div":
                 continue
             if self._format == "xml" and _holds_resource(path) and isinstance(value, Element):
-                self._resource(value, name, kept=kept)
+                self._resource(value, name, unchanged=unchanged)
             else:
-                self._value(value, kind, (*path, name), kept=kept)
+                self._value(value, kind, (*path, name), unchanged=unchanged)
 
-    def _value(self, value: object, kind: str | None, path: tuple, *, kept: bool) -> None:
+    def _value(self, value: object, kind: str | None, path: tuple, *, unchanged: bool) -> None:
         if isinstance(value, list):
             for each in value:
                 if isinstance(each, Text):
                     # Only the arguments of `$graphql` may be lists of strings.
-                    self._text(each, kind, path, kept=kept or path[0] != "variables")
+                    self._text(each, kind, path, unchanged=unchanged or path[0] != "variables")
                 else:
-                    self._value(each, kind, path, kept=kept)
+                    self._value(each, kind, path, unchanged=unchanged)
         elif isinstance(value, Element):
             if self._format == "json" and _holds_resource(path):
-                self._resource(value, None, kept=kept)
+                self._resource(value, None, unchanged=unchanged)
             else:
                 if path == ("entry",) and self._depth == 1:
                     requests = [each for name, each in value.members if name == "request"]
                     self._method = requests[0].first("method") if requests else None
-                self._members(value, kind, path, kept=kept)
+                self._members(value, kind, path, unchanged=unchanged)
         else:
-            self._text(value, kind, path, kept=kept)
+            self._text(value, kind, path, unchanged=unchanged)
 
-    def _text(self, text: object, kind: str | None, path: tuple, *, kept: bool) -> None:
+    def _text(self, text: object, kind: str | None, path: tuple, *, unchanged: bool) -> None:
         if not isinstance(text, Text):
             return
         new = self._changed(text, kind, path)
-        if new is not None and not kept:
+        if new is not None and not unchanged:
             self._edits.append((text.start, text.end, new))
             return
         urls = re.finditer(r"(?i)https?://[^\s\"'<>]+", text.value)

@@ -120,7 +120,6 @@ def test_an_ambiguous_bundle_is_rejected(content_type: str, body: bytes) -> None
 
 
 def first_request(entry: bytes, content_type: str = JSON) -> BundleRequest:
-    """Return the request of a Bundle with one entry."""
     json = with_more(b',"entry":[%s]' % entry)
     body = json if content_type == JSON else with_elements(b"<entry>%s</entry>" % entry)
     return read_request(read_bundle(body, content_type)[1][0])

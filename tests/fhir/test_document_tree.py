@@ -33,14 +33,16 @@ def test_json_and_xml_give_the_same_tree() -> None:
 def test_a_stored_resource_contains_what_was_sent() -> None:
     """Id, version and narrative of the server make no difference; another value does."""
     sent = b'{"resourceType": "Patient", "birthDate": "1980", "name": [{"family": "A"}]}'
-    kept = sent.replace(b'"resourceType"', b'"id": "9", "meta": {"versionId": "1"}, "resourceType"')
-    other = kept.replace(b"1980", b"1981")
+    unchanged = sent.replace(
+        b'"resourceType"', b'"id": "9", "meta": {"versionId": "1"}, "resourceType"'
+    )
+    other = unchanged.replace(b"1980", b"1981")
     assert document_tree.contains_all_of(
-        document_tree.parse_body(kept, None), document_tree.parse_body(sent, None)
+        document_tree.parse_body(unchanged, None), document_tree.parse_body(sent, None)
     )
     assert not document_tree.contains_all_of(
         document_tree.parse_body(sent, None),
-        document_tree.parse_body(kept.replace(b"A", b"B"), None),
+        document_tree.parse_body(unchanged.replace(b"A", b"B"), None),
     )
     assert not document_tree.contains_all_of(
         document_tree.parse_body(other, None), document_tree.parse_body(sent, None)

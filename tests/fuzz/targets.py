@@ -112,7 +112,7 @@ def request(data: bytes) -> None:
         except GatewayError:
             return
         _check_target(message.path, "/fhir" + target.suffix)
-        classify(message.method, target.path.rstrip("?"), target.query)
+        classify(message.method, target.path.rstrip("?"))
         query_names(target.query)
         if number == 0:
             _check_meaning(data, message, payload)

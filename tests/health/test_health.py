@@ -148,7 +148,7 @@ LIMIT = replace(NO_TOKEN, state="degraded")
         # A credential without a token is a limit while another has one.
         ([FINE, LIMIT, Component("token", "ok", "fine")], "degraded", "token-refused", "a"),
         ([TLS, LIMIT, Component("token", "ok", "fine")], "failed", "platform-tls", ""),
-        # Of tokens the reason decides that somebody has to act on.
+        # Among tokens the reason decides on which an operator has to act.
         (
             [Component("token", "failed", "sso-unavailable", about="b"), NO_TOKEN],
             "failed",

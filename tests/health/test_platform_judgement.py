@@ -17,9 +17,9 @@ import pytest
 from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.health.advice import ADVICE, PLATFORM_CAUSES
 from gateway.health.evidence import CircuitState, signal_of_exchange
 from gateway.health.health import (
-    REASONS,
     Component,
     Health,
     TokenState,
@@ -33,6 +33,8 @@ from gateway.health.recent_requests import RecentRequests
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway_states import VALID_TOKEN
 
+# Each has its words on the pages.
+REASONS = {*ADVICE, *PLATFORM_CAUSES}
 Answer = dict[str, Any]
 Kind = tuple[str, str]
 READ: Kind = ("read", "Patient")
@@ -52,7 +54,7 @@ class Simulation:
     found: str | None = "answers"
     tokens: Mapping[str, TokenState] = field(default_factory=lambda: {"default": VALID_TOKEN})
     clock: FakeClock = field(default_factory=FakeClock)
-    asked: list[float] = field(default_factory=list)
+    probes: list[float] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     responses: int = 0
     is_audit_available: bool = True
@@ -83,7 +85,7 @@ class Simulation:
         self.responses += 1
 
     async def _probe(self) -> tuple[str, str] | None:
-        self.asked.append(self.clock())
+        self.probes.append(self.clock())
         return None if self.found is None else (self.found, "default")
 
     def exchange(self, kind: Kind, **members: Any) -> Exchange:
@@ -113,12 +115,10 @@ class Simulation:
 
     @property
     def state(self) -> CircuitState:
-        """Return the state of the circuit."""
         return self.judgement.state
 
     @property
     def platform_state(self) -> tuple[str, str]:
-        """Return the state of the platform."""
         return self.judgement.verdict()
 
     @property
@@ -143,7 +143,7 @@ async def test_connection_failures_open_the_circuit_without_a_probe(
     for _ in range(3):
         assert simulation.call({"reason": reason}) == ""
     assert simulation.state is CircuitState.OPEN
-    assert simulation.asked == []
+    assert simulation.probes == []
     assert simulation.call(FINE, kind=SEARCH, caller="ward") == "circuit-open"
     assert simulation.platform_state[0] == "failed"
     assert not simulation.is_ready
@@ -218,7 +218,7 @@ async def test_only_a_probe_closes_the_circuit(simulation: Simulation) -> None:
     simulation.judgement.record_exchange(late)
     assert simulation.state is CircuitState.OPEN
     await simulation.advance(14)
-    assert simulation.asked == []
+    assert simulation.probes == []
     simulation.clock.now += 1
     assert simulation.state is CircuitState.HALF_OPEN
     assert simulation.call(FINE) == "circuit-open"
@@ -236,7 +236,7 @@ async def test_with_queued_writes_the_platform_is_probed_every_five_seconds(
         simulation.call(NO_LINE)
     await simulation.judgement.probe_if_due(for_delivery=True)
     assert simulation.state is CircuitState.CLOSED
-    assert len(simulation.asked) == 1
+    assert len(simulation.probes) == 1
 
 
 async def test_a_failed_probe_reopens_the_circuit(simulation: Simulation) -> None:
@@ -248,7 +248,7 @@ async def test_a_failed_probe_reopens_the_circuit(simulation: Simulation) -> Non
     assert simulation.state is CircuitState.OPEN
     assert simulation.platform_state == ("failed", "platform-timeout")
     await simulation.advance(15)
-    assert len(simulation.asked) == 2
+    assert len(simulation.probes) == 2
 
 
 async def test_opening_and_closing_the_circuit_are_logged_once(
@@ -280,7 +280,7 @@ async def test_one_callers_failing_requests_do_not_affect_another(simulation: Si
     assert set(refused) == {"", "held-off"}
     assert refused.count("") <= 4 + 60 / 15 + 1
     # At most one question in five seconds.
-    assert len(simulation.asked) <= 13
+    assert len(simulation.probes) <= 13
 
 
 async def test_suspended_requests_are_named(simulation: Simulation) -> None:
@@ -353,22 +353,22 @@ async def test_a_failed_request_causes_a_probe(simulation: Simulation) -> None:
     for _ in range(30):
         simulation.call(FINE)
         await simulation.advance(1)
-    assert simulation.asked == []
+    assert simulation.probes == []
     began = simulation.clock()
     for number in range(20):
         simulation.call(BROKEN, caller=f"c{number % 9}")
         await simulation.advance(1)
-    assert [at - began for at in simulation.asked] == [1, 6, 11, 16]
+    assert [at - began for at in simulation.probes] == [1, 6, 11, 16]
     assert simulation.counted == ["answers"] * 4
 
 
 async def test_an_unused_platform_is_probed_once_in_the_interval(simulation: Simulation) -> None:
     """Never with 0."""
     await simulation.advance(100)
-    assert len(simulation.asked) == 3
+    assert len(simulation.probes) == 3
     silent = Simulation(interval=0)
     await silent.advance(100)
-    assert silent.asked == []
+    assert silent.probes == []
     assert silent.platform_state == ("untried", "untried")
 
 
@@ -389,7 +389,7 @@ async def test_a_probe_without_a_token_is_repeated(simulation: Simulation) -> No
     simulation.found = None
     simulation.call(BROKEN)
     await simulation.advance(11)
-    assert len(simulation.asked) == 3
+    assert len(simulation.probes) == 3
     assert simulation.counted == []
 
 

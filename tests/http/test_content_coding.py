@@ -24,7 +24,6 @@ class Unchanged:
     """A transform that changes nothing."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return the chunk."""
         return chunk
 
     def finish(self) -> bytes:
@@ -69,7 +68,6 @@ class RecordingTransform(Unchanged):
         self.sizes: list[int] = []
 
     def feed(self, chunk: bytes) -> bytes:
-        """The same."""
         self.sizes.append(len(chunk))
         return chunk
 

@@ -41,15 +41,15 @@ class SharedServers:
     proxied: RunningGateway
     folder: Path
     content: Path
-    places: asyncio.Semaphore
+    slots: asyncio.Semaphore
 
     async def run_program(self, name: str, stack: Stack, proxied: bool) -> Walked:
         """Run one program, direct or by proxy. Return the results of its steps and its fields."""
         gateway = self.proxied if proxied else self.direct
         folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
         folder.mkdir()
-        async with RecordingRelay(gateway.address.port) as line:
-            here = f"http://127.0.0.1:{line.port}"
+        async with RecordingRelay(gateway.address.port) as relay:
+            here = f"http://127.0.0.1:{relay.port}"
             # Both forms of a base URL are in use, with and without a slash at its end.
             base = PUBLIC if proxied else f"{here}/fhir/"
             environment = {
@@ -61,33 +61,35 @@ class SharedServers:
             }
             arguments = stack.arguments(self.folder, here if proxied else None)
 
-            async def resting() -> None:
-                self.places.release()
-                await line.wait_until_closed()
-                await self.places.acquire()
+            async def idle() -> None:
+                self.slots.release()
+                await relay.wait_until_closed()
+                await self.slots.acquire()
 
-            async with self.places, Program(arguments, folder, environment) as program:
+            async with self.slots, Program(arguments, folder, environment) as program:
                 walk = Walk(
                     program,
                     base,
                     f"Каримова-{folder.name}",
-                    line,
+                    relay,
                     self.records,
                     self.content,
                     folder,
                     stack.words.get("five") == "one",
                     proxied,
                 )
-                return await walk.steps(resting), self._fields(gateway, line)
+                return await walk.steps(idle), self._fields(gateway, relay)
 
-    def _fields(self, gateway: RunningGateway, line: RecordingRelay) -> dict[str, str]:
+    def _fields(self, gateway: RunningGateway, relay: RecordingRelay) -> dict[str, str]:
         """Return what became of the fields that a relay recorded."""
         requests = [
-            seen for seen in self.platform.requests if seen.header("x-request-id") in line.ids
+            request
+            for request in self.platform.requests
+            if request.header("x-request-id") in relay.ids
         ]
-        sent = {name for seen in requests for name, _ in seen.headers}
-        told = gateway.gateway.status.facts("en")["fields_not_forwarded"]
-        return fates_of(line.fields, sent, (each["name"] for each in told))
+        sent = {name for request in requests for name, _ in request.headers}
+        reported = gateway.gateway.status.facts("en")["fields_not_forwarded"]
+        return fates_of(relay.fields, sent, (each["name"] for each in reported))
 
 
 @contextlib.asynccontextmanager
@@ -106,8 +108,8 @@ async def _staged(folder: Path) -> AsyncIterator[SharedServers]:
     ):
         records = Records(platform.url, content.read_bytes())
         platform.respond(records.respond)
-        places = asyncio.Semaphore(4)
-        yield SharedServers(platform, records, direct, proxied, folder, content, places)
+        slots = asyncio.Semaphore(4)
+        yield SharedServers(platform, records, direct, proxied, folder, content, slots)
 
 
 async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
@@ -136,14 +138,12 @@ def _compile(build: Path) -> dict[str, str]:
         name: [each.format(build=build, here=HERE) for each in command]
         for name, command in COMPILERS.items()
     }
-    running_gateway = {
+    processes = {
         name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=build)
         for name, command in commands.items()
     }
-    said = {name: process.communicate()[0].decode() for name, process in running_gateway.items()}
-    return {
-        name: said[name] for name, process in running_gateway.items() if process.returncode != 0
-    }
+    said = {name: process.communicate()[0].decode() for name, process in processes.items()}
+    return {name: said[name] for name, process in processes.items() if process.returncode != 0}
 
 
 def _needed() -> Iterator[tuple[str, str]]:

@@ -21,13 +21,13 @@ _ID = re.compile(rb"\r\nX-Request-Id: (\S+)\r\n")
 _WRITTEN_ANEW = {"host", "content-length", "transfer-encoding"}
 
 
-def fates_of(fields: Iterable[str], sent: Iterable[str], told: Iterable[str]) -> dict[str, str]:
+def fates_of(fields: Iterable[str], sent: Iterable[str], reported: Iterable[str]) -> dict[str, str]:
     """Return what became of fields, given those that reached the platform and the status page.
 
     `sent` to the platform, `told` on the status page, or `used`: by HTTP or the gateway itself.
     """
     found = {name.lower(): "sent" for name in sent if name.lower() not in _WRITTEN_ANEW}
-    found |= {name.lower(): "told" for name in told}
+    found |= {name.lower(): "told" for name in reported}
     return {name: found.get(name.lower(), "used") for name in sorted(fields)}
 
 

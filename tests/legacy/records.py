@@ -22,7 +22,7 @@ _OUTCOME = {"resourceType": "OperationOutcome", "issue": [_ISSUE]}
 
 
 class Records:
-    """Patients by their family name, and one Binary for all; `answer` is passed to a `Platform`.
+    """Patients by their family name, and one Binary for all; `respond` is passed to a `Platform`.
 
     `done` counts requests by name and kind: `search`, `create`, `update`, `delete`.
     """
@@ -41,14 +41,14 @@ class Records:
         parts = urlsplit(connection.request.target)
         type_, _, id_ = parts.path.removeprefix("/r5/").partition("/")
         if type_ == "Binary":
-            answer = self._binary(body)
+            response = self._binary(body)
         elif connection.request.method == "GET":
-            answer = self._get(type_, id_, parts.query)
+            response = self._get(type_, id_, parts.query)
         else:
-            answer = self._write(
+            response = self._write(
                 connection.request.method, id_, body, connection.request.header("if-match")
             )
-        connection.writer.write(answer)
+        connection.writer.write(response)
         await connection.writer.drain()
 
     def _binary(self, body: bytes) -> bytes:

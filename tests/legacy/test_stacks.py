@@ -33,8 +33,8 @@ def test_results_json_has_these_results(
             fates = ", ".join(map(" ".join, ways["fields"].items()))
             sys.stdout.write(f"\n{name}: {fates}")
     rows = (f"{json.dumps(name)}: {json.dumps(ways)}" for name, ways in results.items())
-    seen = "{\n" + ",\n".join(rows) + "\n}\n"
+    received = "{\n" + ",\n".join(rows) + "\n}\n"
     if os.environ.get("WRITE_RESULTS"):
-        SEEN.write_text(seen, encoding="utf-8")
+        SEEN.write_text(received, encoding="utf-8")
     advice = "WRITE_RESULTS=1 make test TESTS=tests/legacy && make docs"
-    assert SEEN.read_text(encoding="utf-8") == seen, advice
+    assert SEEN.read_text(encoding="utf-8") == received, advice

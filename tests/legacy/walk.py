@@ -91,10 +91,10 @@ class Walk:
     proxied: bool = False
     place: str = ""
 
-    async def steps(self, resting: Callable[[], Awaitable[None]]) -> dict[str, str]:
+    async def steps(self, idle_step: Callable[[], Awaitable[None]]) -> dict[str, str]:
         """Run all steps and return their results.
 
-        `resting` returns when the gateway has closed the program's connections.
+        `idle_step` returns when the gateway has closed the program's connections.
         """
         results = {}
         for step in (
@@ -102,7 +102,7 @@ class Walk:
             *(self.error, self.upload, self.download, self.five),
         ):
             results |= await _tried(step)
-        await resting()
+        await idle_step()
         results |= await _tried(self.idle)
         if self.proxied:
             absolute = [target.startswith("http://") for _, _, target in self.line.requests]
@@ -111,22 +111,22 @@ class Walk:
 
     async def read(self) -> None:
         """Read an existing resource; it must arrive unchanged."""
-        reply = await self.program.ask("GET", f"{self.base}/Patient/known")
-        assert (reply.status, json.loads(reply.body)) == (200, KNOWN)
+        response = await self.program.ask("GET", f"{self.base}/Patient/known")
+        assert (response.status, json.loads(response.body)) == (200, KNOWN)
 
     async def search(self) -> None:
         """Search for a Cyrillic name; it must reach the platform unchanged."""
-        reply = await self.program.ask("SEARCH", self.name)
-        assert reply.status == 200
+        response = await self.program.ask("SEARCH", self.name)
+        assert response.status == 200
         assert self.records.done[self.name, "search"] == 1
 
     async def paging(self) -> None:
         """Follow every `next` link, each of which must lead through the gateway."""
         url, pages, before = f"{self.base}/Patient?_count=1", 0, len(self.line.requests)
         while url:
-            reply = await self.program.ask("GET", url)
-            pages += reply.status == 200
-            found = _NEXT.search(reply.body)
+            response = await self.program.ask("GET", url)
+            pages += response.status == 200
+            found = _NEXT.search(response.body)
             url = found[1].decode() if found else ""
         assert pages == PAGES
         assert len(self.line.requests) - before == PAGES, "past the gateway"
@@ -153,9 +153,9 @@ class Walk:
 
     async def error(self) -> None:
         """Read a missing resource; the text of the platform's outcome must be readable."""
-        reply = await self.program.ask("GET", f"{self.base}/Patient/nobody")
-        assert reply.status == 404
-        assert json.loads(reply.body)["issue"][0]["details"]["text"] == "Бундай ёзув йўқ"
+        response = await self.program.ask("GET", f"{self.base}/Patient/nobody")
+        assert response.status == 404
+        assert json.loads(response.body)["issue"][0]["details"]["text"] == "Бундай ёзув йўқ"
 
     async def upload(self) -> None:
         """Upload 10 MiB."""
@@ -170,10 +170,10 @@ class Walk:
         """Return whether five requests share one connection."""
         before = len(self.line.requests)
         for _ in range(1 if self.many else 5):
-            reply = await self.program.ask(
+            response = await self.program.ask(
                 "FIVE" if self.many else "GET", f"{self.base}/Patient/known"
             )
-            assert reply.status == 200
+            assert response.status == 200
         used = [connection for connection, *_ in self.line.requests[before:]]
         assert len(used) == 5
         one, each = len(set(used)) == 1, len(set(used)) == 5
@@ -183,8 +183,8 @@ class Walk:
     async def idle(self) -> None:
         """Send a create after the gateway has closed the program's connection."""
         before = self.records.done[self.name, "create"]
-        reply = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
-        assert reply.status == 201
+        response = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
+        assert response.status == 201
         assert self.records.done[self.name, "create"] == before + 1
 
     def _patient(self) -> Path:

@@ -48,15 +48,15 @@ class Service:
     @property
     def address(self) -> ListenAddress:
         """Return the callers' address, from the settings or, for port 0, from the log."""
-        found = self._told_address()
+        found = self._logged_address()
         if found is None:
-            raise self.process.failure("does not say where it serves")
+            raise self.process.failure("does not log its address")
         return found
 
-    def _told_address(self) -> ListenAddress | None:
-        given = address(self.settings["listen"]["address"])
-        if given.path is not None or given.port:
-            return given
+    def _logged_address(self) -> ListenAddress | None:
+        configured = address(self.settings["listen"]["address"])
+        if configured.path is not None or configured.port:
+            return configured
         found = re.search(r'"([^"/]+:\d+)[^"\s]* leads to \S+; serving', self.process.stderr)
         return None if found is None else address(found[1])
 
@@ -86,7 +86,6 @@ class Service:
         self.write(changed)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
         self.process.popen.send_signal(number)
 
     async def ended(self) -> int:
@@ -106,7 +105,7 @@ class Service:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise self.process.failure(f"waited in vain for: {what}")
+                raise self.process.failure(f"timed out waiting for: {what}")
             await asyncio.sleep(0.02)
 
     async def operators(self, path: str) -> tuple[int, str]:
@@ -115,8 +114,8 @@ class Service:
         host = "localhost" if self.admin.path else str(self.admin)
         async with aiohttp.ClientSession(connector=connector) as session:
             try:
-                async with session.get(f"http://{host}{path}") as answer:
-                    return answer.status, await answer.text()
+                async with session.get(f"http://{host}{path}") as response:
+                    return response.status, await response.text()
             except aiohttp.ClientError:
                 return 0, ""
 
@@ -125,10 +124,10 @@ class Service:
         deadline = time.monotonic() + PATIENCE
         while (await self.operators("/readyz"))[0] != status:
             if self.process.ended or time.monotonic() > deadline:
-                raise self.process.failure(f"/readyz does not answer {status}")
+                raise self.process.failure(f"/readyz does not respond with {status}")
             await asyncio.sleep(0.04)
         # Another thread writes the log.
-        await self.wait_until(lambda: self._told_address() is not None, "its address")
+        await self.wait_until(lambda: self._logged_address() is not None, "its address")
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""

@@ -67,13 +67,13 @@ async def test_rotations_and_restarts_continue_one_chain(
     require_chain(records(path))
     assert len(exchanges(path)) == 30
     assert service.process.stdout == ""
-    code, told = await verify(*files(path))
-    assert code == 0, told
-    assert str(len(records(path))) in told
+    code, output = await verify(*files(path))
+    assert code == 0, output
+    assert str(len(records(path))) in output
     touched = files(path)[1]
     touched.write_bytes(touched.read_bytes().replace(b'"status":200', b'"status":404', 1))
-    code, told = await verify(*files(path))
-    assert (code, told.partition(":")[0]) == (1, str(touched))
+    code, output = await verify(*files(path))
+    assert (code, output.partition(":")[0]) == (1, str(touched))
 
 
 async def test_a_kill_leaves_a_chain_that_can_be_verified(
@@ -90,13 +90,13 @@ async def test_a_kill_leaves_a_chain_that_can_be_verified(
         service.process.popen.kill()
         await service.ended()
         await load.wait_until_refused()
-        code, told = await verify(path)
-        assert code == 0 or ": torn: " in told
+        code, output = await verify(path)
+        assert code == 0 or ": torn: " in output
         assert len(exchanges(path)) >= before
     service = await start_service.ready(audit=to_file(path))
     await service.end()
-    code, told = await verify(path)
-    assert code == 0, told
+    code, output = await verify(path)
+    assert code == 0, output
 
 
 async def test_a_second_writer_of_an_audit_file_ends_with_code_3(
@@ -121,8 +121,8 @@ async def test_a_start_waits_for_a_command_that_holds_the_audit_file(
     command.close()
     await service.wait_until_ready()
     await service.end()
-    code, told = await verify(*files(path))
-    assert code == 0, told
+    code, output = await verify(*files(path))
+    assert code == 0, output
 
 
 async def test_a_start_waits_for_the_audit_file_a_few_seconds(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ async def fetch_until(service: Service, status: int) -> int:
     """Send requests until a response has a status; return how many succeeded before."""
     served = 0
     async with asyncio.timeout(60):
-        while (reply := await fetch(service.address, READ)).status != status:
-            served += reply.status == 200
+        while (response := await fetch(service.address, READ)).status != status:
+            served += response.status == 200
             # Refused requests are recorded too, and the disk is small.
             await asyncio.sleep(0.02)
     return served + (status == 200)
@@ -232,9 +232,7 @@ async def test_a_full_disk_with_block_is_a_503_until_there_is_space(
     await service.end()
 
 
-async def test_a_full_disk_with_drop_is_counted(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_full_disk_with_drop_is_counted(start_service: StartService, tmp_path: Path) -> None:
     """Requests are served, and the chain stays valid."""
     directory = tmp_path / "disk"
     directory.mkdir()

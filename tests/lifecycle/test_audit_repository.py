@@ -79,9 +79,9 @@ async def test_each_record_has_a_valid_audit_event_at_the_repository(
         assert batch.headers["content-type"] == "application/fhir+json"
         assert batch.headers["prefer"] == "return=minimal"
         assert "authorization" not in batch.headers
-    seen = json.dumps([batch.bundle for batch in repository.batches])
+    received = json.dumps([batch.bundle for batch in repository.batches])
     for planted in ("planted-name", "30101901234567", SECRET, "Bearer", "token-1"):
-        assert planted not in seen
+        assert planted not in received
 
 
 async def test_fhir_credential_sends_its_token(
@@ -167,10 +167,10 @@ async def test_a_rejected_entry_alone_is_dropped_and_counted(
     await service.wait_for_metric(3, TOTAL, outcome="dropped")
     assert await service.metric(TOTAL, outcome="dropped") == 3
     await service.end()
-    told = service.logged("refused for good")
-    assert len(told) == 1
-    assert "422" in told[0]
-    assert "Patient" not in told[0]
+    logged = service.logged("refused for good")
+    assert len(logged) == 1
+    assert "422" in logged[0]
+    assert "Patient" not in logged[0]
 
 
 @pytest.mark.parametrize("status", [500, 503, 403, 429])

@@ -80,15 +80,15 @@ async def test_sigterm_under_load_loses_nothing(
 async def test_new_requests_are_served_during_the_delay(start_service: StartService) -> None:
     """/readyz says 503 at once; each connection serves its last request."""
     service = await start_service.ready(**SLOW)
-    async with await Wire.open(service.address) as kept:
-        assert (await kept.fetch(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
+    async with await Wire.open(service.address) as persistent:
+        assert (await persistent.fetch(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
         service.send(signal.SIGTERM)
         await service.wait_until_ready(503)
-        replies = [await kept.fetch(get("/fhir/Patient/1"))]
-        assert await kept.at_end()
+        responses = [await persistent.fetch(get("/fhir/Patient/1"))]
+        assert await persistent.at_end()
     async with await Wire.open(service.address) as new:
-        replies.append(await new.fetch(get("/fhir/Patient/1")))
-    assert [(r.status, r.header("connection")) for r in replies] == [(200, "close")] * 2
+        responses.append(await new.fetch(get("/fhir/Patient/1")))
+    assert [(r.status, r.header("connection")) for r in responses] == [(200, "close")] * 2
     await service.end()
 
 
@@ -100,9 +100,9 @@ async def test_only_the_last_pipelined_response_says_close(
     await service.wait_until_ready(503)
     async with await Wire.open(service.address) as wire:
         await wire.send(get("/fhir/Patient/1") * 3)
-        replies = [await wire.read_response() for _ in range(3)]
+        responses = [await wire.read_response() for _ in range(3)]
         assert await wire.at_end()
-    assert [r.header("connection") for r in replies] == ["keep-alive", "keep-alive", "close"]
+    assert [r.header("connection") for r in responses] == ["keep-alive", "keep-alive", "close"]
     await service.end()
 
 
@@ -112,17 +112,20 @@ async def test_after_the_delay_an_idle_connection_gets_a_503(
     """Then it is closed."""
     gate = Gate()
     service = await start_service.ready(**BRISK)
-    async with await Wire.open(service.address) as kept, await Wire.open(service.address) as busy:
-        await kept.fetch(get("/fhir/Patient/1"))
+    async with (
+        await Wire.open(service.address) as persistent,
+        await Wire.open(service.address) as busy,
+    ):
+        await persistent.fetch(get("/fhir/Patient/1"))
         platform.respond(gate)
         await busy.send(get("/fhir/Patient/2"))
         await platform.wait_for_requests(2)
         service.send(signal.SIGTERM)
         await wait_until_closed(service)
-        refused = await kept.fetch(get("/fhir/Patient/3"))
+        refused = await persistent.fetch(get("/fhir/Patient/3"))
         assert (refused.status, refused.reason) == (503, "shutting-down")
         assert refused.header("connection") == "close"
-        assert await kept.at_end()
+        assert await persistent.at_end()
         gate.open()
         served = await busy.read_response()
     assert (served.status, served.body) == (200, PATIENT)
@@ -234,11 +237,11 @@ async def test_a_caller_may_finish_sending_its_body(
         service.send(signal.SIGTERM)
         await wait_until_closed(service)
         await wire.send(request[2**19 :])
-        reply = await wire.read_response()
-        assert (reply.status, reply.header("connection")) == (200, "close")
+        response = await wire.read_response()
+        assert (response.status, response.header("connection")) == (200, "close")
         assert await wire.at_end()
     assert await service.ended() == 0
-    assert [len(seen.body) for seen in platform.requests] == [2**20]
+    assert [len(request.body) for request in platform.requests] == [2**20]
 
 
 async def test_sigterm_ends_the_stream_of_a_status_page(start_service: StartService) -> None:

@@ -22,18 +22,17 @@ def limited(start_service: StartService, **sections: object) -> Service:
 async def test_three_times_as_many_callers_as_descriptors_are_served(
     start_service: StartService, platform: Platform
 ) -> None:
-    """One after the other."""
     platform.respond(after(0.05, fhir()))
     service = limited(start_service)
     await service.wait_until_ready()
 
     async def call() -> Response:
-        # As a caller does who does not keep its connection.
+        # Like a caller without persistent connections.
         return await fetch(service.address, get("/fhir/Patient/1", "Connection: close"))
 
     async with asyncio.timeout(PATIENCE):
-        replies = await asyncio.gather(*(call() for _ in range(3 * LIMIT)))
-    assert {(reply.status, reply.reason) for reply in replies} == {(200, None)}
+        responses = await asyncio.gather(*(call() for _ in range(3 * LIMIT)))
+    assert {(response.status, response.reason) for response in responses} == {(200, None)}
     assert (await service.operators("/readyz"))[0] == 200
 
 
@@ -66,7 +65,7 @@ async def test_without_descriptors_the_platform_is_unreachable(
         await asyncio.sleep(0.5)
         set_limit(service, 1024)
         async with asyncio.timeout(PATIENCE):
-            assert {(await reply).status for reply in waiting} == {200}
+            assert {(await response).status for response in waiting} == {200}
             assert (await fetch(service.address, get("/fhir/Patient/3"))).status == 200
     assert len(service.logged("out of file descriptors")) == 1
     assert len(service.process.stderr.splitlines()) < 40
@@ -128,7 +127,7 @@ async def test_a_broken_pipe_on_stdout_is_a_failure_of_the_audit(
     await service.wait_until(
         lambda: bool(service.logged("audit records cannot be written")), "the log"
     )
-    reply = await fetch(service.address, get("/fhir/Patient/1"))
-    assert reply.status == status
-    assert reply.reason == ("audit-unavailable" if on_failure == "block" else None)
+    response = await fetch(service.address, get("/fhir/Patient/1"))
+    assert response.status == status
+    assert response.reason == ("audit-unavailable" if on_failure == "block" else None)
     await service.end()

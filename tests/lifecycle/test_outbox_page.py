@@ -34,9 +34,9 @@ async def fetch_page(service: Service, method: str, path: str, password: str, **
             headers=basic("dilnoza", password),
             data=form or None,
             allow_redirects=False,
-        ) as answer,
+        ) as response,
     ):
-        return Seen(answer.status, dict(answer.headers), await answer.text())
+        return Seen(response.status, dict(response.headers), await response.text())
 
 
 async def failed_in(place: SqlitePlace, *names: str) -> list[str]:

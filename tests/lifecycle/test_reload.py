@@ -95,7 +95,7 @@ async def test_a_new_user_header_applies_to_open_connections(
         service.send(signal.SIGHUP)
         await wait_until_reloaded(service, 1)
         await wire.fetch(request)
-    assert [seen.header("x-user") for seen in platform.requests] == ["dilnoza", None]
+    assert [request.header("x-user") for request in platform.requests] == ["dilnoza", None]
     await service.end()
     assert [record["user"] for record in service.audit("exchange")] == [None, "dilnoza"]
 
@@ -117,13 +117,13 @@ async def test_connections_to_the_old_platform_close_after_its_last_response(
         service.send(signal.SIGHUP)
         await wait_until_reloaded(service, 1)
         assert (await fetch(service.address, get("/fhir/Patient/3"))).status == 200
-        # Sooner than idle lines are closed in any case: 15 s after their last answer.
+        # Sooner than idle connections are closed in any case: 15 s after their last response.
         async with asyncio.timeout(14):
             await service.wait_until(lambda: platform.open_connections == 1, "the idle line's end")
         gate.open()
         assert (await wire.read_response()).status == 200
         await service.wait_until(lambda: not platform.open_connections, "the old lines' end")
-        assert [seen.target for seen in other.requests] == ["/r5/Patient/3"]
+        assert [request.target for request in other.requests] == ["/r5/Patient/3"]
         assert other.requests[0].header("authorization") != platform.requests[0].header(
             "authorization"
         )
@@ -174,9 +174,7 @@ async def test_a_change_that_needs_a_restart_is_rejected(
     assert (await fetch(service.address, long)).status == 200
 
 
-async def test_an_unreadable_file_rejects_the_reload(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_unreadable_file_rejects_reload(start_service: StartService, tmp_path: Path) -> None:
     service = await start_service.ready()
     late = tmp_path / "late"
     service.change(**secret_in(late), listen={"base_path": "/other"})

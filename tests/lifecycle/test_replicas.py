@@ -24,7 +24,6 @@ SHARED = {"reuse_port": True}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """Yield a redis-server."""
     yield from redis_server(tmp_path)
 
 

@@ -17,9 +17,7 @@ from tests.doubles.wire import fetch, get, post
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
-    tmp_path: Path, log_format: str
-) -> None:
+async def test_in_outage_each_failed_requests_id_is_in_log(tmp_path: Path, log_format: str) -> None:
     """Also without an audit, in few and short lines."""
     async with Platform() as platform, Sso() as sso:
         sso.respond(sso_answers.token("a-token"))
@@ -40,9 +38,9 @@ async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
         given = set()
         for number in range(150):
             request = get("/fhir/Patient/1") if number % 2 else post("/fhir/Patient", b"{}")
-            reply = await fetch(address, request)
-            assert reply.status >= 500
-            given.add(reply.header("x-request-id"))
+            response = await fetch(address, request)
+            assert response.status >= 500
+            given.add(response.header("x-request-id"))
         assert process.process.terminate() == 0
     log = process.process.stderr
     assert [each for each in given if str(each) not in log] == []

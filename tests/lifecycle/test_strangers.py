@@ -77,12 +77,12 @@ async def test_200_unread_long_responses_take_320_kib_each(
     await caller.send_one()
     before = memory(service)
     platform.respond(fhir(b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 4_000_000)))
-    seen = len(platform.requests)
+    received = len(platform.requests)
     wires = [await Wire.open(service.address) for _ in range(200)]
     for wire in wires:
         wire.writer.transport.pause_reading()
         await wire.send(caller.request)
-    await platform.wait_for_requests(seen + len(wires))
+    await platform.wait_for_requests(received + len(wires))
     platform.respond(fhir())
     for _ in range(10):
         await caller.send_one()

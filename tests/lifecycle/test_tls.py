@@ -33,11 +33,11 @@ async def test_over_tls_links_are_https(
     context = pki.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
     async with await Wire.open(service.address, tls=context) as wire:
-        reply = await wire.fetch(get("/fhir/Patient"))
+        response = await wire.fetch(get("/fhir/Patient"))
         tls = wire.writer.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "http/1.1"
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
-    assert reply.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
+    assert response.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,7 @@ async def test_shutdown_does_not_wait_for_a_caller_that_was_served(
         assert await wire.at_end()
 
 
-async def test_plain_http_on_a_tls_listener_is_dropped(
-    start_service: StartService, pki: Pki
-) -> None:
+async def test_plain_http_on_tls_listener_is_dropped(start_service: StartService, pki: Pki) -> None:
     """Others are served."""
     service = await start_service.ready(listen=pki.settings(), limits={"header_timeout": 10})
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
@@ -80,15 +78,15 @@ async def test_a_new_certificate_serves_new_connections(
 ) -> None:
     """Open connections stay."""
     service = await start_service.ready(listen=pki.settings())
-    async with await Wire.open(service.address, tls=pki.client()) as kept:
-        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
+    async with await Wire.open(service.address, tls=pki.client()) as persistent:
+        assert (await persistent.fetch(get("/fhir/Patient/1"))).status == 200
         successor = trustme.CA()
         pki.renew(successor)
         await wait_until_reloaded(service, 1)
         assert await status(service, pki.client(successor)) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             await status(service, pki.client())
-        assert (await kept.fetch(get("/fhir/Patient/1"))).status == 200
+        assert (await persistent.fetch(get("/fhir/Patient/1"))).status == 200
 
 
 async def test_a_certificate_without_its_key_changes_nothing(

@@ -16,9 +16,7 @@ def on_socket(start_service: StartService, path: Path) -> Service:
     return start_service(listen={"address": f"unix:{path}"})
 
 
-async def test_a_unix_socket_is_removed_at_the_end(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_unix_socket_is_removed_at_end(start_service: StartService, tmp_path: Path) -> None:
     """Only owner and group may use it; the admin listener's too."""
     path = tmp_path / "gateway.sock"
     service = on_socket(start_service, path)
@@ -58,9 +56,7 @@ async def test_the_socket_of_a_running_process_is_not_replaced(
     assert (await fetch(first.address, get("/fhir/Patient/1"))).status == 200
 
 
-async def test_a_file_at_the_path_is_not_replaced(
-    start_service: StartService, tmp_path: Path
-) -> None:
+async def test_file_at_path_is_not_replaced(start_service: StartService, tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     path.write_text("precious")
     service = on_socket(start_service, path)

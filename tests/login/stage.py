@@ -158,10 +158,22 @@ async def stage(
         yield Stage(gateway, base, stack)
 
 
+class LoggedSandbox(Sandbox):
+    """A sandbox that keeps its log lines."""
+
+    def __init__(self, options: SandboxOptions) -> None:
+        self.lines: list[str] = []
+        super().__init__(options, log=self.lines.append)
+
+    def count(self, part: str) -> int:
+        """Return the number of lines with this part."""
+        return sum(part in line for line in self.lines)
+
+
 @contextlib.asynccontextmanager
-async def sandbox(**options: Any) -> AsyncIterator[Sandbox]:
+async def sandbox(**options: Any) -> AsyncIterator[LoggedSandbox]:
     chosen = {"port": 0, "client_id": "hospital-17", "client_secret": "planted-client-secret"}
-    platform = Sandbox(SandboxOptions(**{**chosen, **options}))
+    platform = LoggedSandbox(SandboxOptions(**{**chosen, **options}))
     await platform.start()
     try:
         yield platform

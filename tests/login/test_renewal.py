@@ -7,6 +7,7 @@ from collections import deque
 
 import pytest
 
+from gateway.clock import TimeSource
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
@@ -54,7 +55,7 @@ class RefreshSetup:
         self.orphans: list[RenewalGrant] = []
         self.store = MemorySessionStore(self.clock)
         self.sessions = SessionManager(
-            store=self.store, login=LoginSettings(), identity="here", clock=self.clock
+            store=self.store, login=LoginSettings(), identity="here", times=TimeSource(self.clock)
         )
         self.renewals = SessionRenewals(
             endpoint=self.sso,  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ class RefreshSetup:
             audit=self,  # type: ignore[arg-type]
             sso=SsoSettings(token_url="https://sso.test/token"),
             challenge=(),
-            clock=self.clock,
+            times=TimeSource(self.clock),
             sessions_persist=False,
         )
 
@@ -197,6 +198,16 @@ async def test_refreshes_after_401_are_delayed(setup: RefreshSetup) -> None:
     setup.clock.now += 31
     tokens.on_token_accepted(await tokens.replace_rejected(fresh))
     assert len(setup.sso.asked) == 2
+
+
+async def test_requests_rejected_together_cause_one_pause(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.extend(["t1", "t2"])
+    fresh = await tokens.replace_rejected(session.token)
+    for _ in range(5):
+        tokens.on_fresh_token_rejected(fresh)
+    setup.clock.now += 1
+    assert await tokens.replace_rejected(fresh) == made("t2", setup.clock)
 
 
 async def test_a_401_for_a_replaced_token_causes_no_refresh(setup: RefreshSetup) -> None:

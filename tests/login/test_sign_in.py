@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
 from tests.login.stage import Stage, sandbox, stage
 
@@ -128,13 +129,13 @@ async def test_access_denied_is_a_page(scene: Stage) -> None:
 @pytest.mark.parametrize("in_body", [False, True])
 async def test_the_token_is_refreshed(in_body: bool) -> None:
     async with (
-        sandbox(token_lifetime=3, refresh_token_in_body=in_body) as platform,
+        sandbox(faults=Faults(token_lifetime=3), refresh_token_in_body=in_body) as platform,
         stage(platform.fhir_base_url, platform.token_url, platform.authorize_url) as scene,
     ):
         browser = await scene.browser()
         await browser.sign_in()
-        before = platform.counters.token_requests
-        while platform.counters.token_requests < before + 2:
+        before = platform.count("POST /oauth/token")
+        while platform.count("POST /oauth/token") < before + 2:
             assert (await browser.get("/fhir/Patient?_count=1")).status == 200
 
 

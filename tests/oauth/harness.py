@@ -17,7 +17,7 @@ from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, TokenStore, tokens_at_hand
+from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, tokens_at_hand
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, run_pending_tasks
@@ -131,7 +131,7 @@ class Setup:
         )
         self.tokens = self.made()["default"]
 
-    def made(self, *names: str, store: TokenStore | None = None) -> dict[str, Tokens]:
+    def made(self, *names: str, store: SharedTokens | None = None) -> dict[str, Tokens]:
         """Return other tokens of the same SSO, of a credential of each name."""
         return make_tokens(
             {name: self.source(name=name) for name in names or ("default",)},
@@ -140,8 +140,12 @@ class Setup:
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=self.settings,
-            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
-            rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+            times=TimeSource(
+                self.clock,
+                self.clock.wall,
+                self.clock.call_later,
+                random.Random(17).random,  # noqa: S311 - the same jitter in every run
+            ),
         )
 
     def source(self, endpoint: TokenEndpoint | None = None, name: str = "default") -> Credential:

@@ -95,8 +95,12 @@ class ReplicaMachine(RuleBasedStateMachine):
             metrics=(observer := RecordingObserver()),  # type: ignore[arg-type] # a double
             audit=observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
-            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
-            rng=random.Random(self.born),  # noqa: S311 - the same jitter in every run
+            times=TimeSource(
+                self.clock,
+                self.clock.wall,
+                self.clock.call_later,
+                random.Random(self.born).random,  # noqa: S311 - the same jitter in every run
+            ),
         )
         made = self.replicas[name] = Replica(name, tokens, at_hand, store)
         return made

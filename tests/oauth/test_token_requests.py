@@ -57,8 +57,12 @@ def clients(setup: Setup, count: int, **sso: float) -> Mapping[str, Tokens]:
         metrics=setup.observer,  # type: ignore[arg-type] # a double
         audit=setup.observer,  # type: ignore[arg-type] # a double
         sso=SsoSettings(token_url=setup.sso.token_url, timeout=600, **sso),
-        times=TimeSource(setup.clock, setup.clock.wall, setup.clock.call_later),
-        rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+        times=TimeSource(
+            setup.clock,
+            setup.clock.wall,
+            setup.clock.call_later,
+            random.Random(17).random,  # noqa: S311 - the same jitter in every run
+        ),
     )
 
 
@@ -166,7 +170,7 @@ async def test_waiting_in_the_queue_times_out() -> None:
         setup.sso.hold()
         tokens = clients(setup, 9)
         for each in tokens.values():
-            each._wait_timeout = 0.05
+            each._sso = setup.settings
             each.start()
         await setup.sso.wait_for_requests(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
@@ -215,7 +219,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         settings, cores = gateway.settings, gateway.gateway._cores
         # An exchange in flight keeps the old version and its token requests.
         first = cores.current
-        first.active_uses.enter()
+        first.route.active_uses.enter()
         renamed = {
             name: each.model_copy(update={"client_id": f"new-{name}"})
             for name, each in settings.credentials.items()
@@ -234,7 +238,7 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         states = cores.current.token_states
         while not all(each.is_valid for each in states().values()):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
-        first.active_uses.leave()
+        first.route.active_uses.leave()
         assert sso.max_concurrent == 3
 
 

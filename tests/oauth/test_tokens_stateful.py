@@ -88,8 +88,12 @@ class TokenMachine(RuleBasedStateMachine):
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
-            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
-            rng=random.Random(1),  # noqa: S311 - the same jitter in every run
+            times=TimeSource(
+                self.clock,
+                self.clock.wall,
+                self.clock.call_later,
+                random.Random(1).random,  # noqa: S311 - the same jitter in every run
+            ),
         )["default"]
         self.given: list[AccessToken] = []
         self.waiting: list[asyncio.Task[None]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.outbox.attempt_result import Decision
-from gateway.outbox.entry import EntryState, OutboxEntry, StoredResponse
+from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.store.outbox_store import OutboxStore
 
 LEASE = 30.0
@@ -16,6 +16,12 @@ async def claim(
     """Claim up to `most` entries that may be sent now, and return them."""
     _, claimed = await store.record_and_claim(owner, (), max_claims=most, size=1 << 30, lease=lease)
     return [content.entry for content in claimed]
+
+
+async def stored_request(store: OutboxStore, entry_id: str) -> QueuedRequest | None:
+    """Return the write of an entry in plain text, None where it was erased."""
+    content = await store.content(entry_id)
+    return None if content is None else content.request
 
 
 async def finish(

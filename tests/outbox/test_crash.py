@@ -15,6 +15,7 @@ import pytest
 
 from gateway.outbox.entry import OutboxEntry
 from gateway.outbox.store.outbox_store import OutboxStore
+from tests.outbox.attempts import stored_request
 from tests.outbox.child import Child
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
@@ -27,7 +28,7 @@ async def all_readable(store: OutboxStore) -> dict[str, str]:
     """Every entry there is, all of which can be read: id and request id."""
     found = {}
     for entry in await store.entries(limit=100_000):
-        request = await store.request(entry.id)
+        request = await stored_request(store, entry.id)
         assert request is not None
         found[entry.id] = request.request_id
     return found

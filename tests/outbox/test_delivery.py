@@ -27,6 +27,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
+from tests.outbox.attempts import stored_request
 from tests.outbox.drafts import draft
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, until
@@ -344,7 +345,7 @@ async def test_each_result_leads_to_its_state(
         assert answer == result
     else:
         assert answer is not None
-    assert (await running.store.request(entry.id) is None) == (step is OutboxStep.DELIVERED)
+    assert (await stored_request(running.store, entry.id) is None) == (step is OutboxStep.DELIVERED)
 
 
 async def test_a_create_is_verified_before_it_is_resent(

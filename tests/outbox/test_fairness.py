@@ -66,22 +66,6 @@ async def test_is_blocked_with_all_keys(store: OutboxStore) -> None:
     assert not await store.is_blocked("his", ["P/b"])
 
 
-async def test_an_entry_behind_a_finished_one_is_released(store: OutboxStore) -> None:
-    await store.enqueue(draft("1", "P/a"))
-    await store.enqueue(draft("2", "P/a"))
-    await store.enqueue(draft("3", "P/a"))
-    [first] = await claim(store)
-    async with store._database.write_transaction() as connection:
-        ended = sa.update(entries_table).where(entries_table.c.number == first.number)
-        await connection.execute(ended.values(state=EntryState.DELIVERED, owner=None))
-        await connection.execute(
-            sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry == first.number)
-        )
-    assert await claim(store) == []
-    assert not await store.expire_entries()
-    assert await names(store, await claim(store)) == ["r-2"]
-
-
 async def test_unblocking_many_entries_takes_few_statements(store: OutboxStore) -> None:
     """Unblocking many entries takes few statements, because no write is possible meanwhile."""
     first = await store.enqueue(replace(draft("1"), ordering_keys=ALL_KEYS))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.outbox.entry import EntryState, StoredResponse
-from tests.outbox.attempts import claim, finish
+from tests.outbox.attempts import claim, finish, stored_request
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 
@@ -77,7 +77,7 @@ async def test_files_reveal_no_patient_data(place: Place) -> None:
         files = place.files()
         assert files
         assert revealed_by(files) == {}
-        assert await store.request(claimed[1].id) == replace(request)
+        assert await stored_request(store, claimed[1].id) == replace(request)
         # They would be found if they were there.
         (files[0].parent / "control").write_bytes(body)
         assert revealed_by([files[0].parent / "control"])

@@ -38,8 +38,8 @@ async def test_user_and_purpose_are_audited_and_not_forwarded(
     start_gateway, platform: Platform
 ) -> None:
     record = await record_of(start_gateway, "x-user: Dilnoza Karimova", "X-PURPOSE: etreat")
-    told = (record["user"], record["user_asserted"], record["purpose"])
-    assert told == ("Dilnoza Karimova", True, "ETREAT")
+    asserted = (record["user"], record["user_asserted"], record["purpose"])
+    assert asserted == ("Dilnoza Karimova", True, "ETREAT")
     assert [platform.requests[0].all(each) for each in ("x-user", "x-purpose")] == [[], []]
 
 

@@ -45,7 +45,6 @@ def data_first(base: str) -> bytes:
 
 
 def as_xml(base: str, data: str = DATA) -> bytes:
-    """Return the same in XML."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<Binary xmlns="http://hl7.org/fhir">'
         f'<contentType value="text/plain"/><securityContext><reference value="{base}/Patient/1"/>'
@@ -59,7 +58,6 @@ def long_json(base: str) -> bytes:
 
 
 def long_xml(base: str) -> bytes:
-    """Return the same in XML."""
     return as_xml(base, DATA * 8000)
 
 
@@ -144,10 +142,10 @@ async def test_the_link_of_a_binary_written_as_a_resource_is_translated(
     """securityContext names the platform in the request, and the gateway in the response."""
     platform.respond(http(201, body(platform.url), *typed(kind)))
     sent = body(HERE)
-    reply = await fetch(gateway.address, post("/fhir/Binary", sent, f"Content-Type: {kind}"))
+    response = await fetch(gateway.address, post("/fhir/Binary", sent, f"Content-Type: {kind}"))
     # The text beside the reference names the gateway, and is not touched.
     assert platform.requests[0].body == body(platform.url)
-    assert reply.body == sent
+    assert response.body == sent
 
 
 @pytest.mark.parametrize(("kind", "body"), CONTENTS.values(), ids=CONTENTS)
@@ -156,8 +154,10 @@ async def test_content_of_a_binary_passes_byte_for_byte(
 ) -> None:
     """In both directions, also content that is FHIR."""
     platform.respond(http(200, body(platform.url), *typed(kind)))
-    reply = await fetch(gateway.address, post("/fhir/Binary", body(HERE), f"Content-Type: {kind}"))
-    assert reply.body == body(platform.url)
+    response = await fetch(
+        gateway.address, post("/fhir/Binary", body(HERE), f"Content-Type: {kind}")
+    )
+    assert response.body == body(platform.url)
     assert platform.requests[0].body == body(HERE)
     assert (await fetch(gateway.address, get("/fhir/Binary/1"))).body == body(platform.url)
 
@@ -207,8 +207,8 @@ async def test_x_security_context_of_a_response_is_translated(
     value = theirs.format(platform=platform.url, path=platform.base_path)
     fields = (("Content-Type", "application/pdf"), ("X-Security-Context", value))
     platform.respond(http(200, b"%PDF", *fields))
-    reply = await fetch(gateway.address, get("/fhir/Binary/1"))
-    assert (reply.header("x-security-context"), reply.body) == (ours, b"%PDF")
+    response = await fetch(gateway.address, get("/fhir/Binary/1"))
+    assert (response.header("x-security-context"), response.body) == (ours, b"%PDF")
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ async def test_x_security_context_of_a_request_is_translated(
 ) -> None:
     fields = ("Content-Type: application/pdf", f"x-security-context: {ours}")
     await fetch(gateway.address, post("/fhir/Binary", b"%PDF", *fields))
-    seen = platform.requests[0]
-    assert seen.header("x-security-context") == theirs.format(platform=platform.url)
-    assert seen.body == b"%PDF"
+    received = platform.requests[0]
+    assert received.header("x-security-context") == theirs.format(platform=platform.url)
+    assert received.body == b"%PDF"
 
 
 async def test_links_of_a_compressed_binary_are_translated(
@@ -234,8 +234,8 @@ async def test_links_of_a_compressed_binary_are_translated(
 ) -> None:
     packed = gzip.compress(as_json(platform.url))
     platform.respond(http(200, packed, ("Content-Type", JSON), ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Binary/1", "Accept-Encoding: gzip"))
-    assert gzip.decompress(reply.body) == as_json(HERE)
+    response = await fetch(gateway.address, get("/fhir/Binary/1", "Accept-Encoding: gzip"))
+    assert gzip.decompress(response.body) == as_json(HERE)
 
 
 @pytest.mark.parametrize("slash", ["/", "\\/"])

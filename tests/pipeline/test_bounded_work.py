@@ -24,7 +24,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.wire import fetch, post
 
 FIELD = 64 * 1024  # of all fields together
-FORM = 1 << 20  # as much as is kept at hand
+FORM = 1 << 20  # as much as is buffered
 # A request's worth, and far from what 64 KiB of commas would take.
 FEW = 30_000
 
@@ -32,7 +32,6 @@ FORMS = ("%41=&", "a=1&", "&", "%41%42=1&", "+=&", "a&", "=1&")
 
 
 def search(form: bytes) -> bytes:
-    """Return a search by a form."""
     kind = "Content-Type: application/x-www-form-urlencoded"
     return post("/fhir/Observation/_search", form, kind)
 
@@ -110,9 +109,9 @@ async def test_a_limited_caller_cannot_hide_a_parameter_behind_many(
     caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
     async with start_gateway(callers=[caller]) as gateway:
         many = b"code=1&" * 600 + b"_include=Observation:subject"
-        reply = await fetch(gateway.address, search(many))
-        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        response = await fetch(gateway.address, search(many))
+        assert (response.status, response.reason) == (403, "caller-forbidden")
         assert platform.requests == []
         some = b"&".join([b"code=1"] * 500)
-        reply = await fetch(gateway.address, search(some))
-        assert reply.status == 200
+        response = await fetch(gateway.address, search(some))
+        assert response.status == 200

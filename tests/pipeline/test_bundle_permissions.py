@@ -53,10 +53,10 @@ async def test_a_bundle_passes_exactly_where_the_rules_allow_it(
             head, _, body = post("/fhir", made.sent, *made.fields).partition(b"\r\n\r\n")
             if made.content_type is None:
                 head = head.replace(b"\r\nContent-Type: application/fhir+json", b"")
-            reply = await wire.fetch(head + b"\r\n\r\n" + body)
-            found = (reply.status, reply.reason)
+            response = await wire.fetch(head + b"\r\n\r\n" + body)
+            found = (response.status, response.reason)
             assert found == ((200, None) if is_allowed else (403, "caller-forbidden")), (
-                f"{seed}.{number}: {made}, {reply.body!r}"
+                f"{seed}.{number}: {made}, {response.body!r}"
             )
             passed += is_allowed
             assert len(platform.requests) == passed
@@ -90,19 +90,19 @@ async def test_a_batch_of_a_reader_must_not_delete(
 ) -> None:
     """The error names the entry and its interaction, and no patient data."""
     async with start_gateway(callers=[READER]) as gateway:
-        reply = await fetch(
+        response = await fetch(
             gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"), DELETE))
         )
-        assert (reply.status, reply.reason) == (403, "caller-forbidden")
-        (issue,) = reply.json()["issue"]
+        assert (response.status, response.reason) == (403, "caller-forbidden")
+        (issue,) = response.json()["issue"]
         assert issue["diagnostics"].endswith("entry 2: delete Patient: interaction")
         assert "Bundle" in issue["details"]["text"]
-        assert b"30101901234567" not in reply.body
+        assert b"30101901234567" not in response.body
         assert platform.requests == []
         (record,) = await gateway.audit()
         assert (record["interaction"], record["reason"]) == ("batch", "caller-forbidden")
-        reply = await fetch(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"))))
-        assert reply.status == 200
+        response = await fetch(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"))))
+        assert response.status == 200
 
 
 async def test_a_caller_of_some_types_sends_bundles_of_these(
@@ -143,8 +143,8 @@ async def test_a_forbidden_entry_is_found_at_any_position(
 
     async with start_gateway(callers=[READER], rewrite={"enabled": enabled}) as gateway:
         for body in behind:
-            reply = await fetch(gateway.address, request(body))
-            assert (reply.status, reply.reason) == (403, "caller-forbidden")
+            response = await fetch(gateway.address, request(body))
+            assert (response.status, response.reason) == (403, "caller-forbidden")
         assert platform.requests == []
         assert (await fetch(gateway.address, request(long))).status == 200
     assert platform.requests[-1].body == long
@@ -160,8 +160,8 @@ async def test_a_bundle_of_a_limited_caller_has_at_most_16_mib(
     free = {"name": "free", "api_key": "free"}
     async with start_gateway(callers=[READER, free]) as gateway:
         for body, *fields in ((large,), (bomb, "Content-Encoding: gzip"), (tiny,)):
-            reply = await fetch(gateway.address, post("/fhir", body, *fields))
-            assert (reply.status, reply.reason) == (413, "payload-too-large")
+            response = await fetch(gateway.address, post("/fhir", body, *fields))
+            assert (response.status, response.reason) == (413, "payload-too-large")
             assert platform.requests == []
         sent = post("/fhir", large, "X-Api-Key: free")
         assert (await fetch(gateway.address, sent)).status == 200
@@ -178,8 +178,8 @@ async def test_a_gateway_url_in_an_entry_is_checked_after_translation(
                 sent = bundle(entry(method, f"http://gateway/fhir/{path}"))
                 expected = 200 if enabled and method == "GET" and path else 403
                 assert (await fetch(gateway.address, post("/fhir", sent))).status == expected
-    (seen,) = platform.requests
-    assert json.loads(seen.body)["entry"][0]["request"]["url"] == f"{platform.url}/Patient/1"
+    (received,) = platform.requests
+    assert json.loads(received.body)["entry"][0]["request"]["url"] == f"{platform.url}/Patient/1"
 
 
 @pytest.mark.parametrize("fields", [(), ("Content-Length: 0",)])
@@ -187,8 +187,8 @@ async def test_a_post_to_the_base_without_a_body_is_no_bundle(
     start_gateway: StartGateway, platform: Platform, fields: tuple[str, ...]
 ) -> None:
     async with start_gateway(callers=[caller(resources=["Patient"])]) as gateway:
-        reply = await fetch(gateway.address, get("/fhir", *fields, method="POST"))
-        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        response = await fetch(gateway.address, get("/fhir", *fields, method="POST"))
+        assert (response.status, response.reason) == (403, "caller-forbidden")
     assert platform.requests == []
 
 
@@ -228,9 +228,9 @@ async def test_a_bundle_is_rejected_while_the_memory_budget_is_used_up(
     async with start_gateway(callers=[READER]) as gateway:
         budget = gateway.gateway._cores.current.admission.buffer_budget
         assert budget.try_reserve(254 * 2**20)
-        reply = await fetch(gateway.address, long)
-        assert (reply.status, reply.reason) == (503, "overloaded")
-        assert reply.header("retry-after")
+        response = await fetch(gateway.address, long)
+        assert (response.status, response.reason) == (503, "overloaded")
+        assert response.header("retry-after")
         assert platform.requests == []
         budget.release(254 * 2**20)
         assert (await fetch(gateway.address, long)).status == 200

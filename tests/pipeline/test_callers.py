@@ -31,7 +31,6 @@ FAR = "192.0.2.9"
 
 
 def network(text: str) -> tuple[Any, ...]:
-    """Return one network."""
     return (ipaddress.ip_network(text),)
 
 
@@ -141,7 +140,7 @@ def test_interaction_and_resource_type_must_both_be_allowed(
     interactions: set[str], resources: set[str], method: str, path: str, allowed: bool
 ) -> None:
     permissions = Permissions(frozenset(interactions), frozenset(resources))
-    interaction = classify(method, path.partition("?")[0], path.partition("?")[2])
+    interaction = classify(method, path.partition("?")[0])
     if allowed:
         permissions.require(interaction)
     else:
@@ -233,8 +232,10 @@ async def test_a_client_of_a_trusted_proxy_is_not_identified_by_its_network(
     caller = {"name": "ward", "networks": ["127.0.0.0/8", "10.30.0.0/16"]}
     listen = {"trusted_proxies": ["127.0.0.1"]}
     async with start_gateway(callers=[caller], listen=listen) as gateway:
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}"))
-        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        response = await fetch(
+            gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}")
+        )
+        assert (response.status, response.reason) == (403, "caller-forbidden")
         (record,) = await gateway.audit()
         assert record["remote"] == "unknown"
         assert written == "unknown" or written not in str(record)
@@ -266,9 +267,9 @@ async def test_forwarded_scheme_and_host_are_ignored(start_gateway, platform: Pl
         link = {"relation": "self", "url": f"{platform.url}/Patient"}
         bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link]}
         platform.respond(fhir(json.dumps(bundle).encode()))
-        reply = await fetch(gateway.address, get("/fhir/Patient", *fields))
+        response = await fetch(gateway.address, get("/fhir/Patient", *fields))
     host = next(line for line in get("/").split(b"\r\n") if line.startswith(b"Host: "))
-    assert reply.json()["link"][0]["url"] == f"http://{host[6:].decode()}/fhir/Patient"
+    assert response.json()["link"][0]["url"] == f"http://{host[6:].decode()}/fhir/Patient"
 
 
 async def test_a_caller_behind_a_trusted_proxy_is_identified_by_its_network(
@@ -279,12 +280,12 @@ async def test_a_caller_behind_a_trusted_proxy_is_identified_by_its_network(
     for trusted, status in ((["127.0.0.1"], 200), ([], 403)):
         async with start_gateway(callers=[caller], listen={"trusted_proxies": trusted}) as gateway:
             field = "X-Forwarded-For: 10.30.0.5"
-            reply = await fetch(gateway.address, get("/fhir/Patient/1", field))
-            assert reply.status == status
+            response = await fetch(gateway.address, get("/fhir/Patient/1", field))
+            assert response.status == status
             (record,) = await gateway.audit()
             assert record["remote"] == ("10.30.0.5" if trusted else "127.0.0.1")
-    (seen,) = platform.requests
-    assert seen.header("x-forwarded-for") is None
+    (received,) = platform.requests
+    assert received.header("x-forwarded-for") is None
 
 
 def lab(**more: Any) -> dict[str, Any]:
@@ -296,8 +297,8 @@ async def test_a_right_key_identifies_the_caller_and_is_not_forwarded(
     start_gateway, platform: Platform
 ) -> None:
     async with start_gateway(callers=[lab()]) as gateway:
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
-        assert reply.status == 200
+        response = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        assert response.status == 200
         (record,) = await gateway.audit()
         assert record["caller"] == "lab"
         assert await gateway.metric("dhp_gateway_requests_total", caller="lab") == 1
@@ -308,8 +309,8 @@ async def test_a_key_file_may_end_in_a_line_break(start_gateway, tmp_path: Path)
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
     async with start_gateway(callers=[{"name": "lab", "api_key_file": str(file)}]) as gateway:
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
-    assert reply.status == 200
+        response = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+    assert response.status == 200
 
 
 @pytest.mark.parametrize("many", [5, 49, 50, 51, 200])
@@ -365,7 +366,7 @@ async def test_each_caller_has_its_own_credential(
         assert [r["credential"] for r in await gateway.audit(2)] == ["north", "south"]
         _, body = await gateway.ready()
         assert (body["checks"]["token"], body["degraded"]) == ("ok", {})
-    first, second = (seen.header("authorization") for seen in platform.requests)
+    first, second = (request.header("authorization") for request in platform.requests)
     assert first != second
     assert {request.form["client_id"] for request in sso.requests} == {"north-id", "south-id"}
 
@@ -378,18 +379,16 @@ async def test_beyond_its_burst_a_caller_gets_429_with_retry_after(
     free = {"name": "free", "api_key": "free-key"}
     async with start_gateway(callers=[limited, free]) as gateway:
         request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
-        replies = [await fetch(gateway.address, request) for _ in range(3)]
-        assert [reply.status for reply in replies] == [200, 200, 429]
-        assert replies[2].reason == "rate-limited"
-        assert 1 <= int(replies[2].header("retry-after") or 0) <= 10
+        responses = [await fetch(gateway.address, request) for _ in range(3)]
+        assert [response.status for response in responses] == [200, 200, 429]
+        assert responses[2].reason == "rate-limited"
+        assert 1 <= int(responses[2].header("retry-after") or 0) <= 10
         other = await fetch(gateway.address, get("/fhir/Patient/1", "X-Api-Key: free-key"))
         assert other.status == 200
     assert len(platform.requests) == 3
 
 
-async def test_a_caller_at_its_concurrency_limit_gets_503(
-    start_gateway, platform: Platform
-) -> None:
+async def test_caller_at_its_concurrency_limit_gets_503(start_gateway, platform: Platform) -> None:
     """After a short wait; the slot is released."""
 
     async def never(line: Any) -> None:
@@ -401,9 +400,9 @@ async def test_a_caller_at_its_concurrency_limit_gets_503(
         async with await Wire.open(gateway.address) as wire:
             await wire.send(request)
             await platform.wait_for_requests(1)
-            reply = await fetch(gateway.address, request)
-            assert (reply.status, reply.reason) == (503, "overloaded")
-            assert reply.header("retry-after") == "1"
+            response = await fetch(gateway.address, request)
+            assert (response.status, response.reason) == (503, "overloaded")
+            assert response.header("retry-after") == "1"
             reset_connection(wire)
         await gateway.audit(2)
         assert (await fetch(gateway.address, request)).status == 200

@@ -39,9 +39,9 @@ async def test_an_open_circuit_sends_nothing_and_readiness_names_it(
         for path in ("Patient", "Observation", "Encounter"):
             assert (await fetch(gateway.address, post(f"/fhir/{path}", b"{}"))).status == 500
         await wait_until_open(gateway)
-        reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-        assert (reply.status, reply.reason) == (503, "circuit-open")
-        assert 1 <= int(reply.header("retry-after") or 0) <= 60
+        response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+        assert (response.status, response.reason) == (503, "circuit-open")
+        assert 1 <= int(response.header("retry-after") or 0) <= 60
         assert len(platform.requests) == 3
         status, body = await gateway.ready()
         assert (status, body["failing"]) == (503, ["circuit", "platform"])
@@ -72,8 +72,8 @@ async def test_a_platform_that_does_not_respond_opens_the_circuit(
     slow = {"response_timeout": 0.5, "max_connections": 2}
     async with start_gateway(platform=slow, circuit_breaker=SETTINGS, retries=ONCE) as gateway:
         for path in ("Patient/1", "Observation/1", "Encounter/1"):
-            reply = await fetch(gateway.address, get(f"/fhir/{path}"))
-            assert reply.reason == "upstream-timeout"
+            response = await fetch(gateway.address, get(f"/fhir/{path}"))
+            assert response.reason == "upstream-timeout"
         await wait_until_open(gateway)
 
 
@@ -107,8 +107,8 @@ async def test_one_failing_resource_does_not_affect_other_callers(
 
         async def call(name: str, path: str) -> tuple[int, str | None, bytes]:
             key = f"X-Api-Key: planted-key-of-{name}"
-            reply = await fetch(gateway.address, get(f"/fhir/{path}", key))
-            return reply.status, reply.reason, reply.body
+            response = await fetch(gateway.address, get(f"/fhir/{path}", key))
+            return response.status, response.reason, response.body
 
         served = [(await call("reads", "Patient/good"))[0]]
         polled = []
@@ -139,9 +139,7 @@ async def test_the_attempts_of_a_request_count_once(start_gateway, platform: Pla
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
 
 
-async def test_a_read_is_not_retried_once_the_circuit_is_open(
-    start_gateway, platform: Platform
-) -> None:
+async def test_read_is_not_retried_once_circuit_is_open(start_gateway, platform: Platform) -> None:
     """The caller gets the platform's response, or circuit-open if nothing was sent."""
     platform.respond(outcome(503))
     async with start_gateway(
@@ -150,7 +148,7 @@ async def test_a_read_is_not_retried_once_the_circuit_is_open(
         await fetch(gateway.address, post("/fhir/Patient", b"{}"))
         reading = asyncio.create_task(fetch(gateway.address, get("/fhir/Patient/1")))
         await wait_until_open(gateway)
-        reply = await reading
-        assert (reply.status, reply.reason) in {(503, None), (503, "circuit-open")}
-        attempts = sum(seen.method == "GET" for seen in platform.requests)
-        assert (reply.reason is None) == (attempts > 0)
+        response = await reading
+        assert (response.status, response.reason) in {(503, None), (503, "circuit-open")}
+        attempts = sum(request.method == "GET" for request in platform.requests)
+        assert (response.reason is None) == (attempts > 0)

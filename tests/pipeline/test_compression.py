@@ -28,21 +28,21 @@ async def test_responses_are_decoded_for_callers_that_do_not_accept_gzip(
     async with start_gateway(platform={"compression": "answers"}) as gateway:
         sent = page_that_links(platform, pad)
         platform.respond(fhir(gzip.compress(sent), 200, GZIP, ("Content-MD5", "x")))
-        reply = await fetch(gateway.address, get("/fhir/Patient", *accept))
+        response = await fetch(gateway.address, get("/fhir/Patient", *accept))
     assert platform.requests[0].header("accept-encoding") == "gzip"
-    assert reply.header("content-encoding") is None
-    assert reply.header("content-md5") is None
-    assert reply.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
+    assert response.header("content-encoding") is None
+    assert response.header("content-md5") is None
+    assert response.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
 
 
 async def test_callers_that_accept_gzip_get_gzip(start_gateway, platform: Platform) -> None:
     """Their own Accept-Encoding reaches the platform."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:
         platform.respond(fhir(gzip.compress(page_that_links(platform)), 200, GZIP))
-        reply = await fetch(gateway.address, get("/fhir/Patient", "Accept-Encoding: gzip;q=0.5"))
+        response = await fetch(gateway.address, get("/fhir/Patient", "Accept-Encoding: gzip;q=0.5"))
     assert platform.requests[0].header("accept-encoding") == "gzip;q=0.5"
-    assert reply.header("content-encoding") == "gzip"
-    assert b"http://gateway/fhir/Patient?_page=2" in gzip.decompress(reply.body)
+    assert response.header("content-encoding") == "gzip"
+    assert b"http://gateway/fhir/Patient?_page=2" in gzip.decompress(response.body)
 
 
 async def test_binaries_are_decoded_and_not_rewritten(start_gateway, platform: Platform) -> None:
@@ -52,9 +52,9 @@ async def test_binaries_are_decoded_and_not_rewritten(start_gateway, platform: P
         sent = bytes(range(256)) * 40
         kind = ("Content-Type", "image/png")
         platform.respond(http(200, gzip.compress(sent), kind, GZIP))
-        reply = await fetch(gateway.address, get("/fhir/Binary/1"))
-    assert reply.body == sent
-    assert reply.header("content-encoding") is None
+        response = await fetch(gateway.address, get("/fhir/Binary/1"))
+    assert response.body == sent
+    assert response.header("content-encoding") is None
 
 
 async def test_ranges_are_not_requested_in_gzip(start_gateway, platform: Platform) -> None:
@@ -68,17 +68,17 @@ async def test_a_head_has_the_fields_of_the_decoded_get(start_gateway, platform:
     """It names no coding and no length of the compressed body."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:
         platform.respond(fhir(b"", 200, GZIP))
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
-    assert (reply.status, reply.header("content-encoding")) == (200, None)
-    assert reply.header("content-length") is None
+        response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
+    assert (response.status, response.header("content-encoding")) == (200, None)
+    assert response.header("content-length") is None
 
 
 async def test_a_compressed_error_page_is_recognised(start_gateway, platform: Platform) -> None:
     """Also under a FHIR type."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:
         platform.respond(fhir(gzip.compress(b"<html>Bad gateway</html>"), 502, GZIP))
-        reply = await fetch(gateway.address, post("/fhir/Basic", b"{}"))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+        response = await fetch(gateway.address, post("/fhir/Basic", b"{}"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize(("cut", "status"), [(None, 200), (-9, 502)])
@@ -92,10 +92,10 @@ async def test_a_compressed_response_delimited_by_close(
         kind = ("Content-Type", "application/fhir+json")
         body = gzip.compress(LARGE)[:cut]
         platform.respond(then_close(http(200, body, kind, GZIP, length=False)))
-        reply = await fetch(gateway.address, get("/fhir/Basic/1"))
-    assert reply.status == status
+        response = await fetch(gateway.address, get("/fhir/Basic/1"))
+    assert response.status == status
     if status == 200:
-        assert reply.body == LARGE
+        assert response.body == LARGE
 
 
 async def test_requests_are_compressed_once_the_platform_accepts_gzip(
@@ -119,9 +119,9 @@ async def test_a_415_ends_compression(start_gateway, platform: Platform) -> None
     async with start_gateway(platform={"compression": "both"}) as gateway:
         created = fhir(b"{}", 201, TAKES_GZIP)
         platform.script(created, outcome(415), created, created)
-        replies = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
-    assert [reply.status for reply in replies] == [201, 201, 201]
-    codings = [seen.header("content-encoding") for seen in platform.requests]
+        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
+    assert [response.status for response in responses] == [201, 201, 201]
+    codings = [request.header("content-encoding") for request in platform.requests]
     assert codings == [None, "gzip", None, None]
     assert platform.requests[2].body == platform.requests[3].body == LARGE
 
@@ -132,8 +132,8 @@ async def test_a_415_that_remains_without_the_coding_reaches_the_caller(
     """The coding was not its cause and is used again."""
     async with start_gateway(platform={"compression": "both"}) as gateway:
         platform.script(fhir(b"{}", 201, TAKES_GZIP), outcome(415), outcome(415))
-        replies = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
-    assert [reply.status for reply in replies] == [201, 415, 200]
+        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
+    assert [response.status for response in responses] == [201, 415, 200]
     assert platform.requests[-1].header("content-encoding") == "gzip"
 
 
@@ -150,8 +150,8 @@ async def test_a_body_that_cannot_be_retained_is_sent_complete_and_uncompressed(
         created = fhir(b"{}", 201, TAKES_GZIP)
         platform.script(created, *([outcome(415)] if refused else []), created)
         await fetch(gateway.address, post("/fhir/Basic", b"{}"))
-        reply = await fetch(gateway.address, post("/fhir/Binary", body))
-    assert reply.status == 201
+        response = await fetch(gateway.address, post("/fhir/Binary", body))
+    assert response.status == 201
     assert platform.requests[-1].header("content-encoding") is None
     assert platform.requests[-1].body == body
 
@@ -161,8 +161,8 @@ async def test_a_compressed_request_is_sent_again_complete_after_a_401(
 ) -> None:
     async with start_gateway(platform={"compression": "both"}) as gateway:
         platform.script(fhir(b"{}", 201, TAKES_GZIP), unauthorized(), fhir(b"{}", 201))
-        replies = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(2)]
-    assert [reply.status for reply in replies] == [201, 201]
+        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(2)]
+    assert [response.status for response in responses] == [201, 201]
     assert platform.requests[1].body == platform.requests[2].body
     assert gzip.decompress(platform.requests[2].body) == LARGE
 
@@ -175,4 +175,4 @@ async def test_without_both_no_request_is_compressed(
         platform.respond(fhir(b"{}", 201, TAKES_GZIP))
         for _ in range(2):
             await fetch(gateway.address, post("/fhir/Basic", LARGE))
-    assert [seen.body for seen in platform.requests] == [LARGE, LARGE]
+    assert [request.body for request in platform.requests] == [LARGE, LARGE]

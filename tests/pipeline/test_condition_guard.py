@@ -48,7 +48,7 @@ def declare(
 
 def writes(platform: Platform) -> list[ReceivedRequest]:
     """Return the requests that the platform received, without those for its statement."""
-    return [seen for seen in platform.requests if not seen.target.endswith("/metadata")]
+    return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
 def warning(names: str) -> str:
@@ -114,8 +114,10 @@ async def test_warn_names_conditions_that_are_not_declared(
     request, names = UNSUPPORTED[kind]
     reply = await fetch(gateway.address, request)
     assert (reply.status, reply.header("x-gateway-warning")) == (201, warning(names))
-    (seen,) = writes(platform)
-    assert seen.header("if-none-exist") == ("identifier=urn:x%7C1" if kind == "create" else None)
+    (received,) = writes(platform)
+    assert received.header("if-none-exist") == (
+        "identifier=urn:x%7C1" if kind == "create" else None
+    )
 
 
 @pytest.mark.parametrize("kind", UNSUPPORTED)
@@ -128,7 +130,7 @@ async def test_block_rejects_a_write_with_an_undeclared_condition(
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
         reply = await fetch(gateway.address, request)
         assert_unsupported(reply, names)
-    assert [seen for seen in writes(platform) if seen.complete] == []
+    assert [received for received in writes(platform) if received.complete] == []
 
 
 def assert_unsupported(reply: Response, names: str) -> None:
@@ -139,9 +141,7 @@ def assert_unsupported(reply: Response, names: str) -> None:
     assert f"conditions={names}" in issue["diagnostics"]
 
 
-async def test_block_rejects_a_bundle_in_an_unknown_coding(
-    start_gateway, platform: Platform
-) -> None:
+async def test_block_rejects_bundle_in_an_unknown_coding(start_gateway, platform: Platform) -> None:
     """It may contain any condition."""
     declare(platform, **DECLARED)
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
@@ -254,9 +254,7 @@ async def test_writes_without_conditions_are_unaffected(
     assert len(platform.requests) == before + 1
 
 
-async def test_off_neither_warns_nor_requests_the_statement(
-    start_gateway, platform: Platform
-) -> None:
+async def test_off_neither_warns_nor_requests_statement(start_gateway, platform: Platform) -> None:
     declare(platform)
     async with start_gateway(fhir={"condition_guard": "off"}) as gateway:
         reply = await fetch(gateway.address, CREATE)
@@ -284,9 +282,7 @@ async def test_a_compressed_statement_is_read(gateway: RunningGateway, platform:
     assert reply.header("x-gateway-warning") is None
 
 
-async def test_a_failed_write_carries_no_warning(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_failed_write_carries_no_warning(gateway: RunningGateway, platform: Platform) -> None:
     """Nothing was created, and no statement is requested."""
     platform.script(outcome(422))
     reply = await fetch(gateway.address, CREATE)
@@ -315,7 +311,7 @@ async def test_block_rejects_conditions_until_the_statement_is_known(
     (issue,) = reply.json()["issue"]
     assert issue["code"] == "transient"
     assert f"conditions={names}" in issue["diagnostics"]
-    assert [seen for seen in writes(platform) if seen.complete] == []
+    assert [received for received in writes(platform) if received.complete] == []
 
 
 @pytest.mark.parametrize("declared", [True, False])

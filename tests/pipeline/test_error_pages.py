@@ -20,7 +20,7 @@ JAVA = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
 NAVIGATES = "Sec-Fetch-Mode: navigate"
 PAGE, JSON, XML = "text/html", "application/fhir+json", "application/fhir+xml"
 
-# Query, Accept and further fields, and the form of the answer.
+# Query, Accept and further fields, and the format of the response.
 VARIANTS: list[tuple[str, str | None, tuple[str, ...], str]] = [
     ("", CHROMIUM, (), PAGE),
     ("", CHROMIUM, (NAVIGATES,), PAGE),
@@ -97,10 +97,10 @@ async def test_the_format_of_an_error(
 ) -> None:
     """`_format`, then Sec-Fetch fields and the beginning of Accept select HTML, XML or JSON."""
     gateway = await testbed.start()
-    reply = await fetch(gateway.address, get(f"/nowhere{query}", *fields(accept, *others)))
-    assert (reply.status, reply.reason) == (404, "unknown-path")
-    assert reply.header("content-type") == f"{form}; charset=utf-8"
-    assert reply.header("cache-control") == "no-store"
+    response = await fetch(gateway.address, get(f"/nowhere{query}", *fields(accept, *others)))
+    assert (response.status, response.reason) == (404, "unknown-path")
+    assert response.header("content-type") == f"{form}; charset=utf-8"
+    assert response.header("cache-control") == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,7 @@ async def test_the_format_of_an_error(
         ("uz", "manzil"),
     ],
 )
-async def test_a_page_has_the_content_of_the_outcome(
-    testbed: Testbed, language: str, words: str
-) -> None:
+async def test_page_has_content_of_the_outcome(testbed: Testbed, language: str, words: str) -> None:
     """Text, reason, diagnostics and request id, in the user's language."""
     gateway = await testbed.start()
     same = (f"Accept-Language: {language}", "X-Request-Id: a-1")
@@ -229,9 +227,9 @@ async def test_http_1_0_gets_the_page(testbed: Testbed) -> None:
 async def test_the_error_of_an_unparsable_request_is_json(testbed: Testbed) -> None:
     gateway = await testbed.start()
     broken = f"GET /fhir/Patient HTTP/1.1\r\nHost: a\r\nAccept: {FIREFOX}\r\nBroken\r\n\r\n"
-    reply = await fetch(gateway.address, broken.encode())
-    assert reply.status == 400
-    assert json.loads(reply.body)["resourceType"] == "OperationOutcome"
+    response = await fetch(gateway.address, broken.encode())
+    assert response.status == 400
+    assert json.loads(response.body)["resourceType"] == "OperationOutcome"
 
 
 async def test_an_error_of_the_platform_reaches_a_browser_unchanged(
@@ -239,6 +237,6 @@ async def test_an_error_of_the_platform_reaches_a_browser_unchanged(
 ) -> None:
     platform.respond(outcome(410))
     gateway = await testbed.start()
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", *fields(CHROMIUM)))
-    assert (reply.status, reply.reason) == (410, None)
-    assert reply.header("content-type") == "application/fhir+json"
+    response = await fetch(gateway.address, get("/fhir/Patient/1", *fields(CHROMIUM)))
+    assert (response.status, response.reason) == (410, None)
+    assert response.header("content-type") == "application/fhir+json"

@@ -31,8 +31,8 @@ async def statement(gateway: RunningGateway, platform: Platform) -> Response:
 async def test_the_statement_names_the_gateway_and_no_sso(
     gateway: RunningGateway, platform: Platform
 ) -> None:
-    reply = await statement(gateway, platform)
-    assert reply.json() == {
+    response = await statement(gateway, platform)
+    assert response.json() == {
         "resourceType": "CapabilityStatement",
         "implementation": {"url": "http://gateway/fhir"},
         "rest": [{"mode": "server"}],
@@ -43,18 +43,16 @@ async def test_without_rewriting_the_statement_passes_unchanged(
     start_gateway, platform: Platform
 ) -> None:
     async with start_gateway(rewrite={"enabled": False}) as gateway:
-        reply = await statement(gateway, platform)
-    assert offers(platform).encode() in reply.body
+        response = await statement(gateway, platform)
+    assert offers(platform).encode() in response.body
 
 
-async def test_the_statement_in_xml_names_no_sso(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_statement_in_xml_names_no_sso(gateway: RunningGateway, platform: Platform) -> None:
     body = b'<CapabilityStatement xmlns="http://hl7.org/fhir"><rest>%s</rest></CapabilityStatement>'
     kind = ("Content-Type", "application/fhir+xml")
     platform.respond(http(200, body % b"<security><cors/></security>", kind))
-    reply = await fetch(gateway.address, get("/fhir/metadata?_format=xml"))
-    assert reply.body == body % b""
+    response = await fetch(gateway.address, get("/fhir/metadata?_format=xml"))
+    assert response.body == body % b""
     assert platform.requests[0].target == "/r5/metadata?_format=xml"
 
 
@@ -62,8 +60,8 @@ async def test_the_smart_configuration_is_not_forwarded(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     """It would send callers to the SSO. The platform does not receive the request."""
-    reply = await fetch(gateway.address, get("/fhir/.well-known/smart-configuration"))
-    assert (reply.status, reply.reason) == (404, "unknown-path")
+    response = await fetch(gateway.address, get("/fhir/.well-known/smart-configuration"))
+    assert (response.status, response.reason) == (404, "unknown-path")
     assert platform.requests == []
 
 
@@ -93,7 +91,7 @@ async def test_asynchronous_request_is_polled_through_the_gateway(
     assert entry["response"]["location"] == "http://gateway/fhir/Patient/1/_history/1"
     assert (await fetch(gateway.address, get(path, method="DELETE"))).status == 202
     assert platform.requests[0].header("prefer") == "respond-async"
-    assert {seen.target for seen in platform.requests[1:]} == {"/r5/_async/7?part=a%2Fb"}
+    assert {request.target for request in platform.requests[1:]} == {"/r5/_async/7?part=a%2Fb"}
 
 
 async def test_bulk_data_is_fetched_through_the_gateway(
@@ -111,11 +109,11 @@ async def test_bulk_data_is_fetched_through_the_gateway(
     platform.script(
         http(200, manifest, ("Content-Type", "application/json")), http(200, lines, ndjson)
     )
-    reply = await fetch(gateway.address, get("/fhir/_export/1"))
-    assert reply.body == manifest.replace(base, b"http://gateway/fhir")
-    file = reply.json()["output"][0]["url"].removeprefix("http://gateway")
-    reply = await fetch(gateway.address, get(file, "Accept: application/fhir+ndjson"))
-    assert reply.body == lines.replace(base, b"http://gateway/fhir")
+    response = await fetch(gateway.address, get("/fhir/_export/1"))
+    assert response.body == manifest.replace(base, b"http://gateway/fhir")
+    file = response.json()["output"][0]["url"].removeprefix("http://gateway")
+    response = await fetch(gateway.address, get(file, "Accept: application/fhir+ndjson"))
+    assert response.body == lines.replace(base, b"http://gateway/fhir")
 
 
 async def test_gateway_urls_in_a_search_form_are_translated(
@@ -158,9 +156,9 @@ async def test_a_head_has_no_length_where_the_get_is_rewritten(
 ) -> None:
     head = http(200, b"", ("Content-Type", "application/fhir+json"), ("ETag", 'W/"1"'))
     platform.respond(head.replace(b"Content-Length: 0", b"Content-Length: 999"))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
-    assert (reply.status, reply.header("etag")) == (200, 'W/"1"')
-    assert reply.header("content-length") is None
+    response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
+    assert (response.status, response.header("etag")) == (200, 'W/"1"')
+    assert response.header("content-length") is None
 
 
 async def test_links_in_operation_parameters_are_translated(
@@ -175,9 +173,11 @@ async def test_links_in_operation_parameters_are_translated(
     url = platform.url
     platform.respond(fhir((body % (url, url, url)).encode()))
     gw = "http://gateway/fhir"
-    reply = await fetch(gateway.address, post("/fhir/Patient/$do", (body % (gw, gw, gw)).encode()))
+    response = await fetch(
+        gateway.address, post("/fhir/Patient/$do", (body % (gw, gw, gw)).encode())
+    )
     assert platform.requests[0].body.decode() == body % (url, url, gw)
-    assert reply.body.decode() == body % (gw, gw, url)
+    assert response.body.decode() == body % (gw, gw, url)
 
 
 @pytest.mark.parametrize("query", ["_format=xml", "_format=application%2Ffhir%2Bxml"])
@@ -185,9 +185,9 @@ async def test_format_is_forwarded_and_selects_the_format_of_local_errors(
     gateway: RunningGateway, platform: Platform, query: str
 ) -> None:
     platform.respond(http(502, b"<html>", ("Content-Type", "text/html")))
-    reply = await fetch(gateway.address, post(f"/fhir/Patient?{query}", b"{}"))
+    response = await fetch(gateway.address, post(f"/fhir/Patient?{query}", b"{}"))
     assert platform.requests[0].target == f"/r5/Patient?{query}"
-    assert (reply.reason, reply.header("content-type")) == (
+    assert (response.reason, response.header("content-type")) == (
         "upstream-non-fhir",
         "application/fhir+xml; charset=utf-8",
     )

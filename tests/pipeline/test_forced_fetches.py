@@ -31,7 +31,7 @@ async def test_alternating_401_and_success_cause_one_token_request_a_second(
         began = time.monotonic()
         for _ in range(3):
             refused = await asyncio.gather(*(fetch(gateway.address, REFUSED) for _ in range(20)))
-            assert {reply.reason for reply in refused} == {"token-rejected"}
+            assert {response.reason for response in refused} == {"token-rejected"}
             assert (await wire.fetch(ACCEPTED)).status == 200
         seconds = time.monotonic() - began
         assert len(sso.requests) - before <= 1 + seconds
@@ -72,7 +72,7 @@ async def test_a_revoked_token_is_replaced_once_for_all_requests(
         for _ in range(3):
             assert (await wire.fetch(ACCEPTED)).status == 200
             revoked.add(platform.requests[-1].header("authorization"))
-        replies = await asyncio.gather(*(fetch(gateway.address, ACCEPTED) for _ in range(20)))
-        assert {reply.status for reply in replies} == {200}
+        responses = await asyncio.gather(*(fetch(gateway.address, ACCEPTED) for _ in range(20)))
+        assert {response.status for response in responses} == {200}
     assert len(revoked) == 3
     assert len(sso.requests) == 1 + 3

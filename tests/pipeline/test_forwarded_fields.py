@@ -59,7 +59,9 @@ async def forwarded(gateway: RunningGateway, platform: Platform, fields: Iterabl
     for start in range(0, len(fields), 80):
         lines = [f"{name}: 1" for name in fields[start : start + 80]]
         assert (await fetch(gateway.address, get("/fhir/Patient/1", *lines))).status == 200
-    seen = {name for seen in platform.requests for name, value in seen.headers if value == "1"}
+    seen = {
+        name for request in platform.requests for name, value in request.headers if value == "1"
+    }
     return seen & set(fields)
 
 
@@ -173,8 +175,8 @@ async def test_a_body_with_a_digest_is_not_compressed(
         for _ in range(2):
             await fetch(gateway.address, post("/fhir/Basic", body, f"{name}: x"))
         await fetch(gateway.address, post("/fhir/Basic", body))
-    assert [seen.body == body for seen in platform.requests] == [True, True, False]
-    assert [seen.header(name) for seen in platform.requests] == ["x", "x", None]
+    assert [request.body == body for request in platform.requests] == [True, True, False]
+    assert [request.header(name) for request in platform.requests] == ["x", "x", None]
 
 
 async def test_each_name_is_logged_once_for_each_caller(
@@ -200,8 +202,8 @@ async def test_each_name_is_logged_once_for_each_caller(
     finally:
         restore()
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    told = [(line["caller"], line["event"]) for line in lines if "not sent" in line["event"]]
-    assert told == [
+    logged = [(line["caller"], line["event"]) for line in lines if "not sent" in line["event"]]
+    assert logged == [
         (caller, text)
         for caller in ("lab", "his")
         for text in (

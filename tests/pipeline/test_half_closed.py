@@ -34,7 +34,7 @@ from tests.pipeline.testbed import latest_connection
 READ = get("/fhir/Patient/1")
 LONG = b'{"resourceType":"Basic","id":"%s"}' % (b"1" * 200_000)
 HANGING = get("/fhir/Patient/hangs")
-# By itself the read of one that has closed its sending side would go on.
+# Half-closed reads are not limited by time.
 LASTING = {"half_closed": 3600}
 # The first caller's request, and how many it sends ahead.
 READS = {
@@ -78,9 +78,9 @@ async def half_close(platform: Platform) -> AsyncIterator[HalfClose]:
 
         async def behind(gateway: RunningGateway, request: bytes = HANGING) -> Wire:
             wire = await stack.enter_async_context(await Wire.open(gateway.address))
-            seen = len(platform.requests)
+            received = len(platform.requests)
             await wire.send(request)
-            await platform.wait_for_requests(seen + 1)
+            await platform.wait_for_requests(received + 1)
             ours = latest_connection(gateway)
             wire.writer.write_eof()
             await wait_until(lambda: ours.is_half_closed)
@@ -212,11 +212,11 @@ async def test_nothing_is_cancelled_for_a_half_closed_waiter(
             second.writer.write_eof()
             await wait_until(lambda: ours.is_half_closed)
             first.writer.write_eof()
-            # Twice as long as between two looks at who has to make way.
+            # Twice the interval at which half-closed reads are cancelled.
             await asyncio.sleep(0.5)
             proceed.set()
-            replies = await asyncio.gather(first.read_response(), second.read_response())
-        assert [reply.body for reply in replies] == [PATIENT, PATIENT]
+            responses = await asyncio.gather(first.read_response(), second.read_response())
+        assert [response.body for response in responses] == [PATIENT, PATIENT]
 
 
 async def test_a_half_closed_waiter_is_cancelled(
@@ -273,7 +273,7 @@ async def test_a_response_that_has_begun_is_not_limited(
     platform.script(slowly)
     async with start_gateway(limits={"half_closed": 2}) as gateway:
         left = await half_close(gateway)
-        # The time of one that closed later, and has no answer, is over before that of the first.
+        # A caller that closed later, without a response, reaches its limit before the first.
         assert await all_of(await half_close(gateway)) == b""
         over.set()
         assert len(await all_of(left)) > 200_000
@@ -286,7 +286,7 @@ async def test_cancelled_reads_do_not_count_against_the_platform(
     start_gateway: StartGateway, platform: Platform, fault: str
 ) -> None:
     """Neither circuit nor readiness change, whatever the platform does."""
-    # All six must have left before the first of them times out.
+    # All six must have disconnected before the first of them times out.
     settings = {"response_timeout": 5}
     have_left = asyncio.Event()
 
@@ -320,7 +320,7 @@ async def test_cancelled_reads_do_not_count_against_the_platform(
                 await wire.send(HANGING)
                 wire.writer.write_eof()
             callers = gateway.gateway._server._connections
-            # Those that wait for a connection make way for each other.
+            # Half-closed waiters are cancelled for each other.
             if fault != "busy":
                 await wait_until(lambda: sum(each.is_half_closed for each in callers) == 6)
             have_left.set()
@@ -391,7 +391,7 @@ async def test_over_tls_a_half_closed_read_ends_at_once(
 
 def stop_sweep(gateway: RunningGateway) -> None:
     """Stop the pool's timer, so that only a new waiter cancels half-closed reads."""
-    sweep = gateway.gateway._cores.current._pool._sweep_timer
+    sweep = gateway.gateway._cores.current.pool._sweep_timer
     assert sweep is not None
     sweep.cancel()
 
@@ -427,11 +427,11 @@ async def test_disconnecting_callers_do_not_starve_others(
         stop_sweep(gateway)
         async with impatient_callers(gateway, 10):
             left = 0
-            # What has left by then would hold each connection three times.
+            # The disconnected requests could hold each connection three times.
             while left < 3 * 20:
-                reply = await fetch(gateway.address, READ)
-                assert (reply.status, reply.reason) == (200, None)
-                left = [seen.target for seen in platform.requests].count("/r5/Patient/hangs")
+                response = await fetch(gateway.address, READ)
+                assert (response.status, response.reason) == (200, None)
+                left = [request.target for request in platform.requests].count("/r5/Patient/hangs")
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
         platform.respond(fhir())
         platform.drop_connections()

@@ -51,42 +51,43 @@ async def test_response_fields_are_filtered(gateway: RunningGateway, platform: P
             ("X-Kept", "2"),
         )
     )
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    names = {name.lower() for name, _ in reply.headers}
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    names = {name.lower() for name, _ in response.headers}
     assert names == {
         *("content-type", "etag", "x-kept", "cache-control", "x-request-id", "content-length"),
         *("connection", "keep-alive"),
     }
-    assert (reply.header("connection"), reply.header("keep-alive")) == ("keep-alive", "timeout=120")
-    assert reply.all("x-kept") == ["1", "2"]
-    assert reply.header("etag") == 'W/"3"'
+    assert (response.header("connection"), response.header("keep-alive")) == (
+        "keep-alive",
+        "timeout=120",
+    )
+    assert response.all("x-kept") == ["1", "2"]
+    assert response.header("etag") == 'W/"3"'
 
 
 async def test_a_valid_request_id_of_the_caller_is_kept(
     gateway: RunningGateway, platform: Platform
 ) -> None:
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", "X-Request-Id: lab:7_a.B-1"))
-    assert reply.header("x-request-id") == "lab:7_a.B-1"
+    response = await fetch(gateway.address, get("/fhir/Patient/1", "X-Request-Id: lab:7_a.B-1"))
+    assert response.header("x-request-id") == "lab:7_a.B-1"
     assert platform.requests[0].header("x-request-id") == "lab:7_a.B-1"
 
 
-async def test_an_invalid_request_id_is_replaced(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    told = []
+async def test_invalid_request_id_is_replaced(gateway: RunningGateway, platform: Platform) -> None:
+    ids = []
     for odd in ("a b", "x" * 129, 'a"b}<script>'):
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
-        told.append(reply.header("x-request-id") or "")
-        assert uuid.UUID(told[-1])
-    assert [seen.header("x-request-id") for seen in platform.requests] == told
-    assert [record["request_id"] for record in await gateway.audit(3)] == told
+        response = await fetch(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
+        ids.append(response.header("x-request-id") or "")
+        assert uuid.UUID(ids[-1])
+    assert [request.header("x-request-id") for request in platform.requests] == ids
+    assert [record["request_id"] for record in await gateway.audit(3)] == ids
 
 
 async def test_body_of_known_length_passes(gateway: RunningGateway, platform: Platform) -> None:
     body = b'{"resourceType":"Patient","multipleBirthInteger":1.10}'
     platform.respond(fhir(PATIENT, 201, ("Location", "Patient/1/_history/1")))
-    reply = await fetch(gateway.address, post("/fhir/Patient", body))
-    assert (reply.status, reply.header("location")) == (201, "Patient/1/_history/1")
+    response = await fetch(gateway.address, post("/fhir/Patient", body))
+    assert (response.status, response.header("location")) == (201, "Patient/1/_history/1")
     assert platform.requests[0].body == body
     assert platform.requests[0].header("content-length") == str(len(body))
 
@@ -116,8 +117,8 @@ async def test_a_head_gets_the_fields_of_the_get_and_no_body(
 ) -> None:
     platform.respond(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1234\r\n\r\n")
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(get("/fhir/Patient/1", method="HEAD"), head=True)
-        assert reply.header("content-length") == "1234"
+        response = await wire.fetch(get("/fhir/Patient/1", method="HEAD"), head=True)
+        assert response.header("content-length") == "1234"
         platform.respond(fhir())
         assert (await wire.fetch(get("/fhir/Patient/1"))).body == PATIENT
 
@@ -125,10 +126,10 @@ async def test_a_head_gets_the_fields_of_the_get_and_no_body(
 async def test_fifty_first_requests_cause_one_token_request(
     gateway: RunningGateway, sso: Sso
 ) -> None:
-    replies = await asyncio.gather(
+    responses = await asyncio.gather(
         *(fetch(gateway.address, get("/fhir/Patient/1")) for _ in range(50))
     )
-    assert {reply.status for reply in replies} == {200}
+    assert {response.status for response in responses} == {200}
     assert len(sso.requests) == 1
 
 
@@ -140,12 +141,10 @@ async def test_platform_without_a_path(sso: Sso) -> None:
     ):
         await fetch(gateway.address, get("/fhir/metadata"))
         await fetch(gateway.address, get("/fhir?_format=json"))
-    assert [seen.target for seen in platform.requests] == ["/metadata", "/?_format=json"]
+    assert [request.target for request in platform.requests] == ["/metadata", "/?_format=json"]
 
 
-async def test_an_exchange_has_one_audit_record(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_exchange_has_one_audit_record(gateway: RunningGateway, platform: Platform) -> None:
     """With names of parameters but no values."""
     await fetch(gateway.address, get("/fhir/Patient?name=Karimov&birthdate=1990-01-01"))
     (record,) = await gateway.audit()
@@ -183,4 +182,4 @@ async def test_the_audit_distinguishes_transaction_and_batch(
         body = b'{"resourceType":"Bundle","type":"%s","entry":[]}' % kind
         await fetch(gateway.address, post("/fhir", body))
     assert [r["interaction"] for r in await gateway.audit(2)] == ["transaction", "batch"]
-    assert [seen.body[-12:] for seen in platform.requests] == [b',"entry":[]}'] * 2
+    assert [request.body[-12:] for request in platform.requests] == [b',"entry":[]}'] * 2

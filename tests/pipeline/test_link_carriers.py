@@ -73,7 +73,6 @@ def bundle(*entries: str) -> str:
 
 
 def xml_bundle(*entries: str) -> str:
-    """Return the same in XML."""
     members = f'<type value="batch"/>{"".join(entries)}'
     return f'<Bundle xmlns="http://hl7.org/fhir">{members}</Bundle>'
 
@@ -508,5 +507,5 @@ async def test_a_subscription_is_read_as_it_was_sent(
     platform.respond(
         http(200, carrier.content(platform.url).encode(), ("Content-Type", carrier.content_type))
     )
-    reply = await fetch(gateway.address, get("/fhir/Subscription/1"))
-    assert reply.body.decode() == carrier.content(GATEWAY)
+    response = await fetch(gateway.address, get("/fhir/Subscription/1"))
+    assert response.body.decode() == carrier.content(GATEWAY)

@@ -35,8 +35,8 @@ async def test_links_of_a_response_name_the_host_of_the_request(
 ) -> None:
     """All other octets are unchanged."""
     platform.respond(fhir(searchset(platform)))
-    reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert reply.body == rewritten(searchset(platform), platform, "http://gateway/fhir")
+    response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert response.body == rewritten(searchset(platform), platform, "http://gateway/fhir")
 
 
 @pytest.mark.parametrize("bound", ["127.0.0.1", "[::1]"])
@@ -57,8 +57,8 @@ async def test_without_a_host_links_name_the_connections_address(
         following = page.json()["link"][0]["url"].removeprefix(base.removesuffix("/fhir"))
         assert (await wire.fetch(request.format(following).encode())).body == page.body
         post_ = request.replace("GET", "POST").format("/fhir/Patient")[:-2]
-        reply = await wire.fetch(f"{post_}Content-Length: 2\r\n\r\n{{}}".encode())
-        assert reply.header("location") == f"{base}/Patient/1/_history/1"
+        response = await wire.fetch(f"{post_}Content-Length: 2\r\n\r\n{{}}".encode())
+        assert response.header("location") == f"{base}/Patient/1/_history/1"
         # A Host is believed as ever.
         named = await wire.fetch(get("/fhir/Patient/1", version="1.0"))
     assert named.status == 200
@@ -70,26 +70,24 @@ async def test_links_name_public_url_where_it_is_set(start_gateway, platform: Pl
     public = "https://gw.clinic.uz/fhir"
     async with start_gateway(listen={"public_url": public}) as gateway:
         platform.respond(fhir(searchset(platform)))
-        reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert reply.body == rewritten(searchset(platform), platform, public)
+        response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert response.body == rewritten(searchset(platform), platform, public)
 
 
 async def test_rewriting_can_be_switched_off(start_gateway, platform: Platform) -> None:
     async with start_gateway(rewrite={"enabled": False}) as gateway:
         platform.respond(fhir(searchset(platform), 200, ("Location", f"{platform.url}/Patient/1")))
-        reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert reply.body == searchset(platform)
-    assert reply.header("location") == f"{platform.url}/Patient/1"
+        response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert response.body == searchset(platform)
+    assert response.header("location") == f"{platform.url}/Patient/1"
 
 
-async def test_a_streamed_response_is_rewritten(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_streamed_response_is_rewritten(gateway: RunningGateway, platform: Platform) -> None:
     """Wherever its chunks end."""
     page = searchset(platform, pad=200_000)
     platform.respond(chunked(*(page[at : at + 777] for at in range(0, len(page), 777))))
-    reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert reply.body == rewritten(page, platform, "http://gateway/fhir")
+    response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert response.body == rewritten(page, platform, "http://gateway/fhir")
 
 
 @pytest.mark.parametrize("pad", [0, 300_000])
@@ -98,10 +96,10 @@ async def test_a_gzip_response_is_decoded_rewritten_and_encoded(
 ) -> None:
     page = searchset(platform, pad)
     platform.respond(fhir(gzip.compress(page, 0), 200, ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Patient", "Accept-Encoding: br, gzip;q=0.5"))
+    response = await fetch(gateway.address, get("/fhir/Patient", "Accept-Encoding: br, gzip;q=0.5"))
     assert platform.requests[0].header("accept-encoding") == "gzip;q=0.5"
-    assert reply.header("content-encoding") == "gzip"
-    assert gzip.decompress(reply.body) == rewritten(page, platform, "http://gateway/fhir")
+    assert response.header("content-encoding") == "gzip"
+    assert gzip.decompress(response.body) == rewritten(page, platform, "http://gateway/fhir")
 
 
 async def test_links_in_fields_are_rewritten(gateway: RunningGateway, platform: Platform) -> None:
@@ -116,12 +114,12 @@ async def test_links_in_fields_are_rewritten(gateway: RunningGateway, platform: 
         ),
         fhir(b"{}", 201, ("Location", "Patient/1/_history/1")),
     )
-    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-    assert reply.header("location") == "http://gateway/fhir/Patient/1/_history/1"
-    assert reply.header("content-location") == "/fhir/Patient/1"
-    assert reply.header("link") == '<http://gateway/fhir/Patient?_page=2>; rel="next"'
-    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-    assert reply.header("location") == "Patient/1/_history/1"
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert response.header("location") == "http://gateway/fhir/Patient/1/_history/1"
+    assert response.header("content-location") == "/fhir/Patient/1"
+    assert response.header("link") == '<http://gateway/fhir/Patient?_page=2>; rel="next"'
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert response.header("location") == "Patient/1/_history/1"
 
 
 async def test_digest_of_a_changed_body_is_dropped(
@@ -132,8 +130,12 @@ async def test_digest_of_a_changed_body_is_dropped(
     mentioned = f'{{"resourceType":"Basic","a":"{platform.url}/Patient/1"}}'.encode()
     bodies = (searchset(platform), PATIENT, mentioned)
     platform.script(*(fhir(body, 200, digest) for body in bodies))
-    replies = [await fetch(gateway.address, get("/fhir/Patient")) for _ in bodies]
-    assert [reply.header("content-md5") for reply in replies] == [None, digest[1], digest[1]]
+    responses = [await fetch(gateway.address, get("/fhir/Patient")) for _ in bodies]
+    assert [response.header("content-md5") for response in responses] == [
+        None,
+        digest[1],
+        digest[1],
+    ]
 
 
 async def test_binary_content_and_ranges_are_unchanged(
@@ -193,7 +195,7 @@ async def test_a_rewritten_body_is_sent_again_after_a_401(
     platform.script(http(401, b"{}", ("Content-Type", "application/fhir+json")))
     body = b'{"resourceType":"Observation","subject":{"reference":"http://gateway/fhir/Patient/1"}}'
     await fetch(gateway.address, post("/fhir/Observation", body))
-    first, second = (seen.body for seen in platform.requests)
+    first, second = (request.body for request in platform.requests)
     assert first == second
     assert platform.url.encode() in first
 
@@ -246,6 +248,6 @@ async def test_a_compressed_response_that_decodes_to_a_long_one_arrives_complete
     kind, coding = ("Content-Type", "application/fhir+json"), ("Content-Encoding", "gzip")
     platform.respond(http(200, gzip.compress(text), kind, coding))
     async with start_gateway(platform={"compression": "answers"}) as gateway:
-        reply = await fetch(gateway.address, get("/fhir/Basic/1", version=version))
-    assert reply.body == text.replace(platform.url.encode(), b"http://gateway/fhir")
-    assert (reply.header("content-length") is None) == (version == "1.1")
+        response = await fetch(gateway.address, get("/fhir/Basic/1", version=version))
+    assert response.body == text.replace(platform.url.encode(), b"http://gateway/fhir")
+    assert (response.header("content-length") is None) == (version == "1.1")

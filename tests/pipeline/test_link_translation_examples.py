@@ -61,8 +61,8 @@ async def test_exactly_the_links_of_a_response_change(
 ) -> None:
     sent = of_platform(path, platform)
     platform.respond(response_with(path, sent))
-    reply = await served(gateway, path)
-    assert_only_links_changed(path, sent, reply.body, platform)
+    response = await served(gateway, path)
+    assert_only_links_changed(path, sent, response.body, platform)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -29,12 +29,11 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
 
 async def assert_forbidden(gateway: RunningGateway, request: bytes) -> None:
     """Send the request and check that it is forbidden."""
-    reply = await fetch(gateway.address, request)
-    assert (reply.status, reply.reason) in [(403, "caller-forbidden"), (400, "bad-request")]
+    response = await fetch(gateway.address, request)
+    assert (response.status, response.reason) in [(403, "caller-forbidden"), (400, "bad-request")]
 
 
 def search_by_post(form: str, kind: str = FORM) -> bytes:
-    """Return a search by POST."""
     return post("/fhir/Observation/_search", form.encode(), f"Content-Type: {kind}")
 
 
@@ -80,10 +79,10 @@ async def test_unlisted_requests_of_other_methods_are_forbidden(
 ) -> None:
     """A conditional write is a search too."""
     for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE"):
-        reply = await fetch(
+        response = await fetch(
             gateway.address, post(f"/fhir/{target}", b"{}", method=method), head=method == "HEAD"
         )
-        assert reply.status in (400, 403)
+        assert response.status in (400, 403)
     assert platform.requests == []
 
 
@@ -206,7 +205,7 @@ async def test_writes_of_a_listed_type_are_allowed(
         get("/fhir/Observation/1", f"Content-Type: {FORM}"),
     ]
     assert [(await fetch(gateway.address, each)).status for each in requests] == [200] * 9
-    assert [seen.method for seen in platform.requests].count("POST") == 5
+    assert [request.method for request in platform.requests].count("POST") == 5
 
 
 @pytest.mark.parametrize(
@@ -243,8 +242,8 @@ async def test_an_operation_requires_its_name_and_its_type(
 ) -> None:
     """In `operations` and in `resources`."""
     async with start_gateway(callers=[caller(**allow)]) as gateway:
-        reply: Response = await fetch(gateway.address, get(f"/fhir/{target}"))
-    assert reply.status == 200 if passes else reply.status in (400, 403)
+        response: Response = await fetch(gateway.address, get(f"/fhir/{target}"))
+    assert response.status == 200 if passes else response.status in (400, 403)
     assert len(platform.requests) == passes
 
 
@@ -267,8 +266,8 @@ async def test_connection_must_not_name_checked_fields(
     """Such a field would be removed after it was checked."""
     async with start_gateway() as gateway:
         for fields in ((f"Connection: {named}",), ("Connection: close", f"Connection:\t{named}")):
-            reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields))
-            assert (reply.status, reply.reason) == (400, "bad-request")
+            response = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields))
+            assert (response.status, response.reason) == (400, "bad-request")
         assert platform.requests == []
         for harmless in ("keep-alive", "TE, close", "X-Own", "Via, Host, Authorization", ""):
             read = get("/fhir/Patient/1", f"Connection: {harmless}", "X-Own: 1")
@@ -282,7 +281,7 @@ async def test_connection_may_name_fields_that_are_not_forwarded(
     fields = ("X-Request-Id: 1", "X-Forwarded-For: 192.0.2.1", "Authorization: Bearer x")
     async with start_gateway() as gateway:
         for more in ((), (f"Connection: {named}",)):
-            reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields, *more))
-            assert reply.status == 200
+            response = await fetch(gateway.address, post("/fhir/Patient", b"{}", *fields, *more))
+            assert response.status == 200
     plain, listed = platform.requests
     assert (listed.headers, listed.body) == (plain.headers, plain.body)

@@ -77,7 +77,6 @@ def in_chunks(body: bytes, size: int) -> bytes:
 
 
 def xml_response(body: bytes) -> bytes:
-    """Return a response in XML."""
     return http(200, body, ("Content-Type", "application/fhir+xml"))
 
 
@@ -158,10 +157,10 @@ async def test_links_with_another_base_are_counted_once_for_a_response(
     """At whatever place they are."""
     port = platform.url.rpartition(":")[2].partition("/")[0]
     base, alias = (each.format(port=port) for each in NAMES[name])
-    reply = await fetch_page(
+    response = await fetch_page(
         gateway, platform, PLACES[place](base, platform.url), request_for(place)
     )
-    assert reply.status in (200, 201)
+    assert response.status in (200, 201)
     assert await gateway.metric(METRIC) == 1
     assert await reported_base(gateway) == alias
 
@@ -183,8 +182,8 @@ async def test_the_reported_base_is_the_missing_alias(
     assert [alias in each.getMessage() for each in logged] == [True]
     assert logged[0].levelno == logging.WARNING
     async with start_gateway(rewrite={"aliases": [alias]}) as gateway:
-        reply = await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
-        assert reply.body == body.replace(base.encode(), b"http://gateway/fhir")
+        response = await fetch_page(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        assert response.body == body.replace(base.encode(), b"http://gateway/fhir")
         assert await gateway.metric(METRIC) == 0
         assert await reported_base(gateway) is None
 

@@ -64,10 +64,10 @@ async def test_a_2xx_without_fhir_becomes_a_502(
 ) -> None:
     """Whatever its Content-Type."""
     platform.respond(http(200, NOTHING[body], *typed(kind)))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
-    assert reply.json()["issue"][0]["code"] == "processing"
-    assert "platform-status=200" in reply.json()["issue"][0]["diagnostics"]
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
+    assert response.json()["issue"][0]["code"] == "processing"
+    assert "platform-status=200" in response.json()["issue"][0]["diagnostics"]
 
 
 async def test_a_405_without_fhir_keeps_its_allow(
@@ -76,9 +76,9 @@ async def test_a_405_without_fhir_keeps_its_allow(
     """RFC 9110 section 15.5.6; fhirstarter responds so to a PATCH."""
     detail = b'{"detail":"Method Not Allowed"}'
     platform.respond(http(405, detail, *typed("application/json"), ("Allow", "GET, POST")))
-    reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert (reply.status, reply.reason) == (405, "upstream-non-fhir")
-    assert reply.header("allow") == "GET, POST"
+    response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert (response.status, response.reason) == (405, "upstream-non-fhir")
+    assert response.header("allow") == "GET, POST"
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", ""])
@@ -88,8 +88,8 @@ async def test_an_outcome_with_another_content_type_passes_unchanged(
     """As HAPI's, when an export is deleted that has ended."""
     body = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error"}]}'
     platform.respond(http(404, body, *typed(kind)))
-    reply = await fetch(gateway.address, get("/fhir/$export-poll-status?_jobId=1"))
-    assert (reply.status, reply.reason, reply.body) == (404, None, body)
+    response = await fetch(gateway.address, get("/fhir/$export-poll-status?_jobId=1"))
+    assert (response.status, response.reason, response.body) == (404, None, body)
 
 
 @pytest.mark.parametrize("target", READS + SEARCHES)
@@ -99,8 +99,8 @@ async def test_reads_histories_and_searches_are_checked(
 ) -> None:
     """With any 2xx."""
     platform.respond(fhir(b'{"success":true}', code))
-    reply = await fetch(gateway.address, get(f"/fhir/{target}"))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+    response = await fetch(gateway.address, get(f"/fhir/{target}"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize("target", READS + SEARCHES)
@@ -111,8 +111,8 @@ async def test_resource_type_is_found_in_every_spelling_of_json(
     """In errors too."""
     body = spelled_out(b'{"id":"1","resourceType":"OperationOutcome"}')
     platform.respond(fhir(body, code))
-    reply = await fetch(gateway.address, get(f"/fhir/{target}"))
-    assert (reply.status, reply.reason, reply.body) == (code, None, body)
+    response = await fetch(gateway.address, get(f"/fhir/{target}"))
+    assert (response.status, response.reason, response.body) == (code, None, body)
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
@@ -135,15 +135,15 @@ async def test_an_escaped_resource_type_may_be_split(
             connection.writer.write(end[at : at + step])
 
     platform.respond(respond)
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.body) == (200, begin + end)
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.body) == (200, begin + end)
 
 
 async def test_searches_by_post_are_checked(gateway: RunningGateway, platform: Platform) -> None:
     platform.respond(fhir(b"{}"))
     form = "Content-Type: application/x-www-form-urlencoded"
-    reply = await fetch(gateway.address, post("/fhir/Patient/_search", b"name=x", form))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+    response = await fetch(gateway.address, post("/fhir/Patient/_search", b"name=x", form))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize("coding", [None, "gzip"])
@@ -155,8 +155,8 @@ async def test_fhir_passes_in_every_form(
     body, kind = FHIR[name]
     fields = typed(kind) + ([("Content-Encoding", coding)] if coding else [])
     platform.respond(http(200, gzip.compress(body) if coding else body, *fields))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.body) == (200, body)
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.body) == (200, body)
 
 
 @pytest.mark.parametrize("coding", [None, "gzip"])
@@ -167,8 +167,8 @@ async def test_a_long_body_that_cannot_be_fhir_becomes_a_502(
     body = begin + LONG
     fields = [("Content-Encoding", coding)] if coding else []
     platform.respond(fhir(gzip.compress(body) if coding else body, 200, *fields))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize("rewrite", [True, False])
@@ -193,8 +193,8 @@ async def test_a_compressed_body_is_checked_before_it_is_sent(
     body = gzip.compress(b'{"x":"' + LONG + b'"}')
     platform.respond(fhir(body, 200, ("Content-Encoding", "gzip")))
     for field in ("Accept-Encoding: gzip", "Accept-Encoding: identity"):
-        reply = await fetch(gateway.address, get("/fhir/Patient/1", field))
-        assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+        response = await fetch(gateway.address, get("/fhir/Patient/1", field))
+        assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize(("code", "kind"), [(204, "text/html"), (204, ""), (304, "text/html")])
@@ -204,8 +204,8 @@ async def test_a_204_or_304_is_not_checked(
 ) -> None:
     """Whatever its Content-Type."""
     platform.respond(http(code, b"", *typed(kind), length=False))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", method=method))
-    assert (reply.status, reply.reason) == (code, None)
+    response = await fetch(gateway.address, get("/fhir/Patient/1", method=method))
+    assert (response.status, response.reason) == (code, None)
 
 
 ASKED = [
@@ -225,8 +225,8 @@ async def test_a_media_type_that_the_caller_accepts_passes(
     gateway: RunningGateway, platform: Platform, query: str, accept: str, kind: str, body: bytes
 ) -> None:
     platform.respond(http(200, body, ("Content-Type", kind)))
-    reply = await fetch(gateway.address, get(f"/fhir/Patient/1{query}", accept))
-    assert (reply.status, reply.body) == (200, body)
+    response = await fetch(gateway.address, get(f"/fhir/Patient/1{query}", accept))
+    assert (response.status, response.body) == (200, body)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ async def test_accepting_fhir_or_anything_accepts_no_other_type(
     gateway: RunningGateway, platform: Platform, accept: str, kind: str
 ) -> None:
     platform.respond(http(200, b'{"success":true}', ("Content-Type", kind)))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", f"Accept: {accept}"))
-    assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+    response = await fetch(gateway.address, get("/fhir/Patient/1", f"Accept: {accept}"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize(
@@ -248,11 +248,11 @@ async def test_binaries_are_not_checked(
     gateway: RunningGateway, platform: Platform, answer: bytes
 ) -> None:
     platform.respond(answer)
-    reply = await fetch(gateway.address, get("/fhir/Binary/1"))
-    assert (reply.status, reply.reason) == (int(answer[9:12]), None)
+    response = await fetch(gateway.address, get("/fhir/Binary/1"))
+    assert (response.status, response.reason) == (int(answer[9:12]), None)
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert reply.body == body
-    kind = reply.header("content-type")
+    assert response.body == body
+    kind = response.header("content-type")
     assert kind is None or f"Content-Type: {kind}".encode() in head
 
 
@@ -274,8 +274,8 @@ async def test_other_responses_need_no_resource(
 ) -> None:
     """Ranges, 202 with a status URL, and responses to writes and operations."""
     platform.respond(answer)
-    reply = await fetch(gateway.address, request_)
-    assert (reply.status, reply.reason) == (int(answer[9:12]), None)
+    response = await fetch(gateway.address, request_)
+    assert (response.status, response.reason) == (int(answer[9:12]), None)
 
 
 @pytest.mark.parametrize(("kind", "status"), [("text/html", 502), ("", 200), ("text/plain", 200)])
@@ -283,5 +283,5 @@ async def test_a_head_is_checked_by_its_content_type(
     gateway: RunningGateway, platform: Platform, kind: str, status: int
 ) -> None:
     platform.respond(http(200, b"", *typed(kind)))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
-    assert reply.status == status
+    response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
+    assert response.status == status

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import GatewayError
+from gateway.http.server.request_payload import FixedLengthBody
 from gateway.pipeline.request_body import RequestBody
 
 
@@ -63,3 +66,54 @@ def test_inspecting_a_prefix_consumes_nothing(
     """However often and far; the body is complete and in order."""
     received, sent = asyncio.run(read_after(looks, sizes, replay_bytes=replay_bytes))
     assert received == sent
+
+
+class SetLoop(asyncio.SelectorEventLoop):
+    """A loop at the time that it is told, in seconds."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        """The loop's clock."""
+        return self.now
+
+
+async def reason_of_waits(*waits: float) -> str:
+    """The reason for which a body ends whose bytes each arrive after a wait, "" without one."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SetLoop)
+    payload = FixedLengthBody(len(waits), pause=lambda: None, resume=lambda: None)
+    body = RequestBody(
+        payload,
+        len(waits),
+        max_bytes=100,
+        replay_bytes=100,
+        stall_timeout=10,
+        min_rate=0,
+        clock=loop.time,
+    )
+    reading = loop.create_task(body.discard())
+    for wait in waits:
+        await asyncio.sleep(0)
+        loop.now += wait
+        # What is due by then happens first.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        payload.feed(b"x")
+        await asyncio.sleep(0)
+    try:
+        await reading
+    except GatewayError as error:
+        return error.reason.code
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("waits", "reason"),
+    [((6, 6, 9), ""), ((11,), "body-timeout"), ((6, 9, 11), "body-timeout")],
+    ids=["short", "long", "long after short ones"],
+)
+def test_each_wait_for_a_body_counts_by_itself(waits: tuple[float, ...], reason: str) -> None:
+    """Many waits that are short enough are no long one, and only a long one ends the body."""
+    with asyncio.Runner(loop_factory=SetLoop) as runner:
+        assert runner.run(reason_of_waits(*waits)) == reason

@@ -27,9 +27,7 @@ from tests.pipeline.testbed import latest_connection
 FAR_AWAY = "Mon, 01 Jan 99999999999 00:00:00 GMT"
 
 
-async def test_a_retry_after_beyond_the_calendar_is_ignored(
-    start_gateway, platform: Platform
-) -> None:
+async def test_retry_after_beyond_calendar_is_ignored(start_gateway, platform: Platform) -> None:
     """The connection is reused."""
     async with start_gateway(
         platform={"max_connections": 1, "connect_timeout": 30}, retries={"max_attempts": 1}
@@ -47,8 +45,8 @@ async def test_an_empty_gzip_response_to_a_write_passes(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     platform.respond(fhir(b"", 201, ("Content-Encoding", "gzip"), ("Location", "Patient/1")))
-    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-    assert (reply.status, reply.header("location")) == (201, "Patient/1")
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (response.status, response.header("location")) == (201, "Patient/1")
 
 
 async def test_a_slow_reader_gets_its_whole_response(start_gateway, platform: Platform) -> None:
@@ -85,7 +83,7 @@ async def test_responses_that_a_caller_does_not_read_are_bounded(start_gateway) 
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(send_without_reading(wire, get("/nowhere") * 100), 2)
         records = await gateway.audit()
-        # Without back-pressure tens of thousands are answered in that time.
+        # Without back-pressure tens of thousands get a response in that time.
         assert len(records) < 20_000
 
 
@@ -151,11 +149,11 @@ async def test_the_gateways_own_fields_are_not_accepted_from_the_platform(
             ("Cache-Control", "public"),
         )
     )
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    names = {name.lower() for name, _ in reply.headers}
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    names = {name.lower() for name, _ in response.headers}
     own = {"connection", "keep-alive", "x-request-id"}
     assert names == {"content-type", "content-length", "cache-control", *own}
-    assert reply.header("cache-control") == "no-store"
+    assert response.header("cache-control") == "no-store"
 
 
 async def test_a_response_with_two_content_types_is_rejected(
@@ -163,8 +161,8 @@ async def test_a_response_with_two_content_types_is_rejected(
 ) -> None:
     """A caller might use the one that was not checked."""
     platform.respond(fhir(PATIENT, 200, ("Content-Type", "text/html")))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.reason) == (502, "upstream-failed")
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.reason) == (502, "upstream-failed")
 
 
 async def test_the_digest_of_a_request_that_may_change_is_not_forwarded(
@@ -188,8 +186,10 @@ async def test_an_invalid_host_is_rejected(
 ) -> None:
     """Links in responses are built from it."""
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(f"GET /fhir/Patient/1 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        assert (reply.status, reply.reason) == (400, "bad-request")
+        response = await wire.fetch(
+            f"GET /fhir/Patient/1 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        )
+        assert (response.status, response.reason) == (400, "bad-request")
         assert await wire.at_end()
     assert platform.requests == []
 
@@ -207,14 +207,14 @@ async def test_web_pages_of_other_origins_are_rejected(
     gateway: RunningGateway, platform: Platform, field: str
 ) -> None:
     """Where any caller on this machine is accepted."""
-    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", field))
-    assert (reply.status, reply.reason) == (403, "caller-forbidden")
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}", field))
+    assert (response.status, response.reason) == (403, "caller-forbidden")
     assert platform.requests == []
 
 
 async def test_web_pages_of_the_gateways_origin_are_served(gateway: RunningGateway) -> None:
-    reply = await fetch(gateway.address, get("/fhir/Patient/1", "Origin: http://gateway"))
-    assert reply.status == 200
+    response = await fetch(gateway.address, get("/fhir/Patient/1", "Origin: http://gateway"))
+    assert response.status == 200
 
 
 async def test_a_body_of_many_comments_takes_linear_time(
@@ -245,15 +245,14 @@ async def test_slow_uploads_hold_at_most_half_of_the_connections(
         for wire in wires:
             await wire.send(head + b"x" * 100)
         await platform.wait_for_requests(2)
-        replies = [group.create_task(wires[n].read_response()) for n in (2, 3)]
+        responses = [group.create_task(wires[n].read_response()) for n in (2, 3)]
         assert (await fetch(gateway.address, get("/fhir/Patient/1"))).status == 200
-        assert {(await reply).reason for reply in replies} == {"upstream-busy"}
+        assert {(await response).reason for response in responses} == {"upstream-busy"}
         for wire in wires:
             wire.writer.transport.abort()
 
 
 async def respond_with_patient(connection: PlatformConnection) -> None:
-    """Respond with a Patient."""
     await read_body(connection.reader, connection.request)
     connection.writer.write(fhir())
 

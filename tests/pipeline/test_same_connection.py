@@ -57,9 +57,7 @@ async def test_each_request_of_a_trusted_proxy_has_its_own_caller(start_gateway:
         assert [record["remote"] for record in await gateway.audit(4)] == list(peers)
 
 
-async def test_links_name_the_host_of_their_request(
-    start_gateway: Start, platform: Platform
-) -> None:
+async def test_links_name_host_of_their_request(start_gateway: Start, platform: Platform) -> None:
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         for host in ("one.local", "one.local", "two.local", "one.local"):
             body = b'{"resourceType":"List","subject":{"reference":"%s/Patient/1"}}'
@@ -76,10 +74,12 @@ async def test_reads_that_differ_in_their_target_are_forwarded_and_audited_each(
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         for target in targets:
             assert (await wire.fetch(get(target, *fields))).status == 200
-        assert ["/fhir" + seen.target.removeprefix("/r5") for seen in platform.requests] == targets
+        assert [
+            "/fhir" + request.target.removeprefix("/r5") for request in platform.requests
+        ] == targets
         names = ("accept", "x-correlation-id")
-        seen = {tuple(map(each.header, names)) for each in platform.requests}
-        assert seen == {("application/fhir+xml", "7")}
+        received = {tuple(map(each.header, names)) for each in platform.requests}
+        assert received == {("application/fhir+xml", "7")}
         records = await gateway.audit(3)
         assert [record["resource_id"] for record in records] == ["0", "1", "2"]
         assert len({record["request_id"] for record in records}) == 3
@@ -138,9 +138,9 @@ async def test_pipelined_requests_get_their_responses_in_order(
         requests = [get(READ) for _ in bodies]
         requests.insert(4, get("/elsewhere"))
         await wire.send(b"".join(requests))
-        replies = [await wire.read_response() for _ in requests]
-    assert replies.pop(4).status == 404
-    assert [reply.body for reply in replies] == bodies
+        responses = [await wire.read_response() for _ in requests]
+    assert responses.pop(4).status == 404
+    assert [response.body for response in responses] == bodies
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -150,8 +150,8 @@ async def test_the_last_response_is_sent_before_the_connection_closes(
     body = b'{"resourceType":"Basic","n":"%s"}' % (b"x" * size)
     platform.respond(fhir(body))
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(post("/fhir/Basic", b"{}", "Connection: close"))
-        assert reply.body == body
+        response = await wire.fetch(post("/fhir/Basic", b"{}", "Connection: close"))
+        assert response.body == body
         assert await wire.at_end()
 
 
@@ -199,9 +199,9 @@ async def test_responses_buffered_for_http_1_0_share_a_budget(
     ]
     platform.script(*answers)
     async with start_gateway() as gateway:
-        replies = [
+        responses = [
             await fetch(gateway.address, get("/fhir/Binary/1", version="1.0")) for _ in answers
         ]
-    assert [reply.status for reply in replies] == [200, 503, 200]
-    assert replies[1].reason == "overloaded"
-    assert replies[2].body == short
+    assert [response.status for response in responses] == [200, 503, 200]
+    assert responses[1].reason == "overloaded"
+    assert responses[2].body == short

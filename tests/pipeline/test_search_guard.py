@@ -33,17 +33,19 @@ def respond_to_searches(platform: Platform, query: str, **headers: str) -> None:
 
 def searches(platform: Platform) -> list[Any]:
     """Return the requests that the platform received, without those for its statement."""
-    return [seen for seen in platform.requests if not seen.target.endswith("/metadata")]
+    return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
 async def test_an_ignored_parameter_is_named_and_counted(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     respond_to_searches(platform, "_count=20")
-    reply = await fetch(gateway.address, get("/fhir/Immunization?patient.identifier=x&_count=20"))
-    assert reply.status == 200
+    response = await fetch(
+        gateway.address, get("/fhir/Immunization?patient.identifier=x&_count=20")
+    )
+    assert response.status == 200
     warning = 'search-parameter-ignored; names="patient.identifier"'
-    assert reply.header("x-gateway-warning") == warning
+    assert response.header("x-gateway-warning") == warning
     assert await gateway.metric("dhp_gateway_search_parameters_ignored_total") == 1
 
 
@@ -51,17 +53,17 @@ async def test_used_parameters_cause_no_warning(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     respond_to_searches(platform, "status=completed")
-    reply = await fetch(gateway.address, get("/fhir/Immunization?status=completed&_format=json"))
-    assert reply.header("x-gateway-warning") is None
-    (seen,) = searches(platform)
-    assert seen.header("prefer") is None
+    response = await fetch(gateway.address, get("/fhir/Immunization?status=completed&_format=json"))
+    assert response.header("x-gateway-warning") is None
+    (received,) = searches(platform)
+    assert received.header("prefer") is None
 
 
 async def test_searches_by_post_are_checked(gateway: RunningGateway, platform: Platform) -> None:
     respond_to_searches(platform, "")
     form = "Content-Type: application/x-www-form-urlencoded"
-    reply = await fetch(gateway.address, post("/fhir/Immunization/_search", b"odd=1", form))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+    response = await fetch(gateway.address, post("/fhir/Immunization/_search", b"odd=1", form))
+    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 
 async def test_compressed_searchsets_are_checked(
@@ -69,8 +71,10 @@ async def test_compressed_searchsets_are_checked(
 ) -> None:
     body = gzip.compress(searchset(platform, ""))
     platform.respond(fhir(body, 200, ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Immunization?odd=1", "Accept-Encoding: gzip"))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+    response = await fetch(
+        gateway.address, get("/fhir/Immunization?odd=1", "Accept-Encoding: gzip")
+    )
+    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 
 SHOWN_OTHERWISE = (
@@ -86,11 +90,15 @@ async def test_parameters_that_do_not_select_are_not_checked(
 ) -> None:
     async with start_gateway(fhir={"search_guard": mode}) as gateway:
         respond_to_searches(platform, f"status=a&{used}")
-        reply = await fetch(gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}"))
-        assert (reply.status, reply.header("x-gateway-warning")) == (200, None)
+        response = await fetch(
+            gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}")
+        )
+        assert (response.status, response.header("x-gateway-warning")) == (200, None)
         respond_to_searches(platform, used)
-        reply = await fetch(gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}"))
-    told = reply.header("x-gateway-warning") or reply.json()["issue"][0]["diagnostics"]
+        response = await fetch(
+            gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}")
+        )
+    told = response.header("x-gateway-warning") or response.json()["issue"][0]["diagnostics"]
     assert "status" in told
     assert "_s" not in told
 
@@ -99,8 +107,8 @@ async def test_a_parameter_missing_from_the_statement_is_named(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     respond_to_searches(platform, "odd=1")
-    reply = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+    response = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
+    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 
 async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
@@ -109,8 +117,8 @@ async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
     statement = STATEMENT.replace(b"Immunization", b"TelemedicineVisit")
     platform.respond(declaring(fhir(statement), fhir(searchset(platform, "status=a&b=1"))))
     for target in ("TelemedicineVisit", "Telemedicine%56isit/", "Patient/1/TelemedicineVisit"):
-        reply = await fetch(gateway.address, get(f"/fhir/{target}?status=a&b=1"))
-        assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="b"'
+        response = await fetch(gateway.address, get(f"/fhir/{target}?status=a&b=1"))
+        assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="b"'
 
 
 async def test_block_rejects_parameters_missing_from_the_statement(
@@ -119,8 +127,8 @@ async def test_block_rejects_parameters_missing_from_the_statement(
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
         respond_to_searches(platform, "odd=1")
         for _ in range(2):
-            reply = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
-            assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
+            response = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
+            assert (response.status, response.reason) == (400, "search-parameter-ignored")
     assert len(platform.requests) - len(searches(platform)) == 1
 
 
@@ -130,13 +138,15 @@ async def test_parameters_known_to_have_no_effect_are_named(
     """Although the platform declares them and names them in `self`."""
     async with start_gateway(fhir={"unfiltered": {"Immunization": ["status"]}}) as gateway:
         respond_to_searches(platform, "status=completed")
-        reply = await fetch(gateway.address, get("/fhir/Immunization?status=completed"))
-        assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
-        reply = await fetch(gateway.address, get("/fhir/Immunization?_id=1&status:not=completed"))
-        assert "status:not" in (reply.header("x-gateway-warning") or "")
+        response = await fetch(gateway.address, get("/fhir/Immunization?status=completed"))
+        assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+        response = await fetch(
+            gateway.address, get("/fhir/Immunization?_id=1&status:not=completed")
+        )
+        assert "status:not" in (response.header("x-gateway-warning") or "")
         respond_to_searches(platform, "code=1")
-        reply = await fetch(gateway.address, get("/fhir/Patient?code=1"))
-        assert reply.header("x-gateway-warning") is None
+        response = await fetch(gateway.address, get("/fhir/Patient?code=1"))
+        assert response.header("x-gateway-warning") is None
 
 
 async def test_a_repeated_parameter_that_was_used_once_is_named(
@@ -144,11 +154,11 @@ async def test_a_repeated_parameter_that_was_used_once_is_named(
 ) -> None:
     """Half of a range selects too much."""
     respond_to_searches(platform, "status=a")
-    reply = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+    response = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
+    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
     respond_to_searches(platform, "status=b&status=a")
-    reply = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
-    assert reply.header("x-gateway-warning") is None
+    response = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
+    assert response.header("x-gateway-warning") is None
 
 
 def with_outcome(platform: Platform, *, matches: int) -> None:
@@ -161,13 +171,11 @@ def with_outcome(platform: Platform, *, matches: int) -> None:
     platform.respond(declaring(fhir(STATEMENT), fhir(json.dumps(bundle).encode())))
 
 
-async def test_an_outcome_among_the_matches_counts(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_outcome_among_matches_counts(gateway: RunningGateway, platform: Platform) -> None:
     """Whatever the `self` link says."""
     with_outcome(platform, matches=3)
-    reply = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
-    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+    response = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
+    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
 
 
 async def test_block_waits_for_an_outcome_after_many_matches(
@@ -175,17 +183,17 @@ async def test_block_waits_for_an_outcome_after_many_matches(
 ) -> None:
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
         with_outcome(platform, matches=6000)
-        reply = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
-        assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
+        response = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
+        assert (response.status, response.reason) == (400, "search-parameter-ignored")
 
 
 async def test_off_sends_no_warning_and_requests_nothing(start_gateway, platform: Platform) -> None:
     async with start_gateway(fhir={"search_guard": "off"}) as gateway:
         respond_to_searches(platform, "")
-        reply = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
-    assert reply.header("x-gateway-warning") is None
-    (seen,) = platform.requests
-    assert seen.header("prefer") is None
+        response = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
+    assert response.header("x-gateway-warning") is None
+    (received,) = platform.requests
+    assert received.header("prefer") is None
 
 
 async def test_block_asks_for_strict_handling(start_gateway, platform: Platform) -> None:
@@ -195,20 +203,18 @@ async def test_block_asks_for_strict_handling(start_gateway, platform: Platform)
         await fetch(gateway.address, get("/fhir/Immunization?status=x"))
         await fetch(gateway.address, get("/fhir/Immunization?status=x", "Prefer: handling=lenient"))
         await fetch(gateway.address, get("/fhir/Immunization/1"))
-    assert [seen.header("prefer") for seen in searches(platform)] == [
+    assert [received.header("prefer") for received in searches(platform)] == [
         "handling=strict",
         "handling=lenient",
         None,
     ]
 
 
-async def test_without_a_statement_the_self_link_alone_counts(
-    start_gateway, platform: Platform
-) -> None:
+async def test_without_statement_self_link_alone_counts(start_gateway, platform: Platform) -> None:
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
         platform.respond(declaring(outcome(404), fhir(searchset(platform, "status=x"))))
-        reply = await fetch(gateway.address, get("/fhir/Immunization?status=x"))
-    assert reply.status == 200
+        response = await fetch(gateway.address, get("/fhir/Immunization?status=x"))
+    assert response.status == 200
 
 
 async def test_blind_update_gets_the_current_version(start_gateway, platform: Platform) -> None:
@@ -216,8 +222,8 @@ async def test_blind_update_gets_the_current_version(start_gateway, platform: Pl
     async with start_gateway(fhir={"auto_if_match": True}) as gateway:
         platform.script(fhir(b'{"resourceType":"Patient"}', 200, ("ETag", 'W/"3"')))
         body = b'{"resourceType":"Patient","id":"1"}'
-        reply = await fetch(gateway.address, post("/fhir/Patient/1", body, method="PUT"))
-        assert reply.status == 200
+        response = await fetch(gateway.address, post("/fhir/Patient/1", body, method="PUT"))
+        assert response.status == 200
         (record,) = await gateway.audit()
         assert record["attempts"] == 1
     read, update = platform.requests
@@ -229,8 +235,8 @@ async def test_conflict_of_a_blind_update_is_a_412(start_gateway, platform: Plat
     """Where another write came first; it is not retried."""
     async with start_gateway(fhir={"auto_if_match": True}) as gateway:
         platform.script(fhir(b"{}", 200, ("ETag", 'W/"3"')), outcome(412))
-        reply = await fetch(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))
-    assert reply.status == 412
+        response = await fetch(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))
+    assert response.status == 412
     assert len(platform.requests) == 2
 
 
@@ -239,8 +245,8 @@ async def test_updates_with_a_condition_are_unchanged(start_gateway, platform: P
     async with start_gateway(fhir={"auto_if_match": True}) as gateway:
         for field in ('If-Match: W/"1"', "If-None-Match: *"):
             await fetch(gateway.address, post("/fhir/Patient/1", b"{}", field, method="PUT"))
-        assert [seen.method for seen in platform.requests] == ["PUT", "PUT"]
+        assert [request.method for request in platform.requests] == ["PUT", "PUT"]
         platform.script(outcome(404), fhir(b"{}", 201))
-        reply = await fetch(gateway.address, post("/fhir/Patient/2", b"{}", method="PUT"))
-    assert reply.status == 201
+        response = await fetch(gateway.address, post("/fhir/Patient/2", b"{}", method="PUT"))
+    assert response.status == 201
     assert platform.requests[-1].header("if-match") is None

@@ -76,8 +76,8 @@ async def test_a_failed_read_is_retried(testbed: Testbed, read: str, fault: str)
     """With the same octets, and its attempts counted."""
     if read == "HEAD" and fault in BODILESS:
         fault = "closed"
-    answer, cause = FAULTS[fault]
-    testbed.platform.script(answer, answer)
+    response, cause = FAULTS[fault]
+    testbed.platform.script(response, response)
     gateway = await testbed.start()
     assert (await sent(gateway, READS[read])).status == 200
     first, *others = testbed.platform.requests
@@ -96,8 +96,8 @@ async def test_a_failed_read_is_retried(testbed: Testbed, read: str, fault: str)
 async def test_a_write_that_the_platform_may_have_received_is_not_retried(
     testbed: Testbed, write: str, fault: str
 ) -> None:
-    answer, cause = FAULTS[fault]
-    testbed.platform.respond(answer)
+    response, cause = FAULTS[fault]
+    testbed.platform.respond(response)
     gateway = await testbed.start()
     reply = await sent(gateway, WRITES[write])
     assert len(testbed.platform.requests) == 1
@@ -152,7 +152,7 @@ async def test_attempts_before_a_new_token_count(testbed: Testbed) -> None:
     gateway = await testbed.start()
     reply = await sent(gateway, READS["GET"])
     assert reply.status == 503
-    tokens = [seen.header("authorization") for seen in testbed.platform.requests]
+    tokens = [request.header("authorization") for request in testbed.platform.requests]
     assert tokens == ["Bearer token-1"] * 3 + ["Bearer token-2"]
     (record,) = await gateway.audit()
     assert record["attempts"] == 4
@@ -242,7 +242,7 @@ async def test_a_read_on_a_closed_idle_connection_is_retried_on_a_new_one(
     gateway, wire = await dead_connection(testbed, how)
     reply = await wire.fetch(READS[read], head=read == "HEAD")
     assert reply.status == 200
-    assert [seen.connection for seen in testbed.platform.requests] == [1, 1, 2]
+    assert [request.connection for request in testbed.platform.requests] == [1, 1, 2]
     assert await retried(gateway, "reused") == 1
     assert [record["attempts"] for record in await gateway.audit(2)] == [1, 2]
 
@@ -252,8 +252,8 @@ async def test_a_retry_uses_no_idle_connection(testbed: Testbed) -> None:
     together = asyncio.Barrier(3)
 
     async def respond(connection: PlatformConnection) -> None:
-        seen = [each.connection for each in testbed.platform.requests]
-        if seen.count(connection.request.connection) == 1:
+        received = [each.connection for each in testbed.platform.requests]
+        if received.count(connection.request.connection) == 1:
             await read_body(connection.reader, connection.request)
             if connection.request.connection <= 3:
                 await together.wait()
@@ -265,7 +265,7 @@ async def test_a_retry_uses_no_idle_connection(testbed: Testbed) -> None:
     gateway = await testbed.start(retries={"max_attempts": 2, "backoff": 0.01})
     await asyncio.gather(*(sent(gateway, READS["GET"]) for _ in range(3)))
     assert (await sent(gateway, READS["GET"])).status == 200
-    assert [seen.connection for seen in testbed.platform.requests][-1] == 4
+    assert [request.connection for request in testbed.platform.requests][-1] == 4
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])

@@ -50,9 +50,7 @@ async def begun(
     return wire
 
 
-async def test_a_slow_reader_is_cut_off_for_a_waiter(
-    start_gateway, platform: Platform, wires
-) -> None:
+async def test_slow_reader_is_cut_off_for_waiter(start_gateway, platform: Platform, wires) -> None:
     """The waiter gets its connection at once; the response is truncated and audited so."""
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         wire = await begun(gateway, platform, wires)
@@ -75,20 +73,20 @@ async def test_one_slow_reader_is_cut_off_for_each_waiter(
         assert (await fetch(gateway.address, READ)).body == PATIENT
         for wire in readers:
             wire.writer.transport.resume_reading()
-        replies = await asyncio.gather(
+        responses = await asyncio.gather(
             *(wire.read_response() for wire in readers), return_exceptions=True
         )
-        assert sorted(type(each).__name__ for each in replies) == [
+        assert sorted(type(each).__name__ for each in responses) == [
             "Reply",
             "Reply",
             "TruncatedResponseError",
         ]
-        assert {each.body == LONG for each in replies if not isinstance(each, Exception)} == {True}
+        assert {each.body == LONG for each in responses if not isinstance(each, Exception)} == {
+            True
+        }
 
 
-async def test_a_fast_enough_reader_is_not_cut_off(
-    start_gateway, platform: Platform, wires
-) -> None:
+async def test_fast_enough_reader_is_not_cut_off(start_gateway, platform: Platform, wires) -> None:
     """Waiters get upstream-busy."""
     settings = {"max_connections": 1, "connect_timeout": 1}
     async with start_gateway(platform=settings, limits={"min_body_rate": 0}) as gateway:
@@ -185,7 +183,9 @@ async def test_slow_readers_leave_a_connection_for_other_callers(
             await wire.send(get("/fhir/Binary/1", "X-Api-Key: key of many"))
         await platform.wait_for_requests(39)
         for _ in range(3):
-            answer = await fetch(gateway.address, get("/fhir/Binary/1", "X-Api-Key: key of other"))
-            assert answer.body == long
+            response = await fetch(
+                gateway.address, get("/fhir/Binary/1", "X-Api-Key: key of other")
+            )
+            assert response.body == long
         assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 39
         await wires.aclose()

@@ -62,12 +62,10 @@ async def test_the_caller_that_started_an_export_polls_and_cancels_it(
         for method in ("GET", "HEAD", "DELETE"):
             platform.script(http(202, b""))
             assert (await status_of(gateway, path, method)).status == 202, method
-    assert [seen.target for seen in platform.requests[1:]] == [f"/r5{path}"] * 3
+    assert [request.target for request in platform.requests[1:]] == [f"/r5{path}"] * 3
 
 
-async def test_a_relative_status_url_counts(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
+async def test_relative_status_url_counts(start_gateway: StartGateway, platform: Platform) -> None:
     """Some servers send Content-Location as a path."""
     async with start_gateway(callers=callers(operations=["$export"])) as gateway:
         await start_export(gateway, platform, f"{platform.base_path}/bulkstatus/7")

@@ -52,11 +52,13 @@ async def test_a_coding_is_decoded_where_the_caller_does_not_accept_it(
     sent = page_that_links(platform, pad)
     ties = (("ETag", '"3"'), ("Content-MD5", "x"), ("Accept-Ranges", "bytes"))
     platform.respond(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
-    reply = await fetch(gateway.address, get("/fhir/Patient", *accepting(codings)))
-    assert reply.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
-    told = [reply.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")]
-    assert told == [None, None, None]
-    assert (reply.header("etag"), reply.header("vary")) == ('W/"3"', "Accept-Encoding")
+    response = await fetch(gateway.address, get("/fhir/Patient", *accepting(codings)))
+    assert response.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
+    values = [
+        response.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")
+    ]
+    assert values == [None, None, None]
+    assert (response.header("etag"), response.header("vary")) == ('W/"3"', "Accept-Encoding")
 
 
 @pytest.mark.parametrize("rewrite", [True, False])
@@ -69,13 +71,13 @@ async def test_a_coding_is_kept_where_the_caller_accepts_it(
         sent = page_that_links(platform)
         platform.respond(fhir(pack(sent), 200, ("Content-Encoding", name), ("Vary", "accept")))
         asked = get("/fhir/Patient", "Accept-Encoding: gzip, deflate")
-        reply = await fetch(gateway.address, asked)
-    assert reply.header("content-encoding") == name
-    assert reply.all("vary") == ["accept", "Accept-Encoding"]
+        response = await fetch(gateway.address, asked)
+    assert response.header("content-encoding") == name
+    assert response.all("vary") == ["accept", "Accept-Encoding"]
     bits = zlib.MAX_WBITS + 32 if not rewrite or pack is not bare_deflate else zlib.MAX_WBITS
     if pack is bare_deflate and not rewrite:
         bits = -zlib.MAX_WBITS
-    plain = zlib.decompress(reply.body, bits)
+    plain = zlib.decompress(response.body, bits)
     assert plain == (
         sent.replace(platform.url.encode(), b"http://gateway/fhir") if rewrite else sent
     )
@@ -120,10 +122,10 @@ async def test_head_and_304_have_the_fields_of_the_get(
     platform.respond(http(status, b"", ("Content-Type", "application/json"), *coded, length=False))
     method = "HEAD" if status == 200 else "GET"
     asked = get("/fhir/Binary/1", *accepting(codings), method=method)
-    reply = await fetch(gateway.address, asked, head=True)
-    told = [reply.header(each) for each in ("content-encoding", "etag", "content-length")]
-    assert told == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
-    assert reply.header("vary") == "Accept-Encoding"
+    response = await fetch(gateway.address, asked, head=True)
+    values = [response.header(each) for each in ("content-encoding", "etag", "content-length")]
+    assert values == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
+    assert response.header("vary") == "Accept-Encoding"
 
 
 @pytest.mark.parametrize(("codings", "status"), [((), 502), (("gzip",), 206)])
@@ -135,10 +137,10 @@ async def test_a_range_of_a_compressed_body_needs_a_caller_that_accepts_it(
     fields = (("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-9/20"))
     platform.respond(http(206, part, ("Content-Type", "image/png"), *fields))
     asked = get("/fhir/Binary/1", "Range: bytes=0-9", *accepting(codings))
-    reply = await fetch(gateway.address, asked)
-    assert reply.status == status
-    assert reply.reason == (None if codings else "upstream-failed")
-    assert not codings or reply.body == part
+    response = await fetch(gateway.address, asked)
+    assert response.status == status
+    assert response.reason == (None if codings else "upstream-failed")
+    assert not codings or response.body == part
 
 
 async def test_a_body_with_two_codings_passes_unchanged(
@@ -147,8 +149,8 @@ async def test_a_body_with_two_codings_passes_unchanged(
     body = gzip.compress(gzip.compress(page_that_links(platform)))
     twice = (("Content-Encoding", "gzip"), ("Content-Encoding", "gzip"))
     platform.respond(fhir(body, 200, *twice))
-    reply = await fetch(gateway.address, get("/fhir/Basic"))
-    assert (reply.all("content-encoding"), reply.body) == (["gzip", "gzip"], body)
+    response = await fetch(gateway.address, get("/fhir/Basic"))
+    assert (response.all("content-encoding"), response.body) == (["gzip", "gzip"], body)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +162,8 @@ async def test_a_body_that_is_not_in_its_coding_becomes_a_502(
     gateway: RunningGateway, platform: Platform, wrong: bytes
 ) -> None:
     platform.respond(fhir(wrong, 200, ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Patient"))
-    assert (reply.status, reply.reason) == (502, "upstream-failed")
+    response = await fetch(gateway.address, get("/fhir/Patient"))
+    assert (response.status, response.reason) == (502, "upstream-failed")
 
 
 async def test_a_coding_error_in_a_long_body_aborts_the_connection(
@@ -179,13 +181,13 @@ async def test_a_coding_error_in_a_long_body_aborts_the_connection(
 async def test_the_audit_counts_decoded_octets(gateway: RunningGateway, platform: Platform) -> None:
     sent = page_that_links(platform, LARGE)
     platform.respond(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Patient"))
+    response = await fetch(gateway.address, get("/fhir/Patient"))
     (record,) = await gateway.audit(1)
-    assert record["response_bytes"] == len(reply.body)
+    assert record["response_bytes"] == len(response.body)
 
 
 async def test_errors_are_decoded_too(gateway: RunningGateway, platform: Platform) -> None:
     plain = outcome(422).partition(b"\r\n\r\n")[2]
     platform.respond(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
-    reply = await fetch(gateway.address, get("/fhir/Patient/1"))
-    assert (reply.status, reply.body) == (422, plain)
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.body) == (422, plain)

@@ -45,10 +45,10 @@ async def test_unidentified_requests_are_limited(testbed: Testbed, kind: str) ->
     """Of every kind: the first get their own error, later ones 429 with Retry-After."""
     gateway = await testbed.start(callers=[LAB], limits=FEW)
     request, status = STRANGERS[kind]
-    replies = await fetch_each(gateway, request, 5)
-    assert [reply.status for reply in replies] == [status, status, 429, 429, 429]
-    assert replies[-1].reason == "rate-limited"
-    assert 1 <= int(replies[-1].header("retry-after") or 0) <= 5
+    responses = await fetch_each(gateway, request, 5)
+    assert [response.status for response in responses] == [status, status, 429, 429, 429]
+    assert responses[-1].reason == "rate-limited"
+    assert 1 <= int(responses[-1].header("retry-after") or 0) <= 5
     assert await gateway.metric("dhp_gateway_requests_total", reason="rate-limited") == 3
 
 
@@ -56,9 +56,9 @@ async def test_a_caller_of_another_network_is_unidentified(testbed: Testbed) -> 
     """With a right key too."""
     elsewhere = {**LAB, "networks": ["10.20.0.0/16"]}
     gateway = await testbed.start(callers=[elsewhere], limits=FEW)
-    replies = await fetch_each(gateway, get(READ, RIGHT), 2)
-    replies += await fetch_each(gateway, get(READ), 2)
-    assert [reply.status for reply in replies] == [403, 403, 429, 429]
+    responses = await fetch_each(gateway, get(READ, RIGHT), 2)
+    responses += await fetch_each(gateway, get(READ), 2)
+    assert [response.status for response in responses] == [403, 403, 429, 429]
 
 
 async def test_unidentified_requests_over_the_limit_are_not_audited(testbed: Testbed) -> None:
@@ -76,9 +76,9 @@ async def test_callers_of_the_same_address_are_not_limited(testbed: Testbed, kin
     request, _ = STRANGERS[kind]
     await fetch_each(gateway, request, 5)
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(request)
-        assert reply.status == 429
-        if reply.header("connection") != "close":
+        response = await wire.fetch(request)
+        assert response.status == 429
+        if response.header("connection") != "close":
             assert (await wire.fetch(get(READ, RIGHT))).status == 200
     assert {r.status for r in await fetch_each(gateway, get(READ, RIGHT), 5)} == {200}
 
@@ -86,9 +86,9 @@ async def test_callers_of_the_same_address_are_not_limited(testbed: Testbed, kin
 async def test_errors_of_identified_callers_are_not_limited(testbed: Testbed) -> None:
     """They are audited with the caller."""
     gateway = await testbed.start(callers=[LAB], limits=FEW)
-    replies = await fetch_each(gateway, get("/nothing", RIGHT), 6)
-    replies += await fetch_each(gateway, get("/fhir/../x", RIGHT), 6)
-    assert [reply.status for reply in replies] == [404] * 6 + [400] * 6
+    responses = await fetch_each(gateway, get("/nothing", RIGHT), 6)
+    responses += await fetch_each(gateway, get("/fhir/../x", RIGHT), 6)
+    assert [response.status for response in responses] == [404] * 6 + [400] * 6
     assert [record["caller"] for record in await gateway.audit(12)] == ["lab"] * 12
 
 
@@ -136,8 +136,8 @@ async def test_each_address_behind_a_trusted_proxy_has_its_own_limit(testbed: Te
 async def test_a_unix_socket_has_one_limit(testbed: Testbed, tmp_path: Path) -> None:
     listen = {"address": f"unix:{tmp_path / 's'}"}
     gateway = await testbed.start(callers=[LAB], limits=FEW, listen=listen)
-    replies = await fetch_each(gateway, get(READ), 3)
-    assert [reply.status for reply in replies] == [401, 401, 429]
+    responses = await fetch_each(gateway, get(READ), 3)
+    assert [response.status for response in responses] == [401, 401, 429]
     assert (await fetch(gateway.address, get(READ, RIGHT))).status == 200
 
 
@@ -146,9 +146,9 @@ async def test_pipelined_requests_over_the_limit_are_not_read(testbed: Testbed) 
     gateway = await testbed.start(callers=[LAB], limits=FEW)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/nothing") * 1000)
-        replies = [await wire.read_response() for _ in range(3)]
-        assert [reply.status for reply in replies] == [404, 404, 429]
-        assert replies[-1].header("connection") == "close"
+        responses = [await wire.read_response() for _ in range(3)]
+        assert [response.status for response in responses] == [404, 404, 429]
+        assert responses[-1].header("connection") == "close"
         assert await wire.at_end()
     assert await gateway.metric("dhp_gateway_requests_total") == 3
 

@@ -48,9 +48,9 @@ async def test_the_configured_type_replaces_a_missing_one(
     async with start_gateway(callers=[NAMED]) as gateway:
         request = create(PATIENT, *SAYS_NOTHING[said], method=method)
         assert (await fetch(gateway.address, request)).status == 200
-    (seen,) = platform.requests
-    assert seen.all("content-type") == ["application/fhir+json"]
-    assert seen.body == PATIENT.replace(b"http://gateway/fhir", platform.url.encode())
+    (received,) = platform.requests
+    assert received.all("content-type") == ["application/fhir+json"]
+    assert received.body == PATIENT.replace(b"http://gateway/fhir", platform.url.encode())
 
 
 @pytest.mark.parametrize("said", SAYS_SOMETHING)
@@ -78,9 +78,9 @@ async def test_the_type_of_binary_content_is_kept(
                 assert (await wire.fetch(request)).status == 200
     kinds = [each.partition(": ")[2] for each in fields]
     named = ["application/fhir+json"]
-    seen = platform.requests
-    assert [each.all("content-type") for each in seen] == [named, kinds, named, kinds]
-    assert {each.body for each in seen} == {body}
+    received = platform.requests
+    assert [each.all("content-type") for each in received] == [named, kinds, named, kinds]
+    assert {each.body for each in received} == {body}
 
 
 @pytest.mark.parametrize(("method", "target"), [("PATCH", "Binary/1"), ("POST", "Binary/$x")])
@@ -138,14 +138,12 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize("answer", UNSUPPORTED)
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_a_415_without_fhir_names_the_setting(
-    testbed: Testbed, answer: str, language: str
-) -> None:
+async def test_415_without_fhir_names_setting(testbed: Testbed, answer: str, language: str) -> None:
     testbed.platform.respond(UNSUPPORTED[answer])
     gateway = await testbed.start(callers=[LAB])
     request = create(PATIENT, f"Accept-Language: {language}")
     evidence = await testbed.send(gateway, request)
-    row = NOT_FHIR[415].but(advice="media-type")
+    row = NOT_FHIR[415].changed(advice="media-type")
     await assert_result(evidence, "upstream-non-fhir", row, language=language)
     assert "callers[].content_type" in read_json(evidence.response)["diagnostics"]
 
@@ -157,9 +155,9 @@ async def test_a_415_with_another_cause_does_not_name_the_setting(
     """Where a type was stated, or there is no body."""
     platform.respond(page(415))
     async with start_gateway(callers=[LAB]) as gateway:
-        reply = await fetch(gateway.address, request_)
-    assert (reply.status, reply.reason) == (415, "upstream-non-fhir")
-    assert "content_type" not in reply.body.decode()
+        response = await fetch(gateway.address, request_)
+    assert (response.status, response.reason) == (415, "upstream-non-fhir")
+    assert "content_type" not in response.body.decode()
 
 
 async def test_a_415_with_fhir_passes_unchanged(
@@ -168,8 +166,8 @@ async def test_a_415_with_fhir_passes_unchanged(
     outcome = b'{"resourceType":"OperationOutcome","issue":[]}'
     platform.respond(http(415, outcome, ("Content-Type", "application/fhir+json")))
     async with start_gateway(callers=[LAB]) as gateway:
-        reply = await fetch(gateway.address, create(PATIENT))
-    assert (reply.status, reply.reason, reply.body) == (415, None, outcome)
+        response = await fetch(gateway.address, create(PATIENT))
+    assert (response.status, response.reason, response.body) == (415, None, outcome)
 
 
 @pytest.mark.parametrize("origin", ["Origin:", "Origin: ", "origin: \t "])
@@ -178,8 +176,8 @@ async def test_an_empty_origin_is_ignored(
 ) -> None:
     platform.respond(fhir())
     async with start_gateway() as gateway:
-        reply = await fetch(gateway.address, post("/fhir/Patient", b"{}", origin))
-    assert reply.status == 200
+        response = await fetch(gateway.address, post("/fhir/Patient", b"{}", origin))
+    assert response.status == 200
 
 
 @pytest.mark.parametrize("field", ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site"])
@@ -190,9 +188,9 @@ async def test_the_error_for_a_web_page_names_the_remedy(
     """In text and diagnostics."""
     async with start_gateway() as gateway:
         request = get("/fhir/Patient/1", field, f"Accept-Language: {language}")
-        reply = await fetch(gateway.address, request)
-    assert (reply.status, reply.reason) == (403, "caller-forbidden")
-    issue = reply.json()["issue"][0]
+        response = await fetch(gateway.address, request)
+    assert (response.status, response.reason) == (403, "caller-forbidden")
+    issue = response.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text(
         "caller-forbidden", language, advice="foreign-page"
     )

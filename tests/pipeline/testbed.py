@@ -129,10 +129,10 @@ class Testbed:
         reply = await (wire.read_response() if request is None else wire.fetch(request))
         token_requests = len(self.sso.requests)
         request_id = reply.header("x-request-id")
-        seen = [
+        received = [
             each for each in self.platform.requests if each.header("x-request-id") == request_id
         ]
-        return Evidence(reply, await is_closed(wire, reply), gateway, seen, token_requests)
+        return Evidence(reply, await is_closed(wire, reply), gateway, received, token_requests)
 
     async def occupy(self, gateway: RunningGateway) -> Wire:
         """Keep a request in flight at the platform until the end of the test."""

@@ -46,19 +46,11 @@ async def test_a_missing_or_invalid_token_is_printed(
     headers = {"Authorization": authorization} if authorization else {}
     await client.ask("GET", client.sandbox.fhir_base_url + "/Patient", headers=headers)
     assert client.lines[-1].endswith(note)
-    assert client.sandbox.counters.rejected == 1
 
 
 async def test_line_breaks_in_a_path_stay_escaped(client: SandboxClient) -> None:
     await client.fhir("GET", "/Patient/a%0Ab?x%0Ay=1")
     assert "/fhir/Patient/a%0Ab?x%0Ay=… 400" in client.lines[-1]
-
-
-async def test_requests_are_counted(client: SandboxClient) -> None:
-    await client.fhir("GET", "/metadata")
-    await client.ask_token({})
-    counters = client.sandbox.counters
-    assert (counters.token_requests, counters.tokens_issued, counters.fhir_requests) == (2, 1, 1)
 
 
 async def test_unknown_paths_are_printed(client: SandboxClient) -> None:

@@ -18,7 +18,7 @@ from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import StoreKey, TokenStore
+from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
 from tests.store.redis_server import RedisServer, redis_server
 
@@ -35,7 +35,7 @@ def settings(**store: Any) -> Settings:
     return Settings.model_validate({"environment": "dhp-playground", "store": store})
 
 
-async def can_store(store: TokenStore | None) -> bool:
+async def can_store(store: RedisTokenStore | None) -> bool:
     assert store is not None
     token = AccessToken("t", received_at=0, lifetime=1e9, wall_expiry=0)
     await store.put(KEY, token)

@@ -47,7 +47,7 @@ async def replica(server: RedisServer) -> AsyncIterator[Replica]:
 
 def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> SessionManager:
     return SessionManager(
-        store=store, login=LoginSettings(), identity="here", clock=clock or FakeClock()
+        store=store, login=LoginSettings(), identity="here", times=TimeSource(clock or FakeClock())
     )
 
 

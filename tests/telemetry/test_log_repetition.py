@@ -138,7 +138,6 @@ def test_request_ids_of_unidentified_requests_over_the_limit_are_not_logged():
 
 
 def test_suppressed_lines_are_reported_without_a_later_line():
-    """Once."""
     clock = FakeClock()
     limit = LogRateLimit(clock=clock)
     for number in range(300):

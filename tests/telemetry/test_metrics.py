@@ -49,12 +49,11 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
 
 
 def test_names_types_and_labels_are_stable(metrics, make_exchange):
-    """There are no others."""
     metrics.record_exchange(make_exchange(unforwarded_fields=(b"X-Odd",)))
     metrics.declare_credentials(["default"])
-    metrics.observe_platform(lambda: (True, "answers"))
+    metrics.usability = lambda: (True, "answers")
     metrics.declare_probe_signals(["answers"])
-    metrics.observe_certificates(lambda: {"listener": 0.0})
+    metrics.certificate_expiries = lambda: {"listener": 0.0}
     outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
     metrics.observe_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
     assert set(_families(metrics)) == {
@@ -171,7 +170,7 @@ def test_gauges_are_read_at_the_scrape(metrics):
 def test_the_state_of_the_platform_is_one_series(metrics):
     """With its reason; probes are counted."""
     judged = [(True, "untried")]
-    metrics.observe_platform(lambda: judged[0])
+    metrics.usability = lambda: judged[0]
     assert _value(metrics, "dhp_gateway_platform_usable", reason="untried") == 1
     judged[0] = False, "platform-tls"
     usable = [(key, value) for key, value in _series(metrics).items() if "usable" in key[0]]
@@ -203,10 +202,10 @@ def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
 
 def test_unused_certificates_have_no_series(metrics):
     name = "dhp_gateway_certificate_expiry_timestamp_seconds"
-    metrics.observe_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
+    metrics.certificate_expiries = lambda: {"listener": 1767225600.0, "of a stranger": 1.0}
     assert _value(metrics, name, certificate="listener") == 1767225600
     assert _value(metrics, name, certificate="of a stranger") is None
-    metrics.observe_certificates(dict)
+    metrics.certificate_expiries = dict
     assert _value(metrics, name, certificate="listener") is None
 
 

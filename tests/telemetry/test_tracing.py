@@ -36,7 +36,6 @@ PLANTED = ("30101901234567", "Plantedov", "planted", "Planted", "AB1234567", "to
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    """Yield a collector."""
     async with Collector() as double:
         yield double
 
@@ -125,7 +124,7 @@ async def test_every_attempt_has_its_own_span(platform, sso, collector) -> None:
     assert [span.attributes.get("http.request.resend_count") for span in tries] == [None, 1, 2]
     assert [span.attributes.get("error.type") for span in tries] == ["closed", "503", None]
     assert [span.failed for span in tries] == [True, True, False]
-    parents = [seen.header("traceparent") for seen in platform.requests]
+    parents = [request.header("traceparent") for request in platform.requests]
     assert parents == [f"00-{TRACE}-{span.span_id}-01" for span in tries]
     assert {span.parent_id for span in tries} == {server.span_id}
 
@@ -159,8 +158,8 @@ async def test_replacing_a_rejected_token_has_a_span(platform, sso, collector) -
 async def test_failed_spans_have_the_reason(platform, sso, collector) -> None:
     sso.respond(status(503))
     async with traced(platform, sso, collector) as gateway:
-        reply = await fetch(gateway.address, get(READ, SAMPLED))
-    assert reply.reason == "sso-unavailable"
+        response = await fetch(gateway.address, get(READ, SAMPLED))
+    assert response.reason == "sso-unavailable"
     server, clients = by_kind(collector.spans)
     assert server.failed
     assert server.attributes["error.type"] == "sso-unavailable"
@@ -220,9 +219,7 @@ async def test_without_a_valid_field_a_new_trace_begins(
     assert platform.requests[0].header("tracestate") is None
 
 
-async def test_a_sample_ratio_of_0_exports_only_what_callers_sample(
-    platform, sso, collector
-) -> None:
+async def test_sample_ratio_of_0_exports_only_what_callers_sample(platform, sso, collector) -> None:
     async with traced(platform, sso, collector, sample_ratio=0) as gateway:
         await fetch(gateway.address, get(READ))
         await fetch(gateway.address, get(READ, SAMPLED))
@@ -239,7 +236,7 @@ async def test_a_disabled_sdk_forwards_the_trace_unchanged(
     async with traced(platform, sso, collector) as gateway:
         await fetch(gateway.address, get(READ, SAMPLED))
         await fetch(gateway.address, get(READ))
-    assert [seen.header("traceparent") for seen in platform.requests] == [
+    assert [request.header("traceparent") for request in platform.requests] == [
         *(SAMPLED.partition(": ")[2], None)
     ]
     assert collector.spans == []
@@ -290,14 +287,14 @@ async def test_without_its_collector_requests_are_served(platform, sso, caplog) 
     ) as gateway:
         for _ in range(20):
             assert (await fetch(gateway.address, get(READ))).status == 200
-    told = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
-    assert {each["event"] for each in told} == {
+    logged = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
+    assert {each["event"] for each in logged} == {
         "spans cannot be exported; requests are not affected"
     }
     # Once when it begins and, where that was before the end, once more with all of them.
-    assert 1 <= len(told) <= 2
+    assert 1 <= len(logged) <= 2
     # Two for each request; some have waited for the token, too.
-    assert told[-1]["lost"] >= 40
+    assert logged[-1]["lost"] >= 40
 
 
 async def test_a_collector_over_tls_is_verified_and_gets_the_authorization(

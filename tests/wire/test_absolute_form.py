@@ -31,8 +31,8 @@ async def test_the_listeners_own_address_is_accepted(
     async with await Wire.open(gateway.address) as wire:
         for _ in range(3):
             assert (await wire.fetch(absolute_read(authority, scheme=scheme))).body == PATIENT
-    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 3
-    assert {seen.header("host") for seen in platform.requests} == {platform.url.split("/")[2]}
+    assert [request.target for request in platform.requests] == ["/r5/Patient/1"] * 3
+    assert {request.header("host") for request in platform.requests} == {platform.url.split("/")[2]}
 
 
 URLS = {
@@ -53,9 +53,9 @@ async def test_the_host_of_public_url_is_accepted(
     """Compared as URLs are."""
     scheme, authority, public_url = URLS[name]
     async with start_gateway(listen={"public_url": public_url}) as gateway:
-        reply = await fetch(gateway.address, absolute_read(authority, scheme=scheme))
-    assert reply.body == PATIENT
-    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"]
+        response = await fetch(gateway.address, absolute_read(authority, scheme=scheme))
+    assert response.body == PATIENT
+    assert [request.target for request in platform.requests] == ["/r5/Patient/1"]
 
 
 FOREIGN = {
@@ -74,10 +74,10 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("behind", [b"", get("/fhir/Patient/smuggled")])
+@pytest.mark.parametrize("followed_by", [b"", get("/fhir/Patient/smuggled")])
 @pytest.mark.parametrize("name", FOREIGN)
 async def test_any_other_host_is_misdirected(
-    start_gateway: StartGateway, platform: Platform, name: str, behind: bytes
+    start_gateway: StartGateway, platform: Platform, name: str, followed_by: bytes
 ) -> None:
     """Whatever Host says. The error names the setting, and the connection ends."""
     scheme, template = FOREIGN[name]
@@ -87,16 +87,16 @@ async def test_any_other_host_is_misdirected(
             request = absolute_read(
                 template.format(port=port), scheme=scheme, host=f"127.0.0.1:{port}"
             )
-            await wire.send(request + behind)
-            reply = await wire.read_response()
+            await wire.send(request + followed_by)
+            response = await wire.read_response()
             assert await wire.at_end()
-    assert (reply.status, reply.reason) == (421, "misdirected")
-    assert reply.header("connection") == "close"
-    issue = reply.json()["issue"][0]
+    assert (response.status, response.reason) == (421, "misdirected")
+    assert response.header("connection") == "close"
+    issue = response.json()["issue"][0]
     assert (issue["code"], issue["severity"]) == ("not-supported", "error")
     assert "listen.public_url" in issue["details"]["text"]
     assert "listen.public_url" in issue["diagnostics"]
-    assert template.partition(":")[0] not in reply.body.decode()
+    assert template.partition(":")[0] not in response.body.decode()
     assert platform.requests == []
 
 
@@ -113,10 +113,10 @@ async def test_an_upgrade_in_absolute_form_is_ignored(
     for last, status in ((other, 421), (preface, 400)):
         async with await Wire.open(gateway.address) as wire:
             await wire.send(own + own + last + get("/fhir/Patient/smuggled"))
-            replies = [await wire.read_response() for _ in range(3)]
-            assert [reply.status for reply in replies] == [200, 200, status]
+            responses = [await wire.read_response() for _ in range(3)]
+            assert [response.status for response in responses] == [200, 200, status]
             assert await wire.at_end()
-    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 4
+    assert [request.target for request in platform.requests] == ["/r5/Patient/1"] * 4
 
 
 STRICT = {
@@ -140,8 +140,8 @@ async def test_the_path_is_checked_like_that_of_origin_form(
     target = STRICT[name].format(port=gateway.address.port)
     async with await Wire.open(gateway.address) as wire:
         await wire.send(absolute_read(target, "") + get("/fhir/Patient/smuggled"))
-        reply = await wire.read_response()
-        assert (reply.status, reply.reason) == (400, "bad-request")
+        response = await wire.read_response()
+        assert (response.status, response.reason) == (400, "bad-request")
         assert await wire.at_end()
     assert platform.requests == []
 
@@ -198,12 +198,12 @@ async def test_absolute_and_origin_form_may_alternate(
             plain = f"GET {rest} HTTP/1.1\r\nHost: other\r\n\r\n".encode()
             assert (await wire.fetch(plain if n % 2 else absolute_read(own, rest))).body == PATIENT
         assert (await wire.fetch(absolute_read("other", "/fhir/Patient/9"))).status == 421
-    assert [seen.target for seen in platform.requests] == [f"/r5/Patient/{n}" for n in range(6)]
+    assert [request.target for request in platform.requests] == [
+        f"/r5/Patient/{n}" for n in range(6)
+    ]
 
 
-async def test_a_create_from_squid_is_forwarded(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_create_from_squid_is_forwarded(gateway: RunningGateway, platform: Platform) -> None:
     """Without the fields that Squid added."""
     own = f"127.0.0.1:{gateway.address.port}"
     raw = (
@@ -214,12 +214,12 @@ async def test_a_create_from_squid_is_forwarded(
         'Cache-Control: max-age=0\r\nConnection: keep-alive\r\n\r\n{"resourceType":"Patient"}'
     )
     assert (await fetch(gateway.address, raw.encode())).status == 200
-    (seen,) = platform.requests
-    assert (seen.target, seen.body) == ("/r5/Patient", b'{"resourceType":"Patient"}')
-    assert seen.all("via") == ["1.1 dhp-gateway"]
+    (received,) = platform.requests
+    assert (received.target, received.body) == ("/r5/Patient", b'{"resourceType":"Patient"}')
+    assert received.all("via") == ["1.1 dhp-gateway"]
     gone = ("proxy-connection", "proxy-authorization", "x-forwarded-for", "connection")
-    assert not any(seen.all(name) for name in gone)
-    assert len(seen.all("authorization")) == 1
+    assert not any(received.all(name) for name in gone)
+    assert len(received.all("authorization")) == 1
 
 
 @pytest.mark.parametrize(("rest", "status"), [("", 404), ("?a=b", 404), ("/", 404), ("/fhir", 200)])

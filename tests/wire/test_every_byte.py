@@ -25,7 +25,7 @@ _PREFETCH: Final = 64 * 1024
 _SETTINGS: Final = {
     "retries": {"max_attempts": 2, "backoff": 0.0001, "budget_ratio": 1.0},
     "circuit_breaker": {"failure_ratio": 1.0, "min_requests": 1_000_000},
-    # All answers are bad here: the gateway would ask by itself, too, and be counted.
+    # All responses are invalid here: probes of the gateway would be counted.
     "admin": {"probe_interval": 0},
 }
 
@@ -202,7 +202,7 @@ async def test_a_small_response_that_breaks_is_complete_or_a_502(
         ]
         assert len(await gateway.audit(len(lengths))) == len(lengths)
     assert set(seen[:-1]) == {"error"}
-    # A reset can overtake the last bytes, and no reset ends an answer that only an end delimits.
+    # A reset can overtake the last octets, and does not end a response delimited by close.
     assert seen[-1] == "whole" or (reset and seen[-1] == "error")
     assert reset or seen[-1] == "whole"
 

@@ -21,11 +21,11 @@ from tests.pipeline.testbed import reset_connection
 
 CONNECTIONS = 50
 SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "3"))
-# Answers that reached their callers, however long they take on a busy machine.
+# Responses that must reach their callers, whatever the machine's load.
 ENOUGH = 100
 SEED = int(os.environ.get("DHP_GATEWAY_MIXING_SEED", "0")) or secrets.randbits(32)
 _NONCE = re.compile(rb"n[0-9a-f]{16}")
-# Of a request that waits in a body for a platform which does not read that.
+# A request inside a body, for a platform that does not read bodies.
 _SMUGGLED = b"GET /r5/Basic/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -84,7 +84,7 @@ class RandomPlatform:
         return b"HTTP/1.1 %d X\r\n%sContent-Length: %d\r\n\r\n" % (status, kind, size)
 
     async def _whole(self, writer: asyncio.StreamWriter, method: bytes, body: bytes) -> None:
-        # Some send a body behind HEAD as well.
+        # Some platforms send a body after a HEAD too.
         sends = method != b"HEAD" or self._chance.random() < 0.5
         writer.write(self._answer(body) + (body if sends else b""))
 
@@ -151,7 +151,7 @@ class RandomCallers:
         data = b"".join(request for _, _, request in asked)
         manner = chance.random()
         if manner < 0.1:
-            # Left in the midst of it.
+            # Disconnect within the requests.
             await wire.send(data[: chance.randrange(1, len(data))])
             await asyncio.sleep(chance.random() / 50)
             reset_connection(wire)
@@ -165,11 +165,11 @@ class RandomCallers:
         if manner > 0.95:
             wire.writer.write_eof()
         for method, nonce, _ in asked:
-            reply = await wire.read_response(head=method == "HEAD")
-            self.statuses[reply.status] += 1
-            self._judge(reply.body, nonce, site)
+            response = await wire.read_response(head=method == "HEAD")
+            self.statuses[response.status] += 1
+            self._judge(response.body, nonce, site)
         if manner > 0.95:
-            # All of them came, although nothing more can be asked.
+            # All responses arrived after the half-close.
             assert await wire.at_end()
             raise TruncatedResponseError(b"")
 
@@ -219,7 +219,7 @@ async def test_each_caller_gets_the_responses_to_its_own_requests(sso: Sso, tmp_
             "url": f"sqlite:///{tmp_path}/outbox.db",
             "encryption_key_file": str(key),
         },
-        # It must go on asking, whatever it gets.
+        # The circuit must stay closed.
         circuit_breaker={"failure_ratio": 1, "min_requests": 1_000_000},
         platform={"max_connections": 20, "forward_headers": ["X-Site"]},
     ) as gateway:
@@ -231,6 +231,6 @@ async def test_each_caller_gets_the_responses_to_its_own_requests(sso: Sso, tmp_
     server.close()
     platform.end()
     what = f"seed {SEED}: {mixture.own} own answers, {dict(mixture.statuses)}, {platform.served}"
-    print(what)  # noqa: T201 - for who runs it for long
+    print(what)  # noqa: T201 - for long runs
     assert not mixture.wrong, f"{what}; {len(mixture.wrong)} wrong: {mixture.wrong[:3]}"
     assert len(platform.served) > 7, what

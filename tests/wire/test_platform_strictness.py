@@ -128,8 +128,8 @@ async def test_an_invalid_response_is_a_502(
     """It is not retried, and its connection is closed."""
     assert (await fetch(gateway.address, get("/fhir/Patient/1"))).status == 200
     platform.script(then_close(stream) if _ends(stream) else stream)
-    reply = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-    assert (reply.status, reply.reason) == (502, "upstream-failed")
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (response.status, response.reason) == (502, "upstream-failed")
     assert len(platform.requests) == 2
     assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
     first, broken, after = platform.requests
@@ -166,10 +166,10 @@ async def test_an_unusual_valid_response_passes(
 ) -> None:
     """Interim responses and trailers are not forwarded."""
     platform.script(stream)
-    reply = await fetch(gateway.address, get("/fhir/Binary/1"))
-    assert (reply.status, reply.body) == (200, b"{}")
+    response = await fetch(gateway.address, get("/fhir/Binary/1"))
+    assert (response.status, response.body) == (200, b"{}")
     for name in ("x-sum", "upgrade", "link", "trailer"):
-        assert reply.header(name) is None
+        assert response.header(name) is None
     assert (await fetch(gateway.address, get("/fhir/Binary/1"))).body == PATIENT
 
 
@@ -193,9 +193,9 @@ async def test_field_names_with_an_underscore_have_no_meaning(
     platform.script(in_two_parts, in_two_parts)
     async with await Wire.open(gateway.address) as wire:
         for _ in range(2):
-            reply = await wire.fetch(get("/fhir/Basic/1"))
-            assert (reply.status, reply.body) == (200, body)
-            assert reply.header(field.partition(b":")[0].decode().lower()) is None
+            response = await wire.fetch(get("/fhir/Basic/1"))
+            assert (response.status, response.body) == (200, body)
+            assert response.header(field.partition(b":")[0].decode().lower()) is None
 
 
 async def test_an_echoed_authorization_is_not_forwarded(
@@ -205,9 +205,9 @@ async def test_an_echoed_authorization_is_not_forwarded(
         with_field(b"Authorization: Bearer secret\r\nProxy-Authorization: Bearer secret")
     )
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(get("/fhir/Binary/1"))
-    assert reply.status == 200
-    assert "secret" not in str(reply.headers)
+        response = await wire.fetch(get("/fhir/Binary/1"))
+    assert response.status == 200
+    assert "secret" not in str(response.headers)
 
 
 _SECOND = fhir(b'{"resourceType":"Patient","id":"of-somebody-else"}')
@@ -233,7 +233,7 @@ async def test_octets_after_a_response_are_never_another_response(
         delivered.set()
         await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="idle")
         assert (await wire.fetch(get("/fhir/Patient/2"))).body == PATIENT
-    assert [seen.connection for seen in platform.requests] == [1, 2]
+    assert [request.connection for request in platform.requests] == [1, 2]
 
 
 BODIES_TOO_MANY = {
@@ -258,10 +258,10 @@ async def test_a_body_of_a_head_204_or_304_never_reaches_a_caller(
 ) -> None:
     platform.script(stream)
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(get("/fhir/Patient/1", method=method), head=True)
-        assert reply.status == int(stream[9:12])
+        response = await wire.fetch(get("/fhir/Patient/1", method=method), head=True)
+        assert response.status == int(stream[9:12])
         assert (await wire.fetch(get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.requests] == [1, 2]
+    assert [request.connection for request in platform.requests] == [1, 2]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -287,13 +287,13 @@ async def test_a_response_before_the_end_of_the_request_is_forwarded(
         await wire.send(get("/fhir/Binary", kind, method="POST") + coded)
         if sends_on:
             wire.writer.write(coded * 40)
-        reply = await wire.read_response()
-        assert (reply.status, reply.reason) == (413, None)
-        assert reply.header("connection") == "close"
+        response = await wire.read_response()
+        assert (response.status, response.reason) == (413, None)
+        assert response.header("connection") == "close"
         await ended.wait()
         assert await wire.at_end()
     assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.requests] == [1, 2]
+    assert [request.connection for request in platform.requests] == [1, 2]
 
 
 async def test_a_write_is_not_sent_on_a_closed_idle_connection(
@@ -304,7 +304,7 @@ async def test_a_write_is_not_sent_on_a_closed_idle_connection(
     platform.drop_connections()
     await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="idle")
     assert (await fetch(gateway.address, post("/fhir/Patient", b"{}"))).status == 200
-    assert [(seen.method, seen.connection) for seen in platform.requests] == [
+    assert [(request.method, request.connection) for request in platform.requests] == [
         ("GET", 1),
         ("POST", 2),
     ]
@@ -317,7 +317,7 @@ async def test_no_request_follows_a_connection_close(
     platform.script(fhir(PATIENT, 200, ("Connection", field)))
     for _ in range(2):
         assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
-    assert [seen.connection for seen in platform.requests] == [1, 2]
+    assert [request.connection for request in platform.requests] == [1, 2]
 
 
 # Answers framed by the connection's end, over TLS.
@@ -358,11 +358,11 @@ def test_over_tls_only_close_notify_ends_a_response_without_a_length(
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     with asyncio.Runner(loop_factory=factory) as runner:
-        reply, attempts = runner.run(_ask_over_tls(context, ca_file, how))
+        response, attempts = runner.run(_ask_over_tls(context, ca_file, how))
     if how == "close_notify":
-        assert (reply.status, reply.body) == (200, PATIENT)
+        assert (response.status, response.body) == (200, PATIENT)
     else:
-        assert (reply.status, reply.reason) == (502, "upstream-failed")
+        assert (response.status, response.reason) == (502, "upstream-failed")
     assert attempts == 1
 
 
@@ -372,6 +372,6 @@ async def _ask_over_tls(context: ssl.SSLContext, ca_file: Path, how: str) -> tup
         async with running_gateway(
             platform.url, sso.token_url, platform={"ca_file": str(ca_file)}
         ) as gateway:
-            reply = await fetch(gateway.address, post("/fhir/Patient/_history", b"{}"))
+            response = await fetch(gateway.address, post("/fhir/Patient/_history", b"{}"))
             await wait_until_idle(gateway)
-        return reply, len(platform.requests)
+        return response, len(platform.requests)

@@ -52,8 +52,8 @@ async def test_bodies_without_meaning_are_not_forwarded(
     body = SMUGGLED.ljust(size, b"x")
     async with await Wire.open(gateway.address) as wire:
         await wire.send(with_body(method, body, framing, *FIELDS, "Date: 7"))
-        reply = await wire.read_response(head=method == "HEAD")
-        assert reply.status == 200
+        response = await wire.read_response(head=method == "HEAD")
+        assert response.status == 200
         assert (await wire.fetch(READ)).body == PATIENT
     first, second = platform.requests
     assert (first.method, second.target) == (method, "/r5/Patient/1")
@@ -132,12 +132,12 @@ async def test_a_request_inside_an_ignored_body_gets_no_response(
     gateway_before_it: RunningGateway, method: str, framing: str
 ) -> None:
     for number in range(3):
-        reply = await fetch(
+        response = await fetch(
             gateway_before_it.address,
             with_body(method, SMUGGLED * 3, framing),
             head=method == "HEAD",
         )
-        assert reply.status == 200
+        assert response.status == 200
         mine = await fetch(gateway_before_it.address, get(f"/fhir/Patient/{number}"))
         assert mine.json()["id"] == f"/r5/Patient/{number}"
 
@@ -171,8 +171,8 @@ async def test_a_late_body_of_a_response_without_one_is_no_response(
 
     platform.script(late_body)
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.fetch(get("/fhir/Patient/1", method=method), head=True)
-        assert reply.status == int(status)
+        response = await wire.fetch(get("/fhir/Patient/1", method=method), head=True)
+        assert response.status == int(status)
         for _ in range(5):
             assert (await wire.fetch(READ)).body == PATIENT
             await asyncio.sleep(late / 3)
@@ -198,7 +198,7 @@ async def test_a_response_that_crosses_the_end_of_the_request_ends_the_connectio
         wire.writer.write(coded)
         assert (await wire.read_response()).status == 200
     assert (await fetch(gateway.address, READ)).body == PATIENT
-    assert [seen.connection for seen in platform.requests] == [1, 2]
+    assert [request.connection for request in platform.requests] == [1, 2]
 
 
 @contextlib.contextmanager
@@ -265,9 +265,9 @@ async def test_the_error_says_that_a_write_was_not_sent(sso: Sso) -> None:
         async with running_gateway(url, sso.token_url, retries={"max_attempts": 1}) as gateway:
             with await serve(gateway, listening, READ) as peer:
                 poisoned = asyncio.create_task(poison(gateway, peer))
-                reply = await fetch(gateway.address, post("/fhir/Patient", PATIENT))
+                response = await fetch(gateway.address, post("/fhir/Patient", PATIENT))
                 assert await poisoned
-    assert reply.header("x-gateway-error") == "upstream-unreachable"
+    assert response.header("x-gateway-error") == "upstream-unreachable"
 
 
 async def serve(gateway: RunningGateway, listening: socket.socket, request: bytes) -> socket.socket:

@@ -60,12 +60,12 @@ async def test_an_incomplete_header_gets_a_408(start_gateway: StartGateway, begu
         start_gateway(limits=SHORT) as gateway,
         await Wire.open(gateway.address) as wire,
     ):
-        reply = await wire.fetch(begun)
-        assert (reply.status, reply.reason) == (408, "header-timeout")
+        response = await wire.fetch(begun)
+        assert (response.status, response.reason) == (408, "header-timeout")
         assert await wire.at_end()
 
 
-async def test_header_timeout_does_not_run_on_an_idle_connection(
+async def test_header_timeout_does_not_run_on_idle_connection(
     start_gateway: StartGateway,
 ) -> None:
     async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
@@ -132,7 +132,6 @@ class HeldResponses:
 
 
 async def wait_header_timeout(gateway: RunningGateway) -> None:
-    """Wait for the header timeout."""
     async with await Wire.open(gateway.address) as newcomer:
         assert await newcomer.at_end()
 
@@ -161,8 +160,8 @@ async def test_an_incomplete_pipelined_header_gets_a_408(
         await held.send(wire, pieces)
         held.release()
         assert [(await wire.read_response()).status for _ in range(answers)] == [200] * answers
-        reply = await wire.read_response()
-        assert (reply.status, reply.reason) == (408, "header-timeout")
+        response = await wire.read_response()
+        assert (response.status, response.reason) == (408, "header-timeout")
         assert await wire.at_end()
 
 

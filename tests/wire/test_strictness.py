@@ -27,7 +27,6 @@ def message(
 
 
 def request_with_line(first: bytes) -> bytes:
-    """Return a request with this request line."""
     return message(first=first)
 
 
@@ -248,21 +247,23 @@ CASES: dict[str, bytes] = {
 
 async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-request") -> None:
     """Check for one error, the end of the connection, and nothing at the platform."""
-    reply = await wire.read_response()
-    assert (reply.status, reply.reason) == (errors.REASONS[reason].status, reason)
-    assert reply.header("connection") == "close"
+    response = await wire.read_response()
+    assert (response.status, response.reason) == (errors.REASONS[reason].status, reason)
+    assert response.header("connection") == "close"
     assert await wire.at_end()
-    assert not any(seen.complete or "smuggled" in seen.target for seen in platform.requests)
+    assert not any(
+        request.complete or "smuggled" in request.target for request in platform.requests
+    )
 
 
-@pytest.mark.parametrize("behind", ["nothing", "a request"])
+@pytest.mark.parametrize("followed_by", ["nothing", "a request"])
 @pytest.mark.parametrize("name", CASES)
 async def test_an_ambiguous_request_is_rejected(
-    gateway: RunningGateway, platform: Platform, name: str, behind: str
+    gateway: RunningGateway, platform: Platform, name: str, followed_by: str
 ) -> None:
     """A request after it is not read."""
     async with await Wire.open(gateway.address) as wire:
-        await wire.send(CASES[name] + (SMUGGLED if behind == "a request" else b""))
+        await wire.send(CASES[name] + (SMUGGLED if followed_by == "a request" else b""))
         await assert_rejected(wire, platform)
     assert platform.requests == []
     (record,) = await gateway.audit()
@@ -327,8 +328,8 @@ async def test_nothing_is_read_after_a_connection_close(
     """RFC 9112 section 9.6."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Patient/1", "Connection: close"))
-        reply = await wire.read_response()
-        assert (reply.status, reply.header("connection")) == (200, "close")
+        response = await wire.read_response()
+        assert (response.status, response.header("connection")) == (200, "close")
         wire.writer.write(get("/fhir/Patient/2"))
         assert await wire.at_end()
     assert len(platform.requests) == 1
@@ -390,12 +391,12 @@ async def test_an_upgrade_does_not_change_where_a_request_ends(
     raw = UPGRADED[kind] % b"\r\n".join((b"Host: gateway", *fields))
     async with await Wire.open(gateway.address) as wire:
         await send_in_segments(wire, raw + raw + get("/fhir/Patient/2") + get("/admin"), size)
-        replies = [await wire.read_response() for _ in range(4)]
-    assert [reply.status for reply in replies] == [200, 200, 200, 404]
+        responses = [await wire.read_response() for _ in range(4)]
+    assert [response.status for response in responses] == [200, 200, 200, 404]
     first = "/r5/Patient/1" if raw.startswith(b"GET") else "/r5/Basic"
-    assert [seen.target for seen in platform.requests] == [first, first, "/r5/Patient/2"]
-    for seen in platform.requests:
-        for name, _ in seen.headers:
+    assert [request.target for request in platform.requests] == [first, first, "/r5/Patient/2"]
+    for request in platform.requests:
+        for name, _ in request.headers:
             assert not name.lower().startswith(("upgrade", "connection", "http2", "sec-websocket"))
 
 
@@ -410,8 +411,8 @@ async def test_http_2_after_an_upgrade_is_rejected(
     async with await Wire.open(gateway.address) as wire:
         await send_in_segments(wire, raw + preface + SMUGGLED, size)
         assert (await wire.read_response()).status == 200
-        reply = await wire.read_response()
-        assert (reply.status, reply.reason) == (400, "bad-request")
+        response = await wire.read_response()
+        assert (response.status, response.reason) == (400, "bad-request")
         assert await wire.at_end()
     assert len(platform.requests) == 1
 

@@ -31,7 +31,7 @@ async def test_surplus_slashes_after_the_base_are_removed(
     async with await Wire.open(gateway.address) as wire:
         for _ in range(3):
             assert (await wire.fetch(get(f"/fhir{slashes}{rest}"))).status == 200
-    assert [seen.target for seen in platform.requests] == [f"/r5/{rest}"] * 3
+    assert [request.target for request in platform.requests] == [f"/r5/{rest}"] * 3
 
 
 async def test_surplus_slashes_of_a_root_base_are_removed(
@@ -41,7 +41,7 @@ async def test_surplus_slashes_of_a_root_base_are_removed(
         for target in ("/Patient/1", "//Patient/1", "///Patient/1"):
             assert (await fetch(gateway.address, get(target))).body == PATIENT
         assert (await fetch(gateway.address, get("/Patient//1"))).status == 400
-    assert [seen.target for seen in platform.requests] == ["/r5/Patient/1"] * 3
+    assert [request.target for request in platform.requests] == ["/r5/Patient/1"] * 3
 
 
 async def test_permissions_are_checked_without_surplus_slashes(
@@ -57,7 +57,7 @@ async def test_permissions_are_checked_without_surplus_slashes(
         refused = await fetch(gateway.address, get("/fhir//Patient/1", key))
         allowed = await fetch(gateway.address, get("/fhir//Observation/1", key))
     assert (refused.reason, allowed.status) == ("caller-forbidden", 200)
-    assert [seen.target for seen in platform.requests] == ["/r5/Observation/1"]
+    assert [request.target for request in platform.requests] == ["/r5/Observation/1"]
 
 
 @pytest.mark.parametrize("target", ["/fhir/Patient//1", "//fhir/Patient"])
@@ -66,9 +66,9 @@ async def test_an_empty_segment_elsewhere_is_rejected(
     gateway: RunningGateway, target: str, language: str
 ) -> None:
     """The error asks whether the base URL ends in a slash."""
-    reply = await fetch(gateway.address, read_of(target.encode(), language=language))
-    assert reply.reason == "bad-request"
-    issue = reply.json()["issue"][0]
+    response = await fetch(gateway.address, read_of(target.encode(), language=language))
+    assert response.reason == "bad-request"
+    issue = response.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="surplus-slash")
     assert "does the base URL end in a slash?" in issue["diagnostics"]
 
@@ -91,9 +91,9 @@ async def test_escapes_that_are_not_utf_8_are_rejected(
 ) -> None:
     """The error names the place and the remedy."""
     target = f"/fhir/Patient{'?name=' if place == 'query' else '/'}{FOREIGN[written]}"
-    reply = await fetch(gateway.address, read_of(target.encode(), language=language))
-    assert (reply.status, reply.reason) == (400, "bad-request")
-    issue = reply.json()["issue"][0]
+    response = await fetch(gateway.address, read_of(target.encode(), language=language))
+    assert (response.status, response.reason) == (400, "bad-request")
+    issue = response.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="not-utf-8")
     assert f"{place}: not UTF-8" in issue["diagnostics"]
     assert platform.requests == []
@@ -105,9 +105,9 @@ async def test_escapes_are_checked_after_the_same_header(
     async with await Wire.open(gateway.address) as wire:
         for name in (quote(NAME), quote(NAME)):
             assert (await wire.fetch(get(f"/fhir/Patient?name={name}"))).status == 200
-        reply = await wire.fetch(get(f"/fhir/Patient?name={FOREIGN['windows-1251']}"))
-    assert reply.reason == "bad-request"
-    searches = [seen.target for seen in platform.requests if "metadata" not in seen.target]
+        response = await wire.fetch(get(f"/fhir/Patient?name={FOREIGN['windows-1251']}"))
+    assert response.reason == "bad-request"
+    searches = [request.target for request in platform.requests if "metadata" not in request.target]
     assert searches == [f"/r5/Patient?name={quote(NAME)}"] * 2
 
 
@@ -120,9 +120,9 @@ async def test_raw_octets_above_ascii_are_rejected(
     """The error names the place and the remedy, in the default language: nothing was parsed."""
     target = f"/fhir/Patient{'?name=' if place == 'query' else '/'}{NAME}".encode(encoding)
     async with start_gateway(fhir={"default_language": language}) as gateway:
-        reply = await fetch(gateway.address, read_of(target))
-    assert (reply.status, reply.reason) == (400, "bad-request")
-    issue = reply.json()["issue"][0]
+        response = await fetch(gateway.address, read_of(target))
+    assert (response.status, response.reason) == (400, "bad-request")
+    issue = response.json()["issue"][0]
     assert issue["details"]["text"] == outcome_text("bad-request", language, advice="raw-bytes")
     assert f"{place}: bytes above 0x7F" in issue["diagnostics"]
     assert platform.requests == []
@@ -130,5 +130,5 @@ async def test_raw_octets_above_ascii_are_rejected(
 
 async def test_other_invalid_octets_are_not_reported_as_letters(gateway: RunningGateway) -> None:
     for target in (b"/fhir/\x01", b"/fhir/\\\x01xd0", b"fhir/Patient"):
-        reply = await fetch(gateway.address, read_of(target))
-        assert "target: not in origin form" in reply.json()["issue"][0]["diagnostics"]
+        response = await fetch(gateway.address, read_of(target))
+        assert "target: not in origin form" in response.json()["issue"][0]["diagnostics"]

@@ -33,20 +33,13 @@ async def is_complete(content_type: str | None, coding: str | None, body: bytes)
             return False
     elif coding is not None:
         return False
-    check = _checker((content_type or "").partition(";")[0].strip().lower())
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    check = next((check for suffix, check in _CHECKS if media_type.endswith(suffix)), None)
     if check is None:
         return False
     if len(body) <= _MAX_INLINE_BYTES:
         return check(body)
     return await asyncio.to_thread(check, body)
-
-
-def _checker(media_type: str) -> Callable[[bytes], bool] | None:
-    if media_type.endswith("ndjson"):
-        return _is_ndjson
-    if media_type.endswith("json"):
-        return _is_json
-    return _is_xml if media_type.endswith("xml") else None
 
 
 def _is_json(body: bytes) -> bool:
@@ -77,3 +70,10 @@ def _is_xml(body: bytes) -> bool:
     except (expat.ExpatError, LookupError, ValueError):
         return False
     return True
+
+
+_CHECKS: Final[tuple[tuple[str, Callable[[bytes], bool]], ...]] = (
+    ("ndjson", _is_ndjson),
+    ("json", _is_json),
+    ("xml", _is_xml),
+)

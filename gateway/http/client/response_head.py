@@ -9,6 +9,7 @@ ways in which an exchange can fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
@@ -16,24 +17,11 @@ from gateway.http.headers import HOP_BY_HOP, FieldRuleCache, connection_options,
 
 TranslateField = Callable[[bytes, bytes], bytes]
 
+# `authorization` could repeat the access token. Only the gateway itself sends `x-gateway-…`.
 _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
-    (
-        b"set-cookie",
-        b"set-cookie2",
-        b"clear-site-data",
-        b"authentication-info",
-        b"authorization",  # could repeat the access token
-        b"proxy-authentication-info",
-        # Fields that only the gateway itself sends.
-        b"x-gateway-error",
-        b"x-gateway-warning",
-        b"www-authenticate",
-        b"server",
-        b"strict-transport-security",
-        b"alt-svc",
-        b"x-request-id",
-        b"content-length",
-    )
+    b"alt-svc authentication-info authorization clear-site-data content-length"
+    b" proxy-authentication-info server set-cookie set-cookie2 strict-transport-security"
+    b" www-authenticate x-gateway-error x-gateway-warning x-request-id".split()
 )
 _WITH_LINKS: Final = frozenset(
     (b"location", b"content-location", b"link", b"x-security-context")  # the last: FHIR's Binary
@@ -116,14 +104,6 @@ class ResponseFields:
             if rule == _RULE_TRANSLATE:
                 self._links += ((len(self._lines), key, name, value),)
             self._lines.append(beginning + value + b"\r\n")
-
-    @property
-    def has_digest(self) -> bool:
-        """Whether one of the fields is a digest of the body; hardly any response has one."""
-        for name in _DIGESTS:
-            if name in self.values:
-                return True
-        return False
 
     def forwarded_lines(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """Return name and value of the fields in `names`, in lower case, that are forwarded."""
@@ -217,18 +197,14 @@ class Framing(Enum):
     CLOSE = "close"
 
 
+@dataclass(slots=True)
 class ResponseHead:
     """Status line and header of a response; `content_length` as announced, also for HEAD."""
 
-    __slots__ = ("content_length", "fields", "framing", "status")
-
-    def __init__(
-        self, status: int, fields: ResponseFields, framing: Framing, content_length: int | None
-    ) -> None:
-        self.status = status
-        self.fields = fields
-        self.framing = framing
-        self.content_length = content_length
+    status: int
+    fields: ResponseFields
+    framing: Framing
+    content_length: int | None
 
 
 FailureKind = Literal["unsent", "closed", "truncated", "protocol", "timeout", "certificate"]

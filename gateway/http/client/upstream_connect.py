@@ -49,11 +49,7 @@ class UpstreamOrigin:
 
 
 class ProxyTunnelError(ConnectionError):
-    """The proxy was reached but opened no tunnel; `reason` contains nothing that the proxy sent."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The proxy was reached but opened no tunnel; the text contains nothing that the proxy sent."""
 
 
 async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
@@ -107,13 +103,12 @@ def connect_error(error: OSError, origin: UpstreamOrigin, timeout: float) -> Gat
     where = f"{origin.host} port {origin.port}"
     if isinstance(error, ssl.SSLError):
         return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, origin.host, where))
-    # After a timeout the caller has waited long enough, so that there is no retry.
-    repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,
         _connect_error_detail(error, origin, timeout),
         retry_after=RETRY_AFTER,
-        is_retryable=repeatable,
+        # After a timeout the caller has waited long enough, so that there is no retry.
+        is_retryable=not isinstance(error, TimeoutError),
     )
 
 
@@ -123,7 +118,7 @@ def _connect_error_detail(error: OSError, origin: UpstreamOrigin, timeout: float
         return _tcp_error_detail(error, origin.host, where, timeout, "platform.fhir_base_url")
     proxy_text = f"the proxy {proxy.host} port {proxy.port}"
     if isinstance(error, ProxyTunnelError):
-        return f"{proxy_text} gave no tunnel to {where}: {error.reason}"
+        return f"{proxy_text} gave no tunnel to {where}: {error}"
     detail = _tcp_error_detail(error, proxy.host, proxy_text, timeout, "platform.proxy_url")
     return f"{detail}; {where} is behind it"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import httptools
 
@@ -17,6 +17,7 @@ from gateway import os_support
 from gateway.http.client.response_head import (
     MAX_OVERHEAD,
     AmbiguousFramingError,
+    FailureKind,
     Framing,
     ResponseFields,
     ResponseHead,
@@ -29,11 +30,7 @@ from gateway.http.client.tls_transport import (
     ClientCertificateRejectedError,
     TlsTransport,
 )
-from gateway.http.write_batching import MAX_BATCHED_BYTES
-
-if TYPE_CHECKING:
-    from gateway.http.client.response_head import FailureKind
-    from gateway.http.write_batching import WriteBatcher
+from gateway.http.write_batching import MAX_BATCHED_BYTES, WriteBatcher
 
 _NO_DEADLINE: Final = float("inf")
 
@@ -65,7 +62,7 @@ class UpstreamConnection(BoundedReadProtocol):
         batching: WriteBatcher,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._clock = clock
+        self.clock = clock
         self._response_timeout = response_timeout
         self._batching = batching
         self.transport: asyncio.Transport | TlsTransport | None = None
@@ -112,7 +109,6 @@ class UpstreamConnection(BoundedReadProtocol):
     # Sending.
 
     def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
-        """Store the transport (asyncio.Protocol)."""
         self.transport = cast("asyncio.Transport | TlsTransport", transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
@@ -121,7 +117,7 @@ class UpstreamConnection(BoundedReadProtocol):
     def write(self, data: bytes) -> None:
         """Write bytes to the transport and set the deadline `response_timeout` from now."""
         self._send(data)
-        self.deadline = self._clock() + self._response_timeout
+        self.deadline = self.clock() + self._response_timeout
 
     def write_request(self, request: bytes) -> None:
         """Do the same for a complete request, which is written at the end of the loop iteration."""
@@ -130,7 +126,7 @@ class UpstreamConnection(BoundedReadProtocol):
             return
         self._held_request = request
         self._batching.schedule_flush(self.flush)
-        self.deadline = self._clock() + self._response_timeout
+        self.deadline = self.clock() + self._response_timeout
 
     def flush(self) -> None:
         """Write the held request to the transport; there is none after a failure."""
@@ -171,11 +167,9 @@ class UpstreamConnection(BoundedReadProtocol):
             self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Record that the transport's buffer is full (asyncio.Protocol)."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """Record that the transport accepts more and wake `drain` (asyncio.Protocol)."""
         self._write_paused = False
         if self._drained is not None:
             if not self._drained.done():
@@ -241,7 +235,7 @@ class UpstreamConnection(BoundedReadProtocol):
                 return []
             self._raise_failure()
             self._resume_reading()
-            self.deadline = self._clock() + self._idle_timeout
+            self.deadline = self.clock() + self._idle_timeout
             await self.next_event()
         self.deadline = _NO_DEADLINE
         return self.take_chunks()
@@ -256,11 +250,6 @@ class UpstreamConnection(BoundedReadProtocol):
         if self._reading_paused and self.transport is not None:
             self._reading_paused = False
             self.transport.resume_reading()
-
-    @property
-    def has_pending_body(self) -> bool:
-        """Whether body bytes wait to be read."""
-        return bool(self._chunks)
 
     @property
     def is_reusable(self) -> bool:
@@ -290,10 +279,6 @@ class UpstreamConnection(BoundedReadProtocol):
         elif self.transport is not None:
             # `close` would wait without limit for a platform that stopped reading the request.
             self.transport.abort()
-
-    def on_deadline(self) -> None:
-        """Abort the exchange, because the deadline has passed."""
-        self.abort("timeout")
 
     def data_received(self, data: bytes) -> None:
         """Parse the data; it is surplus without a request or after a response.
@@ -408,7 +393,10 @@ class UpstreamConnection(BoundedReadProtocol):
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
-            self._begin_interim(status)
+            self._interim += 1
+            self._in_interim = True
+            if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
+                self._fail("protocol")
             return
         # This is cheaper than the parser's formatting of the version.
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
@@ -483,12 +471,6 @@ class UpstreamConnection(BoundedReadProtocol):
             self._fields = ResponseFields()
         elif self.response_head is not None and self.response_head.framing is not Framing.CLOSE:
             self.complete = self._parsed = True
-
-    def _begin_interim(self, status: int) -> None:
-        self._interim += 1
-        self._in_interim = True
-        if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
-            self._fail("protocol")
 
     def _has_clean_close(self) -> bool:
         """Return whether the end is no broken connection: over TLS only close_notify proves it."""

@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -298,22 +298,16 @@ class UpstreamPool:
         try:
             # A caller's first connection does not wait behind the hundreds of another caller.
             connect_slot = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
-            connection = await self._open_with_timeout(connect_slot)
-        except BaseException:
+            async with asyncio.timeout(self._connect_timeout), connect_slot:
+                connection = await self._open_connection()
+        except BaseException as error:
             self._release_slot(caller)
+            if isinstance(error, OSError):
+                raise connect_error(error, self._origin, self._connect_timeout) from None
             raise
         self._connecting -= 1
         self._active[connection] = caller
         return connection
-
-    async def _open_with_timeout(
-        self, connect_slot: AbstractAsyncContextManager[None]
-    ) -> UpstreamConnection:
-        try:
-            async with asyncio.timeout(self._connect_timeout), connect_slot:
-                return await self._open_connection()
-        except OSError as error:
-            raise connect_error(error, self._origin, self._connect_timeout) from None
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
@@ -325,7 +319,13 @@ class UpstreamPool:
         try:
             if origin.proxy is not None:
                 await open_tunnel(raw, origin.host, origin.port)
-            connection = self._make_protocol()
+            connection = UpstreamConnection(
+                self._clock,
+                self._on_connection_lost,
+                response_timeout=self._response_timeout,
+                idle_timeout=self._idle_timeout,
+                batching=self._batching,
+            )
             if origin.tls is None:
                 await loop.create_connection(lambda: connection, sock=raw)
                 return connection
@@ -336,15 +336,6 @@ class UpstreamPool:
             raise
         await secure.wait_established()
         return connection
-
-    def _make_protocol(self) -> UpstreamConnection:
-        return UpstreamConnection(
-            self._clock,
-            self._on_connection_lost,
-            response_timeout=self._response_timeout,
-            idle_timeout=self._idle_timeout,
-            batching=self._batching,
-        )
 
     def _on_connection_lost(self, connection: UpstreamConnection) -> None:
         if connection in self._idle:
@@ -359,7 +350,7 @@ class UpstreamPool:
         self.slow_readers.abort_slowest(waiting[ending:])
         for connection in tuple(self._active):
             if connection.deadline <= now:
-                connection.on_deadline()
+                connection.abort("timeout")
         while self._idle and now - self._idle[0].idle_since >= _IDLE_TIMEOUT:
             self._idle.pop(0).close()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Final
 
 from gateway.http.client.response_head import Framing, ResponseFields, ResponseHead
@@ -100,7 +99,7 @@ class UpstreamResponse:
         if not connection.complete:
             return False
         self._chunks = connection.take_chunks()
-        self._release_connection()
+        self.close()
         return True
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
@@ -111,13 +110,16 @@ class UpstreamResponse:
         """
         size = sum(map(len, self._chunks))
         timeout = _PREFETCH_TIMEOUT if limit <= PREFETCH else math.inf
-        deadline = time.monotonic() + timeout
-        while self._connection is not None and size < limit:
-            chunks = await self._receive(self._connection)
+        connection = self._connection
+        if connection is None:
+            return
+        deadline = connection.clock() + timeout
+        while not self.is_complete and size < limit:
+            chunks = await self._receive(connection)
             size += sum(map(len, chunks))
             if chunks:
                 self._chunks += chunks
-                if time.monotonic() >= deadline:
+                if connection.clock() >= deadline:
                     return
 
     async def read(self) -> bytes:
@@ -136,15 +138,12 @@ class UpstreamResponse:
 
     async def _receive(self, connection: UpstreamConnection) -> list[bytes]:
         chunks = await connection.read()
-        if connection.complete and not connection.has_pending_body:
-            self._release_connection()
+        if connection.complete:
+            self.close()
         return chunks
 
     def close(self) -> None:
         """Release the connection; it is reused only if the response was received completely."""
-        self._release_connection()
-
-    def _release_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._pool is not None:
             self._pool.release(connection)

@@ -8,13 +8,13 @@ with the authority of the target (RFC 9112 section 3.2.2).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 
 from gateway.field_values import DEFAULT_PORTS, host_and_port, is_host_field
 from gateway.http.request_target import ABSOLUTE
 from gateway.http.server.caller_connection import IncomingRequest
+from gateway.http.server.peer import parse_address
 from gateway.http.server.request_parser import RequestMessage
 
 if TYPE_CHECKING:
@@ -80,20 +80,11 @@ def _is_local_address(url: re.Match[str], transport: asyncio.Transport | None) -
     named = _authority_of_url(url)
     if named is None or not isinstance(local_name, tuple) or named[1] != local_name[1]:
         return False
-    local, named_address = _address(local_name[0]), _address(named[0])
+    local, named_address = parse_address(local_name[0]), parse_address(named[0])
     if local is None:
         return False
     is_name = named[0] == "localhost" or (named_address is not None and named_address.is_loopback)
     return local == named_address or (local.is_loopback and is_name)
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address if mapped is None else mapped
 
 
 def _replace_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:

@@ -15,12 +15,12 @@ import errno
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway import os_support
-from gateway.http.server.caller_connection import CallerConnection, ConnectionOwner
+from gateway.http.server.caller_connection import CallerConnection, ConnectionOwner, RequestHandler
 from gateway.http.server.peer import socket_address
 from gateway.http.server.task_root import run_task_root
 from gateway.http.write_batching import WriteBatcher
@@ -28,7 +28,6 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
-    from gateway.http.server.caller_connection import RequestHandler
 
 _log = get_logger(__name__)
 
@@ -120,11 +119,9 @@ class CallerServer(ConnectionOwner):
         return CallerConnection(self, address)
 
     def on_connection_opened(self, connection: CallerConnection) -> None:
-        """Register a connection that was opened."""
         self._connections[connection] = None
 
     def on_connection_lost(self, connection: CallerConnection) -> None:
-        """Remove a lost connection after its exchange: a write is still carried out."""
         self._closing.pop(connection, None)
         task = connection.task
         if task is None:
@@ -133,7 +130,6 @@ class CallerServer(ConnectionOwner):
             task.add_done_callback(lambda _: self._connections.pop(connection, None))
 
     def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
-        """Close a connection's transport; buffered data is sent as long as the caller reads it."""
         # The methods of a TLS transport that is closed twice raise.
         if transport.is_closing():
             return
@@ -143,7 +139,6 @@ class CallerServer(ConnectionOwner):
             self._closing[connection] = _ClosingConnection(transport, self._loop.time())
 
     def yield_turn(self, future: asyncio.Future[None]) -> None:
-        """Complete `future` when other connections have had their turn."""
         self._scheduler.schedule(future)
 
     @property
@@ -173,12 +168,6 @@ class CallerServer(ConnectionOwner):
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine as a task that the server owns."""
-        task = self._loop.create_task(run_task_root(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def shutdown(self, timeout: float) -> None:
         """Close every connection as `CallerConnection.shutdown` does, all at the same time."""
         if self._timer is not None:
@@ -194,7 +183,9 @@ class CallerServer(ConnectionOwner):
         timeout = self.limits.header_timeout
         for connection in tuple(self._connections):
             if connection.is_header_overdue(now, timeout):
-                self.spawn(connection.send_header_timeout())
+                task = self._loop.create_task(run_task_root(connection.send_header_timeout()))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
             elif connection.is_idle_too_long(now, timeout):
                 connection.close_if_idle()
         for closing in tuple(self._closing.values()):
@@ -289,14 +280,12 @@ class Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
-            if self._is_full():
+            count = self._server.open_connections + self.pending_handshakes
+            if count >= self.max_connections:
                 self._close_idle_connection()
                 return
             if not self._accept_one(listening):
                 return
-
-    def _is_full(self) -> bool:
-        return self._server.open_connections + self.pending_handshakes >= self.max_connections
 
     def _accept_one(self, listening: socket.socket) -> bool:
         """Accept one connection; return False if there is none now."""

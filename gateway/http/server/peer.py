@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,16 @@ def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
 def socket_address(name: object) -> str:
     """Return the address in a socket's name, "unix" for that of a unix socket."""
     return str(name[0]) if isinstance(name, tuple) and name else "unix"
+
+
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address without its zone, as IPv4 where it maps one; None for anything else."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def local_authority(transport: asyncio.BaseTransport | None) -> str:

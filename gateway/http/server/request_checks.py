@@ -8,27 +8,24 @@ Errors of aiohttp's parser are converted to `GatewayError`; nothing of the messa
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.field_values import is_host_field
-from gateway.http.headers import has_own_via, removes_gateway_fields
+from gateway.http.headers import RequestHeader, has_own_via, removes_gateway_fields
+from gateway.http.request_target import bad_request
 from gateway.http.server.request_parser import (
     HttpVersion10,
     HttpVersion11,
     InvalidURLError,
     LineTooLong,
+    RequestMessage,
 )
-
-if TYPE_CHECKING:
-    from gateway.http.headers import RequestHeader
-    from gateway.http.server.request_parser import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 # Digits of the largest Content-Length that every recipient can represent.
 _MAX_LENGTH_DIGITS: Final = 19
-_ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -40,23 +37,24 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
     if message.version is not HttpVersion11 and message.version != HttpVersion11:
         _check_version_10(message, header)
     if header.total_bytes > max_header_bytes:
-        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close_connection=True)
+        detail = "all header fields together are over the limit"
+        raise GatewayError(errors.HEADER_TOO_LARGE, detail, close_connection=True)
     check_method(message.method)
     values = header.values
     if header.is_ambiguous:
-        raise _bad_request("header: a field that must stand alone is there twice")
+        raise bad_request("header: a field that must stand alone is there twice")
     connection = values.get(b"connection")
     if connection is not None and removes_gateway_fields(connection):
-        raise _bad_request("header: Connection names a field that the gateway reads and passes on")
+        raise bad_request("header: Connection names a field that the gateway reads and passes on")
     if len(values.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
         raise GatewayError(
             errors.BAD_REQUEST, "length", hint="Content-Length", close_connection=True
         )
     if not is_host_field(values.get(b"host")):
-        raise _bad_request("header: Host is not valid")
+        raise bad_request("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
-        raise _bad_request("header: Transfer-Encoding is other than chunked")
+        raise bad_request("header: Transfer-Encoding is other than chunked")
     if has_own_via(values.get(b"via")):
         detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
         raise GatewayError(errors.LOOP, detail)
@@ -66,10 +64,6 @@ def check_method(method: str) -> None:
     """Raise `GatewayError` method-not-allowed for a method that FHIR does not use."""
     if method not in METHODS:
         raise method_not_allowed()
-
-
-def _bad_request(rule: str) -> GatewayError:
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
 
 
 def method_not_allowed() -> GatewayError:
@@ -84,10 +78,10 @@ def method_not_allowed() -> GatewayError:
 
 def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
-        raise _bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
+        raise bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
         # RFC 9112 section 6.1: the framing is faulty, whatever the field's value.
-        raise _bad_request("header: Transfer-Encoding in HTTP/1.0")
+        raise bad_request("header: Transfer-Encoding in HTTP/1.0")
 
 
 # The beginning of a request line, which may be truncated in its target.
@@ -125,20 +119,21 @@ def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
     """Return the error for a parser's exception; `head` holds the first bytes of the message."""
     text = str(exc)
     if isinstance(exc, LineTooLong):
-        reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
+        # Only the first byte of the line shows whether it is the request target.
+        line = exc.args[0] if exc.args else b""
+        reason = errors.URL_TOO_LONG if bytes(line[:1]) == b"/" else errors.HEADER_TOO_LARGE
         return GatewayError(reason, "line over the limit", close_connection=True)
     if "Too many headers" in text:
         return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close_connection=True)
-    if "Invalid method" in text and _begins_with_unknown_method(head):
+    method = _REQUEST_LINE.match(head)
+    if "Invalid method" in text and method is not None and method[1].decode() not in METHODS:
+        # The method is the cause, and not data after a request that was valid.
         return method_not_allowed()
-    rule = _violated_rule(exc)
     raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
     if raw is None:
-        return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
+        return bad_request(_violated_rule(exc))
     rule = f"{raw[1]}: bytes above 0x7F as they are: write them as percent-encoded UTF-8"
-    return GatewayError(
-        errors.BAD_REQUEST, rule, hint=rule, close_connection=True, advice_key="raw-bytes"
-    )
+    return bad_request(rule, advice="raw-bytes")
 
 
 def _violated_rule(exc: BaseException) -> str:
@@ -147,15 +142,3 @@ def _violated_rule(exc: BaseException) -> str:
         return "target: not in origin form"
     parser_text = str(exc).partition(_QUOTE)[0]
     return next((rule for phrase, rule in _RULES if phrase in parser_text), "HTTP: not valid")
-
-
-def _begins_with_unknown_method(head: bytes) -> bool:
-    """Return whether the method is the cause, and not data after a request that was valid."""
-    line = _REQUEST_LINE.match(head)
-    return line is not None and line[1].decode("ascii") not in METHODS
-
-
-def _is_target(exc: LineTooLong) -> bool:
-    """Return whether the overlong line is the request target; only its first byte shows that."""
-    line = exc.args[0] if exc.args else b""
-    return bytes(line[:1]) == b"/"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,27 +92,16 @@ def new_request_parser(
     )
 
 
+@dataclass(slots=True)
 class RequestMessage:
     """The request line and the header section of a request, whether parsed or cached."""
 
-    __slots__ = ("method", "path", "raw_headers", "should_close", "upgrade", "version")
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        version: HttpVersion,
-        raw_headers: tuple[tuple[bytes, bytes], ...],
-        *,
-        should_close: bool,
-        upgrade: bool = False,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.version = version
-        self.raw_headers = raw_headers
-        self.should_close = should_close
-        self.upgrade = upgrade
+    method: str
+    path: str
+    version: HttpVersion
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    should_close: bool
+    upgrade: bool = False
 
     @classmethod
     def from_parsed(cls, parsed: Any) -> RequestMessage:

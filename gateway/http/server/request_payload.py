@@ -28,23 +28,18 @@ class Payload(Protocol):
 
     def is_eof(self) -> bool:
         """Return whether the last byte has arrived."""
-        ...
 
     def exception(self) -> BaseException | None:
         """Return the error because of which the body stays incomplete, if there is one."""
-        ...
 
     def set_exception(self, exc: BaseException) -> None:
         """Declare that no more will arrive; reading raises `exc` from now on."""
-        ...
 
     def read_nowait(self, n: int = -1) -> bytes:
         """Return all buffered bytes. The gateway never passes a limit `n`."""
-        ...
 
     async def readany(self) -> bytes:
         """Return buffered bytes, after waiting for some if necessary; b"" at the end."""
-        ...
 
 
 class FixedLengthBody:
@@ -88,22 +83,17 @@ class FixedLengthBody:
         return surplus
 
     def is_eof(self) -> bool:
-        """Return whether the last byte has arrived."""
         return not self._bytes_left
 
     def exception(self) -> BaseException | None:
-        """Return the error because of which the body stays incomplete, if there is one."""
         return self._exception
 
     def set_exception(self, exc: BaseException) -> None:
-        """Declare that no more will arrive; reading raises `exc` from now on."""
         self._exception = exc
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
 
     def read_nowait(self, n: int = -1) -> bytes:
-        """Return all buffered bytes, whatever `n` is. Raises the error given to `set_exception`."""
-        del n
         if self._exception is not None:
             raise self._exception
         return b"".join([self._take() for _ in range(len(self._chunks))])

@@ -31,11 +31,9 @@ class Database(Protocol):
     @property
     def is_exclusive(self) -> bool:
         """Whether other gateways are kept away from the database."""
-        ...
 
     def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that only reads."""
-        ...
 
     def write_transaction(
         self, *, adds: bool = False, leaves: float = 0.0
@@ -46,31 +44,25 @@ class Database(Protocol):
         `OutboxFullError`. Others must leave a part of it, from 0 to 1; they raise
         `OutboxDiskFullError`.
         """
-        ...
 
     async def now(self, connection: AsyncConnection) -> float:
         """Return the seconds since 1970 by one clock for all processes that share the database."""
-        ...
 
     async def lock_inserts(self, connection: AsyncConnection) -> None:
         """Prevent other transactions from inserting entries until the end of this one."""
-        ...
 
     async def release_disk_space(self) -> bool:
         """Return some unused space to the file system. Return whether any was returned."""
-        ...
 
     def is_known_empty(self) -> bool:
         """Return True if no entry blocks an ordering key, False where that is not known at once."""
-        ...
 
     async def close(self) -> None:
         """Close all connections."""
-        ...
 
 
 class PostgresDatabase:
-    """A database that replicas share. `address` and `tls` are arguments of asyncpg."""
+    """A database that replicas share (`Database`). `address` and `tls` are arguments of asyncpg."""
 
     is_exclusive: Final = False
 
@@ -99,13 +91,11 @@ class PostgresDatabase:
     async def write_transaction(
         self, *, adds: bool = False, leaves: float = 0.0
     ) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction, which is on disk once its context exits without an exception."""
         with translate_errors():
             async with self._engine.begin() as connection:
                 yield connection
 
     def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction that only reads."""
         return self.write_transaction()
 
     async def now(self, connection: AsyncConnection) -> float:
@@ -126,7 +116,6 @@ class PostgresDatabase:
         return False
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._engine.dispose()
 
 

@@ -36,14 +36,20 @@ from gateway.outbox.entry import (
     Actor,
     EntryContent,
     EntryState,
+    NewEntry,
+    OutboxEntry,
     OutboxEvent,
+    OutboxObserver,
     OutboxStep,
     PendingAuditRecord,
+    RecordPending,
+    StoredResponse,
 )
-from gateway.outbox.store import queries, sealed_contents, transitions
-from gateway.outbox.store.queries import entry_from_row
+from gateway.outbox.store import queries, transitions
 from gateway.outbox.store.sealed_contents import (
+    ContentCipher,
     EncryptedContents,
+    save_segments,
     unpack_request,
     unpack_response,
 )
@@ -56,7 +62,6 @@ from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
     QueueDepth,
-    always_confirm,
 )
 from gateway.outbox.store.tables import (
     METADATA,
@@ -72,17 +77,7 @@ from gateway.outbox.store.tables import (
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import (
-        NewEntry,
-        OutboxEntry,
-        OutboxObserver,
-        QueuedRequest,
-        RecordPending,
-        StoredResponse,
-    )
     from gateway.outbox.store.database import Database
-    from gateway.outbox.store.sealed_contents import ContentCipher
-    from gateway.outbox.store.store_types import Confirm
 
 _MAX_RECORDS: Final = 100
 
@@ -98,16 +93,13 @@ async def _add_pending_records(
 
     `at` is a Unix time.
     """
-    common = {"step": step, "by": _encode_actor(actor), "at": at}
-    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
+    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
+    rows = [
+        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
+        for entry in entries
+    ]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
-
-
-async def _has_pending_records(connection: AsyncConnection) -> bool:
-    """Return whether any pending record is stored."""
-    query = sa.select(sa.exists().select_from(pending_records_table))
-    return bool((await connection.execute(query)).scalar_one())
 
 
 async def _drain_pending_records(
@@ -138,23 +130,8 @@ async def _drain_pending_records(
 
 def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
     return PendingAuditRecord(
-        OutboxStep(row.step), row.entry, row.caller, _decode_actor(row.by), row.at
+        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
     )
-
-
-def _encode_actor(actor: Actor) -> str:
-    """Return the channel alone, as all versions store it, or JSON if there is more to store."""
-    if not (actor.operator or actor.reason):
-        return actor.channel
-    stored = {"way": actor.channel, "operator": actor.operator, "reason": actor.reason}
-    return orjson.dumps(stored).decode()
-
-
-def _decode_actor(text: str) -> Actor:
-    if not text.startswith("{"):
-        return Actor(text)
-    stored = orjson.loads(text)
-    return Actor(stored.pop("way"), **stored)
 
 
 _P = ParamSpec("_P")
@@ -267,16 +244,19 @@ class OutboxStore:
             if stored == self._meta_values:
                 return
             if (schema := stored.get("schema", str(VERSION))) != str(VERSION):
-                why = Message("was written by another version (schema {schema})", schema=schema)
-                raise OutboxConfigurationError(why)
+                raise OutboxConfigurationError(
+                    Message("was written by another version (schema {schema})", schema=schema)
+                )
             has_other_key = stored and stored.get("key") != self._meta_values["key"]
-            if has_other_key and await _has_entries(connection):
+            if has_other_key and await _has_rows(connection, entries_table):
                 raise OutboxConfigurationError(
                     Message("holds entries that were encrypted with another key")
                 )
             await connection.execute(sa.delete(meta_table))
-            facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
-            await connection.execute(sa.insert(meta_table), facts)
+            await connection.execute(
+                sa.insert(meta_table),
+                [{"name": name, "value": value} for name, value in self._meta_values.items()],
+            )
 
     @_shielded
     async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
@@ -305,7 +285,7 @@ class OutboxStore:
             query = query.where(entries_table.c.state.in_(states))
         async with self._database.read_transaction() as connection:
             found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
-            return [entry_from_row(row) for row in found]
+            return [queries.entry_from_row(row) for row in found]
 
     @_shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
@@ -322,24 +302,11 @@ class OutboxStore:
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @_shielded
-    async def request(self, entry_id: str) -> QueuedRequest | None:
-        """Return the write in plain text; None when it was erased."""
-        async with self._database.read_transaction() as connection:
-            entry = await _find_entry(connection, entry_id)
-            return None if entry is None else await self._request(connection, entry)
-
-    @_shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """Return the outcome in plain text; None while there is none."""
         async with self._database.read_transaction() as connection:
             entry = await _find_entry(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
-
-    async def _request(
-        self, connection: AsyncConnection, entry: OutboxEntry
-    ) -> QueuedRequest | None:
-        plain = await self._contents.read(connection, entry, "request")
-        return None if plain is None else unpack_request(plain)
 
     async def _response(
         self, connection: AsyncConnection, entry: OutboxEntry
@@ -365,7 +332,7 @@ class OutboxStore:
     async def enqueue(
         self,
         new_entry: NewEntry,
-        confirm: Confirm = always_confirm,
+        confirm: Callable[[], None] = lambda: None,
         *,
         shared: bool = False,
     ) -> OutboxEntry:
@@ -387,16 +354,17 @@ class OutboxStore:
             _require_space(self.settings, size, used, shared=shared)
             now = await self._database.now(connection)
             arrival = queries.insert_entry(new_entry, entry_id, size, now)
-            entry = entry_from_row((await connection.execute(arrival)).one())
+            entry = queries.entry_from_row((await connection.execute(arrival)).one())
             blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
             if new_entry.ordering_keys == ALL_KEYS:
-                row = {"entry": entry.number, "caller": new_entry.caller}
-                await connection.execute(sa.insert(all_keys_table).values(row))
+                await connection.execute(
+                    sa.insert(all_keys_table).values(entry=entry.number, caller=new_entry.caller)
+                )
             await connection.execute(
                 queries.update_predecessors(entries_table.c.number == entry.number)
             )
-            await sealed_contents.save_segments(connection, "request", {entry.number: sealed})
+            await save_segments(connection, "request", {entry.number: sealed})
             # A slow disk or a distant server may have taken time since the first call.
             confirm()
         self.notify(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
@@ -433,7 +401,6 @@ class OutboxStore:
 
         Returns for each decision whether it was recorded: not where the lease was lost; and the
         claimed entries, with a request of None where the stored one cannot be decrypted.
-
         Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
         blocked. Together they have at most `size` bytes, or it is one; of all gateways at most
         `max_leased` are leased then. With `prefer_verifiable` entries that would not end as unclear
@@ -461,8 +428,9 @@ class OutboxStore:
                     await self._require_same_key(connection)
                 await transitions.reset_delays_after_clock_step(connection, latest, now)
                 ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
-                lease_values = {"owner": owner, "leased_until": now + lease}
-                claimed = await transitions.claim_entries(connection, ready, size, lease_values)
+                claimed = await transitions.claim_entries(
+                    connection, ready, size, owner, now + lease
+                )
         if max_claims > 0:
             self._claimed_at = now
         elif self._claimed_at is not None:
@@ -487,18 +455,19 @@ class OutboxStore:
         """Renew the leases of this owner that have not ended. Return the ids it still holds."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
-            conditions = (
-                entries_table.c.id.in_(ids),
-                entries_table.c.owner == owner,
-                entries_table.c.state == EntryState.SENDING,
+            held = await connection.execute(
+                sa.update(entries_table)
+                .where(
+                    entries_table.c.id.in_(ids),
+                    entries_table.c.owner == owner,
+                    entries_table.c.state == EntryState.SENDING,
+                    # A lease that has ended may be taken by another process at any moment and must
+                    # not be revived.
+                    entries_table.c.leased_until > now,
+                )
+                .values(leased_until=now + lease)
+                .returning(entries_table.c.id)
             )
-            # A lease that has ended may be taken by another process at any moment and must not be
-            # revived.
-            alive = entries_table.c.leased_until > now
-            prolonged = (
-                sa.update(entries_table).where(*conditions, alive).values(leased_until=now + lease)
-            )
-            held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
 
     @_shielded
@@ -538,7 +507,7 @@ class OutboxStore:
             )
             events = [
                 await transitions.expire_lease(
-                    connection, self._contents, entry_from_row(row), now, settle
+                    connection, self._contents, queries.entry_from_row(row), now, settle
                 )
                 for row in found.all()
             ]
@@ -558,14 +527,12 @@ class OutboxStore:
                 entries_table.c.state == EntryState.WAITING,
                 entries_table.c.queued_at < now - self.settings.max_age,
             )
-            found = (
-                await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
-            ).all()
-            if not found:
-                await transitions.unblock_orphaned(connection)
+            found = await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
             events = [
-                await transitions.expire_entry(connection, self._contents, entry_from_row(row), now)
-                for row in found
+                await transitions.expire_entry(
+                    connection, self._contents, queries.entry_from_row(row), now
+                )
+                for row in found.all()
             ]
         self.notify(*events)
         return bool(events)
@@ -623,7 +590,7 @@ class OutboxStore:
             await self._database.lock_inserts(connection)
             query = queries.select_entries().where(entries_table.c.id == entry_id).with_for_update()
             row = (await connection.execute(query)).first()
-            entry = None if row is None else entry_from_row(row)
+            entry = None if row is None else queries.entry_from_row(row)
             if entry is None or caller not in (None, entry.caller):
                 return None
             now = await self._database.now(connection)
@@ -681,7 +648,8 @@ class OutboxStore:
             if actor is not None:
                 now = await self._database.now(connection)
                 await _add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
-            request = await self._request(connection, entry)
+            plain = await self._contents.read(connection, entry, "request")
+            request = None if plain is None else unpack_request(plain)
             content = EntryContent(entry, request, await self._response(connection, entry))
         if actor is not None:
             self.notify(OutboxEvent(OutboxStep.REVEALED, entry, is_audit_pending=True))
@@ -713,7 +681,7 @@ class OutboxStore:
         quick. What it cannot record stays pending.
         """
         async with self._database.read_transaction() as connection:
-            if not await _has_pending_records(connection):
+            if not await _has_rows(connection, pending_records_table):
                 return 0
         async with self._database.write_transaction() as connection:
             deleted = await _drain_pending_records(connection, record, self._recorded)
@@ -756,13 +724,13 @@ async def _find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry
     """Return one entry by its id."""
     query = queries.select_entries().where(entries_table.c.id == entry_id)
     row = (await connection.execute(query)).first()
-    return None if row is None else entry_from_row(row)
+    return None if row is None else queries.entry_from_row(row)
 
 
 async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
 
 
-async def _has_entries(connection: AsyncConnection) -> bool:
-    query = sa.select(sa.exists().select_from(entries_table))
+async def _has_rows(connection: AsyncConnection, table: sa.Table) -> bool:
+    query = sa.select(sa.exists().select_from(table))
     return bool((await connection.execute(query)).scalar_one())

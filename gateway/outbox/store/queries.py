@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode
+from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
+from gateway.outbox.store.store_types import Lease
 from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
     segments_table,
 )
-
-if TYPE_CHECKING:
-    from gateway.outbox.entry import NewEntry
-    from gateway.outbox.store.store_types import Lease
 
 _ENTRY_COLUMNS: Final = (
     entries_table.c.number,
@@ -160,8 +157,11 @@ def select_leases() -> sa.Select[Any]:
 
 def count_leased(now: float) -> sa.Select[Any]:
     """Return the SELECT of the number of leases that have not ended."""
-    leased = (entries_table.c.state == EntryState.SENDING, entries_table.c.leased_until > now)
-    return sa.select(sa.func.count()).select_from(entries_table).where(*leased)
+    return (
+        sa.select(sa.func.count())
+        .select_from(entries_table)
+        .where(entries_table.c.state == EntryState.SENDING, entries_table.c.leased_until > now)
+    )
 
 
 def select_interrupted(
@@ -183,10 +183,11 @@ def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
 
     Entries to be verified are left out, because the platform's index may lag behind.
     """
-    waiting = sa.update(entries_table).where(
-        entries_table.c.state == EntryState.WAITING, ~_NEEDS_VERIFICATION, *conditions
+    return (
+        sa.update(entries_table)
+        .where(entries_table.c.state == EntryState.WAITING, ~_NEEDS_VERIFICATION, *conditions)
+        .values(due_at=entries_table.c.queued_at)
     )
-    return waiting.values(due_at=entries_table.c.queued_at)
 
 
 def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Update]:
@@ -194,14 +195,15 @@ def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Upd
 
     Entries to be verified are due after `settle` seconds.
     """
-    late = (
-        entries_table.c.state == EntryState.WAITING,
-        _NEEDS_VERIFICATION,
-        entries_table.c.due_at > now + settle,
-    )
     return (
         update_due_now(entries_table.c.due_at > now),
-        sa.update(entries_table).where(*late).values(due_at=now + settle, leased_until=now),
+        sa.update(entries_table)
+        .where(
+            entries_table.c.state == EntryState.WAITING,
+            _NEEDS_VERIFICATION,
+            entries_table.c.due_at > now + settle,
+        )
+        .values(due_at=now + settle, leased_until=now),
     )
 
 
@@ -221,8 +223,9 @@ def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:
 
 def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
     """Return the SELECT whether any entry of this caller blocks."""
-    conditions = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
-    return sa.select(sa.exists().where(*conditions))
+    return sa.select(
+        sa.exists().where(entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
+    )
 
 
 def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
@@ -232,14 +235,17 @@ def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
 
 def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
     """Return the SELECT of state and lease of these entries, which locks them."""
-    columns = (
-        entries_table.c.number,
-        entries_table.c.state,
-        entries_table.c.owner,
-        entries_table.c.attempts,
+    return (
+        sa.select(
+            entries_table.c.number,
+            entries_table.c.state,
+            entries_table.c.owner,
+            entries_table.c.attempts,
+            entries_table.c.doubt,
+        )
+        .where(entries_table.c.number.in_(numbers))
+        .with_for_update()
     )
-    found = sa.select(*columns, entries_table.c.doubt).where(entries_table.c.number.in_(numbers))
-    return found.with_for_update()
 
 
 def select_usage(caller: str) -> sa.Select[Any]:
@@ -271,10 +277,9 @@ def select_depth() -> sa.Select[Any]:
 
 def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
     """Return the SELECT of the segments of these entries, each entry's in order."""
-    where = (segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
     return (
         sa.select(segments_table.c.entry, segments_table.c.sealed)
-        .where(*where)
+        .where(segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
         .order_by(segments_table.c.place)
     )
 

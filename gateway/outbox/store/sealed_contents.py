@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 import sqlalchemy as sa
@@ -22,28 +22,30 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
-from gateway.outbox.entry import QueuedRequest, StoredResponse, note_of
+from gateway.outbox.attempt_result import Decision
+from gateway.outbox.entry import (
+    FieldLines,
+    NewEntry,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+    note_of,
+)
 from gateway.outbox.store import queries
 from gateway.outbox.store.store_types import OutboxConfigurationError
 from gateway.outbox.store.tables import segments_table
-
-if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import FieldLines, NewEntry, OutboxEntry, RecoveryMode
 
 # The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1
 _NONCE_BYTES: Final = 12
 _LENGTH_BYTES: Final = 4
+_CHANGED: Final = Message("holds a content that was changed from outside")
 # Bytes. Each segment is a row of the database: small enough for every driver, large enough for most
 # bodies.
 _SEGMENT_BYTES: Final = 1024 * 1024
 
 ContentKind = Literal["request", "response"]
-
-
-class DecryptionError(Exception):
-    """The data is not what was encrypted with this key for this binding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,9 @@ class ContentBinding:
 
     def segment_binding(self, index: int, *, last: bool) -> bytes:
         """Return the associated data of one segment, which also fixes its position."""
-        parts = (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
-        return orjson.dumps(parts)
+        return orjson.dumps(
+            (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
+        )
 
 
 class ContentCipher:
@@ -90,10 +93,12 @@ class ContentCipher:
         ]
 
     def decrypt(self, segments: Sequence[bytes], binding: ContentBinding) -> bytes:
-        """Return the plain text. Raises `DecryptionError`, also where a segment is missing."""
+        """Return the plain text of at least one segment.
+
+        Raises `OutboxConfigurationError` for another key or binding, also where a segment is
+        missing.
+        """
         last = len(segments) - 1
-        if last < 0:
-            raise DecryptionError
         try:
             return b"".join(
                 self._cipher.decrypt(
@@ -104,7 +109,7 @@ class ContentCipher:
                 for index, segment in enumerate(segments)
             )
         except (InvalidTag, ValueError):
-            raise DecryptionError from None
+            raise OutboxConfigurationError(_CHANGED) from None
 
     def _encrypt_segment(self, plain: bytes, associated_data: bytes) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -113,17 +118,20 @@ class ContentCipher:
 
 def pack_request(request: QueuedRequest) -> bytes:
     """Return a request as bytes."""
-    facts = {
-        "method": request.method,
-        "suffix": request.target_suffix,
-        "credential": request.credential,
-        "interaction": request.interaction,
-        "resource": request.resource,
-        "resource_id": request.resource_id,
-        "request_id": request.request_id,
-        "gateway_base": request.gateway_base,
-    }
-    return _packed(facts, request.fields, request.body)
+    return _packed(
+        {
+            "method": request.method,
+            "suffix": request.target_suffix,
+            "credential": request.credential,
+            "interaction": request.interaction,
+            "resource": request.resource,
+            "resource_id": request.resource_id,
+            "request_id": request.request_id,
+            "gateway_base": request.gateway_base,
+        },
+        request.fields,
+        request.body,
+    )
 
 
 def unpack_request(data: bytes) -> QueuedRequest:
@@ -134,19 +142,22 @@ def unpack_request(data: bytes) -> QueuedRequest:
 
 def pack_response(response: StoredResponse) -> bytes:
     """Return a response as bytes."""
-    facts = {
-        "status": response.status,
-        "reason": response.reason,
-        "note": response.note,
-        "found": response.is_verified,
-    }
-    return _packed(facts, response.fields, response.body)
+    return _packed(
+        {
+            "status": response.status,
+            "reason": response.reason,
+            "note": response.note,
+            "found": response.is_verified,
+        },
+        response.fields,
+        response.body,
+    )
 
 
 def unpack_response(data: bytes) -> StoredResponse:
     """Return the response that `pack_response` packed."""
     facts = _unpacked(data)
-    note, is_verified = note_of(facts.pop("note")), facts.pop("found", False)
+    note, is_verified = note_of(facts.pop("note")), facts.pop("found")
     return StoredResponse(note=note, is_verified=is_verified, **facts)
 
 
@@ -170,7 +181,6 @@ def _fields(text: list[tuple[str, str]]) -> FieldLines:
     return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in text)
 
 
-_CHANGED: Final = Message("holds a content that was changed from outside")
 # Bytes. Up to this size encryption takes less time than switching to a thread.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 
@@ -219,12 +229,9 @@ class EncryptedContents:
         """
         if not sealed:
             return None
-        try:
-            if sum(map(len, sealed)) <= _MAX_INLINE_BYTES:
-                return self._cipher.decrypt(sealed, _binding(entry, kind))
-            return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
-        except DecryptionError:
-            raise OutboxConfigurationError(_CHANGED) from None
+        if sum(map(len, sealed)) <= _MAX_INLINE_BYTES:
+            return self._cipher.decrypt(sealed, _binding(entry, kind))
+        return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
 
     async def _encrypt(self, plain: bytes, binding: ContentBinding) -> list[bytes]:
         if len(plain) <= _MAX_INLINE_BYTES:
@@ -247,12 +254,14 @@ async def save_segments(
 ) -> None:
     """Store encrypted segments of entries, by entry number, and replace any earlier ones."""
     await delete_segments(connection, tuple(contents), kind)
-    rows = [
-        {"entry": number, "kind": kind, "place": index, "sealed": segment}
-        for number, segments in contents.items()
-        for index, segment in enumerate(segments)
-    ]
-    await connection.execute(sa.insert(segments_table), rows)
+    await connection.execute(
+        sa.insert(segments_table),
+        [
+            {"entry": number, "kind": kind, "place": index, "sealed": segment}
+            for number, segments in contents.items()
+            for index, segment in enumerate(segments)
+        ],
+    )
 
 
 async def delete_segments(

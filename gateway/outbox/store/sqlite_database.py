@@ -91,10 +91,10 @@ _COUNT_PAGES: Final = """
 
 
 class SqliteDatabase:
-    """One file, for processes of this machine. `clock` returns seconds since 1970.
+    """One file, for processes of this machine (`database.Database`).
 
-    `exclusive`: no other gateway may use the file; while one does, every transaction raises
-    `OutboxInUseError`. Commands use it without that.
+    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one
+    does, every transaction raises `OutboxInUseError`. Commands use it without that.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:
@@ -120,12 +120,10 @@ class SqliteDatabase:
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether other gateways are kept away from the database."""
         return self._lock_fd >= 0
 
     @contextlib.asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that only reads."""
         with translate_errors():
             self._require_file()
             async with self._reader.begin() as connection:
@@ -135,11 +133,6 @@ class SqliteDatabase:
     async def write_transaction(
         self, *, adds: bool = False, leaves: float = 0.0
     ) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction, which is on disk once its context exits without an exception.
-
-        One that `adds` must leave the disk space that all others need, and raises
-        `OutboxFullError`; others must leave a part of it.
-        """
         with _full_disk_errors(adds=adds), translate_errors():
             self._require_file()
             if adds and (not self._is_reserved or self._reserve.is_disk_full()):
@@ -161,8 +154,7 @@ class SqliteDatabase:
         counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
         missing = int(self._reserve.free_pages * part) - counts.freelist_count
         if missing > 0:
-            size = (missing + _GROWTH_PAGES) * PAGE
-            await connection.exec_driver_sql(_MAKE_PAGES, (size,))
+            await connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
             await connection.exec_driver_sql(_FREE_PAGES)
             counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
         self._reserve.allocate_database(counts.page_count)
@@ -189,7 +181,16 @@ class SqliteDatabase:
             self._is_reserved = True
 
     def _prepare(self, connection: Any, record: object) -> None:
-        _prepare(connection, self._reserve)
+        # `_begin` starts transactions, not the implicit BEGIN of the driver.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        _retry_races(lambda: _enable_wal(cursor))
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {self._reserve.checkpoint_frames}")
+        # The WAL is cut to this length, not below.
+        cursor.execute(f"PRAGMA journal_size_limit = {self._reserve.log_bytes}")
+        cursor.close()
 
     @contextlib.asynccontextmanager
     async def _acquire_write_lock(self) -> AsyncIterator[None]:
@@ -230,7 +231,6 @@ class SqliteDatabase:
                 return await asyncio.to_thread(_shrink, self._path, self._reserve)
 
     async def close(self) -> None:
-        """Close all connections."""
         self._empty_check.close()
         await self._engine.dispose()
         self._reserve.close()
@@ -274,19 +274,6 @@ def _locked(path: Path) -> int:
         os.close(descriptor)
         raise OutboxInUseError(Message("is in use by another gateway")) from None
     return descriptor
-
-
-def _prepare(connection: Any, reserve: DiskReserve) -> None:
-    # `_begin` starts transactions, not the implicit BEGIN of the driver.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    _retry_races(lambda: _enable_wal(cursor))
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {reserve.checkpoint_frames}")
-    # The WAL is cut to this length, not below.
-    cursor.execute(f"PRAGMA journal_size_limit = {reserve.log_bytes}")
-    cursor.close()
 
 
 def _enable_wal(cursor: Any) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.i18n import Message
-
-if TYPE_CHECKING:
-    from gateway.outbox.entry import EntryState
-
+from gateway.outbox.entry import EntryState
 
 # Bytes. Most OperationOutcomes are shorter.
 SHORT_BODY: Final = 4096
@@ -90,10 +86,3 @@ class Lease:
     attempts: int
     until: float
     owner: str
-
-
-Confirm = Callable[[], None]
-
-
-def always_confirm() -> None:
-    """Confirm in every case."""

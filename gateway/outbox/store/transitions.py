@@ -8,32 +8,27 @@ functions; `gateway.outbox.attempt_result` makes the decisions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.outbox.attempt_result import Decision
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
-    BLOCKING,
     INTERRUPTED_NOTE,
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
     EntryState,
+    OutboxEntry,
     OutboxEvent,
     OutboxStep,
     RecoveryMode,
     StoredResponse,
 )
 from gateway.outbox.store import queries, sealed_contents
-from gateway.outbox.store.queries import entry_from_row
 from gateway.outbox.store.store_types import EntryStateError
 from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
-
-if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.entry import OutboxEntry
-    from gateway.outbox.store.sealed_contents import EncryptedContents
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
@@ -53,7 +48,7 @@ _ALLOWED_TRANSITIONS: Final = {
 
 async def expire_lease(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
     settle: float,
@@ -78,7 +73,7 @@ async def expire_lease(
 
 async def expire_entry(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
 ) -> OutboxEvent:
@@ -149,7 +144,7 @@ async def retry_failed(
     numbers = [row.number for row in found]
     await sealed_contents.delete_segments(connection, numbers, "response")
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(_retry_values(now))
-    retried = [entry_from_row(row) for row in await connection.execute(change)]
+    retried = [queries.entry_from_row(row) for row in await connection.execute(change)]
     return sorted(retried, key=lambda entry: entry.number)
 
 
@@ -158,8 +153,15 @@ def _retry_values(now: float) -> dict[str, Any]:
 
     The doubt is resolved and the age starts anew; the position by `number` stays.
     """
-    values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
-    return {**values, "doubt": False, "cause": "", "collisions": 0}
+    return {
+        "state": EntryState.WAITING,
+        "due_at": now,
+        "queued_at": now,
+        "finished_at": None,
+        "doubt": False,
+        "cause": "",
+        "collisions": 0,
+    }
 
 
 async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
@@ -174,23 +176,9 @@ async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int
     await connection.execute(queries.update_predecessors(entries_table.c.behind.in_(numbers)))
 
 
-async def unblock_orphaned(connection: AsyncConnection) -> None:
-    """Unblock entries behind an entry that blocks nothing any more.
-
-    Only a process that does not know the column `behind` leaves such entries: one of an older
-    version that still had an active attempt when its outbox was upgraded.
-    """
-    blocker = entries_table.alias()
-    blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
-    blocker_exists = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
-    await connection.execute(
-        queries.update_predecessors(entries_table.c.behind.is_not(None), ~blocker_exists)
-    )
-
-
 async def _save_response(
     connection: AsyncConnection,
-    encrypted_contents: EncryptedContents,
+    encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
@@ -206,7 +194,7 @@ async def _update_entry(
     changed = await connection.execute(
         queries.update_entries(entries_table.c.number == entry.number).values(values)
     )
-    return entry_from_row(changed.one())
+    return queries.entry_from_row(changed.one())
 
 
 _UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
@@ -253,20 +241,24 @@ async def record_decisions(
 
 
 async def claim_entries(
-    connection: AsyncConnection, ready: sa.Select[Any], size: int, lease_values: Mapping[str, Any]
+    connection: AsyncConnection, ready: sa.Select[Any], size: int, owner: str, until: float
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Claim entries of `ready` and return them with their encrypted requests.
 
-    Their requests have at most `size` bytes in all, or it is one entry.
+    They are leased to `owner` until a Unix time. Their requests have at most `size` bytes in all,
+    or it is one entry.
     """
     found = (await connection.execute(ready)).all()
     numbers = [row.number for row in _limit_bytes(found, size)]
     if not numbers:
         return {}
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(
-        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
+        state=EntryState.SENDING,
+        attempts=entries_table.c.attempts + 1,
+        owner=owner,
+        leased_until=until,
     )
-    claimed = [entry_from_row(row) for row in await connection.execute(change)]
+    claimed = [queries.entry_from_row(row) for row in await connection.execute(change)]
     sealed = await sealed_contents.load_segments(connection, numbers, "request")
     return {
         entry: sealed[entry.number] for entry in sorted(claimed, key=lambda entry: entry.number)
@@ -307,13 +299,15 @@ def _values(decision: Decision, now: float) -> dict[str, Any]:
     else:
         due_at = now + decision.delay if decision.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
-    facts = {
+    return {
+        "of": entry.number,
         "state": entry.state,
         "cause": entry.cause,
         "doubt": entry.in_doubt,
         "collisions": entry.collisions,
+        **moments,
+        **_end_lease(now),
     }
-    return {"of": entry.number, **facts, **moments, **_end_lease(now)}
 
 
 def _end_lease(now: float) -> dict[str, Any]:

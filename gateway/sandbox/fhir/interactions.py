@@ -39,19 +39,17 @@ class InteractionResult:
     has_location: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Interactions:
     """Interactions with one store; `base` is the absolute URL in links.
 
     `types` are the declared types. The condition of a create is evaluated only if `conditional`.
     """
 
-    def __init__(
-        self, store: ResourceStore, base: str, types: Declared, *, conditional: bool
-    ) -> None:
-        self._store = store
-        self.base = base
-        self.types = types
-        self.conditional = conditional
+    store: ResourceStore
+    base: str
+    types: Declared
+    conditional: bool
 
     def read(self, type_: str, id_: str) -> InteractionResult:
         """Return the current version; 404 if there never was one, 410 if it was deleted."""
@@ -62,7 +60,7 @@ class Interactions:
         """Return one version; 404 if there is none of that number, 410 if it is the deletion."""
         self.require(type_, "vread")
         require_uuid(type_, id_)
-        for version in self._store.history(type_, id_):
+        for version in self.store.history(type_, id_):
             if str(version.number) == number:
                 return _read_result(version)
         raise fhir_error(404, "not-found", f"{type_}/{id_} has no such version")
@@ -79,7 +77,7 @@ class Interactions:
         if existing := self.existing(type_, if_none_exist):
             return InteractionResult(200, existing.resource or {}, existing, has_location=True)
         self._require_new_canonical(type_, resource)
-        version = self._store.put(type_, id_ or new_id(), resource, "POST")
+        version = self.store.put(type_, id_ or new_id(), resource, "POST")
         return InteractionResult(201, version.resource or {}, version, has_location=True)
 
     def update(
@@ -93,14 +91,14 @@ class Interactions:
         if if_match is None:
             raise _version_mismatch("an update needs If-Match with the version it is based on")
         _require_match(self._existing(type_, id_), if_match)
-        version = self._store.put(type_, id_, resource, "PUT")
+        version = self.store.put(type_, id_, resource, "PUT")
         return InteractionResult(200, version.resource or {}, version)
 
     def delete(self, type_: str, id_: str, if_match: str | None = None) -> InteractionResult:
         """Mark the resource as deleted. A repeated deletion succeeds."""
         self.require(type_, "delete")
         require_uuid(type_, id_)
-        current = self._store.current(type_, id_)
+        current = self.store.current(type_, id_)
         if current is None:
             raise _not_found(type_, id_)
         if current.deleted:
@@ -109,7 +107,7 @@ class Interactions:
             )
         if if_match is not None:
             _require_match(current, if_match)
-        deleted = self._store.delete(type_, id_)
+        deleted = self.store.delete(type_, id_)
         return InteractionResult(200, informational_outcome(f"{type_}/{id_} is deleted"), deleted)
 
     def search(self, type_: str, pairs: Pairs, *, strict: bool = False) -> InteractionResult:
@@ -120,7 +118,7 @@ class Interactions:
         if strict and query.ignored:
             names = ", ".join(sorted(set(query.ignored)))
             raise fhir_error(400, "not-supported", f"{type_} has no search parameter {names}")
-        found = _matching(self._store.searchable(type_), query)
+        found = _matching(self.store.searchable(type_), query)
         bundle = result_bundles.searchset(self.base, type_, found, page, query.applied)
         return InteractionResult(200, bundle)
 
@@ -130,10 +128,10 @@ class Interactions:
         page, _ = result_bundles.split_paging(pairs)
         if id_ is None:
             return InteractionResult(
-                200, result_bundles.history(self.base, type_, self._store.history(type_), page)
+                200, result_bundles.history(self.base, type_, self.store.history(type_), page)
             )
         require_uuid(type_, id_)
-        versions = self._store.history(type_, id_)
+        versions = self.store.history(type_, id_)
         if not versions:
             raise _not_found(type_, id_)
         return InteractionResult(
@@ -150,7 +148,7 @@ class Interactions:
         # If a criterion were ignored, an unrelated resource could match and be returned.
         if query.ignored or not query.criteria:
             raise fhir_error(400, "not-supported", "If-None-Exist needs known search parameters")
-        found = _matching(self._store.current_resources(type_), query)
+        found = _matching(self.store.current_resources(type_), query)
         if len(found) > 1:
             raise fhir_error(412, "multiple-matches", "If-None-Exist matches several resources")
         return found[0] if found else None
@@ -171,7 +169,7 @@ class Interactions:
         if "url" not in self.types[type_].parameters or "url" not in resource:
             return
         canonical = resource["url"], resource.get("version")
-        for other in self._store.current_resources(type_):
+        for other in self.store.current_resources(type_):
             if other.resource and canonical == (
                 other.resource.get("url"),
                 other.resource.get("version"),
@@ -181,7 +179,7 @@ class Interactions:
 
     def _existing(self, type_: str, id_: str) -> Version:
         require_uuid(type_, id_)
-        current = self._store.current(type_, id_)
+        current = self.store.current(type_, id_)
         if current is None:
             raise _not_found(type_, id_)
         if current.deleted:

@@ -20,7 +20,7 @@ from gateway.sandbox.fhir.interactions import require_uuid
 from gateway.sandbox.fhir.json_codec import JsonObject
 from gateway.sandbox.fhir.resource_store import instant
 from gateway.sandbox.fhir.search import fold
-from gateway.sandbox.fhir.value_sets import Canonicals, ValueSets, concepts_of
+from gateway.sandbox.fhir.value_sets import Canonicals, concepts_of
 
 if TYPE_CHECKING:
     from gateway.sandbox.fhir.errors import FhirError
@@ -151,7 +151,6 @@ class Terminology:
 
     def __init__(self, canonicals: Canonicals, base: str, now: Callable[[], datetime]) -> None:
         self._canonicals = canonicals
-        self._value_sets = ValueSets(canonicals)
         self._base = base
         self._now = now
 
@@ -190,7 +189,7 @@ class Terminology:
     ) -> JsonObject:
         """Return whether a code belongs to a value set."""
         codings = _codings(arguments)
-        codes = self._value_sets.codes(value_set or self._value_set(arguments))
+        codes = self._canonicals.codes(value_set or self._value_set(arguments))
         return _validation_result(codes, codings, arguments)
 
     def subsumes(
@@ -220,7 +219,7 @@ class Terminology:
         filter_text = fold(arguments.text("filter") or "")
         found = [
             concept
-            for concept in self._value_sets.codes(known).values()
+            for concept in self._canonicals.codes(known).values()
             if any(filter_text in fold(name) for name in (concept.code, *concept.names()))
         ]
         offset, count = (

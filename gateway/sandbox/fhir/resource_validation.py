@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.sandbox.fhir.json_codec import JsonObject
 
 _MAX_ISSUES: Final = 20
+_NO_MODELS: Final = "platform  resources are not validated: install dhp-gateway[sandbox] for that"
 
 _ISSUE_CODES: Final = {
     "missing": "required",
@@ -64,20 +65,15 @@ class Validator:
         try:
             found = await asyncio.to_thread(_model_issues, resource)
         except ImportError:
-            self._warn()
+            if not self._warned:
+                self._log(_NO_MODELS)
+            self._warned = True
             found = []
         type_ = resource["resourceType"]
         if not isinstance(resource.get("meta", {}), dict):
             found.append(Issue("structure", "an object is needed", f"{type_}.meta"))
         found += [issue for issue in _json_issues(resource, type_) if issue not in found]
         return (found + list(_code_issues(resource, type_)))[:_MAX_ISSUES]
-
-    def _warn(self) -> None:
-        if not self._warned:
-            self._warned = True
-            self._log(
-                "platform  resources are not validated: install dhp-gateway[sandbox] for that"
-            )
 
 
 def _model_issues(resource: JsonObject) -> list[Issue]:

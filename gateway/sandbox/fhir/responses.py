@@ -13,6 +13,7 @@ import gzip
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,6 @@ from gateway.sandbox.fhir.errors import FhirError, Issue, fhir_error
 from gateway.sandbox.sso.grants import TokenError
 
 if TYPE_CHECKING:
-    from gateway.sandbox.events import Counters
     from gateway.sandbox.fhir.interactions import InteractionResult
     from gateway.sandbox.fhir.json_codec import JsonObject
     from gateway.sandbox.sso.grants import TokenAuthority
@@ -101,16 +101,13 @@ def _preference(request: web.Request, name: str, values: tuple[str, ...]) -> str
 _REALM: Final = 'Bearer realm="dhp-sandbox"'
 
 
+@dataclass(frozen=True, slots=True)
 class BearerGuard:
     """Checks the Authorization field. Rejects the share `reject` of valid tokens on purpose."""
 
-    def __init__(
-        self, tokens: TokenAuthority, counters: Counters, *, reject: float, rng: random.Random
-    ) -> None:
-        self._tokens = tokens
-        self._counters = counters
-        self._reject = reject
-        self._rng = rng
+    tokens: TokenAuthority
+    reject: float
+    rng: random.Random
 
     def check(self, request: web.Request) -> None:
         """Check a request. Raises FhirError 401, or 400 if the field is malformed or repeated."""
@@ -126,16 +123,15 @@ class BearerGuard:
                 400, "security", "one bearer token is needed", _error("invalid_request")
             )
         try:
-            bearer = self._tokens.verify(token.strip())
+            bearer = self.tokens.verify(token.strip())
         except TokenError as error:
             event.note = f"bearer token: refused ({error})"
             raise self._invalid(str(error)) from None
         event.note = (
             f"bearer token: yes (sub={bearer.subject}, expires in {bearer.expires_in:.0f} s)"
         )
-        if self._reject and self._rng.random() < self._reject:
+        if self.reject and self.rng.random() < self.reject:
             event.note += ", refused on purpose"
-            self._counters.faults += 1
             raise self._invalid("refused on purpose")
 
     def _invalid(self, description: str) -> FhirError:
@@ -143,7 +139,6 @@ class BearerGuard:
         return self._refuse(401, "security", f"the token was refused: {description}", challenge)
 
     def _refuse(self, status: int, code: str, text: str, challenge: str) -> FhirError:
-        self._counters.rejected += 1
         return FhirError(status, Issue(code, text), headers=(("WWW-Authenticate", challenge),))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import calendar
 import math
+import operator
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,27 +136,27 @@ def _matches_quantity(prefix: str, requested: Decimal, found: Any) -> bool:
     """Return whether a resource's number matches the searched one; False if it is no number."""
     if isinstance(found, bool) or not isinstance(found, int | Decimal):
         return False
-    match prefix:
-        case "gt" | "sa":
-            return found > requested
-        case "lt" | "eb":
-            return found < requested
-        case "ge":
-            return found >= requested
-        case "le":
-            return found <= requested
-        case "ap":
-            return abs(found - requested) <= abs(requested) / 10
-        case "ne":
-            return not _rounds_to(requested, found)
-        case _:
-            return _rounds_to(requested, found)
+    return _QUANTITY_TESTS[prefix](found, requested)
 
 
-def _rounds_to(requested: Decimal, found: int | Decimal) -> bool:
+def _rounds_to(found: int | Decimal, requested: Decimal) -> bool:
     """Return whether `found` rounds to `requested` at its precision: 99.5 to 100.5 for 100."""
     half = Decimal(5).scaleb(int(requested.as_tuple().exponent) - 1)
     return requested - half <= found < requested + half
+
+
+# By prefix: whether the number that was found matches the searched one.
+_QUANTITY_TESTS: Final[Mapping[str, Callable[[int | Decimal, Decimal], bool]]] = {
+    "eq": _rounds_to,
+    "ne": lambda found, requested: not _rounds_to(found, requested),
+    "gt": operator.gt,
+    "lt": operator.lt,
+    "ge": operator.ge,
+    "le": operator.le,
+    "sa": operator.gt,
+    "eb": operator.lt,
+    "ap": lambda found, requested: abs(found - requested) <= abs(requested) / 10,
+}
 
 
 _APOSTROPHES: Final = str.maketrans(dict.fromkeys("‘’ʻʼ`´", "'"))
@@ -185,32 +186,19 @@ class DateRange:
         """Return whether the other range lies completely in this one."""
         return self.low <= other.low and other.high <= self.high
 
-    def overlaps(self, other: DateRange) -> bool:
-        """Return whether the two ranges have a moment in common."""
-        return self.low < other.high and other.low < self.high
 
-
-def _matches_date(prefix: str, requested: DateRange, found: DateRange) -> bool:
-    """Return whether a resource's date (`found`) matches the searched one by the prefix."""
-    match prefix:
-        case "ne":
-            return not requested.contains(found)
-        case "gt":
-            return found.high > requested.high
-        case "lt":
-            return found.low < requested.low
-        case "ge":
-            return found.high > requested.high or requested.contains(found)
-        case "le":
-            return found.low < requested.low or requested.contains(found)
-        case "sa":
-            return found.low >= requested.high
-        case "eb":
-            return found.high <= requested.low
-        case "ap":
-            return requested.overlaps(found)
-        case _:
-            return requested.contains(found)
+# By prefix: whether a resource's date (`found`) matches the searched one.
+_DATE_TESTS: Final[Mapping[str, Callable[[DateRange, DateRange], bool]]] = {
+    "eq": lambda found, requested: requested.contains(found),
+    "ne": lambda found, requested: not requested.contains(found),
+    "gt": lambda found, requested: found.high > requested.high,
+    "lt": lambda found, requested: found.low < requested.low,
+    "ge": lambda found, requested: found.high > requested.high or requested.contains(found),
+    "le": lambda found, requested: found.low < requested.low or requested.contains(found),
+    "sa": lambda found, requested: found.low >= requested.high,
+    "eb": lambda found, requested: found.high <= requested.low,
+    "ap": lambda found, requested: requested.low < found.high and found.low < requested.high,
+}
 
 
 def parse_date(text: str) -> DateRange:
@@ -271,7 +259,6 @@ def _width(
 Pairs = Sequence[tuple[str, str]]
 MatchTest = Callable[[Any], bool]
 
-_PREFIXES: Final = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _MODIFIERS: Final = {
     "string": ("exact", "contains"),
     "token": ("not",),
@@ -391,13 +378,13 @@ def _date_test(parameter: SearchParameter, value: str) -> MatchTest:
 
     def test(value: Any) -> bool:
         found = range_of(value)
-        return found is not None and _matches_date(prefix, requested, found)
+        return found is not None and _DATE_TESTS[prefix](found, requested)
 
     return test
 
 
 def _prefixed(value: str) -> tuple[str, str]:
-    return (value[:2], value[2:]) if value[:2] in _PREFIXES else ("eq", value)
+    return (value[:2], value[2:]) if value[:2] in _DATE_TESTS else ("eq", value)
 
 
 def _not_understood(parameter: SearchParameter, wanted: str) -> FhirError:

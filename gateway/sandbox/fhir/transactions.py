@@ -87,16 +87,13 @@ def _resource(raw: JsonObject, type_: str, expression: str) -> JsonObject:
     return resource
 
 
+@dataclass(frozen=True, slots=True)
 class Transactions:
     """Processes Bundles with the interactions of one store."""
 
-    def __init__(
-        self, interactions: Interactions, store: ResourceStore, validator: Validator
-    ) -> None:
-        self._interactions = interactions
-        self._store = store
-        self._validator = validator
-        self._base = interactions.base
+    interactions: Interactions
+    store: ResourceStore
+    validator: Validator
 
     async def process(self, bundle: JsonObject, return_preference: str) -> JsonObject:
         """Return the response Bundle; `return_preference` is the value of `Prefer: return`.
@@ -127,7 +124,9 @@ class Transactions:
         try:
             entry = self._read(index, raw)
             await self._validate(entry)
-            return _response_entry(self._base, entry, self._perform(entry), return_preference)
+            return _response_entry(
+                self.interactions.base, entry, self._perform(entry), return_preference
+            )
         except FhirError as error:
             outcome = error.outcome()
             return {"response": {"status": _status(error.status), "outcome": outcome}}
@@ -139,24 +138,24 @@ class Transactions:
         _require_distinct(entries)
         for entry in entries:
             await self._validate(entry)
-        snapshot = self._store.snapshot()
+        snapshot = self.store.snapshot()
         try:
             results = self._apply(entries)
         except FhirError:
-            self._store.restore(snapshot)
+            self.store.restore(snapshot)
             raise
         return [
-            _response_entry(self._base, entry, result, return_preference)
+            _response_entry(self.interactions.base, entry, result, return_preference)
             for entry, result in zip(entries, results, strict=True)
         ]
 
     def _read(self, index: int, raw: Any) -> BundleEntry:
-        entry = _read_entry(index, raw, self._base)
-        return entry if self._interactions.conditional else replace(entry, if_none_exist=None)
+        entry = _read_entry(index, raw, self.interactions.base)
+        return entry if self.interactions.conditional else replace(entry, if_none_exist=None)
 
     async def _validate(self, entry: BundleEntry) -> None:
         if entry.resource is not None:
-            await self._validator.require_valid(entry.resource, f"{entry.expression}.resource")
+            await self.validator.require_valid(entry.resource, f"{entry.expression}.resource")
 
     def _apply(self, entries: Sequence[BundleEntry]) -> list[InteractionResult]:
         existing = [self._existing(entry) for entry in entries]
@@ -170,7 +169,9 @@ class Transactions:
                     200, found.resource or {}, found, has_location=True
                 )
             else:
-                entry = replace(_relink(entries[index], links), if_none_exist=None)
+                entry = entries[index]
+                resource = _replace(entry.resource, links, entry.expression)
+                entry = replace(entry, resource=resource, if_none_exist=None)
                 results[index] = self._perform(entry, ids[index])
         return [results[index] for index in range(len(entries))]
 
@@ -179,36 +180,32 @@ class Transactions:
         if entry.method != "POST":
             return None
         with _entry_errors(entry):
-            return self._interactions.existing(entry.type, entry.if_none_exist)
+            return self.interactions.existing(entry.type, entry.if_none_exist)
 
     def _perform(self, entry: BundleEntry, id_: str | None = None) -> InteractionResult:
+        resource = entry.resource or {}
         with _entry_errors(entry):
-            return self._execute(entry, id_)
-
-    def _execute(self, entry: BundleEntry, id_: str | None) -> InteractionResult:
-        match entry.method, entry.path:
-            case "POST", ():
-                resource = entry.resource or {}
-                return self._interactions.create(
-                    entry.type, resource, if_none_exist=entry.if_none_exist, id_=id_
-                )
-            case "PUT", (target,):
-                resource = entry.resource or {}
-                return self._interactions.update(entry.type, target, resource, entry.if_match)
-            case "DELETE", (target,):
-                return self._interactions.delete(entry.type, target, entry.if_match)
-            case "GET", _:
-                return self._get(entry)
-        raise fhir_error(400, "not-supported", "no such interaction")
+            match entry.method, entry.path:
+                case "POST", ():
+                    return self.interactions.create(
+                        entry.type, resource, if_none_exist=entry.if_none_exist, id_=id_
+                    )
+                case "PUT", (target,):
+                    return self.interactions.update(entry.type, target, resource, entry.if_match)
+                case "DELETE", (target,):
+                    return self.interactions.delete(entry.type, target, entry.if_match)
+                case "GET", _:
+                    return self._get(entry)
+            raise fhir_error(400, "not-supported", "no such interaction")
 
     def _get(self, entry: BundleEntry) -> InteractionResult:
         match entry.path:
             case ():
-                return self._interactions.search(entry.type, parse_qsl(entry.query))
+                return self.interactions.search(entry.type, parse_qsl(entry.query))
             case (id_,):
-                return self._interactions.read(entry.type, id_)
+                return self.interactions.read(entry.type, id_)
             case (id_, "_history", number):
-                return self._interactions.vread(entry.type, id_, number)
+                return self.interactions.vread(entry.type, id_, number)
         raise fhir_error(400, "not-supported", "no such interaction")
 
 
@@ -246,13 +243,6 @@ def _links(entries: Sequence[BundleEntry], ids: Sequence[str]) -> dict[str, str]
             target = id_ if entry.method == "POST" else "/".join(entry.path)
             links[entry.full_url] = f"{entry.type}/{target}"
     return links
-
-
-def _relink(entry: BundleEntry, links: Mapping[str, str]) -> BundleEntry:
-    if entry.resource is None:
-        return entry
-    resource = _replace(entry.resource, links, entry.expression)
-    return replace(entry, resource=resource)
 
 
 def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:

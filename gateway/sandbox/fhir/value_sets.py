@@ -6,10 +6,9 @@ concepts of code systems. The terminology operations use this module.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.sandbox.fhir.errors import FhirError, fhir_error
 
@@ -46,16 +45,21 @@ class Concept:
         return [name for name in found if isinstance(name, str)]
 
 
-class Canonicals:
-    """Finds canonical resources in a store."""
+Codes = dict[tuple[str, str], Concept]
 
-    def __init__(self, store: ResourceStore) -> None:
-        self._store = store
+_MAX_DEPTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicals:
+    """Finds canonical resources in a store, and expands value sets with its code systems."""
+
+    store: ResourceStore
 
     def all(self, type_: str) -> list[JsonObject]:
         """Return all current resources of a type."""
         return [
-            version.resource for version in self._store.current_resources(type_) if version.resource
+            version.resource for version in self.store.current_resources(type_) if version.resource
         ]
 
     def find(self, type_: str, canonical: str, version: str | None = None) -> JsonObject:
@@ -78,6 +82,67 @@ class Canonicals:
         """Return the concepts of a code system by code. Raises FhirError 404."""
         return concepts_of(self.find("CodeSystem", system, version))
 
+    def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
+        """Return the concepts of a value set by system and code, in order. Raises FhirError 422."""
+        if depth > _MAX_DEPTH:
+            raise _cannot("value sets include each other in a circle")
+        compose = value_set.get("compose", {})
+        found: Codes = {}
+        for part in compose.get("include", []):
+            found |= self._part(part, depth)
+        for part in compose.get("exclude", []):
+            for key in self._part(part, depth):
+                found.pop(key, None)
+        return found
+
+    def _part(self, part: JsonObject, depth: int) -> Codes:
+        """Return the codes of an include or exclude: in its selection and all its value sets."""
+        sets = [
+            self.codes(self.find("ValueSet", canonical), depth + 1)
+            for canonical in part.get("valueSet", [])
+        ]
+        if "system" in part:
+            sets.insert(0, self._selection(part))
+        if not sets:
+            return {}
+        first, *others = sets
+        return {
+            key: concept for key, concept in first.items() if all(key in more for more in others)
+        }
+
+    def _selection(self, part: JsonObject) -> Codes:
+        system = part["system"]
+        if "concept" in part:
+            return self._listed(system, part)
+        try:
+            concepts = self.concepts(system, part.get("version"))
+        except FhirError:
+            raise _cannot(f"the code system {system} is not here") from None
+        tests = [_test(condition) for condition in part.get("filter", [])]
+        return {
+            (system, code): concept
+            for code, concept in concepts.items()
+            if all(test(concept) for test in tests)
+        }
+
+    def _listed(self, system: str, part: JsonObject) -> Codes:
+        """Return the codes that are listed one by one.
+
+        Their code system need not be in the store.
+        """
+        try:
+            known = self.concepts(system, part.get("version"))
+        except FhirError:
+            known = {}
+        found: Codes = {}
+        for listed_concept in part["concept"]:
+            concept = known.get(listed_concept["code"], Concept(system, listed_concept["code"], {}))
+            definition = concept.definition | listed_concept
+            found[system, concept.code] = Concept(
+                system, concept.code, definition, concept.ancestors
+            )
+        return found
+
 
 def concepts_of(code_system: JsonObject) -> dict[str, Concept]:
     """Return the concepts of a CodeSystem resource by code."""
@@ -99,131 +164,14 @@ def _age(resource: JsonObject) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-Codes = dict[tuple[str, str], Concept]
-
-_MAX_DEPTH: Final = 10
-
-
-class ValueSets:
-    """Expands value sets with the code systems of the store."""
-
-    def __init__(self, canonicals: Canonicals) -> None:
-        self._canonicals = canonicals
-
-    def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
-        """Return the concepts of a value set by system and code, in order. Raises FhirError 422."""
-        if depth > _MAX_DEPTH:
-            raise _cannot("value sets include each other in a circle")
-        compose = value_set.get("compose", {})
-        found: Codes = {}
-        for part in compose.get("include", []):
-            found |= self._part(part, depth)
-        for part in compose.get("exclude", []):
-            for key in self._part(part, depth):
-                found.pop(key, None)
-        return found
-
-    def _part(self, part: JsonObject, depth: int) -> Codes:
-        """Return the codes of an include or exclude: in its selection and all its value sets."""
-        sets = [
-            self.codes(self._canonicals.find("ValueSet", canonical), depth + 1)
-            for canonical in part.get("valueSet", [])
-        ]
-        if "system" in part:
-            sets.insert(0, self._selection(part))
-        if not sets:
-            return {}
-        first, *others = sets
-        return {
-            key: concept for key, concept in first.items() if all(key in more for more in others)
-        }
-
-    def _selection(self, part: JsonObject) -> Codes:
-        system = part["system"]
-        if "concept" in part:
-            return self._listed(system, part)
-        try:
-            concepts = self._canonicals.concepts(system, part.get("version"))
-        except FhirError:
-            raise _cannot(f"the code system {system} is not here") from None
-        tests = [_test(condition) for condition in part.get("filter", [])]
-        return {
-            (system, code): concept
-            for code, concept in concepts.items()
-            if all(test(concept) for test in tests)
-        }
-
-    def _listed(self, system: str, part: JsonObject) -> Codes:
-        """Return the codes that are listed one by one.
-
-        Their code system need not be in the store.
-        """
-        try:
-            known = self._canonicals.concepts(system, part.get("version"))
-        except FhirError:
-            known = {}
-        found: Codes = {}
-        for listed_concept in part["concept"]:
-            concept = known.get(listed_concept["code"], Concept(system, listed_concept["code"], {}))
-            definition = concept.definition | listed_concept
-            found[system, concept.code] = Concept(
-                system, concept.code, definition, concept.ancestors
-            )
-        return found
-
-
 def _test(condition: JsonObject) -> Callable[[Concept], bool]:
-    """Return the test of one filter of an include. Raises FhirError 422."""
-    name, op, value = (str(condition.get(key)) for key in ("property", "op", "value"))
-    match op:
-        case "is-a":
-            return lambda concept: value in (concept.code, *concept.ancestors)
-        case "descendent-of":
-            return lambda concept: value in concept.ancestors
-        case "is-not-a":
-            return lambda concept: value not in (concept.code, *concept.ancestors)
-        case "child-of":
-            return lambda concept: value in concept.ancestors[:1]
-        case "=":
-            return lambda concept: value in _property(concept, name)
-        case "in":
-            return lambda concept: not _property(concept, name).isdisjoint(value.split(","))
-        case "not-in":
-            return lambda concept: _property(concept, name).isdisjoint(value.split(","))
-        case "regex":
-            pattern = _pattern(value)
-            return lambda concept: any(map(pattern.fullmatch, _property(concept, name)))
+    """Return the test of one filter of an include, by hierarchy. Raises FhirError 422."""
+    op, value = condition.get("op"), condition.get("value")
+    if op == "is-a":
+        return lambda concept: value in (concept.code, *concept.ancestors)
+    if op == "descendent-of":
+        return lambda concept: value in concept.ancestors
     raise _cannot(f"the filter {op} is not known here")
-
-
-def _property(concept: Concept, name: str) -> set[str]:
-    match name:
-        case "code" | "concept":
-            return {concept.code}
-        case "display":
-            return set(concept.names())
-        case "parent":
-            return set(concept.ancestors[:1])
-    return {
-        _text(value)
-        for element in concept.definition.get("property", [])
-        if element.get("code") == name
-        for key, value in element.items()
-        if key.startswith("value")
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("code"))
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _pattern(value: str) -> re.Pattern[str]:
-    try:
-        return re.compile(value)
-    except re.error:
-        raise _cannot("the filter is no regular expression") from None
 
 
 def _cannot(why: str) -> FhirError:

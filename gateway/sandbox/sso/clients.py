@@ -7,7 +7,6 @@ import binascii
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_plus, urlsplit
@@ -31,14 +30,6 @@ class OAuthError(Exception):
         self.challenge = challenge
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """An authenticated client; a public one has no secret."""
-
-    id: str
-    public: bool = False
-
-
 class Clients:
     """The two registered clients: a confidential and a public one."""
 
@@ -46,7 +37,6 @@ class Clients:
         self._confidential = options.client_id
         self._secret = options.client_secret
         self._public = options.public_client_id
-        self._redirect_uris = options.redirect_uris
 
     def known(self, client_id: str) -> bool:
         """Return whether a client of this id is registered."""
@@ -56,14 +46,8 @@ class Clients:
         """Return whether this client has no secret, and therefore must use PKCE."""
         return client_id == self._public
 
-    def may_redirect_to(self, uri: str) -> bool:
-        """Return whether this redirect URI is registered."""
-        if self._redirect_uris:
-            return uri in self._redirect_uris
-        return _PRINTABLE.fullmatch(uri) is not None and _is_loopback(uri)
-
-    def authenticate(self, form: Mapping[str, str], authorization: str | None) -> Client:
-        """Return the client that sent this token request. Raises OAuthError."""
+    def authenticate(self, form: Mapping[str, str], authorization: str | None) -> str:
+        """Return the id of the client that sent this token request. Raises OAuthError."""
         if authorization is not None:
             if "client_secret" in form:
                 raise OAuthError(
@@ -78,14 +62,14 @@ class Clients:
         if "client_secret" in form:
             return self._check(form["client_id"], form["client_secret"], "")
         if self.is_public(form["client_id"]):
-            return Client(self._public, public=True)
+            return self._public
         raise OAuthError(400, "invalid_request", "client_secret is missing")
 
-    def _check(self, client_id: str, secret: str, challenge: str) -> Client:
+    def _check(self, client_id: str, secret: str, challenge: str) -> str:
         right_id = hmac.compare_digest(client_id.encode(), self._confidential.encode())
         right_secret = hmac.compare_digest(secret.encode(), self._secret.encode())
         if right_id and right_secret:
-            return Client(self._confidential)
+            return self._confidential
         raise OAuthError(401, "invalid_client", "unknown client or wrong secret", challenge)
 
 
@@ -102,8 +86,13 @@ def _basic(authorization: str) -> tuple[str, str]:
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def _is_loopback(uri: str) -> bool:
-    """Return whether this is a loopback URI, with any port (RFC 8252 section 7.3)."""
+def may_redirect_to(uri: str) -> bool:
+    """Return whether this is an http URI of a loopback host, with any port (RFC 8252 7.3).
+
+    All of these are registered.
+    """
+    if not _PRINTABLE.fullmatch(uri):
+        return False
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname or "", parts.port

@@ -42,60 +42,53 @@ def new_key() -> RSAKey:
     return RSAKey.generate_key(_KEY_BITS, {"use": "sig", "alg": _ALGORITHM}, auto_kid=True)
 
 
+@dataclass(frozen=True, slots=True)
 class TokenAuthority:
     """Issues and verifies tokens; `lifetime` is in seconds, `clock` returns Unix time."""
 
-    def __init__(
-        self,
-        key: RSAKey,
-        *,
-        issuer: str,
-        audience: str,
-        lifetime: int,
-        clock: Callable[[], float],
-    ) -> None:
-        self._key = key
-        self._issuer = issuer
-        self._audience = audience
-        self._clock = clock
-        self.lifetime = lifetime
+    key: RSAKey
+    issuer: str
+    audience: str
+    lifetime: int
+    clock: Callable[[], float]
 
-    def issue(self, subject: str, client_id: str, scope: str | None) -> str:
+    def issue(self, subject: str, client_id: str) -> str:
         """Return a new token (claims as in RFC 9068)."""
-        now = int(self._clock())
-        claims: dict[str, Any] = {
-            "iss": self._issuer,
+        now = int(self.clock())
+        claims = {
+            "iss": self.issuer,
             "sub": subject,
-            "aud": self._audience,
+            "aud": self.audience,
             "client_id": client_id,
             "iat": now,
             "exp": now + self.lifetime,
             "jti": str(uuid.uuid4()),
         }
-        if scope is not None:
-            claims["scope"] = scope
-        header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self._key.kid}
-        return jwt.encode(header, claims, self._key)
+        header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self.key.kid}
+        return jwt.encode(header, claims, self.key)
 
     def verify(self, token: str) -> TokenBearer:
         """Return the bearer of a token. Raises TokenError."""
         try:
-            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
+            claims = jwt.decode(token, self.key, algorithms=[_ALGORITHM]).claims
         except (JoseError, ValueError):
             raise TokenError("not a token of this SSO") from None
-        if claims.get("iss") != self._issuer or claims.get("aud") != self._audience:
+        if claims.get("iss") != self.issuer or claims.get("aud") != self.audience:
             raise TokenError("issued for another platform")
-        left = float(claims["exp"]) - self._clock()
+        left = float(claims["exp"]) - self.clock()
         if left <= 0:
             raise TokenError("expired")
         return TokenBearer(str(claims["sub"]), left)
 
     def jwks(self) -> dict[str, Any]:
         """Return the public key as a JWK Set (RFC 7517)."""
-        return {"keys": [self._key.as_dict(private=False)]}
+        return {"keys": [self.key.as_dict(private=False)]}
 
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
+# Seconds.
+_CODE_LIFETIME: Final = 60
+REFRESH_LIFETIME: Final = 8 * 3600
 
 
 class GrantError(Exception):
@@ -109,7 +102,6 @@ class PendingSignIn:
     client_id: str
     subject: str
     redirect_uri: str
-    scope: str | None = None
     challenge: str | None = None
 
 
@@ -122,20 +114,16 @@ class _Grant:
 
 
 class Grants:
-    """Codes and refresh tokens of one SSO. Lifetimes are in seconds, `clock` returns Unix time."""
+    """Codes and refresh tokens of one SSO; `clock` returns Unix time."""
 
-    def __init__(
-        self, *, code_lifetime: int, refresh_lifetime: int, clock: Callable[[], float]
-    ) -> None:
-        self._code_lifetime = code_lifetime
-        self._refresh_lifetime = refresh_lifetime
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._codes: dict[str, _Grant] = {}
         self._refresh_tokens: dict[str, _Grant] = {}
 
     def new_code(self, sign_in: PendingSignIn) -> str:
         """Return a one-time code for the redirect."""
-        expires = self._clock() + self._code_lifetime
+        expires = self._clock() + _CODE_LIFETIME
         return _add(self._codes, _Grant(sign_in, secrets.token_hex(8), expires))
 
     def redeem_code(
@@ -158,7 +146,7 @@ class Grants:
         return grant.sign_in, self._new_refresh_token(grant)
 
     def _new_refresh_token(self, grant: _Grant) -> str:
-        expires = self._clock() + self._refresh_lifetime
+        expires = self._clock() + REFRESH_LIFETIME
         return _add(self._refresh_tokens, _Grant(grant.sign_in, grant.family, expires))
 
     def _redeem(self, grants: dict[str, _Grant], token: str) -> _Grant:

@@ -11,12 +11,12 @@ from aiohttp import web
 
 from gateway.sandbox.events import EVENT
 from gateway.sandbox.sso.clients import OAuthError
-from gateway.sandbox.sso.grants import GrantError
+from gateway.sandbox.sso.grants import REFRESH_LIFETIME, GrantError
 from gateway.sandbox.sso.sign_in import SignInPage
 
 if TYPE_CHECKING:
     from gateway.sandbox.options import SandboxOptions
-    from gateway.sandbox.sso.clients import Client, Clients
+    from gateway.sandbox.sso.clients import Clients
     from gateway.sandbox.sso.grants import Grants, PendingSignIn, TokenAuthority
 
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - a path
@@ -39,7 +39,7 @@ class Sso:
         self._clients = clients
         self._grants = grants
         self._tokens = tokens
-        self._page = SignInPage(clients, grants, options.scopes)
+        self._page = SignInPage(clients, grants)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """Return the routes for the application."""
@@ -72,15 +72,18 @@ class Sso:
         grant_type = form.get("grant_type")
         if grant_type is None:
             raise OAuthError(400, "invalid_request", "grant_type is missing")
-        client = self._clients.authenticate(form, request.headers.get("Authorization"))
-        self._note(request, f"client {client.id}")
+        client_id = self._clients.authenticate(form, request.headers.get("Authorization"))
+        self._note(request, f"client {client_id}")
         if grant_type not in _GRANT_TYPES:
             raise OAuthError(400, "unsupported_grant_type", f"only {', '.join(_GRANT_TYPES)}")
         self._note(request, grant_type)
+        # Its client may request no scope, as those of DHP.
+        if grant_type != "authorization_code" and "scope" in form:
+            raise OAuthError(400, "invalid_scope", "a scope that is not configured")
         if grant_type == "client_credentials":
-            return self._client_credentials(client, form)
+            return self._client_credentials(client_id)
         try:
-            sign_in, refresh_token = self._user_grant(client, form, request.cookies)
+            sign_in, refresh_token = self._user_grant(client_id, form, request.cookies)
         except GrantError as error:
             raise OAuthError(400, "invalid_grant", str(error)) from None
         return self._for_user(sign_in, refresh_token)
@@ -89,61 +92,47 @@ class Sso:
         event = request[EVENT]
         event.note = f"{event.note}, {text}" if event.note else text
 
-    def _client_credentials(self, client: Client, form: Mapping[str, str]) -> web.Response:
-        if client.public:
+    def _client_credentials(self, client_id: str) -> web.Response:
+        if self._clients.is_public(client_id):
             raise OAuthError(400, "unauthorized_client", "a public client acts for users only")
-        return self._answer(client.id, client.id, self._scope(form))
+        return self._answer(client_id, client_id)
 
     def _user_grant(
-        self, client: Client, form: Mapping[str, str], cookies: Mapping[str, str]
+        self, client_id: str, form: Mapping[str, str], cookies: Mapping[str, str]
     ) -> tuple[PendingSignIn, str]:
         if form["grant_type"] == "authorization_code":
             return self._grants.redeem_code(
                 _required(form, "code"),
-                client_id=client.id,
+                client_id=client_id,
                 redirect_uri=_required(form, "redirect_uri"),
                 verifier=form.get("code_verifier"),
             )
-        self._scope(form)
         token = form.get("refresh_token") or cookies.get(_COOKIE)
         if token is None:
             raise OAuthError(400, "invalid_request", "refresh_token is missing")
-        return self._grants.redeem_refresh_token(token, client_id=client.id)
+        return self._grants.redeem_refresh_token(token, client_id=client_id)
 
     def _for_user(self, sign_in: PendingSignIn, refresh_token: str) -> web.Response:
         extra = {"refresh_token": refresh_token} if self._options.refresh_token_in_body else {}
-        response = self._answer(sign_in.subject, sign_in.client_id, sign_in.scope, extra)
+        response = self._answer(sign_in.subject, sign_in.client_id, **extra)
         response.set_cookie(
             _COOKIE,
             refresh_token,
             path=TOKEN_PATH,
             httponly=True,
             samesite="Strict",
-            max_age=self._options.refresh_lifetime,
+            max_age=REFRESH_LIFETIME,
         )
         return response
 
-    def _answer(
-        self,
-        subject: str,
-        client_id: str,
-        scope: str | None,
-        extra: Mapping[str, str] | None = None,
-    ) -> web.Response:
-        body: dict[str, object] = {
-            "access_token": self._tokens.issue(subject, client_id, scope),
+    def _answer(self, subject: str, client_id: str, **extra: str) -> web.Response:
+        body = {
+            "access_token": self._tokens.issue(subject, client_id),
             "token_type": "Bearer",
             "expires_in": self._tokens.lifetime,
+            **extra,
         }
-        if scope is not None:
-            body["scope"] = scope
-        return web.json_response(body | dict(extra or {}), headers=_NO_STORE)
-
-    def _scope(self, form: Mapping[str, str]) -> str | None:
-        scope = form.get("scope")
-        if scope is not None and not set(scope.split()) <= set(self._options.scopes):
-            raise OAuthError(400, "invalid_scope", "a scope that is not configured")
-        return scope
+        return web.json_response(body, headers=_NO_STORE)
 
 
 async def _form(request: web.Request) -> dict[str, str]:

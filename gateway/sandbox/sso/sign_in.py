@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from string import Template
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.sandbox.example_data import page_text
+from gateway.sandbox.sso.clients import may_redirect_to
 from gateway.sandbox.sso.grants import PendingSignIn
 
 if TYPE_CHECKING:
@@ -52,13 +54,12 @@ class _RedirectError(Exception):
         self.description = description
 
 
+@dataclass(frozen=True, slots=True)
 class SignInPage:
     """The authorization endpoint."""
 
-    def __init__(self, clients: Clients, grants: Grants, scopes: Sequence[str]) -> None:
-        self._clients = clients
-        self._grants = grants
-        self._scopes = scopes
+    clients: Clients
+    grants: Grants
 
     async def show(self, request: web.Request) -> web.Response:
         """Return the page, or a redirect with an error."""
@@ -88,9 +89,9 @@ class SignInPage:
     def _require_safe(self, pairs: Sequence[tuple[str, str]], given: FormFields) -> None:
         if len({name for name, _ in pairs}) != len(pairs):
             raise _PageError("A parameter appears twice.")
-        if not self._clients.known(given.get("client_id", "")):
+        if not self.clients.known(given.get("client_id", "")):
             raise _PageError("The client_id is missing or not registered.")
-        if not self._clients.may_redirect_to(given.get("redirect_uri", "")):
+        if not may_redirect_to(given.get("redirect_uri", "")):
             raise _PageError("The redirect_uri is missing or not registered.")
 
     def _require_valid(self, given: FormFields) -> None:
@@ -98,11 +99,11 @@ class SignInPage:
             raise _RedirectError("invalid_request", "response_type is missing")
         if given["response_type"] != "code":
             raise _RedirectError("unsupported_response_type", "only code")
-        if not set(given.get("scope", "").split()) <= set(self._scopes):
+        if "scope" in given:
             raise _RedirectError("invalid_scope", "a scope that is not configured")
         challenge = given.get("code_challenge")
         if challenge is None:
-            if self._clients.is_public(given["client_id"]):
+            if self.clients.is_public(given["client_id"]):
                 raise _RedirectError("invalid_request", "a public client must use PKCE")
         elif given.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
             raise _RedirectError("invalid_request", "code_challenge must be of the method S256")
@@ -110,12 +111,11 @@ class SignInPage:
     def _login_decision(self, given: FormFields) -> web.Response:
         if given.get("decision") != "allow":
             raise _RedirectError("access_denied", "the user refused")
-        code = self._grants.new_code(
+        code = self.grants.new_code(
             PendingSignIn(
                 client_id=given["client_id"],
                 subject=_subject(given.get("username", "")),
                 redirect_uri=given["redirect_uri"],
-                scope=given.get("scope"),
                 challenge=given.get("code_challenge"),
             )
         )

@@ -208,11 +208,11 @@ def test_a_valid_response_means_the_same_in_any_chunks(
     """Read early or late."""
     pieces = data.draw(splits_of(valid.stream))
     prompt = data.draw(st.booleans())
-    seen = runner.run(exchange(pieces, valid.end, head=valid.head, prompt=prompt))
-    assert seen.result == valid.expected
+    received = runner.run(exchange(pieces, valid.end, head=valid.head, prompt=prompt))
+    assert received.result == valid.expected
     whole = runner.run(exchange([valid.stream], valid.end, head=valid.head))
-    assert seen == whole
-    assert seen.reusable or not valid.reusable
+    assert received == whole
+    assert received.reusable or not valid.reusable
 
 
 @_MANY
@@ -242,9 +242,9 @@ def test_octets_after_a_response_end_the_connection(
         return
     stream = valid.stream + more
     pieces = data.draw(splits_of(stream))
-    seen = runner.run(exchange(pieces, "open", head=valid.head))
-    assert seen.result == valid.expected
-    assert not seen.reusable or more.strip(b"\r\n") == b""
+    received = runner.run(exchange(pieces, "open", head=valid.head))
+    assert received.result == valid.expected
+    assert not received.reusable or more.strip(b"\r\n") == b""
 
 
 @pytest.mark.parametrize("line", [b"X-%d: 1\r\n", b"Link: <%d>\r\n"])
@@ -253,9 +253,9 @@ def test_fields_beyond_the_limit_take_no_memory(runner: asyncio.Runner, line: by
     stream = b"HTTP/1.1 200 OK\r\n" + 2 * fields
     tracemalloc.start()
     try:
-        seen = runner.run(exchange([stream], "open"))
+        received = runner.run(exchange([stream], "open"))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert isinstance(seen.result, str)
+    assert isinstance(received.result, str)
     assert peak < 1_000_000

@@ -100,9 +100,7 @@ async def test_a_handshake_without_a_response_times_out(ca: trustme.CA, by: str)
         assert ours.pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
-async def test_a_response_before_the_request_is_an_error(
-    ca: trustme.CA, version: ssl.TLSVersion
-) -> None:
+async def test_response_before_request_is_an_error(ca: trustme.CA, version: ssl.TLSVersion) -> None:
     """The request is not sent."""
     async with TlsPeer(server_side(ca, version)) as peer:
         ours = GatewayEnd(client_side(ca), peer.port)

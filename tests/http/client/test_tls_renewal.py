@@ -24,7 +24,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @asynccontextmanager
 async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[UpstreamConnection]:
-    """Return a connection to this port."""
     connection = await GatewayEnd(context, port).opened()
     yield connection
     connection.abort()
@@ -84,7 +83,7 @@ async def test_a_certificate_may_be_requested_by_renegotiation(ca: trustme.CA) -
         await answered(connection, server)
 
 
-async def test_a_certificate_rejected_within_an_exchange_leaves_the_outcome_unknown(
+async def test_certificate_rejected_within_exchange_leaves_outcome_unknown(
     ca: trustme.CA,
 ) -> None:
     async with (

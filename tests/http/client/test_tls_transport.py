@@ -82,7 +82,7 @@ async def test_without_close_notify_a_response_without_a_length_is_truncated(
 ) -> None:
     await both.send_request()
     await both.line.send(both.line.record(BY_CLOSE))
-    await wait_until(lambda: both.connection.has_pending_body)
+    await wait_until(lambda: both.connection.response_head is not None)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     else:
@@ -180,9 +180,9 @@ async def test_a_long_request_is_paused_for_the_platform(both: BothEnds) -> None
 
     connection.start_exchange(expect_body=True)
     uploading = asyncio.get_running_loop().create_task(upload())
-    seen = -1
-    while seen != written:
-        seen = written
+    received = -1
+    while received != written:
+        received = written
         await asyncio.sleep(0.05)
     assert written < len(pieces)
     got = bytearray()

@@ -63,7 +63,6 @@ async def used(pool: UpstreamPool) -> UpstreamConnection:
 async def waiting(
     pool: UpstreamPool, caller: str = "", *, new: bool = False
 ) -> asyncio.Task[UpstreamConnection]:
-    """Return a task that waits for a connection."""
     task = asyncio.create_task(pool.acquire(caller, force_new=new))
     await asyncio.sleep(0)
     return task
@@ -90,22 +89,22 @@ async def test_a_pipelining_caller_does_not_delay_others(start_gateway, platform
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
-async def test_a_freed_connection_goes_to_the_first_waiter(make_pool: MakePool, kept: bool) -> None:
+async def test_a_freed_connection_goes_to_the_first_waiter(make_pool: MakePool, idle: bool) -> None:
     pool = make_pool()
     holder = await used(pool)
     first = await waiting(pool)
     second = await waiting(pool)
-    if not kept:
+    if not idle:
         holder.data_received(b"surplus")
     pool.release(holder)
     assert pool.try_acquire_idle() is None
     third = await waiting(pool)
     for task in (first, second, third):
         connection = await task
-        assert (connection is holder) is kept
+        assert (connection is holder) is idle
         await exchange(connection)
         holder = connection
-        kept = True
+        idle = True
         pool.release(connection)
 
 
@@ -156,7 +155,7 @@ async def test_one_caller_cannot_have_all_of_many_connections(
     await asyncio.gather(*more, return_exceptions=True)
 
 
-async def test_an_idle_connection_is_closed_for_a_waiter_that_needs_a_new_one(
+async def test_idle_connection_is_closed_for_waiter_that_needs_new_one(
     make_pool: MakePool,
 ) -> None:
     pool = make_pool()
@@ -172,19 +171,19 @@ async def test_an_idle_connection_is_closed_for_a_waiter_that_needs_a_new_one(
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
 async def test_a_connection_given_to_a_cancelled_waiter_is_passed_on(
-    make_pool: MakePool, kept: bool
+    make_pool: MakePool, idle: bool
 ) -> None:
     pool = make_pool()
     holder = await used(pool)
     leaver = await waiting(pool)
     behind = await waiting(pool)
-    if not kept:
+    if not idle:
         holder.data_received(b"surplus")
     pool.release(holder)
     leaver.cancel()
     connection = await behind
     assert leaver.cancelled()
-    assert (connection is holder) is kept
+    assert (connection is holder) is idle
     assert pool.connection_counts() == {"idle": 0, "active": 1, "connecting": 0}
     await exchange(connection)
     pool.release(connection)

@@ -78,8 +78,8 @@ async def test_requests_use_persistent_tunnels(
     async with running_gateway(platform.url, sso.token_url, platform=section) as gateway:
         assert [(await read(gateway))[0] for _ in range(3)] == [200] * 3
     assert proxy.targets == [f"CONNECT {NAME}:{platform.port}"]
-    assert {seen.header("host") for seen in platform.requests} == {f"{NAME}:{platform.port}"}
-    assert {seen.header("authorization") for seen in platform.requests} == {"Bearer token-1"}
+    assert {request.header("host") for request in platform.requests} == {f"{NAME}:{platform.port}"}
+    assert {request.header("authorization") for request in platform.requests} == {"Bearer token-1"}
     assert b"token-1" not in proxy.relayed + b"".join(proxy.heads)
 
 
@@ -198,9 +198,9 @@ async def test_a_rejected_client_certificate_delivers_nothing(
             line = await peer.accept()
             with pytest.raises(ssl.SSLError):
                 await line.shake_hands()
-            reply = await asking
+            response = await asking
             (record,) = await gateway.audit()
-    assert (reply.status, reply.reason) == (502, "upstream-tls")
+    assert (response.status, response.reason) == (502, "upstream-tls")
     assert (record["reason"], record["attempts"]) == ("upstream-tls", 1)
     assert "did not accept our certificate" in caplog.text
     assert "platform.client_cert_file" in caplog.text

@@ -37,8 +37,8 @@ HEADER: Final = len(REQUEST) - len(LONG)
 
 def bodies(platform: Platform) -> list[bytes]:
     """Return what the platform received, in order."""
-    assert all(seen.complete for seen in platform.requests)
-    return [seen.body for seen in platform.requests]
+    assert all(request.complete for request in platform.requests)
+    return [request.body for request in platform.requests]
 
 
 async def send_in_segments(wire: Wire, data: bytes, ends: Sequence[int]) -> None:
@@ -79,11 +79,17 @@ async def test_requests_pipelined_after_a_long_body_are_served(
     async with await Wire.open(gateway.address) as wire:
         await wire.send(REQUEST + READ + small + REQUEST + READ)
         assert [(await wire.read_response()).status for _ in range(5)] == [200] * 5
-    assert [seen.method for seen in platform.requests] == ["POST", "GET", "POST", "POST", "GET"]
+    assert [request.method for request in platform.requests] == [
+        "POST",
+        "GET",
+        "POST",
+        "POST",
+        "GET",
+    ]
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
-async def test_requests_pipelined_after_a_late_long_body_are_served(
+async def test_requests_pipelined_after_late_long_body_are_served(
     gateway: RunningGateway,
 ) -> None:
     small = post("/fhir/Basic", b"{}")
@@ -139,7 +145,7 @@ async def test_a_truncated_long_body_never_reaches_the_platform_complete(
         else:
             wire.writer.transport.abort()
         assert (await gateway.audit(1))[0]["outcome"] == "aborted"
-    assert not any(seen.complete for seen in platform.requests)
+    assert not any(request.complete for request in platform.requests)
 
 
 async def test_a_long_body_gets_a_100_continue(gateway: RunningGateway, platform: Platform) -> None:
@@ -204,28 +210,26 @@ async def test_a_pipelined_long_body_is_read_up_to_the_buffers(
     gateway: RunningGateway, platform: Platform
 ) -> None:
     size = 32 * KIB * KIB
-    answers = [asyncio.Event(), asyncio.Event()]
+    responses = [asyncio.Event(), asyncio.Event()]
 
     async def wait(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
-        await answers[len(platform.requests) - 1].wait()
+        await responses[len(platform.requests) - 1].wait()
         connection.writer.write(fhir())
 
     platform.script(wait, wait)
     ahead = READ + post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
         sending = asyncio.create_task(wire.send(ahead + post(BINARY, bytes(size), CONTENT)))
-        for count, answer in enumerate(answers, 1):
+        for count, response in enumerate(responses, 1):
             await platform.wait_for_requests(count)
             assert await wait_until_paused(wire) > size // 4
-            answer.set()
+            response.set()
         await sending
         assert [(await wire.read_response()).status for _ in range(3)] == [200] * 3
 
 
-async def test_a_slow_platform_pauses_the_caller(
-    gateway: RunningGateway, platform: Platform
-) -> None:
+async def test_slow_platform_pauses_the_caller(gateway: RunningGateway, platform: Platform) -> None:
     size = 32 * KIB * KIB
     proceed = asyncio.Event()
 

@@ -53,7 +53,7 @@ PIECES = (
     # The beginnings of what other pieces end, and the other way round.
     *(CHUNKED, AWAITING, SIZE, LAST_CHUNK, TAIL, *PIECES_OF_A_HEADER),
     *(b"\r\n", READ[:-1], READ[:-2], b"\n", READ[:20]),
-    # Request lines that are not the usual one, with the usual fields behind.
+    # Other request lines, followed by the same fields.
     *(b"GET //fhir/Patient/1 HTTP/1.1\r\n" + TAIL, b"GET  /fhir HTTP/1.1\r\n" + TAIL),
     *(b"GET http://gateway/fhir HTTP/1.1\r\n" + TAIL, b"GET /fhir#x HTTP/1.1\r\n" + TAIL),
     *(b"GET /fhir/\xc3\xa4 HTTP/1.1\r\n" + TAIL, b"get /fhir HTTP/1.1\r\n" + TAIL),
@@ -175,7 +175,7 @@ def test_requests_mean_the_same_in_any_chunks(drawn: list[tuple[bytes, int]], sl
     expected = read([whole[at : at + 1] for at in range(len(whole))])
     found = read(split_more(pieces, places), slow=slow)
     if expected and expected[-1][0] == "refused" and found[-1:] == expected[-1:]:
-        # Of requests in one piece with a broken one some get no answer of their own.
+        # Some requests in one chunk with an invalid one get no response of their own.
         expected = [*expected[: len(found) - 1], expected[-1]]
     assert found == expected
 
@@ -185,7 +185,7 @@ def test_pipelined_reads_with_the_same_header_are_received_once(count: int) -> N
     targets = [f"/fhir/Patient/{number}" for number in range(count)]
     pieces = [get(target) for target in targets]
     last = get("/fhir/Patient/last", "X-Other: 1") + get("/fhir/Patient/end")
-    found = [seen[1] for seen in read([*pieces, last, *pieces])]
+    found = [received[1] for received in read([*pieces, last, *pieces])]
     assert found == [*targets, "/fhir/Patient/last", "/fhir/Patient/end", *targets]
 
 

@@ -7,6 +7,7 @@ does not get it. Every response sets a load balancer's cookie.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -23,6 +24,9 @@ from tests.doubles.waiting import wait_until
 
 MARK = "interop_mark"
 RETRY_AFTER = 2
+# Seconds for which requests wait for an SSO that is started again, as a load balancer's queue holds
+# them.
+_RESTART = 20.0
 _COOKIE = "SERVERID=sso1; path=/"
 _OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 _PAGE = "<!DOCTYPE html><html><title>Not now</title><body>Not now</body></html>"
@@ -132,16 +136,23 @@ class Front:
         headers["X-Forwarded-For"] = "127.0.0.1"
         headers["X-Forwarded-Port"] = str(self.port)
         url = URL(f"http://127.0.0.1:{self.upstream}{request.raw_path}", encoded=True)
-        try:
-            async with self._session.request(
-                request.method, url, headers=headers, data=body or None, allow_redirects=False
-            ) as answer:
-                content = await answer.read()
-                response = web.Response(
-                    status=answer.status, body=content, headers=_end_to_end(answer.headers)
-                )
-        except aiohttp.ClientError:
-            response = web.Response(status=502, text=_PAGE, content_type="text/html")
+        until_started = time.monotonic() + _RESTART
+        while True:
+            try:
+                async with self._session.request(
+                    request.method, url, headers=headers, data=body or None, allow_redirects=False
+                ) as answer:
+                    content = await answer.read()
+                    response = web.Response(
+                        status=answer.status, body=content, headers=_end_to_end(answer.headers)
+                    )
+            except aiohttp.ClientError as error:
+                is_down = isinstance(error, aiohttp.ClientConnectorError)
+                if is_down and time.monotonic() < until_started:
+                    await asyncio.sleep(0.1)
+                    continue
+                response = web.Response(status=502, text=_PAGE, content_type="text/html")
+            break
         response.headers.add("Set-Cookie", _COOKIE)
         return response
 

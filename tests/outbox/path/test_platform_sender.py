@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -109,6 +110,7 @@ def new_sender(
         record=lambda signal, status, credential: None,
         fhir=FhirSettings(auto_if_match=versions, unfiltered={"Observation": unfiltered}),
         serial_executor=SerialExecutor(),
+        wall_clock=time.time,
     )
 
 

@@ -24,7 +24,7 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
 )
 from gateway.outbox.store.tables import meta_table, segments_table
-from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
+from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release, stored_request
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, opened
 
@@ -43,7 +43,7 @@ async def recover(store: OutboxStore) -> list[OutboxEvent]:
 
 
 async def names(store: OutboxStore, found: list[OutboxEntry]) -> list[str]:
-    requests = [await store.request(entry.id) for entry in found]
+    requests = [await stored_request(store, entry.id) for entry in found]
     return [request.request_id for request in requests if request is not None]
 
 
@@ -72,7 +72,7 @@ async def test_a_write_is_stored_unchanged(place: Place) -> None:
     async with opened(place) as store:
         entry = await store.enqueue(replace(draft("a"), request=request))
     async with opened(place) as store:
-        assert await store.request(entry.id) == request
+        assert await stored_request(store, entry.id) == request
         assert await store.entry(entry.id) == entry
         assert await store.response(entry.id) is None
         [claimed] = await claim(store)
@@ -81,7 +81,7 @@ async def test_a_write_is_stored_unchanged(place: Place) -> None:
         assert await store.response(entry.id) == answer
         # A large request is erased piece by piece.
         assert [await store.erase_delivered() for _ in range(4)] == [True, True, True, False]
-        assert await store.request(entry.id) is None
+        assert await stored_request(store, entry.id) is None
 
 
 async def test_entries_of_one_key_are_claimed_one_by_one(store: OutboxStore) -> None:
@@ -310,7 +310,7 @@ async def test_a_late_delivery_is_recorded(
     assert found is not None
     assert (found.state, found.in_doubt, found.cause) == (EntryState.DELIVERED, False, "")
     assert await store.response(entry.id) == DONE
-    assert await store.request(entry.id) is None
+    assert await stored_request(store, entry.id) is None
     assert not await store.is_blocked("lis", ["Observation/a"])
     place.wall.now += 100
     assert await claim(store) == []
@@ -384,7 +384,7 @@ async def test_a_late_delivery_does_not_change_later_decisions(
     before = await store.entry(entry.id), await store.response(entry.id)
     assert not await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert (await store.entry(entry.id), await store.response(entry.id)) == before
-    assert (await store.request(entry.id) is None) == (act is dropped)
+    assert (await stored_request(store, entry.id) is None) == (act is dropped)
 
 
 @pytest.mark.parametrize("to", [EntryState.SENDING, EntryState.WAITING, EntryState.DROPPED])
@@ -568,7 +568,7 @@ async def test_entries_over_max_age_expire(
     answer = await store.response(entry.id)
     assert answer is not None
     assert answer.note
-    assert await store.request(entry.id) is not None
+    assert await stored_request(store, entry.id) is not None
     assert await store.is_blocked("lis", ["Observation/a"])
 
 
@@ -607,7 +607,7 @@ async def test_actions_of_operators(store: OutboxStore, state: EntryState, to: E
     assert moved is not None
     assert moved.state is to
     assert await store.response(entry.id) is None
-    assert (await store.request(entry.id) is None) == (to is not EntryState.WAITING)
+    assert (await stored_request(store, entry.id) is None) == (to is not EntryState.WAITING)
     assert await store.is_blocked("lis", ["Observation/a"]) == (to is EntryState.WAITING)
     assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
@@ -741,7 +741,7 @@ async def test_modified_contents_are_detected(
             await put(0, found.scalar_one())
     await database.close()
     with pytest.raises(OutboxConfigurationError, match="changed from outside"):
-        await store.request(entry.id)
+        await stored_request(store, entry.id)
 
 
 async def test_cancelled_writes_are_complete_or_absent(store: OutboxStore) -> None:
@@ -760,7 +760,7 @@ async def test_cancelled_writes_are_complete_or_absent(store: OutboxStore) -> No
     listed = await store.entries(limit=1000)
     assert listed[-1] == last
     for entry in listed:
-        assert await store.request(entry.id) is not None
+        assert await stored_request(store, entry.id) is not None
     for _ in listed:
         [claimed] = await claim(store)
         assert await finish(store, ME, claimed, EntryState.DELIVERED, DONE)

@@ -250,21 +250,11 @@ async def test_designations_are_included_on_request(client: SandboxClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("op", "name", "value", "expected"),
-    [
-        ("is-a", "concept", "I11", ["I11", "I11.0", "I11.9"]),
-        ("is-not-a", "concept", "IX", ["X", "J00", "J06.9"]),
-        ("child-of", "concept", "I10-I15", ["I10", "I11"]),
-        ("=", "parent", "I11", ["I11.0", "I11.9"]),
-        ("=", "display", "Birlamchi gipertenziya", ["I10"]),
-        ("in", "code", "I10,J00", ["I10", "J00"]),
-        ("regex", "code", r"J\d\d", ["J00"]),
-    ],
+    ("op", "expected"),
+    [("is-a", ["I11", "I11.0", "I11.9"]), ("descendent-of", ["I11.0", "I11.9"])],
 )
-async def test_filters_of_an_include(
-    client: SandboxClient, op: str, name: str, value: str, expected: list[str]
-) -> None:
-    only = {"property": name, "op": op, "value": value}
+async def test_filters_of_an_include(client: SandboxClient, op: str, expected: list[str]) -> None:
+    only = {"property": "concept", "op": op, "value": "I11"}
     id_ = await create(client, value_set({"system": ICD, "filter": [only]}))
     assert codes(await call(client, f"ValueSet/{id_}/$expand")) == expected
 
@@ -274,7 +264,6 @@ async def test_filters_of_an_include(
     [
         {"system": "urn:nowhere"},
         {"system": ICD, "filter": [{"property": "code", "op": "exists", "value": "true"}]},
-        {"system": ICD, "filter": [{"property": "code", "op": "regex", "value": "("}]},
         {"valueSet": ["urn:vs"]},
     ],
 )

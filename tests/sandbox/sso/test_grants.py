@@ -24,7 +24,7 @@ def authority(key: RSAKey, issuer: str = ISSUER, audience: str = PLATFORM) -> To
 
 def test_a_token_is_valid_until_its_expiry(key: RSAKey) -> None:
     tokens = authority(key)
-    assert tokens.verify(tokens.issue("dr", "his", None)) == TokenBearer("dr", 60)
+    assert tokens.verify(tokens.issue("dr", "his")) == TokenBearer("dr", 60)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_a_token_is_valid_until_its_expiry(key: RSAKey) -> None:
 def test_tokens_of_another_issuer_or_audience_are_rejected(
     key: RSAKey, issuer: str, audience: str
 ) -> None:
-    token = authority(key, issuer, audience).issue("dr", "his", None)
+    token = authority(key, issuer, audience).issue("dr", "his")
     with pytest.raises(TokenError, match="another platform"):
         authority(key).verify(token)
 
 
 def test_tokens_of_another_key_are_rejected(key: RSAKey) -> None:
-    token = authority(new_key()).issue("dr", "his", None)
+    token = authority(new_key()).issue("dr", "his")
     with pytest.raises(TokenError, match="not a token"):
         authority(key).verify(token)
 

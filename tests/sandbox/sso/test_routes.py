@@ -138,14 +138,6 @@ async def test_invalid_token_requests_are_rejected(
     assert (answer.status, answer.json["error"]) == (400, "invalid_request")
 
 
-async def test_a_configured_scope_is_granted() -> None:
-    async with running_sandbox(SandboxOptions(port=0, scopes=("launch", "openid"))) as client:
-        answer = await client.ask_token(without(scope="openid"))
-        refused = await client.ask_token(without(scope="openid email"))
-    assert answer.json["scope"] == "openid"
-    assert refused.json["error"] == "invalid_scope"
-
-
 async def test_the_token_endpoint_takes_post_only(client: SandboxClient) -> None:
     """A GET, which would put the secret into logs, is refused."""
     assert (await client.ask("GET", client.sandbox.token_url)).status == 405

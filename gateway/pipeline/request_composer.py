@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from gateway.fhir.interaction import refine_bundle
+from gateway.fhir.interaction import Interaction, refine_bundle
 from gateway.field_values import FORM_TYPE
 from gateway.http.client.response_head import (
     remove_content_fields,
@@ -19,22 +19,18 @@ from gateway.http.client.response_head import (
 )
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.http.request_target import RequestTarget
-from gateway.pipeline.permissions import MAX_BUNDLE_BYTES
-from gateway.pipeline.platform_client import fetch_etag
+from gateway.pipeline.permissions import MAX_BUNDLE_BYTES, PermissionCheck
+from gateway.pipeline.platform_client import PlatformClient, fetch_etag
 from gateway.pipeline.request_body import RequestBody
-from gateway.pipeline.upstream import UpstreamRequest
+from gateway.pipeline.upstream import RequestCompression, TokenRetry, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
     from gateway.exchange import Exchange
-    from gateway.fhir.interaction import Interaction
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import TokensInUse
     from gateway.pipeline.guards import SearchGuard
-    from gateway.pipeline.permissions import PermissionCheck
-    from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
-    from gateway.pipeline.upstream import CompressingForwarder, Forwarder
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
 _MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
@@ -60,7 +56,7 @@ _BUNDLE_PREFIX: Final = 64 * 1024
 _FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
 
 
-class RequestForwarder:
+class RequestComposer:
     """Composes requests to the platform, whose base path is `platform_path`, and forwards them.
 
     `client` is set where updates without If-Match get the version of the current resource, `guard`
@@ -75,7 +71,7 @@ class RequestForwarder:
         clock: Callable[[], float],
         guard: SearchGuard | None,
         client: PlatformClient | None,
-        forwarder: Forwarder | CompressingForwarder,
+        forwarder: TokenRetry | RequestCompression,
         permissions: PermissionCheck,
     ) -> None:
         self._platform_path = platform_path
