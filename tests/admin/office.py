@@ -75,7 +75,6 @@ class Seen:
 
     @property
     def words(self) -> str:
-        """Return the visible text of the page, on one line."""
         body = self.text.partition("<body>")[2].partition("<script>")[0]
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
@@ -92,7 +91,6 @@ class Office:
     records: Records = field(default_factory=Records)
 
     async def see(self, path: str = "", **headers: str) -> Seen:
-        """Return a page below `/outbox`."""
         return await self._ask("GET", path, headers)
 
     async def send(self, path: str, form: Mapping[str, str], **headers: str) -> Seen:
@@ -113,7 +111,6 @@ class Office:
             return Seen(answer.status, dict(answer.headers), await answer.text())
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
-        """Enqueue a write about the planted patient and return its id."""
         made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.HOLD)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
         request = replace(write(name), body=body, target_suffix=f"Observation/{name}?of={PATIENT}")
@@ -137,18 +134,15 @@ class Office:
         return await self.ended(name, EntryState.FAILED, StoredResponse(status, body=body), caller)
 
     async def unclear(self, name: str, note: Message = SENT_NOTE) -> str:
-        """Enqueue a write that is unclear, and return its id."""
         answer = StoredResponse(502, reason="upstream-failed", note=note)
         return await self.ended(name, EntryState.UNCLEAR, answer)
 
     async def state(self, entry_id: str) -> EntryState:
-        """Return the state of an entry."""
         entry = await self.store.entry(entry_id)
         assert entry is not None
         return entry.state
 
     async def notes(self) -> list[PendingAuditRecord]:
-        """Return the pending audit records of the store and remove them there."""
         noted: list[PendingAuditRecord] = []
 
         async def record(notes: Any) -> bool:

@@ -33,17 +33,14 @@ class Facts:
         self.size = 100
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
-        """As metrics."""
         return "text/plain", b"#" * self.size
 
     def components(self) -> list[Component]:
-        """As health."""
         return []
 
 
 @pytest.fixture
 def facts() -> Facts:
-    """What the pages show."""
     return Facts()
 
 
@@ -52,7 +49,7 @@ Serve = Callable[..., AbstractAsyncContextManager[ListenAddress]]
 
 @pytest.fixture
 def serve(facts: Facts) -> Serve:
-    """Serves on an address; gives the one that it really has."""
+    """Return a function that serves on an address and yields the actual one."""
 
     @contextlib.asynccontextmanager
     async def one(
@@ -77,8 +74,8 @@ def serve(facts: Facts) -> Serve:
     return one
 
 
-def check_guarded(reply: Response) -> None:
-    """An answer in JSON that tells nothing of the software and nothing of the request."""
+def assert_discloses_nothing(reply: Response) -> None:
+    """Check that a JSON response discloses neither software nor request."""
     assert reply.header("server") == "dhp-gateway"
     assert reply.header("content-type").startswith("application/json")  # type: ignore[union-attr]
     assert reply.header("cache-control") == "no-store"
@@ -104,15 +101,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
-async def test_broken_http_is_answered_without_quoting_it(
+async def test_malformed_requests_are_not_quoted(
     serve: Serve, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
-    """What cannot be parsed is a 400 in JSON, closes the connection, and reaches no log."""
     async with serve() as address, await Wire.open(address) as wire:
         with caplog.at_level(logging.DEBUG):
             reply = await wire.fetch(data)
         assert reply.status == 400
-        check_guarded(reply)
+        assert_discloses_nothing(reply)
         assert await wire.at_end()
     assert "s3cr3t" not in caplog.text
 
@@ -121,18 +117,18 @@ async def test_broken_http_is_answered_without_quoting_it(
     ("line", "status"),
     [(b"Expect: s3cr3t", 417), (b"Expect: 100-continue", 200), (b"Upgrade: s3cr3t", 200)],
 )
-async def test_wishes_of_http(serve: Serve, line: bytes, status: int) -> None:
-    """What a client expects and is not to be had is refused without quoting it."""
+async def test_unsupported_expectations_are_rejected(
+    serve: Serve, line: bytes, status: int
+) -> None:
     async with serve() as address, await Wire.open(address) as wire:
         reply = await wire.fetch(GOOD.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n"))
         assert reply.status == status
         if status != 200:
-            check_guarded(reply)
+            assert_discloses_nothing(reply)
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: l", GOOD])
-async def test_a_connection_that_says_no_more_is_closed(serve: Serve, begun: bytes) -> None:
-    """Silent from its start, amidst a header, or after an answer: its time is short."""
+async def test_an_idle_connection_is_closed(serve: Serve, begun: bytes) -> None:
     async with serve(request_timeout=2) as address, await Wire.open(address) as wire:
         if begun == GOOD:
             assert (await wire.fetch(GOOD)).status == 200
@@ -142,9 +138,7 @@ async def test_a_connection_that_says_no_more_is_closed(serve: Serve, begun: byt
             assert await wire.at_end()
 
 
-async def test_a_header_in_drops_gets_no_more_time(serve: Serve) -> None:
-    """Bytes that come one by one do not prolong it."""
-
+async def test_a_slow_header_does_not_extend_the_timeout(serve: Serve) -> None:
     async def drip(wire: Wire) -> None:
         with contextlib.suppress(ConnectionError):
             while True:
@@ -159,8 +153,7 @@ async def test_a_header_in_drops_gets_no_more_time(serve: Serve) -> None:
         dripping.cancel()
 
 
-async def test_idlers_do_not_shut_operators_out(serve: Serve) -> None:
-    """Of more connections than allowed the oldest give way, whatever they are doing."""
+async def test_the_oldest_connections_are_closed_over_the_limit(serve: Serve) -> None:
     async with serve(max_connections=4) as address, contextlib.AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(await Wire.open(address)) for _ in range(10)]
         for wire in wires[-4:]:
@@ -169,8 +162,9 @@ async def test_idlers_do_not_shut_operators_out(serve: Serve) -> None:
             assert await wire.at_end()
 
 
-async def test_who_takes_no_answer_does_not_either(serve: Serve, facts: Facts) -> None:
-    """Connections that ask for much and read nothing are given up like idle ones."""
+async def test_connections_that_read_no_response_are_closed_over_the_limit(
+    serve: Serve, facts: Facts
+) -> None:
     facts.size = 20_000_000
     scrape = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with serve(max_connections=4) as address, contextlib.AsyncExitStack() as stack:
@@ -194,37 +188,34 @@ FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 
 
-async def asked(address: ListenAddress, host: str, target: str = "/readyz") -> Response:
-    """The answer to a request that names the listener so."""
+async def request_with_host(address: ListenAddress, host: str, target: str = "/readyz") -> Response:
     async with await Wire.open(address) as wire:
         return await wire.fetch(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
 
 @pytest.mark.parametrize("host", HOSTS)
-async def test_names_of_this_machine(serve: Serve, host: str) -> None:
-    """On loopback an IP address or localhost is a good name."""
+async def test_loopback_names_are_accepted(serve: Serve, host: str) -> None:
     async with serve() as address:
-        assert (await asked(address, host)).status == 200
+        assert (await request_with_host(address, host)).status == 200
 
 
 @pytest.mark.parametrize("host", FOREIGN)
-async def test_other_names_are_those_of_other_sites(serve: Serve, host: str) -> None:
-    """A web site whose name leads to 127.0.0.1 gets nothing to read, not even of a 404."""
+async def test_other_host_names_are_rejected_on_loopback(serve: Serve, host: str) -> None:
     async with serve() as address:
-        reply = await asked(address, host)
+        reply = await request_with_host(address, host)
         assert reply.status == 421
-        check_guarded(reply)
+        assert_discloses_nothing(reply)
         async with await Wire.open(address) as wire:
             nowhere = f"GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
             assert (await wire.fetch(nowhere)).status == 421
 
 
 @pytest.mark.parametrize("host", HOSTS)
-async def test_a_target_in_absolute_form_names_the_listener(serve: Serve, host: str) -> None:
+async def test_the_host_of_an_absolute_target_counts(serve: Serve, host: str) -> None:
     """Its host counts and the Host field does not (RFC 9112 section 3.2.2)."""
     async with serve() as address:
         for target in (f"http://{host}/readyz", f"HTTP://{host}/readyz?a=http://evil.example/"):
-            assert (await asked(address, "evil.example", target)).status == 200
+            assert (await request_with_host(address, "evil.example", target)).status == 200
 
 
 ELSEWHERE = [f"http://{host}/readyz" for host in FOREIGN if host and not {" ", "/"} & set(host)] + [
@@ -234,41 +225,36 @@ ELSEWHERE = [f"http://{host}/readyz" for host in FOREIGN if host and not {" ", "
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
-async def test_a_target_in_absolute_form_of_another_site(serve: Serve, target: str) -> None:
-    """Whatever Host says, which does not count there, nothing is served and nothing is shown."""
+async def test_an_absolute_target_with_another_host_is_rejected(serve: Serve, target: str) -> None:
     async with serve() as address:
-        reply = await asked(address, "localhost", target)
+        reply = await request_with_host(address, "localhost", target)
         assert reply.status in (400, 421)
-        check_guarded(reply)
+        assert_discloses_nothing(reply)
 
 
-async def test_a_target_of_another_site_without_a_host(serve: Serve) -> None:
-    """HTTP/1.0 may leave Host out; the target names the site all the same."""
+async def test_an_absolute_target_with_another_host_is_rejected_in_http_1_0(serve: Serve) -> None:
     async with serve() as address, await Wire.open(address) as wire:
         reply = await wire.fetch(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
         assert reply.status == 421
 
 
-async def test_a_request_of_http_1_0_names_nobody(serve: Serve) -> None:
-    """Without a Host field no browser asks."""
+async def test_http_1_0_needs_no_host(serve: Serve) -> None:
     async with serve() as address, await Wire.open(address) as wire:
         assert (await wire.fetch(b"GET /livez HTTP/1.0\r\n\r\n")).status == 200
 
 
-async def test_elsewhere_any_name_will_do(serve: Serve, tmp_path: Path) -> None:
-    """Where others scrape, they do so by the name of a service; a socket file has no name."""
+async def test_other_addresses_accept_any_host(serve: Serve, tmp_path: Path) -> None:
     anywhere = ListenAddress("0.0.0.0", 9464)
     async with serve(believed=anywhere) as address:
-        assert (await asked(address, "dhp-gateway.monitoring.svc:9464")).status == 200
+        assert (await request_with_host(address, "dhp-gateway.monitoring.svc:9464")).status == 200
     async with serve(ListenAddress(path=str(tmp_path / "admin.sock"))) as address:
-        assert (await asked(address, "anything")).status == 200
+        assert (await request_with_host(address, "anything")).status == 200
 
 
-async def test_the_gateway_itself_listens_so() -> None:
-    """What is shown here of the listener holds for that of a running gateway."""
+async def test_a_running_gateway_has_this_listener() -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     async with running_gateway(f"{nowhere}/fhir", f"{nowhere}/token") as gateway:
         address = gateway.gateway.admin_address
         async with await Wire.open(address) as wire:
-            check_guarded(await wire.fetch(BROKEN["no HTTP"]))
-        assert (await asked(address, "evil.example")).status == 421
+            assert_discloses_nothing(await wire.fetch(BROKEN["no HTTP"]))
+        assert (await request_with_host(address, "evil.example")).status == 421

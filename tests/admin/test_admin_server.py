@@ -17,7 +17,7 @@ from tests.doubles.gateway_states import serve_state
 
 
 class Collaborators:
-    """Metrics and health that say what the test wants, and note what they were asked."""
+    """Metrics and health as a test sets them."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -28,20 +28,17 @@ class Collaborators:
         )
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
-        """As metrics."""
         if self.broken:
             raise RuntimeError("a bug")
         self.accepted.append(accept)
         return "text/plain; version=1.0.0; charset=utf-8", self.page.encode()
 
     def components(self) -> list[Component]:
-        """As health."""
         return [Component("circuit", "ok" if self.ready else "failed", "circuit-open")]
 
 
 @pytest.fixture
 def collaborators() -> Collaborators:
-    """All is well."""
     return Collaborators()
 
 
@@ -55,16 +52,14 @@ async def client(aiohttp_client: AiohttpClient, collaborators: Collaborators) ->
     return await aiohttp_client(application, **options)
 
 
-async def test_livez_says_alive(client, collaborators):
-    """Liveness depends on nothing but the loop."""
+async def test_livez_is_200(client, collaborators):
     collaborators.ready = False
     answer = await client.get("/livez")
     assert answer.status == 200
     assert await answer.json() == {"alive": True}
 
 
-async def test_readyz_follows_the_health(client, collaborators):
-    """Readiness is 200 or 503, with the checks as its body."""
+async def test_readyz_follows_the_components(client, collaborators):
     answer = await client.get("/readyz")
     assert answer.status == 200
     body = await answer.json()
@@ -77,8 +72,7 @@ async def test_readyz_follows_the_health(client, collaborators):
     assert body["checks"]["circuit"] == "failed"
 
 
-async def test_metrics_are_what_was_rendered(client, collaborators):
-    """The scrape is the metrics' own text with their content type, and it parses."""
+async def test_metrics_have_their_content_type(client, collaborators):
     answer = await client.get("/metrics", headers={"Accept": "text/plain;version=1.0.0"})
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/plain; version=1.0.0; charset=utf-8"
@@ -95,10 +89,7 @@ async def test_metrics_are_what_was_rendered(client, collaborators):
         *[(each, False) for each in (None, "identity", "gzip;q=0", "gzip; q=0.0", "*;q=0")],
     ],
 )
-async def test_metrics_are_compressed_for_those_who_accept_it(
-    client, collaborators, coding, compressed
-):
-    """A scraper that does not accept gzip, or refuses it, gets the text."""
+async def test_metrics_are_compressed_if_accepted(client, collaborators, coding, compressed):
     headers = {} if coding is None else {"Accept-Encoding": coding}
     answer = await client.get("/metrics", headers=headers)
     assert answer.headers.get("Content-Encoding") == ("gzip" if compressed else None)
@@ -109,7 +100,6 @@ async def test_metrics_are_compressed_for_those_who_accept_it(
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 async def test_head_is_get_without_a_body(client, path):
-    """HEAD gives the header of GET."""
     answer = await client.head(path)
     assert answer.status == 200
     assert int(answer.headers["Content-Length"]) > 0
@@ -117,7 +107,6 @@ async def test_head_is_get_without_a_body(client, path):
 
 
 async def test_the_root_lists_every_page():
-    """The index has all pages of the listener, and each of them responds."""
     async with serve_state("quiet") as url, aiohttp.ClientSession(url) as session:
         async with session.get("/") as answer:
             links = (await answer.json())["links"]
@@ -132,7 +121,7 @@ FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("accept", [FIREFOX, "text/html, application/xhtml+xml, */*", "TEXT/HTML"])
-async def test_a_browser_is_led_from_the_root_to_the_page(accept, method):
+async def test_a_browser_is_redirected_from_the_root_to_the_status_page(accept, method):
     """Who would rather have HTML is sent to `status`, also where a proxy adds a path in front."""
     async with serve_state("quiet") as url, aiohttp.ClientSession() as session:
         headers = {"Accept": accept}
@@ -154,7 +143,6 @@ async def test_a_browser_is_led_from_the_root_to_the_page(accept, method):
     ],
 )
 async def test_a_program_gets_the_index_of_the_root(accept):
-    """Who does not ask for HTML first gets the links as JSON, as ever."""
     async with (
         serve_state("quiet") as url,
         aiohttp.ClientSession() as session,
@@ -166,7 +154,6 @@ async def test_a_program_gets_the_index_of_the_root(accept):
 
 @pytest.mark.parametrize("path", ["/status/", "/fhir/Patient", "/metrics/"])
 async def test_other_paths_are_404_in_json(client, path):
-    """An unknown path is a JSON 404."""
     answer = await client.get(path)
     assert answer.status == 404
     assert answer.content_type == "application/json"
@@ -174,7 +161,6 @@ async def test_other_paths_are_404_in_json(client, path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_other_methods_are_405_with_allow(client, method):
-    """Only GET and HEAD are served, and the answer says so."""
     answer = await client.request(method, "/metrics", data=b"x")
     assert answer.status == 405
     assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
@@ -182,16 +168,14 @@ async def test_other_methods_are_405_with_allow(client, method):
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/nowhere"])
-async def test_every_answer_is_guarded(client, path):
-    """No answer is cached or sniffed, and none names the software's versions."""
+async def test_responses_have_security_fields(client, path):
     answer = await client.get(path)
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Server"] == "dhp-gateway"
 
 
-async def test_a_bug_is_a_guarded_500(client, collaborators, caplog):
-    """A failing scrape is answered in JSON, tells nothing, and is logged."""
+async def test_an_exception_is_a_500_that_discloses_nothing(client, collaborators, caplog):
     collaborators.broken = True
     with caplog.at_level(logging.ERROR):
         answer = await client.get("/metrics")

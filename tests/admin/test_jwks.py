@@ -19,7 +19,6 @@ PATH = "/.well-known/jwks.json"
 
 
 async def published(admin_url: str, status: int = 200) -> Any:
-    """The document at the operators' listener."""
     async with aiohttp.ClientSession() as session, session.get(admin_url + PATH) as answer:
         assert (answer.status, answer.content_type) == (status, "application/json")
         return await answer.json()
@@ -35,12 +34,10 @@ def credentials(**files: Path) -> dict[str, Mapping[str, str]]:
 
 
 def callers(*names: str) -> list[dict[str, str]]:
-    """A caller for each credential."""
     return [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in names]
 
 
 async def test_the_published_key_verifies_what_the_sso_gets(tmp_path: Path) -> None:
-    """Tokens are asked for with an assertion that the published key verifies."""
     file = tmp_path / "key.pem"
     file.write_text(pem(EC))
     async with Platform() as platform, Sso() as sso:
@@ -62,8 +59,9 @@ async def test_the_published_key_verifies_what_the_sso_gets(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("used", "kinds"), [(("lab",), ["RSA"]), (("plain",), [])])
-async def test_only_what_is_in_use(tmp_path: Path, used: tuple[str, ...], kinds: list[str]) -> None:
-    """A credential that no caller has publishes nothing, nor does one with a secret."""
+async def test_only_keys_in_use_are_published(
+    tmp_path: Path, used: tuple[str, ...], kinds: list[str]
+) -> None:
     lab, ward = tmp_path / "lab.pem", tmp_path / "ward.pem"
     lab.write_text(pem(RSA))
     ward.write_text(pem(EC))
@@ -75,8 +73,7 @@ async def test_only_what_is_in_use(tmp_path: Path, used: tuple[str, ...], kinds:
     assert [key["kty"] for key in keys] == kinds
 
 
-async def test_a_changed_file_is_shown_at_once(tmp_path: Path) -> None:
-    """The next key can be registered before it is used; an unreadable file is an error, no leak."""
+async def test_a_changed_key_file_is_published_at_once(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_text(pem(EC))
     async with Platform() as platform, Sso() as sso:

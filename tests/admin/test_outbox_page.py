@@ -54,8 +54,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
-    """How many, for which caller, since when, why and what to do; in the reader's language."""
+async def test_waiting_entries_are_summarised(there: Office, language: str) -> None:
     await fill(there)
 
     def said(english: str, **values: Any) -> str:
@@ -113,10 +112,9 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
         ("platform-status \N{SUPERSCRIPT TWO}22", "other", "failed", "waiting"),
     ],
 )
-async def test_a_cause_is_explained_and_has_a_remedy(
+async def test_each_cause_has_an_explanation_and_a_remedy(
     there: Office, cause: str, kind: str, failed: str, waiting: str
 ) -> None:
-    """By its kind, which has a text on the page; an unclear entry is looked up, whatever it was."""
     assert cause_kind(cause)[0] == kind
     assert remedy_kind("failed", cause) == failed
     assert remedy_kind("waiting", cause) == waiting
@@ -134,9 +132,9 @@ NOTES = [each for name, each in vars(entry).items() if re.fullmatch(r"[A-Z_]+_NO
     "note", [*NOTES, entry.platform_status_note(418), Message("of an older one")]
 )
 async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Message) -> None:
-    """What the outbox has noted of an entry is read as all else of its page, and never in English.
+    """Notes of entries are in the language of the page.
 
-    A text that this version does not know is said to be another's.
+    An unknown text is shown as that of another version.
     """
     entry_id = await there.unclear("a", note)
     for language in LANGUAGES:
@@ -146,8 +144,7 @@ async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Messag
         assert (str(note) in page.words) is (language == "en")
 
 
-async def test_a_quiet_outbox_says_so(there: Office) -> None:
-    """No entry waits, and the operator has nothing to do."""
+async def test_an_empty_outbox(there: Office) -> None:
     page = await there.see()
     assert "Nothing waits" in page.words
     assert "Why, and what to do" not in page.words
@@ -155,8 +152,7 @@ async def test_a_quiet_outbox_says_so(there: Office) -> None:
     assert "Writes wait for the connection" in (await there.see()).words
 
 
-async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:
-    """No form is there and none is taken; the page says how people are allowed more."""
+async def test_without_operators_the_page_is_read_only(tmp_path: Path) -> None:
     async with office(tmp_path, operators=False, reveal=True) as there:
         ids = await fill(there)
         for path in ("", f"/{ids['content']}", "?sign-in"):
@@ -171,8 +167,7 @@ async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:
         assert await there.notes() == []
 
 
-async def test_who_is_not_signed_in_reads_only(there: Office) -> None:
-    """With a way to sign in; a browser is asked for a password there, and where it is wrong."""
+async def test_the_page_is_read_only_before_a_sign_in(there: Office) -> None:
     ids = await fill(there)
     for path in ("", f"/{ids['content']}"):
         page = await there.see(path)
@@ -197,10 +192,9 @@ async def test_who_is_not_signed_in_reads_only(there: Office) -> None:
         ("away", 503, "The outbox cannot be reached now"),
     ],
 )
-async def test_an_outbox_that_is_not_there(
+async def test_a_disabled_or_unreachable_outbox(
     tmp_path: Path, state: str, status: int, told: str
 ) -> None:
-    """The page says that there is none, or that it cannot be reached."""
     async with office(tmp_path, there=state) as there:
         for path in ("", f"/{NOBODY}"):
             page = await there.see(path, **DILNOZA)
@@ -209,7 +203,7 @@ async def test_an_outbox_that_is_not_there(
 
 
 @pytest.mark.parametrize(("state", "listed"), [("open", True), ("disabled", False)])
-async def test_the_root_names_the_page_where_there_is_an_outbox(
+async def test_the_index_lists_the_page_with_an_outbox_only(
     tmp_path: Path, state: str, listed: bool
 ) -> None:
     """The index lists the page, so that an operator can find it."""
@@ -218,8 +212,7 @@ async def test_the_root_names_the_page_where_there_is_an_outbox(
     assert ("/outbox" in json.loads(root.text)["links"]) is listed
 
 
-async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
-    """It waits again, and the audit is to have who decided that."""
+async def test_an_operator_retries_an_entry(there: Office) -> None:
     ids = await fill(there)
     for name in ("rights", "unclear", "waiting"):
         page = await there.see(f"/{ids[name]}", **DILNOZA)
@@ -240,7 +233,6 @@ async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
 
 
 async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
-    """Without a reason nothing is done; with one the audit is to have it."""
     entry_id = (await fill(there))["content"]
     form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["drop"]
     for reason in ("", "  \t "):
@@ -257,8 +249,7 @@ async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
     assert (await there.send("/drop", {**form, "reason": "x", "id": NOBODY})).status == 404
 
 
-async def test_all_failed_of_a_cause_are_sent_once_more(there: Office) -> None:
-    """Those of other causes and states stay as they are."""
+async def test_an_operator_retries_all_failed_entries_of_a_cause(there: Office) -> None:
     ids = await fill(there)
     page = await there.see(**DILNOZA)
     form = {**page.forms["retry"], "cause": "platform-status 422"}
@@ -270,8 +261,7 @@ async def test_all_failed_of_a_cause_are_sent_once_more(there: Office) -> None:
     assert {note.entry for note in await there.notes()} == {ids["content"], ids["again"]}
 
 
-async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office) -> None:
-    """No GET shows anything in full; the form does, once the audit has who asked for it."""
+async def test_contents_are_shown_after_an_audited_form(revealing: Office) -> None:
     entry_id = (await fill(revealing))["content"]
     page = await revealing.see(f"/{entry_id}", **DILNOZA)
     assert PATIENT not in page.text
@@ -289,8 +279,8 @@ async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office)
     assert (await revealing.send("/reveal", {**page.forms["reveal"], "id": NOBODY})).status == 404
 
 
-async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Office) -> None:
-    """The reading would not be audited; the page says so in every language."""
+async def test_contents_are_not_shown_while_the_audit_is_unavailable(revealing: Office) -> None:
+    """The access would not be audited."""
     entry_id = (await fill(revealing))["content"]
     form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
     revealing.records.full = True
@@ -308,8 +298,7 @@ async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Off
     assert [event.step for event in revealing.events] == [OutboxStep.REVEALED]
 
 
-async def test_nothing_is_shown_in_full_by_default(there: Office) -> None:
-    """With `outbox.reveal: false` there is no such form, and a made-up one shows nothing."""
+async def test_contents_are_not_shown_by_default(there: Office) -> None:
     entry_id = (await fill(there))["content"]
     page = await there.see(f"/{entry_id}", **DILNOZA)
     assert set(page.forms) == {"retry", "drop"}
@@ -338,10 +327,9 @@ async def test_nothing_is_shown_in_full_by_default(there: Office) -> None:
         ({}, {"more": "x" * 20_000}, 413),
     ],
 )
-async def test_what_is_no_form_of_the_operators_own_does_nothing(
+async def test_a_forged_form_is_rejected(
     revealing: Office, headers: dict[str, str], fields: dict[str, str], status: int
 ) -> None:
-    """Of another site, another operator, an old page, or none: refused, and nothing has changed."""
     entry_id = await revealing.refused("a")
     forms = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms
     for path, form in forms.items():
@@ -358,10 +346,10 @@ async def test_what_is_no_form_of_the_operators_own_does_nothing(
     [("http://10.1.2.3/outbox", None, 403), (None, "10.1.2.3", 303)],
     ids=["of another", "its own"],
 )
-async def test_a_form_comes_from_the_page_that_the_target_names(
+async def test_the_origin_of_a_form_is_compared_with_an_absolute_target(
     there: Office, target: str | None, host: str | None, status: int
 ) -> None:
-    """In absolute form its host is the page's, whatever Host says (RFC 9112 section 3.2.2)."""
+    """The host of an absolute target overrides Host (RFC 9112 section 3.2.2)."""
     entry_id = await there.refused("a")
     form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["retry"]
     url = f"{target or there.url + '/outbox'}/retry"
@@ -378,8 +366,7 @@ async def test_a_form_comes_from_the_page_that_the_target_names(
 
 
 @pytest.mark.parametrize("path", ["/retry", "/drop", "/reveal"])
-async def test_no_get_changes_anything(revealing: Office, path: str) -> None:
-    """What a link could do to who is signed in is nothing."""
+async def test_get_changes_nothing(revealing: Office, path: str) -> None:
     entry_id = await revealing.refused("a")
     token = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["drop"]["token"]
     asked = f"{path}?id={entry_id}&reason=x&token={token}"
@@ -388,8 +375,7 @@ async def test_no_get_changes_anything(revealing: Office, path: str) -> None:
     assert await revealing.notes() == []
 
 
-async def test_passwords_cannot_be_tried_out(there: Office) -> None:
-    """After ten wrong ones even the right one waits; right ones are never counted."""
+async def test_wrong_passwords_are_limited(there: Office) -> None:
     for _ in range(20):
         assert (await there.see(**DILNOZA)).status == 200
     wrong = [(await there.see(**basic("dilnoza", str(n)))).status for n in range(12)]
@@ -401,8 +387,7 @@ async def test_passwords_cannot_be_tried_out(there: Office) -> None:
     assert (await there.see(**DILNOZA)).status == 200
 
 
-async def test_a_changed_password_counts_at_once(there: Office) -> None:
-    """Forms of who is still an operator stay good; the old password is none."""
+async def test_a_changed_password_takes_effect_at_once(there: Office) -> None:
     entry_id = await there.refused("a")
     form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["retry"]
     there.operators.replace([("dilnoza", Secret("new"))])
@@ -410,8 +395,7 @@ async def test_a_changed_password_counts_at_once(there: Office) -> None:
     assert (await there.send("/retry", form, **basic("dilnoza", "new"))).status == 303
 
 
-async def test_every_answer_is_closed(revealing: Office) -> None:
-    """None is kept, framed, sniffed or may load anything; forms lead to the page itself."""
+async def test_responses_have_security_fields(revealing: Office) -> None:
     entry_id = await revealing.refused("a")
     page = await revealing.see(f"/{entry_id}", **DILNOZA)
     for answer in (
@@ -434,8 +418,7 @@ async def test_every_answer_is_closed(revealing: Office) -> None:
     assert (await revealing.see(Host="evil.test")).status == 421
 
 
-async def test_many_entries_come_in_pages(there: Office) -> None:
-    """Each entry is on one page; states, causes and callers narrow them down."""
+async def test_entries_are_paged_and_filtered(there: Office) -> None:
     failed = await there.refused("failed")
     callers = ["lis"] + ["ris"] * (PAGE + 1) + ["lis"] * PAGE
     made = [await there.put(str(n), caller=caller) for n, caller in enumerate(callers)]
@@ -455,8 +438,7 @@ async def test_many_entries_come_in_pages(there: Office) -> None:
 
 
 @pytest.mark.parametrize("count", ["-1", "x", "9" * 40, "²", "<b>"])
-async def test_nothing_made_up_is_shown(there: Office, count: str) -> None:
-    """What an address says is looked at before it is shown."""
+async def test_invalid_query_values_are_not_shown(there: Office, count: str) -> None:
     page = await there.see(f"?said=retried&count={count}&caller=<script>&cause=<b>&state=x")
     assert page.status == 200
     assert "<b>?" not in page.text
@@ -467,16 +449,14 @@ async def test_nothing_made_up_is_shown(there: Office, count: str) -> None:
 
 
 @pytest.mark.parametrize("cause", ["platform-status%20%C2%B2", "platform-status%20", "%FF%00"])
-async def test_a_cause_that_is_none_is_shown_as_it_is(there: Office, cause: str) -> None:
-    """The address may name any."""
+async def test_an_unknown_cause_is_escaped(there: Office, cause: str) -> None:
     await there.refused("a")
     page = await there.see(f"?cause={cause}")
     assert page.status == 200
     assert LISTED.findall(page.text) == []
 
 
-async def test_a_long_content_is_cut(revealing: Office) -> None:
-    """A browser is not given more than it can show; the page says how to see all of it."""
+async def test_a_long_content_is_truncated(revealing: Office) -> None:
     answer = StoredResponse(422, body=b"x" * 300_000)
     entry_id = await revealing.ended("a", EntryState.FAILED, answer)
     form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
@@ -486,8 +466,7 @@ async def test_a_long_content_is_cut(revealing: Office) -> None:
     assert "The rest is left out: 300,000 bytes in all." in shown.words
 
 
-async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
-    """An operator who has the address of an entry sees that it was delivered."""
+async def test_a_finished_entry_has_no_forms(there: Office) -> None:
     entry_id = await there.put("a")
     [entry] = await claim(there.store, most=1, owner=ME)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}

@@ -16,7 +16,6 @@ BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
 
 
 async def charts(gateway: GatewayState, language: str = "en") -> list[str]:
-    """The figures of requests and errors."""
     html = render_status_page(gateway.status().facts(language), gateway.health.components())
     return re.findall("<figure>.*?</figure>", html)
 
@@ -29,23 +28,20 @@ async def bars(gateway: GatewayState) -> list[tuple[int, float]]:
     return [(MINUTES - 1 - int(x) // 5, round(float(height) / 0.6)) for x, height in found]
 
 
-async def test_one_minute_is_a_sixtieth_of_the_chart() -> None:
-    """A single minute stands where it belongs, as wide as in a full hour, and not as high."""
+async def test_one_minute_has_the_width_of_a_sixtieth() -> None:
     gateway = GatewayState()
     gateway.serve(0, SUCCEEDED)
     assert await bars(gateway) == [(0, 20)]
 
 
-async def test_a_few_minutes_keep_their_places() -> None:
-    """Each bar is at its minute; the highest fills the chart once there are enough."""
+async def test_bars_stand_at_their_minutes() -> None:
     gateway = GatewayState()
     for minutes_ago, requests in ((59, 2), (30, 10), (1, 4)):
         gateway.serve(minutes_ago, *[SUCCEEDED] * requests)
     assert await bars(gateway) == [(59, 20), (30, 100), (1, 40)]
 
 
-async def test_the_axis_is_an_hour() -> None:
-    """Its marks are a quarter of an hour apart, and its end is now."""
+async def test_the_axis_covers_an_hour() -> None:
     gateway = GatewayState()
     gateway.serve(0, SUCCEEDED)
     for figure in await charts(gateway):
@@ -55,8 +51,7 @@ async def test_the_axis_is_an_hour() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_an_empty_chart_says_so(language: str) -> None:
-    """Nothing yet is not drawn as nothing, and no errors are told from no requests."""
+async def test_an_empty_chart_has_a_note(language: str) -> None:
     no_requests = Message("No requests yet.").in_language(language)
     for figure in await charts(GatewayState(), language):
         assert no_requests in figure
@@ -69,8 +64,7 @@ async def test_an_empty_chart_says_so(language: str) -> None:
     assert no_requests not in requests + errors
 
 
-async def test_refusals_stand_upon_errors() -> None:
-    """A minute of four errors and six refusals is full, and none of them is told as no errors."""
+async def test_rejections_are_stacked_on_errors() -> None:
     gateway = GatewayState()
     gateway.serve(0, *[FAILED] * 4, *[(404, "")] * 6)
     gateway.serve(1, (404, "upstream-non-fhir"))
@@ -83,8 +77,7 @@ async def test_refusals_stand_upon_errors() -> None:
     assert "No errors." not in errors
 
 
-async def test_all_failed_is_a_hundred_percent() -> None:
-    """Fifteen of fifteen are 100 %, and one of many thousand is not nothing."""
+async def test_shares_of_errors_are_rounded() -> None:
     gateway = GatewayState()
     gateway.serve(0, *[FAILED] * 15)
     assert "Errors: 15 (100\N{NO-BREAK SPACE}%)" in (await charts(gateway))[1]

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gateway.admin.status_events import StatusEvents
 from gateway.guidance import REASON_GUIDANCE
-from tests.admin.test_status_page import come_to_have_a_token
+from tests.admin.test_status_page import wait_until_token_fetched
 from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
@@ -26,7 +26,7 @@ from tests.doubles.sso import Sso
 PATIENCE = 120.0
 
 
-class Told:
+class ChangingFacts:
     """Facts that a test changes."""
 
     def __init__(self) -> None:
@@ -35,32 +35,29 @@ class Told:
         self.size = 0
 
     def facts(self, language: str) -> dict[str, Any]:
-        """Time passes with each question."""
         self.asked += 1
         return {**self.now, "at": self.asked, "language": language, "bulk": "#" * self.size}
 
 
 def render(facts: Any) -> dict[str, str]:
-    """As the page."""
     return {"title": facts["care"], "main": f"{facts['language']} {facts['at']} {facts['bulk']}"}
 
 
 @pytest.fixture
-def told() -> Told:
-    """What the pages show."""
-    return Told()
+def facts() -> ChangingFacts:
+    return ChangingFacts()
 
 
 Serve = Callable[..., AbstractAsyncContextManager[tuple[str, StatusEvents]]]
 
 
 @pytest.fixture
-def serve(told: Told) -> Serve:
-    """Serves streams; gives their address and what sends them."""
+def serve(facts: ChangingFacts) -> Serve:
+    """Return a function that serves streams and yields their URL and the sender."""
 
     @contextlib.asynccontextmanager
     async def one(**options: Any) -> AsyncIterator[tuple[str, StatusEvents]]:
-        events = StatusEvents(told, render, **{"interval": 0.01, **options})
+        events = StatusEvents(facts, render, **{"interval": 0.01, **options})
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await events.serve(request, request.query.get("lang", "en"))
@@ -82,7 +79,6 @@ def serve(told: Told) -> Serve:
 
 
 async def next_event(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    """The data of the next event."""
     async with asyncio.timeout(PATIENCE):
         line = await answer.content.readline()
         blank = await answer.content.readline()
@@ -94,7 +90,6 @@ async def next_event(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def listening(url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    """An open page's connection."""
     async with (
         aiohttp.ClientSession(read_bufsize=2**20) as session,
         session.get(url, timeout=aiohttp.ClientTimeout()) as answer,
@@ -102,20 +97,20 @@ async def listening(url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         yield answer
 
 
-async def test_a_stream_is_one_of_server_sent_events(serve: Serve) -> None:
-    """The content type that EventSource asks for, and the first event at once."""
+async def test_the_stream_has_the_media_type_of_server_sent_events(serve: Serve) -> None:
     async with serve() as (url, _), listening(f"{url}?lang=uz") as answer:
         assert answer.status == 200
         assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert (await next_event(answer))["main"].startswith("uz 1")
 
 
-async def test_a_change_is_sent_at_once_and_time_alone_seldom(serve: Serve, told: Told) -> None:
-    """While only time passes every fifth report is sent; a change does not wait for it."""
+async def test_changes_are_sent_at_once_and_times_seldom(
+    serve: Serve, facts: ChangingFacts
+) -> None:
     async with serve() as (url, _), listening(url) as answer:
         sent = [await next_event(answer) for _ in range(3)]
         assert [each["main"].split()[1] for each in sent] == ["1", "6", "11"]
-        told.now["care"] = "no"
+        facts.now["care"] = "no"
         changed = await next_event(answer)
         while changed["title"] != "no":
             changed = await next_event(answer)
@@ -123,19 +118,17 @@ async def test_a_change_is_sent_at_once_and_time_alone_seldom(serve: Serve, told
 
 
 async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
-    """One too many is refused with 503; who leaves makes room."""
     async with serve(max_streams=2) as (url, _), listening(url) as first:
         await next_event(first)
         async with listening(url) as second:
             await next_event(second)
             async with listening(url) as third:
                 assert third.status == 503
-        await wait_until_answered(url, 200)
+        await wait_for_status(url, 200)
 
 
-async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: Told) -> None:
-    """A computer that sleeps with a page open keeps its place for a while only."""
-    told.size = 2**20
+async def test_a_stream_that_is_not_read_is_closed(serve: Serve, facts: ChangingFacts) -> None:
+    facts.size = 2**20
     # Long enough to find the place taken before it is free again, also on a busy machine.
     async with serve(max_streams=1, send_timeout=2) as (url, _):
         host, port = url.split("/")[2].split(":")
@@ -143,11 +136,10 @@ async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: T
             sleeper.sendall(f"GET /status/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             # Taken first by the sleeper, then free again.
             for status in (503, 200):
-                await wait_until_answered(url, status)
+                await wait_for_status(url, status)
 
 
-async def wait_until_answered(url: str, status: int) -> None:
-    """Return when the next stream is answered so."""
+async def wait_for_status(url: str, status: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             async with listening(url) as other:
@@ -156,8 +148,7 @@ async def wait_until_answered(url: str, status: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_streams_end_whole_at_shutdown(serve: Serve) -> None:
-    """The end of the gateway is the regular end of every stream, and does not wait for readers."""
+async def test_streams_end_regularly_at_shutdown(serve: Serve) -> None:
     async with contextlib.AsyncExitStack() as stack:
         async with serve(interval=PATIENCE) as (url, _):
             answers = [await stack.enter_async_context(listening(url)) for _ in range(3)]
@@ -170,18 +161,16 @@ async def test_streams_end_whole_at_shutdown(serve: Serve) -> None:
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[RunningGateway]:
-    """A gateway that has its token."""
     async with (
         Platform() as platform,
         Sso() as sso,
         running_gateway(platform.url, sso.token_url) as started,
     ):
-        await come_to_have_a_token(started)
+        await wait_until_token_fetched(started)
         yield started
 
 
-async def test_an_open_page_learns_of_a_refused_request(gateway: RunningGateway) -> None:
-    """What happens in the gateway is in the next event, in the reader's language."""
+async def test_a_rejected_request_is_in_the_next_event(gateway: RunningGateway) -> None:
     async with listening(f"{gateway.admin_url}/status/events?lang=ru") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
         event = await next_event(answer)
@@ -195,15 +184,14 @@ async def test_an_open_page_learns_of_a_refused_request(gateway: RunningGateway)
         assert CLIENT_SECRET not in event["main"]
 
 
-async def test_a_stream_has_no_header_alone(gateway: RunningGateway) -> None:
+async def test_head_is_not_allowed(gateway: RunningGateway) -> None:
     """HEAD would never end, and is not served."""
     url = f"{gateway.admin_url}/status/events"
     async with aiohttp.ClientSession() as session, session.head(url) as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")
 
 
-async def test_the_gateway_stops_with_pages_open() -> None:
-    """A page that is open does not hold up the end, and sees it coming."""
+async def test_an_open_stream_does_not_delay_a_shutdown() -> None:
     async with contextlib.AsyncExitStack() as stack, Platform() as platform, Sso() as sso:
         async with running_gateway(platform.url, sso.token_url) as started:
             url = f"{started.admin_url}/status/events"

@@ -60,8 +60,7 @@ def reporter(gateway: RunningGateway, traffic: RecentRequests) -> StatusReporter
     )
 
 
-async def come_to_have_a_token(gateway: RunningGateway) -> None:
-    """Return when the SSO's first answer has arrived."""
+async def wait_until_token_fetched(gateway: RunningGateway) -> None:
     while True:
         status, _ = await gateway.ready()
         if status == 200:
@@ -71,21 +70,18 @@ async def come_to_have_a_token(gateway: RunningGateway) -> None:
 
 @pytest.fixture
 async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
-    """A gateway with default settings that has its token."""
     async with running_gateway(platform.url, sso.token_url) as started:
-        await come_to_have_a_token(started)
+        await wait_until_token_fetched(started)
         yield started
 
 
 async def get(url: str, **headers: str) -> tuple[Any, str]:
-    """Header and text of an answer."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with aiohttp.ClientSession() as session, session.get(url, headers=named) as answer:
         return answer, await answer.text()
 
 
 async def facts_of(gateway: RunningGateway, query: str = "") -> dict[str, Any]:
-    """The facts as programs see them."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status.json{query}") as answer,
@@ -96,7 +92,6 @@ async def facts_of(gateway: RunningGateway, query: str = "") -> dict[str, Any]:
 
 
 def exchange(clock: FakeClock, **members: Any) -> Exchange:
-    """An exchange that ends now."""
     duration = members.get("duration", 0.0)
     made = Exchange("id", clock.wall() - duration, clock() - duration, status=200)
     for name, value in members.items():
@@ -106,18 +101,15 @@ def exchange(clock: FakeClock, **members: Any) -> Exchange:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that the test moves."""
     return FakeClock()
 
 
 @pytest.fixture
 def traffic(clock: FakeClock) -> RecentRequests:
-    """An hour in which nothing happened."""
     return RecentRequests(clock, clock.wall)
 
 
-async def test_all_is_well_after_a_request_that_went_well(gateway: RunningGateway) -> None:
-    """Care can go on: a valid token with its time, a closed circuit, the request counted."""
+async def test_a_healthy_gateway(gateway: RunningGateway) -> None:
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
     facts = await facts_of(gateway)
@@ -140,8 +132,7 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: RunningGatewa
     assert facts["errors"] == []
 
 
-async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform, sso: Sso) -> None:
-    """No token: no care, the failure's kind and cause, and the error with its text."""
+async def test_a_rejected_client_is_shown_with_a_remedy(platform: Platform, sso: Sso) -> None:
     sso.respond(sso_answers.oauth_error("invalid_client", 401))
     async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
@@ -159,10 +150,9 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
 
 
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
-async def test_a_firewall_before_the_sso_is_told_as_one(
+async def test_a_firewall_before_the_sso_is_not_shown_as_a_rejection(
     platform: Platform, sso: Sso, language: str
 ) -> None:
-    """A 403 without an OAuth error is no refusal of our client, in no language."""
     blocked = {"success": False, "errors": ["planted words of the firewall"]}
     sso.respond(sso_answers.json_body(blocked, 403))
     async with running_gateway(platform.url, sso.token_url) as gateway:
@@ -178,8 +168,7 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
     assert "planted" not in shown
 
 
-async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
-    """A platform that fails too often is left alone, and the page says why."""
+async def test_an_open_circuit_is_shown(platform: Platform, sso: Sso) -> None:
     platform.respond(platform_answers.outcome(503))
     breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
     retries = {"max_attempts": 1}
@@ -195,8 +184,9 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
 
 
-async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso) -> None:
-    """Every request is refused on a full disk: page, readiness and metric say no, and why."""
+async def test_a_blocking_audit_is_shown_by_page_readiness_and_metrics(
+    platform: Platform, sso: Sso
+) -> None:
     with open("/dev/full", "wb", buffering=0) as full:  # noqa: ASYNC230 - a device
         async with running_gateway(platform.url, sso.token_url, audit_fd=full.fileno()) as gateway:
             await wait_until(lambda: not gateway.gateway.audit.is_available)
@@ -216,7 +206,7 @@ async def test_an_audit_that_blocks_is_told_by_all(platform: Platform, sso: Sso)
         *[(10, 4, "fine"), (10, 5, "many-errors")],
     ],
 )
-async def test_many_errors_are_a_limit(
+async def test_many_errors_limit_the_service(
     gateway: RunningGateway,
     traffic: RecentRequests,
     clock: FakeClock,
@@ -224,7 +214,6 @@ async def test_many_errors_are_a_limit(
     errors: int,
     reason: str,
 ) -> None:
-    """Half of many requests, or each of a few, must have failed; one or two say nothing."""
     gateway.gateway.health.platform().record_delivery("answers", None, "default")
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
@@ -233,17 +222,16 @@ async def test_many_errors_are_a_limit(
     assert facts["care"]["reason"] == reason
 
 
-async def test_a_secret_that_is_refused_behind_another_shows(
+async def test_a_rejected_first_secret_limits_the_service(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """A wrong new secret, covered by the old one, is a limit, and is counted as refused."""
     secrets = tmp_path / "secrets"
     secrets.write_text("planted-new\nplanted-old\n")
     secrets.chmod(0o600)
     sso.script(sso_answers.oauth_error("invalid_client", 401))
     credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
     async with running_gateway(platform.url, sso.token_url, credentials=credentials) as gateway:
-        await come_to_have_a_token(gateway)
+        await wait_until_token_fetched(gateway)
         facts = await facts_of(gateway)
         _, metrics = await get(f"{gateway.admin_url}/metrics")
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
@@ -253,10 +241,9 @@ async def test_a_secret_that_is_refused_behind_another_shows(
     assert counted % "ok" in metrics
 
 
-async def test_queued_writes_are_shown_without_what_they_hold(
+async def test_queued_writes_are_counted_without_contents(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:
-    """A write that waits is counted on the page; its patient, body and caller's key are not."""
     platform.respond(platform_answers.outcome(503))
     sections: dict[str, Any] = {
         "outbox": {
@@ -267,7 +254,7 @@ async def test_queued_writes_are_shown_without_what_they_hold(
         "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
     }
     async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
-        await come_to_have_a_token(gateway)
+        await wait_until_token_fetched(gateway)
         body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
         async with (
             aiohttp.ClientSession() as session,
@@ -291,7 +278,6 @@ async def test_queued_writes_are_shown_without_what_they_hold(
 
 
 async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
-    """No secret, token, password of a URL, patient's id, query value or request id is shown."""
     sections: dict[str, Any] = {
         "callers": [{"name": "lab", "api_key": "planted-api-key", "credential": "default"}],
         "listen": {"address": "127.0.0.1:0"},
@@ -309,8 +295,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         assert "token-1" not in words
 
 
-async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: RunningGateway) -> None:
-    """The page is HTML that no cache keeps, names no other host, and has the verdict in words."""
+async def test_the_page_loads_nothing_from_other_hosts(gateway: RunningGateway) -> None:
     answer, html = await get(f"{gateway.admin_url}/status")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -325,10 +310,9 @@ async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Runni
     assert f"Version: {__version__}" in html
 
 
-async def test_the_policy_allows_just_the_pages_own_script_and_style(
+async def test_the_content_security_policy_names_script_and_style_by_digest(
     gateway: RunningGateway,
 ) -> None:
-    """The Content-Security-Policy names the digests of the two inline parts and nothing else."""
     answer, html = await get(f"{gateway.admin_url}/status")
     policy = dict(
         part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";")
@@ -354,10 +338,9 @@ async def test_the_policy_allows_just_the_pages_own_script_and_style(
         ("?lang=%3Cb%3E", "ru", "ru"),
     ],
 )
-async def test_the_reader_chooses_the_language(
+async def test_the_language_follows_query_field_and_settings(
     gateway: RunningGateway, path: str, query: str, accepted: str, language: str
 ) -> None:
-    """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
     assert COMPONENT_GUIDANCE["untried"].meaning.in_language(language) in unescape(words)
     assert path == STATUS_JSON or f'<html lang="{language}"' in words
@@ -365,8 +348,7 @@ async def test_the_reader_chooses_the_language(
 
 
 @pytest.mark.parametrize("path", ["/status", STATUS_JSON])
-async def test_only_reading_is_served(gateway: RunningGateway, path: str) -> None:
-    """HEAD gives the header of GET; other methods are 405."""
+async def test_only_get_and_head_are_allowed(gateway: RunningGateway, path: str) -> None:
     async with aiohttp.ClientSession(gateway.admin_url) as session:
         async with session.head(path) as answer:
             assert (answer.status, await answer.read()) == (200, b"")
@@ -385,7 +367,6 @@ class Facts(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note it."""
         self.tags.append(tag)
 
 
@@ -413,16 +394,13 @@ class HostileStatus:
         self._facts["slowest"][0]["duration_ms"] = 1.0
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As status."""
         return "en"
 
     def facts(self, language: str) -> dict[str, Any]:
-        """As status."""
         return self._facts
 
 
-async def test_facts_are_no_markup(gateway: RunningGateway, aiohttp_client: AiohttpClient) -> None:
-    """Whatever a name or text holds, the page has the same tags as with a harmless one."""
+async def test_facts_are_escaped(gateway: RunningGateway, aiohttp_client: AiohttpClient) -> None:
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
@@ -437,14 +415,12 @@ async def test_facts_are_no_markup(gateway: RunningGateway, aiohttp_client: Aioh
     assert Facts(pages[0]).tags == Facts(pages[1]).tags
 
 
-def test_every_reason_has_its_remedy() -> None:
-    """For all that callers may get as a reason the people on duty are told what to do."""
+def test_every_reason_has_a_remedy() -> None:
     reasons = {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
     assert [each for each in reasons if not COMPONENT_GUIDANCE[each].remedy] == []
 
 
-def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
-    """What was counted is in its minute, moves with time, and is gone after an hour."""
+def test_requests_are_counted_for_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
     traffic.record_exchange(exchange(clock))
     clock.now += 60
     traffic.record_exchange(exchange(clock, status=500, reason="internal"))
@@ -484,7 +460,7 @@ def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) 
         ({"status": 503, "reason": "circuit-open"}, 1, 0, ["circuit-open"]),
     ],
 )
-def test_an_error_is_what_went_wrong_here_or_beyond(
+def test_errors_and_rejections_are_counted_apart(
     traffic: RecentRequests,
     clock: FakeClock,
     members: dict[str, Any],
@@ -492,7 +468,6 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     refusals: int,
     reasons: list[str],
 ) -> None:
-    """What is among the reasons counts as error or as refusal; a caller's hang-up as neither."""
     traffic.record_exchange(exchange(clock, **members))
     facts = traffic.facts()
     counts = {"requests": 1, "errors": errors, "refusals": refusals}
@@ -502,8 +477,7 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     assert [error["reason"] for error in facts["errors"]] == reasons
 
 
-def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
-    """The slowest exchange of each minute, by duration."""
+def test_the_slowest_exchanges_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
     for duration, interaction in ((0.5, "read"), (0.1, "create"), (2.0, "search-type")):
         traffic.record_exchange(exchange(clock, duration=duration, interaction=interaction))
         clock.now += 60 if interaction == "create" else 0
@@ -511,8 +485,9 @@ def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> No
     assert found == [("search-type", 2000.0), ("read", 500.0)]
 
 
-def test_ever_new_callers_take_no_more_memory(traffic: RecentRequests, clock: FakeClock) -> None:
-    """Beyond a number of names the rest is counted together, and nothing is lost."""
+def test_the_number_of_counted_callers_is_bounded(
+    traffic: RecentRequests, clock: FakeClock
+) -> None:
     for number in range(2000):
         traffic.record_exchange(exchange(clock, caller=f"caller-{number}"))
     callers = traffic.facts()["callers"]

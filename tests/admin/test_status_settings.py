@@ -1,4 +1,4 @@
-"""The settings in force as people see them: all of them, and nothing secret."""
+"""The settings on the status page, with masked secrets."""
 
 from __future__ import annotations
 
@@ -34,14 +34,12 @@ BASE: dict[str, Any] = {
 
 
 def settings_shown(tmp_path: Path) -> dict[str, Any]:
-    """What is shown of a file with all kinds of secrets."""
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(BASE))
     return visible_settings(load_settings(file, {}))
 
 
-def test_no_secret_is_shown(tmp_path: Path) -> None:
-    """Secrets, passwords in addresses and parameters of unknown meaning are masked or absent."""
+def test_secrets_are_masked(tmp_path: Path) -> None:
     found = settings_shown(tmp_path)
     assert "planted" not in str(found)
     for key in (
@@ -52,8 +50,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         assert found[key] == MASK
 
 
-def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
-    """What is given and what is a default, as people write it."""
+def test_values_are_shown_by_setting(tmp_path: Path) -> None:
     found = settings_shown(tmp_path)
     assert found["platform.fhir_base_url"] == "https://platform.example/fhir"
     assert found["credentials.default.client_id"] == "hospital-17"
@@ -63,14 +60,12 @@ def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
     assert "listen.public_url" not in found
 
 
-def test_keys_are_written_as_in_the_documentation(tmp_path: Path) -> None:
-    """No number stands between dots: the entries of a list are in brackets."""
+def test_entries_of_lists_are_named_with_brackets(tmp_path: Path) -> None:
     found = settings_shown(tmp_path)
     assert "callers[0].rate_limit.burst" not in found
     assert {"callers[0].name", "callers[0].allow.resources"} <= set(found)
     assert not [key for key in found if re.search(r"\.\d", key)]
 
 
-def test_an_address_is_bare() -> None:
-    """User information, query and fragment of a URL are left out."""
+def test_urls_are_shown_without_user_query_and_fragment() -> None:
     assert url_without_secrets("https://user:pass@host:8443/a?secret#part") == "https://host:8443/a"

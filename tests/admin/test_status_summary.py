@@ -46,7 +46,6 @@ FACTS: dict[str, Any] = {
 
 
 def cards(*components: Component, **members: Any) -> str:
-    """The cards as HTML."""
     page = page_update({**StatusSources("quiet").facts("en"), **FACTS, **members}, components)[
         "main"
     ]
@@ -54,7 +53,6 @@ def cards(*components: Component, **members: Any) -> str:
 
 
 def seen(*components: Component, **members: Any) -> str:
-    """The text of the cards, a space between any two parts."""
     text = cards(*components, **members)
     for tag in ("<code>", "</code>"):
         text = text.replace(tag, "`")
@@ -63,8 +61,7 @@ def seen(*components: Component, **members: Any) -> str:
     return " ".join(text.split())
 
 
-def test_all_is_well() -> None:
-    """Each side has its sign and word, the token its time; what is not there has no card."""
+def test_a_healthy_gateway() -> None:
     text = seen()
     assert "Token: expires in ✔ 3 min 20 s valid renewed in 1 min 40 s" in text
     assert "✔ answers sso.example" in text
@@ -82,14 +79,12 @@ def test_all_is_well() -> None:
         ("secret-refused", {}, "✔ 3 min 20 s valid renewed in"),
     ],
 )
-def test_a_token_in_trouble_says_which(reason: str, token: dict[str, Any], expected: str) -> None:
-    """Not renewed while it lasts, missing, or refused, and when it is tried again."""
+def test_each_state_of_a_token(reason: str, token: dict[str, Any], expected: str) -> None:
     component = Component("token", "failed", reason, about="default")
     assert expected in seen(component, tokens={"default": {**TOKEN, **token}})
 
 
-def test_a_token_that_is_missing_is_not_said_to_be_refused() -> None:
-    """The platform refused the last one, which has expired: the page says one thing of it."""
+def test_a_missing_token_is_not_shown_as_rejected() -> None:
     gateway = GatewayState()
     gateway.tokens = {"default": replace(VALID_TOKEN, is_valid=False, is_rejected=True)}
     facts = gateway.status().facts("en")
@@ -97,16 +92,14 @@ def test_a_token_that_is_missing_is_not_said_to_be_refused() -> None:
     assert "✖ missing" in page_update(facts, gateway.health.components())["main"]
 
 
-def test_the_token_of_the_audit_is_told_too() -> None:
-    """No caller uses it; where it is not well, it is a component of the audit."""
+def test_the_token_of_the_audit_is_shown() -> None:
     component = Component("audit", "degraded", "token-refused", about="records")
     text = seen(component, tokens={"default": TOKEN, "records": {**TOKEN, "expires_in": None}})
     assert "✖ missing" in text
     assert "Credential: `records` 1 of 2 are well" in text
 
 
-def test_of_several_tokens_the_worst_is_shown() -> None:
-    """The one that is missing, by its credential's name, and how many are well."""
+def test_the_worst_of_several_tokens_is_shown() -> None:
     lacking = {**TOKEN, "valid": False, "expires_in": None}
     missing = Component("token", "failed", "token-awaited", about="laboratory")
     text = seen(
@@ -124,8 +117,7 @@ def test_of_several_tokens_the_worst_is_shown() -> None:
         ("transient", "✖ gives no token"),
     ],
 )
-def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
-    """Each kind of failure has its words, and cause, status and code stand beside them."""
+def test_each_failure_of_the_sso(failure: str, expected: str) -> None:
     reported = {"cause": "refused", "status": 401, "oauth_error": "invalid_client"}
     token = {**TOKEN, "failure": failure, **reported}
     text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
@@ -133,8 +125,7 @@ def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
     assert "our client is refused, HTTP 401, `invalid_client`" in text
 
 
-def test_an_sso_that_has_not_answered_is_not_praised() -> None:
-    """While the first token is on its way nothing is known of it."""
+def test_an_sso_without_a_response_is_unknown() -> None:
     token = {**TOKEN, "valid": False, "expires_in": None, "fetching": True}
     missing = Component("token", "failed", "token-awaited", about="default")
     assert "? no answer yet sso.example" in seen(missing, tokens={"default": token})
@@ -148,8 +139,7 @@ def test_an_sso_that_has_not_answered_is_not_praised() -> None:
         ("fails", "platform-not-fhir", "✖ no FHIR server"),
     ],
 )
-def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected: str) -> None:
-    """Whether it answers and why not, whatever else may be wrong."""
+def test_each_state_of_the_platform(state: str, reason: str, expected: str) -> None:
     assert expected in seen(platform={**FACTS["platform"], "state": state, "reason": reason})
 
 
@@ -161,16 +151,14 @@ def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected
         *("sso-unavailable", "audit-unavailable", "shutting-down"),
     ],
 )
-def test_every_reason_has_its_words(language: str, reason: str) -> None:
-    """The card has a word for each, the verdict a sentence."""
+def test_every_reason_has_a_text(language: str, reason: str) -> None:
     if reason not in ("sso-unavailable", "audit-unavailable", "shutting-down"):
         assert PLATFORM_CAUSES[reason].in_language(language)
     if reason != "answers":
         assert COMPONENT_GUIDANCE[reason].meaning.in_language(language)
 
 
-def test_what_the_gateway_asked_itself_is_told() -> None:
-    """With its time and what was found."""
+def test_the_last_probe_is_shown() -> None:
     probe = {"found": "platform-tls", "at": "2026-01-02T03:04:09Z"}
     text = seen(platform={**FACTS["platform"], "probe": probe})
     assert "The gateway itself asked 2026-01-02 03:04:09 UTC : no secure connection" in text
@@ -189,16 +177,14 @@ def test_what_the_gateway_asked_itself_is_told() -> None:
         ({"failed": 1}, "⚠ a person decides"),
     ],
 )
-def test_the_outbox_says_whether_somebody_is_needed(entries: dict[str, int], expected: str) -> None:
-    """Only entries that wait for a person's decision are a warning; the oldest's age is told."""
+def test_each_state_of_the_outbox(entries: dict[str, int], expected: str) -> None:
     report = {"entries": entries, "oldest_seconds": 3700.4}
     text = seen(judge_outbox(report), outbox=report)
     assert expected in text
     assert "The oldest waits: 1 h 1 min" in text
 
 
-def test_writes_that_cannot_be_sent_are_a_warning() -> None:
-    """They wait by themselves, but not while the platform fails."""
+def test_waiting_writes_are_a_warning_while_the_platform_fails() -> None:
     fails = {**FACTS["platform"], "state": "fails", "reason": "platform-fails"}
     waiting = {"entries": {"waiting": 2}, "oldest_seconds": 3700.4}
     empty = {"entries": {}, "oldest_seconds": None}
@@ -218,8 +204,7 @@ def test_writes_that_cannot_be_sent_are_a_warning() -> None:
         (90000, "1 d 1 h"),
     ],
 )
-def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
-    """The seconds of a span of days are of no use to a reader."""
+def test_a_duration_has_its_two_largest_units(duration: int, expected: str) -> None:
     assert format_span(duration, "en") == expected
 
 
@@ -231,8 +216,7 @@ def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None
         *[(199, 200, "99.5 %"), (12_345, 12_346, "> 99.9 %"), (10**9, 10**9, "100 %")],
     ],
 )
-def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> None:
-    """No powers of ten; 100 % is all of it, and 0 % nothing, in the language's own signs."""
+def test_shares_are_formatted(part: int, whole: int, expected: str) -> None:
     assert format_percentage(part, whole, "en").replace("\N{NO-BREAK SPACE}", " ") == expected
     russian = format_percentage(part, whole, "ru").replace("\N{NO-BREAK SPACE}", " ")
     assert russian == expected.replace(".", ",")
@@ -246,8 +230,7 @@ def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> 
         *[(75_500.0, "1 min 16 s"), (7_200_000.0, "2 h 0 min")],
     ],
 )
-def test_a_duration_has_the_unit_that_people_would_take(duration: float, expected: str) -> None:
-    """Milliseconds below a second, seconds below a minute, then as every other span."""
+def test_response_times_are_formatted(duration: float, expected: str) -> None:
     assert format_duration(duration, "en").replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
@@ -255,13 +238,11 @@ def test_a_duration_has_the_unit_that_people_would_take(duration: float, expecte
     ("value", "english", "uzbek"),
     [(0, "0", "0"), (9999, "9999", "9999"), (1_234_567, "1,234,567", "1 234 567")],
 )
-def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> None:
-    """With the language's own mark between thousands."""
+def test_large_numbers_are_grouped(value: int, english: str, uzbek: str) -> None:
     assert format_number(value, "en") == english
     assert format_number(value, "uz").replace("\N{NO-BREAK SPACE}", " ") == uzbek
 
 
-def test_the_outbox_leads_to_its_page() -> None:
-    """In the reader's language."""
+def test_the_outbox_is_linked() -> None:
     outbox = {"entries": {}, "oldest_seconds": None}
     assert 'href="outbox?lang=en"' in cards(judge_outbox(outbox), outbox=outbox)

@@ -1,4 +1,4 @@
-"""What people are told, and when: by a clock that stands still, at servers that are real."""
+"""Which alerts are sent and when, with a fake clock and real servers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
 from tests.doubles.gateway_states import VALID_TOKEN, GatewayState
 from tests.doubles.waiting import wait_until
 
-LOOK = 10.0
+CHECK_INTERVAL = 10.0
 DAY = 86400.0
 FAILED = replace(VALID_TOKEN, is_valid=False, expires_in=None)
 
 
 def settings(*urls: str, **alerts: str) -> Settings:
-    """Those of a hospital that has these addresses."""
     environ = {
         "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
@@ -44,8 +43,8 @@ def settings(*urls: str, **alerts: str) -> Settings:
 
 
 @dataclass
-class Night:
-    """A gateway as it fares, and the messenger that looks at it."""
+class AlertSetup:
+    """A gateway's state and its alert monitor."""
 
     gateway: GatewayState = field(default_factory=GatewayState)
     certificates: dict[str, float] = field(default_factory=dict)
@@ -56,7 +55,7 @@ class Night:
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
-        self.messenger = AlertMonitor(
+        self.monitor = AlertMonitor(
             health=gateway.health,
             audit_dropped=lambda: self.dropped,
             certificates=lambda: self.certificates,
@@ -67,52 +66,49 @@ class Night:
     def _count(self, outcome: str, number: int) -> None:
         self.counted[outcome] += number
 
-    async def goes_on(self, seconds: float, pace: float = LOOK) -> None:
-        """Time passes, with a look at each `pace`; timers wait for `advance`."""
+    async def pass_time(self, seconds: float, pace: float = CHECK_INTERVAL) -> None:
+        """Let time pass with a check every `pace` seconds; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
             self.gateway.clock.now += pace
             if self.minutely is not None and self.gateway.clock.now % 60 < pace:
                 self.minutely()
             await self.gateway.judgement.probe_if_due()
-            await self.messenger.check_alerts()
+            await self.monitor.check_alerts()
 
-    async def told(self, hook: Webhook) -> list[str]:
-        """The names of all alerts that were told, in order; the last one is made to be the end."""
-        self.messenger.on_reload("failed")
-        await self.goes_on(LOOK)
+    async def alert_names(self, hook: Webhook) -> list[str]:
+        """Return the names of all notified alerts in order. One more marks the end."""
+        self.monitor.on_reload("failed")
+        await self.pass_time(CHECK_INTERVAL)
         text = await hook.text("(DhpGatewayReloadFailed)")
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
         return names
 
     async def wait_until_counted(self, outcome: str, number: int) -> None:
-        """Return when so many messages have ended so."""
         await wait_until(lambda: self.counted[outcome] >= number)
 
 
 @contextlib.asynccontextmanager
-async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
-    """A night in which these are told."""
-    it = Night()
+async def alert_setup(*urls: str, **alerts: str) -> AsyncIterator[AlertSetup]:
+    setup = AlertSetup()
     given = settings(*urls, **alerts)
-    it.messenger.configure(given, parse_addresses(given))
-    await it.messenger.check_alerts()
+    setup.monitor.configure(given, parse_addresses(given))
+    await setup.monitor.check_alerts()
     try:
-        yield it
+        yield setup
     finally:
-        await it.messenger.close()
+        await setup.monitor.close()
 
 
 @pytest.fixture(scope="module")
-def said() -> Iterator[list[str]]:
-    """All log lines of this module's tests, at the level at which libraries talk most."""
+def log_lines() -> Iterator[list[str]]:
     lines: list[str] = []
 
-    class Kept(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.name != "mail.log":  # the mail server's own
                 lines.append(record.getMessage())
 
-    root, kept = logging.getLogger(), Kept()
+    root, kept = logging.getLogger(), Recorder()
     before = root.level
     root.addHandler(kept)
     root.setLevel(logging.DEBUG)
@@ -121,25 +117,24 @@ def said() -> Iterator[list[str]]:
     root.setLevel(before)
 
 
-pytestmark = pytest.mark.usefixtures("said")
+pytestmark = pytest.mark.usefixtures("log_lines")
 
 
-async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
-    """What lasts two minutes is told, with what to do; that it is over, once it stays so."""
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.set_circuit(CircuitState.OPEN)
-        await it.goes_on(130)
+async def test_an_alert_is_sent_once_and_its_end_once() -> None:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(130)
         [begun] = await hook.wait_for_messages(1)
-        await it.goes_on(3600, 60)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(30)
-        it.gateway.set_circuit(CircuitState.OPEN)  # it was not over
-        await it.goes_on(30)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(600, 60)
+        await setup.pass_time(3600, 60)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(30)
+        setup.gateway.set_circuit(CircuitState.OPEN)  # it was not over
+        await setup.pass_time(30)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(600, 60)
         _, over = await hook.wait_for_messages(2)
-        await it.goes_on(3600, 60)
-        assert await it.told(hook) == ["NotReady", "NotReady"]
+        await setup.pass_time(3600, 60)
+        assert await setup.alert_names(hook) == ["NotReady", "NotReady"]
     assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
     assert "has not been ready for 2 minutes. The gateway cannot connect" in begun["message"]
     assert "dhp-gateway doctor" in begun["message"]
@@ -150,138 +145,136 @@ async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
     assert over["type"] == "success"
 
 
-async def test_what_passes_soon_is_told_to_nobody() -> None:
-    """A minute and a half, again and again, is no message."""
-    async with Webhook() as hook, night(hook.url) as it:
+async def test_short_conditions_cause_no_alert() -> None:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
         for _ in range(5):
-            it.gateway.set_circuit(CircuitState.OPEN)
-            await it.goes_on(90)
-            it.gateway.set_circuit(CircuitState.CLOSED)
-            await it.goes_on(20)
-        assert await it.told(hook) == []
+            setup.gateway.set_circuit(CircuitState.OPEN)
+            await setup.pass_time(90)
+            setup.gateway.set_circuit(CircuitState.CLOSED)
+            await setup.pass_time(20)
+        assert await setup.alert_names(hook) == []
 
 
-async def test_one_trouble_is_one_message() -> None:
-    """A refused secret and what follows from it are told together."""
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
-        await it.goes_on(300)
+async def test_alerts_of_one_cause_are_one_message() -> None:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
+        await setup.pass_time(300)
         [begun] = await hook.wait_for_messages(1)
-        it.gateway.tokens = {"default": VALID_TOKEN}
-        await it.goes_on(300)
+        setup.gateway.tokens = {"default": VALID_TOKEN}
+        await setup.pass_time(300)
         _, over = await hook.wait_for_messages(2)
-    for told in (begun, over):
-        assert told["message"].count("\n") == 1
-        assert "refuses the client or the secret of default" in told["message"]
-        assert "(DhpGatewayNotReady)" in told["message"]
+    for sent in (begun, over):
+        assert sent["message"].count("\n") == 1
+        assert "refuses the client or the secret of default" in sent["message"]
+        assert "(DhpGatewayNotReady)" in sent["message"]
 
 
-async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
-    """The errors of requests belong to it, also those that are still counted when it is over."""
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.serve(0, *[(200, "")] * 40)
+async def test_errors_during_an_outage_cause_no_further_alert() -> None:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.serve(0, *[(200, "")] * 40)
         for minute in range(12):
-            it.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
+            setup.gateway.set_circuit(CircuitState.OPEN if minute < 7 else CircuitState.CLOSED)
             failing = minute < 7
-            it.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
-            await it.goes_on(60)
-        assert await it.told(hook) == ["NotReady", "NotReady"]
+            setup.gateway.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            await setup.pass_time(60)
+        assert await setup.alert_names(hook) == ["NotReady", "NotReady"]
 
 
-def _tokens(failure: str) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
+def token_failure(failure: str) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.tokens = {"default": replace(VALID_TOKEN, failure=failure, cause="refused")}
 
-    return come
-
-
-def _requests(reason: str, count: int) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
-
-    return come
+    return cause
 
 
-def _many_errors(it: Night) -> None:
-    it.minutely = lambda: it.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+def failed_requests(reason: str, count: int) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
+
+    return cause
 
 
-def _answers_again(it: Night) -> None:
-    it.gateway.serve(1, *[(502, "")] * 5)
-    it.gateway.found = "answers", "default"
+def many_errors(setup: AlertSetup) -> None:
+    setup.minutely = lambda: setup.gateway.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
 
 
-def _outbox(
+def recovery(setup: AlertSetup) -> None:
+    setup.gateway.serve(1, *[(502, "")] * 5)
+    setup.gateway.found = "answers", "default"
+
+
+def outbox_report(
     available: bool = True, oldest: float = 0.0, stalled: float = 0.0, **entries: int
-) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.gateway.outbox = {
+) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.gateway.outbox = {
             "available": available,
             "entries": entries,
             "oldest_seconds": oldest,
             "stalled_seconds": stalled,
         }
 
-    return come
+    return cause
 
 
-def _certificate(days: float) -> Callable[[Night], None]:
-    def come(it: Night) -> None:
-        it.certificates["platform-client"] = it.gateway.clock.wall() + days * DAY
+def certificate_expiry(days: float) -> Callable[[AlertSetup], None]:
+    def cause(setup: AlertSetup) -> None:
+        setup.certificates["platform-client"] = setup.gateway.clock.wall() + days * DAY
 
-    return come
-
-
-def _audit_lost(it: Night) -> None:
-    it.dropped += 1
+    return cause
 
 
-TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
-    "not ready": (lambda it: it.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
-    "overloaded": (_requests("overloaded", 6), "Overloaded"),
-    "refused": (_tokens("refused"), "SsoRefusing"),
-    "transient": (_tokens("transient"), "SsoFailing"),
-    "throttled": (_tokens("throttled"), "SsoThrottling"),
-    "half of it fails": (_many_errors, "PlatformDown"),
-    "busy": (_requests("upstream-busy", 6), "ConnectionsExhausted"),
-    "audit lost": (_audit_lost, "AuditDropped"),
-    "audit blocked": (lambda it: setattr(it.gateway, "audit_available", False), "AuditUnavailable"),
-    "audit blocked for a moment": (_requests("audit-unavailable", 1), "AuditUnavailable"),
-    "outbox old": (_outbox(oldest=3700), "OutboxAgeing"),
-    "outbox unclear": (_outbox(unclear=2), "OutboxUnclear"),
-    "outbox failed": (_outbox(failed=3), "OutboxFailed"),
-    "outbox away": (_outbox(available=False), "OutboxUnavailable"),
-    "outbox stands still": (_outbox(stalled=40, waiting=1), "OutboxStandstill"),
-    "outbox full": (_requests("outbox-full", 1), "OutboxFull"),
-    "certificate": (_certificate(20), "CertificateExpiring"),
-    "fine": (lambda it: None, ""),
-    "it failed and answers again": (_answers_again, ""),
-    "a burst": (_requests("overloaded", 5), ""),
-    "outbox waits": (_outbox(oldest=3500, waiting=9), ""),
-    "certificate of a month": (_certificate(22), ""),
+def audit_loss(setup: AlertSetup) -> None:
+    setup.dropped += 1
+
+
+CONDITIONS: dict[str, tuple[Callable[[AlertSetup], None], str]] = {
+    "not ready": (lambda setup: setup.gateway.set_circuit(CircuitState.OPEN), "NotReady"),
+    "overloaded": (failed_requests("overloaded", 6), "Overloaded"),
+    "refused": (token_failure("refused"), "SsoRefusing"),
+    "transient": (token_failure("transient"), "SsoFailing"),
+    "throttled": (token_failure("throttled"), "SsoThrottling"),
+    "half of it fails": (many_errors, "PlatformDown"),
+    "busy": (failed_requests("upstream-busy", 6), "ConnectionsExhausted"),
+    "audit lost": (audit_loss, "AuditDropped"),
+    "audit blocked": (
+        lambda setup: setattr(setup.gateway, "audit_available", False),
+        "AuditUnavailable",
+    ),
+    "audit blocked for a moment": (failed_requests("audit-unavailable", 1), "AuditUnavailable"),
+    "outbox old": (outbox_report(oldest=3700), "OutboxAgeing"),
+    "outbox unclear": (outbox_report(unclear=2), "OutboxUnclear"),
+    "outbox failed": (outbox_report(failed=3), "OutboxFailed"),
+    "outbox away": (outbox_report(available=False), "OutboxUnavailable"),
+    "outbox stands still": (outbox_report(stalled=40, waiting=1), "OutboxStandstill"),
+    "outbox full": (failed_requests("outbox-full", 1), "OutboxFull"),
+    "certificate": (certificate_expiry(20), "CertificateExpiring"),
+    "fine": (lambda setup: None, ""),
+    "it failed and answers again": (recovery, ""),
+    "a burst": (failed_requests("overloaded", 5), ""),
+    "outbox waits": (outbox_report(oldest=3500, waiting=9), ""),
+    "certificate of a month": (certificate_expiry(22), ""),
 }
 
 
-async def test_what_is_told() -> None:
-    """Each trouble is told by its name, and what is none is not."""
-    told: dict[str, list[str]] = {}
+async def test_each_condition_fires_its_alert() -> None:
+    sent: dict[str, list[str]] = {}
     async with Webhook() as hook:
-        for name, (come, _) in TROUBLES.items():
+        for name, (cause, _) in CONDITIONS.items():
             hook.messages.clear()
-            async with night(hook.url) as it:
-                come(it)
-                await it.goes_on(310)
-                told[name] = await it.told(hook)
-    assert told == {name: [alert] if alert else [] for name, (_, alert) in TROUBLES.items()}
+            async with alert_setup(hook.url) as setup:
+                cause(setup)
+                await setup.pass_time(310)
+                sent[name] = await setup.alert_names(hook)
+    assert sent == {name: [alert] if alert else [] for name, (_, alert) in CONDITIONS.items()}
 
 
-async def test_figures() -> None:
-    """Counts, spans and shares stand in the sentences as people write them."""
-    async with Webhook() as hook, night(hook.url, language="ru") as it:
-        _outbox(oldest=3 * 3600 + 1200, unclear=4)(it)
-        _certificate(2.5)(it)
-        _many_errors(it)
-        await it.goes_on(310)
+async def test_numbers_are_formatted_in_the_language() -> None:
+    async with Webhook() as hook, alert_setup(hook.url, language="ru") as setup:
+        outbox_report(oldest=3 * 3600 + 1200, unclear=4)(setup)
+        certificate_expiry(2.5)(setup)
+        many_errors(setup)
+        await setup.pass_time(310)
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
     assert "Записи в очереди ждут решения человека (4)" in text
@@ -289,23 +282,21 @@ async def test_figures() -> None:
     assert "Сертификат platform-client истекает через 2 д 11 ч." in text
 
 
-async def test_what_happened_before_anybody_looked_is_nothing_new() -> None:
-    """Addresses that are given to a running gateway are not told of last week's losses."""
+async def test_events_before_the_first_check_cause_no_alert() -> None:
     async with Webhook() as hook:
-        it, given = Night(), settings(hook.url)
-        it.dropped = 7
-        it.messenger.configure(given, parse_addresses(given))
-        await it.messenger.check_alerts()
-        await it.goes_on(600, 60)
-        it.dropped += 1
-        await it.goes_on(10)
-        assert await it.told(hook) == ["AuditDropped"]
-        await it.messenger.close()
+        setup, given = AlertSetup(), settings(hook.url)
+        setup.dropped = 7
+        setup.monitor.configure(given, parse_addresses(given))
+        await setup.monitor.check_alerts()
+        await setup.pass_time(600, 60)
+        setup.dropped += 1
+        await setup.pass_time(10)
+        assert await setup.alert_names(hook) == ["AuditDropped"]
+        await setup.monitor.close()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_languages(language: str) -> None:
-    """All that is told is in the language of the settings."""
+async def test_messages_are_in_the_configured_language(language: str) -> None:
     words = {
         "en": (
             "something is wrong",
@@ -316,130 +307,126 @@ async def test_languages(language: str) -> None:
         "ru": ("неполадка", "Устранено, длилось", "сводка за день", "Не устранено неполадок: 1"),
         "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
     }
-    async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
-        it.gateway.set_circuit(CircuitState.OPEN)
-        await it.goes_on(150)
+    async with Webhook() as hook, alert_setup(hook.url, language=language, daily="true") as setup:
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(150)
         await hook.wait_for_messages(1)
-        await it.goes_on(DAY, 600)
+        await setup.pass_time(DAY, 600)
         await hook.wait_for_messages(2)
-        it.gateway.set_circuit(CircuitState.CLOSED)
-        await it.goes_on(80)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(80)
         text = "\n".join(
-            f"{told['title']} {told['message']}" for told in await hook.wait_for_messages(3)
+            f"{sent['title']} {sent['message']}" for sent in await hook.wait_for_messages(3)
         )
     for word in words[language]:
         assert word in text
 
 
-async def test_the_daily_line() -> None:
-    """Once a day at 8, also after the clock was put back; never twice, and with what was served."""
-    async with Webhook() as hook, night(hook.url, daily="true") as it:
-        it.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
-        morning = datetime.fromtimestamp(it.gateway.clock.wall()).replace(
+async def test_the_daily_summary() -> None:
+    async with Webhook() as hook, alert_setup(hook.url, daily="true") as setup:
+        setup.gateway.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
+        morning = datetime.fromtimestamp(setup.gateway.clock.wall()).replace(
             hour=8, minute=0, second=0
         )
-        wait = (morning.timestamp() - it.gateway.clock.wall()) % DAY or DAY
-        it.gateway.clock.now += wait - 60
-        await it.goes_on(50)
+        wait = (morning.timestamp() - setup.gateway.clock.wall()) % DAY or DAY
+        setup.gateway.clock.now += wait - 60
+        await setup.pass_time(50)
         assert hook.messages == []
-        await it.goes_on(20)
+        await setup.pass_time(20)
         [first] = await hook.wait_for_messages(1)
-        it.gateway.clock.jump_wall(-3600)
-        await it.goes_on(7200, 600)
-        it.gateway.serve(0, *[(200, "")] * 10)
-        it.gateway.clock.jump_wall(DAY)
-        await it.goes_on(10)
+        setup.gateway.clock.jump_wall(-3600)
+        await setup.pass_time(7200, 600)
+        setup.gateway.serve(0, *[(200, "")] * 10)
+        setup.gateway.clock.jump_wall(DAY)
+        await setup.pass_time(10)
         _, second = await hook.wait_for_messages(2)
-        assert await it.told(hook) == []
+        assert await setup.alert_names(hook) == []
         assert len(hook.messages) == 3
     assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
     assert "since the last such line: 1235, errors among them: 1." in first["message"]
     assert "since the last such line: 10, errors among them: 0." in second["message"]
 
 
-async def test_the_mail_server_is_away() -> None:
-    """It is tried again with growing pauses, and then takes one mail with all that happened."""
-    async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
-        clock = it.gateway.clock
+async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
+    async with MailServer() as mail, Webhook() as hook, alert_setup(mail.url, hook.url) as setup:
+        clock = setup.gateway.clock
         async with mail.away():
-            it.gateway.set_circuit(CircuitState.OPEN)
-            await it.goes_on(130)
+            setup.gateway.set_circuit(CircuitState.OPEN)
+            await setup.pass_time(130)
             pauses = []
             for attempt in range(1, 9):
-                await it.wait_until_counted("failed", attempt)
+                await setup.wait_until_counted("failed", attempt)
                 await wait_until(lambda: bool(clock.timers))
                 pauses.append(clock.next_due())
                 if attempt < 8:
                     await clock.advance(pauses[-1])
-            it.gateway.set_circuit(CircuitState.CLOSED)
-            await it.goes_on(80)
+            setup.gateway.set_circuit(CircuitState.CLOSED)
+            await setup.pass_time(80)
             # The other channel does not wait for the one that fails.
             assert len(await hook.wait_for_messages(2)) == 2
         await clock.advance(900)
         [only] = await mail.wait_for_messages(1)
-        await it.wait_until_counted("sent", 3)
+        await setup.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
-    assert only["to"] == "duty@clinic.uz"
+    assert only["to"] == "gateway@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
     assert "(DhpGatewayNotReady)" in only["message"]
     assert only["message"].index("has not been ready") < only["message"].index("Over, after")
 
 
-async def test_what_an_address_never_takes_is_bounded() -> None:
-    """Fifty messages wait; the oldest of more are given up, and counted."""
-    async with Webhook(status=500) as hook, night(hook.url) as it:
+async def test_the_backlog_of_an_address_is_bounded() -> None:
+    async with Webhook(status=500) as hook, alert_setup(hook.url) as setup:
         for number in range(60):
-            it.messenger.on_reload("ok" if number % 2 else "failed")
-            await it.goes_on(70)
-        await it.wait_until_counted("failed", 1)
-        assert it.counted["dropped"] == 10
+            setup.monitor.on_reload("ok" if number % 2 else "failed")
+            await setup.pass_time(70)
+        await setup.wait_until_counted("failed", 1)
+        assert setup.counted["dropped"] == 10
         hook.status = 200
-        await it.gateway.clock.advance(900)
+        await setup.gateway.clock.advance(900)
         [only] = await hook.wait_for_messages(1)
     assert only["message"].count("(DhpGatewayReloadFailed)") == 50
 
 
-async def test_other_settings() -> None:
-    """An address that stays keeps what it has not taken; one that is removed is told no more."""
+async def test_a_reload_keeps_the_backlog_of_remaining_addresses() -> None:
     async with Webhook(status=500) as stays, Webhook() as goes, Webhook() as comes:
-        async with night(stays.url, goes.url) as it:
-            it.messenger.on_reload("failed")
-            await it.goes_on(10)
+        async with alert_setup(stays.url, goes.url) as setup:
+            setup.monitor.on_reload("failed")
+            await setup.pass_time(10)
             await goes.wait_for_messages(1)
-            await it.wait_until_counted("failed", 1)
+            await setup.wait_until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
-            it.messenger.configure(changed, parse_addresses(changed))
-            it.messenger.on_reload("ok")
-            await it.goes_on(70)
+            setup.monitor.configure(changed, parse_addresses(changed))
+            setup.monitor.on_reload("ok")
+            await setup.pass_time(70)
             await comes.wait_for_messages(1)
             stays.status = 200
-            await it.gateway.clock.advance(900)
+            await setup.gateway.clock.advance(900)
             [both] = await stays.wait_for_messages(1)
         assert len(goes.messages) == 1
     assert both["message"].count("(DhpGatewayReloadFailed)") == 2
     assert "Bartaraf etildi" in comes.messages[0]["message"]
 
 
-async def test_nothing_is_told_of_the_end() -> None:
-    """A gateway that is being stopped is no trouble."""
-    async with Webhook() as hook, night(hook.url) as it:
-        it.gateway.draining = True
-        await it.goes_on(300)
-        it.gateway.draining = False
-        assert await it.told(hook) == []
+async def test_a_shutdown_causes_no_alert() -> None:
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        setup.gateway.draining = True
+        await setup.pass_time(300)
+        setup.gateway.draining = False
+        assert await setup.alert_names(hook) == []
 
 
-async def test_no_secret_is_shown(said: list[str]) -> None:
-    """Addresses hold passwords: no repr, text or log line has one, whatever happens to them."""
+async def test_addresses_are_masked(log_lines: list[str]) -> None:
     async with Webhook(status=500) as hook, MailServer() as mail:
         wrong = mail.url.replace(PASSWORD, "planted-and-wrong")
         given = settings(hook.url, wrong)
         addresses = parse_addresses(given)
-        async with night(hook.url, wrong) as it:
-            it.messenger.on_reload("failed")
-            await it.goes_on(10)
-            await it.wait_until_counted("failed", 2)
-    shown = "\n".join((repr(given), str(given), repr(addresses), given.model_dump_json(), *said))
+        async with alert_setup(hook.url, wrong) as setup:
+            setup.monitor.on_reload("failed")
+            await setup.pass_time(10)
+            await setup.wait_until_counted("failed", 2)
+    shown = "\n".join(
+        (repr(given), str(given), repr(addresses), given.model_dump_json(), *log_lines)
+    )
     assert "alerts.notify[1] (mailto) takes no message" in shown
     for secret in ("planted-p", "planted-and", "ssw/rd", "ssw%2Frd"):
         assert secret not in shown

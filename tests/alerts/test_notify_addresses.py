@@ -1,4 +1,4 @@
-"""An address that neither takes nor refuses holds up nothing."""
+"""Sending to one address."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from tests.doubles.waiting import wait_until
 MESSAGE = AlertMessage("test", "title", "body")
 
 
-async def test_an_address_that_says_nothing() -> None:
-    """An attempt ends at its timeout without its thread, of which there is one at most."""
+async def test_an_unresponsive_address_times_out_and_holds_one_thread() -> None:
     held: list[asyncio.StreamWriter] = []
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,11 +39,9 @@ async def test_an_address_that_says_nothing() -> None:
         await asyncio.to_thread(post.thread.join, 60)
 
 
-async def test_a_message_can_follow_at_once() -> None:
-    """Nothing stands between an attempt that has ended and the next one."""
-
+async def test_messages_can_follow_without_a_delay() -> None:
     class Ready:
-        """A service that takes everything at once."""
+        """A service that accepts everything."""
 
         def notify(self, **_: str) -> bool:
             return True

@@ -1,4 +1,4 @@
-"""Gateways that tell people: what a real platform and SSO do, and what a reload changes."""
+"""Alerts of a running gateway, and of one that is reloaded."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ SENT = "dhp_gateway_alert_messages_total"
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow one another without a pause to speak of."""
     monkeypatch.setattr(AlertMonitor, "run", partialmethod(AlertMonitor.run, interval=0.02))
 
 
-class Watch:
+class MonitorWithClock:
     """A messenger with a clock of its own, which looks at a running gateway."""
 
     def __init__(self, gateway: RunningGateway) -> None:
@@ -46,7 +45,7 @@ class Watch:
         self._messenger.configure(gateway.settings, parse_addresses(gateway.settings))
         self.close = self._messenger.close
 
-    async def looks_for(self, seconds: int) -> None:
+    async def pass_time(self, seconds: int) -> None:
         """As much time passes for it."""
         for _ in range(seconds // 10):
             self._clock.now += 10
@@ -54,16 +53,15 @@ class Watch:
         # Pauses after failures are over as well.
         await self._clock.advance(900)
 
-    async def wait_until_taken(self, told: MailServer, count: int) -> None:
+    async def wait_until_taken(self, receiver: MailServer, count: int) -> None:
         """Let pauses end until there are so many messages: an attempt may fail late."""
         async with asyncio.timeout(60):
-            while len(told.messages) < count:
+            while len(receiver.messages) < count:
                 await self._clock.advance(900)
                 await asyncio.sleep(0.05)
 
 
-async def test_one_after_the_other_is_away() -> None:
-    """Platform, SSO and mail server in turn: each is told when it begins and when it is over."""
+async def test_outages_of_platform_and_sso_are_notified() -> None:
     async with (
         Platform() as platform,
         Sso() as sso,
@@ -77,30 +75,30 @@ async def test_one_after_the_other_is_away() -> None:
             circuit_breaker={"min_requests": 1000},
         ) as gateway,
     ):
-        watch = Watch(gateway)
+        watch = MonitorWithClock(gateway)
         assert (await fetch(gateway.address, READ)).status == 200
         platform.respond(then_reset(b""))
         for _ in range(25):  # nearly all of the last minute
             await fetch(gateway.address, READ)
-        await watch.looks_for(150)
+        await watch.pass_time(150)
         await mail.wait_for_messages(1)
         platform.respond(fhir())
         for _ in range(30):  # the clock of the requests stands still beside that of the messages
             assert (await fetch(gateway.address, READ)).status == 200
-        await watch.looks_for(90)
+        await watch.pass_time(90)
         await mail.wait_for_messages(2)
         async with mail.away():
             sso.respond(answers.status(503))
             platform.script(unauthorized())
             assert (await fetch(gateway.address, READ)).status == 503
-            await watch.looks_for(150)
+            await watch.pass_time(150)
             await hook.wait_for_messages(3)
-        await watch.looks_for(10)
+        await watch.pass_time(10)
         await watch.wait_until_taken(mail, 3)
         sso.respond(None)
         facts = gateway.gateway.status.facts
         await wait_until(lambda: facts("en")["sso"]["failure"] is None)
-        await watch.looks_for(90)
+        await watch.pass_time(90)
         await mail.wait_for_messages(4)
         await hook.wait_for_messages(4)
         await watch.close()
@@ -113,14 +111,13 @@ async def test_one_after_the_other_is_away() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_reload() -> None:
-    """That one was refused is told; one that is taken brings other addresses and is counted."""
+async def test_a_reload_replaces_the_alert_addresses() -> None:
     async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
         alerted = {"notify": [first.url]}
         async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
             gateway.gateway.record_reload(1)
-            [told] = await first.wait_for_messages(1)
-            assert "New settings of" in told["message"]
+            [message] = await first.wait_for_messages(1)
+            assert "New settings of" in message["message"]
             # A reload gives up what is being sent to an address that goes, though it has arrived.
             await gateway.wait_for_metric(1, SENT, outcome="sent")
             alerts = gateway.settings.alerts

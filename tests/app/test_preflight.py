@@ -1,4 +1,4 @@
-"""A cause for which a gateway does not start has one text, whichever command or log reports it."""
+"""A cause that prevents a start has the same text in every command and in the log."""
 
 from __future__ import annotations
 
@@ -24,19 +24,16 @@ KEY = {"client_id": "a", "auth_method": "private_key_jwt"}
 
 
 def put_file(path: Path, content: bytes = b"") -> str:
-    """Write a file that only its owner may read."""
     path.write_bytes(content)
     path.chmod(0o600)
     return str(path)
 
 
 def client_secret(file: str) -> dict[str, Any]:
-    """Settings whose client's secret is in a file."""
     return {"credentials": {"default": {"client_id": "a", "client_secret_file": file}}}
 
 
 def callers(*keys: str) -> dict[str, Any]:
-    """Settings with a caller for each file of a key."""
     return {
         "callers": [{"name": f"c{number}", "api_key_file": key} for number, key in enumerate(keys)]
     }
@@ -112,7 +109,6 @@ NOT_RELOADED = ("store.", "audit.", "tracing.")
 
 
 def write(folder: Path, changed: dict[str, Any], **addresses: str) -> Path:
-    """Write a settings file; its servers are away."""
     settings: dict[str, Any] = {
         "environment": "custom",
         "listen": {"address": addresses.get("listen", f"127.0.0.1:{free_port()}")},
@@ -131,7 +127,6 @@ def write(folder: Path, changed: dict[str, Any], **addresses: str) -> Path:
 
 @pytest.mark.parametrize("key", KEYS)
 async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
-    """`check`, `doctor`, a start and a reload say the same of it, and only that."""
     changed = broken(tmp_path)[key]
     beside = await dhp(
         "check", "--config", write(tmp_path, {**changed, "retries": {"max_attempts": 0}})
@@ -149,8 +144,8 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     lines = [line.removesuffix(".") for line in started.err.splitlines()]
     assert f"dhp-gateway: could not start: {text}" in lines
     report = json.loads((await dhp("doctor", "--json", "--config", file)).out)
-    told = [f"{key}: {each['message']}. {each['hint']}" for each in report["findings"]]
-    assert [each.removesuffix(". ") for each in told if each.startswith(text)] == [text]
+    reported = [f"{key}: {each['message']}. {each['hint']}" for each in report["findings"]]
+    assert [each.removesuffix(". ") for each in reported if each.startswith(text)] == [text]
     if not key.startswith(NOT_RELOADED):
         fixed = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
         async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token") as it:
@@ -159,8 +154,8 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
         assert str(refused.value).removesuffix(".") == text
 
 
-async def test_a_folder_in_the_place_of_the_audit_file(tmp_path: Path) -> None:
-    """What a change of its owner would not mend is said."""
+async def test_a_folder_as_the_audit_file_is_reported(tmp_path: Path) -> None:
+    """The text does not suggest a change of its owner."""
     folder = tmp_path / "audit.jsonl"
     folder.mkdir()
     file = write(tmp_path, {"audit": {"sink": "file", "path": str(folder)}})
@@ -169,8 +164,7 @@ async def test_a_folder_in_the_place_of_the_audit_file(tmp_path: Path) -> None:
     assert text in (await dhp("run", "--config", file)).err
 
 
-async def test_an_address_between_quotation_marks(tmp_path: Path) -> None:
-    """Why it looks wrong and what it prevents are two findings about one key."""
+async def test_a_quoted_alert_address_has_two_findings(tmp_path: Path) -> None:
     file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
     odd, failed = (await dhp("check", "--config", file)).out.splitlines()
     assert odd.startswith("alerts.notify[0]: stands between quotation marks")
@@ -204,7 +198,7 @@ UNUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", UNUSED)
-async def test_a_file_that_is_not_used_prevents_no_start(tmp_path: Path, name: str) -> None:
+async def test_an_unused_file_prevents_no_start(tmp_path: Path, name: str) -> None:
     """`check` reports it, because it will be missed once it is used."""
     file = write(tmp_path, UNUSED[name])
     assert (await dhp("check", "--config", file)).code == 2
@@ -212,8 +206,7 @@ async def test_a_file_that_is_not_used_prevents_no_start(tmp_path: Path, name: s
         await it.gateway.reload(it.settings)
 
 
-async def test_a_reload_does_not_judge_what_is_opened_once(tmp_path: Path) -> None:
-    """The key of a store that is open may be gone: it is read again at the next start only."""
+async def test_a_reload_does_not_check_what_is_opened_at_start_only(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("A" * 43)
     store = {"encryption_key_file": str(key)}
@@ -236,7 +229,6 @@ def paths_that_cannot_be_examined(folder: Path) -> dict[str, dict[str, Any]]:
     "key", ["audit.path", "credentials.default.client_secret_file", "sso.ca_file"]
 )
 async def test_a_path_that_cannot_be_examined_prevents_a_start(tmp_path: Path, key: str) -> None:
-    """The commands name the key and say why, as for a file that is not there."""
     file = write(tmp_path, paths_that_cannot_be_examined(tmp_path)[key])
     checked = await dhp("check", "--config", file)
     assert (checked.code, checked.out.startswith(f"{key}: ")) == (2, True)
@@ -248,7 +240,6 @@ async def test_a_path_that_cannot_be_examined_prevents_a_start(tmp_path: Path, k
 async def test_a_secret_that_vanishes_while_it_is_examined_prevents_a_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files of secrets are replaced while a reload reads them."""
     secret = Path(put_file(tmp_path / "secret", b"planted-s3cret"))
     settings = load_settings(write(tmp_path, client_secret(str(secret))), {})
     read = SecretRef.read

@@ -12,15 +12,13 @@ from gateway.config.settings import Settings
 
 
 def settings(**sections: Any) -> Settings:
-    """Settings with some sections given."""
     credentials = {"default": {"client_id": "a", "client_secret_file": "/secrets/default"}}
     return Settings.model_validate(
         {"environment": "dhp-playground", "credentials": credentials, **sections}
     )
 
 
-def test_every_file_is_looked_after() -> None:
-    """Secrets, keys, certificates and trust roots, each once; places to write to are none."""
+def test_every_file_of_the_settings_is_watched() -> None:
     found = watched_files(
         settings(
             listen={"tls": {"cert_file": "/c", "key_file": "/k", "client_ca_file": "/ca"}},
@@ -49,6 +47,5 @@ def test_every_file_is_looked_after() -> None:
          ["audit.sink", "audit.on_failure"]),
     ],
 )  # fmt: skip
-def test_keys_that_need_a_restart_are_named(changed: dict[str, Any], keys: list[str]) -> None:
-    """Only what is opened once is refused, by the name of each key."""
+def test_settings_that_need_a_restart_are_named(changed: dict[str, Any], keys: list[str]) -> None:
     assert list(fixed_changes(settings(), settings(**changed))) == keys

@@ -1,4 +1,4 @@
-"""When the certificates of the settings end, as the metrics tell it."""
+"""The expiries of certificates, as the metric has them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ class Files:
         return leaf.private_key_pem.bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file."""
         (self.directory / name).write_bytes(content)
 
     def of(self, **files: str) -> dict[str, str]:
-        """Settings that name these files."""
         return {key: str(self.directory / name) for key, name in files.items()}
 
 
@@ -51,7 +49,6 @@ def files(tmp_path: Path) -> Files:
 
 
 def settings(tmp_path: Path, text: str = "") -> Settings:
-    """Settings of a YAML text."""
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "environment: dhp-playground\n"
@@ -60,13 +57,11 @@ def settings(tmp_path: Path, text: str = "") -> Settings:
     return load_settings(file, {})
 
 
-def test_without_certificates_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    """The operating system's trust roots are not ours to renew."""
+def test_without_certificates_there_are_no_expiries(tmp_path: Path) -> None:
     assert tls_contexts.certificate_expiries(settings(tmp_path)) == {}
 
 
-def test_every_certificate_of_the_settings_is_told(tmp_path: Path, files: Files) -> None:
-    """Of a chain the first certificate counts, of several CAs the one that lasts longest."""
+def test_every_certificate_of_the_settings_has_an_expiry(tmp_path: Path, files: Files) -> None:
     files.issue("short.pem", SOON)
     files.issue("long.pem", LATER)
     both = [
@@ -103,8 +98,9 @@ audit:
     assert authority > later
 
 
-def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A metric does not prevent the start: the user of the file reports what is wrong with it."""
+def test_unreadable_certificates_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "broken.pem").write_text("no certificate")
     text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
     with caplog.at_level(logging.WARNING):
@@ -113,8 +109,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     assert "cannot tell when the certificate of sso-ca ends" in caplog.text
 
 
-async def test_a_renewed_certificate_is_told_after_the_reload(files: Files) -> None:
-    """The gauge follows the files, and a certificate that is no longer used is not told."""
+async def test_the_expiry_metric_follows_a_reload(files: Files) -> None:
     tls = files.of(cert_file="cert.pem", key_file="key.pem")
     async with (
         Platform() as platform,

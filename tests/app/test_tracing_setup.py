@@ -17,8 +17,7 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.mark.parametrize("value", [TRACEPARENT, "cc-not-for-us-to-judge"])
-async def test_without_tracing_the_trace_passes_unchanged(value: str) -> None:
-    """The platform gets the caller's fields byte for byte, and the audit has the valid one."""
+async def test_without_tracing_trace_context_is_forwarded_unchanged(value: str) -> None:
     async with (
         Platform() as platform,
         Sso() as sso,
@@ -32,8 +31,7 @@ async def test_without_tracing_the_trace_passes_unchanged(value: str) -> None:
     assert record["traceparent"] == (value if value == TRACEPARENT else None)
 
 
-def test_a_missing_extra_is_named_at_the_start(tmp_path: Path) -> None:
-    """Tracing without its packages is exit code 3 and a sentence that says what to install."""
+def test_a_missing_extra_prevents_the_start(tmp_path: Path) -> None:
     # Hides the packages where they are installed.
     (tmp_path / "hidden" / "opentelemetry").mkdir(parents=True)
     (tmp_path / "hidden" / "opentelemetry" / "__init__.py").touch()

@@ -24,7 +24,6 @@ async def here(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 async def test_the_walk_of_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New settings take the printed way into effect, in its order."""
     fixed = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
     file = write(tmp_path, {"credentials": {"default": CLIENT}}, **fixed)
     async with running_gateway(f"{AWAY}/fhir", f"{AWAY}/token") as it:

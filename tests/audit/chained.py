@@ -12,24 +12,20 @@ from gateway.config.operations_settings import AuditSettings
 
 
 def open_sink(path: Path, rotate_bytes: int = 1 << 20) -> FileSink:
-    """Return an opened sink."""
     sink = FileSink(path, AuditSettings(rotate_bytes=rotate_bytes), clock=lambda: 1767225600.5)
     sink.open()
     return sink
 
 
 def lines(count: int, first: int = 0) -> list[bytes]:
-    """Return numbered records as the audit renders them."""
     return [b'{"event":"exchange","n":%d}\n' % number for number in range(first, first + count)]
 
 
 def files(path: Path) -> list[Path]:
-    """Return the audit files at a path, rotated ones first."""
     return [*sorted(path.parent.glob(f"{path.name}.*")), *([path] if path.exists() else [])]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """Return all records in the order of the files."""
     return [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
 
 

@@ -41,7 +41,6 @@ ROLES = {"110150": "application", "110152": "destination", "110153": "source", "
 
 
 def event_of(**changes: Any) -> dict[str, Any]:
-    """The AuditEvent of an exchange, valid by the R5 models."""
     event = audit_event({**RECORD, **changes}, PARTIES)
     assert event is not None
     AuditEvent.model_validate_json(json.dumps(event))
@@ -49,13 +48,11 @@ def event_of(**changes: Any) -> dict[str, Any]:
 
 
 def code(concept: dict[str, Any]) -> str:
-    """The one code of a CodeableConcept."""
     [coding] = concept["coding"]
     return str(coding["code"])
 
 
-def test_a_read_has_all_that_balp_asks_for() -> None:
-    """Who, what, when, from where, by which request, and how it ended."""
+def test_a_read_has_the_elements_of_balp() -> None:
     event = event_of()
     assert code(event["category"][0]) == "rest"
     assert (code(event["code"]), event["action"]) == ("read", "R")
@@ -90,10 +87,9 @@ def test_a_read_has_all_that_balp_asks_for() -> None:
         ("transaction", "E", "source", "destination"),
     ],
 )
-def test_action_and_roles_go_with_the_interaction(
+def test_action_and_roles_follow_the_interaction(
     interaction: str, action: str, client: str, server: str
 ) -> None:
-    """The sender of the data is its source; a query is an execution."""
     event = event_of(interaction=interaction)
     assert event["action"] == action
     assert [ROLES[code(agent["type"])] for agent in event["agent"]] == [client, server]
@@ -102,7 +98,6 @@ def test_action_and_roles_go_with_the_interaction(
 @pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
 @pytest.mark.parametrize("resource", ["Patient", "", "other"])
 def test_every_interaction_has_a_valid_event(interaction: str, resource: str) -> None:
-    """Whatever a request was taken for, its event is valid."""
     event = event_of(interaction=interaction, resource=resource, resource_id=None)
     assert code(event["code"]) == interaction
     assert "patient" not in event
@@ -122,15 +117,13 @@ def test_every_interaction_has_a_valid_event(interaction: str, resource: str) ->
         ({"status": 0, "outcome": "aborted"}, "fatal", ["HTTP 0", "aborted"]),
     ],
 )
-def test_failures_are_told(changes: dict[str, Any], outcome: str, details: list[str]) -> None:
-    """A refused or failed request has the same event with another outcome."""
+def test_outcomes_of_failures(changes: dict[str, Any], outcome: str, details: list[str]) -> None:
     event = event_of(**changes)
     assert event["outcome"]["code"]["code"] == outcome
     assert [detail["text"] for detail in event["outcome"]["detail"]] == details
 
 
-def test_a_query_names_parameters_without_values() -> None:
-    """The query's entity holds the names, masked in the place of the values."""
+def test_a_query_has_parameter_names_without_values() -> None:
     event = event_of(interaction="search-type", resource_id=None, query_params=["name", "_count"])
     query, _ = event["entity"]
     assert code(query["role"]) == "24"
@@ -157,7 +150,6 @@ def test_a_query_names_parameters_without_values() -> None:
 def test_other_events_have_dicom_codes(
     record: dict[str, Any], category: str, what: str, outcome: str
 ) -> None:
-    """Start and stop, reloads, tokens and sign-ins are events too."""
     event = audit_event({**record, "timestamp": RECORD["timestamp"]}, PARTIES)
     assert event is not None
     AuditEvent.model_validate_json(json.dumps(event))
@@ -166,18 +158,15 @@ def test_other_events_have_dicom_codes(
 
 
 def test_a_user_is_an_agent() -> None:
-    """With a browser session the person is named beside client and server."""
     users = [a["who"]["identifier"] for a in event_of(user="aziza")["agent"]]
     assert {"system": "urn:dhp-gateway:user", "value": "aziza"} in users
 
 
-def test_what_is_no_event_has_none() -> None:
-    """Records that only files hold are not translated."""
+def test_records_of_files_have_no_event() -> None:
     assert audit_event({"event": "rotation", "timestamp": RECORD["timestamp"]}, PARTIES) is None
 
 
-def test_who_was_named_by_the_client_is_told_apart() -> None:
-    """The user, the purpose and the token's identity stand in agents that the R5 models take."""
+def test_a_user_named_by_the_client_is_marked() -> None:
     said = {"user": "d", "user_asserted": True, "purpose": "ETREAT", "token_id": "t-1"}
     client, _, person = event_of(**said)["agent"]
     assert person["who"]["display"] == "as the client says"

@@ -42,7 +42,7 @@ FOLDED = {
 
 
 def event_of(**changes: Any) -> dict[str, Any]:
-    """The event of an exchange by a person, valid by the R5 models."""
+    """Return the event of an exchange of a user, valid by the R5 models."""
     event = national_event({**RECORD, "user": "aziza", **changes}, PARTIES)
     assert event is not None
     AuditEvent.model_validate_json(json.dumps(event))
@@ -50,7 +50,6 @@ def event_of(**changes: Any) -> dict[str, Any]:
 
 
 def codings(concept: dict[str, Any]) -> set[tuple[str, str]]:
-    """The codings of a CodeableConcept."""
     return {(coding["system"], coding["code"]) for coding in concept["coding"]}
 
 
@@ -80,8 +79,9 @@ def require_profile(event: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("interaction", sorted(INTERACTIONS))
 @pytest.mark.parametrize("resource", ["Patient", "Observation", "", "other"])
-def test_the_profile_is_claimed_where_it_can_be(interaction: str, resource: str) -> None:
-    """Claimed events fulfil the profile with their code folded, others are the base resource."""
+def test_the_profile_is_claimed_for_interactions_that_it_allows(
+    interaction: str, resource: str
+) -> None:
     event = event_of(interaction=interaction, resource=resource, query_params=["name"])
     if interaction in FOLDED:
         require_profile(event)
@@ -95,8 +95,7 @@ def test_the_profile_is_claimed_where_it_can_be(interaction: str, resource: str)
 
 
 @pytest.mark.parametrize("user", [None, ""])
-def test_nobody_in_person_claims_nothing(user: str | None) -> None:
-    """Without a person the event is the base resource."""
+def test_without_a_user_the_profile_is_not_claimed(user: str | None) -> None:
     assert "meta" not in event_of(user=user)
 
 
@@ -108,8 +107,7 @@ def test_nobody_in_person_claims_nothing(user: str | None) -> None:
         {"status": 0, "outcome": "aborted"},
     ],
 )
-def test_failures_fulfil_it_too(changes: dict[str, Any]) -> None:
-    """A refused, failed or aborted exchange is claimed like any other."""
+def test_failures_conform_to_the_profile(changes: dict[str, Any]) -> None:
     require_profile(event_of(**changes))
 
 
@@ -122,14 +120,12 @@ def test_failures_fulfil_it_too(changes: dict[str, Any]) -> None:
     ],
 )
 def test_the_category_is_one_of_the_profile(interaction: str, resource: str, category: str) -> None:
-    """A query, a patient's record, or activity of the application; BALP's stands beside it."""
     found = codings(event_of(interaction=interaction, resource=resource)["category"][0])
     assert (DCM, category) in found
     assert ("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest") in found
 
 
-def test_person_application_and_platform_are_named() -> None:
-    """The person asked, by the caller's application, from its address, the platform."""
+def test_user_application_and_platform_are_named() -> None:
     event = event_of()
     person, application = event["agent"]
     assert (person["who"]["identifier"]["value"], person["requestor"]) == ("aziza", True)
@@ -140,8 +136,7 @@ def test_person_application_and_platform_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["login", "logout"])
-def test_sign_ins_of_people_are_claimed(name: str) -> None:
-    """Sign-in and sign-out fulfil the profile where it is known whose they are."""
+def test_sign_ins_conform_to_the_profile(name: str) -> None:
     record = {"event": name, "timestamp": RECORD["timestamp"], "user": "aziza"}
     event = national_event(record, PARTIES)
     assert event is not None
@@ -153,13 +148,11 @@ def test_sign_ins_of_people_are_claimed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["start", "stop", "reload", "token"])
-def test_what_machines_do_is_not_claimed(name: str) -> None:
-    """Starts, stops, reloads and tokens are no people's."""
+def test_events_without_a_user_do_not_claim_the_profile(name: str) -> None:
     event = national_event({"event": name, "timestamp": RECORD["timestamp"]}, PARTIES)
     assert event is not None
     assert "meta" not in event
 
 
-def test_what_is_no_event_has_none() -> None:
-    """Records that only files hold are not translated."""
+def test_records_of_files_have_no_event() -> None:
     assert national_event({"event": "rotation", "timestamp": RECORD["timestamp"]}, PARTIES) is None

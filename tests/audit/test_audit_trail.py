@@ -1,4 +1,4 @@
-"""Audit records, as a reader of the pipe gets them."""
+"""Audit records as they are written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,11 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def records() -> Counter[str]:
-    """What became of records."""
     return Counter()
 
 
 @pytest.fixture
 def open_audit(pipe, records) -> Callable[..., WriterAuditTrail]:
-    """Builds audits that write into the pipe."""
-
     def build(on_failure: OnFailure = "block", **limits: int) -> WriterAuditTrail:
         writer = WriterThread(
             DescriptorSink(pipe.writer),
@@ -45,8 +42,7 @@ async def _written(audit: WriterAuditTrail, pipe: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in pipe.read_to_end().splitlines()]
 
 
-async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, make_exchange):
-    """A record holds every field that is promised, in its order, and no other."""
+async def test_an_exchange_has_exactly_the_documented_fields(open_audit, pipe, make_exchange):
     audit = open_audit()
     audit.record_exchange(
         make_exchange(
@@ -85,7 +81,7 @@ async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, mak
     ]
 
 
-async def test_what_did_not_happen_is_null(open_audit, pipe, make_exchange):
+async def test_a_rejected_request_has_nulls(open_audit, pipe, make_exchange):
     """A request that was refused at once has nulls where the platform would have a part."""
     audit = open_audit()
     audit.record_exchange(
@@ -120,7 +116,6 @@ async def test_what_did_not_happen_is_null(open_audit, pipe, make_exchange):
 async def test_the_outcome_follows_status_and_abort(
     open_audit, pipe, make_exchange, changes, outcome
 ):
-    """The outcome is one of the four words, an abort outranking the status."""
     audit = open_audit()
     audit.record_exchange(make_exchange(**changes))
     [record] = await _written(audit, pipe)
@@ -152,19 +147,16 @@ async def test_the_outcome_follows_status_and_abort(
         ("resource_id", "30101901234567", "30101901234567"),
     ],
 )
-async def test_what_a_caller_sent_is_written_as_what_it_may_be(
+async def test_values_from_callers_are_masked(
     open_audit, pipe, make_exchange, field, sent, written
 ):
-    """A PINFL, a passport number or a value where it does not belong is masked or left out."""
     audit = open_audit()
     audit.record_exchange(make_exchange(**{field: sent}))
     [record] = await _written(audit, pipe)
     assert record[field] == written
 
 
-async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exchange):
-    """A translation is a line of its own; one that fails costs nothing else."""
-
+async def test_a_translation_follows_its_record(pipe, records, make_exchange):
     def translate(record: Any) -> Any:
         if record["event"] == "stop":
             raise ValueError
@@ -186,7 +178,6 @@ async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exc
 
 
 async def test_a_record_with_undecodable_text_is_not_lost(open_audit, pipe, make_exchange):
-    """Text that is not Unicode is escaped; its record and those beside it are written."""
     audit = open_audit()
     audit.record_exchange(make_exchange(request_id="r-1"))
     audit.record_exchange(make_exchange(request_id="r-2", resource_id="\udcff\n"))
@@ -196,8 +187,7 @@ async def test_a_record_with_undecodable_text_is_not_lost(open_audit, pipe, make
     assert second["duration_ms"] == 20.4
 
 
-async def test_events_have_a_time_and_their_fields(open_audit, pipe):
-    """Other events are a line too, in the order in which they came."""
+async def test_events_have_a_timestamp_and_their_fields(open_audit, pipe):
     audit = open_audit()
     audit.record_event("start", version="0.1.0")
     audit.record_event("login", user="30101901234567", remote="10.0.0.1")
@@ -221,7 +211,6 @@ async def test_events_have_a_time_and_their_fields(open_audit, pipe):
 
 
 async def test_an_event_shows_no_secret(open_audit, pipe):
-    """A secret among an event's fields is written as its mask."""
     audit = open_audit()
     audit.record_event("token", key=Secret("s3cr3t"), nested={"access_token": "abc"})
     await audit.close(PATIENCE)
@@ -231,7 +220,6 @@ async def test_an_event_shows_no_secret(open_audit, pipe):
 
 
 async def test_records_are_written_without_closing(open_audit, pipe, make_exchange):
-    """A record reaches the reader by itself, soon after the request."""
     audit = open_audit()
     audit.record_exchange(make_exchange())
     line = await asyncio.to_thread(pipe.read)
@@ -240,10 +228,9 @@ async def test_records_are_written_without_closing(open_audit, pipe, make_exchan
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
-async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
+async def test_over_the_limit_only_forwarded_exchanges_are_kept(
     open_audit, pipe, records, make_exchange, on_failure
 ):
-    """With `block`; with `drop` not even that. What is not kept is counted."""
     audit = open_audit(on_failure, max_bytes=100)
     filler = pipe.fill()
     audit.record_exchange(make_exchange(request_id="fills"))
@@ -259,12 +246,12 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
-async def test_what_is_gathered_counts_towards_the_limit(
+async def test_unflushed_records_count_towards_the_limit(
     open_audit, pipe, records, make_exchange, on_failure
 ):
-    """A loop that never gets to hand over gathers no more than may wait for the sink.
+    """Records that were not flushed are limited like those that wait for the sink.
 
-    What the platform has seen is kept all the same with `block`.
+    With `block`, forwarded exchanges are kept nevertheless.
     """
     audit = open_audit(on_failure, max_bytes=100_000)
     for _ in range(1000):
@@ -279,8 +266,9 @@ async def test_what_is_gathered_counts_towards_the_limit(
     assert (written[-1]["request_id"] == "seen") is (on_failure == "block")
 
 
-async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
-    """With `block` and a full backlog the audit is not available; once drained it is again."""
+async def test_with_block_a_full_backlog_makes_the_audit_unavailable(
+    open_audit, pipe, make_exchange
+):
     audit = open_audit(max_bytes=100_000)
     for _ in range(300):
         audit.record_exchange(make_exchange())
@@ -294,8 +282,7 @@ async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     assert audit.is_available
 
 
-async def test_a_flush_tells_when_all_is_written(open_audit, pipe, make_exchange):
-    """At once, with what was gathered, and as often as it is asked."""
+async def test_a_flush_waits_for_all_records(open_audit, pipe, make_exchange):
     audit = open_audit()
     for number in range(3):
         audit.record_exchange(make_exchange(request_id=f"r-{number}"))
@@ -309,8 +296,7 @@ async def test_a_flush_tells_when_all_is_written(open_audit, pipe, make_exchange
     await audit.close(PATIENCE)
 
 
-async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe):
-    """The records that the pipe's reader has not taken by then are written later."""
+async def test_a_flush_ends_at_its_timeout(open_audit, pipe):
     audit = open_audit()
     filler = pipe.fill()
     audit.record_event("outbox", step="revealed")
@@ -323,8 +309,7 @@ async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
-async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_device):
-    """Neither what a full disk did not take, nor what a full backlog had no room for."""
+async def test_a_flush_of_lost_records_fails(on_failure, full_device):
     writer = WriterThread(
         DescriptorSink(full_device), on_failure=on_failure, on_records=lambda *_: None
     )
@@ -334,8 +319,7 @@ async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_devic
     await audit.close(0)
 
 
-async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
-    """Or takes it later; a flush says that it is not written."""
+async def test_a_flush_fails_when_the_backlog_was_full(open_audit, pipe, make_exchange):
     audit = open_audit("drop", max_bytes=100)
     filler = pipe.fill()
     audit.record_exchange(make_exchange(request_id="fills"))
@@ -346,8 +330,7 @@ async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
     await audit.close(PATIENCE)
 
 
-async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
-    """`sink: off` has the same methods and never stands in the way."""
+async def test_the_null_trail_accepts_everything(make_exchange):
     audit = NullAuditTrail()
     assert not await audit.flush(0)
     audit.record_exchange(make_exchange())

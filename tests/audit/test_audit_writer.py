@@ -17,26 +17,22 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Records:
-    """Counts what became of records, as the metrics would."""
+    """Counts records by outcome."""
 
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
 
     def __call__(self, outcome: str, n: int) -> None:
-        """One callback of the writer."""
         self.count[outcome] += n
 
 
 @pytest.fixture
 def records() -> Records:
-    """Counts nothing yet."""
     return Records()
 
 
 @pytest.fixture
 def open_writer(records: Records) -> Callable[..., WriterThread]:
-    """Builds writers that repeat a failed write soon."""
-
     def build(
         fd: int,
         on_failure: OnFailure = "block",
@@ -71,7 +67,6 @@ def _drain_in_thread(fd: int, size: int) -> tuple[threading.Thread, list[bytes]]
 
 
 async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
-    """Lines of several batches come out whole, in order, and are counted as written."""
     writer = open_writer(pipe.writer)
     writer.enqueue(_lines(3))
     writer.enqueue([b"{next}\n"])
@@ -81,7 +76,6 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
 
 
 async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
-    """Without a reader `enqueue` returns, and the writer is unavailable until a reader comes."""
     writer = open_writer(pipe.writer, max_bytes=200_000)
     lines = _lines(4000)
     assert writer.is_available
@@ -96,7 +90,6 @@ async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
 
 
 async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
-    """A small backlog is too much once nothing was written for a while."""
     now = [0.0]
     writer = WriterThread(
         DescriptorSink(pipe.writer),
@@ -116,8 +109,7 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     thread.join()
 
 
-async def test_close_gives_up_after_its_timeout_and_tells_what_is_lost(pipe, open_writer, records):
-    """A pipe without a reader does not delay the exit; its records are counted as dropped."""
+async def test_close_ends_at_its_timeout_and_counts_lost_records(pipe, open_writer, records):
     writer = open_writer(pipe.writer)
     writer.enqueue(_lines(4000))
     assert await writer.close(0.05) == 4000
@@ -126,10 +118,9 @@ async def test_close_gives_up_after_its_timeout_and_tells_what_is_lost(pipe, ope
     thread.join()
 
 
-async def test_block_keeps_what_a_full_disk_refused(
+async def test_with_block_records_are_kept_while_the_disk_is_full(
     pipe, full_device, open_writer, records, until: Until
 ):
-    """After ENOSPC the writer is unavailable until a repeated write succeeds, and loses nothing."""
     writer = open_writer(full_device)
     writer.enqueue(_lines(2))
     await until(lambda: not writer.is_available)
@@ -142,8 +133,9 @@ async def test_block_keeps_what_a_full_disk_refused(
     assert records.count == {"written": 3}
 
 
-async def test_drop_counts_what_a_full_disk_refused(full_device, open_writer, records):
-    """With `drop` a refused record is counted, and the writer stays available."""
+async def test_with_drop_records_are_counted_while_the_disk_is_full(
+    full_device, open_writer, records
+):
     writer = open_writer(full_device, "drop")
     writer.enqueue(_lines(2))
     assert await writer.close(PATIENCE) == 0
@@ -151,8 +143,7 @@ async def test_drop_counts_what_a_full_disk_refused(full_device, open_writer, re
     assert records.count == {"dropped": 2}
 
 
-async def test_a_reader_that_left_is_a_failure(pipe, open_writer, records, until: Until):
-    """EPIPE makes the writer unavailable, and at the end the records are counted as dropped."""
+async def test_a_closed_pipe_is_a_failure(pipe, open_writer, records, until: Until):
     os.close(pipe.reader)
     pipe.reader = -1
     writer = open_writer(pipe.writer)
@@ -165,7 +156,6 @@ async def test_a_reader_that_left_is_a_failure(pipe, open_writer, records, until
 async def test_a_short_write_is_continued_where_it_ended(
     tmp_path: Path, file_size_limit, open_writer, until: Until
 ):
-    """A line that the disk's end cut through is completed, not repeated."""
     path = tmp_path / "audit"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
@@ -179,10 +169,9 @@ async def test_a_short_write_is_continued_where_it_ended(
     assert path.read_bytes() == b"".join(_lines(4))
 
 
-async def test_a_line_given_up_half_written_does_not_spoil_the_next(
+async def test_a_partly_written_line_is_terminated_before_the_next(
     tmp_path: Path, file_size_limit, open_writer, records, until: Until
 ):
-    """With `drop` the torn line ends before the next record, and only whole lines are written."""
     path = tmp_path / "audit"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
@@ -200,7 +189,6 @@ async def test_a_line_given_up_half_written_does_not_spoil_the_next(
 
 
 async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, records):
-    """A descriptor that another process made non-blocking is no failure when it is full."""
     os.set_blocking(pipe.writer, False)
     writer = open_writer(pipe.writer, retry_delay=60)
     lines = _lines(4000)
@@ -212,9 +200,7 @@ async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, record
     assert records.count == {"written": 4000}
 
 
-async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
-    """Whatever a sink raises, the records are kept and written when it works again."""
-
+async def test_records_are_kept_when_a_sink_raises(records, until: Until):
     class Broken:
         taken: list[bytes] = []  # noqa: RUF012 - one instance
         works = False

@@ -1,4 +1,4 @@
-"""The audit in a file: one chain, whatever happens to file and process."""
+"""The audit in a file is one chain over rotations, restarts and failures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from tests.audit.chained import files, lines, open_sink, records, require_chain
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the audit goes."""
     return tmp_path / "audit.jsonl"
 
 
-def test_records_are_bound_to_each_other(path: Path) -> None:
-    """Each record has the next number, the hash of the one before and its own."""
+def test_records_are_chained(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(2))
     sink.write(lines(1, 2))
@@ -34,7 +32,6 @@ def test_records_are_bound_to_each_other(path: Path) -> None:
 
 
 def test_only_the_owner_may_read(path: Path) -> None:
-    """Audit files, also rotated ones, have mode 0600."""
     sink = open_sink(path, rotate_bytes=500)
     sink.write(lines(10))
     sink.close()
@@ -42,8 +39,7 @@ def test_only_the_owner_may_read(path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_the_chain_goes_on_over_rotations_and_restarts(path: Path) -> None:
-    """No number is missing or twice, and every file is about as large as it should be."""
+def test_the_chain_continues_over_rotations_and_restarts(path: Path) -> None:
     for start in range(5):
         sink = open_sink(path, rotate_bytes=1000)
         sink.write(lines(7, start * 7))
@@ -56,8 +52,7 @@ def test_the_chain_goes_on_over_rotations_and_restarts(path: Path) -> None:
     assert verify_files(files(path)).fault is None
 
 
-def test_a_file_that_was_moved_away_is_followed_by_another(path: Path) -> None:
-    """What others rotate is not written to any more; the chain goes on in a new file."""
+def test_the_chain_continues_in_a_new_file_after_a_rename(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(2))
     path.rename(path.with_name("audit.jsonl.1"))
@@ -67,8 +62,7 @@ def test_a_file_that_was_moved_away_is_followed_by_another(path: Path) -> None:
     assert [record["event"] for record in records(path)[2:]] == ["rotation", "exchange"]
 
 
-def test_the_chain_goes_on_when_all_files_were_archived(path: Path) -> None:
-    """After a restart with no audit file left the next record has the next number."""
+def test_the_chain_continues_when_all_files_were_archived(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(2))
     sink.close()
@@ -80,8 +74,7 @@ def test_the_chain_goes_on_when_all_files_were_archived(path: Path) -> None:
     require_chain(records(path), 3, last["hash"])
 
 
-def test_half_a_line_is_kept_and_reported(path: Path) -> None:
-    """What a death has left is ended; the next record tells its length and hash."""
+def test_a_torn_line_is_kept_and_reported(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(2))
     sink.close()
@@ -101,8 +94,7 @@ def test_half_a_line_is_kept_and_reported(path: Path) -> None:
     assert found[2]["sha256"] == hashlib.sha256(torn).hexdigest()
 
 
-def test_a_line_that_only_lacks_its_end_is_whole(path: Path) -> None:
-    """A record that was cut off just before the line feed counts, and is not reported."""
+def test_a_line_without_its_line_feed_counts(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(2))
     sink.close()
@@ -117,8 +109,7 @@ def test_a_line_that_only_lacks_its_end_is_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
-    """A restart does not hide that records were cut off the end of the file."""
+def test_truncated_records_are_reported_after_a_restart(path: Path, kept: int) -> None:
     sink = open_sink(path)
     sink.write(lines(3))
     sink.close()
@@ -134,8 +125,7 @@ def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
         assert verdict.first == 4
 
 
-def test_a_second_gateway_is_kept_away(path: Path) -> None:
-    """While one writes another one cannot open the file; afterwards it can."""
+def test_a_second_gateway_cannot_open_the_file(path: Path) -> None:
     first = open_sink(path)
     with pytest.raises(BlockingIOError):
         open_sink(path)
@@ -144,16 +134,14 @@ def test_a_second_gateway_is_kept_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b'{"event":"start"}\n', b"x\ny\n", b"\0" * 2_000_000])
-def test_another_file_is_left_alone(path: Path, content: bytes) -> None:
-    """A file without a chained record is refused and stays as it is."""
+def test_a_file_without_a_chain_is_rejected_unchanged(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(NotAnAuditFileError):
         open_sink(path)
     assert path.read_bytes() == content
 
 
-def test_what_is_no_file_is_refused(path: Path) -> None:
-    """A pipe under the name is not waited for."""
+def test_a_pipe_is_rejected(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(NotAnAuditFileError):
         open_sink(path)
@@ -162,7 +150,6 @@ def test_what_is_no_file_is_refused(path: Path) -> None:
 def test_a_full_disk_loses_nothing(
     path: Path, file_size_limit: Callable[[int | None], None]
 ) -> None:
-    """A write that was cut short leaves whole lines, and goes on where it was when repeated."""
     sink = open_sink(path)
     sink.write(lines(2))
     file_size_limit(1000)
@@ -180,10 +167,9 @@ def test_a_full_disk_loses_nothing(
     assert [record["n"] for record in records(path)] == list(range(23))
 
 
-def test_what_is_given_up_leaves_no_trace(
+def test_discarded_records_leave_no_gap(
     path: Path, file_size_limit: Callable[[int | None], None]
 ) -> None:
-    """After `abandon` the chain goes on with the next record; the lost ones are counted."""
     sink = open_sink(path)
     file_size_limit(1000)
     with pytest.raises(OSError, match="File too large"):
@@ -198,7 +184,6 @@ def test_what_is_given_up_leaves_no_trace(
 
 
 def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
-    """Where the file cannot be renamed, here for its long name, it grows."""
     path = tmp_path / ("a" * 240)
     sink = open_sink(path, rotate_bytes=500)
     sink.write(lines(8))

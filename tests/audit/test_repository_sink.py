@@ -1,4 +1,4 @@
-"""The way of AuditEvents to a repository, between a writer's limits and the repository's."""
+"""Sending AuditEvents to a FHIR repository."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from tests.doubles.repository import Repository
 
 @pytest.fixture
 def repository() -> Iterator[Repository]:
-    """A repository that takes everything unless told otherwise."""
     double = Repository()
     yield double
     double.close()
@@ -39,7 +38,6 @@ def repository() -> Iterator[Repository]:
 
 @pytest.fixture
 def counted() -> Counter[str]:
-    """What became of resources."""
     return Counter()
 
 
@@ -53,7 +51,6 @@ def now() -> list[float]:
 async def open_sink(
     repository: Repository, counted: Counter[str], now: list[float]
 ) -> AsyncIterator[Callable[..., RepositorySink]]:
-    """Builds sinks to the repository."""
     async with aiohttp.ClientSession() as session:
 
         def build(**more: Any) -> RepositorySink:
@@ -69,17 +66,14 @@ async def open_sink(
 
 
 def line(number: int, **more: Any) -> bytes:
-    """A resource as the audit renders it."""
     return json.dumps({"resourceType": "AuditEvent", "id": f"e-{number}", **more}).encode() + b"\n"
 
 
 def lines(count: int) -> list[bytes]:
-    """Several of them."""
     return [line(number) for number in range(count)]
 
 
-async def test_many_go_in_batches_in_their_order(open_sink, repository: Repository) -> None:
-    """No batch has more entries than the limit; entries keep their order and have full URLs."""
+async def test_resources_are_sent_in_batches_in_order(open_sink, repository: Repository) -> None:
     await asyncio.to_thread(open_sink().write, lines(MAX_ENTRIES * 2 + 1))
     sizes = [len(batch.bundle["entry"]) for batch in repository.batches]
     assert sizes == [MAX_ENTRIES, MAX_ENTRIES, 1]
@@ -88,18 +82,16 @@ async def test_many_go_in_batches_in_their_order(open_sink, repository: Reposito
     assert first["fullUrl"] == f"{repository.url}/AuditEvent/e-0"
 
 
-async def test_large_ones_make_small_batches(open_sink, repository: Repository) -> None:
-    """A batch stays below a mebibyte."""
+async def test_batches_are_limited_in_size(open_sink, repository: Repository) -> None:
     large = [line(number, text="x" * 400_000) for number in range(5)]
     await asyncio.to_thread(open_sink().write, large)
     assert [len(batch.bundle["entry"]) for batch in repository.batches] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_batch_refused_whole_is_split(
+async def test_a_rejected_batch_is_split(
     open_sink, repository: Repository, counted: Counter[str], status: int
 ) -> None:
-    """Smaller batches are tried, down to one entry, which alone is then refused for good."""
     repository.behave(status)
     sink = open_sink()
     await asyncio.to_thread(sink.write, lines(4))
@@ -108,10 +100,9 @@ async def test_a_batch_refused_whole_is_split(
     assert counted == {"dropped": 4}
 
 
-async def test_a_pause_grows_and_ends_with_success(
+async def test_delays_grow_and_end_with_success(
     open_sink, repository: Repository, now: list[float]
 ) -> None:
-    """After a failure the repository is left alone, each time longer, at most 15 seconds."""
     repository.behave(500)
     sink = open_sink()
     pauses = []
@@ -132,8 +123,7 @@ async def test_a_pause_grows_and_ends_with_success(
     assert list(repository.stored) == ["e-0"]
 
 
-async def test_haste_ends_a_pause(open_sink, repository: Repository) -> None:
-    """At the end of the gateway the repository is asked whatever the pause."""
+async def test_skip_pauses_ends_a_delay(open_sink, repository: Repository) -> None:
     repository.behave(500)
     sink = open_sink()
     with pytest.raises(SinkError):
@@ -144,8 +134,7 @@ async def test_haste_ends_a_pause(open_sink, repository: Repository) -> None:
     assert list(repository.stored) == ["e-0"]
 
 
-async def test_a_repository_that_hangs_is_given_up(open_sink, repository: Repository) -> None:
-    """A request has a time limit; nothing of it is in the error."""
+async def test_a_request_times_out(open_sink, repository: Repository) -> None:
     repository.behave("hang")
     sink = open_sink(timeout=0.2)
     with pytest.raises(SinkError) as caught:
@@ -153,10 +142,7 @@ async def test_a_repository_that_hangs_is_given_up(open_sink, repository: Reposi
     assert str(caught.value) == "TimeoutError"
 
 
-async def test_an_idle_connection_that_was_closed_is_no_trouble(
-    open_sink, repository: Repository
-) -> None:
-    """A kept connection that the repository closes meanwhile is made anew, without a failure."""
+async def test_a_closed_idle_connection_is_replaced(open_sink, repository: Repository) -> None:
     sink = open_sink()
     await asyncio.to_thread(sink.write, [line(0)])
     repository.hang_up()
@@ -168,7 +154,7 @@ async def test_an_idle_connection_that_was_closed_is_no_trouble(
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-async def test_a_batch_answered_without_a_body_is_taken_when_one_of_it_is_read_back(
+async def test_a_response_without_a_body_is_verified_by_a_read(
     open_sink, repository: Repository, counted: Counter[str], status: int
 ) -> None:
     repository.minimal = status
@@ -181,7 +167,7 @@ async def test_a_batch_answered_without_a_body_is_taken_when_one_of_it_is_read_b
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-async def test_what_cannot_be_read_back_is_kept_and_sent_again(
+async def test_a_batch_that_cannot_be_verified_is_sent_again(
     *,
     open_sink,
     repository: Repository,
@@ -189,7 +175,6 @@ async def test_what_cannot_be_read_back_is_kept_and_sent_again(
     caplog: pytest.LogCaptureFixture,
     status: int,
 ) -> None:
-    """As with Medplum, which answered 200 without a body and had stored nothing; told once."""
     repository.minimal = status
     repository.behave("lose")
     sink = open_sink()
@@ -220,19 +205,17 @@ async def test_what_cannot_be_read_back_is_kept_and_sent_again(
         (503, b""),
     ],
 )
-async def test_only_the_resource_itself_counts_as_read_back(
+async def test_only_the_resource_itself_verifies_a_batch(
     open_sink, repository: Repository, reply: tuple[int, bytes]
 ) -> None:
-    """What answers 200 to everything, such as a proxy, has stored nothing."""
     repository.minimal, repository.read_reply = 200, reply
     with pytest.raises(SinkError, match="without a body"):
         await asyncio.to_thread(open_sink().write, lines(1))
 
 
-async def test_a_repository_that_answers_without_a_body_is_asked_for_one(
+async def test_after_a_response_without_a_body_a_representation_is_requested(
     open_sink, repository: Repository, now: list[float], counted: Counter[str]
 ) -> None:
-    """Then each entry has a status: one that is refused for good is not counted as stored."""
     repository.minimal, repository.is_minimal_always = 200, False
     repository.behave("lose")
     sink = open_sink()
@@ -250,10 +233,9 @@ async def test_a_repository_that_answers_without_a_body_is_asked_for_one(
 
 
 @pytest.mark.parametrize("status", [302, 401, 429, 500, 503])
-async def test_a_failure_without_a_body_is_none_that_was_taken(
+async def test_a_failure_without_a_body_is_an_error(
     open_sink, repository: Repository, status: int
 ) -> None:
-    """Where there is no body either, another status than 2xx is told and waits."""
     repository.minimal = status
     with pytest.raises(SinkError, match=f"HTTP {status}"):
         await asyncio.to_thread(open_sink().write, lines(2))
@@ -273,10 +255,9 @@ async def test_a_failure_without_a_body_is_none_that_was_taken(
         ),
     ],
 )
-async def test_what_came_in_the_place_of_an_answer_is_told(
+async def test_an_unexpected_response_is_described_without_its_content(
     open_sink, repository: Repository, body: bytes, words: str
 ) -> None:
-    """Status, size and kind of what is no batch-response are in the error, none of its contents."""
     repository.other = body
     with pytest.raises(SinkError, match=words) as caught:
         await asyncio.to_thread(open_sink().write, lines(1))
@@ -284,10 +265,9 @@ async def test_what_came_in_the_place_of_an_answer_is_told(
 
 
 @pytest.mark.parametrize("answer", ["short", "nonsense"])
-async def test_an_answer_to_something_else_is_none(
+async def test_a_response_without_a_status_for_each_entry_is_rejected(
     open_sink, repository: Repository, now: list[float], answer: Any
 ) -> None:
-    """Without a status for each entry nothing counts as taken; all is sent again."""
     sink = open_sink()
     repository.behave(answer)
     with pytest.raises(SinkError, match="batch-response"):
@@ -298,10 +278,9 @@ async def test_an_answer_to_something_else_is_none(
     assert list(repository.stored) == ["e-0", "e-1", "e-2"]
 
 
-async def test_the_repository_says_when_to_come_back(
+async def test_retry_after_prolongs_the_delay(
     open_sink, repository: Repository, now: list[float]
 ) -> None:
-    """Retry-After makes a pause longer, up to the longest."""
     sink = open_sink()
     repository.behave(503)
     for asked, pause in (("7", 7.0), ("86400", 15.0)):
@@ -314,7 +293,6 @@ async def test_the_repository_says_when_to_come_back(
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
-    """A repository whose certificate comes from a CA that is not trusted gets nothing."""
     authority = trustme.CA()
     theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     (authority if known else trustme.CA()).issue_cert("localhost").configure_cert(theirs)
@@ -336,10 +314,9 @@ async def test_the_certificate_is_verified(open_sink, counted: Counter[str], kno
 
 
 @pytest.mark.parametrize(("profile", "claims"), [("base", False), ("uz-core", True)])
-async def test_the_settings_choose_the_profile(
+async def test_fhir_profile_decides_whether_the_profile_is_claimed(
     pipe, repository: Repository, profile: str, claims: bool
 ) -> None:
-    """`fhir_profile` decides whether the event of a person's sign-in claims the profile."""
     settings = Settings.model_validate(
         {
             "environment": "dhp-playground",
@@ -364,15 +341,14 @@ async def test_the_settings_choose_the_profile(
     assert ("meta" in event) is claims
 
 
-async def no_token() -> bytes:
+async def raise_no_token() -> bytes:
     """Fail, with a text that must not be seen."""
     raise LookupError("planted-secret")
 
 
 async def test_without_its_token_nothing_is_sent(open_sink, repository: Repository) -> None:
-    """A credential without a token means no request at all, and no word about why."""
     with pytest.raises(SinkError) as caught:
-        await asyncio.to_thread(open_sink(authorization=no_token).write, lines(1))
+        await asyncio.to_thread(open_sink(authorization=raise_no_token).write, lines(1))
     assert str(caught.value) == "no token for the repository"
     assert repository.batches == []
 
@@ -384,11 +360,9 @@ class Lines:
         self.lines: list[bytes] = []
 
     def write(self, lines: Any) -> None:
-        """Keep."""
         self.lines += lines
 
     def discard_failed(self) -> int:
-        """Never called."""
         return 0
 
     def close(self) -> None:
@@ -401,7 +375,7 @@ def translated(record: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
-async def test_a_backlog_over_its_limit_decides(
+async def test_a_backlog_over_its_limit_blocks_or_drops(
     open_sink, repository, counted, make_exchange, on_failure: Any, caplog
 ) -> None:
     """Trouble alone blocks nothing; over the limit `block` refuses, `drop` drops and counts.

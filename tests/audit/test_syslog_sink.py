@@ -1,4 +1,4 @@
-"""Records at a syslog server, which is written here and reads RFC 5424 on its own."""
+"""Records at a syslog server with its own parser of RFC 5424."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ class Message:
 
     @property
     def record(self) -> Any:
-        """The audit record."""
         return json.loads(self.text)
 
 
@@ -67,18 +66,15 @@ class Receiver:
         self._thread.start()
 
     def until(self, count: int) -> list[Message]:
-        """All messages once there are so many."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.received) >= count, 60), self.received
             return list(self.received)
 
     def hang_up(self) -> None:
-        """Close the connection that is open."""
         if self._connection is not None:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Serve no more."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with contextlib.suppress(OSError):
@@ -134,7 +130,6 @@ def now() -> list[float]:
 
 @pytest.fixture
 def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
-    """Builds sinks of one host and process."""
     sinks = []
 
     def build(transport: Any, port: int, **more: Any) -> SyslogSink:
@@ -149,14 +144,12 @@ def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
 
 
 def line(**fields: Any) -> bytes:
-    """A record as the audit renders it."""
     return json.dumps({**RECORD, **fields}, separators=(",", ":"), ensure_ascii=False).encode() + (
         b"\n"
     )
 
 
 def test_records_arrive_over_tcp(receiver: Receiver, open_sink: Callable[..., SyslogSink]) -> None:
-    """Each record is one message with its time, its origin, its event and its JSON."""
     sink = open_sink("tcp", receiver.port)
     sink.write([line(n=1), line(n=2)])
     sink.write([line(n=3)])
@@ -184,12 +177,11 @@ def test_records_arrive_over_tcp(receiver: Receiver, open_sink: Callable[..., Sy
     ],
 )
 def test_the_severity_follows_the_outcome(fields: dict[str, Any], priority: int) -> None:
-    """The facility is authpriv; severities are notice, warning and err."""
     message = Message.parse(SyslogFormatter("gw-01", 1).message(line(**fields)))
     assert message.priority == priority
 
 
-def test_other_letters_are_escaped() -> None:
+def test_messages_are_ascii() -> None:
     """The message is ASCII, so that nothing depends on a byte order mark."""
     message = Message.parse(SyslogFormatter("gw-01", 1).message(line(user="Азиза")))
     assert message.text.isascii()
@@ -197,7 +189,6 @@ def test_other_letters_are_escaped() -> None:
 
 
 def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
-    """Each record is one datagram, without a count."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(60)
@@ -207,7 +198,6 @@ def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
 
 
 def test_records_arrive_over_tls(open_sink: Callable[..., SyslogSink]) -> None:
-    """Over TLS the server's certificate is verified, and ours is shown."""
     authority = trustme.CA()
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(ours)
@@ -226,8 +216,7 @@ def test_records_arrive_over_tls(open_sink: Callable[..., SyslogSink]) -> None:
     receiver.close()
 
 
-def test_a_stranger_gets_nothing(open_sink: Callable[..., SyslogSink]) -> None:
-    """A server with another authority's certificate receives no record."""
+def test_an_untrusted_server_receives_nothing(open_sink: Callable[..., SyslogSink]) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(ours)
     theirs = ssl.create_default_context()
@@ -241,10 +230,9 @@ def test_a_stranger_gets_nothing(open_sink: Callable[..., SyslogSink]) -> None:
     assert receiver.received == []
 
 
-def test_a_lost_server_is_found_again(
+def test_a_closed_connection_is_replaced(
     receiver: Receiver, open_sink: Callable[..., SyslogSink], now: list[float]
 ) -> None:
-    """After the server has hung up the next records go over a new connection."""
     sink = open_sink("tcp", receiver.port)
     sink.write([line(n=1)])
     receiver.until(1)
@@ -254,7 +242,7 @@ def test_a_lost_server_is_found_again(
 
 
 @pytest.mark.parametrize("is_given_up", [False, True], ids=["sent later", "given up"])
-def test_a_server_that_is_away_is_left_alone_for_a_while(
+def test_an_unreachable_server_is_retried_after_a_delay(
     open_sink: Callable[..., SyslogSink], now: list[float], is_given_up: bool
 ) -> None:
     """Attempts fail at once between connections; then nothing is lost but what was given up.
@@ -280,10 +268,9 @@ def test_a_server_that_is_away_is_left_alone_for_a_while(
     successor.close()
 
 
-def test_a_reset_is_no_acknowledgement(
+def test_records_are_sent_again_after_a_reset(
     open_sink: Callable[..., SyslogSink], now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records that a server has thrown away unread are sent again with the same numbers."""
     listener = socket.create_server(("127.0.0.1", 0))
     # So small a window that the server's system cannot take everything.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

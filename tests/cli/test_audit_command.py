@@ -1,4 +1,4 @@
-"""`dhp-gateway audit verify` as people and programs use it."""
+"""The command `dhp-gateway audit verify`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tests.doubles.command import Result, dhp
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """An audit of some files."""
     path = tmp_path / "audit.jsonl"
     sink = open_sink(path, rotate_bytes=1000)
     sink.write(lines(10))
@@ -24,28 +23,24 @@ def path(tmp_path: Path) -> Path:
 
 
 def last_record(path: Path) -> dict[str, Any]:
-    """The last record of a file."""
     return dict(json.loads(path.read_bytes().splitlines()[-1]))
 
 
-def spoil(path: Path, number: int) -> None:
-    """Change a line."""
+def corrupt_line(path: Path, number: int) -> None:
     content = path.read_bytes().splitlines(keepends=True)
     content[number - 1] = content[number - 1].replace(b'"n"', b'"m"')
     path.write_bytes(b"".join(content))
 
 
-async def test_a_whole_chain(path: Path) -> None:
-    """Code 0, and a line with the last record's number and hash."""
+async def test_an_intact_chain_ends_with_0(path: Path) -> None:
     last = last_record(path)
     result = await dhp("audit", "verify", *files(path))
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     assert f"record {last['seq']} has hash {last['hash']}" in result.out
 
 
-async def test_the_first_bad_line_is_named(path: Path) -> None:
-    """Code 1, and a line that begins with file, line and what is wrong."""
-    spoil(path, 2)
+async def test_the_first_faulty_line_is_reported(path: Path) -> None:
+    corrupt_line(path, 2)
     result = await dhp("audit", "verify", path)
     assert result.code == 1
     assert f"{path}:2: changed: " in result.out
@@ -55,8 +50,8 @@ async def test_the_first_bad_line_is_named(path: Path) -> None:
     assert (bad["file"], bad["line"], bad["fault"]) == (str(path), 2, "changed")
 
 
-def cut_off(path: Path, companion: bytes | None) -> None:
-    """Take away the last record, and put something in the companion's place, or nothing."""
+def truncate_audit(path: Path, companion: bytes | None) -> None:
+    """Remove the last record, and replace the companion file or remove it."""
     content = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(content[:-1]))
     beside = path.with_name(f".{path.name}.chain")
@@ -65,8 +60,8 @@ def cut_off(path: Path, companion: bytes | None) -> None:
         beside.write_bytes(companion)
 
 
-def exchange_last(path: Path) -> int:
-    """Put another record in the last one's place, bound as it was; gives the line's number."""
+def replace_last_record(path: Path) -> int:
+    """Replace the last record by another one with a valid hash. Return its line number."""
     content = path.read_bytes().splitlines(keepends=True)
     last = json.loads(content[-1])
     before = ChainPosition(last["seq"] - 1, last["prev"])
@@ -76,9 +71,11 @@ def exchange_last(path: Path) -> int:
 
 
 @pytest.mark.parametrize("spoilt", [None, b"", b"x" * 90], ids=["gone", "empty", "nonsense"])
-async def test_an_end_that_nobody_vouches_for(path: Path, spoilt: bytes | None) -> None:
+async def test_a_chain_whose_companion_is_missing_ends_with_4(
+    path: Path, spoilt: bytes | None
+) -> None:
     """Code 4 where the last records may have gone with the companion that would know of them."""
-    cut_off(path, spoilt)
+    truncate_audit(path, spoilt)
     result = await dhp("audit", "verify", *files(path))
     assert (result.code, result.err) == (4, "")
     assert "unproven" in result.out
@@ -88,9 +85,8 @@ async def test_an_end_that_nobody_vouches_for(path: Path, spoilt: bytes | None) 
     assert (result.code, found["ok"], found["end_proven"], found["bad"]) == (4, False, False, None)
 
 
-async def test_nothing_is_left(path: Path) -> None:
-    """Code 4, too, where the live file is empty or has gone with its companion."""
-    cut_off(path, None)
+async def test_an_empty_or_missing_live_file_ends_with_4(path: Path) -> None:
+    truncate_audit(path, None)
     older = files(path)[:-1]
     assert (await dhp("audit", "verify", *older)).code == 4
     empty = path.with_name("empty.jsonl")
@@ -98,16 +94,14 @@ async def test_nothing_is_left(path: Path) -> None:
     assert (await dhp("audit", "verify", empty)).code == 4
 
 
-async def test_the_last_record_was_exchanged(path: Path) -> None:
-    """Code 1 for another last record with a hash of its own: the companion knows the first one."""
-    number = exchange_last(path)
+async def test_a_replaced_last_record_is_reported(path: Path) -> None:
+    number = replace_last_record(path)
     result = await dhp("audit", "verify", *files(path))
     assert result.code == 1
     assert f"{path}:{number}: changed: " in result.out
 
 
-async def test_wrong_usage(tmp_path: Path) -> None:
-    """Code 2 without a file, and for one that cannot be read."""
+async def test_a_missing_or_unreadable_file_ends_with_2(tmp_path: Path) -> None:
     assert (await dhp("audit", "verify")).code == 2
     missing = tmp_path / "none"
     result = await dhp("audit", "verify", missing)
@@ -125,21 +119,20 @@ async def test_wrong_usage(tmp_path: Path) -> None:
         ("uz", ["zanjir", "butun", "o‘zgartirilgan: mazmuni xeshiga mos emas", "Zanjir oxiri"]),
     ],
 )
-async def test_what_was_found_is_told_in_the_language_of_the_terminal(
+async def test_the_report_is_in_the_language_of_the_terminal(
     path: Path, language: str, words: list[str]
 ) -> None:
-    """A whole chain, an unproven end and a bad line; JSON says the same in every language."""
     environ = {"LC_ALL": f"{language}_UZ.UTF-8"}
     whole = await dhp("audit", "verify", *files(path), environ=environ)
     named = await dhp("audit", "verify", "--lang", language, *files(path))
     assert whole == named
     (path.with_name(f".{path.name}.chain")).unlink()
     unproven = await dhp("audit", "verify", *files(path), environ=environ)
-    spoil(path, 2)
+    corrupt_line(path, 2)
     bad = await dhp("audit", "verify", path, environ=environ)
     assert bad.out.startswith(f"{path}:2: {words[2]}")
-    told = whole.out + unproven.out
-    assert [word for word in (words[0], words[1], words[3]) if word not in told] == []
+    printed = whole.out + unproven.out
+    assert [word for word in (words[0], words[1], words[3]) if word not in printed] == []
     programs = [
         await dhp("audit", "verify", "--json", path, environ=each) for each in ({}, environ)
     ]

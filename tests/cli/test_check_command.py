@@ -1,4 +1,4 @@
-"""`dhp-gateway check` tells every problem of settings and files in one run, and `run` no other."""
+"""`dhp-gateway check` reports every problem of settings and files in one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.doubles.processes import free_port
 CREDENTIALS = {"default": {"client_id": "a", "client_secret": "planted-s3cret"}}
 # A secret that stands nowhere but in the environment.
 VARIABLE = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-s3cret"}
-NEEDED: dict[SettingPath, dict[str, Any]] = {
+REQUIRED_SIBLINGS: dict[SettingPath, dict[str, Any]] = {
     ("callers", 0): {"name": "lab"},
     ("callers", 0, "basic_auth"): {"username": "lab"},
     ("credentials", "default"): {"client_id": "a"},
@@ -28,7 +28,7 @@ NEEDED: dict[SettingPath, dict[str, Any]] = {
 
 
 def file_keys(annotation: Any = None, path: SettingPath = ()) -> Iterator[SettingPath]:
-    """Every key of the settings that names a file, with names and numbers filled in."""
+    """Yield every setting that names a file, with sample names and indexes filled in."""
     for key, inner in (
         settings_schema.value_paths(annotation)
         if annotation is not None
@@ -45,8 +45,8 @@ def file_keys(annotation: Any = None, path: SettingPath = ()) -> Iterator[Settin
 FILE_KEYS = list(file_keys())
 
 
-def put(settings: dict[str, Any], key: SettingPath, value: object) -> None:
-    """Give a key its value, and the groups that it lies in what they need."""
+def set_value(settings: dict[str, Any], key: SettingPath, value: object) -> None:
+    """Set a setting, and the settings that its sections require."""
     here: Any = settings
     for depth, part in enumerate(key[:-1], 1):
         if isinstance(here, dict):
@@ -54,12 +54,11 @@ def put(settings: dict[str, Any], key: SettingPath, value: object) -> None:
         else:
             here = here[part]
         if isinstance(here, dict):
-            here.update(NEEDED.get(key[:depth], {}))
+            here.update(REQUIRED_SIBLINGS.get(key[:depth], {}))
     here[key[-1]] = value
 
 
 def write(tmp_path: Path, settings: dict[str, Any]) -> Path:
-    """A settings file."""
     file = tmp_path / "gateway.yaml"
     file.write_text(
         yaml.safe_dump({"environment": "dhp-playground", "credentials": CREDENTIALS, **settings})
@@ -68,24 +67,23 @@ def write(tmp_path: Path, settings: dict[str, Any]) -> Path:
 
 
 async def check(tmp_path: Path, settings: dict[str, Any]) -> Result:
-    """What `check` says of settings."""
     return await dhp("check", "--config", write(tmp_path, settings))
 
 
 def keys(result: Result) -> list[str]:
-    """The keys that its lines begin with."""
     return [line.partition(": ")[0] for line in result.out.splitlines()]
 
 
 @pytest.mark.parametrize(
     "wrong", [{}, {"retries": {"max_attempts": 0}, "log": {"level": "x"}}], ids=["", "beside"]
 )
-async def test_every_key_that_names_a_file(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """A file that is missing is told with its key, of every key that names one, in one run."""
+async def test_every_missing_file_is_reported_in_one_run(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
     missing = str(tmp_path / "none")
     settings: dict[str, Any] = {"credentials": {"default": {}}, **wrong}
     for key in FILE_KEYS:
-        put(settings, key, missing)
+        set_value(settings, key, missing)
     result = await check(tmp_path, settings)
     assert result.code == 2
     assert len(FILE_KEYS) > 15
@@ -96,8 +94,9 @@ async def test_every_key_that_names_a_file(tmp_path: Path, wrong: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["cert_file", "key_file", "client_ca_file"])
-async def test_the_listeners_files_alone(tmp_path: Path, name: str) -> None:
-    """Of three files that belong together the one that is missing is named, once."""
+async def test_the_missing_one_of_the_listeners_files_is_reported_once(
+    tmp_path: Path, name: str
+) -> None:
     authority, files = trustme.CA(), {}
     leaf = authority.issue_cert("localhost")
     for each, content in {
@@ -112,13 +111,11 @@ async def test_the_listeners_files_alone(tmp_path: Path, name: str) -> None:
 
 
 def put_file(path: Path, content: bytes) -> Path:
-    """Write a file."""
     path.write_bytes(content)
     return path
 
 
-async def test_rules_are_judged_beside_other_mistakes(tmp_path: Path) -> None:
-    """Every rule that the valid settings break is told, whatever else is wrong, and no other."""
+async def test_rule_violations_are_reported_beside_invalid_values(tmp_path: Path) -> None:
     callers = [
         {"name": "session", "api_key": "one-key-of-a-test"},
         {"name": "b", "api_key": "two-key-of-a-test", "rate_limit": {"burst": -1}},
@@ -139,8 +136,7 @@ async def test_rules_are_judged_beside_other_mistakes(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_wrong_credential_hides_no_fault_of_another(tmp_path: Path) -> None:
-    """Each credential's key is tried, whatever is wrong with one before it."""
+async def test_an_invalid_credential_hides_no_problem_of_another(tmp_path: Path) -> None:
     nonsense = str(put_file(tmp_path / "nonsense", b"no PEM"))
     jwt = {"client_id": "a", "auth_method": "private_key_jwt", "private_key_file": nonsense}
     credentials = {
@@ -166,7 +162,6 @@ LOGIN = {
 
 
 async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
-    """A gateway starts with it, so the code stays 0; which one, and since when, is said."""
     ended = datetime.datetime(2020, 5, 17, 12, tzinfo=datetime.UTC)
     leaf = trustme.CA().issue_cert("localhost", not_after=ended)
     pem = str(put_file(tmp_path / "own.pem", leaf.private_key_and_cert_chain_pem.bytes()))
@@ -178,9 +173,9 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     assert f"warning: listen.tls.cert_file: {pem}: the certificate expired on 2020-05-17" in (
         result.err
     )
-    told = await dhp("check", "--json", "--config", file, environ=VARIABLE)
-    document = json.loads(told.out)
-    assert (told.code, document["ok"]) == (0, True)
+    printed = await dhp("check", "--json", "--config", file, environ=VARIABLE)
+    document = json.loads(printed.out)
+    assert (printed.code, document["ok"]) == (0, True)
     (warning,) = document["findings"]
     assert (warning["level"], warning["code"]) == ("warning", "certificate-expired")
     assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "put a new one there")
@@ -190,10 +185,10 @@ KEY_FILE = {"name": "lab", "api_key_file": "KEY"}
 BASIC = {"name": "his", "basic_auth": {"username": "his", "password_file": "KEY"}}
 OPERATOR = {"name": "dilnoza", "password_file": "KEY"}
 ADDRESSES = {"name": "lab", "networks": ["10.20.0.0/16"]}
-TAKES_BROWSERS = "a browser from there is this caller"
+MATCHES_BROWSERS = "a browser from there is this caller"
 EVERYWHERE = "0.0.0.0:8080"
 TLS = {"cert_file": "PEM", "key_file": "PEM"}
-SEALED = {"client_id": "a", "client_secret_file": "SECRET"}
+WITH_SECRET_FILE = {"client_id": "a", "client_secret_file": "SECRET"}
 # Settings, and what is warned of: each key, with words that stand in its line.
 WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({}, {}),
@@ -264,8 +259,8 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"outbox.url": "DHP_GATEWAY_OUTBOX__URL"},
     ),
     # Where people sign in, a caller that shows nothing is every browser of its addresses.
-    ({**LOGIN, "callers": [ADDRESSES]}, {"callers[0].networks": TAKES_BROWSERS}),
-    ({**LOGIN, "callers": [{"name": "lab"}]}, {"callers[0].networks": TAKES_BROWSERS}),
+    ({**LOGIN, "callers": [ADDRESSES]}, {"callers[0].networks": MATCHES_BROWSERS}),
+    ({**LOGIN, "callers": [{"name": "lab"}]}, {"callers[0].networks": MATCHES_BROWSERS}),
     ({"callers": [ADDRESSES]}, {}),
     ({**LOGIN, "callers": [{**KEY_FILE, **ADDRESSES}]}, {}),
     ({**LOGIN, "callers": [BASIC]}, {}),
@@ -277,17 +272,17 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
 ]
 
 
-def filled(value: Any, files: dict[str, str]) -> Any:
-    """Settings with the files that their words stand for."""
+def replace_placeholders(value: Any, files: dict[str, str]) -> Any:
+    """Return settings in which names of files are replaced by their paths."""
     if isinstance(value, dict):
-        return {key: filled(inner, files) for key, inner in value.items()}
+        return {key: replace_placeholders(inner, files) for key, inner in value.items()}
     if isinstance(value, list):
-        return [filled(inner, files) for inner in value]
+        return [replace_placeholders(inner, files) for inner in value]
     return files.get(value, value) if isinstance(value, str) else value
 
 
-def with_files(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose secrets and certificates are there, for their owner alone."""
+def with_secret_files(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings whose secret files and certificates exist with mode 0600."""
     leaf = trustme.CA().issue_cert("localhost")
     contents = {
         "KEY": b"planted-k3y-of-a-test",
@@ -299,32 +294,32 @@ def with_files(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
         file = put_file(tmp_path / name.lower(), content)
         file.chmod(0o600)
         files[name] = str(file)
-    made: dict[str, Any] = filled({"credentials": {"default": SEALED}, **settings}, files)
+    made: dict[str, Any] = replace_placeholders(
+        {"credentials": {"default": WITH_SECRET_FILE}, **settings}, files
+    )
     return made
 
 
 @pytest.mark.parametrize(("settings", "warned"), WARNED)
-async def test_what_is_unsafe_is_a_warning(
+async def test_unsafe_settings_are_warnings(
     tmp_path: Path, settings: dict[str, Any], warned: dict[str, str]
 ) -> None:
-    """Each has its line, key and remedy, for people and for programs; the code stays 0."""
-    file = write(tmp_path, with_files(tmp_path, settings))
+    file = write(tmp_path, with_secret_files(tmp_path, settings))
     result = await dhp("check", "--config", file)
     lines = [line.removeprefix("warning: ") for line in result.err.splitlines()]
     assert (result.code, [line.partition(": ")[0] for line in lines]) == (0, list(warned))
     assert all(words in line for words, line in zip(warned.values(), lines, strict=True))
     assert "planted" not in result.out + result.err
-    told = json.loads((await dhp("check", "--json", "--config", file)).out)
-    assert told["ok"] is True
-    assert [(each["level"], each["code"], each["key"]) for each in told["findings"]] == [
+    printed = json.loads((await dhp("check", "--json", "--config", file)).out)
+    assert printed["ok"] is True
+    assert [(each["level"], each["code"], each["key"]) for each in printed["findings"]] == [
         ("warning", "setting", key) for key in warned
     ]
 
 
 @pytest.mark.parametrize("lang", ["ru", "uz"])
-async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) -> None:
-    """No English stands in them."""
-    settings = with_files(
+async def test_warnings_are_translated(tmp_path: Path, lang: str) -> None:
+    settings = with_secret_files(
         tmp_path,
         {
             "environment": "playground",
@@ -340,8 +335,7 @@ async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) ->
     assert not english & set(result.err.split())
 
 
-async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -> None:
-    """Also where the variable hides one that the file has; what a list's variable gives, too."""
+async def test_secrets_from_variables_cause_no_warning(tmp_path: Path) -> None:
     callers = [{"name": "lab", "api_key": "planted-k3y-of-a-test"}]
     environ = {
         **VARIABLE,
@@ -353,9 +347,10 @@ async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -
     assert (result.code, result.err) == (0, "")
 
 
-async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
-    """What is wrong elsewhere hides no warning."""
-    settings = with_files(tmp_path, {"environment": "production", "retries": {"max_attempts": 0}})
+async def test_warnings_are_reported_beside_problems(tmp_path: Path) -> None:
+    settings = with_secret_files(
+        tmp_path, {"environment": "production", "retries": {"max_attempts": 0}}
+    )
     result = await check(tmp_path, settings)
     assert (result.code, keys(result)) == (2, ["retries.max_attempts"])
     assert result.err.startswith("warning: environment: production has the former addresses")
@@ -368,11 +363,10 @@ async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
         ("environment", "production", "production has the former addresses", "dhp-production"),
     ],
 )
-async def test_doctor_and_start_tell_what_is_of_no_use(
+async def test_doctor_and_start_warn_of_a_former_environment(
     tmp_path: Path, key: str, value: object, says: str, instead: str
 ) -> None:
-    """The start in its log, the doctor as a finding of its own that is no failure."""
-    settings = with_files(tmp_path, {key: value})
+    settings = with_secret_files(tmp_path, {key: value})
     settings["listen"] = {"address": f"127.0.0.1:{free_port()}"}
     # The start ends here, and no secret is sent anywhere.
     settings["admin"] = {"address": f"unix:{tmp_path}/none/admin.sock"}
@@ -383,15 +377,14 @@ async def test_doctor_and_start_tell_what_is_of_no_use(
     assert result.code == 3
     (line,) = [each for each in result.err.splitlines() if f"{key}: {says}" in each]
     assert instead in line
-    told = json.loads((await dhp("doctor", "--json", "--config", file)).out)
-    (finding,) = [each for each in told["findings"] if each["code"] == "setting"]
+    printed = json.loads((await dhp("doctor", "--json", "--config", file)).out)
+    (finding,) = [each for each in printed["findings"] if each["code"] == "setting"]
     assert (finding["level"], finding["key"]) == ("warning", key)
     assert instead in finding["hint"]
 
 
-async def test_the_doctor_tells_what_check_warns_of(tmp_path: Path) -> None:
-    """The same keys, each as a finding that works, once."""
-    settings = with_files(
+async def test_doctor_reports_the_warnings_of_check(tmp_path: Path) -> None:
+    settings = with_secret_files(
         tmp_path,
         {
             "credentials": {"default": {"client_id": "a", "client_secret": "planted-s3cret"}},
@@ -401,8 +394,8 @@ async def test_the_doctor_tells_what_check_warns_of(tmp_path: Path) -> None:
             "platform": {"fhir_base_url": f"http://127.0.0.1:{free_port()}/fhir"},
         },
     )
-    told = await dhp("doctor", "--json", "--config", write(tmp_path, settings))
-    found = {each["key"]: each for each in json.loads(told.out)["findings"]}
+    printed = await dhp("doctor", "--json", "--config", write(tmp_path, settings))
+    found = {each["key"]: each for each in json.loads(printed.out)["findings"]}
     for key, code in (("listen.tls", "setting"), ("credentials.default.client_secret", "secret")):
         assert (found[key]["level"], found[key]["code"]) == ("warning", code), key
     assert "client_secret_file" in found["credentials.default.client_secret"]["hint"]

@@ -1,4 +1,4 @@
-"""The doctor against set-ups that are each broken in one way: it names the right cause."""
+"""The command `doctor` for setups with one fault each: it names the cause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
 SECRET = "planted-doctor-secret"
 
 
-class Ward:
+class DoctorSetup:
     """A set-up that works, to be broken by a test, and the doctor to examine it."""
 
     def __init__(self, folder: Path, platform: Platform, sso: Sso) -> None:
@@ -50,11 +50,11 @@ class Ward:
         }
 
     async def examine(self, *options: str) -> tuple[int, str]:
-        """The doctor's exit code and what was printed."""
+        """Return the exit code of `doctor` and its output."""
         return await self.run("doctor", *options)
 
     async def run(self, command: str, *options: str) -> tuple[int, str]:
-        """A command's exit code and what was printed."""
+        """Return the exit code of a command and its output, which holds no secret."""
         file = self.folder / "settings.yaml"
         file.write_text(yaml.safe_dump(self.settings))
         result = await dhp(command, "--config", file, *options)
@@ -63,7 +63,7 @@ class Ward:
         return result.code, text
 
     async def findings(self) -> list[dict[str, str]]:
-        """What the doctor says to programs; the exit code must fit."""
+        """Return the findings of `doctor --json`, whose exit code must match."""
         code, text = await self.examine("--json")
         document = json.loads(text)
         found: list[dict[str, str]] = document["findings"]
@@ -74,16 +74,14 @@ class Ward:
         return found
 
     async def failed(self) -> dict[str, str]:
-        """The failed checks by name, with what is said about each."""
         return {
-            name_of(finding): f"{finding['message']}. {finding['hint']}"
+            check_name(finding): f"{finding['message']}. {finding['hint']}"
             for finding in await self.findings()
             if finding["level"] == "error"
         }
 
 
-def name_of(finding: dict[str, str]) -> str:
-    """A check's name as people see it."""
+def check_name(finding: dict[str, str]) -> str:
     code, key = finding["code"], finding["key"]
     if code in ("secret", "listener", "audit", "token"):
         return f"{code} {key.removeprefix('credentials.') if code == 'token' else key}"
@@ -95,21 +93,18 @@ def name_of(finding: dict[str, str]) -> str:
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
-    """A platform with a capability statement."""
     async with Platform() as double:
         double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
 
 
 @pytest.fixture
-def ward(tmp_path: Path, platform: Platform, sso: Sso) -> Ward:
-    """A set-up that works."""
-    return Ward(tmp_path, platform, sso)
+def setup(tmp_path: Path, platform: Platform, sso: Sso) -> DoctorSetup:
+    return DoctorSetup(tmp_path, platform, sso)
 
 
-async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
-    """A set-up that works passes every check, one line each, and ends with 0."""
-    code, text = await ward.examine()
+async def test_a_correct_setup_passes_every_check(setup: DoctorSetup, platform: Platform) -> None:
+    code, text = await setup.examine()
     assert code == 0
     assert "failed" not in text
     for check in ("settings", "secret", "listener", "DNS", "TCP", "token", "clock", "metadata"):
@@ -118,11 +113,10 @@ async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
     assert platform.requests[0].header("authorization") == "Bearer token-1"
 
 
-async def test_programs_get_codes_and_keys(ward: Ward) -> None:
-    """Each finding has a level, a code and the setting that it is about, which stay as they are."""
-    told = [(each["level"], each["code"], each["key"]) for each in await ward.findings()]
+async def test_each_finding_has_a_level_a_code_and_a_key(setup: DoctorSetup) -> None:
+    levels = [(each["level"], each["code"], each["key"]) for each in await setup.findings()]
     # Only root is told which files other users cannot read.
-    assert [each for each in told if each[1] != "files"] == [
+    assert [each for each in levels if each[1] != "files"] == [
         ("ok", "settings", ""),
         ("ok", "secret", "credentials.default.client_secret"),
         ("ok", "listener", "listen.address"),
@@ -142,12 +136,11 @@ async def test_programs_get_codes_and_keys(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "doctor"])
-async def test_programs_get_one_document_for_wrong_settings(ward: Ward, command: str) -> None:
-    """Every problem of the settings has its line, and code 2 comes before anything is opened."""
-    ward.settings |= {"bogus": 1, "retries": {"max_attempts": 0}}
-    code, text = await ward.run(command)
+async def test_invalid_settings_are_one_json_document(setup: DoctorSetup, command: str) -> None:
+    setup.settings |= {"bogus": 1, "retries": {"max_attempts": 0}}
+    code, text = await setup.run(command)
     assert (code, "bogus: " in text, "retries.max_attempts: " in text) == (2, True, True)
-    code, text = await ward.run(command, "--json")
+    code, text = await setup.run(command, "--json")
     document = json.loads(text)
     assert (code, document["ok"]) == (2, False)
     by_key = {finding["key"]: finding for finding in document["findings"]}
@@ -159,78 +152,71 @@ async def test_programs_get_one_document_for_wrong_settings(ward: Ward, command:
     assert source.startswith("line ")
 
 
-async def test_operators_of_the_outbox(ward: Ward) -> None:
-    """A password file that is missing, and passwords sent without TLS, are found."""
-    absent = str(ward.folder / "absent")
-    ward.settings["admin"] = {
+async def test_missing_or_unencrypted_operator_passwords_are_reported(setup: DoctorSetup) -> None:
+    absent = str(setup.folder / "absent")
+    setup.settings["admin"] = {
         "address": f"0.0.0.0:{free_port()}",
         "operators": [{"name": "dilnoza", "password_file": absent}],
     }
-    code, text = await ward.examine()
+    code, text = await setup.examine()
     assert code == 1
     assert f"secret admin.operators[0].password: {absent}: no such file" in text
     assert "operators: dilnoza may decide about queued writes" in text
     assert "setting admin.address: is reachable from other machines, without TLS: pass" in text
 
 
-async def test_readable_secret_file(ward: Ward) -> None:
-    """A secret that every user can read is a fault, reported with the command that corrects it."""
-    ward.secret.chmod(0o644)
-    failed = await ward.failed()
+async def test_a_secret_file_readable_by_others_is_an_error(setup: DoctorSetup) -> None:
+    setup.secret.chmod(0o644)
+    failed = await setup.failed()
     assert list(failed) == ["secret credentials.default.client_secret"]
-    assert f"chmod 0600 {ward.secret}" in next(iter(failed.values()))
+    assert f"chmod 0600 {setup.secret}" in next(iter(failed.values()))
 
 
-async def test_audit_file_that_cannot_be(ward: Ward) -> None:
-    """A folder that is not there, or that is a file, is named with its key."""
-    folder = ward.folder / "logs"
-    ward.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
-    failed = await ward.failed()
+async def test_an_unusable_audit_folder_is_reported(setup: DoctorSetup) -> None:
+    folder = setup.folder / "logs"
+    setup.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
+    failed = await setup.failed()
     assert list(failed) == ["audit audit.path"]
     assert f"{folder} is not there" in failed["audit audit.path"]
     assert "install -d" in failed["audit audit.path"]
     folder.write_text("")
-    assert f"{folder} is no folder" in (await ward.failed())["audit audit.path"]
+    assert f"{folder} is no folder" in (await setup.failed())["audit audit.path"]
     folder.unlink()
     folder.mkdir()
-    assert await ward.failed() == {}
+    assert await setup.failed() == {}
     assert list(folder.iterdir()) == []
 
 
-async def test_audit_folder_of_another_user(ward: Ward) -> None:
-    """Who may not write it is told; root is told that the gateway's user may not."""
-    folder = ward.folder / "logs"
+async def test_an_audit_folder_of_another_user_is_reported(setup: DoctorSetup) -> None:
+    folder = setup.folder / "logs"
     folder.mkdir(mode=0o555)
-    ward.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
+    setup.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
     if os.geteuid() == 0:
-        assert f"{folder} belongs to root" in (await ward.examine())[1]
+        assert f"{folder} belongs to root" in (await setup.examine())[1]
     else:
-        assert f"{folder} cannot be written" in (await ward.failed())["audit audit.path"]
+        assert f"{folder} cannot be written" in (await setup.failed())["audit audit.path"]
 
 
-async def test_files_for_root_only(ward: Ward) -> None:
-    """Run as root the doctor says which files the gateway's user may not read."""
-    code, text = await ward.examine()
+async def test_root_is_shown_the_files_that_only_root_may_read(setup: DoctorSetup) -> None:
+    code, text = await setup.examine()
     assert code == 0
-    assert (f"only root may read {ward.secret}" in text) == (os.geteuid() == 0)
+    assert (f"only root may read {setup.secret}" in text) == (os.geteuid() == 0)
 
 
-async def test_taken_listener(ward: Ward) -> None:
-    """A port with another listener is named with its setting."""
+async def test_a_port_in_use_is_reported(setup: DoctorSetup) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ward.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
-        failed = await ward.failed()
+        setup.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = await setup.failed()
     assert list(failed) == ["listener listen.address"]
     assert "in use" in failed["listener listen.address"]
 
 
 @pytest.fixture
-async def running(ward: Ward) -> AsyncIterator[GatewayProcess]:
-    """A gateway that runs with the settings of the set-up."""
-    ward.settings["shutdown"] = {"delay": 0}
-    gateway = start_gateway(ward.settings, ward.folder)
+async def running(setup: DoctorSetup) -> AsyncIterator[GatewayProcess]:
+    setup.settings["shutdown"] = {"delay": 0}
+    gateway = start_gateway(setup.settings, setup.folder)
     for key, url in (("listen", gateway.url), ("admin", gateway.admin_url)):
-        ward.settings[key]["address"] = urlsplit(url).netloc
+        setup.settings[key]["address"] = urlsplit(url).netloc
     try:
         await gateway.wait_for_status(200)
         yield gateway
@@ -239,14 +225,13 @@ async def running(ward: Ward) -> AsyncIterator[GatewayProcess]:
 
 
 @pytest.mark.usefixtures("running")
-async def test_beside_a_running_gateway(ward: Ward) -> None:
-    """Listeners that the gateway itself holds are no fault: it is examined while it runs."""
+async def test_ports_of_the_running_gateway_pass(setup: DoctorSetup) -> None:
     # As of a service, which systemd gives a copy.
-    copy = ward.folder / "copy"
+    copy = setup.folder / "copy"
     copy.write_text(SECRET)
     copy.chmod(0o600)
-    ward.settings["credentials"]["default"]["client_secret_file"] = str(copy)
-    found = [each for each in await ward.findings() if each["code"] == "listener"]
+    setup.settings["credentials"]["default"]["client_secret_file"] = str(copy)
+    found = [each for each in await setup.findings() if each["code"] == "listener"]
     for listener in found:
         assert "in use by the gateway that runs" in listener["message"]
         assert (listener["level"], listener["hint"]) == ("ok", "")
@@ -265,98 +250,94 @@ async def test_beside_a_running_gateway(ward: Ward) -> None:
         ),
     ],
 )
-async def test_beside_another_gateway(
-    ward: Ward, section: str, change: dict[str, Any], keys: str
+async def test_ports_of_a_gateway_with_other_settings_are_errors(
+    setup: DoctorSetup, section: str, change: dict[str, Any], keys: str
 ) -> None:
-    """One that leads elsewhere has both ports: `run` would not start, and the doctor says so."""
-    ward.settings[section] = {**ward.settings[section], **change}
-    failed = await ward.failed()
+    """Another gateway has both ports: `run` would not start."""
+    setup.settings[section] = {**setup.settings[section], **change}
+    failed = await setup.failed()
     for key in ("listen.address", "admin.address"):
-        told = failed[f"listener {key}"]
-        assert "is in use by another gateway" in told
-        assert f"It runs with other settings: {keys}." in told
-        assert f"else change {key}" in told
+        message = failed[f"listener {key}"]
+        assert "is in use by another gateway" in message
+        assert f"It runs with other settings: {keys}." in message
+        assert f"else change {key}" in message
 
 
 @pytest.mark.usefixtures("running")
-async def test_beside_a_gateway_that_listens_elsewhere(ward: Ward) -> None:
+async def test_a_shared_admin_port_of_two_gateways_is_an_error(setup: DoctorSetup) -> None:
     """A port of operators that two gateways would share is a fault of the second."""
-    ward.settings["listen"]["address"] = f"127.0.0.1:{free_port()}"
-    failed = await ward.failed()
+    setup.settings["listen"]["address"] = f"127.0.0.1:{free_port()}"
+    failed = await setup.failed()
     assert list(failed) == ["listener admin.address"]
     assert "It runs with other settings: listen.address." in failed["listener admin.address"]
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ward.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
-        failed = await ward.failed()
+        setup.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = await setup.failed()
     assert list(failed) == ["listener listen.address", "listener admin.address"]
     assert "Another program" in failed["listener listen.address"]
 
 
 @pytest.mark.parametrize("shares", [True, False])
-async def test_beside_a_replica_on_the_port(ward: Ward, shares: bool) -> None:
-    """A port that a replica shares is free for the next one, and for no other gateway."""
+async def test_a_port_shared_with_a_replica_passes_with_reuse_port_only(
+    setup: DoctorSetup, shares: bool
+) -> None:
     with socket.socket() as replica:
         share_port(replica)
         replica.bind(("127.0.0.1", 0))
         replica.listen()
         address = f"127.0.0.1:{replica.getsockname()[1]}"
-        ward.settings["listen"] = {"address": address, "reuse_port": shares}
-        failed = await ward.failed()
+        setup.settings["listen"] = {"address": address, "reuse_port": shares}
+        failed = await setup.failed()
     assert list(failed) == ([] if shares else ["listener listen.address"])
 
 
 @pytest.mark.usefixtures("running")
-async def test_keys_in_lists_are_written_as_check_writes_them(ward: Ward) -> None:
-    """An entry of a list stands in brackets, also where a running gateway was asked."""
-    ward.settings["callers"] = [{"name": "lab", "networks": ["127.0.0.0/8"]}]
-    _, text = await ward.examine()
+async def test_settings_in_lists_are_named_with_brackets(setup: DoctorSetup) -> None:
+    setup.settings["callers"] = [{"name": "lab", "networks": ["127.0.0.0/8"]}]
+    _, text = await setup.examine()
     assert "yet: callers[0].name, callers[0].networks, " in text
     assert "callers.0" not in text
 
 
 @pytest.mark.usefixtures("running")
-async def test_beside_a_gateway_with_settings_of_before(ward: Ward) -> None:
-    """What needs a restart to be in use is a warning, in the text as in JSON."""
-    ward.settings["limits"] = {"max_concurrent_requests": 7}
-    code, text = await ward.examine()
+async def test_settings_that_need_a_restart_are_warnings(setup: DoctorSetup) -> None:
+    setup.settings["limits"] = {"max_concurrent_requests": 7}
+    code, text = await setup.examine()
     assert code == 0
     said = "It does not run with these settings yet: limits.max_concurrent_requests. Restart it"
     for key in ("listen.address", "admin.address"):
-        address = ward.settings[key.partition(".")[0]]["address"]
+        address = setup.settings[key.partition(".")[0]]["address"]
         assert f"warning listener {key}: {address} is in use by the gateway that runs. {said}" in (
             text.splitlines()
         )
-    levels = {each["level"] for each in await ward.findings() if each["code"] == "listener"}
+    levels = {each["level"] for each in await setup.findings() if each["code"] == "listener"}
     assert levels == {"warning"}
 
 
 @pytest.mark.parametrize("body", [{"ready": True}, {"alive": True}, {"status": "UP"}, "ok"])
-async def test_another_program_on_the_ports(
-    ward: Ward, aiohttp_raw_server: AiohttpRawServer, body: object
+async def test_another_web_server_on_the_ports_is_not_taken_for_the_gateway(
+    setup: DoctorSetup, aiohttp_raw_server: AiohttpRawServer, body: object
 ) -> None:
-    """A web server that answers 200 to everything is not taken for the gateway."""
-
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.json_response(body, headers={"Server": "nginx"})
 
     for section in ("listen", "admin"):
         server = await aiohttp_raw_server(answer)
-        ward.settings[section]["address"] = f"127.0.0.1:{server.port}"
-    failed = await ward.failed()
+        setup.settings[section]["address"] = f"127.0.0.1:{server.port}"
+    failed = await setup.failed()
     assert set(failed) == {"listener listen.address", "listener admin.address"}
-    assert all("Another program listens there" in told for told in failed.values())
+    assert all("Another program listens there" in message for message in failed.values())
 
 
-async def test_a_unix_socket_of_another_program(ward: Ward) -> None:
-    """One on which a process listens is taken, one that a process has left is not."""
-    path = ward.folder / "gateway.sock"
-    ward.settings["listen"]["address"] = f"unix:{path}"
+async def test_a_unix_socket_in_use_is_an_error_and_a_stale_one_is_not(setup: DoctorSetup) -> None:
+    path = setup.folder / "gateway.sock"
+    setup.settings["listen"]["address"] = f"unix:{path}"
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(str(path))
         taken.listen()
-        failed = await ward.failed()
+        failed = await setup.failed()
     assert "another process listens there" in failed["listener listen.address"]
-    assert await ward.failed() == {}
+    assert await setup.failed() == {}
     assert path.exists()
 
 
@@ -368,30 +349,27 @@ async def test_a_unix_socket_of_another_program(ward: Ward) -> None:
     ],
     ids=["unknown name", "port without TLS"],
 )
-async def test_a_platform_that_cannot_be_reached(
-    ward: Ward, platform: Platform, url: str, check: str, words: str
+async def test_an_unreachable_platform_fails_at_its_step(
+    setup: DoctorSetup, platform: Platform, url: str, check: str, words: str
 ) -> None:
-    """It fails at its step; what follows is left out."""
-    ward.settings["platform"]["fhir_base_url"] = url.format(platform.port)
-    failed = await ward.failed()
+    setup.settings["platform"]["fhir_base_url"] = url.format(platform.port)
+    failed = await setup.failed()
     assert list(failed) == [check]
     assert words in failed[check]
 
 
 def tls_platform(*names: str, **options: Any) -> tuple[Platform, trustme.CA]:
-    """A platform with a certificate of a private CA."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*names, **options).configure_cert(context)
     return Platform(tls=context), authority
 
 
-async def test_untrusted_authority(ward: Ward) -> None:
-    """A certificate of an unknown CA is told from other TLS faults."""
+async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> None:
     double, _ = tls_platform("localhost")
     async with double:
-        ward.settings["platform"]["fhir_base_url"] = double.url
-        failed = await ward.failed()
+        setup.settings["platform"]["fhir_base_url"] = double.url
+        failed = await setup.failed()
     assert list(failed) == ["platform TLS"]
     assert "not trusted" in failed["platform TLS"]
     assert "platform.ca_file" in failed["platform TLS"]
@@ -409,31 +387,28 @@ async def test_untrusted_authority(ward: Ward) -> None:
         ),
     ],
 )
-async def test_trusted_certificate_that_does_not_hold(
-    ward: Ward, name: str, options: dict[str, Any], said: str
+async def test_a_trusted_certificate_that_is_invalid_is_reported(
+    setup: DoctorSetup, name: str, options: dict[str, Any], said: str
 ) -> None:
-    """One for another host is named as such; an expired one leads to the clocks."""
     double, authority = tls_platform(name, **options)
     async with double:
-        ward.settings["platform"]["fhir_base_url"] = double.url
-        ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
-        failed = await ward.failed()
+        setup.settings["platform"]["fhir_base_url"] = double.url
+        setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
+        failed = await setup.failed()
     assert list(failed) == ["platform TLS"]
     assert said in failed["platform TLS"]
 
 
-async def test_trusted_authority_passes(ward: Ward) -> None:
-    """With the CA given the same kind of set-up is healthy, TLS included."""
+async def test_a_certificate_of_the_configured_ca_passes(setup: DoctorSetup) -> None:
     double, authority = tls_platform("localhost")
     async with double:
         double.respond(fhir(STATEMENT))
-        ward.settings["platform"]["fhir_base_url"] = double.url
-        ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
-        assert await ward.failed() == {}
+        setup.settings["platform"]["fhir_base_url"] = double.url
+        setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
+        assert await setup.failed() == {}
 
 
 def trust(authority: trustme.CA, folder: Path) -> str:
-    """The CA's certificate as a file."""
     file = folder / "ca.pem"
     authority.cert_pem.write_to_path(file)
     return str(file)
@@ -444,54 +419,55 @@ def trust(authority: trustme.CA, folder: Path) -> str:
     [(-600, "10 min ahead of"), (10799, "3 h behind")],
     ids=["ahead", "behind"],
 )
-async def test_wrong_clock(ward: Ward, platform: Platform, seconds: int, words: str) -> None:
-    """By how much it is off the platform's is told as people say it."""
+async def test_a_clock_difference_is_reported(
+    setup: DoctorSetup, platform: Platform, seconds: int, words: str
+) -> None:
     theirs = formatdate(datetime.datetime.now(datetime.UTC).timestamp() + seconds, usegmt=True)
     platform.respond(fhir(STATEMENT, 200, ("Date", theirs)))
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == ["clock"]
     assert f"this machine's clock is {words} the platform's" in failed["clock"]
 
 
-async def test_wrong_base(ward: Ward, platform: Platform) -> None:
-    """A base URL under which there is no capability statement is named."""
+async def test_a_base_url_without_a_capability_statement_is_reported(
+    setup: DoctorSetup, platform: Platform
+) -> None:
     platform.respond(http(404, b"<html>", ("Content-Type", "text/html")))
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == ["platform metadata"]
     assert "platform.fhir_base_url" in failed["platform metadata"]
 
 
-async def test_a_statement_without_end_is_not_read(ward: Ward, platform: Platform) -> None:
+async def test_a_statement_without_end_is_not_read(setup: DoctorSetup, platform: Platform) -> None:
     """Of a statement beyond 16 MiB no more is read: it is none of a platform."""
     endless = STATEMENT[:-1] + b',"name":"' + b"x" * (17 * 1024 * 1024) + b'"}'
     platform.respond(fhir(endless, 200, ("Date", formatdate(usegmt=True))))
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == ["platform metadata"]
     assert "no FHIR server" in failed["platform metadata"]
 
 
 @pytest.mark.parametrize("version", ["4.0.1", "4.3.0", "3.0.2", "6.0.0-ballot2"])
 @pytest.mark.parametrize("environment", ["custom", "dhp-playground", "production"])
-async def test_other_fhir_version(
-    ward: Ward, platform: Platform, environment: str, version: str
+async def test_another_fhir_version_is_reported(
+    setup: DoctorSetup, platform: Platform, environment: str, version: str
 ) -> None:
-    """A server of another FHIR version is found: DHP's is R5, one of one's own may be any."""
     statement = {"resourceType": "CapabilityStatement", "fhirVersion": version}
     platform.respond(fhir(json.dumps(statement).encode()))
-    ward.settings["environment"] = environment
-    (found,) = [each for each in await ward.findings() if each["code"] == "platform-metadata"]
+    setup.settings["environment"] = environment
+    (found,) = [each for each in await setup.findings() if each["code"] == "platform-metadata"]
     assert found["message"] == f"FHIR {version}"
     assert found["hint"] == "This is not an R5 server"
     assert found["level"] == ("warning" if environment == "custom" else "error")
 
 
-async def test_token_of_another_environment(ward: Ward, platform: Platform) -> None:
-    """A platform that refuses the SSO's token points to mixed environments."""
-
+async def test_a_token_rejected_by_the_platform_suggests_mixed_environments(
+    setup: DoctorSetup, platform: Platform
+) -> None:
     async def refuse(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
         connection.writer.write(outcome(401))
 
     platform.respond(refuse)
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert "same environment" in failed["platform metadata"]

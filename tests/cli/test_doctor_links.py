@@ -1,4 +1,4 @@
-"""The doctor before a platform that names itself otherwise than the settings do."""
+"""The command `doctor` with a platform whose links have another base than the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cli.test_doctor import Ward
+from tests.cli.test_doctor import DoctorSetup
 from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome
 from tests.doubles.sso import Sso
 
@@ -26,7 +26,7 @@ NAMES = {
 KIND = "application/fhir+json"
 
 
-def statement(url: str | None, *types: str) -> dict[str, Any]:
+def capability_statement(url: str | None, *types: str) -> dict[str, Any]:
     """A CapabilityStatement that names the server, and types that can be searched."""
     search = {"interaction": [{"code": "read"}, {"code": "search-type"}]}
     return {
@@ -37,10 +37,10 @@ def statement(url: str | None, *types: str) -> dict[str, Any]:
     }
 
 
-def page(
+def searchset(
     kind: str, *, link: str, full: str, paging: str = "{link}/{kind}?_page=2"
 ) -> dict[str, Any]:
-    """A searchset whose links have that base."""
+    """Return a searchset whose links have these bases."""
     following = paging.format(link=link, kind=kind)
     return {
         "resourceType": "Bundle",
@@ -56,12 +56,16 @@ class Server:
     def __init__(self, platform: Platform) -> None:
         self.port = urlsplit(platform.url).port
         self.here = platform.url
-        self.statement = statement(self.here, "Patient", "Organization")
-        self.page: dict[str, Any] | None = None
+        self.capability_statement = capability_statement(self.here, "Patient", "Organization")
+        self.searchset: dict[str, Any] | None = None
         platform.respond(self._answer)
 
     async def _answer(self, connection: PlatformConnection) -> None:
-        wanted = self.statement if connection.request.target.endswith("/metadata") else self.page
+        wanted = (
+            self.capability_statement
+            if connection.request.target.endswith("/metadata")
+            else self.searchset
+        )
         body = outcome(403) if wanted is None else fhir(json.dumps(wanted).encode())
         connection.writer.write(body)
         await connection.writer.drain()
@@ -69,82 +73,76 @@ class Server:
 
 @pytest.fixture
 def platform_server(platform: Platform) -> Server:
-    """A platform that names itself as the settings do."""
     return Server(platform)
 
 
 @pytest.fixture
-def ward(tmp_path: Path, platform: Platform, sso: Sso) -> Ward:
-    """A set-up that works."""
-    return Ward(tmp_path, platform, sso)
+def setup(tmp_path: Path, platform: Platform, sso: Sso) -> DoctorSetup:
+    return DoctorSetup(tmp_path, platform, sso)
 
 
-async def finding(ward: Ward) -> dict[str, str] | None:
-    """What the doctor says of the platform's links."""
-    found = [each for each in await ward.findings() if each["code"] == "platform-links"]
+async def links_finding(setup: DoctorSetup) -> dict[str, str] | None:
+    """Return the finding about the platform's links, None without one."""
+    found = [each for each in await setup.findings() if each["code"] == "platform-links"]
     return found[0] if found else None
 
 
 @pytest.mark.parametrize("where", ["link", "full", "both"])
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-async def test_links_under_another_name_fail_with_the_alias(
-    ward: Ward, platform_server: Server, name: str, where: str
+async def test_links_with_another_base_are_an_error_that_names_the_alias(
+    setup: DoctorSetup, platform_server: Server, name: str, where: str
 ) -> None:
-    """The value is named; once it is set, the links are well."""
     server = platform_server
     alias = name.format(port=server.port)
     link = server.here if where == "full" else alias
     full = server.here if where == "link" else alias
-    server.page = page("Organization", link=link, full=full)
-    found = await finding(ward)
+    server.searchset = searchset("Organization", link=link, full=full)
+    found = await links_finding(setup)
     assert found is not None
     assert (found["level"], found["key"]) == ("error", "rewrite.aliases")
     assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
-    ward.settings["rewrite"] = {"aliases": [alias]}
-    found = await finding(ward)
+    setup.settings["rewrite"] = {"aliases": [alias]}
+    found = await links_finding(setup)
     assert found is not None
     assert found["level"] == "ok"
 
 
-async def test_a_page_by_a_query_of_the_base_tells_it_too(
-    ward: Ward, platform_server: Server
+async def test_a_next_link_that_is_a_query_of_the_base_is_recognised(
+    setup: DoctorSetup, platform_server: Server
 ) -> None:
-    """As servers write `next` that keep pages for a while."""
     alias = "https://fhir.clinic.uz/r5"
-    platform_server.page = page(
+    platform_server.searchset = searchset(
         "Organization", link=alias, full=platform_server.here, paging="{link}?_getpages=1"
     )
-    found = await finding(ward)
+    found = await links_finding(setup)
     assert found is not None
     assert f'["{alias}"]' in found["hint"]
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-async def test_a_statement_with_another_name_is_a_warning(
-    ward: Ward, platform_server: Server, name: str
+async def test_a_statement_with_another_base_is_a_warning(
+    setup: DoctorSetup, platform_server: Server, name: str
 ) -> None:
-    """Where links cannot be seen, or are well, the name in the statement is told."""
     server = platform_server
     alias = name.format(port=server.port)
-    server.statement = statement(f"{alias}/", "Patient", "Organization")
-    for answer in (None, page("Organization", link=server.here, full=server.here)):
-        server.page = answer
-        found = await finding(ward)
+    server.capability_statement = capability_statement(f"{alias}/", "Patient", "Organization")
+    for answer in (None, searchset("Organization", link=server.here, full=server.here)):
+        server.searchset = answer
+        found = await links_finding(setup)
         assert found is not None
         assert found["level"] == "warning"
         assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
 
 
-async def test_a_platform_that_is_named_rightly_is_well(
-    ward: Ward, platform_server: Server
+async def test_links_with_the_configured_base_pass(
+    setup: DoctorSetup, platform_server: Server
 ) -> None:
-    """By its statement, or by its links, in any spelling of one URL."""
     server = platform_server
     same = server.here.replace("http:", "HTTP:")
-    assert (await finding(ward) or {})["level"] == "ok"
-    server.statement = statement(None, "Organization")
-    server.page = page("Organization", link=same, full="urn:x")
-    assert (await finding(ward) or {})["level"] == "ok"
+    assert (await links_finding(setup) or {})["level"] == "ok"
+    server.capability_statement = capability_statement(None, "Organization")
+    server.searchset = searchset("Organization", link=same, full="urn:x")
+    assert (await links_finding(setup) or {})["level"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +150,7 @@ async def test_a_platform_that_is_named_rightly_is_well(
     [
         None,
         {"resourceType": "Bundle", "type": "searchset"},
-        page("Organization", link=".", full="urn:x"),
+        searchset("Organization", link=".", full="urn:x"),
         {
             "resourceType": "Bundle",
             "link": 1,
@@ -165,34 +163,35 @@ async def test_a_platform_that_is_named_rightly_is_well(
         },
     ],
 )
-async def test_nothing_is_said_where_nothing_is_told(
-    ward: Ward, platform_server: Server, answer: dict[str, Any] | None
+async def test_nothing_is_reported_without_absolute_links(
+    setup: DoctorSetup, platform_server: Server, answer: dict[str, Any] | None
 ) -> None:
-    """A platform that names itself nowhere, by ids alone, or refuses to be searched."""
-    platform_server.statement = statement(None, "Organization")
-    platform_server.page = answer
-    assert await finding(ward) is None
+    platform_server.capability_statement = capability_statement(None, "Organization")
+    platform_server.searchset = answer
+    assert await links_finding(setup) is None
 
 
-async def test_nothing_is_said_while_links_are_left_alone(
-    ward: Ward, platform_server: Server, platform: Platform
+async def test_nothing_is_checked_while_rewriting_is_disabled(
+    setup: DoctorSetup, platform_server: Server, platform: Platform
 ) -> None:
-    """With `rewrite.enabled: false` they are the platform's on purpose."""
-    platform_server.page = page("Organization", link="https://a.uz/r5", full="urn:x")
-    ward.settings["rewrite"] = {"enabled": False}
-    assert await finding(ward) is None
+    platform_server.searchset = searchset("Organization", link="https://a.uz/r5", full="urn:x")
+    setup.settings["rewrite"] = {"enabled": False}
+    assert await links_finding(setup) is None
     assert not any("?" in each.target for each in platform.requests)
 
 
-async def test_an_identity_is_no_name(ward: Ward, platform_server: Server) -> None:
-    """A resource whose `fullUrl` is its canonical URL; a link to a licence."""
+async def test_canonical_urls_are_not_taken_for_the_base(
+    setup: DoctorSetup, platform_server: Server
+) -> None:
     url = "http://hl7.org/r5/ValueSet/a"
     server = platform_server
-    server.statement = statement(server.here, "ValueSet")
-    server.page = page("ValueSet", link=server.here, full="urn:x")
-    server.page["link"].append({"relation": "license", "url": "http://hl7.org/r5/License"})
-    server.page["entry"] = [{"fullUrl": url, "resource": {"resourceType": "ValueSet", "url": url}}]
-    assert (await finding(ward) or {})["level"] == "ok"
+    server.capability_statement = capability_statement(server.here, "ValueSet")
+    server.searchset = searchset("ValueSet", link=server.here, full="urn:x")
+    server.searchset["link"].append({"relation": "license", "url": "http://hl7.org/r5/License"})
+    server.searchset["entry"] = [
+        {"fullUrl": url, "resource": {"resourceType": "ValueSet", "url": url}}
+    ]
+    assert (await links_finding(setup) or {})["level"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -204,28 +203,15 @@ async def test_an_identity_is_no_name(ward: Ward, platform_server: Server) -> No
         ((), None),
     ],
 )
-async def test_one_search_is_made_for_a_type_without_patients(
-    ward: Ward,
+async def test_the_search_prefers_a_type_without_patients(
+    setup: DoctorSetup,
     platform_server: Server,
     platform: Platform,
     types: tuple[str, ...],
     searched: str | None,
 ) -> None:
-    """One entry is asked for, with the token; another type only where there is no choice."""
-    platform_server.statement = statement(None, *types)
-    await ward.examine()
+    platform_server.capability_statement = capability_statement(None, *types)
+    await setup.examine()
     asked = [each for each in platform.requests if "?" in each.target]
     assert [each.target for each in asked] == ([f"/r5/{searched}?_count=1"] if searched else [])
     assert all(each.header("authorization") == "Bearer token-1" for each in asked)
-
-
-@pytest.mark.parametrize("language", ["en_US.UTF-8", "ru_RU.UTF-8", "uz_UZ.UTF-8"])
-async def test_people_read_what_to_set(
-    ward: Ward, platform_server: Server, monkeypatch: pytest.MonkeyPatch, language: str
-) -> None:
-    """In each language, with the value, in a line."""
-    monkeypatch.setenv("LC_ALL", language)
-    platform_server.page = page("Organization", link="https://a.uz/r5", full="urn:x")
-    code, text = await ward.examine()
-    assert code == 1
-    assert 'rewrite.aliases: ["https://a.uz/r5"]' in text

@@ -1,4 +1,4 @@
-"""The doctor about the sign-in with a browser: it names what would keep people from signing in."""
+"""The command `doctor` checks the sign-in: it names what would prevent it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_doctor import Ward, platform  # noqa: F401 - a fixture
+from tests.cli.test_doctor import DoctorSetup, platform  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
 from tests.doubles.sso import ScriptedResponse, http, oauth_error, status, token
 from tests.login.provider import Provider
 from tests.oauth.test_signing_keys import EC, pem
 
-BACK = "https://gateway.clinic.uz/auth/callback"
+REDIRECT_URI = "https://gateway.clinic.uz/auth/callback"
 
 
 @pytest.fixture
@@ -27,60 +27,58 @@ async def sso() -> AsyncIterator[Provider]:
 
 
 @pytest.fixture
-def ward(tmp_path: Path, platform: Platform, sso: Provider) -> Ward:  # noqa: F811
-    """A set-up in which people can sign in."""
-    made = Ward(tmp_path, platform, sso)
+def setup(tmp_path: Path, platform: Platform, sso: Provider) -> DoctorSetup:  # noqa: F811
+    made = DoctorSetup(tmp_path, platform, sso)
     made.settings["sso"]["authorize_url"] = sso.issuer
     made.settings["login"] = {
         "enabled": True,
         "client_id": "hospital-web",
-        "redirect_uri": BACK,
+        "redirect_uri": REDIRECT_URI,
         "scope": "openid",
     }
     return made
 
 
-async def test_a_healthy_sign_in(ward: Ward, sso: Provider) -> None:
+async def test_a_working_sign_in_passes_every_check(setup: DoctorSetup, sso: Provider) -> None:
     """Document, page and client are each told of; the page is asked for as people would."""
-    code, text = await ward.examine()
+    code, text = await setup.examine()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
-    assert f"ok      login page: the SSO lets people sign in for {BACK}" in text
+    assert f"ok      login page: the SSO lets people sign in for {REDIRECT_URI}" in text
     assert "ok      login client: the SSO knows the client" in text
     (asked,) = [seen for seen in sso.requests if "response_type=code" in seen.target]
     assert "code_challenge_method=S256" in asked.target
-    assert sso.user_requests[0].form["redirect_uri"] == BACK
+    assert sso.user_requests[0].form["redirect_uri"] == REDIRECT_URI
 
 
-async def test_the_words_of_the_sso_are_shown(ward: Ward, sso: Provider) -> None:
-    """What the SSO says of a refusal of the client or of its page is told as it says it."""
+async def test_the_error_description_of_the_sso_is_shown(setup: DoctorSetup, sso: Provider) -> None:
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
-    _, text = await ward.examine()
+    _, text = await setup.examine()
     assert "login client: the SSO refuses the client: invalid_client" in text
     assert "it says “as the test wants it”" in text
 
 
-async def test_without_the_sign_in_nothing_is_asked(ward: Ward, sso: Provider) -> None:
-    """While the login is not enabled there is nothing to say about it."""
-    ward.settings["login"]["enabled"] = False
-    _, text = await ward.examine()
+async def test_a_disabled_sign_in_is_not_checked(setup: DoctorSetup, sso: Provider) -> None:
+    setup.settings["login"]["enabled"] = False
+    _, text = await setup.examine()
     assert "login" not in text
     assert sso.user_requests == []
 
 
-async def test_an_sso_that_publishes_nothing(ward: Ward, sso: Provider) -> None:
-    """That is no fault without the scope openid: the national SSO does not."""
+async def test_an_sso_without_metadata_passes_without_the_scope_openid(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     sso.openid = False
-    del ward.settings["login"]["scope"]
-    code, text = await ward.examine()
+    del setup.settings["login"]["scope"]
+    code, text = await setup.examine()
     assert code == 0
     assert "skipped login discovery" in text
     assert "ok      login page" in text
 
 
 def _to_callback(error: str) -> ScriptedResponse:
-    return status(302, ("Location", f"{BACK}?error={error}&state=doctor"))
+    return status(302, ("Location", f"{REDIRECT_URI}?error={error}&state=doctor"))
 
 
 @pytest.mark.parametrize(
@@ -97,22 +95,22 @@ def _to_callback(error: str) -> ScriptedResponse:
         ),
         ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "operator"),
         ({"jwks_uri": ""}, None, None, "login discovery", "no usable keys"),
-        ({}, status(400), None, "login page", f"hospital-web, {BACK}"),
-        ({}, status(401), None, "login page", f"hospital-web, {BACK}"),
-        ({}, status(403), None, "login page", f"hospital-web, {BACK}"),
+        ({}, status(400), None, "login page", f"hospital-web, {REDIRECT_URI}"),
+        ({}, status(401), None, "login page", f"hospital-web, {REDIRECT_URI}"),
+        ({}, status(403), None, "login page", f"hospital-web, {REDIRECT_URI}"),
         (
             {},
             status(302, ("Location", "/error?error=invalid_client")),
             None,
             "login page",
-            f"invalid_client. Register with it, letter for letter: hospital-web, {BACK}",
+            f"invalid_client. Register with it, letter for letter: hospital-web, {REDIRECT_URI}",
         ),
         (
             {},
             status(303, ("Location", "https://127.0.0.1/error?state=a&error=invalid_redirect")),
             None,
             "login page",
-            f"Register with it, letter for letter: hospital-web, {BACK}",
+            f"Register with it, letter for letter: hospital-web, {REDIRECT_URI}",
         ),
         (
             {},
@@ -126,16 +124,15 @@ def _to_callback(error: str) -> ScriptedResponse:
         ({}, None, oauth_error("invalid_client", 401), "login client", "invalid_client"),
     ],
 )
-async def test_what_keeps_people_from_signing_in(
-    *, ward: Ward, sso: Provider, says: Any, page: Any, token: Any, check: str, words: str
+async def test_each_fault_of_the_sign_in_fails_one_check(
+    *, setup: DoctorSetup, sso: Provider, says: Any, page: Any, token: Any, check: str, words: str
 ) -> None:
-    """Each fault is one finding at its step, with what to do."""
     sso.says.update(says)
     sso.page = page
     if token is not None:
         sso.clear_user_tokens()
         sso.user_tokens(token)
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == [check]
     assert words in failed[check]
 
@@ -150,12 +147,11 @@ async def test_what_keeps_people_from_signing_in(
         _to_callback("login_required"),
     ],
 )
-async def test_a_sign_in_page_proves_no_registration(
-    ward: Ward, sso: Provider, page: ScriptedResponse
+async def test_a_sign_in_page_does_not_prove_the_registration_of_the_client(
+    setup: DoctorSetup, sso: Provider, page: ScriptedResponse
 ) -> None:
-    """LemonLDAP::NG and Django look at the client only after the password: that is said."""
     sso.page = page
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-page"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-page"]
     assert found["level"] == "skipped"
     assert (
         "whether client and redirect_uri are registered is seen only at a sign-in"
@@ -164,32 +160,33 @@ async def test_a_sign_in_page_proves_no_registration(
     assert len([seen for seen in sso.requests if "response_type=code" in seen.target]) == 1
 
 
-async def test_nobody_can_sign_in_without_the_document(ward: Ward, sso: Provider) -> None:
-    """With the scope openid that is a failure, and the page of the settings is not asked for."""
+async def test_missing_metadata_fails_with_the_scope_openid(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     sso.openid = False
-    failed = await ward.failed()
+    failed = await setup.failed()
     assert list(failed) == ["login discovery"]
     assert "sso.issuer" in failed["login discovery"]
     assert [seen for seen in sso.requests if "response_type=code" in seen.target] == []
 
 
-async def test_an_sso_without_keys_is_told_of(ward: Ward, sso: Provider) -> None:
-    """Its ID tokens rest on TLS, which works and which the operator should know."""
+async def test_an_sso_without_keys_passes_with_a_note(setup: DoctorSetup, sso: Provider) -> None:
     sso.says["jwks_uri"] = None
-    code, text = await ward.examine()
+    code, text = await setup.examine()
     assert code == 0
     assert "ok      login discovery" in text
     assert "it publishes no keys" in text
     assert "TLS to sso.token_url alone" in text
 
 
-async def test_the_issuer_may_be_named(ward: Ward, sso: Provider) -> None:
-    """With sso.issuer the document is looked for there, and authorize_url may be left out."""
+async def test_the_metadata_is_found_below_the_configured_issuer(
+    setup: DoctorSetup, sso: Provider
+) -> None:
     sso.path = "/tenant"
-    assert list(await ward.failed()) == ["login discovery"]
-    ward.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
-    del ward.settings["sso"]["authorize_url"]
-    code, text = await ward.examine()
+    assert list(await setup.failed()) == ["login discovery"]
+    setup.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
+    del setup.settings["sso"]["authorize_url"]
+    code, text = await setup.examine()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
 
@@ -218,59 +215,59 @@ async def test_the_issuer_may_be_named(ward: Ward, sso: Provider) -> None:
         (token("for-nobody"), "skipped", "the SSO takes any code"),
     ],
 )
-async def test_what_the_answer_to_a_wrong_code_tells_of_the_client(
-    ward: Ward, sso: Provider, answer: ScriptedResponse, level: str, said: str
+async def test_the_response_to_an_invalid_code_shows_whether_the_client_is_known(
+    setup: DoctorSetup, sso: Provider, answer: ScriptedResponse, level: str, said: str
 ) -> None:
-    """Only an answer about the client is one about the client; any other does not tell."""
     sso.clear_user_tokens()
     sso.user_tokens(answer)
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-client"]
     assert (found["level"], said in found["message"]) == (level, True), found["message"]
 
 
-async def test_an_sso_that_checks_the_code_first(ward: Ward, sso: Provider) -> None:
-    """Where a client that nobody registered gets the same answer, nothing is known of ours.
+async def test_an_sso_that_checks_the_code_first_proves_nothing(
+    setup: DoctorSetup, sso: Provider
+) -> None:
+    """An unregistered client gets the same response: nothing is known of the configured one.
 
-    So does Better Auth, to which a wrong secret looked right.
+    Better Auth responds like this.
     """
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_grant", 401), oauth_error("invalid_grant", 401))
-    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    (found,) = [each for each in await setup.findings() if each["code"] == "login-client"]
     assert found["level"] == "skipped"
     assert "the SSO does not say: invalid_grant" in found["message"]
     ours, other = [each.form["client_id"] for each in sso.user_requests]
     assert (ours, other) == ("hospital-web", "dhp-gateway-doctor")
 
 
-async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
-    """`check` and the doctor name the login's key file; nothing of it is shown."""
-    key = ward.folder / "key"
+async def test_an_invalid_private_key_of_the_login_is_reported(setup: DoctorSetup) -> None:
+    key = setup.folder / "key"
     key.write_text("planted")
     key.chmod(0o600)
-    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
-    failed = await ward.failed()
+    setup.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    failed = await setup.failed()
     assert list(failed) == ["secret login.private_key", "login client"]
     assert "login.private_key_file" in failed["login client"]
     assert "planted" not in "".join(failed.values())
-    code, text = await ward.run("check")
+    code, text = await setup.run("check")
     assert code == 2
     assert "login.private_key_file" in text
 
 
-async def test_a_key_that_the_sso_cannot_fetch_yet(ward: Ward, sso: Provider) -> None:
-    """Where the gateway publishes the key of the sign-in, it has to run before it is tried."""
-    key = ward.folder / "key.pem"
+async def test_an_unpublished_key_of_the_login_is_explained(
+    setup: DoctorSetup, sso: Provider
+) -> None:
+    key = setup.folder / "key.pem"
     key.write_text(pem(EC))
     key.chmod(0o600)
-    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    setup.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
-    told = (await ward.failed())["login client"]
-    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in told
+    message = (await setup.failed())["login client"]
+    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in message
 
 
-async def test_a_page_on_a_host_that_is_not_there(ward: Ward) -> None:
-    """Where the page is elsewhere, the way there is looked at too."""
-    ward.settings["sso"]["authorize_url"] = f"http://127.0.0.1:{free_port()}"
-    failed = await ward.failed()
+async def test_the_host_of_the_authorization_endpoint_is_checked(setup: DoctorSetup) -> None:
+    setup.settings["sso"]["authorize_url"] = f"http://127.0.0.1:{free_port()}"
+    failed = await setup.failed()
     assert list(failed) == ["SSO page TCP"]

@@ -1,4 +1,4 @@
-"""`dhp-gateway notify --test`, and what `check` and `doctor` say of the addresses."""
+"""The command `dhp-gateway notify --test`, and checks of the addresses."""
 
 from __future__ import annotations
 
@@ -17,24 +17,21 @@ from tests.cli.test_main import PLAIN, dhp, write
 from tests.doubles.alert_receivers import PASSWORD, MailServer, Webhook
 
 
-def telling(**alerts: Any) -> dict[str, Any]:
-    """Settings with these alerts."""
+def settings_with_alerts(**alerts: Any) -> dict[str, Any]:
     return {**PLAIN, "environment": "dhp-playground", "alerts": alerts}
 
 
-def loaded(tmp_path: Path, **alerts: Any) -> Settings:
-    """The same, read."""
-    return load_settings(write(tmp_path, telling(**alerts)), {})
+def load(tmp_path: Path, **alerts: Any) -> Settings:
+    return load_settings(write(tmp_path, settings_with_alerts(**alerts)), {})
 
 
-async def test_a_test_message(tmp_path: Path) -> None:
-    """Every address of the file gets one, in its language; a line tells of each, no secret does."""
+async def test_every_address_gets_a_test_message(tmp_path: Path) -> None:
     async with Webhook() as hook, MailServer() as mail, Webhook(status=403) as refusing:
         wrong = mail.url.replace(PASSWORD, "planted-other")
         lines = ("# who is told", hook.url, "", f"  {mail.url}", refusing.url, wrong)
         file = tmp_path / "notify"
         file.write_text("\n".join(lines))
-        settings = telling(notify_file=str(file), language="uz")
+        settings = settings_with_alerts(notify_file=str(file), language="uz")
         result = await dhp("notify", "--test", "--config", write(tmp_path, settings))
     assert result.code == 1
     told = [line[:8].strip() for line in result.out.splitlines()]
@@ -60,51 +57,51 @@ async def test_a_test_message(tmp_path: Path) -> None:
     ],
     ids=["nobody", "no address", "no file", "both", "no language"],
 )
-async def test_nothing_can_be_sent(
+async def test_unusable_addresses_are_reported(
     tmp_path: Path, alerts: dict[str, Any], code: int, said: str
 ) -> None:
-    """It says why, and ends as every command does for that."""
-    result = await dhp("notify", "--test", "--config", write(tmp_path, telling(**alerts)))
+    result = await dhp(
+        "notify", "--test", "--config", write(tmp_path, settings_with_alerts(**alerts))
+    )
     assert (result.code, result.out) == (code, "")
     assert said in result.err
     assert "planted" not in result.err
 
 
-async def test_without_test_nothing_is_sent(tmp_path: Path) -> None:
-    """There is nothing else to do yet, and the command says so."""
-    result = await dhp("notify", "--config", write(tmp_path, telling(notify=["json://localhost"])))
+async def test_without_the_option_test_nothing_is_sent(tmp_path: Path) -> None:
+    result = await dhp(
+        "notify", "--config", write(tmp_path, settings_with_alerts(notify=["json://localhost"]))
+    )
     assert result.code == 2
     assert "--test" in result.err
 
 
-def test_check_names_each_address_that_means_nothing(tmp_path: Path) -> None:
-    """The library is asked about every one; none is shown."""
-    settings = loaded(tmp_path, notify=["json://127.0.0.1", "planted://x", "tgram://planted"])
+def test_check_reports_each_unusable_address(tmp_path: Path) -> None:
+    settings = load(tmp_path, notify=["json://127.0.0.1", "planted://x", "tgram://planted"])
     found = failed(settings)
     assert [each.key for each in found] == ["alerts.notify[1]", "alerts.notify[2]"]
     assert "planted" not in "".join(each.line() for each in found)
 
 
 def failed(settings: Settings) -> list[Finding]:
-    """What prevents a start."""
     return [each for each in preflight.preflight(settings) if each.state == "failed"]
 
 
-async def test_the_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said once what to install, and no address is looked at."""
+async def test_a_missing_extra_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    settings = loaded(tmp_path, notify=["json://127.0.0.1", "json://127.0.0.1:81"])
+    settings = load(tmp_path, notify=["json://127.0.0.1", "json://127.0.0.1:81"])
     [finding] = failed(settings)
     assert finding.key == "alerts.notify"
     assert finding.detail == "needs the extra `notify`: pip install 'dhp-gateway[notify]'"
     assert [each async for each in notify_command.check_addresses(settings)] == []
 
 
-async def test_the_doctor_looks_at_the_way_there(tmp_path: Path) -> None:
-    """Where an address names its server it is reached; nothing is sent."""
+async def test_doctor_connects_to_each_address_without_sending(tmp_path: Path) -> None:
     bot = "tgram://123456789:AAplanted-planted-planted-planted-p/12345"
     async with Webhook() as hook, MailServer() as mail:
-        settings = loaded(tmp_path, notify=[hook.url, mail.url, bot, "planted"])
+        settings = load(tmp_path, notify=[hook.url, mail.url, bot, "planted"])
         async with mail.away():
             found = [each async for each in notify_command.check_addresses(settings)]
     lines = [each.line() for each in found]

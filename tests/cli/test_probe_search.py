@@ -1,4 +1,4 @@
-"""`dhp-gateway probe-search`, before a platform that filters by some parameters only."""
+"""The command `dhp-gateway probe-search` with a platform that ignores some parameters."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ fhir:
 """
 
 
-class Filtering:
-    """Has one of each type but `empty` ones, and echoes every parameter in `self`."""
+class FilteringPlatform:
+    """Has one resource of each type but those in `empty`, and repeats every parameter in `self`."""
 
     def __init__(self, *, empty: tuple[str, ...] = ()) -> None:
         self._empty = empty
@@ -54,7 +54,6 @@ class Filtering:
         self.at: list[float] = []
 
     async def respond(self, connection: PlatformConnection) -> None:
-        """One request."""
         await read_body(connection.reader, connection.request)
         address = urlsplit(connection.request.target)
         kind, query = address.path.rpartition("/")[2], dict(parse_qsl(address.query))
@@ -79,12 +78,10 @@ class Filtering:
 
 
 def resource(kind: str) -> dict[str, Any]:
-    """One with a patient's name."""
     return {"resourceType": kind, "id": "1", "text": {"div": f"<div>{NAME}</div>"}}
 
 
 def statement() -> bytes:
-    """What the platform declares."""
     resources = [
         {"type": kind, "searchParam": [{"name": n, "type": t} for n, t in parameters.items()]}
         for kind, parameters in DECLARED.items()
@@ -93,7 +90,7 @@ def statement() -> bytes:
     return json.dumps({"resourceType": "CapabilityStatement", "rest": rest}).encode()
 
 
-class Scene:
+class ProbeSetup:
     """A platform, an SSO and the settings."""
 
     def __init__(self, platform: Platform, sso: Sso, directory: Path) -> None:
@@ -101,39 +98,35 @@ class Scene:
         self.settings = {**custom(sso), "platform": {"fhir_base_url": platform.url}}
 
     async def probe(self, *arguments: str, rate: str = "100") -> Result:
-        """One run."""
         config = write(self.directory, self.settings)
         return await dhp("probe-search", *arguments, "--rate", rate, "--config", config)
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    """Ready to be asked."""
+async def setup(tmp_path: Path) -> AsyncIterator[ProbeSetup]:
     async with Platform() as platform, Sso() as sso:
-        yield Scene(platform, sso, tmp_path)
+        yield ProbeSetup(platform, sso, tmp_path)
 
 
-async def test_exactly_what_filters_nothing_is_printed(scene: Scene) -> None:
-    """As lines for the settings, which take them, and nothing of what was found."""
-    filtering = Filtering()
-    scene.platform.respond(filtering.respond)
-    result = await scene.probe()
+async def test_parameters_that_filter_nothing_are_printed_as_settings(setup: ProbeSetup) -> None:
+    filtering = FilteringPlatform()
+    setup.platform.respond(filtering.respond)
+    result = await setup.probe()
     assert (result.code, result.out) == (0, FOUND)
     assert "12 search parameters asked about, 3 filter nothing" in result.err
     assert NAME not in result.out + result.err
-    scene.settings["fhir"] = yaml.safe_load(result.out)["fhir"]
-    assert (await dhp("check", "--config", write(scene.directory, scene.settings))).code == 0
+    setup.settings["fhir"] = yaml.safe_load(result.out)["fhir"]
+    assert (await dhp("check", "--config", write(setup.directory, setup.settings))).code == 0
     # What is about the answer is not asked for, and no kind of which nothing can be known.
     assert {query["_count"] for _, query in filtering.asked} == {"1"}
     assert "near" not in {name for _, query in filtering.asked for name in query}
     assert "PlanDefinition?near" in result.err
 
 
-async def test_each_kind_gets_a_value_of_its_own(scene: Scene) -> None:
-    """One that a strict server takes, too."""
-    filtering = Filtering()
-    scene.platform.respond(filtering.respond)
-    await scene.probe()
+async def test_each_parameter_type_gets_a_valid_value(setup: ProbeSetup) -> None:
+    filtering = FilteringPlatform()
+    setup.platform.respond(filtering.respond)
+    await setup.probe()
     values = {name: value for _, query in filtering.asked for name, value in query.items()}
     assert values["date"] == "1800-01-01"
     assert float(values["probability"]) < 0
@@ -150,60 +143,56 @@ async def test_each_kind_gets_a_value_of_its_own(scene: Scene) -> None:
         (("Observation?patient.identifier",), "fhir:\n  unfiltered: {}\n", 2),
     ],
 )
-async def test_only_what_is_wanted_is_asked(
-    scene: Scene, arguments: tuple[str, ...], out: str, asked: int
+async def test_named_types_and_parameters_alone_are_probed(
+    setup: ProbeSetup, arguments: tuple[str, ...], out: str, asked: int
 ) -> None:
-    """Types, or single parameters, also what no statement lists; with a word about the others."""
-    filtering = Filtering()
-    scene.platform.respond(filtering.respond)
-    result = await scene.probe(*arguments)
+    filtering = FilteringPlatform()
+    setup.platform.respond(filtering.respond)
+    result = await setup.probe(*arguments)
     assert (result.code, result.out) == (0, out)
     assert "keep the others" in result.err
     assert len(filtering.asked) == asked
 
 
-async def test_where_there_is_nothing_nothing_can_be_told(scene: Scene) -> None:
-    """An empty answer proves no filter: such types are named, and not asked on."""
-    filtering = Filtering(empty=("Observation",))
-    scene.platform.respond(filtering.respond)
-    result = await scene.probe("Observation")
+async def test_types_without_resources_are_not_probed(setup: ProbeSetup) -> None:
+    filtering = FilteringPlatform(empty=("Observation",))
+    setup.platform.respond(filtering.respond)
+    result = await setup.probe("Observation")
     assert (result.code, result.out) == (0, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date" in result.err
     assert "there is none of that type" in result.err
     assert len(filtering.asked) == 1
 
 
-async def test_it_asks_gently(scene: Scene) -> None:
-    """No two requests begin in less time than the rate says.
+async def test_requests_keep_to_the_rate(setup: ProbeSetup) -> None:
+    """Requests are sent at the rate.
 
-    On a busy machine single ones arrive late, but the last not before all pauses are over.
+    Single ones may arrive late on a busy machine, but the last only after all intervals.
     """
-    filtering = Filtering()
-    scene.platform.respond(filtering.respond)
-    await scene.probe("Observation", rate="10")
+    filtering = FilteringPlatform()
+    setup.platform.respond(filtering.respond)
+    await setup.probe("Observation", rate="10")
     statement_asked, *searches = filtering.at
     assert len(searches) == 5
     assert searches[-1] - statement_asked > 0.39
 
 
-async def test_a_busy_platform_is_waited_for(scene: Scene) -> None:
-    """As long as it asks for, and a refused token is asked for anew."""
-    filtering = Filtering()
+async def test_429_is_waited_for_and_a_rejected_token_replaced(setup: ProbeSetup) -> None:
+    filtering = FilteringPlatform()
     busy, refused = outcome(429, ("Retry-After", "1")), outcome(401)
-    scene.platform.script(fhir(statement()), busy, refused)
-    scene.platform.respond(filtering.respond)
-    result = await scene.probe("Observation?date")
+    setup.platform.script(fhir(statement()), busy, refused)
+    setup.platform.respond(filtering.respond)
+    result = await setup.probe("Observation?date")
     assert (result.code, "Observation: [date]" in result.out) == (0, True)
-    assert len(scene.sso.requests) == 2
+    assert len(setup.sso.requests) == 2
 
 
 @pytest.mark.parametrize("status", [500, 403])
-async def test_what_was_not_answered_is_named(scene: Scene, status: int) -> None:
-    """With code 1; what a platform refuses as wrong was no search without a filter."""
-    matches = Filtering()._found("Observation", {}, "")
-    scene.platform.script(fhir(statement()), fhir(matches), outcome(status))
-    scene.platform.respond(outcome(400))
-    result = await scene.probe("Observation?date", "Observation?code")
+async def test_a_failed_probe_is_reported(setup: ProbeSetup, status: int) -> None:
+    matches = FilteringPlatform()._found("Observation", {}, "")
+    setup.platform.script(fhir(statement()), fhir(matches), outcome(status))
+    setup.platform.respond(outcome(400))
+    result = await setup.probe("Observation?date", "Observation?code")
     assert (result.code, result.out) == (1, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date: the platform did not answer" in result.err
 
@@ -218,57 +207,55 @@ async def test_what_was_not_answered_is_named(scene: Scene, status: int) -> None
         ((), 1, "no CapabilityStatement (status 200)"),
     ],
 )
-async def test_what_cannot_be_asked_is_told(
-    scene: Scene, arguments: tuple[str, ...], code: int, words: str
+async def test_invalid_arguments_are_reported(
+    setup: ProbeSetup, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    """With the exit codes of the other commands."""
-    result = await scene.probe(*arguments)
+    result = await setup.probe(*arguments)
     assert (result.code, words in result.err, result.out) == (code, True, ""), result.err
 
 
-async def test_without_a_token_nothing_is_asked(scene: Scene) -> None:
-    """It says why, as `dhp-gateway token` does."""
-    scene.sso.respond(answers.oauth_error("invalid_client", 401))
-    result = await scene.probe()
+async def test_without_a_token_nothing_is_probed(setup: ProbeSetup) -> None:
+    setup.sso.respond(answers.oauth_error("invalid_client", 401))
+    result = await setup.probe()
     assert (result.code, "no token: " in result.err) == (1, True)
-    assert scene.platform.requests == []
+    assert setup.platform.requests == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal.Signals) -> None:
-    """No file, no line for the settings, no connection."""
-    scene.platform.respond(Filtering().respond)
-    config = write(scene.directory, scene.settings)
-    before = sorted(scene.directory.iterdir())
+async def test_an_interrupted_run_leaves_nothing_behind(
+    setup: ProbeSetup, number: signal.Signals
+) -> None:
+    setup.platform.respond(FilteringPlatform().respond)
+    config = write(setup.directory, setup.settings)
+    before = sorted(setup.directory.iterdir())
     # What a shell starts in the background, with all below it, is deaf to the first of them.
     hearing = ("env", "--default-signal=INT")
     process = await asyncio.create_subprocess_exec(
         *(*hearing, GATEWAY_COMMAND, "probe-search", "--rate", "2", "--config", config),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        cwd=scene.directory,
+        cwd=setup.directory,
     )
-    await scene.platform.wait_for_requests(3)
+    await setup.platform.wait_for_requests(3)
     process.send_signal(number)
     out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, out) == (1, "")
     assert "interrupted; nothing is kept" in err
     assert "Traceback" not in err
-    assert sorted(scene.directory.iterdir()) == before
-    while scene.platform.open_connections:  # noqa: ASYNC110 - no event
+    assert sorted(setup.directory.iterdir()) == before
+    while setup.platform.open_connections:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.01)
 
 
-async def test_the_sandboxs_eleven_are_found(scene: Scene) -> None:
-    """Of all that the sandbox declares, what the dhp- environments list filters nothing."""
+async def test_the_unfiltered_parameters_of_the_sandbox_are_found(setup: ProbeSetup) -> None:
     options = SandboxOptions(port=0)
     sandbox = Sandbox(options)
     await sandbox.start()
-    scene.settings["platform"] = {"fhir_base_url": sandbox.fhir_base_url}
-    scene.settings["sso"] = {"token_url": sandbox.token_url}
+    setup.settings["platform"] = {"fhir_base_url": sandbox.fhir_base_url}
+    setup.settings["sso"] = {"token_url": sandbox.token_url}
     client = {"client_id": options.client_id, "client_secret": options.client_secret}
-    scene.settings["credentials"] = {"default": client}
-    result = await scene.probe()
+    setup.settings["credentials"] = {"default": client}
+    result = await setup.probe()
     await sandbox.stop()
     found = yaml.safe_load(result.out)["fhir"]["unfiltered"]
     listed = PRESETS["dhp-playground"]["fhir"]["unfiltered"]

@@ -1,4 +1,4 @@
-"""`dhp-gateway sandbox`: everything for a trial in one command."""
+"""The command `dhp-gateway sandbox`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def sandbox(
     prefix: Sequence[str | Path] = (),
     **variables: str,
 ) -> AsyncIterator[Process]:
-    """The command on free ports, once it has said everything; ended with SIGTERM and code 0."""
+    """Yield the running command, which must end with code 0 after SIGTERM."""
     command = [*prefix, GATEWAY_COMMAND, "sandbox", *ports, *arguments]
     process = start(command, directory, environment=variables)
     try:
@@ -43,14 +43,13 @@ async def sandbox(
     assert "Traceback" not in process.stderr
 
 
-def said(process: Process, what: str) -> str:
-    """The last word of the line that begins so."""
+def printed_value(process: Process, what: str) -> str:
     found = re.search(rf"^ *{re.escape(what)}.* (\S+)$", process.stdout, re.MULTILINE)
     assert found is not None, process.stdout
     return found[1]
 
 
-async def recorded(file: str) -> dict[str, object]:
+async def last_exchange(file: str) -> dict[str, object]:
     """The newest record of an audit file, once that is one of a request."""
     record: dict[str, object] = {}
     while record.get("event") != "exchange":
@@ -62,31 +61,28 @@ async def recorded(file: str) -> dict[str, object]:
 
 
 async def get(url: str, **headers: str) -> tuple[int, dict[str, object]]:
-    """Status and JSON body."""
     async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
 async def test_the_printed_curl_line_reads_a_patient(tmp_path: Path) -> None:
-    """The line that is printed to try works as it is: the gateway adds the token."""
     async with sandbox(tmp_path) as process:
         line = next(line for line in process.stdout.splitlines() if "curl" in line)
         command, url = shlex.split(line)
         status, patient = await get(url)
-        refused, _ = await get(said(process, "Platform") + "/Patient")
+        refused, _ = await get(printed_value(process, "Platform") + "/Patient")
     assert command == "curl"
     assert (status, patient["resourceType"]) == (200, "Patient")
     assert refused == 401
 
 
-async def test_the_audit_is_named_and_shows_the_request(tmp_path: Path) -> None:
-    """Where it is, and a line that prints the record of what was tried; nothing stays behind."""
+async def test_the_printed_audit_file_has_the_request(tmp_path: Path) -> None:
     async with sandbox(tmp_path) as process:
-        file = Path(said(process, "Audit"))
+        file = Path(printed_value(process, "Audit"))
         assert f"  tail -n 1 {file}\n" in process.stdout
         line = next(line for line in process.stdout.splitlines() if "curl" in line)
         await get(shlex.split(line)[-1])
-        record = await recorded(str(file))
+        record = await last_exchange(str(file))
         verified = await dhp("audit", "verify", str(file))
     assert (record["interaction"], record["resource"]) == ("read", "Patient")
     assert (record["status"], record["outcome"]) == (200, "success")
@@ -94,11 +90,14 @@ async def test_the_audit_is_named_and_shows_the_request(tmp_path: Path) -> None:
     assert not file.parent.exists()
 
 
-async def test_the_record_that_is_shown_is_as_they_are(tmp_path: Path) -> None:
-    """The documents' example has the fields of a real one."""
+async def test_the_audit_record_in_the_quick_start_has_the_fields_of_a_real_one(
+    tmp_path: Path,
+) -> None:
     async with sandbox(tmp_path) as process:
-        await get(f"{said(process, 'Gateway')}/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011")
-        record = await recorded(said(process, "Audit"))
+        await get(
+            f"{printed_value(process, 'Gateway')}/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011"
+        )
+        record = await last_exchange(printed_value(process, "Audit"))
     for page in ("quick-start", "quick-start.ru", "quick-start.uz"):
         text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
         (shown,) = re.findall(r"^```json\n(\{\"event\":\"exchange\".*)\n```$", text, re.MULTILINE)
@@ -106,8 +105,7 @@ async def test_the_record_that_is_shown_is_as_they_are(tmp_path: Path) -> None:
         assert json.loads(shown)["resource_id"] == record["resource_id"]
 
 
-async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
-    """In the image it listens on all addresses, and names one that the person can use."""
+async def test_variables_set_the_listeners(tmp_path: Path) -> None:
     port = free_port()
     places = {"DHP_SANDBOX_LISTEN": f"0.0.0.0:{port}", "DHP_SANDBOX_ADMIN": "0.0.0.0:0"}
     async with sandbox(tmp_path, ports=("--port", "0"), **places) as process:
@@ -116,27 +114,10 @@ async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
     assert status == 200
 
 
-async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:
-    """An unknown search parameter is ignored, and the gateway warns of it."""
-    async with sandbox(tmp_path) as process, aiohttp.ClientSession() as session:
-        base = f"{said(process, 'Gateway')}/Patient"
-        async with session.get(f"{base}?bogus=1") as answer:
-            warning, bundle = answer.headers.get("X-Gateway-Warning"), await answer.json()
-        async with session.get(base) as answer:
-            everything, plain = await answer.json(), answer.headers.get("X-Gateway-Warning")
-        strict = {"Prefer": "handling=strict"}
-        async with session.get(f"{base}?bogus=1", headers=strict) as answer:
-            refused = answer.status
-    assert warning == 'search-parameter-ignored; names="bogus"'
-    assert bundle["total"] == everything["total"]
-    assert (plain, refused) == (None, 400)
-
-
 @pytest.mark.parametrize(("options", "second"), [((), 201), (("--lenient",), 200)])
-async def test_conditions_are_kept_by_a_lenient_platform_only(
+async def test_if_none_exist_is_applied_with_lenient_only(
     tmp_path: Path, options: tuple[str, ...], second: int
 ) -> None:
-    """If-None-Exist doubles as on the playground, and does not with --lenient."""
     body = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "v"}]}
     headers = {
         "Content-Type": "application/fhir+json",
@@ -144,22 +125,21 @@ async def test_conditions_are_kept_by_a_lenient_platform_only(
     }
     statuses = []
     async with sandbox(tmp_path, *options) as process, aiohttp.ClientSession() as session:
-        url = f"{said(process, 'Gateway')}/Patient"
+        url = f"{printed_value(process, 'Gateway')}/Patient"
         for _ in range(2):
             async with session.post(url, data=json.dumps(body), headers=headers) as answer:
                 statuses.append(answer.status)
     assert statuses == [201, second]
 
 
-async def test_the_platform_lags_as_long_as_it_is_told(tmp_path: Path) -> None:
-    """With --search-lag a search does not find what was just written, and a read does."""
+async def test_search_lag_delays_searches(tmp_path: Path) -> None:
     body = json.dumps({"resourceType": "Patient", "name": [{"family": "Yangiyev"}]})
     headers = {"Content-Type": "application/fhir+json"}
     async with (
         sandbox(tmp_path, "--search-lag", "600") as process,
         aiohttp.ClientSession() as session,
     ):
-        url = f"{said(process, 'Gateway')}/Patient"
+        url = f"{printed_value(process, 'Gateway')}/Patient"
         async with session.post(url, data=body, headers=headers) as answer:
             place = answer.headers["Location"].partition("/_history")[0]
         async with session.get(f"{url}?family=Yangiyev") as answer:
@@ -168,32 +148,19 @@ async def test_the_platform_lags_as_long_as_it_is_told(tmp_path: Path) -> None:
     assert (found["total"], status) == (0, 200)
 
 
-async def test_the_gateway_of_the_sandbox_becomes_ready(tmp_path: Path) -> None:
-    """The operators' page that is printed is on the listener that tells when it is ready."""
-    async with sandbox(tmp_path) as process:
-        page = said(process, "Operators")
-        assert page.endswith("/status")
-        status = 503
-        while status == 503:
-            status, _ = await get(page.removesuffix("/status") + "/readyz")
-    assert status == 200
-
-
 async def test_the_platform_can_run_alone(tmp_path: Path) -> None:
-    """With --platform-only no gateway runs, and the SSO's address is printed for one."""
     async with sandbox(tmp_path, "--platform-only") as process:
-        status, _ = await get(said(process, "Platform") + "/Patient")
-        token_url = said(process, "SSO token endpoint")
+        status, _ = await get(printed_value(process, "Platform") + "/Patient")
+        token_url = printed_value(process, "SSO token endpoint")
     assert status == 401
     assert token_url.endswith("/oauth/token")
     assert "curl" not in process.stdout
 
 
 @pytest.mark.parametrize("checkout", [True, False])
-async def test_the_printed_command_leads_a_gateway_to_the_platform(
+async def test_the_printed_command_configures_a_gateway_for_the_platform(
     tmp_path: Path, checkout: bool
 ) -> None:
-    """With --platform-only the line for a gateway leads to its port, also where no file is."""
     folder = REPOSITORY if checkout else tmp_path
     options = {"ports": ("--port", "0"), "prefix": ("env", "-C", folder)}
     async with sandbox(tmp_path, "--platform-only", **options) as process:  # type: ignore[arg-type]
@@ -203,21 +170,12 @@ async def test_the_printed_command_leads_a_gateway_to_the_platform(
         file = folder / words[at + 3] if "--config" in words else None
         assert (file is not None) == checkout
         settings = load_settings(file, dict(each.split("=", 1) for each in words[:at]))
-        assert settings.platform.fhir_base_url == said(process, "Platform")
-        assert settings.sso.token_url == said(process, "SSO token endpoint")
+        assert settings.platform.fhir_base_url == printed_value(process, "Platform")
+        assert settings.sso.token_url == printed_value(process, "SSO token endpoint")
         assert settings.credentials["default"].client_id == SandboxOptions().client_id
 
 
-async def test_the_help_names_the_forms() -> None:
-    """--help says what an option takes, not only that it is a text."""
-    words = " ".join((await dhp("sandbox", "--help")).out.split())
-    assert "--port PORT" in words
-    assert "--listen HOST:PORT" in words
-    assert "`STATUS`: 400 to 599" in words
-
-
 async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
-    """With --fail the platform's faults can be tried through the gateway."""
     async with sandbox(tmp_path, "--fail", "platform=html") as process:
         url = next(line for line in process.stdout.splitlines() if "curl" in line).split()[1]
         status, outcome = await get(url)
@@ -239,8 +197,7 @@ async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
         (("--admin", "8080"), "--admin is not an address; write host:port"),
     ],
 )
-async def test_a_wrong_option_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
-    """One line says which form is right."""
+async def test_an_invalid_option_ends_with_2(arguments: tuple[str, ...], words: str) -> None:
     result = await dhp("sandbox", *ANY_PORT, *arguments)
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert words in result.err
@@ -252,7 +209,6 @@ async def test_a_wrong_option_ends_with_2(arguments: tuple[str, ...], words: str
     ids=["platform", "gateway", "operators", "all"],
 )
 async def test_taken_ports_end_with_3(options: tuple[str, ...]) -> None:
-    """A line for each names the address and the option that changes it; nothing is left running."""
     async with await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0) as taken:
         port = taken.sockets[0].getsockname()[1]
         values = {"--port": str(port)}
@@ -265,8 +221,7 @@ async def test_taken_ports_end_with_3(options: tuple[str, ...]) -> None:
         assert line.endswith(f"choose another with {option}")
 
 
-def test_the_ready_made_settings_fit_the_sandbox() -> None:
-    """config/sandbox.yaml leads to a sandbox as it is by default."""
+def test_config_sandbox_matches_the_default_options() -> None:
     settings = load_settings(REPOSITORY / "config" / "sandbox.yaml", {})
     options = SandboxOptions()
     credential = settings.credentials["default"]
@@ -278,10 +233,9 @@ def test_the_ready_made_settings_fit_the_sandbox() -> None:
 
 
 async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
-    """With `--login` a page is named whose origin may call a gateway that asks for a session."""
     async with sandbox(tmp_path, "--login") as process:
         page_url = next(line for line in process.stdout.splitlines() if "/example" in line).strip()
-        gateway_url = said(process, "Gateway").removesuffix("/fhir")
+        gateway_url = printed_value(process, "Gateway").removesuffix("/fhir")
         async with aiohttp.ClientSession() as session, session.get(page_url) as answer:
             page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
         origin = {"Origin": page_url.removesuffix("/example")}
@@ -292,7 +246,7 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
             allowed = answer.headers["Access-Control-Allow-Origin"]
         refused, _ = await get(f"{gateway_url}/fhir/Patient")
     assert f'const gateway = "{gateway_url}"' in page
-    assert f"tail {said(process, 'Audit')}" in page
+    assert f"tail {printed_value(process, 'Audit')}" in page
     assert f"connect-src {gateway_url};" in policy
     assert (allowed, refused) == (origin["Origin"], 401)
 
@@ -307,25 +261,10 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
 async def test_the_banner_is_in_the_language_of_the_terminal(
     tmp_path: Path, language: str, words: list[str]
 ) -> None:
-    """By --lang or the environment; the values stand one below the other."""
     async with sandbox(tmp_path, "--lang", language) as process:
-        await get(f"{said(process, words[0])}/metadata")
+        await get(f"{printed_value(process, words[0])}/metadata")
     banner = process.stdout.splitlines()
     assert [word for word in words if word not in process.stdout] == []
     values = [re.search(r"  +(?=http|hospital-demo)", line) for line in banner[:5]]
     assert len({found.end() for found in values if found is not None}) == 1
     assert not re.search("Operators|Gateway|Try|ends", process.stdout)
-
-
-@pytest.mark.parametrize(
-    "options", ["--fail x=1", "--fail sso=x", "--slow sso=x", "--token-lifetime 0"]
-)
-async def test_options_that_cannot_be_used_are_told_in_the_language_of_the_terminal(
-    options: str,
-) -> None:
-    """The option is named as it was typed."""
-    told = [await dhp("sandbox", *options.split(), "--lang", each) for each in ("en", "ru", "uz")]
-    assert {each.code for each in told} == {2}
-    assert len({each.err.partition(": ")[2].partition(": ")[2] for each in told}) == 3
-    for each in told:
-        assert each.err.startswith(f"dhp-gateway: {options}: ")

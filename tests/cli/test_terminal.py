@@ -1,8 +1,7 @@
-"""Commands speak the language that they are asked for, and only people hear it."""
+"""The language of the commands."""
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ MISTAKES = {
 
 
 def settings(folder: Path, **more: object) -> Path:
-    """A settings file."""
     client = {"client_id": "hospital-17", "client_secret": SECRET}
     file = folder / "gateway.yaml"
     file.write_text(
@@ -41,14 +39,13 @@ def settings(folder: Path, **more: object) -> Path:
         (("--lang", "ru"), ("--lang", "en"), {}, "must be a whole number"),
     ],
 )
-async def test_the_language_is_chosen(
+async def test_the_option_lang_overrides_the_environment(
     before: Sequence[str],
     behind: Sequence[str],
     environ: Mapping[str, str],
     word: str,
     tmp_path: Path,
 ) -> None:
-    """`--lang` counts more than the environment, and behind the command more than before it."""
     file = settings(tmp_path, **MISTAKES)
     plain = {"LC_ALL": "", "LC_MESSAGES": "", "LANG": ""}
     result = await dhp(*before, "check", "--config", file, *behind, environ={**plain, **environ})
@@ -56,8 +53,7 @@ async def test_the_language_is_chosen(
     assert f"retries.max_attempts: {word}" in result.out
 
 
-async def test_why_it_did_not_start_is_told_in_russian(tmp_path: Path) -> None:
-    """Exit code and names of settings are as ever."""
+async def test_a_failed_start_is_reported_in_russian(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -73,11 +69,3 @@ async def test_why_it_did_not_start_is_told_in_russian(tmp_path: Path) -> None:
     last = result.err.splitlines()[-1]
     assert last.startswith("dhp-gateway: не удалось запустить: listen.address: не удаётся слушать")
     assert "адрес уже занят" in last
-
-
-async def test_programs_are_always_told_in_english(tmp_path: Path) -> None:
-    """`--json` says the same in every language."""
-    file = settings(tmp_path, **MISTAKES)
-    told = [await dhp("check", "--json", "--lang", each, "--config", file) for each in ("en", "uz")]
-    assert told[0].out == told[1].out
-    assert json.loads(told[0].out)["ok"] is False

@@ -1,4 +1,4 @@
-"""`dhp-gateway token` for a client that signs, and keys that cannot."""
+"""The command `dhp-gateway token` with private keys and TLS."""
 
 from __future__ import annotations
 
@@ -23,28 +23,25 @@ from tests.doubles.sso import Sso
 
 
 def key_file(path: Path, curve: ec.EllipticCurve) -> Path:
-    """A file with a new private key."""
     key = ec.generate_private_key(curve)
     form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.write_bytes(key.private_bytes(*form))
     return path
 
 
-def signing(sso: Sso, file: Path) -> dict[str, Any]:
-    """Settings with a client that signs."""
+def with_private_key(sso: Sso, file: Path) -> dict[str, Any]:
     credential = {"client_id": "a", "auth_method": "private_key_jwt", "private_key_file": str(file)}
     return {**custom(sso), "credentials": {"default": credential}}
 
 
 @pytest.mark.parametrize("answer", [None, answers.oauth_error("invalid_client", 401)])
-async def test_what_the_sso_sees_of_a_key(
+async def test_the_assertion_and_the_public_key_are_printed(
     tmp_path: Path, answer: answers.ScriptedResponse | None
 ) -> None:
-    """Header, claims and public key are printed, with or without a token; no signature is."""
     file = key_file(tmp_path / "key.pem", ec.SECP384R1())
     async with Sso() as sso:
         sso.respond(answer)
-        result = await dhp("token", "--config", write(tmp_path, signing(sso, file)))
+        result = await dhp("token", "--config", write(tmp_path, with_private_key(sso, file)))
         sent = sso.requests[0].form["client_assertion"].split(".")
         token_url = sso.token_url
     facts = dict(line.split(": ", 1) for line in result.out.splitlines())
@@ -61,11 +58,10 @@ async def test_what_the_sso_sees_of_a_key(
 
 
 @pytest.mark.parametrize(("command", "code"), [("run", 3), ("token", 3), ("check", 2)])
-async def test_a_key_that_cannot_sign(tmp_path: Path, command: str, code: int) -> None:
-    """It is one line that names the setting, the file and what is wrong; nothing is sent."""
+async def test_an_unusable_key_is_reported(tmp_path: Path, command: str, code: int) -> None:
     file = key_file(tmp_path / "key.pem", ec.SECP256R1())
     async with Sso() as sso:
-        settings = signing(sso, file)
+        settings = with_private_key(sso, file)
         settings["listen"] = settings["admin"] = {"address": "127.0.0.1:0"}
         result = await dhp(command, "--config", write(tmp_path, settings))
         assert sso.requests == []
@@ -82,18 +78,18 @@ def behind_tls(*names: str, **options: Any) -> tuple[Sso, trustme.CA]:
     return Sso(server), authority
 
 
-async def why(folder: Path, settings: dict[str, Any]) -> str:
-    """What the command says when there is no token."""
+async def failure_text(folder: Path, settings: dict[str, Any]) -> str:
     result = await dhp("token", "--config", write(folder, settings))
     assert (result.code, result.out) == (1, "")
     return result.err
 
 
-async def test_certificates_that_fail_are_told_apart(tmp_path: Path) -> None:
-    """An unknown CA, another host's name and a date that has passed need different people."""
+async def test_certificate_errors_are_told_apart(tmp_path: Path) -> None:
     unknown, _ = behind_tls("127.0.0.1")
     async with unknown:
-        assert "is not trusted; if you have your own CA" in await why(tmp_path, custom(unknown))
+        assert "is not trusted; if you have your own CA" in await failure_text(
+            tmp_path, custom(unknown)
+        )
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     for names, options, words in (
         (("other.example",), {}, "is for another host"),
@@ -104,12 +100,12 @@ async def test_certificates_that_fail_are_told_apart(tmp_path: Path) -> None:
         async with sso:
             settings = custom(sso)
             settings["sso"]["ca_file"] = str(tmp_path / "ca.pem")
-            assert words in await why(tmp_path, settings)
+            assert words in await failure_text(tmp_path, settings)
 
 
-async def test_https_to_a_plain_port(tmp_path: Path, aiohttp_raw_server: AiohttpRawServer) -> None:
-    """A port that speaks plain HTTP is not mistaken for a broken TLS."""
-
+async def test_https_to_a_port_without_tls_is_explained(
+    tmp_path: Path, aiohttp_raw_server: AiohttpRawServer
+) -> None:
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.Response()
 
@@ -117,7 +113,7 @@ async def test_https_to_a_plain_port(tmp_path: Path, aiohttp_raw_server: Aiohttp
     async with Sso() as sso:
         settings = custom(sso)
         settings["sso"]["token_url"] = f"https://127.0.0.1:{server.port}/oauth/token"
-        assert "does not speak TLS; check port and https:// in sso.token_url" in await why(
+        assert "does not speak TLS; check port and https:// in sso.token_url" in await failure_text(
             tmp_path, settings
         )
 
@@ -131,16 +127,15 @@ async def test_https_to_a_plain_port(tmp_path: Path, aiohttp_raw_server: Aiohttp
     ],
     ids=["a blank", "several", "fine"],
 )
-async def test_what_the_file_of_a_refused_secret_holds(
+async def test_blanks_or_several_secrets_in_the_file_of_a_rejected_secret_are_reported(
     tmp_path: Path, secret: str, told: str
 ) -> None:
-    """What may be the cause is told, as a blank that no editor shows; the secret is not shown."""
     file = tmp_path / "secret"
     file.write_text(secret)
     async with Sso() as sso:
         sso.respond(answers.oauth_error("invalid_client", 401))
         credential = {"client_id": "a", "client_secret_file": str(file)}
-        text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
+        text = await failure_text(tmp_path, {**custom(sso), "credentials": {"default": credential}})
         assert len(sso.requests) == 1
     assert told in text
     assert bool(told) is ("client_secret begins" in text or "client_secret has" in text)

@@ -1,4 +1,4 @@
-"""Help and wrong usage are understood without English."""
+"""Help and usage errors are translated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ NAMED = re.compile(
 
 
 def commands() -> Iterator[tuple[str, ...]]:
-    """Each command, and those that have others below them."""
     yield ()
     context = click.Context(cli)
     for name in cli.list_commands(context):
@@ -33,7 +32,6 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 def words(text: str) -> set[str]:
-    """Words in Latin letters that are no names."""
     return {each.lower() for each in LATIN.findall(NAMED.sub(" ", text))}
 
 
@@ -41,19 +39,17 @@ TYPED = {word for command in commands() for word in "-".join(command).split("-")
 KEPT = {name.lower() for name in NAMES} | SHARED | TYPED
 
 
-async def spoken(*arguments: str, language: str) -> Result:
-    """How a command ends in a terminal of this language."""
+async def run_in(*arguments: str, language: str) -> Result:
     plain = {"LC_ALL": "", "LC_MESSAGES": "", "LANG": f"{language}_UZ.UTF-8"}
     return await dhp(*arguments, environ=plain)
 
 
 @pytest.mark.parametrize("command", list(commands()), ids="-".join)
-async def test_help_has_no_english_word(command: Sequence[str]) -> None:
-    """Of every command; with the same options and arguments in all languages."""
-    english = await spoken(*command, "--help", language="en")
+async def test_help_is_translated(command: Sequence[str]) -> None:
+    english = await run_in(*command, "--help", language="en")
     assert english.out.startswith("Usage: dhp-gateway")
     for language in OTHERS:
-        result = await spoken(*command, "--help", language=language)
+        result = await run_in(*command, "--help", language=language)
         assert (result.code, result.err) == (0, "")
         assert words(result.out) & words(english.out) <= KEPT
         assert OPTION.findall(result.out) == OPTION.findall(english.out)
@@ -90,44 +86,40 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids="-".join)
-async def test_what_was_typed_wrongly_is_told_in_the_language_of_the_terminal(
+async def test_usage_errors_are_translated(
     arguments: Sequence[str],
 ) -> None:
-    """What is wrong, what was meant, how it is typed, and where help is; code 2 as ever."""
-    english = await spoken(*arguments, language="en")
+    english = await run_in(*arguments, language="en")
     assert (english.code, english.out) == (2, "")
     for language in OTHERS:
-        result = await spoken(*arguments, language=language)
+        result = await run_in(*arguments, language=language)
         assert (result.code, result.out) == (2, "")
         lines = [each.err.splitlines() for each in (english, result)]
         assert len(lines[0]) == len(lines[1])
         assert len(lines[0]) == 1 or ("dhp-gateway" in lines[1][0] and "--help" in lines[1][1])
         assert words(result.err) & words(english.err) <= KEPT
-    result = await spoken(*arguments, language="ru")
+    result = await run_in(*arguments, language="ru")
     assert result.err.splitlines()[-1] == f"Ошибка: {MISTAKES[arguments]}"
 
 
 @pytest.mark.parametrize("arguments", [(), ("audit",), ("outbox",)])
-async def test_a_command_of_commands_alone_gives_its_help(arguments: Sequence[str]) -> None:
-    """On stderr, with code 2, the same as --help."""
-    result = await spoken(*arguments, language="uz")
-    asked = await spoken(*arguments, "--help", language="uz")
+async def test_a_group_without_a_command_prints_its_help(arguments: Sequence[str]) -> None:
+    result = await run_in(*arguments, language="uz")
+    asked = await run_in(*arguments, "--help", language="uz")
     assert result == Result(2, "", asked.out)
 
 
 @pytest.mark.parametrize(
     "arguments", [("--lang", "uz", "chek"), ("run", "--confg", "x", "--lang=uz"), ("--lang", "uz")]
 )
-async def test_the_language_that_is_asked_for_counts_also_in_a_line_with_mistakes(
+async def test_lang_is_recognised_in_a_line_with_usage_errors(
     arguments: Sequence[str],
 ) -> None:
-    """Wherever --lang stands."""
-    assert "Xato: " in (await spoken(*arguments, language="ru")).err
+    assert "Xato: " in (await run_in(*arguments, language="ru")).err
 
 
-async def test_help_is_in_the_language_that_is_asked_for() -> None:
-    """Also where --lang comes behind --help."""
-    before = await spoken("run", "--lang", "ru", "--help", language="uz")
-    behind = await spoken("run", "--help", "--lang", "ru", language="uz")
+async def test_lang_is_recognised_behind_help() -> None:
+    before = await run_in("run", "--lang", "ru", "--help", language="uz")
+    behind = await run_in("run", "--help", "--lang", "ru", language="uz")
     assert before == behind
     assert "Запустить шлюз." in before.out

@@ -1,4 +1,4 @@
-"""The operators' address, read past whatever else is wrong."""
+"""The admin address is found in invalid settings too."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ VARIABLE = "DHP_GATEWAY_ADMIN__ADDRESS"
 
 
 def found(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> str:
-    """The address that a YAML text and variables give."""
     file = tmp_path / "gateway.yaml"
     file.write_text(text, encoding="utf-8")
     return str(load_admin_address(file, environ or {}))
 
 
 def test_the_environment_outranks_the_file_and_the_file_the_default(tmp_path: Path) -> None:
-    """The same order as for the settings as a whole."""
     text = "admin: {address: 127.0.0.1:1}\n"
     assert found(tmp_path, text, {VARIABLE: "127.0.0.1:2"}) == "127.0.0.1:2"
     assert found(tmp_path, text) == "127.0.0.1:1"
@@ -39,17 +37,14 @@ def test_the_environment_outranks_the_file_and_the_file_the_default(tmp_path: Pa
     ],
     ids=["unknown keys", "a tab", "a bracket", "a quote", "a sibling"],
 )
-def test_a_broken_file_still_tells_it(tmp_path: Path, text: str) -> None:
-    """Unknown keys, wrong values and broken YAML elsewhere do not hide it."""
+def test_a_broken_file_still_gives_the_address(tmp_path: Path, text: str) -> None:
     assert found(tmp_path, text, {"DHP_GATEWAY_NONE": "1"}) == "unix:/run/a.sock"
 
 
 @pytest.mark.parametrize("text", ["admin: [\n", "admin: {address: nowhere}\n", "admin: 7\n", "- a"])
 def test_an_unusable_address_gives_the_default(tmp_path: Path, text: str) -> None:
-    """What is no address is as good as none."""
     assert found(tmp_path, text, {VARIABLE: "nowhere"}) == "127.0.0.1:9464"
 
 
-def test_a_file_that_is_not_there_gives_the_default(tmp_path: Path) -> None:
-    """The path is not complained about."""
+def test_a_missing_file_gives_the_default(tmp_path: Path) -> None:
     assert str(load_admin_address(tmp_path / "none", {})) == "127.0.0.1:9464"

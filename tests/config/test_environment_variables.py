@@ -27,7 +27,6 @@ BASE = {
 
 
 def test_settings_can_come_from_the_environment_alone() -> None:
-    """No file is needed; texts are taken as they are."""
     credential = load_settings(None, BASE).credentials["default"]
     assert credential.client_id == "017"
     assert credential.client_secret is not None
@@ -35,7 +34,6 @@ def test_settings_can_come_from_the_environment_alone() -> None:
 
 
 def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
-    """A variable replaces its own key and leaves its neighbours."""
     file = tmp_path / "gateway.yaml"
     file.write_text(FILE)
     settings = load_settings(file, {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "7"})
@@ -66,8 +64,9 @@ def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
         ("CALLERS", "[]", lambda s: s.callers == ()),
     ],
 )  # fmt: skip
-def test_a_variable_is_read_by_the_type_of_its_key(variable: str, text: str, read: Any) -> None:
-    """Texts raw, numbers and truth values parsed, lists and groups as JSON, null where allowed."""
+def test_a_variable_is_parsed_by_the_type_of_its_setting(
+    variable: str, text: str, read: Any
+) -> None:
     assert read(load_settings(None, {**BASE, f"DHP_GATEWAY_{variable}": text}))
 
 
@@ -84,8 +83,7 @@ def test_a_variable_is_read_by_the_type_of_its_key(variable: str, text: str, rea
         ("LISTEN__BASE_PATH", "fhir", "listen.base_path"),
     ],
 )
-def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str) -> None:
-    """The problem says which variable the value came from."""
+def test_a_problem_names_the_variable(variable: str, text: str, key: str) -> None:
     name = f"DHP_GATEWAY_{variable}"
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {**BASE, name: text})
@@ -110,8 +108,7 @@ def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str
         ("DHP_GATEWAY_ALERTS__NOTIFY__1", "mean DHP_GATEWAY_ALERTS__NOTIFY?"),
     ],
 )
-def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:
-    """A mistyped variable is an error that names the nearest right one."""
+def test_an_unknown_variable_is_a_problem_that_suggests_the_nearest(name: str, meant: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {**BASE, name: "x"})
     (problem,) = caught.value.problems
@@ -120,14 +117,12 @@ def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:
         assert meant in problem.hint
 
 
-def test_foreign_variables_and_the_config_path_are_left_alone() -> None:
-    """Only the prefix counts, and DHP_GATEWAY_CONFIG is the path of the file."""
+def test_other_variables_are_ignored() -> None:
     environ = {**BASE, "DHP_GATEWAY_CONFIG": "/x", "DHP_GATEWAYS": "1", "PATH": "/bin"}
     assert load_settings(None, environ) == load_settings(None, BASE)
 
 
-def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> None:
-    """A variable reaches a credential that the file writes with capitals."""
+def test_names_of_credentials_are_matched_without_case(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("environment: dhp-playground\n"
                     "credentials: {default: {client_id: a, client_secret_file: /x}, "
@@ -138,7 +133,6 @@ def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> 
 
 
 def test_a_secret_of_the_environment_replaces_the_files_secret_file(tmp_path: Path) -> None:
-    """Secret and secret file are one setting: the environment's form of it wins."""
     file = tmp_path / "gateway.yaml"
     file.write_text(FILE)
     name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET"
@@ -156,7 +150,6 @@ def test_both_forms_of_a_secret_in_the_environment_are_refused() -> None:
 
 
 def test_a_secret_in_the_environment_is_not_shown_by_a_problem() -> None:
-    """A wrong value elsewhere does not bring the secret into the text."""
     environ = {**BASE, "DHP_GATEWAY_LISTEN": json.dumps({"address": "s3cret"})}
     with pytest.raises(SettingsError) as caught:
         load_settings(None, environ)
@@ -191,12 +184,11 @@ def _text(value: object) -> str:
 
 
 @given(in_file=VALUES, in_environment=VALUES)
-def test_the_environment_says_the_same_as_a_file(
+def test_variables_override_a_file_setting_by_setting(
     tmp_path_factory: pytest.TempPathFactory,
     in_file: dict[tuple[str, ...], object],
     in_environment: dict[tuple[str, ...], object],
 ) -> None:
-    """For any values: file plus variables equals one file with the variables' values on top."""
     required = {
         ("environment",): "dhp-playground",
         ("credentials", "default", "client_id"): "x",
@@ -216,10 +208,9 @@ GROUPS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
 
 
 @given(GROUPS, GROUPS, GROUPS)
-def test_merging_is_associative_and_leaves_its_arguments_alone(
+def test_merging_is_associative_and_pure(
     one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]
 ) -> None:
-    """Layers may be put together in any grouping, and nothing is changed in place."""
     before = json.dumps([one, two])
     once = merge(one, two)
     assert json.dumps([one, two]) == before

@@ -27,7 +27,6 @@ def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) ->
 def problems(
     tmp_path: Path, text: str, environ: Mapping[str, str] | None = None
 ) -> dict[str, Problem]:
-    """What is wrong with a YAML text, by key."""
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, text, environ)
     assert SECRET not in str(caught.value)
@@ -38,7 +37,6 @@ def problems(
 
 
 def test_an_environment_and_a_credential_are_all_that_must_be_given(tmp_path: Path) -> None:
-    """With these and nothing else the gateway listens on loopback."""
     settings = read(tmp_path, f"{PLAIN}{CREDENTIALS}")
     assert settings.environment == "dhp-playground"
     assert str(settings.listen.address) == "127.0.0.1:8080"
@@ -66,32 +64,28 @@ def test_an_environment_and_a_credential_are_all_that_must_be_given(tmp_path: Pa
         ("dhp-production", "https://fhir.dhp.uz", "https://sso.dhp.uz/oauth/token"),
     ],
 )
-def test_an_environment_fills_in_the_urls(
+def test_each_environment_has_its_urls(
     tmp_path: Path, environment: str, base: str, token_url: str
 ) -> None:
-    """Each named environment brings its own FHIR base and token endpoint."""
     settings = read(tmp_path, f"environment: {environment}\n{CREDENTIALS}")
     assert settings.platform.fhir_base_url == base
     assert settings.sso.token_url == token_url
 
 
-def test_given_urls_win_over_the_environment(tmp_path: Path) -> None:
-    """A URL that is given stays, the others are still filled in."""
+def test_a_configured_url_overrides_the_environment(tmp_path: Path) -> None:
     text = f"{CREDENTIALS}platform: {{fhir_base_url: 'https://fhir.clinic.uz/r5/'}}\n"
     settings = read(tmp_path, text)
     assert settings.platform.fhir_base_url == "https://fhir.clinic.uz/r5"
     assert settings.sso.token_url == "https://playground.dhp.uz/sso/oauth/token"
 
 
-def test_a_url_of_null_is_filled_in(tmp_path: Path) -> None:
-    """null means that the URL is not given."""
+def test_a_null_url_is_that_of_the_environment(tmp_path: Path) -> None:
     text = f"{CREDENTIALS}sso: {{token_url: null, authorize_url: null}}\n"
     assert read(tmp_path, text) == read(tmp_path, CREDENTIALS)
 
 
 @pytest.mark.parametrize("environment", ["dhp-playground", "dhp-production"])
-def test_the_newer_environments_know_what_filters_nothing(tmp_path: Path, environment: str) -> None:
-    """The eleven parameters that the guide names, unless others are given."""
+def test_dhp_environments_list_unfiltered_parameters(tmp_path: Path, environment: str) -> None:
     text = f"{CREDENTIALS}environment: {environment}\n"
     unfiltered = read(tmp_path, text).fhir.unfiltered
     assert sum(map(len, unfiltered.values())) == 11
@@ -103,16 +97,8 @@ def test_the_newer_environments_know_what_filters_nothing(tmp_path: Path, enviro
     assert read(tmp_path, f"{CREDENTIALS}environment: playground\n").fhir.unfiltered == {}
 
 
-def test_what_filters_nothing_is_named_as_in_fhir(tmp_path: Path) -> None:
-    """A type, and the names of its parameters."""
-    for unfiltered in ("{observation: [date]}", "{Observation: ['date=1']}"):
-        found = problems(tmp_path, f"{CREDENTIALS}fhir: {{unfiltered: {unfiltered}}}\n")
-        assert [key.startswith("fhir.unfiltered") for key in found] == [True]
-
-
 @pytest.mark.parametrize("environment", ["environment: custom", "# no environment"])
-def test_no_address_is_taken_that_nobody_chose(tmp_path: Path, environment: str) -> None:
-    """Without an environment, as with `custom`, both URLs are missing; how to choose is said."""
+def test_without_an_environment_both_urls_are_required(tmp_path: Path, environment: str) -> None:
     found = problems(tmp_path, f"{environment}\n{CREDENTIALS}")
     assert set(found) == {"platform.fhir_base_url", "sso.token_url"}
     assert all("dhp-playground" in problem.hint for problem in found.values())
@@ -121,7 +107,6 @@ def test_no_address_is_taken_that_nobody_chose(tmp_path: Path, environment: str)
 
 
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
-    """Unknown keys, wrong values, broken rules and unknown variables all come in one go."""
     text = f"""
 listen:
   adress: 127.0.0.1:1
@@ -155,14 +140,13 @@ retry: {{}}
 
 
 @pytest.mark.parametrize("group", ["platform", "sso"])
-def test_a_group_without_keys_is_told_by_what_it_lacks(tmp_path: Path, group: str) -> None:
-    """As a file has it whose keys are all commented out."""
+def test_an_empty_section_reports_its_required_settings(tmp_path: Path, group: str) -> None:
     text = f"environment: custom\n{CREDENTIALS}{group}:\n  # all in comments\n"
     assert set(problems(tmp_path, text)) == {"platform.fhir_base_url", "sso.token_url"}
 
 
 # What stands in the file, and the keys of all problems with it, in their order.
-BESIDE_A_SLIP = {
+MISSPELLED = {
     # The group is there, too.
     "platfrom: {}\nplatform: {client_cert_file: /x, proxy_url: 5, ca_fil: 1}": (
         *("platform.ca_fil", "platfrom", "platform.proxy_url", "platform.ca_fil"),
@@ -191,26 +175,23 @@ BESIDE_A_SLIP = {
 }
 
 
-@pytest.mark.parametrize("text", BESIDE_A_SLIP)
-def test_a_misspelled_key_hides_no_other_problem(tmp_path: Path, text: str) -> None:
-    """What stands under it is judged as what was meant, what stands beside it for itself."""
+@pytest.mark.parametrize("text", MISSPELLED)
+def test_a_misspelled_setting_hides_no_other_problem(tmp_path: Path, text: str) -> None:
     for beside in ("", "retries: {max_attempts: 0}\n"):
         with pytest.raises(SettingsError) as caught:
             read(tmp_path, f"{PLAIN}{CREDENTIALS}{beside}{text}\n")
         keys = sorted(problem.key for problem in caught.value.problems)
-        assert keys == sorted([*BESIDE_A_SLIP[text], *(["retries.max_attempts"] if beside else [])])
+        assert keys == sorted([*MISSPELLED[text], *(["retries.max_attempts"] if beside else [])])
         assert all("line" in problem.source for problem in caught.value.problems)
 
 
 def test_a_misspelled_environment_hides_no_other_problem(tmp_path: Path) -> None:
-    """Its addresses are not missing, be its name or its value misspelled; all else is told."""
     for text in ("enviroment: dhp-playground\n", "environment: dhp-playgroun\n"):
         found = problems(tmp_path, f"{text}{CREDENTIALS}platform: {{client_cert_file: /x}}\n")
         assert set(found) == {text.partition(":")[0], "platform.client_key_file"}
 
 
-def test_a_problem_names_line_and_remedy(tmp_path: Path) -> None:
-    """A mistyped key comes with its line and the key that was probably meant."""
+def test_a_problem_names_its_line_and_a_suggestion(tmp_path: Path) -> None:
     found = problems(tmp_path, f"{CREDENTIALS}listen:\n  adress: 127.0.0.1:1\n")
     problem = found["listen.adress"]
     assert problem.source == "line 3"
@@ -218,22 +199,19 @@ def test_a_problem_names_line_and_remedy(tmp_path: Path) -> None:
     assert str(problem) == "listen.adress: is not a known key (line 3). Did you mean address?"
 
 
-def test_a_key_at_the_wrong_level_is_sent_home(tmp_path: Path) -> None:
-    """A key that exists elsewhere is named with its full path."""
+def test_a_setting_at_the_wrong_level_is_suggested_with_its_path(tmp_path: Path) -> None:
     found = problems(tmp_path, f"{CREDENTIALS}fhir_base_url: https://x\n")
     assert found["fhir_base_url"].hint == "did you mean platform.fhir_base_url?"
 
 
-def test_an_unknown_key_is_not_also_missing(tmp_path: Path) -> None:
-    """A mistyped required key is one problem, not two."""
+def test_a_misspelled_required_setting_is_one_problem(tmp_path: Path) -> None:
     text = "credentials: {default: {client_idd: a, client_secret_file: /x}}"
     assert set(problems(tmp_path, text)) == {"credentials.default.client_idd"}
 
 
 @pytest.mark.parametrize("name", ["CLIENT_SECRET", "CLIENT_SECRET_FILE"])
 @pytest.mark.parametrize("value", ["", " ", "null"])
-def test_an_empty_variable_is_named_with_the_remedy(tmp_path: Path, name: str, value: str) -> None:
-    """Also where it hides a secret of the file: which variable, and what to do."""
+def test_an_empty_variable_is_a_problem(tmp_path: Path, name: str, value: str) -> None:
     variable = f"DHP_GATEWAY_CREDENTIALS__DEFAULT__{name}"
     (problem,) = problems(tmp_path, f"{PLAIN}{CREDENTIALS}", {variable: value}).values()
     assert problem.key == f"credentials.default.{name.lower()}"
@@ -243,21 +221,18 @@ def test_an_empty_variable_is_named_with_the_remedy(tmp_path: Path, name: str, v
     assert "give" in problem.hint
 
 
-def test_off_is_a_word_and_not_false(tmp_path: Path) -> None:
-    """`off` keeps its meaning as a text, unlike in YAML 1.1."""
+def test_off_is_a_string(tmp_path: Path) -> None:
     settings = read(tmp_path, f"{CREDENTIALS}audit: {{sink: off}}\nfhir: {{search_guard: off}}\n")
     assert settings.audit.sink == "off"
     assert settings.fhir.search_guard == "off"
 
 
-def test_an_empty_group_has_its_defaults(tmp_path: Path) -> None:
-    """A group whose keys are all commented out is as good as none."""
+def test_an_empty_section_has_its_defaults(tmp_path: Path) -> None:
     settings = read(tmp_path, f"{CREDENTIALS}listen:\n  # address: x\n  tls:\nlogin:\n")
     assert settings == read(tmp_path, CREDENTIALS)
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
-    """Nothing can change a setting after it was checked."""
     settings = read(tmp_path, CREDENTIALS)
     with pytest.raises(ValueError, match="frozen"):
         settings.environment = "custom"
@@ -274,7 +249,6 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
     ],
 )
 def test_broken_yaml_is_one_problem_with_its_line(tmp_path: Path, text: str, line: str) -> None:
-    """A file that is no YAML gives the place of the mistake and complains about nothing else."""
     (problem,) = problems(tmp_path, text).values()
     assert "is not valid YAML" in problem.message
     assert problem.source.startswith(line)
@@ -282,35 +256,30 @@ def test_broken_yaml_is_one_problem_with_its_line(tmp_path: Path, text: str, lin
 
 
 @pytest.mark.parametrize("text", ["- a\n", "just text\n", "17\n"])
-def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
-    """A list or a text at the top is no settings file."""
+def test_a_file_that_is_no_mapping_is_a_problem(tmp_path: Path, text: str) -> None:
     (problem,) = problems(tmp_path, text).values()
     assert problem.message == "is not a group of keys"
 
 
-def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    """YAML's silent last-one-wins is an error here, with both lines."""
+def test_a_duplicate_key_is_a_problem(tmp_path: Path) -> None:
     found = problems(tmp_path, f"{CREDENTIALS}log:\n  level: info\n  level: debug\n")
     assert found["log.level"].source == "line 4"
     assert "line 3" in found["log.level"].hint
 
 
-def test_a_yaml_tag_is_refused(tmp_path: Path) -> None:
-    """Tags cannot make objects or smuggle types in."""
+def test_a_yaml_tag_is_a_problem(tmp_path: Path) -> None:
     text = f"{CREDENTIALS}listen: {{address: !!python/object:os.system x}}\n"
     assert "listen.address" in problems(tmp_path, text)
 
 
-def test_a_value_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
-    """An endless structure ends in a problem."""
+def test_a_recursive_value_is_a_problem(tmp_path: Path) -> None:
     text = f"{CREDENTIALS}rewrite: {{aliases: &a [*a]}}\n"
     assert any("refers to itself" in p.message for p in problems(tmp_path, text).values())
 
 
 @pytest.mark.parametrize("depth", [20, 300, 900, 5000])
 @pytest.mark.parametrize("way", ["[%s]", '{"a": %s}'], ids=["lists", "groups"])
-def test_a_value_that_is_nested_deeply_is_a_problem(tmp_path: Path, way: str, depth: int) -> None:
-    """However deep and wherever it comes from; no Python gives up on it."""
+def test_a_deeply_nested_value_is_a_problem(tmp_path: Path, way: str, depth: int) -> None:
     start, end = way.split("%s")
     deep = start * depth + end * depth if way[0] == "[" else start * depth + "1" + end * depth
     assert problems(tmp_path, f"{CREDENTIALS}callers: {deep}\n")
@@ -318,7 +287,6 @@ def test_a_value_that_is_nested_deeply_is_a_problem(tmp_path: Path, way: str, de
 
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
-    """A path that leads nowhere is named, with the reason."""
     with pytest.raises(SettingsError) as caught:
         load_settings(tmp_path / "none.yaml", {})
     (problem,) = caught.value.problems
@@ -327,8 +295,7 @@ def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x: " + b"y" * (4 * 1024 * 1024)])
-def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes) -> None:
-    """Binary and oversized files are refused without being shown."""
+def test_a_binary_or_oversized_file_is_a_problem(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_bytes(content)
     with pytest.raises(SettingsError):
@@ -336,7 +303,6 @@ def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
-    """Editors on Windows put one in front."""
     assert read(tmp_path, "\ufeff" + CREDENTIALS) == read(tmp_path, CREDENTIALS)
 
 
@@ -353,11 +319,10 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     ],
 )
 def test_no_problem_repeats_a_value(tmp_path: Path, text: str) -> None:
-    """Wherever a secret landed, the problem about it does not show it."""
     assert problems(tmp_path, text)
 
 
-def test_a_number_is_no_text(tmp_path: Path) -> None:
+def test_a_number_in_place_of_a_string_is_a_problem(tmp_path: Path) -> None:
     """A client id of digits must be quoted, else leading zeros would be lost."""
     found = problems(tmp_path, "credentials: {default: {client_id: 017, client_secret_file: /x}}")
     assert found["credentials.default.client_id"].hint == "put it in quotes"
@@ -365,5 +330,4 @@ def test_a_number_is_no_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [".inf", ".nan", "1e999", "true", "'5'", "null", "[]"])
 def test_a_duration_is_a_finite_number(tmp_path: Path, value: str) -> None:
-    """Durations are plain numbers of seconds."""
     assert "sso.timeout" in problems(tmp_path, f"{CREDENTIALS}sso: {{timeout: {value}}}")

@@ -1,4 +1,4 @@
-"""What stands in examples is no value."""
+"""Placeholders of the examples are no values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_a_placeholder_is_one_in_every_spelling(word: str) -> None:
-    """Case, quotes and hyphens make no difference."""
+def test_placeholders_are_recognised(word: str) -> None:
     assert is_placeholder(word)
 
 
@@ -29,8 +28,7 @@ def test_a_placeholder_is_one_in_every_spelling(word: str) -> None:
         *("b2c9…", "x", "xx", '{"kty": "RSA", "n": "0"}', "pass<word", "exchange-me", "s3<c>ret"),
     ],
 )
-def test_what_somebody_may_have_been_given_is_none(value: str) -> None:
-    """A value is refused only when no SSO can have issued it."""
+def test_possible_values_are_no_placeholders(value: str) -> None:
     assert not is_placeholder(value)
 
 
@@ -49,10 +47,9 @@ def test_what_somebody_may_have_been_given_is_none(value: str) -> None:
          "login: {client_id: <client-id>}", "login.client_id", 2),
     ],
 )  # fmt: skip
-def test_a_placeholder_is_refused_at_every_key(
+def test_a_placeholder_is_a_problem_of_its_setting(
     tmp_path: Path, text: str, key: str, line: int
 ) -> None:
-    """It is a problem of its key and line, also where `run` loads the settings."""
     (problem,) = problems(tmp_path, text).values()
     assert (problem.key, problem.source) == (key, f"line {line}")
     assert problem.message == "is still the example's placeholder"

@@ -31,13 +31,11 @@ TEMPLATES = [
 
 @pytest.mark.parametrize("name", ["sandbox", "reference"])
 def test_a_ready_made_file_is_valid(name: str) -> None:
-    """Each file passes all checks as it is."""
     assert load_settings(CONFIG / f"{name}.yaml", {}).credentials["default"].client_id
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_lacks_the_client_id_and_nothing_else(name: str) -> None:
-    """As it is, a template is refused for its placeholder alone; with an id it is valid."""
+def test_a_template_lacks_the_client_id_only(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(ROOT / name, {})
     assert [problem.key for problem in caught.value.problems] == ["credentials.default.client_id"]
@@ -45,21 +43,20 @@ def test_a_template_lacks_the_client_id_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [each for each in TEMPLATES if "production" not in each])
-def test_a_template_begins_with_the_playground(name: str) -> None:
+def test_a_template_names_the_playground(name: str) -> None:
     """No first request goes to real patients because a setting was left unchanged."""
     assert load_settings(ROOT / name, CLIENT_ID).environment == "dhp-playground"
 
 
 @pytest.mark.parametrize("name", ["playground", "production"])
 def test_a_ready_made_file_holds_no_secret(name: str) -> None:
-    """The secret is expected in a file."""
     credential = load_settings(CONFIG / f"{name}.yaml", CLIENT_ID).credentials["default"]
     assert credential.client_secret is None
     assert credential.client_secret_file is not None
 
 
 def compare(values: Any, section: Section, path: str) -> None:
-    """Fail unless `values` has exactly the keys of a group, each with its default."""
+    """Check that `values` has exactly the keys of a section, each with its default."""
     assert list(values) == list(type(section).model_fields), path
     for key, value in values.items():
         default = getattr(section, key)
@@ -68,7 +65,6 @@ def compare(values: Any, section: Section, path: str) -> None:
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
-    """Read back, it is what the gateway does without settings, but for what has no default."""
     values = parse_yaml(REFERENCE, "reference.yaml").values
     credentials = values["credentials"]["default"]
     plain = {"client_id": "hospital-17", "client_secret_file": "/run/secrets/dhp_client_secret"}
@@ -93,10 +89,9 @@ def test_the_reference_has_every_key_with_its_default() -> None:
         ("admin.operators", {"name": "dilnoza"}),
     ],
 )
-def test_the_references_commented_entries_have_every_key_with_its_default(
+def test_commented_entries_of_the_reference_have_every_key_with_its_default(
     name: str, plain: dict[str, Any]
 ) -> None:
-    """Uncommented, the example of a caller or operator is one with all keys at their defaults."""
     *above, last = name.split(".")
     block = REFERENCE.partition(f"{last}: []\n")[2].partition(EXAMPLE)[2]
     lines = itertools.takewhile(lambda line: line.startswith("#"), block.splitlines())

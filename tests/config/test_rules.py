@@ -1,4 +1,4 @@
-"""The rules between keys, and what this version cannot do yet."""
+"""Rules between settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOGIN: dict[str, Any] = {
 
 
 def findings(settings: dict[str, Any]) -> dict[str, str]:
-    """What the rules say about settings whose values are all right, by key."""
+    """Return the violations of settings with valid values, by setting."""
     checked = Settings.model_validate({**BASE, **settings})
     found = list(find_violations(checked))
     return {dotted(finding.setting): finding.message for finding in found}
@@ -67,13 +67,11 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
          "client_secret": "b", "auth_method": "client_secret_basic"}}},
     ],
 )  # fmt: skip
-def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
-    """What an operator may well want is accepted."""
+def test_valid_settings_violate_no_rule(settings: dict[str, Any]) -> None:
     assert findings(settings) == {}
 
 
-def test_a_sign_in_needs_an_address_to_begin_at() -> None:
-    """It is authorize_url, or stands in the document of the issuer."""
+def test_a_login_needs_an_authorization_endpoint_or_an_issuer() -> None:
     custom = {"environment": "custom", "platform": {"fhir_base_url": "https://x"}, "login": LOGIN}
     sso = {"token_url": "https://sso.clinic.uz/token"}
     assert findings({**custom, "sso": sso}) == {"sso.authorize_url": "is missing"}
@@ -81,13 +79,11 @@ def test_a_sign_in_needs_an_address_to_begin_at() -> None:
 
 
 @pytest.mark.parametrize("name", ["anonymous", "session", "Session", "others"])
-def test_no_caller_takes_a_name_of_the_gateways_own(name: str) -> None:
-    """No caller may have a name that the gateway uses for unidentified callers."""
+def test_callers_cannot_have_reserved_names(name: str) -> None:
     assert list(findings({"callers": [{**CALLER, "name": name}]})) == ["callers[0].name"]
 
 
-def test_every_name_of_the_gateways_own_is_reserved() -> None:
-    """Whatever the gateway itself writes as `caller` can be no caller's name."""
+def test_reserved_names_are_those_that_the_gateway_writes() -> None:
     own = {
         ANONYMOUS.name,
         SESSION,
@@ -97,7 +93,7 @@ def test_every_name_of_the_gateways_own_is_reserved() -> None:
     assert own == RESERVED_CALLERS
 
 
-def test_a_user_name_holds_no_colon() -> None:
+def test_a_user_name_contains_no_colon() -> None:
     """`a:b` with `c` would be `a` with `b:c` (RFC 7617)."""
     basic = {"username": "a:b", "password": "c"}
     found = findings({"callers": [{"name": "lab", "basic_auth": basic}]})
@@ -230,13 +226,11 @@ def test_a_user_name_holds_no_colon() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_rule_is_found_at_its_key(settings: dict[str, Any], key: str) -> None:
-    """Each contradiction between keys is one finding at the key to change."""
+def test_a_rule_violation_names_its_setting(settings: dict[str, Any], key: str) -> None:
     assert list(findings(settings)) == [key]
 
 
-def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path) -> None:
-    """An unreadable secret key is one problem; that the secret is then missing is not another."""
+def test_an_invalid_value_is_not_also_a_rule_violation(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("environment: dhp-playground\n"
                     "credentials: {default: {client_id: a, client_secret: ''}}\n"
@@ -248,7 +242,6 @@ def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path)
 
 
 def problem_with(folder: Path, line: str) -> Problem:
-    """The only problem of settings with this line."""
     file = folder / "gateway.yaml"
     file.write_text(
         "environment: playground\n"
@@ -273,10 +266,9 @@ def problem_with(folder: Path, line: str) -> Problem:
         *((name, "is not the name") for name in ("", "X User", "X-User:", "Имя", "x" * 65)),
     ],
 )
-def test_headers_that_must_go_on_name_no_user(
+def test_user_and_purpose_headers_cannot_be_forwarded_fields(
     tmp_path: Path, field: str, name: str, fault: str
 ) -> None:
-    """A header that has a meaning of its own, or is none, cannot be set aside for the audit."""
     problem = problem_with(
         tmp_path, f"callers: [{{name: lab, networks: [10.0.0.0/8], {field}: '{name}'}}]"
     )
@@ -290,25 +282,18 @@ def test_headers_that_must_go_on_name_no_user(
         *(
             (each, "that the gateway decides about")
             for each in (
-                *("Authorization", "authorization", "Cookie", "X-Api-Key", "Host", "Via", "Proxy"),
-                *("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "X-Original-URL"),
-                *("X_Rewrite_URL", "X-Forwarded-Host", "X_Forwarded_For", "x.forwarded.for"),
-                *("Forwarded", "X-Host", "X-Request-Id", "Content-Length", "content_type"),
-                *("Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Expect"),
-                *("Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "X-Requested-With"),
-                *("X_Provenance", "If_None_Exist", "Sec-Fetch-Site", "Origin", "Content-Range"),
+                *("Authorization", "Cookie", "X-Api-Key", "Host", "Via", "Proxy", "Forwarded"),
+                *("X-HTTP-Method-Override", "X_Rewrite_URL", "x.forwarded.for", "X-Request-Id"),
+                *("Content-Length", "Transfer-Encoding", "Connection", "TE", "Expect", "Origin"),
+                *("Proxy-Authorization", "X-Requested-With", "X_Provenance", "If_None_Exist"),
+                *("Sec-Fetch-Site", "x-security-context", "Max-Forwards"),
             )
         ),
         *(
             (each, "covers a header")
             for each in (
-                *("X-*", "x-*", "X*", "X-F*", "X-Forwarded-*", "X-Forwarded-Fo*", "X-Orig*", "A*"),
-                *("X-Original-My-*", "X_Http*", "Content-*", "Proxy-*", "x-a*", "X-S*", "Te*"),
+                *("X-*", "x-*", "X*", "X-Forwarded-Fo*", "X-Original-My-*", "X_Http*", "Te*"),
             )
-        ),
-        *(
-            (each, "that the gateway decides about")
-            for each in ("X-Provenance", "x-security-context", "Max-Forwards", "If-None-Exist")
         ),
         *(
             (each, "not the name of a header")
@@ -316,24 +301,19 @@ def test_headers_that_must_go_on_name_no_user(
         ),
     ],
 )
-def test_no_setting_forwards_what_would_make_another_of_the_caller(
-    tmp_path: Path, name: str, fault: str
-) -> None:
-    """A field that frames, proves or changes a request never goes on, whatever is named."""
+def test_reserved_fields_cannot_be_forwarded(tmp_path: Path, name: str, fault: str) -> None:
     problem = problem_with(tmp_path, f"platform: {{forward_headers: [X-Lab-Number, '{name}']}}")
     assert problem.key == "platform.forward_headers[1]"
     assert fault in str(problem)
 
 
-def test_headers_of_the_hospital_are_forwarded_by_name_and_pattern() -> None:
-    """What only resembles a reserved name is free, and so is what the operator trusts."""
+def test_other_fields_can_be_forwarded_by_name_and_pattern() -> None:
     names = ["X-Lab-Number", "X-Hospital-*", "X_Old", "X.Dotted", "X-Auth-Token", "SOAPAction"]
     names += ["X-Originator", "X-On-Behalf-Of", "Hospital*", "X-Forwarder", "X-Hostname", "From"]
     assert findings({"platform": {"forward_headers": names}}) == {}
 
 
-def test_user_and_purpose_have_a_header_each() -> None:
-    """One header cannot say both; names are compared without case."""
+def test_user_and_purpose_need_different_headers() -> None:
     callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]
     assert findings({"callers": callers}) == {"callers[0].purpose_header": "is user_header, too"}
     callers = [{**CALLER, "user_header": "X-Remote-User", "purpose_header": "X-Purpose"}]

@@ -25,8 +25,7 @@ KEY = "credentials.default.client_secret_file"
         (b"s3cret\n\n", "s3cret\n"),
     ],
 )
-def test_one_final_line_break_is_ignored(tmp_path: Path, content: bytes, secret: str) -> None:
-    """The secret is the file's text; only what an editor adds is taken off."""
+def test_one_final_line_break_is_removed(tmp_path: Path, content: bytes, secret: str) -> None:
     file = tmp_path / "secret"
     file.write_bytes(content)
     assert read_secret_file(KEY, file).reveal() == secret
@@ -44,8 +43,9 @@ def test_one_final_line_break_is_ignored(tmp_path: Path, content: bytes, secret:
         (b"x" * (MAX_SECRET_BYTES + 1), "larger"),
     ],
 )
-def test_a_file_without_a_secret_is_unreadable(tmp_path: Path, content: bytes, why: str) -> None:
-    """Empty, binary and oversized files are refused with key, path and reason, never content."""
+def test_an_empty_binary_or_oversized_file_is_an_error(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
     file = tmp_path / "secret"
     file.write_bytes(content)
     with pytest.raises(StartError, match=why) as caught:
@@ -54,16 +54,14 @@ def test_a_file_without_a_secret_is_unreadable(tmp_path: Path, content: bytes, w
     assert "xxx" not in str(caught.value)
 
 
-def test_a_missing_file_or_a_directory_is_unreadable(tmp_path: Path) -> None:
-    """What cannot be opened is reported in the system's words."""
+def test_a_missing_file_or_a_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="no such file"):
         read_secret_file(KEY, tmp_path / "none")
     with pytest.raises(StartError, match="is a directory"):
         read_secret_file(KEY, tmp_path)
 
 
-def test_a_credential_reads_its_secret_anew_each_time(tmp_path: Path) -> None:
-    """A changed file gives the changed secret, without reloading the settings."""
+def test_a_changed_secret_file_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("one\n")
     settings = Settings.model_validate(
@@ -81,8 +79,7 @@ def test_a_credential_reads_its_secret_anew_each_time(tmp_path: Path) -> None:
     assert (first.reveal(), second.reveal()) == ("one", "two")
 
 
-def test_every_given_secret_is_listed_with_its_key() -> None:
-    """The list serves checking and start-up; secrets that are not given are not in it."""
+def test_every_configured_secret_is_listed() -> None:
     settings = Settings.model_validate(
         {
             "environment": "dhp-playground",
@@ -104,8 +101,7 @@ def test_every_given_secret_is_listed_with_its_key() -> None:
     ]
 
 
-def test_no_text_of_the_settings_shows_a_secret() -> None:
-    """repr, str and JSON of the settings mask what is secret, the password in a URL as well."""
+def test_text_forms_of_the_settings_mask_secrets() -> None:
     settings = Settings.model_validate(
         {
             "environment": "dhp-playground",

@@ -15,8 +15,7 @@ from gateway.config.loader import SettingsError, SettingsSource, search_paths
 GOOD = "environment: dhp-playground\ncredentials: {default: {client_id: a, client_secret: b}}\n"
 
 
-def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:
-    """--config, then the variable, then the first place with a file, then the variables alone."""
+def test_the_order_of_sources(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     looked_at = [first, second]
     variable = {"DHP_GATEWAY_CONFIG": "/of/the/variable"}
@@ -34,15 +33,13 @@ def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:
     assert str(nothing) == f"variables alone (no file at {first} or {second})"
 
 
-def test_the_places_are_the_systems_and_the_folder() -> None:
-    """The machine's own file comes before one that happens to lie in the folder."""
+def test_search_paths() -> None:
     assert search_paths({}) == (Path("/etc/dhp-gateway/gateway.yaml"), Path("gateway.yaml"))
 
 
-def test_a_file_in_the_folder_is_told_with_its_whole_path(
+def test_a_file_in_the_working_directory_is_shown_with_its_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which folder that was is not to be guessed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gateway.yaml").write_text(GOOD)
     found = SettingsSource.discover(None, {}, [Path("gateway.yaml")])
@@ -71,7 +68,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "folder", "closed file", "closed folder"])
-def test_what_is_there_and_cannot_be_read_is_not_passed_over(open_folder: Path, kind: str) -> None:
+def test_an_unreadable_file_is_not_skipped(open_folder: Path, kind: str) -> None:
     """Settings of another file in its place would be a surprise."""
     folder, other = open_folder / "etc", open_folder / "other.yaml"
     folder.mkdir()
@@ -92,8 +89,7 @@ def test_what_is_there_and_cannot_be_read_is_not_passed_over(open_folder: Path, 
     assert caught.value.problems[0].key == str(file)
 
 
-def test_without_anything_no_key_is_blamed(tmp_path: Path) -> None:
-    """Who gave nothing is told what to give, and where it was looked for."""
+def test_without_settings_the_search_paths_are_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         SettingsSource.discover(None, {"DHP_GATEWAYS": "x"}, [tmp_path / "a.yaml"]).load()
     told = str(caught.value)
@@ -101,7 +97,7 @@ def test_without_anything_no_key_is_blamed(tmp_path: Path) -> None:
     assert str(tmp_path / "a.yaml") in told
 
 
-def test_utf_16_is_read_as_settings(tmp_path: Path) -> None:
+def test_utf_16_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     """What PowerShell's `>` writes is UTF-16 with a byte order mark."""
     file = tmp_path / "gateway.yaml"
     for text in (f"\ufeff{GOOD}".encode("utf-16-le"), f"\ufeff{GOOD}".encode("utf-16-be")):

@@ -39,8 +39,7 @@ QUOTED = "hunter2%3A%2F%3F%23%40"
         ),
     ],
 )
-def test_what_it_may_be(text: str, location: StoreLocation, shown: str) -> None:
-    """Every part arrives decoded; shown again, the password is masked."""
+def test_valid_store_urls(text: str, location: StoreLocation, shown: str) -> None:
     parsed = parse_store_url(text)
     assert parsed == location
     assert str(parsed) == shown
@@ -72,8 +71,7 @@ def test_what_it_may_be(text: str, location: StoreLocation, shown: str) -> None:
         None,
     ],
 )
-def test_what_it_may_not_be(text: object) -> None:
-    """Each mistake is explained without a word of the URL."""
+def test_invalid_store_urls_are_reported_without_the_password(text: object) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_store_url(text)
     assert "hunter2" not in caught.value.message + caught.value.hint

@@ -29,7 +29,6 @@ from gateway.config.setting_urls import (
     ],
 )
 def test_a_base_url_loses_its_final_slash_and_the_case_of_its_host(given: str, kept: str) -> None:
-    """Only what has no meaning is normalised; the path stays byte for byte."""
     assert parse_base_url(given) == kept
 
 
@@ -55,29 +54,26 @@ def test_a_base_url_loses_its_final_slash_and_the_case_of_its_host(given: str, k
         "https://300.1.1.1/",
     ],
 )
-def test_an_unclean_url_is_refused_without_repeating_it(wrong: str) -> None:
-    """User, query, fragment, bad host or path: refused, and the text never shows the URL."""
+def test_an_invalid_url_is_rejected_without_showing_it(wrong: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_base_url(wrong)
     assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_an_endpoint_keeps_its_final_slash() -> None:
-    """An endpoint is requested as it stands: /token/ and /token are two resources."""
     assert parse_endpoint_url("https://sso.dhp.uz/token/") == "https://sso.dhp.uz/token/"
     assert parse_endpoint_url("https://sso.dhp.uz/") == "https://sso.dhp.uz/"
 
 
 @pytest.mark.parametrize("path", ["//api/oidc/token", "/api/oidc//token", "/a//", "///"])
 def test_an_endpoint_keeps_a_doubled_slash(path: str) -> None:
-    """Glewlwyd's endpoints have one; the platform's base, whose paths are compared, may not."""
     assert parse_endpoint_url(f"https://sso.clinic.uz{path}") == f"https://sso.clinic.uz{path}"
     with pytest.raises(InvalidValueError):
         parse_base_url(f"https://sso.clinic.uz/a/{path}/b")
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "//../b", "/./a", "/a//.."])
-def test_an_endpoint_has_no_dots(path: str) -> None:
+def test_dot_segments_in_an_endpoint_are_rejected(path: str) -> None:
     """Programs on the way would remove them."""
     with pytest.raises(InvalidValueError):
         parse_endpoint_url(f"https://sso.clinic.uz{path}")
@@ -88,14 +84,13 @@ def test_an_endpoint_has_no_dots(path: str) -> None:
     [("/", ""), ("", ""), ("/fhir", "/fhir"), ("/fhir/", "/fhir"), ("/a/b-1.~_", "/a/b-1.~_")],
 )
 def test_a_base_path_has_no_final_slash(given: str, kept: str) -> None:
-    """The base path is empty or begins with a slash and ends without."""
     assert parse_base_path(given) == kept
 
 
 @pytest.mark.parametrize(
     "wrong", ["fhir", "//", "//fhir", "/a//b", "/a/../b", "/./a", "/a b", "/a?b", "/a%2fb", "/ф"]
 )
-def test_an_unclean_base_path_is_refused(wrong: str) -> None:
+def test_an_invalid_base_path_is_rejected(wrong: str) -> None:
     """Paths that decoding or normalising would change are refused."""
     with pytest.raises(InvalidValueError):
         parse_base_path(wrong)
@@ -112,8 +107,7 @@ def test_an_unclean_base_path_is_refused(wrong: str) -> None:
         ("http://10.0.0.1", True),
     ],
 )
-def test_plaintext_to_another_machine_is_recognised(url: str, plaintext: bool) -> None:
-    """Loopback is judged by the whole host, not by how it begins."""
+def test_plaintext_to_another_host_is_recognised(url: str, plaintext: bool) -> None:
     assert is_remote_plaintext(url) is plaintext
 
 
@@ -130,7 +124,6 @@ def test_plaintext_to_another_machine_is_recognised(url: str, plaintext: bool) -
 def test_proxy_and_syslog_urls_have_their_own_forms(
     parse: Callable[[str], str], wrong: str
 ) -> None:
-    """A proxy has no path; a syslog server needs its port."""
     with pytest.raises(InvalidValueError):
         parse(wrong)
 
@@ -140,10 +133,7 @@ def test_proxy_and_syslog_urls_have_their_own_forms(
     "wrong",
     ["fhir.dhp.uz/fhir", "ftp://fhir.dhp.uz", "https://", "http://x:99999", "http://1.2.3/"],
 )
-def test_nothing_is_proposed_that_the_next_check_forbids(
-    parse: Callable[[str], str], wrong: str
-) -> None:
-    """Plain HTTP to another machine is refused by a rule, so no text proposes it."""
+def test_http_is_not_suggested_for_other_hosts(parse: Callable[[str], str], wrong: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse(wrong)
     assert "http://" not in caught.value.message + caught.value.hint
@@ -151,15 +141,13 @@ def test_nothing_is_proposed_that_the_next_check_forbids(
 
 
 @pytest.mark.parametrize("wrong", ["localhost:8090/fhir", "127.0.0.1:8090"])
-def test_for_this_machine_plain_http_is_proposed(wrong: str) -> None:
-    """There it is allowed, and nothing else speaks TLS there."""
+def test_http_is_suggested_for_loopback(wrong: str) -> None:
     with pytest.raises(InvalidValueError, match="must begin with http:// or https://") as caught:
         parse_base_url(wrong)
     assert "write it as http://host" in caught.value.hint
 
 
-def test_a_proxy_has_no_other_form() -> None:
-    """Where https:// is not to be had, http:// is what to write."""
+def test_http_is_suggested_for_a_proxy() -> None:
     with pytest.raises(InvalidValueError, match="must begin with http://") as caught:
         parse_proxy_url("proxy.clinic.uz:3128")
     assert "write it as http://host" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Sizes, addresses, networks, secrets as people write them."""
+"""Sizes and addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "Gi
 
 @given(st.integers(0, 10**12), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "]))
 def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
-    """Every whole number with a known unit is that many bytes, with or without one space."""
     text = f"{number}{space}{unit}" if unit else str(number)
     assert parse_size(text) == number * UNITS[unit]
 
@@ -28,7 +27,6 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str)
 # A text has at most 15 digits.
 @given(st.integers(0, 10**18))
 def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
-    """Writing a size in its shortest form loses no byte."""
     text = format_size(size)
     assert parse_size(int(text) if text.isdigit() else text) == size
 
@@ -37,15 +35,13 @@ def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
     ("size", "text"), [(0, "0"), (1, "1"), (1023, "1023"), (1024, "1KiB"), (3 << 20, "3MiB")]
 )
 def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str) -> None:
-    """Whole units are written as such, anything else in bytes."""
     assert format_size(size) == text
 
 
 @pytest.mark.parametrize(
     "wrong", [-1, True, 1.5, None, "", "MiB", "16 miB", "1.5MiB", "-1", "1  KiB", "٣KiB", "1KiB\n"]
 )
-def test_what_is_no_size_is_refused(wrong: object) -> None:
-    """Negative, fractional and misspelt sizes are refused with a hint that shows the form."""
+def test_an_invalid_size_is_rejected(wrong: object) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_size(wrong)
     assert "16MiB" in caught.value.hint
@@ -64,8 +60,7 @@ def test_what_is_no_size_is_refused(wrong: object) -> None:
         ("unix:/run/dhp.sock", ListenAddress(path="/run/dhp.sock"), True),
     ],
 )
-def test_addresses_are_understood(text: str, address: ListenAddress, loopback: bool) -> None:
-    """An address gives host and port or a path, knows loopback, and is written back the same."""
+def test_valid_addresses(text: str, address: ListenAddress, loopback: bool) -> None:
     parsed = parse_address(text)
     assert parsed == address
     assert parsed.is_loopback is loopback
@@ -91,20 +86,17 @@ def test_addresses_are_understood(text: str, address: ListenAddress, loopback: b
         None,
     ],
 )
-def test_what_is_no_address_is_refused(wrong: object) -> None:
-    """Ports out of range, missing parts and relative socket paths are refused."""
+def test_an_invalid_address_is_rejected(wrong: object) -> None:
     with pytest.raises(InvalidValueError):
         parse_address(wrong)
 
 
 @pytest.mark.parametrize("host", ["300.1.1.1", "1.2.3", "", "-x", "a..b", "x" * 254])
 def test_a_mistyped_ip_address_is_no_host_name(host: str) -> None:
-    """A host that ends in digits is an IP address or nothing."""
     assert not is_host(host)
 
 
 def test_an_address_for_all_interfaces_is_reachable_on_loopback() -> None:
-    """Clients on the same machine cannot connect to 0.0.0.0 everywhere; others stay as they are."""
     assert str(parse_address("0.0.0.0:80").client_address) == "127.0.0.1:80"
     assert str(parse_address("[::]:80").client_address) == "[::1]:80"
     assert str(parse_address("10.0.0.1:80").client_address) == "10.0.0.1:80"

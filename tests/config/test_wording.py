@@ -1,4 +1,4 @@
-"""What `check` says to the person who corrects the settings."""
+"""Texts of problems."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from tests.config.test_loader import CREDENTIALS, problems
     ],
 )
 def test_keys_and_urls_keep_their_case(hint: str, shown: str) -> None:
-    """A sentence begins with a capital, but nothing that could be copied is changed."""
     assert str(Problem("key", "is wrong", hint)) == f"key: is wrong. {shown}"
 
 
 @pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "a: 1\n\tb: 2\n", "a:\n  \tb: {\n"])
-def test_a_tab_is_called_a_tab(tmp_path: Path, text: str) -> None:
+def test_a_tab_is_named_as_the_cause(tmp_path: Path, text: str) -> None:
     """A tab and spaces look the same on the screen, so that the message names the tab."""
     (problem,) = problems(tmp_path, text).values()
     assert problem.message == "is not valid YAML: a tab stands before the key"
@@ -39,8 +38,7 @@ def test_a_tab_is_called_a_tab(tmp_path: Path, text: str) -> None:
     assert problem.source.startswith("line 2") or text.endswith("{\n")
 
 
-def test_what_yaml_expected_is_told_in_full(tmp_path: Path) -> None:
-    """Brackets and commas are shown; they are signs, not words of the file."""
+def test_the_signs_that_yaml_expected_are_shown(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "a: [1, 2\nb: 3\n").values()
     assert problem.message == "is not valid YAML: did not find expected ',' or ']'"
 
@@ -55,8 +53,7 @@ def test_what_yaml_expected_is_told_in_full(tmp_path: Path) -> None:
         ("listen: {port: 8080}\n", "listen.port", "known here: "),
     ],
 )
-def test_only_what_is_alike_is_suggested(tmp_path: Path, text: str, key: str, hint: str) -> None:
-    """A slip gets the right word, anything else the list of what there is."""
+def test_only_similar_names_are_suggested(tmp_path: Path, text: str, key: str, hint: str) -> None:
     assert problems(tmp_path, CREDENTIALS + text)[key].hint.startswith(hint)
 
 
@@ -67,13 +64,13 @@ def test_only_what_is_alike_is_suggested(tmp_path: Path, text: str, key: str, hi
         ("DHP_GATEWAY_PORT", "see docs/settings.md"),
     ],
 )
-def test_the_common_prefix_makes_no_variables_alike(tmp_path: Path, name: str, hint: str) -> None:
-    """All variables begin alike; only what follows is compared."""
+def test_the_prefix_of_variables_does_not_make_them_similar(
+    tmp_path: Path, name: str, hint: str
+) -> None:
     assert problems(tmp_path, CREDENTIALS, {name: "1"})[name].hint.startswith(hint)
 
 
-def test_a_variable_gets_no_advice_about_yaml(tmp_path: Path) -> None:
-    """Quotes are the file's business; the same mistake in the file gets the advice."""
+def test_a_variable_gets_no_hint_about_quotes(tmp_path: Path) -> None:
     variable = {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "many"}
     found = problems(tmp_path, CREDENTIALS, variable)["limits.max_headers"]
     assert (found.message, found.hint) == ("must be a whole number", "")
@@ -81,8 +78,7 @@ def test_a_variable_gets_no_advice_about_yaml(tmp_path: Path) -> None:
     assert "quotes" in found.hint
 
 
-def test_an_outbox_needs_a_key(tmp_path: Path) -> None:
-    """Who turns the outbox on without a key is told how to make one."""
+def test_an_outbox_without_a_key_is_told_how_to_make_one(tmp_path: Path) -> None:
     found = problems(tmp_path, f"{CREDENTIALS}outbox: {{enabled: true}}\n")
     assert "openssl rand" in found["outbox.encryption_key"].hint
 
@@ -91,10 +87,9 @@ def test_an_outbox_needs_a_key(tmp_path: Path) -> None:
     ("content", "words"),
     [(b"", "Write the secret into it: (umask 077; printf"), (b"x" * 70000, "the right file")],
 )
-def test_a_secret_file_without_a_secret_comes_with_the_remedy(
+def test_an_empty_secret_file_is_reported_with_a_remedy(
     tmp_path: Path, content: bytes, words: str
 ) -> None:
-    """An empty file is not a matter of rights."""
     file = tmp_path / "secret"
     file.write_bytes(content)
     with pytest.raises(StartError) as caught:

@@ -35,7 +35,6 @@ def confine(allowed: list[str]) -> None:
 
 
 def main() -> None:
-    """Confine this process and execute the program."""
     border = sys.argv.index("--")
     program = sys.argv[border + 1 :]
     confine(sys.argv[1:border])

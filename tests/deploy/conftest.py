@@ -1,4 +1,4 @@
-"""Fixtures that take so long that several modules share them."""
+"""Fixtures that several modules share because they are slow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from tests.deploy.faulty import Night, bad_night
+from tests.deploy.faulty import AlertRecording, record_alerts
 
 
 @pytest.fixture(scope="session")
-def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> AlertRecording:
     """Return what a real Prometheus recorded of gateways with faults; takes most of a minute."""
-    return asyncio.run(bad_night(tmp_path_factory.mktemp("night")))
+    return asyncio.run(record_alerts(tmp_path_factory.mktemp("recording")))

@@ -138,7 +138,6 @@ class Builder:
         )
 
     def image(self) -> Image:
-        """Return the built image, unpacked."""
         facts = json.loads(self.call("inspect", "--type", "image", IMAGE))
         root = self.call("mount", self.call("from", "--pull-never", IMAGE))
         return Image(Path(root), facts["Docker"]["config"])
@@ -188,7 +187,6 @@ class Image:
     def run(
         self, command: Sequence[str], settings: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the image to its end."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self.start(command, settings, **pipes) as process:
             out, err = process.communicate()

@@ -1,4 +1,4 @@
-"""Gateways with one fault each, scraped by one Prometheus: a bad night in a minute.
+"""Gateways with one fault each, scraped by one Prometheus.
 
 The gateways are processes, in front of sandboxes with faults. Where Prometheus must scrape the
 state before a fault (a token that is not renewed, a second refused secret), a coroutine waits for
@@ -66,20 +66,20 @@ EXPECTED = {
     "DhpGatewayCertificateExpiring": "untrusted",
     "DhpGatewayCertificateLastDays": "untrusted",
 }
-WELL = "well"
+HEALTHY = "well"
 
 # Seconds. All alerts fire within a minute or two, unless the machine is busy.
-_PATIENCE = 240.0
-_LOOK = 0.25
+_TIMEOUT = 240.0
+_POLL_INTERVAL = 0.25
 # Standard output is a device that is always full: the audit cannot be written.
 _FULL_DISK = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
 _PATHS = ("/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011", "/Patient?name=a", "/Patient/nobody")
 # Seconds until a caller's request times out.
-_CALLERS_PATIENCE = 10.0
+_CALLER_TIMEOUT = 10.0
 
 
 @dataclass
-class Night:
+class AlertRecording:
     """What Prometheus recorded: the alerts by gateway, their texts, and the dashboards' results.
 
     `answers` has the number of series that each query of a dashboard found.
@@ -87,16 +87,16 @@ class Night:
 
     fired: dict[str, set[str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
-    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    series_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
 
-    def has(self, alert: str) -> bool:
+    def has_fired(self, alert: str) -> bool:
         """Return whether the alert has fired at the gateway that it is expected at."""
         return EXPECTED[alert] in self.fired.get(alert, ())
 
 
 @dataclass(frozen=True)
-class Site:
+class GatewayCase:
     """A gateway's settings beside the usual ones, and the interval of its callers.
 
     `pause` is the seconds between the starts of two requests, of which any number may be in flight;
@@ -104,15 +104,15 @@ class Site:
     """
 
     settings: dict[str, Any]
-    pause: float | None = None
+    interval: float | None = None
     prefix: Sequence[str] = ()
 
 
 @dataclass
-class Places:
+class Backends:
     """The servers behind the gateways."""
 
-    sound: Sandbox
+    healthy: Sandbox
     short_lived: Sandbox
     slow_sso: Sandbox
     throttling: Sandbox
@@ -120,15 +120,15 @@ class Places:
     slow: Sandbox
     rejecting: Sandbox
     untrusted: Platform
-    wavering: Platform
+    recovering: Platform
 
 
 @contextlib.asynccontextmanager
-async def _places() -> AsyncIterator[Places]:
+async def _backends() -> AsyncIterator[Backends]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(tls)
     sandboxes = {
-        "sound": Faults(),
+        "healthy": Faults(),
         "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),
         "slow_sso": Faults(delays={"sso": 60}),
         "throttling": Faults(failures={"sso": 429}),
@@ -143,15 +143,15 @@ async def _places() -> AsyncIterator[Places]:
             await sandbox.start()
             stack.push_async_callback(sandbox.stop)
         untrusted = await stack.enter_async_context(Platform(tls))
-        wavering = await stack.enter_async_context(Platform())
-        wavering.respond(outcome(503))
-        yield Places(**started, untrusted=untrusted, wavering=wavering)
+        recovering = await stack.enter_async_context(Platform())
+        recovering.respond(outcome(503))
+        yield Backends(**started, untrusted=untrusted, recovering=recovering)
 
 
-def _leads_to(place: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
+def _settings_for(backend: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
     return {
-        "platform": {"fhir_base_url": platform or place.fhir_base_url},
-        "sso": {"token_url": place.token_url},
+        "platform": {"fhir_base_url": platform or backend.fhir_base_url},
+        "sso": {"token_url": backend.token_url},
         "credentials": {
             "default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}
         },
@@ -159,34 +159,36 @@ def _leads_to(place: Sandbox, platform: str | None = None, **sections: Any) -> d
     }
 
 
-def _sites(places: Places, directory: Path) -> dict[str, Site]:
+def _cases(backends: Backends, directory: Path) -> dict[str, GatewayCase]:
     (directory / "secret").write_text("wrong")
-    refused = _leads_to(places.sound)
+    refused = _settings_for(backends.healthy)
     refused["credentials"]["default"] = {
         "client_id": "hospital-demo",
         "client_secret_file": str(directory / "secret"),
     }
-    waiting = _leads_to(places.slow_sso, limits={"max_concurrent_requests": 3})
+    waiting = _settings_for(backends.slow_sso, limits={"max_concurrent_requests": 3})
     waiting["sso"]["timeout"] = 30
-    slow = _leads_to(places.slow)
+    slow = _settings_for(backends.slow)
     slow["platform"] |= {"max_connections": 8, "connect_timeout": 1}
     return {
-        WELL: Site(_leads_to(places.sound), 0.1),
-        "refused": Site(refused),
-        "expiring": Site(_leads_to(places.short_lived)),
-        "waiting": Site(waiting, 0.4),
-        "throttled": Site(_leads_to(places.throttling)),
-        "down": Site(_leads_to(places.failing, audit={"on_failure": "drop"}), 0.2, _FULL_DISK),
-        "slow": Site(slow, 0.5),
-        "killed": Site(_leads_to(places.rejecting), 0.4),
-        "untrusted": Site(_with_certificates(places, directory), 0.5),
-        "blocked": Site(_leads_to(places.sound), 0.5, _FULL_DISK),
-        "queueing": Site(_with_outbox(places, directory / "outbox.db")),
-        "shut": Site(_with_outbox(places, directory / "gone" / "outbox.db")),
+        HEALTHY: GatewayCase(_settings_for(backends.healthy), 0.1),
+        "refused": GatewayCase(refused),
+        "expiring": GatewayCase(_settings_for(backends.short_lived)),
+        "waiting": GatewayCase(waiting, 0.4),
+        "throttled": GatewayCase(_settings_for(backends.throttling)),
+        "down": GatewayCase(
+            _settings_for(backends.failing, audit={"on_failure": "drop"}), 0.2, _FULL_DISK
+        ),
+        "slow": GatewayCase(slow, 0.5),
+        "killed": GatewayCase(_settings_for(backends.rejecting), 0.4),
+        "untrusted": GatewayCase(_with_certificates(backends, directory), 0.5),
+        "blocked": GatewayCase(_settings_for(backends.healthy), 0.5, _FULL_DISK),
+        "queueing": GatewayCase(_with_outbox(backends, directory / "outbox.db")),
+        "shut": GatewayCase(_with_outbox(backends, directory / "gone" / "outbox.db")),
     }
 
 
-def _with_outbox(places: Places, file: Path) -> dict[str, Any]:
+def _with_outbox(backends: Backends, file: Path) -> dict[str, Any]:
     outbox = {
         "enabled": True,
         "url": f"sqlite:///{file}",
@@ -195,10 +197,10 @@ def _with_outbox(places: Places, file: Path) -> dict[str, Any]:
         "max_share": 1,
     }
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"}]
-    return _leads_to(places.sound, places.wavering.url, outbox=outbox, callers=callers)
+    return _settings_for(backends.healthy, backends.recovering.url, outbox=outbox, callers=callers)
 
 
-def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
+def _with_certificates(backends: Backends, directory: Path) -> dict[str, Any]:
     """Return settings with certificates about to expire.
 
     The gateway's own expires in ten days, the trusted one in two; the platform uses a certificate
@@ -216,73 +218,74 @@ def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
     for name, content in files.items():
         content.write_to_path(str(directory / name))
     tls = {"cert_file": str(directory / "cert.pem"), "key_file": str(directory / "key.pem")}
-    settings = _leads_to(places.sound, places.untrusted.url, listen={"tls": tls})
+    settings = _settings_for(backends.healthy, backends.untrusted.url, listen={"tls": tls})
     settings["platform"]["ca_file"] = str(directory / "ca.pem")
     return settings
 
 
-async def bad_night(directory: Path) -> Night:
+async def record_alerts(directory: Path) -> AlertRecording:
     """Run all gateways with their faults.
 
     An alert that has not fired within `_PATIENCE` is missing in the result, and the tests fail.
     """
-    night = Night()
-    async with prometheus.fast_prometheus(directory) as watcher, _places() as places:
-        await _until(watcher, night, lambda: night.has("DhpGatewayAbsent"))
-        async with _gateways(_sites(places, directory), directory, watcher, night) as gateways:
+    recording = AlertRecording()
+    async with prometheus.fast_prometheus(directory) as watcher, _backends() as backends:
+        await _until(watcher, recording, lambda: recording.has_fired("DhpGatewayAbsent"))
+        async with _gateways(
+            _cases(backends, directory), directory, watcher, recording
+        ) as gateways:
             steps = asyncio.gather(
-                _refuse_again(directory, watcher),
-                _stop_renewing(places.short_lived, watcher),
-                _spoil_outbox(gateways["queueing"].url, places.wavering, watcher),
-                _hang_up(gateways["slow"].url),
+                _reject_secrets(directory, watcher),
+                _stop_sso(backends.short_lived, watcher),
+                _fail_queued_writes(gateways["queueing"].url, backends.recovering, watcher),
+                _reset_connections(gateways["slow"].url),
             )
-            others = [alert for alert in EXPECTED if alert != "DhpGatewayDown"]
-            await _until(watcher, night, lambda: all(map(night.has, others)))
+            other_alerts = [alert for alert in EXPECTED if alert != "DhpGatewayDown"]
+            await _until(watcher, recording, lambda: all(map(recording.has_fired, other_alerts)))
             await steps
             gateways["killed"].process.popen.kill()
-            await _until(watcher, night, lambda: night.has("DhpGatewayDown"))
+            await _until(watcher, recording, lambda: recording.has_fired("DhpGatewayDown"))
             for path in prometheus.DASHBOARDS:
                 queries = prometheus.queries(prometheus.dashboard(path)).items()
-                night.answers[path.name] = {
+                recording.series_counts[path.name] = {
                     title: len(await watcher.query(expr)) for title, expr in queries
                 }
-    return night
+    return recording
 
 
-async def _until(watcher: Prometheus, night: Night, done: Callable[[], bool]) -> None:
-    """Record firing alerts until `done()` is true or `_PATIENCE` is over."""
-    deadline = time.monotonic() + _PATIENCE
+async def _until(watcher: Prometheus, recording: AlertRecording, done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _TIMEOUT
     while not done() and time.monotonic() < deadline:
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_INTERVAL)
         for alert in await watcher.active_alerts():
             name = alert["labels"]["alertname"]
-            night.texts[name] = alert["annotations"]
+            recording.texts[name] = alert["annotations"]
         for series in await watcher.query('last_over_time(ALERTS{alertstate="firing"}[5m])'):
             where = series["metric"].get("instance", "")
-            night.fired.setdefault(series["metric"]["alertname"], set()).add(where)
+            recording.fired.setdefault(series["metric"]["alertname"], set()).add(where)
 
 
 @contextlib.asynccontextmanager
 async def _gateways(
-    sites: dict[str, Site], directory: Path, watcher: Prometheus, night: Night
+    cases: dict[str, GatewayCase], directory: Path, watcher: Prometheus, recording: AlertRecording
 ) -> AsyncIterator[dict[str, GatewayProcess]]:
     """Run the gateways with their callers; Prometheus scrapes them once all of them respond."""
     gateways = {}
     callers: list[Awaitable[None]] = []
-    timeout = aiohttp.ClientTimeout(total=_CALLERS_PATIENCE)
+    timeout = aiohttp.ClientTimeout(total=_CALLER_TIMEOUT)
     connector = aiohttp.TCPConnector(ssl=False, limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         try:
-            for name, site in sites.items():
+            for name, case in cases.items():
                 (directory / name).mkdir()
-                gateways[name] = start_gateway(site.settings, directory / name, site.prefix)
+                gateways[name] = start_gateway(case.settings, directory / name, case.prefix)
             for gateway in gateways.values():
                 await gateway.wait_for_status(200, "/livez")
             watcher.watch({n: g.admin_url.removeprefix("http://") for n, g in gateways.items()})
             callers = [
-                asyncio.ensure_future(_call(session, gateways[name], site))
-                for name, site in sites.items()
-                if site.pause is not None
+                asyncio.ensure_future(_call(session, gateways[name], case))
+                for name, case in cases.items()
+                if case.interval is not None
             ]
             yield gateways
         finally:
@@ -292,19 +295,19 @@ async def _gateways(
             for name, gateway in gateways.items():
                 gateway.process.popen.kill()
                 gateway.process.popen.wait()
-                night.logs[name] = gateway.process.stderr
+                recording.logs[name] = gateway.process.stderr
 
 
-async def _call(session: aiohttp.ClientSession, gateway: GatewayProcess, site: Site) -> None:
+async def _call(session: aiohttp.ClientSession, gateway: GatewayProcess, case: GatewayCase) -> None:
     url = gateway.url
-    if "tls" in site.settings.get("listen", {}):
+    if "tls" in case.settings.get("listen", {}):
         url = url.replace("http:", "https:")
     async with asyncio.TaskGroup() as requests:
         number = 0
         while True:
             requests.create_task(_ask(session, url + _PATHS[number % len(_PATHS)]))
             number += 1
-            await asyncio.sleep(site.pause or 0)
+            await asyncio.sleep(case.interval or 0)
 
 
 async def _ask(session: aiohttp.ClientSession, url: str) -> None:
@@ -313,7 +316,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> None:
             await answer.read()
 
 
-async def _hang_up(url: str) -> None:
+async def _reset_connections(url: str) -> None:
     """Send requests and reset each connection before its response."""
     host = url.removeprefix("http://").partition("/")[0]
     for _ in range(20):
@@ -326,7 +329,7 @@ async def _hang_up(url: str) -> None:
         writer.transport.abort()
 
 
-async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
+async def _reject_secrets(directory: Path, watcher: Prometheus) -> None:
     """Replace the secret by another wrong one, and then break the settings."""
     refusals = 'dhp_gateway_token_requests_total{instance="refused", outcome="refused"}'
     await _until_true(watcher, f"{refusals} >= 1")
@@ -335,15 +338,14 @@ async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
     (directory / "refused" / "gateway.yaml").write_text(yaml.safe_dump({"listen": "nowhere"}))
 
 
-async def _stop_renewing(sso: Sandbox, watcher: Prometheus) -> None:
-    """Stop the SSO after it has issued a token."""
+async def _stop_sso(sso: Sandbox, watcher: Prometheus) -> None:
     await _until_true(
         watcher, 'dhp_gateway_token_requests_total{instance="expiring", outcome="ok"} >= 1'
     )
     await sso.stop()
 
 
-async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> None:
+async def _fail_queued_writes(url: str, platform: Platform, watcher: Prometheus) -> None:
     """Let queued writes fail or become unclear when the platform is back, and fill the outbox."""
     entries = 'dhp_gateway_outbox_entries{instance="queueing", state="%s"} >= %d'
     async with aiohttp.ClientSession() as session:
@@ -354,7 +356,7 @@ async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> No
         await _write(session, "PUT", f"{url}/Patient/c", {**patient, "id": "c"})
         await _until_true(watcher, entries % ("waiting", 3))
         await _until_true(watcher, 'ALERTS{alertname="DhpGatewayOutboxAgeing"}')
-        platform.respond(_refuse_or_break)
+        platform.respond(_reject_or_reset)
         for state in ("failed", "unclear"):
             await _until_true(watcher, entries % (state, 1))
         for _ in range(10):
@@ -368,7 +370,7 @@ async def _write(session: aiohttp.ClientSession, method: str, url: str, body: An
         await answer.read()
 
 
-async def _refuse_or_break(connection: PlatformConnection) -> None:
+async def _reject_or_reset(connection: PlatformConnection) -> None:
     """Reject an update; reset the connection of a create, so that it is in doubt.
 
     An update of Patient/c fails again and again; reads succeed.
@@ -387,7 +389,7 @@ async def _refuse_or_break(connection: PlatformConnection) -> None:
 
 
 async def _until_true(watcher: Prometheus, expr: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not await watcher.query(expr):
         assert time.monotonic() < deadline, expr
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_INTERVAL)

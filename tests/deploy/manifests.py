@@ -30,23 +30,19 @@ class Manifests:
         self.all: list[Manifest] = [one for one in yaml.safe_load_all(text) if one]
 
     def of_kind(self, kind: str) -> list[Manifest]:
-        """Return all manifests of a kind, in their order."""
         return [one for one in self.all if one["kind"] == kind]
 
     def the(self, kind: str) -> Manifest:
-        """Return the only manifest of a kind."""
         (one,) = self.of_kind(kind)
         return one
 
     @property
     def pod(self) -> Manifest:
-        """Return the pod template of the only Deployment."""
         pod: Manifest = self.the("Deployment")["spec"]["template"]
         return pod
 
     @property
     def gateway(self) -> Manifest:
-        """Return the gateway's container, native sidecar or not."""
         (gateway,) = (one for one in containers(self.pod) if "gateway" in one["name"])
         return gateway
 
@@ -105,19 +101,16 @@ class Manifests:
         assert group == self.gateway["securityContext"].get("runAsGroup", group)
 
     def selected_by(self, selector: Manifest) -> bool:
-        """Return whether a selector's labels match the pod."""
         labels = self.pod["metadata"]["labels"]
         return bool(selector) and selector.items() <= labels.items()
 
 
 def containers(pod: Manifest) -> Iterator[Manifest]:
-    """Return all containers of a pod, init containers first."""
     yield from pod["spec"].get("initContainers", ())
     yield from pod["spec"]["containers"]
 
 
 def port_of(container: Manifest, name: str) -> int:
-    """Return the number of a container's named port."""
     (number,) = (one["containerPort"] for one in container["ports"] if one["name"] == name)
     return int(number)
 

@@ -40,14 +40,12 @@ _AT_THE_GATEWAYS_PACE = re.compile(r'outcome="(refused|transient|throttled)"')
 
 
 def rules() -> Iterator[Rule]:
-    """Return all shipped rules."""
     for file in RULES:
         for group in yaml.safe_load(file.read_text())["groups"]:
             yield from group["rules"]
 
 
 def alerts() -> dict[str, Rule]:
-    """Return the shipped alerts by name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
@@ -57,7 +55,6 @@ def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def dashboard(path: Path) -> dict[str, Any]:
-    """Return a dashboard as parsed JSON."""
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -1,4 +1,4 @@
-"""What every way of running the gateway has: its settings, and how long its end may take."""
+"""Each way to deploy the gateway: its settings and its grace period."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DATA: Final = "C:\\ProgramData\\DHP Gateway\\"
 
 @dataclass(frozen=True)
 class Target:
-    """One way: its settings, with secrets in a folder, and the seconds that its end may take."""
+    """One deployment: its settings, with secrets in a folder, and its grace period in seconds."""
 
     settings: Callable[[Path], Settings]
     time_to_end: float
@@ -70,7 +70,6 @@ def mounted(service: dict[str, Any]) -> dict[str, Path]:
 
 
 def settings_of(gateway: dict[str, Any], folder: Path) -> Settings:
-    """The settings as the gateway's container of compose finds them."""
     environ = {
         name: value for name, value in gateway["environment"].items() if name.startswith("DHP_")
     }
@@ -96,7 +95,6 @@ def helm(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
 
 
 def rendered(folder: Path, **values: Any) -> Manifests:
-    """What `helm install` would send, its test aside."""
     return Manifests(tools.output_of([*helm("template", values, folder), "--skip-tests"]))
 
 
@@ -109,7 +107,6 @@ def directives(unit: Path) -> dict[str, list[str]]:
 
 
 def systemd_settings(folder: Path) -> Settings:
-    """The settings that install.sh puts into /etc/dhp-gateway, with the unit's variable."""
     secret = folder / "dhp_client_secret"
     secret.write_text("planted-secret-of-a-test")
     variables = {"CLIENT_SECRET_FILE": str(secret), "CLIENT_ID": "hospital-17"}
@@ -120,12 +117,10 @@ def systemd_settings(folder: Path) -> Settings:
 
 
 def windows_service() -> ElementTree.Element:
-    """The service as WinSW reads it."""
     return ElementTree.parse(WINDOWS / "dhp-gateway.xml").getroot()  # noqa: S314 - our own file
 
 
 def windows_settings(folder: Path) -> Settings:
-    """The settings that install.ps1 puts into place, with the service's variables."""
     text = (WINDOWS / "gateway.yaml").read_text()
     secret = yaml.safe_load(text)["credentials"]["default"]["client_secret_file"]
     assert secret.startswith(DATA)

@@ -1,4 +1,4 @@
-"""The service under a real systemd: a Debian is booted in a container, as the hospital's server.
+"""The service under a real systemd: a Debian booted in a container.
 
 Installed from the archive without a network by the steps of docs/installation.md.
 """
@@ -119,7 +119,7 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def outputs(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each step printed, its exit code in the last line. The server forgets everything."""
     trial = tmp_path_factory.mktemp("trial")
     # Systemd before 254 loses what is behind a space in the command line of a container.
@@ -143,61 +143,52 @@ def told(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     return found
 
 
-def code(text: str) -> str:
-    """The exit code of a step."""
+def exit_code_of(text: str) -> str:
     return text.splitlines()[-1]
 
 
-def test_it_installs_without_a_network(told: dict[str, str]) -> None:
-    """The script does everything but the two things that it names."""
-    assert code(told["install"]) == "0", told["install"]
+def test_the_installation_needs_no_network(outputs: dict[str, str]) -> None:
+    assert exit_code_of(outputs["install"]) == "0", outputs["install"]
 
 
-def test_doctor_is_content_before_and_beside(told: dict[str, str]) -> None:
-    """With secret and client in place all is well, also while the service runs."""
-    assert "All is well." in told["doctor"], told["doctor"]
-    assert "All is well." in told["beside"], told["beside"]
+def test_doctor_passes_before_and_beside_the_service(outputs: dict[str, str]) -> None:
+    assert "All is well." in outputs["doctor"], outputs["doctor"]
+    assert "All is well." in outputs["beside"], outputs["beside"]
 
 
-def test_it_starts_and_forwards(told: dict[str, str]) -> None:
-    """systemd takes it for started once it listens, and a request gets through."""
-    assert code(told["start"]) == "0", told["log"]
-    assert told["request"].split() == ["200", "0"], told["log"]
+def test_the_service_starts_and_forwards(outputs: dict[str, str]) -> None:
+    assert exit_code_of(outputs["start"]) == "0", outputs["log"]
+    assert outputs["request"].split() == ["200", "0"], outputs["log"]
 
 
-def test_it_has_no_right(told: dict[str, str]) -> None:
-    """The process is not root, has no capability, can get none, and has a system call filter."""
-    status = dict(re.findall(r"^(\w+):\s+(.*)$", told["process"], re.MULTILINE))
+def test_the_process_has_no_privileges(outputs: dict[str, str]) -> None:
+    status = dict(re.findall(r"^(\w+):\s+(.*)$", outputs["process"], re.MULTILINE))
     assert "0" not in status["Uid"].split()
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-def test_it_reloads_and_ends(told: dict[str, str]) -> None:
-    """`reload` has the settings read, `stop` leaves no failure."""
-    assert code(told["reload"]) == "0"
-    assert "settings reloaded" in told["log"]
-    assert {"Result=success", "ExecMainStatus=0"} <= set(told["result"].splitlines())
+def test_the_service_reloads_and_stops(outputs: dict[str, str]) -> None:
+    assert exit_code_of(outputs["reload"]) == "0"
+    assert "settings reloaded" in outputs["log"]
+    assert {"Result=success", "ExecMainStatus=0"} <= set(outputs["result"].splitlines())
 
 
-def test_its_audit_is_whole(told: dict[str, str]) -> None:
-    """The audit file was written by the service, and root can verify it."""
-    assert code(told["audit"]) == "0", told["audit"]
-    assert "is whole" in told["audit"]
+def test_the_audit_is_verified(outputs: dict[str, str]) -> None:
+    assert exit_code_of(outputs["audit"]) == "0", outputs["audit"]
+    assert "is whole" in outputs["audit"]
 
 
-def test_replicas_serve_side_by_side(told: dict[str, str]) -> None:
-    """Two instances of the other unit are active on one port, and the doctor knows each."""
-    assert told["both"].split() == ["active", "active", "0"], told["errors"]
-    assert "All is well." in told["replica"], told["replica"]
-    assert "127.0.0.1:9465 is in use by the gateway that runs" in told["replica"]
+def test_two_replicas_are_active(outputs: dict[str, str]) -> None:
+    assert outputs["both"].split() == ["active", "active", "0"], outputs["errors"]
+    assert "All is well." in outputs["replica"], outputs["replica"]
+    assert "127.0.0.1:9465 is in use by the gateway that runs" in outputs["replica"]
 
 
-def test_replicas_are_restarted_in_turn_without_a_gap(told: dict[str, str]) -> None:
-    """Every call in the meantime is answered, and in one of two audits that are whole."""
-    count, *ends = told["calls"].split()
-    assert ends == ["200"], told["calls"]
+def test_replicas_are_restarted_without_a_failed_request(outputs: dict[str, str]) -> None:
+    count, *ends = outputs["calls"].split()
+    assert ends == ["200"], outputs["calls"]
     for instance in ("9464", "9465"):
-        assert "is whole" in told[f"audit-{instance}"], told[f"audit-{instance}"]
+        assert "is whole" in outputs[f"audit-{instance}"], outputs[f"audit-{instance}"]
     # SIGTERM may come between an answer and its count.
-    assert int(told["records"]) - int(count) in (0, 1)
+    assert int(outputs["records"]) - int(count) in (0, 1)

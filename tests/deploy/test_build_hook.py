@@ -1,4 +1,4 @@
-"""What the build makes of the sources before they are compiled: the same classes, line by line."""
+"""The build hook changes sources before they are compiled; classes and line numbers stay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ LINE = 45
 
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
-    """The build hook, which is no part of any package."""
     path = ROOT / "deploy" / "build_hook.py"
     spec = importlib.util.spec_from_file_location("build_hook", path)
     assert spec is not None
@@ -69,16 +68,14 @@ def hook() -> ModuleType:
 
 
 @pytest.fixture
-def made(hook: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The source as it is compiled."""
-    module = ModuleType("made")
-    monkeypatch.setitem(sys.modules, "made", module)
+def compiled_source(hook: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("compiled_source")
+    monkeypatch.setitem(sys.modules, "compiled_source", module)
     exec(hook.with_constructors(hook.without_slots(SOURCE)), vars(module))  # noqa: S102 - our own
     return module
 
 
-def test_every_line_stays_where_it_was(hook: ModuleType) -> None:
-    """Tracebacks of the compiled form name the lines of the sources."""
+def test_line_numbers_are_kept(hook: ModuleType) -> None:
     changed = hook.with_constructors(hook.without_slots(SOURCE)).splitlines()
     original = SOURCE.splitlines()
     assert len(changed) == len(original)
@@ -86,32 +83,33 @@ def test_every_line_stays_where_it_was(hook: ModuleType) -> None:
     assert [changed[number] for number in places] == [original[number] for number in places]
 
 
-def test_a_written_constructor_is_the_dataclass_s_own(hook: ModuleType, made: ModuleType) -> None:
-    """The same parameters, defaults and attributes; the class stays a dataclass."""
+def test_a_generated_constructor_equals_that_of_the_dataclass(
+    hook: ModuleType, compiled_source: ModuleType
+) -> None:
     changed = hook.with_constructors(hook.without_slots(SOURCE))
     assert changed.count("def __init__(self, first: int, second: str | None = None)") == 1
-    one, other = made.Simple(1), made.Simple(first=1, second=None)
+    one, other = compiled_source.Simple(1), compiled_source.Simple(first=1, second=None)
     assert (one, [each.name for each in fields(one)]) == (other, ["first", "second"])
     with pytest.raises(TypeError):
-        made.Simple()
+        compiled_source.Simple()
 
 
-def test_what_is_not_so_simple_keeps_its_own(made: ModuleType) -> None:
-    """Frozen ones, those with fields made anew, and those that inherit others'."""
-    assert made.Made().items is not made.Made().items
-    assert (made.Derived(1, "2").second, made.Derived(1).third) == ("2", 3)
+def test_other_dataclasses_keep_their_constructors(compiled_source: ModuleType) -> None:
+    assert compiled_source.Made().items is not compiled_source.Made().items
+    assert (compiled_source.Derived(1, "2").second, compiled_source.Derived(1).third) == ("2", 3)
     with pytest.raises(FrozenInstanceError):
-        made.Frozen(1).first = 2
+        compiled_source.Frozen(1).first = 2
 
 
-def test_slots_are_gone(made: ModuleType) -> None:
-    """What is compiled has none to declare."""
-    assert not any(hasattr(each, "__slots__") for each in (made.Plain, made.Simple, made.Frozen))
+def test_slots_are_removed(compiled_source: ModuleType) -> None:
+    assert not any(
+        hasattr(each, "__slots__")
+        for each in (compiled_source.Plain, compiled_source.Simple, compiled_source.Frozen)
+    )
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The catalogues as git has them."""
     shutil.copytree(ROOT / "gateway/locale", tmp_path / "gateway/locale")
     for each in tmp_path.rglob("*.mo"):
         each.unlink()
@@ -127,7 +125,7 @@ def project(tmp_path: Path) -> Path:
         ("wheel", "editable", ""),
     ],
 )
-def test_every_package_gets_its_catalogues(
+def test_every_build_compiles_the_catalogues(
     hook: ModuleType,
     project: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,12 +133,11 @@ def test_every_package_gets_its_catalogues(
     version: str,
     compiles: str,
 ) -> None:
-    """Each installation speaks Russian and Uzbek, whichever way it was made."""
     monkeypatch.setenv(hook.SWITCH, compiles)
     monkeypatch.setattr(hook, "compile_in", lambda place, project: [])
-    made = hook.BuildHook(str(project), {}, None, None, str(project / "dist"), target)
-    made.initialize(version, {"force_include": {}})
-    made.finalize(version, {}, "")
+    compiled_source = hook.BuildHook(str(project), {}, None, None, str(project / "dist"), target)
+    compiled_source.initialize(version, {"force_include": {}})
+    compiled_source.finalize(version, {}, "")
     sources = list(project.rglob("*.po"))
     assert sources
     for source in sources:
@@ -148,8 +145,8 @@ def test_every_package_gets_its_catalogues(
             assert len(read_mo(file)) > 50
 
 
-def test_catalogues_that_are_the_same_are_not_written(hook: ModuleType, project: Path) -> None:
-    """A gateway that reads them while something is built would find half of one."""
+def test_unchanged_catalogues_are_not_written(hook: ModuleType, project: Path) -> None:
+    """A gateway that reads them during a build would find a partial one."""
     hook.compile_catalogues(project)
     before = {each: each.stat().st_mtime_ns for each in project.rglob("*.mo")}
     hook.compile_catalogues(project)

@@ -1,4 +1,4 @@
-"""What `make image` asks of the builder and says when that fails; what is compiled in it."""
+"""The arguments and errors of `make image`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 def make_image(
     folder: Path, builder: str, named: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Runs the script with a builder of ours that is `builder` in sh."""
+    """Run the script with a builder that is the shell script `builder`."""
     program = folder / "buildah"
     program.write_text(f"#!/bin/sh\n{builder}\n")
     program.chmod(0o755)
@@ -30,10 +30,9 @@ def make_image(
 
 
 @pytest.mark.parametrize(("base", "hints"), [(None, True), ("registry.example/python", False)])
-def test_a_base_that_cannot_be_had_comes_with_the_way_out(
+def test_an_unavailable_base_image_is_explained(
     tmp_path: Path, base: str | None, *, hints: bool
 ) -> None:
-    """Who has not named a base image is told that one may be named; the exit code is kept."""
     named = {} if base is None else {"BASE_IMAGE": base}
     done = make_image(tmp_path, "echo 'no route to the registry' >&2; exit 125", named)
     assert done.returncode == 125
@@ -52,20 +51,18 @@ def test_a_base_that_cannot_be_had_comes_with_the_way_out(
         ),
     ],
 )
-def test_it_is_built_in_the_base_unless_told_otherwise(
+def test_the_build_image_is_the_base_image_by_default(
     tmp_path: Path, named: dict[str, str], arguments: set[str]
 ) -> None:
-    """Who names a base of their own gets nothing from elsewhere for the build."""
     done = make_image(tmp_path, "printf '%s\\n' \"$@\"", named)
     assert done.returncode == 0, done.stderr
     assert {line for line in done.stdout.splitlines() if "_IMAGE=" in line} == arguments
 
 
 @pytest.mark.parametrize("compiler", ["exit 0", "exit 1", None])
-def test_without_a_compiler_the_image_is_made_all_the_same(
+def test_the_image_is_compiled_with_a_working_compiler_only(
     tmp_path: Path, compiler: str | None
 ) -> None:
-    """The build asks for machine code and its tools only where a trial of the compiler succeeds."""
     asks = re.search(r"tools=.*?fi; \\\n", (PROJECT / "Dockerfile").read_text(), re.DOTALL)
     assert asks
     python = tmp_path / "python3"

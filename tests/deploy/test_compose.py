@@ -24,53 +24,46 @@ CALLED = "http://127.0.0.1:8088/fhir/metadata"
 
 
 @pytest.fixture(scope="module", params=FILES)
-def each(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The services of every example."""
+def services_of_each(request: pytest.FixtureRequest) -> dict[str, Any]:
     found: dict[str, Any] = compose(request.param)["services"]
     return found
 
 
 @pytest.fixture(scope="module", params=["real", "sandbox"])
 def services(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The services of the sidecar, with and without the embedded platform."""
     found: dict[str, Any] = compose(request.param)["services"]
     return found
 
 
-def test_every_mounted_file_is_there(each: dict[str, Any]) -> None:
-    """Each mounted file exists in the checkout, and no container can change it."""
-    for service in each.values():
+def test_mounted_files_exist_and_are_read_only(services_of_each: dict[str, Any]) -> None:
+    for service in services_of_each.values():
         for volume in service.get("volumes", ()):
             if volume["type"] == "bind":
                 assert Path(volume["source"]).exists(), volume["source"]
                 assert volume["read_only"] is True
 
 
-def test_images_are_pinned(each: dict[str, Any]) -> None:
-    """Every image names its version in full."""
-    for name, service in each.items():
+def test_images_are_pinned(services_of_each: dict[str, Any]) -> None:
+    for name, service in services_of_each.items():
         tag = service["image"].rpartition(":")[2]
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
 
 
-def test_nothing_has_rights_that_it_does_not_need(each: dict[str, Any]) -> None:
-    """No service has a capability or can get one; what we wrote has a read-only root."""
-    for name, service in each.items():
+def test_services_have_no_privileges(services_of_each: dict[str, Any]) -> None:
+    for name, service in services_of_each.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service.get("read_only") or name == "grafana"
         assert "privileged" not in service
 
 
-def test_only_this_machine_gets_in(each: dict[str, Any]) -> None:
-    """Whatever is published is on loopback, and no two services want the same port."""
-    ports = [port for service in each.values() for port in service.get("ports", ())]
+def test_ports_are_published_on_loopback(services_of_each: dict[str, Any]) -> None:
+    ports = [port for service in services_of_each.values() for port in service.get("ports", ())]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert len({port["published"] for port in ports}) == len(ports)
 
 
 def test_the_callers_port_is_not_published(services: dict[str, Any], tmp_path: Path) -> None:
-    """The callers' address is loopback of the shared network, and the old system calls there."""
     listen = settings_of(services["gateway"], tmp_path).listen
     assert listen.address.is_loopback
     assert listen.address.port not in [port["target"] for port in services["pod"]["ports"]]
@@ -79,15 +72,13 @@ def test_the_callers_port_is_not_published(services: dict[str, Any], tmp_path: P
     )
 
 
-def test_a_restart_takes_the_network_from_nobody(services: dict[str, Any]) -> None:
-    """Old system, gateway and sandbox share a network that none of them owns."""
+def test_the_network_survives_a_restart(services: dict[str, Any]) -> None:
     for name in services.keys() & {"gateway", "his", "sandbox"}:
         assert services[name]["network_mode"] == "service:pod"
     assert services["pod"]["image"].startswith("busybox:")
 
 
 def test_prometheus_finds_the_gateway(services: dict[str, Any], tmp_path: Path) -> None:
-    """The target of its configuration is a name of the shared network and admin.address's port."""
     config = yaml.safe_load(
         mounted(services["prometheus"])["/etc/prometheus/prometheus.yml"].read_text()
     )
@@ -114,7 +105,7 @@ def shared_network() -> Iterator[list[str]]:
             holder.kill()
 
 
-class Inside:
+class NetworkNamespace:
     """Programs in one network namespace."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
@@ -125,7 +116,6 @@ class Inside:
     def start(
         self, line: list[str], environ: dict[str, str] | None = None, output: Any = None
     ) -> subprocess.Popen[str]:
-        """Start one, which is ended with the stack."""
         process = self._stack.enter_context(
             subprocess.Popen(
                 [*self._network, *line],
@@ -140,8 +130,7 @@ class Inside:
         return process
 
 
-def test_the_trial_runs(tmp_path: Path) -> None:
-    """In one network namespace the old system's own loop gets a patient from the sandbox."""
+def test_the_sandbox_example_runs(tmp_path: Path) -> None:
     busybox = tools.program("busybox")
     services = compose("sandbox")["services"]
     sandbox, gateway, his = (services[name] for name in ("sandbox", "gateway", "his"))
@@ -153,10 +142,10 @@ def test_the_trial_runs(tmp_path: Path) -> None:
     }
     loop = [busybox, *(part.replace("$$", "$") for part in his["command"])]
     with ExitStack() as stack:
-        inside = Inside(stack, tmp_path)
-        inside.start([*ours, *sandbox["command"]])
-        inside.start([*ours, "run"], variables)
-        old = inside.start(loop, {**his["environment"], "PAUSE": "0.2"}, subprocess.PIPE)
+        namespace = NetworkNamespace(stack, tmp_path)
+        namespace.start([*ours, *sandbox["command"]])
+        namespace.start([*ours, "run"], variables)
+        old = namespace.start(loop, {**his["environment"], "PAUSE": "0.2"}, subprocess.PIPE)
         assert old.stdout is not None
         answer = next(line for line in old.stdout if line.startswith("{"))
     assert json.loads(answer)["resourceType"] == "Patient"
@@ -164,7 +153,6 @@ def test_the_trial_runs(tmp_path: Path) -> None:
 
 
 def test_replicas_scale() -> None:
-    """The number of replicas is what `--scale` says, two without it; nothing names one of them."""
     services = compose("replicas")["services"]
     gateway = services["gateway"]
     assert gateway["scale"] == 2
@@ -172,7 +160,6 @@ def test_replicas_scale() -> None:
 
 
 def until(holds: Callable[[str], bool], *files: Path) -> None:
-    """Wait until this holds for the text of these files."""
     for _ in range(1200):
         if holds("".join(file.read_text() for file in files if file.exists())):
             return
@@ -187,12 +174,10 @@ def replicas(log: str) -> list[str]:
 
 
 def calls_of(audit: str) -> int:
-    """Return how many calls an audit trail has."""
     return audit.count('"event":"exchange"')
 
 
-def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
-    """Balancer, Redis and two gateways as in the file: each call is answered, each audit whole."""
+def test_replicas_are_restarted_without_a_failed_request(tmp_path: Path) -> None:
     haproxy, redis = tools.program("haproxy"), tools.program("redis-server")
     services = compose("replicas")["services"]
     trial = compose("sandbox")["services"]
@@ -206,7 +191,7 @@ def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
         if name.startswith("DHP_GATEWAY_")
     }
     with ExitStack() as stack:
-        inside = Inside(stack, tmp_path)
+        namespace = NetworkNamespace(stack, tmp_path)
 
         def gateway(address: str) -> subprocess.Popen[str]:
             variables = {
@@ -220,24 +205,23 @@ def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
                 "DHP_GATEWAY_ADMIN__ADDRESS": f"{address}:9464",
                 "DHP_GATEWAY_STORE__URL": "redis://127.0.0.1:6379/0",
             }
-            return inside.start(entrypoint, variables)
+            return namespace.start(entrypoint, variables)
 
         audits = {address: tmp_path / f"{address}.jsonl" for address in addresses}
-        inside.start([*ours, *trial["sandbox"]["command"]])
-        inside.start([redis, *services["redis"]["command"][1:]])
-        inside.start([sys.executable, str(tools.HERE / "names.py"), *addresses])
+        namespace.start([*ours, *trial["sandbox"]["command"]])
+        namespace.start([redis, *services["redis"]["command"][1:]])
+        namespace.start([sys.executable, str(tools.HERE / "names.py"), *addresses])
         log = tmp_path / "log"
         until(lambda text: "Ctrl-C" in text, log)
         running = {address: gateway(address) for address in addresses}
-        inside.start([haproxy, "-f", str(balancer / "haproxy.cfg")])
+        namespace.start([haproxy, "-f", str(balancer / "haproxy.cfg")])
         for address in addresses:
             until(lambda text: '"event":"start"' in text, audits[address])
         until(lambda text: replicas(text) == ["UP", "UP"], log)
         line = [sys.executable, str(tools.HERE / "calls.py"), CALLED]
-        calls = inside.start(line, output=subprocess.PIPE)
+        calls = namespace.start(line, output=subprocess.PIPE)
 
         def wait_until_called() -> None:
-            """Wait until there are some more calls."""
             before = sum(calls_of(audit.read_text()) for audit in audits.values())
             until(lambda text: calls_of(text) > before + 50, *audits.values())
 

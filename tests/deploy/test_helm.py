@@ -37,8 +37,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def refusal(folder: Path, **values: Any) -> str:
-    """What helm says to values that it does not take."""
+def template_error(folder: Path, **values: Any) -> str:
     done = tools.run(helm("template", values, folder))
     assert done.returncode != 0
     return done.stderr
@@ -46,18 +45,15 @@ def refusal(folder: Path, **values: Any) -> str:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Manifests:
-    """The chart with the least that has to be said."""
     return rendered(tmp_path)
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
-def test_the_chart_is_well_formed(values: dict[str, Any], tmp_path: Path) -> None:
-    """`helm lint` finds nothing, not even to warn of."""
+def test_helm_lint_passes(values: dict[str, Any], tmp_path: Path) -> None:
     tools.output_of(helm("lint", values, tmp_path))
 
 
-def test_kubernetes_knows_every_field(tmp_path: Path) -> None:
-    """What all values render is valid by the schemas of the oldest and the newest Kubernetes."""
+def test_manifests_are_valid(tmp_path: Path) -> None:
     rendered(tmp_path, **EVERYTHING).assert_valid()
 
 
@@ -82,15 +78,13 @@ def stamp(manifests: Manifests) -> str:
         ({"store": {"url": "redis://redis/0"}}, True),
     ],
 )
-def test_new_pods_only_where_a_reload_is_not_enough(
+def test_pods_are_replaced_for_settings_that_need_a_restart(
     settings: dict[str, Any], restarts: bool, chart: Manifests, tmp_path: Path
 ) -> None:
-    """An upgrade replaces pods only for settings that a running gateway cannot take over."""
     assert (stamp(rendered(tmp_path, settings=settings)) != stamp(chart)) is restarts
 
 
 def test_ports_follow_the_settings(tmp_path: Path) -> None:
-    """Another address in the settings is another port of container and probes; names stay."""
     changed = rendered(tmp_path, settings={"admin": {"address": "[::]:9999"}})
     assert port_of(changed.gateway, "admin") == 9999
     assert port_of(changed.gateway, "http") == 8080
@@ -98,8 +92,7 @@ def test_ports_follow_the_settings(tmp_path: Path) -> None:
     assert [one["httpGet"] for one in probes] == [{"path": "/livez", "port": "admin"}] * 3
 
 
-def test_callers_and_monitoring_are_let_in_apart(chart: Manifests) -> None:
-    """Labelled pods reach the callers' port; monitoring and helm's test the operators' port."""
+def test_callers_and_monitoring_reach_different_ports(chart: Manifests) -> None:
     policy = chart.the("NetworkPolicy")
     assert peers(policy, "http") == [
         {"podSelector": {"matchLabels": {"dhp-gateway-caller": "true"}}}
@@ -107,8 +100,7 @@ def test_callers_and_monitoring_are_let_in_apart(chart: Manifests) -> None:
     assert len(peers(policy, "admin")) == 2
 
 
-def test_helms_own_test_asks_the_operators_service(tmp_path: Path) -> None:
-    """`helm test` runs the health check against the Service that is there, and is let in."""
+def test_helm_test_checks_the_admin_service(tmp_path: Path) -> None:
     everything = Manifests(tools.output_of(helm("template", {}, tmp_path)))
     pod = everything.the("Pod")
     variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
@@ -123,8 +115,7 @@ def test_helms_own_test_asks_the_operators_service(tmp_path: Path) -> None:
     assert not services[host]["selector"].items() <= labels.items()
 
 
-def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None:
-    """The ServiceMonitor selects one Service only, by a port that it has."""
+def test_the_service_monitor_selects_the_admin_service(tmp_path: Path) -> None:
     chart = rendered(
         tmp_path, serviceMonitor={"enabled": True, "labels": {"release": "prometheus"}}
     )
@@ -138,8 +129,7 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
     assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]
 
 
-def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
-    """A PrometheusRule holds every alert and recording rule as it stands in deploy/prometheus."""
+def test_the_chart_contains_the_rules(tmp_path: Path) -> None:
     rules = {"enabled": True, "labels": {"release": "prometheus"}}
     made = rendered(tmp_path, prometheusRule=rules).the("PrometheusRule")
     assert made["metadata"]["labels"]["release"] == "prometheus"
@@ -147,8 +137,7 @@ def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
     assert made["spec"]["groups"] == [group for groups in shipped for group in groups]
 
 
-def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
-    """With an address for each language every link is absolute; else an alert is as shipped."""
+def test_alerts_link_to_the_configured_runbook(tmp_path: Path) -> None:
     pages = {
         "": prometheus.RUNBOOK,
         "Ru": f"{prometheus.RUNBOOK}ru/",
@@ -166,8 +155,7 @@ def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
     assert made == alerts
 
 
-def test_the_chart_brings_the_dashboards_that_are_shipped(tmp_path: Path) -> None:
-    """Each is a ConfigMap that Grafana's sidecar finds, with the file of deploy/grafana in it."""
+def test_the_chart_contains_the_dashboards(tmp_path: Path) -> None:
     chart = rendered(tmp_path, dashboards={"enabled": True})
     found = {}
     for one in chart.of_kind("ConfigMap"):
@@ -177,8 +165,7 @@ def test_the_chart_brings_the_dashboards_that_are_shipped(tmp_path: Path) -> Non
     assert {name: json.loads(text) for name, text in found.items()} == shipped
 
 
-def test_what_needs_an_operator_is_asked_for(chart: Manifests) -> None:
-    """A cluster without Prometheus' operator and Grafana gets nothing of theirs."""
+def test_monitoring_resources_are_optional(chart: Manifests) -> None:
     kinds = {one["kind"] for one in chart.all}
     assert not kinds & {"ServiceMonitor", "PrometheusRule"}
     assert len(chart.of_kind("ConfigMap")) == 1
@@ -195,23 +182,19 @@ def test_what_needs_an_operator_is_asked_for(chart: Manifests) -> None:
         ({"prometheusRule": {"runbookUrl": "docs/runbook.md"}}, "/prometheusRule/runbookUrl"),
     ],
 )
-def test_mistakes_are_named_before_anything_runs(
-    values: dict[str, Any], names: str, tmp_path: Path
-) -> None:
-    """helm refuses wrong values, settings of the gateway included, and says where they are."""
-    assert names in refusal(tmp_path, **values)
+def test_invalid_values_are_rejected(values: dict[str, Any], names: str, tmp_path: Path) -> None:
+    assert names in template_error(tmp_path, **values)
 
 
-def test_somebody_must_be_allowed_to_call(tmp_path: Path) -> None:
-    """Without callers the gateway would not start: helm says so first, and what to do."""
-    assert "settings.callers" in refusal(tmp_path, settings={"callers": []})
+def test_values_without_callers_are_rejected(tmp_path: Path) -> None:
+    """Without callers the gateway would not start."""
+    assert "settings.callers" in template_error(tmp_path, settings={"callers": []})
     login = {"login": {"enabled": True}, "store": {"url": "redis://redis/0"}}
     for other in ({"listen": {"allow_anonymous": True}}, login):
         rendered(tmp_path, settings={"callers": [], **other})
 
 
-def test_the_values_of_the_documentation_are_taken(tmp_path: Path) -> None:
-    """The page's values are complete, by the chart's schema and for the gateway itself."""
+def test_the_values_of_the_documentation_are_valid(tmp_path: Path) -> None:
     page = (tools.PROJECT / "docs/installation.md").read_text()
     (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
     chart = rendered(tmp_path, **yaml.safe_load(textwrap.dedent(block)))
@@ -231,15 +214,13 @@ SQLITE = {"settings": OUTBOX, "persistence": {"enabled": True}, "replicaCount": 
         ({"settings": {"login": {"enabled": True}}}, "settings.store.url"),
     ],
 )
-def test_what_replicas_cannot_share_is_refused(
+def test_replicas_without_shared_state_are_rejected(
     values: dict[str, Any], names: str, tmp_path: Path
 ) -> None:
-    """A queue in a file and sessions in memory are one pod's own: helm says so, and what to do."""
-    assert names in refusal(tmp_path, **values)
+    assert names in template_error(tmp_path, **values)
 
 
 def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
-    """The one pod has the claim where settings look, ends before its successor, takes writes."""
     chart = rendered(tmp_path, **SQLITE)
     chart.assert_valid()
     chart.assert_restricted()
@@ -253,8 +234,7 @@ def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
     assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
-def test_replicas_share_what_they_can(tmp_path: Path) -> None:
-    """The shipped values: Redis and database from Secrets, let out to, and callers keep to one."""
+def test_replicas_share_store_and_outbox(tmp_path: Path) -> None:
     chart = rendered(tmp_path, **yaml.safe_load((CHART / "ci/replicas-values.yaml").read_text()))
     chart.assert_valid()
     assert chart.the("Deployment")["spec"]["replicas"] == 2

@@ -12,40 +12,28 @@ from tests.deploy.targets import KUBERNETES, OUTBOXES, kustomized
 
 
 @pytest.fixture(scope="module", params=["sidecar", "standalone", *OUTBOXES])
-def each(request: pytest.FixtureRequest) -> Manifests:
-    """Both ways in turn, without and with an outbox."""
+def manifests(request: pytest.FixtureRequest) -> Manifests:
     return kustomized(request.param)
 
 
 @pytest.fixture(scope="module")
 def sidecar() -> Manifests:
-    """The gateway in the old system's pod."""
     return kustomized("sidecar")
 
 
 @pytest.fixture(scope="module")
 def standalone() -> Manifests:
-    """The gateway in pods of its own."""
     return kustomized("standalone")
 
 
-def test_an_unknown_field_would_be_noticed(standalone: Manifests) -> None:
-    """The validation above is strict: a misspelled field fails it."""
-    wrong = standalone.text.replace("terminationGracePeriodSeconds", "gracePeriod")
-    with pytest.raises(AssertionError, match="gracePeriod"):
-        Manifests(wrong).assert_valid()
-
-
-def test_the_gateway_reads_what_is_mounted(each: Manifests) -> None:
-    """DHP_GATEWAY_CONFIG names the ConfigMap's file, for `run` and for commands by hand."""
-    (config,) = (one for one in each.gateway["env"] if one["name"] == "DHP_GATEWAY_CONFIG")
+def test_the_gateway_reads_the_mounted_settings(manifests: Manifests) -> None:
+    (config,) = (one for one in manifests.gateway["env"] if one["name"] == "DHP_GATEWAY_CONFIG")
     assert config["value"] == "/etc/dhp-gateway/gateway.yaml"
-    assert each.gateway["args"] == ["run"]
+    assert manifests.gateway["args"] == ["run"]
 
 
-def test_probes_reach_the_operators_port(each: Manifests, tmp_path: Path) -> None:
-    """Every probe asks admin.address, which is open to the kubelet, whether the gateway lives."""
-    gateway, admin = each.gateway, each.settings(tmp_path).admin.address
+def test_probes_use_the_admin_port(manifests: Manifests, tmp_path: Path) -> None:
+    gateway, admin = manifests.gateway, manifests.settings(tmp_path).admin.address
     probes = {name: one["httpGet"] for name, one in gateway.items() if name.endswith("Probe")}
     assert {"startupProbe", "livenessProbe"} <= probes.keys()
     assert {port_of(gateway, one["port"]) for one in probes.values()} == {admin.port}
@@ -53,114 +41,98 @@ def test_probes_reach_the_operators_port(each: Manifests, tmp_path: Path) -> Non
     assert {one["path"] for one in probes.values()} == {"/livez"}
 
 
-def test_nothing_talks_to_the_api(each: Manifests) -> None:
-    """No service account's token lies in the pod."""
-    assert each.pod["spec"]["automountServiceAccountToken"] is False
+def test_no_service_account_token_is_mounted(manifests: Manifests) -> None:
+    assert manifests.pod["spec"]["automountServiceAccountToken"] is False
 
 
-def test_no_secret_is_written_down(each: Manifests) -> None:
-    """There is no Secret among the manifests, and no secret among the settings."""
-    assert not each.of_kind("Secret")
-    settings = yaml.safe_load(each.the("ConfigMap")["data"]["gateway.yaml"])
+def test_manifests_contain_no_secret(manifests: Manifests) -> None:
+    assert not manifests.of_kind("Secret")
+    settings = yaml.safe_load(manifests.the("ConfigMap")["data"]["gateway.yaml"])
     assert "client_secret" not in settings["credentials"]["default"]
-    assert "postgresql://" not in each.text
+    assert "postgresql://" not in manifests.text
 
 
-def test_only_monitoring_reaches_the_operators_port(each: Manifests) -> None:
-    """The policy admits the monitoring's namespace to the operators' port, and no other peer."""
-    policy = each.the("NetworkPolicy")
-    assert each.selected_by(policy["spec"]["podSelector"]["matchLabels"])
+def test_only_monitoring_reaches_the_admin_port(manifests: Manifests) -> None:
+    policy = manifests.the("NetworkPolicy")
+    assert manifests.selected_by(policy["spec"]["podSelector"]["matchLabels"])
     (port,) = [one for one in (9464, "admin") if peers(policy, one)]
     allowed = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert peers(policy, port) == [allowed]
 
 
-def test_the_sidecar_is_a_native_one(sidecar: Manifests) -> None:
-    """The gateway starts before the old system and ends after it; the old system waits for it."""
+def test_the_sidecar_is_a_native_sidecar(sidecar: Manifests) -> None:
     (gateway,) = sidecar.pod["spec"]["initContainers"]
     assert gateway["restartPolicy"] == "Always"
     assert gateway["startupProbe"]["httpGet"]["path"] == "/livez"
 
 
-def test_an_outage_leaves_the_old_system_reachable(sidecar: Manifests) -> None:
-    """The sidecar has no say in whether the pod is ready."""
+def test_the_sidecar_has_no_readiness_probe(sidecar: Manifests) -> None:
     assert "readinessProbe" not in sidecar.gateway
 
 
-def test_the_old_system_calls_over_loopback(sidecar: Manifests, tmp_path: Path) -> None:
-    """The gateway listens on the pod's loopback, where the old system looks for it."""
+def test_the_his_calls_over_loopback(sidecar: Manifests, tmp_path: Path) -> None:
     listen = sidecar.settings(tmp_path).listen
     *_, his = containers(sidecar.pod)
     assert his["env"][0]["value"] == f"http://{listen.address}{listen.base_path}"
     assert listen.address.is_loopback
 
 
-def test_the_old_system_sees_no_secret(sidecar: Manifests) -> None:
-    """The volume with the client secret is mounted into the gateway alone."""
+def test_the_his_mounts_no_secret(sidecar: Manifests) -> None:
     *_, his = containers(sidecar.pod)
     assert "volumeMounts" not in his
 
 
-def test_an_old_pod_leaves_when_a_new_one_serves(standalone: Manifests) -> None:
-    """A new pod has to start and to stay ready before an old one is taken away."""
+def test_rolling_updates_keep_all_pods_available(standalone: Manifests) -> None:
     deployment = standalone.the("Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert deployment["minReadySeconds"] > 0
 
 
-def test_callers_are_led_to_pods_that_serve(standalone: Manifests) -> None:
-    """The callers' Service does not lead to pods that do not listen yet or are ending."""
+def test_callers_reach_ready_pods_only(standalone: Manifests) -> None:
     services = {one["metadata"]["name"]: one["spec"] for one in standalone.of_kind("Service")}
     assert "publishNotReadyAddresses" not in services["dhp-gateway"]
     assert "readinessProbe" in standalone.gateway
 
 
-def test_callers_do_not_get_to_the_operators_port(standalone: Manifests) -> None:
-    """The callers' Service leads to the callers' port only."""
+def test_the_callers_service_does_not_expose_the_admin_port(standalone: Manifests) -> None:
     services = {one["metadata"]["name"]: one["spec"] for one in standalone.of_kind("Service")}
     assert [one["targetPort"] for one in services["dhp-gateway"]["ports"]] == ["http"]
     assert [one["targetPort"] for one in services["dhp-gateway-admin"]["ports"]] == ["admin"]
     assert all(standalone.selected_by(one["selector"]) for one in services.values())
 
 
-def test_replicas_are_the_autoscalers_business(standalone: Manifests) -> None:
-    """The autoscaler names the Deployment, which has no number of its own to fall back to."""
+def test_the_autoscaler_sets_the_replicas(standalone: Manifests) -> None:
     scaler, deployment = standalone.the("HorizontalPodAutoscaler"), standalone.the("Deployment")
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert scaler["spec"]["minReplicas"] >= 2
     assert "replicas" not in deployment["spec"]
 
 
-def test_one_replica_goes_at_a_time(standalone: Manifests) -> None:
-    """The disruption budget is for these pods, and lets a node be drained."""
+def test_the_disruption_budget_allows_one_pod(standalone: Manifests) -> None:
     budget = standalone.the("PodDisruptionBudget")["spec"]
     assert standalone.selected_by(budget["selector"]["matchLabels"])
     assert budget["maxUnavailable"] == 1
 
 
-def test_the_way_out_is_names_and_tls(standalone: Manifests) -> None:
-    """Pods get to DNS and to port 443, nowhere else."""
+def test_egress_is_limited_to_dns_and_tls(standalone: Manifests) -> None:
     rules = standalone.the("NetworkPolicy")["spec"]["egress"]
     assert {port["port"] for rule in rules for port in rule["ports"]} == {53, 443}
 
 
-def test_the_namespace_enforces_it(standalone: Manifests) -> None:
-    """Kubernetes itself refuses pods in this namespace that ask for more."""
+def test_the_namespace_enforces_restricted(standalone: Manifests) -> None:
     labels = standalone.the("Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 @pytest.mark.parametrize("name", OUTBOXES)
-def test_an_outbox_survives_and_takes_writes(name: str, tmp_path: Path) -> None:
-    """It is sealed, and switched on for every pod."""
+def test_the_outbox_is_enabled_and_encrypted(name: str, tmp_path: Path) -> None:
     outbox = kustomized(name)
     settings = outbox.settings(tmp_path)
     assert settings.outbox.enabled
     assert settings.outbox.encryption_key_file is not None
 
 
-def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
-    """The one pod mounts its own claim where the database is; the next one waits for its end."""
+def test_an_outbox_in_a_file_has_one_pod(tmp_path: Path) -> None:
     outbox = kustomized("sidecar-outbox")
     deployment, claim = outbox.the("Deployment")["spec"], outbox.the("PersistentVolumeClaim")
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
@@ -173,8 +145,7 @@ def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
     assert volumes["dhp-outbox"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
 
 
-def test_a_shared_queue_can_be_reached() -> None:
-    """Replicas get to their database, whose address is in a Secret; a caller keeps to one."""
+def test_a_shared_outbox_can_be_reached() -> None:
     outbox = kustomized("standalone-outbox")
     rules = outbox.the("NetworkPolicy")["spec"]["egress"]
     assert 5432 in {port["port"] for rule in rules for port in rule["ports"]}
@@ -185,8 +156,7 @@ def test_a_shared_queue_can_be_reached() -> None:
     assert affinities == {"dhp-gateway": "ClientIP", "dhp-gateway-admin": None}
 
 
-def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests) -> None:
-    """ServiceMonitor and PodMonitor select a Service and pods that have the port they name."""
+def test_monitors_select_service_and_pods(standalone: Manifests, sidecar: Manifests) -> None:
     service = yaml.safe_load((KUBERNETES / "standalone/servicemonitor.yaml").read_text())["spec"]
     wanted = service["selector"]["matchLabels"].items()
     (found,) = (
@@ -205,7 +175,6 @@ def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests)
         ("sidecar/podmonitor.yaml", "podMetricsEndpoints"),
     ],
 )
-def test_alerts_find_their_job(file: str, endpoints: str) -> None:
-    """The job has the name that the rules look for, not that of a Service or PodMonitor."""
+def test_monitors_set_the_job_label(file: str, endpoints: str) -> None:
     (endpoint,) = yaml.safe_load((KUBERNETES / file).read_text())["spec"][endpoints]
     assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]

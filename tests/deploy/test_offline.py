@@ -53,7 +53,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install(bundle: Path, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs install.sh below another root, with no network at all where we may take it away."""
+    """Run install.sh below another root, as root without a network."""
     alone = ["unshare", "--net"] if os.geteuid() == 0 else []
     return subprocess.run(
         [*alone, "sh", bundle / "install.sh", "--python", sys.executable, *options],
@@ -66,7 +66,6 @@ def install(bundle: Path, root: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root below which everything was installed, the service included."""
     root = tmp_path_factory.mktemp("root")
     done = install(bundle, root, "--service", "--prefix", PREFIX)
     assert done.returncode == 0, done.stderr
@@ -74,7 +73,6 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs the installed command, with nothing of this checkout in reach."""
     command = f"{root}{PREFIX}/bin/dhp-gateway"
     return subprocess.run(
         [command, *arguments],
@@ -87,15 +85,13 @@ def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.Completed
 
 
 def test_installs_without_a_network(installed: Path) -> None:
-    """What was installed is this version, in an environment of its own."""
     assert gateway(installed, "--version").stdout.strip() == f"dhp-gateway {__version__}"
     libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
     assert list(libraries.glob("python*/site-packages/aiohttp"))
     assert not list(libraries.glob("python*/site-packages/pip"))
 
 
-def test_no_link_of_a_page_leads_out_of_the_archive(bundle: Path) -> None:
-    """Pages and pictures are there; files of the sources are named only."""
+def test_links_of_the_pages_resolve_in_the_archive(bundle: Path) -> None:
     pages = list((bundle / "docs").glob("*.md"))
     links = {
         page.parent / link
@@ -106,22 +102,19 @@ def test_no_link_of_a_page_leads_out_of_the_archive(bundle: Path) -> None:
     assert [str(link) for link in sorted(links) if not link.exists()] == []
 
 
-def test_it_speaks_the_readers_language(installed: Path) -> None:
-    """The catalogues were packed; LANG decides, as everywhere."""
+def test_catalogues_are_installed(installed: Path) -> None:
     done = gateway(installed, "check", LANG="ru_RU.UTF-8")
     assert (done.returncode, done.stdout[:18]) == (2, "нет файла настроек")
 
 
-def test_the_compiled_gateway_is_taken_where_it_runs(installed: Path, bundle: Path) -> None:
-    """Of both wheels pip takes the compiled one; on an older system than its own, the plain one."""
+def test_the_compiled_wheel_is_installed_where_it_runs(installed: Path, bundle: Path) -> None:
     libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
     assert list(libraries.glob("python*/site-packages/gateway/compiled.mark"))
-    assert taken(bundle, "2_17").endswith(f"_{platform.machine()}.whl")
-    assert taken(bundle, "2_99").endswith("-py3-none-any.whl")
+    assert chosen_wheel(bundle, "2_17").endswith(f"_{platform.machine()}.whl")
+    assert chosen_wheel(bundle, "2_99").endswith("-py3-none-any.whl")
 
 
-def test_every_patch_release_gets_what_it_needs(bundle: Path, tmp_path: Path) -> None:
-    """What only an older or newer patch release of this Python needs is packed, too."""
+def test_wheels_of_every_patch_release_are_packed(bundle: Path, tmp_path: Path) -> None:
     minor = f"{sys.version_info.major}.{sys.version_info.minor}"
     old, new = (f"python_full_version {one} '{minor}.50'" for one in ("<", ">="))
     markers = {"old": old, "new": new, "windows": "sys_platform == 'win32'"}
@@ -135,7 +128,7 @@ def test_every_patch_release_gets_what_it_needs(bundle: Path, tmp_path: Path) ->
     assert packed - {"dhp_gateway"} == {name.replace("-", "_") for name in wanted}
 
 
-def taken(bundle: Path, library: str) -> str:
+def chosen_wheel(bundle: Path, library: str) -> str:
     """Which wheel of the gateway pip would install if the compiled one needed that C library."""
     with tempfile.TemporaryDirectory() as folder:
         for wheel in (bundle / "wheels").glob("dhp_gateway-*.whl"):
@@ -151,8 +144,7 @@ def taken(bundle: Path, library: str) -> str:
         return str(chosen["download_info"]["url"])
 
 
-def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
-    """The settings of the service lack nothing but client id and secret, as `check` says."""
+def test_the_installed_settings_lack_client_id_and_secret_only(installed: Path) -> None:
     told = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
     first, second = told.splitlines()
     assert first.startswith("credentials.default.client_id: is still the example's placeholder")
@@ -163,14 +155,12 @@ def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
     assert "dhp_client_secret" in told
 
 
-def test_the_command_can_be_typed(installed: Path) -> None:
-    """A link on the path leads to the version in use."""
+def test_the_command_is_on_the_path(installed: Path) -> None:
     link = installed / "usr/local/bin/dhp-gateway"
     assert link.readlink() == Path(PREFIX, "bin", "dhp-gateway")
 
 
-def test_the_sandbox_names_settings_that_are_there(installed: Path) -> None:
-    """Its line for a gateway names a file of this installation, not one of a checkout."""
+def test_the_sandbox_names_installed_settings(installed: Path) -> None:
     command = [f"{installed}{PREFIX}/bin/dhp-gateway", "sandbox", "--port", "0", "--platform-only"]
     with subprocess.Popen(command, cwd=installed, env={}, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
@@ -181,15 +171,7 @@ def test_the_sandbox_names_settings_that_are_there(installed: Path) -> None:
     assert file.is_file()
 
 
-@pytest.mark.parametrize("page", ["", ".ru", ".uz"])
-def test_the_documentation_names_this_version(page: str) -> None:
-    """Commands of the page can be copied: files and images in them are this version's."""
-    text = (tools.PROJECT / f"docs/installation{page}.md").read_text("utf-8")
-    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", text)) == {__version__}
-
-
-def test_the_secret_is_for_root_only(installed: Path) -> None:
-    """Folder and file of the client secret are root's alone; the settings may be read."""
+def test_the_secret_is_readable_by_root_only(installed: Path) -> None:
     etc = installed / "etc/dhp-gateway"
     modes = {path.name: path.stat().st_mode & 0o777 for path in etc.rglob("*")}
     assert modes == {"secrets": 0o700, "dhp_client_secret": 0o600, "gateway.yaml": 0o644}
@@ -197,7 +179,6 @@ def test_the_secret_is_for_root_only(installed: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dhp-gateway.service", "dhp-gateway@.service"])
 def test_the_unit_starts_what_was_installed(installed: Path, name: str) -> None:
-    """The unit knows where the gateway lies, also when that is not the usual place."""
     unit = (installed / "etc/systemd/system" / name).read_text()
     assert f"ExecStart={PREFIX}/bin/dhp-gateway run" in unit
     assert "/opt/" not in unit
@@ -214,25 +195,22 @@ command.chmod(0o755)
 
 
 @pytest.fixture
-def quick(bundle: Path, tmp_path: Path) -> Path:
-    """A bundle whose packages are not installed: what else the script does is the question."""
-    copy = tmp_path / "quick"
+def quick_bundle(bundle: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "quick_bundle"
     shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("wheels", "pip"))
     (copy / "pip").mkdir()
     (copy / "pip/__main__.py").write_text(NO_PIP)
-    leave_out(copy, "./wheels/", "./pip/")
+    remove_sums(copy, "./wheels/", "./pip/")
     return copy
 
 
-def leave_out(bundle: Path, *beginnings: str) -> None:
-    """Take files out of those whose sums are checked."""
+def remove_sums(bundle: Path, *beginnings: str) -> None:
     sums = bundle / "SHA256SUMS"
     lines = sums.read_text().splitlines(keepends=True)
     sums.write_text("".join(each for each in lines if not each.split()[1].startswith(beginnings)))
 
 
-def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
-    """Settings and secret stay as they are, and the link leads from the old version to the new."""
+def test_an_upgrade_keeps_settings_and_secret(quick_bundle: Path, tmp_path: Path) -> None:
     etc, opt = tmp_path / "etc/dhp-gateway", tmp_path / "opt"
     (etc / "secrets").mkdir(parents=True)
     (opt / "dhp-gateway-0.0.1").mkdir(parents=True)
@@ -242,7 +220,7 @@ def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
     settings, secret = etc / "gateway.yaml", etc / "secrets/dhp_client_secret"
     settings.write_text("environment: production\n")
     secret.write_text("kept")
-    done = install(quick, tmp_path, "--service")
+    done = install(quick_bundle, tmp_path, "--service")
     assert done.returncode == 0, done.stderr
     assert (settings.read_text(), secret.read_text()) == ("environment: production\n", "kept")
     assert (opt / "dhp-gateway").readlink() == Path(f"dhp-gateway-{__version__}")
@@ -250,8 +228,7 @@ def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
     assert "Installed: /opt/dhp-gateway, with the command" in done.stdout
 
 
-def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path: Path) -> None:
-    """An interpreter in a user's home is refused for the service before anything is changed."""
+def test_a_python_in_a_home_directory_is_rejected(bundle: Path, tmp_path: Path) -> None:
     kind = (bundle / "KIND").read_text().strip()
     python = tmp_path / "python3"
     python.write_text(
@@ -276,8 +253,7 @@ def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path:
         ("uz_UZ.UTF-8", "install.sh --more ni bilmaydi"),
     ],
 )
-def test_the_script_speaks_the_readers_language(language: str, says: str) -> None:
-    """It follows LANG, as the gateway's commands do."""
+def test_the_script_is_translated(language: str, says: str) -> None:
     done = subprocess.run(
         ["sh", "deploy/offline/install.sh", "--more"],
         cwd=tools.PROJECT,
@@ -289,8 +265,7 @@ def test_the_script_speaks_the_readers_language(language: str, says: str) -> Non
     assert (done.returncode, done.stderr[: len(says)]) == (3, says)
 
 
-def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) -> None:
-    """A folder of another origin at the prefix is not touched."""
+def test_a_foreign_folder_at_the_prefix_is_not_changed(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "opt/dhp-gateway").mkdir(parents=True)
     done = install(bundle, tmp_path)
     assert done.returncode == 3
@@ -298,13 +273,11 @@ def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) ->
 
 
 def append(path: Path) -> None:
-    """Changes a file."""
     with path.open("ab") as file:
         file.write(b"\n")
 
 
 def other_wheel(bundle: Path) -> None:
-    """Replace a wheel, and its entry in SHA256SUMS too."""
     wheel = next((bundle / "wheels").glob("aiohttp-*.whl"))
     append(wheel)
     sums = bundle / "SHA256SUMS"
@@ -316,7 +289,7 @@ def other_wheel(bundle: Path) -> None:
 def other_kind(bundle: Path) -> None:
     """An archive for another machine."""
     (bundle / "KIND").write_text("cp399-linux-vax\n")
-    leave_out(bundle, "./KIND")
+    remove_sums(bundle, "./KIND")
 
 
 @pytest.mark.parametrize(
@@ -329,8 +302,9 @@ def other_kind(bundle: Path) -> None:
     ],
     ids=["a changed file", "a missing file", "a wheel and its sum", "another machine's"],
 )
-def test_nothing_else_is_installed(change: Change, says: str, bundle: Path, tmp_path: Path) -> None:
-    """An archive that was changed, is incomplete or is for another machine is refused."""
+def test_a_modified_archive_is_rejected(
+    change: Change, says: str, bundle: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     change(copy)

@@ -1,4 +1,4 @@
-"""The systemd unit: what systemd itself thinks of it, and whether it fits the gateway."""
+"""The systemd units, checked by systemd."""
 
 from __future__ import annotations
 
@@ -31,18 +31,16 @@ def analyze() -> str:
 
 @pytest.fixture
 def unit() -> dict[str, list[str]]:
-    """The directives of the unit of one gateway."""
     return directives(UNIT)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The settings that install.sh puts into /etc/dhp-gateway, with the unit's variable."""
     return systemd_settings(tmp_path)
 
 
-def complaints(analyze: str, root: Path, text: str, name: str = UNIT.name) -> str:
-    """What systemd says of a unit in a root that has the gateway and systemd's own units."""
+def verify(analyze: str, root: Path, text: str, name: str = UNIT.name) -> str:
+    """Return systemd's messages about a unit, in a root with the gateway and its units."""
     folder = root / "usr/lib/systemd/system"
     shutil.copytree(UNITS, folder, symlinks=True)
     (folder / name).write_text(text)
@@ -55,19 +53,11 @@ def complaints(analyze: str, root: Path, text: str, name: str = UNIT.name) -> st
 
 
 @pytest.mark.parametrize("unit", [UNIT, TEMPLATE], ids=["one", "replicas"])
-def test_systemd_finds_nothing_wrong(analyze: str, tmp_path: Path, unit: Path) -> None:
-    """systemd knows every directive and finds the commands."""
-    assert complaints(analyze, tmp_path, unit.read_text(), unit.name) == ""
+def test_systemd_accepts_the_units(analyze: str, tmp_path: Path, unit: Path) -> None:
+    assert verify(analyze, tmp_path, unit.read_text(), unit.name) == ""
 
 
-def test_a_misspelled_directive_would_be_noticed(analyze: str, tmp_path: Path) -> None:
-    """The check above tells of what systemd would otherwise pass over in silence."""
-    wrong = UNIT.read_text().replace("NoNewPrivileges=", "NoMorePrivileges=")
-    assert "NoMorePrivileges" in complaints(analyze, tmp_path, wrong)
-
-
-def test_the_exposure_is_the_published_one(analyze: str) -> None:
-    """`systemd-analyze security` gives the score that the documents name: little is left open."""
+def test_the_exposure_level_is_the_documented_one(analyze: str) -> None:
     told = tools.output_of([analyze, "security", "--offline=yes", "--no-pager", UNIT])
     score = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
     page = (tools.PROJECT / "docs/installation.md").read_text()
@@ -75,8 +65,7 @@ def test_the_exposure_is_the_published_one(analyze: str) -> None:
     assert float(score[0]) <= 1.5
 
 
-def test_what_is_left_open_is_what_a_gateway_needs(analyze: str) -> None:
-    """Of all that systemd can take away only network, sockets and the host's files are left."""
+def test_only_needed_privileges_are_left(analyze: str) -> None:
     line = [analyze, "security", "--offline=yes", "--no-pager", "--json=short", UNIT]
     checks = json.loads(tools.output_of(line))
     left = {one["json_field"] for one in checks if one["set"] is False}
@@ -92,7 +81,6 @@ def test_what_is_left_open_is_what_a_gateway_needs(analyze: str) -> None:
 
 
 def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
-    """Root's file reaches the service as a credential, and a setting names the copy."""
     name, _, path = unit["LoadCredential"][0].partition(":")
     assert path == "/etc/dhp-gateway/secrets/dhp_client_secret"
     variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
@@ -100,40 +88,38 @@ def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
 
 
 def test_commands_by_hand_find_the_secret(unit: dict[str, list[str]]) -> None:
-    """Without the unit's variable the settings name the file that root keeps."""
     settings = yaml.safe_load((SYSTEMD / "gateway.yaml").read_text())
     file = settings["credentials"]["default"]["client_secret_file"]
     assert unit["LoadCredential"][0].endswith(f":{file}")
 
 
 def test_the_audit_can_be_written(unit: dict[str, list[str]], settings: Settings) -> None:
-    """The audit's folder is the one that systemd makes for the service, where it may write."""
     assert str(settings.audit.path).startswith(f"/var/log/{unit['LogsDirectory'][0]}/")
 
 
-def test_wrong_settings_are_not_tried_again(unit: dict[str, list[str]]) -> None:
-    """Everything but exit code 2, wrong settings, is followed by another start."""
+def test_invalid_settings_are_not_retried(unit: dict[str, list[str]]) -> None:
     assert unit["Restart"] == ["always"]
     assert unit["RestartPreventExitStatus"] == ["2"]
 
 
-def calls(analyze: str, group: str) -> set[str]:
+def system_calls(analyze: str, group: str) -> set[str]:
     """The system calls of one of systemd's groups, those of the groups in it included."""
     found: set[str] = set()
     told = tools.output_of([analyze, "syscall-filter", "--no-pager", group])
     for name in re.findall(r"^ +([@\w-]+)$", told, re.MULTILINE):
-        found |= calls(analyze, name) if name.startswith("@") else {name}
+        found |= system_calls(analyze, name) if name.startswith("@") else {name}
     return found
 
 
-def test_it_serves_under_the_units_filter(analyze: str, unit: dict[str, list[str]]) -> None:
-    """With the unit's system calls only, and no memory to write and run, gateway and token work."""
+def test_the_gateway_runs_under_the_system_call_filter(
+    analyze: str, unit: dict[str, list[str]]
+) -> None:
     # systemd lets @default through in any case; execve is how it starts the program.
-    allowed = calls(analyze, "@default") | {"execve"}
+    allowed = system_calls(analyze, "@default") | {"execve"}
     for rule in unit["SystemCallFilter"]:
         for group in rule.lstrip("~").split():
             change = allowed.difference if rule.startswith("~") else allowed.union
-            allowed = change(calls(analyze, group))
+            allowed = change(system_calls(analyze, group))
     confined = [sys.executable, str(tools.HERE / "confined.py"), *sorted(allowed), "--"]
     addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port", "0"]
     line = [*confined, sys.executable, "-m", "gateway", "sandbox", *addresses]
@@ -146,27 +132,19 @@ def test_it_serves_under_the_units_filter(analyze: str, unit: dict[str, list[str
     assert process.returncode == 0
 
 
-def test_no_core_holds_secrets(unit: dict[str, list[str]]) -> None:
-    """The service leaves no core dump."""
-    assert unit["LimitCORE"] == ["0"]
-
-
-def test_it_is_ended_within_its_own_bounds(unit: dict[str, list[str]]) -> None:
-    """Memory is bounded, and when the machine's runs out nothing else is killed in its place."""
+def test_memory_is_limited(unit: dict[str, list[str]]) -> None:
     high, most = (int(unit[key][0].removesuffix("M")) for key in ("MemoryHigh", "MemoryMax"))
     assert 128 < high < most <= 1024
     assert "OOMScoreAdjust" not in unit
 
 
-def test_the_user_is_made(unit: dict[str, list[str]]) -> None:
-    """The unit's user is the one that sysusers.d makes, without a shell."""
+def test_the_user_is_created(unit: dict[str, list[str]]) -> None:
     (line,) = (one for one in SYSUSERS.read_text().splitlines() if one.startswith("u "))
     assert line.split()[1] == unit["User"][0]
     assert line.split()[-2:] == ["-", "-"]
 
 
-def test_replicas_are_as_one_gateway_is(unit: dict[str, list[str]]) -> None:
-    """The template differs in what replicas cannot share, and in nothing else."""
+def test_the_template_differs_in_folders_and_variables_only(unit: dict[str, list[str]]) -> None:
     found = directives(TEMPLATE)
     differing = {key for key in unit.keys() | found.keys() if unit[key] != found[key]}
     own = {"Environment", "LogsDirectory", "StateDirectory"}
@@ -178,7 +156,6 @@ def test_replicas_are_as_one_gateway_is(unit: dict[str, list[str]]) -> None:
 
 
 def test_two_replicas_can_run_side_by_side(settings: Settings, tmp_path: Path) -> None:
-    """The settings of two instances share the callers' port, and nothing else that is opened."""
     places = {"%L": "/var/log", "%S": "/var/lib"}
 
     def of(instance: str) -> Settings:

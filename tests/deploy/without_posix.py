@@ -47,12 +47,12 @@ LACKING = {
 }
 
 
-def no_handler(*_: object) -> NoReturn:
+def raise_not_implemented(*_: object) -> NoReturn:
     """Raise NotImplementedError, as `add_signal_handler` of asyncio's loops on Windows does."""
     raise NotImplementedError
 
 
-def take_away() -> None:
+def remove_posix() -> None:
     """Remove everything that Windows lacks."""
     tempfile.gettempdir()
     if hasattr(os, "process_cpu_count"):
@@ -67,12 +67,11 @@ def take_away() -> None:
     for name in ABSENT:
         sys.modules[name] = None  # type: ignore[assignment]
     selectors.DefaultSelector = selectors.SelectSelector  # type: ignore[assignment, misc]
-    asyncio.SelectorEventLoop.add_signal_handler = no_handler  # type: ignore[assignment, method-assign]
+    asyncio.SelectorEventLoop.add_signal_handler = raise_not_implemented  # type: ignore[assignment, method-assign]
 
 
 def main() -> None:
-    """Run the gateway's command line."""
-    take_away()
+    remove_posix()
     # The folder of this file holds no package; the checkout does.
     sys.path[0] = str(Path(__file__).parents[2])
     importlib.import_module("gateway.__main__").main()

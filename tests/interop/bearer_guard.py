@@ -15,8 +15,8 @@ from multidict import CIMultiDictProxy
 class BearerGuard:
     """Returns what is wrong with a request's token; None admits the request.
 
-    `clients` and `tokens` hold what was admitted, in order. Tokens in `revoked` are refused. A
-    leeway of one second is needed because `iat` and `exp` are whole seconds.
+    `clients` and `tokens` hold what was admitted, in order. A leeway of one second is needed
+    because `iat` and `exp` are whole seconds.
     """
 
     jwks: Any
@@ -24,7 +24,6 @@ class BearerGuard:
     audience: str
     clients: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    revoked: set[str] = field(default_factory=set)
 
     def __call__(self, headers: CIMultiDictProxy[str]) -> str | None:
         """Check the `Authorization` fields, of which there must be exactly one."""
@@ -34,8 +33,6 @@ class BearerGuard:
         scheme, _, token = fields[0].partition(" ")
         if scheme != "Bearer":
             return "no bearer token"
-        if token in self.revoked:
-            return "revoked"
         try:
             claims = self._verified_claims(token)
         except (JoseError, ValueError) as error:

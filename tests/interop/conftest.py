@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,6 @@ def hapi() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def hapi_oracle(hapi: dict[str, Any]) -> Iterator[Oracle]:
-    """Yield HAPI's parsers as a process."""
     command = [hapi["java"], *FASTER_START, "-Xmx512m", "-cp", hapi["package"] / "hapi-1.jar"]
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "Oracle"], stdin=pipe, stdout=pipe, text=True) as popen:
@@ -123,13 +122,12 @@ def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
 def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sso]]:
     """Yield a function that starts oidc-provider with a token lifetime in seconds.
 
-    `secret` is that of lab-post, `people` are additional clients for the sign-in of users, `port`
-    and `key` those of a provider that ran before.
+    `user_clients` are additional clients for the sign-in of users.
     """
     keys = KeyFiles(tmp_path_factory.mktemp("client-keys"))
     with contextlib.ExitStack() as running:
 
-        def begin(lifetime: int, secret: str = SECRETS["lab-post"], **more: Any) -> Sso:
+        def begin(lifetime: int, user_clients: Sequence[dict[str, str]] = ()) -> Sso:
             clients = [
                 {"id": name, "authMethod": METHODS[name]}
                 | (
@@ -139,15 +137,14 @@ def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
                 )
                 for name in METHODS
             ]
-            clients[0]["secret"] = secret
-            clients += more.pop("people", [])
-            settings = {"clients": clients, "audience": AUDIENCE, "lifetime": lifetime, **more}
+            clients += user_clients
+            settings = {"clients": clients, "audience": AUDIENCE, "lifetime": lifetime}
             script = HERE / "oidc_provider.mjs"
             directory = tmp_path_factory.mktemp("oidc-provider")
             process = start([node, script, json.dumps(settings)], directory)
             running.enter_context(_ended(process))
-            told = json.loads(process.first_line())
-            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"], keys, process)
+            urls = json.loads(process.first_line())
+            return Sso(urls["issuer"], urls["tokenUrl"], urls["jwksUrl"], keys)
 
         yield begin
 

@@ -57,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The bodies of a request and of its response as the caller knows them, with their types."""
+    """The bodies of a request and of its response at the caller, with their media types."""
 
     request_id: str
     sent: bytes
@@ -100,8 +100,8 @@ class World:
         ) as answer:
             content = await answer.read()
         sent_body = body.encode() if isinstance(body, str) else body or b""
-        told = (answer.headers.get("X-Request-Id", ""), sent_body, kind)
-        self.exchanges.append(Exchange(*told, content, answer.content_type))
+        declared = (answer.headers.get("X-Request-Id", ""), sent_body, kind)
+        self.exchanges.append(Exchange(*declared, content, answer.content_type))
         kept = {
             name: ", ".join(answer.headers.getall(name))
             for name in map(str.lower, answer.headers)
@@ -109,14 +109,14 @@ class World:
         }
         # Some servers return a path instead of a URL.
         kept |= {name: urljoin(url, kept[name]) for name in LOCATIONS if name in kept}
-        kept = {name: self.named(value) for name, value in kept.items()}
+        kept = {name: self.normalized(value) for name, value in kept.items()}
         # Added by the gateway where the server says nothing.
         kept.setdefault("cache-control", "no-store")
         kept.setdefault("vary", "Accept-Encoding")
         text = content.decode("utf-8", "surrogateescape")
-        sent = self.named(f"{method} {url}")
+        sent = self.normalized(f"{method} {url}")
         # What the gateway makes up itself would move the numbers of all that follows.
-        body = text if "x-gateway-error" in kept else self.named(text)
+        body = text if "x-gateway-error" in kept else self.normalized(text)
         self.answers.append(Answer(sent, answer.status, kept, body))
         is_json = "json" in answer.content_type and "ndjson" not in answer.content_type
         return answer.headers, json.loads(text) if is_json and text else text
@@ -126,7 +126,7 @@ class World:
         last = self.answers.pop()
         self.answers.append(replace(last, body=change(last.body)))
 
-    def named(self, text: str) -> str:
+    def normalized(self, text: str) -> str:
         """Return the text with names in place of what differs between worlds."""
         escaped = re.escape(self.base).replace("/", "\\/")
         # A link's query is the server's own and stays as it is; its values are percent-encoded.
@@ -143,14 +143,13 @@ class World:
         """Return a patient with a family name that only this world uses."""
         return {"resourceType": "Patient", "name": [{"family": self.family}], **elements}
 
-    async def record(self, **elements: Any) -> str:
-        """Create a patient and return its path."""
+    async def create_patient(self, **elements: Any) -> str:
         head, created = await self.ask("POST", "/Patient", self.patient(**elements))
         if not created:
             created = {"id": head["Location"].partition("/Patient/")[2].partition("/")[0]}
         return f"/Patient/{created['id']}"
 
-    async def to_the_end(self, path: str) -> list[str]:
+    async def search_all_pages(self, path: str) -> list[str]:
         """Return the ids that a search finds, page by page."""
         found: list[str] = []
         following: str | None = path
@@ -169,21 +168,21 @@ async def statement(world: World) -> None:
     no links, whatever address they start with.
     """
     await world.ask("GET", "/metadata")
-    told = json.loads(world.answers[-1].body)
+    declared = json.loads(world.answers[-1].body)
     shown = {
-        "implementation": told.get("implementation"),
+        "implementation": declared.get("implementation"),
         "resources": [
             {key: value for key, value in each.items() if key not in {"operation", "searchParam"}}
-            for each in told["rest"][0]["resource"]
+            for each in declared["rest"][0]["resource"]
         ],
     }
     assert shown["resources"]
     world.edit(lambda _: json.dumps(shown))
 
 
-async def life_of_a_record(world: World) -> None:
+async def create_to_delete(world: World) -> None:
     """Go from create to delete with what every server has."""
-    path = await world.record()
+    path = await world.create_patient()
     await world.ask("GET", path)
     await world.ask("HEAD", path)
     body = world.patient(id=path.rpartition("/")[2], gender="female")
@@ -197,7 +196,7 @@ async def life_of_a_record(world: World) -> None:
 
 async def patch(world: World) -> None:
     """Send JSON Patches, one of which does not fit."""
-    path = await world.record(gender="female")
+    path = await world.create_patient(gender="female")
     for element in ("/gender", "/none-such/0"):
         body = [{"op": "replace", "path": element, "value": "other"}]
         await world.ask("PATCH", path, body, kind="application/json-patch+json")
@@ -206,7 +205,7 @@ async def patch(world: World) -> None:
 
 async def preconditions(world: World) -> None:
     """Read and write under conditions that hold and that do not."""
-    path = await world.record()
+    path = await world.create_patient()
     read, created = await world.ask("GET", path)
     for tag in (read["ETag"], 'W/"77"', "*"):
         await world.ask("GET", path, If_None_Match=tag)
@@ -225,7 +224,7 @@ async def preconditions(world: World) -> None:
 
 async def history(world: World) -> None:
     """Read versions, and the histories of a record, a type and the server."""
-    path = await world.record()
+    path = await world.create_patient()
     body = world.patient(id=path.rpartition("/")[2], gender="female")
     head, _ = await world.ask("PUT", path, body)
     if "Location" in head:
@@ -256,7 +255,7 @@ async def preferences(world: World) -> None:
 
 async def formats(world: World) -> None:
     """Ask for formats by parameter and by field, known ones and others, and for codings."""
-    path = await world.record(gender="other")
+    path = await world.create_patient(gender="other")
     for query in ("_format=json", "_format=application%2Ffhir%2Bjson", "_format=nothing"):
         await world.ask("GET", f"{path}?{query}", Accept="*/*")
     await world.ask("GET", f"{path}?_pretty=true&_summary=true")
@@ -270,7 +269,7 @@ async def formats(world: World) -> None:
 
 async def searches(world: World) -> None:
     """Create results of a patient, one with an absolute reference, and find them page by page."""
-    patient = await world.record()
+    patient = await world.create_patient()
     code = {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}
     observation = {"resourceType": "Observation", "status": "final", "code": code}
     absolute = observation | {"subject": {"reference": f"{world.base}{patient}"}}
@@ -283,7 +282,9 @@ async def searches(world: World) -> None:
         value = {"valueQuantity": {"value": number + 0.50, "unit": "g/dL"}}
         body = observation | {"subject": {"reference": subject}} | value
         await world.ask("POST", "/Observation", body)
-    found = await world.to_the_end(f"/Observation?subject={subject}&_count=3&_sort=_lastUpdated")
+    found = await world.search_all_pages(
+        f"/Observation?subject={subject}&_count=3&_sort=_lastUpdated"
+    )
     assert len(set(found)) == len(found) == count
     await world.ask("GET", f"/Observation?subject={world.base}{patient}&_count=1")
     encoded = quote(f"{world.base}{patient}", safe="")
@@ -314,7 +315,7 @@ async def conditions(world: World) -> None:
 
 async def bundles(world: World) -> None:
     """Send a batch that fails in part, a transaction, and one that fails as a whole."""
-    patient = await world.record()
+    patient = await world.create_patient()
     full_url = f"urn:uuid:{uuid.uuid4()}"
     create = {"method": "POST", "url": "Observation"}
     observation = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
@@ -351,7 +352,7 @@ async def bundles(world: World) -> None:
 
 async def operations(world: World) -> None:
     """Call operations of a record and of a type, and one that there is not."""
-    patient = await world.record()
+    patient = await world.create_patient()
     observation = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
     subject = {"subject": {"reference": f"{world.base}{patient}"}}
     await world.ask("POST", "/Observation", observation | subject)
@@ -363,7 +364,7 @@ async def operations(world: World) -> None:
 
 async def binary_in_fhir(world: World) -> None:
     """Create a Binary as a resource with a security context, and read it."""
-    patient = await world.record()
+    patient = await world.create_patient()
     binary = {
         "resourceType": "Binary",
         "contentType": "application/pdf",
@@ -374,9 +375,9 @@ async def binary_in_fhir(world: World) -> None:
     await world.ask("GET", head["Location"].partition("/_history")[0])
 
 
-async def binary_as_it_is(world: World) -> None:
+async def binary_as_octets(world: World) -> None:
     """Create and read a Binary as raw octets, which are no valid text."""
-    patient = await world.record()
+    patient = await world.create_patient()
     content = bytes(range(256)) * 1000 + f"{world.base}/Patient/1".encode()
     context = patient.removeprefix("/")
     head, _ = await world.ask(
@@ -405,7 +406,7 @@ async def exported(world: World, path: str) -> tuple[str, Any]:
 
 async def export(world: World) -> None:
     """Export a group with one patient, fetch every file, and delete the export."""
-    patient = await world.record()
+    patient = await world.create_patient()
     subject = {"subject": {"reference": patient.removeprefix("/")}}
     code = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
     await world.ask("POST", "/Observation", code | subject)
@@ -426,7 +427,7 @@ async def export(world: World) -> None:
 
 async def in_xml(world: World) -> None:
     """Read and write FHIR's XML format, with absolute references in both directions."""
-    patient = await world.record()
+    patient = await world.create_patient()
     xml = "application/fhir+xml"
     subject = f'<subject><reference value="{world.base}{patient}"/></subject>'
     head, _ = await world.ask(
@@ -448,9 +449,9 @@ async def in_xml(world: World) -> None:
         assert text.startswith("<")
 
 
-async def mistakes(world: World) -> None:
+async def invalid_requests(world: World) -> None:
     """Send invalid requests: the server's own errors must arrive unchanged."""
-    patient = await world.record()
+    patient = await world.create_patient()
     await world.ask("GET", "/Patient/none-such")
     await world.ask("GET", "/NoType/1")
     await world.ask("POST", "/Patient", '{"resourceType":"Patient",')
@@ -468,7 +469,7 @@ async def mistakes(world: World) -> None:
 # The rows of the table.
 LEGS: dict[str, Leg] = {
     "statement": statement,
-    "create, read, update, delete": life_of_a_record,
+    "create, read, update, delete": create_to_delete,
     "JSON Patch": patch,
     "preconditions: 304, 412": preconditions,
     "vread and histories": history,
@@ -479,10 +480,10 @@ LEGS: dict[str, Leg] = {
     "batch and transaction": bundles,
     "operations": operations,
     "Binary as a resource": binary_in_fhir,
-    "Binary as octets": binary_as_it_is,
+    "Binary as octets": binary_as_octets,
     "bulk export": export,
     "XML": in_xml,
-    "mistakes": mistakes,
+    "mistakes": invalid_requests,
 }
 
 
@@ -510,7 +511,7 @@ def difference(direct: Answer | None, through: Answer | None) -> str:
     return f"{direct.request}: {'; '.join(found)}" if found else ""
 
 
-async def driven_both_ways(
+async def compare_routes(
     direct: World, through: World, legs: Iterable[str], known: Mapping[str, Leg] = LEGS
 ) -> None:
     """Send the requests of these rows on both routes, and compare all responses."""

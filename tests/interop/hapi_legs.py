@@ -1,4 +1,4 @@
-"""What HAPI FHIR offers beside what every server of others is asked, on each route."""
+"""Requests to HAPI FHIR alone, on each route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text"
 
 async def exports(world: World) -> None:
     """Export the patients of this world, of all the server and by type, and cancel twice."""
-    await world.record()
+    await world.create_patient()
     family = quote(f"Patient?family={world.family}", safe="")
     for path in ("/$export", "/Patient/$export"):
         place, manifest = await exported(world, f"{path}?_type=Patient&_typeFilter={family}")
@@ -48,7 +48,7 @@ async def subscription(world: World) -> None:
 async def conditional_references(world: World) -> None:
     """Refer to a patient by a search in a transaction, and delete many results by another."""
     system, value = "urn:drive", str(uuid.uuid4())
-    patient = await world.record(identifier=[{"system": system, "value": value}])
+    patient = await world.create_patient(identifier=[{"system": system, "value": value}])
     criteria = f"Patient?identifier={system}%7C{value}"
     full_url = f"urn:uuid:{uuid.uuid4()}"
     create = {"method": "POST", "url": "Observation"}
@@ -80,7 +80,7 @@ async def conditional_references(world: World) -> None:
 
 async def parts(world: World) -> None:
     """Ask for parts of resources, and for those that refer to others."""
-    patient = await world.record(gender="female", active=True)
+    patient = await world.create_patient(gender="female", active=True)
     await world.ask("POST", "/Observation", OBSERVATION | {"subject": {"reference": patient[1:]}})
     for query in (
         *("_summary=true", "_summary=text", "_summary=data", "_elements=gender"),
@@ -96,7 +96,7 @@ async def parts(world: World) -> None:
 
 async def links_in_xml(world: World) -> None:
     """Write attachments' links in one format, and read them in the other, packed."""
-    patient = await world.record()
+    patient = await world.create_patient()
     url = f"{world.base}/Binary/{uuid.uuid4()}"
     document = {
         "resourceType": "DocumentReference",

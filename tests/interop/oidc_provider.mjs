@@ -1,8 +1,8 @@
 // Runs oidc-provider (OpenID-certified) as the platform's SSO on a free loopback port.
 //
-// Argument: JSON {clients: [{id, authMethod, secret or jwks, redirectUri}], audience, lifetime, key,
-// port}, the lifetime in seconds. A client with `redirectUri` lets people sign in, on pages of the
-// provider's own, by any name. `key` (a private JWK) and `port` are those of one that ran before.
+// Argument: JSON {clients: [{id, authMethod, secret or jwks, redirectUri}], audience, lifetime}, the
+// lifetime in seconds. A client with `redirectUri` lets users sign in, on pages of the provider,
+// by any name.
 // Prints one line of JSON, {issuer, tokenUrl, jwksUrl}, as soon as it answers. Ends with SIGTERM.
 //
 // Like the national SSO it takes no `scope` and no `resource`: every client gets a JWT for the one
@@ -14,7 +14,7 @@ import Provider from 'oidc-provider';
 const settings = JSON.parse(process.argv[2]);
 const TOKEN_PATH = '/oauth/token';
 
-const signingKey = () => settings.key ?? ({
+const signingKey = () => ({
   ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),
   kid: 'interop',
   alg: 'RS256',
@@ -58,7 +58,7 @@ const configuration = {
 };
 
 const server = createServer();
-server.listen(settings.port ?? 0, '127.0.0.1', () => {
+server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   server.on('request', new Provider(issuer, configuration).callback());
   console.log(

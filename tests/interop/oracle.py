@@ -73,7 +73,7 @@ def _is_resource(body: bytes, kind: str) -> bool:
     if kind == "xml":
         return b"http://hl7.org/fhir" in body
     try:
-        told = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return False
-    return isinstance(told, dict) and "resourceType" in told
+    return isinstance(document, dict) and "resourceType" in document

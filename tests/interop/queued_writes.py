@@ -1,4 +1,4 @@
-"""A thousand writes of a hospital whose line is down, and what became of each of them."""
+"""A thousand writes that are queued during an outage, and their results."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ class Write:
     condition: str = ""
     place: str = ""
     result: str = ""
-
-    @property
-    def is_plain_create(self) -> bool:
-        """Return whether a server cannot tell a second one from a repeated one."""
-        return self.method == "POST" and not self.condition
 
 
 @dataclass(slots=True)
@@ -78,7 +73,6 @@ def planned(path: str, count: int, *, conditional: bool) -> Patient:
 
 
 def updates(path: str, count: int) -> Patient:
-    """Return a patient with updates only."""
     body = {"resourceType": "Patient", "id": path.rpartition("/")[2]}
     writes = [
         Write("PUT", path, body | {"multipleBirthInteger": number}, number)
@@ -109,15 +103,15 @@ async def send(session: aiohttp.ClientSession, base: str, patient: Patient) -> N
                 write.result = str(answer.status)
 
 
-async def learn(session: aiohttp.ClientSession, write: Write) -> None:
-    """Ask how a write ended until that is known; one that failed would hold up those behind it."""
+async def wait_for_result(session: aiohttp.ClientSession, write: Write) -> None:
+    """Poll the result of a write; a failed one would block those behind it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
     while not write.result:
         async with session.get(write.place) as answer:
-            told = json.loads(await answer.text())
+            status = json.loads(await answer.text())
             if answer.status == 200:
-                (entry,) = told["entry"]
+                (entry,) = status["entry"]
                 outcome = entry["response"].get("outcome", {})
                 issues = outcome.get("issue", ())
                 codes = [each.get("details", {}).get("coding", [{}])[0] for each in issues]
@@ -125,8 +119,8 @@ async def learn(session: aiohttp.ClientSession, write: Write) -> None:
                 write.result = "unclear" if is_unclear else entry["response"]["status"][:3]
                 assert write.result in {"200", "201", "unclear"}, f"ended with {write.result}"
                 return
-            assert answer.status == 202, told
-        assert loop.time() < deadline, f"{write.method} {write.path} waits: {told}"
+            assert answer.status == 202, status
+        assert loop.time() < deadline, f"{write.method} {write.path} waits: {status}"
         await asyncio.sleep(0.5)
 
 
@@ -141,7 +135,7 @@ def numbers_of(patient: Patient, done: Sequence[RecordedExchange]) -> Iterator[i
             yield body["valueInteger"]
 
 
-async def verify(direct: World, patient: Patient, done: Sequence[RecordedExchange]) -> None:
+async def verify_writes(direct: World, patient: Patient, done: Sequence[RecordedExchange]) -> None:
     """Check order and number of a patient's writes, in the proxy's record and at the server."""
     *ordered, plain = patient.writes
     assert {write.result for write in ordered} <= {"200", "201"}
@@ -154,7 +148,7 @@ async def verify(direct: World, patient: Patient, done: Sequence[RecordedExchang
     creates = {write.body["identifier"][0]["value"] for write in ordered if write.condition}
     if creates:
         subject = patient.path.removeprefix("/")
-        found = await direct.to_the_end(f"/Observation?subject={subject}&_count=50")
+        found = await direct.search_all_pages(f"/Observation?subject={subject}&_count=50")
         assert len(found) == len(creates)
     _, page = await direct.ask("GET", f"/Patient?family={patient.family}")
     copies = len(page.get("entry", ()))

@@ -65,16 +65,13 @@ class FhirServer(ABC):
 
     @property
     def origin(self) -> str:
-        """Return the origin that it listens at."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def base(self) -> str:
-        """Return the FHIR base URL without the proxy."""
         return f"{self.origin}{self.base_path}"
 
     def start(self) -> None:
-        """Start the server, at the port that it had before."""
         begin = time.monotonic()
         self.process = self.launch()
         self.seconds = self.seconds or time.monotonic() - begin
@@ -117,7 +114,6 @@ class Sekmet(FhirServer):
 
     @property
     def token_url(self) -> str:
-        """Return the URL of the SSO's token endpoint."""
         return f"{self.origin}/auth/token"
 
     def _auth(self) -> dict[str, Any]:

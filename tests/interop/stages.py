@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, RSAKey, import_key
 
-from tests.doubles.processes import GatewayProcess, Process
+from tests.doubles.processes import GatewayProcess
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
 
@@ -62,7 +62,6 @@ _KTY: dict[str, Literal["RSA", "EC"]] = {"lab-rsa": "RSA", "lab-ec": "EC"}
 
 
 def ec_key() -> ECKey:
-    """Return a new key that can sign ES384."""
     return ECKey.generate_key("P-384")
 
 
@@ -80,10 +79,8 @@ class Sso:
     token_url: str
     jwks_url: str
     keys: KeyFiles
-    process: Process
 
     def credential(self, client_id: str) -> dict[str, str]:
-        """Return the gateway's settings for a client."""
         method = METHODS[client_id]
         proof = (
             {"private_key_file": str(self.keys.path(client_id))}
@@ -103,13 +100,11 @@ class Stage:
     begin: Begin
 
     async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
-        """Start the gateway; `changes` replace top-level settings."""
         gateway = self.begin({**self.settings, **changes})
         await gateway.wait_for_status(200, "/readyz" if ready else "/livez")
         return gateway
 
     def token_requests(self) -> int:
-        """Return the number of requests to the token endpoint."""
         return len(self.token_endpoint.requests)
 
     def assert_one_token_served_all(self) -> None:

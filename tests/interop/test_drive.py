@@ -1,4 +1,4 @@
-"""A user's day at Medplum's router, signed in at oidc-provider, as it is without a gateway."""
+"""Requests in a session, signed in at oidc-provider, get the responses of Medplum's router."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from tests.doubles.processes import GATEWAY_COMMAND, GatewayProcess, free_port, start
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.drive import LEGS, World, driven_both_ways
+from tests.interop.drive import LEGS, World, compare_routes
 from tests.interop.servers import Medplum, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Sso
 
@@ -29,12 +29,11 @@ FOR_BROWSERS = frozenset(
         "x-content-type-options",
     )
 )
-PERSON = {"id": "web", "secret": "the-secret-of-web", "authMethod": "client_secret_post"}
+USER_CLIENT = {"id": "web", "secret": "the-secret-of-web", "authMethod": "client_secret_post"}
 
 
 @contextlib.asynccontextmanager
 async def medplum(node: str, sso: Sso, tmp_path: Path) -> AsyncIterator[RecordingProxy]:
-    """Medplum's router behind a check of oidc-provider's tokens."""
     server = Medplum(tmp_path, node=node)
     try:
         await asyncio.to_thread(server.start)
@@ -48,7 +47,6 @@ async def medplum(node: str, sso: Sso, tmp_path: Path) -> AsyncIterator[Recordin
 
 @contextlib.asynccontextmanager
 async def worlds(base: str, token: str, gateway: GatewayProcess) -> AsyncIterator[list[World]]:
-    """The way without the gateway, and the one through it."""
     async with aiohttp.ClientSession() as session:
         bearer = {"Authorization": f"Bearer {token}"}
         yield [World(session, base, bearer), World(session, gateway.url, behind=base)]
@@ -58,7 +56,6 @@ async def worlds(base: str, token: str, gateway: GatewayProcess) -> AsyncIterato
 def gateway_with_sign_in(
     sso: Sso, base: str, listen: str, directory: Path
 ) -> Iterator[GatewayProcess]:
-    """A gateway at an address that its SSO knows already."""
     admin = f"127.0.0.1:{free_port()}"
     settings = {
         "environment": "custom",
@@ -70,7 +67,7 @@ def gateway_with_sign_in(
         "login": {
             "enabled": True,
             "client_id": "web",
-            "client_secret": PERSON["secret"],
+            "client_secret": USER_CLIENT["secret"],
             "redirect_uri": f"http://{listen}/auth/callback",
             "scope": "openid",
         },
@@ -98,11 +95,12 @@ async def sign_in(session: aiohttp.ClientSession, url: str) -> None:
     assert json.loads(page)["resourceType"] == "CapabilityStatement"
 
 
-async def test_a_person_drives(node: str, start_sso: Callable[..., Sso], tmp_path: Path) -> None:
-    """Signed in at oidc-provider's own pages, with a session in the place of a key."""
+async def test_responses_in_a_session_equal_direct_ones(
+    node: str, start_sso: Callable[..., Sso], tmp_path: Path
+) -> None:
     listen = f"127.0.0.1:{free_port()}"
     origin = f"http://{listen}"
-    sso = start_sso(300, people=[PERSON | {"redirectUri": f"{origin}/auth/callback"}])
+    sso = start_sso(300, user_clients=[USER_CLIENT | {"redirectUri": f"{origin}/auth/callback"}])
     async with medplum(node, sso, tmp_path) as server:
         base = f"{server.url}/fhir/R4"
         with gateway_with_sign_in(sso, base, listen, tmp_path) as gateway:
@@ -115,7 +113,7 @@ async def test_a_person_drives(node: str, start_sso: Callable[..., Sso], tmp_pat
                 await sign_in(session, f"{origin}/auth/login?return_to=/fhir/metadata")
                 legs = [each for each in LEGS if each not in Medplum.not_offered]
                 page = {"X-Requested-With": "page", "Origin": origin}
-                await driven_both_ways(
+                await compare_routes(
                     direct, World(session, gateway.url, page, base, FOR_BROWSERS), legs
                 )
                 await session.post(f"{origin}/auth/logout", headers=page)

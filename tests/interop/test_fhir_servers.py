@@ -26,10 +26,10 @@ from tests.doubles.recording_proxy import RecordingProxy
 from tests.doubles.relay import Relay
 from tests.doubles.waiting import wait_until
 from tests.interop.bearer_guard import BearerGuard
-from tests.interop.drive import FHIR, LEGS, World, driven_both_ways
+from tests.interop.drive import FHIR, LEGS, World, compare_routes
 from tests.interop.hapi_legs import HAPI_LEGS
 from tests.interop.oracle import Oracle
-from tests.interop.queued_writes import learn, planned, send, updates, verify
+from tests.interop.queued_writes import planned, send, updates, verify_writes, wait_for_result
 from tests.interop.servers import FhirServer, Fhirstarter, Hapi, Medplum, Sekmet, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
 from tests.interop.table import describe, not_offered, note
@@ -58,14 +58,12 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def worlds(self) -> AsyncIterator[tuple[World, World]]:
-        """Yield the way without the gateway, and the one through it."""
         base = f"{self.server.public}{self.server.base_path}"
         async with aiohttp.ClientSession() as session:
             bearer = {"Authorization": f"Bearer {self.token}"}
             yield World(session, base, bearer), World(session, self.gateway.url, behind=base)
 
     def line(self) -> Relay:
-        """Return a line to the proxy that can be cut."""
         return Relay(int(self.front.url.rpartition(":")[2]))
 
     def queueing(self, line: Relay, directory: Path, *callers: str) -> dict[str, Any]:
@@ -98,7 +96,6 @@ class Place:
 async def place(
     request: pytest.FixtureRequest, sso: Sso, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Place]:
-    """Yield each server once, running."""
     kind: type[FhirServer] = request.param
     directory = tmp_path_factory.mktemp(kind.__name__)
     port = free_port()
@@ -133,7 +130,7 @@ def _described(request: pytest.FixtureRequest, place: Place) -> None:
 @pytest.mark.parametrize(
     "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in LEGS]
 )
-async def test_all_is_as_it_is_without_a_gateway(
+async def test_responses_equal_direct_ones(
     place: Place, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
 ) -> None:
     """Every answer is equal in status, fields and octets, but for links, which lead here.
@@ -144,26 +141,25 @@ async def test_all_is_as_it_is_without_a_gateway(
         not_offered(request.node, place.server.not_offered[leg])
         return
     async with place.worlds() as (direct, through):
-        await driven_both_ways(direct, through, [leg])
-        assert await read_otherwise(place, through, hapi_oracle) == []
+        await compare_routes(direct, through, [leg])
+        assert await hapi_differences(place, through, hapi_oracle) == []
 
 
 @pytest.mark.parametrize(
     "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in HAPI_LEGS]
 )
-async def test_what_hapi_offers_is_as_it_is_without_a_gateway(
+async def test_responses_of_hapi_equal_direct_ones(
     place: Place, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
 ) -> None:
-    """As above, for requests that the other servers are not asked."""
     if not isinstance(place.server, Hapi):
         not_offered(request.node, "asked of HAPI FHIR alone")
         return
     async with place.worlds() as (direct, through):
-        await driven_both_ways(direct, through, [leg], HAPI_LEGS)
-        assert await read_otherwise(place, through, hapi_oracle) == []
+        await compare_routes(direct, through, [leg], HAPI_LEGS)
+        assert await hapi_differences(place, through, hapi_oracle) == []
 
 
-async def read_otherwise(place: Place, through: World, oracle: Oracle) -> list[str]:
+async def hapi_differences(place: Place, through: World, oracle: Oracle) -> list[str]:
     """Return what HAPI's parser reads in another way on the other side of the gateway."""
     seen = {each.headers.get("X-Request-Id"): each for each in place.front.requests}
     bases = (through.base, through.behind)
@@ -182,7 +178,7 @@ async def read_otherwise(place: Place, through: World, oracle: Oracle) -> list[s
 WRITES, PATIENTS = (1000, 40) if NIGHTLY else (200, 20)
 
 
-async def killed_twice(place: Place, line: Relay, done: Callable[[], int]) -> int:
+async def kill_twice(place: Place, line: Relay, done: Callable[[], int]) -> int:
     """Let the line come back, and end the server twice, with deliveries in hand each time.
 
     Where that would lose data, or take long but by night, the line is cut instead. Return how often
@@ -204,17 +200,16 @@ async def killed_twice(place: Place, line: Relay, done: Callable[[], int]) -> in
 
 
 @pytest.mark.row("queued writes, server killed twice")
-async def test_queued_writes_arrive_once_and_in_order(
+async def test_queued_writes_are_delivered_once_and_in_order(
     place: Place, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Whatever is killed: once or reported as unclear, in order, and callers learn the results."""
     began = time.monotonic()
     async with place.line() as line, place.worlds() as (direct, _):
         gateway = begin_gateway(place.queueing(line, tmp_path, "his"))
         await gateway.wait_for_status(200)
         conditional = "conditional writes" not in place.server.not_offered
         patients = [
-            planned(await direct.record(), WRITES // PATIENTS, conditional=conditional)
+            planned(await direct.create_patient(), WRITES // PATIENTS, conditional=conditional)
             for _ in range(PATIENTS)
         ]
         before = len(place.front.requests)
@@ -230,17 +225,17 @@ async def test_queued_writes_arrive_once_and_in_order(
 
             async def kill() -> int:
                 await wait_until(lambda: sum(bool(write.place) for write in writes) >= WRITES / 4)
-                return await killed_twice(place, line, lambda: len(done()))
+                return await kill_twice(place, line, lambda: len(done()))
 
             days = (send(session, gateway.url, each) for each in patients)
             kills, *_ = await asyncio.gather(kill(), *days)
             queued = sum(bool(write.place) for write in writes)
             for write in writes:
-                await learn(session, write)
+                await wait_for_result(session, write)
         delivered = [each for each in done() if each.method in {"POST", "PUT"}]
         seconds = time.monotonic() - began
         for patient in patients:
-            await verify(direct, patient, delivered)
+            await verify_writes(direct, patient, delivered)
     unclear = sum(write.result == "unclear" for write in writes)
     memory = "" if place.server.survives else ": its data are in memory"
     cuts = f"{kills} times the server was killed, {2 - kills} times its line was cut{memory}"
@@ -252,14 +247,13 @@ WARDS = tuple(f"ward-{number}" for number in range(8))
 
 
 @pytest.mark.row("queued writes that collide")
-async def test_queued_writes_that_collide_are_repeated(
+async def test_queued_writes_with_409_are_retried(
     place: Place, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Where several callers change one record at once, a 409 costs none of them its write."""
     async with place.line() as line, place.worlds() as (direct, _):
         gateway = begin_gateway(place.queueing(line, tmp_path, *WARDS))
         await gateway.wait_for_status(200)
-        path = await direct.record()
+        path = await direct.create_patient()
         before = len(place.front.requests)
         line.cut()
         async with contextlib.AsyncExitStack() as sessions:
@@ -276,7 +270,7 @@ async def test_queued_writes_that_collide_are_repeated(
             await line.restore()
             for session, each in work:
                 for write in each.writes:
-                    await learn(session, write)
+                    await wait_for_result(session, write)
     results = {write.result for _, each in work for write in each.writes}
     statuses = [each.status for each in place.front.requests[before:] if each.method == "PUT"]
     assert results == {"200"}
@@ -290,7 +284,9 @@ CLINICS = {"north": "lab-post", "south": "lab-ec"}
 REQUESTS = 200
 
 
-async def clinic_day(session: aiohttp.ClientSession, base: str, name: str, family: str) -> None:
+async def clinic_requests(
+    session: aiohttp.ClientSession, base: str, name: str, family: str
+) -> None:
     """Send a clinic's requests at once: each finds its own patients and no other's."""
     other = next(each for each in CLINICS if each != name)
 
@@ -326,10 +322,9 @@ async def clinic_day(session: aiohttp.ClientSession, base: str, name: str, famil
 
 
 @pytest.mark.row("two clinics at once")
-async def test_no_clinic_gets_what_is_the_others(
+async def test_concurrent_callers_get_their_own_responses(
     place: Place, begin_gateway: Begin, sso: Sso
 ) -> None:
-    """Under load each request has its own clinic's token, and each answer its own patients."""
     credentials = {name: sso.credential(client) for name, client in CLINICS.items()}
     callers = [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in CLINICS]
     gateway = begin_gateway(place.settings | {"credentials": credentials, "callers": callers})
@@ -338,7 +333,7 @@ async def test_no_clinic_gets_what_is_the_others(
     before = len(place.front.requests)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        days = (clinic_day(session, gateway.url, *each) for each in families.items())
+        days = (clinic_requests(session, gateway.url, *each) for each in families.items())
         await asyncio.gather(*days)
     clients = dict(zip(place.guard.tokens, place.guard.clients, strict=True))
     seen = [each for each in place.front.requests[before:] if "X-Request-Id" in each.headers]
@@ -349,13 +344,11 @@ async def test_no_clinic_gets_what_is_the_others(
 
 
 def entry(method: str, url: str, **resource: Any) -> dict[str, Any]:
-    """Return an entry of a Bundle."""
     body = {"resource": {"resourceType": url.partition("/")[0], **resource}} if resource else {}
     return {"request": {"method": method, "url": url}, **body}
 
 
 def batch(*entries: dict[str, Any]) -> dict[str, Any]:
-    """Return a batch."""
     return {"resourceType": "Bundle", "type": "batch", "entry": list(entries)}
 
 
@@ -410,8 +403,9 @@ REQUESTS_OF: dict[str, list[tuple[str, str, Any, bool]]] = {
 
 
 @pytest.mark.row("limits of a caller")
-async def test_what_a_caller_may_not_never_arrives(place: Place, begin_gateway: Begin) -> None:
-    """What `allow` does not name is 403 and unknown to the server, in Bundles too."""
+async def test_forbidden_requests_do_not_reach_the_server(
+    place: Place, begin_gateway: Begin
+) -> None:
     callers = [
         {"name": name, "api_key": f"key-of-{name}", "allow": allow}
         for name, allow in LIMITS.items()
@@ -419,7 +413,7 @@ async def test_what_a_caller_may_not_never_arrives(place: Place, begin_gateway: 
     gateway = begin_gateway(place.settings | {"callers": callers})
     await gateway.wait_for_status(200)
     async with place.worlds() as (direct, _):
-        patient = await direct.record()
+        patient = await direct.create_patient()
         for name, requests in REQUESTS_OF.items():
             world = World(direct.session, gateway.url, {"X-Api-Key": f"key-of-{name}"})
             for method, path, body, is_allowed in requests:

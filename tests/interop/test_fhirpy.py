@@ -14,8 +14,7 @@ FAMILY = f"Karimov{uuid.uuid4().hex}"
 PATIENT = {"resourceType": "Patient", "name": [{"family": FAMILY}]}
 
 
-async def test_it_creates_searches_updates_reads_and_deletes(stage: GuardedStage) -> None:
-    """A Patient's whole life at fhirstarter."""
+async def test_create_search_update_read_and_delete(stage: GuardedStage) -> None:
     gateway = await stage.gateway()
     client = AsyncFHIRClient(gateway.url)
 
@@ -38,8 +37,7 @@ async def test_it_creates_searches_updates_reads_and_deletes(stage: GuardedStage
     stage.assert_one_token_served_all()
 
 
-async def test_it_gets_the_platforms_own_outcomes(stage: GuardedStage) -> None:
-    """A missing resource and an invalid one arrive as fhirpy's own exceptions."""
+async def test_outcomes_of_the_platform_are_forwarded(stage: GuardedStage) -> None:
     gateway = await stage.gateway()
     client = AsyncFHIRClient(gateway.url)
 
@@ -52,8 +50,7 @@ async def test_it_gets_the_platforms_own_outcomes(stage: GuardedStage) -> None:
     assert [one.status for one in stage.platform.requests] == [404, 400]
 
 
-async def test_it_follows_every_page(sandbox_stage: Stage) -> None:
-    """The client, which refuses foreign URLs, collects all pages of a search."""
+async def test_search_follows_every_page(sandbox_stage: Stage) -> None:
     gateway = await sandbox_stage.gateway()
     client = AsyncFHIRClient(gateway.url)
     created = [await client.resource("Patient", **PATIENT).create() for _ in range(5)]

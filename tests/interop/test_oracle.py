@@ -29,14 +29,12 @@ def page(base: str, value: str = "1.00", text: str = PLATFORM) -> bytes:
 
 
 def xml(base: str, value: str = "1.00") -> bytes:
-    """Return a result in XML."""
     return f"""<Observation xmlns="http://hl7.org/fhir"><status value="final"/>
         <code><text value="x"/></code><subject><reference value="{base}/Patient/1"/></subject>
         <valueQuantity><value value="{value}"/></valueQuantity></Observation>""".encode()
 
 
-async def test_equal_resources_are_equal(hapi_oracle: Oracle) -> None:
-    """Order of members and space do not matter."""
+async def test_equal_resources_have_no_difference(hapi_oracle: Oracle) -> None:
     other = json.dumps(json.loads(page(GATEWAY, value='"V"')), sort_keys=True)
     rewritten = other.replace('"V"', "1.00").encode()
     before = hapi_oracle.compared
@@ -61,25 +59,7 @@ async def test_equal_resources_are_equal(hapi_oracle: Oracle) -> None:
         pytest.param(page(GATEWAY)[:-2], "unreadable", id="cut off"),
     ],
 )
-async def test_a_planted_fault_is_found(hapi_oracle: Oracle, planted: bytes, named: str) -> None:
-    """Faults that a rewriting of links could make."""
+async def test_differences_are_found(hapi_oracle: Oracle, planted: bytes, named: str) -> None:
     found = await hapi_oracle.same(page(PLATFORM), planted, JSON, PLATFORM, GATEWAY)
     assert found is not None
     assert named in found
-
-
-@pytest.mark.parametrize("planted", [xml(PLATFORM), xml(GATEWAY, "1.0")])
-async def test_a_planted_fault_is_found_in_xml(hapi_oracle: Oracle, planted: bytes) -> None:
-    """A link left, and a decimal changed."""
-    assert await hapi_oracle.same(xml(PLATFORM), planted, XML, PLATFORM, GATEWAY)
-
-
-async def test_a_planted_fault_is_found_in_ndjson(hapi_oracle: Oracle) -> None:
-    """Line by line; a line lost is a fault as well."""
-    lines = [b'{"resourceType":"Patient","id":"1"}', b'{"resourceType":"Patient","id":"2"}']
-    kind = "application/fhir+ndjson"
-    whole = b"\n".join(lines)
-    assert await hapi_oracle.same(whole, whole, kind, PLATFORM, GATEWAY) is None
-    assert await hapi_oracle.same(whole, lines[0], kind, PLATFORM, GATEWAY)
-    swapped = b"\n".join(reversed(lines))
-    assert await hapi_oracle.same(whole, swapped, kind, PLATFORM, GATEWAY)

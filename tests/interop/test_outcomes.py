@@ -1,4 +1,4 @@
-"""FHIR's own models, in XML too, accept whatever outcome the gateway can make."""
+"""FHIR models accept every OperationOutcome of the gateway in XML."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ print(json.dumps(read))
 """
 
 
-def test_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_path: Path) -> None:
-    """Every reason in every language is an OperationOutcome in XML, with the elements of JSON."""
+def test_fhir_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_path: Path) -> None:
     expected = {}
     for reason in REASONS.values():
         for language in LANGUAGES:

@@ -38,8 +38,6 @@ class Walk(Protocol):
 
 @pytest.fixture
 def walk(node: str, clients_python: Path) -> Walk:
-    """Each client as a program of its own."""
-
     async def call(
         client: str, base_url: str, family: str, etag: str | None = None
     ) -> dict[str, Any]:
@@ -66,35 +64,31 @@ def walk(node: str, clients_python: Path) -> Walk:
 
 @pytest.fixture
 def family() -> str:
-    """A family name that no other test uses."""
     return f"Rahimova{uuid.uuid4().hex}"
 
 
-def ids(told: dict[str, Any]) -> list[str]:
-    """The ids in the Locations of what was created."""
-    return [location.split("/Patient/")[1].partition("/")[0] for location in told["created"]]
+def ids(result: dict[str, Any]) -> list[str]:
+    return [location.split("/Patient/")[1].partition("/")[0] for location in result["created"]]
 
 
 def direct(seen: list[RecordedExchange]) -> list[RecordedExchange]:
-    """The requests that did not come through the gateway."""
     return [one for one in seen if "Via" not in one.headers]
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-async def test_client_walks_through_the_sandbox(
+async def test_each_client_works_with_the_sandbox(
     sandbox_stage: Stage, walk: Walk, family: str, client: str
 ) -> None:
-    """Pages, the Location and the versioned update all lead through the gateway."""
     gateway = await sandbox_stage.gateway()
 
-    told = await walk(client, gateway.url, family)
+    result = await walk(client, gateway.url, family)
 
-    assert "error" not in told
-    assert all(location.startswith(f"{gateway.url}/Patient/") for location in told["created"])
-    assert sum(len(page) for page in told["pages"]) == len(told["pages"]) == COUNT
-    assert {one for page in told["pages"] for one in page} == set(ids(told))
-    assert told["followed"] == ids(told)[-1]
-    assert (told["updated"]["gender"], told["updated"]["meta"]["versionId"]) == ("female", "2")
+    assert "error" not in result
+    assert all(location.startswith(f"{gateway.url}/Patient/") for location in result["created"])
+    assert sum(len(page) for page in result["pages"]) == len(result["pages"]) == COUNT
+    assert {one for page in result["pages"] for one in page} == set(ids(result))
+    assert result["followed"] == ids(result)[-1]
+    assert (result["updated"]["gender"], result["updated"]["meta"]["versionId"]) == ("female", "2")
     [update] = [one for one in sandbox_stage.platform.requests if one.method == "PUT"]
     assert (update.headers["If-Match"], update.status) == ('W/"1"', 200)
     assert not direct(sandbox_stage.platform.requests)
@@ -102,14 +96,13 @@ async def test_client_walks_through_the_sandbox(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-async def test_all_that_a_client_says_arrives(
+async def test_every_field_of_a_client_is_forwarded_or_reported(
     sandbox_stage: Stage, walk: Walk, family: str, client: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No field of theirs is missed at the platform but what the status page names."""
     gateway = await sandbox_stage.gateway()
     async with RecordingRelay(URL(gateway.url).port or 0) as line:
-        told = await walk(client, f"http://127.0.0.1:{line.port}/fhir", family)
-    assert "error" not in told
+        result = await walk(client, f"http://127.0.0.1:{line.port}/fhir", family)
+    assert "error" not in result
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"{gateway.admin_url}/status.json") as answer,
@@ -125,35 +118,33 @@ async def test_all_that_a_client_says_arrives(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-async def test_client_walks_through_fhirstarter(
+async def test_each_client_works_with_fhirstarter(
     stage: GuardedStage, walk: Walk, family: str, client: str
 ) -> None:
-    """fhirstarter has neither pages nor versions; its root-relative Location is followed."""
     gateway = await stage.gateway()
 
-    told = await walk(client, gateway.url, family, NO_VERSION)
+    result = await walk(client, gateway.url, family, NO_VERSION)
 
-    assert "error" not in told
-    assert all(location.startswith(f"{gateway.url}/Patient/") for location in told["created"])
-    assert {one for page in told["pages"] for one in page} == set(ids(told))
-    assert len(set(ids(told))) == COUNT
-    assert told["followed"] == ids(told)[-1]
-    assert told["updated"]["gender"] == "female"
+    assert "error" not in result
+    assert all(location.startswith(f"{gateway.url}/Patient/") for location in result["created"])
+    assert {one for page in result["pages"] for one in page} == set(ids(result))
+    assert len(set(ids(result))) == COUNT
+    assert result["followed"] == ids(result)[-1]
+    assert result["updated"]["gender"] == "female"
     [update] = [one for one in stage.platform.requests if one.method == "PUT"]
     assert (update.headers["If-Match"], update.status) == (NO_VERSION, 200)
     stage.assert_one_token_served_all()
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-async def test_client_fails_without_rewriting(
+async def test_each_client_fails_without_rewriting(
     sandbox_stage: Stage, walk: Walk, family: str, client: str
 ) -> None:
-    """With the platform's own links a client goes past the gateway, without a token, or refuses."""
     gateway = await sandbox_stage.gateway(rewrite={"enabled": False})
 
-    told = await walk(client, gateway.url, family)
+    result = await walk(client, gateway.url, family)
 
     passed_by = direct(sandbox_stage.platform.requests)
-    assert told["error"]["step"] in {"create", "search", "follow"}
+    assert result["error"]["step"] in {"create", "search", "follow"}
     assert all(one.status == 401 for one in passed_by)
-    assert passed_by or sandbox_stage.platform.url in told["error"]["message"]
+    assert passed_by or sandbox_stage.platform.url in result["error"]["message"]

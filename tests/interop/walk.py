@@ -130,7 +130,6 @@ DRIVERS = {"fhirpy": _Fhirpy, "fhirclient": _Smart, "fhir-pyrate": _Pyrate}
 
 
 def _walk(order: dict[str, Any]) -> dict[str, Any]:
-    """Run all steps. Return their result or the step that failed."""
     base_url, family = order["baseUrl"], order["family"]
     driver, step = DRIVERS[order["client"]](base_url), "create"
     patient = {"resourceType": "Patient", "name": [{"family": family}]}

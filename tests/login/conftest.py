@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 
 from gateway.sandbox.server import Sandbox
-from tests.login.stage import Stage, sandbox, stage
+from tests.doubles.platform import Platform
+from tests.login.provider import Provider
+from tests.login.stage import Browser, Stage, sandbox, stage
+
+
+@dataclass
+class LoginSetup:
+    """The doubles and the gateway between them."""
+
+    sso: Provider
+    platform: Platform
+    scene: Stage
+    browser: Browser
+
+
+@pytest.fixture
+async def setup() -> AsyncIterator[LoginSetup]:
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, f"{sso.issuer}/authorize") as scene,
+    ):
+        yield LoginSetup(sso, platform, scene, await scene.browser())
 
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Sandbox]:
-    """Yield the embedded sandbox platform with its SSO."""
     async with sandbox() as running:
         yield running
 

@@ -50,17 +50,14 @@ class Provider(Sso):
 
     @property
     def issuer(self) -> str:
-        """Return the issuer identifier."""
         return f"{self.base}{self.slash}"
 
     @property
     def origin(self) -> str:
-        """Return scheme, host and port."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def base(self) -> str:
-        """Return the URL below which the document and its endpoints are."""
         return f"{self.origin}{self.path}"
 
     def user_tokens(self, *answers: ScriptedResponse) -> None:
@@ -68,7 +65,6 @@ class Provider(Sso):
         self._for_users.extend(answers)
 
     def clear_user_tokens(self) -> None:
-        """Remove the responses that are left."""
         self._for_users.clear()
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:

@@ -31,7 +31,6 @@ class Page:
 
     @property
     def location(self) -> str:
-        """Return the Location."""
         return self.headers["Location"]
 
     @property
@@ -73,11 +72,9 @@ class Browser:
         return page
 
     async def get(self, url: str, **headers: str) -> Page:
-        """Send a GET as a script does."""
         return await self.request("GET", url, _fields(headers))
 
     async def open(self, url: str, **headers: str) -> Page:
-        """Send a GET as a navigation of the browser."""
         fields = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate", **_fields(headers)}
         return await self.request("GET", url, fields)
 
@@ -87,7 +84,6 @@ class Browser:
         return await self.request("POST", url, {**fields, **kwargs.pop("headers", {})}, **kwargs)
 
     async def begin(self, return_to: str = "/fhir/Patient") -> Page:
-        """Begin a sign-in. Return the redirect to the SSO."""
         page = await self.open(f"/auth/login?return_to={quote(return_to)}")
         assert page.status == 302, page.text
         return page
@@ -99,7 +95,6 @@ class Browser:
         return page.location
 
     async def sign_in(self, return_to: str = "/fhir/Patient", user: str = "dr.karimova") -> Page:
-        """Do the whole sign-in. Return the last redirect."""
         return await self.open(await self.agree(await self.begin(return_to), user))
 
     def cookies(self) -> dict[str, str]:
@@ -125,13 +120,11 @@ class Stage:
     _stack: contextlib.AsyncExitStack
 
     async def browser(self) -> Browser:
-        """Return another browser, without cookies."""
         session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
         await self._stack.enter_async_context(session)
         return Browser(self.base, session)
 
     async def audit(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        """Return the audit records of an event, once there are `count`."""
         return await self.gateway.audit(count, event)
 
 
@@ -179,7 +172,6 @@ class LoggedSandbox(Sandbox):
 
 @contextlib.asynccontextmanager
 async def sandbox(**options: Any) -> AsyncIterator[LoggedSandbox]:
-    """Yield the embedded sandbox platform, whose SSO offers the sign-in."""
     chosen = {"port": 0, "client_id": "hospital-17", "client_secret": "planted-client-secret"}
     platform = LoggedSandbox(SandboxOptions(**{**chosen, **options}))
     await platform.start()

@@ -26,13 +26,11 @@ COUNTED = "dhp_gateway_requests_total"
 
 @pytest.fixture
 async def victim(scene: Stage) -> Browser:
-    """Return the browser of the attacked user."""
     return await scene.browser()
 
 
 @pytest.fixture
 async def attacker(scene: Stage) -> Browser:
-    """Another browser."""
     return await scene.browser()
 
 
@@ -47,8 +45,9 @@ async def silent() -> AsyncIterator[tuple[Provider, Stage]]:
             yield sso, made
 
 
-async def test_login_csrf_by_a_foreign_answer(victim: Browser, attacker: Browser) -> None:
-    """The attacker's code and state, opened in the victim's browser, create no session."""
+async def test_a_code_and_state_of_another_browser_create_no_session(
+    victim: Browser, attacker: Browser
+) -> None:
     link = await attacker.agree(await attacker.begin(), user="attacker")
     assert (await victim.open(link)).status == 400
     assert "dhp-session" not in victim.cookies()
@@ -57,8 +56,7 @@ async def test_login_csrf_by_a_foreign_answer(victim: Browser, attacker: Browser
     assert (await victim.open(link)).status == 400
 
 
-async def test_a_state_that_was_used_is_worth_nothing(victim: Browser) -> None:
-    """The same answer a second time creates no session, and the session that there is stays."""
+async def test_a_used_state_creates_no_session(victim: Browser) -> None:
     begun = await victim.begin()
     cookie = victim.cookies()
     link = await victim.agree(begun)
@@ -71,8 +69,7 @@ async def test_a_state_that_was_used_is_worth_nothing(victim: Browser) -> None:
     assert (await victim.get("/fhir/Patient")).status == 200
 
 
-async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> None:
-    """Without a state of ours no code is ever shown to the SSO."""
+async def test_an_unknown_state_sends_no_code_to_the_sso(silent: tuple[Provider, Stage]) -> None:
     sso, scene = silent
     browser = await scene.browser()
     begun = await browser.begin()
@@ -105,10 +102,9 @@ async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> No
         ({}, 400),
     ],
 )
-async def test_no_stranger_can_raise_the_alarm(
+async def test_forged_callbacks_are_not_counted_as_failures_of_the_sso(
     silent: tuple[Provider, Stage], answer: dict[str, str], expected: int
 ) -> None:
-    """Whatever a browser says at the callback, as often as it likes, counts as its own mistake."""
     sso, scene = silent
     for _ in range(3):
         browser = await scene.browser()
@@ -124,8 +120,7 @@ async def test_no_stranger_can_raise_the_alarm(
         assert await scene.gateway.metric(COUNTED, status=code) == 0
 
 
-async def test_bytes_that_are_no_text(scene: Stage) -> None:
-    """Raw bytes in addresses and cookies are judged like any others; nothing breaks."""
+async def test_raw_octets_in_targets_and_cookies(scene: Stage) -> None:
     for target in ("/fhir/Patient?name=\xff", "/auth/callback?code=\xff&state=\xff"):
         reader, writer = await asyncio.open_connection("127.0.0.1", scene.gateway.address.port)
         lines = [
@@ -141,8 +136,9 @@ async def test_bytes_that_are_no_text(scene: Stage) -> None:
         assert status in (302, 400)
 
 
-async def test_code_injection(victim: Browser, attacker: Browser) -> None:
-    """A stolen code in the attacker's own sign-in is refused: it belongs to another verifier."""
+async def test_a_stolen_code_is_rejected_for_its_verifier(
+    victim: Browser, attacker: Browser
+) -> None:
     stolen = (await victim.agree(await victim.begin())).partition("code=")[2].partition("&")[0]
     mine = await attacker.begin()
     answer = urlencode({"code": stolen, "state": mine.query["state"]})
@@ -151,15 +147,13 @@ async def test_code_injection(victim: Browser, attacker: Browser) -> None:
     assert "dhp-session" not in attacker.cookies()
 
 
-async def test_verifiers_and_states_are_new_each_time(victim: Browser) -> None:
-    """No two sign-ins share a challenge or a state."""
+async def test_challenges_and_states_are_unique(victim: Browser) -> None:
     asked = [(await victim.begin()).query for _ in range(4)]
     assert len({each["state"] for each in asked}) == 4
     assert len({each["code_challenge"] for each in asked}) == 4
 
 
-async def test_every_code_is_bound_to_its_sign_in(silent: tuple[Provider, Stage]) -> None:
-    """The verifier that redeems a code is the one whose S256 challenge began its sign-in."""
+async def test_the_verifier_of_a_code_matches_its_challenge(silent: tuple[Provider, Stage]) -> None:
     sso, scene = silent
     browser = await scene.browser()
     for number in range(2):
@@ -173,8 +167,7 @@ async def test_every_code_is_bound_to_its_sign_in(silent: tuple[Provider, Stage]
         assert begun.query["code_challenge"] == challenge
 
 
-async def test_pkce_downgrade(victim: Browser) -> None:
-    """When the challenge was removed from the address, the resulting code creates no session."""
+async def test_a_code_without_a_challenge_creates_no_session(victim: Browser) -> None:
     begun = await victim.begin()
     weakened = re.sub(r"&code_challenge(_method)?=[^&]+", "", begun.location)
     assert weakened != begun.location
@@ -183,8 +176,7 @@ async def test_pkce_downgrade(victim: Browser) -> None:
     assert "dhp-session" not in victim.cookies()
 
 
-async def test_session_fixation(victim: Browser, attacker: Browser) -> None:
-    """A session that was planted before the sign-in is not the one after it, and ends."""
+async def test_a_planted_session_ends_at_the_sign_in(victim: Browser, attacker: Browser) -> None:
     await attacker.sign_in(user="attacker")
     planted = attacker.cookies()["dhp-session"]
     victim.set_cookie("dhp-session", planted)
@@ -194,8 +186,7 @@ async def test_session_fixation(victim: Browser, attacker: Browser) -> None:
     assert (await attacker.get("/fhir/Patient")).status == 401
 
 
-async def test_an_identifier_of_the_browsers_choice_begins_nothing(victim: Browser) -> None:
-    """Only identifiers that the gateway made are sessions."""
+async def test_an_unknown_session_identifier_is_no_session(victim: Browser) -> None:
     victim.set_cookie("dhp-session", "chosen-by-somebody")
     assert (await victim.get("/fhir/Patient")).status == 401
 
@@ -212,8 +203,9 @@ async def test_an_identifier_of_the_browsers_choice_begins_nothing(victim: Brows
         {"Origin": "OWN.evil.example", "X-Requested-With": "x"},
     ],
 )
-async def test_request_forgery(victim: Browser, method: str, fields: dict[str, str]) -> None:
-    """With a session, what may change something needs our header and our Origin, both."""
+async def test_forged_requests_are_rejected(
+    victim: Browser, method: str, fields: dict[str, str]
+) -> None:
     await victim.sign_in()
     sent = {name: value.replace("OWN", victim.base) for name, value in fields.items()}
     for path in ("/fhir/Patient/1", "/fhir/Patient/_search"):
@@ -228,10 +220,9 @@ async def test_request_forgery(victim: Browser, method: str, fields: dict[str, s
         ({"X-Requested-With": "x"}, "Origin is missing, or is not in login.cors_origins"),
     ],
 )
-async def test_a_page_is_told_what_it_lacks(
+async def test_the_error_names_the_missing_field(
     victim: Browser, fields: dict[str, str], advice: str
 ) -> None:
-    """Its programmer reads which header to add, rather than to ask for a permission."""
     await victim.sign_in()
     sent = {name: value.replace("OWN", victim.base) for name, value in fields.items()}
     answer = await victim.request("PUT", "/fhir/Patient/1", sent, data=b"{}")
@@ -241,8 +232,7 @@ async def test_a_page_is_told_what_it_lacks(
     assert "permission" not in issue["details"]["text"]
 
 
-async def test_a_forged_sign_out(victim: Browser) -> None:
-    """Neither a form of another page nor a link ends a session or removes its cookie."""
+async def test_a_forged_sign_out_ends_no_session(victim: Browser) -> None:
     await victim.sign_in()
     form = {"Origin": FOREIGN, "Content-Type": "application/x-www-form-urlencoded"}
     assert (await victim.request("POST", "/auth/logout", form, data=b"a=b")).status == 403
@@ -256,8 +246,7 @@ async def test_a_forged_sign_out(victim: Browser) -> None:
     assert (await victim.get("/fhir/Patient")).status == 200
 
 
-async def test_a_page_of_another_origin_reads_nothing(victim: Browser) -> None:
-    """With a session a request that says it is another page's is refused, a read as well."""
+async def test_requests_of_another_origin_are_rejected(victim: Browser) -> None:
     await victim.sign_in()
     answer = await victim.get("/fhir/Patient", Origin=FOREIGN)
     assert answer.status == 403
@@ -282,8 +271,7 @@ async def test_a_page_of_another_origin_reads_nothing(victim: Browser) -> None:
         ),
     ],
 )
-async def test_open_redirects(scene: Stage, return_to: str) -> None:
-    """Nothing that leads elsewhere, for whichever reader, is accepted; no sign-in begins."""
+async def test_return_to_another_origin_is_rejected(scene: Stage, return_to: str) -> None:
     browser = await scene.browser()
     asked = quote(return_to.replace("BASE", scene.base), safe="")
     page = await browser.open(f"/auth/login?return_to={asked}")
@@ -304,15 +292,13 @@ async def test_open_redirects(scene: Stage, return_to: str) -> None:
         ("http://his.localhost:1234", "http://his.localhost:1234"),
     ],
 )
-async def test_what_may_be_returned_to(scene: Stage, return_to: str, location: str) -> None:
-    """Paths of the own origin and URLs of named ones are where the person lands."""
+async def test_return_to_allowed_addresses(scene: Stage, return_to: str, location: str) -> None:
     browser = await scene.browser()
     landed = await browser.sign_in(return_to.replace("BASE", scene.base))
     assert landed.location == location
 
 
-async def test_cookie_tossing(victim: Browser, attacker: Browser) -> None:
-    """Of two cookies of the name none is accepted: no user works in another's session."""
+async def test_two_session_cookies_are_rejected(victim: Browser, attacker: Browser) -> None:
     await attacker.sign_in(user="attacker")
     await victim.sign_in()
     own, tossed = victim.cookies()["dhp-session"], attacker.cookies()["dhp-session"]
@@ -322,8 +308,7 @@ async def test_cookie_tossing(victim: Browser, attacker: Browser) -> None:
         assert answer.status == (401 if tossed in cookie else 200)
 
 
-async def test_what_the_store_holds_opens_nothing(victim: Browser, scene: Stage) -> None:
-    """A key read from the store is no identifier: only its origin is, which is not there."""
+async def test_a_key_of_the_store_is_no_session_identifier(victim: Browser, scene: Stage) -> None:
     await victim.sign_in()
     identifier = victim.cookies()["dhp-session"]
     stolen = digest(identifier)
@@ -332,8 +317,7 @@ async def test_what_the_store_holds_opens_nothing(victim: Browser, scene: Stage)
     assert len(identifier) >= 43
 
 
-async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
-    """A sign-in under way ends with its first use, and by itself."""
+async def test_a_pending_sign_in_is_read_once_and_expires() -> None:
     clock = FakeClock()
     store = MemorySessionStore(clock)
     first, second = store_key("a"), store_key("b")
@@ -345,8 +329,9 @@ async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
     assert await store.pop_sign_in(second) is None
 
 
-async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, Stage]) -> None:
-    """Where browsers come by https, cookies are Secure and carry the prefix that pins them."""
+async def test_cookies_over_https_are_secure_and_host_prefixed(
+    silent: tuple[Provider, Stage],
+) -> None:
     _, scene = silent
     browser = await scene.browser()
     begun = await browser.begin()
@@ -360,8 +345,9 @@ async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, 
         assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(each.split("; "))
 
 
-async def test_a_cookie_without_the_prefix_is_none(silent: tuple[Provider, Stage]) -> None:
-    """Behind https a cookie that a neighbouring host could have planted is not looked at."""
+async def test_a_cookie_without_the_host_prefix_is_ignored_over_https(
+    silent: tuple[Provider, Stage],
+) -> None:
     _, scene = silent
     browser = await scene.browser()
     begun = await browser.begin()
@@ -378,8 +364,7 @@ async def test_a_cookie_without_the_prefix_is_none(silent: tuple[Provider, Stage
     assert (await browser.get("/fhir/Patient/1", Cookie=both)).status == 200
 
 
-async def test_the_error_of_the_sso_is_never_reflected(scene: Stage) -> None:
-    """What stands in the callback's address appears on no page."""
+async def test_errors_in_the_callback_are_not_reflected(scene: Stage) -> None:
     browser = await scene.browser()
     begun = await browser.begin("/fhir/Patient?a=%22%3E%3Cscript%3E")
     planted = "<script>alert(1)</script>"
@@ -390,8 +375,7 @@ async def test_the_error_of_the_sso_is_never_reflected(scene: Stage) -> None:
     assert "alert" not in page.text
 
 
-async def test_every_answer_of_the_login_is_closed(silent: tuple[Provider, Stage]) -> None:
-    """Nothing is stored, framed, guessed or told to the next page."""
+async def test_responses_have_security_fields(silent: tuple[Provider, Stage]) -> None:
     _, scene = silent
     browser = await scene.browser()
     pages = [await browser.begin(), await signed_in(browser), await browser.get("/auth/session")]
@@ -416,8 +400,7 @@ SECURITY_FIELDS = (
 )
 
 
-async def test_no_security_field_stands_twice() -> None:
-    """Whatever the platform sends, each such field is on an answer once, and is the gateway's."""
+async def test_security_fields_occur_once() -> None:
     async with (
         Provider() as sso,
         Platform() as platform,
@@ -442,7 +425,6 @@ async def test_no_security_field_stands_twice() -> None:
     assert read.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
-async def test_pages_of_a_clinic_may_ask_who_is_signed_in(victim: Browser) -> None:
-    """However many people of one address are signed in, their pages get no 429 for asking."""
+async def test_the_session_endpoint_is_not_limited_by_address(victim: Browser) -> None:
     await victim.sign_in()
     assert {(await victim.get("/auth/session")).status for _ in range(200)} == {200}

@@ -1,4 +1,4 @@
-"""The sign-in behind a proxy that is trusted: who is at its other end counts, not the proxy."""
+"""The sign-in behind a trusted proxy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSIDE: dict[str, Any] = {"name": "inside", "networks": ["127.0.0.0/8", "198.51.
 
 @pytest.fixture
 async def proxied() -> AsyncIterator[Stage]:
-    """A gateway that knows a caller by its network and believes the proxy on this machine."""
+    """Yield a gateway with a caller identified by network and a trusted proxy on loopback."""
     port = free_port()
     async with (
         Provider() as sso,
@@ -35,8 +35,7 @@ async def proxied() -> AsyncIterator[Stage]:
         yield scene
 
 
-async def test_nobody_borrows_the_proxys_network(proxied: Stage) -> None:
-    """A stranger who comes through the proxy has to sign in; who is of the network has not."""
+async def test_a_caller_network_is_compared_with_the_forwarded_address(proxied: Stage) -> None:
     browser = await proxied.browser()
     stranger = await browser.get("/fhir/Patient/1", X_Forwarded_For="203.0.113.5")
     assert (stranger.status, stranger.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
@@ -44,10 +43,9 @@ async def test_nobody_borrows_the_proxys_network(proxied: Stage) -> None:
     assert (await browser.open("/fhir/Patient/1", X_Forwarded_For="203.0.113.5")).status == 302
 
 
-async def test_each_address_has_its_own_limit(
+async def test_forwarded_addresses_are_limited_separately(
     proxied: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An address that requests `/auth` without a pause gets 429; other addresses do not."""
     # A busy machine asks more slowly than is permitted.
     monkeypatch.setattr(auth_routes, "_ADDRESS_RATE", 0.01)
     browser = await proxied.browser()
@@ -60,8 +58,7 @@ async def test_each_address_has_its_own_limit(
     assert (await browser.get("/auth/session", X_Forwarded_For="203.0.113.6")).status == 200
 
 
-async def test_the_audit_names_the_persons_address(proxied: Stage) -> None:
-    """A sign-in's record and that of its requests tell where the person was."""
+async def test_the_audit_has_the_forwarded_address(proxied: Stage) -> None:
     browser = await proxied.browser()
     browser.session.headers["X-Forwarded-For"] = "203.0.113.5"
     await signed_in(browser)

@@ -1,4 +1,4 @@
-"""What a callback leads to that creates no session, and how many people sign in at once."""
+"""Callbacks without a session, and limits of sign-ins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _SLOWLY = 0.01
 
 @pytest.fixture
 async def served() -> AsyncIterator[Stage]:
-    """A gateway between doubles, with the sign-in beside callers with keys."""
     async with (
         Provider() as sso,
         Platform() as platform,
@@ -33,24 +32,21 @@ async def served() -> AsyncIterator[Stage]:
         yield scene
 
 
-async def cancelled(browser: Browser) -> Page:
-    """The page after a sign-in that the user cancelled."""
+async def cancelled_callback(browser: Browser) -> Page:
     return await signed_in(browser, "/fhir/Observation", error="access_denied")
 
 
-async def made_up(browser: Browser) -> Page:
-    """The page of a callback whose state is nobody's."""
+async def callback_with_unknown_state(browser: Browser) -> Page:
     return await browser.open("/auth/callback?code=a-code&state=made-up")
 
 
-async def opened_again(browser: Browser) -> Page:
-    """The page of a callback that was opened before."""
+async def repeated_callback(browser: Browser) -> Page:
     link = back(await browser.begin("/fhir/Observation"))
     await browser.open(link)
     return await browser.open(link)
 
 
-async def for_another(browser: Browser) -> Page:
+async def callback_with_two_states(browser: Browser) -> Page:
     """The page of a callback with the state of a sign-in and the parameter of another twice."""
     link = back(await browser.begin("/fhir/Observation"))
     return await browser.open(f"{link}&state=another")
@@ -58,15 +54,14 @@ async def for_another(browser: Browser) -> Page:
 
 # What it leads to without a session, and with one.
 CALLBACKS = {
-    cancelled: (403, "/fhir/Observation"),
-    made_up: (400, "/auth/session"),
-    for_another: (400, "/auth/session"),
+    cancelled_callback: (403, "/fhir/Observation"),
+    callback_with_unknown_state: (400, "/auth/session"),
+    callback_with_two_states: (400, "/auth/session"),
 }
 
 
 @pytest.mark.parametrize("callback", CALLBACKS)
-async def test_a_callback_without_a_session_is_a_page(served: Stage, callback: object) -> None:
-    """403 for one that was cancelled, 400 for one that answers nothing; the reason is told."""
+async def test_a_failed_callback_is_an_error_page(served: Stage, callback: object) -> None:
     page = await callback(await served.browser())  # type: ignore[operator]
     status = CALLBACKS[callback][0]  # type: ignore[index]
     assert (page.status, page.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
@@ -76,31 +71,29 @@ async def test_a_callback_without_a_session_is_a_page(served: Stage, callback: o
     assert page.headers["X-Request-Id"] in page.text
 
 
-@pytest.mark.parametrize("callback", [*CALLBACKS, opened_again])
-async def test_a_callback_with_a_session_leads_on(served: Stage, callback: object) -> None:
-    """Who is signed in is not told otherwise, and stays who they are."""
+@pytest.mark.parametrize("callback", [*CALLBACKS, repeated_callback])
+async def test_a_failed_callback_with_a_session_redirects(served: Stage, callback: object) -> None:
     browser = await served.browser()
     await signed_in(browser)
     before = browser.cookies()["dhp-session"]
     page = await callback(browser)  # type: ignore[operator]
     target = CALLBACKS.get(callback, (0, "/auth/session"))[1]  # type: ignore[call-overload]
     assert (page.status, page.location) == (302, target)
-    if callback is not opened_again:
+    if callback is not repeated_callback:
         assert browser.cookies()["dhp-session"] == before
     assert (await browser.get("/fhir/Patient/1")).status == 200
 
 
-async def test_a_session_that_has_ended_leads_nowhere(served: Stage) -> None:
-    """Its cookie is not enough."""
+async def test_a_failed_callback_with_an_ended_session_is_an_error_page(served: Stage) -> None:
     browser = await served.browser()
     await signed_in(browser)
     kept = browser.cookies()["dhp-session"]
     await browser.post("/auth/logout")
     browser.set_cookie("dhp-session", kept)
-    assert (await made_up(browser)).status == 400
+    assert (await callback_with_unknown_state(browser)).status == 400
 
 
-async def test_what_the_sso_refused_is_told_with_a_session(served: Stage) -> None:
+async def test_an_error_of_the_sso_is_shown_with_a_session(served: Stage) -> None:
     """A sign-in that failed at the SSO leads nowhere, because an operator may have to know."""
     browser = await served.browser()
     await signed_in(browser)
@@ -108,8 +101,8 @@ async def test_what_the_sso_refused_is_told_with_a_session(served: Stage) -> Non
     assert (page.status, page.headers["Content-Type"]) == (403, "text/html; charset=utf-8")
 
 
-async def walk(served: Stage) -> list[int]:
-    """The statuses of one person's way: an open page asks, then the person signs in and reads."""
+async def sign_in_and_read(served: Stage) -> list[int]:
+    """Return the statuses of a script's request, of a sign-in and of a read."""
     browser = await served.browser()
     asked = [await browser.get("/auth/session"), await browser.get("/fhir/Patient/1")]
     opened = await browser.open("/fhir/Patient/1")
@@ -119,21 +112,19 @@ async def walk(served: Stage) -> list[int]:
     return [page.status for page in (*asked, opened, begun, landed, shown)]
 
 
-async def test_a_whole_hospital_signs_in_at_once(served: Stage) -> None:
-    """Nobody of 200 people behind one address is told to wait."""
-    walks = await asyncio.gather(*(walk(served) for _ in range(_PEOPLE)))
+async def test_many_users_of_one_address_can_sign_in(served: Stage) -> None:
+    walks = await asyncio.gather(*(sign_in_and_read(served) for _ in range(_PEOPLE)))
     assert {tuple(statuses) for statuses in walks} == {(200, 401, 302, 302, 302, 200)}
     assert len(await served.audit("login", _PEOPLE)) == _PEOPLE
 
 
-async def test_an_answer_to_us_passes_whatever_others_guess(
+async def test_callbacks_of_pending_sign_ins_are_not_limited(
     served: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made-up states are limited for each address; a callback of a sign-in begun here is not."""
     monkeypatch.setattr(auth_routes, "_ADDRESS_RATE", _SLOWLY)
     browser, guesser = await served.browser(), await served.browser()
     link = back(await browser.begin())
-    statuses = [(await made_up(guesser)).status for _ in range(400)]
+    statuses = [(await callback_with_unknown_state(guesser)).status for _ in range(400)]
     assert statuses[0] == 400
     assert statuses[-1] == 429
     assert sorted(statuses) == statuses
@@ -142,13 +133,12 @@ async def test_an_answer_to_us_passes_whatever_others_guess(
     failed = await served.audit("login", statuses.count(400))
     assert len(failed) == statuses.count(400)
     assert (await browser.open(link)).status == 302
-    assert (await made_up(browser)).status == 302
+    assert (await callback_with_unknown_state(browser)).status == 302
     assert (await browser.get("/auth/session")).status == 200
     assert (await browser.post("/auth/logout")).status == 200
 
 
-async def test_beginning_is_limited(served: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One address cannot store sign-ins without end."""
+async def test_starting_sign_ins_is_limited(served: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(auth_routes._LIMITS, "/auth/login", (_SLOWLY, 5))
     browser = await served.browser()
     statuses = [(await browser.open("/auth/login")).status for _ in range(7)]
@@ -156,10 +146,9 @@ async def test_beginning_is_limited(served: Stage, monkeypatch: pytest.MonkeyPat
     assert "text/html" in browser.pages[-1].headers["Content-Type"]
 
 
-async def test_redirects_to_the_sign_in_fill_no_audit(
+async def test_redirects_to_the_sign_in_are_limited_in_the_audit(
     served: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All are sent, and counted; beyond the limit of an address they have no record."""
     monkeypatch.setitem(auth_routes._LIMITS, "redirect", (_SLOWLY, 5))
     browser = await served.browser()
     statuses = [(await browser.open("/fhir/Patient/1")).status for _ in range(9)]
@@ -171,8 +160,7 @@ async def test_redirects_to_the_sign_in_fill_no_audit(
     assert [record["status"] for record in records] == [*[302] * 5, 401]
 
 
-async def test_wrong_keys_are_limited_beside_the_sign_in(served: Stage) -> None:
-    """Who tries keys is told to wait, and the others of the address sign in meanwhile."""
+async def test_wrong_api_keys_do_not_limit_sign_ins(served: Stage) -> None:
     guesser, browser = await served.browser(), await served.browser()
     for _ in range(2000):
         answer = await guesser.get("/fhir/Patient/1", X_Api_Key="wrong")
@@ -200,8 +188,9 @@ PROGRAMS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("fields", NAVIGATIONS)
-async def test_a_navigation_is_sent_to_the_login(served: Stage, fields: dict[str, str]) -> None:
-    """Without a session, beside callers with keys, too."""
+async def test_a_navigation_is_redirected_to_the_login(
+    served: Stage, fields: dict[str, str]
+) -> None:
     browser = await served.browser()
     page = await browser.request("GET", "/fhir/Patient?_count=1", fields)
     assert page.status == 302
@@ -209,16 +198,14 @@ async def test_a_navigation_is_sent_to_the_login(served: Stage, fields: dict[str
 
 
 @pytest.mark.parametrize("fields", PROGRAMS)
-async def test_a_program_is_told_who_may_ask(served: Stage, fields: dict[str, str]) -> None:
-    """401 caller-unauthenticated as an OperationOutcome."""
+async def test_a_program_gets_401(served: Stage, fields: dict[str, str]) -> None:
     browser = await served.browser()
     answer = await browser.request("GET", "/fhir/Patient?_count=1", fields)
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
     assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
 
 
-async def test_errors_beside_the_sign_in_are_pages(served: Stage) -> None:
-    """An unknown path, a wrong method and a refused request of a page, each field once."""
+async def test_errors_of_navigations_are_pages(served: Stage) -> None:
     browser = await served.browser()
     await signed_in(browser)
     html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

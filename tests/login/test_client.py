@@ -1,4 +1,4 @@
-"""How the client that people sign in for proves to the SSO who it is."""
+"""Client authentication of the sign-in."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @contextlib.asynccontextmanager
-async def ward(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
-    """A gateway whose login has these settings, between doubles."""
+async def login_between_doubles(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
     async with (
         Provider(openid=True) as sso,
         Platform() as platform,
@@ -35,7 +34,7 @@ async def ward(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
         yield sso, platform, scene
 
 
-async def live(browser: Browser, sso: Provider, platform: Platform) -> None:
+async def sign_in_refresh_and_sign_out(browser: Browser, sso: Provider, platform: Platform) -> None:
     """Sign a user in, have the token refreshed, and sign the user out."""
     sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
     assert (await signed_in(browser)).status == 302
@@ -44,17 +43,16 @@ async def live(browser: Browser, sso: Provider, platform: Platform) -> None:
     assert (await browser.post("/auth/logout")).status == 200
 
 
-async def test_a_key_signs_every_request(tmp_path: Path) -> None:
-    """With private_key_jwt code, renewal and revocation carry an assertion each, PKCE as ever."""
+async def test_private_key_jwt_signs_every_token_request(tmp_path: Path) -> None:
     key = ECKey.generate_key("P-384")
     file = tmp_path / "key.pem"
     file.write_bytes(key.as_pem(private=True))
-    async with ward(auth_method="private_key_jwt", private_key_file=str(file)) as (
+    async with login_between_doubles(auth_method="private_key_jwt", private_key_file=str(file)) as (
         sso,
         platform,
         scene,
     ):
-        await live(await scene.browser(), sso, platform)
+        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
         forms = [seen.form for seen in (*sso.user_requests, *sso.revocations)]
         assert [form.get("grant_type") for form in forms] == [
             "authorization_code",
@@ -82,23 +80,23 @@ async def test_a_key_signs_every_request(tmp_path: Path) -> None:
         assert "d" not in published
 
 
-async def test_a_secret_may_go_in_the_header() -> None:
-    """With client_secret_basic it is nowhere else."""
-    async with ward(auth_method="client_secret_basic", client_secret="s3cret:ü") as (
+async def test_client_secret_basic() -> None:
+    async with login_between_doubles(
+        auth_method="client_secret_basic", client_secret="s3cret:ü"
+    ) as (
         sso,
         platform,
         scene,
     ):
-        await live(await scene.browser(), sso, platform)
+        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
         for seen in (*sso.user_requests, *sso.revocations):
             assert seen.basic == (CLIENT_ID, "s3cret:ü")
             assert "client_secret" not in seen.form
 
 
-async def test_a_public_client_shows_its_name_only() -> None:
-    """Without secret and key every request has the client's id, the code its verifier."""
-    async with ward() as (sso, platform, scene):
-        await live(await scene.browser(), sso, platform)
+async def test_a_public_client_sends_its_id_only() -> None:
+    async with login_between_doubles() as (sso, platform, scene):
+        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
         for seen in (*sso.user_requests, *sso.revocations):
             assert seen.form["client_id"] == CLIENT_ID
             assert "Authorization" not in seen.headers
@@ -114,28 +112,30 @@ async def test_a_public_client_shows_its_name_only() -> None:
         ([oauth_error("invalid_client", 401)] * 2, ["new", "old"], 502),
     ],
 )
-async def test_two_secrets_while_the_sso_exchanges_them(
+async def test_the_second_secret_is_used_when_the_first_is_rejected(
     tmp_path: Path, answers: list[Any], shown: list[str], expected: int
 ) -> None:
-    """Where the SSO does not know the client by the new one, the old one is shown for the code."""
     file = tmp_path / "secret"
     file.write_text("new\nold\n")
-    async with ward(client_secret_file=str(file)) as (sso, _, scene):
+    async with login_between_doubles(client_secret_file=str(file)) as (sso, _, scene):
         sso.user_tokens(*answers)
         browser = await scene.browser()
         assert (await browser.open(back(await browser.begin()))).status == expected
         assert [seen.form["client_secret"] for seen in sso.user_requests] == shown
 
 
-async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None:
-    """The sign-in's address, the code's and the refresh token's form have them, encoded, once."""
+async def test_extra_params_are_sent_to_both_endpoints() -> None:
     extra = {"claims": "organization", "uri": "a&b=c é", "body": "", "audience": "https://x/?y"}
-    async with ward(extra_params=extra, scope="patient/*.rs") as (sso, platform, scene):
+    async with login_between_doubles(extra_params=extra, scope="patient/*.rs") as (
+        sso,
+        platform,
+        scene,
+    ):
         browser = await scene.browser()
         asked = parse_qs(urlsplit((await browser.begin()).location).query, keep_blank_values=True)
         assert {name: asked[name] for name in extra} == {k: [v] for k, v in extra.items()}
         assert (asked["code_challenge_method"], asked["scope"]) == (["S256"], ["patient/*.rs"])
-        await live(browser, sso, platform)
+        await sign_in_refresh_and_sign_out(browser, sso, platform)
         for seen in sso.user_requests:
             assert {name: seen.form[name] for name in extra} == extra
         kinds = [seen.form["grant_type"] for seen in sso.user_requests]
@@ -150,12 +150,11 @@ async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None
         ("made_up_by_a_browser", "other"),
     ],
 )
-async def test_the_log_says_why_a_sign_in_failed(
+async def test_the_cause_of_a_failed_sign_in_is_logged(
     caplog: pytest.LogCaptureFixture, error: str, told_code: str
 ) -> None:
-    """The words of the SSO are in the log, cleaned, with the number that the page shows."""
     caplog.set_level(logging.INFO)
-    async with ward() as (sso, _, scene):
+    async with login_between_doubles() as (sso, _, scene):
         browser = await scene.browser()
         sso.user_tokens(oauth_error("invalid_client", 401))
         by_endpoint = await signed_in(browser)

@@ -24,7 +24,7 @@ DOCUMENT = "/.well-known/openid-configuration"
 
 
 @asynccontextmanager
-async def scene_of(
+async def open_gateway(
     sso: Provider,
     authorize: str | None,
     token_path: str,
@@ -41,7 +41,7 @@ async def scene_of(
         yield scene
 
 
-def lookups(sso: Provider) -> list[str]:
+def metadata_requests(sso: Provider) -> list[str]:
     """Return the paths at which the SSO was asked for a document."""
     return [seen.target for seen in sso.requests if seen.target.endswith(DOCUMENT)]
 
@@ -72,12 +72,11 @@ FOUND: dict[str, tuple[tuple[str, str], tuple[str | None, str, str | None]]] = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-async def test_the_document_is_found(name: str) -> None:
-    """Its addresses are used, ID tokens are checked, and a sign-out reaches the SSO."""
+async def test_metadata_is_found(name: str) -> None:
     (path, slash), settings = FOUND[name]
     async with (
         Provider(openid=True, path=path, slash=slash) as sso,
-        scene_of(sso, *settings) as scene,
+        open_gateway(sso, *settings) as scene,
     ):
         browser = await scene.browser()
         begun = await browser.begin()
@@ -112,10 +111,9 @@ MISSING: dict[str, tuple[dict[str, Any], tuple[str, str, str | None]]] = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-async def test_without_the_document_no_id_token_is_believed(name: str) -> None:
-    """The scope openid makes the sign-in unavailable, with a page; nothing is guessed."""
+async def test_without_metadata_the_scope_openid_makes_the_login_unavailable(name: str) -> None:
     options, settings = MISSING[name]
-    async with Provider(**options) as sso, scene_of(sso, *settings) as scene:
+    async with Provider(**options) as sso, open_gateway(sso, *settings) as scene:
         page = await (await scene.browser()).open("/auth/login?return_to=/fhir/Patient")
         assert (page.status, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
         assert "Retry-After" in page.headers
@@ -123,10 +121,9 @@ async def test_without_the_document_no_id_token_is_believed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MISSING)
-async def test_without_the_document_plain_oauth_works(name: str) -> None:
-    """Without that scope the addresses of the settings are used as they are."""
+async def test_without_metadata_oauth_without_openid_works(name: str) -> None:
     options, settings = MISSING[name]
-    async with Provider(**options) as sso, scene_of(sso, *settings, scope=None) as scene:
+    async with Provider(**options) as sso, open_gateway(sso, *settings, scope=None) as scene:
         browser = await scene.browser()
         begun = await browser.begin()
         assert begun.location.startswith(f"{sso.origin}{settings[0]}?")
@@ -138,22 +135,21 @@ async def test_without_the_document_plain_oauth_works(name: str) -> None:
     "issuer",
     ["https://evil.example", "http://127.0.0.1:1", "{base}/other", "{base}//", "", None, 7],
 )
-async def test_a_document_of_another_issuer_is_none(issuer: Any) -> None:
+async def test_metadata_of_another_issuer_is_ignored(issuer: Any) -> None:
     """Its issuer has to be the one below which it was found (mix-up)."""
     async with (
         Provider(openid=True, path="/realms/clinic") as sso,
-        scene_of(sso, f"{KEYCLOAK}/auth", f"{KEYCLOAK}/token") as scene,
+        open_gateway(sso, f"{KEYCLOAK}/auth", f"{KEYCLOAK}/token") as scene,
     ):
         sso.says["issuer"] = issuer.format(base=sso.base) if isinstance(issuer, str) else issuer
         page = await (await scene.browser()).open("/auth/login")
         assert page.status == 503
 
 
-async def test_a_document_that_appears_later_is_found() -> None:
-    """An SSO that starts after the gateway needs no restart of the gateway."""
+async def test_metadata_published_later_is_found() -> None:
     async with (
         Provider(openid=False, path="/o") as sso,
-        scene_of(sso, "/o/authorize/", "/o/token/") as scene,
+        open_gateway(sso, "/o/authorize/", "/o/token/") as scene,
     ):
         browser = await scene.browser()
         assert (await browser.open("/auth/login")).status == 503
@@ -167,11 +163,10 @@ async def test_a_document_that_appears_later_is_found() -> None:
         assert page.location.startswith(f"{sso.base}/found/authorize?")
 
 
-async def test_a_document_that_disappears_stays_in_use() -> None:
-    """Once found it is cached: an outage of the SSO's web server ends no sign-in."""
+async def test_metadata_is_cached() -> None:
     async with (
         Provider(openid=True, path="/o") as sso,
-        scene_of(sso, "/o/authorize/", "/o/token/") as scene,
+        open_gateway(sso, "/o/authorize/", "/o/token/") as scene,
     ):
         browser = await scene.browser()
         await browser.begin()
@@ -179,11 +174,10 @@ async def test_a_document_that_disappears_stays_in_use() -> None:
         await signed_in_as(browser, sso, expected=302)
 
 
-async def test_no_code_is_spent_while_its_id_token_could_not_be_checked() -> None:
-    """A gateway that has lost the document answers the callback with 503, and asks for no token."""
+async def test_no_code_is_redeemed_without_metadata() -> None:
     async with (
         Provider(openid=True, path="/o") as sso,
-        scene_of(sso, "/o/authorize/", "/o/token/") as scene,
+        open_gateway(sso, "/o/authorize/", "/o/token/") as scene,
     ):
         browser = await scene.browser()
         begun = await browser.begin()
@@ -199,38 +193,34 @@ class Redirecting(Provider):
     elsewhere = ""
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Return a redirect, or the usual response."""
         if request.target.endswith(DOCUMENT):
             return status(302, ("Location", self.elsewhere))
         return super().response_to(request)
 
 
-async def test_only_the_sso_itself_is_asked() -> None:
-    """No redirect is followed; the keys alone may be at another server, as with Google's."""
+async def test_redirects_of_metadata_are_not_followed() -> None:
     async with Provider(openid=True) as other, Redirecting() as sso:
         sso.elsewhere = f"{other.issuer}{DOCUMENT}"
-        async with scene_of(sso, "/authorize", "/oauth/token") as scene:
+        async with open_gateway(sso, "/authorize", "/oauth/token") as scene:
             assert (await (await scene.browser()).open("/auth/login")).status == 503
     async with Provider(openid=True) as other, Provider(openid=True) as sso:
         sso.says["jwks_uri"] = f"{other.issuer}/jwks"
-        async with scene_of(sso, "/authorize", "/oauth/token") as scene:
+        async with open_gateway(sso, "/authorize", "/oauth/token") as scene:
             await signed_in_as(await scene.browser(), sso, expected=302)
         assert [request.target for request in other.requests] == ["/jwks"]
 
 
-async def test_a_lookup_is_bounded() -> None:
-    """However long the paths are, the SSO is asked a dozen times, and not for each sign-in."""
+async def test_metadata_requests_are_bounded() -> None:
     path = "/a" * 60
-    async with Provider() as sso, scene_of(sso, f"{path}/auth", f"{path}/token") as scene:
+    async with Provider() as sso, open_gateway(sso, f"{path}/auth", f"{path}/token") as scene:
         browser = await scene.browser()
         for _ in range(3):
             assert (await browser.open("/auth/login")).status == 503
-        assert 1 < len(lookups(sso)) <= 24
+        assert 1 < len(metadata_requests(sso)) <= 24
 
 
-async def test_a_document_of_any_size_or_kind_is_survived() -> None:
-    """What is no document is none, and the sign-in stays unavailable."""
-    async with Documented() as sso, scene_of(sso, "/authorize", "/oauth/token") as scene:
+async def test_invalid_metadata_is_ignored() -> None:
+    async with Documented() as sso, open_gateway(sso, "/authorize", "/oauth/token") as scene:
         browser = await scene.browser()
         for document in ([], {}, "x" * 100_000, {"issuer": ["a"]}, {"issuer": None}):
             sso.document = document
@@ -243,22 +233,26 @@ class Documented(Provider):
     document: Any = None
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Return the document, or the usual response."""
         if request.target.endswith(DOCUMENT):
             return json_body(self.document)
         return super().response_to(request)
 
 
 @pytest.mark.parametrize("url", ["http://[", "ftp://127.0.0.1/x", "http://127.0.0.1:99999/x", 7])
-async def test_unusable_addresses_in_the_document_are_left_out(url: Any) -> None:
-    """They break no sign-in but for that of the keys, which are never done without."""
+async def test_unusable_urls_in_metadata_are_ignored(url: Any) -> None:
     names = ("end_session_endpoint", "revocation_endpoint", "authorization_endpoint")
-    async with Provider(openid=True) as sso, scene_of(sso, "/authorize", "/oauth/token") as scene:
+    async with (
+        Provider(openid=True) as sso,
+        open_gateway(sso, "/authorize", "/oauth/token") as scene,
+    ):
         sso.says.update(dict.fromkeys(names[:2], url), jwks_uri=f"{sso.base}/jwks")
         browser = await scene.browser()
         await signed_in_as(browser, sso, expected=302)
         assert (await browser.post("/auth/logout")).status == 200
-    async with Provider(openid=True) as sso, scene_of(sso, "/authorize", "/oauth/token") as scene:
+    async with (
+        Provider(openid=True) as sso,
+        open_gateway(sso, "/authorize", "/oauth/token") as scene,
+    ):
         sso.says["jwks_uri"] = url
         await signed_in_as(await scene.browser(), sso, expected=502)
         assert (await signed_in(await scene.browser())).status == 502

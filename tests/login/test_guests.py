@@ -1,4 +1,4 @@
-"""Who is let in beside those who signed in, and what pages of other origins may do."""
+"""Callers beside sessions, and pages of other origins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKS = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers"
 
 @pytest.fixture
 async def mixed() -> AsyncIterator[tuple[Platform, Stage]]:
-    """People sign in, and two callers are known by key and password."""
+    """Yield a gateway with a login and two callers with key and password."""
     async with Provider() as sso, Platform() as platform:
         sso.user_tokens(token("for-the-doctor"))
         async with stage(
@@ -33,8 +33,7 @@ async def mixed() -> AsyncIterator[tuple[Platform, Stage]]:
             yield platform, scene
 
 
-async def test_callers_are_served_beside_sessions(mixed: tuple[Platform, Stage]) -> None:
-    """A key goes out with the gateway's token, a session with the person's."""
+async def test_callers_and_sessions_use_their_own_tokens(mixed: tuple[Platform, Stage]) -> None:
     platform, scene = mixed
     browser = await scene.browser()
     assert (await browser.get("/fhir/Patient/1", X_Api_Key="lab-key")).status == 200
@@ -48,16 +47,16 @@ async def test_callers_are_served_beside_sessions(mixed: tuple[Platform, Stage])
     assert named == [("lab", None), ("session", "unknown"), ("lab", None)]
 
 
-async def test_a_callers_write_needs_no_browser(mixed: tuple[Platform, Stage]) -> None:
-    """The rules for browsers are not for programs with a key."""
+async def test_writes_of_callers_need_no_browser_fields(mixed: tuple[Platform, Stage]) -> None:
     _, scene = mixed
     browser = await scene.browser()
     answer = await browser.request("POST", "/fhir/Patient", {"X-Api-Key": "lab-key"}, data=b"{}")
     assert answer.status == 200
 
 
-async def test_a_wrong_key_is_not_a_sign_in(mixed: tuple[Platform, Stage]) -> None:
-    """Who shows a wrong key is told so, also with a session."""
+async def test_a_wrong_api_key_is_rejected_with_a_session_too(
+    mixed: tuple[Platform, Stage],
+) -> None:
     _, scene = mixed
     browser = await scene.browser()
     await signed_in(browser)
@@ -65,8 +64,7 @@ async def test_a_wrong_key_is_not_a_sign_in(mixed: tuple[Platform, Stage]) -> No
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unknown")
 
 
-async def test_challenges_fit_who_asks(mixed: tuple[Platform, Stage]) -> None:
-    """A program is asked for its password, a page of a browser must not be."""
+async def test_challenges_differ_for_programs_and_pages(mixed: tuple[Platform, Stage]) -> None:
     _, scene = mixed
     browser = await scene.browser()
     program = await browser.get("/fhir/Patient")
@@ -78,8 +76,7 @@ async def test_challenges_fit_who_asks(mixed: tuple[Platform, Stage]) -> None:
     assert (await browser.open("/fhir/Patient")).status == 302
 
 
-async def test_a_listed_origin_may_ask_and_read(mixed: tuple[Platform, Stage]) -> None:
-    """The gateway answers the preflight itself and names the origin, errors included."""
+async def test_a_configured_origin_passes_cors(mixed: tuple[Platform, Stage]) -> None:
     platform, scene = mixed
     browser = await scene.browser()
     answer = await browser.request("OPTIONS", "/fhir/Patient/1", {"Origin": LISTED, **ASKS})
@@ -100,8 +97,7 @@ async def test_a_listed_origin_may_ask_and_read(mixed: tuple[Platform, Stage]) -
         assert "Origin" in each.headers["Vary"]
 
 
-async def test_another_origin_may_not(mixed: tuple[Platform, Stage]) -> None:
-    """A preflight of an origin that is not listed is refused and contains no other origin."""
+async def test_another_origin_fails_cors(mixed: tuple[Platform, Stage]) -> None:
     platform, scene = mixed
     browser = await scene.browser()
     for path in ("/fhir/Patient/1", "/auth/session"):
@@ -111,16 +107,14 @@ async def test_another_origin_may_not(mixed: tuple[Platform, Stage]) -> None:
     assert platform.requests == []
 
 
-async def test_answers_for_a_session_vary_by_its_cookie(mixed: tuple[Platform, Stage]) -> None:
-    """No cache may give one person what another one read."""
+async def test_responses_of_sessions_vary_by_cookie(mixed: tuple[Platform, Stage]) -> None:
     _, scene = mixed
     browser = await scene.browser()
     await signed_in(browser)
     assert "Cookie" in (await browser.get("/fhir/Patient/1")).headers["Vary"]
 
 
-async def test_nothing_that_is_stored_runs_in_a_browser(mixed: tuple[Platform, Stage]) -> None:
-    """A stored page of the platform has no scripts, forms or foreign frames here."""
+async def test_stored_pages_have_a_restrictive_policy(mixed: tuple[Platform, Stage]) -> None:
     platform, scene = mixed
     browser = await scene.browser()
     await signed_in(browser)
@@ -138,8 +132,7 @@ async def test_nothing_that_is_stored_runs_in_a_browser(mixed: tuple[Platform, S
     assert answer.headers["Cross-Origin-Resource-Policy"] == "same-site"
 
 
-async def test_what_is_no_page_of_the_login_is_unknown(mixed: tuple[Platform, Stage]) -> None:
-    """`/auth/…` is the login's as a whole, with its own methods; paths outside are unknown."""
+async def test_unknown_paths_and_methods_of_the_login(mixed: tuple[Platform, Stage]) -> None:
     _, scene = mixed
     browser = await scene.browser()
     for path in ("/auth", "/auth/", "/auth/other", "/other"):

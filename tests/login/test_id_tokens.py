@@ -48,7 +48,6 @@ _OTHERS: Final[list[dict[str, Any]]] = [
 
 
 def _kind(alg: str) -> str:
-    """Return the kind of key that an algorithm needs."""
     by_name = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
     return by_name.get(alg, "RSA" if alg[1:2] == "S" else "Ed25519")
 
@@ -60,7 +59,6 @@ def _published(*, with_kid: bool) -> list[dict[str, Any]]:
 
 
 def _signed(sso: Provider, nonce: str, alg: str, key: Key | str, kid: str | None) -> str:
-    """Return an ID token by this algorithm and key."""
     claims = {
         "iss": sso.issuer,
         "aud": CLIENT_ID,
@@ -120,10 +118,9 @@ def expected(alg: str, keys: str, client: str, *, is_right: bool, kid: str | Non
 @pytest.mark.parametrize("kind", _ALGORITHMS)
 @pytest.mark.parametrize("keys", ["with kid", "without kid", "none"])
 @pytest.mark.parametrize("client", ["confidential", "public"])
-async def test_which_id_tokens_are_believed(
+async def test_signatures_of_id_tokens(
     kind: str, keys: str, client: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every algorithm, by the right and a wrong key, with its `kid`, an unknown one and none."""
     async with Provider(openid=True) as sso:
         sso.keys = []
         sso.jwks = _published(with_kid=keys == "with kid")
@@ -144,8 +141,7 @@ async def test_which_id_tokens_are_believed(
                     )
 
 
-async def test_no_published_key_is_a_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """A MAC by a symmetric key that is published signs nobody in."""
+async def test_a_published_symmetric_key_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     async with Provider(openid=True) as sso:
         sso.jwks = [*_OTHERS]
         for secret, reason in ((SECRET, "signature"), (None, "alg")):
@@ -155,10 +151,7 @@ async def test_no_published_key_is_a_secret(caplog: pytest.LogCaptureFixture) ->
                     assert await sign_in(sso, browser, caplog, "HS256", key, kid) == reason
 
 
-async def test_either_secret_of_an_exchange_may_have_signed(
-    tmp_path: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """While the SSO changes the secret, the file has two, and ID tokens come by either."""
+async def test_both_secrets_verify_hs256(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n{FORMER}\n")
     file.chmod(0o600)
@@ -193,10 +186,9 @@ async def test_either_secret_of_an_exchange_may_have_signed(
     ],
 )
 @pytest.mark.parametrize("has_keys", [True, False])
-async def test_what_is_no_id_token(
+async def test_malformed_id_tokens_are_rejected(
     id_token: str, reason: str, has_keys: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each has its reason in the log, and nothing of the token."""
     async with Provider(openid=True) as sso:
         if not has_keys:
             sso.says["jwks_uri"] = None
@@ -211,10 +203,9 @@ async def test_what_is_no_id_token(
 
 
 @pytest.mark.parametrize("jwks", [{"keys": []}, {"keys": 7}, {}, [], None])
-async def test_keys_that_cannot_be_had_are_never_done_without(
+async def test_without_the_announced_keys_id_tokens_are_rejected(
     jwks: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A document that names keys promises signatures."""
     async with Keyless(openid=True) as sso, browsing(sso, None) as browser:
         sso.key_set = jwks
         why = await sign_in(sso, browser, caplog, "RS256", sso.keys[0], None)
@@ -227,7 +218,6 @@ class Keyless(Provider):
     key_set: Any = None
 
     def response_to(self, request: Any) -> Any:
-        """Return the key set, or the usual response."""
         return (
             json_body(self.key_set) if request.target == "/jwks" else super().response_to(request)
         )

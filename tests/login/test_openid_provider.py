@@ -1,16 +1,13 @@
-"""An SSO that is an OpenID provider: discovery, ID tokens, and who answers."""
+"""An SSO that is an OpenID provider: discovery, ID tokens, and `iss`."""
 
 from __future__ import annotations
 
-import base64
-import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from joserfc.jwk import RSAKey
 
 from tests.doubles.platform import Platform
 from tests.doubles.sso import token
@@ -28,25 +25,20 @@ async def browsing(sso: Provider, scope: str | None = "openid") -> AsyncIterator
         yield await scene.browser()
 
 
-async def finish(
+async def complete_sign_in(
     browser: Browser, sso: Provider, begun: Page, id_token: str | None = None, **claims: Any
 ) -> Page:
-    """Come back from the SSO, which gives an ID token."""
+    """Return the page of the callback after the SSO issued an ID token."""
     given = id_token or sso.id_token(begun.query.get("nonce"), **claims)
     sso.user_tokens(token("opaque", id_token=given))
     return await browser.open(back(begun))
 
 
-def _part(header: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
-
-
-async def test_the_provider_is_discovered() -> None:
-    """The address to sign in at comes from the document, and the ID token tells who it is."""
+async def test_the_authorization_endpoint_is_discovered() -> None:
     async with Provider(openid=True) as sso, browsing(sso) as browser:
         begun = await browser.begin()
         assert begun.location.startswith(f"{sso.issuer}/found/authorize?")
-        assert (await finish(browser, sso, begun)).status == 302
+        assert (await complete_sign_in(browser, sso, begun)).status == 302
         facts = json.loads((await browser.get("/auth/session")).text)
         assert (facts["user"], facts["name"]) == ("person-7", "Karimova D.")
         out = json.loads((await browser.post("/auth/logout")).text)
@@ -65,55 +57,36 @@ async def test_the_provider_is_discovered() -> None:
         {"nonce": None},
     ],
 )
-async def test_a_wrong_id_token_signs_nobody_in(claims: dict[str, Any]) -> None:
-    """Issuer, audience, expiry and nonce have to be right."""
+async def test_an_invalid_claim_of_an_id_token_is_rejected(claims: dict[str, Any]) -> None:
     async with Provider(openid=True) as sso, browsing(sso) as browser:
-        page = await finish(browser, sso, await browser.begin(), **claims)
+        page = await complete_sign_in(browser, sso, await browser.begin(), **claims)
         assert page.status == 502
         assert "dhp-session" not in browser.cookies()
 
 
-async def test_a_forged_signature_signs_nobody_in() -> None:
-    """Another key, the public key as a shared secret, and no signature at all are refused."""
-    async with Provider(openid=True) as sso, browsing(sso) as browser:
-        other = RSAKey.generate_key(2048, {"kid": sso.keys[0].kid or ""})
-        begun = await browser.begin()
-        assert (await finish(browser, sso, begun, key=other)).status == 502
-        begun = await browser.begin()
-        claims = sso.id_token(begun.query["nonce"]).split(".")[1]
-        signed = f"{_part({'alg': 'HS256', 'kid': sso.keys[0].kid})}.{claims}"
-        public = sso.keys[0].as_pem(private=False)
-        mac = base64.urlsafe_b64encode(hmac.digest(public, signed.encode(), "sha256"))
-        forged = f"{signed}.{mac.rstrip(b'=').decode()}"
-        assert (await finish(browser, sso, begun, id_token=forged)).status == 502
-        begun = await browser.begin()
-        claims = sso.id_token(begun.query["nonce"]).split(".")[1]
-        page = await finish(browser, sso, begun, id_token=f"{_part({'alg': 'none'})}.{claims}.")
-        assert page.status == 502
-
-
-async def test_a_missing_id_token_signs_nobody_in() -> None:
-    """With the scope openid an answer without one is none."""
+async def test_a_missing_id_token_is_rejected() -> None:
     async with Provider(openid=True) as sso, browsing(sso) as browser:
         sso.user_tokens(token("opaque"))
         assert (await signed_in(browser)).status == 502
 
 
 @pytest.mark.parametrize("claims", [{"aud": "another-client"}, {"iss": "https://evil.example"}])
-async def test_without_keys_the_connection_vouches(claims: dict[str, Any]) -> None:
-    """An SSO that publishes no keys still tells who it is, and its claims are checked."""
+async def test_without_keys_claims_are_checked(claims: dict[str, Any]) -> None:
     async with Provider(openid=True) as sso, browsing(sso) as browser:
         sso.says["jwks_uri"] = None
-        assert (await finish(browser, sso, await browser.begin())).status == 302
-        page = await finish(browser, sso, await browser.begin(), **claims)
+        assert (await complete_sign_in(browser, sso, await browser.begin())).status == 302
+        page = await complete_sign_in(browser, sso, await browser.begin(), **claims)
         assert page.status == 502
 
 
-async def test_an_id_token_that_was_not_asked_for_names_the_user() -> None:
-    """Without the scope openid and without a document its claims are checked all the same."""
+async def test_an_unrequested_id_token_names_the_user() -> None:
     async with Provider() as sso, browsing(sso, scope=None) as browser:
-        assert (await finish(browser, sso, await browser.begin(), nonce=None)).status == 302
-        page = await finish(browser, sso, await browser.begin(), nonce=None, aud="another-client")
+        assert (
+            await complete_sign_in(browser, sso, await browser.begin(), nonce=None)
+        ).status == 302
+        page = await complete_sign_in(
+            browser, sso, await browser.begin(), nonce=None, aud="another-client"
+        )
         assert page.status == 502
 
 
@@ -127,15 +100,16 @@ async def test_an_id_token_that_was_not_asked_for_names_the_user() -> None:
         ({"email": "d@clinic.uz"}, "HyO1YEEbwFcp"),
     ],
 )
-async def test_people_are_named_by_their_user_name(claims: dict[str, Any], user: str) -> None:
-    """Session and audit name the user as people do; the record of the sign-in has the subject."""
+async def test_users_are_named_by_preferred_username(claims: dict[str, Any], user: str) -> None:
     async with (
         Provider(openid=True) as sso,
         Platform() as platform,
         stage(platform.url, sso.token_url, sso.issuer, login={"scope": "openid"}) as scene,
     ):
         browser = await scene.browser()
-        page = await finish(browser, sso, await browser.begin(), sub="HyO1YEEbwFcp", **claims)
+        page = await complete_sign_in(
+            browser, sso, await browser.begin(), sub="HyO1YEEbwFcp", **claims
+        )
         assert page.status == 302
         facts = json.loads((await browser.get("/auth/session")).text)
         assert (facts["user"], facts["name"]) == (user, "Karimova D.")
@@ -157,10 +131,10 @@ async def test_people_are_named_by_their_user_name(claims: dict[str, Any], user:
         (False, None, 302),
     ],
 )
-async def test_an_answer_of_another_issuer_is_refused(
+async def test_iss_of_another_issuer_is_rejected(
     names_issuer: bool, iss: str | None, expected: int
 ) -> None:
-    """Mix-up: `iss` is the SSO's own, and is there when the SSO says so (RFC 9207)."""
+    """Mix-up attack: `iss` is the issuer, and present if announced by metadata (RFC 9207)."""
     async with (
         Provider(openid=True, names_issuer=names_issuer) as sso,
         browsing(sso, scope=None) as browser,

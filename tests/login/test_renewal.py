@@ -1,4 +1,4 @@
-"""The renewal of a person's token, with a clock that stands still and an SSO made by hand."""
+"""Refreshing the token of a user, with a fake clock and a scripted SSO."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ class Endpoint:
         self.gate.set()
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
-        """The next of the script."""
         self.asked.append(renewal)
         await self.gate.wait()
         answer = self.script.popleft()
@@ -43,11 +42,10 @@ class Endpoint:
 
 
 def made(value: str, clock: FakeClock) -> AccessToken:
-    """A token that has just come."""
     return AccessToken(value, received_at=clock(), lifetime=LIFETIME, wall_expiry=0.0)
 
 
-class Bench:
+class RefreshSetup:
     """A session of a user, and what refreshes its tokens."""
 
     def __init__(self) -> None:
@@ -86,209 +84,192 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> Bench:
-    """A new one."""
-    return Bench()
+async def setup() -> RefreshSetup:
+    return RefreshSetup()
 
 
 def refused(error: str) -> TokenRequestError:
-    """The SSO says no."""
     return TokenRequestError("refused", "refused", oauth_error=error, status=400)
 
 
 AWAY = TokenRequestError("transient", "no connection")
 
 
-async def test_a_token_is_renewed_ahead_of_its_end(bench: Bench) -> None:
-    """Within the last minute a request goes out with the token that there is and renews it."""
-    _, tokens = await bench.session()
-    bench.sso.script.append("t1")
-    assert tokens.current() == made("t0", bench.clock)
+async def test_a_token_is_refreshed_before_its_expiry(setup: RefreshSetup) -> None:
+    _, tokens = await setup.session()
+    setup.sso.script.append("t1")
+    assert tokens.current() == made("t0", setup.clock)
     await run_pending_tasks()
-    assert bench.sso.asked == []
-    bench.clock.now += LIFETIME - 59
-    assert tokens.current() == made("t0", bench.clock)
+    assert setup.sso.asked == []
+    setup.clock.now += LIFETIME - 59
+    assert tokens.current() == made("t0", setup.clock)
     await run_pending_tasks()
-    assert tokens.current() == made("t1", bench.clock)
-    assert len(bench.sso.asked) == 1
+    assert tokens.current() == made("t1", setup.clock)
+    assert len(setup.sso.asked) == 1
 
 
-async def test_one_renewal_at_a_time(bench: Bench) -> None:
-    """However many tabs wait, the SSO is asked once; one that leaves ends nothing."""
-    _, tokens = await bench.session()
-    bench.sso.script.append("t1")
-    bench.sso.gate.clear()
-    bench.clock.now += LIFETIME
+async def test_concurrent_requests_share_one_refresh(setup: RefreshSetup) -> None:
+    _, tokens = await setup.session()
+    setup.sso.script.append("t1")
+    setup.sso.gate.clear()
+    setup.clock.now += LIFETIME
     assert tokens.current() is None
     waiters = [asyncio.ensure_future(tokens.wait_for_token()) for _ in range(5)]
     await run_pending_tasks()
     waiters[0].cancel()
     await run_pending_tasks()
-    bench.sso.gate.set()
-    assert set(await asyncio.gather(*waiters[1:])) == {made("t1", bench.clock)}
-    assert len(bench.sso.asked) == 1
+    setup.sso.gate.set()
+    assert set(await asyncio.gather(*waiters[1:])) == {made("t1", setup.clock)}
+    assert len(setup.sso.asked) == 1
 
 
-async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
-    """While the SSO is away the token is used for as long as it lives, and the SSO left alone."""
-    session, tokens = await bench.session()
-    bench.sso.script.extend([AWAY, AWAY, "t1"])
-    bench.clock.now += LIFETIME - 30
+async def test_a_failed_refresh_is_retried_after_a_delay(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.extend([AWAY, AWAY, "t1"])
+    setup.clock.now += LIFETIME - 30
     for _ in range(3):
-        assert tokens.current() == made("t0", bench.clock)
+        assert tokens.current() == made("t0", setup.clock)
         await run_pending_tasks()
-    assert len(bench.sso.asked) == 1
-    bench.clock.now += 30
+    assert len(setup.sso.asked) == 1
+    setup.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
         await tokens.wait_for_token()
     with pytest.raises(GatewayError, match="sso-unavailable"):
         await tokens.wait_for_token()
-    assert len(bench.sso.asked) == 2
-    bench.clock.now += 3
-    assert await tokens.wait_for_token() == made("t1", bench.clock)
-    assert (session.is_ended, bench.ended) == (False, [])
+    assert len(setup.sso.asked) == 2
+    setup.clock.now += 3
+    assert await tokens.wait_for_token() == made("t1", setup.clock)
+    assert (session.is_ended, setup.ended) == (False, [])
 
 
-async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> None:
-    """Who signs out while a renewal is under way leaves no refresh token behind at the SSO."""
-    session, tokens = await bench.session()
-    bench.sso.script.append("t1")
-    bench.sso.gate.clear()
-    bench.clock.now += LIFETIME
+async def test_tokens_received_after_the_sign_out_are_revoked(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.append("t1")
+    setup.sso.gate.clear()
+    setup.clock.now += LIFETIME
     asked = asyncio.ensure_future(tokens.wait_for_token())
     await run_pending_tasks()
-    await bench.sessions.end(session)
-    bench.sso.gate.set()
+    await setup.sessions.end(session)
+    setup.sso.gate.set()
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
         await asked
-    await bench.renewals.finish()
-    assert bench.orphans == [RenewalGrant(Secret("t1-refresh"))]
+    await setup.renewals.finish()
+    assert setup.orphans == [RenewalGrant(Secret("t1-refresh"))]
 
 
-async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
+async def test_invalid_grant_ends_the_session(setup: RefreshSetup) -> None:
     """The session ends even while the token is valid, because the sign-in was revoked."""
-    session, tokens = await bench.session()
-    bench.sso.script.append(refused("invalid_grant"))
-    bench.clock.now += LIFETIME - 30
+    session, tokens = await setup.session()
+    setup.sso.script.append(refused("invalid_grant"))
+    setup.clock.now += LIFETIME - 30
     tokens.current()
     await run_pending_tasks()
-    assert (session.is_ended, bench.ended) == (True, ["refused"])
-    assert await bench.store.get(session.key) is None
+    assert (session.is_ended, setup.ended) == (True, ["refused"])
+    assert await setup.store.get(session.key) is None
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
         await tokens.wait_for_token()
-    assert len(bench.sso.asked) == 1
+    assert len(setup.sso.asked) == 1
 
 
 @pytest.mark.parametrize("error", ["invalid_client", "other", "invalid_request"])
-async def test_a_refusal_of_the_client_signs_nobody_out(bench: Bench, error: str) -> None:
-    """A wrong secret of the gateway is waited out, after the token's end with sso-unavailable."""
-    session, tokens = await bench.session()
-    bench.sso.script.extend([refused(error), refused(error), "t1"])
-    bench.clock.now += LIFETIME - 30
+async def test_a_rejected_client_ends_no_session(setup: RefreshSetup, error: str) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.extend([refused(error), refused(error), "t1"])
+    setup.clock.now += LIFETIME - 30
     tokens.current()
     await run_pending_tasks()
     assert tokens.current() is not None
-    bench.clock.now += 30
+    setup.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
         await tokens.wait_for_token()
-    assert (session.is_ended, bench.ended) == (False, [])
-    bench.clock.now += 30
+    assert (session.is_ended, setup.ended) == (False, [])
+    setup.clock.now += 30
     assert (await tokens.wait_for_token()).reveal() == "t1"
 
 
-async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
-    """A platform that refuses every token does not make the gateway storm the SSO."""
-    session, tokens = await bench.session()
-    bench.sso.script.extend(["t1", "t2"])
+async def test_refreshes_after_401_are_delayed(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.extend(["t1", "t2"])
     fresh = await tokens.replace_rejected(session.token)
     tokens.on_fresh_token_rejected(fresh)
     with pytest.raises(GatewayError, match="token-rejected"):
         await tokens.replace_rejected(fresh)
-    assert len(bench.sso.asked) == 1
-    bench.clock.now += 31
+    assert len(setup.sso.asked) == 1
+    setup.clock.now += 31
     tokens.on_token_accepted(await tokens.replace_rejected(fresh))
-    assert len(bench.sso.asked) == 2
+    assert len(setup.sso.asked) == 2
 
 
-async def test_requests_that_are_refused_together_pause_once(bench: Bench) -> None:
-    """Many tabs with the same refused token do not lengthen the pause."""
-    session, tokens = await bench.session()
-    bench.sso.script.extend(["t1", "t2"])
+async def test_requests_rejected_together_cause_one_pause(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.extend(["t1", "t2"])
     fresh = await tokens.replace_rejected(session.token)
     for _ in range(5):
         tokens.on_fresh_token_rejected(fresh)
-    bench.clock.now += 1
-    assert await tokens.replace_rejected(fresh) == made("t2", bench.clock)
+    setup.clock.now += 1
+    assert await tokens.replace_rejected(fresh) == made("t2", setup.clock)
 
 
-async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(bench: Bench) -> None:
-    """Of several tabs with the old token only the first one renews."""
-    session, tokens = await bench.session()
+async def test_a_401_for_a_replaced_token_causes_no_refresh(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
     old = session.token
-    bench.sso.script.append("t1")
-    assert await tokens.replace_rejected(old) == made("t1", bench.clock)
-    assert await tokens.replace_rejected(old) == made("t1", bench.clock)
-    assert len(bench.sso.asked) == 1
+    setup.sso.script.append("t1")
+    assert await tokens.replace_rejected(old) == made("t1", setup.clock)
+    assert await tokens.replace_rejected(old) == made("t1", setup.clock)
+    assert len(setup.sso.asked) == 1
 
 
-async def test_the_same_token_again_is_none(bench: Bench) -> None:
-    """An SSO that gives the refused token once more has given nothing."""
-    session, tokens = await bench.session()
-    bench.sso.script.append("t0")
+async def test_an_unchanged_token_is_a_failed_refresh(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session()
+    setup.sso.script.append("t0")
     with pytest.raises(GatewayError, match="token-rejected"):
         await tokens.replace_rejected(session.token)
 
 
-async def test_a_bug_lets_no_old_token_out(bench: Bench) -> None:
-    """Whatever breaks in a renewal, an expired token is never used."""
-    _, tokens = await bench.session()
-    bench.clock.now += LIFETIME
+async def test_an_expired_token_is_not_used_after_an_exception(setup: RefreshSetup) -> None:
+    _, tokens = await setup.session()
+    setup.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="sso-unavailable"):
         # The script is empty, which breaks the endpoint.
         await tokens.wait_for_token()
 
 
-async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Bench) -> None:
-    """There is nothing to ask the SSO with."""
-    session, tokens = await bench.session(renewable=False)
-    bench.clock.now += LIFETIME
+async def test_without_a_refresh_token_the_session_ends_with_its_token(setup: RefreshSetup) -> None:
+    session, tokens = await setup.session(renewable=False)
+    setup.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
         await tokens.wait_for_token()
     assert session.is_ended
 
 
-async def session(bench: Bench) -> str:
-    """The identifier of a new session."""
-    identifier, _ = await bench.sessions.create(
-        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
+async def session(setup: RefreshSetup) -> str:
+    identifier, _ = await setup.sessions.create(
+        SignedInUser("dr"), made("t", setup.clock), RenewalGrant()
     )
     return identifier
 
 
-async def test_a_session_ends_without_requests(bench: Bench) -> None:
-    """After `idle_lifetime`, which every request begins anew."""
-    identifier = await session(bench)
+async def test_a_session_ends_without_requests(setup: RefreshSetup) -> None:
+    identifier = await session(setup)
     for _ in range(3):
-        bench.clock.now += 29 * 60
-        assert await bench.sessions.find(identifier, touch=True) is not None
-    bench.clock.now += 31 * 60
-    assert await bench.sessions.find(identifier, touch=True) is None
+        setup.clock.now += 29 * 60
+        assert await setup.sessions.find(identifier, touch=True) is not None
+    setup.clock.now += 31 * 60
+    assert await setup.sessions.find(identifier, touch=True) is None
 
 
-async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
-    """After `session_lifetime`, however busy the person is."""
-    identifier = await session(bench)
+async def test_a_session_ends_with_requests_too(setup: RefreshSetup) -> None:
+    identifier = await session(setup)
     for _ in range(8 * 3 - 1):
-        bench.clock.now += 20 * 60
-        assert await bench.sessions.find(identifier, touch=True) is not None
-    bench.clock.now += 20 * 60
-    assert await bench.sessions.find(identifier, touch=True) is None
+        setup.clock.now += 20 * 60
+        assert await setup.sessions.find(identifier, touch=True) is not None
+    setup.clock.now += 20 * 60
+    assert await setup.sessions.find(identifier, touch=True) is None
 
 
-async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
-    """A page that polls who is signed in does not keep an absent person's session open."""
-    identifier = await session(bench)
-    bench.clock.now += 20 * 60
-    assert await bench.sessions.find(identifier, touch=False) is not None
-    bench.clock.now += 11 * 60
-    assert await bench.sessions.find(identifier, touch=False) is None
+async def test_the_session_endpoint_does_not_extend_a_session(setup: RefreshSetup) -> None:
+    identifier = await session(setup)
+    setup.clock.now += 20 * 60
+    assert await setup.sessions.find(identifier, touch=False) is not None
+    setup.clock.now += 11 * 60
+    assert await setup.sessions.find(identifier, touch=False) is None

@@ -11,8 +11,7 @@ from gateway.sandbox.server import Sandbox
 from tests.login.stage import Stage, sandbox, stage
 
 
-async def test_a_person_lands_where_they_wanted_to_go(scene: Stage) -> None:
-    """An address opened without a session leads over the SSO back to itself, now with data."""
+async def test_the_sign_in_returns_to_the_requested_page(scene: Stage) -> None:
     browser = await scene.browser()
     wanted = "/fhir/Patient?_count=2&name=a%20b"
     sent = await browser.open(wanted)
@@ -25,8 +24,9 @@ async def test_a_person_lands_where_they_wanted_to_go(scene: Stage) -> None:
     assert json.loads(answer.text)["resourceType"] == "Bundle"
 
 
-async def test_the_sso_is_asked_with_pkce_and_state(scene: Stage, platform: Sandbox) -> None:
-    """The request for a code carries S256 and state, and neither scope nor nonce unless set."""
+async def test_the_authorization_request_has_pkce_and_state(
+    scene: Stage, platform: Sandbox
+) -> None:
     browser = await scene.browser()
     begun = await browser.begin()
     asked = begun.query
@@ -40,8 +40,7 @@ async def test_the_sso_is_asked_with_pkce_and_state(scene: Stage, platform: Sand
     assert not {"scope", "nonce", "code_verifier"} & asked.keys()
 
 
-async def test_the_session_tells_who_is_signed_in(scene: Stage) -> None:
-    """`/auth/session` says so before, during and after a session."""
+async def test_the_session_endpoint(scene: Stage) -> None:
     browser = await scene.browser()
     assert json.loads((await browser.get("/auth/session")).text)["signed_in"] is False
     await browser.sign_in()
@@ -55,7 +54,6 @@ async def test_the_session_tells_who_is_signed_in(scene: Stage) -> None:
 
 
 async def test_the_session_has_one_cookie(scene: Stage) -> None:
-    """The browser knows the session by one cookie that scripts cannot read; the sign-in's goes."""
     browser = await scene.browser()
     begun = await browser.begin()
     assert len(browser.cookies()) == 1
@@ -67,8 +65,7 @@ async def test_the_session_has_one_cookie(scene: Stage) -> None:
     assert "Domain" not in line
 
 
-async def test_after_the_sign_out_the_cookie_opens_nothing(scene: Stage) -> None:
-    """The sign-out ends the session on this side, not only in the browser."""
+async def test_the_cookie_is_rejected_after_the_sign_out(scene: Stage) -> None:
     browser = await scene.browser()
     await browser.sign_in()
     kept = browser.cookies()["dhp-session"]
@@ -78,8 +75,7 @@ async def test_after_the_sign_out_the_cookie_opens_nothing(scene: Stage) -> None
     assert (await browser.get("/fhir/Patient")).status == 401
 
 
-async def test_a_script_without_a_session_gets_an_outcome(scene: Stage) -> None:
-    """401 caller-unauthenticated with a challenge that opens no password dialog."""
+async def test_a_script_without_a_session_gets_401(scene: Stage) -> None:
     browser = await scene.browser()
     for fields in (
         {},
@@ -94,7 +90,6 @@ async def test_a_script_without_a_session_gets_an_outcome(scene: Stage) -> None:
 
 
 async def test_two_tabs_sign_in_at_once(scene: Stage) -> None:
-    """Each tab's sign-in ends where that tab wanted to go, in whichever order."""
     browser = await scene.browser()
     first, second = await browser.begin("/fhir/Patient"), await browser.begin("/fhir/Practitioner")
     back_second, back_first = await browser.agree(second), await browser.agree(first)
@@ -103,8 +98,7 @@ async def test_two_tabs_sign_in_at_once(scene: Stage) -> None:
     assert (await browser.get("/fhir/Patient")).status == 200
 
 
-async def test_the_audit_tells_who_it_was(scene: Stage) -> None:
-    """`login`, `logout` and each exchange with a session name the person, and no secret."""
+async def test_the_audit_names_the_user(scene: Stage) -> None:
     browser = await scene.browser()
     await browser.sign_in()
     await browser.get("/fhir/Patient")
@@ -119,8 +113,7 @@ async def test_the_audit_tells_who_it_was(scene: Stage) -> None:
     assert found == 1
 
 
-async def test_the_person_who_refuses_is_told_so(scene: Stage) -> None:
-    """`access_denied` becomes a page in the person's language that offers to try again."""
+async def test_access_denied_is_a_page(scene: Stage) -> None:
     browser = await scene.browser()
     back = await browser.agree(await browser.begin(), decision="deny")
     for language, words in (("en", "Try again"), ("ru", "Попробовать"), ("uz", "Qayta urinib")):
@@ -134,8 +127,7 @@ async def test_the_person_who_refuses_is_told_so(scene: Stage) -> None:
 
 
 @pytest.mark.parametrize("in_body", [False, True])
-async def test_the_token_is_renewed_without_the_person(in_body: bool) -> None:
-    """With a refresh token from the body or from the SSO's cookie a session outlives its token."""
+async def test_the_token_is_refreshed(in_body: bool) -> None:
     async with (
         sandbox(faults=Faults(token_lifetime=3), refresh_token_in_body=in_body) as platform,
         stage(platform.fhir_base_url, platform.token_url, platform.authorize_url) as scene,
@@ -147,8 +139,7 @@ async def test_the_token_is_renewed_without_the_person(in_body: bool) -> None:
             assert (await browser.get("/fhir/Patient?_count=1")).status == 200
 
 
-async def test_without_the_login_the_paths_are_unknown(platform: Sandbox) -> None:
-    """`/auth/…` belongs to the login only when it is enabled."""
+async def test_paths_are_unknown_without_the_login(platform: Sandbox) -> None:
     async with stage(
         platform.fhir_base_url, platform.token_url, platform.authorize_url, login={"enabled": False}
     ) as scene:

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.interpreted
 
 
 async def test_the_walk_of_a_sign_in(scene: Stage) -> None:
-    """A browser takes the printed steps from the sign-in to its first read, through eight files."""
     browser = await scene.browser()
     with steps() as taken:
         await browser.sign_in()

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.oauth.harness import Bench, bench
+from tests.oauth.harness import Setup, make_setup
 
 
 @pytest.fixture
-async def given() -> AsyncIterator[Bench]:
+async def setup() -> AsyncIterator[Setup]:
     """Yield tokens with an SSO, a clock and an observer, before the first request."""
-    async with bench() as made:
+    async with make_setup() as made:
         yield made

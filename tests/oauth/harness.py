@@ -37,25 +37,20 @@ class RecordingObserver:
     events: list[tuple[str, str, Detail]] = field(default_factory=list)
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
-        """Record the request."""
         self.requested.append((credential, outcome, seconds))
 
     def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
-        """Record the expiry, a Unix time."""
         self.expiries.append((credential, timestamp))
 
     def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
-        """Record the number of waiting requests."""
         self.waiters.append((credential, waiting))
 
     def record_event(self, name: str, /, credential: str, outcome: str, **detail: object) -> None:
-        """Record the audit event."""
         assert name == "token"
         self.events.append((credential, outcome, detail))
 
     @property
     def outcomes(self) -> list[str]:
-        """Return the outcomes of all token requests."""
         return [outcome for _, outcome, _ in self.requested]
 
 
@@ -66,15 +61,12 @@ class SharedTokens:
         self.tokens: dict[str, AccessToken] = {}
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token of `key`."""
         return self.tokens.get(key.name)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep the token of `key`."""
         self.tokens[key.name] = token
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`, unless another one has replaced it."""
         if self.tokens.get(key.name) == token:
             del self.tokens[key.name]
 
@@ -84,7 +76,7 @@ class SharedTokens:
 
 
 class BreakableStore(SharedTokens):
-    """A store that breaks or hangs when told to, and counts what it is asked."""
+    """A store that can fail or hang."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,27 +92,23 @@ class BreakableStore(SharedTokens):
             raise ConnectionError("planted text")
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token of `key`."""
         await self._trouble()
         return await super().get(key)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep the token of `key`."""
         await self._trouble()
         await super().put(key, token)
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`."""
         await self._trouble()
         await super().delete(key, token)
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """Return a lease."""
         await self._trouble()
         return await super().acquire_lease(key)
 
 
-class Bench:
+class Setup:
     """The environment of a test of `Tokens`; the credential is `default`.
 
     `timeout` limits how long requests wait for a token, not the token requests themselves.
@@ -161,7 +149,6 @@ class Bench:
         )
 
     def source(self, endpoint: TokenEndpoint | None = None, name: str = "default") -> Credential:
-        """Return a source with the planted secret."""
         return Credential(
             endpoint=endpoint or self.endpoint,
             settings=CredentialSettings(client_id="id"),
@@ -171,7 +158,6 @@ class Bench:
         )
 
     async def obtain(self) -> AccessToken:
-        """Return the token that a request would get."""
         return await self.tokens.wait_for_token()
 
     @property
@@ -182,11 +168,9 @@ class Bench:
 
     @property
     def state(self) -> TokenState:
-        """Return the state of the credential."""
         return self.tokens.state()
 
     async def settled(self) -> None:
-        """Return when no token request is in flight."""
         await run_pending_tasks()
         while self.state.is_fetching:  # noqa: ASYNC110 - the end of a fetch sets no event
             await asyncio.sleep(0.001)
@@ -200,11 +184,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(timeout: float = 10.0) -> AsyncIterator[Bench]:
+async def make_setup(timeout: float = 10.0) -> AsyncIterator[Setup]:
     """Yield an SSO, a session and tokens, and close them at the end."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as session:
-        made = Bench(sso, session, FakeClock(), timeout)
+        made = Setup(sso, session, FakeClock(), timeout)
         yield made
         sso.release()
         await made.tokens.close()

@@ -98,12 +98,10 @@ class StoreOfOne:
         return kept if kept is not None and self.shared.clock() < kept.expires_at else None
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Replace the token."""
         self._reach()
         self.shared.tokens[key.name] = token
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete the token if it is this one."""
         self._reach()
         if self.shared.tokens.get(key.name) == token:
             del self.shared.tokens[key.name]
@@ -188,13 +186,11 @@ class EndpointOfOne:
     token_url: str = "https://sso.test/token"
 
     async def request(self, authenticate: ClientAuthentication, form: str) -> TokenResponse:
-        """Send the request to the shared SSO."""
         sent = dict(parse_qsl(authenticate(self.token_url, {}, form)))
         return await self.sso.ask(self.replica, sent["client_id"], sent["client_secret"])
 
 
 def secrets(client: str, text: str) -> tuple[ClientAuthenticator, ...]:
-    """Return the secrets of a client whose secret file contains `text`."""
     return parse_client_secrets(client, Secret(text), in_header=False)
 
 
@@ -220,7 +216,6 @@ class FileSource(Credential):
         return StoreKey(f"{self.client}:{key.name}", key.material)
 
     async def request(self) -> TokenResponse:
-        """Request a token, a second time if the SSO refuses and the file has changed."""
         self.begin()
         try:
             return await super().request()

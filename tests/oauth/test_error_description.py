@@ -1,4 +1,4 @@
-"""What the SSO says of an error is kept for operators, and nothing in it that could be a secret."""
+"""Error descriptions of the SSO are kept for operators without secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ async def described(
     authenticate: Authenticate = client_secret_post,
     ask: Callable[[TokenEndpoint], Awaitable[object]] | None = None,
 ) -> str:
-    """What is kept of an answer with these members."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.respond(json_body({"error": "invalid_client", **members}, status))
@@ -64,8 +63,7 @@ async def described(
         "Client authentication failed (e.g., unknown client, no client authentication included)",
     ],
 )
-async def test_words_of_the_sso_are_kept(text: str, status: int) -> None:
-    """A sentence without secrets is kept as it is, whatever the status."""
+async def test_a_harmless_error_description_is_kept(text: str, status: int) -> None:
     assert await described({"error_description": text}, status=status) == text
 
 
@@ -96,8 +94,9 @@ async def test_words_of_the_sso_are_kept(text: str, status: int) -> None:
     ],
 )
 @pytest.mark.parametrize("authenticate", [client_secret_post, client_secret_basic])
-async def test_no_secret_is_kept(text: object, kept: str, authenticate: Authenticate) -> None:
-    """What was sent, what looks random and what drives a terminal is masked; the rest is cut."""
+async def test_secrets_in_an_error_description_are_masked(
+    text: object, kept: str, authenticate: Authenticate
+) -> None:
     assert await described({"error_description": text}, authenticate=authenticate) == kept
 
 
@@ -117,15 +116,12 @@ async def test_no_secret_is_kept(text: object, kept: str, authenticate: Authenti
         (7, ""),
     ],
 )
-async def test_the_address_of_an_explanation(url: object, kept: str) -> None:
-    """`error_uri` is kept where it is a web address, without what could be secret in it."""
+async def test_error_uri(url: object, kept: str) -> None:
     assert await described({"error_uri": url}) == kept
     assert await described({"error_description": "No", "error_uri": url}) == f"No {kept}".rstrip()
 
 
-async def test_codes_and_verifiers_are_not_kept() -> None:
-    """Every parameter of a user's request is masked where it is echoed, whatever it looks like."""
-
+async def test_codes_and_verifiers_are_masked() -> None:
     async def redeem(endpoint: TokenEndpoint) -> None:
         user = UserTokenEndpoint(
             endpoint=endpoint,

@@ -52,7 +52,6 @@ ODD = [True, False, [], [300], {}]
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A session as the application makes it."""
     jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as made:
         yield made
@@ -60,7 +59,6 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Time as the test wants it."""
     return FakeClock()
 
 
@@ -84,14 +82,12 @@ def grant(
 
 
 async def failure(endpoint: TokenEndpoint) -> TokenRequestError:
-    """The failure that a request ends with."""
     with pytest.raises(TokenRequestError) as caught:
         await endpoint.request(*grant())
     return caught.value
 
 
 def jwt(**claims: object) -> str:
-    """An unsigned token with these claims."""
     parts = [
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
         for part in ({"alg": "RS256"}, claims)
@@ -102,8 +98,9 @@ def jwt(**claims: object) -> str:
 class TestRequest:
     """What goes to the SSO."""
 
-    async def test_secret_in_form(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """client_secret_post puts id and secret into the form, and nothing that is not set."""
+    async def test_client_secret_post_sends_id_and_secret_in_the_form(
+        self, endpoint: TokenEndpoint, sso: Sso
+    ) -> None:
         await endpoint.request(*grant())
         (request,) = sso.requests
         assert (request.method, request.target) == ("POST", "/oauth/token")
@@ -114,8 +111,9 @@ class TestRequest:
         }
         assert "Authorization" not in request.headers
 
-    async def test_secret_in_header(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """client_secret_basic form-urlencodes id and secret before Base64, and leaves the form."""
+    async def test_client_secret_basic_encodes_id_and_secret_in_the_header(
+        self, endpoint: TokenEndpoint, sso: Sso
+    ) -> None:
         await endpoint.request(*grant(authenticate=client_secret_basic(CLIENT, Secret(SECRET))))
         (request,) = sso.requests
         _, _, encoded = request.headers["Authorization"].partition("Basic ")
@@ -123,8 +121,9 @@ class TestRequest:
         assert request.basic == (CLIENT, SECRET)
         assert request.form == {"grant_type": "client_credentials"}
 
-    async def test_scope_and_extra_params(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """Scope and extra parameters are sent, encoded, once each."""
+    async def test_scope_and_extra_parameters_are_sent_once(
+        self, endpoint: TokenEndpoint, sso: Sso
+    ) -> None:
         await endpoint.request(
             *grant(scope="system/*.read fhir", extra_params={"audience": "https://a/?b=c&d é"})
         )
@@ -132,8 +131,9 @@ class TestRequest:
         assert form["scope"] == "system/*.read fhir"
         assert form["audience"] == "https://a/?b=c&d é"
 
-    async def test_headers(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """The request asks for JSON that is not compressed, as a form."""
+    async def test_the_request_is_a_form_and_accepts_uncompressed_json(
+        self, endpoint: TokenEndpoint, sso: Sso
+    ) -> None:
         await endpoint.request(*grant())
         headers = sso.requests[0].headers
         assert headers["Accept"] == "application/json"
@@ -142,7 +142,6 @@ class TestRequest:
         assert len(headers.getall("Accept")) == len(headers.getall("Content-Type")) == 1
 
     async def test_cookies_are_ignored(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """A cookie that the SSO sets is not sent back."""
         body = json.dumps({"access_token": "one"}).encode()
         sso.script(http(200, body, ("Set-Cookie", "sid=planted; Path=/")))
         await endpoint.request(*grant())
@@ -150,10 +149,9 @@ class TestRequest:
         assert all("Cookie" not in request.headers for request in sso.requests)
 
     @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-    async def test_redirect_is_not_followed(
+    async def test_redirects_are_not_followed(
         self, endpoint: TokenEndpoint, sso: Sso, code: int
     ) -> None:
-        """The secret does not travel to where the SSO points."""
         async with Sso() as elsewhere:
             sso.script(status(code, ("Location", elsewhere.token_url)))
             error = await failure(endpoint)
@@ -162,8 +160,6 @@ class TestRequest:
         assert len(sso.requests) == 1
 
     def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
-        """Another secret, platform, scope or parameter is another key, and none shows in it."""
-
         def key(secret: str = SECRET, platform: str = "https://a.test", **fields: Any) -> StoreKey:
             return Credential(
                 endpoint=endpoint,
@@ -203,7 +199,7 @@ class TestFailures:
             ("abcdefgh12345678", "other"),
         ],
     )
-    async def test_refused(
+    async def test_oauth_errors_with_400_401_and_403_reject_the_client(
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str, shown: str
     ) -> None:
         """400, 401 and 403 with an OAuth error are refusals, by the SSO's code.
@@ -216,7 +212,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("code", [400, 401, 403, 500, 503])
     @pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable"])
-    async def test_errors_of_the_server(
+    async def test_error_codes_of_an_outage_are_transient(
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str
     ) -> None:
         """Codes that RFC 6749 section 4.1.2.1 has for an outage are no refusal."""
@@ -247,17 +243,17 @@ class TestFailures:
             *("firewall", "reason phrase", "broken off"),
         ],
     )
-    async def test_refused_by_something_else(
+    async def test_errors_without_an_oauth_code(
         self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, cause: str
     ) -> None:
-        """A page, and 400, 401 and 403 without an OAuth error are not the SSO's word: they pass."""
         sso.script(answer)
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", cause, None)
 
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 408, 415, 429, 500, 502, 503, 504])
-    async def test_status(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
-        """Pages of a firewall and server errors are transient, 429 is throttled; each may wait."""
+    async def test_other_statuses_are_transient_or_throttled(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int
+    ) -> None:
         sso.script(status(code, ("Retry-After", "17")))
         seen = await failure(endpoint)
         kind = "throttled" if code == 429 else "transient"
@@ -302,10 +298,9 @@ class TestFailures:
             ScriptedResponse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
         ],
     )
-    async def test_not_understandable(
+    async def test_invalid_token_responses(
         self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse
     ) -> None:
-        """An answer that holds no usable token is transient, and asked for only once."""
         sso.script(answer)
         seen = await failure(endpoint)
         assert seen.kind == "transient"
@@ -316,10 +311,9 @@ class TestFailures:
         "answer",
         [HANG, ScriptedResponse(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")],
     )
-    async def test_time_out(
+    async def test_the_timeout_includes_the_body(
         self, sso: Sso, session: aiohttp.ClientSession, answer: ScriptedResponse
     ) -> None:
-        """The time-out bounds the whole request, its body included."""
         endpoint = TokenEndpoint(
             session=session, sso=SsoSettings(token_url=sso.token_url, timeout=0.1)
         )
@@ -327,21 +321,15 @@ class TestFailures:
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause) == ("transient", "time-out")
 
-    async def test_nobody_listens(self, session: aiohttp.ClientSession) -> None:
-        """A refused connection is transient."""
+    async def test_a_refused_connection_is_transient(self, session: aiohttp.ClientSession) -> None:
         async with Sso() as gone:
             url = gone.token_url
         seen = await failure(TokenEndpoint(session=session, sso=SsoSettings(token_url=url)))
         assert (seen.kind, seen.cause) == ("transient", "no connection")
 
-    async def test_unknown_host(self, session: aiohttp.ClientSession) -> None:
-        """A name that does not resolve is transient."""
-        settings = SsoSettings(token_url="http://nowhere.invalid/oauth/token")
-        seen = await failure(TokenEndpoint(session=session, sso=settings))
-        assert (seen.kind, seen.cause) == ("transient", "name not found")
-
-    async def test_certificate(self, session: aiohttp.ClientSession) -> None:
-        """An untrusted certificate is transient; its authority makes it trusted."""
+    async def test_an_untrusted_certificate_is_transient(
+        self, session: aiohttp.ClientSession
+    ) -> None:
         authority = trustme.CA()
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -358,8 +346,9 @@ class TestFailures:
             response = await endpoint.request(*grant())
         assert response.access_token.reveal() == "token-1"
 
-    async def test_cancelling_ends_the_request(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """A cancelled request is cancelled, not classified."""
+    async def test_a_cancelled_request_is_not_classified(
+        self, endpoint: TokenEndpoint, sso: Sso
+    ) -> None:
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
         await sso.wait_for_requests(1)
@@ -380,10 +369,9 @@ class TestFailures:
         ],
     )
     @pytest.mark.parametrize("method", [client_secret_post, client_secret_basic])
-    async def test_nothing_leaks(
+    async def test_errors_hold_no_secret(
         self, endpoint: TokenEndpoint, sso: Sso, answer: ScriptedResponse, method: object
     ) -> None:
-        """No text of an error, with all it is chained to, holds secret, token, body or URL."""
         sso.script(answer)
         asked = grant(authenticate=method(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:
@@ -416,16 +404,16 @@ class TestCompressed:
             ("identity", TOKEN),
         ],
     )
-    async def test_usual_codings(
+    async def test_gzip_and_deflate_responses_are_decoded(
         self, endpoint: TokenEndpoint, sso: Sso, coding: str, body: bytes
     ) -> None:
-        """A token is found in what the usual codings make of it."""
         sso.script(coded(body, coding))
         assert (await endpoint.request(*grant())).access_token.reveal() == "packed"
 
     @pytest.mark.parametrize("code", [400, 401])
-    async def test_refusal(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
-        """A compressed refusal tells its code like any other."""
+    async def test_a_compressed_error_is_decoded(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int
+    ) -> None:
         body = json.dumps({"error": "invalid_client"}).encode()
         sso.script(coded(gzip.compress(body), "gzip", code))
         seen = await failure(endpoint)
@@ -445,10 +433,9 @@ class TestCompressed:
         ],
         ids=["not packed", "cut", "broken", "bomb", "other bomb", "twice", "br", "unknown"],
     )
-    async def test_unusual(
+    async def test_broken_or_unsupported_coding(
         self, endpoint: TokenEndpoint, sso: Sso, coding: str, body: bytes
     ) -> None:
-        """What is broken, grows beyond bounds or is of another coding is no token, asked once."""
         sso.script(coded(body, coding))
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause) == ("transient", "unreadable answer")
@@ -456,13 +443,12 @@ class TestCompressed:
 
 
 class TestLifetime:
-    """What an answer says, or does not say, about how long the token lives."""
+    """The lifetime in a token response."""
 
     @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "bEaReR", None])
-    async def test_token_type_without_case(
+    async def test_token_type_is_compared_without_case(
         self, endpoint: TokenEndpoint, sso: Sso, token_type: str | None
     ) -> None:
-        """`token_type` is compared without case; a missing one means Bearer."""
         sso.script(token("abc", token_type=token_type))
         assert (await endpoint.request(*grant())).access_token.reveal() == "abc"
 
@@ -483,16 +469,14 @@ class TestLifetime:
             (math.inf, MAX_LIFETIME),
         ],
     )
-    async def test_expires_in(
+    async def test_expires_in_is_a_number_of_at_most_a_day(
         self, endpoint: TokenEndpoint, sso: Sso, expires_in: object, lifetime: float
     ) -> None:
-        """`expires_in` may be a number or numeric text; more than a day is a day."""
         sso.script(token("abc", expires_in=expires_in))
         response = await endpoint.request(*grant())
         assert (response.lifetime, response.lifetime_source) == (lifetime, "expires_in")
 
-    async def test_number_of_many_digits(self, endpoint: TokenEndpoint, sso: Sso) -> None:
-        """A number that Python refuses to read as an integer is a long lifetime."""
+    async def test_expires_in_of_many_digits(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         sso.script(http(200, b'{"access_token": "abc", "expires_in": ' + b"9" * 5000 + b"}"))
         assert (await endpoint.request(*grant())).lifetime == MAX_LIFETIME
 
@@ -500,10 +484,9 @@ class TestLifetime:
         "expires_in",
         [None, 0, -1, math.nan, -math.inf, "0", "-5", "", "soon", "nan", "inf", "1_000", "٣", *ODD],
     )
-    async def test_no_lifetime_named(
+    async def test_default_lifetime(
         self, endpoint: TokenEndpoint, sso: Sso, expires_in: object
     ) -> None:
-        """Where `expires_in` says nothing useful the default lifetime is taken."""
         sso.script(token("abc", expires_in=expires_in))
         response = await endpoint.request(*grant())
         assert (response.lifetime, response.lifetime_source) == (300.0, "default")
@@ -521,7 +504,7 @@ class TestLifetime:
         ],
         ids=["exp", "new", "kept", "our clock late", "our clock early", "long", "iat after exp"],
     )
-    async def test_jwt(
+    async def test_the_lifetime_of_a_jwt_is_from_exp_and_iat(
         self,
         endpoint: TokenEndpoint,
         sso: Sso,
@@ -530,7 +513,6 @@ class TestLifetime:
         iat: float | None,
         lifetime: float,
     ) -> None:
-        """Without `expires_in` a JWT's `exp` counts, against `iat` where our clock is wrong."""
         claims = {"exp": clock.wall() + exp}
         if iat is not None:
             claims["iat"] = clock.wall() + iat
@@ -555,15 +537,15 @@ class TestLifetime:
             f"a.{base64.urlsafe_b64encode(b'[' * 30_000).decode()}.c",
         ],
     )
-    async def test_no_useful_jwt(self, endpoint: TokenEndpoint, sso: Sso, value: str) -> None:
-        """A token that is no JWT, or one without a sensible `exp`, gets the default lifetime."""
+    async def test_other_tokens_have_the_default_lifetime(
+        self, endpoint: TokenEndpoint, sso: Sso, value: str
+    ) -> None:
         sso.script(token(value, expires_in=None))
         assert (await endpoint.request(*grant())).lifetime_source == "default"
 
-    async def test_measured_from_before_the_request(
+    async def test_the_lifetime_begins_before_the_request(
         self, endpoint: TokenEndpoint, sso: Sso, clock: FakeClock
     ) -> None:
-        """The lifetime begins before the request was sent, however long the SSO takes."""
         before = clock()
         sso.hold()
         task = asyncio.ensure_future(endpoint.request(*grant()))
@@ -575,10 +557,9 @@ class TestLifetime:
     @pytest.mark.parametrize(
         ("scope", "kept"), [("a b", "a b"), (None, None), ("a\nb", None), (["a"], None)]
     )
-    async def test_scope(
+    async def test_a_scope_of_one_line_is_kept(
         self, endpoint: TokenEndpoint, sso: Sso, scope: object, kept: str | None
     ) -> None:
-        """The granted scope is kept if it can be shown on one line."""
         sso.script(token("abc", scope=scope))
         assert (await endpoint.request(*grant())).scope == kept
 
@@ -603,6 +584,7 @@ class TestLifetime:
         (None, None),
     ],
 )
-def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Retry-After is read as seconds or as a date, within bounds; anything else is nothing."""
+def test_retry_after_is_seconds_or_a_date_within_bounds(
+    value: str | None, seconds: float | None
+) -> None:
     assert parse_retry_after(value, 40.0, max_delay=300.0) == seconds

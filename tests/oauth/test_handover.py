@@ -1,4 +1,4 @@
-"""How one `Tokens` object takes over from another when the settings are exchanged."""
+"""Handover from one `Tokens` object to another after a reload."""
 
 from __future__ import annotations
 
@@ -8,62 +8,59 @@ import pytest
 
 from gateway.errors import GatewayError
 from tests.doubles import sso as answers
-from tests.oauth.harness import Bench, bench
+from tests.oauth.harness import Setup, make_setup
 
 pytestmark = pytest.mark.interpreted
 
 
 @pytest.fixture
-async def old() -> AsyncIterator[Bench]:
+async def predecessor() -> AsyncIterator[Setup]:
     """A token of 100 seconds is in use."""
-    async with bench() as made:
+    async with make_setup() as made:
         made.sso.script(answers.token("first", expires_in=100))
         made.tokens.start()
         await made.settled()
         yield made
 
 
-async def test_a_token_that_is_due_is_kept_while_the_sso_is_down(old: Bench) -> None:
-    """Due for renewal, so no longer taken from the store, but valid: the successor goes on."""
-    old.sso.respond(answers.status(503))
-    await old.pass_time(85)
-    token = old.tokens.current()
+async def test_a_due_token_is_taken_over_while_the_sso_is_down(predecessor: Setup) -> None:
+    predecessor.sso.respond(answers.status(503))
+    await predecessor.pass_time(85)
+    token = predecessor.tokens.current()
     assert token is not None
-    old.tokens.stop_renewing()
-    successor = old.made()["default"]
-    successor.start(old.tokens)
+    predecessor.tokens.stop_renewing()
+    successor = predecessor.made()["default"]
+    successor.start(predecessor.tokens)
     assert successor.current() == token
     await successor.close()
 
 
-async def test_a_kept_token_is_renewed_in_time(old: Bench) -> None:
+async def test_a_token_taken_over_is_refreshed_at_its_time(predecessor: Setup) -> None:
     """The successor asks no sooner than it would have, and not later."""
-    token = old.tokens.current()
+    token = predecessor.tokens.current()
     assert token is not None
-    old.tokens.stop_renewing()
-    before, old.tokens = old.tokens, old.made()["default"]
-    old.tokens.start(before)
-    assert len(old.sso.requests) == 1
-    await old.pass_time(65)
-    assert len(old.sso.requests) == 1
-    await old.pass_time(16)
-    assert len(old.sso.requests) == 2
-    assert old.current == "token-1"
+    predecessor.tokens.stop_renewing()
+    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
+    predecessor.tokens.start(before)
+    assert len(predecessor.sso.requests) == 1
+    await predecessor.pass_time(65)
+    assert len(predecessor.sso.requests) == 1
+    await predecessor.pass_time(16)
+    assert len(predecessor.sso.requests) == 2
+    assert predecessor.current == "token-1"
     await before.close()
 
 
-async def test_who_stopped_renewing_still_serves(old: Bench) -> None:
-    """Nothing is fetched ahead any more, but a request that needs a token gets one."""
-    old.tokens.stop_renewing()
-    await old.pass_time(99.5, step=1.0)
-    assert len(old.sso.requests) == 1
-    assert (await old.obtain()).reveal() == "token-1"
-    await old.pass_time(500, step=10.0)
-    assert len(old.sso.requests) == 2
+async def test_tokens_are_fetched_on_request_after_the_handover(predecessor: Setup) -> None:
+    predecessor.tokens.stop_renewing()
+    await predecessor.pass_time(99.5, step=1.0)
+    assert len(predecessor.sso.requests) == 1
+    assert (await predecessor.obtain()).reveal() == "token-1"
+    await predecessor.pass_time(500, step=10.0)
+    assert len(predecessor.sso.requests) == 2
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """The levels and beginnings of the lines about the credential."""
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [
         (record.levelname, record.message.partition(";")[0].partition(" at ")[0])
         for record in caplog.records
@@ -75,56 +72,54 @@ REFUSED = ("ERROR", "credential default: the SSO")
 AGAIN = ("INFO", "credential default: the SSO gives tokens again")
 
 
-async def test_a_refused_client_is_an_error_at_each_attempt(
-    old: Bench, caplog: pytest.LogCaptureFixture
+async def test_a_rejected_client_is_logged_as_an_error_at_each_attempt(
+    predecessor: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without traffic it is told at each pause, not for each request; that it works again once."""
     caplog.set_level("INFO")
-    old.sso.respond(answers.oauth_error("invalid_client", 401))
-    await old.pass_time(101, step=1.0)
-    assert said(caplog) == [REFUSED]
+    predecessor.sso.respond(answers.oauth_error("invalid_client", 401))
+    await predecessor.pass_time(101, step=1.0)
+    assert logged(caplog) == [REFUSED]
     for _ in range(5):
         with pytest.raises(GatewayError, match="token-refused"):
-            await old.obtain()
-    assert said(caplog) == [REFUSED]
-    await old.pass_time(66, step=1.0)
-    assert said(caplog) == [REFUSED] * 2
-    old.sso.respond(None)
-    await old.pass_time(66, step=1.0)
-    assert said(caplog) == [REFUSED, REFUSED, AGAIN]
-    await old.pass_time(300, step=1.0)
-    assert said(caplog) == [REFUSED, REFUSED, AGAIN]
+            await predecessor.obtain()
+    assert logged(caplog) == [REFUSED]
+    await predecessor.pass_time(66, step=1.0)
+    assert logged(caplog) == [REFUSED] * 2
+    predecessor.sso.respond(None)
+    await predecessor.pass_time(66, step=1.0)
+    assert logged(caplog) == [REFUSED, REFUSED, AGAIN]
+    await predecessor.pass_time(300, step=1.0)
+    assert logged(caplog) == [REFUSED, REFUSED, AGAIN]
 
 
-async def test_an_outage_is_a_warning(old: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """It passes by itself; that it has passed is told once."""
+async def test_an_outage_is_logged_as_a_warning(
+    predecessor: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    old.sso.script(answers.status(503), answers.http(403))
-    await old.pass_time(90)
-    assert said(caplog) == [("WARNING", "credential default: the SSO")] * 2 + [AGAIN]
+    predecessor.sso.script(answers.status(503), answers.http(403))
+    await predecessor.pass_time(90)
+    assert logged(caplog) == [("WARNING", "credential default: the SSO")] * 2 + [AGAIN]
 
 
 @pytest.mark.parametrize("refused", [1, 2])
-async def test_a_new_object_knows_that_a_failure_was_told(
-    old: Bench, caplog: pytest.LogCaptureFixture, refused: int
+async def test_a_logged_failure_is_handed_over(
+    predecessor: Setup, caplog: pytest.LogCaptureFixture, refused: int
 ) -> None:
-    """A changed secret file replaces the tokens, once or twice; the end is told nevertheless."""
     caplog.set_level("INFO")
-    old.sso.script(*[answers.oauth_error("invalid_client", 401)] * refused)
-    await old.pass_time(101, step=1.0)
+    predecessor.sso.script(*[answers.oauth_error("invalid_client", 401)] * refused)
+    await predecessor.pass_time(101, step=1.0)
     for _ in range(refused):
-        old.tokens.stop_renewing()
-        successor = old.made()["default"]
-        successor.start(old.tokens)
-        await old.tokens.close()
-        old.tokens = successor
-        await old.settled()
-    assert said(caplog) == [REFUSED] * refused + [AGAIN]
+        predecessor.tokens.stop_renewing()
+        successor = predecessor.made()["default"]
+        successor.start(predecessor.tokens)
+        await predecessor.tokens.close()
+        predecessor.tokens = successor
+        await predecessor.settled()
+    assert logged(caplog) == [REFUSED] * refused + [AGAIN]
 
 
-async def test_a_first_token_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is said again where nothing had failed."""
+async def test_a_first_token_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    async with bench() as given:
-        await given.obtain()
-    assert said(caplog) == []
+    async with make_setup() as setup:
+        await setup.obtain()
+    assert logged(caplog) == []

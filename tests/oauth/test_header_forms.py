@@ -44,7 +44,6 @@ class BasicSso(Sso):
         self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Judge client id and secret."""
         client, secret = credentials(request)
         if self.decodes:
             client, secret = unquote_plus(client), unquote_plus(secret)
@@ -52,13 +51,11 @@ class BasicSso(Sso):
         return token("granted") if right else self.refusal
 
     @property
-    def shown(self) -> list[str]:
-        """The secrets of all requests, as they are in the header."""
+    def sent_secrets(self) -> list[str]:
         return [credentials(request)[1] for request in self.requests]
 
 
 def credentials(request: ReceivedRequest) -> tuple[str, str]:
-    """Client id and secret as they are in the header."""
     encoded = request.headers["Authorization"].removeprefix("Basic ")
     client, _, secret = base64.b64decode(encoded).decode().partition(":")
     return client, secret
@@ -66,25 +63,21 @@ def credentials(request: ReceivedRequest) -> tuple[str, str]:
 
 @pytest.fixture
 async def sso() -> AsyncIterator[BasicSso]:
-    """A running SSO that does not decode."""
     async with BasicSso() as running:
         yield running
 
 
 @pytest.fixture
 async def endpoint(sso: BasicSso) -> AsyncIterator[TokenEndpoint]:
-    """Where credentials ask."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
 
 
 def authenticators(text: str, client: str = "hospital-17") -> tuple[ClientAuthenticator, ...]:
-    """The candidates of a secret file."""
     return parse_client_secrets(client, Secret(text), in_header=True)
 
 
 def credential(endpoint: TokenEndpoint, text: str, client: str = "hospital-17") -> Credential:
-    """A credential with the secrets of a file."""
     return Credential(
         endpoint=endpoint,
         settings=CredentialSettings(client_id=client, auth_method="client_secret_basic"),
@@ -95,7 +88,6 @@ def credential(endpoint: TokenEndpoint, text: str, client: str = "hospital-17") 
 
 
 async def result(asked: Credential) -> str:
-    """The token, or the kind of the refusal."""
     try:
         return (await asked.request()).access_token.reveal()
     except TokenRequestError as error:
@@ -104,20 +96,20 @@ async def result(asked: Credential) -> str:
 
 @pytest.mark.parametrize("secret", ["a+b", "a/b", "a=b", "100%", "a&b", "a b", "a%2Bb", "ключ:é"])
 @pytest.mark.parametrize("decodes", [True, False])
-async def test_a_secret_with_characters_that_the_encoding_changes(
+async def test_a_secret_is_sent_unencoded_after_a_rejection(
     sso: BasicSso, endpoint: TokenEndpoint, secret: str, decodes: bool
 ) -> None:
-    """It is sent encoded first; where that is refused once as it is, and so from then on."""
     sso.secrets, sso.decodes = {secret}, decodes
     asked = credential(endpoint, secret)
     assert [await result(asked), await result(asked)] == ["granted"] * 2
-    assert len(sso.shown) == (2 if decodes else 3)
-    assert sso.shown[0] != secret
-    assert sso.shown[-1] == (sso.shown[0] if decodes else secret)
+    assert len(sso.sent_secrets) == (2 if decodes else 3)
+    assert sso.sent_secrets[0] != secret
+    assert sso.sent_secrets[-1] == (sso.sent_secrets[0] if decodes else secret)
 
 
-async def test_a_client_id_with_such_characters(sso: BasicSso, endpoint: TokenEndpoint) -> None:
-    """The client id is encoded like the secret, and is sent as it is as well."""
+async def test_a_client_id_is_sent_unencoded_after_a_rejection(
+    sso: BasicSso, endpoint: TokenEndpoint
+) -> None:
     sso.client = "clinic/17+lab"
     assert await result(credential(endpoint, "old", sso.client)) == "granted"
     assert [credentials(request)[0] for request in sso.requests] == [
@@ -127,9 +119,8 @@ async def test_a_client_id_with_such_characters(sso: BasicSso, endpoint: TokenEn
 
 
 async def test_a_plain_secret_is_sent_once(sso: BasicSso, endpoint: TokenEndpoint) -> None:
-    """Without such characters both forms are one, which is not repeated."""
     assert await result(credential(endpoint, "wrong")) == "refused"
-    assert sso.shown == ["wrong"]
+    assert sso.sent_secrets == ["wrong"]
 
 
 async def test_a_wrong_secret_is_sent_once_in_each_form(
@@ -138,26 +129,26 @@ async def test_a_wrong_secret_is_sent_once_in_each_form(
     """A round of requests has each candidate once, so that no SSO locks the client by it."""
     asked = credential(endpoint, "new+\nold+")
     assert await result(asked) == "refused"
-    assert sso.shown == ["new%2B", "old%2B", "new+", "old+"]
+    assert sso.sent_secrets == ["new%2B", "old%2B", "new+", "old+"]
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("given", "sent_secrets"),
     [("new+\nold+", ["new%2B", "old%2B", "new+", "old+"]), ("new+\nold", ["new%2B", "old"])],
 )
-async def test_two_secrets(
-    sso: BasicSso, endpoint: TokenEndpoint, given: str, shown: list[str]
+async def test_the_accepted_secret_and_form_are_tried_first(
+    sso: BasicSso, endpoint: TokenEndpoint, given: str, sent_secrets: list[str]
 ) -> None:
-    """Of two secrets and two forms the one that was accepted is tried first afterwards."""
     sso.secrets = {"old+", "old"}
     asked = credential(endpoint, given)
     assert [await result(asked), await result(asked)] == ["granted"] * 2
-    assert sso.shown == [*shown, shown[-1]]
+    assert sso.sent_secrets == [*sent_secrets, sent_secrets[-1]]
     assert asked.uses_previous_secret
 
 
-async def test_the_form_outlives_the_secret(sso: BasicSso, endpoint: TokenEndpoint) -> None:
-    """Another secret, and another version of the settings, begin with the form that is known."""
+async def test_the_accepted_form_is_tried_first_with_another_secret(
+    sso: BasicSso, endpoint: TokenEndpoint
+) -> None:
     sso.secrets = {"old+"}
     before = credential(endpoint, "old+")
     await result(before)
@@ -168,35 +159,32 @@ async def test_the_form_outlives_the_secret(sso: BasicSso, endpoint: TokenEndpoi
     sso.secrets = {"newest+"}
     assert after.present(authenticators("newest+"))
     assert await result(after) == "granted"
-    assert sso.shown == ["old%2B", "old+", "new+", "newest+"]
+    assert sso.sent_secrets == ["old%2B", "old+", "new+", "newest+"]
 
 
 @pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
-async def test_not_a_matter_of_the_form(
+async def test_other_failures_do_not_change_the_form(
     sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
-    """An SSO that fails, or refuses something else, is not shown the other form."""
     sso.script(answer)
     assert await result(credential(endpoint, "a+b")) != "granted"
-    assert sso.shown == ["a%2Bb"]
+    assert sso.sent_secrets == ["a%2Bb"]
 
 
 @pytest.mark.parametrize("answer", [http(403), http(401), status(403)])
-async def test_a_refusal_without_an_oauth_error(
+async def test_a_403_without_an_oauth_error_leads_to_the_second_secret(
     sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
-    """Glewlwyd refuses a client by 403 without a body: the second secret is tried all the same."""
     sso.refusal = answer
     asked = credential(endpoint, "new\nold")
     assert [await result(asked), await result(asked)] == ["granted"] * 2
-    assert sso.shown == ["new", "old", "old"]
+    assert sso.sent_secrets == ["new", "old", "old"]
     assert asked.uses_previous_secret
 
 
-async def test_both_secrets_refused_without_an_oauth_error(
+async def test_two_403_without_an_oauth_error_are_transient(
     sso: BasicSso, endpoint: TokenEndpoint
 ) -> None:
-    """It may be a firewall: the error stays one that passes."""
     sso.secrets, sso.refusal = set(), http(403)
     assert await result(credential(endpoint, "new\nold")) == "transient"
 
@@ -205,10 +193,9 @@ async def test_both_secrets_refused_without_an_oauth_error(
     "answer",
     [oauth_error("invalid_client", 401), oauth_error("unauthorized_client", 401), http(403)],
 )
-async def test_the_client_of_the_sign_in(
+async def test_the_login_client_finds_secret_and_form(
     sso: BasicSso, endpoint: TokenEndpoint, answer: ScriptedResponse
 ) -> None:
-    """It finds secret and form in the same way, and keeps to them; Keycloak's code is another."""
     sso.secrets, sso.refusal = {"old+"}, answer
     user = UserTokenEndpoint(
         endpoint=endpoint,
@@ -219,11 +206,10 @@ async def test_the_client_of_the_sign_in(
     )
     for _ in range(2):
         await user.refresh(RenewalGrant(Secret("r1")))
-    assert sso.shown == ["new%2B", "old%2B", "new+", "old+", "old+"]
+    assert sso.sent_secrets == ["new%2B", "old%2B", "new+", "old+", "old+"]
 
 
-async def test_the_other_form_is_masked_too(sso: BasicSso, endpoint: TokenEndpoint) -> None:
-    """A secret that an SSO echoes is in no text, whichever form it has."""
+async def test_both_forms_are_masked(sso: BasicSso, endpoint: TokenEndpoint) -> None:
     said = oauth_error("invalid_client", 401)
     sso.refusal = ScriptedResponse(
         said.raw.replace(b"as the test wants it", b"no pw%2Bx1+ here too")
@@ -233,10 +219,9 @@ async def test_the_other_form_is_masked_too(sso: BasicSso, endpoint: TokenEndpoi
     assert caught.value.description == "no *** here too"
 
 
-async def test_a_code_that_is_the_secret_is_not_kept(
+async def test_an_error_code_that_is_the_secret_is_masked(
     sso: BasicSso, endpoint: TokenEndpoint
 ) -> None:
-    """An SSO that echoes the secret as its error code does not bring it into a text."""
     sso.refusal = oauth_error("wrong:pw-x1", 401)
     with pytest.raises(TokenRequestError) as caught:
         await credential(endpoint, "pw-x1").request()

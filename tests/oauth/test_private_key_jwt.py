@@ -38,7 +38,6 @@ class Assertion:
 
     @classmethod
     def of(cls, text: str) -> Assertion:
-        """Take one apart."""
         head, claims, signature = text.split(".")
         return cls(
             json.loads(decoded(head)),
@@ -49,7 +48,6 @@ class Assertion:
 
 
 def decoded(part: str) -> bytes:
-    """Base64url without padding."""
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
@@ -76,8 +74,9 @@ def verify(assertion: Assertion, public: dict[str, Any]) -> None:
     point.public_key().verify(encode_dss_signature(r, s), assertion.signed, ec.ECDSA(SHA384()))
 
 
-async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[dict[str, str]]:
-    """The forms of so many token requests with this key."""
+async def token_requests(
+    sso: Sso, text: str, clock: FakeClock, times: int = 1
+) -> list[dict[str, str]]:
     (proof,) = parse_client_keys(CLIENT, Secret(text), clock.wall)
     form = client_credentials_form(CredentialSettings(client_id=CLIENT, scope="system/*.rs"))
     async with aiohttp.ClientSession() as session:
@@ -93,12 +92,12 @@ async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[d
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-async def test_form(sso: Sso, algorithm: str) -> None:
+async def test_the_form_has_an_assertion_and_no_secret(sso: Sso, algorithm: str) -> None:
     """The form holds grant, scope, client and assertion, and no secret; no Authorization does.
 
     LemonLDAP::NG looks for the client by client_id.
     """
-    (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
+    (form,) = await token_requests(sso, pem(KEYS[algorithm]), FakeClock())
     assert form.pop("client_assertion").count(".") == 2
     assert form == {
         "grant_type": "client_credentials",
@@ -110,10 +109,10 @@ async def test_form(sso: Sso, algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-async def test_header_and_signature(sso: Sso, algorithm: str) -> None:
+async def test_the_published_key_verifies_the_signature(sso: Sso, algorithm: str) -> None:
     """The published key verifies the signature, and only as long as nothing was changed."""
     (proof,) = parse_client_keys(CLIENT, Secret(pem(KEYS[algorithm])))
-    (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
+    (form,) = await token_requests(sso, pem(KEYS[algorithm]), FakeClock())
     assertion = Assertion.of(form["client_assertion"])
     assert proof.public_key is not None
     public = dict(proof.public_key)
@@ -124,29 +123,29 @@ async def test_header_and_signature(sso: Sso, algorithm: str) -> None:
         verify(assertion, public)
 
 
-async def test_claims(sso: Sso) -> None:
+async def test_the_claims_are_those_of_rfc_7523(sso: Sso) -> None:
     """Issuer and subject are the client, the audience is the token URL, the end is soon."""
     clock = FakeClock(wall=1_900_000_000.9)
-    (form,) = await asked(sso, pem(KEYS["ES384"]), clock)
+    (form,) = await token_requests(sso, pem(KEYS["ES384"]), clock)
     claims = Assertion.of(form["client_assertion"]).claims
     assert len(claims.pop("jti")) >= 22
     assert claims.pop("exp") - claims["iat"] <= 240
     assert claims == {"iss": CLIENT, "sub": CLIENT, "aud": sso.token_url, "iat": 1_900_000_000}
 
 
-async def test_fresh_identifier(sso: Sso) -> None:
+async def test_every_assertion_has_its_own_jti(sso: Sso) -> None:
     """Every request has an assertion of its own."""
-    forms = await asked(sso, pem(KEYS["ES384"]), FakeClock(), times=20)
+    forms = await token_requests(sso, pem(KEYS["ES384"]), FakeClock(), times=20)
     claims = [Assertion.of(form["client_assertion"]).claims for form in forms]
     assert len({each["jti"] for each in claims}) == 20
 
 
-async def test_wall_clock_jumps(sso: Sso) -> None:
+async def test_assertions_follow_the_wall_clock(sso: Sso) -> None:
     """An assertion is dated by the clock as it is now."""
     clock = FakeClock()
-    await asked(sso, pem(KEYS["ES384"]), clock)
+    await token_requests(sso, pem(KEYS["ES384"]), clock)
     clock.jump_wall(86_400)
-    await asked(sso, pem(KEYS["ES384"]), clock)
+    await token_requests(sso, pem(KEYS["ES384"]), clock)
     first, second = (Assertion.of(each.form["client_assertion"]).claims for each in sso.requests)
     assert second["iat"] - first["iat"] == 86_400
 
@@ -157,18 +156,16 @@ class StrictSso(Sso):
     audience = ""
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Judge the audience."""
         is_right = audience(request) == self.audience
         return token("granted") if is_right else oauth_error("invalid_client")
 
 
 def audience(request: ReceivedRequest) -> str:
-    """The audience of the assertion in a request."""
     return str(Assertion.of(request.form["client_assertion"]).claims["aud"])
 
 
 @pytest.mark.parametrize("takes_issuer", [True, False])
-async def test_audience(takes_issuer: bool) -> None:
+async def test_the_issuer_is_the_audience_after_a_rejection(takes_issuer: bool) -> None:
     """An SSO that refuses its token URL gets `sso.issuer`, and from then on that alone."""
     async with StrictSso() as sso, aiohttp.ClientSession() as session:
         issuer = f"{sso.token_url}/issuer/"
@@ -187,7 +184,7 @@ async def test_audience(takes_issuer: bool) -> None:
         assert [audience(each) for each in sso.requests] == [*first, *[sso.audience] * 2]
 
 
-def test_nothing_secret_is_shown() -> None:
+def test_repr_shows_no_key() -> None:
     """What proves the client shows neither key nor secret."""
     jwk = as_jwk(KEYS["ES384"])
     (proof,) = parse_client_keys(CLIENT, Secret(json.dumps(jwk)))

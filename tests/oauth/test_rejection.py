@@ -9,287 +9,266 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken
 from tests.doubles import sso as answers
-from tests.oauth.harness import Bench
+from tests.oauth.harness import Setup
 
 pytestmark = pytest.mark.interpreted
 
 
-async def replaced(given: Bench, rejected: AccessToken) -> str:
+async def replaced(setup: Setup, rejected: AccessToken) -> str:
     """The value of the token to try next, or the reason of the error."""
     try:
-        return (await given.tokens.replace_rejected(rejected)).reveal()
+        return (await setup.tokens.replace_rejected(rejected)).reveal()
     except GatewayError as error:
         return error.reason.code
 
 
-async def reject_twice(given: Bench, token: AccessToken) -> AccessToken:
-    """One request whose token and new token are both refused; the new token."""
-    fresh = await given.tokens.replace_rejected(token)
-    given.tokens.on_fresh_token_rejected(fresh)
+async def reject_twice(setup: Setup, token: AccessToken) -> AccessToken:
+    """Send a request whose token and new token are both rejected. Return the new token."""
+    fresh = await setup.tokens.replace_rejected(token)
+    setup.tokens.on_fresh_token_rejected(fresh)
     return fresh
 
 
-def asked(given: Bench) -> int:
-    """How often the SSO was asked."""
-    return len(given.sso.requests)
+def token_request_count(setup: Setup) -> int:
+    return len(setup.sso.requests)
 
 
-async def test_dropped_before_the_new_one_is_there(given: Bench) -> None:
-    """While a new token is fetched, none gets the rejected one; all wait for the same."""
-    token = await given.obtain()
-    given.sso.hold()
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
-    await given.sso.wait_for_requests(2)
-    assert given.current is None
-    waiting = asyncio.ensure_future(given.obtain())
-    given.sso.release()
+async def test_a_rejected_token_is_dropped_at_once(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.sso.hold()
+    replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
+    await setup.sso.wait_for_requests(2)
+    assert setup.current is None
+    waiting = asyncio.ensure_future(setup.obtain())
+    setup.sso.release()
     assert await replacing == await waiting
-    assert asked(given) == 2
+    assert token_request_count(setup) == 2
 
 
-async def test_latecomer(given: Bench) -> None:
-    """A request that learns late that its token was rejected gets the one in use by then."""
-    token = await given.obtain()
-    await replaced(given, token)
-    assert await replaced(given, token) == "token-2"
-    given.tokens.invalidate(token)
-    assert given.current == "token-2"
-    assert asked(given) == 2
+async def test_a_late_rejection_gets_the_token_in_use(setup: Setup) -> None:
+    token = await setup.obtain()
+    await replaced(setup, token)
+    assert await replaced(setup, token) == "token-2"
+    setup.tokens.invalidate(token)
+    assert setup.current == "token-2"
+    assert token_request_count(setup) == 2
 
 
-async def test_equal_by_value(given: Bench) -> None:
-    """The rejected token is recognised by its value, not by identity."""
-    await given.obtain()
+async def test_a_rejected_token_is_recognised_by_its_value(setup: Setup) -> None:
+    await setup.obtain()
     same = AccessToken("token-1", received_at=0, lifetime=1, wall_expiry=0)
-    assert await replaced(given, same) == "token-2"
+    assert await replaced(setup, same) == "token-2"
 
 
-async def test_second_rejection_pauses(given: Bench) -> None:
-    """After a second 401 another one is final at once, for a second, and nothing is fetched."""
-    fresh = await reject_twice(given, await given.obtain())
+async def test_a_second_rejection_starts_a_delay(setup: Setup) -> None:
+    fresh = await reject_twice(setup, await setup.obtain())
     for _ in range(20):
-        assert given.current == "token-2"
-        assert await replaced(given, fresh) == "token-rejected"
+        assert setup.current == "token-2"
+        assert await replaced(setup, fresh) == "token-rejected"
     with pytest.raises(GatewayError) as caught:
-        await given.tokens.replace_rejected(fresh)
+        await setup.tokens.replace_rejected(fresh)
     assert caught.value.upstream_status == 401
-    await given.clock.advance(0.9)
-    assert await replaced(given, fresh) == "token-rejected"
-    assert asked(given) == 2
-    await given.clock.advance(0.2)
-    assert await replaced(given, fresh) == "token-3"
-    assert asked(given) == 3
+    await setup.clock.advance(0.9)
+    assert await replaced(setup, fresh) == "token-rejected"
+    assert token_request_count(setup) == 2
+    await setup.clock.advance(0.2)
+    assert await replaced(setup, fresh) == "token-3"
+    assert token_request_count(setup) == 3
 
 
-async def test_pauses_grow(given: Bench) -> None:
-    """The pauses double from one second to thirty."""
-    given.sso.respond(None)
-    token = await given.obtain()
+async def test_delays_double(setup: Setup) -> None:
+    setup.sso.respond(None)
+    token = await setup.obtain()
     for pause in (1, 2, 4, 8, 16, 30, 30):
-        token = await reject_twice(given, token)
-        await given.pass_time(pause - 0.1, step=5)
-        assert await replaced(given, token) == "token-rejected"
-        await given.pass_time(0.2)
-        token = given.tokens.current()
+        token = await reject_twice(setup, token)
+        await setup.pass_time(pause - 0.1, step=5)
+        assert await replaced(setup, token) == "token-rejected"
+        await setup.pass_time(0.2)
+        token = setup.tokens.current()
 
 
-async def test_accepted_ends_the_pause(given: Bench) -> None:
-    """The first request that the platform accepts ends the pause and forgets its length."""
-    fresh = await reject_twice(given, await given.obtain())
-    await given.clock.advance(1.1)
-    fresh = await reject_twice(given, fresh)
-    given.tokens.on_token_accepted(fresh)
-    assert not given.state.is_rejected
-    await given.clock.advance(1.1)
-    fresh = await reject_twice(given, fresh)
-    assert given.state.is_rejected
-    await given.clock.advance(1.1)
-    assert not given.state.is_rejected
+async def test_an_accepted_token_ends_the_delay(setup: Setup) -> None:
+    fresh = await reject_twice(setup, await setup.obtain())
+    await setup.clock.advance(1.1)
+    fresh = await reject_twice(setup, fresh)
+    setup.tokens.on_token_accepted(fresh)
+    assert not setup.state.is_rejected
+    await setup.clock.advance(1.1)
+    fresh = await reject_twice(setup, fresh)
+    assert setup.state.is_rejected
+    await setup.clock.advance(1.1)
+    assert not setup.state.is_rejected
 
 
-async def test_other_token_accepted(given: Bench) -> None:
-    """That the platform accepts an older token says nothing of the one it refused."""
-    token = await given.obtain()
-    await reject_twice(given, token)
-    given.tokens.on_token_accepted(token)
-    assert given.state.is_rejected
+async def test_an_accepted_older_token_does_not_end_the_delay(setup: Setup) -> None:
+    token = await setup.obtain()
+    await reject_twice(setup, token)
+    setup.tokens.on_token_accepted(token)
+    assert setup.state.is_rejected
 
 
-async def test_many_second_rejections_are_one(given: Bench) -> None:
-    """Fifty requests that are refused twice at the same time do not add up to a long pause."""
-    fresh = await given.tokens.replace_rejected(await given.obtain())
+async def test_concurrent_second_rejections_start_one_delay(setup: Setup) -> None:
+    fresh = await setup.tokens.replace_rejected(await setup.obtain())
     for _ in range(50):
-        given.tokens.on_fresh_token_rejected(fresh)
-    await given.clock.advance(1.1)
-    assert await replaced(given, fresh) == "token-3"
+        setup.tokens.on_fresh_token_rejected(fresh)
+    await setup.clock.advance(1.1)
+    assert await replaced(setup, fresh) == "token-3"
 
 
-async def test_platform_that_refuses_everything(given: Bench) -> None:
-    """However many requests a platform refuses, the SSO is asked once for each pause."""
-    given.tokens.start()
-    await given.settled()
+async def test_the_sso_is_asked_once_for_each_delay(setup: Setup) -> None:
+    setup.tokens.start()
+    await setup.settled()
     for _ in range(400):
-        token = await given.obtain()
-        if (await replaced(given, token)) != "token-rejected" and given.current != token.reveal():
+        token = await setup.obtain()
+        if (await replaced(setup, token)) != "token-rejected" and setup.current != token.reveal():
             # Another request sends the new token first, and is refused as its first 401.
-            assert await replaced(given, given.tokens.current()) == "token-rejected"
-        await given.clock.advance(0.1)
-    assert 5 <= asked(given) <= 7
+            assert await replaced(setup, setup.tokens.current()) == "token-rejected"
+        await setup.clock.advance(0.1)
+    assert 5 <= token_request_count(setup) <= 7
 
 
-async def test_same_token_again(given: Bench) -> None:
-    """An SSO that insists on a token is not asked in a loop, and the token is used on."""
-    given.sso.respond(answers.token("same"))
-    token = await given.obtain()
-    assert await replaced(given, token) == "token-rejected"
-    assert asked(given) == 2
-    assert await replaced(given, token) == "token-rejected"
-    assert asked(given) == 2
-    assert given.state.is_rejected
-    assert given.current == "same"
-    given.tokens.on_token_accepted(token)
-    assert not given.state.is_rejected
+async def test_an_unchanged_token_is_used_without_a_loop(setup: Setup) -> None:
+    setup.sso.respond(answers.token("same"))
+    token = await setup.obtain()
+    assert await replaced(setup, token) == "token-rejected"
+    assert token_request_count(setup) == 2
+    assert await replaced(setup, token) == "token-rejected"
+    assert token_request_count(setup) == 2
+    assert setup.state.is_rejected
+    assert setup.current == "same"
+    setup.tokens.on_token_accepted(token)
+    assert not setup.state.is_rejected
 
 
-async def test_drops_do_not_hammer(given: Bench) -> None:
-    """Uploads that a platform refuses one after the other begin a pause as well."""
+async def test_invalidated_tokens_start_a_delay(setup: Setup) -> None:
     for _ in range(20):
-        given.tokens.invalidate(await given.obtain())
-        await given.settled()
-    assert asked(given) == 2
-    assert given.state.is_rejected
+        setup.tokens.invalidate(await setup.obtain())
+        await setup.settled()
+    assert token_request_count(setup) == 2
+    assert setup.state.is_rejected
 
 
-async def test_sso_down_after_rejection(given: Bench) -> None:
-    """With the SSO down a rejected token is not used again: 503, then a new one when it is back."""
-    token = await given.obtain()
-    given.sso.script(answers.status(503))
-    assert await replaced(given, token) == "sso-unavailable"
-    assert given.current is None
-    assert given.observer.expiries[-1] == ("default", 0.0)
-    assert not given.state.is_valid
-    given.tokens.invalidate(token)
-    assert await replaced(given, token) == "sso-unavailable"
-    assert asked(given) == 2
-    await given.pass_time(1)
-    assert given.current == "token-2"
+async def test_a_rejected_token_is_not_reused_while_the_sso_is_down(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.sso.script(answers.status(503))
+    assert await replaced(setup, token) == "sso-unavailable"
+    assert setup.current is None
+    assert setup.observer.expiries[-1] == ("default", 0.0)
+    assert not setup.state.is_valid
+    setup.tokens.invalidate(token)
+    assert await replaced(setup, token) == "sso-unavailable"
+    assert token_request_count(setup) == 2
+    await setup.pass_time(1)
+    assert setup.current == "token-2"
 
 
-async def test_rejected_during_renewal(given: Bench) -> None:
-    """A renewal under way when the token is rejected serves for both."""
-    token = await given.obtain()
-    given.sso.hold()
-    await given.clock.advance(245)
-    await given.sso.wait_for_requests(2)
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
-    given.sso.release()
+async def test_a_refresh_in_flight_replaces_a_rejected_token(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.sso.hold()
+    await setup.clock.advance(245)
+    await setup.sso.wait_for_requests(2)
+    replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
+    setup.sso.release()
     assert (await replacing).reveal() == "token-2"
-    assert asked(given) == 2
+    assert token_request_count(setup) == 2
 
 
-async def test_renewal_during_pause(given: Bench) -> None:
-    """The pause concerns forced fetches only: a token is still renewed at its time."""
-    given.sso.respond(answers.token("short", expires_in=0.5))
-    await reject_twice(given, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
-    before = asked(given)
-    await given.pass_time(0.9)
-    assert given.state.is_rejected
-    assert asked(given) > before
+async def test_a_delay_of_forced_fetches_does_not_delay_the_refresh(setup: Setup) -> None:
+    setup.sso.respond(answers.token("short", expires_in=0.5))
+    await reject_twice(setup, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
+    before = token_request_count(setup)
+    await setup.pass_time(0.9)
+    assert setup.state.is_rejected
+    assert token_request_count(setup) > before
 
 
-async def test_forced_fetches_keep_their_distance(given: Bench) -> None:
-    """A 401 just after a forced fetch gets its new token too, but not before a second is over."""
-    fresh = await given.tokens.replace_rejected(await given.obtain())
-    given.tokens.on_token_accepted(fresh)
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected(fresh))
-    await given.clock.advance(0.9)
+async def test_forced_fetches_are_a_second_apart(setup: Setup) -> None:
+    fresh = await setup.tokens.replace_rejected(await setup.obtain())
+    setup.tokens.on_token_accepted(fresh)
+    replacing = asyncio.ensure_future(setup.tokens.replace_rejected(fresh))
+    await setup.clock.advance(0.9)
     assert not replacing.done()
-    assert asked(given) == 2
-    await given.clock.advance(0.2)
+    assert token_request_count(setup) == 2
+    await setup.clock.advance(0.2)
     assert (await replacing).reveal() == "token-3"
 
 
 @pytest.mark.parametrize(("seconds", "meanwhile"), [(0.9, "token-1"), (1.0, None)])
-async def test_accepted_some_time_ago(given: Bench, seconds: float, meanwhile: str | None) -> None:
-    """A token that the platform took in the last second is not withdrawn from others by one 401."""
-    token = await given.obtain()
-    given.tokens.on_token_accepted(token)
-    await given.clock.advance(seconds)
-    given.sso.hold()
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
-    await given.sso.wait_for_requests(2)
-    assert given.current == meanwhile
-    given.sso.release()
+async def test_a_recently_accepted_token_is_kept_after_one_401(
+    setup: Setup, seconds: float, meanwhile: str | None
+) -> None:
+    token = await setup.obtain()
+    setup.tokens.on_token_accepted(token)
+    await setup.clock.advance(seconds)
+    setup.sso.hold()
+    replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
+    await setup.sso.wait_for_requests(2)
+    assert setup.current == meanwhile
+    setup.sso.release()
     assert (await replacing).reveal() == "token-2"
-    assert given.current == "token-2"
+    assert setup.current == "token-2"
 
 
-async def test_what_another_token_was_is_nothing(given: Bench) -> None:
-    """A new token does not profit from its predecessor's having been accepted."""
-    token = await given.obtain()
-    given.tokens.on_token_accepted(token)
-    fresh = await given.tokens.replace_rejected(token)
-    await given.clock.advance(0.5)
-    assert await replaced(given, fresh) == "token-rejected"
-    assert given.state.is_rejected
+async def test_a_new_token_does_not_inherit_acceptance(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.tokens.on_token_accepted(token)
+    fresh = await setup.tokens.replace_rejected(token)
+    await setup.clock.advance(0.5)
+    assert await replaced(setup, fresh) == "token-rejected"
+    assert setup.state.is_rejected
 
 
-async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
-    """With the SSO down, one caller's 401 does not take from others what works for them."""
-    token = await given.obtain()
-    given.tokens.on_token_accepted(token)
-    given.sso.respond(answers.status(503))
-    assert await replaced(given, token) == "sso-unavailable"
-    assert given.current == "token-1"
-    given.tokens.on_token_accepted(token)
-    assert await replaced(given, token) == "sso-unavailable"
-    assert asked(given) == 2
-    assert given.state.next_attempt_in is not None
+async def test_one_401_keeps_the_token_while_the_sso_is_down(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.tokens.on_token_accepted(token)
+    setup.sso.respond(answers.status(503))
+    assert await replaced(setup, token) == "sso-unavailable"
+    assert setup.current == "token-1"
+    setup.tokens.on_token_accepted(token)
+    assert await replaced(setup, token) == "sso-unavailable"
+    assert token_request_count(setup) == 2
+    assert setup.state.next_attempt_in is not None
 
 
-async def test_upload_refused_in_that_time(given: Bench) -> None:
-    """A refused upload withdraws even a token that was just taken: the next request has another."""
-    token = await given.obtain()
-    given.tokens.on_token_accepted(token)
-    given.tokens.invalidate(token)
-    assert given.current is None
-    fresh = await given.obtain()
+async def test_a_rejected_upload_invalidates_a_recently_accepted_token(setup: Setup) -> None:
+    token = await setup.obtain()
+    setup.tokens.on_token_accepted(token)
+    setup.tokens.invalidate(token)
+    assert setup.current is None
+    fresh = await setup.obtain()
     assert fresh.reveal() == "token-2"
-    given.tokens.on_token_accepted(fresh)
-    given.tokens.invalidate(fresh)
-    assert given.current == "token-2"
-    await given.pass_time(1.1)
-    assert given.current == "token-3"
+    setup.tokens.on_token_accepted(fresh)
+    setup.tokens.invalidate(fresh)
+    assert setup.current == "token-2"
+    await setup.pass_time(1.1)
+    assert setup.current == "token-3"
 
 
-async def test_closing_ends_the_wait(given: Bench) -> None:
-    """A request that waits for its turn gets shutting-down."""
-    fresh = await given.tokens.replace_rejected(await given.obtain())
-    given.tokens.on_token_accepted(fresh)
-    replacing = asyncio.ensure_future(replaced(given, fresh))
-    await given.clock.advance(0.1)
-    await given.tokens.close()
+async def test_closing_rejects_waiting_requests(setup: Setup) -> None:
+    fresh = await setup.tokens.replace_rejected(await setup.obtain())
+    setup.tokens.on_token_accepted(fresh)
+    replacing = asyncio.ensure_future(replaced(setup, fresh))
+    await setup.clock.advance(0.1)
+    await setup.tokens.close()
     assert await replacing == "shutting-down"
 
 
 def lifetime_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The lines about the setting."""
     return [each.message for each in caplog.records if "default_token_lifetime" in each.message]
 
 
 @pytest.mark.parametrize("pause", [0.0, 2.0], ids=["with traffic", "without"])
-async def test_an_assumed_lifetime_that_is_too_long_is_told_once(
-    given: Bench, caplog: pytest.LogCaptureFixture, pause: float
+async def test_a_default_lifetime_that_is_too_long_is_logged_once(
+    setup: Setup, caplog: pytest.LogCaptureFixture, pause: float
 ) -> None:
-    """The platform's 401 heals it each time, but costs a request: the setting is to be mended."""
-    given.sso.script(*(answers.token(f"t{number}", expires_in=None) for number in range(5)))
-    token = await given.obtain()
+    setup.sso.script(*(answers.token(f"t{number}", expires_in=None) for number in range(5)))
+    token = await setup.obtain()
     for _ in range(3):
-        given.clock.now += 20
-        given.tokens.on_token_accepted(token)
-        given.clock.now += pause
-        token = await given.tokens.replace_rejected(token)
-        given.tokens.on_token_accepted(token)
+        setup.clock.now += 20
+        setup.tokens.on_token_accepted(token)
+        setup.clock.now += pause
+        token = await setup.tokens.replace_rejected(token)
+        setup.tokens.on_token_accepted(token)
     assert lifetime_warnings(caplog) == [
         f"credential default: the platform refused a token {20 + pause:g} s after the SSO gave it: "
         "sso.default_token_lifetime (5 min) seems to be longer than its tokens live"
@@ -297,14 +276,13 @@ async def test_an_assumed_lifetime_that_is_too_long_is_told_once(
 
 
 @pytest.mark.parametrize("expires_in", [300, None])
-async def test_another_refusal_does_not_concern_the_lifetime(
-    given: Bench, caplog: pytest.LogCaptureFixture, expires_in: int | None
+async def test_other_rejections_are_not_logged_as_a_lifetime_problem(
+    setup: Setup, caplog: pytest.LogCaptureFixture, expires_in: int | None
 ) -> None:
-    """Nothing is said where the SSO named the lifetime, or the platform never took the token."""
-    given.sso.respond(answers.token("same", expires_in=expires_in))
-    token = await given.obtain()
+    setup.sso.respond(answers.token("same", expires_in=expires_in))
+    token = await setup.obtain()
     if expires_in is not None:
-        given.tokens.on_token_accepted(token)
-    given.clock.now += 20
-    given.tokens.invalidate(token)
+        setup.tokens.on_token_accepted(token)
+    setup.clock.now += 20
+    setup.tokens.invalidate(token)
     assert lifetime_warnings(caplog) == []

@@ -1,4 +1,4 @@
-"""Many gateways, changing secrets, a store that comes and goes: what must hold for their tokens."""
+"""Invariants of the tokens of replicas with changing secrets and an unreliable store."""
 
 from __future__ import annotations
 
@@ -47,12 +47,10 @@ class Replica:
     given: list[tuple[str, AccessToken]] = field(default_factory=list)
 
     async def start(self, before: Replica | None = None) -> None:
-        """Start to fetch tokens, after `before`."""
         for client, tokens in self.tokens.items():
             tokens.start(None if before is None else before.tokens[client])
 
     async def close(self) -> None:
-        """Stop."""
         for tokens in self.tokens.values():
             await tokens.close()
 
@@ -109,13 +107,11 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @initialize()
     def first_replica_starts(self) -> None:
-        """There is always one."""
         self._run(self._made().start())
 
     @precondition(lambda self: len(self.replicas) < 3)
     @rule()
     def replica_starts(self) -> None:
-        """Another one comes."""
         self._run(self._made().start())
 
     @precondition(lambda self: len(self.replicas) > 1)
@@ -150,7 +146,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
     def wall_clock_jumps(self, seconds: float) -> None:
-        """Set the wall clock."""
         self.clock.jump_wall(seconds)
 
     @rule(away=st.booleans())
@@ -176,7 +171,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), client=st.sampled_from(CLIENTS))
     def request_comes(self, data: st.DataObject, client: str) -> None:
-        """A request needs the token of its credential."""
         replica = self._pick(data)
         self._ask(replica, client, replica.tokens[client].wait_for_token())
 
@@ -249,7 +243,6 @@ class ReplicaMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.sso.pending)
     @rule(data=st.data(), kind=st.sampled_from(["throttled", "transient", "bug"]))
     def sso_fails(self, data: st.DataObject, kind: str) -> None:
-        """The SSO answers nothing of use."""
         one = data.draw(st.sampled_from(self.sso.pending))
         failure = (
             ZeroDivisionError()

@@ -1,4 +1,4 @@
-"""One secret gives way to another: what the SSO is shown, in which order, and how often."""
+"""Rotation of client secrets: which are sent, in which order, and how often."""
 
 from __future__ import annotations
 
@@ -34,32 +34,27 @@ class StrictSso(Sso):
         self.refusal: ScriptedResponse = oauth_error("invalid_client", 401)
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Judge the secret."""
         secret = request.form["client_secret"]
         return token(f"for-{secret}") if secret in self.takes else self.refusal
 
     @property
-    def shown(self) -> list[str]:
-        """The secrets of all requests, in their order."""
+    def sent_secrets(self) -> list[str]:
         return [request.form["client_secret"] for request in self.requests]
 
 
 @pytest.fixture
 async def sso() -> AsyncIterator[StrictSso]:
-    """A running SSO that takes the old secret."""
     async with StrictSso() as running:
         yield running
 
 
 @pytest.fixture
 async def endpoint(sso: StrictSso) -> AsyncIterator[TokenEndpoint]:
-    """Where sources ask."""
     async with aiohttp.ClientSession() as session:
         yield TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
 
 
 def secrets(text: str) -> tuple[ClientAuthenticator, ...]:
-    """The secrets of a file with this text."""
     return parse_client_secrets("id", Secret(text), in_header=False)
 
 
@@ -71,7 +66,6 @@ class File:
         self.reads = 0
 
     def read(self) -> tuple[ClientAuthenticator, ...]:
-        """Its secrets now."""
         self.reads += 1
         if not self.text:
             raise OSError
@@ -83,7 +77,6 @@ def source_of(
     text: str,
     reread: Callable[[], tuple[ClientAuthenticator, ...]] | None = None,
 ) -> Credential:
-    """A source with the secrets of this text."""
     return Credential(
         endpoint=endpoint,
         settings=CredentialSettings(client_id="id"),
@@ -94,8 +87,7 @@ def source_of(
     )
 
 
-def rereading(endpoint: TokenEndpoint, file: File) -> Credential:
-    """A source as the application makes it."""
+def rereading_source(endpoint: TokenEndpoint, file: File) -> Credential:
     return source_of(endpoint, file.text, file.read)
 
 
@@ -110,26 +102,23 @@ async def value(source: Credential) -> str:
 class TestTwoSecrets:
     """The file holds two, for the overlap."""
 
-    async def test_the_sso_knows_only_the_old_one(
-        self, sso: StrictSso, endpoint: TokenEndpoint
-    ) -> None:
-        """The new one is tried, the old one serves and is from then on tried first."""
+    async def test_the_second_secret_is_used(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         source = source_of(endpoint, "new\nold\n")
         assert [await value(source), await value(source)] == ["for-old", "for-old"]
-        assert sso.shown == ["new", "old", "old"]
+        assert sso.sent_secrets == ["new", "old", "old"]
 
-    async def test_the_sso_changes_over(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """When the SSO lets the old one go, the same request brings a token for the new one."""
+    async def test_the_first_secret_is_used_once_accepted(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
         source = source_of(endpoint, "new\nold")
         await value(source)
         sso.takes = {"new"}
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
-        assert sso.shown == ["new", "old", "old", "new", "new"]
+        assert sso.sent_secrets == ["new", "old", "old", "new", "new"]
 
-    async def test_a_covered_refusal_is_told(
+    async def test_a_rejected_first_secret_is_reported_once(
         self, sso: StrictSso, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """That the first is refused is told with the token, and in the log, once; then no more."""
         source = source_of(endpoint, "new\nold")
         assert not source.uses_previous_secret
         told = [[each.oauth_error for each in (await source.request()).refusals] for _ in "12"]
@@ -142,43 +131,40 @@ class TestTwoSecrets:
         await source.request()
         assert not source.uses_previous_secret
 
-    async def test_the_sso_knows_both(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """The new one is used."""
+    async def test_the_first_secret_is_preferred(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
         sso.takes = {"new", "old"}
         assert await value(source_of(endpoint, "new\nold")) == "for-new"
-        assert sso.shown == ["new"]
+        assert sso.sent_secrets == ["new"]
 
-    async def test_the_sso_knows_neither(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """Each is tried, the first once more, and the refusal is that of the first."""
+    async def test_both_secrets_rejected(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         sso.takes = set()
         source = source_of(endpoint, "new\nold")
         sso.script(oauth_error("unauthorized_client", 401), oauth_error("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
-        assert sso.shown == ["new", "old", "new"]
+        assert sso.sent_secrets == ["new", "old", "new"]
 
-    async def test_the_sso_changes_over_between_two_attempts(
+    async def test_the_first_secret_is_tried_again_when_the_second_is_rejected(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        """The new one, refused a moment ago, is tried again when the old one is refused too."""
         sso.takes = {"new"}
         sso.script(oauth_error("invalid_client", 401))
         assert await value(source_of(endpoint, "new\nold")) == "for-new"
-        assert sso.shown == ["new", "old", "new"]
+        assert sso.sent_secrets == ["new", "old", "new"]
 
     @pytest.mark.parametrize("answer", [status(503), status(429), oauth_error("invalid_scope")])
-    async def test_not_a_matter_of_the_secret(
+    async def test_other_failures_do_not_change_the_secret(
         self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse
     ) -> None:
-        """An SSO that fails, or refuses something else, is not shown another secret."""
         sso.script(answer)
         with pytest.raises(TokenRequestError):
             await source_of(endpoint, "new\nold").request()
-        assert sso.shown == ["new"]
+        assert sso.sent_secrets == ["new"]
 
     async def test_the_store_key_is_that_of_the_secret_in_use(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        """Tokens are kept under the secret that brought them."""
         source = source_of(endpoint, "new\nold")
         await value(source)
         assert source.store_key == source_of(endpoint, "old").store_key
@@ -187,85 +173,103 @@ class TestTwoSecrets:
 class TestChangedFile:
     """The file is changed while the gateway runs."""
 
-    async def test_read_again_when_refused(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """A refused secret is replaced by that of the file, without a failed request."""
-        source = rereading(endpoint, file := File("old"))
+    async def test_the_file_is_read_again_after_a_rejection(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        source = rereading_source(endpoint, file := File("old"))
         await value(source)
         sso.takes, file.text = {"new"}, "new"
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
-        assert (sso.shown, file.reads) == (["old", "old", "new", "new"], 1)
+        assert (sso.sent_secrets, file.reads) == (["old", "old", "new", "new"], 1)
 
-    async def test_unchanged(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """A refused secret that is still the file's is not shown a second time."""
+    async def test_an_unchanged_secret_is_not_sent_again(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
         sso.takes = set()
-        source = rereading(endpoint, file := File("old"))
+        source = rereading_source(endpoint, file := File("old"))
         assert await value(source) == "refused invalid_client"
-        assert (sso.shown, file.reads) == (["old"], 1)
+        assert (sso.sent_secrets, file.reads) == (["old"], 1)
 
-    async def test_unreadable(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """While the file cannot be read, the refusal stands."""
+    async def test_an_unreadable_file_keeps_the_rejection(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
         sso.takes = set()
-        source = rereading(endpoint, file := File("old"))
+        source = rereading_source(endpoint, file := File("old"))
         file.text = ""
         assert await value(source) == "refused invalid_client"
-        assert sso.shown == ["old"]
+        assert sso.sent_secrets == ["old"]
 
-    async def test_changed_to_two(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """Both secrets of the changed file are tried."""
-        source = rereading(endpoint, file := File("older"))
+    async def test_both_secrets_of_a_changed_file_are_tried(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        source = rereading_source(endpoint, file := File("older"))
         file.text = "new\nold"
         assert await value(source) == "for-old"
-        assert sso.shown == ["older", "new", "old"]
+        assert sso.sent_secrets == ["older", "new", "old"]
 
-    async def test_sso_down(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """A failing SSO is no reason to read the file."""
+    async def test_other_failures_do_not_read_the_file(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
         sso.script(status(500))
-        source = rereading(endpoint, file := File("old"))
+        source = rereading_source(endpoint, file := File("old"))
         assert await value(source) == "transient None"
         assert file.reads == 0
 
 
 class TestSuccessor:
-    """A reload makes a new source, which knows what the one before knew."""
+    """A reload creates a new source with the knowledge of its predecessor."""
 
-    async def test_new_secret_is_right(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """The old one is let go as soon as the SSO took the new one."""
-        before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new"))
+    async def test_an_accepted_new_secret_replaces_the_old_one(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        before, after = (
+            rereading_source(endpoint, File("old")),
+            rereading_source(endpoint, File("new")),
+        )
         await value(before)
         after.take_over(before)
         sso.takes = {"new"}
         assert await value(after) == "for-new"
         sso.takes = {"old"}
         assert await value(after) == "refused invalid_client"
-        assert sso.shown == ["old", "new", "new"]
+        assert sso.sent_secrets == ["old", "new", "new"]
 
-    async def test_new_secret_is_wrong(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """The old one stays in use until the SSO takes the new one."""
-        before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new"))
+    async def test_a_rejected_new_secret_leaves_the_old_one_in_use(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        before, after = (
+            rereading_source(endpoint, File("old")),
+            rereading_source(endpoint, File("new")),
+        )
         await value(before)
         after.take_over(before)
         assert [await value(after), await value(after)] == ["for-old", "for-old"]
         sso.takes = {"new"}
         assert await value(after) == "for-new"
-        assert sso.shown == ["old", "new", "old", "old", "old", "new"]
+        assert sso.sent_secrets == ["old", "new", "old", "old", "old", "new"]
 
-    async def test_second_secret_is_new(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """Of two secrets the new one is tried, though the other one works."""
-        before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new\nold"))
+    async def test_a_new_second_secret_is_tried(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        before, after = (
+            rereading_source(endpoint, File("old")),
+            rereading_source(endpoint, File("new\nold")),
+        )
         await value(before)
         after.take_over(before)
         sso.takes = {"new", "old"}
         assert await value(after) == "for-new"
-        assert sso.shown == ["old", "new"]
+        assert sso.sent_secrets == ["old", "new"]
 
-    async def test_unchanged(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """Of two secrets the one that works is still tried first."""
-        before, after = (rereading(endpoint, File("new\nold")) for _ in range(2))
+    async def test_an_unchanged_working_secret_is_tried_first(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        before, after = (rereading_source(endpoint, File("new\nold")) for _ in range(2))
         await value(before)
         after.take_over(before)
         assert after.store_key == before.store_key
         assert await value(after) == "for-old"
-        assert sso.shown == ["new", "old", "old"]
+        assert sso.sent_secrets == ["new", "old", "old"]
 
 
 class TestFiles:
@@ -282,8 +286,9 @@ class TestFiles:
             (" one \x0b\n", [" one \x0b"]),
         ],
     )
-    def test_lines(self, text: str, secrets: list[str]) -> None:
-        """A line is a secret as it stands; empty lines are none."""
+    def test_each_line_is_a_secret_and_empty_lines_are_none(
+        self, text: str, secrets: list[str]
+    ) -> None:
         proofs = parse_client_secrets("id", Secret(text), in_header=False)
         assert [proof.material.reveal() for proof in proofs] == secrets
 
@@ -295,7 +300,6 @@ class TestFiles:
         ],
         ids=["secrets", "keys"],
     )
-    def test_more_than_two(self, read: Callable[[], object]) -> None:
-        """Three secrets are a mistake, which is reported."""
+    def test_three_secrets_are_refused(self, read: Callable[[], object]) -> None:
         with pytest.raises(ClientKeyError, match="more than two"):
             read()

@@ -1,4 +1,4 @@
-"""Private keys in every form that a hospital may have them, and what is said of the rest."""
+"""Private keys in every supported format, and errors about others."""
 
 from __future__ import annotations
 
@@ -36,12 +36,10 @@ def pem(
     form: PrivateFormat = PrivateFormat.PKCS8,
     encryption: KeySerializationEncryption | None = None,
 ) -> str:
-    """A key as PEM."""
     return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption()).decode()
 
 
 def public_pem(key: PrivateKey) -> str:
-    """A key's public half as PEM."""
     made: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return made.decode()
 
@@ -53,7 +51,6 @@ def number(value: int, length: int | None = None) -> str:
 
 
 def as_jwk(key: PrivateKey, *, private: bool = True, **members: Any) -> dict[str, Any]:
-    """A key as a JWK, made by hand."""
     made: dict[str, Any]
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.private_numbers()
@@ -74,7 +71,6 @@ def as_jwk(key: PrivateKey, *, private: bool = True, **members: Any) -> dict[str
 
 
 def thumbprint(jwk: dict[str, Any]) -> str:
-    """The thumbprint of RFC 7638, made by hand."""
     needed = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}[jwk["kty"]]
     text = json.dumps({name: jwk[name] for name in needed}, separators=(",", ":"), sort_keys=True)
     digest = hashlib.sha256(text.encode()).digest()
@@ -82,13 +78,11 @@ def thumbprint(jwk: dict[str, Any]) -> str:
 
 
 def only(text: str) -> SigningKey:
-    """The one key in a text."""
     (key,) = read_keys(text)
     return key
 
 
 def why(text: str) -> str:
-    """Why a text cannot be used."""
     with pytest.raises(ClientKeyError) as caught:
         read_keys(text)
     return caught.value.problem
@@ -96,7 +90,7 @@ def why(text: str) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_pem(algorithm: str, form: str) -> None:
+def test_a_pem_key_signs_by_its_kind(algorithm: str, form: str) -> None:
     """An RSA key signs RS384 and an EC key ES384, whichever PEM form it has."""
     key = only(pem(KEYS[algorithm], FORMS[form]))
     assert key.algorithm == algorithm
@@ -104,7 +98,7 @@ def test_pem(algorithm: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_jwk(algorithm: str) -> None:
+def test_a_jwk_or_set_is_read(algorithm: str) -> None:
     """A JWK is taken, alone or in a set beside public keys."""
     jwk = as_jwk(KEYS[algorithm])
     public = as_jwk(KEYS["ES384"], private=False)
@@ -113,7 +107,7 @@ def test_jwk(algorithm: str) -> None:
         assert (key.algorithm, key.kid) == (algorithm, thumbprint(jwk))
 
 
-def test_kid_of_the_jwk() -> None:
+def test_the_kid_of_a_jwk_is_kept() -> None:
     """A JWK that names itself keeps its name."""
     key = only(json.dumps(as_jwk(EC, kid="hospital-17-2026", alg="ES384", use="sig")))
     assert key.header == {"alg": "ES384", "typ": "JWT", "kid": "hospital-17-2026"}
@@ -121,7 +115,7 @@ def test_kid_of_the_jwk() -> None:
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_public_half(algorithm: str) -> None:
+def test_the_public_jwk_has_what_a_verifier_needs(algorithm: str) -> None:
     """What is to be registered holds all that a verifier needs, and nothing else."""
     own = as_jwk(KEYS[algorithm], private=False)
     public = only(json.dumps(as_jwk(KEYS[algorithm]))).public
@@ -129,7 +123,7 @@ def test_public_half(algorithm: str) -> None:
     assert public == only(pem(KEYS[algorithm])).public
 
 
-def test_two_keys() -> None:
+def test_two_keys_are_read_in_order() -> None:
     """Two keys are read in their order, from PEM blocks and from a set."""
     for text in (pem(EC) + pem(RSA), json.dumps({"keys": [as_jwk(EC), as_jwk(RSA)]})):
         assert [key.algorithm for key in read_keys(text)] == ["ES384", "RS384"]
@@ -191,7 +185,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_unusable(case: str) -> None:
+def test_unusable_keys_are_refused_with_a_reason(case: str) -> None:
     """What cannot sign RS384 or ES384 is refused with a reason that names what to change."""
     text, reason = UNUSABLE[case]
     assert reason in why(text)

@@ -1,4 +1,4 @@
-"""A store that breaks, hangs or comes back, as the token fetches see it."""
+"""Access to a store that fails, hangs or recovers."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ TOKEN = AccessToken("planted", received_at=1000, lifetime=300, wall_expiry=0)
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Time as the test wants it."""
     return FakeClock()
 
 
 @pytest.fixture
 def store() -> BreakableStore:
-    """A store that works."""
     return BreakableStore()
 
 
 @pytest.fixture
 def breaker(clock: FakeClock) -> StoreBreaker:
-    """The way to it."""
     return token_store_breaker(clock, timeout=0.02)
 
 
-async def test_works(breaker: StoreBreaker, store: BreakableStore) -> None:
-    """What the store gives comes through."""
+async def test_results_of_the_store_are_returned(
+    breaker: StoreBreaker, store: BreakableStore
+) -> None:
+    """Results of the store are returned."""
     await breaker.call_or(None, store.put, KEY, TOKEN)
     assert await breaker.call_or(None, store.get, KEY) == TOKEN
     await breaker.call_or(None, store.delete, KEY, TOKEN)
@@ -48,7 +47,9 @@ async def test_works(breaker: StoreBreaker, store: BreakableStore) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["broken", "hangs"])
-async def test_away(breaker: StoreBreaker, store: BreakableStore, trouble: str) -> None:
+async def test_failures_of_the_store_are_misses(
+    breaker: StoreBreaker, store: BreakableStore, trouble: str
+) -> None:
     """No error is raised, nothing is found, and every replica may send a token request."""
     setattr(store, trouble, True)
     await breaker.call_or(None, store.put, KEY, TOKEN)
@@ -57,8 +58,10 @@ async def test_away(breaker: StoreBreaker, store: BreakableStore, trouble: str) 
     assert await breaker.call_or(NULL_LEASE, store.acquire_lease, KEY) is NULL_LEASE
 
 
-async def test_left_alone(breaker: StoreBreaker, store: BreakableStore, clock: FakeClock) -> None:
-    """After a failure it is not asked for a while, which grows to ten seconds."""
+async def test_a_failed_store_is_asked_again_after_a_growing_delay(
+    breaker: StoreBreaker, store: BreakableStore, clock: FakeClock
+) -> None:
+    """After a failure the store is not used for a delay, which grows to ten seconds."""
     store.broken = True
     pauses = []
     for _ in range(8):
@@ -70,13 +73,13 @@ async def test_left_alone(breaker: StoreBreaker, store: BreakableStore, clock: F
     assert pauses[1:] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
-async def test_said_once(
+async def test_outage_and_recovery_are_logged_once(
     breaker: StoreBreaker,
     store: BreakableStore,
     clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """That it is away is said once, that it is back too, and no text of an error."""
+    """Failure and recovery are logged once, without the text of an error."""
     caplog.set_level(logging.INFO)
     store.broken = True
     for _ in range(20):
@@ -91,7 +94,9 @@ async def test_said_once(
     assert "planted" not in caplog.text
 
 
-async def test_release_in_any_case(breaker: StoreBreaker, store: BreakableStore) -> None:
+async def test_a_lease_is_released_during_the_delay(
+    breaker: StoreBreaker, store: BreakableStore
+) -> None:
     """A right is given back even while the store is left alone: its renewing must end."""
 
     class Right:

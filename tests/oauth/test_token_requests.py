@@ -24,7 +24,7 @@ from tests.doubles import sso as answers
 from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
-from tests.oauth.harness import Bench, bench
+from tests.oauth.harness import Setup, make_setup
 
 pytestmark = pytest.mark.interpreted
 
@@ -32,18 +32,17 @@ MANY = 1000
 
 
 @pytest.fixture
-async def given() -> AsyncIterator[Bench]:
+async def setup() -> AsyncIterator[Setup]:
     """An SSO and a clock; requests wait for a token as long as the test."""
-    async with bench(timeout=600) as made:
+    async with make_setup(timeout=600) as made:
         yield made
 
 
-def clients(given: Bench, count: int, **sso: float) -> Mapping[str, Tokens]:
-    """The tokens of so many clients of the SSO."""
+def clients(setup: Setup, count: int, **sso: float) -> Mapping[str, Tokens]:
     names = [f"clinic-{number}" for number in range(count)]
     credentials = {
         name: Credential(
-            endpoint=given.endpoint,
+            endpoint=setup.endpoint,
             settings=CredentialSettings(client_id=name),
             platform="https://platform.test/r5",
             name=name,
@@ -53,63 +52,60 @@ def clients(given: Bench, count: int, **sso: float) -> Mapping[str, Tokens]:
     }
     return make_tokens(
         credentials,
-        at_hand=given.at_hand,
+        at_hand=setup.at_hand,
         store=None,
-        metrics=given.observer,  # type: ignore[arg-type] # a double
-        audit=given.observer,  # type: ignore[arg-type] # a double
-        sso=SsoSettings(token_url=given.sso.token_url, timeout=600, **sso),
+        metrics=setup.observer,  # type: ignore[arg-type] # a double
+        audit=setup.observer,  # type: ignore[arg-type] # a double
+        sso=SsoSettings(token_url=setup.sso.token_url, timeout=600, **sso),
         times=TimeSource(
-            given.clock,
-            given.clock.wall,
-            given.clock.call_later,
+            setup.clock,
+            setup.clock.wall,
+            setup.clock.call_later,
             random.Random(17).random,  # noqa: S311 - the same jitter in every run
         ),
     )
 
 
 async def close(tokens: Mapping[str, Tokens]) -> None:
-    """Close them all."""
     for each in tokens.values():
         await each.close()
 
 
-async def wait_until_idle(given: Bench, tokens: Mapping[str, Tokens]) -> None:
+async def wait_until_idle(setup: Setup, tokens: Mapping[str, Tokens]) -> None:
     """Return when no request is under way and no further one may begin before the clock moves."""
     while any(each.state().is_fetching for each in tokens.values()):
-        seen = len(given.sso.requests)
+        seen = len(setup.sso.requests)
         await asyncio.sleep(0.05)
-        if not given.sso.open_requests and seen == len(given.sso.requests):
+        if not setup.sso.open_requests and seen == len(setup.sso.requests):
             return
 
 
-async def test_a_thousand_credentials(given: Bench) -> None:
-    """At most eight token requests are under way, and at most 200 begin in a second."""
-    tokens = clients(given, MANY)
-    given.sso.hold()
+async def test_token_requests_of_many_credentials_are_limited(setup: Setup) -> None:
+    tokens = clients(setup, MANY)
+    setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.wait_for_requests(8)
+    await setup.sso.wait_for_requests(8)
     await asyncio.sleep(0.05)
-    assert given.sso.open_requests == 8
-    given.sso.release()
+    assert setup.sso.open_requests == 8
+    setup.sso.release()
     for second in range(1, 6):
-        await given.sso.wait_for_requests(200 * second)
-        await wait_until_idle(given, tokens)
-        assert len(given.sso.requests) == 200 * second
-        await given.clock.advance(1.0)
-    await wait_until_idle(given, tokens)
+        await setup.sso.wait_for_requests(200 * second)
+        await wait_until_idle(setup, tokens)
+        assert len(setup.sso.requests) == 200 * second
+        await setup.clock.advance(1.0)
+    await wait_until_idle(setup, tokens)
     assert all(each.state().is_valid for each in tokens.values())
-    assert len(given.sso.requests) == MANY
-    assert given.sso.max_concurrent == 8
+    assert len(setup.sso.requests) == MANY
+    assert setup.sso.max_concurrent == 8
     await close(tokens)
 
 
-async def test_renewals_of_a_thousand_are_spread(given: Bench) -> None:
-    """Tokens that were fetched together are renewed over a third of their life, before 80 %."""
-    tokens = clients(given, MANY)
-    token = await one_token(given)
+async def test_refreshes_of_many_credentials_are_spread(setup: Setup) -> None:
+    tokens = clients(setup, MANY)
+    token = await one_token(setup)
     for each in tokens.values():
-        given.at_hand[each.credential.store_key.name] = token
+        setup.at_hand[each.credential.store_key.name] = token
         each.start()
     due = [each.state().next_attempt_in for each in tokens.values()]
     assert all(135 < seconds <= 240 for seconds in due)
@@ -118,22 +114,20 @@ async def test_renewals_of_a_thousand_are_spread(given: Bench) -> None:
     await close(tokens)
 
 
-async def one_token(given: Bench) -> object:
-    """A token of 300 seconds that has just come."""
-    given.tokens.fetch_now()
-    await given.settled()
-    return given.tokens.current()
+async def one_token(setup: Setup) -> object:
+    setup.tokens.fetch_now()
+    await setup.settled()
+    return setup.tokens.current()
 
 
-async def test_a_reload_late_in_the_life_of_tokens_does_not_renew_all_at_once(
-    given: Bench,
+async def test_refreshes_after_a_reload_are_spread(
+    setup: Setup,
 ) -> None:
-    """What is overdue by the new draw is spread over the time that is left."""
-    tokens = clients(given, MANY)
-    token = await one_token(given)
+    tokens = clients(setup, MANY)
+    token = await one_token(setup)
     for each in tokens.values():
-        given.at_hand[each.credential.store_key.name] = token
-    given.clock.now += 225
+        setup.at_hand[each.credential.store_key.name] = token
+    setup.clock.now += 225
     for each in tokens.values():
         each.start()
     due = [each.state().next_attempt_in for each in tokens.values()]
@@ -142,75 +136,70 @@ async def test_a_reload_late_in_the_life_of_tokens_does_not_renew_all_at_once(
     await close(tokens)
 
 
-async def test_who_is_waited_for_comes_first(given: Bench) -> None:
-    """Of those in the queue, the credential that a request needs is fetched next."""
-    tokens = clients(given, 40)
-    given.sso.hold()
+async def test_credentials_with_waiting_requests_come_first(setup: Setup) -> None:
+    tokens = clients(setup, 40)
+    setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.wait_for_requests(8)
+    await setup.sso.wait_for_requests(8)
     needed = ["clinic-39", "clinic-25", "clinic-30"]
     waiting = [asyncio.ensure_future(tokens[name].wait_for_token()) for name in needed]
     await asyncio.sleep(0)
-    given.sso.release()
+    setup.sso.release()
     await asyncio.gather(*waiting)
-    asked = [request.form["client_id"] for request in given.sso.requests[8:11]]
+    asked = [request.form["client_id"] for request in setup.sso.requests[8:11]]
     assert sorted(asked) == sorted(needed)
-    await given.sso.wait_for_requests(40)
+    await setup.sso.wait_for_requests(40)
     await close(tokens)
 
 
-async def test_a_refused_client_holds_up_nobody(given: Bench) -> None:
-    """It gives its place back, and the others get their tokens."""
-    tokens = clients(given, 20, max_requests=1)
-    given.sso.script(answers.oauth_error("invalid_client", 401))
+async def test_a_rejected_client_does_not_delay_others(setup: Setup) -> None:
+    tokens = clients(setup, 20, max_requests=1)
+    setup.sso.script(answers.oauth_error("invalid_client", 401))
     for each in tokens.values():
         each.start()
-    await given.sso.wait_for_requests(20)
-    await wait_until_idle(given, tokens)
+    await setup.sso.wait_for_requests(20)
+    await wait_until_idle(setup, tokens)
     assert [each.state().is_valid for each in tokens.values()].count(False) == 1
-    assert given.sso.max_concurrent == 1
+    assert setup.sso.max_concurrent == 1
     await close(tokens)
 
 
-async def test_a_wait_in_the_queue_ends_in_time() -> None:
-    """A request waits at most `sso.timeout`, the queue included; its fetch goes on."""
-    async with bench(timeout=0.05) as given:
-        given.sso.hold()
-        tokens = clients(given, 9)
+async def test_waiting_in_the_queue_times_out() -> None:
+    async with make_setup(timeout=0.05) as setup:
+        setup.sso.hold()
+        tokens = clients(setup, 9)
         for each in tokens.values():
-            each._sso = given.settings
+            each._sso = setup.settings
             each.start()
-        await given.sso.wait_for_requests(8)
+        await setup.sso.wait_for_requests(8)
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens["clinic-8"].wait_for_token()
-        given.sso.release()
-        await given.sso.wait_for_requests(9)
-        await wait_until_idle(given, tokens)
+        setup.sso.release()
+        await setup.sso.wait_for_requests(9)
+        await wait_until_idle(setup, tokens)
         assert tokens["clinic-8"].state().is_valid
         await close(tokens)
 
 
-async def test_closing_leaves_the_queue(given: Bench) -> None:
-    """One that is closed while it waits or is fetched gives its place back."""
-    tokens = clients(given, 10, max_requests=2)
-    given.sso.hold()
+async def test_closing_cancels_queued_requests(setup: Setup) -> None:
+    tokens = clients(setup, 10, max_requests=2)
+    setup.sso.hold()
     for each in tokens.values():
         each.start()
-    await given.sso.wait_for_requests(2)
+    await setup.sso.wait_for_requests(2)
     await tokens["clinic-0"].close()
     await tokens["clinic-5"].close()
-    await given.sso.wait_for_requests(3)
-    given.sso.release()
-    await given.sso.wait_for_requests(9)
-    await wait_until_idle(given, tokens)
-    assert "clinic-5" not in {request.form["client_id"] for request in given.sso.requests}
+    await setup.sso.wait_for_requests(3)
+    setup.sso.release()
+    await setup.sso.wait_for_requests(9)
+    await wait_until_idle(setup, tokens)
+    assert "clinic-5" not in {request.form["client_id"] for request in setup.sso.requests}
     assert sum(each.state().is_valid for each in tokens.values()) == 8
     await close(tokens)
 
 
 async def test_two_versions_of_the_settings_share_the_limit() -> None:
-    """While a reload takes over, both together keep to `sso.max_requests`, and to a new value."""
     names = [f"clinic-{number}" for number in range(12)]
     secrets = {name: {"client_id": name, "client_secret": "a"} for name in (*names, "default")}
     callers = [{"name": name, "api_key": f"key-{name}", "credential": name} for name in names]
@@ -253,29 +242,28 @@ async def test_two_versions_of_the_settings_share_the_limit() -> None:
         assert sso.max_concurrent == 3
 
 
-async def test_users_share_the_limit_and_come_first(given: Bench) -> None:
-    """A sign-in waits for a place like a credential, but before those that nobody waits for."""
+async def test_users_share_the_limit_and_come_first(setup: Setup) -> None:
     queue = TokenRequestQueue(1, TimeSource())
     user = UserTokenEndpoint(
-        endpoint=given.endpoint,
+        endpoint=setup.endpoint,
         authentications=[public_client("web")],
         login=LoginSettings(),
-        clock=given.clock,
-        wall_clock=given.clock.wall,
+        clock=setup.clock,
+        wall_clock=setup.clock.wall,
         queue=queue,
     )
-    given.sso.hold()
+    setup.sso.hold()
     async with asyncio.TaskGroup() as tasks, AsyncExitStack() as background:
         first = queue.admission(lambda: False)
         await background.enter_async_context(first)
         later = tasks.create_task(user.refresh(RenewalGrant(Secret("r1"))))
         waiting = tasks.create_task(enter(queue))
         await asyncio.sleep(0.05)
-        assert given.sso.requests == []
+        assert setup.sso.requests == []
         await background.aclose()
-        await given.sso.wait_for_requests(1)
+        await setup.sso.wait_for_requests(1)
         assert not waiting.done()
-        given.sso.release()
+        setup.sso.release()
     assert later.result().token.reveal() == "token-1"
 
 

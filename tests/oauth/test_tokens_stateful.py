@@ -1,4 +1,4 @@
-"""Whatever the SSO, the platform and time do, in any order: what must hold for tokens."""
+"""Invariants of tokens under random events of SSO, platform and time."""
 
 from __future__ import annotations
 
@@ -147,7 +147,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule()
     def request_comes(self) -> None:
-        """A request needs the token."""
         self._ask(self.tokens.wait_for_token())
 
     @precondition(lambda self: self.source.pending is not None)
@@ -223,7 +222,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
     def wall_clock_jumps(self, seconds: float) -> None:
-        """Set the wall clock."""
         self.clock.jump_wall(seconds)
 
     @invariant()

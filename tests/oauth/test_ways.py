@@ -43,7 +43,6 @@ async def sso(ca: trustme.CA) -> AsyncIterator[Sso]:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[ConnectProxy]:
-    """A proxy that knows the name."""
     async with ConnectProxy(hosts={NAME: "127.0.0.1"}) as running:
         yield running
 
@@ -68,11 +67,12 @@ async def ask(token_url: str, **sso: Any) -> str:
 
 
 def url(sso: Sso) -> str:
-    """The SSO by its name."""
     return f"https://{NAME}:{sso.port}/oauth/token"
 
 
-async def test_tunnel(sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme.CA) -> None:
+async def test_an_https_sso_is_reached_by_connect(
+    sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme.CA
+) -> None:
     """An https SSO is reached by CONNECT; the proxy sees its name and no secret."""
     assert await ask(url(sso), ca_file=tmp_path / "ca.pem", proxy_url=proxy.url) == "token-1"
     assert proxy.targets == [f"CONNECT {NAME}:{sso.port}"]
@@ -85,7 +85,7 @@ async def test_tunnel(sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme
     assert b"token-1" not in proxy.relayed
 
 
-async def test_plain(proxy: ConnectProxy) -> None:
+async def test_an_http_sso_is_asked_through_the_proxy(proxy: ConnectProxy) -> None:
     """An http SSO, which is on loopback or allowed on purpose, is asked through the proxy too."""
     async with Sso() as sso:
         assert await ask(sso.token_url, proxy_url=proxy.url) == "token-1"
@@ -94,13 +94,15 @@ async def test_plain(proxy: ConnectProxy) -> None:
     assert "/oauth/token" in proxy.targets[0] or proxy.targets[0].startswith("CONNECT")
 
 
-async def test_without_the_ca(sso: Sso, proxy: ConnectProxy, ca: trustme.CA) -> None:
+async def test_an_untrusted_certificate_is_rejected_in_the_tunnel(
+    sso: Sso, proxy: ConnectProxy, ca: trustme.CA
+) -> None:
     """Through a tunnel a certificate is judged like without one."""
     assert await ask(url(sso), proxy_url=proxy.url) == "certificate"
     assert sso.requests == []
 
 
-async def test_certificate_of_another_host(
+async def test_the_certificate_must_name_the_sso(
     sso: Sso, proxy: ConnectProxy, ca: trustme.CA, tmp_path: Path
 ) -> None:
     """The certificate must be for the SSO's own name, not the proxy's or any other."""
@@ -111,7 +113,7 @@ async def test_certificate_of_another_host(
     assert sso.requests == []
 
 
-async def test_ca_without_proxy(ca: trustme.CA, tmp_path: Path) -> None:
+async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path) -> None:
     """sso.ca_file holds the only roots that are trusted."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("localhost").configure_cert(context)
@@ -125,27 +127,27 @@ async def test_ca_without_proxy(ca: trustme.CA, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [403, 407, 502, 302])
-async def test_proxy_refuses(sso: Sso, proxy: ConnectProxy, code: int) -> None:
+async def test_a_refused_tunnel_is_transient(sso: Sso, proxy: ConnectProxy, code: int) -> None:
     """A proxy that gives no tunnel is transient, whatever it says: it is not the SSO that spoke."""
     proxy.response = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
     assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
     assert sso.requests == []
 
 
-async def test_no_proxy_there(sso: Sso) -> None:
+async def test_an_unreachable_proxy_is_transient(sso: Sso) -> None:
     """A proxy that is down is not taken for the SSO."""
     async with ConnectProxy() as proxy:
         pass
     assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
 
 
-async def test_silent_proxy(sso: Sso, proxy: ConnectProxy) -> None:
+async def test_a_silent_proxy_times_out(sso: Sso, proxy: ConnectProxy) -> None:
     """A proxy that says nothing is given up after sso.timeout."""
     proxy.silent = True
     assert await ask(url(sso), proxy_url=proxy.url, timeout=0.2) == "time-out"
 
 
-async def test_the_environment_does_not_matter(
+async def test_proxies_of_the_environment_are_ignored(
     sso: Sso, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proxies are taken from the settings only."""

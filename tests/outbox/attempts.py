@@ -28,27 +28,28 @@ async def finish(
     store: OutboxStore, owner: str, entry: OutboxEntry, state: EntryState, response: StoredResponse
 ) -> bool:
     """Record the final outcome of an attempt. Return whether it could still be recorded."""
-    return await _tell(store, owner, Decision(entry, state, response))
+    return await _record(store, owner, Decision(entry, state, response))
 
 
 async def release(
     store: OutboxStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
 ) -> bool:
-    """Record that the entry was certainly not delivered and waits again."""
-    return await _tell(store, owner, Decision(entry, EntryState.WAITING, cause=cause, delay=delay))
+    return await _record(
+        store, owner, Decision(entry, EntryState.WAITING, cause=cause, delay=delay)
+    )
 
 
 async def doubt(
     store: OutboxStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
 ) -> bool:
     """Record that the entry is in doubt and waits again."""
-    return await _tell(
+    return await _record(
         store,
         owner,
         Decision(entry, EntryState.WAITING, cause=cause, in_doubt=True, delay=delay),
     )
 
 
-async def _tell(store: OutboxStore, owner: str, decision: Decision) -> bool:
+async def _record(store: OutboxStore, owner: str, decision: Decision) -> bool:
     recorded, _ = await store.record_and_claim(owner, [decision], max_claims=0)
     return recorded[0]

@@ -24,7 +24,6 @@ WRITERS = 4
 
 
 def settings(url: str) -> OutboxSettings:
-    """Return the settings of the outbox at `url`."""
     described = {"enabled": True, "url": url, "encryption_key": KEY}
     return OutboxSettings.model_validate({**described, "max_age": 86400, "retention": 86400})
 
@@ -33,12 +32,12 @@ async def _write(says: Connection, url: str) -> None:
     async with open_outbox_store(settings(url), RAW_KEY) as store:
         numbers = itertools.count()
 
-        async def go_on() -> None:
+        async def write() -> None:
             for number in numbers:
                 kept = await store.enqueue(draft(str(number), f"P/{number % 5}"))
                 says.send([kept.id, f"r-{number}"])
 
-        await asyncio.gather(*(go_on() for _ in range(WRITERS)))
+        await asyncio.gather(*(write() for _ in range(WRITERS)))
 
 
 async def _claim(says: Connection, url: str) -> None:
@@ -59,7 +58,6 @@ class Child:
         self._said = said
 
     async def lines(self) -> AsyncIterator[list[str]]:
-        """Yield the messages of the process, each a list of words."""
         while True:
             try:
                 yield await asyncio.to_thread(self._said.recv)
@@ -71,7 +69,6 @@ class Child:
         self._process.kill()
 
     async def killed(self) -> None:
-        """Send SIGKILL and wait for the end."""
         self.kill()
         await asyncio.to_thread(self._process.join)
 

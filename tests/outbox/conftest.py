@@ -14,7 +14,6 @@ from tests.outbox.postgres_server import PostgresServer, postgres_server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
-    """Yield a running PostgreSQL for all tests of this directory."""
     yield from postgres_server()
 
 
@@ -27,13 +26,11 @@ async def postgres_place(server: PostgresServer) -> PostgresPlace:
 
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> SqlitePlace:
-    """Return a file that does not exist yet."""
     return SqlitePlace(tmp_path / "outbox.db")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """Return each of the two places in turn."""
     name = {"sqlite": "sqlite_place", "postgresql": "postgres_place"}[request.param]
     found: Place = request.getfixturevalue(name)
     return found
@@ -41,6 +38,5 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 async def store(place: Place) -> AsyncIterator[OutboxStore]:
-    """Yield a store at the place."""
     async with opened(place) as made:
         yield made

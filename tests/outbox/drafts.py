@@ -16,7 +16,6 @@ def write(
     body: bytes = b"{}",
     fields: tuple[tuple[bytes, bytes], ...] = FIELDS,
 ) -> QueuedRequest:
-    """Return a write to `Observation/name`."""
     interaction = {"PUT": "update", "POST": "create", "DELETE": "delete"}[method]
     suffix = "Observation" if method == "POST" else f"Observation/{name}"
     return QueuedRequest(

@@ -101,13 +101,11 @@ class Write:
 
     @property
     def path(self) -> str:
-        """Return the path below the base."""
         own = f"/{self.caller}-{self.patient}-{self.number % 2}"
         return "/Observation" + (own if self.method != "POST" else "")
 
     @property
     def body(self) -> bytes | None:
-        """Return an Observation, None for a deletion."""
         if self.kind == "DELETE":
             return None
         resource: dict[str, Any] = {
@@ -133,7 +131,7 @@ class Sent:
 
 
 @dataclass
-class Ward:
+class Callers:
     """The callers: each patient's writes one after the other."""
 
     session: aiohttp.ClientSession
@@ -197,7 +195,6 @@ class Gateway:
         self._clock[:] = _OFFSET.pack(by)
 
     def fill(self) -> None:
-        """Fill the volume of the outbox with another file."""
         with (self._volume / "alien").open("ab", buffering=0) as file:
             for size in (65536, 4096, 512):
                 with contextlib.suppress(OSError):
@@ -212,11 +209,9 @@ class Gateway:
                 file.write(rest)
 
     def free(self) -> None:
-        """Remove the file that fills the volume."""
         (self._volume / "alien").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Kill the gateway and unmount its volume."""
         self.replica.kill()
         if self._full_disks:
             subprocess.run(["umount", "--lazy", str(self._volume)], check=False)
@@ -233,14 +228,13 @@ class History:
     outbox_url: str
     line: Relay
     platform: RememberingPlatform
-    ward: Ward
+    callers: Callers
     chance: random.Random
     events: Counter[str] = field(default_factory=Counter)
 
-    async def unfold(self, seconds: float, events: Sequence[str]) -> None:
-        """Let random events happen for `seconds`, then end all faults."""
+    async def run_events(self, seconds: float, events: Sequence[str]) -> None:
         until = time.monotonic() + seconds
-        sending = asyncio.create_task(self.ward.all_patients())
+        sending = asyncio.create_task(self.callers.all_patients())
         while time.monotonic() < until:
             event = self.chance.choice(events)
             self.events[event] += 1
@@ -248,9 +242,9 @@ class History:
             await asyncio.sleep(self.chance.uniform(0.1, 1.5))
         for gateway in self.gateways[1:]:
             await self._lose(gateway)
-        self.ward.over = True
+        self.callers.over = True
         await sending
-        self.platform.weather.clear()
+        self.platform.faults_ahead.clear()
         for gateway in self.gateways:
             gateway.free()
 
@@ -258,7 +252,7 @@ class History:
         """Kill a gateway for good, in the midst of slow deliveries."""
         self.line.cut()
         await asyncio.sleep(1.0)
-        self.platform.weather = ["slow"] * 100
+        self.platform.faults_ahead = ["slow"] * 100
         done = len(self.platform.effects)
         await self.line.restore()
         # The checker reports writes that do not come.
@@ -278,7 +272,7 @@ class History:
 
     async def _weather(self) -> None:
         kinds = ["busy", "lost", "answer-lost", "slow"]
-        self.platform.weather += self.chance.choices(kinds, k=self.chance.randint(1, 12))
+        self.platform.faults_ahead += self.chance.choices(kinds, k=self.chance.randint(1, 12))
 
     async def _kill(self) -> None:
         gateway = self._gateway()
@@ -352,16 +346,16 @@ def faults(
 
 def _faults_of(sent: Sent, count: int, states: Mapping[str, EntryState]) -> list[str]:
     write, state = sent.write, states.get(sent.entry)
-    told = f"{write.key} ({write.kind}, told {sent.status}, {state or 'not kept'})"
+    description = f"{write.key} ({write.kind}, told {sent.status}, {state or 'not kept'})"
     found = []
     if count > 1 and write.method == "POST":
-        found.append(f"{told} was done {count} times")
+        found.append(f"{description} was done {count} times")
     if sent.status == 503 and count:
-        found.append(f"{told} was done")
+        found.append(f"{description} was done")
     if not count and (200 <= sent.status < 300 and state != "unclear"):
-        found.append(f"{told} is lost")
+        found.append(f"{description} is lost")
     if sent.entry and state != "delivered" and (state, write.kind) != ("unclear", "POST"):
-        found.append(f"{told} was not delivered")
+        found.append(f"{description} was not delivered")
     return found
 
 
@@ -406,8 +400,8 @@ async def staged(
                     await gateway.replica.start()
                 own = random.Random(seed)  # noqa: S311 - no secret
                 entrances = itertools.cycle(gateway.replica.url for gateway in gateways)
-                ward = Ward(session, dict(zip(CALLERS, entrances, strict=False)), kinds, own)
-                yield History(gateways, url, relay, remembering, ward, chance)
+                callers = Callers(session, dict(zip(CALLERS, entrances, strict=False)), kinds, own)
+                yield History(gateways, url, relay, remembering, callers, chance)
             finally:
                 for gateway in gateways:
                     gateway.close()
@@ -452,9 +446,9 @@ async def run(
     """Run one history, on SQLite without a URL. Return its figures and its faults."""
     full_disks = "full_disk" in events
     async with staged(directory, seed, kinds, url=url, full_disks=full_disks) as history:
-        await history.unfold(seconds, events)
+        await history.run_events(seconds, events)
         states = await history.settle()
-        sent = history.ward.sent
+        sent = history.callers.sent
         figures = Counter({f"answered {each.status}": 0 for each in sent})
         figures.update(f"answered {each.status}" for each in sent)
         figures.update(f"finally {state}" for state in states.values())
@@ -471,11 +465,11 @@ async def _many(minutes: float, seed: int, seconds: float, url: str | None) -> b
             where = Path(directory)
             figures, wrong = await run(where, seed + count, seconds, events=events, url=url)
         total += figures
-        told = f"seed {seed + count}: {figures['writes']} writes, {wrong or 'fine'}"
-        print(told, flush=True)  # noqa: T201 - the output of the program
+        description = f"seed {seed + count}: {figures['writes']} writes, {wrong or 'fine'}"
+        print(description, flush=True)  # noqa: T201 - the output of the program
         right, count = right and not wrong, count + 1
-    all_told = ", ".join(f"{n} {what}" for what, n in sorted(total.items()))
-    print(f"{count} histories: {all_told}")  # noqa: T201 - the output of the program
+    summary = ", ".join(f"{n} {what}" for what, n in sorted(total.items()))
+    print(f"{count} histories: {summary}")  # noqa: T201 - the output of the program
     return right
 
 
@@ -485,5 +479,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each history")
     parser.add_argument("--url", help="of an empty PostgreSQL database, for two gateways")
-    said = parser.parse_args()
-    sys.exit(not asyncio.run(_many(said.minutes, said.seed, said.seconds, said.url)))
+    arguments = parser.parse_args()
+    sys.exit(
+        not asyncio.run(_many(arguments.minutes, arguments.seed, arguments.seconds, arguments.url))
+    )

@@ -30,7 +30,6 @@ class Wall:
     now: float = START
 
     def __call__(self) -> float:
-        """Return the time."""
         return self.now
 
 
@@ -42,7 +41,6 @@ class ClockWall(Wall):
         self._clock = clock
 
     def __call__(self) -> float:
-        """Return the time."""
         return self._clock.wall()
 
 
@@ -52,17 +50,11 @@ class Place(Protocol):
     wall: Wall
 
     @property
-    def url(self) -> str:
-        """Return the URL for `outbox.url`."""
-        ...
+    def url(self) -> str: ...
 
-    def database(self) -> Database:
-        """Return a new access to the database."""
-        ...
+    def database(self) -> Database: ...
 
-    def files(self) -> list[Path]:
-        """Return all its files on the disk."""
-        ...
+    def files(self) -> list[Path]: ...
 
 
 class SteeredPostgres(PostgresDatabase):
@@ -87,15 +79,12 @@ class SqlitePlace:
 
     @property
     def url(self) -> str:
-        """Return the URL for `outbox.url`."""
         return f"sqlite:///{self.path}"
 
     def database(self) -> Database:
-        """Return a new access to the file."""
         return SqliteDatabase(self.path, self.wall)
 
     def files(self) -> list[Path]:
-        """Return the file, its write-ahead log and its shared memory."""
         return sorted(self.path.parent.glob(self.path.name + "*"))
 
 
@@ -109,15 +98,12 @@ class PostgresPlace:
 
     @property
     def url(self) -> str:
-        """Return the URL for `outbox.url`."""
         return self.server.url(self.name)
 
     def database(self) -> Database:
-        """Return a new access to the database."""
         return SteeredPostgres(self.server.directory, self.name, self.wall)
 
     def files(self) -> list[Path]:
-        """Return tables and the write-ahead log of the whole server."""
         return [file for file in self.server.data.rglob("*") if file.is_file()]
 
 
@@ -125,7 +111,6 @@ class PostgresPlace:
 async def opened(
     place: Place, key: bytes = KEY, settings: OutboxSettings = ROOMY
 ) -> AsyncIterator[OutboxStore]:
-    """Yield a store at that place, as one process has it."""
     store = OutboxStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
     try:
         await store.prepare()

@@ -46,11 +46,9 @@ class PostgresServer:
             )
 
     def url(self, database: str = "postgres") -> str:
-        """Return the URL for `outbox.url`."""
         return f"postgresql://outbox@/{database}?host={self.directory}"
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections."""
         log = str(self.directory / "log")
         self._run("pg_ctl", "--pgdata", str(self.data), "--log", log, "--wait", "start")
 

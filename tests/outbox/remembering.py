@@ -46,27 +46,26 @@ class RememberingPlatform:
 
     def __init__(self) -> None:
         self.effects: list[tuple[str, bytes]] = []
-        self.weather: list[str] = []
+        self.faults_ahead: list[str] = []
         self._created: list[dict[str, Any]] = []
         self._stored: dict[str, dict[str, Any]] = {}
 
     async def respond(self, connection: PlatformConnection) -> None:
-        """Respond to one request."""
         await read_body(connection.reader, connection.request)
         target = connection.request.target.removeprefix("/r5/")
         if connection.request.method == "GET":
             connection.writer.write(self._read(target))
             return
-        weather = self.weather.pop(0) if self.weather else "fine"
-        if weather == "busy":
+        faults_ahead = self.faults_ahead.pop(0) if self.faults_ahead else "fine"
+        if faults_ahead == "busy":
             connection.writer.write(outcome(503, ("Retry-After", "30")))
             return
-        if weather != "lost":
+        if faults_ahead != "lost":
             answer = self._write(connection.request, target)
-        if weather in ("lost", "answer-lost"):
+        if faults_ahead in ("lost", "answer-lost"):
             connection.writer.close()
             return
-        if weather == "slow":
+        if faults_ahead == "slow":
             await asyncio.sleep(0.7)
         connection.writer.write(answer)
 

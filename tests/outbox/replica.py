@@ -28,16 +28,13 @@ class Replica:
 
     @property
     def config(self) -> Path:
-        """Return the settings file."""
         return self.directory / f"{self.name}.yaml"
 
     @property
     def url(self) -> str:
-        """Return the callers' FHIR base URL."""
         return f"http://127.0.0.1:{self.ports[0]}/fhir"
 
     async def start(self) -> None:
-        """Start the gateway and wait until it serves."""
         listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
         complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
         self.config.write_text(yaml.safe_dump(complete))
@@ -53,6 +50,5 @@ class Replica:
             self.process.popen.wait()
 
     async def end(self) -> None:
-        """Send SIGTERM and wait for the end."""
         assert self.process is not None
         await asyncio.to_thread(self.process.terminate, patience=_PATIENCE)

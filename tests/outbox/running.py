@@ -31,23 +31,19 @@ class Running:
     task: asyncio.Task[None] | None = None
 
     async def put(self, draft: NewEntry) -> OutboxEntry:
-        """Enqueue a new entry."""
         return await self.store.enqueue(draft)
 
     async def state(self, entry: OutboxEntry) -> EntryState:
-        """Return the present state of an entry."""
         found = await self.store.entry(entry.id)
         assert found is not None
         return found.state
 
     async def wait_for_state(self, entry: OutboxEntry, state: EntryState) -> None:
-        """Wait until the entry is in `state`."""
         async with asyncio.timeout(PATIENCE):
             while await self.state(entry) is not state:  # noqa: ASYNC110 - no event is set
                 await asyncio.sleep(0.002)
 
     async def wait_until_idle(self) -> None:
-        """Wait until no attempt is active."""
         await until(lambda: not self.delivery.active_attempts)
 
     async def pass_time(self, seconds: float) -> None:
@@ -56,15 +52,13 @@ class Running:
             await self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
             await settle()
-            await calm(self.store)
+            await wait_until_stores_idle(self.store)
 
     def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
-        """Return the steps that were reported of an entry."""
         return [event.step for event in self.events if event.entry.id == entry.id]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - polled: a condition sets no event
             await asyncio.sleep(0.002)
@@ -74,15 +68,14 @@ async def pass_time(clock: FakeClock, seconds: float, *stores: OutboxStore) -> N
     """Move the clock second by second, each until the stores have finished their work."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
-        await calm(*stores)
+        await wait_until_stores_idle(*stores)
 
 
-async def calm(*stores: OutboxStore) -> None:
-    """Wait until the stores have no work left."""
-    turns = 0
-    while turns < 4:
+async def wait_until_stores_idle(*stores: OutboxStore) -> None:
+    idle_polls = 0
+    while idle_polls < 4:
         await asyncio.sleep(0.0005)
-        turns = 0 if any(store.shielded_tasks._tasks for store in stores) else turns + 1
+        idle_polls = 0 if any(store.shielded_tasks._tasks for store in stores) else idle_polls + 1
 
 
 async def settle() -> None:
@@ -102,7 +95,6 @@ class Process:
     maintenance_interval: float = 60.0
 
     def make(self) -> Running:
-        """Return an instance that does not run yet."""
         events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
         self.store.settings = self.settings

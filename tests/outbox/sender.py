@@ -16,7 +16,7 @@ LOST = AttemptResult(cause="upstream-timeout", may_have_effect=True)
 NONE_FOUND = AttemptResult(finding=VerificationStatus.ABSENT)
 
 SendResult = StoredResponse | AttemptResult
-Say = SendResult | Callable[[], SendResult]
+Response = SendResult | Callable[[], SendResult]
 
 
 @dataclass
@@ -46,7 +46,6 @@ class RecordingSender:
         self.held[request_id] = asyncio.Event()
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
-        """Return the result of one attempt."""
         name = request.request_id
         self.seen.append(name)
         self.busy += 1
@@ -71,7 +70,6 @@ class RecordingSender:
         self.probed += 1
 
     async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
-        """Return the result of a verification."""
         self.asked.append(request.request_id)
         findings = self.findings[request.request_id]
         return findings.pop(0) if findings else self.usual_finding

@@ -1,4 +1,4 @@
-"""What is left after a kill, and after the disk's last write was torn."""
+"""The contents of the outbox after a kill and after a torn write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 TRIES = 12
 
 
-async def all_whole(store: OutboxStore) -> dict[str, str]:
+async def all_readable(store: OutboxStore) -> dict[str, str]:
     """Every entry there is, all of which can be read: id and request id."""
     found = {}
     for entry in await store.entries(limit=100_000):
@@ -36,7 +36,6 @@ async def all_whole(store: OutboxStore) -> dict[str, str]:
 
 @pytest.mark.parametrize("wanted", [1, 7, 40])
 async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) -> None:
-    """A process that is killed while it writes loses nothing that it had said was kept."""
     acknowledged: dict[str, str] = {}
     for _ in range(2):
         process = Child("write", place.url)
@@ -48,7 +47,7 @@ async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) 
                 process.kill()
         await process.killed()
     async with opened(place) as store:
-        found = await all_whole(store)
+        found = await all_readable(store)
         assert acknowledged.items() <= found.items()
         # It goes on, and numbers go on.
         last = await store.enqueue(draft("last"))
@@ -58,7 +57,6 @@ async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) 
 async def test_what_was_acknowledged_survives_a_crash_of_the_server(
     postgres_place: PostgresPlace,
 ) -> None:
-    """PostgreSQL is stopped as by a crash and started again; the writer is told, and goes on."""
     server = postgres_place.server
     process = Child("write", postgres_place.url)
     acknowledged = {}
@@ -70,7 +68,7 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
     await process.killed()
     await asyncio.to_thread(server.start)
     async with opened(postgres_place) as store:
-        assert acknowledged.items() <= (await all_whole(store)).items()
+        assert acknowledged.items() <= (await all_readable(store)).items()
 
 
 def end_of_log(log: bytes) -> int:
@@ -107,10 +105,9 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
 
 
 @pytest.mark.parametrize("torn", ["cut", "garbage", "zeros"])
-async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
+async def test_a_torn_last_write_loses_no_acknowledged_entry(
     sqlite_place: SqlitePlace, tmp_path: Path, torn: str
 ) -> None:
-    """With the log's end cut or spoilt anywhere, all that was acknowledged before is there."""
     # Of pytest-randomly's seed, with which a failed test can be repeated.
     chance = random.Random(random.getrandbits(32))  # noqa: S311
     copy = tmp_path / "copy"
@@ -130,7 +127,7 @@ async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
         at += sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         survivors = SqlitePlace(here / "outbox.db")
         async with opened(survivors) as store:
-            found = await all_whole(store)
+            found = await all_readable(store)
             for length, entry in kept:
                 assert (entry.id in found) == (length <= at)
             await store.enqueue(draft("new", "P/a"))
@@ -142,7 +139,6 @@ async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
 
 
 async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
-    """Write-ahead log, synchronous=FULL: each connection that writes has both."""
     database = sqlite_place.database()
     async with database.write_transaction() as connection:
         modes = {}
@@ -154,7 +150,6 @@ async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
 
 
 async def test_postgresql_commits_are_synced(postgres_place: PostgresPlace) -> None:
-    """Whatever the server's default is."""
     watcher = await postgres_place.server.connect()
     name = postgres_place.name
     await watcher.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')

@@ -34,7 +34,7 @@ from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, 
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
 
-class Fragile:
+class UnreliableStore:
     """A store that cannot be reached while it is `away`.
 
     `claim` and `record` are the two sides of `record_and_claim`.
@@ -61,40 +61,34 @@ class Fragile:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Moves the delivery's time and the database's."""
     return FakeClock()
 
 
 @pytest.fixture
 async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
-    """A store on that clock."""
     async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
         yield made
 
 
 @pytest.fixture
 def sender() -> RecordingSender:
-    """The platform."""
     return RecordingSender()
 
 
 @pytest.fixture
-def fragile(store: OutboxStore) -> Fragile:
-    """The store as the delivery reaches it."""
-    return Fragile(store)
+def unreliable(store: OutboxStore) -> UnreliableStore:
+    return UnreliableStore(store)
 
 
 @pytest.fixture
 async def running(
-    fragile: Fragile, sender: RecordingSender, clock: FakeClock
+    unreliable: UnreliableStore, sender: RecordingSender, clock: FakeClock
 ) -> AsyncIterator[Running]:
-    """A delivery at work."""
-    async with Process(fragile, sender, clock).running() as made:  # type: ignore[arg-type]
+    async with Process(unreliable, sender, clock).running() as made:  # type: ignore[arg-type]
         yield made
 
 
-async def test_attempts_at_once_are_limited(running: Running, sender: RecordingSender) -> None:
-    """No more than `parallel` hang at the platform, and all get there in the end."""
+async def test_parallel_attempts_are_limited(running: Running, sender: RecordingSender) -> None:
     for n in range(30):
         sender.hold(f"r-{n}")
     entries = [await running.put(draft(str(n))) for n in range(30)]
@@ -109,10 +103,9 @@ async def test_attempts_at_once_are_limited(running: Running, sender: RecordingS
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
 
-async def test_one_at_a_time_tries_a_line_that_is_down(
+async def test_one_attempt_at_a_time_during_an_outage(
     running: Running, sender: RecordingSender
 ) -> None:
-    """With growing pauses, a different one each time; when the platform answers, all go."""
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
     await until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
@@ -131,10 +124,9 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     await running.wait_for_state(later, EntryState.DELIVERED)
 
 
-async def test_an_answer_to_somebody_else_ends_the_pause(
+async def test_a_response_to_another_request_ends_the_outage_delay(
     running: Running, sender: RecordingSender
 ) -> None:
-    """When the request path has an answer, what waits goes on without its pause."""
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
@@ -147,7 +139,7 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
-async def late_and_unreachable(
+async def late_503_and_outage(
     running: Running, sender: RecordingSender
 ) -> tuple[OutboxEntry, OutboxEntry]:
     """Two writes: one whose 503 with Retry-After is on its way, and one that met a dead line."""
@@ -160,11 +152,10 @@ async def late_and_unreachable(
     return late, entry
 
 
-async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
+async def test_a_retry_after_from_before_the_recovery_is_shortened(
     running: Running, sender: RecordingSender
 ) -> None:
-    """A 503 with Retry-After from before the line was back holds its write for a moment only."""
-    late, entry = await late_and_unreachable(running, sender)
+    late, entry = await late_503_and_outage(running, sender)
     running.delivery.on_platform_response()
     await running.wait_for_state(entry, EntryState.DELIVERED)
     later = await running.put(draft("later"))
@@ -175,10 +166,10 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
     await running.wait_for_state(late, EntryState.DELIVERED)
 
 
-async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
+async def test_a_delivery_ends_the_outage_delay_of_others(
     running: Running, sender: RecordingSender
 ) -> None:
-    asked, entry = await late_and_unreachable(running, sender)
+    asked, entry = await late_503_and_outage(running, sender)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
     await running.pass_time(3)
@@ -187,25 +178,23 @@ async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     await running.wait_for_state(asked, EntryState.DELIVERED)
 
 
-async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
-    running: Running, fragile: Fragile, sender: RecordingSender
+async def test_the_outage_delay_ends_once_the_store_is_available(
+    running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
-    """As soon as it is back."""
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
-    fragile.away = {"hasten"}
+    unreliable.away = {"hasten"}
     running.delivery.on_platform_response()
     await running.pass_time(3)
-    fragile.away = set()
+    unreliable.away = set()
     await running.pass_time(10)
     await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
-async def test_answers_to_others_do_not_make_attempts_hammer(
+async def test_responses_to_others_do_not_cause_an_attempt_each(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Where others are answered and attempts are not, there is one every five seconds at most."""
     sender.usual = UNREACHABLE
     first = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(first))
@@ -215,10 +204,7 @@ async def test_answers_to_others_do_not_make_attempts_hammer(
     assert 8 <= len(sender.seen) <= 18
 
 
-async def test_a_silent_line_is_asked_something_light(
-    running: Running, sender: RecordingSender
-) -> None:
-    """A probe every five seconds while an entry waits, until any request got a response."""
+async def test_an_outage_is_probed(running: Running, sender: RecordingSender) -> None:
     await running.pass_time(20)
     assert sender.probed == 0
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
@@ -233,10 +219,9 @@ async def test_a_silent_line_is_asked_something_light(
     assert sender.probed == asked
 
 
-async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
+async def test_a_hanging_attempt_does_not_delay_others_after_the_recovery(
     running: Running, sender: RecordingSender
 ) -> None:
-    """When another request gets a response meanwhile, other entries are sent at once."""
     sender.usual = UNREACHABLE
     first = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(first))
@@ -251,10 +236,9 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     await running.wait_for_state(other, EntryState.DELIVERED)
 
 
-async def test_one_that_always_gets_503_holds_up_nobody(
+async def test_an_entry_that_always_gets_503_does_not_delay_others(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Even if it makes the line look down: others are tried next."""
     busy = AttemptResult(cause="upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
@@ -266,10 +250,9 @@ async def test_one_that_always_gets_503_holds_up_nobody(
     assert await running.state(bad) is not EntryState.DELIVERED
 
 
-async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
+async def test_entries_that_cannot_be_resent_are_not_attempted_first(
     running: Running, sender: RecordingSender
 ) -> None:
-    """While it is down, one that may be repeated goes first."""
     sender.usual = UNREACHABLE
     first = await running.put(draft("first"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(first))
@@ -284,10 +267,9 @@ async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
     assert sender.seen.index("r-safe") < sender.seen.index("r-parked")
 
 
-async def test_what_the_platform_asks_for_is_waited(
+async def test_retry_after_delays_its_own_entry_only(
     running: Running, sender: RecordingSender
 ) -> None:
-    """A Retry-After of one's own is kept; others are not held up by it."""
     sender.results["r-a"] = [
         AttemptResult(cause="upstream-busy", retry_after=90.0, affects_all_entries=False)
     ]
@@ -342,8 +324,9 @@ _STATES = {
 
 
 @pytest.mark.parametrize("case", _CASES)
-async def test_results_are_judged(running: Running, sender: RecordingSender, case: str) -> None:
-    """What an answer, or none, means depends on what may be repeated and on what was before."""
+async def test_each_result_leads_to_its_state(
+    running: Running, sender: RecordingSender, case: str
+) -> None:
     method, recovery, doubt, result, step = _CASES[case]
     sender.results["r-a"] = [result]
     sender.usual = UNREACHABLE
@@ -365,10 +348,9 @@ async def test_results_are_judged(running: Running, sender: RecordingSender, cas
     assert (await stored_request(running.store, entry.id) is None) == (step is OutboxStep.DELIVERED)
 
 
-async def test_the_platform_is_asked_before_a_create_is_repeated(
+async def test_a_create_is_verified_before_it_is_resent(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Not at once, as its index lags; what it has is not sent again."""
     sender.results["r-a"] = [LOST]
     found = StoredResponse(200, (), b"{}", is_verified=True)
     sender.findings["r-a"] = [AttemptResult(found, VerificationStatus.PRESENT)]
@@ -382,10 +364,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     assert await running.store.response(entry.id) == found
 
 
-async def test_what_the_platform_surely_lacks_is_sent_again(
-    running: Running, sender: RecordingSender
-) -> None:
-    """And is then judged as if it were the first attempt."""
+async def test_an_absent_create_is_resent(running: Running, sender: RecordingSender) -> None:
     sender.results["r-a"] = [StoredResponse(409)]
     sender.findings["r-a"] = [UNREACHABLE, NONE_FOUND]
     entry = await running.put(
@@ -408,13 +387,12 @@ async def test_what_the_platform_surely_lacks_is_sent_again(
         (UNREACHABLE, EntryState.WAITING),
     ],
 )
-async def test_a_contradicted_update_is_compared(
+async def test_an_update_in_doubt_with_412_is_verified(
     running: Running,
     sender: RecordingSender,
     finding: AttemptResult,
     state: EntryState,
 ) -> None:
-    """412 in doubt: if the platform's version is what was sent, it was delivered the first time."""
     sender.results["r-a"] = [StoredResponse(412)]
     sender.findings["r-a"] = [finding]
     sender.usual = UNREACHABLE
@@ -426,10 +404,9 @@ async def test_a_contradicted_update_is_compared(
     assert found.in_doubt == (state is not EntryState.DELIVERED)
 
 
-async def test_long_attempts_keep_their_lease(
+async def test_leases_of_long_attempts_are_renewed(
     running: Running, sender: RecordingSender, store: OutboxStore
 ) -> None:
-    """However long the platform takes, no other process gets the entry meanwhile."""
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
@@ -439,39 +416,37 @@ async def test_long_attempts_keep_their_lease(
     await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
-async def test_a_result_that_cannot_be_kept_now_is_kept_later(
-    running: Running, fragile: Fragile, sender: RecordingSender
+async def test_a_result_is_recorded_once_the_store_is_available(
+    running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
-    """With the disk full for longer than a lease, a delivered write still ends as delivered."""
     sender.hold("r-a")
     entry = await running.put(draft("a", recovery=RecoveryMode.HOLD))
     await until(lambda: sender.seen == ["r-a"])
-    fragile.away = {"record", "renew", "recover", "claim", "expire", "purge"}
+    unreliable.away = {"record", "renew", "recover", "claim", "expire", "purge"}
     sender.held["r-a"].set()
     await running.pass_time(3 * LEASE_SECONDS)
-    fragile.away = {"record"}
+    unreliable.away = {"record"}
     await running.pass_time(20)
     assert await running.state(entry) is EntryState.SENDING
-    fragile.away = set()
+    unreliable.away = set()
     await running.pass_time(2)
     await running.wait_for_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a"]
 
 
 @pytest.mark.parametrize("given_up", [False, True])
-async def test_a_result_counts_though_the_lease_has_ended(
+async def test_a_result_is_recorded_after_its_lease_expired(
     place: Place,
     sender: RecordingSender,
     clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
     given_up: bool,
 ) -> None:
-    """A result replaces another process's unclear state, but no operator's decision."""
     place.wall = ClockWall(clock)
     async with opened(place) as store, opened(place) as other:
-        fragile = Fragile(store)
-        async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
-            fragile.away = {"record", "renew"}
+        unreliable = UnreliableStore(store)
+        async with Process(unreliable, sender, clock).running() as running:  # type: ignore[arg-type]
+            unreliable.away = {"record", "renew"}
             entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.HOLD))
             await until(lambda: bool(caplog.records))
             clock.jump_wall(LEASE_SECONDS + 1)
@@ -479,7 +454,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
             assert await running.state(entry) is EntryState.UNCLEAR
             if given_up:
                 await other.apply_action(entry.id, EntryState.DROPPED)
-            fragile.away = set()
+            unreliable.away = set()
             await running.pass_time(3)
             await running.wait_until_idle()
             assert await running.state(entry) is (
@@ -491,14 +466,13 @@ async def test_a_result_counts_though_the_lease_has_ended(
     assert sender.seen == ["r-a"]
 
 
-async def test_what_cannot_renew_its_lease_stops_in_time(
-    running: Running, fragile: Fragile, sender: RecordingSender, store: OutboxStore
+async def test_an_attempt_is_cancelled_before_its_lease_expires(
+    running: Running, unreliable: UnreliableStore, sender: RecordingSender, store: OutboxStore
 ) -> None:
-    """Well before others may take the entry its request is given up."""
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
-    fragile.away = {"renew"}
+    unreliable.away = {"renew"}
     await running.pass_time(LEASE_SECONDS * 0.6)
     assert sender.stopped == []
     await running.pass_time(LEASE_SECONDS * 0.2)
@@ -507,14 +481,13 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
     await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
 
 
-async def test_a_new_lease_is_not_given_up_with_an_old_one(
-    running: Running, fragile: Fragile, sender: RecordingSender
+async def test_a_new_lease_has_its_own_time_to_be_renewed(
+    running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
-    """What is claimed after a pause has all the time of its own lease to be renewed in."""
     await running.put(draft("a"))
     await running.wait_until_idle()
     await running.pass_time(LEASE_SECONDS * 0.6)
-    fragile.away = {"renew"}
+    unreliable.away = {"renew"}
     sender.hold("r-b")
     await running.put(draft("b"))
     await until(lambda: sender.seen == ["r-a", "r-b"])
@@ -522,10 +495,9 @@ async def test_a_new_lease_is_not_given_up_with_an_old_one(
     assert sender.stopped == []
 
 
-async def test_what_has_lost_its_lease_stops(
+async def test_an_attempt_without_lease_is_cancelled(
     running: Running, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    """After the machine slept, say: another process may be sending it already."""
     sender.hold("r-a")
     await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
@@ -535,14 +507,13 @@ async def test_what_has_lost_its_lease_stops(
 
 
 @dataclass
-class Beside(RecordingSender):
+class ObservingSender(RecordingSender):
     """Notes how many sends another one had in hand at each of its own."""
 
     other: RecordingSender = field(default_factory=RecordingSender)
     met: list[int] = field(default_factory=list)
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
-        """One attempt."""
         self.met.append(self.other.busy)
         return await super().send(entry, request)
 
@@ -551,16 +522,15 @@ class Beside(RecordingSender):
     ("jump", "away"),
     [(LEASE_SECONDS * 2, set()), (LEASE_SECONDS * 2, {"renew"}), (-7200.0, set())],
 )
-async def test_a_clock_that_is_set_turns_no_order_round(
+async def test_setting_the_clock_keeps_the_order(
     place: Place, sender: RecordingSender, clock: FakeClock, jump: float, away: set[str]
 ) -> None:
-    """Of one order nothing is sent while another process has not stopped what it is sending."""
     place.wall = ClockWall(clock)
     sender.hold("r-1")
-    second = Beside(other=sender)
+    second = ObservingSender(other=sender)
     async with opened(place) as store, opened(place) as other:
-        fragile = Fragile(store)
-        async with Process(fragile, sender, clock).running() as holder:  # type: ignore[arg-type]
+        unreliable = UnreliableStore(store)
+        async with Process(unreliable, sender, clock).running() as holder:  # type: ignore[arg-type]
             # Of one patient, so that only the first can be in hand.
             for name in "12":
                 await holder.put(draft(name, "P/a"))
@@ -569,20 +539,19 @@ async def test_a_clock_that_is_set_turns_no_order_round(
             await pass_time(clock, 3, store)
             async with Process(other, second, clock).running():
                 await pass_time(clock, 3, store, other)
-                fragile.away = away
+                unreliable.away = away
                 clock.jump_wall(jump)
                 await pass_time(clock, LEASE_SECONDS * 2, store, other)
                 sender.held["r-1"].set()
-                fragile.away = set()
+                unreliable.away = set()
                 await pass_time(clock, LEASE_SECONDS * 2, store, other)
             assert [entry.state for entry in await store.entries()] == [EntryState.DELIVERED] * 2
     assert set(second.met) <= {0}
 
 
-async def test_what_a_killed_process_had_in_hand_is_noticed(
+async def test_entries_of_a_killed_process_are_recovered(
     place: Place, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    """By one that runs beside it, within a lease and a third."""
     place.wall = ClockWall(clock)
     sender.hold("r-a")
     async with contextlib.AsyncExitStack() as stack:
@@ -601,10 +570,9 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
     ("recovery", "state"),
     [(RecoveryMode.RESEND, EntryState.WAITING), (RecoveryMode.HOLD, EntryState.UNCLEAR)],
 )
-async def test_draining_ends_in_time(
+async def test_draining_ends_at_its_timeout(
     running: Running, sender: RecordingSender, recovery: RecoveryMode, state: EntryState
 ) -> None:
-    """What is still being sent then is stopped and written down as of unknown outcome."""
     sender.hold("r-1")
     entry = await running.put(draft("1", recovery=recovery))
     await until(lambda: sender.seen == ["r-1"])
@@ -618,7 +586,7 @@ async def test_draining_ends_in_time(
     assert sender.stopped == ["r-1"]
 
 
-class Slow:
+class SlowStore:
     """A store whose steps are held back, once they are done, until they are let go.
 
     A step is named after what it has done.
@@ -633,7 +601,6 @@ class Slow:
         return getattr(self._store, name)
 
     async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> Any:
-        """A step."""
         recorded, claimed = await self._store.record_and_claim(owner, outcomes, **named)
         name = "claim" if claimed else "release"
         if claimed or outcomes:
@@ -642,13 +609,12 @@ class Slow:
         return recorded, claimed
 
 
-async def test_draining_gives_back_what_was_being_claimed(
+async def test_draining_releases_unsent_claims(
     place: Place, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    """However slow the store is, nothing that was never sent is left as if it had been."""
     place.wall = ClockWall(clock)
     async with opened(place) as store:
-        slow = Slow(store)
+        slow = SlowStore(store)
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
                 made = draft(name, method="POST", recovery=RecoveryMode.HOLD)
@@ -667,10 +633,9 @@ async def test_draining_gives_back_what_was_being_claimed(
     assert sender.seen == []
 
 
-async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
+async def test_old_entries_expire_and_finished_ones_are_purged(
     store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    """The delivery sees to both, and tells of the first."""
     settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
     async with Process(store, sender, clock, settings).running() as running:
         done = await running.put(draft("done"))
@@ -685,10 +650,9 @@ async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
         assert running.steps(stuck)[-1] is OutboxStep.EXPIRED
 
 
-async def test_what_cannot_be_read_is_not_sent(
+async def test_an_unreadable_entry_is_not_sent(
     running: Running, sender: RecordingSender, sqlite_place: SqlitePlace
 ) -> None:
-    """An entry whose content was destroyed fails and holds up no other."""
     sender.hold("r-1")
     await running.put(draft("1", "P/a"))
     broken = await running.put(draft("2", "P/a"))
@@ -705,25 +669,23 @@ async def test_what_cannot_be_read_is_not_sent(
     assert sender.seen == ["r-1"]
 
 
-async def test_the_delivery_survives_a_store_that_is_away(
-    running: Running, fragile: Fragile, caplog: pytest.LogCaptureFixture
+async def test_delivery_continues_once_the_store_is_available(
+    running: Running, unreliable: UnreliableStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It says so once, and goes on when it is back."""
-    fragile.away = {"claim", "recover"}
+    unreliable.away = {"claim", "recover"}
     entry = await running.put(draft("a"))
     await running.pass_time(10)
     assert [record.getMessage() for record in caplog.records] == [
         "the outbox cannot be reached: SQLITE_FULL"
     ]
-    fragile.away = set()
+    unreliable.away = set()
     await running.pass_time(2)
     await running.wait_for_state(entry, EntryState.DELIVERED)
 
 
-async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
+async def test_draining_during_a_claim_loses_no_entry(
     store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    """Draining at the very moment of a claim: nothing hangs, and the entry comes again."""
     process = Process(store, sender, clock)
     for n in range(8):
         made = process.make()
@@ -738,8 +700,7 @@ async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
             await made.store.apply_action(entry.id, EntryState.DROPPED)
 
 
-async def test_pauses_are_spread(store: OutboxStore) -> None:
-    """A pause is between half of its length and all of it."""
+async def test_delays_have_jitter(store: OutboxStore) -> None:
     from gateway.outbox.delivery_pacing import RetrySchedule
 
     pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)

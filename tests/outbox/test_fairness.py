@@ -1,4 +1,4 @@
-"""One caller neither fills the outbox nor makes its orders grow without limit."""
+"""Limits of one caller's bytes and ordering keys."""
 
 from __future__ import annotations
 
@@ -21,19 +21,6 @@ from tests.outbox.drafts import draft, write
 from tests.outbox.store.test_outbox_store import DONE, names
 
 
-async def test_one_caller_fills_its_share_only(store: OutboxStore) -> None:
-    """What exceeds it is refused, others still find room, and what is over does not count."""
-    store.settings = OutboxSettings(max_entries=5, max_bytes=1 << 20, max_share=0.5)
-    first = await store.enqueue(draft("1"), shared=True)
-    await store.enqueue(draft("2"), shared=True)
-    with pytest.raises(OutboxFullError, match="share"):
-        await store.enqueue(draft("3"), shared=True)
-    for name in "45":
-        await store.enqueue(draft(name, caller="his"), shared=True)
-    await store.apply_action(first.id, EntryState.DROPPED)
-    await store.enqueue(draft("6"), shared=True)
-
-
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: OutboxStore) -> None:
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
     store.settings = OutboxSettings(max_entries=100, max_bytes=40_000, max_share=0.5)
@@ -43,14 +30,7 @@ async def test_one_caller_fills_its_share_of_the_bytes_only(store: OutboxStore) 
     await store.enqueue(replace(large, caller="his"), shared=True)
 
 
-async def test_anybody_may_keep_one(store: OutboxStore) -> None:
-    """The share of a very small outbox is not nothing."""
-    store.settings = OutboxSettings(max_entries=1, max_bytes=1 << 20, max_share=0.1)
-    await store.enqueue(draft("1"), shared=True)
-
-
-async def test_orders_count_as_bytes(store: OutboxStore) -> None:
-    """Many references in a small body take the room that their rows take."""
+async def test_ordering_keys_count_as_bytes(store: OutboxStore) -> None:
     few = await store.enqueue(draft("1", "P/1"))
     many = await store.enqueue(draft("1", *(f"P/{n}" for n in range(100))))
     assert many.size - few.size == 99 * 256
@@ -59,8 +39,7 @@ async def test_orders_count_as_bytes(store: OutboxStore) -> None:
         await store.enqueue(draft("1", *"abcdefgh"))
 
 
-async def test_the_order_of_everything_waits_and_is_waited_for(store: OutboxStore) -> None:
-    """It waits for all entries of its caller and blocks them, but no entry of other callers."""
+async def test_all_keys_block_and_are_blocked(store: OutboxStore) -> None:
     await store.enqueue(draft("1", "P/a"))
     await store.enqueue(replace(draft("2"), ordering_keys=ALL_KEYS))
     await store.enqueue(draft("3", "P/b"))
@@ -76,8 +55,7 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: OutboxStor
         assert (await connection.execute(sa.select(all_keys_table))).all() == []
 
 
-async def test_what_is_behind_everything_is_blocked(store: OutboxStore) -> None:
-    """`blocked` tells it of each later write, and of one that has that order itself."""
+async def test_is_blocked_with_all_keys(store: OutboxStore) -> None:
     assert not await store.is_blocked("lis", ALL_KEYS)
     await store.enqueue(draft("1", "P/a"))
     assert await store.is_blocked("lis", ALL_KEYS)
@@ -88,7 +66,7 @@ async def test_what_is_behind_everything_is_blocked(store: OutboxStore) -> None:
     assert not await store.is_blocked("his", ["P/b"])
 
 
-async def test_much_goes_on_at_once(store: OutboxStore) -> None:
+async def test_unblocking_many_entries_takes_few_statements(store: OutboxStore) -> None:
     """Unblocking many entries takes few statements, because no write is possible meanwhile."""
     first = await store.enqueue(replace(draft("1"), ordering_keys=ALL_KEYS))
     later = range(first.number + 1, first.number + 10_001)

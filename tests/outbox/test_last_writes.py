@@ -12,8 +12,7 @@ def test_a_newer_write_is_noticed() -> None:
     assert not writes.has_newer("lab", "Patient/1", 2.0)
 
 
-def test_who_comes_late_hides_nothing() -> None:
-    """The newest counts, in whichever order they were noted."""
+def test_an_older_write_does_not_replace_a_newer_one() -> None:
     writes = LastWrites()
     writes.record("lab", "Patient/1", 3.0)
     writes.record("lab", "Patient/1", 1.0)
@@ -27,8 +26,7 @@ def test_resources_and_callers_are_told_apart() -> None:
     assert not writes.has_newer("lab", "Patient/2", 1.0)
 
 
-def test_a_forgotten_write_counts_as_newer() -> None:
-    """What so many others followed is not known one by one: rather no write than a late one."""
+def test_an_evicted_write_counts_as_newer() -> None:
     writes = LastWrites()
     for number in range(25_000):
         writes.record("lab", f"Patient/{number}", float(number))

@@ -1,4 +1,4 @@
-"""What people see of entries and do with them, in SQLite and PostgreSQL alike."""
+"""Groups, retries and reveals of entries by operators, in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ ME = "me"
 DILNOZA = Actor("page", "dilnoza", "entered anew")
 
 
-async def refused(store: OutboxStore, name: str, status: int = 422, **more: object) -> str:
-    """An entry that the platform has refused; its id."""
+async def rejected_entry(store: OutboxStore, name: str, status: int = 422, **more: object) -> str:
     made = await store.enqueue(draft(name, **more))  # type: ignore[arg-type]
     [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
@@ -23,13 +22,10 @@ async def refused(store: OutboxStore, name: str, status: int = 422, **more: obje
     return made.id
 
 
-async def test_what_waits_for_a_person_is_counted_by_cause(
-    store: OutboxStore, place: Place
-) -> None:
-    """By state, cause and caller, with the moment since when the oldest waits."""
+async def test_undelivered_entries_are_grouped_by_cause(store: OutboxStore, place: Place) -> None:
     began = place.wall.now
     for name, caller in (("a", "lis"), ("b", "lis"), ("c", "ris")):
-        await refused(store, name, caller=caller)
+        await rejected_entry(store, name, caller=caller)
         place.wall.now += 1
     delivered = await store.enqueue(draft("d"))
     [entry] = await claim(store, most=1, owner=ME)
@@ -44,11 +40,10 @@ async def test_what_waits_for_a_person_is_counted_by_cause(
     assert delivered.id == entry.id
 
 
-async def test_all_failed_of_a_cause_are_sent_once_more(store: OutboxStore, place: Place) -> None:
-    """Those of another cause stay, each step is noted, and what fails again is not retried."""
+async def test_all_failed_entries_of_a_cause_are_retried(store: OutboxStore, place: Place) -> None:
     seen: list[OutboxStep] = []
-    old = [await refused(store, name) for name in "abc"]
-    other = await refused(store, "d", status=403)
+    old = [await rejected_entry(store, name) for name in "abc"]
+    other = await rejected_entry(store, "d", status=403)
     store.observers.append(lambda event: seen.append(event.step))
     moved = []
     async for entry in store.retry_failed("platform-status 422", DILNOZA):
@@ -69,8 +64,7 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: OutboxStore, plac
     assert seen == [OutboxStep.RETRIED] * 3
 
 
-async def test_nothing_is_shown_unless_it_is_noted(store: OutboxStore, place: Place) -> None:
-    """All of an entry comes with a note of who wanted to see it; of none there is neither."""
+async def test_revealing_an_entry_leaves_an_audit_record(store: OutboxStore, place: Place) -> None:
     entry = await store.enqueue(draft("a"))
     records = Records()
     assert await store.content("nonesuch", DILNOZA) is None

@@ -55,7 +55,7 @@ KINDS = {
 }
 
 
-class Weather(Enum):
+class Fault(Enum):
     """What happens to one request on its way to the platform and back."""
 
     FINE = "it arrives, and so does the answer"
@@ -69,23 +69,22 @@ class Weather(Enum):
     HANGS_AFTER = "it has its effect, and no answer until somebody gives up"
 
 
-_EFFECTIVE = {Weather.FINE, Weather.ANSWER_LOST, Weather.BROKEN_AFTER, Weather.HANGS_AFTER}
+_EFFECTIVE = {Fault.FINE, Fault.ANSWER_LOST, Fault.BROKEN_AFTER, Fault.HANGS_AFTER}
 
 
 @dataclass
 class Known:
-    """What the model knows of an entry."""
+    """The model's record of an entry."""
 
     entry: OutboxEntry
     orders: frozenset[str]
     kind: str
-    poisoned: bool
+    is_rejected: bool
     applied: int = 0
     retries: int = 0
     closed: bool = False
 
     def meets(self, other: Known) -> bool:
-        """Whether they are of one order."""
         return bool(self.orders & other.orders) or ALL_KEYS in (self.orders, other.orders)
 
 
@@ -94,40 +93,38 @@ class ModelPlatform:
     """A `Sender` to a platform that remembers every effect."""
 
     known: dict[str, Known] = field(default_factory=dict)
-    weather: deque[Weather] = field(default_factory=deque)
+    faults: deque[Fault] = field(default_factory=deque)
     effects: list[int] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     hanging: int = 0
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
-        """One attempt."""
         known = self.known[entry.id]
         self._check_order(known)
-        weather = self.weather.popleft() if self.weather else Weather.FINE
-        if weather in (Weather.DOWN, Weather.BUSY):
+        faults = self.faults.popleft() if self.faults else Fault.FINE
+        if faults in (Fault.DOWN, Fault.BUSY):
             return AttemptResult(cause="upstream-unreachable")
-        if weather in _EFFECTIVE and not known.poisoned:
+        if faults in _EFFECTIVE and not known.is_rejected:
             self._apply(known)
-        if weather in (Weather.HANGS, Weather.HANGS_AFTER):
+        if faults in (Fault.HANGS, Fault.HANGS_AFTER):
             self.hanging += 1
             try:
                 await asyncio.Event().wait()
             finally:
                 self.hanging -= 1
-        if weather in (Weather.LOST, Weather.ANSWER_LOST):
+        if faults in (Fault.LOST, Fault.ANSWER_LOST):
             return AttemptResult(cause="upstream-timeout", may_have_effect=True)
-        if weather in (Weather.BROKEN, Weather.BROKEN_AFTER):
+        if faults in (Fault.BROKEN, Fault.BROKEN_AFTER):
             return AttemptResult(StoredResponse(500))
-        return AttemptResult(StoredResponse(422 if known.poisoned else 200))
+        return AttemptResult(StoredResponse(422 if known.is_rejected else 200))
 
     async def probe(self) -> None:
         """Do nothing: this platform serves no other requests."""
 
     async def verify(self, entry: OutboxEntry, request: QueuedRequest) -> AttemptResult:
-        """Whether it has it."""
         known = self.known[entry.id]
-        weather = self.weather.popleft() if self.weather else Weather.FINE
-        if weather is not Weather.FINE:
+        faults = self.faults.popleft() if self.faults else Fault.FINE
+        if faults is not Fault.FINE:
             return AttemptResult(cause="upstream-unreachable")
         if known.applied:
             return AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT)
@@ -164,7 +161,6 @@ class Shared:
     processes: list[tuple[OutboxStore, Running]] = field(default_factory=list)
 
     async def start(self) -> None:
-        """One more."""
         store = OutboxStore(
             database=self.place.database(), cipher=ContentCipher(KEY), settings=ROOMY
         )
@@ -174,7 +170,6 @@ class Shared:
         self.processes.append((store, running))
 
     async def crash(self, index: int) -> None:
-        """It ends without a word."""
         store, running = self.processes.pop(index)
         assert running.task is not None
         running.task.cancel()
@@ -182,14 +177,13 @@ class Shared:
         await store.close()
 
     async def drain(self, index: int) -> None:
-        """It ends in good order."""
         store, running = self.processes.pop(index)
         await running.delivery.drain(0.05)
         assert running.task is not None
         await running.task
         await store.close()
 
-    async def quiet(self) -> None:
+    async def wait_until_quiet(self) -> None:
         """Wait until nothing moves but what hangs."""
         calm = 0
         while calm < 4:
@@ -199,11 +193,10 @@ class Shared:
             calm = 0 if busy or in_hand > self.platform.hanging else calm + 1
 
     async def pass_time(self, seconds: float) -> None:
-        """In steps in which leases are renewed."""
         while seconds > 0:
             await self.clock.advance(min(seconds, 5.0))
             seconds -= 5.0
-            await self.quiet()
+            await self.wait_until_quiet()
 
 
 @dataclass(frozen=True)
@@ -212,7 +205,7 @@ class Write:
 
     orders: frozenset[str]
     kind: str
-    poisoned: bool
+    is_rejected: bool
 
 
 WRITES = st.builds(
@@ -221,7 +214,7 @@ WRITES = st.builds(
     st.sampled_from(sorted(KINDS)),
     st.sampled_from([False] * 9 + [True]),
 )
-FOUL = st.lists(st.sampled_from(Weather), min_size=2, max_size=12)
+FAULTS = st.lists(st.sampled_from(Fault), min_size=2, max_size=12)
 
 
 MakePlace = Callable[[asyncio.Runner, Wall], Place]
@@ -241,36 +234,30 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @property
     def running(self) -> Running:
-        """The first process."""
         return self.shared.processes[0][1]
 
-    @initialize(writes=st.lists(WRITES, min_size=4, max_size=12), weather=FOUL)
-    def begin(self, writes: list[Write], weather: list[Weather]) -> None:
-        """Some writes come in at the beginning."""
-        self.platform.weather.extend(weather)
+    @initialize(writes=st.lists(WRITES, min_size=4, max_size=12), faults=FAULTS)
+    def begin(self, writes: list[Write], faults: list[Fault]) -> None:
+        self.platform.faults.extend(faults)
         for each in writes:
             self.runner.run(self._put(each))
 
-    @rule(write=WRITES, weather=FOUL)
-    def put(self, write: Write, weather: list[Weather]) -> None:
-        """A write comes in."""
-        self.platform.weather.extend(weather)
+    @rule(write=WRITES, faults=FAULTS)
+    def put(self, write: Write, faults: list[Fault]) -> None:
+        self.platform.faults.extend(faults)
         self.runner.run(self._put(write))
 
-    @rule(weather=FOUL)
-    def change_weather(self, weather: list[Weather]) -> None:
-        """What will happen to the next requests."""
-        self.platform.weather.extend(weather)
+    @rule(faults=FAULTS)
+    def change_faults(self, faults: list[Fault]) -> None:
+        self.platform.faults.extend(faults)
 
     @rule(seconds=st.sampled_from([1, 5, 15, 40]))
     def pass_time(self, seconds: float) -> None:
-        """Pauses and leases end."""
         self.runner.run(self.shared.pass_time(seconds))
 
     @precondition(lambda self: len(self.shared.processes) < 2)
     @rule()
     def start_another(self) -> None:
-        """A second process joins in."""
         self.runner.run(self.shared.start())
 
     @rule(index=st.integers(0, 1), gently=st.booleans())
@@ -284,13 +271,11 @@ class OutboxMachine(RuleBasedStateMachine):
         to=st.sampled_from([EntryState.WAITING, EntryState.CANCELLED, EntryState.DROPPED]),
     )
     def decide(self, data: st.DataObject, to: EntryState) -> None:
-        """A person, or the caller, decides about an entry."""
         entry_id = data.draw(st.sampled_from(list(self.platform.known)))
         self.runner.run(self._decide(entry_id, to))
 
     @invariant()
     def nothing_went_wrong(self) -> None:
-        """Neither order nor number of effects."""
         assert self.platform.wrong == []
 
     @invariant()
@@ -309,7 +294,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Without faults every entry is delivered, or waits for an operator's decision."""
         try:
-            self.platform.weather.clear()
+            self.platform.faults.clear()
             self.runner.run(self._calm_down())
             assert self.platform.wrong == []
             self.states_tell_the_truth()
@@ -324,15 +309,15 @@ class OutboxMachine(RuleBasedStateMachine):
         store = self.shared.processes[0][0]
         # The model must know it before the delivery does.
         entry = await store.enqueue(replace(made, ordering_keys=write.orders))
-        self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.poisoned)
+        self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.is_rejected)
         self.running.delivery.wake()
-        await self.shared.quiet()
+        await self.shared.wait_until_quiet()
 
     async def _restart(self, index: int, gently: bool) -> None:
         index %= len(self.shared.processes)
         await (self.shared.drain(index) if gently else self.shared.crash(index))
         await self.shared.start()
-        await self.shared.quiet()
+        await self.shared.wait_until_quiet()
 
     async def _decide(self, entry_id: str, to: EntryState) -> None:
         known = self.platform.known[entry_id]
@@ -348,7 +333,7 @@ class OutboxMachine(RuleBasedStateMachine):
         except EntryStateError:
             return
         known.closed = known.closed or to is not EntryState.WAITING
-        await self.shared.quiet()
+        await self.shared.wait_until_quiet()
 
     async def _listed(self) -> list[OutboxEntry]:
         return list(await self.running.store.entries(limit=10_000))
@@ -371,7 +356,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def _check_stuck(self, entry: OutboxEntry) -> None:
         known = self.platform.known[entry.id]
         if entry.state is EntryState.FAILED:
-            assert known.poisoned, f"{entry.number} failed"
+            assert known.is_rejected, f"{entry.number} failed"
         else:
             assert known.kind == "create", f"{entry.number} ({known.kind}) is unclear"
 
@@ -392,8 +377,7 @@ EFFORT = settings(
 )
 
 
-def test_sqlite_keeps_to_the_model(tmp_path: Path) -> None:
-    """Two processes on one file."""
+def test_sqlite_conforms_to_the_model(tmp_path: Path) -> None:
     numbers = itertools.count()
 
     def make(_: asyncio.Runner, wall: Wall) -> Place:
@@ -402,9 +386,7 @@ def test_sqlite_keeps_to_the_model(tmp_path: Path) -> None:
     run_state_machine_as_test(lambda: OutboxMachine(make), settings=EFFORT)
 
 
-def test_postgresql_keeps_to_the_model(server: PostgresServer) -> None:
-    """Two processes on one database of a server."""
-
+def test_postgresql_conforms_to_the_model(server: PostgresServer) -> None:
     def make(runner: asyncio.Runner, wall: Wall) -> Place:
         runner.run(server.fresh_database("model"))
         return PostgresPlace(server, "model", wall)

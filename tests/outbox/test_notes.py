@@ -15,19 +15,17 @@ from tests.outbox.places import Place, opened
 
 
 class Records(list[PendingAuditRecord]):
-    """What was recorded; nothing can be while `full`."""
+    """Recorded audit records; recording fails while `full`."""
 
     full = False
 
     async def __call__(self, notes: Sequence[PendingAuditRecord]) -> bool:
-        """Record them."""
         if not self.full:
             self.extend(notes)
         return not self.full
 
 
-async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> None:
-    """Several gateways that look at the same time share the notes."""
+async def test_pending_audit_records_are_recorded_once(place: Place) -> None:
     records = Records()
     async with opened(place) as one, opened(place) as other, opened(place) as third:
         entries = [await one.enqueue(draft(str(n))) for n in range(20)]
@@ -41,7 +39,7 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     }
 
 
-async def test_what_cannot_be_recorded_stays_noted(store: OutboxStore) -> None:
+async def test_unrecorded_audit_records_stay_pending(store: OutboxStore) -> None:
     records = Records()
     entry = await store.enqueue(draft("a"))
     await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))
@@ -52,8 +50,7 @@ async def test_what_cannot_be_recorded_stays_noted(store: OutboxStore) -> None:
     assert [(note.step, note.entry) for note in records] == [(OutboxStep.RETRIED, entry.id)]
 
 
-async def test_only_what_was_done_is_noted(store: OutboxStore) -> None:
-    """A step that is refused, or recorded by its own process, leaves no pending audit record."""
+async def test_rejected_actions_leave_no_audit_record(store: OutboxStore) -> None:
     records = Records()
     entry = await store.enqueue(draft("a"))
     await store.apply_action(entry.id, EntryState.DROPPED)

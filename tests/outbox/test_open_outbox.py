@@ -1,4 +1,4 @@
-"""Opening the outbox from settings, and what is said when that fails."""
+"""Opening the outbox by its settings."""
 
 from __future__ import annotations
 
@@ -40,34 +40,31 @@ with open(sys.argv[1], "r+b") as file:
 """
 
 
-def made(place: Place, **more: object) -> OutboxSettings:
-    """Settings for that place."""
+def settings_for(place: Place, **more: object) -> OutboxSettings:
     return settings(place.url).model_copy(update=more)
 
 
-def another_process_says(program: str, argument: str) -> str:
-    """What a Python of its own prints."""
+def output_of_python(program: str, argument: str) -> str:
     run = [sys.executable, "-c", program, argument]
     return subprocess.run(run, capture_output=True, check=True, text=True).stdout
 
 
-async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    """A file of something else is left as it is, a directory that is missing is named."""
+async def test_a_file_that_is_no_database_is_rejected(tmp_path: Path) -> None:
     alien = tmp_path / "alien.db"
     alien.write_bytes(b"not a database, but somebody's file" * 100)
     before = alien.read_bytes()
     with pytest.raises(StartError, match=r"outbox\.url: .*alien\.db cannot be opened"):
-        async with open_outbox_store(made(SqlitePlace(alien)), RAW_KEY):
+        async with open_outbox_store(settings_for(SqlitePlace(alien)), RAW_KEY):
             pass
     assert alien.read_bytes() == before
     with pytest.raises(StartError, match=r"nowhere/outbox\.db cannot be opened: no such file"):
         async with open_outbox_store(
-            made(SqlitePlace(tmp_path / "nowhere" / "outbox.db")), RAW_KEY
+            settings_for(SqlitePlace(tmp_path / "nowhere" / "outbox.db")), RAW_KEY
         ):
             pass
 
 
-async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_named_without_its_password(tmp_path: Path) -> None:
     url = f"postgresql://outbox:hunter2@/gw?host={tmp_path}"
     with pytest.raises(StartError, match=r"outbox\.url: postgresql://outbox") as raised:
         async with open_outbox_store(settings(url), RAW_KEY):
@@ -75,17 +72,15 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
     assert "hunter2" not in str(raised.value)
 
 
-async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPlace) -> None:
-    """PostgreSQL's own refusals are told by their names."""
+async def test_a_missing_database_is_named(postgres_place: PostgresPlace) -> None:
     url = postgres_place.server.url("nonesuch")
     with pytest.raises(StartError, match=r"nonesuch.*InvalidCatalogName"):
         async with open_outbox_store(settings(url), RAW_KEY):
             pass
 
 
-async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
-    """A write that finds no room is not kept, and the outbox works on when there is room again."""
-    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+async def test_a_full_disk_is_an_error_until_there_is_space(sqlite_place: SqlitePlace) -> None:
+    async with open_outbox_store(settings_for(sqlite_place), RAW_KEY) as store:
         kept = await store.enqueue(draft("a"))
         large = replace(draft("b"), request=write("b", body=bytes(8 * 1024 * 1024)))
         size = os.stat(sqlite_place.path).st_size
@@ -100,11 +95,10 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
         assert list(await store.entries()) == [kept, later]
 
 
-async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
-    """Emptiness is reported correctly although another process enqueues, delivers and drops."""
+async def test_changes_of_another_process_are_seen(sqlite_place: SqlitePlace) -> None:
     async with (
-        open_outbox_store(made(sqlite_place), RAW_KEY) as store,
-        open_outbox_store(made(sqlite_place), RAW_KEY) as other,
+        open_outbox_store(settings_for(sqlite_place), RAW_KEY) as store,
+        open_outbox_store(settings_for(sqlite_place), RAW_KEY) as other,
     ):
         assert store.is_known_empty()
         entry = await other.enqueue(draft("a"))
@@ -115,14 +109,13 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         assert not await store.is_blocked("lis", ["Observation/a"])
 
 
-async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: Path) -> None:
-    """A gateway that began without its disk does nothing to an outbox that it cannot have."""
+async def test_a_file_used_by_another_gateway_is_not_used(tmp_path: Path) -> None:
     place = SqlitePlace(tmp_path / "disk" / "outbox.db")
-    async with open_outbox_store(made(place), RAW_KEY, delivers=True) as store:
+    async with open_outbox_store(settings_for(place), RAW_KEY, delivers=True) as store:
         with pytest.raises(OutboxUnavailableError):
             await store.prepare()
         place.path.parent.mkdir()
-        async with open_outbox_store(made(place), RAW_KEY, delivers=True) as other:
+        async with open_outbox_store(settings_for(place), RAW_KEY, delivers=True) as other:
             await other.enqueue(draft("a"))
             for step in (store.prepare(), store.entries(), claim(store)):
                 with pytest.raises(OutboxUnavailableError, match="in use by another gateway"):
@@ -132,19 +125,17 @@ async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: 
 
 
 async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
-    """A new file that another process is writing to is opened as soon as that ends."""
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
-    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+    async with open_outbox_store(settings_for(sqlite_place), RAW_KEY) as store:
         assert store.is_known_empty()
     other.close()
 
 
-async def test_who_waited_for_this_process_waits_less_for_others(
+async def test_the_busy_timeout_covers_waiting_in_this_process(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time is the same for both together."""
     module = "gateway.outbox.store.sqlite_database"
     clock = FakeClock()
     monkeypatch.setattr(f"{module}.BUSY_TIMEOUT", 60.0)
@@ -175,9 +166,8 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 
 
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
-    """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[OutboxEvent] = []
-    async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+    async with open_outbox_store(settings_for(sqlite_place), RAW_KEY) as store:
         store.observers.append(events.append)
         assert store.is_known_empty()
         entry = await store.enqueue(draft("a"))
@@ -185,18 +175,16 @@ async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqliteP
         assert await store.is_blocked("lis", ["Observation/a"])
         await store.apply_action(entry.id, EntryState.DROPPED)
         assert store.is_known_empty()
-        assert another_process_says(TAKE_THE_INDEX, f"{sqlite_place.path}-shm") == "in use\n"
+        assert output_of_python(TAKE_THE_INDEX, f"{sqlite_place.path}-shm") == "in use\n"
 
 
-async def test_many_processes_may_open_it_first(place: Place) -> None:
-    """Processes that start together on an empty place make its tables once, for all."""
-
+async def test_concurrent_processes_create_the_tables_once(place: Place) -> None:
     async def one(number: int) -> None:
-        async with open_outbox_store(made(place), RAW_KEY) as store:
+        async with open_outbox_store(settings_for(place), RAW_KEY) as store:
             await store.enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
-    async with open_outbox_store(made(place), RAW_KEY) as store:
+    async with open_outbox_store(settings_for(place), RAW_KEY) as store:
         assert len(await store.entries()) == 6
 
 
@@ -204,11 +192,10 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
 async def test_a_command_of_root_leaves_the_files_to_the_gateways_account(
     sqlite_place: SqlitePlace,
 ) -> None:
-    """All belong to the database's owner, whoever opened it first or last."""
     sqlite_place.path.touch(0o600)
     for _ in range(2):
         os.chown(sqlite_place.path, 12345, 12345)
-        async with open_outbox_store(made(sqlite_place), RAW_KEY) as store:
+        async with open_outbox_store(settings_for(sqlite_place), RAW_KEY) as store:
             await store.enqueue(draft("a"))
             files = sqlite_place.files()
             assert len(files) == 5

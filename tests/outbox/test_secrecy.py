@@ -29,7 +29,6 @@ NEEDLES = {
 
 
 def spellings(text: str) -> set[bytes]:
-    """How it could stand in a file."""
     plain = text.encode()
     return {
         plain,
@@ -40,8 +39,7 @@ def spellings(text: str) -> set[bytes]:
     }
 
 
-def shown_by(files: list[Path]) -> dict[str, str]:
-    """Which of the needles stands in which file."""
+def revealed_by(files: list[Path]) -> dict[str, str]:
     found = {}
     for file in files:
         try:
@@ -54,8 +52,7 @@ def shown_by(files: list[Path]) -> dict[str, str]:
     return found
 
 
-async def test_files_show_nothing_of_a_patient(place: Place) -> None:
-    """Neither names nor numbers, ids, paths, queries, fields or answers; while open and after."""
+async def test_files_reveal_no_patient_data(place: Place) -> None:
     body = f'{{"subject":"Patient/pat-7f3a9c","name":"{NAME} {LATIN}","pinfl":"{PINFL}"}}'.encode()
     base = write("obs-5e21d4", body=body * 50, fields=((b"x-note", NAME.encode()),))
     request = replace(
@@ -76,19 +73,19 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
         dropped = await store.enqueue(replace(made, caller="his"))
         await store.apply_action(dropped.id, EntryState.DROPPED)
         assert await store.is_blocked("lis-failed", list(orders))
-        await written_out(place)
+        await flush_pages(place)
         files = place.files()
         assert files
-        assert shown_by(files) == {}
+        assert revealed_by(files) == {}
         assert await stored_request(store, claimed[1].id) == replace(request)
         # They would be found if they were there.
         (files[0].parent / "control").write_bytes(body)
-        assert shown_by([files[0].parent / "control"])
+        assert revealed_by([files[0].parent / "control"])
         (files[0].parent / "control").unlink()
-    assert shown_by(place.files()) == {}
+    assert revealed_by(place.files()) == {}
 
 
-async def written_out(place: Place) -> None:
+async def flush_pages(place: Place) -> None:
     """Have PostgreSQL write its pages to the disk."""
     if isinstance(place, PostgresPlace):
         connection = await place.server.connect(place.name)
@@ -96,8 +93,7 @@ async def written_out(place: Place) -> None:
         await connection.close()
 
 
-async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
-    """Only the owner may read file, log and shared memory."""
+async def test_files_are_private(sqlite_place: SqlitePlace) -> None:
     async with opened(sqlite_place) as store:
         await store.enqueue(draft("a"))
         files = sqlite_place.files()
@@ -106,8 +102,7 @@ async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-async def test_what_is_shown_in_texts_is_of_no_patient(sqlite_place: SqlitePlace) -> None:
-    """`repr` of drafts, requests and answers, as it may end up in a log or a traceback."""
+async def test_repr_shows_no_patient_data(sqlite_place: SqlitePlace) -> None:
     request = write(PINFL, body=NAME.encode())
     made = replace(draft("a"), request=request, ordering_keys=frozenset({PINFL}))
     answer = StoredResponse(422, ((b"location", PINFL.encode()),), NAME.encode())

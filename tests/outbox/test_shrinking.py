@@ -1,4 +1,4 @@
-"""What is forgotten gives its room back to the disk."""
+"""Purged entries release disk space."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ _LARGE = 200 * 1024
 
 
 def size(place: SqlitePlace) -> int:
-    """Of the database and its log."""
     return sum(path.stat().st_size for path in place.files() if "reserve" not in path.name)
 
 
 async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path) -> None:
-    """After `retention`, step by step."""
     clock, sender = FakeClock(), RecordingSender()
     place = SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))
     settings = SETTINGS.model_copy(update={"retention": 5.0})

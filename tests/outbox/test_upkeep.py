@@ -1,4 +1,4 @@
-"""What becomes of the entries that a killed gateway had in hand."""
+"""Recovery of the entries that a killed gateway had claimed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _ME = "me"
 
 
 async def recover(store: OutboxStore) -> tuple[Sequence[EntryState], Sequence[int]]:
-    """Have abandoned entries recovered; the states of all, and the numbers of those."""
+    """Recover abandoned entries. Return all states and the recovered numbers."""
     events: list[OutboxEvent] = []
     store.observers.append(events.append)
-    upkeep = OutboxMaintenance(store=store, clock=time.monotonic, owner=_ME)
-    await upkeep.recover_leases(_LEASE, 10.0)
+    maintenance = OutboxMaintenance(store=store, clock=time.monotonic, owner=_ME)
+    await maintenance.recover_leases(_LEASE, 10.0)
     states = [entry.state for entry in await store.entries()]
     return states, [event.entry.number for event in events]
 
 
 async def leave_claimed(place: Place) -> None:
-    """Three entries are in the hand of a gateway that is killed."""
+    """Leave three entries claimed by a killed gateway."""
     async with open_outbox_store(settings(place.url), RAW_KEY) as store:
         for number, recovery in enumerate(RECOVERIES):
             await store.enqueue(draft(str(number), method="POST", recovery=recovery))
@@ -39,8 +39,9 @@ async def leave_claimed(place: Place) -> None:
     await process.killed()
 
 
-async def test_the_next_gateway_of_a_file_takes_them_at_once(sqlite_place: SqlitePlace) -> None:
-    """Nobody else can have them: no lease is waited for."""
+async def test_entries_of_a_killed_gateway_are_recovered_at_once_in_a_file(
+    sqlite_place: SqlitePlace,
+) -> None:
     await leave_claimed(sqlite_place)
     async with open_outbox_store(settings(sqlite_place.url), RAW_KEY, delivers=True) as store:
         states, recovered = await recover(store)
@@ -48,23 +49,22 @@ async def test_the_next_gateway_of_a_file_takes_them_at_once(sqlite_place: Sqlit
     assert recovered == [1, 2, 3]
 
 
-async def test_what_it_has_itself_in_hand_it_keeps(sqlite_place: SqlitePlace) -> None:
-    """Its own leases are those of a gateway that lives."""
+async def test_own_leases_are_not_recovered(sqlite_place: SqlitePlace) -> None:
     async with open_outbox_store(settings(sqlite_place.url), RAW_KEY, delivers=True) as store:
         await store.enqueue(draft("a"))
         await claim(store, owner=_ME)
         assert await recover(store) == ([EntryState.SENDING], [])
 
 
-async def test_a_command_takes_none(sqlite_place: SqlitePlace) -> None:
-    """It does not keep a gateway away, which may have them in hand."""
+async def test_a_command_recovers_nothing(sqlite_place: SqlitePlace) -> None:
     await leave_claimed(sqlite_place)
     async with open_outbox_store(settings(sqlite_place.url), RAW_KEY) as store:
         assert await recover(store) == ([EntryState.SENDING] * 3, [])
 
 
-async def test_in_a_shared_database_the_lease_is_waited_for(postgres_place: PostgresPlace) -> None:
-    """Another replica may have them in hand."""
+async def test_leases_in_a_shared_database_are_not_recovered_early(
+    postgres_place: PostgresPlace,
+) -> None:
     await leave_claimed(postgres_place)
     async with open_outbox_store(settings(postgres_place.url), RAW_KEY, delivers=True) as store:
         assert await recover(store) == ([EntryState.SENDING] * 3, [])

@@ -19,10 +19,9 @@ OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
 IDENTIFIED = OBSERVATION[:-1] + b', "identifier": [{"system": "urn:lab", "value": "77"}]}'
 
 
-def judged(
+def classified(
     code: str, path: str, body: bytes = b"", query: str = "", **more: str
 ) -> WriteClassification:
-    """The judgement of a write that may be queued."""
     found = classify_write(
         WriteDescription(code, path, query, body, more.get("kind"), more.get("if_none_exist"))
     )
@@ -51,17 +50,15 @@ def test_only_writes_are_queued(code: str) -> None:
         ("update", "/Binary/1", b"%PDF", "", None, RecoveryMode.RESEND),
     ],
 )
-def test_only_what_does_no_harm_twice_is_repeated(
+def test_the_recovery_of_each_write(
     code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: RecoveryMode
 ) -> None:
-    """PUT and DELETE by id; what has a condition or an identifier is asked for first."""
     found = classify_write(WriteDescription(code, path, query, body, None, if_none_exist))
     assert found is not None
     assert found.recovery is recovery
 
 
 def bundle(*requests: str) -> bytes:
-    """A transaction of these requests, each with an Observation."""
     entries = ",".join(
         f'{{"request": {each}, "resource": {OBSERVATION.decode()}}}' for each in requests
     )
@@ -86,71 +83,65 @@ GET = '{"method": "GET", "url": "Patient/7"}'
         (('{"method": "PUT", "url": "Observation?identifier=a"}',), RecoveryMode.HOLD),
     ],
 )
-def test_a_bundle_is_as_safe_as_its_entries(
+def test_the_recovery_of_a_bundle_is_that_of_its_worst_entry(
     requests: tuple[str, ...], recovery: RecoveryMode
 ) -> None:
-    """One entry that must not be done twice is enough."""
-    assert judged("transaction", "", bundle(*requests)).recovery is recovery
+    assert classified("transaction", "", bundle(*requests)).recovery is recovery
 
 
-def test_a_bundle_of_reads_is_a_read() -> None:
-    """A batch of nothing but GETs is never queued."""
+def test_a_bundle_of_reads_is_not_queued() -> None:
     assert classify_write(WriteDescription("batch", "", body=bundle(GET))) is None
 
 
-def test_every_patient_is_an_order() -> None:
-    """Those in path, query, references, identifiers, Bundle entries, and the resource itself."""
-    assert judged("update", "/Observation/1", OBSERVATION).ordering_keys == {
+def test_every_patient_is_an_ordering_key() -> None:
+    assert classified("update", "/Observation/1", OBSERVATION).ordering_keys == {
         "Observation/1",
         "Patient/5",
     }
-    assert judged("delete", "/Observation/1").ordering_keys == {"Observation/1"}
-    assert judged("delete", "/Patient/8/").ordering_keys == {"Patient/8"}
+    assert classified("delete", "/Observation/1").ordering_keys == {"Observation/1"}
+    assert classified("delete", "/Patient/8/").ordering_keys == {"Patient/8"}
     assert (
-        "Patient/9" in judged("delete", "/Observation", query="subject=Patient%2F9").ordering_keys
+        "Patient/9"
+        in classified("delete", "/Observation", query="subject=Patient%2F9").ordering_keys
     )
-    assert "Patient/9" in judged("delete", "/Observation", query="patient=9").ordering_keys
-    assert judged(
+    assert "Patient/9" in classified("delete", "/Observation", query="patient=9").ordering_keys
+    assert classified(
         "delete", "/Observation", query="patient.identifier=urn:pinfl%7C3"
     ).ordering_keys == {"Patient?identifier=urn:pinfl|3"}
-    found = judged("transaction", "", bundle(PUT, DELETE, GET)).ordering_keys
+    found = classified("transaction", "", bundle(PUT, DELETE, GET)).ordering_keys
     assert found >= {"Patient/5", "Observation/1", "Condition/2", "Patient/7"}
 
 
-def test_logical_references_are_orders_too() -> None:
-    """A reference by identifier, unless it says that it is no patient's."""
+def test_logical_references_are_ordering_keys() -> None:
     body = (
         b'{"resourceType": "Observation", "subject": {"identifier": {"system": "s", "value": "1"}},'
         b'"performer": [{"type": "Organization", "identifier": {"value": "2"}}]}'
     )
-    assert judged("create", "/Observation", body).ordering_keys == {"Patient?identifier=s|1"}
+    assert classified("create", "/Observation", body).ordering_keys == {"Patient?identifier=s|1"}
 
 
-def test_a_search_by_identifier_meets_the_resource_that_has_it() -> None:
-    """A conditional delete must not overtake the create of what it deletes."""
-    create = judged("create", "/Observation", IDENTIFIED).ordering_keys
+def test_a_search_by_identifier_shares_a_key_with_the_resource() -> None:
+    create = classified("create", "/Observation", IDENTIFIED).ordering_keys
     for query in ("identifier=urn:lab|77", "identifier=77"):
-        assert judged("delete", "/Observation", query=query).ordering_keys & create
+        assert classified("delete", "/Observation", query=query).ordering_keys & create
 
 
-def test_xml_names_the_same_orders() -> None:
+def test_xml_has_the_same_ordering_keys() -> None:
     xml = (
         b'<Observation xmlns="http://hl7.org/fhir"><identifier><system value="urn:lab"/>'
         b'<value value="77"/></identifier><subject><reference value="Patient/5"/></subject>'
         b"</Observation>"
     )
-    found = judged("create", "/Observation", xml, kind="application/fhir+xml")
-    assert found == judged("create", "/Observation", IDENTIFIED)
+    found = classified("create", "/Observation", xml, kind="application/fhir+xml")
+    assert found == classified("create", "/Observation", IDENTIFIED)
 
 
 def empty(*requests: str) -> bytes:
-    """A batch of these requests without resources."""
     entries = ",".join(f'{{"request": {each}}}' for each in requests)
     return f'{{"resourceType": "Bundle", "type": "batch", "entry": [{entries}]}}'.encode()
 
 
 def references(count: int) -> bytes:
-    """A resource that names so many patients."""
     each = ",".join(f'{{"reference":"Patient/{n}"}}' for n in range(count))
     return f'{{"resourceType":"Observation","performer":[{each}]}}'.encode()
 
@@ -177,18 +168,17 @@ def references(count: int) -> bytes:
     ],
     ids=["references", "in-one-text", "again", "query", "list", "entries", "types", "url"],
 )
-def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
-    assert judged(code, path, body).ordering_keys == ALL_KEYS
+def test_too_many_keys_become_all_keys(code: str, path: str, body: bytes) -> None:
+    assert classified(code, path, body).ordering_keys == ALL_KEYS
 
 
-def test_a_ward_keeps_its_orders() -> None:
-    """A Bundle about some dozens of patients is ordered patient by patient."""
-    assert len(judged("create", "/Observation", references(60)).ordering_keys) == 60
+def test_some_dozens_of_patients_keep_their_keys() -> None:
+    assert len(classified("create", "/Observation", references(60)).ordering_keys) == 60
 
 
-def test_without_any_name_the_type_is_the_order() -> None:
+def test_without_references_the_type_is_the_key() -> None:
     body = b'{"resourceType": "Organization", "name": "Clinic"}'
-    assert judged("create", "/Organization", body).ordering_keys == {"Organization"}
+    assert classified("create", "/Organization", body).ordering_keys == {"Organization"}
 
 
 @pytest.mark.parametrize(
@@ -200,15 +190,14 @@ def test_without_any_name_the_type_is_the_order() -> None:
         ("create", "/Observation", "", b"[" * 900 + b"]" * 900 + b"x"),
     ],
 )
-def test_what_cannot_be_put_in_order_is_not_queued(
+def test_a_write_without_known_keys_is_not_queued(
     code: str, path: str, query: str, body: bytes
 ) -> None:
     """It would be unknown which writes must not overtake it."""
     assert classify_write(WriteDescription(code, path, query, body)) is None
 
 
-def test_a_spelled_out_body_is_judged_alike() -> None:
-    """Whatever of its names and values is written with escapes."""
+def test_an_escaped_body_is_classified_alike() -> None:
     request = b'{"method": "POST", "url": "Observation", "ifNoneExist": "identifier=a|1"}'
     entry = b'{"resource": %s, "request": %s}' % (IDENTIFIED, request)
     bundle = b'{"resourceType": "Bundle", "type": "transaction", "entry": [%s]}' % entry
@@ -217,7 +206,7 @@ def test_a_spelled_out_body_is_judged_alike() -> None:
         ("update", "/Observation/1", OBSERVATION),
         ("transaction", "", bundle),
     ):
-        assert judged(code, path, spelled_out(body)) == judged(code, path, body)
+        assert classified(code, path, spelled_out(body)) == classified(code, path, body)
 
 
 PREFERENCES = [
@@ -234,8 +223,7 @@ PREFERENCES = [
 
 
 @pytest.mark.parametrize(("prefer", "others"), PREFERENCES)
-def test_respond_async_is_found_among_others(prefer: bytes, others: bytes) -> None:
-    """With parameters, in any case; the others stay byte for byte."""
+def test_respond_async_is_removed_from_a_list(prefer: bytes, others: bytes) -> None:
     assert prefers_async(prefer)
     assert remove_async_preference(prefer) == others
 
@@ -247,7 +235,6 @@ def test_respond_async_is_found_among_others(prefer: bytes, others: bytes) -> No
         *(b'note=", respond-async, "', b'note="a, respond-async'),
     ],
 )
-def test_what_only_looks_like_it_stays(prefer: bytes) -> None:
-    """Another word, a value, a quoted text."""
+def test_similar_preferences_are_kept(prefer: bytes) -> None:
     assert not prefers_async(prefer)
     assert remove_async_preference(prefer) == prefer

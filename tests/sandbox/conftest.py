@@ -7,18 +7,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.sandbox.options import SandboxOptions
-from tests.sandbox.harness import Trial, trial
+from tests.sandbox.harness import SandboxClient, running_sandbox
 
 
 @pytest.fixture
-async def given() -> AsyncIterator[Trial]:
-    """Yield a running sandbox with default options."""
-    async with trial() as made:
+async def client() -> AsyncIterator[SandboxClient]:
+    async with running_sandbox() as made:
         yield made
 
 
 @pytest.fixture
-async def lenient() -> AsyncIterator[Trial]:
-    """Yield a running sandbox without the playground's traps."""
-    async with trial(SandboxOptions(port=0, lenient=True)) as made:
+async def lenient() -> AsyncIterator[SandboxClient]:
+    async with running_sandbox(SandboxOptions(port=0, lenient=True)) as made:
         yield made

@@ -43,13 +43,12 @@ class Answer:
 
     @property
     def issue(self) -> Any:
-        """Return the first issue of the OperationOutcome in the body."""
         assert self.json["resourceType"] == "OperationOutcome"
         return self.json["issue"][0]
 
 
 @dataclass
-class Trial:
+class SandboxClient:
     """A sandbox, its log lines, its delays in seconds, and a client."""
 
     sandbox: Sandbox
@@ -94,24 +93,21 @@ class Trial:
     async def ask_token(
         self, form: Mapping[str, str], headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a token request with this form."""
         return await self.ask("POST", self.sandbox.token_url, form=form, headers=headers)
 
     async def create(self, **elements: Any) -> str:
-        """Create a Patient and return its id."""
         answer = await self.fhir("POST", "/Patient", body={"resourceType": "Patient", **elements})
         assert answer.status == 201, answer.body
         identifier: str = answer.json["id"]
         return identifier
 
     async def found(self, path: str) -> list[str]:
-        """Return the ids that a search finds."""
         answer = await self.fhir("GET", path)
         assert answer.status == 200, answer.body
         return [entry["resource"]["id"] for entry in answer.json.get("entry", [])]
 
 
-class Dice(random.Random):
+class FixedRandom(random.Random):
     """A random source that returns the given numbers, over and over."""
 
     def __init__(self, *numbers: float) -> None:
@@ -119,12 +115,11 @@ class Dice(random.Random):
         self._numbers = list(numbers)
 
     def random(self) -> float:
-        """Return the next number."""
         self._numbers.append(self._numbers.pop(0))
         return self._numbers[-1]
 
 
-def record(into: list[float]) -> Callable[[float], Awaitable[None]]:
+def recording_sleep(into: list[float]) -> Callable[[float], Awaitable[None]]:
     """Return a sleep that only records its seconds."""
 
     async def sleep(seconds: float) -> None:
@@ -134,21 +129,20 @@ def record(into: list[float]) -> Callable[[float], Awaitable[None]]:
 
 
 @asynccontextmanager
-async def trial(
+async def running_sandbox(
     options: SandboxOptions | None = None, rng: random.Random | None = None
-) -> AsyncIterator[Trial]:
-    """Yield a running sandbox on any free port."""
+) -> AsyncIterator[SandboxClient]:
     clock, lines, slept = FakeClock(), list[str](), list[float]()
     sandbox = Sandbox(
         options or SandboxOptions(port=0),
         clock=clock.wall,
         rng=rng,
         log=lines.append,
-        sleep=record(slept),
+        sleep=recording_sleep(slept),
     )
     await sandbox.start()
     try:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            yield Trial(sandbox, session, clock, lines, slept)
+            yield SandboxClient(sandbox, session, clock, lines, slept)
     finally:
         await sandbox.stop()

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose, and how it is asked for."""
+"""Faults on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.sandbox.options import Faults, SandboxOptions
-from tests.sandbox.harness import CREDENTIALS, Dice, trial
+from tests.sandbox.harness import CREDENTIALS, FixedRandom, running_sandbox
 
 
 def options(**how: object) -> SandboxOptions:
@@ -16,8 +16,7 @@ def options(**how: object) -> SandboxOptions:
     return SandboxOptions(port=0, faults=Faults.parse(**how))  # type: ignore[arg-type]
 
 
-def test_the_command_line_is_understood() -> None:
-    """Each option becomes its field."""
+def test_options_are_parsed() -> None:
     faults = Faults.parse(["sso=503", "platform=html"], ["platform=2s", "sso=500ms"], 5, 0.1)
     assert faults == Faults({"sso": 503, "platform": "html"}, {"platform": 2.0, "sso": 0.5}, 5, 0.1)
     assert Faults.parse() == Faults()
@@ -41,10 +40,9 @@ def test_the_command_line_is_understood() -> None:
         ([], [], None, float("nan"), "--reject-tokens nan"),
     ],
 )
-def test_mistakes_are_explained(
+def test_invalid_options_are_rejected(
     fail: Sequence[str], slow: Sequence[str], lifetime: float | None, share: float, text: str
 ) -> None:
-    """A value that makes no sense is refused, naming the option."""
     with pytest.raises(ValueError, match=text.replace("-", r"\-")):
         Faults.parse(fail, slow, lifetime, share)
 
@@ -53,11 +51,10 @@ def test_mistakes_are_explained(
     ("status", "error"), [(400, "invalid_request"), (401, "invalid_client"), (503, "server_error")]
 )
 async def test_the_sso_fails_with_a_status(status: int, error: str) -> None:
-    """With the OAuth error that goes with it, for every token request; the platform is as ever."""
-    async with trial(options(fail=[f"sso={status}"])) as given:
-        answer = await given.ask_token(CREDENTIALS)
-        other = await given.ask("GET", given.sandbox.fhir_base_url + "/metadata")
-    assert given.lines[0].endswith(f"{status}  failed on purpose")
+    async with running_sandbox(options(fail=[f"sso={status}"])) as client:
+        answer = await client.ask_token(CREDENTIALS)
+        other = await client.ask("GET", client.sandbox.fhir_base_url + "/metadata")
+    assert client.lines[0].endswith(f"{status}  failed on purpose")
     assert (answer.status, answer.json) == (status, {"error": error})
     assert other.status == 401
 
@@ -73,54 +70,48 @@ async def test_the_sso_fails_with_a_status(status: int, error: str) -> None:
     ],
 )
 async def test_the_platform_fails_with_a_status(status: int, code: str) -> None:
-    """With an OperationOutcome whose code goes with it; the SSO goes on."""
-    async with trial(options(fail=[f"platform={status}"])) as given:
-        answer = await given.fhir("GET", "/metadata")
+    async with running_sandbox(options(fail=[f"platform={status}"])) as client:
+        answer = await client.fhir("GET", "/metadata")
     assert (answer.status, answer.issue["code"]) == (status, code)
-    assert ["failed on purpose" in line for line in given.lines] == [False, True]
+    assert ["failed on purpose" in line for line in client.lines] == [False, True]
 
 
 async def test_the_platform_fails_with_a_page() -> None:
-    """`platform=html` gives what a proxy in front of a broken platform gives."""
-    async with trial(options(fail=["platform=html"])) as given:
-        answer = await given.fhir("GET", "/metadata")
+    async with running_sandbox(options(fail=["platform=html"])) as client:
+        answer = await client.fhir("GET", "/metadata")
     assert answer.status == 502
     assert answer.headers["Content-Type"].startswith("text/html")
     assert b"<h1>502" in answer.body
 
 
 async def test_the_platform_resets_the_connection() -> None:
-    """`platform=reset` ends the connection with RST before any byte of an answer."""
-    async with trial(options(fail=["platform=reset"])) as given:
+    async with running_sandbox(options(fail=["platform=reset"])) as client:
         with pytest.raises(aiohttp.ClientOSError) as caught:
-            await given.fhir("GET", "/metadata")
-        assert "connection reset" in given.lines[-1]
+            await client.fhir("GET", "/metadata")
+        assert "connection reset" in client.lines[-1]
     assert isinstance(caught.value, ConnectionResetError) or caught.value.errno == 104
 
 
-async def test_each_side_is_late_by_itself() -> None:
-    """Delays are waited before the answer, for one side or the other."""
-    async with trial(options(slow=["platform=2s", "sso=500ms"])) as given:
-        await given.ask_token(CREDENTIALS)
-        assert given.slept == [0.5]
-        await given.fhir("GET", "/metadata")
-        assert given.slept == [0.5, 0.5, 2.0]
+async def test_delays_of_sso_and_platform_are_separate() -> None:
+    async with running_sandbox(options(slow=["platform=2s", "sso=500ms"])) as client:
+        await client.ask_token(CREDENTIALS)
+        assert client.slept == [0.5]
+        await client.fhir("GET", "/metadata")
+        assert client.slept == [0.5, 0.5, 2.0]
 
 
-async def test_tokens_can_be_short_lived() -> None:
-    """A lifetime of 5 seconds is announced, and kept."""
-    async with trial(options(token_lifetime=5)) as given:
-        assert (await given.ask_token(CREDENTIALS)).json["expires_in"] == 5
-        assert (await given.fhir("GET", "/metadata")).status == 200
-        given.clock.now += 5
-        answer = await given.fhir("GET", "/metadata")
+async def test_token_lifetime() -> None:
+    async with running_sandbox(options(token_lifetime=5)) as client:
+        assert (await client.ask_token(CREDENTIALS)).json["expires_in"] == 5
+        assert (await client.fhir("GET", "/metadata")).status == 200
+        client.clock.now += 5
+        answer = await client.fhir("GET", "/metadata")
     assert answer.status == 401
     assert "expired" in answer.headers["WWW-Authenticate"]
 
 
-async def test_a_share_of_good_tokens_is_refused() -> None:
-    """Which request meets it is decided by the dice; the token itself stays good."""
-    async with trial(options(reject_tokens=0.1), rng=Dice(0.05, 0.5)) as given:
-        statuses = [(await given.fhir("GET", "/metadata")).status for _ in range(4)]
+async def test_a_share_of_valid_tokens_is_rejected() -> None:
+    async with running_sandbox(options(reject_tokens=0.1), rng=FixedRandom(0.05, 0.5)) as client:
+        statuses = [(await client.fhir("GET", "/metadata")).status for _ in range(4)]
     assert statuses == [401, 200, 401, 200]
-    assert sum("refused on purpose" in line for line in given.lines) == 2
+    assert sum("refused on purpose" in line for line in client.lines) == 2

@@ -12,23 +12,21 @@ import uvloop
 from gateway.sandbox.example_data import PATIENT_ID
 from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
-from tests.sandbox.harness import Trial, trial
+from tests.sandbox.harness import SandboxClient, running_sandbox
 
 
-async def test_the_example_patient_is_there(given: Trial) -> None:
-    """`PATIENT_ID` can be read, for a first try."""
-    answer = await given.fhir("GET", f"/Patient/{PATIENT_ID}")
+async def test_the_example_patient_can_be_read(client: SandboxClient) -> None:
+    answer = await client.fhir("GET", f"/Patient/{PATIENT_ID}")
     assert (answer.status, answer.json["resourceType"]) == (200, "Patient")
 
 
-async def test_a_public_url_stands_in_links_only() -> None:
-    """Links, locations and the examples have it; the sandbox is reached where it listens."""
+async def test_a_public_url_is_used_in_links_only() -> None:
     public = "http://platform.test/fhir/"
-    async with trial(SandboxOptions(port=0, public_url=public)) as given:
-        page = (await given.fhir("GET", "/Patient?_count=1")).json
-        created = await given.fhir("POST", "/Patient", body={"resourceType": "Patient"})
-        report = (await given.fhir("GET", "/DiagnosticReport")).json["entry"][0]["resource"]
-        assert given.sandbox.fhir_base_url.startswith("http://127.0.0.1:")
+    async with running_sandbox(SandboxOptions(port=0, public_url=public)) as client:
+        page = (await client.fhir("GET", "/Patient?_count=1")).json
+        created = await client.fhir("POST", "/Patient", body={"resourceType": "Patient"})
+        report = (await client.fhir("GET", "/DiagnosticReport")).json["entry"][0]["resource"]
+        assert client.sandbox.fhir_base_url.startswith("http://127.0.0.1:")
     assert {link["url"].split("?")[0] for link in page["link"]} == {
         "http://platform.test/fhir/Patient"
     }
@@ -36,10 +34,9 @@ async def test_a_public_url_stands_in_links_only() -> None:
     assert report["subject"]["reference"].startswith("http://platform.test/fhir/Patient/")
 
 
-async def test_a_taken_port_is_an_error_at_start() -> None:
-    """The second sandbox on a port raises OSError, and can be stopped all the same."""
-    async with trial() as given:
-        port = int(given.sandbox.fhir_base_url.rsplit(":", 1)[1].split("/")[0])
+async def test_a_port_in_use_is_an_error_at_start() -> None:
+    async with running_sandbox() as client:
+        port = int(client.sandbox.fhir_base_url.rsplit(":", 1)[1].split("/")[0])
         second = Sandbox(SandboxOptions(port=port))
         with pytest.raises(OSError, match="in use"):
             await second.start()
@@ -47,7 +44,6 @@ async def test_a_taken_port_is_an_error_at_start() -> None:
 
 
 async def test_a_sandbox_starts_again() -> None:
-    """After a stop the same one can be started, with the data as it was at first."""
     sandbox = Sandbox(SandboxOptions(port=0))
     for _ in range(2):
         await sandbox.start()
@@ -56,22 +52,19 @@ async def test_a_sandbox_starts_again() -> None:
 
 
 def test_it_runs_under_uvloop() -> None:
-    """Requests, writes and resets work on uvloop as on asyncio's own loop."""
-
     async def run() -> None:
-        async with trial() as given:
-            await given.create()
+        async with running_sandbox() as client:
+            await client.create()
         faults = Faults.parse(["platform=reset"])
-        async with trial(SandboxOptions(port=0, faults=faults)) as given:
+        async with running_sandbox(SandboxOptions(port=0, faults=faults)) as client:
             with pytest.raises(OSError, match="reset"):
-                await given.fhir("GET", "/metadata")
+                await client.fhir("GET", "/metadata")
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
 
 
 def test_the_models_are_not_imported_at_start() -> None:
-    """Importing the sandbox loads neither fhir.resources nor anything else of the gateway."""
     code = (
         "import sys, gateway.sandbox\n"
         "parts = {m.split('.')[1] for m in sys.modules if m.startswith('gateway.')}\n"

@@ -14,12 +14,10 @@ from tests.store.redis_server import RedisServer, redis_server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """Yield a running, empty redis-server."""
     yield from redis_server(tmp_path)
 
 
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Redis]:
-    """Yield a client for inspecting the data."""
     async with Redis(host="127.0.0.1", port=server.port, protocol=2) as made:
         yield made

@@ -47,16 +47,13 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Return the URL for `store.url`."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def dump(self) -> Path:
-        """Return the file that `SAVE` writes."""
         return self.directory / "dump.rdb"
 
     def start(self) -> None:
-        """Start the server, empty but for what was saved."""
         port = ["--port", str(self.port)] if self.tls is None else ["--port", "0"]
         command = ["redis-server", *port, "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.directory)]
@@ -72,7 +69,6 @@ class RedisServer:
 
     @property
     def socket(self) -> Path:
-        """Return the path of the Unix socket."""
         return self.directory / "redis.sock"
 
     async def save(self) -> None:
@@ -80,7 +76,6 @@ class RedisServer:
         await self.command("SAVE")
 
     async def command(self, *words: str) -> Any:
-        """Return the server's response to a command."""
         async with Redis(unix_socket_path=str(self.socket), protocol=2) as client:
             return await client.execute_command(*words)
 

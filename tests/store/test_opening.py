@@ -27,45 +27,42 @@ KEY = StoreKey("a" * 64, Secret("s"))
 
 @pytest.fixture
 async def closing() -> AsyncIterator[contextlib.AsyncExitStack]:
-    """Closes what was opened."""
     async with contextlib.AsyncExitStack() as stack:
         yield stack
 
 
 def settings(**store: Any) -> Settings:
-    """Settings with this store."""
     return Settings.model_validate({"environment": "dhp-playground", "store": store})
 
 
-async def works(store: RedisTokenStore | None) -> bool:
-    """Whether a token can be put and got."""
+async def can_store(store: RedisTokenStore | None) -> bool:
     assert store is not None
     token = AccessToken("t", received_at=0, lifetime=1e9, wall_expiry=0)
     await store.put(KEY, token)
     return await store.get(KEY) == token
 
 
-def test_memory(closing: contextlib.AsyncExitStack) -> None:
-    """Without a URL tokens stay in the process."""
+def test_without_a_url_tokens_stay_in_memory(closing: contextlib.AsyncExitStack) -> None:
     assert open_token_store(settings(), closing) is None
 
 
-async def test_with_a_password(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
+async def test_a_password_is_sent(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
     await server.command("ACL", "SETUSER", "gw", "on", ">p@ss", "~dhp-gateway:*", "+@all")
     await server.command("ACL", "SETUSER", "default", "off")
     url = server.url.replace("//", "//gw:p%40ss@")
-    assert await works(open_token_store(settings(url=url), closing))
+    assert await can_store(open_token_store(settings(url=url), closing))
 
 
-async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
-    """A user that may do only what the manual lists can share tokens."""
+async def test_the_documented_acl_suffices(
+    closing: contextlib.AsyncExitStack, server: RedisServer
+) -> None:
     rights = "+multi +exec +hget +hset +pttl +pexpireat +pexpire +del +type +get +set +time +eval"
     await server.command(
         "ACL", "SETUSER", "gw", "on", ">p", "~dhp-gateway:*", "-@all", *rights.split()
     )
     store = open_token_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
     assert isinstance(store, RedisTokenStore)
-    assert await works(store)
+    assert await can_store(store)
     lease = await store.acquire_lease(KEY)
     assert lease is not None
     await lease.release()
@@ -87,21 +84,21 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[RedisServer, Path]]:
         yield server, files["ca"]
 
 
-async def test_tls(
+async def test_rediss_verifies_by_ca_file(
     closing: contextlib.AsyncExitStack, tls_server: tuple[RedisServer, Path]
 ) -> None:
-    """rediss:// speaks TLS with the CAs of store.ca_file, and with no others."""
     server, ca_file = tls_server
     url = server.url.replace("redis://", "rediss://")
-    assert await works(open_token_store(settings(url=url, ca_file=str(ca_file)), closing))
+    assert await can_store(open_token_store(settings(url=url, ca_file=str(ca_file)), closing))
     with pytest.raises(Exception, match=r"(?i)certificate"):
-        await works(open_token_store(settings(url=url), closing))
+        await can_store(open_token_store(settings(url=url), closing))
 
 
-async def test_unix_socket(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
-    """unix:// leads to a server on this machine, in a database of one's own."""
+async def test_a_unix_socket_with_a_database_is_opened(
+    closing: contextlib.AsyncExitStack, server: RedisServer
+) -> None:
     url = f"unix://{server.socket}?db=3"
-    assert await works(open_token_store(settings(url=url), closing))
+    assert await can_store(open_token_store(settings(url=url), closing))
     assert await server.command("DBSIZE") == 0
 
 
@@ -114,35 +111,34 @@ KEYS = {
 
 @pytest.mark.parametrize("case", KEYS)
 @pytest.mark.parametrize("url", ["memory://", "redis://127.0.0.1:1"])
-def test_wrong_encryption_key(closing: contextlib.AsyncExitStack, case: str, url: str) -> None:
-    """A key of another form is refused by its name, and not shown."""
+def test_an_invalid_encryption_key_is_refused_and_not_shown(
+    closing: contextlib.AsyncExitStack, case: str, url: str
+) -> None:
     with pytest.raises(StartError, match=r"store\.encryption_key") as caught:
         open_token_store(settings(url=url, encryption_key=KEYS[case]), closing)
     assert KEYS[case] not in str(caught.value)
 
 
 @pytest.mark.parametrize("padded", [True, False])
-async def test_encryption_key_file(
+async def test_an_encryption_key_is_read_with_and_without_padding(
     closing: contextlib.AsyncExitStack, server: RedisServer, tmp_path: Path, padded: bool
 ) -> None:
-    """A key of 32 bytes in base64url is taken from its file, with padding or without."""
     file = tmp_path / "key"
     text = base64.urlsafe_b64encode(bytes(range(224, 256))).decode()
     file.write_text((text if padded else text.rstrip("=")) + "\n")
     store = open_token_store(settings(url=server.url, encryption_key_file=str(file)), closing)
-    assert await works(store)
+    assert await can_store(store)
     given = open_token_store(settings(url=server.url, encryption_key=text), closing)
     assert await given.get(StoreKey(KEY.name, Secret("of another client"))) is not None
 
 
-def test_missing_key_file(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
+def test_a_missing_key_file_is_refused(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
     gone = str(tmp_path / "none")
     with pytest.raises(StartError, match=f"store.encryption_key_file: {gone}: no such file"):
         open_token_store(settings(encryption_key_file=gone), closing)
 
 
 def test_an_outbox_key_may_be_written_with_and_without_padding() -> None:
-    """32 bytes in base64url; the standard alphabet is no other key."""
     raw = bytes(range(224, 256))
     text = base64.urlsafe_b64encode(raw).decode()
     for spelling in (text, text.rstrip("="), f" {text}\n"):
@@ -151,7 +147,6 @@ def test_an_outbox_key_may_be_written_with_and_without_padding() -> None:
 
 @pytest.mark.parametrize("text", ["short", "A" * 44 + "AAAA", "ä" * 43, "A" * 42 + "!"])
 def test_an_outbox_key_that_is_none_is_refused(text: str) -> None:
-    """The text names the setting and how to make one, not the value."""
     chosen = OutboxSettings.model_validate({"encryption_key": text})
     with pytest.raises(StartError, match=r"outbox\.encryption_key: is not 32 bytes") as raised:
         outbox_key(chosen)
@@ -160,7 +155,6 @@ def test_an_outbox_key_that_is_none_is_refused(text: str) -> None:
 
 
 def test_a_missing_outbox_key_is_refused(tmp_path: Path) -> None:
-    """Neither given nor in a file; a file that cannot be read is named."""
     with pytest.raises(StartError, match=r"outbox\.encryption_key.*is missing"):
         outbox_key(OutboxSettings())
     absent = OutboxSettings.model_validate({"encryption_key_file": str(tmp_path / "key")})

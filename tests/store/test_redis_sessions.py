@@ -1,4 +1,4 @@
-"""Sessions in a real redis-server: what is kept, for how long, who can read it, who may renew."""
+"""Sessions in a real redis-server."""
 
 from __future__ import annotations
 
@@ -46,20 +46,17 @@ async def replica(server: RedisServer) -> AsyncIterator[Replica]:
 
 
 def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> SessionManager:
-    """What a gateway makes of a store."""
     return SessionManager(
         store=store, login=LoginSettings(), identity="here", times=TimeSource(clock or FakeClock())
     )
 
 
-async def begun(store: RedisSessionStore) -> tuple[str, Session]:
-    """Create the session of a signed-in user."""
+async def create_session(store: RedisSessionStore) -> tuple[str, Session]:
     return await sessions(store).create(PERSON, made(), RENEWAL)
 
 
-async def test_another_process_finds_it(replica: Replica) -> None:
-    """Person, tokens and their ages arrive, however far the clocks of the processes are apart."""
-    identifier, session = await begun(replica())
+async def test_another_replica_reads_the_session(replica: Replica) -> None:
+    identifier, session = await create_session(replica())
     other = FakeClock(now=77.0)
     found = await sessions(replica(other), other).find(identifier, touch=True)
     assert found is not None
@@ -69,9 +66,8 @@ async def test_another_process_finds_it(replica: Replica) -> None:
     assert found.started_at == pytest.approx(77.0, abs=60)
 
 
-async def test_nobody_finds_what_is_not_theirs(replica: Replica, client: Redis) -> None:
-    """An unknown identifier, a key of the server, and a session moved elsewhere are nothing."""
-    identifier, session = await begun(replica())
+async def test_unknown_identifiers_give_no_session(replica: Replica, client: Redis) -> None:
+    identifier, session = await create_session(replica())
     assert await sessions(replica()).find("another", touch=False) is None
     assert await sessions(replica()).find(session.key.name, touch=False) is None
     elsewhere = store_key("attackers-own")
@@ -81,10 +77,9 @@ async def test_nobody_finds_what_is_not_theirs(replica: Replica, client: Redis) 
     assert await sessions(replica()).find(identifier, touch=False) is None
 
 
-async def test_a_dump_opens_and_shows_nothing(replica: Replica, server: RedisServer) -> None:
-    """Neither identifier, token, refresh token, cookie, verifier nor name can be read in it."""
+async def test_a_dump_reveals_nothing(replica: Replica, server: RedisServer) -> None:
     store = replica()
-    identifier, session = await begun(store)
+    identifier, session = await create_session(store)
     state, binding = "planted-state", "planted-binding"
     sign_in = SignInState(Secret("planted-verifier"), "planted-nonce", "/planted-path")
     await store.save_sign_in(store_key(state, binding), sign_in)
@@ -96,10 +91,9 @@ async def test_a_dump_opens_and_shows_nothing(replica: Replica, server: RedisSer
     assert identifier.encode() not in dump
 
 
-async def test_the_gateways_key_is_needed_too(replica: Replica) -> None:
-    """With `store.encryption_key` an identifier alone opens nothing, nor is a mark known."""
+async def test_the_encryption_key_is_needed_as_well(replica: Replica) -> None:
     keyed = replica(encryption_key=Secret("k" * 43))
-    identifier, _ = await begun(keyed)
+    identifier, _ = await create_session(keyed)
     assert await sessions(replica()).find(identifier, touch=False) is None
     other = replica(encryption_key=Secret("x" * 43))
     assert await sessions(other).find(identifier, touch=False) is None
@@ -107,8 +101,8 @@ async def test_the_gateways_key_is_needed_too(replica: Replica) -> None:
     assert await keyed.delete_by_mark(PERSON.logout_marks[0]) == 1
 
 
-async def test_what_was_tampered_with_is_nothing(replica: Replica, client: Redis) -> None:
-    identifier, session = await begun(replica())
+async def test_a_modified_session_is_ignored(replica: Replica, client: Redis) -> None:
+    identifier, session = await create_session(replica())
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
     sealed = bytearray(await client.hget(place, "sealed") or b"")
     sealed[-1] ^= 1
@@ -116,8 +110,7 @@ async def test_what_was_tampered_with_is_nothing(replica: Replica, client: Redis
     assert await sessions(replica()).find(identifier, touch=False) is None
 
 
-async def test_the_server_ends_what_is_idle(replica: Replica, client: Redis) -> None:
-    """It is kept for the idle time from each use that is noted, by the server's own clock."""
+async def test_idle_sessions_expire_in_redis(replica: Replica, client: Redis) -> None:
     store = sessions(replica())
     identifier, session = await store.create(PERSON, made(), RENEWAL)
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
@@ -135,10 +128,9 @@ async def test_the_server_ends_what_is_idle(replica: Replica, client: Redis) -> 
     assert await store.find(identifier, touch=True) is None
 
 
-async def test_a_new_token_reaches_the_others(replica: Replica) -> None:
-    """What a renewal brought is found by every process; the time that is left stays as it is."""
+async def test_replicas_read_a_refreshed_token(replica: Replica) -> None:
     first = replica()
-    identifier, session = await begun(first)
+    identifier, session = await create_session(first)
     session.token, session.renewal = made("next"), RenewalGrant(Secret("next-refresh"))
     assert await first.save(session)
     found = await sessions(replica()).find(identifier, touch=False)
@@ -147,10 +139,9 @@ async def test_a_new_token_reaches_the_others(replica: Replica) -> None:
     assert found.renewal == RenewalGrant(Secret("next-refresh"))
 
 
-async def test_an_ended_session_does_not_come_back(replica: Replica, client: Redis) -> None:
-    """Neither a use nor a renewal that ends later brings back what was signed out."""
+async def test_an_ended_session_is_not_restored(replica: Replica, client: Redis) -> None:
     store = replica()
-    identifier, session = await begun(store)
+    identifier, session = await create_session(store)
     await sessions(replica()).end(session)
     assert await store.save(session) is False
     await store.touch(session, 100.0)
@@ -158,10 +149,9 @@ async def test_an_ended_session_does_not_come_back(replica: Replica, client: Red
     assert await client.keys("*session*") == []
 
 
-async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
-    """What the SSO's sign-out names ends in every process, and nothing else does."""
+async def test_a_logout_mark_ends_its_sessions(replica: Replica) -> None:
     store = replica()
-    of_mark = [await begun(store) for _ in range(2)]
+    of_mark = [await create_session(store) for _ in range(2)]
     other, _ = await sessions(store).create(SignedInUser("other"), made(), RENEWAL)
     assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 2
     for identifier, _ in of_mark:
@@ -170,8 +160,7 @@ async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
     assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 0
 
 
-async def test_a_sign_in_is_had_once(replica: Replica, client: Redis) -> None:
-    """The callback may reach another process; a second one finds nothing, and time ends it."""
+async def test_a_pending_sign_in_is_read_once(replica: Replica, client: Redis) -> None:
     key = store_key("state", "binding")
     sign_in = SignInState(Secret("verifier"), "nonce", "/fhir/Patient")
     await replica().save_sign_in(key, sign_in)

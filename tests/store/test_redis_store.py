@@ -1,4 +1,4 @@
-"""The shared store against a real redis-server: what is kept, for how long, and who can read it."""
+"""Tokens in a real redis-server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ def token(
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Time as the test wants it."""
     return FakeClock()
 
 
@@ -57,7 +56,7 @@ async def replica(server: RedisServer, clock: FakeClock) -> AsyncIterator[Replic
 class TestKeeping:
     """What one replica puts another gets."""
 
-    async def test_shared(self, replica: Replica) -> None:
+    async def test_a_token_is_read_by_another_replica(self, replica: Replica) -> None:
         """Value, lifetime and scope arrive; an unknown key is a miss."""
         await replica().put(KEY, token())
         got = await replica().get(KEY)
@@ -67,7 +66,7 @@ class TestKeeping:
         assert await replica().get(StoreKey("b" * 64, KEY.material)) is None
 
     async def test_clocks_need_not_agree(self, replica: Replica) -> None:
-        """What is left of a token's life is the same for a replica whose clocks stand elsewhere."""
+        """The remaining lifetime is the same for a replica with another clock."""
         clock, other = FakeClock(1000), FakeClock(9_000_000, wall=5.0)
         await replica(clock).put(KEY, token(at=800))
         got = await replica(other).get(KEY)
@@ -76,26 +75,26 @@ class TestKeeping:
         assert 90 < remaining <= 100
         assert got.wall_expiry - other.wall() == pytest.approx(remaining)
 
-    async def test_ends_with_the_token(self, replica: Replica, client: Redis) -> None:
-        """Nothing is kept longer than it lives."""
+    async def test_an_entry_expires_with_its_token(self, replica: Replica, client: Redis) -> None:
+        """An entry expires with its token."""
         await replica().put(KEY, token(at=800))
         assert 90_000 < await client.pttl(PLACE) <= 100_000
         await replica().put(KEY, token(at=600))
         assert await client.exists(PLACE) == 0
         assert await replica().get(KEY) is None
 
-    async def test_short_life(self, replica: Replica) -> None:
+    async def test_a_short_lifetime_is_kept(self, replica: Replica) -> None:
         await replica().put(KEY, token(at=1000, lifetime=0.05))
         while await replica().get(KEY) is not None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
 
-    async def test_put_replaces(self, replica: Replica) -> None:
+    async def test_put_replaces_a_token(self, replica: Replica) -> None:
         store = replica()
         await store.put(KEY, token("one"))
         await store.put(KEY, token("two"))
         assert await store.get(KEY) == token("two")
 
-    async def test_late_command(
+    async def test_a_delayed_command_does_not_extend_a_lifetime(
         self, replica: Replica, server: RedisServer, client: Redis, clock: FakeClock
     ) -> None:
         """A server that hangs and runs a command later does not lengthen a token's life."""
@@ -113,7 +112,7 @@ class TestKeeping:
 class TestDropping:
     """A token that the platform rejected disappears; its successor does not."""
 
-    async def test_compare_and_delete(self, replica: Replica) -> None:
+    async def test_delete_removes_only_the_named_token(self, replica: Replica) -> None:
         """Only the named token is deleted, whichever replica put it."""
         await replica().put(KEY, token("new"))
         await replica().delete(KEY, token("old"))
@@ -122,8 +121,8 @@ class TestDropping:
         assert await replica().get(KEY) is None
         await replica().delete(KEY, token("new"))
 
-    async def test_race(self, replica: Replica) -> None:
-        """Whatever the order of a hundred drops and one put, the new token stays."""
+    async def test_concurrent_deletes_keep_a_new_token(self, replica: Replica) -> None:
+        """The new token stays in any order of a hundred deletions and one put."""
         await replica().put(KEY, token("old"))
         stores = [replica() for _ in range(5)]
         drops = [stores[n % 5].delete(KEY, token("old")) for n in range(100)]
@@ -132,29 +131,33 @@ class TestDropping:
 
 
 class TestSecrecy:
-    """Who gets hold of the server's memory has no token."""
+    """The memory of the server reveals no token."""
 
-    async def test_other_secret(self, replica: Replica) -> None:
+    async def test_another_client_secret_neither_reads_nor_deletes(self, replica: Replica) -> None:
         """A client with another secret cannot open a token, nor drop it."""
         await replica().put(KEY, token())
         assert await replica().get(OTHER_SECRET) is None
         await replica().delete(OTHER_SECRET, token())
         assert await replica().get(KEY) == token()
 
-    async def test_given_key(self, replica: Replica) -> None:
+    async def test_a_configured_encryption_key_is_used(self, replica: Replica) -> None:
         key = Secret("k" * 43)
         await replica(encryption_key=key).put(KEY, token())
         assert await replica().get(KEY) is None
         assert await replica(encryption_key=key).get(OTHER_SECRET) == token()
 
-    async def test_moved(self, replica: Replica, client: Redis) -> None:
+    async def test_a_ciphertext_of_another_key_is_a_miss(
+        self, replica: Replica, client: Redis
+    ) -> None:
         """A ciphertext that was copied to another key is a miss there."""
         elsewhere = StoreKey("c" * 64, KEY.material)
         await replica().put(KEY, token())
         await client.copy(PLACE, PLACE.replace(KEY.name, elsewhere.name))
         assert await replica().get(elsewhere) is None
 
-    async def test_never_the_same(self, replica: Replica, client: Redis) -> None:
+    async def test_equal_tokens_have_different_ciphertexts(
+        self, replica: Replica, client: Redis
+    ) -> None:
         seen = set()
         for _ in range(5):
             await replica().put(KEY, token())
@@ -166,19 +169,21 @@ class TestPoisoned:
     """What this version cannot understand is a miss, and is overwritten."""
 
     @pytest.mark.parametrize("value", [b"", b"x", b"\x00" * 12, b"\x00" * 200, b"{}"])
-    async def test_garbage(self, replica: Replica, client: Redis, value: bytes) -> None:
+    async def test_invalid_data_is_a_miss(
+        self, replica: Replica, client: Redis, value: bytes
+    ) -> None:
         await client.hset(PLACE, mapping={"sealed": value, "mark": b"x"})
         await client.pexpire(PLACE, 60_000)
         await self.recovers(replica())
 
-    async def test_changed_bit(self, replica: Replica, client: Redis) -> None:
+    async def test_a_modified_ciphertext_is_a_miss(self, replica: Replica, client: Redis) -> None:
         await replica().put(KEY, token())
         sealed = bytearray(await client.hget(PLACE, "sealed"))
         sealed[20] ^= 1
         await client.hset(PLACE, "sealed", bytes(sealed))
         await self.recovers(replica())
 
-    async def test_no_end(self, replica: Replica, client: Redis) -> None:
+    async def test_an_invalid_expiry_is_a_miss(self, replica: Replica, client: Redis) -> None:
         """A token without an end, or with one beyond its lifetime."""
         await replica().put(KEY, token())
         await client.pexpire(PLACE, 86_400_000)
@@ -186,7 +191,7 @@ class TestPoisoned:
         await client.persist(PLACE)
         await self.recovers(replica())
 
-    async def test_other_type(self, replica: Replica, client: Redis) -> None:
+    async def test_another_redis_type_is_a_miss(self, replica: Replica, client: Redis) -> None:
         await client.set(PLACE, b"text")
         await replica().delete(KEY, token())
         await self.recovers(replica())
@@ -201,7 +206,7 @@ class TestPoisoned:
 class TestLease:
     """One replica at a time has the right to ask the SSO."""
 
-    async def test_exclusive(self, replica: Replica) -> None:
+    async def test_a_lease_has_one_holder(self, replica: Replica) -> None:
         """Of many replicas that claim it at once one gets it; after its release another can."""
         stores = [replica() for _ in range(8)]
         claims = await asyncio.gather(*(store.acquire_lease(KEY) for store in stores * 5))
@@ -211,7 +216,7 @@ class TestLease:
         assert following is not None
         await following.release()
 
-    async def test_renewed(self, replica: Replica, client: Redis) -> None:
+    async def test_a_held_lease_is_renewed(self, replica: Replica, client: Redis) -> None:
         """It lasts longer than its term while it is held."""
         lease = await replica(lease=6.0).acquire_lease(KEY)
         assert lease is not None
@@ -223,7 +228,9 @@ class TestLease:
         await lease.release()
         assert not await client.exists(LEASE)
 
-    async def test_holder_dies(self, replica: Replica, client: Redis) -> None:
+    async def test_the_lease_of_a_killed_holder_expires(
+        self, replica: Replica, client: Redis
+    ) -> None:
         await client.set(LEASE, b"of a process that was killed", nx=True, px=600_000)
         assert await replica().acquire_lease(KEY) is None
         await client.pexpire(LEASE, 1)
@@ -231,16 +238,20 @@ class TestLease:
             await asyncio.sleep(0.02)
         await lease.release()
 
-    async def test_release_of_a_lost_one(self, replica: Replica, client: Redis) -> None:
-        """Who has lost it does not take it from its next holder."""
+    async def test_a_lost_lease_is_not_released_for_its_next_holder(
+        self, replica: Replica, client: Redis
+    ) -> None:
+        """A lost lease is not released for its next holder."""
         lease = await replica().acquire_lease(KEY)
         assert lease is not None
         await client.set(LEASE, b"somebody else")
         await lease.release()
         assert await client.get(LEASE) == b"somebody else"
 
-    async def test_away_while_held(self, replica: Replica, server: RedisServer) -> None:
-        """A server that disappears meanwhile ends the holding, not the holder."""
+    async def test_an_outage_ends_a_lease_without_an_error(
+        self, replica: Replica, server: RedisServer
+    ) -> None:
+        """An outage of the server ends the lease without an error."""
         lease = await replica(lease=0.3).acquire_lease(KEY)
         assert lease is not None
         server.kill()

@@ -36,13 +36,12 @@ async def statuses(services: list[Service], requests: int) -> Counter[int]:
 
 
 async def served(service: Service) -> Service:
-    """A gateway once it listens."""
     await service.wait_until(lambda: bool(service.logged("serving")), "a listener")
     return service
 
 
 def alone(services: list[Service]) -> int:
-    """How often a gateway asked by itself, because a busy machine kept the server for long."""
+    """Return how often a gateway fetched a token alone, because the server was slow."""
     return sum(len(service.logged(AWAY)) for service in services)
 
 
@@ -55,14 +54,12 @@ class NumberedSso(Sso):
         self.numbers = itertools.count(1)
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """The next token."""
         return token(f"planted-token-{next(self.numbers)}", expires_in=self.lifetime)
 
 
-async def test_one_token_request_in_all(
+async def test_replicas_share_one_token_request(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    """Eight gateways with 200 waiting requests each ask for one token, and all are served by it."""
     sso.hold()
     services = [
         start_service(
@@ -85,10 +82,9 @@ async def test_one_token_request_in_all(
     assert {seen.header("authorization") for seen in platform.requests} <= tokens
 
 
-async def test_redis_dies_and_comes_back_under_load(
+async def test_a_restart_of_redis_costs_no_request(
     start_service: StartService, platform: Platform, server: RedisServer
 ) -> None:
-    """While it is away every gateway goes on by itself and says so once; no request fails."""
     async with NumberedSso(lifetime=2) as sso:
         services = [
             start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
@@ -122,10 +118,9 @@ async def test_redis_dies_and_comes_back_under_load(
     assert warnings == returns == [1] * 3
 
 
-async def test_redis_hangs_under_load(
+async def test_a_hanging_redis_costs_no_request(
     start_service: StartService, platform: Platform, server: RedisServer
 ) -> None:
-    """A server that takes connections and says nothing costs no request either."""
     async with NumberedSso(lifetime=2) as sso:
         service = await start_service.ready(
             store={"url": server.url}, sso={"token_url": sso.token_url}
@@ -142,10 +137,9 @@ async def test_redis_hangs_under_load(
     assert load.failures == {}
 
 
-async def test_start_without_redis(
+async def test_a_gateway_starts_without_redis(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    """A gateway starts, is ready and serves while there is no server."""
     server.kill()
     service = await start_service.ready(store={"url": server.url})
     assert await statuses([service], 3) == {200: 3}
@@ -155,8 +149,6 @@ async def test_start_without_redis(
 async def test_rejected_token_is_replaced_for_all(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    """When the platform no longer takes the token, the gateways together fetch one new one."""
-
     async def judge(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
         good = connection.request.header("authorization") != "Bearer token-1"
@@ -172,10 +164,9 @@ async def test_rejected_token_is_replaced_for_all(
     assert 2 <= len(sso.requests) <= 2 + alone(services)
 
 
-async def test_a_gateway_dies_while_it_asks(
+async def test_a_gateway_killed_during_its_token_request(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    """The others wait no longer than its lease lasts, then one of them asks."""
     sso.hold()
     first = start_service(*patient(lease=15), store={"url": server.url})
     await sso.wait_for_requests(1)
@@ -194,7 +185,6 @@ async def test_a_gateway_dies_while_it_asks(
 async def test_a_stolen_dump_holds_no_token(
     start_service: StartService, platform: Platform, server: RedisServer
 ) -> None:
-    """Neither the server's dump nor what it sent and got holds a token or the client's secret."""
     async with NumberedSso(lifetime=300) as sso:
         await start_service.ready(store={"url": server.url}, sso={"token_url": sso.token_url})
         await server.save()
@@ -207,7 +197,6 @@ async def test_a_stolen_dump_holds_no_token(
 async def test_the_password_is_never_shown(
     start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
 ) -> None:
-    """Neither log nor audit holds the store's password, also when the server refuses it."""
     url = server.url.replace("//", "//user:planted-password@")
     service = await start_service.ready(store={"url": url}, log={"level": "debug"})
     await service.wait_until(lambda: bool(service.logged(AWAY)), "a warning")

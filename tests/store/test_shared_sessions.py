@@ -1,4 +1,4 @@
-"""Several gateways that share the sessions of people in a redis-server, and one that restarts."""
+"""Replicas that share the sessions of users in a redis-server."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ READ = "/fhir/Patient/1"
 
 
 @dataclass
-class Cast:
-    """The doubles, and gateways that are one to the people."""
+class ReplicaSetup:
+    """The doubles, and replicas with one public URL."""
 
     sso: Provider
     platform: Platform
@@ -33,7 +33,6 @@ class Cast:
     def gateway(
         self, port: int | None = None, **sections: Any
     ) -> contextlib.AbstractAsyncContextManager[Stage]:
-        """A gateway; people know the one on the first port."""
         redirect_uri = f"http://127.0.0.1:{self.port}/auth/callback"
         return stage(
             self.platform.url,
@@ -47,10 +46,9 @@ class Cast:
 
 
 @pytest.fixture
-async def cast(server: RedisServer) -> AsyncIterator[Cast]:
-    """Everything but the gateways."""
+async def setup(server: RedisServer) -> AsyncIterator[ReplicaSetup]:
     async with Provider() as sso, Platform() as platform:
-        yield Cast(sso, platform, server, free_port())
+        yield ReplicaSetup(sso, platform, server, free_port())
 
 
 async def elsewhere(browser: Browser, other: Stage, method: str = "GET", path: str = READ) -> Page:
@@ -60,29 +58,27 @@ async def elsewhere(browser: Browser, other: Stage, method: str = "GET", path: s
     return await browser.request(method, other.base + path, {**fields, "Cookie": cookies})
 
 
-async def test_a_restart_signs_nobody_out(cast: Cast) -> None:
-    """After a restart of the gateway the person goes on, with the token and its renewal."""
-    cast.sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
-    async with cast.gateway() as before:
+async def test_sessions_survive_a_restart(setup: ReplicaSetup) -> None:
+    setup.sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
+    async with setup.gateway() as before:
         browser = await before.browser()
         await signed_in(browser)
         kept = browser.cookies()
-    async with cast.gateway() as after:
+    async with setup.gateway() as after:
         browser = await after.browser()
         for name, value in kept.items():
             browser.set_cookie(name, value)
         assert (await browser.get(READ)).status == 200
-        cast.platform.script(unauthorized())
+        setup.platform.script(unauthorized())
         assert (await browser.get(READ)).status == 200
-        assert cast.sso.user_requests[1].form["refresh_token"] == "r1"
+        assert setup.sso.user_requests[1].form["refresh_token"] == "r1"
         assert json.loads((await browser.get("/auth/session")).text)["signed_in"] is True
-        sent = [seen.header("authorization") for seen in cast.platform.requests]
+        sent = [seen.header("authorization") for seen in setup.platform.requests]
         assert sent == ["Bearer first", "Bearer first", "Bearer second"]
 
 
-async def test_every_step_may_be_another_gateways(cast: Cast) -> None:
-    """Begun at one, finished at another, read at the first, signed out at the second: for all."""
-    async with cast.gateway() as one, cast.gateway(free_port()) as two:
+async def test_each_step_of_a_sign_in_may_reach_another_replica(setup: ReplicaSetup) -> None:
+    async with setup.gateway() as one, setup.gateway(free_port()) as two:
         browser = await one.browser()
         begun = await browser.begin()
         (own,) = browser.cookies().items()
@@ -97,28 +93,27 @@ async def test_every_step_may_be_another_gateways(cast: Cast) -> None:
         browser.set_cookie(*own)
         for each in (one, two):
             assert (await elsewhere(browser, each, path=back(begun))).status == 400
-        assert len(cast.sso.user_requests) == 1
+        assert len(setup.sso.user_requests) == 1
 
 
-async def test_one_renewal_among_all_gateways(cast: Cast) -> None:
-    """Tabs at two gateways need a new token at once: the SSO is asked once."""
-    cast.sso.user_tokens(
+async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
+    setup.sso.user_tokens(
         token("first", refresh_token="r1"),
         token("second", refresh_token="r2"),
         oauth_error("invalid_grant"),
     )
-    async with cast.gateway() as one, cast.gateway(free_port()) as two:
+    async with setup.gateway() as one, setup.gateway(free_port()) as two:
         browser = await one.browser()
         await signed_in(browser)
 
         async def refuse(connection: PlatformConnection) -> None:
             # Or a tab that came late would wait for the token that the first ones ask for.
-            await cast.platform.wait_for_requests(4)
+            await setup.platform.wait_for_requests(4)
             connection.writer.write(unauthorized())
             connection.request.complete = True
 
-        cast.platform.script(*[refuse] * 4)
-        cast.sso.hold()
+        setup.platform.script(*[refuse] * 4)
+        setup.sso.hold()
         tabs = [
             browser.get(READ),
             elsewhere(browser, two),
@@ -126,21 +121,20 @@ async def test_one_renewal_among_all_gateways(cast: Cast) -> None:
             elsewhere(browser, two),
         ]
         answers = asyncio.gather(*tabs)
-        await cast.platform.wait_for_requests(4)
-        cast.sso.release()
+        await setup.platform.wait_for_requests(4)
+        setup.sso.release()
         assert [page.status for page in await answers] == [200] * 4
-        assert len(cast.sso.user_requests) == 2
-        sent = [seen.header("authorization") for seen in cast.platform.requests]
+        assert len(setup.sso.user_requests) == 2
+        sent = [seen.header("authorization") for seen in setup.platform.requests]
         assert sent == ["Bearer first"] * 4 + ["Bearer second"] * 4
 
 
-async def test_without_the_store_nobody_is_signed_out(cast: Cast) -> None:
-    """While it is away: 503 with Retry-After for people, pages that say so, others as ever."""
+async def test_sessions_survive_an_outage_of_the_store(setup: ReplicaSetup) -> None:
     callers = [{"name": "lab", "api_key": "lab-key"}]
-    async with cast.gateway(callers=callers) as scene:
+    async with setup.gateway(callers=callers) as scene:
         browser = await scene.browser()
         await signed_in(browser)
-        cast.server.freeze()
+        setup.server.freeze()
         for path in (READ, "/auth/session"):
             answer = await browser.get(path)
             assert (answer.status, answer.headers["X-Gateway-Error"]) == (503, "sso-unavailable")
@@ -152,62 +146,58 @@ async def test_without_the_store_nobody_is_signed_out(cast: Cast) -> None:
         assert int(page.headers["Retry-After"]) >= 1
         other = await scene.browser()
         assert (await other.get(READ, X_Api_Key="lab-key")).status == 200
-        cast.server.thaw()
+        setup.server.thaw()
         await until(lambda: reads(browser))
 
 
 async def reads(browser: Browser) -> bool:
-    """Whether the person is served."""
     return (await browser.get(READ)).status == 200
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until something is so."""
     async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - it is another process that changes
             await asyncio.sleep(0.05)
 
 
-async def test_a_renewed_token_is_kept_when_the_store_is_back(cast: Cast) -> None:
-    """What the SSO gave while the store went away is neither lost nor asked for again."""
-    cast.sso.user_tokens(
+async def test_a_token_refreshed_during_an_outage_is_stored_later(setup: ReplicaSetup) -> None:
+    setup.sso.user_tokens(
         token("first", refresh_token="r1"),
         token("second", refresh_token="r2"),
         token("third", refresh_token="r3"),
     )
-    async with cast.gateway() as one, cast.gateway(free_port()) as two:
+    async with setup.gateway() as one, setup.gateway(free_port()) as two:
         browser = await one.browser()
         await signed_in(browser)
-        cast.platform.script(unauthorized())
-        cast.sso.hold()
-        before = len(cast.sso.requests)
+        setup.platform.script(unauthorized())
+        setup.sso.hold()
+        before = len(setup.sso.requests)
         asked = asyncio.ensure_future(browser.get(READ))
-        await cast.sso.wait_for_requests(before + 1)
-        cast.server.freeze()
-        cast.sso.release()
+        await setup.sso.wait_for_requests(before + 1)
+        setup.server.freeze()
+        setup.sso.release()
         assert (await asked).status == 200
-        cast.server.thaw()
-        await until(lambda: sends(two, browser, cast, "Bearer second"))
-        cast.platform.script(unauthorized())
+        setup.server.thaw()
+        await until(lambda: sends(two, browser, setup, "Bearer second"))
+        setup.platform.script(unauthorized())
         assert (await elsewhere(browser, two)).status == 200
-        shown = [each.form["refresh_token"] for each in cast.sso.user_requests[1:]]
+        shown = [each.form["refresh_token"] for each in setup.sso.user_requests[1:]]
         assert shown == ["r1", "r2"]
 
 
-async def sends(other: Stage, browser: Browser, cast: Cast, authorization: str) -> bool:
+async def sends(other: Stage, browser: Browser, setup: ReplicaSetup, authorization: str) -> bool:
     """Whether this token goes out from another gateway."""
     await elsewhere(browser, other)
-    return cast.platform.requests[-1].header("authorization") == authorization
+    return setup.platform.requests[-1].header("authorization") == authorization
 
 
-async def test_the_ssos_sign_out_reaches_every_gateway(server: RedisServer) -> None:
-    """Told to one gateway it ends the sessions of all, and a replay at another one is refused."""
+async def test_back_channel_logout_reaches_every_replica(server: RedisServer) -> None:
     async with Provider(openid=True) as sso, Platform() as platform:
-        cast = Cast(sso, platform, server, free_port())
+        setup = ReplicaSetup(sso, platform, server, free_port())
         openid = {"scope": "openid"}
         async with (
-            cast.gateway(login=openid) as one,
-            cast.gateway(free_port(), login=openid) as two,
+            setup.gateway(login=openid) as one,
+            setup.gateway(free_port(), login=openid) as two,
         ):
             browser = await one.browser()
             logout_token = sso.logout_token()

@@ -29,7 +29,7 @@ from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform, outcome, then_close
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 from tests.store.redis_server import RedisServer, redis_server
 
 CLIENT_SECRET = "planted-client-secret"
@@ -41,35 +41,32 @@ MARK = "planted-mark"
 
 
 def _token(value: str, received_at: float) -> AccessToken:
-    """Return a token with a lifetime of an hour."""
     return AccessToken(value, received_at=received_at, lifetime=3600, wall_expiry=0, scope="a b")
 
 
 async def _record_outbox(folder: Path, work: Path) -> None:
     """Record entries: delivered, failed, unclear with one behind it, waiting, long, a deletion."""
-    async with Platform() as platform, opening(platform, work) as hospital:
+    async with Platform() as platform, opening(platform, work) as setup:
         locations = {}
-        hospital.line.cut()
-        locations["delivered"] = (await hospital.write(patient=1, number=1)).location
-        await hospital.line.restore()
-        await hospital.ended(locations["delivered"])
-        hospital.line.cut()
-        locations["failed"] = (await hospital.write(patient=2, number=2)).location
+        setup.relay.cut()
+        locations["delivered"] = (await setup.write(patient=1, number=1)).location
+        await setup.relay.restore()
+        await setup.final_response(locations["delivered"])
+        setup.relay.cut()
+        locations["failed"] = (await setup.write(patient=2, number=2)).location
         platform.script(outcome(422))
-        await hospital.line.restore()
-        await hospital.ended(locations["failed"])
-        hospital.line.cut()
-        locations["unclear"] = (await hospital.write(patient=3, method="POST")).location
+        await setup.relay.restore()
+        await setup.final_response(locations["failed"])
+        setup.relay.cut()
+        locations["unclear"] = (await setup.write(patient=3, method="POST")).location
         platform.script(then_close(b""))
-        await hospital.line.restore()
-        await hospital.ended(locations["unclear"])
-        locations["behind"] = (await hospital.write(patient=3, number=3)).location
-        hospital.line.cut()
-        locations["waiting"] = (await hospital.write(patient=4, number=4)).location
-        locations["long"] = (await _write_long(hospital)).location
-        locations["deletion"] = (
-            await hospital.write(patient=5, number=6, method="DELETE")
-        ).location
+        await setup.relay.restore()
+        await setup.final_response(locations["unclear"])
+        locations["behind"] = (await setup.write(patient=3, number=3)).location
+        setup.relay.cut()
+        locations["waiting"] = (await setup.write(patient=4, number=4)).location
+        locations["long"] = (await _write_long(setup)).location
+        locations["deletion"] = (await setup.write(patient=5, number=6, method="DELETE")).location
     ids = {name: location.rsplit("/", 1)[1] for name, location in locations.items()}
     (folder / "outbox.json").write_text(json.dumps(ids, indent=1) + "\n")
     with (
@@ -79,12 +76,9 @@ async def _record_outbox(folder: Path, work: Path) -> None:
         source.backup(copy)
 
 
-async def _write_long(hospital: Hospital) -> Any:
-    """Enqueue an entry whose body is compressible."""
+async def _write_long(setup: OutboxSetup) -> Any:
     resource = {"resourceType": "Basic", "id": "5", "code": {"text": "x" * 3000}}
-    return await hospital.ask(
-        "PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async"
-    )
+    return await setup.ask("PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async")
 
 
 async def _record_audit(folder: Path, work: Path) -> None:
@@ -138,7 +132,6 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
 
 
 async def _value(client: Redis, key: bytes) -> Any:
-    """Return a value by its Redis type, in hexadecimal digits."""
     match await client.type(key):
         case b"hash":
             return {
@@ -151,7 +144,6 @@ async def _value(client: Redis, key: bytes) -> Any:
 
 
 async def record(folder: Path) -> None:
-    """Record everything."""
     with tempfile.TemporaryDirectory() as work:
         await _record_outbox(folder, Path(work))
         await _record_audit(folder, Path(work))

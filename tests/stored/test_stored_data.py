@@ -21,7 +21,7 @@ from gateway.secret import Secret
 from tests.doubles.command import dhp
 from tests.doubles.platform import Platform
 from tests.outbox.path.conftest import opening, outbox_in
-from tests.outbox.path.hospital import Hospital, observation
+from tests.outbox.path.harness import OutboxSetup, observation
 from tests.store.redis_server import RedisServer, redis_server
 from tests.stored.record import ENCRYPTION_KEY, MARK, SESSION_KEY, SIGN_IN_KEY, TOKEN_KEY
 
@@ -33,7 +33,6 @@ LIMITS = {"max_age": CENTURY, "retention": CENTURY}
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
 def stored(request: pytest.FixtureRequest) -> Path:
-    """The folder of one version."""
     return Path(request.param)
 
 
@@ -41,28 +40,25 @@ class TestOutbox:
     """A database of the outbox."""
 
     @pytest.fixture
-    async def hospital(
+    async def setup(
         self, stored: Path, tmp_path: Path, platform: Platform
-    ) -> AsyncIterator[Hospital]:
-        """A gateway that goes on with a copy of the database."""
+    ) -> AsyncIterator[OutboxSetup]:
         shutil.copy(stored / "outbox.db", tmp_path)
         async with opening(platform, tmp_path, outbox=LIMITS, audit={"sink": "off"}) as made:
             yield made
 
     @pytest.fixture
     def location(self, stored: Path) -> dict[str, str]:
-        """The status paths of the entries by their names."""
         ids = json.loads((stored / "outbox.json").read_text())
         return {name: f"/_outbox/{entry_id}" for name, entry_id in ids.items()}
 
     async def test_waiting_writes_are_delivered_as_they_were_sent(
-        self, hospital: Hospital, location: dict[str, str]
+        self, setup: OutboxSetup, location: dict[str, str]
     ) -> None:
-        """Method, target and body of each, whatever it was."""
         for name in ("waiting", "long", "deletion"):
-            reply = await hospital.ended(location[name])
+            reply = await setup.final_response(location[name])
             assert reply.json["type"] == "batch-response"
-        seen = {(each.method, each.target): each for each in hospital.platform.requests}
+        seen = {(each.method, each.target): each for each in setup.platform.requests}
         assert {key[0] for key in seen if "Observation/6" in key[1]} == {"DELETE"}
         sent = next(each for (_, target), each in seen.items() if target.endswith("Observation/4"))
         assert sent.body == observation(4, 4)
@@ -70,24 +66,22 @@ class TestOutbox:
         assert json.loads(basic.body)["code"]["text"] == "x" * 3000
 
     async def test_the_outcomes_of_earlier_writes_can_be_asked_for(
-        self, hospital: Hospital, location: dict[str, str]
+        self, setup: OutboxSetup, location: dict[str, str]
     ) -> None:
-        """Delivered, failed, and in doubt."""
-        (delivered,) = (await hospital.ended(location["delivered"])).json["entry"]
+        (delivered,) = (await setup.final_response(location["delivered"])).json["entry"]
         assert delivered["response"]["status"].startswith("200")
-        (failed,) = (await hospital.ended(location["failed"])).json["entry"]
+        (failed,) = (await setup.final_response(location["failed"])).json["entry"]
         assert failed["response"]["status"].startswith("422")
-        unclear = await hospital.ended(location["unclear"])
+        unclear = await setup.final_response(location["unclear"])
         assert "outcome-unknown" in unclear.body.decode() or "unclear" in unclear.body.decode()
 
     async def test_an_operator_decides_on_an_unclear_write(
-        self, hospital: Hospital, location: dict[str, str], stored: Path, tmp_path: Path
+        self, setup: OutboxSetup, location: dict[str, str], stored: Path, tmp_path: Path
     ) -> None:
-        """It is shown in full; when it is dropped, the one behind it is delivered."""
         settings = {
             "environment": "custom",
-            "platform": {"fhir_base_url": hospital.platform.url},
-            "sso": {"token_url": hospital.sso.token_url},
+            "platform": {"fhir_base_url": setup.platform.url},
+            "sso": {"token_url": setup.sso.token_url},
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
             "outbox": outbox_in(tmp_path) | LIMITS,
             "audit": {"sink": "off"},
@@ -105,8 +99,8 @@ class TestOutbox:
         assert "upstream-failed" in shown
         assert "Patient/3" in shown
         await outbox("drop", entry_id)
-        await hospital.ended(location["behind"])
-        assert ("PUT", f"{hospital.platform.base_path}/Observation/3") in hospital.writes()
+        await setup.final_response(location["behind"])
+        assert ("PUT", f"{setup.platform.base_path}/Observation/3") in setup.writes()
 
 
 def _copied_audit(stored: Path, folder: Path) -> list[Path]:
@@ -119,15 +113,14 @@ def _copied_audit(stored: Path, folder: Path) -> list[Path]:
 async def test_an_audit_chain_is_verified_and_continued(
     stored: Path, tmp_path: Path, platform: Platform
 ) -> None:
-    """`audit verify` accepts both files, also after this version has added its records."""
     files = _copied_audit(stored, tmp_path)
     assert len(files) == 2
     before = await dhp("audit", "verify", *files)
     assert before.code == 0, before.out + before.err
     audit = {"sink": "file", "path": str(tmp_path / "audit.jsonl")}
     recorded = (tmp_path / "audit.jsonl").read_bytes()
-    async with opening(platform, tmp_path, audit=audit) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
+    async with opening(platform, tmp_path, audit=audit) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
     after = await dhp("audit", "verify", *files)
     assert after.code == 0, after.out + after.err
     continued = (tmp_path / "audit.jsonl").read_bytes()
@@ -140,7 +133,6 @@ class TestRedis:
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[RedisServer]:
-        """A running, empty redis-server."""
         yield from redis_server(tmp_path)
 
     @pytest.fixture(params=["plain", "keyed"])
@@ -155,13 +147,11 @@ class TestRedis:
             yield made, ENCRYPTION_KEY if request.param == "keyed" else None
 
     async def test_a_token_is_used(self, client: tuple[Redis, Secret | None]) -> None:
-        """Its value, lifetime and scope."""
         token = await RedisTokenStore(client[0], encryption_key=client[1]).get(TOKEN_KEY)
         assert token is not None
         assert (token.reveal(), token.lifetime, token.scope) == ("planted-token", 3600, "a b")
 
     async def test_a_session_goes_on(self, client: tuple[Redis, Secret | None]) -> None:
-        """With its user, its tokens and what renews them, until it is ended by its mark."""
         sessions = RedisSessionStore(client[0], encryption_key=client[1])
         session = await sessions.get(SESSION_KEY)
         assert session is not None
@@ -177,7 +167,6 @@ class TestRedis:
         assert await sessions.get(SESSION_KEY) is None
 
     async def test_a_sign_in_is_finished(self, client: tuple[Redis, Secret | None]) -> None:
-        """With its verifier, its nonce and where the browser returns to."""
         sign_in = await RedisSessionStore(client[0], encryption_key=client[1]).pop_sign_in(
             SIGN_IN_KEY
         )

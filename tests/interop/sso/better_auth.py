@@ -76,7 +76,6 @@ class BetterAuth(ConfiguredServer):
 
     @property
     def email(self) -> str:
-        """Return the name by which the user signs in."""
         return f"{self.user}@clinic.example"
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Servers whose program is one of ours: it reads a file of settings, and again with SIGHUP."""
+"""Servers started by a program of this folder, which reads its settings again with SIGHUP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ConfiguredServer(SsoServer):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return what the file says."""
+        """Return the contents of the settings file."""
 
     def start(self) -> None:
         command = [*self.command(), self._write()]
@@ -78,6 +78,5 @@ async def is_active(url: str, token: str, **headers: str) -> bool:
 
 
 def version_of_package(name: str) -> str:
-    """Return the version of a Node package."""
     package = Path(__file__).parents[1] / "node_modules" / name / "package.json"
     return str(json.loads(package.read_text())["version"])

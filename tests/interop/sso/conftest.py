@@ -11,9 +11,9 @@ import pytest
 
 from tests.browser.conftest import running_browser
 from tests.interop import table
-from tests.interop.sso.client_story import ClientStory
+from tests.interop.sso.client_scenario import ClientScenario
 from tests.interop.sso.rows import ClientRows, SignInRows
-from tests.interop.sso.sign_in_story import SignInStory
+from tests.interop.sso.sign_in_scenario import SignInScenario
 from tests.interop.sso.stage import Stage
 
 _ROWS = (ClientRows, SignInRows)
@@ -48,17 +48,16 @@ def row_of(item: pytest.Function) -> str:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[int]:
-    """Yield the port of the browser that all users share."""
     with running_browser() as port:
         yield port
 
 
 @dataclass(slots=True)
-class Told:
-    """The stories of a module, which run at the same time."""
+class Scenarios:
+    """The concurrent scenarios of a module."""
 
-    client: ClientStory
-    sign_in: SignInStory | None
+    client: ClientScenario
+    sign_in: SignInScenario | None
     ended: Future[dict[str, str]]
 
 
@@ -82,24 +81,23 @@ def _items(request: pytest.FixtureRequest) -> list[pytest.Item]:
 
 
 @pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest, stage: Stage) -> Told:
-    """Return the stories that the module's tests need, begun."""
+def scenarios(request: pytest.FixtureRequest, stage: Stage) -> Scenarios:
     classes = {rows for rows in map(_rows, _items(request)) if rows is not None}
-    client = ClientStory(stage)
+    client = ClientScenario(stage)
     sign_in = None
     if any(issubclass(each, SignInRows) for each in classes):
-        sign_in = SignInStory(stage, request.getfixturevalue("browser"))
+        sign_in = SignInScenario(stage, request.getfixturevalue("browser"))
     has_clients = any(issubclass(each, ClientRows) for each in classes)
 
-    async def tell() -> dict[str, str]:
+    async def run_all() -> dict[str, str]:
         async with asyncio.TaskGroup() as group:
             if sign_in is not None:
-                group.create_task(sign_in.tell())
+                group.create_task(sign_in.run_all())
             if has_clients:
-                group.create_task(client.tell(None if sign_in is None else sign_in.ended))
-        return await stage.said()
+                group.create_task(client.run_all(None if sign_in is None else sign_in.ended))
+        return await stage.operator_output()
 
-    return Told(client, sign_in, stage.begin(tell()))
+    return Scenarios(client, sign_in, stage.begin(run_all()))
 
 
 @pytest.fixture(autouse=True)
@@ -109,21 +107,19 @@ def _version(request: pytest.FixtureRequest, stage: Stage) -> None:
 
 
 @pytest.fixture
-def said(told: Told) -> dict[str, str]:
-    """Return what all gateways of the module said."""
-    return told.ended.result()
+def operator_output(scenarios: Scenarios) -> dict[str, str]:
+    """Return logs, audit, metrics and pages of all gateways of the module."""
+    return scenarios.ended.result()
 
 
 @pytest.fixture
-def client_story(told: Told) -> ClientStory:
-    """Return the story of clients without users, told to its end."""
-    told.ended.result()
-    return told.client
+def client_scenario(scenarios: Scenarios) -> ClientScenario:
+    scenarios.ended.result()
+    return scenarios.client
 
 
 @pytest.fixture
-def sign_in_story(told: Told) -> SignInStory:
-    """Return the story of a user, told to its end."""
-    told.ended.result()
-    assert told.sign_in is not None
-    return told.sign_in
+def sign_in_scenario(scenarios: Scenarios) -> SignInScenario:
+    scenarios.ended.result()
+    assert scenarios.sign_in is not None
+    return scenarios.sign_in

@@ -17,7 +17,6 @@ class Package:
     file: str
 
     def require(self) -> None:
-        """Skip where the package is missing."""
         if not Path(self.file).exists():
             pytest.skip(f"{self.name} is missing: make test-tools")
 

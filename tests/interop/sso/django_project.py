@@ -108,7 +108,6 @@ class Validator(OAuth2Validator):  # type: ignore[misc]
     }
 
     def get_additional_claims(self, request: Any) -> dict[str, str]:
-        """Return claims beside the required ones."""
         return {"preferred_username": request.user.get_username()}
 
 

@@ -79,15 +79,12 @@ class Front:
 
     @property
     def url(self) -> str:
-        """Return the origin, which is the SSO's public one."""
         return f"http://127.0.0.1:{self.port}"
 
     def of(self, mark: str) -> list[TokenRequest]:
-        """Return the token requests with this mark."""
         return [each for each in self.token_requests if each.mark == mark]
 
     async def start(self) -> None:
-        """Listen."""
         self._is_open = True
         application = web.Application(client_max_size=1 << 24)
         application.router.add_route("*", "/{path:.*}", self._handle)

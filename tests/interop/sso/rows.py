@@ -22,10 +22,10 @@ from typing import ClassVar
 import pytest
 
 from tests.interop import table
-from tests.interop.sso.client_story import ClientStory, Outage, Steady
+from tests.interop.sso.client_scenario import ClientScenario, Outage, Steady
 from tests.interop.sso.front import RETRY_AFTER, TokenRequest
 from tests.interop.sso.server import SsoServer
-from tests.interop.sso.sign_in_story import RENEWALS, SignInStory
+from tests.interop.sso.sign_in_scenario import RENEWALS, SignInScenario
 from tests.interop.sso.stage import Answer, Stage
 
 # Seconds after a token request. A busy machine may need longer to serve the callers of the start.
@@ -33,7 +33,7 @@ _EARLIEST_RENEWAL = 1.0
 
 
 def _assert_steady(steady: Steady) -> bool:
-    """Check a credential while all is well; return whether the SSO takes its second form alone."""
+    """Check a credential without faults. Return whether the SSO accepts its second form only."""
     assert {each.status for each in steady.at_start} == {200}
     assert set(steady.statuses) == {200}
     refused = [each for each in steady.requests if each.status != 200]
@@ -71,8 +71,10 @@ class ClientRows:
 
     server: ClassVar[type[SsoServer]]
 
-    def _method(self, story: ClientStory, method: str, request: pytest.FixtureRequest) -> None:
-        steady: Steady = story.steady[method]["callers"]
+    def _method(
+        self, scenario: ClientScenario, method: str, request: pytest.FixtureRequest
+    ) -> None:
+        steady: Steady = scenario.steady[method]["callers"]
         if _assert_steady(steady):
             table.note(request.node, "in its second form, after one refusal at the start")
         basic = method == "client_secret_basic"
@@ -80,42 +82,37 @@ class ClientRows:
 
     @pytest.mark.row("client_secret_basic")
     def test_client_secret_basic(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
+        self, client_scenario: ClientScenario, request: pytest.FixtureRequest
     ) -> None:
-        """50 callers at the start cost one token request, and so does each renewal."""
-        self._method(client_story, "client_secret_basic", request)
+        self._method(client_scenario, "client_secret_basic", request)
 
     @pytest.mark.row("client_secret_post")
     def test_client_secret_post(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
+        self, client_scenario: ClientScenario, request: pytest.FixtureRequest
     ) -> None:
-        """50 callers at the start cost one token request, and so does each renewal."""
-        self._method(client_story, "client_secret_post", request)
+        self._method(client_scenario, "client_secret_post", request)
 
     @pytest.mark.row("private_key_jwt")
     def test_private_key_jwt(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
+        self, client_scenario: ClientScenario, request: pytest.FixtureRequest
     ) -> None:
-        """50 callers at the start cost one token request, and so does each renewal."""
-        self._method(client_story, "private_key_jwt", request)
+        self._method(client_scenario, "private_key_jwt", request)
 
     @pytest.mark.row("secret changed at the SSO only")
     def test_changed_secret(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
+        self, client_scenario: ClientScenario, request: pytest.FixtureRequest
     ) -> None:
-        """The refusal names what to check and costs few requests; a corrected file is enough."""
-        lane = client_story.rotation
-        _assert_refused(*lane["refused"])
-        assert lane["corrected"].status == 200
-        table.note(request.node, _again(lane["seconds"]))
+        part = client_scenario.rotation
+        _assert_refused(*part["refused"])
+        assert part["corrected"].status == 200
+        table.note(request.node, _recovery_note(part["seconds"]))
 
     @pytest.mark.row("two secrets in the file")
-    def test_two_secrets(self, client_story: ClientStory) -> None:
-        """No request fails while the SSO exchanges the secret, and a wrong one is tried once."""
-        lane = client_story.rotation
-        first = [each.status == 200 for each in lane["requests of two secrets"]]
+    def test_two_secrets(self, client_scenario: ClientScenario) -> None:
+        part = client_scenario.rotation
+        first = [each.status == 200 for each in part["requests of two secrets"]]
         assert first == [False, True]
-        statuses, requests = lane["exchanged"]
+        statuses, requests = part["exchanged"]
         assert set(statuses) == {200}
         # At most one before each token, and three at a renewal between the SSO's change and the
         # file's, when no secret is right.
@@ -123,79 +120,60 @@ class ClientRows:
         assert len(requests) - accepted <= accepted + 3
 
     @pytest.mark.row("client disabled, and enabled")
-    def test_disabled_client(self, client_story: ClientStory) -> None:
-        """Callers learn that the SSO refuses the client, which serves again once it is enabled."""
-        lane = client_story.disabled
-        _assert_refused(*lane["refused"])
-        assert lane["again"].status == 200
+    def test_disabled_client(self, client_scenario: ClientScenario) -> None:
+        part = client_scenario.disabled
+        _assert_refused(*part["refused"])
+        assert part["again"].status == 200
 
-    def _fault(self, story: ClientStory, fault: str, request: pytest.FixtureRequest) -> Outage:
-        outage: Outage = story.faults[fault]["outage"]
+    def _fault(
+        self, scenario: ClientScenario, fault: str, request: pytest.FixtureRequest
+    ) -> Outage:
+        outage: Outage = scenario.faults[fault]["outage"]
         _assert_outage(outage)
-        table.note(request.node, _again(outage.seconds_again))
+        table.note(request.node, _recovery_note(outage.seconds_again))
         return outage
 
     @pytest.mark.row("token endpoint answers 429")
-    def test_fault_429(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
-        """The pause that the SSO asks for is kept."""
-        requests = self._fault(client_story, "429", request).requests
+    def test_fault_429(
+        self, client_scenario: ClientScenario, request: pytest.FixtureRequest
+    ) -> None:
+        requests = self._fault(client_scenario, "429", request).requests
         pauses = [b.at - a.at for a, b in itertools.pairwise(requests)]
         assert min(pauses) >= RETRY_AFTER
 
-    @pytest.mark.row("token endpoint answers 503")
-    def test_fault_503(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
-        """The token serves to its end, then 503, then all is well again."""
-        self._fault(client_story, "503", request)
-
-    @pytest.mark.row("token endpoint answers HTML with 400")
-    def test_fault_html_400(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            pytest.param(name, marks=pytest.mark.row(f"token endpoint {what}"))
+            for name, what in (
+                ("503", "answers 503"),
+                ("HTML 400", "answers HTML with 400"),
+                ("HTML 403", "answers HTML with 403"),
+                ("redirect", "redirects"),
+                ("cut", "cuts the connection"),
+                ("no answer", "does not answer"),
+            )
+        ],
+    )
+    def test_fault(
+        self, client_scenario: ClientScenario, fault: str, request: pytest.FixtureRequest
     ) -> None:
-        """It is no refusal of the client."""
-        self._fault(client_story, "HTML 400", request)
-
-    @pytest.mark.row("token endpoint answers HTML with 403")
-    def test_fault_html_403(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
-    ) -> None:
-        """It is no refusal of the client."""
-        self._fault(client_story, "HTML 403", request)
-
-    @pytest.mark.row("token endpoint redirects")
-    def test_fault_redirect(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
-    ) -> None:
-        """The redirect is not followed."""
-        self._fault(client_story, "redirect", request)
-
-    @pytest.mark.row("token endpoint cuts the connection")
-    def test_fault_cut(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
-        """The token serves to its end, then 503, then all is well again."""
-        self._fault(client_story, "cut", request)
-
-    @pytest.mark.row("token endpoint does not answer")
-    def test_fault_no_answer(
-        self, client_story: ClientStory, request: pytest.FixtureRequest
-    ) -> None:
-        """The token serves to its end, then 503, then all is well again."""
-        self._fault(client_story, "no answer", request)
+        self._fault(client_scenario, fault, request)
 
     @pytest.mark.row("SSO off for a while")
-    def test_off(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
-        """The token serves to its end, then 503, then all is well again."""
-        outage = client_story.off["outage"]
+    def test_off(self, client_scenario: ClientScenario, request: pytest.FixtureRequest) -> None:
+        outage = client_scenario.off["outage"]
         _assert_outage(outage)
-        table.note(request.node, _again(outage.seconds_again))
+        table.note(request.node, _recovery_note(outage.seconds_again))
 
     @pytest.mark.row("check and doctor tell the truth")
-    def test_doctor(self, client_story: ClientStory, request: pytest.FixtureRequest) -> None:
-        """Well, wrong secret, wrong scope, SSO off, client disabled: `doctor` names the fault."""
-        disabled = client_story.disabled
+    def test_doctor(self, client_scenario: ClientScenario, request: pytest.FixtureRequest) -> None:
+        disabled = client_scenario.disabled
         seen = {
             "well": disabled["doctor when well"],
-            "wrong secret": client_story.rotation["doctor"],
+            "wrong secret": client_scenario.rotation["doctor"],
             "disabled": disabled["doctor when disabled"],
-            "off": client_story.off["doctor"],
+            "off": client_scenario.off["doctor"],
         }
         for check, doctor in seen.values():
             assert check.code == 0, check.out + check.err
@@ -212,18 +190,18 @@ class ClientRows:
             assert "scope" in scope.out
 
     @pytest.mark.row("a load balancer's cookie")
-    def test_cookie(self, client_story: ClientStory, stage: Stage) -> None:
-        """No token request of a client sends a cookie that the SSO has set."""
-        _told(client_story)
+    def test_cookie(self, client_scenario: ClientScenario, stage: Stage) -> None:
+        _assert_begun(client_scenario)
         found = [e for e in stage.front.token_requests if e.grant_type == "client_credentials"]
         assert found
         assert not any(each.has_cookie for each in found)
 
     @pytest.mark.row("no token, secret or code in logs, audit, metrics, status")
-    def test_secrecy(self, client_story: ClientStory, stage: Stage, said: dict[str, str]) -> None:
-        """Nothing that must stay secret is in what the gateways said, at level debug."""
-        _told(client_story)
-        _assert_silent(stage, said)
+    def test_secrecy(
+        self, client_scenario: ClientScenario, stage: Stage, operator_output: dict[str, str]
+    ) -> None:
+        _assert_begun(client_scenario)
+        _assert_no_secrets(stage, operator_output)
 
 
 class SignInRows:
@@ -232,35 +210,30 @@ class SignInRows:
     server: ClassVar[type[SsoServer]]
 
     @pytest.mark.row("sign-in, back to the page asked for")
-    def test_sign_in(self, sign_in_story: SignInStory) -> None:
-        """The SSO's pages lead back to the page that the user had asked for."""
-        assert '"resourceType":"Patient"' in sign_in_story.lane["landed"]["text"]
+    def test_sign_in(self, sign_in_scenario: SignInScenario) -> None:
+        assert '"resourceType":"Patient"' in sign_in_scenario.part["landed"]["text"]
 
     @pytest.mark.row("/auth/session")
-    def test_session(self, sign_in_story: SignInStory) -> None:
-        """It says whether the user is signed in, and who it is."""
-        lane = sign_in_story.lane
-        before, after = (json.loads(lane[each]["text"]) for each in ("no session", "session"))
+    def test_session(self, sign_in_scenario: SignInScenario) -> None:
+        part = sign_in_scenario.part
+        before, after = (json.loads(part[each]["text"]) for each in ("no session", "session"))
         assert before["signed_in"] is False
         assert (after["signed_in"], after["user"]) == (True, self.server.user)
 
     @pytest.mark.row("XHR without a session")
-    def test_xhr(self, sign_in_story: SignInStory) -> None:
-        """It gets 401, and no redirect to the SSO."""
-        answer = sign_in_story.lane["XHR without session"]
+    def test_xhr(self, sign_in_scenario: SignInScenario) -> None:
+        answer = sign_in_scenario.part["XHR without session"]
         assert (answer["status"], answer["reason"]) == (401, "caller-unauthenticated")
 
     @pytest.mark.row("two tabs")
-    def test_two_tabs(self, sign_in_story: SignInStory) -> None:
-        """The second tab needs no sign-in."""
-        opened = sign_in_story.lane["second tab"]
+    def test_two_tabs(self, sign_in_scenario: SignInScenario) -> None:
+        opened = sign_in_scenario.part["second tab"]
         assert opened["status"] == 200
         assert opened["url"].endswith("/fhir/Patient/2")
 
     @pytest.mark.row("refresh, once for two tabs")
-    def test_refresh(self, sign_in_story: SignInStory) -> None:
-        """While both tabs read, each renewal is one request, and no read fails."""
-        statuses, requests, used = sign_in_story.lane["refresh"]
+    def test_refresh(self, sign_in_scenario: SignInScenario) -> None:
+        statuses, requests, used = sign_in_scenario.part["refresh"]
         for tab in statuses:
             assert set(tab) == {200}
         # No token was asked for in vain.
@@ -269,32 +242,28 @@ class SignInRows:
         assert not any(each.has_cookie for each in requests if "refresh_token" in each.keys)
 
     @pytest.mark.row("POST without X-Requested-With")
-    def test_forgery(self, sign_in_story: SignInStory) -> None:
-        """It is refused, and one with it is not."""
-        lane = sign_in_story.lane
-        assert lane["forged POST"]["status"] == 403
-        assert lane["forged POST"]["reason"] == "caller-forbidden"
-        assert lane["POST"]["status"] == 200
+    def test_forgery(self, sign_in_scenario: SignInScenario) -> None:
+        part = sign_in_scenario.part
+        assert part["forged POST"]["status"] == 403
+        assert part["forged POST"]["reason"] == "caller-forbidden"
+        assert part["POST"]["status"] == 200
 
     @pytest.mark.row("end of an idle session")
-    def test_idle(self, sign_in_story: SignInStory) -> None:
-        """A session that rests for longer than `login.idle_lifetime` has ended."""
-        assert sign_in_story.lane["idle"] == (200, 401)
+    def test_idle(self, sign_in_scenario: SignInScenario) -> None:
+        assert sign_in_scenario.part["idle"] == (200, 401)
 
     @pytest.mark.row("sign-out at the gateway")
-    def test_sign_out(self, sign_in_story: SignInStory) -> None:
-        """The session ends here, and at the SSO, which asks for the password then."""
-        answer, status = sign_in_story.lane["signed out"]
+    def test_sign_out(self, sign_in_scenario: SignInScenario) -> None:
+        answer, status = sign_in_scenario.part["signed out"]
         assert (answer["signed_in"], status) == (False, 401)
         assert "end_session_url" in answer
-        assert sign_in_story.lane["asked for the password"]
+        assert sign_in_scenario.part["asked for the password"]
 
     @pytest.mark.row("sign-out at the SSO")
     def test_sign_out_at_the_sso(
-        self, sign_in_story: SignInStory, request: pytest.FixtureRequest
+        self, sign_in_scenario: SignInScenario, request: pytest.FixtureRequest
     ) -> None:
-        """The gateway's session ends too."""
-        status, logouts, took = sign_in_story.lane["signed out at the SSO"]
+        status, logouts, took = sign_in_scenario.part["signed out at the SSO"]
         assert status == 401
         by_sso = [each for each in logouts if each["outcome"] == "sso"]
         assert bool(by_sso) == self.server.has_back_channel
@@ -302,16 +271,14 @@ class SignInRows:
         table.note(request.node, f"{how}, within {math.ceil(took)} s")
 
     @pytest.mark.row("key rotation at the SSO")
-    def test_key_rotation(self, sign_in_story: SignInStory) -> None:
-        """The next sign-in passes."""
-        assert '"resourceType":"Patient"' in sign_in_story.lane["another key"]["text"]
+    def test_key_rotation(self, sign_in_scenario: SignInScenario) -> None:
+        assert '"resourceType":"Patient"' in sign_in_scenario.part["another key"]["text"]
 
     @pytest.mark.row("no token in the browser")
-    def test_browser(self, sign_in_story: SignInStory, stage: Stage) -> None:
-        """Pages, storage and traffic hold no token, and scripts cannot read the cookie."""
-        (cookie,) = sign_in_story.lane["cookies"]
+    def test_browser(self, sign_in_scenario: SignInScenario, stage: Stage) -> None:
+        (cookie,) = sign_in_scenario.part["cookies"]
         assert cookie["httpOnly"]
-        seen = json.dumps(sign_in_story.lane["browser"])
+        seen = json.dumps(sign_in_scenario.part["browser"])
         assert "Patient" in seen
         # The code passes through, in the address to which the SSO sends the browser.
         secrets = stage.secrets().items()
@@ -319,44 +286,41 @@ class SignInRows:
         assert sorted(found) == []
 
     @pytest.mark.row("the audit shows who")
-    def test_audit(self, sign_in_story: SignInStory) -> None:
-        """The sign-in and what follows have the user's name."""
-        lane = sign_in_story.lane
-        assert (lane["audit"]["user"], lane["audit"]["outcome"]) == (self.server.user, "success")
-        assert self.server.user in [each.get("user") for each in lane["audit of exchanges"]]
+    def test_audit(self, sign_in_scenario: SignInScenario) -> None:
+        part = sign_in_scenario.part
+        assert (part["audit"]["user"], part["audit"]["outcome"]) == (self.server.user, "success")
+        assert self.server.user in [each.get("user") for each in part["audit of exchanges"]]
 
     @pytest.mark.row("doctor's checks of the sign-in")
-    def test_doctor_of_the_sign_in(self, sign_in_story: SignInStory) -> None:
-        """They find nothing where users can sign in."""
-        check, doctor = sign_in_story.lane["doctor"]
+    def test_doctor_of_the_sign_in(self, sign_in_scenario: SignInScenario) -> None:
+        check, doctor = sign_in_scenario.part["doctor"]
         assert check.code == 0, check.out + check.err
         assert doctor.code == 0, doctor.out
         assert "login page" in doctor.out
 
     @pytest.mark.row("no token, secret or code in logs, audit, metrics, status (sign-in)")
     def test_secrecy_of_the_sign_in(
-        self, sign_in_story: SignInStory, stage: Stage, said: dict[str, str]
+        self, sign_in_scenario: SignInScenario, stage: Stage, operator_output: dict[str, str]
     ) -> None:
-        """Nothing that must stay secret is in what the gateway said, at level debug."""
-        assert sign_in_story.lane["browser"]
-        _assert_silent(stage, said)
+        assert sign_in_scenario.part["browser"]
+        _assert_no_secrets(stage, operator_output)
 
 
-def _again(seconds: float) -> str:
+def _recovery_note(seconds: float) -> str:
     return f"again within {math.ceil(seconds)} s"
 
 
-def _told(story: ClientStory) -> None:
-    assert any(each.facts for each in story.steady.values()), "the story has not begun"
+def _assert_begun(scenario: ClientScenario) -> None:
+    assert any(each.facts for each in scenario.steady.values()), "the scenario has not begun"
 
 
-def _assert_silent(stage: Stage, said: dict[str, str]) -> None:
+def _assert_no_secrets(stage: Stage, operator_output: dict[str, str]) -> None:
     secrets = stage.secrets()
     assert secrets
-    assert any(said.values())
+    assert any(operator_output.values())
     found = {
         (where, name)
-        for where, text in said.items()
+        for where, text in operator_output.items()
         for value, name in secrets.items()
         if value in text
     }

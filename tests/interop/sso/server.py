@@ -59,7 +59,6 @@ class SsoServer(ABC):
         """Start the process at `port` and wait until it answers."""
 
     def stop(self) -> None:
-        """End the process; what it knew is kept."""
         if self.process is not None:
             self.process.terminate()
 
@@ -96,7 +95,6 @@ class SsoServer(ABC):
     # Sign-in of users; a server without it names the rows in `not_offered`.
 
     def login_settings(self) -> dict[str, Any]:
-        """Return the gateway's section `login` without `enabled` and `redirect_uri`."""
         raise NotImplementedError
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:

@@ -36,7 +36,7 @@ _STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
 
 @dataclass(slots=True)
 class TokenPlatform:
-    """Asks the SSO about each token that it has not seen, and refuses one that must have ended."""
+    """Verifies each new token at the SSO, and rejects those that must have expired."""
 
     server: SsoServer
     platform: Platform = field(default_factory=Platform)
@@ -99,7 +99,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Stage:
-    """What the stories of one server share.
+    """What the scenarios of one server share.
 
     `seconds` is how long its start took.
     """
@@ -116,7 +116,6 @@ class Stage:
 
     @classmethod
     def of(cls, kind: type[SsoServer], directory: Path) -> Stage:
-        """Return a stage on which nothing runs yet."""
         for name in ("server", "keys"):
             (directory / name).mkdir()
         front = Front(free_port(), free_port())
@@ -126,7 +125,6 @@ class Stage:
         return cls(server, front, TokenPlatform(server), directory)
 
     def open(self) -> None:
-        """Start the loop, the front, the platform and the server."""
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.begin(self._open()).result()
@@ -142,7 +140,6 @@ class Stage:
         )
 
     def close(self) -> None:
-        """End everything."""
         for gateway in self.gateways:
             gateway.process.terminate()
         self.server.stop()
@@ -165,7 +162,6 @@ class Stage:
     # What the stories do.
 
     def settings(self, **sections: Any) -> dict[str, Any]:
-        """Return the gateway's settings without credentials."""
         return {
             "platform": {"fhir_base_url": self.platform.platform.url},
             "sso": {**self.server.sso_settings(), "timeout": 5},
@@ -174,7 +170,6 @@ class Stage:
         }
 
     def gateway(self, name: str, **sections: Any) -> GatewayProcess:
-        """Start a gateway."""
         directory = self.directory / name
         directory.mkdir(exist_ok=True)
         gateway = start_gateway(self.settings(**sections), directory)
@@ -190,10 +185,26 @@ class Stage:
     ) -> GatewayProcess:
         """Start a gateway that has many credentials, each for a caller with its name as key."""
         callers = [
-            {"name": _word(e), "api_key": _key(e), "credential": _word(e)} for e in credentials
+            {"name": _slug(e), "api_key": _key(e), "credential": _slug(e)} for e in credentials
         ]
-        named = {_word(each): dict(credential) for each, credential in credentials.items()}
+        named = {_slug(each): dict(credential) for each, credential in credentials.items()}
         return self.gateway(name, credentials=named, callers=callers, **sections)
+
+    async def start_login_gateway(self, name: str, origin: str, **login: Any) -> None:
+        """Start a gateway at `origin` with a sign-in, whose settings `login` changes."""
+        settings = {
+            **self.server.login_settings(),
+            "enabled": True,
+            "redirect_uri": f"{origin}/auth/callback",
+            **login,
+        }
+        gateway = self.gateway(
+            name,
+            credentials={"default": self.marked(name)},
+            login=settings,
+            listen={"address": origin.removeprefix("http://")},
+        )
+        await self.wait_until_ready(gateway)
 
     def marked(self, mark: str, method: str | None = None) -> dict[str, Any]:
         """Return a credential whose token requests the front tells apart from others."""
@@ -202,13 +213,12 @@ class Stage:
 
     @property
     def first_method(self) -> str:
-        """Return the method of the client whose secret changes."""
         return self.server.client_auth_methods[0]
 
     async def read(self, gateway: GatewayProcess, caller: str) -> Answer:
         """Read the Patient of this name, as the caller of this name."""
         assert self.session is not None
-        url = f"{gateway.url}/Patient/{_word(caller)}"
+        url = f"{gateway.url}/Patient/{_slug(caller)}"
         async with self.session.get(url, headers={"X-Api-Key": _key(caller)}) as response:
             return Answer(
                 response.status,
@@ -218,7 +228,6 @@ class Stage:
             )
 
     async def until(self, gateway: GatewayProcess, caller: str, status: int) -> Answer:
-        """Go on reading until a response has this status, and return it."""
         async with asyncio.timeout(120):
             while True:
                 answer = await self.read(gateway, caller)
@@ -239,23 +248,21 @@ class Stage:
         return found
 
     async def wait_until_ready(self, gateway: GatewayProcess) -> None:
-        """Wait until the gateway listens."""
         await gateway.wait_for_status(200, "/livez")
 
     async def admin(self, gateway: GatewayProcess, path: str) -> str:
-        """Return what the operators' listener says."""
         assert self.session is not None
         async with self.session.get(gateway.admin_url + path) as response:
             return await response.text()
 
     def secrets(self) -> dict[str, str]:
-        """Return what nobody may see by value, with its name. Compare with it; do not print it."""
+        """Return the names of secrets by value. Compare with the values; do not print them."""
         tokens = dict.fromkeys(self.platform.accepted, "access_token")
         found = {**self.front.secrets, **tokens}
         return {value: name for value, name in found.items() if len(value) >= _MIN_SECRET}
 
-    async def said(self) -> dict[str, str]:
-        """Return all that the gateways have told operators, by where."""
+    async def operator_output(self) -> dict[str, str]:
+        """Return logs, audit, metrics and pages of the gateways, by source."""
         found = {}
         for gateway in self.gateways:
             name = gateway.process.stdout_file.parent.name
@@ -265,8 +272,8 @@ class Stage:
                 found[f"{path} of {name}"] = await self.admin(gateway, path)
         return found
 
-    async def examine(self, name: str, **sections: Any) -> tuple[Result, Result]:
-        """Return what `dhp-gateway check` and `doctor` say of a gateway that does not run."""
+    async def check_and_doctor(self, name: str, **sections: Any) -> tuple[Result, Result]:
+        """Return the results of `dhp-gateway check` and `doctor` for a stopped gateway."""
         settings = {
             "environment": "custom",
             "listen": {"address": f"127.0.0.1:{free_port()}"},
@@ -278,12 +285,12 @@ class Stage:
         return await dhp("check", "--config", file), await dhp("doctor", "--config", file)
 
 
-def _word(name: str) -> str:
+def _slug(name: str) -> str:
     return name.replace(" ", "-").lower()
 
 
 def _key(caller: str) -> str:
-    return f"api-key-of-{_word(caller)}"
+    return f"api-key-of-{_slug(caller)}"
 
 
 def secret_file(directory: Path, *secrets: str) -> str:

@@ -37,7 +37,6 @@ class TestSignIn(SignInRows):
 @pytest.mark.row("doctor: wrong secret of the sign-in")
 @pytest.mark.column("SSO", BetterAuth.name)
 def test_doctor(stage: Stage) -> None:
-    """It does not say that the SSO knows the client, for the code is what it rejects first."""
     login = {
         **stage.server.login_settings(),
         "enabled": True,
@@ -45,7 +44,9 @@ def test_doctor(stage: Stage) -> None:
         "redirect_uri": f"{stage.server.gateway}/auth/callback",
     }
     credentials = {"default": stage.marked("doctor")}
-    _, doctor = stage.begin(stage.examine("doctor", credentials=credentials, login=login)).result()
+    _, doctor = stage.begin(
+        stage.check_and_doctor("doctor", credentials=credentials, login=login)
+    ).result()
 
     assert "skipped login client: the SSO does not say: invalid_grant" in doctor.out
 
@@ -86,19 +87,7 @@ async def _sign_in(stage: Stage) -> Seen:
     server = stage.server
     assert isinstance(server, BetterAuth)
     origin = server.second_gateway
-    login = {
-        **server.login_settings(),
-        "enabled": True,
-        "scope": "openid profile",
-        "redirect_uri": f"{origin}/auth/callback",
-    }
-    gateway = stage.gateway(
-        "no-refresh-token",
-        credentials={"default": stage.marked("no-refresh-token")},
-        login=login,
-        listen={"address": origin.removeprefix("http://")},
-    )
-    await stage.wait_until_ready(gateway)
+    await stage.start_login_gateway("no-refresh-token", origin, scope="openid profile")
     page = {"Accept": "text/html"}
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(cookie_jar=jar) as session:

@@ -28,7 +28,6 @@ class TestSignIn(SignInRows):
 @pytest.mark.row("ID tokens signed with HS256")
 @pytest.mark.column("SSO", DjangoToolkit.name)
 def test_hs256(stage: Stage) -> None:
-    """The user is signed in, as the client secret proves the ID token."""
     landed, session = stage.begin(_sign_in(stage)).result()
 
     assert landed["resourceType"] == "Patient"
@@ -39,19 +38,7 @@ async def _sign_in(stage: Stage) -> tuple[dict[str, Any], dict[str, Any]]:
     server = stage.server
     assert isinstance(server, DjangoToolkit)
     origin = server.hs256_gateway
-    login = {
-        **server.login_settings(),
-        "enabled": True,
-        "client_id": WEB_WITH_HS256,
-        "redirect_uri": f"{origin}/auth/callback",
-    }
-    gateway = stage.gateway(
-        "hs256",
-        credentials={"default": stage.marked("hs256")},
-        login=login,
-        listen={"address": origin.removeprefix("http://")},
-    )
-    await stage.wait_until_ready(gateway)
+    await stage.start_login_gateway("hs256", origin, client_id=WEB_WITH_HS256)
     jar, browser = aiohttp.CookieJar(unsafe=True), {"Accept": "text/html"}
     async with aiohttp.ClientSession(cookie_jar=jar, headers=browser) as session:
         async with session.get(f"{origin}/fhir/Patient/1") as page:

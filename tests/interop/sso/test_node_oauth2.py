@@ -118,7 +118,6 @@ class TestResponses:
 
     @_each(SERVED)
     def test_served(self, seen: dict[str, Seen], client_id: str) -> None:
-        """The token serves, and the next one is there before it ends."""
         found = seen[client_id]
         assert set(found.statuses) == {200}
         assert found.refused == 0
@@ -126,7 +125,6 @@ class TestResponses:
 
     @_each(LIFETIME_UNKNOWN)
     def test_lifetime_unknown(self, seen: dict[str, Seen], client_id: str) -> None:
-        """The platform refuses the token that has ended, of which only operators learn."""
         found = seen[client_id]
         assert set(found.statuses) == {200}
         assert found.refused == 1
@@ -136,7 +134,6 @@ class TestResponses:
 
     @_each(REFUSED)
     def test_refused(self, seen: dict[str, Seen], client_id: str) -> None:
-        """What is no bearer token is sent nowhere; the diagnostics name what was wrong."""
         found = seen[client_id]
         assert (found.last.status, found.last.reason) == (503, "sso-unavailable")
         assert found.tokens == found.refused == 0

@@ -16,10 +16,10 @@ from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 
 KEY = "A" * 43
-Open = Callable[..., AbstractAsyncContextManager[Hospital]]
+Open = Callable[..., AbstractAsyncContextManager[OutboxSetup]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,12 +31,13 @@ def patient_outbox() -> Iterator[None]:
 
 
 def outbox_in(folder: Path) -> dict[str, Any]:
-    """Return the settings of an outbox in a file."""
     return {"enabled": True, "url": f"sqlite:///{folder}/outbox.db", "encryption_key": KEY}
 
 
 @contextlib.asynccontextmanager
-async def opening(platform: Platform, folder: Path, /, **sections: Any) -> AsyncIterator[Hospital]:
+async def opening(
+    platform: Platform, folder: Path, /, **sections: Any
+) -> AsyncIterator[OutboxSetup]:
     """Yield a gateway with some settings changed; `outbox` adds to those of the outbox."""
     outbox = outbox_in(folder) | sections.pop("outbox", {})
     sections.setdefault("retries", {"max_attempts": 1})
@@ -44,9 +45,9 @@ async def opening(platform: Platform, folder: Path, /, **sections: Any) -> Async
         url = f"http://127.0.0.1:{relay.port}{platform.base_path}"
         async with (
             running_gateway(url, sso.token_url, outbox=outbox, **sections) as gateway,
-            Hospital(gateway, platform, sso, relay) as hospital,
+            OutboxSetup(gateway, platform, sso, relay) as setup,
         ):
-            yield hospital
+            yield setup
 
 
 @pytest.fixture
@@ -56,7 +57,6 @@ def opened(platform: Platform, tmp_path: Path) -> Open:
 
 
 @pytest.fixture
-async def hospital(opened: Open) -> AsyncIterator[Hospital]:
-    """Yield a gateway with an outbox and no named callers."""
+async def setup(opened: Open) -> AsyncIterator[OutboxSetup]:
     async with opened() as made:
         yield made

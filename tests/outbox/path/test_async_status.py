@@ -8,7 +8,7 @@ import zlib
 
 from tests.doubles.platform import fhir, http, outcome
 from tests.outbox.path.conftest import Open
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 
 LAB, WARD = {"X_Api_Key": "lab-key"}, {"X_Api_Key": "ward-key"}
 CALLERS = [
@@ -22,89 +22,82 @@ CALLERS = [
 ]
 
 
-async def test_a_waiting_write_is_in_progress(hospital: Hospital) -> None:
-    """202 with `Retry-After` and `X-Progress`, also for HEAD."""
-    hospital.line.cut()
-    location = (await hospital.write()).location
+async def test_the_status_of_a_waiting_write_is_202(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    location = (await setup.write()).location
     # Between two attempts; a moment later it may be sent once more.
-    reply = await hospital.until("waiting", location)
+    reply = await setup.wait_until_state("waiting", location)
     assert reply.status == 202
     assert int(reply.headers["Retry-After"]) >= 1
     assert reply.headers["X-Progress"].startswith("waiting")
-    assert (await hospital.ask("HEAD", location)).status == 202
+    assert (await setup.ask("HEAD", location)).status == 202
 
 
-async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -> None:
-    """It has failed, and says so with the platform's status and OperationOutcome."""
-    hospital.line.cut()
-    location = (await hospital.write()).location
-    hospital.platform.respond(outcome(422))
-    bundle = (await hospital.mended(location)).json
+async def test_the_status_of_a_rejected_write_has_the_platforms_outcome(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    location = (await setup.write()).location
+    setup.platform.respond(outcome(422))
+    bundle = (await setup.deliver(location)).json
     assert bundle["type"] == "batch-response"
     response = bundle["entry"][0]["response"]
     assert response["status"].startswith("422")
     assert response["outcome"]["issue"][0]["code"] == "invalid"
-    assert (await hospital.ask("DELETE", location)).status == 202
-    assert (await hospital.ask("GET", location)).status == 410
+    assert (await setup.ask("DELETE", location)).status == 202
+    assert (await setup.ask("GET", location)).status == 410
 
 
-async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
-    """It is unknown whether the platform has it: the Bundle's outcome says so, and it stays."""
-    location = await hospital.unclear_write()
-    response = (await hospital.ended(location)).json["entry"][0]["response"]
+async def test_the_status_of_an_unclear_write_is_502(setup: OutboxSetup) -> None:
+    location = await setup.unclear_write()
+    response = (await setup.final_response(location)).json["entry"][0]["response"]
     assert response["status"].startswith("502")
     coding = response["outcome"]["issue"][0]["details"]["coding"]
     assert [each["code"] for each in coding] == ["unclear", "upstream-failed"]
-    assert (await hospital.ask("DELETE", location)).status == 409
+    assert (await setup.ask("DELETE", location)).status == 409
 
 
-async def test_a_waiting_write_can_be_cancelled(hospital: Hospital) -> None:
-    """It is never sent, and gone, in the caller's language; others of the patient go on."""
-    hospital.line.cut()
-    first, second = await hospital.write(number=1), await hospital.write(number=2)
-    assert (await hospital.ask("DELETE", second.location)).status == 202
+async def test_a_waiting_write_can_be_cancelled(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    first, second = await setup.write(number=1), await setup.write(number=2)
+    assert (await setup.ask("DELETE", second.location)).status == 202
     for language, word in (("ru", "отменена"), ("uz", "bekor"), ("en", "cancelled")):
-        gone = await hospital.ask("GET", second.location, Accept_Language=language)
+        gone = await setup.ask("GET", second.location, Accept_Language=language)
         assert gone.status == 410
         assert word in gone.json["issue"][0]["details"]["text"]
-    assert (await hospital.ask("DELETE", second.location)).status == 410
-    await hospital.mended(first.location)
-    assert (await hospital.ask("DELETE", first.location)).status == 409
-    assert hospital.writes() == [("PUT", "/r5/Observation/1")]
+    assert (await setup.ask("DELETE", second.location)).status == 410
+    await setup.deliver(first.location)
+    assert (await setup.ask("DELETE", first.location)).status == 409
+    assert setup.writes() == [("PUT", "/r5/Observation/1")]
 
 
-async def test_each_caller_sees_its_own(opened: Open) -> None:
-    """Whatever it is allowed otherwise; of others it sees nothing."""
-    async with opened(callers=CALLERS) as hospital:
-        hospital.line.cut()
-        location = (await hospital.write(**LAB)).location
-        assert (await hospital.ask("GET", location, **LAB)).status == 202
-        other = await hospital.ask("GET", location, **WARD)
-        nobody = await hospital.ask("GET", f"{location}x", **WARD)
+async def test_callers_see_their_own_entries_only(opened: Open) -> None:
+    async with opened(callers=CALLERS) as setup:
+        setup.relay.cut()
+        location = (await setup.write(**LAB)).location
+        assert (await setup.ask("GET", location, **LAB)).status == 202
+        other = await setup.ask("GET", location, **WARD)
+        nobody = await setup.ask("GET", f"{location}x", **WARD)
         assert (other.status, nobody.status) == (404, 404)
         assert other.headers["X-Gateway-Error"] == "unknown-path"
-        assert (await hospital.ask("DELETE", location, **WARD)).status == 404
-        assert (await hospital.ask("GET", location)).status == 401
-        assert len((await hospital.ask("GET", "/_outbox", **LAB)).json["entry"]) == 1
-        assert "entry" not in (await hospital.ask("GET", "/_outbox", **WARD)).json
+        assert (await setup.ask("DELETE", location, **WARD)).status == 404
+        assert (await setup.ask("GET", location)).status == 401
+        assert len((await setup.ask("GET", "/_outbox", **LAB)).json["entry"]) == 1
+        assert "entry" not in (await setup.ask("GET", "/_outbox", **WARD)).json
 
 
-async def test_the_list_has_pages(hospital: Hospital) -> None:
-    """A hundred entries each, with a link to the next."""
-    hospital.line.cut()
-    await asyncio.gather(*(hospital.write(patient=n, number=n) for n in range(120)))
-    first = (await hospital.ask("GET", "/_outbox")).json
+async def test_the_list_is_paged(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    await asyncio.gather(*(setup.write(patient=n, number=n) for n in range(120)))
+    first = (await setup.ask("GET", "/_outbox")).json
     following = [each["url"] for each in first["link"] if each["relation"] == "next"]
-    second = (await hospital.ask("GET", following[0])).json
+    second = (await setup.ask("GET", following[0])).json
     assert [len(page["entry"]) for page in (first, second)] == [100, 20]
     assert [each["relation"] for each in second["link"]] == ["self"]
     task = first["entry"][0]["resource"]
     assert (task["resourceType"], task["status"] in ("accepted", "in-progress")) == ("Task", True)
 
 
-async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
-    """The answers of the outbox itself, and the Bundle around an answer in XML."""
-    hospital.line.cut()
+async def test_status_and_list_in_xml(setup: OutboxSetup) -> None:
+    setup.relay.cut()
     fields = {
         "Prefer": "respond-async",
         "Accept": "application/fhir+xml",
@@ -114,69 +107,57 @@ async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
         b'<Observation xmlns="http://hl7.org/fhir"><subject><reference value="Patient/1"/>'
         b"</subject></Observation>"
     )
-    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    reply = await setup.ask("PUT", "/Observation/1", body, **fields)
     assert reply.status == 202
     assert reply.body.startswith(b'<?xml version="1.0" encoding="UTF-8"?><OperationOutcome')
-    listed = await hospital.ask("GET", "/_outbox", Accept="application/fhir+xml")
+    listed = await setup.ask("GET", "/_outbox", Accept="application/fhir+xml")
     assert b"<resource><Task><id value=" in listed.body
     kind = ("Content-Type", "application/fhir+xml")
-    hospital.platform.respond(http(200, b'<?xml version="1.0"?>' + body, kind))
-    ended = await hospital.mended(reply.location)
+    setup.platform.respond(http(200, b'<?xml version="1.0"?>' + body, kind))
+    ended = await setup.deliver(reply.location)
     assert b"<resource>" + body + b"</resource>" in ended.body
     assert ended.headers["Content-Type"].startswith("application/fhir+xml")
 
 
-async def test_only_what_there_is_can_be_done(hospital: Hospital) -> None:
-    """Other methods are refused, other paths are not there."""
-    assert (await hospital.ask("POST", "/_outbox", b"{}")).status == 405
-    assert (await hospital.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
-    assert (await hospital.ask("GET", "/_outbox/1/2")).status == 404
-    assert hospital.platform.requests == []
+async def test_unknown_methods_and_paths_are_rejected(setup: OutboxSetup) -> None:
+    assert (await setup.ask("POST", "/_outbox", b"{}")).status == 405
+    assert (await setup.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
+    assert (await setup.ask("GET", "/_outbox/1/2")).status == 404
+    assert setup.platform.requests == []
 
 
-async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -> None:
-    """The gateway knows nothing of them, and queues nothing."""
-    async with opened(outbox={"enabled": False}) as hospital:
-        assert (await hospital.ask("GET", "/_outbox/1")).status == 200
-        assert hospital.platform.requests[0].target == "/r5/_outbox/1"
-        hospital.line.cut()
+async def test_without_an_outbox_its_paths_are_forwarded(opened: Open) -> None:
+    async with opened(outbox={"enabled": False}) as setup:
+        assert (await setup.ask("GET", "/_outbox/1")).status == 200
+        assert setup.platform.requests[0].target == "/r5/_outbox/1"
+        setup.relay.cut()
         # What is sent into a connection that breaks in this very moment would be unclear: 502.
         while True:
-            if not await hospital.gateway.metric("dhp_gateway_upstream_connections", state="idle"):
+            if not await setup.gateway.metric("dhp_gateway_upstream_connections", state="idle"):
                 break
             await asyncio.sleep(0.01)
-        assert (await hospital.write()).status == 503
+        assert (await setup.write()).status == 503
 
 
-async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> None:
-    """Whatever the platform packs unasked; who wrote stays with the gateway's audit."""
+async def test_a_compressed_response_is_decoded(opened: Open) -> None:
     caller = {"name": "lab", "networks": ["127.0.0.1"], "user_header": "X-User"}
-    async with opened(callers=[caller]) as hospital:
-        hospital.line.cut()
-        reply = await hospital.write(X_User="dilnoza")
+    async with opened(callers=[caller]) as setup:
+        setup.relay.cut()
+        reply = await setup.write(X_User="dilnoza")
         saved = {"resourceType": "Observation", "id": "1"}
         packed = zlib.compress(json.dumps(saved).encode())
-        hospital.platform.respond(fhir(packed, 200, ("Content-Encoding", "deflate")))
-        (entry,) = (await hospital.mended(reply.location)).json["entry"]
-        record = (await hospital.gateway.audit(1))[0]
+        setup.platform.respond(fhir(packed, 200, ("Content-Encoding", "deflate")))
+        (entry,) = (await setup.deliver(reply.location)).json["entry"]
+        record = (await setup.gateway.audit(1))[0]
     assert entry["resource"] == saved
-    (seen,) = hospital.sent
+    (seen,) = setup.sent
     assert (seen.header("x-user"), seen.header("accept-encoding")) == (None, "identity")
     assert (record["user"], record["user_asserted"]) == ("dilnoza", True)
 
 
-async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) -> None:
-    """A deletion's 204, with nothing but its status."""
-    hospital.line.cut()
-    reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
-    hospital.platform.respond(http(204, b"", length=False))
-    entry = (await hospital.mended(reply.location)).json["entry"]
+async def test_a_response_without_content_has_no_resource(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    reply = await setup.ask("DELETE", "/Observation/1", Prefer="respond-async")
+    setup.platform.respond(http(204, b"", length=False))
+    entry = (await setup.deliver(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]
-
-
-async def test_status_and_metrics_tell_of_the_depth(hospital: Hospital) -> None:
-    """`/metrics` by state, within a moment."""
-    hospital.line.cut()
-    await hospital.write()
-    await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_entries", state="waiting")
-    assert await hospital.gateway.metric("dhp_gateway_outbox_oldest_seconds") > 0

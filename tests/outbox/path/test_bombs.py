@@ -1,4 +1,4 @@
-"""Small bodies that become large ones, before a gateway of its own, beside a patient caller."""
+"""Compressed bodies that expand greatly, beside a caller with small writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALLERS = [
 
 
 def bomb(inner: bytes, size: int, start: bytes = b"[", end: bytes = b"0]") -> bytes:
-    """A resource that holds as much of the same, compressed."""
+    """Return a compressed resource with `size` octets of repeated content."""
     before = b'{"resourceType":"Observation","a":' + start
     return gzip.compress(before + inner * (size // len(inner)) + end + b"}", 9)
 
@@ -52,7 +52,6 @@ BOMBS: dict[str, list[tuple[int, bytes, int, bytes, bytes]]] = {
 
 
 def bombs(kind: str) -> list[bytes]:
-    """All of a kind."""
     if kind == "xml":
         begin, end = b'<Observation xmlns="http://hl7.org/fhir">', b"</Observation>"
         return [gzip.compress(begin + b"<a/>" * 9_000_000 + end)] * 3
@@ -64,7 +63,6 @@ def bombs(kind: str) -> list[bytes]:
 
 @asynccontextmanager
 async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
-    """In a process of its own, its platform out of reach, with a write of Mallory's that waits."""
     async with Sso() as sso, Platform() as platform, Relay(platform.port) as relay:
         relay.cut()
         process = start_gateway(
@@ -94,7 +92,6 @@ def memory(process: GatewayProcess, field: str = "VmRSS") -> int:
 
 
 async def post(base: str, body: bytes, **fields: str) -> tuple[int, str | None]:
-    """Status and reason of a create."""
     headers = {**ZIPPED, **fields}
     async with (
         aiohttp.ClientSession() as session,
@@ -105,8 +102,7 @@ async def post(base: str, body: bytes, **fields: str) -> tuple[int, str | None]:
 
 
 @asynccontextmanager
-async def patient(base: str) -> AsyncIterator[list[float]]:
-    """A caller who queues one small write after the other; how long each took."""
+async def steady_writes(base: str) -> AsyncIterator[list[float]]:
     took: list[float] = []
     headers = {**FHIR, "X-Api-Key": "a-long-key-of-ward", "Prefer": "respond-async"}
 
@@ -131,25 +127,23 @@ async def patient(base: str) -> AsyncIterator[list[float]]:
             task.result()
 
 
-async def served(took: list[float], count: int) -> None:
-    """Wait until the patient caller has queued so many writes."""
+async def wait_until_queued(took: list[float], count: int) -> None:
     while len(took) < count:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", [*BOMBS, "xml"])
 async def test_a_small_body_takes_little_memory(tmp_path: Path, kind: str) -> None:
-    """Whatever it opens to: less than 64 MiB for all of them at once, and others are served."""
     bodies = bombs(kind)
     fields = {"Content-Type": "application/fhir+xml"} if kind == "xml" else {}
     async with gateway(tmp_path) as process:
         await post(process.url, gzip.compress(b'{"resourceType":"Observation"}'))
-        async with patient(process.url) as took:
-            await served(took, 3)
+        async with steady_writes(process.url) as took:
+            await wait_until_queued(took, 3)
             before = memory(process)
             calls = (post(process.url, body, **fields) for body in bodies)
             answers = await asyncio.gather(*calls)
-            await served(took, len(took) + 3)
+            await wait_until_queued(took, len(took) + 3)
         grown = memory(process, "VmHWM") - before
     LOG.info("%.1f MiB, slowest of %d: %d ms", grown / MIB, len(took), max(took) * 1000)
     assert grown < 64 * MIB
@@ -173,30 +167,28 @@ DOCUMENT = b'{"resourceType":"DocumentReference","content":[{"data":"%s"}]}'
 
 
 @pytest.mark.parametrize("kind", ["document", "bundle", "gzip"])
-async def test_honest_large_bodies_are_kept(opened: Open, kind: str) -> None:
-    """A document of 8 MB, a Bundle of 3 MB, a compressed one of 1 MB."""
+async def test_large_bodies_are_queued(opened: Open, kind: str) -> None:
     path, body, fields = {
         "document": ("/DocumentReference", DOCUMENT % (b"JVBERi0x" * 1_000_000), {}),
         "bundle": ("", dense(15_000), {}),
         "gzip": ("/Bundle", gzip.compress(dense(5_000)), {"Content_Encoding": "gzip"}),
     }[kind]
-    async with opened() as hospital:
-        hospital.line.cut()
-        assert (await hospital.keep("POST", path, body, **fields)).word == "queued"
+    async with opened() as setup:
+        setup.relay.cut()
+        assert (await setup.enqueue("POST", path, body, **fields)).state == "queued"
 
 
-async def test_what_cannot_be_judged_overtakes_nothing(opened: Open) -> None:
-    """It is sent directly while nothing of its caller waits, and refused while something does."""
+async def test_a_write_that_cannot_be_classified_does_not_overtake(opened: Open) -> None:
     fields = {"Content_Encoding": "gzip", "Prefer": "respond-async"}
     small = bomb(OBJECT, 20_000_000)
-    async with opened(callers=CALLERS) as hospital:
+    async with opened(callers=CALLERS) as setup:
         mallory, ward = ({"X_Api_Key": f"a-long-key-of-{each['name']}"} for each in CALLERS)
         path = "/Observation/9"
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **ward)
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **ward)
         assert reply.status == 200
-        hospital.line.cut()
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **ward)
+        setup.relay.cut()
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **ward)
         assert reply.headers["X-Gateway-Error"] == "upstream-unreachable"
-        assert (await hospital.write(**mallory)).status == 202
-        reply = await hospital.ask("PUT", path, io.BytesIO(small), **fields, **mallory)
+        assert (await setup.write(**mallory)).status == 202
+        reply = await setup.ask("PUT", path, io.BytesIO(small), **fields, **mallory)
         assert reply.headers["X-Gateway-Error"] == "outbox-full"

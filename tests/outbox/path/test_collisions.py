@@ -1,4 +1,4 @@
-"""Platforms that answer 409 where two writes meet, as those with serializable transactions do."""
+"""Platforms that respond 409 to concurrent writes, as those with serializable transactions do."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform as ServedPlatform
 from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import ASYNC, Hospital, observation
-from tests.outbox.path.test_platform_sender import Platform, answer, bundle, deliverer, request
+from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
+from tests.outbox.path.test_platform_sender import Platform, answer, bundle, new_sender, request
 from tests.outbox.places import ClockWall, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 from tests.outbox.running import Process, Running, settle
@@ -34,12 +34,10 @@ MATCH = (b"If-Match", b'W/"3"')
 
 
 def conflicts(count: int) -> list[UpstreamResponse]:
-    """So many answers of a platform that has another write at the same moment."""
     return [answer(409, OUTCOME) for _ in range(count)]
 
 
 def transaction(version: str = "", coding: str = "", xml: bool = False) -> QueuedRequest:
-    """A Bundle with an update, which may name a version."""
     made = bundle("transaction")
     if xml:
         match = f"<ifMatch value='{version}'/>" if version else ""
@@ -56,7 +54,6 @@ def transaction(version: str = "", coding: str = "", xml: bool = False) -> Queue
 
 
 def matching(write: QueuedRequest) -> QueuedRequest:
-    """The same write to one version."""
     return replace(write, fields=(*write.fields, MATCH))
 
 
@@ -94,18 +91,16 @@ def entry_of(write: QueuedRequest, key: str = "", **named: object) -> NewEntry:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Moves the delivery's time and the database's."""
     return FakeClock()
 
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[OutboxStore]:
-    """A store on that clock."""
     async with opened(SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))) as made:
         yield made
 
 
-async def end_of(running: Running, entry_id: str) -> EntryState:
+async def final_state(running: Running, entry_id: str) -> EntryState:
     """Move the clock until the entry has ended, and return its state."""
     for _ in range(100):
         await settle()
@@ -119,15 +114,14 @@ async def end_of(running: Running, entry_id: str) -> EntryState:
 
 @pytest.mark.parametrize("collisions", [1, 8, 9])
 @pytest.mark.parametrize(("write", "has_version"), EVERY_WRITE)
-async def test_a_collision_is_repeated_where_no_version_is_named(
+async def test_a_409_is_retried_without_a_version_only(
     store: OutboxStore, clock: FakeClock, write: QueuedRequest, has_version: bool, collisions: int
 ) -> None:
-    """Eight times at most, after pauses of a minute in all; else the platform's answer is final."""
     platform = Platform(*conflicts(collisions), answer(201))
-    async with Process(store, deliverer(platform), clock).running() as running:
+    async with Process(store, new_sender(platform), clock).running() as running:
         entry = await running.put(entry_of(write))
         began = clock()
-        state = await end_of(running, entry.id)
+        state = await final_state(running, entry.id)
     is_refused = has_version or collisions > 8
     assert state is (EntryState.FAILED if is_refused else EntryState.DELIVERED)
     assert len(platform.requests) == (1 if has_version else min(9, collisions + 1))
@@ -141,8 +135,7 @@ async def test_a_collision_is_repeated_where_no_version_is_named(
         assert json.loads(response.body) == OUTCOME
 
 
-async def test_pauses_after_collisions_grow(store: OutboxStore, clock: FakeClock) -> None:
-    """From a quarter of a second, twice as long each time, to half a minute."""
+async def test_delays_after_409_grow(store: OutboxStore, clock: FakeClock) -> None:
     moments = []
 
     class Watched(Platform):
@@ -151,38 +144,34 @@ async def test_pauses_after_collisions_grow(store: OutboxStore, clock: FakeClock
             return await super().send(*passed)  # type: ignore[arg-type]
 
     platform = Watched(*conflicts(9))
-    async with Process(store, deliverer(platform), clock).running() as running:
+    async with Process(store, new_sender(platform), clock).running() as running:
         entry = await running.put(entry_of(request()))
-        await end_of(running, entry.id)
+        await final_state(running, entry.id)
     pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
     # The delivery looks for due entries once a second.
     for pause, least in zip(pauses, (0.25, 0.5, 1, 2, 4, 8, 16, 30), strict=True):
         assert least <= pause <= least + 2
 
 
-async def test_a_restart_does_not_forget_collisions(store: OutboxStore, clock: FakeClock) -> None:
-    """The number is kept with the entry; an operator's retry begins anew."""
+async def test_the_number_of_409_survives_a_restart(store: OutboxStore, clock: FakeClock) -> None:
     first = Platform(*conflicts(5))
-    async with Process(store, deliverer(first), clock).running() as running:
+    async with Process(store, new_sender(first), clock).running() as running:
         entry = await running.put(entry_of(request()))
         while len(first.requests) < 5:
             await running.pass_time(1)
         await running.wait_for_state(entry, EntryState.WAITING)
     second = Platform(*conflicts(4))
-    async with Process(store, deliverer(second), clock).running() as running:
-        assert await end_of(running, entry.id) is EntryState.FAILED
+    async with Process(store, new_sender(second), clock).running() as running:
+        assert await final_state(running, entry.id) is EntryState.FAILED
         assert len(second.requests) == 4
         second._answers += [*conflicts(1), answer(201)]
         await store.apply_action(entry.id, EntryState.WAITING)
-        assert await end_of(running, entry.id) is EntryState.DELIVERED
+        assert await final_state(running, entry.id) is EntryState.DELIVERED
 
 
-async def test_a_collision_holds_up_its_own_patient_only(
-    store: OutboxStore, clock: FakeClock
-) -> None:
-    """The next write of the same patient waits for it, those of others do not."""
+async def test_a_409_delays_its_own_patient_only(store: OutboxStore, clock: FakeClock) -> None:
     platform = Platform(answer(409, OUTCOME), answer(201), answer(201), answer(201))
-    async with Process(store, deliverer(platform), clock).running() as running:
+    async with Process(store, new_sender(platform), clock).running() as running:
         named = [replace(request("PUT"), target_suffix=f"/Observation/{n}") for n in range(3)]
         first = await running.put(entry_of(named[0], "a"))
         second = await running.put(entry_of(named[1], "a"))
@@ -190,20 +179,18 @@ async def test_a_collision_holds_up_its_own_patient_only(
         other = await running.put(entry_of(named[2], "b"))
         await running.wait_for_state(other, EntryState.DELIVERED)
         assert await running.state(second) is EntryState.WAITING
-        assert await end_of(running, second.id) is EntryState.DELIVERED
+        assert await final_state(running, second.id) is EntryState.DELIVERED
         assert await running.state(first) is EntryState.DELIVERED
     targets = [seen.target.decode()[-1] for seen in platform.requests]
     assert targets == ["0", "2", "0", "1"]
 
 
 async def wait_for_requests(platform: Platform, count: int) -> None:
-    """Wait until so many writes were sent."""
     while len(platform.requests) < count:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.002)
 
 
-def test_collisions_halve_what_is_sent_at_once() -> None:
-    """To one at least; it grows by one with every sixteen writes that were taken."""
+def test_409_halves_the_number_of_parallel_attempts() -> None:
     limit = ParallelLimit(MAX_PARALLEL)
     seen = []
     for _ in range(6):
@@ -231,7 +218,6 @@ class SerializingPlatform:
     _commits: int = 0
 
     async def respond(self, connection: PlatformConnection) -> None:
-        """Respond to one request."""
         await read_body(connection.reader, connection.request)
         if connection.request.method == "GET":
             connection.writer.write(fhir())
@@ -249,14 +235,12 @@ class SerializingPlatform:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A running PostgreSQL."""
     yield from postgres_server()
 
 
 async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
     server: PostgresServer, tmp_path: Path
 ) -> None:
-    """Of 163 writes none fails, and each is done once."""
     url = await server.fresh_database("outbox_collisions")
     serializing = SerializingPlatform()
     async with AsyncExitStack() as stack:
@@ -267,24 +251,24 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
             await stack.enter_async_context(opening(platform, tmp_path, outbox=shared))
             for _ in range(2)
         ]
-        for hospital in (first, second):
-            hospital.line.cut()
+        for setup in (first, second):
+            setup.relay.cut()
         for number in range(163):
-            hospital = (first, second)[number % 2]
-            kept = await hospital.ask(
+            setup = (first, second)[number % 2]
+            kept = await setup.ask(
                 "PUT", f"/Observation/{number}", observation(number, number), **ASYNC
             )
             assert kept.status == 202
-        await first.line.restore()
-        await second.line.restore()
+        await first.relay.restore()
+        await second.relay.restore()
         await wait_until_delivered(first, 163)
     assert serializing.refused > 0
     assert set(serializing.done.values()) == {1}
 
 
-async def wait_until_delivered(hospital: Hospital, count: int) -> None:
+async def wait_until_delivered(setup: OutboxSetup, count: int) -> None:
     """Wait until so many entries are delivered; none may fail."""
     name = "dhp_gateway_outbox_entries"
-    while await hospital.gateway.metric(name, state="delivered") < count:
-        assert await hospital.gateway.metric(name, state="failed") == 0
+    while await setup.gateway.metric(name, state="delivered") < count:
+        assert await setup.gateway.metric(name, state="failed") == 0
         await asyncio.sleep(0.1)

@@ -20,7 +20,7 @@ from tests.doubles.forked import ForkedGateway
 from tests.doubles.platform import outcome
 from tests.doubles.processes import free_port
 from tests.outbox.path.conftest import Open, outbox_in
-from tests.outbox.path.hospital import Hospital, observation
+from tests.outbox.path.harness import OutboxSetup, observation
 
 BY = f"command, user {os.getuid()}"
 
@@ -37,12 +37,10 @@ class Operator:
         }
 
     async def run(self, *arguments: str) -> Result:
-        """One command."""
         self.write()
         return await dhp("outbox", *arguments, "--config", self.config, folder=self.config.parent)
 
-    def begin(self, *arguments: str, stdout: Path) -> ForkedGateway:
-        """One command, not waited for."""
+    def start(self, *arguments: str, stdout: Path) -> ForkedGateway:
         self.write()
         err = self.config.with_name("err")
         err.touch()
@@ -51,31 +49,27 @@ class Operator:
         )
 
     def write(self) -> None:
-        """Put the settings where the commands find them."""
         self.config.write_text(yaml.safe_dump(self.settings))
 
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Operator:
-    """Return an operator on the gateway's machine."""
     return Operator(tmp_path)
 
 
 @pytest.fixture
-async def refused(hospital: Hospital) -> tuple[Hospital, str]:
-    """A hospital with an entry that the platform refused."""
-    hospital.line.cut()
-    location = (await hospital.write(patient=987654)).location
-    hospital.answer_writes(outcome(422))
-    await hospital.mended(location)
-    return hospital, location
+async def rejected(setup: OutboxSetup) -> tuple[OutboxSetup, str]:
+    setup.relay.cut()
+    location = (await setup.write(patient=987654)).location
+    setup.answer_writes(outcome(422))
+    await setup.deliver(location)
+    return setup, location
 
 
-async def test_what_waits_for_a_person_is_listed(
-    refused: tuple[Hospital, str], operator: Operator
+async def test_list_shows_failed_entries(
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
-    """A failed entry with its id; for programs as JSON; of one state or caller only, if wanted."""
-    entry_id = refused[1].rsplit("/", 1)[1]
+    entry_id = rejected[1].rsplit("/", 1)[1]
     listed = await operator.run("list")
     assert listed.code == 0
     assert entry_id in listed.out
@@ -91,11 +85,10 @@ async def test_what_waits_for_a_person_is_listed(
     assert "waiting" in wrong.err
 
 
-async def test_patients_are_shown_only_when_asked(
-    refused: tuple[Hospital, str], operator: Operator
+async def test_contents_are_shown_with_reveal_only(
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
-    """`show` and `export` mask address and bodies unless `--reveal` is given."""
-    entry_id = refused[1].rsplit("/", 1)[1]
+    entry_id = rejected[1].rsplit("/", 1)[1]
     masked = await operator.run("show", entry_id)
     assert "failed" in masked.out
     assert "987654" not in masked.out
@@ -117,18 +110,17 @@ async def test_patients_are_shown_only_when_asked(
 
 
 async def test_a_retried_entry_is_delivered(
-    refused: tuple[Hospital, str], operator: Operator
+    rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:
-    """The running gateway notices by itself."""
-    hospital, location = refused
+    setup, location = rejected
     assert (await operator.run("retry", "--cause", "expired")).out == ""
     done = await operator.run("retry", "--failed")
     assert done.code == 0
     assert location.rsplit("/", 1)[1] in done.out
-    ended = await hospital.ended(location)
+    ended = await setup.final_response(location)
     while not ended.json["entry"][0]["response"]["status"].startswith("200"):
-        ended = await hospital.ended(location)
-    assert len(hospital.writes()) == 2
+        ended = await setup.final_response(location)
+    assert len(setup.writes()) == 2
     assert (await operator.run("retry", "--cause", "platform-status 422")).out == ""
     assert (await operator.run("retry")).code == 2
     again = await operator.run("retry", location.rsplit("/", 1)[1])
@@ -136,21 +128,20 @@ async def test_a_retried_entry_is_delivered(
     assert "delivered" in again.out
 
 
-async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operator) -> None:
-    """An unclear one holds up its patient until a person decides."""
+async def test_dropping_an_unclear_entry_unblocks_others(opened: Open, operator: Operator) -> None:
     # A gateway with an audit could be the one that records it.
-    async with opened(audit={"sink": "off"}) as hospital:
-        unclear = await hospital.unclear_write()
-        behind = (await hospital.write(number=2)).location
-        assert (await hospital.ask("GET", behind)).status == 202
+    async with opened(audit={"sink": "off"}) as setup:
+        unclear = await setup.unclear_write()
+        behind = (await setup.write(number=2)).location
+        assert (await setup.ask("GET", behind)).status == 202
         dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
         assert dropped.code == 1
         assert "dropped" in dropped.out
         assert "there is no such entry" in dropped.out
         assert '"step":"dropped"' in dropped.out
         assert "noted for the audit" not in dropped.out
-        assert (await hospital.ended(behind)).status == 200
-        assert (await hospital.ask("GET", unclear)).status == 410
+        assert (await setup.final_response(behind)).status == 200
+        assert (await setup.ask("GET", unclear)).status == 410
 
 
 SHOWN = {
@@ -168,12 +159,9 @@ SHOWN = {
 }
 
 
-async def test_an_unclear_entry_is_shown_in_the_operators_language(
-    opened: Open, operator: Operator
-) -> None:
-    """State, note and yes or no are words of the catalogue; a caller's name is never translated."""
-    async with opened(callers=[{"name": "failed", "outbox": "always"}]) as hospital:
-        entry_id = (await hospital.unclear_write()).rsplit("/", 1)[1]
+async def test_show_is_translated(opened: Open, operator: Operator) -> None:
+    async with opened(callers=[{"name": "failed", "outbox": "always"}]) as setup:
+        entry_id = (await setup.unclear_write()).rsplit("/", 1)[1]
         for language, words in SHOWN.items():
             told = await operator.run("show", entry_id, "--lang", language)
             assert [each for each in words if each not in told.out] == []
@@ -192,21 +180,19 @@ async def test_an_unclear_entry_is_shown_in_the_operators_language(
         ({"url": f"sqlite:////{'long' * 64}/all.db"}, 3, "file name too long"),
     ],
 )
-async def test_what_cannot_be_opened_is_told(
-    refused: tuple[Hospital, str],
+async def test_an_outbox_that_cannot_be_opened_is_reported(
+    rejected: tuple[OutboxSetup, str],
     operator: Operator,
     change: dict[str, Any],
     code: int,
     words: str,
 ) -> None:
-    """With the exit code of the other commands, and a sentence."""
     operator.settings["outbox"].update(change)
     done = await operator.run("list")
     assert (done.code, words in done.err) == (code, True), done.err
 
 
-async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
-    """A key of another length, a file without one, a missing extra; nothing when all is there."""
+async def test_check_reports_an_unusable_outbox(operator: Operator) -> None:
     operator.write()
     assert (await dhp("check", "--config", operator.config)).code == 0
     block = (
@@ -225,11 +211,10 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
     assert (short.code, "outbox.encryption_key: is not 32 bytes" in short.out) == (2, True)
 
 
-async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: Path) -> None:
-    """It reports the wrong setting, instead of enqueuing what cannot be decrypted."""
-    async with opened() as hospital:
-        hospital.line.cut()
-        await hospital.write()
+async def test_a_gateway_with_another_key_does_not_start(opened: Open, tmp_path: Path) -> None:
+    async with opened() as setup:
+        setup.relay.cut()
+        await setup.write()
     operator = Operator(tmp_path)
     operator.settings |= {
         "listen": {"address": "127.0.0.1:0"},
@@ -243,7 +228,6 @@ async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: 
 
 
 def audited(directory: Path) -> dict[str, Any]:
-    """Settings of an audit in a file."""
     return {"sink": "file", "path": str(directory / "audit" / "audit.jsonl")}
 
 
@@ -254,32 +238,31 @@ def steps(directory: Path) -> list[tuple[str, str, str]]:
     return [(each["step"], each["entry"], each["by"]) for each in records if "by" in each]
 
 
-async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
+async def test_an_action_is_recorded_by_the_running_gateway(
     opened: Open, operator: Operator, tmp_path: Path
 ) -> None:
-    """Who gave up a write is recorded, once, by the gateway that has the file in hand."""
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
-    async with opened(audit=audited(tmp_path)) as hospital:
-        unclear = await hospital.unclear_write()
-        behind = (await hospital.write(number=2)).location
+    async with opened(audit=audited(tmp_path)) as setup:
+        unclear = await setup.unclear_write()
+        behind = (await setup.write(number=2)).location
         entry_id = unclear.rsplit("/", 1)[1]
         dropped = await operator.run("drop", entry_id)
         assert (dropped.code, "noted for the audit" in dropped.out) == (0, True)
         assert (await operator.run("drop", entry_id)).code == 1
-        await hospital.ended(behind)
+        await setup.final_response(behind)
         while not steps(tmp_path):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
     assert steps(tmp_path) == [("dropped", entry_id, BY)]
 
 
-async def test_a_command_makes_no_audit_file(
+async def test_a_command_creates_no_audit_file(
     opened: Open, operator: Operator, tmp_path: Path
 ) -> None:
-    """The file would belong to the command's user; the gateway creates it and writes the record."""
-    async with opened() as hospital:
-        hospital.line.cut()
-        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
+    """The file would belong to the user of the command."""
+    async with opened() as setup:
+        setup.relay.cut()
+        entry_id = (await setup.write()).location.rsplit("/", 1)[1]
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
     assert (await operator.run("drop", entry_id)).code == 0
@@ -290,79 +273,72 @@ async def test_a_command_makes_no_audit_file(
 
 
 @pytest.fixture
-async def queued(opened: Open, tmp_path: Path) -> str:
-    """An entry whose gateway is stopped; its audit file is there."""
+async def queued_entry(opened: Open, tmp_path: Path) -> str:
     (tmp_path / "audit").mkdir()
-    async with opened(audit=audited(tmp_path)) as hospital:
-        hospital.line.cut()
-        return (await hospital.write()).location.rsplit("/", 1)[1]
+    async with opened(audit=audited(tmp_path)) as setup:
+        setup.relay.cut()
+        return (await setup.write()).location.rsplit("/", 1)[1]
 
 
-async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
-    operator: Operator, tmp_path: Path, queued: str
+async def test_a_command_writes_the_audit_file_while_no_gateway_runs(
+    operator: Operator, tmp_path: Path, queued_entry: str
 ) -> None:
-    """With the gateway stopped, the user whose file it is need not wait for its next start."""
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", queued, "--reason", "entered anew")).code == 0
+    assert (await operator.run("drop", queued_entry, "--reason", "entered anew")).code == 0
     assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
     assert '"reason":"entered anew"' in (tmp_path / "audit" / "audit.jsonl").read_text()
 
 
-def nobody_listens(**more: str) -> dict[str, Any]:
-    """Settings of an audit that cannot be written now."""
+def unreachable_audit(**more: str) -> dict[str, Any]:
     return {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{free_port()}", **more}
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
-async def test_a_step_that_the_audit_cannot_take_stays_noted(
-    opened: Open, operator: Operator, tmp_path: Path, queued: str, on_failure: str
+async def test_an_action_is_recorded_later_if_the_audit_is_unavailable(
+    opened: Open, operator: Operator, tmp_path: Path, queued_entry: str, on_failure: str
 ) -> None:
-    """The command says so, and the next process that can write the audit records it."""
-    operator.settings["audit"] = nobody_listens(on_failure=on_failure)
-    dropped = await operator.run("drop", queued)
+    operator.settings["audit"] = unreachable_audit(on_failure=on_failure)
+    dropped = await operator.run("drop", queued_entry)
     assert dropped.code == 0
     assert "the audit cannot be written; noted for the audit" in dropped.out
     async with opened(audit=audited(tmp_path)):
         pass
-    assert steps(tmp_path) == [("dropped", queued, BY)]
+    assert steps(tmp_path) == [("dropped", queued_entry, BY)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_a_step_is_recorded_although_its_command_is_interrupted(
-    opened: Open, operator: Operator, tmp_path: Path, queued: str, number: signal.Signals
+async def test_an_action_is_recorded_if_its_command_is_interrupted(
+    opened: Open, operator: Operator, tmp_path: Path, queued_entry: str, number: signal.Signals
 ) -> None:
-    """Whatever ends the command once a write is given up, the next gateway knows who did it."""
-    operator.settings["audit"] = nobody_listens()
+    operator.settings["audit"] = unreachable_audit()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    process = operator.begin("drop", queued, stdout=pipe)
+    process = operator.start("drop", queued_entry, stdout=pipe)
     with await asyncio.to_thread(pipe.open) as told:
-        assert await asyncio.to_thread(told.readline) == f"{queued}: dropped\n"
+        assert await asyncio.to_thread(told.readline) == f"{queued_entry}: dropped\n"
         process.send_signal(number)
         await asyncio.to_thread(process.wait, 60)
     async with opened(audit=audited(tmp_path)):
         pass
-    assert steps(tmp_path) == [("dropped", queued, BY)]
+    assert steps(tmp_path) == [("dropped", queued_entry, BY)]
 
 
-async def test_a_step_is_recorded_although_its_command_fails_midway(
-    operator: Operator, tmp_path: Path, queued: str
+async def test_an_action_is_recorded_if_its_command_fails(
+    operator: Operator, tmp_path: Path, queued_entry: str
 ) -> None:
-    """Here it cannot say what it has done; its own audit file has that all the same."""
     operator.settings["audit"] = audited(tmp_path)
-    process = operator.begin("drop", queued, "nothing", stdout=Path("/dev/full"))
+    process = operator.start("drop", queued_entry, "nothing", stdout=Path("/dev/full"))
     assert await asyncio.to_thread(process.wait, 60) != 0
-    assert steps(tmp_path) == [("dropped", queued, BY)]
+    assert steps(tmp_path) == [("dropped", queued_entry, BY)]
 
 
-async def test_a_command_records_what_others_have_noted(
-    operator: Operator, tmp_path: Path, opened: Open, queued: str
+async def test_a_command_records_pending_audit_records(
+    operator: Operator, tmp_path: Path, opened: Open, queued_entry: str
 ) -> None:
-    """What an earlier one could not write need not wait for a gateway; no step is there twice."""
-    operator.settings["audit"] = nobody_listens()
-    assert (await operator.run("retry", queued)).code == 0
+    operator.settings["audit"] = unreachable_audit()
+    assert (await operator.run("retry", queued_entry)).code == 0
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", queued)).code == 0
+    assert (await operator.run("drop", queued_entry)).code == 0
     async with opened(audit=audited(tmp_path)):
         pass
-    assert steps(tmp_path) == [("retried", queued, BY), ("dropped", queued, BY)]
+    assert steps(tmp_path) == [("retried", queued_entry, BY), ("dropped", queued_entry, BY)]

@@ -17,7 +17,7 @@ import pytest
 from tests.doubles.platform import Platform
 from tests.doubles.storing_platform import FAULTS, StoringPlatform
 from tests.outbox.path.conftest import opening
-from tests.outbox.path.hospital import ASYNC, Hospital, Reply
+from tests.outbox.path.harness import ASYNC, OutboxSetup, Response
 
 SYSTEM = "urn:lab"
 PLATFORM = {"response_timeout": 10}
@@ -39,25 +39,23 @@ def result(key: str, fault: str, *, identified: bool) -> dict[str, Any]:
     return resource
 
 
-async def create(hospital: Hospital, fault: str, form: str, *, identified: bool = True) -> Reply:
-    """A create on a condition, by itself or in a Bundle."""
+async def create(setup: OutboxSetup, fault: str, form: str, *, identified: bool = True) -> Response:
     key = f"{form}-{fault}"
     resource = result(key, fault, identified=identified)
     condition = f"identifier={SYSTEM}|{key}" if identified else f"note={key}"
     if form == "create":
         body = json.dumps(resource).encode()
-        return await hospital.ask("POST", "/Observation", body, If_None_Exist=condition, **ASYNC)
+        return await setup.ask("POST", "/Observation", body, If_None_Exist=condition, **ASYNC)
     request = {"method": "POST", "url": "Observation", "ifNoneExist": condition}
     entry = {"request": request, "resource": resource}
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
-    return await hospital.ask("POST", "", json.dumps(bundle).encode(), **ASYNC)
+    return await setup.ask("POST", "", json.dumps(bundle).encode(), **ASYNC)
 
 
-async def told(hospital: Hospital, reply: Reply) -> str:
-    """What a caller learns in the end."""
+async def final_result(setup: OutboxSetup, reply: Response) -> str:
     if reply.status != 202:
         return f"answered {reply.status}"
-    ended = await hospital.ended(reply.location)
+    ended = await setup.final_response(reply.location)
     assert ended.status == 200, ended.body
     response = ended.json["entry"][0]["response"]
     if "outcome" not in response:
@@ -87,42 +85,42 @@ CASES = IGNORED | UNCLEAR | RELIED_ON
 
 @dataclass(frozen=True)
 class Course:
-    """What is told of each write in the end, and how often the platform has it."""
+    """The result of each write, and the number of its copies at the platform."""
 
     ends: dict[str, str]
     copies: dict[str, int]
 
 
-async def carried_out(case: Case, folder: Path) -> Course:
+async def run_case(case: Case, folder: Path) -> Course:
     """A create and a Bundle for every fault, sent directly or queued first."""
     ward = StoringPlatform(**case.platform_is)
     sections = {"platform": PLATFORM, "circuit_breaker": BREAKER}
-    async with Platform() as platform, opening(platform, folder, **sections) as hospital:
+    async with Platform() as platform, opening(platform, folder, **sections) as setup:
         platform.respond(ward.respond)
         sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
-        creations = [create(hospital, *each, identified=case.identified) for each in sent]
+        creations = [create(setup, *each, identified=case.identified) for each in sent]
         if case.way == "queued":
-            hospital.line.cut()
+            setup.relay.cut()
             replies = [await each for each in creations]
             assert {(each.status, each.headers.get("X-Gateway-Error")) for each in replies} == {
                 (202, None)
             }
-            await hospital.line.restore()
+            await setup.relay.restore()
         else:
             # Those that come to the platform directly wait for it.
             replies = await asyncio.gather(*creations)
-        ends = await asyncio.gather(*(told(hospital, each) for each in replies))
+        ends = await asyncio.gather(*(final_result(setup, each) for each in replies))
         names = (f"{form}-{fault}" for fault, form in sent)
         return Course(dict(zip(names, ends, strict=True)), ward.copies())
 
 
 @pytest.fixture(scope="module")
 def courses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Course | BaseException]:
-    """All cases at once: each waits ten seconds before it asks what became of a write."""
+    """Run all cases at once, because each waits ten seconds before a verification."""
 
     async def all_of_them() -> list[Course | BaseException]:
         folders = [tmp_path_factory.mktemp("conditions") for _ in CASES]
-        courses = map(carried_out, CASES.values(), folders)
+        courses = map(run_case, CASES.values(), folders)
         return await asyncio.gather(*courses, return_exceptions=True)
 
     return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
@@ -141,20 +139,17 @@ def ends_of(course: Course | BaseException, case: Case) -> set[str]:
 
 
 @pytest.mark.parametrize("name", IGNORED)
-def test_a_platform_that_ignores_conditions_is_asked_first(courses, name: str) -> None:
-    """What it has already is found by its identifier, and told as delivered; it has all."""
+def test_identified_creates_are_verified_where_conditions_are_ignored(courses, name: str) -> None:
     course = courses[name]
     assert ends_of(course, CASES[name]) == {"delivered"}
     assert set(course.copies) == set(course.ends)
 
 
 @pytest.mark.parametrize("name", UNCLEAR)
-def test_what_cannot_be_looked_for_is_told_as_unclear(courses, name: str) -> None:
-    """Creates without identifier, and with an unusable condition, are unclear."""
+def test_creates_that_cannot_be_verified_are_unclear(courses, name: str) -> None:
     assert ends_of(courses[name], CASES[name]) == {"unclear"}
 
 
 @pytest.mark.parametrize("name", RELIED_ON)
-def test_a_declared_condition_is_relied_on(courses, name: str) -> None:
-    """The write is sent again with it, and the platform keeps it."""
+def test_declared_conditional_creates_are_sent_again(courses, name: str) -> None:
     assert ends_of(courses[name], CASES[name]) == {"delivered"}

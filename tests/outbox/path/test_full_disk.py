@@ -1,4 +1,4 @@
-"""A disk that is full, or not there: new writes are refused, and nothing else stops."""
+"""A full or missing disk: new writes are rejected, all else continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.doubles.platform import Platform, PlatformConnection, fhir
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
-from tests.outbox.path.hospital import ASYNC, Hospital, observation
+from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
 
@@ -27,7 +27,6 @@ Volume = Callable[[int], Path]
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Volume]:
-    """Makes a volume of so many MiB of its own."""
     if os.geteuid():
         pytest.skip("mounting a small volume needs root")
     place = tmp_path / "volume"
@@ -55,37 +54,36 @@ def fill(place: Path) -> Path:
     return path
 
 
-async def write(hospital: Hospital, number: int) -> tuple[int, str]:
+async def write(setup: OutboxSetup, number: int) -> tuple[int, str]:
     """Status and, where it was taken, location of a write of some 40 KiB."""
     body = observation(number, number)[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 40_000)
-    reply = await hospital.ask("PUT", f"/Observation/{number}", body, **ASYNC)
+    reply = await setup.ask("PUT", f"/Observation/{number}", body, **ASYNC)
     if reply.status == 202:
         return 202, reply.location
     return reply.status, reply.headers["X-Gateway-Error"]
 
 
-async def wait_until_full(hospital: Hospital) -> list[str]:
-    """Write until no more is taken; the locations of what was."""
+async def wait_until_full(setup: OutboxSetup) -> list[str]:
+    """Send writes until one is rejected. Return the locations of the others."""
     kept: list[str] = []
     while True:
-        status, said = await write(hospital, len(kept) + 1)
+        status, said = await write(setup, len(kept) + 1)
         if status != 202:
             assert (status, said) == (503, "outbox-full")
             return kept
         kept.append(said)
 
 
-async def delivered(hospital: Hospital, kept: list[str]) -> None:
-    """Wait until all of it is at the platform, once each."""
+async def delivered(setup: OutboxSetup, kept: list[str]) -> None:
     for location in kept:
-        url = hospital.gateway.url + location[location.index("/_outbox") :]
-        assert (await hospital.ended(url)).status == 200
-    targets = [target for _, target in hospital.writes()]
+        url = setup.gateway.url + location[location.index("/_outbox") :]
+        assert (await setup.final_response(url)).status == 200
+    targets = [target for _, target in setup.writes()]
     assert len(targets) == len(set(targets)) == len(kept)
 
 
 # A program that takes every byte of the disk as soon as it is free, until it is killed.
-_GREEDY = """
+_DISK_FILLER = """
 import os, sys, time
 file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 for size in (65536, 4096, 1):
@@ -104,11 +102,11 @@ while True:
 
 
 @contextlib.asynccontextmanager
-async def greedy(place: Path) -> AsyncIterator[Path]:
-    """Another program takes what is free on the disk now and later; yields its file."""
+async def disk_filler(place: Path) -> AsyncIterator[Path]:
+    """Run a program that takes all free disk space continuously. Yield its file."""
     path = place / "somebody-elses"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _GREEDY, path, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", _DISK_FILLER, path, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -119,62 +117,57 @@ async def greedy(place: Path) -> AsyncIterator[Path]:
         await process.wait()
 
 
-async def keep_small(hospital: Hospital, count: int) -> list[str]:
-    """Queue so many small writes, each of another patient; their locations."""
-    replies = [await hospital.write(patient=n, number=n) for n in range(count)]
+async def queue_small(setup: OutboxSetup, count: int) -> list[str]:
+    replies = [await setup.write(patient=n, number=n) for n in range(count)]
     assert {reply.status for reply in replies} == {202}
     return [reply.location for reply in replies]
 
 
-async def test_nothing_that_is_freed_is_needed(opened: Open, volume: Volume) -> None:
-    """500 writes are delivered though another program takes all that becomes free meanwhile."""
+async def test_deliveries_need_no_freed_disk_space(opened: Open, volume: Volume) -> None:
     place = volume(16)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await keep_small(hospital, 500)
-        async with greedy(place) as taken:
-            assert (await write(hospital, 9999))[1] == "outbox-full"
-            await hospital.line.restore()
-            await delivered(hospital, kept)
-        hospital.line.cut()
-        assert (await write(hospital, 9999))[1] == "outbox-full"
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await queue_small(setup, 500)
+        async with disk_filler(place) as taken:
+            assert (await write(setup, 9999))[1] == "outbox-full"
+            await setup.relay.restore()
+            await delivered(setup, kept)
+        setup.relay.cut()
+        assert (await write(setup, 9999))[1] == "outbox-full"
         taken.unlink()
-        assert (await write(hospital, 9999))[0] == 202
+        assert (await write(setup, 9999))[0] == 202
 
 
-async def test_responses_without_room_are_kept_without_their_bodies(
+async def test_responses_are_stored_without_bodies_on_a_full_disk(
     opened: Open, volume: Volume
 ) -> None:
-    """That the write was delivered is what counts."""
     place = volume(16)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await keep_small(hospital, 150)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await queue_small(setup, 150)
         body = b'{"resourceType":"Observation","x":"%s"}' % (b"y" * 100_000)
-        hospital.answer_writes(*[fhir(body)] * 150)
-        async with greedy(place):
-            await hospital.line.restore()
-            await delivered(hospital, kept)
+        setup.answer_writes(*[fhir(body)] * 150)
+        async with disk_filler(place):
+            await setup.relay.restore()
+            await delivered(setup, kept)
 
 
 async def test_large_writes_are_delivered_from_a_full_disk(opened: Open, volume: Volume) -> None:
-    """What is erased of them is not more at a time than the disk has room for."""
     place = volume(64)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
         large = observation()[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 10_000_000)
-        kept = [(await hospital.keep("PUT", "/Observation/99", large)).location]
-        kept += await keep_small(hospital, 5)
-        async with greedy(place):
-            await hospital.line.restore()
-            await delivered(hospital, kept)
+        kept = [(await setup.enqueue("PUT", "/Observation/99", large)).location]
+        kept += await queue_small(setup, 5)
+        async with disk_filler(place):
+            await setup.relay.restore()
+            await delivered(setup, kept)
 
 
 @pytest.mark.parametrize("end", ["kill", "end"])
-async def test_a_gateway_starts_again_on_a_disk_that_stays_full(
+async def test_a_gateway_restarts_on_a_disk_that_stays_full(
     platform: Platform, volume: Volume, tmp_path: Path, end: str
 ) -> None:
-    """Killed or stopped amid deliveries; the other program runs all the time."""
     place, count = volume(16), 120
     remembering, slow = RememberingPlatform(), 0.02
 
@@ -208,7 +201,7 @@ async def test_a_gateway_starts_again_on_a_disk_that_stays_full(
                 async with session.put(url, data=body, headers=fields) as reply:
                     assert reply.status == 202
                     kept.append(reply.headers["Content-Location"].rpartition("/")[2])
-            async with greedy(place):
+            async with disk_filler(place):
                 await line.restore()
                 for effects in (10, 40):
                     while len(remembering.effects) < effects:  # noqa: ASYNC110 - no event
@@ -231,43 +224,42 @@ async def test_a_gateway_starts_again_on_a_disk_that_stays_full(
 
 
 @pytest.mark.parametrize("size", [4, 8])
-async def test_what_was_accepted_is_delivered_through_a_full_disk(
+async def test_queued_writes_are_delivered_on_a_full_disk(
     opened: Open, volume: Volume, size: int
 ) -> None:
-    """The outbox refuses in time, and delivers when another program has filled the disk."""
     place = volume(size)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        hospital.line.cut()
-        kept = await wait_until_full(hospital)
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        setup.relay.cut()
+        kept = await wait_until_full(setup)
         assert len(kept) * 40_000 > size * _MIB / 4
         fill(place)
-        assert (await write(hospital, 9999))[1] == "outbox-full"
-        await hospital.line.restore()
-        await delivered(hospital, kept)
+        assert (await write(setup, 9999))[1] == "outbox-full"
+        await setup.relay.restore()
+        await delivered(setup, kept)
 
 
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_restart_on_a_full_disk_delivers(opened: Open, volume: Volume, full: bool) -> None:
-    """A gateway that ended on a full disk starts on it again, and needs no help."""
     place = volume(4)
     outbox = {"url": f"sqlite:///{place}/outbox.db"}
-    async with opened(outbox=outbox) as hospital:
-        hospital.line.cut()
-        kept = await wait_until_full(hospital) if full else [(await write(hospital, 1))[1]]
+    async with opened(outbox=outbox) as setup:
+        setup.relay.cut()
+        kept = await wait_until_full(setup) if full else [(await write(setup, 1))[1]]
         fill(place)
-    async with opened(outbox=outbox) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        await delivered(hospital, kept)
+    async with opened(outbox=outbox) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        await delivered(setup, kept)
 
 
-async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path) -> None:
-    """Reads go on, writes that may be queued are refused, it says so, and tries again."""
+async def test_a_gateway_starts_while_its_outbox_is_unavailable(
+    opened: Open, tmp_path: Path
+) -> None:
     place = tmp_path / "later"
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        refused = await hospital.write()
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        refused = await setup.write()
         assert (refused.status, refused.headers["X-Gateway-Error"]) == (503, "outbox-full")
-        assert await hospital.gateway.ready() == (
+        assert await setup.gateway.ready() == (
             200,
             {
                 "ready": True,
@@ -278,55 +270,54 @@ async def test_a_gateway_starts_without_its_outbox(opened: Open, tmp_path: Path)
                 "degraded": {"outbox": "outbox-away"},
             },
         )
-        assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        assert await setup.gateway.metric("dhp_gateway_outbox_available") == 0
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         assert shown.json["care"]["reason"] == "outbox-away"
-        page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
+        page = await setup.ask("GET", f"{setup.gateway.admin_url}/status")
         assert b"cannot be reached" in page.body
         place.mkdir()
-        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
-        hospital.line.cut()
-        kept = await hospital.write()
+        await setup.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
+        setup.relay.cut()
+        kept = await setup.write()
         assert kept.status == 202
-        assert (await hospital.mended(kept.location)).status == 200
+        assert (await setup.deliver(kept.location)).status == 200
     assert (place / "outbox.db").stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_gateway_starts_on_a_disk_that_is_full(opened: Open, volume: Volume) -> None:
-    """Without an outbox yet: all else is served, and writes are taken once there is room."""
     place = volume(8)
     taken = fill(place)
-    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        assert (await write(hospital, 1))[1] == "outbox-full"
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+    async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        assert (await write(setup, 1))[1] == "outbox-full"
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         assert shown.json["care"]["reason"] == "outbox-away"
         taken.unlink()
-        await hospital.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
-        hospital.line.cut()
-        kept = await hospital.write()
+        await setup.gateway.wait_for_metric(1, "dhp_gateway_outbox_available")
+        setup.relay.cut()
+        kept = await setup.write()
         assert kept.status == 202
-        assert (await hospital.mended(kept.location)).status == 200
+        assert (await setup.deliver(kept.location)).status == 200
 
 
-async def test_a_damaged_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:
-    """The first page is spoilt, or something else has its name."""
+async def test_a_damaged_database_affects_the_outbox_only(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     spoilt = tmp_path / "spoilt.db"
     spoilt.write_bytes(b"SQLite format 3\0" + b"x" * 8176)
     for path in (tmp_path / "folder", spoilt):
-        async with opened(outbox={"url": f"sqlite:///{path}"}) as hospital:
-            assert (await hospital.ask("GET", "/Patient/1")).status == 200
-            assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
-            assert await hospital.gateway.metric("dhp_gateway_outbox_available") == 0
+        async with opened(outbox={"url": f"sqlite:///{path}"}) as setup:
+            assert (await setup.ask("GET", "/Patient/1")).status == 200
+            assert (await setup.write()).headers["X-Gateway-Error"] == "outbox-full"
+            assert await setup.gateway.metric("dhp_gateway_outbox_available") == 0
 
 
-async def test_a_file_that_is_no_database_stops_nothing_else(opened: Open, tmp_path: Path) -> None:
-    """It is left as it is."""
+async def test_a_file_that_is_no_database_affects_the_outbox_only(
+    opened: Open, tmp_path: Path
+) -> None:
     alien = tmp_path / "alien.db"
     alien.write_bytes(b"not a database, but somebody's file" * 100)
     before = alien.read_bytes()
-    async with opened(outbox={"url": f"sqlite:///{alien}"}) as hospital:
-        assert (await hospital.ask("GET", "/Patient/1")).status == 200
-        assert (await hospital.write()).headers["X-Gateway-Error"] == "outbox-full"
+    async with opened(outbox={"url": f"sqlite:///{alien}"}) as setup:
+        assert (await setup.ask("GET", "/Patient/1")).status == 200
+        assert (await setup.write()).headers["X-Gateway-Error"] == "outbox-full"
     assert alien.read_bytes() == before

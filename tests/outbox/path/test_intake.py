@@ -1,4 +1,4 @@
-"""Which writes are queued, when, and what the platform gets of them."""
+"""Which writes are queued, and what the platform receives."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from tests.doubles.platform import fhir, http, once, outcome, page, silence, the
 from tests.doubles.sso import ScriptedResponse
 from tests.doubles.wire import Wire, get, post
 from tests.outbox.path.conftest import Open
-from tests.outbox.path.hospital import Hospital, observation
+from tests.outbox.path.harness import OutboxSetup, observation
 from tests.pipeline.testbed import reset_connection
 
 
-async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
-    """The write goes out, and its answer comes back."""
-    reply = await hospital.write()
+async def test_nothing_is_queued_while_the_platform_responds(setup: OutboxSetup) -> None:
+    reply = await setup.write()
     assert reply.status == 200
-    assert (await hospital.ask("GET", "/_outbox")).json.get("entry") is None
+    assert (await setup.ask("GET", "/_outbox")).json.get("entry") is None
 
 
-ASKING = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
-OTHERS = "return=minimal;x=1 ,handling=strict"
+WITH_RESPOND_ASYNC = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
+WITHOUT_RESPOND_ASYNC = "return=minimal;x=1 ,handling=strict"
 WRITES = {
     "create": ("POST", "/Observation", observation()),
     "update": ("PUT", "/Observation/1", observation()),
@@ -49,66 +48,57 @@ NO_WRITES = {
 
 @pytest.mark.parametrize("mode", ["always", "on-request"])
 @pytest.mark.parametrize("name", WRITES)
-async def test_the_platform_sees_no_respond_async_of_a_write(
-    opened: Open, name: str, mode: str
-) -> None:
-    """The settings of the outbox decide, not a platform that supports it; the others stay."""
+async def test_respond_async_is_removed_from_writes(opened: Open, name: str, mode: str) -> None:
     method, path, body = WRITES[name]
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
-    async with opened(callers=callers) as hospital:
-        for prefer in (ASKING, "respond-async"):
-            assert (await hospital.ask(method, path, body, Prefer=prefer)).status == 200
-        writes = [seen for seen in hospital.platform.requests if seen.method == method]
-        assert [seen.all("prefer") for seen in writes] == [[OTHERS], []]
+    async with opened(callers=callers) as setup:
+        for prefer in (WITH_RESPOND_ASYNC, "respond-async"):
+            assert (await setup.ask(method, path, body, Prefer=prefer)).status == 200
+        writes = [seen for seen in setup.platform.requests if seen.method == method]
+        assert [seen.all("prefer") for seen in writes] == [[WITHOUT_RESPOND_ASYNC], []]
 
 
 @pytest.mark.parametrize("name", NO_WRITES)
-async def test_the_platform_sees_respond_async_of_what_is_no_write(
-    hospital: Hospital, name: str
-) -> None:
-    """Reads and operations are never queued: the preference is the platform's business."""
+async def test_respond_async_is_forwarded_for_other_requests(setup: OutboxSetup, name: str) -> None:
     method, path, body = NO_WRITES[name]
-    await hospital.ask(method, path, body, Prefer=ASKING)
-    assert hospital.platform.requests[0].header("prefer") == ASKING
+    await setup.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
+    assert setup.platform.requests[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_the_platform_sees_respond_async_of_who_may_not_queue(
+async def test_respond_async_is_forwarded_for_callers_without_outbox(
     opened: Open, name: str
 ) -> None:
-    """Where a caller's outbox is off, it goes on, byte for byte."""
     method, path, body = WRITES[name]
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
-    async with opened(callers=callers) as hospital:
-        await hospital.ask(method, path, body, Prefer=ASKING)
-        assert hospital.platform.requests[0].header("prefer") == ASKING
+    async with opened(callers=callers) as setup:
+        await setup.ask(method, path, body, Prefer=WITH_RESPOND_ASYNC)
+        assert setup.platform.requests[0].header("prefer") == WITH_RESPOND_ASYNC
 
 
-async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospital) -> None:
-    """On one connection, whichever comes first."""
+async def test_respond_async_is_removed_by_request_on_one_connection(setup: OutboxSetup) -> None:
     fields = ("Prefer: respond-async", "Content-Type: application/fhir+json", "Content-Length: 0")
-    async with await Wire.open(hospital.gateway.address) as wire:
+    async with await Wire.open(setup.gateway.address) as wire:
         for method in ("DELETE", "GET", "DELETE"):
             await wire.fetch(get("/fhir/Observation/1", *fields, method=method))
-    assert [seen.header("prefer") for seen in hospital.platform.requests] == [
+    assert [seen.header("prefer") for seen in setup.platform.requests] == [
         None,
         "respond-async",
         None,
     ]
 
 
-async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
-    """With the line cut it is 202; afterwards the platform has it once, without respond-async."""
-    hospital.line.cut()
-    reply = await hospital.write(Prefer="return=minimal, respond-async", Warning="kept")
+async def test_a_write_is_queued_and_delivered_once(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    reply = await setup.write(Prefer="return=minimal, respond-async", Warning="kept")
     assert reply.status == 202
-    assert reply.word == "queued"
-    assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
+    assert reply.state == "queued"
+    assert reply.location.startswith(f"{setup.gateway.url}/_outbox/")
     assert reply.headers["Cache-Control"] == "no-store"
-    hospital.platform.respond(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
-    ended = await hospital.mended(reply.location)
+    setup.platform.respond(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
+    ended = await setup.deliver(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "201 Created"
-    (seen,) = hospital.sent
+    (seen,) = setup.sent
     assert (seen.method, seen.target, seen.body) == ("PUT", "/r5/Observation/1", observation())
     assert seen.header("prefer") == "return=minimal"
     assert seen.header("warning") == "kept"
@@ -117,15 +107,14 @@ async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
     assert seen.header("authorization") == "Bearer token-1"
 
 
-async def test_reads_and_other_writes_fail_as_ever(hospital: Hospital) -> None:
-    """A read is never queued, nor an operation, nor a write that did not ask for it."""
-    hospital.line.cut()
+async def test_reads_and_synchronous_writes_are_not_queued(setup: OutboxSetup) -> None:
+    setup.relay.cut()
     answers = [
-        await hospital.ask("GET", "/Patient/1", Prefer="respond-async"),
-        await hospital.ask("POST", "/Patient/_search", b"", Prefer="respond-async"),
-        await hospital.ask("POST", "/Patient/1/$everything", b"{}", Prefer="respond-async"),
-        await hospital.ask("PUT", "/Patient/1", b"{}"),
-        await hospital.ask("PUT", "/Patient/1", b"not FHIR", Prefer="respond-async"),
+        await setup.ask("GET", "/Patient/1", Prefer="respond-async"),
+        await setup.ask("POST", "/Patient/_search", b"", Prefer="respond-async"),
+        await setup.ask("POST", "/Patient/1/$everything", b"{}", Prefer="respond-async"),
+        await setup.ask("PUT", "/Patient/1", b"{}"),
+        await setup.ask("PUT", "/Patient/1", b"not FHIR", Prefer="respond-async"),
     ]
     assert [each.status for each in answers] == [503] * 5
     assert {each.headers["X-Gateway-Error"] for each in answers} <= {
@@ -141,116 +130,111 @@ async def test_reads_and_other_writes_fail_as_ever(hospital: Hospital) -> None:
 async def test_the_callers_setting_decides(
     opened: Open, mode: str, headers: dict[str, str], status: int
 ) -> None:
-    """`always` queues without being asked, `off` never does."""
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
-    async with opened(callers=callers) as hospital:
-        hospital.line.cut()
-        reply = await hospital.ask("PUT", "/Observation/1", observation(), **headers)
+    async with opened(callers=callers) as setup:
+        setup.relay.cut()
+        reply = await setup.ask("PUT", "/Observation/1", observation(), **headers)
         assert reply.status == status
 
 
-async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hospital) -> None:
-    """They may not overtake it, though the line is up; those of other patients go out."""
+async def test_later_writes_of_a_patient_are_queued_behind_earlier_ones(setup: OutboxSetup) -> None:
     delivered = asyncio.Event()
-    hospital.answer_writes(outcome(503), once(delivered, fhir()))
-    first = await hospital.write(patient=1, number=1)
-    await hospital.wait_until_sent(2)
-    second = await hospital.write(patient=1, number=2)
+    setup.answer_writes(outcome(503), once(delivered, fhir()))
+    first = await setup.write(patient=1, number=1)
+    await setup.wait_until_sent(2)
+    second = await setup.write(patient=1, number=2)
     assert (first.status, second.status) == (202, 202)
-    assert (await hospital.write(patient=3, number=3)).status == 200
+    assert (await setup.write(patient=3, number=3)).status == 200
     delivered.set()
     for reply in (first, second):
-        assert (await hospital.ended(reply.location)).status == 200
-    assert [target[-1] for _, target in hospital.writes()] == ["1", "1", "3", "2"]
+        assert (await setup.final_response(reply.location)).status == 200
+    assert [target[-1] for _, target in setup.writes()] == ["1", "1", "3", "2"]
 
 
-async def test_an_unknown_outcome_is_repeated_only_where_that_does_no_harm(
-    hospital: Hospital,
+async def test_a_write_in_doubt_is_queued_if_it_is_idempotent(
+    setup: OutboxSetup,
 ) -> None:
-    """A create without identifier gets its 502; an update is kept and sent again."""
-    hospital.platform.script(then_close(b""))
-    assert (await hospital.write(method="POST")).headers["X-Gateway-Error"] == "upstream-failed"
-    hospital.platform.script(then_close(b""))
-    reply = await hospital.write()
+    setup.platform.script(then_close(b""))
+    assert (await setup.write(method="POST")).headers["X-Gateway-Error"] == "upstream-failed"
+    setup.platform.script(then_close(b""))
+    reply = await setup.write()
     assert reply.status == 202
-    assert (await hospital.ended(reply.location)).json["entry"][0]["response"]["status"] == "200 OK"
-    assert [method for method, _ in hospital.writes()] == ["POST", "PUT", "PUT"]
+    assert (await setup.final_response(reply.location)).json["entry"][0]["response"][
+        "status"
+    ] == "200 OK"
+    assert [method for method, _ in setup.writes()] == ["POST", "PUT", "PUT"]
 
 
 LATE = (502, "upstream-failed")
 
 
-async def test_a_late_failure_does_not_undo_a_later_write(hospital: Hospital) -> None:
-    """An update that hangs is not repeated after another one of the same resource was done."""
-    async with hospital.late_failure() as hanging:
-        assert (await hospital.write()).status == 200
+async def test_a_late_failure_does_not_undo_a_later_write(setup: OutboxSetup) -> None:
+    async with setup.late_failure() as hanging:
+        assert (await setup.write()).status == 200
     reply = hanging.result()
     assert (reply.status, reply.headers["X-Gateway-Error"]) == LATE
-    assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+    assert "entry" not in (await setup.ask("GET", "/_outbox")).json
 
 
-async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(hospital: Hospital) -> None:
-    """Nor while the newer one still waits for its answer."""
+async def test_a_late_failure_does_not_undo_a_pending_later_write(setup: OutboxSetup) -> None:
     released = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        async with hospital.late_failure() as hanging:
-            hospital.platform.script(once(released, fhir()))
-            newer = group.create_task(hospital.write())
-            await hospital.platform.wait_for_requests(2)
+        async with setup.late_failure() as hanging:
+            setup.platform.script(once(released, fhir()))
+            newer = group.create_task(setup.write())
+            await setup.platform.wait_for_requests(2)
         released.set()
     assert (newer.result().status, hanging.result().status) == (200, 502)
-    assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+    assert "entry" not in (await setup.ask("GET", "/_outbox")).json
 
 
-async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
-    hospital: Hospital,
+async def test_a_late_failure_is_not_queued_behind_a_later_write(
+    setup: OutboxSetup,
 ) -> None:
-    """What is delivered in the end is the newer one, which waited for another of its patient."""
     delivered = asyncio.Event()
-    async with hospital.late_failure() as hanging:
-        hospital.platform.script(outcome(503), once(delivered, fhir()))
-        assert (await hospital.write(patient=2, number=2)).status == 202
-        newer = await hospital.write(patient=2)
+    async with setup.late_failure() as hanging:
+        setup.platform.script(outcome(503), once(delivered, fhir()))
+        assert (await setup.write(patient=2, number=2)).status == 202
+        newer = await setup.write(patient=2)
     assert (newer.status, hanging.result().status) == (202, 502)
     delivered.set()
-    await hospital.ended(newer.location)
-    assert hospital.sent[-1].body == observation(patient=2)
-    assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
+    await setup.final_response(newer.location)
+    assert setup.sent[-1].body == observation(patient=2)
+    assert [target[-1] for _, target in setup.writes()] == ["1", "2", "2", "1"]
 
 
-async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -> None:
-    """An update that hangs is kept although others, and other callers' of it, were done."""
+async def test_a_late_failure_is_queued_beside_writes_of_other_resources(opened: Open) -> None:
     callers = [
         {"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"},
         {"name": "his", "api_key": "a-key-of-his-own", "outbox": "always"},
     ]
-    async with opened(callers=callers) as hospital:
-        async with hospital.late_failure() as hanging:
-            assert (await hospital.write(number=2)).status == 200
-            assert (await hospital.write(X_Api_Key="a-key-of-his-own")).status == 200
+    async with opened(callers=callers) as setup:
+        async with setup.late_failure() as hanging:
+            assert (await setup.write(number=2)).status == 200
+            assert (await setup.write(X_Api_Key="a-key-of-his-own")).status == 200
         assert hanging.result().status == 202
 
 
-LEAVES = {"reset": reset_connection, "close": lambda wire: wire.writer.close()}
+DISCONNECTS = {"reset": reset_connection, "close": lambda wire: wire.writer.close()}
 
 
-@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
-async def test_who_has_left_is_not_queued_for(
-    hospital: Hospital, leave: Callable[[Wire], None]
+@pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
+async def test_a_disconnected_callers_write_is_not_queued(
+    setup: OutboxSetup, leave: Callable[[Wire], None]
 ) -> None:
     """The caller would not receive the 202, would send it again, and it would be stored twice."""
-    hospital.platform.script(silence)
-    async with await Wire.open(hospital.gateway.address) as wire:
+    setup.platform.script(silence)
+    async with await Wire.open(setup.gateway.address) as wire:
         asked = "Prefer: respond-async"
         await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
-        await hospital.platform.wait_for_requests(1)
+        await setup.platform.wait_for_requests(1)
         leave(wire)
     # When this is answered the gateway has seen that it is left.
-    assert (await hospital.ask("GET", "/Patient/1")).status == 200
-    hospital.platform.drop_connections()
-    outcomes = {record["outcome"] for record in await hospital.gateway.audit(2)}
+    assert (await setup.ask("GET", "/Patient/1")).status == 200
+    setup.platform.drop_connections()
+    outcomes = {record["outcome"] for record in await setup.gateway.audit(2)}
     assert outcomes == {"success", "aborted"}
-    assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+    assert "entry" not in (await setup.ask("GET", "/_outbox")).json
 
 
 HALF_CLOSED = {
@@ -264,140 +248,131 @@ async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
     opened: Open, is_cut: bool, status: int, reason: str
 ) -> None:
     """It may have left, would send the write again, and the write would be stored twice."""
-    async with opened(platform={"response_timeout": 0.5}) as hospital:
-        hospital.platform.script(silence)
+    async with opened(platform={"response_timeout": 0.5}) as setup:
+        setup.platform.script(silence)
         if is_cut:
-            hospital.line.cut()
-        async with await Wire.open(hospital.gateway.address) as wire:
+            setup.relay.cut()
+        async with await Wire.open(setup.gateway.address) as wire:
             asked = "Prefer: respond-async"
             wire.writer.write(post("/fhir/Observation/1", observation(), asked, method="PUT"))
             wire.writer.write_eof()
             reply = await wire.read_response()
         assert (reply.status, reply.reason) == (status, reason)
-        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+        assert "entry" not in (await setup.ask("GET", "/_outbox")).json
 
 
-@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
-async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
-    hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None]
+@pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
+async def test_a_write_is_not_queued_if_its_caller_disconnects_meanwhile(
+    setup: OutboxSetup, tmp_path: Path, leave: Callable[[Wire], None]
 ) -> None:
-    """Nor when the write had to wait for another process, and the caller did not."""
-    hospital.line.cut()
+    setup.relay.cut()
     with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with await Wire.open(hospital.gateway.address) as wire:
+        async with await Wire.open(setup.gateway.address) as wire:
             asked = "Prefer: respond-async"
             await wire.send(post("/fhir/Observation", observation(), asked))
             # Time to come as far as the outbox.
             await asyncio.sleep(0.3)
             leave(wire)
         # When this is answered the gateway has seen that it is left.
-        assert (await hospital.ask("GET", "/Patient/1")).status == 503
+        assert (await setup.ask("GET", "/Patient/1")).status == 503
         other.execute("ROLLBACK")
-    assert "aborted" in {record["outcome"] for record in await hospital.gateway.audit(2)}
-    again = await hospital.write(method="POST")
-    await hospital.mended(again.location)
-    assert len(hospital.writes()) == 1
+    assert "aborted" in {record["outcome"] for record in await setup.gateway.audit(2)}
+    again = await setup.write(method="POST")
+    await setup.deliver(again.location)
+    assert len(setup.writes()) == 1
 
 
 @pytest.mark.parametrize("status", [502, 504])
-async def test_a_gateway_error_of_the_platforms_entrance_is_an_unknown_outcome(
-    hospital: Hospital, status: int
+async def test_502_and_504_of_an_intermediary_leave_a_write_in_doubt(
+    setup: OutboxSetup, status: int
 ) -> None:
-    """Its own balancer lost the server: an update is repeated, a create's answer is passed on."""
-    hospital.platform.script(page(status))
-    assert (await hospital.write(method="POST")).status == status
-    hospital.platform.script(page(status))
-    reply = await hospital.write()
+    setup.platform.script(page(status))
+    assert (await setup.write(method="POST")).status == status
+    setup.platform.script(page(status))
+    reply = await setup.write()
     assert reply.status == 202
-    assert (await hospital.ended(reply.location)).status == 200
+    assert (await setup.final_response(reply.location)).status == 200
 
 
-async def test_other_answers_of_the_platform_are_passed_on(hospital: Hospital) -> None:
-    """A refusal, a throttling and an error are answers."""
+async def test_error_responses_are_forwarded(setup: OutboxSetup) -> None:
     for status in (422, 412, 429, 500):
-        hospital.platform.script(outcome(status))
-        assert (await hospital.write()).status == status
+        setup.platform.script(outcome(status))
+        assert (await setup.write()).status == status
 
 
-async def test_without_an_sso_writes_are_kept(hospital: Hospital) -> None:
-    """No token because the SSO is away is no line; a refusal of the SSO is a matter of settings."""
-    hospital.sso.respond(ScriptedResponse())
-    hospital.platform.script(outcome(401))
-    assert (await hospital.write()).status == 202
+async def test_writes_are_queued_while_the_sso_is_unavailable(setup: OutboxSetup) -> None:
+    """An unreachable SSO counts as an outage; a rejection by it does not."""
+    setup.sso.respond(ScriptedResponse())
+    setup.platform.script(outcome(401))
+    assert (await setup.write()).status == 202
 
 
-async def test_large_bodies_are_kept_whole(opened: Open) -> None:
-    """Also beyond what is kept for second attempts."""
+async def test_large_bodies_are_queued(opened: Open) -> None:
     body = json.dumps({"resourceType": "Binary", "data": "x" * 300_000}).encode()
-    async with opened(limits={"replay_buffer_bytes": 1000}) as hospital:
-        hospital.line.cut()
-        reply = await hospital.keep("PUT", "/Binary/1", body)
-        await hospital.mended(reply.location)
-        assert hospital.sent[-1].body == body
+    async with opened(limits={"replay_buffer_bytes": 1000}) as setup:
+        setup.relay.cut()
+        reply = await setup.enqueue("PUT", "/Binary/1", body)
+        await setup.deliver(reply.location)
+        assert setup.sent[-1].body == body
 
 
-async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> None:
-    """The orders are read out of them, the platform gets the caller's bytes."""
+async def test_compressed_bodies_are_delivered_unchanged(setup: OutboxSetup) -> None:
     body = gzip.compress(observation())
-    hospital.line.cut()
+    setup.relay.cut()
     fields = {"Prefer": "respond-async", "Content_Encoding": "gzip"}
-    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    reply = await setup.ask("PUT", "/Observation/1", body, **fields)
     assert reply.status == 202
-    assert (await hospital.write(number=2)).status == 202
-    await hospital.mended(reply.location)
-    seen = hospital.sent[0]
+    assert (await setup.write(number=2)).status == 202
+    await setup.deliver(reply.location)
+    seen = setup.sent[0]
     assert (seen.body, seen.header("content-encoding")) == (body, "gzip")
 
 
-async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
-    """The platform gets its own URLs; the caller finds the gateway's in the answer."""
-    gateway, platform = hospital.gateway.url, hospital.gateway.settings.platform.fhir_base_url
+async def test_links_are_rewritten_in_both_directions(setup: OutboxSetup) -> None:
+    gateway, platform = setup.gateway.url, setup.gateway.settings.platform.fhir_base_url
     body = observation().replace(b"Patient/1", f"{gateway}/Patient/1".encode())
-    hospital.line.cut()
+    setup.relay.cut()
     fields = {"Prefer": "respond-async", "If_None_Exist": f"subject={gateway}/Patient/1"}
-    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    reply = await setup.ask("PUT", "/Observation/1", body, **fields)
     answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
     location = ("Location", f"{platform}/Observation/1/_history/1")
-    hospital.platform.respond(fhir(answer, 200, location))
-    entry = (await hospital.mended(reply.location)).json["entry"][0]
-    (sent,) = hospital.sent
+    setup.platform.respond(fhir(answer, 200, location))
+    entry = (await setup.deliver(reply.location)).json["entry"][0]
+    (sent,) = setup.sent
     assert json.loads(sent.body)["subject"]["reference"] == f"{platform}/Patient/1"
     assert sent.header("if-none-exist") == f"subject={platform}/Patient/1"
     assert entry["response"]["location"] == f"{gateway}/Observation/1/_history/1"
     assert entry["resource"]["subject"]["reference"] == f"{gateway}/Patient/1"
 
 
-async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
-    """By the entry's id, without anything of the patient."""
-    hospital.line.cut()
-    reply = await hospital.write()
-    await hospital.mended(reply.location)
-    records = await hospital.gateway.audit(3, event="outbox")
+async def test_every_step_is_audited_and_counted(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    reply = await setup.write()
+    await setup.deliver(reply.location)
+    records = await setup.gateway.audit(3, event="outbox")
     steps = [record["step"] for record in records]
     assert steps[0] == "queued"
     assert steps[-2:] == ["sent", "delivered"]
     assert {record["entry"] for record in records} == {reply.location.rsplit("/", 1)[1]}
-    assert await hospital.gateway.metric("dhp_gateway_outbox_steps_total", step="delivered") == 1
-    (record,) = [each for each in await hospital.gateway.audit() if each["status"] == 202][:1]
+    assert await setup.gateway.metric("dhp_gateway_outbox_steps_total", step="delivered") == 1
+    (record,) = [each for each in await setup.gateway.audit() if each["status"] == 202][:1]
     assert (record["reason"], record["resource_id"]) == ("", "1")
 
 
-async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
-    """A sign-in page with 200 comes from an intermediary: the write is sent again."""
-    hospital.line.cut()
-    reply = await hospital.write()
-    hospital.answer_writes(page(200), http(302, b"", ("Location", "http://login.example/")))
-    ended = await hospital.mended(reply.location)
+async def test_a_page_of_an_intermediary_is_no_delivery(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    reply = await setup.write()
+    setup.answer_writes(page(200), http(302, b"", ("Location", "http://login.example/")))
+    ended = await setup.deliver(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "200 OK"
-    assert len(hospital.sent) == 3
+    assert len(setup.sent) == 3
 
 
-async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> None:
-    """A DELETE that waited goes out as one that did not: without a body, and what is said of it."""
-    hospital.line.cut()
-    kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
+async def test_a_queued_delete_is_sent_without_a_body(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    kept = await setup.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
     assert kept.status == 202
-    await hospital.mended(kept.location)
-    (sent,) = hospital.sent
+    await setup.deliver(kept.location)
+    (sent,) = setup.sent
     assert [name for name, _ in sent.headers if name.lower().startswith("content-")] == []

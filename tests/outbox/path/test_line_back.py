@@ -1,50 +1,47 @@
-"""How soon what waits goes on when the platform can be reached again."""
+"""How soon delivery continues after an outage."""
 
 from __future__ import annotations
 
 from tests.doubles.platform import outcome
 from tests.outbox.path.conftest import Open
-from tests.outbox.path.hospital import Hospital, Reply
+from tests.outbox.path.harness import OutboxSetup, Response
 
 # Seconds: longer than any test may take.
 _LONG = 3000
 
 
-async def test_a_read_ends_a_hold_of_the_whole_line(hospital: Hospital) -> None:
-    """A 503 with Retry-After holds deliveries until the next read succeeds, not for so long."""
-    kept = await _held(hospital)
-    assert (await hospital.ask("GET", "/Patient/1")).status == 200
-    assert (await hospital.ended(kept.location)).status == 200
+async def test_a_response_to_a_read_ends_the_outage_delay(setup: OutboxSetup) -> None:
+    kept = await _delayed_write(setup)
+    assert (await setup.ask("GET", "/Patient/1")).status == 200
+    assert (await setup.final_response(kept.location)).status == 200
     # At once: the next that the platform was asked, and not after a question of the gateway's own.
-    asked = [seen.target.rpartition("/r5")[2] for seen in hospital.platform.requests]
+    asked = [seen.target.rpartition("/r5")[2] for seen in setup.platform.requests]
     assert asked[asked.index("/Patient/1") + 1] == "/Observation/1"
 
 
-async def test_without_traffic_a_light_question_ends_it(hospital: Hospital) -> None:
-    """A probe ends the outage long before its end, without other requests to the platform."""
-    kept = await _held(hospital)
-    assert (await hospital.ended(kept.location)).status == 200
-    assert any(seen.target.endswith("/metadata") for seen in hospital.platform.gateway_requests)
+async def test_a_probe_ends_the_outage_delay(setup: OutboxSetup) -> None:
+    kept = await _delayed_write(setup)
+    assert (await setup.final_response(kept.location)).status == 200
+    assert any(seen.target.endswith("/metadata") for seen in setup.platform.gateway_requests)
 
 
-async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
-    """A line that is back is noticed without traffic, however long the circuit stays open."""
+async def test_the_probe_passes_an_open_circuit(opened: Open) -> None:
     breaker = {"min_requests": 2, "open_for": _LONG}
-    async with opened(circuit_breaker=breaker) as hospital:
-        hospital.line.cut()
+    async with opened(circuit_breaker=breaker) as setup:
+        setup.relay.cut()
         for _ in range(3):
-            await hospital.ask("GET", "/Patient/1")
-        kept = await hospital.write()
+            await setup.ask("GET", "/Patient/1")
+        kept = await setup.write()
         assert kept.status == 202
-        assert (await hospital.gateway.ready())[1]["checks"]["circuit"] == "failed"
-        assert (await hospital.mended(kept.location)).status == 200
+        assert (await setup.gateway.ready())[1]["checks"]["circuit"] == "failed"
+        assert (await setup.deliver(kept.location)).status == 200
 
 
-async def _held(hospital: Hospital) -> Reply:
-    """The answer to a write of which the caller and the delivery were told to wait."""
-    hospital.answer_writes(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
-    kept = await hospital.write()
+async def _delayed_write(setup: OutboxSetup) -> Response:
+    """Queue a write whose two attempts got 503 with Retry-After."""
+    setup.answer_writes(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
+    kept = await setup.write()
     assert kept.status == 202
-    await hospital.wait_until_sent(2)
-    await hospital.until("waiting", kept.location)
+    await setup.wait_until_sent(2)
+    await setup.wait_until_state("waiting", kept.location)
     return kept

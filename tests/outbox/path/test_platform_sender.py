@@ -1,4 +1,4 @@
-"""What the platform's answers mean for a queued write, and whether it has one already."""
+"""Results of attempts by response, and verification of writes in doubt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SENT: dict[str, Any] = {
 
 
 class Platform:
-    """Gives out the next answer, and keeps what it was asked."""
+    """Returns scripted responses and records the requests."""
 
     def __init__(self, *answers: UpstreamResponse | Exception) -> None:
         self._answers = list(answers)
@@ -55,7 +55,6 @@ class Platform:
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, _tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
-        """As the forwarder."""
         self.requests.append(outgoing)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
@@ -64,24 +63,21 @@ class Platform:
 
 
 class Tokens:
-    """There is always one."""
+    """Always has a token."""
 
     name = "default"
     wait_for_token = replace_rejected = invalidate = on_fresh_token_rejected = None
 
     def current(self) -> str:
-        """Return any token, which is not examined."""
         return "default"
 
 
 def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> UpstreamResponse:
-    """A FHIR answer."""
     content = b"" if body is None else json.dumps(body).encode()
     return UpstreamResponse.synthetic(status, [JSON, *fields], content)
 
 
 def page(status: int) -> UpstreamResponse:
-    """An HTML page."""
     return UpstreamResponse.synthetic(status, [(b"Content-Type", b"text/html")], b"<html></html>")
 
 
@@ -94,18 +90,16 @@ class Statement:
         self._declared = TypeCapability(dict.fromkeys(parameters, ""), frozenset(conditional))
 
     async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
-        """As the statement on the request path."""
         return self._declared
 
 
-def deliverer(
+def new_sender(
     platform: Platform,
     *,
     versions: bool = False,
     statement: Statement | Fetched | None = None,
     unfiltered: tuple[str, ...] = (),
 ) -> EntrySender:
-    """What is tested, with one credential."""
     asking = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
     return EntrySender(
         forwarder=platform,
@@ -123,7 +117,6 @@ def deliverer(
 def request(
     method: str = "POST", body: Any = SENT, credential: str = "default", condition: bytes = b""
 ) -> QueuedRequest:
-    """A queued create, or an update."""
     by_id = method != "POST"
     return QueuedRequest(
         method=method,
@@ -156,7 +149,6 @@ def bundle(kind: str, *resources: Any) -> QueuedRequest:
 def searchset(
     *resources: Any, total: int | None = None, url: str = "?identifier=x"
 ) -> UpstreamResponse:
-    """What a search finds."""
     entries = [{"resource": each} for each in resources]
     bundle: dict[str, Any] = {
         "resourceType": "Bundle",
@@ -167,27 +159,26 @@ def searchset(
     return answer(200, bundle if total is None else {**bundle, "total": total})
 
 
-KEPT = {**SENT, "id": "9", "meta": {"versionId": "3"}}
+STORED = {**SENT, "id": "9", "meta": {"versionId": "3"}}
 
 
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        ((KEPT,), PRESENT),
+        ((STORED,), PRESENT),
         ((), ABSENT),
         # Two results may share the number of an order.
-        (({**KEPT, "status": "amended"},), INCONCLUSIVE),
-        ((KEPT, {**KEPT, "id": "10"}), INCONCLUSIVE),
+        (({**STORED, "status": "amended"},), INCONCLUSIVE),
+        ((STORED, {**STORED, "id": "10"}), INCONCLUSIVE),
         # The server has ignored the parameter.
-        (({**KEPT, "identifier": []},), INCONCLUSIVE),
+        (({**STORED, "identifier": []},), INCONCLUSIVE),
     ],
 )
-async def test_a_create_is_looked_for_by_its_identifier(
+async def test_a_create_is_verified_by_its_identifier(
     found: tuple[Any, ...], verdict: VerificationStatus
 ) -> None:
-    """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
-    finding = await deliverer(platform).verify(ENTRY, request())
+    finding = await new_sender(platform).verify(ENTRY, request())
     assert finding.finding is verdict
     assert platform.requests[0].target.startswith(
         b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&"
@@ -197,10 +188,9 @@ async def test_a_create_is_looked_for_by_its_identifier(
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
 
 
-async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
-    """Neither a self link without the parameter nor matches that are not shown mean "no"."""
+async def test_an_ignored_search_is_inconclusive() -> None:
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
-        finding = await deliverer(Platform(odd)).verify(ENTRY, request())
+        finding = await new_sender(Platform(odd)).verify(ENTRY, request())
         assert finding.finding is not None
         assert finding.finding is INCONCLUSIVE
 
@@ -209,22 +199,21 @@ PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "i
 CODE = b"code=a|1"
 
 
-async def asked(
+async def verify_condition(
     condition: bytes, body: Any, *answers: UpstreamResponse, **more: Any
 ) -> tuple[VerificationStatus, int]:
     """What is found out of a conditional create, and by how many questions."""
     platform = Platform(*answers)
-    finding = await deliverer(platform, **more).verify(
+    finding = await new_sender(platform, **more).verify(
         ENTRY, request(body=body, condition=condition)
     )
     assert finding.finding is not None
     return finding.finding, len(platform.requests)
 
 
-async def test_a_declared_condition_needs_no_question() -> None:
-    """The platform itself sees to it that there are not two, also of a Bundle's."""
+async def test_a_declared_condition_needs_no_verification() -> None:
     platform = Platform()
-    made = deliverer(platform, statement=Statement("create"))
+    made = new_sender(platform, statement=Statement("create"))
     for wanted in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
         assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
     assert platform.requests == []
@@ -244,11 +233,10 @@ async def test_a_declared_condition_needs_no_question() -> None:
         ),
     ],
 )
-async def test_other_conditions_are_asked_as_a_search(
+async def test_other_conditions_are_verified_by_a_search(
     answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
 ) -> None:
-    """By all parameters of the condition, where the platform declares them."""
-    found = await asked(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
+    found = await verify_condition(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
     assert found == (expected, 1)
 
 
@@ -262,11 +250,11 @@ async def test_other_conditions_are_asked_as_a_search(
         (b"_has:x:y:z=1", {"statement": Statement(parameters=("code",))}),
     ],
 )
-async def test_a_condition_that_cannot_be_believed_is_not_asked(
+async def test_an_unreliable_condition_is_not_searched(
     condition: bytes, more: dict[str, Any]
 ) -> None:
-    """Neither a match nor that there is none would prove anything."""
-    assert await asked(condition, PLAIN, **more) == (INCONCLUSIVE, 0)
+    """Neither result would prove anything."""
+    assert await verify_condition(condition, PLAIN, **more) == (INCONCLUSIVE, 0)
 
 
 @pytest.mark.parametrize(
@@ -274,14 +262,13 @@ async def test_a_condition_that_cannot_be_believed_is_not_asked(
     [
         ((), {"unfiltered": ("identifier",)}, INCONCLUSIVE),
         ((), {"statement": Statement(parameters=())}, INCONCLUSIVE),
-        ((KEPT,), {"statement": Statement(parameters=())}, PRESENT),
+        ((STORED,), {"statement": Statement(parameters=())}, PRESENT),
     ],
 )
-async def test_no_match_proves_nothing_where_the_search_is_not_believed(
+async def test_no_match_is_inconclusive_for_an_unreliable_search(
     found: tuple[Any, ...], more: dict[str, Any], expected: VerificationStatus
 ) -> None:
-    """A match with the same identifier and content does."""
-    assert await asked(CODE, SENT, searchset(*found), **more) == (expected, 1)
+    assert await verify_condition(CODE, SENT, searchset(*found), **more) == (expected, 1)
 
 
 DECLARING = {
@@ -291,10 +278,10 @@ DECLARING = {
 UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 
 
-def fetching(platform: Platform) -> EntrySender:
+def sender_with_statement(platform: Platform) -> EntrySender:
     """Asks the platform itself what it declares; no time passes."""
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    return deliverer(platform, statement=Fetched(client, lambda: [Tokens()], lambda: 0.0))
+    return new_sender(platform, statement=Fetched(client, lambda: [Tokens()], lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -304,38 +291,36 @@ def fetching(platform: Platform) -> EntrySender:
         *((answer(status), "upstream-busy") for status in (429, 502, 503, 504)),
     ],
 )
-async def test_what_the_statement_may_still_tell_waits_for_it(
+async def test_verification_waits_for_the_capability_statement(
     statement: UpstreamResponse | Exception, cause: str
 ) -> None:
-    """Where it could not be had it is asked for with each attempt, and no person before that."""
     platform = Platform(statement, searchset(), answer(200, DECLARING))
-    made = fetching(platform)
+    made = sender_with_statement(platform)
     wanted = request(condition=CODE)
     assert await made.verify(ENTRY, wanted) == AttemptResult(cause=cause, affects_all_entries=False)
     assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
 
 
 class FetchingMeanwhile(Platform):
-    """While it answers a search, another write has the statement fetched."""
+    """Fetches the capability statement during a search."""
 
     statement: Fetched
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
-        """As the forwarder."""
         answer = await super().send(exchange, outgoing, tokens, token)
         if b"?" in outgoing.target:
             await self.statement.declared_capability("Observation", 10.0)
         return answer
 
 
-async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None:
-    """The search was judged without it, so that it has found nothing out."""
+async def test_a_statement_fetched_during_the_search_leads_to_another_verification() -> None:
+    """The search was evaluated without the statement, so that it was inconclusive."""
     platform = FetchingMeanwhile(UNREACHABLE, searchset(), answer(200, DECLARING))
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
     platform.statement = Fetched(client, lambda: [Tokens()], lambda: 0.0)  # type: ignore[arg-type]
-    made = deliverer(platform, statement=platform.statement)
+    made = new_sender(platform, statement=platform.statement)
     wanted = request(condition=CODE)
     assert await made.verify(ENTRY, wanted) == AttemptResult(
         cause="upstream-unreachable", affects_all_entries=False
@@ -343,52 +328,52 @@ async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None
     assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
 
 
-async def test_what_is_found_needs_no_statement() -> None:
-    """A match with the same identifier and content is proof by itself."""
-    finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).verify(ENTRY, request())
+async def test_a_match_needs_no_capability_statement() -> None:
+    finding = await sender_with_statement(Platform(UNREACHABLE, searchset(STORED))).verify(
+        ENTRY, request()
+    )
     assert finding.finding is PRESENT
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
-async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
-    """Nothing is to be waited for."""
-    made = fetching(Platform(none, searchset()))
+async def test_verification_without_a_capability_statement_is_inconclusive(
+    none: UpstreamResponse,
+) -> None:
+    made = sender_with_statement(Platform(none, searchset()))
     assert await made.verify(ENTRY, request(condition=CODE)) == AttemptResult(finding=INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
     ("kind", "answers", "expected"),
     [
-        ("transaction", (searchset(KEPT), searchset(KEPT)), PRESENT),
+        ("transaction", (searchset(STORED), searchset(STORED)), PRESENT),
         ("transaction", (searchset(), searchset()), ABSENT),
-        ("transaction", (searchset(), searchset(KEPT)), INCONCLUSIVE),
+        ("transaction", (searchset(), searchset(STORED)), INCONCLUSIVE),
         # The search does not show whether the update in the batch took effect.
-        ("batch", (searchset(KEPT), searchset(KEPT)), INCONCLUSIVE),
+        ("batch", (searchset(STORED), searchset(STORED)), INCONCLUSIVE),
         ("batch", (searchset(), searchset()), ABSENT),
     ],
 )
-async def test_a_bundle_is_looked_for_by_all_that_it_creates(
+async def test_a_bundle_is_verified_by_all_its_creates(
     kind: str, answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
 ) -> None:
-    """And only what they agree on counts."""
-    finding = await deliverer(Platform(*answers)).verify(ENTRY, bundle(kind, SENT, SENT))
+    finding = await new_sender(Platform(*answers)).verify(ENTRY, bundle(kind, SENT, SENT))
     assert finding.finding is expected
 
 
 @pytest.mark.parametrize(
     ("there", "verdict"),
     [
-        (answer(200, KEPT), PRESENT),
-        (answer(200, {**KEPT, "status": "amended"}), ABSENT),
+        (answer(200, STORED), PRESENT),
+        (answer(200, {**STORED, "status": "amended"}), ABSENT),
         (answer(404), ABSENT),
         (answer(403), INCONCLUSIVE),
     ],
 )
-async def test_an_update_is_compared_with_what_is_there(
+async def test_an_update_is_compared_with_the_stored_resource(
     there: UpstreamResponse, verdict: VerificationStatus
 ) -> None:
-    """The same content means that the first attempt had its effect."""
-    finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
+    finding = await new_sender(Platform(there)).verify(ENTRY, request("PUT"))
     assert finding.finding is verdict
 
 
@@ -413,11 +398,11 @@ async def test_an_update_is_compared_with_what_is_there(
         (answer(303), "unknown", "upstream-redirect", True),
     ],
 )
-async def test_what_is_no_answer_of_the_platform_is_a_failure(
+async def test_each_failure_has_its_effect_and_scope(
     given: UpstreamResponse | Exception, effect: str, cause: str, everybody: bool
 ) -> None:
-    """With what it may have done, and whether all others would fare the same."""
-    result = await deliverer(Platform(given)).send(ENTRY, request())
+    """Whether it may have an effect, and whether it would affect all entries."""
+    result = await new_sender(Platform(given)).send(ENTRY, request())
     assert (result.may_have_effect, result.cause, result.affects_all_entries) == (
         effect == "unknown",
         cause,
@@ -434,42 +419,40 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
     ],
     ids=["platform", "gateway"],
 )
-async def test_only_the_platforms_retry_after_is_passed_on(
+async def test_only_the_platforms_retry_after_is_used(
     given: UpstreamResponse | Exception, pause: float | None
 ) -> None:
-    """In seconds."""
-    result = await deliverer(Platform(given)).send(ENTRY, request())
+    result = await new_sender(Platform(given)).send(ENTRY, request())
     assert result.cause
     assert result.retry_after == pause
 
 
-async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
-    """Status, body, and the fields that say where the resource is."""
+async def test_a_response_keeps_status_body_and_location() -> None:
     fields = ((b"Location", b"http://p/r5/Observation/5/_history/1"), (b"Set-Cookie", b"a=b"))
-    result = (await deliverer(Platform(answer(201, KEPT, *fields))).send(ENTRY, request())).response
+    result = (
+        await new_sender(Platform(answer(201, STORED, *fields))).send(ENTRY, request())
+    ).response
     assert result is not None
-    assert (result.status, json.loads(result.body)) == (201, KEPT)
+    assert (result.status, json.loads(result.body)) == (201, STORED)
     assert [name for name, _ in result.fields] == [b"Content-Type", b"Location"]
 
 
-async def test_a_page_with_an_error_is_told_as_such() -> None:
-    """Without the page."""
-    result = (await deliverer(Platform(page(403))).send(ENTRY, request())).response
+async def test_an_html_error_is_reported_without_the_page() -> None:
+    result = (await new_sender(Platform(page(403))).send(ENTRY, request())).response
     assert result is not None
     assert (result.status, result.reason, result.body) == (403, "upstream-non-fhir", b"")
 
 
-async def test_a_credential_that_is_gone_delivers_nothing() -> None:
+async def test_a_removed_credential_delivers_nothing() -> None:
     platform = Platform()
-    result = await deliverer(platform).send(ENTRY, request(credential="old"))
+    result = await new_sender(platform).send(ENTRY, request(credential="old"))
     assert (result.may_have_effect, result.cause) == (False, "token-refused")
     assert platform.requests == []
 
 
-async def test_an_update_gets_the_current_version_where_the_settings_say_so() -> None:
-    """Asked for at the moment of delivery; who was faster only delays it."""
-    platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
-    result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
+async def test_auto_if_match_adds_the_current_version() -> None:
+    platform = Platform(answer(200, STORED, (b"ETag", b'W/"3"')), answer(412))
+    result = await new_sender(platform, versions=True).send(ENTRY, request("PUT"))
     assert b'If-Match: W/"3"\r\n' in platform.requests[1].field_lines
     assert result.cause
     assert not result.may_have_effect
@@ -477,9 +460,10 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"{}", b'{"success":false,"errors":[]}', b"[]"])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
-    """A success from an intermediary shows nothing about the platform: verification is repeated."""
-    finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
+async def test_verification_is_repeated_after_a_response_that_is_no_fhir(
+    method: str, body: bytes
+) -> None:
+    finding = await new_sender(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
         ENTRY, request(method)
     )
     assert finding.cause == "upstream-non-fhir"
@@ -489,9 +473,10 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
     ("coding", "pack"),
     [(b"gzip", gzip.compress), (b"x-gzip", gzip.compress), (b"deflate", zlib.compress)],
 )
-async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
-    """A compressed response, though not requested, is decoded and examined."""
-    found = pack(json.dumps(KEPT).encode())
+async def test_compressed_responses_are_decoded(
+    coding: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    found = pack(json.dumps(STORED).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
-    finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
+    finding = await new_sender(Platform(there)).verify(ENTRY, request("PUT"))
     assert finding.finding is PRESENT

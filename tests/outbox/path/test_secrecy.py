@@ -1,4 +1,4 @@
-"""Nothing of a patient gets out of the outbox: not on the disk, in logs, audit or metrics."""
+"""The outbox reveals no patient data on disk, in logs, audit or metrics."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ HEADERS = {
 }
 
 
-async def test_nothing_of_a_patient_is_on_the_disk_or_in_the_logs(
-    platform: Platform, tmp_path: Path
-) -> None:
-    """While it waits, when the platform has refused it, and in the most talkative log."""
+async def test_no_patient_data_is_on_disk_or_in_logs(platform: Platform, tmp_path: Path) -> None:
     async with Sso() as sso, Relay(platform.port) as relay, aiohttp.ClientSession() as session:
         service = start_gateway(
             {
@@ -64,7 +61,6 @@ async def test_nothing_of_a_patient_is_on_the_disk_or_in_the_logs(
 
 
 def _files(directory: Path) -> dict[str, bytes]:
-    """All that the gateway has written: database, log, audit."""
     paths = [path for path in directory.iterdir() if path.suffix != ".yaml"]
     found = {path.name: path.read_bytes() for path in paths}
     assert {"outbox.db", "gateway.out", "gateway.err"} <= found.keys()

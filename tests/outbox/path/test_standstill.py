@@ -1,4 +1,4 @@
-"""Deliveries that stand still, for whatever reason, are told."""
+"""Deliveries without progress are reported."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from tests.doubles.platform import outcome
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft
 from tests.outbox.path.conftest import Open
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 from tests.outbox.places import SqlitePlace, opened
 
 WAITS = QueueDepth(is_deliverable=True)
 
 
-def test_the_standstill_is_counted_from_the_last_progress() -> None:
-    """Of any gateway; while the platform is awaited, or nothing can be sent, there is none."""
+def test_a_standstill_is_measured_from_the_last_progress() -> None:
     clock = FakeClock()
     standstill = StandstillClock(clock)
 
@@ -63,13 +62,13 @@ def test_the_standstill_is_counted_from_the_last_progress() -> None:
         ({"stalled_seconds": 90.0, "available": False}, False, "outbox-away"),
     ],
 )
-def test_a_standstill_is_a_state(report: dict[str, object], failing: bool, reason: str) -> None:
-    """Waiting for a platform that fails is none."""
+def test_a_standstill_is_reported_unless_the_platform_fails(
+    report: dict[str, object], failing: bool, reason: str
+) -> None:
     assert judge_outbox(report, is_platform_failing=failing).reason == reason
 
 
-async def test_what_can_be_delivered_is_counted(tmp_path: Path) -> None:
-    """An entry that waits behind a refused one cannot, and is no standstill."""
+async def test_blocked_entries_are_not_deliverable(tmp_path: Path) -> None:
     async with opened(SqlitePlace(tmp_path / "outbox.db")) as store:
         assert (await store.depth()).is_deliverable is False
         first = await store.enqueue(draft("a", "P/1"))
@@ -90,7 +89,6 @@ async def deliverable(store: OutboxStore) -> tuple[bool, bool]:
 
 @contextlib.asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[None]:
-    """Another program holds the lock by which SQLite lets one process write."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
@@ -99,75 +97,71 @@ async def locked(path: Path) -> AsyncIterator[None]:
         connection.close()
 
 
-async def wait_until_reads_succeed(hospital: Hospital) -> None:
+async def wait_until_reads_succeed(setup: OutboxSetup) -> None:
     """Wait until the gateway takes the platform for usable again."""
-    while (await hospital.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
+    while (await setup.ask("GET", "/Patient/1")).status != 200:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.1)
 
 
-async def wait_until_care(hospital: Hospital, *reasons: str) -> None:
+async def wait_until_care(setup: OutboxSetup, *reasons: str) -> None:
     """Wait until the status page's facts give one of these reasons."""
     while True:
-        shown = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status.json")
+        shown = await setup.ask("GET", f"{setup.gateway.admin_url}/status.json")
         if shown.json["care"]["reason"] in reasons:
             return
         await asyncio.sleep(0.1)
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deliveries stand still after half a second."""
     monkeypatch.setattr(health, "STANDSTILL_SECONDS", 0.5)
 
 
-async def told(hospital: Hospital) -> None:
-    """Wait until the standstill is told on the page and to Prometheus; the gateway stays ready."""
-    await wait_until_care(hospital, "outbox-standstill")
-    assert (await hospital.gateway.ready())[0] == 200
-    page = await hospital.ask("GET", f"{hospital.gateway.admin_url}/status")
+async def wait_until_reported(setup: OutboxSetup) -> None:
+    """Wait until page and metrics report the standstill; the gateway stays ready."""
+    await wait_until_care(setup, "outbox-standstill")
+    assert (await setup.gateway.ready())[0] == 200
+    page = await setup.ask("GET", f"{setup.gateway.admin_url}/status")
     assert b"deliveries stand still" in page.body
-    assert await hospital.gateway.metric("dhp_gateway_outbox_stalled_seconds") > 0
+    assert await setup.gateway.metric("dhp_gateway_outbox_stalled_seconds") > 0
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_database_that_another_program_locks_is_told(opened: Open, tmp_path: Path) -> None:
-    """The platform works, reads go on; afterwards deliveries do, too."""
-    async with opened() as hospital:
-        hospital.line.cut()
-        kept = await hospital.write()
+@pytest.mark.usefixtures("short_standstill")
+async def test_a_locked_database_is_reported(opened: Open, tmp_path: Path) -> None:
+    async with opened() as setup:
+        setup.relay.cut()
+        kept = await setup.write()
         async with locked(tmp_path / "outbox.db"):
-            await hospital.line.restore()
-            await wait_until_reads_succeed(hospital)
-            await told(hospital)
-        assert (await hospital.ended(kept.location)).status == 200
-        await wait_until_care(hospital, "fine", "answers")
+            await setup.relay.restore()
+            await wait_until_reads_succeed(setup)
+            await wait_until_reported(setup)
+        assert (await setup.final_response(kept.location)).status == 200
+        await wait_until_care(setup, "fine", "answers")
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_write_that_fails_again_and_again_is_told(opened: Open) -> None:
-    """It is repeated, as it may be; other requests succeed."""
-    async with opened() as hospital:
-        hospital.line.cut()
-        await hospital.write()
-        hospital.answer_writes(*[outcome(500)] * 1000)
-        await hospital.line.restore()
-        await wait_until_reads_succeed(hospital)
-        await told(hospital)
+@pytest.mark.usefixtures("short_standstill")
+async def test_a_write_that_fails_repeatedly_is_reported(opened: Open) -> None:
+    async with opened() as setup:
+        setup.relay.cut()
+        await setup.write()
+        setup.answer_writes(*[outcome(500)] * 1000)
+        await setup.relay.restore()
+        await wait_until_reads_succeed(setup)
+        await wait_until_reported(setup)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_delivery_that_has_ended_is_told(
+@pytest.mark.usefixtures("short_standstill")
+async def test_a_stopped_delivery_is_reported(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever ended it."""
-
     async def ended(self: DeliveryLoop) -> None:
         return
 
     monkeypatch.setattr(DeliveryLoop, "run", ended)
-    async with opened() as hospital:
-        hospital.line.cut()
-        assert (await hospital.write()).status == 202
-        await hospital.line.restore()
-        await wait_until_reads_succeed(hospital)
-        await told(hospital)
+    async with opened() as setup:
+        setup.relay.cut()
+        assert (await setup.write()).status == 202
+        await setup.relay.restore()
+        await wait_until_reads_succeed(setup)
+        await wait_until_reported(setup)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.doubles.walks import of, steps, walk
-from tests.outbox.path.hospital import Hospital
+from tests.outbox.path.harness import OutboxSetup
 
 pytestmark = pytest.mark.interpreted
 
 
-async def test_the_walks_of_a_queued_write(hospital: Hospital) -> None:
-    """A write takes the printed steps to its 202, and its entry those of the delivery."""
-    hospital.line.cut()
+async def test_the_walks_of_a_queued_write(setup: OutboxSetup) -> None:
+    setup.relay.cut()
     with steps() as taken:
-        queued = await hospital.write()
+        queued = await setup.write()
     # Attempts that fail before the line is mended take other steps.
     with steps(anew_at="ActiveAttempts.start") as taken_later:
-        ended = await hospital.mended(queued.location)
+        ended = await setup.deliver(queued.location)
     assert (queued.status, ended.status) == (202, 200)
     way = walk("The walk of a queued write")
     assert of(way, taken) == way

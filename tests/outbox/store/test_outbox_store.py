@@ -1,4 +1,4 @@
-"""What the store promises, of SQLite and PostgreSQL alike."""
+"""The store in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ DONE = StoredResponse(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observatio
 
 
 async def events_of(store: OutboxStore, change: Awaitable[bool]) -> list[OutboxEvent]:
-    """What a change of several entries tells of them."""
     events: list[OutboxEvent] = []
     store.observers.append(events.append)
     assert await change == bool(events)
@@ -40,25 +39,21 @@ async def events_of(store: OutboxStore, change: Awaitable[bool]) -> list[OutboxE
 
 
 async def recover(store: OutboxStore) -> list[OutboxEvent]:
-    """What has ended, by the store's clock."""
     return await events_of(store, store.recover_leases(await store.leases(), settle=10.0))
 
 
 async def names(store: OutboxStore, found: list[OutboxEntry]) -> list[str]:
-    """Which writes these are."""
     requests = [await stored_request(store, entry.id) for entry in found]
     return [request.request_id for request in requests if request is not None]
 
 
 async def state_of(store: OutboxStore, entry: OutboxEntry) -> EntryState:
-    """Where it is now."""
     found = await store.entry(entry.id)
     assert found is not None
     return found.state
 
 
-async def brought_to(store: OutboxStore, state: EntryState) -> OutboxEntry:
-    """An entry in that state."""
+async def entry_in_state(store: OutboxStore, state: EntryState) -> OutboxEntry:
     entry = await store.enqueue(draft("a"))
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
         await store.apply_action(entry.id, state)
@@ -71,8 +66,7 @@ async def brought_to(store: OutboxStore, state: EntryState) -> OutboxEntry:
     return found
 
 
-async def test_a_write_comes_back_as_it_was(place: Place) -> None:
-    """Method, path, fields and body survive a restart byte by byte, also above one piece."""
+async def test_a_write_is_stored_unchanged(place: Place) -> None:
     body = bytes(range(256)) * 12_000
     request = write("a", body=body)
     async with opened(place) as store:
@@ -90,8 +84,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         assert await stored_request(store, entry.id) is None
 
 
-async def test_one_order_goes_one_by_one(store: OutboxStore) -> None:
-    """An entry is given out only after everything earlier of any of its orders is delivered."""
+async def test_entries_of_one_key_are_claimed_one_by_one(store: OutboxStore) -> None:
     for name, *orders in (("1", "P/a"), ("2", "P/a", "P/b"), ("3", "P/b"), ("4", "P/c")):
         await store.enqueue(draft(name, *orders))
     first = await claim(store)
@@ -104,8 +97,7 @@ async def test_one_order_goes_one_by_one(store: OutboxStore) -> None:
     assert await names(store, await claim(store)) == ["r-3"]
 
 
-async def test_no_more_is_claimed_than_asked_for(store: OutboxStore) -> None:
-    """`most` bounds a claim; what has just been put back lets others go before it."""
+async def test_the_number_of_claims_is_limited(store: OutboxStore) -> None:
     for name in "123":
         await store.enqueue(draft(name))
     [first] = await claim(store, most=1)
@@ -114,23 +106,21 @@ async def test_no_more_is_claimed_than_asked_for(store: OutboxStore) -> None:
     assert len(await claim(store, most=5)) == 2
 
 
-async def test_what_is_claimed_together_is_not_large(store: OutboxStore) -> None:
-    """Entries have so many bytes in all, or it is one."""
+async def test_the_size_of_claims_is_limited(store: OutboxStore) -> None:
     first, *_ = [await store.enqueue(draft(name)) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
         _, claimed = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
         assert len(claimed) == count
 
 
-async def test_outcomes_are_told_together(store: OutboxStore) -> None:
-    """Each by its own right, and what they held back is claimed in the same step."""
+async def test_outcomes_are_recorded_together(store: OutboxStore) -> None:
     for name, order in (("1", "P/a"), ("2", "P/a"), ("3", "P/b"), ("4", "P/b"), ("5", "P/c")):
         await store.enqueue(draft(name, order))
     delivered, failed, postponed = await claim(store)
-    lost = replace(failed, attempts=failed.attempts - 1)
+    entry_with_expired_lease = replace(failed, attempts=failed.attempts - 1)
     decisions = [
         Decision(delivered, EntryState.DELIVERED, DONE),
-        Decision(lost, EntryState.DELIVERED, DONE),
+        Decision(entry_with_expired_lease, EntryState.DELIVERED, DONE),
         Decision(failed, EntryState.FAILED, StoredResponse(422)),
         Decision(postponed, EntryState.WAITING, cause="upstream-busy", delay=5.0),
     ]
@@ -144,10 +134,9 @@ async def test_outcomes_are_told_together(store: OutboxStore) -> None:
     assert found == [EntryState.DELIVERED, EntryState.FAILED, EntryState.WAITING]
 
 
-async def test_what_comes_while_what_it_waits_for_ends_goes_on(
+async def test_an_entry_enqueued_while_its_blocker_ends_is_not_blocked(
     place: Place, store: OutboxStore
 ) -> None:
-    """In either order, no entry waits for one that has ended."""
     async with opened(place) as second:
         for n in range(20):
             await store.enqueue(draft(f"{n}-1", "P/a"))
@@ -162,9 +151,8 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
 @pytest.mark.parametrize(
     "state", [EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR]
 )
-async def test_what_is_not_delivered_blocks(store: OutboxStore, state: EntryState) -> None:
-    """`blocked` tells of every state that stands in the way, for that caller and order only."""
-    await brought_to(store, state)
+async def test_undelivered_entries_block(store: OutboxStore, state: EntryState) -> None:
+    await entry_in_state(store, state)
     assert await store.is_blocked("lis", ["P/x", "Observation/a"])
     assert not await store.is_blocked("lis", ["P/x"])
     assert not await store.is_blocked("his", ["Observation/a"])
@@ -172,9 +160,8 @@ async def test_what_is_not_delivered_blocks(store: OutboxStore, state: EntryStat
 
 
 @pytest.mark.parametrize("state", [EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED])
-async def test_what_is_over_blocks_nothing(store: OutboxStore, state: EntryState) -> None:
-    """Delivered, cancelled and dropped entries let others pass and do not count as full."""
-    await brought_to(store, state)
+async def test_finished_entries_block_nothing(store: OutboxStore, state: EntryState) -> None:
+    await entry_in_state(store, state)
     assert not await store.is_blocked("lis", ["Observation/a"])
     store.settings = OutboxSettings(max_entries=1, max_bytes=1 << 20)
     await store.enqueue(draft("b"))
@@ -194,7 +181,6 @@ async def test_bytes_are_bounded(store: OutboxStore) -> None:
 
 
 async def test_limits_hold_for_writes_at_once(store: OutboxStore) -> None:
-    """Of many writes at the same time exactly as many are kept as there is room for."""
     store.settings = OutboxSettings(max_entries=7, max_bytes=1 << 20)
 
     async def put(number: int) -> OutboxEntry:
@@ -210,8 +196,7 @@ async def test_limits_hold_for_writes_at_once(store: OutboxStore) -> None:
 
 
 @pytest.mark.parametrize("refused", [1, 2], ids=["at-first", "at-the-end"])
-async def test_what_is_not_confirmed_is_not_kept(store: OutboxStore, refused: int) -> None:
-    """Whenever it is refused nothing is left of it, and the store works on."""
+async def test_an_unconfirmed_entry_is_not_stored(store: OutboxStore, refused: int) -> None:
     asked = itertools.count(1)
 
     def confirm() -> None:
@@ -225,8 +210,7 @@ async def test_what_is_not_confirmed_is_not_kept(store: OutboxStore, refused: in
     await store.enqueue(draft("b"))
 
 
-async def test_confirmation_comes_after_the_waiting(place: Place, store: OutboxStore) -> None:
-    """It is called only when no other process can enqueue any more."""
+async def test_confirmation_follows_the_lock(place: Place, store: OutboxStore) -> None:
     asked: list[int] = []
     other = place.database()
     async with other.write_transaction() as connection:
@@ -240,8 +224,7 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: OutboxS
     assert len(asked) == 2
 
 
-async def test_a_renewed_lease_goes_on(place: Place, store: OutboxStore) -> None:
-    """Renewing prolongs leases that have not ended, and returns them; other processes get none."""
+async def test_a_renewed_lease_is_extended(place: Place, store: OutboxStore) -> None:
     await store.enqueue(draft("a"))
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
@@ -264,14 +247,13 @@ async def test_a_renewed_lease_goes_on(place: Place, store: OutboxStore) -> None
         (RecoveryMode.HOLD, EntryState.UNCLEAR, None),
     ],
 )
-async def test_an_ended_lease_is_judged(
+async def test_an_expired_lease_is_recovered(
     place: Place,
     store: OutboxStore,
     recovery: RecoveryMode,
     state: EntryState,
     due_in: float | None,
 ) -> None:
-    """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
     await store.enqueue(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
@@ -290,8 +272,7 @@ async def test_an_ended_lease_is_judged(
     assert await recover(store) == []
 
 
-async def test_a_late_sender_changes_nothing(place: Place, store: OutboxStore) -> None:
-    """Who has lost a lease can write nothing down, not even after it was given to him again."""
+async def test_a_lost_lease_records_nothing(place: Place, store: OutboxStore) -> None:
     await store.enqueue(draft("a"))
     [old] = await claim(store)
     place.wall.now += LEASE + 1
@@ -306,8 +287,10 @@ async def test_a_late_sender_changes_nothing(place: Place, store: OutboxStore) -
     assert await finish(store, ME, new, EntryState.DELIVERED, DONE)
 
 
-async def lost(place: Place, store: OutboxStore, recovery: RecoveryMode) -> OutboxEntry:
-    """An entry as its sender knows it, whose lease has ended meanwhile."""
+async def entry_with_expired_lease(
+    place: Place, store: OutboxStore, recovery: RecoveryMode
+) -> OutboxEntry:
+    """Return a claimed entry whose lease has expired and was recovered."""
     await store.enqueue(draft("a", recovery=recovery))
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
@@ -316,11 +299,10 @@ async def lost(place: Place, store: OutboxStore, recovery: RecoveryMode) -> Outb
 
 
 @pytest.mark.parametrize("recovery", list(RecoveryMode))
-async def test_a_late_delivery_counts(
+async def test_a_late_delivery_is_recorded(
     place: Place, store: OutboxStore, recovery: RecoveryMode
 ) -> None:
-    """A response of the platform counts as delivery, unless the entry has changed meanwhile."""
-    entry = await lost(place, store, recovery)
+    entry = await entry_with_expired_lease(place, store, recovery)
     assert not await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert not await finish(store, ME, entry, EntryState.UNCLEAR, StoredResponse(500))
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -334,8 +316,7 @@ async def test_a_late_delivery_counts(
     assert await claim(store) == []
 
 
-async def test_a_delivery_may_be_told_again(store: OutboxStore) -> None:
-    """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
+async def test_a_delivery_may_be_recorded_again(store: OutboxStore) -> None:
     await store.enqueue(draft("a"))
     [entry] = await claim(store)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -346,40 +327,34 @@ async def test_a_delivery_may_be_told_again(store: OutboxStore) -> None:
 
 
 async def claimed(store: OutboxStore, entry: OutboxEntry) -> None:
-    """Let another process claim the entry."""
     await claim(store, owner="other")
 
 
-async def put_back(store: OutboxStore, entry: OutboxEntry) -> None:
-    """Let another process release the entry undelivered."""
+async def released_by_other(store: OutboxStore, entry: OutboxEntry) -> None:
     [again] = await claim(store, owner="other")
     await release(store, "other", again, delay=0.0, cause="upstream-unreachable")
 
 
-async def doubted(store: OutboxStore, entry: OutboxEntry) -> None:
+async def put_in_doubt_by_other(store: OutboxStore, entry: OutboxEntry) -> None:
     """Let another process send the entry and put it back in doubt."""
     [again] = await claim(store, owner="other")
     await doubt(store, "other", again, delay=0.0, cause="upstream-timeout")
 
 
-async def parked(store: OutboxStore, entry: OutboxEntry) -> None:
-    """Let another process send the entry and record it as unclear."""
+async def made_unclear_by_other(store: OutboxStore, entry: OutboxEntry) -> None:
     [again] = await claim(store, owner="other")
     await finish(store, "other", again, EntryState.UNCLEAR, StoredResponse(500))
 
 
 async def dropped(store: OutboxStore, entry: OutboxEntry) -> None:
-    """A person gave it up."""
     await store.apply_action(entry.id, EntryState.DROPPED)
 
 
 async def retried(store: OutboxStore, entry: OutboxEntry) -> None:
-    """A person has it sent once more."""
     await store.apply_action(entry.id, EntryState.WAITING)
 
 
 async def retried_and_expired(store: OutboxStore, entry: OutboxEntry) -> None:
-    """Put the entry back and let it expire."""
     await retried(store, entry)
     store.settings = store.settings.model_copy(update={"max_age": -1.0})
     await store.expire_entries()
@@ -388,15 +363,23 @@ async def retried_and_expired(store: OutboxStore, entry: OutboxEntry) -> None:
 @pytest.mark.parametrize(
     ("recovery", "act"),
     [
-        *((RecoveryMode.RESEND, act) for act in (claimed, put_back, doubted, parked, dropped)),
+        *(
+            (RecoveryMode.RESEND, act)
+            for act in (
+                claimed,
+                released_by_other,
+                put_in_doubt_by_other,
+                made_unclear_by_other,
+                dropped,
+            )
+        ),
         *((RecoveryMode.HOLD, act) for act in (dropped, retried, retried_and_expired)),
     ],
 )
-async def test_a_late_delivery_changes_nothing_that_went_on(
+async def test_a_late_delivery_does_not_change_later_decisions(
     place: Place, store: OutboxStore, recovery: RecoveryMode, act: Callable[..., Awaitable[None]]
 ) -> None:
-    """After another claim or an operator's decision the response comes too late."""
-    entry = await lost(place, store, recovery)
+    entry = await entry_with_expired_lease(place, store, recovery)
     await act(store, entry)
     before = await store.entry(entry.id), await store.response(entry.id)
     assert not await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -405,14 +388,13 @@ async def test_a_late_delivery_changes_nothing_that_went_on(
 
 
 @pytest.mark.parametrize("to", [EntryState.SENDING, EntryState.WAITING, EntryState.DROPPED])
-async def test_a_late_delivery_and_somebody_else_at_once(
+async def test_a_late_delivery_and_another_change_are_atomic(
     place: Place, store: OutboxStore, to: EntryState
 ) -> None:
-    """A claim, a retry or a drop at the same moment: one of the two happens, whole."""
     recovery = RecoveryMode.RESEND if to is EntryState.SENDING else RecoveryMode.HOLD
     async with opened(place) as second:
         for n in range(20):
-            entry = await lost(place, store, recovery)
+            entry = await entry_with_expired_lease(place, store, recovery)
             other = claim(second) if to is EntryState.SENDING else second.apply_action(entry.id, to)
             both = [finish(store, ME, entry, EntryState.DELIVERED, DONE), other]
             begun = both if n % 2 else both[::-1]
@@ -427,8 +409,7 @@ async def test_a_late_delivery_and_somebody_else_at_once(
                 assert await finish(store, ME, now[0], EntryState.DELIVERED, DONE)
 
 
-async def test_what_is_put_back_is_due_later(place: Place, store: OutboxStore) -> None:
-    """Released and doubted entries come again after their delay; doubt stays, attempts count."""
+async def test_released_entries_are_due_after_their_delay(place: Place, store: OutboxStore) -> None:
     await store.enqueue(draft("a"))
     [entry] = await claim(store)
     assert await doubt(store, ME, entry, delay=20.0, cause="upstream-timeout")
@@ -444,7 +425,6 @@ async def test_what_is_put_back_is_due_later(place: Place, store: OutboxStore) -
 
 
 async def test_a_new_entry_may_be_due_later(place: Place, store: OutboxStore) -> None:
-    """What was tried already is put in with its doubt, and is not tried again too soon."""
     made = await store.enqueue(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0))
     assert (made.in_doubt, made.cause) == (True, "upstream-timeout")
     assert await claim(store) == []
@@ -458,10 +438,9 @@ _NOTICED = [(False, by) for by in _SET_BACK] + [(True, by) for by in (30.0, *_SE
 
 
 @pytest.mark.parametrize("by", _SET_BACK)
-async def test_what_is_due_at_once_is_so_by_any_clock(
+async def test_due_entries_stay_due_when_the_clock_is_set_back(
     place: Place, store: OutboxStore, by: float
 ) -> None:
-    """What has just come, was retried, given back or interrupted, though its moment is ahead."""
     kinds = ("new", "retried", "given back", "interrupted")
     new, retried, given_back, _ = [await store.enqueue(draft(kind)) for kind in kinds]
     by_id = {entry.id: entry for entry in await claim(store)}
@@ -476,11 +455,9 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
 
 
 @pytest.mark.parametrize(("restart", "by"), _NOTICED)
-async def test_a_clock_that_is_put_back_ends_pauses(
+async def test_setting_the_clock_back_ends_delays(
     place: Place, store: OutboxStore, restart: bool, by: float
 ) -> None:
-    """But what is to be asked about first still gets its time."""
-
     def present() -> AbstractAsyncContextManager[OutboxStore]:
         return opened(place) if restart else contextlib.nullcontext(store)
 
@@ -500,10 +477,9 @@ async def test_a_clock_that_is_put_back_ends_pauses(
         assert [entry.id for entry in await claim(now)] == [second.id]
 
 
-async def test_a_pause_that_began_by_a_wrong_clock_ends_with_it(
+async def test_a_delay_by_a_wrong_clock_ends_with_its_correction(
     place: Place, store: OutboxStore
 ) -> None:
-    """Though nothing was claimed while the clock was wrong."""
     await store.enqueue(draft("a"))
     [first] = await claim(store)
     place.wall.now += 365 * 86400
@@ -512,10 +488,9 @@ async def test_a_pause_that_began_by_a_wrong_clock_ends_with_it(
     assert [entry.id for entry in await claim(store)] == [first.id]
 
 
-async def test_a_start_after_the_clock_was_put_back_ends_the_pause_of_a_new_entry(
+async def test_a_restart_after_setting_the_clock_back_ends_the_delay_of_a_new_entry(
     place: Place,
 ) -> None:
-    """What was stored in doubt has a pause before any process has claimed it."""
     async with opened(place) as before:
         entry = await before.enqueue(draft("a", in_doubt=True, delay=300.0))
     place.wall.now -= 60
@@ -524,10 +499,7 @@ async def test_a_start_after_the_clock_was_put_back_ends_the_pause_of_a_new_entr
 
 
 @pytest.mark.parametrize("by", [-0.9, 0.0, 10.0, 290.0])
-async def test_a_start_leaves_pauses_that_the_clock_measures(
-    place: Place, store: OutboxStore, by: float
-) -> None:
-    """Beside a process that runs, too, and when the clock was put forward or differs little."""
+async def test_a_restart_keeps_valid_delays(place: Place, store: OutboxStore, by: float) -> None:
     await store.enqueue(draft("a"))
     [entry] = await claim(store)
     await release(store, ME, entry, delay=300.0, cause="upstream-busy")
@@ -538,8 +510,7 @@ async def test_a_start_leaves_pauses_that_the_clock_measures(
         assert [claimed.id for claimed in await claim(started)] == [entry.id]
 
 
-async def test_a_step_of_the_clock_ends_pauses_once(place: Place) -> None:
-    """A pause after the step is kept at the next start, beside what waits since before the step."""
+async def test_a_clock_step_ends_delays_once(place: Place) -> None:
     async with opened(place) as before:
         for name in "ab":
             await before.enqueue(draft(name, method="POST", recovery=RecoveryMode.VERIFY))
@@ -554,10 +525,7 @@ async def test_a_step_of_the_clock_ends_pauses_once(place: Place) -> None:
         assert await claim(restarted) == []
 
 
-async def test_a_claim_that_fails_leaves_the_step_to_the_next_one(
-    place: Place, store: OutboxStore
-) -> None:
-    """The pauses that it ended are back, and the next claim ends them."""
+async def test_a_failed_claim_keeps_the_clock_step(place: Place, store: OutboxStore) -> None:
     await store.enqueue(draft("a"))
     [entry] = await claim(store)
     await release(store, ME, entry, delay=300.0, cause="upstream-busy")
@@ -574,10 +542,9 @@ async def test_a_claim_that_fails_leaves_the_step_to_the_next_one(
 
 
 @pytest.mark.parametrize("by", _SET_BACK)
-async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
+async def test_a_lease_longer_than_possible_has_expired(
     place: Place, store: OutboxStore, by: float
 ) -> None:
-    """None is as long as that; who keeps his own renews it."""
     await store.enqueue(draft("a"))
     await claim(store)
     place.wall.now -= by
@@ -587,10 +554,9 @@ async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
 @pytest.mark.parametrize(
     ("doubt", "state"), [(False, EntryState.FAILED), (True, EntryState.UNCLEAR)]
 )
-async def test_what_is_too_old_is_given_up(
+async def test_entries_over_max_age_expire(
     place: Place, store: OutboxStore, doubt: bool, state: EntryState
 ) -> None:
-    """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
     store.settings = store.settings.model_copy(update={"max_age": 100.0})
     entry = await store.enqueue(draft("a", in_doubt=doubt))
     place.wall.now += 100
@@ -607,11 +573,10 @@ async def test_what_is_too_old_is_given_up(
 
 
 @pytest.mark.parametrize("state", list(EntryState))
-async def test_only_what_is_over_is_forgotten(
+async def test_only_finished_entries_are_purged(
     place: Place, store: OutboxStore, state: EntryState
 ) -> None:
-    """After `retention` delivered, cancelled and dropped entries go; others need an operator."""
-    entry = await brought_to(store, state)
+    entry = await entry_in_state(store, state)
     over = state in (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
     store.settings = store.settings.model_copy(update={"retention": 60.0})
     place.wall.now += 50
@@ -630,9 +595,8 @@ _POSSIBLE = {
 
 @pytest.mark.parametrize("to", _POSSIBLE)
 @pytest.mark.parametrize("state", list(EntryState))
-async def test_moves_by_hand(store: OutboxStore, state: EntryState, to: EntryState) -> None:
-    """Retry, cancel and drop are possible from certain states; giving up erases the request."""
-    entry = await brought_to(store, state)
+async def test_actions_of_operators(store: OutboxStore, state: EntryState, to: EntryState) -> None:
+    entry = await entry_in_state(store, state)
     if state not in _POSSIBLE[to]:
         with pytest.raises(EntryStateError) as raised:
             await store.apply_action(entry.id, to)
@@ -648,8 +612,7 @@ async def test_moves_by_hand(store: OutboxStore, state: EntryState, to: EntrySta
     assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
 
-async def test_a_retried_entry_keeps_its_place(place: Place, store: OutboxStore) -> None:
-    """What failed is sent before what came after it; its doubt and its age begin anew."""
+async def test_a_retried_entry_keeps_its_order(place: Place, store: OutboxStore) -> None:
     first = await store.enqueue(draft("1", "P/a", recovery=RecoveryMode.HOLD))
     await store.enqueue(draft("2", "P/a"))
     await claim(store)
@@ -663,24 +626,21 @@ async def test_a_retried_entry_keeps_its_place(place: Place, store: OutboxStore)
     assert await names(store, await claim(store)) == ["r-1"]
 
 
-async def test_a_caller_cannot_cancel_what_is_in_doubt(store: OutboxStore) -> None:
-    """It may have been delivered; only a person may drop it."""
+async def test_a_caller_cannot_cancel_an_entry_in_doubt(store: OutboxStore) -> None:
     entry = await store.enqueue(draft("a", in_doubt=True))
     with pytest.raises(EntryStateError):
         await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis")
     assert await store.apply_action(entry.id, EntryState.DROPPED) is not None
 
 
-async def test_a_refusal_ends_the_doubt(store: OutboxStore) -> None:
-    """What the platform has surely refused, the caller may take back."""
+async def test_a_rejection_ends_the_doubt(store: OutboxStore) -> None:
     await store.enqueue(draft("a", in_doubt=True))
     [entry] = await claim(store)
     await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis") is not None
 
 
-async def test_entries_are_listed_in_pages(store: OutboxStore) -> None:
-    """In the order of arrival, after a number, by state."""
+async def test_entries_are_paged(store: OutboxStore) -> None:
     made = [await store.enqueue(draft(str(n))) for n in range(5)]
     assert list(await store.entries(limit=2)) == made[:2]
     assert list(await store.entries(after=made[1].number)) == made[2:]
@@ -689,8 +649,7 @@ async def test_entries_are_listed_in_pages(store: OutboxStore) -> None:
     assert [entry.id for entry in dropped] == [made[2].id]
 
 
-async def test_depth_tells_how_full_it_is(place: Place, store: OutboxStore) -> None:
-    """Counts by state; bytes and age of what is not over."""
+async def test_depth(place: Place, store: OutboxStore) -> None:
     assert (await store.depth()).oldest is None
     gone = await store.enqueue(draft("gone"))
     await store.apply_action(gone.id, EntryState.DROPPED)
@@ -704,8 +663,9 @@ async def test_depth_tells_how_full_it_is(place: Place, store: OutboxStore) -> N
     assert depth.oldest == place.wall.now
 
 
-async def test_stores_at_one_place_share_the_work(place: Place, store: OutboxStore) -> None:
-    """Many who claim at once never get the same entry, nor two of one order."""
+async def test_stores_of_one_database_claim_different_entries(
+    place: Place, store: OutboxStore
+) -> None:
     for n in range(40):
         await store.enqueue(draft(str(n), f"P/{n % 10}"))
     async with opened(place) as second, opened(place) as third:
@@ -717,8 +677,7 @@ async def test_stores_at_one_place_share_the_work(place: Place, store: OutboxSto
     assert len({int(name[2:]) % 10 for name in owners}) == len(taken)
 
 
-async def test_an_empty_outbox_takes_a_new_key(place: Place, store: OutboxStore) -> None:
-    """Who still has the old key can then neither put anything in nor touch what is there."""
+async def test_an_empty_outbox_accepts_a_new_key(place: Place, store: OutboxStore) -> None:
     async with opened(place, b"\x08" * 32) as renewed:
         entry = await renewed.enqueue(draft("a"))
         for access in (
@@ -735,8 +694,7 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: OutboxStore)
             pass
 
 
-async def test_another_schema_is_refused(place: Place, store: OutboxStore) -> None:
-    """What a newer version wrote is left alone."""
+async def test_another_schema_is_rejected(place: Place, store: OutboxStore) -> None:
     database = place.database()
     async with database.write_transaction() as connection:
         await connection.execute(
@@ -749,10 +707,9 @@ async def test_another_schema_is_refused(place: Place, store: OutboxStore) -> No
 
 
 @pytest.mark.parametrize("change", ["swapped", "cut", "flipped", "moved"])
-async def test_contents_changed_from_outside_are_noticed(
+async def test_modified_contents_are_detected(
     place: Place, store: OutboxStore, change: str
 ) -> None:
-    """Pieces cannot be swapped, cut off, altered or given to another entry."""
     large = replace(draft("a"), request=write("a", body=b"x" * 2_500_000))
     entry = await store.enqueue(large)
     other = await store.enqueue(replace(large, ordering_keys=frozenset({"P/b"})))
@@ -787,9 +744,7 @@ async def test_contents_changed_from_outside_are_noticed(
         await stored_request(store, entry.id)
 
 
-async def test_cancelled_writes_are_whole_or_absent(store: OutboxStore) -> None:
-    """A caller that leaves at any moment does no harm to the store."""
-
+async def test_cancelled_writes_are_complete_or_absent(store: OutboxStore) -> None:
     async def hasty(n: int) -> None:
         try:
             async with asyncio.timeout(n * 0.0002):
@@ -813,7 +768,6 @@ async def test_cancelled_writes_are_whole_or_absent(store: OutboxStore) -> None:
 
 
 async def test_the_servers_clock_is_used(postgres_place: PostgresPlace) -> None:
-    """Replicas need not agree about the time: PostgreSQL's counts."""
     address = {"host": str(postgres_place.server.directory), "user": "outbox"}
     database = PostgresDatabase({**address, "database": postgres_place.name}, None)
     watcher = await postgres_place.server.connect()

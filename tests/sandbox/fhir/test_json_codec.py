@@ -15,13 +15,11 @@ NUMBERS = st.from_regex(r"-?(0|[1-9]\d{0,24})(\.\d{1,20})?([eE][+-]?\d{1,3})?", 
 
 @given(st.lists(NUMBERS.filter(str.isascii), max_size=5))
 def test_every_number_keeps_its_text(numbers: list[str]) -> None:
-    """What is read is written again, digit by digit."""
     body = b'{"a":[' + ",".join(numbers).encode() + b"]}"
     assert render(parse(body)) == body
 
 
 def test_numbers_are_decimals() -> None:
-    """Validators see a Decimal, with the value of the text."""
     value = parse(b'{"a":1.10}')["a"]
     assert isinstance(value, Number)
     assert value == Decimal("1.1")
@@ -29,6 +27,5 @@ def test_numbers_are_decimals() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"1", b"[1]", b'{"a":1,"a":2}', b'{"a":Infinity}', b"\xfe"])
 def test_errors_show_nothing_of_the_document(body: bytes) -> None:
-    """Whatever is wrong is a ValueError with a short text."""
     with pytest.raises(ValueError, match=r"^[A-Za-z0-9 :,.'()-]+$"):
         parse(body)

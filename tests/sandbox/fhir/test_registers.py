@@ -1,10 +1,10 @@
-"""Who works where: the platform's operations on organisations and practitioners."""
+"""Operations on organisations and practitioners."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.sandbox.harness import NOBODY, Trial
+from tests.sandbox.harness import NOBODY, SandboxClient
 
 ORGANIZATION = "5d0c6f0a-1f1e-4c55-9a1b-000000000001"
 LONELY = "5d0c6f0a-1f1e-4c55-9a1b-000000000005"
@@ -20,21 +20,21 @@ ROLE = "5d0c6f0a-1f1e-4c55-9a1b-000000000004"
         (f"Practitioner/{PRACTITIONER}/$specializations", ROLE),
     ],
 )
-async def test_roles_lead_on(given: Trial, operation: str, id_: str) -> None:
-    """What the roles name is found, each once, with absolute addresses."""
-    role = (await given.fhir("GET", f"/PractitionerRole/{ROLE}")).json
+async def test_operations_follow_practitioner_roles(
+    client: SandboxClient, operation: str, id_: str
+) -> None:
+    role = (await client.fhir("GET", f"/PractitionerRole/{ROLE}")).json
     if "specializations" not in operation:
-        assert (await given.fhir("POST", "/PractitionerRole", body=role)).status == 201
-    bundle = (await given.fhir("GET", f"/{operation}")).json
+        assert (await client.fhir("POST", "/PractitionerRole", body=role)).status == 201
+    bundle = (await client.fhir("GET", f"/{operation}")).json
     assert [entry["resource"]["id"] for entry in bundle["entry"]] == [id_]
     type_ = bundle["entry"][0]["resource"]["resourceType"]
-    assert bundle["entry"][0]["fullUrl"] == f"{given.sandbox.fhir_base_url}/{type_}/{id_}"
+    assert bundle["entry"][0]["fullUrl"] == f"{client.sandbox.fhir_base_url}/{type_}/{id_}"
 
 
 @pytest.mark.parametrize("id_", [LONELY, NOBODY])
-async def test_no_hits_are_a_bundle_with_an_outcome(given: Trial, id_: str) -> None:
-    """200 with not-found inside, for an unknown organisation and one without practitioners."""
-    answer = await given.fhir("GET", f"/Organization/{id_}/$practitioners")
+async def test_no_hits_are_a_bundle_with_an_outcome(client: SandboxClient, id_: str) -> None:
+    answer = await client.fhir("GET", f"/Organization/{id_}/$practitioners")
     assert (answer.status, answer.json["resourceType"]) == (200, "Bundle")
     (entry,) = answer.json["entry"]
     assert entry["resource"]["resourceType"] == "OperationOutcome"
@@ -50,6 +50,7 @@ async def test_no_hits_are_a_bundle_with_an_outcome(given: Trial, id_: str) -> N
         (f"Practitioner/{PRACTITIONER}/$practitioners", 404),
     ],
 )
-async def test_what_is_no_such_operation(given: Trial, path: str, status: int) -> None:
-    """A bad id is 400, an operation that the type has not is 404."""
-    assert (await given.fhir("GET", f"/{path}")).status == status
+async def test_unknown_operations_and_invalid_ids(
+    client: SandboxClient, path: str, status: int
+) -> None:
+    assert (await client.fhir("GET", f"/{path}")).status == status

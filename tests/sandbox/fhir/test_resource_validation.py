@@ -1,4 +1,4 @@
-"""What the platform refuses to store, and how it says so."""
+"""Validation of resources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from gateway.sandbox.fhir.errors import Issue
 from gateway.sandbox.fhir.resource_validation import Validator
-from tests.sandbox.harness import Trial
+from tests.sandbox.harness import SandboxClient
 
 OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
 
@@ -31,38 +31,35 @@ OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text"
         ({**OBSERVATION, "contained": [{"resourceType": "Foo"}]}, "structure", "Observation"),
     ],
 )
-async def test_an_invalid_resource_is_explained(
-    given: Trial, resource: Any, code: str, expression: str
+async def test_an_invalid_resource_is_rejected_with_issues(
+    client: SandboxClient, resource: Any, code: str, expression: str
 ) -> None:
-    """422 with the issue code, a FHIRPath expression and a diagnostics text; nothing is stored."""
-    before = (await given.fhir("GET", "/Observation?_count=0")).json["total"]
-    answer = await given.fhir("POST", "/Observation", body=resource)
+    before = (await client.fhir("GET", "/Observation?_count=0")).json["total"]
+    answer = await client.fhir("POST", "/Observation", body=resource)
     assert answer.status == 422
     issues = answer.json["issue"]
     assert (code, [expression]) in [(issue["code"], issue["expression"]) for issue in issues]
     assert all(issue["diagnostics"] for issue in issues)
-    assert (await given.fhir("GET", "/Observation?_count=0")).json["total"] == before
+    assert (await client.fhir("GET", "/Observation?_count=0")).json["total"] == before
 
 
-async def test_an_update_is_validated_too(given: Trial) -> None:
-    """An invalid body does not become a version."""
-    id_ = await given.create()
+async def test_an_invalid_update_is_rejected(client: SandboxClient) -> None:
+    id_ = await client.create()
     body = {"resourceType": "Patient", "id": id_, "gender": "x"}
     headers = {"If-Match": 'W/"1"'}
-    answer = await given.fhir("PUT", f"/Patient/{id_}", body=body, headers=headers)
+    answer = await client.fhir("PUT", f"/Patient/{id_}", body=body, headers=headers)
     assert (answer.status, answer.issue["expression"]) == (422, ["Patient.gender"])
 
 
-async def test_nulls_may_fill_gaps_between_primitives(given: Trial) -> None:
-    """An array of a primitive and its extensions may hold null (FHIR R5 json 2.1.3)."""
+async def test_nulls_may_fill_gaps_between_primitives(client: SandboxClient) -> None:
     extension = {"extension": [{"url": "urn:x", "valueBoolean": True}]}
     name = {"given": ["a", None], "_given": [None, extension]}
-    answer = await given.fhir("POST", "/Patient", body={"resourceType": "Patient", "name": [name]})
+    answer = await client.fhir("POST", "/Patient", body={"resourceType": "Patient", "name": [name]})
     assert answer.status == 201, answer.body
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_validate_says_without_storing(lenient: Trial, wrapped: bool) -> None:
+async def test_validate_stores_nothing(lenient: SandboxClient, wrapped: bool) -> None:
     """`$validate` is always 200, and its outcome tells whether the resource would do."""
 
     def body(resource: Any) -> Any:
@@ -81,16 +78,14 @@ async def test_validate_says_without_storing(lenient: Trial, wrapped: bool) -> N
 
 
 @pytest.mark.parametrize("parameter", [None, 1, [], [{"name": "mode"}], [{"name": "resource"}]])
-async def test_validate_needs_a_resource(lenient: Trial, parameter: Any) -> None:
-    """Parameters without a resource of the type are a bad request."""
+async def test_validate_needs_a_resource(lenient: SandboxClient, parameter: Any) -> None:
     body = {"resourceType": "Parameters", "parameter": parameter}
     assert (await lenient.fhir("POST", "/Patient/$validate", body=body)).status == 400
 
 
-async def test_without_the_models_resources_pass_with_one_warning(
+async def test_without_the_models_resources_are_accepted_with_one_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where fhir.resources is missing the sandbox works, says so once, and still sees null."""
     monkeypatch.setitem(sys.modules, "fhir.resources", None)
     lines: list[str] = []
     validator = Validator(lines.append)

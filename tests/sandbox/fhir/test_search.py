@@ -1,4 +1,4 @@
-"""Which resources a search finds, and what it says about parameters that it ignores.
+"""Search results and ignored parameters.
 
 Without the playground's traps, which are in `test_playground`.
 """
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from tests.sandbox.harness import OTHER_PATIENT, PATIENT, Trial
+from tests.sandbox.harness import OTHER_PATIENT, PATIENT, SandboxClient
 
 FOREIGNER = "5d0c6f0a-1f1e-4c55-9a1b-000000000013"
 ALL = {PATIENT, OTHER_PATIENT, FOREIGNER}
@@ -19,8 +19,7 @@ NI = "https://dhp.uz/fhir/core/sid/pid/uz/ni"
 
 
 @pytest.fixture
-def given(lenient: Trial) -> Trial:
-    """All parameters filter."""
+def client(lenient: SandboxClient) -> SandboxClient:
     return lenient
 
 
@@ -86,9 +85,8 @@ def given(lenient: Trial) -> Trial:
         ("_lastUpdated=2026-11-20T04:12:00.000Z", set()),
     ],
 )
-async def test_patients_are_found(given: Trial, query: str, ids: set[str]) -> None:
-    """Each kind of parameter, prefix and modifier finds what FHIR says."""
-    assert set(await given.found(f"/Patient?{query}")) == ids
+async def test_search_of_patients(client: SandboxClient, query: str, ids: set[str]) -> None:
+    assert set(await client.found(f"/Patient?{query}")) == ids
 
 
 @pytest.mark.parametrize(
@@ -119,38 +117,34 @@ async def test_patients_are_found(given: Trial, query: str, ids: set[str]) -> No
         ("Consent?period=ap2026-06-01", 1),
     ],
 )
-async def test_other_types_are_found(given: Trial, query: str, count: int) -> None:
-    """References, codings, periods and dates of the example types can be searched."""
-    assert (await given.fhir("GET", f"/{query}")).json["total"] == count
+async def test_search_of_other_types(client: SandboxClient, query: str, count: int) -> None:
+    assert (await client.fhir("GET", f"/{query}")).json["total"] == count
 
 
-async def test_an_absolute_reference_is_found_as_any(given: Trial) -> None:
-    """A reference below the own base is the same, absolute or not, asked for or stored."""
-    base = given.sandbox.fhir_base_url
+async def test_absolute_and_relative_references_match(client: SandboxClient) -> None:
+    base = client.sandbox.fhir_base_url
     for value in (PATIENT, f"Patient/{PATIENT}", f"{base}/Patient/{PATIENT}"):
-        assert len(await given.found(f"/DiagnosticReport?subject={value}")) == 1
-        assert len(await given.found(f"/Condition?subject={value}")) == 1
+        assert len(await client.found(f"/DiagnosticReport?subject={value}")) == 1
+        assert len(await client.found(f"/Condition?subject={value}")) == 1
 
 
-async def test_unknown_parameters_are_ignored_and_left_out(given: Trial) -> None:
-    """As on the national platform all is returned, and only `self` shows what was understood."""
-    answer = await given.fhir("GET", "/Patient?colour=red&gender=female&_sort=name&subject.name=x")
+async def test_unknown_parameters_are_missing_in_the_self_link(client: SandboxClient) -> None:
+    answer = await client.fhir("GET", "/Patient?colour=red&gender=female&_sort=name&subject.name=x")
     assert answer.json["total"] == 1
     assert answer.json["link"][0] == {
         "relation": "self",
-        "url": f"{given.sandbox.fhir_base_url}/Patient?gender=female",
+        "url": f"{client.sandbox.fhir_base_url}/Patient?gender=female",
     }
 
 
-async def test_strict_handling_refuses_unknown_parameters(given: Trial) -> None:
-    """`Prefer: handling=strict` turns ignoring into 400, naming the parameter."""
+async def test_strict_handling_refuses_unknown_parameters(client: SandboxClient) -> None:
     headers = {"Prefer": "handling=strict"}
-    answer = await given.fhir("GET", "/Patient?colour=red&gender=female", headers=headers)
+    answer = await client.fhir("GET", "/Patient?colour=red&gender=female", headers=headers)
     assert (answer.status, answer.issue["code"]) == (400, "not-supported")
     assert "colour" in answer.issue["diagnostics"]
     assert "red" not in answer.issue["diagnostics"]
     fine = "/Patient?gender=female&_count=1&_page=1&_total=accurate&_format=json&_pretty=false"
-    assert (await given.fhir("GET", fine, headers=headers)).status == 200
+    assert (await client.fhir("GET", fine, headers=headers)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -170,68 +164,60 @@ async def test_strict_handling_refuses_unknown_parameters(given: Trial) -> None:
         "_count=%C2%B2",
     ],
 )
-async def test_a_value_that_makes_no_sense_is_refused(given: Trial, query: str) -> None:
-    """Bad dates, modifiers and pages are 400 and no empty result."""
-    answer = await given.fhir("GET", f"/Patient?{query}")
+async def test_invalid_values_are_rejected(client: SandboxClient, query: str) -> None:
+    answer = await client.fhir("GET", f"/Patient?{query}")
     assert answer.status == 400
     assert answer.issue["code"] in ("value", "not-supported")
 
 
-async def test_a_search_can_be_posted(given: Trial) -> None:
-    """The form and the query count together; the self link is a GET."""
-    answer = await given.fhir("POST", "/Patient/_search?active=true", form={"gender": "female"})
+async def test_a_search_can_be_posted(client: SandboxClient) -> None:
+    answer = await client.fhir("POST", "/Patient/_search?active=true", form={"gender": "female"})
     assert [entry["resource"]["id"] for entry in answer.json["entry"]] == [PATIENT]
     query = dict(parse_qsl(urlsplit(answer.json["link"][0]["url"]).query))
     assert query == {"active": "true", "gender": "female"}
 
 
-async def test_a_posted_search_must_be_a_form(given: Trial) -> None:
-    """JSON as a search is refused instead of finding everything."""
-    answer = await given.fhir("POST", "/Patient/_search", body={"gender": "female"})
+async def test_a_search_by_post_needs_a_form(client: SandboxClient) -> None:
+    answer = await client.fhir("POST", "/Patient/_search", body={"gender": "female"})
     assert answer.status == 415
 
 
-async def test_escaped_commas_belong_to_the_value(given: Trial) -> None:
-    """A backslash takes a comma's or bar's meaning away (FHIR R5 search 3.2.1.5.7)."""
-    id_ = await given.create(identifier=[{"system": "urn:s", "value": "a,b|c"}])
-    assert await given.found("/Patient?identifier=urn:s%7Ca%5C,b%5C%7Cc") == [id_]
-    assert await given.found("/Patient?identifier=a%5C,b%5C%7Cc") == [id_]
+async def test_escaped_commas_belong_to_the_value(client: SandboxClient) -> None:
+    id_ = await client.create(identifier=[{"system": "urn:s", "value": "a,b|c"}])
+    assert await client.found("/Patient?identifier=urn:s%7Ca%5C,b%5C%7Cc") == [id_]
+    assert await client.found("/Patient?identifier=a%5C,b%5C%7Cc") == [id_]
 
 
-async def test_the_self_link_says_the_same_again(given: Trial) -> None:
-    """Values with reserved characters survive into the link, which finds the same."""
+async def test_the_self_link_repeats_the_search(client: SandboxClient) -> None:
     path = f"/Patient?identifier={NI}%7C40101900000009&name=Namuna%20%26%2B&_count=7"
-    first = (await given.fhir("GET", path)).json
+    first = (await client.fhir("GET", path)).json
     link = first["link"][0]["url"]
     assert dict(parse_qsl(urlsplit(link).query)) == {
         "identifier": f"{NI}|40101900000009",
         "name": "Namuna &+",
         "_count": "7",
     }
-    assert (await given.fhir("GET", link)).json["link"] == first["link"]
+    assert (await client.fhir("GET", link)).json["link"] == first["link"]
 
 
-async def test_created_resources_are_found_at_once(given: Trial) -> None:
-    """A new resource is in the next search, an updated one with its new values only."""
-    id_ = await given.create(gender="male", birthDate="2001-02-03")
-    assert await given.found("/Patient?birthdate=2001-02-03") == [id_]
+async def test_created_resources_are_found_at_once(client: SandboxClient) -> None:
+    id_ = await client.create(gender="male", birthDate="2001-02-03")
+    assert await client.found("/Patient?birthdate=2001-02-03") == [id_]
     body = {"resourceType": "Patient", "id": id_, "birthDate": "2001-02-04"}
-    await given.fhir("PUT", f"/Patient/{id_}", body=body, headers={"If-Match": 'W/"1"'})
-    assert await given.found("/Patient?birthdate=2001-02-03") == []
-    assert await given.found("/Patient?birthdate=2001-02-04") == [id_]
+    await client.fhir("PUT", f"/Patient/{id_}", body=body, headers={"If-Match": 'W/"1"'})
+    assert await client.found("/Patient?birthdate=2001-02-03") == []
+    assert await client.found("/Patient?birthdate=2001-02-04") == [id_]
 
 
-async def test_a_search_with_no_hits_is_an_empty_bundle(given: Trial) -> None:
-    """No hits: 200, a total of 0 and no empty array."""
-    answer = await given.fhir("GET", "/Patient?family=Nobody")
+async def test_a_search_with_no_hits_is_an_empty_bundle(client: SandboxClient) -> None:
+    answer = await client.fhir("GET", "/Patient?family=Nobody")
     assert answer.status == 200
     bundle = json.loads(answer.body)
     assert (bundle["total"], "entry" in bundle) == (0, False)
 
 
-async def kept(given: Trial, **resource: Any) -> str:
-    """The id of a resource that was created."""
-    answer = await given.fhir("POST", f"/{resource['resourceType']}", body=resource)
+async def create(client: SandboxClient, **resource: Any) -> str:
+    answer = await client.fhir("POST", f"/{resource['resourceType']}", body=resource)
     assert answer.status == 201, answer.body
     return str(answer.json["id"])
 
@@ -256,26 +242,24 @@ async def kept(given: Trial, **resource: Any) -> str:
         ("54.2e-1", True),
     ],
 )
-async def test_numbers_are_found_as_far_as_they_are_given(
-    given: Trial, value: str, found: bool
+async def test_numbers_match_within_their_precision(
+    client: SandboxClient, value: str, found: bool
 ) -> None:
-    """5.4 is all that rounds to it; with a prefix it is exact (FHIR R5 search 3.2.1.5.7)."""
     answered = [{"linkId": "1", "answer": [{"valueDecimal": 5.42}]}]
     questionnaire = "urn:questionnaire|1"
-    id_ = await kept(
-        given,
+    id_ = await create(
+        client,
         resourceType="QuestionnaireResponse",
         status="completed",
         questionnaire=questionnaire,
         item=answered,
     )
-    assert (id_ in await given.found(f"/QuestionnaireResponse?answer-number={value}")) is found
+    assert (id_ in await client.found(f"/QuestionnaireResponse?answer-number={value}")) is found
 
 
 @pytest.mark.parametrize("value", ["", "x", "5.4.1", "nan", "inf", "gt", "1e1001", "1e999999999"])
-async def test_what_is_no_number_finds_nothing_by_it(given: Trial, value: str) -> None:
-    """It is refused; without any value the parameter is ignored."""
-    answer = await given.fhir("GET", f"/QuestionnaireResponse?answer-number={value}")
+async def test_invalid_numbers_are_rejected(client: SandboxClient, value: str) -> None:
+    answer = await client.fhir("GET", f"/QuestionnaireResponse?answer-number={value}")
     assert answer.status == (400 if value else 200)
 
 
@@ -305,15 +289,14 @@ async def test_what_is_no_number_finds_nothing_by_it(given: Trial, value: str) -
         ("effective=2027", False),
     ],
 )
-async def test_quantities_composites_and_canonicals_are_found(
-    given: Trial, query: str, found: bool
+async def test_search_of_quantities_composites_and_canonicals(
+    client: SandboxClient, query: str, found: bool
 ) -> None:
-    """A composite wants both parts in one element, a canonical its version only if it is named."""
     concept = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "I10"}]}
     quantity = {"value": 40, "system": "http://unitsofmeasure.org", "code": "a"}
     contexts = "http://terminology.hl7.org/CodeSystem/usage-context-type"
-    id_ = await kept(
-        given,
+    id_ = await create(
+        client,
         resourceType="ActivityDefinition",
         status="active",
         url="urn:activity:1",
@@ -324,19 +307,18 @@ async def test_quantities_composites_and_canonicals_are_found(
         ],
         relatedArtifact=[{"type": "derived-from", "resource": "urn:library|2"}],
     )
-    assert await given.found(f"/ActivityDefinition?{query}") == ([id_] if found else [])
+    assert await client.found(f"/ActivityDefinition?{query}") == ([id_] if found else [])
 
 
-async def test_a_type_narrows_references(given: Trial) -> None:
-    """`patient` finds no group with the same id, and `deceased` knows dates too."""
-    id_ = await given.create(deceasedDateTime="2026-01-01")
-    assert await given.found("/Patient?deceased=true") == [id_]
+async def test_patient_matches_patients_only(client: SandboxClient) -> None:
+    id_ = await client.create(deceasedDateTime="2026-01-01")
+    assert await client.found("/Patient?deceased=true") == [id_]
     body = {
         "resourceType": "Observation",
         "status": "final",
         "code": {"text": "x"},
         "subject": {"reference": f"Group/{id_}"},
     }
-    made = await kept(given, **body)
-    assert await given.found(f"/Observation?subject={id_}") == [made]
-    assert await given.found(f"/Observation?patient={id_}") == []
+    made = await create(client, **body)
+    assert await client.found(f"/Observation?subject={id_}") == [made]
+    assert await client.found(f"/Observation?patient={id_}") == []

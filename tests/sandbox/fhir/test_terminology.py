@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.sandbox.harness import NOBODY, Answer, Trial
+from tests.sandbox.harness import NOBODY, Answer, SandboxClient
 
 GENDER = "http://hl7.org/fhir/administrative-gender"
 GENDERS = "http://hl7.org/fhir/ValueSet/administrative-gender"
@@ -17,15 +17,14 @@ NATIONAL = "https://terminology.dhp.uz/fhir/core"
 OWN = "https://poliklinika-1.example.uz"
 
 
-async def call(given: Trial, operation: str, **parameters: str) -> Answer:
+async def call(client: SandboxClient, operation: str, **parameters: str) -> Answer:
     """An operation by GET; a name's `__` is a dot, as Python's names have none."""
     language = parameters.pop("accept", "")
     headers = {"Accept-Language": language} if language else {}
-    return await given.fhir("GET", f"/{operation}?{urlencode(parameters)}", headers=headers)
+    return await client.fhir("GET", f"/{operation}?{urlencode(parameters)}", headers=headers)
 
 
 def values(answer: Answer) -> dict[str, Any]:
-    """The simple parameters of an answer by name."""
     assert answer.status == 200, answer.body
     assert answer.json["resourceType"] == "Parameters"
     return {
@@ -51,27 +50,23 @@ def parts(answer: Answer, name: str) -> list[dict[str, Any]]:
 
 
 def codes(answer: Answer) -> list[str]:
-    """The codes of an expansion, in order."""
     assert answer.status == 200, answer.body
     return [each["code"] for each in answer.json["expansion"].get("contains", [])]
 
 
-async def kept(given: Trial, resource: Mapping[str, Any]) -> str:
-    """The id of a resource that was created."""
-    answer = await given.fhir("POST", f"/{resource['resourceType']}", body={**resource})
+async def create(client: SandboxClient, resource: Mapping[str, Any]) -> str:
+    answer = await client.fhir("POST", f"/{resource['resourceType']}", body={**resource})
     assert answer.status == 201, answer.body
     return str(answer.json["id"])
 
 
 def value_set(*include: Any, **more: Any) -> dict[str, Any]:
-    """A ValueSet of these includes."""
     compose = {"include": list(include), **more}
     return {"resourceType": "ValueSet", "url": "urn:vs", "status": "draft", "compose": compose}
 
 
-async def test_a_code_is_looked_up(given: Trial) -> None:
-    """With the system's name and version, what it is called, and where it stands."""
-    answer = await call(given, "CodeSystem/$lookup", system=ICD, code="I11")
+async def test_lookup(client: SandboxClient) -> None:
+    answer = await call(client, "CodeSystem/$lookup", system=ICD, code="I11")
     found = values(answer)
     assert found["display"] == "Hypertensive heart disease"
     assert (found["name"], found["version"]) == ("ICD10Examples", "2019")
@@ -96,11 +91,8 @@ async def test_a_code_is_looked_up(given: Trial) -> None:
         ({"accept": "ru", "displayLanguage": "uz"}, "Erkak"),
     ],
 )
-async def test_a_display_comes_in_the_language_asked_for(
-    given: Trial, how: dict[str, str], display: str
-) -> None:
-    """By `displayLanguage`, else by Accept-Language, else as the system has it."""
-    answer = await call(given, "CodeSystem/$lookup", system=GENDER, code="male", **how)
+async def test_display_language(client: SandboxClient, how: dict[str, str], display: str) -> None:
+    answer = await call(client, "CodeSystem/$lookup", system=GENDER, code="male", **how)
     assert values(answer)["display"] == display
 
 
@@ -130,11 +122,10 @@ async def test_a_display_comes_in_the_language_asked_for(
         ("ValueSet/$lookup", {}, 404, "not-supported"),
     ],
 )
-async def test_what_cannot_be_done_is_an_outcome(
-    given: Trial, operation: str, parameters: dict[str, str], status: int, code: str
+async def test_invalid_operations_are_an_outcome(
+    client: SandboxClient, operation: str, parameters: dict[str, str], status: int, code: str
 ) -> None:
-    """What is missing or not there gets its status and issue code."""
-    answer = await call(given, operation, **parameters)
+    answer = await call(client, operation, **parameters)
     assert (answer.status, answer.issue["code"]) == (status, code)
 
 
@@ -151,47 +142,45 @@ async def test_what_cannot_be_done_is_an_outcome(
     ],
 )
 async def test_a_code_is_validated_in_a_value_set(
-    given: Trial, parameters: dict[str, str], result: bool
+    client: SandboxClient, parameters: dict[str, str], result: bool
 ) -> None:
-    """200 either way; a code that is not in it says why."""
-    found = values(await call(given, "ValueSet/$validate-code", url=GENDERS, **parameters))
+    found = values(await call(client, "ValueSet/$validate-code", url=GENDERS, **parameters))
     assert found["result"] is result
     assert ("message" in found) is not result
 
 
 @pytest.mark.parametrize(("code", "result"), [("I10", True), ("Z99", False)])
-async def test_a_code_is_validated_in_a_code_system(given: Trial, code: str, result: bool) -> None:
-    """By url or by id, by GET or by POST with a Coding."""
-    answer = await call(given, "CodeSystem/$validate-code", url=ICD, code=code)
+async def test_a_code_is_validated_in_a_code_system(
+    client: SandboxClient, code: str, result: bool
+) -> None:
+    answer = await call(client, "CodeSystem/$validate-code", url=ICD, code=code)
     assert values(answer)["result"] is result
-    (id_,) = await given.found(f"/CodeSystem?url={ICD}")
-    answer = await call(given, f"CodeSystem/{id_}/$validate-code", code=code)
+    (id_,) = await client.found(f"/CodeSystem?url={ICD}")
+    answer = await call(client, f"CodeSystem/{id_}/$validate-code", code=code)
     assert values(answer)["result"] is result
     parameter = {"name": "coding", "valueCoding": {"system": ICD, "code": code}}
     body = {"resourceType": "Parameters", "parameter": [parameter]}
-    answer = await given.fhir("POST", "/CodeSystem/$validate-code", body=body)
+    answer = await client.fhir("POST", "/CodeSystem/$validate-code", body=body)
     assert values(answer)["result"] is result
 
 
-async def test_one_good_coding_of_a_concept_is_enough(given: Trial) -> None:
-    """A CodeableConcept is valid when one of its codings is."""
+async def test_a_concept_is_valid_with_one_valid_coding(client: SandboxClient) -> None:
     codings = [{"system": "urn:local", "code": "1"}, {"system": GENDER, "code": "male"}]
     parameter = [
         {"name": "url", "valueUri": GENDERS},
         {"name": "codeableConcept", "valueCodeableConcept": {"coding": codings}},
     ]
     body = {"resourceType": "Parameters", "parameter": parameter}
-    found = values(await given.fhir("POST", "/ValueSet/$validate-code", body=body))
+    found = values(await client.fhir("POST", "/ValueSet/$validate-code", body=body))
     assert (found["result"], found["code"]) == (True, "male")
 
 
 @pytest.mark.parametrize(
     "body", [{"resourceType": "Patient"}, {"parameter": {}}, {"parameter": [1]}]
 )
-async def test_parameters_must_be_parameters(given: Trial, body: dict[str, Any]) -> None:
-    """Anything else posted to an operation is 400."""
+async def test_invalid_parameters_are_rejected(client: SandboxClient, body: dict[str, Any]) -> None:
     document = {"resourceType": "Parameters", **body}
-    assert (await given.fhir("POST", "/ValueSet/$expand", body=document)).status == 400
+    assert (await client.fhir("POST", "/ValueSet/$expand", body=document)).status == 400
 
 
 @pytest.mark.parametrize(
@@ -203,11 +192,8 @@ async def test_parameters_must_be_parameters(given: Trial, body: dict[str, Any])
         ("I10", "J00", "not-subsumed"),
     ],
 )
-async def test_codes_subsume_each_other(
-    given: Trial, first: str, second: str, outcome: str
-) -> None:
-    """By the hierarchy of their system, over any number of steps."""
-    answer = await call(given, "CodeSystem/$subsumes", system=ICD, codeA=first, codeB=second)
+async def test_subsumes(client: SandboxClient, first: str, second: str, outcome: str) -> None:
+    answer = await call(client, "CodeSystem/$subsumes", system=ICD, codeA=first, codeB=second)
     assert values(answer) == {"outcome": outcome}
 
 
@@ -220,46 +206,44 @@ async def test_codes_subsume_each_other(
         (f"{OWN}/ValueSet/terapiya", ["I10", "I11.0", "I11.9", "X", "J00", "J06.9"]),
     ],
 )
-async def test_a_value_set_is_expanded(given: Trial, url: str, expected: list[str]) -> None:
-    """Whole systems, listed codes, filters, exclusions and other value sets; by url and by id."""
-    answer = await call(given, "ValueSet/$expand", url=url)
+async def test_expand(client: SandboxClient, url: str, expected: list[str]) -> None:
+    answer = await call(client, "ValueSet/$expand", url=url)
     assert codes(answer) == expected
     assert (answer.json["expansion"]["total"], answer.json["url"]) == (len(expected), url)
     assert "compose" not in answer.json
-    (id_,) = await given.found(f"/ValueSet?url={url}")
-    assert codes(await call(given, f"ValueSet/{id_}/$expand")) == expected
+    (id_,) = await client.found(f"/ValueSet?url={url}")
+    assert codes(await call(client, f"ValueSet/{id_}/$expand")) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("male", ["male", "female"]), ("AYOL", ["female"]), ("noma'lum", ["unknown"]), ("zz", [])],
 )
-async def test_an_expansion_is_filtered(given: Trial, text: str, expected: list[str]) -> None:
-    """By any part of a code or of its names, without case and kinds of apostrophes."""
-    answer = await call(given, "ValueSet/$expand", url=GENDERS, filter=text)
+async def test_an_expansion_is_filtered(
+    client: SandboxClient, text: str, expected: list[str]
+) -> None:
+    answer = await call(client, "ValueSet/$expand", url=GENDERS, filter=text)
     assert codes(answer) == expected
     assert answer.json["expansion"]["total"] == len(expected)
 
 
-async def test_an_expansion_is_paged(given: Trial) -> None:
-    """`count` and `offset` cut it, `total` stays, and `next` is absolute and leads on."""
-    answer = await call(given, "ValueSet/$expand", url=GENDERS, count="3")
+async def test_an_expansion_is_paged(client: SandboxClient) -> None:
+    answer = await call(client, "ValueSet/$expand", url=GENDERS, count="3")
     expansion = answer.json["expansion"]
     assert codes(answer) == ["male", "female", "other"]
     assert (expansion["total"], expansion["offset"]) == (4, 0)
-    assert expansion["next"].startswith(f"{given.sandbox.fhir_base_url}/ValueSet/$expand?")
-    rest = await given.fhir("GET", expansion["next"])
+    assert expansion["next"].startswith(f"{client.sandbox.fhir_base_url}/ValueSet/$expand?")
+    rest = await client.fhir("GET", expansion["next"])
     assert codes(rest) == ["unknown"]
     assert (rest.json["expansion"]["offset"], "next" in rest.json["expansion"]) == (3, False)
-    assert codes(await call(given, "ValueSet/$expand", url=GENDERS, count="0")) == []
-    assert codes(await call(given, "ValueSet/$expand", url=GENDERS, offset="9")) == []
+    assert codes(await call(client, "ValueSet/$expand", url=GENDERS, count="0")) == []
+    assert codes(await call(client, "ValueSet/$expand", url=GENDERS, offset="9")) == []
 
 
-async def test_designations_come_when_asked_for(given: Trial) -> None:
-    """Not unasked, as they make an expansion long."""
-    plain = await call(given, "ValueSet/$expand", url=GENDERS, count="1")
+async def test_designations_are_included_on_request(client: SandboxClient) -> None:
+    plain = await call(client, "ValueSet/$expand", url=GENDERS, count="1")
     whole = await call(
-        given, "ValueSet/$expand", url=GENDERS, count="1", includeDesignations="true"
+        client, "ValueSet/$expand", url=GENDERS, count="1", includeDesignations="true"
     )
     assert "designation" not in plain.json["expansion"]["contains"][0]
     assert len(whole.json["expansion"]["contains"][0]["designation"]) == 2
@@ -269,11 +253,10 @@ async def test_designations_come_when_asked_for(given: Trial) -> None:
     ("op", "expected"),
     [("is-a", ["I11", "I11.0", "I11.9"]), ("descendent-of", ["I11.0", "I11.9"])],
 )
-async def test_filters_of_an_include(given: Trial, op: str, expected: list[str]) -> None:
-    """A value set that was added is expanded like any other."""
+async def test_filters_of_an_include(client: SandboxClient, op: str, expected: list[str]) -> None:
     only = {"property": "concept", "op": op, "value": "I11"}
-    id_ = await kept(given, value_set({"system": ICD, "filter": [only]}))
-    assert codes(await call(given, f"ValueSet/{id_}/$expand")) == expected
+    id_ = await create(client, value_set({"system": ICD, "filter": [only]}))
+    assert codes(await call(client, f"ValueSet/{id_}/$expand")) == expected
 
 
 @pytest.mark.parametrize(
@@ -284,20 +267,18 @@ async def test_filters_of_an_include(given: Trial, op: str, expected: list[str])
         {"valueSet": ["urn:vs"]},
     ],
 )
-async def test_what_cannot_be_expanded_says_so(given: Trial, include: Any) -> None:
-    """An unknown system or filter, and a value set that includes itself, are 422."""
-    id_ = await kept(given, value_set(include))
-    answer = await call(given, f"ValueSet/{id_}/$expand")
+async def test_an_unsupported_expansion_is_422(client: SandboxClient, include: Any) -> None:
+    id_ = await create(client, value_set(include))
+    answer = await call(client, f"ValueSet/{id_}/$expand")
     assert (answer.status, answer.issue["code"]) == (422, "not-supported")
 
 
-async def test_many_codes_have_to_be_asked_for_in_pages(given: Trial) -> None:
-    """More than a thousand at once are `too-costly`; with `count` they come."""
+async def test_a_large_expansion_is_too_costly_without_count(client: SandboxClient) -> None:
     listed = [{"code": f"c{number}"} for number in range(1001)]
-    id_ = await kept(given, value_set({"system": "urn:any", "concept": listed}))
-    answer = await call(given, f"ValueSet/{id_}/$expand")
+    id_ = await create(client, value_set({"system": "urn:any", "concept": listed}))
+    answer = await call(client, f"ValueSet/{id_}/$expand")
     assert (answer.status, answer.issue["code"]) == (422, "too-costly")
-    assert len(codes(await call(given, f"ValueSet/{id_}/$expand", count="1001"))) == 1001
+    assert len(codes(await call(client, f"ValueSet/{id_}/$expand", count="1001"))) == 1001
 
 
 @pytest.mark.parametrize(
@@ -312,11 +293,10 @@ async def test_many_codes_have_to_be_asked_for_in_pages(given: Trial) -> None:
         ({"sourceCode": "9", "system": f"{OWN}/CodeSystem/jins"}, []),
     ],
 )
-async def test_a_code_is_translated(
-    given: Trial, parameters: dict[str, str], expected: list[str]
+async def test_translate(
+    client: SandboxClient, parameters: dict[str, str], expected: list[str]
 ) -> None:
-    """By all maps at hand, there and back; without a match the result is false and says why."""
-    answer = await call(given, "ConceptMap/$translate", **parameters)
+    answer = await call(client, "ConceptMap/$translate", **parameters)
     found = values(answer)
     assert [each["concept"]["valueCoding"]["code"] for each in _matches(answer)] == expected
     assert found["result"] is bool(expected)
@@ -331,28 +311,26 @@ def _matches(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-async def test_a_translation_says_how_near_it_is(given: Trial) -> None:
-    """With the relationship, turned round for the way back, and the map it is from."""
+async def test_translations_have_a_relationship(client: SandboxClient) -> None:
     url = f"{OWN}/ConceptMap/jins"
-    there = _matches(await call(given, "ConceptMap/$translate", url=url, sourceCode="0"))[0]
+    there = _matches(await call(client, "ConceptMap/$translate", url=url, sourceCode="0"))[0]
     assert there["relationship"]["valueCode"] == "source-is-narrower-than-target"
     assert there["originMap"]["valueUri"] == url
-    (id_,) = await given.found(f"/ConceptMap?url={url}")
-    back = await call(given, f"ConceptMap/{id_}/$translate", targetCode="unknown")
+    (id_,) = await client.found(f"/ConceptMap?url={url}")
+    back = await call(client, f"ConceptMap/{id_}/$translate", targetCode="unknown")
     assert _matches(back)[0]["relationship"]["valueCode"] == "source-is-broader-than-target"
 
 
-async def test_the_newest_version_counts(given: Trial) -> None:
-    """10 is newer than 9, and an older one is there when it is named."""
+async def test_the_newest_version_is_used(client: SandboxClient) -> None:
     for version, display in (("10.0", "new"), ("9.0", "old")):
         system = {"resourceType": "CodeSystem", "status": "active", "content": "complete"}
         concept = [{"code": "a", "display": display}]
-        await kept(given, {**system, "url": "urn:s", "version": version, "concept": concept})
+        await create(client, {**system, "url": "urn:s", "version": version, "concept": concept})
     assert (
-        values(await call(given, "CodeSystem/$lookup", system="urn:s", code="a"))["display"]
+        values(await call(client, "CodeSystem/$lookup", system="urn:s", code="a"))["display"]
         == "new"
     )
-    old = await call(given, "CodeSystem/$lookup", system="urn:s", version="9.0", code="a")
+    old = await call(client, "CodeSystem/$lookup", system="urn:s", version="9.0", code="a")
     assert values(old)["display"] == "old"
 
 
@@ -371,14 +349,12 @@ async def test_the_newest_version_counts(given: Trial) -> None:
         ("ConceptMap?source-code=UZ", 0),
     ],
 )
-async def test_terminology_is_searched(given: Trial, query: str, count: int) -> None:
-    """By what is declared of the three types."""
-    assert (await given.fhir("GET", f"/{query}")).json["total"] == count
+async def test_search_of_terminology(client: SandboxClient, query: str, count: int) -> None:
+    assert (await client.fhir("GET", f"/{query}")).json["total"] == count
 
 
 @pytest.mark.parametrize("type_", ["CodeSystem", "ConceptMap", "ValueSet"])
-async def test_terminology_is_read_and_cannot_be_deleted(given: Trial, type_: str) -> None:
-    """As the playground declares it."""
-    id_ = (await given.found(f"/{type_}"))[0]
-    assert (await given.fhir("GET", f"/{type_}/{id_}")).json["resourceType"] == type_
-    assert (await given.fhir("DELETE", f"/{type_}/{id_}")).status == 405
+async def test_terminology_is_read_and_cannot_be_deleted(client: SandboxClient, type_: str) -> None:
+    id_ = (await client.found(f"/{type_}"))[0]
+    assert (await client.fhir("GET", f"/{type_}/{id_}")).json["resourceType"] == type_
+    assert (await client.fhir("DELETE", f"/{type_}/{id_}")).status == 405

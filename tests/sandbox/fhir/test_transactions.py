@@ -10,20 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.harness import NOBODY, PATIENT, Answer, Trial
+from tests.sandbox.harness import NOBODY, PATIENT, Answer, SandboxClient
 
 TYPES = ("EpisodeOfCare", "Encounter", "Condition", "Observation", "Patient")
 
 
-def example(given: Trial) -> Any:
-    """The example transaction, for this sandbox."""
+def example(client: SandboxClient) -> Any:
     text = (files("gateway.sandbox") / "data/bundle-transaction.json").read_text("utf-8")
-    text = text.replace('"https://playground.dhp.uz/fhir/', f'"{given.sandbox.fhir_base_url}/')
+    text = text.replace('"https://playground.dhp.uz/fhir/', f'"{client.sandbox.fhir_base_url}/')
     return json.loads(text)
 
 
 def entry(method: str, url: str, resource: Any = None, **request: str) -> dict[str, Any]:
-    """An entry; `full_url` becomes its fullUrl."""
     made: dict[str, Any] = {"request": {"method": method, "url": url}}
     if "full_url" in request:
         made["fullUrl"] = request.pop("full_url")
@@ -31,25 +29,22 @@ def entry(method: str, url: str, resource: Any = None, **request: str) -> dict[s
     return made | ({"resource": resource} if resource is not None else {})
 
 
-async def send(given: Trial, kind: str, *entries: Any, **headers: str) -> Answer:
-    """Post a Bundle of these entries."""
+async def send(client: SandboxClient, kind: str, *entries: Any, **headers: str) -> Answer:
     body = {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
-    return await given.fhir("POST", "", body=body, headers=headers)
+    return await client.fhir("POST", "", body=body, headers=headers)
 
 
-async def total(given: Trial) -> dict[str, int]:
-    """How many resources there are, and how many versions."""
+async def total(client: SandboxClient) -> dict[str, int]:
     counts = {}
     for type_ in TYPES:
-        counts[type_] = (await given.fhir("GET", f"/{type_}?_count=0")).json["total"]
-        history = await given.fhir("GET", f"/{type_}/_history?_count=0")
+        counts[type_] = (await client.fhir("GET", f"/{type_}?_count=0")).json["total"]
+        history = await client.fhir("GET", f"/{type_}/_history?_count=0")
         counts[f"{type_} versions"] = history.json["total"]
     return counts
 
 
-async def test_the_example_goes_through(given: Trial) -> None:
-    """Five entries are created and updated; locations are relative, in the order of the request."""
-    answer = await given.fhir("POST", "/", body=example(given))
+async def test_the_example_transaction(client: SandboxClient) -> None:
+    answer = await client.fhir("POST", "/", body=example(client))
     assert answer.status == 200, answer.body
     assert answer.json["type"] == "transaction-response"
     responses = [entry["response"] for entry in answer.json["entry"]]
@@ -59,23 +54,21 @@ async def test_the_example_goes_through(given: Trial) -> None:
     assert responses[4]["etag"] == 'W/"4"'
 
 
-async def test_references_between_entries_are_resolved(given: Trial) -> None:
-    """urn:uuid references become those of the created resources, in circles too."""
-    answer = await given.fhir("POST", "", body=example(given))
+async def test_references_between_entries_are_resolved(client: SandboxClient) -> None:
+    answer = await client.fhir("POST", "", body=example(client))
     places = [entry["response"]["location"].split("/_history")[0] for entry in answer.json["entry"]]
     episode, encounter, condition, observation, _ = places
     for path in places:
-        assert b"urn:uuid" not in (await given.fhir("GET", f"/{path}")).body
-    got = (await given.fhir("GET", f"/{episode}")).json
+        assert b"urn:uuid" not in (await client.fhir("GET", f"/{path}")).body
+    got = (await client.fhir("GET", f"/{episode}")).json
     assert got["diagnosis"][0]["condition"][0]["reference"]["reference"] == condition
-    assert (await given.fhir("GET", f"/{encounter}")).json["episodeOfCare"][0][
+    assert (await client.fhir("GET", f"/{encounter}")).json["episodeOfCare"][0][
         "reference"
     ] == episode
-    assert (await given.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
+    assert (await client.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
 
 
 def make_stale(bundle: Any) -> None:
-    """Name an old version in the last entry."""
     bundle["entry"][4]["request"]["ifMatch"] = 'W/"2"'
 
 
@@ -85,7 +78,6 @@ def make_invalid(bundle: Any) -> None:
 
 
 def make_dangling(bundle: Any) -> None:
-    """Take an entry away that others refer to by its urn:uuid."""
     del bundle["entry"][2]
 
 
@@ -97,10 +89,14 @@ def make_dangling(bundle: Any) -> None:
         (make_dangling, 400, "not-found", ["Bundle.entry[0]"]),
     ],
 )
-async def test_a_failing_entry_undoes_all_others(
-    *, lenient: Trial, spoil: Callable[[Any], None], status: int, code: str, expression: list[str]
+async def test_a_failed_entry_rolls_back_all_others(
+    *,
+    lenient: SandboxClient,
+    spoil: Callable[[Any], None],
+    status: int,
+    code: str,
+    expression: list[str],
 ) -> None:
-    """The outcome names the entry, or the element inside of it, and nothing has happened."""
     before = await total(lenient)
     bundle = example(lenient)
     spoil(bundle)
@@ -110,13 +106,12 @@ async def test_a_failing_entry_undoes_all_others(
     assert await total(lenient) == before
 
 
-async def test_the_order_of_processing_is_that_of_fhir(given: Trial) -> None:
-    """Deletes come first and reads last, wherever they stand in the Bundle."""
-    id_ = await given.create(active=True)
+async def test_entries_are_processed_in_the_order_of_fhir(client: SandboxClient) -> None:
+    id_ = await client.create(active=True)
     update = {"resourceType": "Patient", "id": id_, "active": False}
-    other = await given.create()
+    other = await client.create()
     answer = await send(
-        given,
+        client,
         "transaction",
         entry("GET", f"Patient/{id_}"),
         entry("PUT", f"Patient/{id_}", update, ifMatch='W/"1"'),
@@ -133,21 +128,21 @@ async def test_the_order_of_processing_is_that_of_fhir(given: Trial) -> None:
     assert old["resource"]["active"] is True
 
 
-async def test_two_writes_of_one_resource_are_refused(given: Trial) -> None:
-    """A transaction cannot both change and delete a resource."""
+async def test_two_writes_of_one_resource_are_rejected(client: SandboxClient) -> None:
     body = {"resourceType": "Patient", "id": PATIENT}
     answer = await send(
-        given,
+        client,
         "transaction",
         entry("PUT", f"Patient/{PATIENT}", body, ifMatch='W/"3"'),
         entry("DELETE", f"Patient/{PATIENT}"),
     )
     assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
-    assert (await given.fhir("GET", f"/Patient/{PATIENT}")).status == 200
+    assert (await client.fhir("GET", f"/Patient/{PATIENT}")).status == 200
 
 
-async def test_a_conditional_create_in_a_transaction_is_linked(lenient: Trial) -> None:
-    """References lead to what is there already, and nothing is doubled."""
+async def test_references_to_a_conditional_create_resolve_to_the_match(
+    lenient: SandboxClient,
+) -> None:
     identifier = {"system": "urn:s", "value": "known"}
     patient = {"resourceType": "Patient", "identifier": [identifier]}
     known = await lenient.create(identifier=[identifier])
@@ -173,8 +168,7 @@ async def test_a_conditional_create_in_a_transaction_is_linked(lenient: Trial) -
     assert second["fullUrl"].startswith(lenient.sandbox.fhir_base_url)
 
 
-async def test_conditions_are_judged_before_anything_changes(lenient: Trial) -> None:
-    """What a transaction creates itself is no match for its conditional creates."""
+async def test_conditions_are_evaluated_before_any_change(lenient: SandboxClient) -> None:
     patient = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "new"}]}
     conditional = entry("POST", "Patient", patient, ifNoneExist="identifier=urn:s|new")
     answer = await send(lenient, "transaction", entry("POST", "Patient", patient), conditional)
@@ -182,35 +176,33 @@ async def test_conditions_are_judged_before_anything_changes(lenient: Trial) -> 
     assert statuses == ["201 Created", "201 Created"]
 
 
-async def test_two_conditional_creates_of_one_resource_are_refused(lenient: Trial) -> None:
+async def test_two_equal_conditional_creates_are_rejected(lenient: SandboxClient) -> None:
     """The same condition twice in a transaction would create twice."""
     conditional = entry("POST", "Patient", {"resourceType": "Patient"}, ifNoneExist="name=x")
     answer = await send(lenient, "transaction", conditional, conditional)
     assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
 
 
-async def test_decimals_survive_a_transaction(given: Trial) -> None:
-    """Resolving references does not touch numbers."""
+async def test_decimals_survive_a_transaction(client: SandboxClient) -> None:
     body = (
         b'{"resourceType":"Bundle","type":"transaction","entry":[{"fullUrl":"urn:uuid:1","resource":'
         b'{"resourceType":"Observation","status":"final","code":{"text":"x"},"valueQuantity":'
         b'{"value":1.10}},"request":{"method":"POST","url":"Observation"}}]}'
     )
-    answer = await given.fhir("POST", "", body=body)
+    answer = await client.fhir("POST", "", body=body)
     location = answer.json["entry"][0]["response"]["location"]
-    assert b'"value":1.10}' in (await given.fhir("GET", f"/{location}")).body
+    assert b'"value":1.10}' in (await client.fhir("GET", f"/{location}")).body
 
 
-async def test_a_batch_does_what_it_can(given: Trial) -> None:
-    """Each entry of a batch stands for itself, in the order of the request."""
+async def test_entries_of_a_batch_are_independent(client: SandboxClient) -> None:
     patient = {"resourceType": "Patient"}
     answer = await send(
-        given,
+        client,
         "batch",
         entry("POST", "Patient", patient),
         entry("POST", "Patient", {"resourceType": "Patient", "name": "x"}),
         entry("GET", f"Patient/{NOBODY}"),
-        entry("GET", f"{given.sandbox.fhir_base_url}/Patient/{PATIENT}"),
+        entry("GET", f"{client.sandbox.fhir_base_url}/Patient/{PATIENT}"),
         entry("PATCH", f"Patient/{PATIENT}"),
         entry("GET", "Pateint"),
         Prefer="return=OperationOutcome",
@@ -247,26 +239,22 @@ async def test_a_batch_does_what_it_can(given: Trial) -> None:
         ({"type": "transaction", "entry": [entry("DELETE", "Patient")]}, "Bundle.entry[0]"),
     ],
 )
-async def test_a_bundle_that_cannot_be_read_is_refused(
-    given: Trial, bundle: Any, expression: str
+async def test_invalid_bundles_are_rejected(
+    client: SandboxClient, bundle: Any, expression: str
 ) -> None:
-    """What is no transaction or batch is 400, with the element that is wrong."""
-    answer = await given.fhir("POST", "", body={"resourceType": "Bundle"} | bundle)
+    answer = await client.fhir("POST", "", body={"resourceType": "Bundle"} | bundle)
     assert (answer.status, answer.issue["expression"]) == (400, [expression])
 
 
-async def test_an_empty_transaction_is_fine(given: Trial) -> None:
-    """No entries in, no entries out."""
-    answer = await send(given, "transaction")
+async def test_an_empty_transaction(client: SandboxClient) -> None:
+    answer = await send(client, "transaction")
     assert (answer.status, "entry" in answer.json) == (200, False)
 
 
-async def test_only_bundles_are_posted_to_the_base(given: Trial) -> None:
-    """A resource posted to the base is a bad request."""
-    assert (await given.fhir("POST", "", body={"resourceType": "Patient"})).status == 400
+async def test_only_bundles_are_posted_to_the_base(client: SandboxClient) -> None:
+    assert (await client.fhir("POST", "", body={"resourceType": "Patient"})).status == 400
 
 
-async def test_restricted_types_are_restricted_in_bundles_too(given: Trial) -> None:
-    """A Bundle is no way around what a type does not allow."""
-    answer = await send(given, "transaction", entry("DELETE", f"Consent/{NOBODY}"))
+async def test_restrictions_of_types_apply_in_bundles(client: SandboxClient) -> None:
+    answer = await send(client, "transaction", entry("DELETE", f"Consent/{NOBODY}"))
     assert (answer.status, answer.issue["code"]) == (405, "not-supported")

@@ -1,4 +1,4 @@
-"""Which tokens the platform takes."""
+"""Validation of access tokens."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def authority(key: RSAKey, issuer: str = ISSUER, audience: str = PLATFORM) -> To
     return TokenAuthority(key, issuer=issuer, audience=audience, lifetime=60, clock=lambda: 1000)
 
 
-def test_its_own_tokens_are_good(key: RSAKey) -> None:
-    """A token stands for its subject, until its lifetime is over."""
+def test_a_token_is_valid_until_its_expiry(key: RSAKey) -> None:
     tokens = authority(key)
     assert tokens.verify(tokens.issue("dr", "his")) == TokenBearer("dr", 60)
 
@@ -31,21 +30,21 @@ def test_its_own_tokens_are_good(key: RSAKey) -> None:
 @pytest.mark.parametrize(
     ("issuer", "audience"), [("http://other.test", PLATFORM), (ISSUER, "http://other.test/fhir")]
 )
-def test_tokens_for_others_are_not(key: RSAKey, issuer: str, audience: str) -> None:
-    """The same key signs for one issuer and one audience only."""
+def test_tokens_of_another_issuer_or_audience_are_rejected(
+    key: RSAKey, issuer: str, audience: str
+) -> None:
     token = authority(key, issuer, audience).issue("dr", "his")
     with pytest.raises(TokenError, match="another platform"):
         authority(key).verify(token)
 
 
-def test_another_key_does_not_sign(key: RSAKey) -> None:
-    """A token of another run is not a token of this SSO."""
+def test_tokens_of_another_key_are_rejected(key: RSAKey) -> None:
     token = authority(new_key()).issue("dr", "his")
     with pytest.raises(TokenError, match="not a token"):
         authority(key).verify(token)
 
 
-def test_another_algorithm_does_not_sign(key: RSAKey) -> None:
+def test_tokens_of_another_algorithm_are_rejected(key: RSAKey) -> None:
     """PS256 with the right key is refused: the algorithm is the server's choice (RFC 8725 3.1)."""
     claims = {"iss": ISSUER, "aud": PLATFORM, "sub": "dr", "exp": 1060}
     parameters = {k: v for k, v in key.as_dict(private=True).items() if k != "alg"}

@@ -13,12 +13,12 @@ from joserfc.jwk import KeySet
 
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.sso.routes import JWKS_PATH
-from tests.sandbox.harness import CREDENTIALS, Answer, Trial, trial
+from tests.sandbox.harness import CREDENTIALS, Answer, SandboxClient, running_sandbox
 
 REDIRECT = "http://127.0.0.1:3000/callback"
 VERIFIER = "a-verifier-of-at-least-forty-three-characters-0123"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()[:43]
-ASKED = {
+AUTHORIZATION_REQUEST = {
     "response_type": "code",
     "client_id": "hospital-demo",
     "redirect_uri": REDIRECT,
@@ -27,29 +27,27 @@ ASKED = {
 PKCE = {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
 
 
-async def authorize(given: Trial, method: str = "GET", form: object = None, **asked: str) -> Answer:
-    """A request to the sign-in page."""
-    query = urlencode({k: v for k, v in {**ASKED, **asked}.items() if v})
-    url = f"{given.sandbox.authorize_url}?{query}"
-    return await given.ask(method, url, form=form)  # type: ignore[arg-type]
+async def authorize(
+    client: SandboxClient, method: str = "GET", form: object = None, **asked: str
+) -> Answer:
+    query = urlencode({k: v for k, v in {**AUTHORIZATION_REQUEST, **asked}.items() if v})
+    url = f"{client.sandbox.authorize_url}?{query}"
+    return await client.ask(method, url, form=form)  # type: ignore[arg-type]
 
 
 def returned(answer: Answer) -> dict[str, str]:
-    """The parameters of a redirect back to the client."""
     assert answer.status == 303
     location = answer.headers["Location"]
     assert location.startswith(REDIRECT + "?")
     return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
 
 
-async def code_for(given: Trial, **asked: str) -> str:
-    """The code that a user's consent gives."""
+async def code_for(client: SandboxClient, **asked: str) -> str:
     form = {"username": "dr.sinov", "decision": "allow"}
-    return returned(await authorize(given, "POST", form, **asked))["code"]
+    return returned(await authorize(client, "POST", form, **asked))["code"]
 
 
-async def redeem(given: Trial, code: str, **changes: str) -> Answer:
-    """The token request with a code."""
+async def redeem(client: SandboxClient, code: str, **changes: str) -> Answer:
     form = {
         **CREDENTIALS,
         "grant_type": "authorization_code",
@@ -57,24 +55,21 @@ async def redeem(given: Trial, code: str, **changes: str) -> Answer:
         "redirect_uri": REDIRECT,
         **changes,
     }
-    return await given.ask_token({k: v for k, v in form.items() if v})
+    return await client.ask_token({k: v for k, v in form.items() if v})
 
 
 def refresh_cookie(answer: Answer) -> str:
-    """The refresh token of a token response."""
     return SimpleCookie(answer.headers["Set-Cookie"])["refresh_token"].value
 
 
-async def refresh(given: Trial, token: str, **changes: str) -> Answer:
-    """The token request with a refresh token in a cookie."""
+async def refresh(client: SandboxClient, token: str, **changes: str) -> Answer:
     form = {**CREDENTIALS, "grant_type": "refresh_token", **changes}
     headers = {"Cookie": f"refresh_token={token}"}
-    return await given.ask_token({k: v for k, v in form.items() if v}, headers=headers)
+    return await client.ask_token({k: v for k, v in form.items() if v}, headers=headers)
 
 
-async def test_the_page_is_self_contained(given: Trial) -> None:
-    """The sign-in page names the client, loads nothing and cannot be framed."""
-    answer = await authorize(given)
+async def test_the_page_is_self_contained(client: SandboxClient) -> None:
+    answer = await authorize(client)
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
@@ -84,56 +79,50 @@ async def test_the_page_is_self_contained(given: Trial) -> None:
 
 
 async def test_a_client_id_is_escaped_on_the_page() -> None:
-    """A client id with markup in it is shown as text."""
-    async with trial(SandboxOptions(port=0, client_id="<b>&x")) as given:
-        answer = await authorize(given, client_id="<b>&x")
+    async with running_sandbox(SandboxOptions(port=0, client_id="<b>&x")) as client:
+        answer = await authorize(client, client_id="<b>&x")
     assert b"&lt;b&gt;&amp;x" in answer.body
     assert b"<b>" not in answer.body
 
 
-async def test_a_user_signs_in_with_pkce(given: Trial) -> None:
-    """Consent, code and verifier give a token for the user, and the state comes back."""
+async def test_a_user_signs_in_with_pkce(client: SandboxClient) -> None:
     form = {"username": "dr.sinov", "decision": "allow"}
-    back = returned(await authorize(given, "POST", form, **PKCE))
-    answer = await redeem(given, back["code"], code_verifier=VERIFIER)
+    back = returned(await authorize(client, "POST", form, **PKCE))
+    answer = await redeem(client, back["code"], code_verifier=VERIFIER)
     keys = KeySet.import_key_set(
-        (await given.ask("GET", f"{given.sandbox.origin}{JWKS_PATH}")).json
+        (await client.ask("GET", f"{client.sandbox.origin}{JWKS_PATH}")).json
     )
     assert back["state"] == "s&1"
     assert jwt.decode(answer.json["access_token"], keys).claims["sub"] == "dr.sinov"
 
 
-async def test_the_refresh_token_is_an_http_only_cookie(given: Trial) -> None:
-    """As at the national SSO the refresh token is no part of the JSON."""
-    answer = await redeem(given, await code_for(given))
+async def test_the_refresh_token_is_an_http_only_cookie(client: SandboxClient) -> None:
+    answer = await redeem(client, await code_for(client))
     assert "refresh_token" not in answer.json
     assert "HttpOnly" in answer.headers["Set-Cookie"]
     assert "Path=/oauth/token" in answer.headers["Set-Cookie"]
 
 
-async def test_the_refresh_token_can_be_had_in_the_body() -> None:
-    """An option adds it to the JSON, and it works from the form."""
-    async with trial(SandboxOptions(port=0, refresh_token_in_body=True)) as given:
-        token = (await redeem(given, await code_for(given))).json["refresh_token"]
+async def test_the_refresh_token_in_the_body() -> None:
+    async with running_sandbox(SandboxOptions(port=0, refresh_token_in_body=True)) as client:
+        token = (await redeem(client, await code_for(client))).json["refresh_token"]
         form = {**CREDENTIALS, "grant_type": "refresh_token", "refresh_token": token}
-        assert (await given.ask_token(form)).status == 200
+        assert (await client.ask_token(form)).status == 200
 
 
-async def test_a_code_works_once(given: Trial) -> None:
-    """The second use is refused, and ends what the first one gave."""
-    code = await code_for(given)
-    first = await redeem(given, code)
-    second = await redeem(given, code)
+async def test_a_code_works_once(client: SandboxClient) -> None:
+    code = await code_for(client)
+    first = await redeem(client, code)
+    second = await redeem(client, code)
     assert first.status == 200
     assert (second.status, second.json["error"]) == (400, "invalid_grant")
-    assert (await refresh(given, refresh_cookie(first))).json["error"] == "invalid_grant"
+    assert (await refresh(client, refresh_cookie(first))).json["error"] == "invalid_grant"
 
 
-async def test_a_code_expires(given: Trial) -> None:
-    """After a minute a code is worth nothing."""
-    code = await code_for(given)
-    given.clock.now += 60
-    assert (await redeem(given, code)).json["error"] == "invalid_grant"
+async def test_a_code_expires(client: SandboxClient) -> None:
+    code = await code_for(client)
+    client.clock.now += 60
+    assert (await redeem(client, code)).json["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize(
@@ -146,43 +135,41 @@ async def test_a_code_expires(given: Trial) -> None:
         {"client_id": "hospital-web", "client_secret": "", "code_verifier": VERIFIER},
     ],
 )
-async def test_a_code_is_bound_to_its_request(given: Trial, changes: dict[str, str]) -> None:
-    """Another verifier, redirect URI or client gets nothing for a code."""
-    code = await code_for(given, **PKCE)
-    answer = await redeem(given, code, **changes)
+async def test_a_code_is_bound_to_its_request(
+    client: SandboxClient, changes: dict[str, str]
+) -> None:
+    code = await code_for(client, **PKCE)
+    answer = await redeem(client, code, **changes)
     assert (answer.status, answer.json["error"]) == (400, "invalid_grant")
 
 
-async def test_a_verifier_without_a_challenge_is_refused(given: Trial) -> None:
+async def test_a_verifier_without_a_challenge_is_refused(client: SandboxClient) -> None:
     """PKCE cannot be added afterwards (RFC 9700 2.1.1)."""
-    answer = await redeem(given, await code_for(given), code_verifier=VERIFIER)
+    answer = await redeem(client, await code_for(client), code_verifier=VERIFIER)
     assert answer.json["error"] == "invalid_grant"
 
 
-async def test_refresh_tokens_rotate(given: Trial) -> None:
-    """Each refresh gives a token and the next refresh token."""
-    cookie = refresh_cookie(await redeem(given, await code_for(given)))
-    answer = await refresh(given, cookie)
+async def test_refresh_tokens_rotate(client: SandboxClient) -> None:
+    cookie = refresh_cookie(await redeem(client, await code_for(client)))
+    answer = await refresh(client, cookie)
     assert answer.status == 200
     assert refresh_cookie(answer) != cookie
-    assert (await refresh(given, refresh_cookie(answer))).status == 200
+    assert (await refresh(client, refresh_cookie(answer))).status == 200
 
 
-async def test_a_replayed_refresh_token_ends_the_sign_in(given: Trial) -> None:
-    """When an old refresh token comes again, its successor stops working too."""
-    old = refresh_cookie(await redeem(given, await code_for(given)))
-    new = refresh_cookie(await refresh(given, old))
-    assert (await refresh(given, old)).json["error"] == "invalid_grant"
-    assert (await refresh(given, new)).json["error"] == "invalid_grant"
+async def test_a_replayed_refresh_token_revokes_its_successor(client: SandboxClient) -> None:
+    old = refresh_cookie(await redeem(client, await code_for(client)))
+    new = refresh_cookie(await refresh(client, old))
+    assert (await refresh(client, old)).json["error"] == "invalid_grant"
+    assert (await refresh(client, new)).json["error"] == "invalid_grant"
 
 
-async def test_a_public_client_signs_in_without_a_secret(given: Trial) -> None:
-    """The public client redeems its code by the verifier alone."""
-    code = await code_for(given, client_id="hospital-web", **PKCE)
+async def test_a_public_client_signs_in_without_a_secret(client: SandboxClient) -> None:
+    code = await code_for(client, client_id="hospital-web", **PKCE)
     public = {"client_id": "hospital-web", "client_secret": ""}
-    answer = await redeem(given, code, code_verifier=VERIFIER, **public)
+    answer = await redeem(client, code, code_verifier=VERIFIER, **public)
     assert answer.status == 200
-    assert (await refresh(given, refresh_cookie(answer), **public)).status == 200
+    assert (await refresh(client, refresh_cookie(answer), **public)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -197,18 +184,16 @@ async def test_a_public_client_signs_in_without_a_secret(given: Trial) -> None:
         ({"client_id": "hospital-web"}, "invalid_request"),
     ],
 )
-async def test_the_client_learns_what_was_wrong(
-    given: Trial, asked: dict[str, str], error: str
+async def test_errors_are_redirected_to_the_client(
+    client: SandboxClient, asked: dict[str, str], error: str
 ) -> None:
-    """A request that cannot be granted goes back with an error and the state."""
-    back = returned(await authorize(given, **asked))
+    back = returned(await authorize(client, **asked))
     assert (back["error"], back["state"]) == (error, "s&1")
     assert "code" not in back
 
 
-async def test_a_user_may_refuse(given: Trial) -> None:
-    """The other button gives access_denied."""
-    back = returned(await authorize(given, "POST", {"decision": "deny"}))
+async def test_access_denied(client: SandboxClient) -> None:
+    back = returned(await authorize(client, "POST", {"decision": "deny"}))
     assert back["error"] == "access_denied"
 
 
@@ -228,33 +213,31 @@ async def test_a_user_may_refuse(given: Trial) -> None:
         {"redirect_uri": "javascript:alert(1)"},
     ],
 )
-async def test_nobody_is_redirected_to_a_stranger(given: Trial, asked: dict[str, str]) -> None:
-    """An unknown client or redirect URI gets a page, never a redirect."""
+async def test_unregistered_redirect_uris_are_not_used(
+    client: SandboxClient, asked: dict[str, str]
+) -> None:
     for answer in (
-        await authorize(given, **asked),
-        await authorize(given, "POST", {"decision": "allow", "username": "x"}, **asked),
+        await authorize(client, **asked),
+        await authorize(client, "POST", {"decision": "allow", "username": "x"}, **asked),
     ):
         assert answer.status == 400
         assert "Location" not in answer.headers
 
 
-async def test_a_repeated_parameter_is_refused(given: Trial) -> None:
-    """A parameter that appears twice, in the URL or the form, is answered with a page."""
-    answer = await authorize(given, "POST", {"decision": "allow", "state": "other"})
+async def test_a_repeated_parameter_is_refused(client: SandboxClient) -> None:
+    answer = await authorize(client, "POST", {"decision": "allow", "state": "other"})
     assert answer.status == 400
 
 
-async def test_a_redirect_uri_keeps_its_query(given: Trial) -> None:
-    """The answer is added to a query that the redirect URI has already."""
+async def test_a_redirect_uri_keeps_its_query(client: SandboxClient) -> None:
     uri = "http://localhost:1/cb?tenant=7"
-    answer = await authorize(given, "POST", {"decision": "deny"}, redirect_uri=uri)
+    answer = await authorize(client, "POST", {"decision": "deny"}, redirect_uri=uri)
     assert answer.headers["Location"].startswith(uri + "&error=access_denied")
 
 
-async def test_a_user_name_cannot_forge_a_log_line(given: Trial) -> None:
-    """What a user types reaches tokens and the log without line breaks."""
+async def test_a_user_name_cannot_forge_a_log_line(client: SandboxClient) -> None:
     form = {"username": "a\nplatform  GET /x 200", "decision": "allow"}
-    code = returned(await authorize(given, "POST", form))["code"]
-    given.token = (await redeem(given, code)).json["access_token"]
-    await given.fhir("GET", "/metadata")
-    assert "sub=a_platform_GET_x_200" in given.lines[-1]
+    code = returned(await authorize(client, "POST", form))["code"]
+    client.token = (await redeem(client, code)).json["access_token"]
+    await client.fhir("GET", "/metadata")
+    assert "sub=a_platform_GET_x_200" in client.lines[-1]

@@ -1,7 +1,7 @@
-"""What clients without users meet at an SSO, told once for all rows of a module.
+"""The scenario of clients without users at an SSO, run once for all rows of a module.
 
-First all is well, while others meet faults at the token endpoint; then the secret is changed at the
-SSO; then the client is disabled; at last the SSO is off.
+First clients get tokens, others meet faults at the token endpoint; then the secret is changed at
+the SSO; then the client is disabled; at last the SSO is off.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from tests.doubles.command import Result
 from tests.doubles.processes import GatewayProcess
 from tests.interop.sso.front import FAULTS, TokenRequest
-from tests.interop.sso.lane import Lane, together
+from tests.interop.sso.part import ScenarioPart, run_parts
 from tests.interop.sso.stage import Answer, Stage, secret_file
 from tests.nightly import NIGHTLY, seconds
 
@@ -51,23 +51,23 @@ class Outage:
 
 
 @dataclass(slots=True)
-class ClientStory:
+class ClientScenario:
     """Lanes are the parts of which one may fail without the others."""
 
     stage: Stage
-    steady: dict[str, Lane] = field(default_factory=dict)
-    faults: dict[str, Lane] = field(default_factory=dict)
-    rotation: Lane = field(default_factory=Lane)
-    disabled: Lane = field(default_factory=Lane)
-    off: Lane = field(default_factory=Lane)
+    steady: dict[str, ScenarioPart] = field(default_factory=dict)
+    faults: dict[str, ScenarioPart] = field(default_factory=dict)
+    rotation: ScenarioPart = field(default_factory=ScenarioPart)
+    disabled: ScenarioPart = field(default_factory=ScenarioPart)
+    off: ScenarioPart = field(default_factory=ScenarioPart)
 
-    async def tell(self, users: asyncio.Event | None) -> None:
+    async def run_all(self, users: asyncio.Event | None) -> None:
         """Run all lanes; the SSO goes off when the users' story has ended."""
         stage = self.stage
-        self.steady = {method: Lane() for method in stage.server.client_auth_methods}
-        self.faults = {fault: Lane() for fault in FAULTS}
+        self.steady = {method: ScenarioPart() for method in stage.server.client_auth_methods}
+        self.faults = {fault: ScenarioPart() for fault in FAULTS}
         await asyncio.gather(
-            together(self.steady, self._all_is_well()), together(self.faults, self._faults())
+            run_parts(self.steady, self._steady_use()), run_parts(self.faults, self._faults())
         )
         await self.rotation.run(self._rotate())
         await self.disabled.run(self._disable())
@@ -75,13 +75,13 @@ class ClientStory:
             await users.wait()
         await self.off.run(self._turn_off())
 
-    async def _all_is_well(self) -> None:
+    async def _steady_use(self) -> None:
         stage = self.stage
         marked = {method: stage.marked(method, method) for method in self.steady}
         gateway = stage.machines("steady", marked)
         await stage.wait_until_ready(gateway)
         await asyncio.gather(
-            *(lane.run(self._renew(gateway, method)) for method, lane in self.steady.items())
+            *(part.run(self._renew(gateway, method)) for method, part in self.steady.items())
         )
 
     async def _renew(self, gateway: GatewayProcess, method: str) -> None:
@@ -96,7 +96,7 @@ class ClientStory:
 
         statuses = await stage.load(gateway, method, is_renewed)
         requests = stage.front.of(method)
-        self.steady[method].see("callers", Steady(at_start, statuses, requests))
+        self.steady[method].record("callers", Steady(at_start, statuses, requests))
 
     async def _faults(self) -> None:
         stage = self.stage
@@ -104,7 +104,7 @@ class ClientStory:
         gateway = stage.machines("faults", marked)
         await stage.wait_until_ready(gateway)
         await asyncio.gather(
-            *(lane.run(self._fault(gateway, fault)) for fault, lane in self.faults.items())
+            *(part.run(self._fault(gateway, fault)) for fault, part in self.faults.items())
         )
 
     async def _fault(self, gateway: GatewayProcess, fault: str) -> None:
@@ -118,7 +118,7 @@ class ClientStory:
         again = await self.stage.until(gateway, fault, 200)
         requests = front.of(fault)[before:]
         took = time.monotonic() - begin
-        self.faults[fault].see("outage", Outage(served, failure, requests, again, took))
+        self.faults[fault].record("outage", Outage(served, failure, requests, again, took))
 
     async def _until_failing(self, gateway: GatewayProcess, caller: str) -> tuple[int, Answer]:
         served = 0
@@ -129,15 +129,15 @@ class ClientStory:
         return served, answer
 
     async def _rotate(self) -> None:
-        """Two gateways: one whose file has the secret of before, one whose file has two."""
-        stage, lane = self.stage, self.rotation
+        """Run two gateways: the file of one has the former secret, that of the other has both."""
+        stage, part = self.stage, self.rotation
         secret = stage.server.credential(stage.first_method)["client_secret"]
         one = self._with_file("rotated", secret)
         two = self._with_file("exchanged", UNKNOWN_SECRET, secret)
         for name, gateway in (("rotated", one), ("exchanged", two)):
             await stage.wait_until_ready(gateway)
             await stage.until(gateway, name, 200)
-        lane.see("requests of two secrets", stage.front.of("exchanged"))
+        part.record("requests of two secrets", stage.front.of("exchanged"))
         ended = asyncio.Event()
         load = asyncio.ensure_future(stage.load(two, "exchanged", ended.is_set))
         try:
@@ -146,16 +146,16 @@ class ClientStory:
             before = len(stage.front.of("rotated"))
             _, failure = await self._until_failing(one, "rotated")
             refused = stage.front.of("rotated")[before:]
-            lane.see("refused", (failure, refused))
-            lane.see("doctor", await self._examine("rotated"))
+            part.record("refused", (failure, refused))
+            part.record("doctor", await self._examine("rotated"))
             secret_file(stage.directory / "rotated", new)
             begin = time.monotonic()
-            lane.see("corrected", await stage.until(one, "rotated", 200))
-            lane.see("seconds", time.monotonic() - begin)
+            part.record("corrected", await stage.until(one, "rotated", 200))
+            part.record("seconds", time.monotonic() - begin)
         finally:
             ended.set()
             statuses = await load
-        lane.see("exchanged", (statuses, stage.front.of("exchanged")))
+        part.record("exchanged", (statuses, stage.front.of("exchanged")))
 
     def _with_file(self, name: str, *secrets: str) -> GatewayProcess:
         (self.stage.directory / name).mkdir()
@@ -175,36 +175,36 @@ class ClientStory:
         del found["client_secret"]
         file = str(stage.directory / name / "secret")
         credential = {**found, "client_secret_file": file, **changes}
-        return await stage.examine(
+        return await stage.check_and_doctor(
             f"doctor-{name}-{len(changes)}", credentials={"default": credential}
         )
 
     async def _disable(self) -> None:
-        stage, lane = self.stage, self.disabled
+        stage, part = self.stage, self.disabled
         (stage.directory / "disabled").mkdir()
         credential = self._credential("disabled")
         well, scope = await asyncio.gather(
             self._examine("disabled"), self._examine("disabled", scope=UNKNOWN_SCOPE)
         )
-        lane.see("doctor when well", well)
-        lane.see("doctor of the scope", scope)
+        part.record("doctor when well", well)
+        part.record("doctor of the scope", scope)
         await asyncio.to_thread(lambda: stage.server.enable_client(enabled=False))
         try:
             before = len(stage.front.of("disabled"))
             gateway = stage.machine("disabled", credential)
             await stage.wait_until_ready(gateway)
             answers = [await stage.read(gateway, "disabled") for _ in range(10)]
-            lane.see("refused", (answers[-1], stage.front.of("disabled")[before:]))
-            lane.see("doctor when disabled", await self._examine("disabled"))
+            part.record("refused", (answers[-1], stage.front.of("disabled")[before:]))
+            part.record("doctor when disabled", await self._examine("disabled"))
         finally:
             await asyncio.to_thread(lambda: stage.server.enable_client(enabled=True))
         if not NIGHTLY:
             # By itself it would ask again a minute after the refusal.
             gateway.process.popen.send_signal(signal.SIGHUP)
-        lane.see("again", await stage.until(gateway, "disabled", 200))
+        part.record("again", await stage.until(gateway, "disabled", 200))
 
     async def _turn_off(self) -> None:
-        stage, lane = self.stage, self.off
+        stage, part = self.stage, self.off
         (stage.directory / "off").mkdir()
         gateway = stage.machine("off", self._credential("off"))
         await stage.wait_until_ready(gateway)
@@ -215,7 +215,7 @@ class ClientStory:
         await asyncio.to_thread(stage.server.stop)
         try:
             served, failure = await self._until_failing(gateway, "off")
-            lane.see("doctor", await self._examine("off"))
+            part.record("doctor", await self._examine("off"))
             rest = seconds(0, 60) - (time.monotonic() - begin)
             await asyncio.sleep(max(0.0, rest))
         finally:
@@ -224,4 +224,4 @@ class ClientStory:
         begin = time.monotonic()
         again = await stage.until(gateway, "off", 200)
         requests = stage.front.of("off")[before:]
-        lane.see("outage", Outage(served, failure, requests, again, time.monotonic() - begin))
+        part.record("outage", Outage(served, failure, requests, again, time.monotonic() - begin))

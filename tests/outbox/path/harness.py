@@ -33,7 +33,7 @@ _PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """A complete response."""
 
     status: int
@@ -42,28 +42,26 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
     def location(self) -> str:
-        """Return the status URL."""
         return self.headers["Content-Location"]
 
     @property
-    def word(self) -> str:
+    def state(self) -> str:
         """Return the state of the entry as the status response codes it."""
         return str(self.json["issue"][0]["details"]["coding"][0]["code"])
 
 
-class Hospital:
+class OutboxSetup:
     """The caller, with the platform, the SSO, and the relay to the platform."""
 
-    def __init__(self, gateway: RunningGateway, platform: Platform, sso: Sso, line: Relay) -> None:
+    def __init__(self, gateway: RunningGateway, platform: Platform, sso: Sso, relay: Relay) -> None:
         self.gateway = gateway
         self.platform = platform
         self.sso = sso
-        self.line = line
+        self.relay = relay
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession()
@@ -74,7 +72,7 @@ class Hospital:
 
     async def ask(
         self, method: str, path: str, body: bytes | IO[bytes] | None = None, **headers: str
-    ) -> Reply:
+    ) -> Response:
         """Send one request.
 
         `path` is below the base, or a whole URL. `_` in names stands for `-`.
@@ -85,17 +83,16 @@ class Hospital:
             fields = {**JSON, **fields}
         async with self._session.request(method, url, data=body, headers=fields) as answer:
             named = {key.title(): value for key, value in answer.headers.items()}
-            return Reply(answer.status, named, await answer.read())
+            return Response(answer.status, named, await answer.read())
 
     async def write(
         self, patient: int = 1, number: int = 1, method: str = "PUT", **headers: str
-    ) -> Reply:
-        """Send an update of a patient's Observation, with `respond-async`."""
+    ) -> Response:
         fields = {**ASYNC, **headers}
         path = "/Observation" if method == "POST" else f"/Observation/{number}"
         return await self.ask(method, path, observation(patient, number), **fields)
 
-    async def keep(self, method: str, path: str, body: bytes, **headers: str) -> Reply:
+    async def enqueue(self, method: str, path: str, body: bytes, **headers: str) -> Response:
         """Send a large write until it is queued; return that response.
 
         A busy machine may need longer to judge its body than the gateway waits, so that it fails.
@@ -108,7 +105,7 @@ class Hospital:
                 assert reply.headers["X-Gateway-Error"] in {"upstream-unreachable", "circuit-open"}
 
     @contextlib.asynccontextmanager
-    async def late_failure(self) -> AsyncIterator[asyncio.Task[Reply]]:
+    async def late_failure(self) -> AsyncIterator[asyncio.Task[Response]]:
         """Send a write that hangs at the platform, and fails when the block ends."""
         fails = asyncio.Event()
 
@@ -124,7 +121,7 @@ class Hospital:
             yield hanging
             fails.set()
 
-    async def ended(self, location: str, **headers: str) -> Reply:
+    async def final_response(self, location: str, **headers: str) -> Response:
         """Poll the status, less and less often, until the write has ended; return that response.
 
         A busy outbox answers 503, after which callers ask again; one that answers nothing else for
@@ -142,17 +139,16 @@ class Hospital:
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, _LONGEST_POLL)
 
-    async def mended(self, location: str, **headers: str) -> Reply:
-        """Mend the line, and wait until a write has ended."""
-        await self.line.restore()
-        return await self.ended(location, **headers)
+    async def deliver(self, location: str, **headers: str) -> Response:
+        await self.relay.restore()
+        return await self.final_response(location, **headers)
 
     async def unclear_write(self) -> str:
         """Send a create whose outcome stays unknown; its status URL once that is told."""
-        self.line.cut()
+        self.relay.cut()
         location = (await self.write(method="POST")).location
         self.answer_writes(then_close(b""))
-        await self.mended(location)
+        await self.deliver(location)
         return location
 
     def answer_writes(self, *answers: ScriptedResponse) -> None:
@@ -172,11 +168,11 @@ class Hospital:
 
         self.platform.respond(respond)
 
-    async def until(self, state: str, location: str) -> Reply:
+    async def wait_until_state(self, state: str, location: str) -> Response:
         """Wait until the outbox reports `state` for a waiting write, and return that response."""
         while True:
             reply = await self.ask("GET", location)
-            if reply.word == state:
+            if reply.state == state:
                 return reply
             await asyncio.sleep(_POLL)
 
@@ -190,13 +186,11 @@ class Hospital:
         return [(each.method, each.target) for each in self.sent]
 
     async def wait_until_sent(self, count: int) -> None:
-        """Wait until the platform has received so many writes."""
         while len(self.sent) < count:  # noqa: ASYNC110 - no event
             await asyncio.sleep(_POLL)
 
 
 def observation(patient: int = 1, number: int = 1) -> bytes:
-    """Return a result of a patient."""
     return json.dumps(
         {
             "resourceType": "Observation",

@@ -1,4 +1,4 @@
-"""What a user of a browser meets who signs in at an SSO, told once for all rows of a module."""
+"""The scenario of a user who signs in with a browser, run once for all rows of a module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.browser.pages import program, read, sign_out
 from tests.doubles.processes import GatewayProcess, free_port
 from tests.doubles.waiting import wait_until
 from tests.interop.sso.front import TokenRequest
-from tests.interop.sso.lane import Lane
+from tests.interop.sso.part import ScenarioPart
 from tests.interop.sso.stage import Stage
 
 IDLE = 2
@@ -35,7 +35,7 @@ _STATUSES = "(window.end = true, ended.then(() => statuses))"
 
 
 @dataclass(slots=True)
-class SignInStory:
+class SignInScenario:
     """One user with two tabs of a page that may call the gateway.
 
     `ended` is set at the end.
@@ -43,43 +43,43 @@ class SignInStory:
 
     stage: Stage
     browser: int
-    lane: Lane = field(default_factory=Lane)
+    part: ScenarioPart = field(default_factory=ScenarioPart)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def tell(self) -> None:
-        """Run the story in a browser context of its own."""
-        await self.lane.run(self._tell())
+    async def run_all(self) -> None:
+        """Run the scenario in a separate browser context."""
+        await self.part.run(self._run())
         self.ended.set()
 
-    async def _tell(self) -> None:
+    async def _run(self) -> None:
         offered = self.stage.server.not_offered
         async with program(free_port()) as page, new_user(self.browser) as person:
-            user = _User(self.stage, person, self.lane, page)
+            user = _User(self.stage, person, self.part, page)
             try:
-                await user.come()
-                await user.arrive()
-                await user.look_around()
+                await user.request_without_session()
+                await user.sign_in_first()
+                await user.use_two_tabs()
                 if "refresh" not in offered:
-                    await user.stay()
+                    await user.keep_reading()
                 if "sign_out_at_the_sso" not in offered:
-                    await user.leave_the_sso()
+                    await user.sign_out_at_the_sso()
                 if "key_rotation" not in offered:
-                    await user.meet_another_key()
-                await user.leave_the_gateway()
-                await user.rest()
+                    await user.sign_in_after_key_rotation()
+                await user.sign_out_at_the_gateway()
+                await user.let_the_session_idle()
             finally:
-                self.lane.see("browser", await person.do("seen"))
+                self.part.record("browser", await person.do("seen"))
 
 
 @dataclass(slots=True)
 class _User:
     stage: Stage
     person: BrowserUser
-    lane: Lane
+    part: ScenarioPart
     page: str
     _gateway: GatewayProcess | None = None
 
-    async def come(self) -> None:
+    async def request_without_session(self) -> None:
         """Ask from a page before any sign-in."""
         stage = self.stage
         login = {
@@ -89,38 +89,38 @@ class _User:
             **stage.server.login_settings(),
         }
         sections = {"credentials": {"default": stage.marked("login")}, "login": login}
-        self.lane.see("doctor", await stage.examine("doctor-login", **sections))
+        self.part.record("doctor", await stage.check_and_doctor("doctor-login", **sections))
         listen = {"address": self._base.removeprefix("http://")}
         self._gateway = stage.gateway("login", **sections, listen=listen)
         await stage.wait_until_ready(self._gateway)
         await self.person.do("open", url=self.page)
-        self.lane.see("XHR without session", await self._ask("/fhir/Patient/1"))
-        self.lane.see("no session", await self._ask("/auth/session"))
+        self.part.record("XHR without session", await self._ask("/fhir/Patient/1"))
+        self.part.record("no session", await self._ask("/auth/session"))
 
-    async def arrive(self) -> None:
+    async def sign_in_first(self) -> None:
         """Open a page of the gateway, and sign in at the SSO."""
         url = f"{self._base}/fhir/Patient/wanted"
-        self.lane.see("landed", await self._sign_in(url))
+        self.part.record("landed", await self._sign_in(url))
         await wait_until(lambda: bool(self._audits("login")))
-        self.lane.see("audit", self._audits("login")[-1])
+        self.part.record("audit", self._audits("login")[-1])
         cookies = (await self.person.do("cookies"))["cookies"]
-        self.lane.see("cookies", [each for each in cookies if each["name"].startswith("dhp")])
+        self.part.record("cookies", [each for each in cookies if each["name"].startswith("dhp")])
 
-    async def look_around(self) -> None:
+    async def use_two_tabs(self) -> None:
         """Open a second tab, ask for the session, and write as a page of another site would."""
-        self.lane.see("second tab", await self.person.do("open", tab=1, url=self._url(2)))
+        self.part.record("second tab", await self.person.do("open", tab=1, url=self._url(2)))
         for tab in (0, 1):
             await self.person.do("open", tab=tab, url=self.page)
-        self.lane.see("session", await self._ask("/auth/session"))
+        self.part.record("session", await self._ask("/auth/session"))
         write = {"method": "POST", "body": "{}"}
-        self.lane.see("forged POST", await self._ask("/fhir/Patient", **write))
+        self.part.record("forged POST", await self._ask("/fhir/Patient", **write))
         named = {"X-Requested-With": "page", "Content-Type": "application/fhir+json"}
-        self.lane.see("POST", await self._ask("/fhir/Patient", **write, headers=named))
+        self.part.record("POST", await self._ask("/fhir/Patient", **write, headers=named))
         await wait_until(lambda: len(self._audits("exchange")) > 1)
-        self.lane.see("audit of exchanges", self._audits("exchange"))
+        self.part.record("audit of exchanges", self._audits("exchange"))
 
-    async def stay(self) -> None:
-        """Go on reading in both tabs at once, until tokens have been replaced twice."""
+    async def keep_reading(self) -> None:
+        """Read in both tabs until tokens were refreshed twice."""
         before, known = len(self._refreshes()), set(self._tokens())
         for tab in (0, 1):
             await self.person.run(_KEEP_READING % read(self._base), tab=tab)
@@ -128,31 +128,31 @@ class _User:
         statuses = [await self.person.run(_STATUSES, tab=tab) for tab in (0, 1)]
         statuses.append([await self._status()])
         used = set(self._tokens()) - known
-        self.lane.see("refresh", (statuses, self._refreshes()[before:], len(used)))
+        self.part.record("refresh", (statuses, self._refreshes()[before:], len(used)))
 
-    async def leave_the_sso(self) -> None:
-        """Sign out at the SSO's own page in the second tab, and go on reading in the first."""
+    async def sign_out_at_the_sso(self) -> None:
+        """Sign out at the SSO's page in the second tab, and continue reading in the first."""
         await self.stage.server.sign_out(self.person, tab=1)
         begin = time.monotonic()
         async with asyncio.timeout(120):
             while (status := await self._status()) == 200:
                 pass
         took = time.monotonic() - begin
-        self.lane.see("signed out at the SSO", (status, self._audits("logout"), took))
+        self.part.record("signed out at the SSO", (status, self._audits("logout"), took))
 
-    async def meet_another_key(self) -> None:
+    async def sign_in_after_key_rotation(self) -> None:
         """Sign in once more, after the SSO has another key to sign with."""
         await asyncio.to_thread(self.stage.server.rotate_key)
-        self.lane.see("another key", await self._sign_in(self._url(3)))
+        self.part.record("another key", await self._sign_in(self._url(3)))
         await self.person.do("open", url=self.page)
 
-    async def leave_the_gateway(self) -> None:
+    async def sign_out_at_the_gateway(self) -> None:
         """Sign out at the gateway, then at the SSO that it names, and open a page again."""
         if await self._status() != 200:
             await self._sign_in(self._url(4))
             await self.person.do("open", url=self.page)
         signed_out = await self.person.run(sign_out(self._base))
-        self.lane.see("signed out", (signed_out, await self._status()))
+        self.part.record("signed out", (signed_out, await self._status()))
         url = signed_out.get("end_session_url")
         if url is None or "sign_out" in self.stage.server.not_offered:
             return
@@ -162,10 +162,10 @@ class _User:
             await self.person.do("arrive", url=back)
         await self.person.do("open", url=self._url(5))
         await self.person.do("wait", selector=self.stage.server.password_field)
-        self.lane.see("asked for the password", True)
+        self.part.record("asked for the password", True)
 
-    async def rest(self) -> None:
-        """Sign in where sessions end soon, and do nothing for longer than that."""
+    async def let_the_session_idle(self) -> None:
+        """Sign in with a short idle lifetime, and wait for longer than that."""
         assert self._gateway is not None
         file = self.stage.directory / "login" / "gateway.yaml"
         settings = yaml.safe_load(file.read_text())
@@ -179,7 +179,7 @@ class _User:
         await self.person.do("open", url=self.page)
         status = await self._status()
         await asyncio.sleep(IDLE + 0.5)
-        self.lane.see("idle", (status, await self._status()))
+        self.part.record("idle", (status, await self._status()))
 
     @property
     def _base(self) -> str:
