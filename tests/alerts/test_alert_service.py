@@ -368,7 +368,7 @@ async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> No
         [only] = await mail.wait_for_messages(1)
         await setup.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
-    assert only["to"] == "gateway@clinic.uz"
+    assert only["to"] == "duty@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
     assert "(DhpGatewayNotReady)" in only["message"]
     assert only["message"].index("has not been ready") < only["message"].index("Over, after")
