@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from gateway import errors
-from gateway.health import health
+from gateway.guidance import COMPONENT_GUIDANCE
+from gateway.health import evidence
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus, tools
@@ -35,7 +36,7 @@ OUTBOX = {
 }
 NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {
-    "reason": {"", *errors.REASONS, *health.REASONS},
+    "reason": {"", *errors.REASONS, evidence.ANSWERS, *COMPONENT_GUIDANCE},
     "outcome": {*metrics.TOKEN_OUTCOMES, *metrics.AUDIT_OUTCOMES, *metrics.RELOAD_OUTCOMES},
     "state": {*EntryState, *metrics.CONNECTION_STATES},
     "step": {*OutboxStep},
