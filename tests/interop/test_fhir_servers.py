@@ -327,7 +327,10 @@ async def test_concurrent_callers_get_their_own_responses(
 ) -> None:
     credentials = {name: sso.credential(client) for name, client in CLINICS.items()}
     callers = [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in CLINICS]
-    gateway = begin_gateway(place.settings | {"credentials": credentials, "callers": callers})
+    # On a busy machine a slow server keeps all connections for longer than the default.
+    platform = place.settings["platform"] | {"connect_timeout": 120}
+    settings = {"platform": platform, "credentials": credentials, "callers": callers}
+    gateway = begin_gateway(place.settings | settings)
     await gateway.wait_for_status(200)
     families = {name: f"{name}{uuid.uuid4()}" for name in CLINICS}
     before = len(place.front.requests)
