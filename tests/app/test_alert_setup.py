@@ -104,7 +104,7 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         await watch.close()
     for taken in (mail.messages, hook.messages):
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
-        assert "The platform answers with errors" in platform_away or "reached" in platform_away
+        assert "answers with errors" in platform_away or "reached" in platform_away
         assert "Over, after" in platform_back
         assert "gives no token for default: it is out of reach" in sso_away
         assert "Over, after" in sso_back

@@ -77,8 +77,8 @@ async def test_one_slow_reader_is_cut_off_for_each_waiter(
             *(wire.read_response() for wire in readers), return_exceptions=True
         )
         assert sorted(type(each).__name__ for each in responses) == [
-            "Reply",
-            "Reply",
+            "Response",
+            "Response",
             "TruncatedResponseError",
         ]
         assert {each.body == LONG for each in responses if not isinstance(each, Exception)} == {
