@@ -2,9 +2,8 @@
 
 The event loop's own TLS layer calls OpenSSL once more after all received data, only for the
 exception that there is no more, and allocates a quarter of a megabyte for each connection. This
-layer knows when all data was read. Without it a gateway with 256 connections to the platform takes
-114 MiB of memory and not 92; the processor time of a read is the same interpreted (0.99 times, 0.92
-to 1.03; pages and `tls` of `make bench`, Intel Xeon model 167, November 2026).
+layer knows when all data was read. What it saves is in docs/decisions.md, "TLS towards the
+platform".
 
 How much is read from a connection at a time is limited, with and without TLS. The event loop's own
 reads of up to 256 KB would be retained for each caller that reads its response slowly; with
