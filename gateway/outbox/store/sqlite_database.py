@@ -291,17 +291,16 @@ def _retry_races(use: Callable[[], None]) -> None:
     whatever the busy timeout. A log beside a file without pages, as `DiskReserve` makes it, is
     deleted by SQLite, and fails where another process has deleted it first.
     """
-    left = int(BUSY_TIMEOUT / _RETRY_INTERVAL)
+    until = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
             return use()
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode
-            if not left or (
+            if time.monotonic() >= until or (
                 code != sqlite3.SQLITE_IOERR_DELETE_NOENT and code & _PRIMARY != sqlite3.SQLITE_BUSY
             ):
                 raise
-        left -= 1
         await_only(asyncio.sleep(_RETRY_INTERVAL))
 
 
