@@ -145,17 +145,15 @@ class AlertFormatter:
     def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:
         """Return the daily message; `still` is the number of alerts that are not resolved."""
         answer = ANSWER_WORDS[CARE_ANSWERS[care.state]]
-        return self._message(
-            "daily",
-            self._text("daily").format(
-                question=CARE_QUESTION.in_language(self.language),
-                answer=answer.in_language(self.language),
-                care=advice(care, self.language),
-                requests=traffic[0],
-                errors=traffic[1],
-                open=still,
-            ),
+        body = self._text("daily").format(
+            question=CARE_QUESTION.in_language(self.language),
+            answer=answer.in_language(self.language),
+            care=advice(care, self.language),
+            requests=traffic[0],
+            errors=traffic[1],
+            open=still,
         )
+        return self._message("daily", body)
 
     def format_test(self) -> AlertMessage:
         """Return a message that shows that messages arrive."""

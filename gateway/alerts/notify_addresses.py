@@ -211,9 +211,8 @@ class AddressQueue:
         """Send all queued messages as one: after an outage a single message arrives, not fifty."""
         together = tuple(self._waiting)
         last = together[-1]
-        if not await self._sender.send(
-            AlertMessage(last.kind, last.title, "\n".join(message.body for message in together))
-        ):
+        body = "\n".join(message.body for message in together)
+        if not await self._sender.send(AlertMessage(last.kind, last.title, body)):
             self._count("failed", 1)
             return False
         for message in together:

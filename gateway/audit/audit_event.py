@@ -241,7 +241,7 @@ def _entities(record: Mapping[str, Any]) -> list[Json]:
         encoded = base64.b64encode(text.encode()).decode("ascii")
         entities.append({"role": _concept(_ROLE, "24", "Query"), "query": encoded})
     request_id = {
-        "type": {"coding": [_coding(_BALP_ENTITY, "XrequestId")]},
+        "type": _concept(_BALP_ENTITY, "XrequestId"),
         "value": record["request_id"],
     }
     return [*entities, {"what": {"identifier": request_id}}]
@@ -272,14 +272,9 @@ def _plus_milliseconds(start: str, milliseconds: float) -> str:
 
 
 PROFILE: Final = "https://dhp.uz/fhir/core/StructureDefinition/uz-core-auditevent"
-_HUMAN_USER: Final = {
-    "coding": [
-        {
-            "system": "http://terminology.hl7.org/CodeSystem/extra-security-role-type",
-            "code": "humanuser",
-        }
-    ]
-}
+_HUMAN_USER: Final = _concept(
+    "http://terminology.hl7.org/CodeSystem/extra-security-role-type", "humanuser"
+)
 _PROFILE_INTERACTIONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("read", "vread"), "read"),
     **dict.fromkeys(HISTORIES, "read"),
@@ -338,12 +333,12 @@ def _profiled_exchange(
 
 def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
     """Return the profile's category together with that of BALP."""
-    coding = {"code": "110100", "display": "Application Activity"}
+    coding = _coding(_DCM, "110100", "Application Activity")
     if record["resource"] == "Patient":
-        coding = {"code": "110110", "display": "Patient Record"}
+        coding = _coding(_DCM, "110110", "Patient Record")
     if folded == "search":
-        coding = {"code": "110112", "display": "Query"}
-    return {"coding": [{"system": _DCM, **coding}, *balp["coding"]]}
+        coding = _coding(_DCM, "110112", "Query")
+    return {"coding": [coding, *balp["coding"]]}
 
 
 def _person(record: Mapping[str, Any]) -> Json:

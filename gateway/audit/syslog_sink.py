@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from gateway import os_support
+from gateway.clock import backoff
 
 # Facility authpriv (10), severities by outcome as in IHE ATNA: notice, warning, err.
 _AUTHPRIV: Final = 10 * 8
@@ -101,7 +102,7 @@ class SyslogSink:
         self._clock = clock
         self._socket: socket.socket | None = None
         self._messages: list[bytes] = []
-        self._retry_delay = _FIRST_RETRY_DELAY
+        self._failures = 0
         self._not_before = 0.0
 
     def write(self, lines: Sequence[bytes]) -> None:
@@ -115,7 +116,7 @@ class SyslogSink:
             self._disconnect()
             raise
         self._messages = []
-        self._retry_delay = _FIRST_RETRY_DELAY
+        self._failures = 0
 
     def discard_failed(self) -> int:
         lost, self._messages = len(self._messages), []
@@ -133,8 +134,9 @@ class SyslogSink:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._not_before = self._clock() + self._retry_delay
-        self._retry_delay = min(2 * self._retry_delay, _MAX_RETRY_DELAY)
+        self._failures += 1
+        delay = backoff(self._failures, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY)
+        self._not_before = self._clock() + delay
 
     def _connected(self) -> socket.socket:
         if self._socket is not None and not self._is_datagram and _is_closed_by_peer(self._socket):

@@ -53,6 +53,7 @@ class SignOutFlow:
         wall_clock: Callable[[], float],
     ) -> None:
         self._login = login
+        self._client_id = login.client_id or ""
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -70,7 +71,7 @@ class SignOutFlow:
             return None
         if metadata is None or metadata.end_session_endpoint is None:
             return None
-        params = [("client_id", self._login.client_id or "")]
+        params = [("client_id", self._client_id)]
         if self._login.post_logout_redirect_uri is not None:
             params.append(("post_logout_redirect_uri", self._login.post_logout_redirect_uri))
         return str(add_params_to_uri(metadata.end_session_endpoint, params))
@@ -128,13 +129,13 @@ class SignOutFlow:
         if not claims:
             raise LogoutTokenError("form")
         audience = claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
         events = claims.get("events")
         issued = _numeric_date(claims.get("iat")) - self._wall_clock()
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
         checks = {
             "iss": _is_text(claims.get("iss")),
-            "aud": (self._login.client_id or "")
-            in (audience if isinstance(audience, list) else [audience]),
+            "aud": self._client_id in audiences,
             "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
             "exp": "exp" not in claims or expires > -LEEWAY,
             "jti": _is_text(claims.get("jti")),

@@ -124,11 +124,8 @@ class RedisSessionStore(RedisStore):
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        return bool(
-            await self._client.set(
-                redis_key(mark, "seen"), b"", nx=True, px=_milliseconds(lifetime)
-            )
-        )
+        seen_key = redis_key(mark, "seen")
+        return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
 
     def _cipher(self, key: StoreKey, storage_key: str) -> ValueCipher:
         return ValueCipher("session", storage_key, key.material, self._encryption_key)

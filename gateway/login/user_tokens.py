@@ -335,9 +335,8 @@ class UserTokens:
             await renewals.end(session, "expired")
             raise renewals.sign_in_again()
         timeout = renewals.wait_timeout
-        session.update_from(
-            await wait_for_fetch(task, timeout, f"no new token within {timeout:g} s")
-        )
+        renewed = await wait_for_fetch(task, timeout, f"no new token within {timeout:g} s")
+        session.update_from(renewed)
         if session.is_ended:
             raise renewals.sign_in_again()
         if renewals.has_usable_token(session):

@@ -43,11 +43,8 @@ def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        return str(
-            ClientAuth(client_id, secret.reveal(), "client_secret_post").prepare(
-                "POST", url, headers, body
-            )[2]
-        )
+        auth = ClientAuth(client_id, secret.reveal(), "client_secret_post")
+        return str(auth.prepare("POST", url, headers, body)[2])
 
     return authenticate
 

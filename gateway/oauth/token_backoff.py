@@ -1,4 +1,4 @@
-"""Delays until the next token request: before expiry, after failures and after rejections."""
+"""Delays until the next token request, and what a request that waits for one gets."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class RefreshSchedule:
     `credentials` is the number of those that the schedule is for.
     """
 
-    def __init__(self, random: Callable[[], float], credentials: int = 1) -> None:
+    def __init__(self, random: Callable[[], float], credentials: int) -> None:
         self._random = random
         self._others = credentials - 1
 

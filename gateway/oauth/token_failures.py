@@ -90,16 +90,14 @@ def cause_and_remedy(
     error: TokenRequestError, credential: str, sso: SsoSettings
 ) -> tuple[Message, Message]:
     """Return what happened, and the remedy, which is empty where none is known."""
-    # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the SSO's.
-    key, url = (
-        ("sso.token_url", sso.token_url)
-        if sso.proxy_url is None
-        else ("sso.proxy_url", sso.proxy_url)
-    )
+    key, url = "sso.token_url", sso.token_url
     details = reported_error(error)
     if error.cause == "time-out":
         details = [format_duration(sso.timeout)]
     elif error.cause == "name not found":
+        if sso.proxy_url is not None:
+            # The gateway resolves only the proxy's host name; the proxy resolves the SSO's.
+            key, url = "sso.proxy_url", sso.proxy_url
         details = [Message(urlsplit(url).hostname or "")]
     values = {
         "way": Message("the SSO at {url}", url=sso.token_url),
@@ -125,7 +123,7 @@ def with_description(happened: Message, description: str) -> Message:
 
 
 def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
-    """Return the remedy, empty where none is known; `key` is the setting of the host name."""
+    """Return the remedy, empty where none is known; `key` is the setting of the address."""
     if error.retry_after and error.kind == "throttled":
         return Message("try again in {time}", time=format_duration(error.retry_after))
     remedy = TOKEN_CAUSES[error.cause].remedy
@@ -135,8 +133,6 @@ def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
         remedy = _UNEXPLAINED_REFUSAL_REMEDY
     elif error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
         remedy = _CHECK_TOKEN_URL
-    # Through a proxy, only the name is another host's.
-    key = key if error.cause == "name not found" else "sso.token_url"
     return Message(remedy.msgid, name=credential, key=key, section="sso")
 
 

@@ -48,7 +48,10 @@ class StoreKey:
 
 
 class TokensInUse(Protocol):
-    """Where the tokens of a request come from: those of a credential, or of a signed-in user."""
+    """Where the tokens of a request come from: those of a credential, or of a signed-in user.
+
+    It stands here because `gateway.oauth.tokens` is compiled.
+    """
 
     @property
     def name(self) -> str:

@@ -48,9 +48,8 @@ class RetrySchedule:
         max_delay = (
             self.delays.max_outage_delay if affects_all_entries else self.delays.max_entry_delay
         )
-        return self._respect_retry_after(
-            retry_after, backoff(attempts, self.delays.first, max_delay, self._random)
-        )
+        delay = backoff(attempts, self.delays.first, max_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
 
     def collision_delay(self, collisions: int) -> float:
         """Return the seconds until the next attempt of an entry after so many collisions."""
@@ -60,9 +59,8 @@ class RetrySchedule:
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
         delays = self.delays
-        return self._respect_retry_after(
-            retry_after, backoff(failures, delays.first, delays.max_outage_delay, self._random)
-        )
+        delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
 
     def trust_delay(self, false_recoveries: int) -> float:
         """Return the seconds for which responses to other requests do not count as a recovery.
