@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
@@ -312,15 +311,17 @@ def _expired(key: str, path: Path) -> Iterator[Finding]:
             yield _of_setting("expired", key, detail, Message("put a new one there"))
 
 
-def _missing_extra(
-    key: str,
-    needs_extra: Callable[[Settings], bool],
-    module: str,
-    why: Message,
-    settings: Settings,
-) -> Iterator[Finding]:
-    if needs_extra(settings) and not _is_installed(module):
-        yield _of_setting("failed", key, why)
+def _missing_redis(settings: Settings) -> Iterator[Finding]:
+    if settings.store.url.kind != "memory" and not _is_installed("gateway.oauth.redis_token_store"):
+        why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
+        yield _of_setting("failed", "store.url", why)
+
+
+def _missing_opentelemetry(settings: Settings) -> Iterator[Finding]:
+    endpoint = settings.tracing.otlp_endpoint
+    if endpoint is not None and not _is_installed("gateway.telemetry.otlp_export"):
+        why = Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
+        yield _of_setting("failed", "tracing.otlp_endpoint", why)
 
 
 def _is_installed(module: str) -> bool:
@@ -472,20 +473,8 @@ _CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _duplicate_secrets,
     _secrets,
     _files,
-    partial(
-        _missing_extra,
-        "store.url",
-        lambda settings: settings.store.url.kind != "memory",
-        "gateway.oauth.redis_token_store",
-        Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'"),
-    ),
-    partial(
-        _missing_extra,
-        "tracing.otlp_endpoint",
-        lambda settings: settings.tracing.otlp_endpoint is not None,
-        "gateway.telemetry.otlp_export",
-        Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'"),
-    ),
+    _missing_redis,
+    _missing_opentelemetry,
     _missing_database_driver,
     _unusable_addresses,
     _audit_file,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -24,7 +25,6 @@ from gateway.config.problems import RuleViolation, SettingPath, missing_key
 from gateway.config.section import (
     PLACEHOLDER_HINT,
     PLACEHOLDER_MESSAGE,
-    Section,
     find_in_right_part,
     find_placeholders,
 )
@@ -86,7 +86,7 @@ def find_cautions(
     cautions: tuple[_Rule, ...] = (
         find_start_cautions,
         _callers_in_clear,
-        _BROWSERS_THAT_ARE_CALLERS,
+        _browsers_that_are_callers,
         _operators_in_clear,
         partial(_written_secrets, is_in_file),
         partial(_written_password, is_in_file, "store"),
@@ -131,7 +131,7 @@ def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
         )
 
 
-_BROWSERS_THAT_ARE_CALLERS: Final = _each_caller(
+_browsers_that_are_callers: Final = _each_caller(
     (
         # A caller that is identified by address alone: a browser with such an address is treated as
         # that caller.
@@ -279,7 +279,6 @@ _login_addresses: Final = _rule_of(
 
 
 def _login(settings: Settings) -> Iterator[RuleViolation]:
-    yield from _login_addresses(settings)
     if settings.login.enabled:
         yield from _client(("login",), settings.login, _RESERVED_FOR_LOGIN)
 
@@ -360,22 +359,13 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
             yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
 
 
-def _pair(
-    group: SettingPath, section: Callable[[Settings], Section], one: str, other: str
-) -> Iterator[_Row]:
-    """Yield the rows of two keys of a section of which each needs the other."""
+def _pair(group: str, one: str, other: str, settings: Settings) -> Iterator[RuleViolation]:
+    """Yield the key of a group that is missing beside another, which needs it."""
+    values = attrgetter(group)(settings)
     for given, needed in ((one, other), (other, one)):
-        yield (
-            partial(_lacks, section, given, needed),
-            missing_key((*group, needed), Message("it belongs to {name}", name=given)),
-        )
-
-
-def _lacks(
-    section: Callable[[Settings], Section], given: str, needed: str, settings: Settings
-) -> object:
-    values = section(settings)
-    return getattr(values, given) and not getattr(values, needed)
+        if getattr(values, given) and not getattr(values, needed):
+            hint = Message("it belongs to {name}", name=given)
+            yield missing_key((*group.split("."), needed), hint)
 
 
 def _credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -523,7 +513,6 @@ _audit_repository: Final = _rule_of(
 
 
 def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
-    yield from _audit_repository(settings)
     name = settings.audit.fhir_credential
     if name is not None:
         yield from _require_credential(("audit", "fhir_credential"), name, settings)
@@ -593,8 +582,8 @@ _RULES: Final[tuple[_Rule, ...]] = (
         )
     ),
     _operators,
+    partial(_pair, "listen.tls", "cert_file", "key_file"),
     _rule_of(
-        *_pair(("listen", "tls"), lambda settings: settings.listen.tls, "cert_file", "key_file"),
         (
             lambda settings: (
                 settings.listen.tls.client_ca_file and not settings.listen.tls.cert_file
@@ -606,14 +595,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             ),
         ),
     ),
-    _rule_of(
-        *_pair(
-            ("platform",),
-            lambda settings: settings.platform,
-            "client_cert_file",
-            "client_key_file",
-        )
-    ),
+    partial(_pair, "platform", "client_cert_file", "client_key_file"),
     _credentials,
     _rule_of(
         (
@@ -660,13 +642,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
             lambda settings: settings.audit.sink == "syslog" and settings.audit.syslog_url is None,
             missing_key(("audit", "syslog_url"), Message("audit.sink: syslog sends there")),
         ),
-        *_pair(
-            ("audit",),
-            lambda settings: settings.audit,
-            "syslog_client_cert_file",
-            "syslog_client_key_file",
-        ),
     ),
+    partial(_pair, "audit", "syslog_client_cert_file", "syslog_client_key_file"),
+    _audit_repository,
     _audit_events,
     _rule_of(
         (
@@ -682,6 +660,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             ),
         )
     ),
+    _login_addresses,
     _login,
     _rule_of(
         (
