@@ -108,10 +108,7 @@ class CallerContext:
         therefore not be compared with the previous one, which may be of another caller where a
         proxy shares its connections.
         """
-        # Whether the configured type is used depends on the request target as well.
-        if not self._is_http11 or self.assumed_type is not None:
-            return False
-        return not any(name.lower() in SECRET for name, _ in self._raw)
+        return self._is_http11 and not any(name.lower() in SECRET for name, _ in self._raw)
 
 
 def has_untyped_body(header: RequestHeader) -> bool:
