@@ -43,7 +43,7 @@ DOMAINS = {
     "commands": ("gateway/",),
 }
 # The functions that mark sentences in templates, as Babel's keywords: `1c` is a context.
-_IN_TEMPLATES: dict[str, Any] = {"_": None, "pgettext": ((1, "c"), 2), "ngettext": (1, 2)}
+_IN_TEMPLATES: dict[str, Any] = {"_": None, "pgettext": ((1, "c"), 2)}
 # Texts that no call in the code contains, one on each line: those of other programs, and words of
 # closed lists.
 UNMARKED = ROOT / "deploy" / "unmarked_texts.txt"
@@ -153,16 +153,15 @@ def in_code(path: Path) -> Iterator[tuple[str, str | None]]:
                 yield text, context
 
 
-def in_template(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
+def in_template(path: Path) -> Iterator[tuple[str, str | None]]:
     """Yield text and context of everything that a template marks for translation."""
     options = {"trimmed": "true"}
     found = extract_from_file("jinja2.ext:babel_extract", path, _IN_TEMPLATES, (), options, True)
     yield from ((message, context) for _, message, _, context in found)
 
 
-def _has_words(message: str | tuple[str, str]) -> bool:
-    text = message if isinstance(message, str) else message[0]
-    return any(letter.isalpha() for part, *_ in Formatter().parse(text) for letter in part)
+def _has_words(message: str) -> bool:
+    return any(letter.isalpha() for part, *_ in Formatter().parse(message) for letter in part)
 
 
 def helped(command: Any) -> Iterator[str]:

@@ -276,12 +276,8 @@ class GatewayError(Exception):
 class ClientKeyError(ValueError):
     """A text contains no usable client secret or key.
 
-    `problem` is a predicate for the operator ("is empty"), which contains nothing of the text.
+    The message is a predicate for the operator ("is empty"), which contains nothing of the text.
     """
-
-    def __init__(self, why: Message) -> None:
-        super().__init__(why)
-        self.problem = why
 
 
 class StartError(Exception):

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from gateway.admin.admin_server import build_application
+from gateway.admin.operators import Operators
 from gateway.audit.audit_trail import exchange_record
 from gateway.cli.main import cli
 from gateway.errors import REASONS
@@ -116,7 +117,9 @@ def test_every_named_command_exists() -> None:
 def test_every_named_admin_page_exists() -> None:
     """Or is said to be not available yet."""
     quiet = StatusSources("quiet")
-    application = build_application(metrics=quiet, health=quiet, status=quiet)
+    application = build_application(
+        metrics=quiet, health=quiet, status=quiet, operators=Operators(())
+    )
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
     for name in ("docs/settings.md", "docs/operations.md", "README.md"):

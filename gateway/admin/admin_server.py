@@ -49,9 +49,9 @@ def build_application(
     metrics: Metrics,
     health: Health,
     status: StatusReporter,
+    operators: Operators,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     outbox: OutboxAdminApi | None = None,
-    operators: Operators | None = None,
     reveal: bool = False,
 ) -> Application:
     """Return the application for `admin.address`.
@@ -59,7 +59,7 @@ def build_application(
     `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files,
     at each request, so that a new key can be registered before it is used.
     `operators` may decide about the entries of `outbox`, None where there is none, and with
-    `reveal` see an entry in full. Without `operators` there is no `/outbox`.
+    `reveal` see an entry in full.
     """
 
     links = _LINKS if outbox is None else _LINKS | _OUTBOX_LINKS
@@ -89,9 +89,8 @@ def build_application(
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
     _add_status(application, status, health)
-    if operators is not None:
-        language = partial(_language, status)
-        OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
+    language = partial(_language, status)
+    OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
     return application
 
 

@@ -13,7 +13,7 @@ from gateway import os_support
 from gateway.config.section import RIGHT_FILE
 from gateway.errors import ClientKeyError, StartError
 from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
-from gateway.i18n import Message, setting_problem
+from gateway.i18n import Message, exception_message, setting_problem
 from gateway.oauth.client_authentication import (
     parse_client_keys,
     parse_client_secrets,
@@ -104,7 +104,7 @@ def _client_authenticators(
         return parse_client_secrets(client_id, text, in_header=in_header)
     except ClientKeyError as error:
         hint = None if secret.file is None else RIGHT_FILE
-        raise StartError(setting_problem(*secret.fault(error.problem), hint)) from None
+        raise StartError(setting_problem(*secret.fault(exception_message(error)), hint)) from None
 
 
 def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:

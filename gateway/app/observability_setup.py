@@ -13,7 +13,6 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -152,14 +151,14 @@ def start_event_fields() -> dict[str, object]:
     return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
 
 
-@dataclass(slots=True)
 class CredentialBearer:
     """Authorizes requests to the repository with the token of a credential.
 
     Its methods are called in the event loop's thread.
     """
 
-    _tokens: Callable[[], Tokens | None]
+    def __init__(self, tokens: Callable[[], Tokens | None]) -> None:
+        self._tokens = tokens
 
     async def authorization(self) -> bytes:
         """Return the Authorization field (`Bearer`).

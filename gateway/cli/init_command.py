@@ -290,7 +290,7 @@ def _key(text: str) -> Secret:
     try:
         read_keys(text)
     except ClientKeyError as error:
-        raise InvalidAnswerError(error.problem) from None
+        raise InvalidAnswerError(exception_message(error)) from None
     return Secret(text.strip())
 
 

@@ -199,7 +199,7 @@ def _gateway_command(platform: Sandbox) -> str:
             "CREDENTIALS__DEFAULT__CLIENT_SECRET": ready_made.client_secret,
         }
     # The settings file has the default port.
-    if settings is None or platform.fhir_base_url != f"http://{HOST}:{ready_made.port}/fhir":
+    if settings is None or platform.fhir_base_url != Sandbox(ready_made).fhir_base_url:
         variables |= {
             "PLATFORM__FHIR_BASE_URL": platform.fhir_base_url,
             "SSO__TOKEN_URL": platform.token_url,
@@ -229,9 +229,9 @@ def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> N
     else:
         _print_invitation(Message("Try it (the gateway adds the token):"))
         click.echo(f"  curl {_curl_target(address)}/fhir/Patient/{PATIENT_ID}")
-    if run.audit is not None and not run.login:
-        print_line(Message("What the audit has of it:"))
-        click.echo(f"  tail -n 1 {run.audit}")
+        if run.audit is not None:
+            print_line(Message("What the audit has of it:"))
+            click.echo(f"  tail -n 1 {run.audit}")
     click.echo("")
     print_line(_END)
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from cachetools import FIFOCache
@@ -65,14 +64,16 @@ _NEARLY_ALL: Final = 0.95
 _NOT_OF_KIND: Final = frozenset((*LINE_FAULTS, BUSY))
 
 
-@dataclass(slots=True)
 class OutcomeWindow:
     """Counts requests, and how many of them failed, over the last `seconds`."""
 
-    _requests: list[int] = field(default_factory=lambda: [0] * _SLICES)
-    _failures: list[int] = field(default_factory=lambda: [0] * _SLICES)
-    _slice: int = 0
-    _slice_ends: float = -math.inf
+    __slots__ = ("_failures", "_requests", "_slice", "_slice_ends")
+
+    def __init__(self) -> None:
+        self._requests = [0] * _SLICES
+        self._failures = [0] * _SLICES
+        self._slice = 0
+        self._slice_ends = -math.inf
 
     def count(self, now: float, seconds: float, failed: bool) -> None:
         """Count a request that ended at `now`, on a monotonic clock."""

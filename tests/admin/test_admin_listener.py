@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.admin.admin_listener import OperatorRunner
 from gateway.admin.admin_server import build_application
+from gateway.admin.operators import Operators
 from gateway.app.listening_sockets import listen
 from gateway.config.value_types import ListenAddress
 from gateway.health.health import Component
@@ -57,7 +58,7 @@ def serve(facts: Facts) -> Serve:
     ) -> AsyncIterator[ListenAddress]:
         (listening,) = await listen({"admin.address": address})
         runner = OperatorRunner(
-            build_application(metrics=facts, health=facts, status=facts),
+            build_application(metrics=facts, health=facts, status=facts, operators=Operators(())),
             believed or listening.address,
             **options,
         )

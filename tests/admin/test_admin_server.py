@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_aiohttp import AiohttpClient
 
 from gateway.admin.admin_server import build_application
+from gateway.admin.operators import Operators
 from gateway.health.health import Component
 from tests.doubles.gateway_states import serve_state
 
@@ -46,7 +47,10 @@ def collaborators() -> Collaborators:
 async def client(aiohttp_client: AiohttpClient, collaborators: Collaborators) -> TestClient:
     """A client of a running listener, which leaves compressed bodies as they are."""
     application = build_application(
-        metrics=collaborators, health=collaborators, status=collaborators
+        metrics=collaborators,
+        health=collaborators,
+        status=collaborators,
+        operators=Operators(()),
     )
     options = {"auto_decompress": False, "skip_auto_headers": {"Accept-Encoding"}}
     return await aiohttp_client(application, **options)

@@ -19,6 +19,7 @@ from pytest_aiohttp import AiohttpClient
 
 from gateway import __version__
 from gateway.admin.admin_server import build_application
+from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
@@ -406,7 +407,10 @@ async def test_facts_are_escaped(gateway: RunningGateway, aiohttp_client: Aiohtt
     for planted in (HOSTILE, "harmless"):
         quiet = StatusSources("quiet")
         application = build_application(
-            metrics=quiet, health=quiet, status=HostileStatus(facts, planted)
+            metrics=quiet,
+            health=quiet,
+            status=HostileStatus(facts, planted),
+            operators=Operators(()),
         )
         client = await aiohttp_client(application)
         pages.append(await (await client.get("/status")).text())

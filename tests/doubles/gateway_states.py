@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 from aiohttp import web
 
 from gateway.admin.admin_server import build_application
+from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
 from gateway.config.loader import load_settings
 from gateway.config.outbound_settings import CircuitBreakerSettings
@@ -259,7 +260,7 @@ class StatusSources:
 async def serve_state(state: str) -> AsyncIterator[str]:
     """Yield the address of an admin listener that shows a state."""
     what = StatusSources(state)
-    application = build_application(metrics=what, health=what, status=what)
+    application = build_application(metrics=what, health=what, status=what, operators=Operators(()))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

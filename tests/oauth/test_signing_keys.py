@@ -85,7 +85,7 @@ def only(text: str) -> SigningKey:
 def why(text: str) -> str:
     with pytest.raises(ClientKeyError) as caught:
         read_keys(text)
-    return caught.value.problem
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -115,31 +115,31 @@ class BearerGuard:
         fields = request.headers.getall("Authorization", [])
         if not fields:
             event.note = "bearer token: none"
-            raise self._refuse(401, "login", "a bearer token is needed", _REALM)
+            raise _refusal(401, "login", "a bearer token is needed", _REALM)
         scheme, _, token = fields[0].partition(" ")
         if len(fields) > 1 or scheme.lower() != "bearer" or not token.strip():
             event.note = "bearer token: malformed"
-            raise self._refuse(
-                400, "security", "one bearer token is needed", _error("invalid_request")
-            )
+            raise _refusal(400, "security", "one bearer token is needed", _error("invalid_request"))
         try:
             bearer = self.tokens.verify(token.strip())
         except TokenError as error:
             event.note = f"bearer token: refused ({error})"
-            raise self._invalid(str(error)) from None
+            raise _invalid_token(str(error)) from None
         event.note = (
             f"bearer token: yes (sub={bearer.subject}, expires in {bearer.expires_in:.0f} s)"
         )
         if self.reject and self.rng.random() < self.reject:
             event.note += ", refused on purpose"
-            raise self._invalid("refused on purpose")
+            raise _invalid_token("refused on purpose")
 
-    def _invalid(self, description: str) -> FhirError:
-        challenge = f'{_error("invalid_token")}, error_description="{description}"'
-        return self._refuse(401, "security", f"the token was refused: {description}", challenge)
 
-    def _refuse(self, status: int, code: str, text: str, challenge: str) -> FhirError:
-        return FhirError(status, Issue(code, text), headers=(("WWW-Authenticate", challenge),))
+def _invalid_token(description: str) -> FhirError:
+    challenge = f'{_error("invalid_token")}, error_description="{description}"'
+    return _refusal(401, "security", f"the token was refused: {description}", challenge)
+
+
+def _refusal(status: int, code: str, text: str, challenge: str) -> FhirError:
+    return FhirError(status, Issue(code, text), headers=(("WWW-Authenticate", challenge),))
 
 
 def _error(code: str) -> str:
