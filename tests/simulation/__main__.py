@@ -11,8 +11,9 @@ import sys
 
 from tests.simulation import planted_faults
 from tests.simulation.explore import Tally, first_failure, seeds_for, shrink
+from tests.simulation.found import FOUND
 from tests.simulation.invariants import violations
-from tests.simulation.plan import SCENARIOS, plan_of
+from tests.simulation.plan import SCENARIOS, Plan, plan_of
 from tests.simulation.substitutes import real_monotonic
 from tests.simulation.world import run_plan
 
@@ -26,18 +27,21 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=None)
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--fault", choices=sorted(planted_faults.FAULTS))
+    parser.add_argument("--found", choices=sorted(FOUND))
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--trace", action="store_true")
     arguments = parser.parse_args()
     if arguments.fault:
         planted_faults.plant(arguments.fault)
+    if arguments.found is not None:
+        return _repeat(FOUND[arguments.found], arguments)
     if arguments.seed is not None:
-        return _repeat(arguments)
+        return _repeat(plan_of(arguments.seed, arguments.scenario), arguments)
     return _explore(arguments)
 
 
-def _repeat(arguments: argparse.Namespace) -> int:
-    run = run_plan(plan_of(arguments.seed, arguments.scenario), keeps_trace=arguments.trace)
+def _repeat(plan: Plan, arguments: argparse.Namespace) -> int:
+    run = run_plan(plan, keeps_trace=arguments.trace)
     found = violations(run)
     if found and not arguments.no_shrink:
         print(shrink(run, found).text())

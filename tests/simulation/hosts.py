@@ -142,7 +142,7 @@ class Sso(Host):
             token = f"token-{credential}-{len(self.history.tokens)}"
             lifetime = self.plan.token_lifetime
             self.history.tokens[token] = Issued(
-                token, credential, asked.sent_at, now, now + lifetime
+                token, credential, asked.sent_at, now, asked.begun_at + lifetime
             )
             asked.token = token
             self.history.tell(now, f"sso: gives {token}")
@@ -208,6 +208,11 @@ class Platform(Host):
         if self.weather.strikes("platform resets after it acted"):
             self._tell(arrival, "is reset without its response")
             connection.abort()
+        elif self.weather.strikes("platform pauses within its response"):
+            self._tell(arrival, "gets its response in two parts")
+            size = self.weather.size(len(data))
+            connection.transport.write(data[:size])
+            self.loop.call_later(self.weather.delay(3.0), connection.send, data[size:])
         elif self.weather.strikes("platform breaks off its response"):
             self._tell(arrival, "gets a part of its response")
             connection.send(data[: self.weather.size(len(data))], close=True)

@@ -9,9 +9,8 @@ from itertools import pairwise
 from tests.simulation.history import Effect, Outcome
 from tests.simulation.world import PROMISED, Run
 
-# Seconds from the expiry of a token until no request may have been sent with it: the token's
-# lifetime counts from before it was requested, at the latest from when the SSO sent it.
-_NO_MARGIN = 0.0
+# Seconds for which no token is fetched after a fresh one was refused.
+_LONGEST_PAUSE = 30.0
 # Seconds after which a record is in the audit file, even if the process is killed then.
 _AUDIT_DELAY = 1.0
 # Of a write: done, or accepted. Of a read: also that there is nothing yet.
@@ -32,7 +31,7 @@ def no_request_is_sent_without_a_valid_token(run: Run) -> Iterator[str]:
         issued = run.history.tokens.get(arrival.token or "")
         if issued is None:
             yield f"{arrival.method} {arrival.target} has no token of the SSO"
-        elif arrival.sent_at > issued.expires_at + _NO_MARGIN:
+        elif arrival.sent_at > issued.expires_at:
             late = arrival.sent_at - issued.expires_at
             yield f"{arrival.method} {arrival.target} was sent {late:.3f} s after its token expired"
 
@@ -52,6 +51,22 @@ def no_caller_sees_a_refused_token(run: Run) -> Iterator[str]:
     for outcome in run.history.outcomes:
         if outcome.status == 401:
             yield f"[{outcome.request_id}] got 401"
+
+
+def a_token_counts_as_rejected_after_two(run: Run) -> Iterator[str]:
+    """`token-rejected` needs two tokens that the platform has refused not long before."""
+    for outcome in run.history.outcomes:
+        if _reason(outcome) != "token-rejected":
+            continue
+        refused = {
+            arrival.token
+            for arrival in run.history.arrivals
+            if arrival.status == 401
+            and outcome.sent_at - _LONGEST_PAUSE <= arrival.at <= outcome.ended_at
+            and (arrival.token or "").startswith(f"token-{outcome.credential}-")
+        }
+        if len(refused) < 2:
+            yield f"[{outcome.request_id}] got token-rejected, refused were only {sorted(refused)}"
 
 
 def one_token_request_at_a_time(run: Run) -> Iterator[str]:
@@ -207,6 +222,7 @@ INVARIANTS: tuple[Callable[[Run], Iterator[str]], ...] = (
     no_request_is_sent_without_a_valid_token,
     each_caller_uses_its_own_credential,
     no_caller_sees_a_refused_token,
+    a_token_counts_as_rejected_after_two,
     one_token_request_at_a_time,
     no_token_is_fetched_while_one_is_young,
     a_write_takes_effect_once_or_is_reported_as_unclear,

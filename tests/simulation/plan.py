@@ -103,6 +103,7 @@ _PLATFORM_FAULTS = (
     "platform resets before it acts",
     "platform resets after it acted",
     "platform breaks off its response",
+    "platform pauses within its response",
     "platform is slow",
     "platform closes after each response",
 )
@@ -125,6 +126,9 @@ class Planner:
         order: Order = rng.choices(("instants", "random", "priorities"), (6, 3, 1))[0]
         lanes = tuple(rng.randrange(2) for _ in range(rng.randint(1, 4)))
         seconds = {"tokens": 60.0, "outbox": 40.0, "changes": 40.0}[self._scenario]
+        faults = tuple(sorted(self._faults(seconds), key=lambda fault: fault.at))
+        # Where something begins or ends most can go wrong.
+        self._edges = [edge for fault in faults for edge in (fault.at, fault.at + fault.seconds)]
         return Plan(
             seed=self._seed,
             scenario=self._scenario,
@@ -135,7 +139,7 @@ class Planner:
             token_lifetime=rng.choice((8, 30, 300)),
             seconds=seconds,
             conditional_create=rng.random() < 0.5,
-            faults=tuple(sorted(self._faults(seconds), key=lambda fault: fault.at)),
+            faults=faults,
             calls=tuple(sorted(self._calls(lanes, seconds), key=lambda call: call.at)),
         )
 
@@ -143,12 +147,18 @@ class Planner:
         moment = self._rng.uniform(first, last)
         return round(moment * 20) / 20 if self._is_coarse else round(moment, 4)
 
+    def _moment_of_call(self, last: float) -> float:
+        if self._edges and self._rng.random() < 0.5:
+            edge = self._rng.choice(self._edges)
+            return self._moment(max(0.2, edge - 0.3), edge + 0.6)
+        return self._moment(0.2, last)
+
     def _calls(self, lanes: tuple[int, ...], seconds: float) -> Iterator[Call]:
         rng = self._rng
         kinds = {
             "tokens": (("read", 8), ("write", 2)),
             "outbox": (("read", 2), ("write", 10), ("create", 2)),
-            "changes": (("read", 5), ("write", 4), ("create", 1)),
+            "changes": (("read", 4), ("write", 3), ("create", 4)),
         }[self._scenario]
         names, weights = zip(*kinds, strict=True)
         for lane in range(len(lanes)):
@@ -158,9 +168,9 @@ class Planner:
             is_async = self._scenario == "outbox" and rng.random() < 0.8
             for _ in range(burst):
                 kind = rng.choices(names, weights)[0]
-                manner = rng.choice(_MANNERS) if rng.random() < 0.1 else ""
+                manner = rng.choice(_MANNERS) if rng.random() < 0.15 else ""
                 yield Call(
-                    at=self._moment(0.2, seconds),
+                    at=self._moment_of_call(seconds),
                     lane=lane,
                     kind=kind,
                     # No other lane writes the same patient.
@@ -183,7 +193,7 @@ class Planner:
             kind = rng.choice(_PLATFORM_FAULTS)
             yield Fault(self._moment(0.0, seconds), kind, self._moment(0.5, 12.0), 0.5)
         for _ in range(rng.randint(0, 2)):
-            yield Fault(self._moment(0.0, seconds), rng.choice(_CUTS), self._moment(0.2, 15.0))
+            yield Fault(self._moment(0.0, seconds), rng.choice(_CUTS), self._moment(0.2, 25.0))
         for _ in range(rng.randint(0, 3 if self._scenario == "tokens" else 1)):
             kind = rng.choice(_SSO_FAULTS)
             yield Fault(self._moment(0.0, seconds), kind, self._moment(0.5, 8.0), 0.7)

@@ -21,7 +21,7 @@ from tests.simulation.substitutes import EPOCH
 from gateway.app import application, revision
 from gateway.app.outbox_service import OutboxService
 from gateway.audit import file_sink
-from gateway.health import health
+from gateway.health import health, platform_judgement
 from gateway.http.client import upstream_pool
 from gateway.oauth import token_response, tokens
 from gateway.oauth.token_store import tokens_at_hand
@@ -71,6 +71,11 @@ def _use_wall_clock() -> None:
     application.tokens_at_hand = functools.partial(tokens_at_hand, _wall)  # type: ignore[assignment]
 
 
+def _plant_all(*faults: Fault) -> None:
+    for fault in faults:
+        fault.plant()
+
+
 def _flush_nothing() -> None:
     pragmas = tuple(
         pragma.replace("synchronous = FULL", "synchronous = OFF")
@@ -112,17 +117,25 @@ FAULTS: dict[str, Fault | _Replacement] = {
         "self._pool.release(connection)\n        raise",
         "pass\n        raise",
     ),
-    "a connection is used again with a response unread": Fault(
+    "a connection is used again with a response unread": _Replacement(
         _T,
-        upstream_pool.UpstreamPool.release,
-        "if keep and connection.is_reusable:",
-        "if keep:",
+        lambda: _plant_all(
+            Fault(
+                _T,
+                upstream_pool.UpstreamPool.release,
+                "if keep and connection.is_reusable:",
+                "if keep:",
+            ),
+            Fault(
+                _T,
+                upstream_pool.UpstreamPool._take_idle,
+                "if connection.is_reusable and now",
+                "if now",
+            ),
+        ),
     ),
     "the circuit stays open": Fault(
-        _T,
-        upstream.Upstream._can_retry,
-        "or self._judgement.state",
-        "and self._judgement.state",
+        _T, platform_judgement.PlatformJudgement._close, "self._open_until = None", "pass"
     ),
     "ready without a token": Fault(_T, health._token_state, "if not token.is_valid:", "if False:"),
     "commits are not flushed": _Replacement(_O, _flush_nothing),

@@ -52,6 +52,13 @@ def test_old_seeds_violate_nothing(packages: str, scenario: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", ["a token expires before another attempt"])
+def test_what_was_found_once_is_mended(packages: str, name: str) -> None:
+    done = _simulate(packages, "--found", name)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.timeout(0)
 def test_new_seeds_violate_nothing(packages: str) -> None:
     done = _simulate(packages, "--seconds", _NEW_SECONDS)

@@ -264,7 +264,8 @@ class World:
 
 
 def _by_rotation(path: Path) -> tuple[bool, str]:
-    return path.name == "audit.jsonl", path.name
+    """Return the order of a file: by its last record, for the wall clock may have jumped."""
+    return path.name == "audit.jsonl", path.name.rpartition("-")[2]
 
 
 def run_plan(plan: Plan, *, keeps_trace: bool = False) -> Run:
