@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
 from tests.simulation.history import History, Outcome
-from tests.simulation.hosts import IDENTIFIERS
+from tests.simulation.hosts import IDENTIFIERS, Sso
 from tests.simulation.http_messages import Message, MessageReader, request
 from tests.simulation.plan import Call, Plan
 from tests.simulation.simulated_loop import START, SimulatedLoop
@@ -19,6 +19,7 @@ from tests.simulation.simulated_loop import START, SimulatedLoop
 # Seconds after which a caller gives up.
 _PATIENCE = 30.0
 _STATUS_PAUSE = 1.0
+_HOST = "localhost:8080"
 
 
 class Connection(asyncio.Protocol):
@@ -49,6 +50,41 @@ class Connection(asyncio.Protocol):
         return await self._arrived.get()
 
 
+class Browser:
+    """The cookies of one user, whose tabs are lanes."""
+
+    def __init__(self, user: int, sso: Sso) -> None:
+        self.user = f"user-{user}"
+        self._sso = sso
+        self._cookie = ""
+        self._signing_in = asyncio.Lock()
+
+    def forget(self, cookie: str) -> None:
+        """Sign in again before the next request, unless another tab has done so."""
+        if self._cookie == cookie:
+            self._cookie = ""
+
+    async def cookie(self, get: Callable[[str, str], Awaitable[Message | None]]) -> str:
+        """Return the cookie of the session; `get` sends a request with a path and a cookie."""
+        async with self._signing_in:
+            if not self._cookie:
+                self._cookie = await self._sign_in(get)
+        return self._cookie
+
+    async def _sign_in(self, get: Callable[[str, str], Awaitable[Message | None]]) -> str:
+        begun = await get("/auth/login?return_to=/", "")
+        if begun is None or begun.status not in (302, 303):
+            return ""
+        binding = begun.fields.get("set-cookie", "").partition(";")[0]
+        state = parse_qs(urlsplit(begun.fields["location"]).query)["state"][0]
+        code = self._sso.authorize(self.user)
+        done = await get(f"/auth/callback?code={code}&state={state}", binding)
+        if done is None or done.status not in (302, 303):
+            return ""
+        # The first of the two fields; the second removes the cookie of the sign-in.
+        return done.fields.get("set-cookie", "").partition(";")[0]
+
+
 class Lane:
     """A connection of one caller, and what it sends. `process` returns the gateway's host."""
 
@@ -59,6 +95,7 @@ class Lane:
         loop: SimulatedLoop,
         history: History,
         process: Callable[[], str],
+        browser: Browser | None,
     ) -> None:
         self.name = f"lane-{number}"
         self._number = number
@@ -67,6 +104,7 @@ class Lane:
         self._loop = loop
         self._history = history
         self._process = process
+        self._browser = browser
         self._connection: Connection | None = None
         self._versions: dict[str, int] = {}
         self._count = 0
@@ -89,7 +127,7 @@ class Lane:
     async def _final(self, outcome: Outcome) -> str:
         path = urlsplit(outcome.fields.get("content-location", "")).path
         for _ in range(5):
-            response = await self._exchange(request("GET", path, "gateway:8080", b"", self._key()))
+            response = await self._exchange(request("GET", path, _HOST, b"", self._key()))
             if response is not None and response.status == 200:
                 part = orjson.loads(response.body)["entry"][0]
                 return _state_of(part)
@@ -101,13 +139,25 @@ class Lane:
     def _key(self) -> str:
         return f"X-Api-Key: key-of-caller-{self._credential}"
 
+    async def _get(self, path: str, cookie: str) -> Message | None:
+        return await self._exchange(request("GET", path, _HOST, b"", _cookie(cookie)))
+
+    async def _authentication(self) -> list[str]:
+        if self._browser is None:
+            return [self._key()]
+        cookie = await self._browser.cookie(self._get)
+        return [_cookie(cookie), "X-Requested-With: fetch", f"Origin: http://{_HOST}"]
+
     async def _call(self, call: Call) -> None:
         self._count += 1
         request_id = f"{self.name}-{self._count}"
-        resource, data, content = self._request(call, request_id)
+        authentication = await self._authentication()
+        resource, data, content = self._request(call, request_id, authentication)
         outcome = Outcome(
             lane=self._number,
-            credential=f"client-{self._credential}",
+            credential=(
+                f"client-{self._credential}" if self._browser is None else self._browser.user
+            ),
             kind=call.kind,
             resource=resource,
             content=content,
@@ -116,6 +166,7 @@ class Lane:
             manner=call.manner,
             process=self._process(),
             sent_at=self._loop.now(),
+            is_signed_in=self._browser is not None and authentication[0] != _cookie(""),
         )
         self._history.outcomes.append(outcome)
         self._tell(f"sends {call.kind} {resource} {content} [{request_id}] {call.manner}")
@@ -124,16 +175,20 @@ class Lane:
         if response is not None:
             outcome.status, outcome.fields = response.status, response.fields
             outcome.body = response.body
+        if outcome.status == 401 and self._browser is not None:
+            self._browser.forget(authentication[0].removeprefix("Cookie: "))
         reason = outcome.fields.get("x-gateway-error", "")
         self._tell(f"[{request_id}] got {outcome.status or 'no response'} {reason}")
 
-    def _request(self, call: Call, request_id: str) -> tuple[str, bytes, str]:
-        fields = [self._key(), f"X-Request-Id: {request_id}"]
+    def _request(
+        self, call: Call, request_id: str, authentication: list[str]
+    ) -> tuple[str, bytes, str]:
+        fields = [*authentication, f"X-Request-Id: {request_id}"]
         if call.is_async:
             fields.append("Prefer: respond-async")
         resource = f"Patient/p{call.patient}"
         if call.kind == "read":
-            return resource, request("GET", f"/fhir/{resource}", "gateway:8080", b"", *fields), ""
+            return resource, request("GET", f"/fhir/{resource}", _HOST, b"", *fields), ""
         if call.kind == "create":
             resource = f"Observation/{request_id}"
         version = self._versions[resource] = self._versions.get(resource, 0) + 1
@@ -146,10 +201,10 @@ class Lane:
             body["status"] = "final"
             body["subject"] = {"reference": f"Patient/p{call.patient}"}
             fields.append(f"If-None-Exist: identifier={IDENTIFIERS}|{content}")
-            data = request("POST", "/fhir/Observation", "gateway:8080", orjson.dumps(body), *fields)
+            data = request("POST", "/fhir/Observation", _HOST, orjson.dumps(body), *fields)
             return resource, data, content
         body["id"] = f"p{call.patient}"
-        data = request("PUT", f"/fhir/{resource}", "gateway:8080", orjson.dumps(body), *fields)
+        data = request("PUT", f"/fhir/{resource}", _HOST, orjson.dumps(body), *fields)
         return resource, data, content
 
     async def _exchange(self, data: bytes, call: Call | None = None) -> Message | None:
@@ -194,6 +249,10 @@ class Lane:
 
     def _tell(self, what: str) -> None:
         self._history.tell(self._loop.now(), f"{self.name}: {what}")
+
+
+def _cookie(cookie: str) -> str:
+    return f"Cookie: {cookie}"
 
 
 def _state_of(part: dict[str, Any]) -> str:

@@ -120,7 +120,7 @@ logging.getLogger("gateway").setLevel(logging.INFO)
 logging.getLogger("gateway").propagate = False
 
 
-def settings_of(directory: Path, version: int, *, outbox: bool) -> Settings:
+def settings_of(directory: Path, version: int, *, outbox: bool, login: bool) -> Settings:
     """Return settings for the simulated hosts; each `version` differs in what may be reloaded."""
     values: dict[str, Any] = {
         "environment": "custom",
@@ -134,7 +134,11 @@ def settings_of(directory: Path, version: int, *, outbox: bool) -> Settings:
             "idle_timeout": 5,
             "max_connections": 4,
         },
-        "sso": {"token_url": "http://sso:8080/token", "timeout": 3},
+        "sso": {
+            "token_url": "http://sso:8080/token",
+            "authorize_url": "http://sso:8080/authorize",
+            "timeout": 3,
+        },
         "credentials": {
             name: {"client_id": f"client-{number}", "client_secret": "a secret"}
             for number, name in enumerate(("default", "second"))
@@ -156,6 +160,13 @@ def settings_of(directory: Path, version: int, *, outbox: bool) -> Settings:
             "url": f"sqlite:///{directory / 'outbox.db'}",
             "encryption_key": _KEY,
         },
+        "login": {
+            "enabled": login,
+            "client_id": "client-login",
+            "client_secret": "another secret",
+            "redirect_uri": "http://localhost:8080/auth/callback",
+            "scope": "fhir",
+        },
         "shutdown": {"delay": 0.5, "drain_timeout": 8},
     }
     path = directory / "gateway.yaml"
@@ -171,7 +182,13 @@ class GatewayProcess:
     """One process, on a host of its own: what a dead one still does reaches nobody."""
 
     def __init__(
-        self, number: int, loop: SimulatedLoop, disk: SimulatedDisk, *, outbox: bool
+        self,
+        number: int,
+        loop: SimulatedLoop,
+        disk: SimulatedDisk,
+        *,
+        outbox: bool,
+        login: bool,
     ) -> None:
         self.host = f"gateway-{number}"
         self.is_ready = False
@@ -180,12 +197,13 @@ class GatewayProcess:
         self._network.host(self.host)
         self._directory = disk.directory
         self._outbox = outbox
+        self._login = login
         self._version = 0
         self.gateway = application.Gateway(self._settings())
 
     def _settings(self) -> Settings:
         self._version += 1
-        return settings_of(self._directory, self._version, outbox=self._outbox)
+        return settings_of(self._directory, self._version, outbox=self._outbox, login=self._login)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         return self._network.spawn(self.host, work)

@@ -26,8 +26,18 @@ class TokenRequest:
     process: str
     sent_at: float
     begun_at: float
+    grant: str = "client_credentials"
+    is_valid: bool = True
     ended_at: float | None = None
     token: str | None = None
+
+
+@dataclass
+class Renewal:
+    """A use of a refresh token; `of_first` is the token request that used it before."""
+
+    asked: TokenRequest
+    of_first: TokenRequest | None
 
 
 @dataclass
@@ -68,6 +78,7 @@ class Outcome:
     manner: str
     process: str
     sent_at: float
+    is_signed_in: bool = False
     ended_at: float = 0.0
     status: int = 0
     fields: dict[str, str] = field(default_factory=dict)
@@ -83,6 +94,7 @@ class History:
     story: list[tuple[float, str]] = field(default_factory=list)
     tokens: dict[str, Issued] = field(default_factory=dict)
     token_requests: list[TokenRequest] = field(default_factory=list)
+    renewals: list[Renewal] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)

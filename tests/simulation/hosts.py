@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
-from tests.simulation.history import Arrival, Effect, History, Issued, TokenRequest
+from tests.simulation.history import Arrival, Effect, History, Issued, Renewal, TokenRequest
 from tests.simulation.http_messages import Message, MessageReader, response
 from tests.simulation.plan import Plan
 from tests.simulation.simulated_loop import Network, SimulatedLoop
@@ -111,15 +111,41 @@ class Host:
 
 
 class Sso(Host):
-    """Gives numbered tokens to the clients `client-0`, `client-1` …"""
+    """Gives numbered tokens to the clients `client-0`, `client-1` …, and to users `user-0` …
+
+    A refresh token can be used once.
+    """
 
     name = "sso"
 
+    def __init__(self, loop: SimulatedLoop, plan: Plan, history: History, weather: Weather) -> None:
+        super().__init__(loop, plan, history, weather)
+        self._codes: dict[str, str] = {}
+        self._used: dict[str, TokenRequest] = {}
+        self._count = 0
+
+    def authorize(self, user: str) -> str:
+        """Return the code of a user who has signed in."""
+        code = f"code-{len(self._codes)}"
+        self._codes[code] = user
+        return code
+
     def respond(self, connection: HostConnection, message: Message, sent_at: float) -> None:
         now = self.loop.now()
+        if message.method != "POST":
+            # There is no discovery document.
+            connection.send(response(404, b""))
+            return
         form = parse_qs(message.body.decode())
+        grant = form.get("grant_type", [""])[0]
         credential = form.get("client_id", [""])[0]
-        asked = TokenRequest(credential, connection.peer, sent_at, now)
+        if grant == "authorization_code":
+            credential = self._codes.pop(form["code"][0], "")
+        elif grant == "refresh_token":
+            credential = form["refresh_token"][0].rpartition("-")[0]
+        asked = TokenRequest(credential, connection.peer, sent_at, now, grant)
+        if grant == "refresh_token":
+            asked.is_valid = self._use(form["refresh_token"][0], asked)
         self.history.token_requests.append(asked)
         self.history.tell(now, f"sso: {connection.peer} asks for a token of {credential}")
         # One that the gateway gives up has ended when it closed the connection.
@@ -138,6 +164,9 @@ class Sso(Host):
             data = response(503, b"{}", kind="application/json")
         elif self.weather.strikes("sso answers with a page"):
             data = response(200, _PAGE, kind="text/html")
+        elif not asked.is_valid:
+            self.history.tell(now, f"sso: refuses the refresh token of {credential}")
+            data = response(400, b'{"error":"invalid_grant"}', kind="application/json")
         else:
             token = f"token-{credential}-{len(self.history.tokens)}"
             lifetime = self.plan.token_lifetime
@@ -147,13 +176,20 @@ class Sso(Host):
             asked.token = token
             self.history.tell(now, f"sso: gives {token}")
             body = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime}
+            if asked.grant != "client_credentials":
+                self._count += 1
+                body["refresh_token"] = f"{credential}-{self._count}"
             data = response(200, orjson.dumps(body), kind="application/json")
         self._end(asked, now)
-        connection.on_lost = lambda: None
         connection.send(data)
 
+    def _use(self, refresh_token: str, asked: TokenRequest) -> bool:
+        before = self._used.setdefault(refresh_token, asked)
+        self.history.renewals.append(Renewal(asked, None if before is asked else before))
+        return before is asked
+
     def _end(self, asked: TokenRequest, moment: float) -> None:
-        if asked.ended_at is None:
+        if asked.ended_at is None or moment < asked.ended_at:
             asked.ended_at = moment
 
     def revoke_all(self) -> None:

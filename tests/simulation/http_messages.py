@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Message:
-    """A complete message: its start line, its fields with names in lower case, its body."""
+    """A complete message: its start line, its body, its fields with names in lower
+    case: the first of each name.
+    """
 
     start: str
     fields: dict[str, str]
@@ -52,7 +54,7 @@ class MessageReader:
         fields = {}
         for line in lines:
             name, _, value = line.partition(":")
-            fields[name.strip().lower()] = value.strip()
+            fields.setdefault(name.strip().lower(), value.strip())
         if "chunked" in fields.get("transfer-encoding", ""):
             found = _dechunked(rest)
         else:

@@ -11,6 +11,10 @@ from tests.simulation.world import PROMISED, Run
 
 # Seconds for which no token is fetched after a fresh one was refused.
 _LONGEST_PAUSE = 30.0
+# Seconds that the end of a response may take to the gateway.
+_ON_THE_WAY = 0.1
+# Seconds from a reload to the last request of a fetch that began before it: `sso.timeout`, twice.
+_LONGEST_FETCH = 6.0
 # Seconds after which a record is in the audit file, even if the process is killed then.
 _AUDIT_DELAY = 1.0
 # Of a write: done, or accepted. Of a read: also that there is nothing yet.
@@ -49,7 +53,7 @@ def each_caller_uses_its_own_credential(run: Run) -> Iterator[str]:
 def no_caller_sees_a_refused_token(run: Run) -> Iterator[str]:
     """The platform's 401 is the gateway's affair: a caller never gets one."""
     for outcome in run.history.outcomes:
-        if outcome.status == 401:
+        if outcome.status == 401 and not _reason(outcome):
             yield f"[{outcome.request_id}] got 401"
 
 
@@ -78,11 +82,37 @@ def one_token_request_at_a_time(run: Run) -> Iterator[str]:
         # What waits at a cut link may arrive in another order.
         for before, asked in pairwise(sorted(requests, key=lambda asked: asked.sent_at)):
             # The fetch of the settings before goes on for the requests that wait for it.
-            if any(before.sent_at <= moment <= asked.sent_at for moment in run.history.reloads):
+            begun = before.sent_at - _LONGEST_FETCH
+            if any(begun <= moment <= asked.sent_at for moment in run.history.reloads):
                 continue
             # Its end had not even left the SSO, or the gateway, when the next one was sent.
             if before.ended_at is not None and asked.sent_at < before.ended_at:
                 yield f"{credential}: a token request at {asked.sent_at - 1000:.3f} during another"
+
+
+def a_session_is_renewed_once(run: Run) -> Iterator[str]:
+    """No refresh token is used while it is used already, nor after the SSO has replaced it.
+
+    A response that was lost is the one reason to use it again.
+    """
+    for renewal in run.history.renewals:
+        first = renewal.of_first
+        if first is None or first.process != renewal.asked.process:
+            continue
+        # What waits at a cut link may arrive in another order.
+        before, asked = sorted((first, renewal.asked), key=lambda asked: asked.sent_at)
+        if before.ended_at is None or asked.sent_at < before.ended_at:
+            yield f"{asked.credential}: two renewals at {asked.sent_at - 1000:.3f}"
+        elif not _is_disturbed(run, before.sent_at, before.ended_at + _ON_THE_WAY):
+            yield f"{asked.credential}: renewed again at {asked.sent_at - 1000:.3f}"
+
+
+def a_session_ends_only_if_the_sso_refuses_it(run: Run) -> Iterator[str]:
+    """An outage of the SSO or the platform signs nobody out."""
+    refused = {asked.credential for asked in run.history.token_requests if not asked.is_valid}
+    for outcome in run.history.outcomes:
+        if outcome.status == 401 and outcome.is_signed_in and outcome.credential not in refused:
+            yield f"[{outcome.request_id}] of {outcome.credential}: the session has ended"
 
 
 def no_token_is_fetched_while_one_is_young(run: Run) -> Iterator[str]:
@@ -178,10 +208,7 @@ def no_request_fails_without_a_cause(run: Run) -> Iterator[str]:
     for outcome in run.history.outcomes:
         if outcome.manner or outcome.status in _SUCCESSES:
             continue
-        if not any(
-            begin <= outcome.ended_at and outcome.sent_at <= end + _RECOVERY
-            for begin, end in run.history.disturbed
-        ):
+        if not _is_disturbed(run, outcome.sent_at - _RECOVERY, outcome.ended_at):
             yield f"[{outcome.request_id}] got {outcome.status} {_reason(outcome)} without a fault"
 
 
@@ -206,6 +233,10 @@ def a_ready_gateway_has_a_valid_token(run: Run) -> Iterator[str]:
             yield f"ready at {moment - 1000:.3f} without any valid token"
 
 
+def _is_disturbed(run: Run, since: float, until: float) -> bool:
+    return any(begin <= until and since <= end for begin, end in run.history.disturbed)
+
+
 def _reason(outcome: Outcome) -> str:
     return outcome.fields.get("x-gateway-error", "")
 
@@ -224,6 +255,8 @@ INVARIANTS: tuple[Callable[[Run], Iterator[str]], ...] = (
     no_caller_sees_a_refused_token,
     a_token_counts_as_rejected_after_two,
     one_token_request_at_a_time,
+    a_session_is_renewed_once,
+    a_session_ends_only_if_the_sso_refuses_it,
     no_token_is_fetched_while_one_is_young,
     a_write_takes_effect_once_or_is_reported_as_unclear,
     versions_of_a_resource_take_effect_in_order,

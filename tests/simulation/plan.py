@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tests.simulation.simulated_loop import Order
 
-SCENARIOS = ("tokens", "outbox", "changes")
+SCENARIOS = ("tokens", "outbox", "changes", "login")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,10 @@ class Plan:
         return self.scenario == "outbox"
 
     @property
+    def has_login(self) -> bool:
+        return self.scenario == "login"
+
+    @property
     def loses_power(self) -> bool:
         return any(fault.kind == "power failure" for fault in self.faults)
 
@@ -112,6 +116,10 @@ _CUTS = ("no link to the platform", "no link to the sso")
 _MANNERS = ("leaves", "half-closes", "reads slowly")
 
 
+# At least and at most.
+_CALLS_OF_A_LANE = {"tokens": (10, 40), "outbox": (3, 15), "changes": (3, 15), "login": (10, 30)}
+
+
 class Planner:
     """Draws the parts of one plan."""
 
@@ -125,7 +133,7 @@ class Planner:
         rng = self._rng
         order: Order = rng.choices(("instants", "random", "priorities"), (6, 3, 1))[0]
         lanes = tuple(rng.randrange(2) for _ in range(rng.randint(1, 4)))
-        seconds = {"tokens": 60.0, "outbox": 40.0, "changes": 40.0}[self._scenario]
+        seconds = {"tokens": 60.0, "outbox": 40.0, "changes": 40.0, "login": 50.0}[self._scenario]
         faults = tuple(sorted(self._faults(seconds), key=lambda fault: fault.at))
         # Where something begins or ends most can go wrong.
         self._edges = [edge for fault in faults for edge in (fault.at, fault.at + fault.seconds)]
@@ -159,10 +167,11 @@ class Planner:
             "tokens": (("read", 8), ("write", 2)),
             "outbox": (("read", 2), ("write", 10), ("create", 2)),
             "changes": (("read", 4), ("write", 3), ("create", 4)),
+            "login": (("read", 6), ("write", 1)),
         }[self._scenario]
         names, weights = zip(*kinds, strict=True)
         for lane in range(len(lanes)):
-            burst = rng.randint(10, 40) if self._scenario == "tokens" else rng.randint(3, 15)
+            burst = rng.randint(*_CALLS_OF_A_LANE[self._scenario])
             # A write that may not be queued does not wait for those that are: a caller that wants
             # their order asks for all of them in the same way.
             is_async = self._scenario == "outbox" and rng.random() < 0.8
@@ -181,11 +190,15 @@ class Planner:
                 )
 
     def _faults(self, seconds: float) -> Iterator[Fault]:
+        rng = self._rng
         yield from self._failures(seconds)
         if self._scenario == "outbox":
             yield from self._crashes(seconds)
         if self._scenario == "changes":
             yield from self._changes(seconds)
+        if self._scenario == "login":
+            for _ in range(rng.randint(0, 3)):
+                yield Fault(self._moment(0.0, seconds), "reload")
 
     def _failures(self, seconds: float) -> Iterator[Fault]:
         rng = self._rng
@@ -194,7 +207,7 @@ class Planner:
             yield Fault(self._moment(0.0, seconds), kind, self._moment(0.5, 12.0), 0.5)
         for _ in range(rng.randint(0, 2)):
             yield Fault(self._moment(0.0, seconds), rng.choice(_CUTS), self._moment(0.2, 25.0))
-        for _ in range(rng.randint(0, 3 if self._scenario == "tokens" else 1)):
+        for _ in range(rng.randint(0, 3 if self._scenario in ("tokens", "login") else 1)):
             kind = rng.choice(_SSO_FAULTS)
             yield Fault(self._moment(0.0, seconds), kind, self._moment(0.5, 8.0), 0.7)
         for _ in range(rng.randint(0, 2)):

@@ -23,6 +23,7 @@ from gateway.app.outbox_service import OutboxService
 from gateway.audit import file_sink
 from gateway.health import health, platform_judgement
 from gateway.http.client import upstream_pool
+from gateway.login import session_store, user_tokens
 from gateway.oauth import token_response, tokens
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.outbox import attempt_result, delivery, intake, platform_sender
@@ -67,13 +68,21 @@ class _Replacement:
     plant: Callable[[], None]
 
 
+class _Several:
+    """Several changes that make one fault."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self.scenario = faults[0].scenario
+        self._faults = faults
+
+    def plant(self) -> None:
+        """Make all of the changes."""
+        for fault in self._faults:
+            fault.plant()
+
+
 def _use_wall_clock() -> None:
     application.tokens_at_hand = functools.partial(tokens_at_hand, _wall)  # type: ignore[assignment]
-
-
-def _plant_all(*faults: Fault) -> None:
-    for fault in faults:
-        fault.plant()
 
 
 def _flush_nothing() -> None:
@@ -84,8 +93,8 @@ def _flush_nothing() -> None:
     sqlite_database._PRAGMAS = pragmas  # type: ignore[misc]
 
 
-_T, _O, _C = "tokens", "outbox", "changes"
-FAULTS: dict[str, Fault | _Replacement] = {
+_T, _O, _C, _L = "tokens", "outbox", "changes", "login"
+FAULTS: dict[str, Fault | _Several | _Replacement] = {
     "two token requests at a time": Fault(
         _T, tokens.Tokens._start_fetch, "if self._fetch_task is None:", "if True:"
     ),
@@ -117,22 +126,11 @@ FAULTS: dict[str, Fault | _Replacement] = {
         "self._pool.release(connection)\n        raise",
         "pass\n        raise",
     ),
-    "a connection is used again with a response unread": _Replacement(
+    "two exchanges get the same connection": Fault(
         _T,
-        lambda: _plant_all(
-            Fault(
-                _T,
-                upstream_pool.UpstreamPool.release,
-                "if keep and connection.is_reusable:",
-                "if keep:",
-            ),
-            Fault(
-                _T,
-                upstream_pool.UpstreamPool._take_idle,
-                "if connection.is_reusable and now",
-                "if now",
-            ),
-        ),
+        upstream_pool.UpstreamPool.release,
+        "self._idle.append(connection)",
+        "self._idle.extend((connection, connection))",
     ),
     "the circuit stays open": Fault(
         _T, platform_judgement.PlatformJudgement._close, "self._open_until = None", "pass"
@@ -202,6 +200,23 @@ FAULTS: dict[str, Fault | _Replacement] = {
     ),
     "a decision is not recorded": Fault(
         _O, outbox_store.OutboxStore.record_and_claim, "if decisions:", "if len(decisions) > 1:"
+    ),
+    # Each of both alone is caught by the other.
+    "a session is renewed by two requests at a time": _Several(
+        Fault(
+            _L, user_tokens.SessionRenewals.start_renewal, "if state.task is not None:", "if False:"
+        ),
+        Fault(_L, user_tokens.SessionRenewals._renew, "if not renewed(latest):", "if True:"),
+        Fault(_L, session_store.MemorySessionStore.acquire_lease, "in self._leased", "in ()"),
+    ),
+    "a session ends by an outage of the SSO": Fault(
+        _L, user_tokens.SessionRenewals._failed, "if not error.is_grant_invalid:", "if False:"
+    ),
+    "a renewal uses the refresh token of before": Fault(
+        _L,
+        user_tokens.SessionRenewals._renew,
+        "session.token, session.renewal = tokens.token, tokens.renewal",
+        "session.token = tokens.token",
     ),
     "a record is lost at a rotation": Fault(
         _C,

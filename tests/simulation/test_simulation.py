@@ -20,6 +20,7 @@ if sys.version_info < (3, 12):
     pytest.skip("simloop needs Python 3.12", allow_module_level=True)
 
 _LOCK = REPOSITORY / "tests/simulation/requirements.lock"
+_SCENARIOS = ("tokens", "outbox", "changes", "login")
 # Runs of each scenario that are the same each time.
 _OLD_SEEDS = 12
 _NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(120.0, 3600.0))
@@ -45,7 +46,7 @@ def _simulate(packages: str, *arguments: object) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("scenario", ["tokens", "outbox", "changes"])
+@pytest.mark.parametrize("scenario", _SCENARIOS)
 def test_old_seeds_violate_nothing(packages: str, scenario: str) -> None:
     done = _simulate(packages, "--first", 0, "--seeds", _OLD_SEEDS, "--scenario", scenario)
 
@@ -67,7 +68,7 @@ def test_new_seeds_violate_nothing(packages: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("scenario", ["tokens", "outbox", "changes"])
+@pytest.mark.parametrize("scenario", _SCENARIOS)
 def test_a_seed_gives_the_same_run_in_any_process(packages: str, scenario: str) -> None:
     runs = [_simulate(packages, 3, "--scenario", scenario, "--trace").stdout for _ in range(2)]
 

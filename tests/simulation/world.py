@@ -19,7 +19,7 @@ from tests.simulation.substitutes import SURROUNDINGS
 # What is above replaces the clocks, which `gateway` takes as it is imported.
 from gateway.audit.hash_chain import parse_record
 from tests.simulation import gateway_process, simulated_disk
-from tests.simulation.callers import Lane
+from tests.simulation.callers import Browser, Lane
 from tests.simulation.gateway_process import TELLER, GatewayProcess
 from tests.simulation.history import History
 from tests.simulation.hosts import Platform, Sso, Weather
@@ -87,9 +87,17 @@ class World:
         """Run the plan to its end."""
         for host in (self._sso, self._platform):
             await self._network.spawn(host.name, host.listen())
+        browsers = {user: Browser(user, self._sso) for user in sorted(set(self._plan.lanes))}
         lanes = [
-            Lane(number, self._plan, self.loop, self.history, self._host)
-            for number in range(len(self._plan.lanes))
+            Lane(
+                number,
+                self._plan,
+                self.loop,
+                self.history,
+                self._host,
+                browsers[user] if self._plan.has_login else None,
+            )
+            for number, user in enumerate(self._plan.lanes)
         ]
         for lane in lanes:
             self._network.host(lane.name)
@@ -116,7 +124,11 @@ class World:
     async def _start(self) -> None:
         self._processes += 1
         process = GatewayProcess(
-            self._processes, self.loop, self._disk, outbox=self._plan.has_outbox
+            self._processes,
+            self.loop,
+            self._disk,
+            outbox=self._plan.has_outbox,
+            login=self._plan.has_login,
         )
         self._process = process
         self.tell(f"{process.host} starts")
