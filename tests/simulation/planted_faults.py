@@ -243,9 +243,6 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         "await self.route.active_uses.wait_idle()",
         "await asyncio.sleep(0)",
     ),
-    "a stop does not wait for exchanges": Fault(
-        _C, application.Gateway._drain, "deadline = time.monotonic() + timeout", "deadline = 0.0"
-    ),
     "a stop leaves tasks": Fault(_O, OutboxService.stop, "task.cancel()", "pass"),
     "the audit is not flushed at the end": Fault(
         _C, application.Gateway._close_audit, "await audit.close(_AUDIT_FLUSH)", "0"
