@@ -26,7 +26,7 @@ _NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(120.0, 
 # Planted faults that a few seeds find: the scenario, and a number of seeds that is enough.
 _QUICK_FAULTS = (
     ("two token requests at a time", "tokens", 10),
-    ("two exchanges get the same connection", "tokens", 10),
+    ("a cancelled request keeps its connection", "tokens", 10),
     ("entries are claimed out of order", "outbox", 10),
     ("an attempt's doubt is forgotten", "outbox", 10),
     ("a session is renewed by two requests at a time", "login", 10),
