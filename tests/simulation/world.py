@@ -308,7 +308,8 @@ def _run_in(plan: Plan, directory: Path, *, keeps_trace: bool) -> Run:
     SURROUNDINGS.clock = loop.now
     SURROUNDINGS.entropy = random.Random(f"{plan.seed}:entropy")
     HOOKS.disk = world._disk
-    TELLER.tell = world.tell
+    # The name of the directory is another one each time.
+    TELLER.tell = lambda text: world.tell(text.replace(str(directory), "DIRECTORY"))
     loop.set_exception_handler(world.on_error)
     try:
         loop.run(world.run())
