@@ -35,11 +35,16 @@ class SsoServer(ABC):
     keys: KeyFiles
     gateway: str
     process: Process | None = field(default=None, init=False)
+    # Of the client of the first method.
+    secret: str = ""
 
     # The column of the table.
     name: ClassVar[str]
-    # The methods of RFC 7591 that a client without users may have there.
+    # The methods of RFC 7591 that a client without users may have there, and its id by method.
     client_auth_methods: ClassVar[tuple[str, ...]]
+    client_ids: ClassVar[dict[str, str]]
+    # Of the other client with a secret.
+    second_secret: ClassVar[str]
     # Why a row cannot be asked of this server, by the row's name.
     not_offered: ClassVar[dict[str, str]] = {}
     # Whether its own sign-out tells the gateway; else the session ends at the next refresh.
@@ -66,9 +71,10 @@ class SsoServer(ABC):
     def sso_settings(self) -> dict[str, Any]:
         """Return the gateway's section `sso`: by `issuer` where there is discovery."""
 
-    @abstractmethod
     def credential(self, method: str) -> dict[str, Any]:
         """Return the gateway's settings of a client that authenticates by `method`."""
+        client_id = self.client_ids[method]
+        return {"client_id": client_id, "auth_method": method, **self.proof(method, client_id)}
 
     def proof(self, method: str, client_id: str) -> dict[str, str]:
         """Return the settings by which a client shows that it is the one: its key or its secret."""
@@ -78,7 +84,7 @@ class SsoServer(ABC):
 
     def _secret(self, method: str) -> str:
         """Return the secret of the client that authenticates by `method`."""
-        raise NotImplementedError
+        return self.secret if method == self.client_auth_methods[0] else self.second_secret
 
     @abstractmethod
     async def accepts(self, token: str) -> bool:
