@@ -54,7 +54,6 @@ NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES)
 # Hosts, commands in backquotes, what the monitoring fills in.
 FILLED = re.compile(r"`[^`]*`|\{[^}]*\}+|\b[\w-]+(?:\.[\w-]+)+\b")
 WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
-BLOCK = re.compile(r"^ *```.*?^ *```$|`[^`]*`|<!--.*?-->", re.MULTILINE | re.DOTALL)
 SSO_NAME = {"ru": r"сервис\w* входа", "uz": r"kirish xizmati\w*"}
 
 

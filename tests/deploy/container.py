@@ -84,7 +84,6 @@ class Builder:
     """buildah with a separate store, configured to work inside containers and sandboxes too."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         # The default limits lie above what an unprivileged machine may set.
         limit = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         (folder / "containers.conf").write_text(

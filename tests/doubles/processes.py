@@ -49,12 +49,6 @@ def free_port() -> int:
             return port
 
 
-def children(pid: int) -> list[int]:
-    """Return the ids of the child processes of a process."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
