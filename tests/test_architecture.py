@@ -77,7 +77,7 @@ LOGICAL_LINES = {
     "audit": 1_435,
     "cli": 2_513,
     "clock": 44,
-    "config": 1_837,
+    "config": 1_860,
     "document_limits": 40,
     "errors": 96,
     "exchange": 50,

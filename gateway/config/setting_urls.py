@@ -351,7 +351,7 @@ _UNKNOWN_STORE: Final = Message("is not a known kind of store")
 _STORE_HINT: Final = Message(
     "write memory://, redis://[user:password@]host[:port][/database], "
     "redis+sentinel://[user:password@]host[:port],host[:port]…/service[/database], the "
-    "same with rediss for TLS, or "
+    "same with rediss:// or rediss+sentinel:// for TLS, or "
     "unix://[user:password@]/path/of/socket[?db=database]"
 )
 _SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
@@ -430,7 +430,7 @@ def _sentinels(value: str) -> StoreLocation:
     parts = several[0]
     service, _, database = parts.path.removeprefix("/").partition("/")
     if not service:
-        raise InvalidValueError(Message("names no service of the sentinels"), _STORE_HINT)
+        raise InvalidValueError(Message("names no service"), _STORE_HINT)
     return StoreLocation(
         kind="rediss" if scheme == "rediss+sentinel" else "redis",
         database=_database(database),
