@@ -171,7 +171,10 @@ class Tokens:
 
     def on_fresh_token_rejected(self, token: AccessToken) -> None:
         """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
-        self._rejections.on_fresh_token_rejected(self._clock())
+        now = self._clock()
+        if self._rejections.is_paused(now):
+            return  # another request began this pause, and was logged
+        self._rejections.on_fresh_token_rejected(now)
         _log.warning(
             "credential %s: the platform refused a fresh token",
             self.name,
@@ -325,7 +328,10 @@ class Tokens:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
-            async with self._queue.admission(lambda: self._waiters > 0):
+            before = self.credential.request_count
+            async with self._queue.admission(
+                lambda: self._waiters > 0, lambda: self.credential.request_count - before
+            ):
                 if self._discarded is not None:
                     self._rejections.on_forced_fetch(self._clock())
                 outcome = await self._fetcher.fetch(
