@@ -23,9 +23,7 @@ def clinic_settings(names: list[str], secrets: str = "planted") -> dict[str, Any
         "credentials": {
             name: {"client_id": name, "client_secret": secrets} for name in ("default", *names)
         },
-        "callers": [
-            {"name": name, "api_key": f"key-{name}", "credential": name} for name in names
-        ],
+        "callers": [{"name": name, "api_key": f"key-{name}", "credential": name} for name in names],
     }
 
 
