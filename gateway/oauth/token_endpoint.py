@@ -9,6 +9,7 @@ limits how many are under way and how many begin in a second.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
 import time
@@ -29,6 +30,7 @@ from gateway.http.client.upstream_connect import (
     VALIDITY_PERIOD_ERRORS,
 )
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
+from gateway.i18n import format_duration
 from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
@@ -50,6 +52,9 @@ _log = get_logger(__name__)
 
 _MAX_BODY_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
+# Seconds that a token request waits for its turn before that is logged, and between two such lines.
+_LONG_WAIT: Final = 30.0
+_WAIT_LOG_INTERVAL: Final = 600.0
 # Token requests within a second, at most.
 _MAX_RATE: Final = 200
 _MAX_AGE: Final = re.compile(r"-?[0-9]{1,15}")
@@ -328,6 +333,7 @@ class TokenRequestQueue:
         # end: the SSO receives it later than it begins, and must not count more than `_MAX_RATE`.
         self._ended_at: deque[float] = deque()
         self._is_timer_set = False
+        self._wait_logged_at = -math.inf
 
     @asynccontextmanager
     async def admission(
@@ -340,10 +346,12 @@ class TokenRequestQueue:
         requests it took: none with a token of another replica, several with several secrets.
         """
         admitted = asyncio.get_running_loop().create_future()
+        arrived_at = self._times.clock()
         self._waiting[admitted] = is_urgent
         self._admit()
         try:
             await admitted
+            self._log_long_wait(arrived_at)
             yield
         finally:
             if self._waiting.pop(admitted, None) is None:
@@ -359,6 +367,19 @@ class TokenRequestQueue:
             self._active += 1
             if not admitted.done():  # cancelled, and not yet out of its context
                 admitted.set_result(None)
+
+    def _log_long_wait(self, arrived_at: float) -> None:
+        now = self._times.clock()
+        if now - arrived_at < _LONG_WAIT or now - self._wait_logged_at < _WAIT_LOG_INTERVAL:
+            return
+        self._wait_logged_at = now
+        _log.warning(
+            "a token request waited %s for its turn, and %d wait still: the SSO is slow for so many"
+            " credentials; raise sso.max_requests (%d), or ask for tokens that live longer",
+            format_duration(now - arrived_at),
+            len(self._waiting),
+            self.max_requests,
+        )
 
     def _must_pause(self) -> bool:
         """Return whether `_MAX_RATE` requests are of the last second; then set a timer."""
