@@ -77,6 +77,12 @@ class Process:
         """Return whether the program has ended."""
         return self.popen.poll() is not None
 
+    @property
+    def crashed(self) -> bool:
+        """Return whether a signal has ended the program that `terminate` did not send."""
+        code = self.popen.returncode if self.ended else 0
+        return code is not None and code < 0 and code != -signal.SIGTERM
+
     def failure(self, text: str) -> AssertionError:
         """Return an error that shows the output of the program."""
         state = f"exit code {self.popen.returncode}" if self.ended else "still running"

@@ -35,6 +35,7 @@ class SsoServer(ABC):
     keys: KeyFiles
     gateway: str
     process: Process | None = field(default=None, init=False)
+    _has_crashed: bool = field(default=False, init=False)
     # Of the client of the first method.
     secret: str = ""
 
@@ -65,7 +66,12 @@ class SsoServer(ABC):
 
     def stop(self) -> None:
         if self.process is not None:
+            self._has_crashed |= self.process.crashed
             self.process.terminate()
+
+    def has_crashed(self) -> bool:
+        """Return whether the process has ever ended by a fault of its own."""
+        return self._has_crashed or (self.process is not None and self.process.crashed)
 
     @abstractmethod
     def sso_settings(self) -> dict[str, Any]:
