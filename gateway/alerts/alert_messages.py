@@ -145,8 +145,7 @@ class AlertFormatter:
             for alert in over
         ]
         if len(lines) > _MAX_LINES:
-            more = self._text("more").format(count=len(lines) - _MAX_LINES)
-            lines = [*lines[:_MAX_LINES], more]
+            lines[_MAX_LINES:] = [self._text("more").format(count=len(lines) - _MAX_LINES)]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
     def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:

@@ -370,16 +370,16 @@ class TokenRequestQueue:
 
     def _log_long_wait(self, arrived_at: float) -> None:
         now = self._times.clock()
-        if now - arrived_at < _LONG_WAIT or now - self._wait_logged_at < _WAIT_LOG_INTERVAL:
-            return
-        self._wait_logged_at = now
-        _log.warning(
-            "a token request waited %s for its turn, and %d wait still: the SSO is slow for so many"
-            " credentials; raise sso.max_requests (%d), or ask for tokens that live longer",
-            format_duration(now - arrived_at),
-            len(self._waiting),
-            self.max_requests,
-        )
+        if now - arrived_at >= _LONG_WAIT and now >= self._wait_logged_at + _WAIT_LOG_INTERVAL:
+            self._wait_logged_at = now
+            _log.warning(
+                "a token request waited %s for its turn, and %d wait still: the SSO is slow for so"
+                " many credentials; raise sso.max_requests (%d), or ask for tokens that live"
+                " longer",
+                format_duration(now - arrived_at),
+                len(self._waiting),
+                self.max_requests,
+            )
 
     def _must_pause(self) -> bool:
         """Return whether `_MAX_RATE` requests are of the last second; then set a timer."""

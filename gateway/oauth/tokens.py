@@ -171,16 +171,13 @@ class Tokens:
 
     def on_fresh_token_rejected(self, token: AccessToken) -> None:
         """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
-        now = self._clock()
-        if self._rejections.is_paused(now):
-            return  # another request began this pause, and was logged
-        self._rejections.on_fresh_token_rejected(now)
-        _log.warning(
-            "credential %s: the platform refused a fresh token",
-            self.name,
-            credential=self.name,
-            reason=TOKEN_REJECTED.code,
-        )
+        if self._rejections.on_fresh_token_rejected(self._clock()):
+            _log.warning(
+                "credential %s: the platform refused a fresh token",
+                self.name,
+                credential=self.name,
+                reason=TOKEN_REJECTED.code,
+            )
 
     def on_token_accepted(self, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
