@@ -19,6 +19,8 @@ def exceeds_depth(value: object, max_depth: int) -> bool:
     """Return whether lists and dicts are nested more than `max_depth` levels deep."""
     level = [value]
     for _ in range(max_depth + 1):
+        if not level:
+            return False
         level = [child for parent in level for child in _children(parent)]
     return bool(level)
 

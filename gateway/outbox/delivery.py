@@ -312,6 +312,8 @@ class DeliveryLoop:
             self._arm_lease_timer(started_at)
         for content in claimed:
             self._start_attempt(content)
+            # Requests of callers that have come meanwhile are served before the next attempt.
+            await asyncio.sleep(0)
         if self._attempts.has_unrecorded_decisions:
             self.wake()
 

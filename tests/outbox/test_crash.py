@@ -18,7 +18,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.attempts import stored_request
 from tests.outbox.child import Child
 from tests.outbox.drafts import draft, write
-from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened, value_of
 
 # Kills of a log, each at a place of its own.
 TRIES = 12
@@ -140,11 +140,10 @@ async def test_a_torn_last_write_loses_no_acknowledged_entry(
 
 async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
     database = sqlite_place.database()
-    async with database.write_transaction() as connection:
-        modes = {}
-        for pragma in ("journal_mode", "synchronous", "secure_delete"):
-            found = await connection.exec_driver_sql(f"PRAGMA {pragma}")
-            modes[pragma] = found.scalar_one()
+    modes = {
+        pragma: await database.read(value_of, f"PRAGMA {pragma}")
+        for pragma in ("journal_mode", "synchronous", "secure_delete")
+    }
     await database.close()
     assert modes == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
 
@@ -155,7 +154,5 @@ async def test_postgresql_commits_are_synced(postgres_place: PostgresPlace) -> N
     await watcher.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     await watcher.close()
     database = postgres_place.database()
-    async with database.write_transaction() as connection:
-        found = await connection.exec_driver_sql("SHOW synchronous_commit")
-        assert found.scalar_one() == "on"
+    assert await database.read(value_of, "SHOW synchronous_commit") == "on"
     await database.close()
