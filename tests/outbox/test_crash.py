@@ -83,7 +83,7 @@ def end_of_log(log: bytes) -> int:
 
 
 async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, OutboxEntry]]:
-    """Writes of all sizes, and how long the log was when each was acknowledged.
+    """Writes of all sizes, three at once, and how long the log was when each was acknowledged.
 
     What is on the disk then is copied, as a power cut would leave it.
     """
@@ -93,10 +93,14 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
         # The first write makes free pages. The log is then written from its beginning, and to its
         # checkpoint there is room for the others.
         await store.enqueue(draft("first", "P/a"))
-        for number in range(15):
+
+        async def acknowledge(number: int) -> None:
             sized = write(str(number), body=bytes(100 + number * 1597))
             entry = await store.enqueue(replace(draft(str(number), "P/a"), request=sized))
             kept.append((end_of_log(log.read_bytes()), entry))
+
+        for number in range(0, 15, 3):
+            await asyncio.gather(*(acknowledge(number + each) for each in range(3)))
         assert kept == sorted(kept, key=lambda each: each[0])
         for file in place.files():
             if not file.name.endswith(("-shm", "-reserve")):
