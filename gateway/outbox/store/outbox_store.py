@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-import orjson
 import sqlalchemy as sa
 
 from gateway.i18n import Message
@@ -77,63 +76,7 @@ from gateway.outbox.store.work_groups import ShieldedTasks, WorkGroups
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.attempt_result import Decision
-    from gateway.outbox.store.database import Database, Transaction
-
-_MAX_RECORDS: Final = 100
-
-
-def _add_pending_records(
-    connection: sa.Connection,
-    step: OutboxStep,
-    entries: Sequence[OutboxEntry],
-    actor: Actor,
-    at: float,
-) -> None:
-    """Store that `actor` took this step with these entries, in the transaction of the step.
-
-    `at` is a Unix time.
-    """
-    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
-    rows = [
-        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
-        for entry in entries
-    ]
-    if rows:
-        connection.execute(sa.insert(pending_records_table), rows)
-
-
-async def _drain_pending_records(
-    transaction: Transaction, record: RecordPending, recorded: set[int]
-) -> set[int]:
-    """Pass the oldest pending records to `record`, delete them, and return their numbers.
-
-    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
-    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
-    transaction fails. A record may appear twice if the process dies before the transaction ends.
-    """
-    query = (
-        sa.select(pending_records_table)
-        .order_by(pending_records_table.c.number)
-        .limit(_MAX_RECORDS)
-    )
-    rows = await transaction.run(_rows, query.with_for_update(skip_locked=True))
-    new = [row for row in rows if row.number not in recorded]
-    if new and await record([_record_of_row(row) for row in new]):
-        recorded.update(row.number for row in new)
-    deleted = {row.number for row in rows} & recorded
-    if deleted:
-        await transaction.run(
-            _execute,
-            sa.delete(pending_records_table).where(pending_records_table.c.number.in_(deleted)),
-        )
-    return deleted
-
-
-def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
-    return PendingAuditRecord(
-        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
-    )
-
+    from gateway.outbox.store.database import Database
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -624,7 +567,8 @@ class OutboxStore:
             now = self._database.now(connection)
             changed = transitions.apply_operator_action(connection, entry, to, now)
             if actor is not None:
-                _add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
+                step = STEP_OF_ACTION[to]
+                transitions.add_pending_records(connection, step, [changed], actor, now)
             return changed
 
         changed = await self._database.write(apply_action)
@@ -659,7 +603,7 @@ class OutboxStore:
                 connection, now, cause, after, max_entries=_RETRY_BATCH
             )
             if actor is not None:
-                _add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
+                transitions.add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
             return retried
 
         retried = await self._database.write(retry_some)
@@ -678,7 +622,9 @@ class OutboxStore:
             found = _find_sealed_entry(connection, entry_id, "request", "response")
             if found is not None:
                 now = self._database.now(connection)
-                _add_pending_records(connection, OutboxStep.REVEALED, [found.entry], actor, now)
+                transitions.add_pending_records(
+                    connection, OutboxStep.REVEALED, [found.entry], actor, now
+                )
             return found
 
         if actor is None:
@@ -722,7 +668,7 @@ class OutboxStore:
         if not await self._database.read(_has_rows, pending_records_table):
             return 0
         async with self._database.write_transaction() as transaction:
-            deleted = await _drain_pending_records(transaction, record, self._recorded)
+            deleted = await transitions.drain_pending_records(transaction, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
 

@@ -2,17 +2,18 @@
 
 They begin with the arrival of entries. Some follow from attempts: decisions are recorded, and
 entries are claimed. The others happen without an attempt: a lost lease, an entry's age, an
-operator's action. The store calls these functions; `gateway.outbox.attempt_result` makes the
-decisions.
+operator's action, which is stored as a pending audit record too. The store calls these functions;
+`gateway.outbox.attempt_result` makes the decisions.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 import sqlalchemy as sa
 
 from gateway.i18n import Message
@@ -23,11 +24,14 @@ from gateway.outbox.entry import (
     INTERRUPTED_NOTE,
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
+    Actor,
     EntryState,
     NewEntry,
     OutboxEntry,
     OutboxEvent,
     OutboxStep,
+    PendingAuditRecord,
+    RecordPending,
     RecoveryMode,
     StoredResponse,
 )
@@ -37,15 +41,18 @@ from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
+    pending_records_table,
     segments_table,
 )
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
+    from gateway.outbox.store.database import Transaction
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
 _MAX_ERASED_BYTES: Final = 1024 * 1024
+_MAX_RECORDS: Final = 100
 # Seconds. A smaller backward step of the clock is ignored.
 _CLOCK_TOLERANCE: Final = 1.0
 _EXPIRED_UNSENT: Final = StoredResponse(
@@ -449,3 +456,59 @@ def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:
         if size < 0 and count:
             return rows[:count]
     return rows
+
+
+def add_pending_records(
+    connection: sa.Connection,
+    step: OutboxStep,
+    entries: Sequence[OutboxEntry],
+    actor: Actor,
+    at: float,
+) -> None:
+    """Store that `actor` took this step with these entries, in the transaction of the step.
+
+    `at` is a Unix time.
+    """
+    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
+    rows = [
+        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
+        for entry in entries
+    ]
+    if rows:
+        connection.execute(sa.insert(pending_records_table), rows)
+
+
+async def drain_pending_records(
+    transaction: Transaction, record: RecordPending, recorded: set[int]
+) -> set[int]:
+    """Pass the oldest pending records to `record`, delete them, and return their numbers.
+
+    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
+    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
+    transaction fails. A record may appear twice if the process dies before the transaction ends.
+    """
+    rows = await transaction.run(_oldest_pending_records)
+    new = [row for row in rows if row.number not in recorded]
+    if new and await record([_record_of_row(row) for row in new]):
+        recorded.update(row.number for row in new)
+    deleted = {row.number for row in rows} & recorded
+    if deleted:
+        await transaction.run(_delete_pending_records, deleted)
+    return deleted
+
+
+def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
+    return PendingAuditRecord(
+        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
+    )
+
+
+def _oldest_pending_records(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    query = sa.select(pending_records_table).order_by(pending_records_table.c.number)
+    return connection.execute(query.limit(_MAX_RECORDS).with_for_update(skip_locked=True)).all()
+
+
+def _delete_pending_records(connection: sa.Connection, numbers: Collection[int]) -> None:
+    connection.execute(
+        sa.delete(pending_records_table).where(pending_records_table.c.number.in_(numbers))
+    )
