@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.store.database import Database, PostgresDatabase
@@ -65,7 +65,7 @@ class SteeredPostgres(PostgresDatabase):
         super().__init__(address, None)
         self._clock = clock
 
-    async def now(self, connection: AsyncConnection) -> float:
+    def now(self, connection: sa.Connection) -> float:
         """Return the time of the test."""
         return self._clock()
 
@@ -117,3 +117,24 @@ async def opened(
         yield store
     finally:
         await store.close()
+
+
+async def change(
+    database: Database, statement: sa.Executable, rows: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Execute a statement in a transaction of its own."""
+
+    def execute(connection: sa.Connection) -> None:
+        connection.execute(statement, rows)
+
+    await database.write(execute)
+
+
+async def rows_of(database: Database, query: sa.Select[Any]) -> Sequence[Any]:
+    """Return the rows of a query."""
+    return await database.read(lambda connection: connection.execute(query).all())
+
+
+def value_of(connection: sa.Connection, query: str) -> object:
+    """Return the one value of a query."""
+    return connection.exec_driver_sql(query).scalar_one()

@@ -30,7 +30,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.waiting import wait_until
 from tests.outbox.attempts import stored_request
 from tests.outbox.drafts import draft
-from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
+from tests.outbox.places import ClockWall, Place, SqlitePlace, change, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
@@ -658,9 +658,8 @@ async def test_an_unreadable_entry_is_not_sent(
     await running.put(draft("1", "P/a"))
     broken = await running.put(draft("2", "P/a"))
     database = sqlite_place.database()
-    async with database.write_transaction() as connection:
-        where = segments_table.c.entry == broken.number
-        await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
+    where = segments_table.c.entry == broken.number
+    await change(database, sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
     sender.held["r-1"].set()
     await running.wait_for_state(broken, EntryState.FAILED)

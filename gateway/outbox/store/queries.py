@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
+from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode
 from gateway.outbox.store.store_types import Lease
 from gateway.outbox.store.tables import (
     all_keys_table,
@@ -67,26 +67,6 @@ def select_entries() -> sa.Select[Any]:
 def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Return the SELECT of entries that no other transaction has locked, which locks them."""
     return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
-
-
-def insert_entry(new_entry: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
-    """Return the INSERT of a new entry, which returns the row with its number."""
-    return (
-        sa.insert(entries_table)
-        .values(
-            id=entry_id,
-            caller=new_entry.caller,
-            state=EntryState.WAITING,
-            recovery=new_entry.recovery,
-            doubt=new_entry.in_doubt,
-            queued_at=now,
-            due_at=now + new_entry.delay,
-            attempts=0,
-            size=size,
-            cause=new_entry.cause,
-        )
-        .returning(*_ENTRY_COLUMNS)
-    )
 
 
 def select_ready(now: float, max_entries: int, *, prefer_verifiable: bool) -> sa.Select[Any]:
@@ -216,11 +196,6 @@ def select_latest_delay() -> sa.Select[Any]:
     )
 
 
-def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:
-    """Return the SELECT whether an entry blocks one of these ordering keys."""
-    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(digests)))
-
-
 def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
     """Return the SELECT whether any entry of this caller blocks."""
     return sa.select(
@@ -246,17 +221,6 @@ def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
         .where(entries_table.c.number.in_(numbers))
         .with_for_update()
     )
-
-
-def select_usage(caller: str) -> sa.Select[Any]:
-    """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
-    is_of_caller = sa.case((entries_table.c.caller == caller, 1), else_=0)
-    return sa.select(
-        sa.func.count().label("entries"),
-        _sum(entries_table.c.size).label("total_bytes"),
-        _sum(is_of_caller).label("caller_entries"),
-        _sum(is_of_caller * entries_table.c.size).label("caller_bytes"),
-    ).where(entries_table.c.state.in_(BLOCKING))
 
 
 def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -303,3 +267,35 @@ def select_purgeable(before: float) -> sa.Select[Any]:
     return sa.select(entries_table.c.number).where(
         entries_table.c.state.in_(_PURGEABLE_STATES), entries_table.c.finished_at < before
     )
+
+
+# Made once: to build an expression takes longer than to execute it.
+INSERT_ENTRIES: Final = sa.insert(entries_table)
+INSERT_ORDERING_KEYS: Final = sa.insert(ordering_keys_table)
+INSERT_ALL_KEYS: Final = sa.insert(all_keys_table)
+# The entries with these `ids`, in the order of arrival.
+SELECT_NEW: Final = (
+    select_entries()
+    .where(entries_table.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(entries_table.c.number)
+)
+# Those of these `digests` of ordering keys that an entry blocks.
+SELECT_BLOCKING_KEYS: Final = (
+    sa.select(ordering_keys_table.c.mark)
+    .where(ordering_keys_table.c.mark.in_(sa.bindparam("digests", expanding=True)))
+    .distinct()
+)
+# Of entries from number `first`.
+UPDATE_NEW_PREDECESSORS: Final = update_predecessors(
+    entries_table.c.number >= sa.bindparam("first")
+)
+# The number and bytes of the entries of each caller that block.
+SELECT_USAGE: Final = (
+    sa.select(
+        entries_table.c.caller,
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("size"),
+    )
+    .where(entries_table.c.state.in_(BLOCKING))
+    .group_by(entries_table.c.caller)
+)
