@@ -11,9 +11,10 @@ import pytest
 
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock, run_pending_tasks
+from tests.doubles.waiting import wait_until
 from tests.outbox.drafts import draft
 from tests.outbox.places import ClockWall, SqlitePlace, opened
-from tests.outbox.running import Process, settle, until
+from tests.outbox.running import Process, settle
 from tests.outbox.sender import RecordingSender
 
 # Seconds that the step of the store takes which claims.
@@ -59,13 +60,13 @@ async def test_deliveries_pause_while_callers_are_active(
             # That was more than a second ago.
             clock.now += 1.0
         await running.put(draft("1"))
-        await until(lambda: sender.seen == ["r-1"])
+        await wait_until(lambda: sender.seen == ["r-1"])
         await running.put(draft("2"))
         if is_active:
             await settle()
             assert sender.seen == ["r-1"]
             await clock.advance(STEP)
-        await until(lambda: sender.seen == ["r-1", "r-2"])
+        await wait_until(lambda: sender.seen == ["r-1", "r-2"])
 
 
 async def test_attempts_of_a_claim_begin_one_by_one(store: OutboxStore, clock: FakeClock) -> None:
