@@ -333,8 +333,10 @@ class DeliveryLoop:
         # Other active attempts may have been claimed earlier: the timer already runs for them.
         if claimed and (self._lease_timer is None or not self._attempts):
             self._arm_lease_timer(started_at)
+        # Attempts of one claim are concurrent: where all fail, that counts once.
+        generation = self._reachability.failure_generation
         for content in claimed:
-            self._start_attempt(content)
+            self._start_attempt(content, generation)
             # Requests of callers that have come meanwhile are served before the next attempt.
             await asyncio.sleep(0)
         if self._attempts.has_unrecorded_decisions:
@@ -367,14 +369,14 @@ class DeliveryLoop:
             prefer_verifiable=not self._reachability.is_reachable,
         )
 
-    def _start_attempt(self, claimed: EntryContent) -> None:
+    def _start_attempt(self, claimed: EntryContent, failure_generation: int) -> None:
         if self._draining:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:
             # The lease of the active attempt was lost, and that attempt is about to end.
             self._attempts.release(claimed.entry, self._poll_interval)
         else:
-            self._attempts.start(claimed)
+            self._attempts.start(claimed, failure_generation)
 
     async def _make_waiting_due(self) -> None:
         """Make the entries that an outage postponed due once the outage has ended.

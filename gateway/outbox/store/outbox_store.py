@@ -108,6 +108,9 @@ _MAX_GROUP_BYTES: Final = 1024 * 1024
 _MAX_GROUP_DIGESTS: Final = 8192
 # The digests of ordering keys, and the future that gets those that block.
 _Question = tuple[Sequence[bytes], asyncio.Future[frozenset[bytes]]]
+# Which decisions were recorded, the entries claimed with their requests, when that was, and whether
+# it was tried to claim any.
+_RecordedAndClaimed = tuple[Sequence[bool], Mapping[OutboxEntry, Sequence[bytes]], float, bool]
 _SELECT_META: Final = sa.select(meta_table)
 # Bytes of the row of an ordering key, with its indexes.
 _KEY_ROW_BYTES: Final = 256
@@ -377,17 +380,13 @@ class OutboxStore:
         """
         sealed = await self._contents.encrypt_responses(decisions)
 
-        def record_and_claim(
-            connection: sa.Connection,
-        ) -> tuple[Sequence[bool], Mapping[OutboxEntry, Sequence[bytes]], float, bool]:
+        def record_and_claim(connection: sa.Connection) -> _RecordedAndClaimed:
             if max_leased is not None or any(map(transitions.is_delivered, decisions)):
                 self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
             latest = self._latest_moment(connection) if max_claims else 0.0
             now = self._database.now(connection)
-            recorded: Sequence[bool] = ()
-            if decisions:
-                recorded = transitions.record_decisions(connection, owner, decisions, sealed, now)
+            recorded = transitions.record_decisions(connection, owner, decisions, sealed, now)
             free = max_claims
             if max_leased is not None:
                 free = min(max_claims, max_leased - _count_leased(connection, now))
@@ -404,11 +403,14 @@ class OutboxStore:
         recorded, claimed, now, has_claimed = await self._database.write(
             record_and_claim, leaves=_part_to_leave(decisions)
         )
+        self._note_moment(now, has_claimed=has_claimed)
+        return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
+
+    def _note_moment(self, now: float, *, has_claimed: bool) -> None:
         if has_claimed:
             self._claimed_at = now
         elif self._claimed_at is not None:
             self._claimed_at = max(self._claimed_at, now)
-        return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
     def _latest_moment(self, connection: sa.Connection) -> float:
         """Return the latest Unix time known of the clock that measured the delays."""

@@ -347,6 +347,8 @@ def record_decisions(
 
     `sealed` are the encrypted responses of decisions, by entry number.
     """
+    if not decisions:
+        return ()
     numbers = [decision.entry.number for decision in decisions]
     found = {row.number: row for row in connection.execute(queries.select_for_update(numbers))}
     recorded = [
