@@ -32,7 +32,7 @@ from gateway import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/release.yml"
-FOLDER = ROOT / "build/rehearsal"
+FOLDER = stand_ins.FOLDER
 PROCESSORS = {"x86-64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
 VALUES = {"vars.IMAGE": "registry.example/dhp-gateway", "github.token": "none"}
 NETWORK = re.compile(r"_proxy$|_ca_|_cert|^pip_|^uv_|^npm_config_", re.IGNORECASE)

@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.deploy.container import Builder, this_release
 from tests.deploy.tools import from_layer
 
-FOLDER = Path(os.environ.get("DHP_REHEARSAL", "."))
+FOLDER = Path(__file__).resolve().parents[2] / "build/rehearsal"
 PROGRAMS = FOLDER / "programs"
 IMAGES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dhp-gateway/rehearsal"
 
@@ -197,8 +197,9 @@ class Index(BaseHTTPRequestHandler):
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         body = self.rfile.read(length) if length else self._chunks()
         for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
-            if name := part.get_filename():
-                (FOLDER / "index" / name).write_bytes(part.get_payload(decode=True))
+            content = part.get_payload(decode=True)
+            if (name := part.get_filename()) and isinstance(content, bytes):
+                (FOLDER / "index" / name).write_bytes(content)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -89,7 +89,7 @@ sys.exit(unproven != {"licences.md"})'
         """,
         before="""
         cp "$dist"/dhp_gateway-*-py3-none-any.whl .
-        uvx --from ./dhp_gateway-$version-py3-none-any.whl dhp-gateway --version
+        uvx --from "./dhp_gateway-$version-py3-none-any.whl[sandbox]" dhp-gateway --version
         """,
     ),
     Trial(

@@ -101,7 +101,7 @@ def _step(step: Mapping[str, Any], job: str) -> Step:
     _refuse_unknown(step, STEP_KEYS, job)
     action = step.get("uses")
     script = step.get("run")
-    name = step.get("name") or (action or script).split("@")[0].splitlines()[0]
+    name = step.get("name") or str(action or script).split("@")[0].splitlines()[0]
     texts = _texts(step.get("with", {})), _texts(step.get("env", {}))
     return Step(name, action and action.split("@")[0], texts[0], script, texts[1], step.get("id"))
 
