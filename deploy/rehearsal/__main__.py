@@ -82,6 +82,7 @@ class Rehearsal:
     interpreters: dict[str, str]
     tests: str
     bases: dict[str, str]
+    commit: str
     lines: list[Line] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -100,7 +101,8 @@ class Rehearsal:
     def run(self, job: Job) -> None:
         folder = FOLDER / "jobs" / job.title.replace(" ", "-")
         folder.mkdir(parents=True)
-        place = Place(folder, FOLDER / "artifacts", FOLDER / "attestations", {}, self.interpreters)
+        places = folder, FOLDER / "artifacts", FOLDER / "attestations"
+        place = Place(*places, self.commit, {}, self.interpreters)
         for step in job.steps:
             start = time.monotonic()
             print(f"--- {job.title}: {step.name}", flush=True)
@@ -226,10 +228,16 @@ def found_interpreters(wanted: str) -> dict[str, str]:
     return found
 
 
+def last_commit() -> str:
+    """Return the commit that is rehearsed; what is not committed takes no part."""
+    line = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def summary(rehearsal: Rehearsal, failure: str) -> str:
     """Return the summary as Markdown."""
     title = "FAILED" if failure else "passed"
-    lines = [f"# Rehearsal of {rehearsal.version}: {title}", ""]
+    lines = [f"# Rehearsal of {rehearsal.version} at {rehearsal.commit[:12]}: {title}", ""]
     lines += ["| step | s | notes |", "| --- | ---: | --- |"]
     for line in rehearsal.lines:
         lines.append(f"| {line.what} | {line.seconds:.0f} | {'; '.join(line.notes)} |")
@@ -253,7 +261,8 @@ def main() -> int:
     FOLDER.mkdir(parents=True)
     make_stand_ins()
     interpreters = found_interpreters(chosen.python)
-    rehearsal = Rehearsal(__version__, interpreters, chosen.tests, stand_ins.bases())
+    bases = stand_ins.bases()
+    rehearsal = Rehearsal(__version__, interpreters, chosen.tests, bases, last_commit())
     failure = ""
     try:
         for job in rehearsal.jobs():

@@ -35,6 +35,7 @@ class Place:
     folder: Path
     artifacts: Path
     attestations: Path
+    commit: str
     inputs: dict[str, str]
     interpreters: dict[str, str]
     python: Path | None = None
@@ -49,12 +50,10 @@ class Place:
 
 def checkout(place: Place) -> str:
     place.take("persist-credentials")
-    command = ["git", "clone", "--quiet", str(ROOT), str(place.folder / "clone")]
-    subprocess.run(command, check=True)
-    for each in (place.folder / "clone").iterdir():
-        each.rename(place.folder / each.name)
-    (place.folder / "clone").rmdir()
-    return "a clone of this checkout's last commit"
+    git = ["git", "-C", str(place.folder)]
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(place.folder)], check=True)
+    subprocess.run([*git, "checkout", "--quiet", "--detach", place.commit], check=True)
+    return f"a clone of this checkout at {place.commit[:12]}"
 
 
 def setup_python(place: Place) -> str:
@@ -100,11 +99,12 @@ def attest(place: Place) -> str:
     place.take("create-storage-record", "true")
     subjects = [{"name": name, "digest": {"sha256": digest}} for name, digest in _subjects(place)]
     bill = place.inputs.pop("sbom-path", None)
+    predicate = json.loads((place.folder / bill).read_text()) if bill else _provenance(place.commit)
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": subjects,
         "predicateType": BILL if bill else PROVENANCE,
-        "predicate": json.loads((place.folder / bill).read_text()) if bill else _provenance(),
+        "predicate": predicate,
     }
     place.attestations.mkdir(exist_ok=True)
     file = place.attestations / f"{len(list(place.attestations.iterdir()))}.intoto.jsonl"
@@ -127,10 +127,7 @@ def _subjects(place: Place) -> list[tuple[str, str]]:
     return found
 
 
-def _provenance() -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+def _provenance(commit: str) -> dict[str, object]:
     sources = [{"uri": "git+file:this-checkout", "digest": {"gitCommit": commit}}]
     definition = {"buildType": "urn:dhp-gateway:rehearsal", "resolvedDependencies": sources}
     return {"buildDefinition": definition, "runDetails": {"builder": {"id": platform.machine()}}}

@@ -166,6 +166,11 @@ def docker_index(arguments: list[str]) -> None:
     buildah("manifest", "rm", made)
 
 
+def docker_image(_: list[str]) -> None:
+    """Remove all images that were built."""
+    builder().clean()
+
+
 VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "info": lambda _: None,
     "build": docker_build,
@@ -176,6 +181,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "push": docker_push,
     "save": docker_save,
     "load": docker_load,
+    "image": docker_image,
     "buildx": docker_index,
 }
 

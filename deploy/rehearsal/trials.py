@@ -23,9 +23,9 @@ Shell = Callable[..., tuple[int, str]]
 HELPERS = r"""
 root=@ROOT@
 serve() {
-    sh -c "$*" >served.log 2>&1 &
+    setsid sh -c "$*" >served.log 2>&1 &
     served=$!
-    trap 'cat served.log; kill "$served" 2>/dev/null || :' EXIT
+    trap 'cat served.log; kill -- "-$served" 2>/dev/null || :' EXIT
     until curl --silent --fail --output /dev/null http://127.0.0.1:9464/readyz; do
         kill -0 "$served"
         sleep 0.2
@@ -42,7 +42,7 @@ ask() {
 }
 interrupt() {
     trap - EXIT
-    pkill -INT --parent "$served" || kill -INT "$served"
+    kill -INT -- "-$served"
     wait "$served" || :
 }
 """
@@ -118,7 +118,7 @@ sys.exit(unproven != {"licences.md"})'
         ask
         interrupt
         """,
-        before="buildah() { :; }",
+        before='docker image rm "dhp-gateway:$version"',
     ),
     Trial(
         "the source archive: make demo, make test",
