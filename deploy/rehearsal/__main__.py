@@ -163,6 +163,8 @@ class Rehearsal:
             "HOME": os.environ["HOME"],
             "LANG": "C.UTF-8",
             "CI": "1",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
             "PATH": ":".join([f"{python}/bin", *path] if python else path),
             "GITHUB_REF_NAME": f"v{self.version}",
             "GITHUB_ACTOR": "rehearsal",
@@ -207,13 +209,14 @@ def shell(
 
 
 def make_stand_ins() -> None:
-    """Write a program for each stand-in, and for uvx and the interpreter's own uv."""
+    """Write a program for each stand-in, and add uvx, which users have."""
     stand_ins.PROGRAMS.mkdir()
     for name in stand_ins.STAND_INS:
         program = stand_ins.PROGRAMS / name
         command = f"{sys.executable} -P -m deploy.rehearsal.stand_ins {name}"
         program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {command} "$@"\n')
         program.chmod(0o755)
+    (stand_ins.PROGRAMS / "uvx").symlink_to(ROOT / ".venv/bin/uvx")
 
 
 def found_interpreters(wanted: str) -> dict[str, str]:

