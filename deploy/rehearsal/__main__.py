@@ -89,7 +89,8 @@ class Rehearsal:
     def jobs(self) -> Iterator[Job]:
         """Yield the runs of jobs that this machine can do."""
         for job in jobs_of(WORKFLOW):
-            processor = PROCESSORS.get(job.matrix.get("processor", ""), platform.machine())
+            named = job.matrix.get("processor", platform.machine())
+            processor = PROCESSORS.get(named, named)
             python = job.matrix.get("python")
             if processor != platform.machine():
                 self.left_out.append(f"{job.title}: this is {platform.machine()}")
