@@ -177,7 +177,8 @@ sys.exit(unproven != {"licences.md"})'
         sudo sh "${archive%.tar.gz}/install.sh" --service --python /usr/bin/python3
         systemd-analyze verify /etc/systemd/system/dhp-gateway.service || :
         printf planted-secret >secret
-        dhp-gateway init --environment dhp-playground --client-id hospital-17 --secret-file secret --yes
+        # 1: its doctor finds no playground here.
+        dhp-gateway init --environment dhp-playground --client-id hospital-17 --secret-file secret --yes || [ $? = 1 ]
         dhp-gateway check
         rm secret
         serve dhp-gateway sandbox
