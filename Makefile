@@ -110,7 +110,7 @@ dist: venv tools ## Build the packages in dist/: the source, the wheel for any s
 	@$(BIN)/hatchling build
 	@sh deploy/compiled-wheels.sh
 
-release-rehearsal: venv tools ## Run the release's workflow on this machine as root, and try what it makes (ARGS="--python 3.11 --tests tests/faults")
+release-rehearsal: venv ## Run the release's workflow on this machine as root, and try what it makes (ARGS="--python 3.11 --tests tests/faults")
 	@$(BIN)/python -m deploy.rehearsal $(ARGS)
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
