@@ -128,7 +128,6 @@ sys.exit(unproven != {"licences.md"})'
         serve make demo
         ask
         interrupt
-        make test "TESTS=tests/test_i18n.py tests/test_quick_start.py"
         """,
         before="""
         tar -xf "$dist"/dhp_gateway-$version.tar.gz
@@ -139,6 +138,7 @@ sys.exit(unproven != {"licences.md"})'
             grep -v ^deploy/helm/dhp-gateway/files/ >../surplus || :
         [ ! -s ../surplus ] || { head ../surplus; exit 1; }
         make venv
+        make test "TESTS=tests/test_i18n.py tests/test_quick_start.py"
         """,
     ),
     Trial(
