@@ -60,7 +60,7 @@ RUN --mount=type=secret,id=pip_cert \
         --no-compile --no-deps --require-hashes --only-binary :all: --requirement requirements.lock; \
     echo /opt/dhp-gateway/lib/python3*/site-packages >"$(echo /build/tools/lib/python3*/site-packages)/gateway.pth"
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY deploy/build_hook.py deploy/
 COPY gateway gateway
 
@@ -106,6 +106,7 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="dhp-gateway" \
       org.opencontainers.image.description="Plain FHIR requests in, OAuth 2.0 protected FHIR requests to Uzbekistan's Digital Health Platform out" \
+      org.opencontainers.image.authors="DHP Gateway contributors" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
