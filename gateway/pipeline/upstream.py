@@ -124,6 +124,13 @@ class UpstreamRequest:
     proves_token: bool = True
 
 
+class TokenExpiredError(Exception):
+    """The token expired while its request waited for a connection or before another attempt.
+
+    Of that attempt nothing was sent.
+    """
+
+
 class Upstream:
     """The platform as the request path uses it.
 
@@ -160,12 +167,13 @@ class Upstream:
         self._random = random
 
     async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes
+        self, exchange: Exchange, outgoing: UpstreamRequest, token: AccessToken
     ) -> UpstreamResponse:
         """Send the request; return when the beginning of the response has arrived.
 
         Counts attempts on `exchange`, including those before a token was replaced. Raises
-        `GatewayError` (upstream-*, circuit-open), and what reading the caller's body raises.
+        `GatewayError` (upstream-*, circuit-open), `TokenExpiredError`, and what reading the
+        caller's body raises.
         """
         # Once for each request, whatever it takes: what was sent must not be told to be held off.
         if not outgoing.allow_when_open and not exchange.attempts:
@@ -177,10 +185,10 @@ class Upstream:
         while True:
             try:
                 if tracing is None:
-                    response = await self._attempt(exchange, outgoing, authorization, new=new)
+                    response = await self._attempt(exchange, outgoing, token, new=new)
                 else:
                     response = await self._traced_attempt(
-                        tracing, exchange, outgoing, authorization, new=new
+                        tracing, exchange, outgoing, token, new=new
                     )
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
@@ -237,7 +245,7 @@ class Upstream:
         tracing: Tracing,
         exchange: Exchange,
         outgoing: UpstreamRequest,
-        authorization: bytes,
+        token: AccessToken,
         *,
         new: bool,
     ) -> UpstreamResponse:
@@ -249,7 +257,7 @@ class Upstream:
         )
         try:
             response = await self._attempt(
-                exchange, replace(outgoing, field_lines=lines), authorization, new=new
+                exchange, replace(outgoing, field_lines=lines), token, new=new
             )
         except BaseException as error:
             tracing.end_attempt(exchange, attempt, self._monotonic(), error=_error_type(error))
@@ -258,7 +266,7 @@ class Upstream:
         return response
 
     async def _attempt(
-        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
+        self, exchange: Exchange, outgoing: UpstreamRequest, token: AccessToken, *, new: bool
     ) -> UpstreamResponse:
         exchange.attempts += 1
         exchange.upstream_status = None
@@ -267,7 +275,7 @@ class Upstream:
             body = outgoing.body
             buffered = b"" if body is None else body.buffered()
             if body is not None and buffered is None:
-                connection = await self._stream(exchange, outgoing, body, authorization, new=new)
+                connection = await self._stream(exchange, outgoing, body, token, new=new)
             else:
                 idle_connection = None if new else self._pool.try_acquire_idle(exchange.caller)
                 connection = idle_connection or await self._pool.acquire(
@@ -278,7 +286,7 @@ class Upstream:
                 )
                 content = buffered or b""
                 framing = b"" if body is None else b"Content-Length: %d\r\n" % len(content)
-                message = self._header_section(outgoing, authorization, framing)
+                message = self._header_section(outgoing, token, framing)
                 message.append(content)
                 connection.write_request(b"".join(message))
             while (head := connection.head()) is None:
@@ -300,7 +308,7 @@ class Upstream:
         exchange: Exchange,
         outgoing: UpstreamRequest,
         body: RequestBody | BufferedBody,
-        authorization: bytes,
+        token: AccessToken,
         *,
         new: bool,
     ) -> UpstreamConnection:
@@ -312,7 +320,7 @@ class Upstream:
                 connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
                 length = body.length
                 framing = _CHUNKED if length is None else b"Content-Length: %d\r\n" % length
-                head = self._header_section(outgoing, authorization, framing)
+                head = self._header_section(outgoing, token, framing)
                 connection.write(b"".join(head))
                 # Raises if the connection failed before anything was sent: the body remains for
                 # another connection.
@@ -325,9 +333,14 @@ class Upstream:
         return connection
 
     def _header_section(
-        self, outgoing: UpstreamRequest, authorization: bytes, framing: bytes
+        self, outgoing: UpstreamRequest, token: AccessToken, framing: bytes
     ) -> list[bytes]:
-        """Return the request line and header section, with the body's framing, in parts."""
+        """Return the request line and header section, with the body's framing, in parts.
+
+        Raises `TokenExpiredError`.
+        """
+        if self._monotonic() >= token.usable_until:
+            raise TokenExpiredError
         return [
             outgoing.method.encode("ascii"),
             b" ",
@@ -336,7 +349,7 @@ class Upstream:
             self._host,
             *outgoing.field_lines,
             b"Authorization: ",
-            authorization,
+            token.authorization,
             b"\r\n",
             _VIA,
             b"X-Request-Id: ",
@@ -499,13 +512,11 @@ class TokenRetry:
         """
         if outgoing.is_final_recipient:
             return _final_recipient_response()
-        exchange.token_id = token.token_id
-        response = await self._upstream.send(exchange, outgoing, token.authorization)
+        response, token = await self._send(exchange, outgoing, tokens, token)
         if response.status == 401:
             token = await self._replacement_token(response, outgoing, tokens, token)
-            exchange.token_id = token.token_id
             self._on_retry("token")
-            response = await self._upstream.send(exchange, outgoing, token.authorization)
+            response, token = await self._send(exchange, outgoing, tokens, token)
         if response.status == 401:
             response.close()
             tokens.on_fresh_token_rejected(token)
@@ -513,6 +524,17 @@ class TokenRetry:
         if response.status < 500 and outgoing.proves_token:
             tokens.on_token_accepted(token)
         return response
+
+    async def _send(
+        self, exchange: Exchange, outgoing: UpstreamRequest, tokens: TokensInUse, token: AccessToken
+    ) -> tuple[UpstreamResponse, AccessToken]:
+        """Return the response and the token with which it was got."""
+        while True:
+            exchange.token_id = token.token_id
+            try:
+                return await self._upstream.send(exchange, outgoing, token), token
+            except TokenExpiredError:
+                token = await tokens.wait_for_token()
 
     async def _replacement_token(
         self,

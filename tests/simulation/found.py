@@ -1,0 +1,33 @@
+"""Plans that showed a fault of the gateway once, shrunk by hand to what matters."""
+
+from __future__ import annotations
+
+from tests.simulation.plan import Call, Fault, Plan
+
+_QUIET = Plan(
+    seed=1,
+    scenario="tokens",
+    order="instants",
+    is_coarse=False,
+    max_fragment=None,
+    lanes=(0,),
+    token_lifetime=300,
+    seconds=40.0,
+    conditional_create=False,
+    faults=(),
+    calls=(),
+)
+
+
+def _changed(**values: object) -> Plan:
+    return Plan(**{**vars(_QUIET), **values})  # type: ignore[arg-type]
+
+
+FOUND = {
+    # The second and third attempts were sent with the token of the first.
+    "a token expires before another attempt": _changed(
+        token_lifetime=8,
+        faults=(Fault(2.0, "platform answers 503 with Retry-After", 40.0, 0.8),),
+        calls=tuple(Call(2.0 + moment, 0, "read", 0) for moment in range(30)),
+    ),
+}

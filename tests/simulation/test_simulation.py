@@ -1,0 +1,85 @@
+"""The gateway in a simulated world, where everything that happens follows from a seed.
+
+Each run is a process of its own: the clocks must be replaced before `gateway` is imported. A
+failure prints what repeats it. `DHP_SIMULATION_SECONDS` says for how long new seeds are tried.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.environments import REPOSITORY, python_with_packages
+from tests.nightly import seconds
+
+# What runs on: greenlets, and the loop of simloop.
+if sys.version_info < (3, 12):
+    pytest.skip("simloop needs Python 3.12", allow_module_level=True)
+
+_LOCK = REPOSITORY / "tests/simulation/requirements.lock"
+_SCENARIOS = ("tokens", "outbox", "changes", "login")
+# Runs of each scenario that are the same each time.
+_OLD_SEEDS = 12
+_NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(120.0, 3600.0))
+# Planted faults that a few seeds find: the scenario, and a number of seeds that is enough.
+_QUICK_FAULTS = (("two token requests at a time", "tokens", 20),)
+
+
+@pytest.fixture(scope="module")
+def packages() -> str:
+    """Return the folder that has simloop and nothing else."""
+    python = python_with_packages(_LOCK)
+    return str(next(python.parents[1].glob("lib/python*/site-packages")))
+
+
+def _simulate(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": packages},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("scenario", _SCENARIOS)
+def test_old_seeds_violate_nothing(packages: str, scenario: str) -> None:
+    done = _simulate(packages, "--first", 0, "--seeds", _OLD_SEEDS, "--scenario", scenario)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["a token expires before another attempt"])
+def test_what_was_found_once_is_mended(packages: str, name: str) -> None:
+    done = _simulate(packages, "--found", name)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(0)
+def test_new_seeds_violate_nothing(packages: str) -> None:
+    done = _simulate(packages, "--seconds", _NEW_SECONDS)
+    print(done.stdout)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scenario", _SCENARIOS)
+def test_a_seed_gives_the_same_run_in_any_process(packages: str, scenario: str) -> None:
+    runs = [_simulate(packages, 3, "--scenario", scenario, "--trace").stdout for _ in range(2)]
+
+    assert "steps" in runs[0]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(("fault", "scenario", "count"), _QUICK_FAULTS)
+def test_a_planted_fault_is_found(packages: str, fault: str, scenario: str, count: int) -> None:
+    seeds = ("--first", 0, "--seeds", count, "--scenario", scenario)
+    done = _simulate(packages, *seeds, "--fault", fault, "--no-shrink")
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "python -m tests.simulation" in done.stdout
