@@ -50,8 +50,8 @@ class Attempt:
     """One attempt at a claimed entry.
 
     `request` is None where it cannot be decrypted. `failure_generation` is the value of
-    `PlatformReachability.failure_generation` when the entry was claimed. Until `is_sending` the attempt
-    has had no effect.
+    `PlatformReachability.failure_generation` when the entry was claimed. Until `is_sending` the
+    attempt has had no effect.
     """
 
     entry: OutboxEntry
