@@ -189,7 +189,7 @@ class Lane:
         resource = f"Patient/p{call.patient}"
         if call.kind == "read":
             return resource, request("GET", f"/fhir/{resource}", _HOST, b"", *fields), ""
-        if call.kind == "create":
+        if call.kind != "write":
             resource = f"Observation/{request_id}"
         version = self._versions[resource] = self._versions.get(resource, 0) + 1
         content = f"{resource}-{version}"
@@ -197,10 +197,14 @@ class Lane:
             "resourceType": resource.partition("/")[0],
             "identifier": [{"system": IDENTIFIERS, "value": content}],
         }
-        if call.kind == "create":
+        if call.kind != "write":
             body["status"] = "final"
             body["subject"] = {"reference": f"Patient/p{call.patient}"}
-            fields.append(f"If-None-Exist: identifier={IDENTIFIERS}|{content}")
+            if call.kind == "create":
+                fields.append(f"If-None-Exist: identifier={IDENTIFIERS}|{content}")
+            else:
+                # By nothing can it be found out whether it took effect.
+                del body["identifier"][0]["system"]
             data = request("POST", "/fhir/Observation", _HOST, orjson.dumps(body), *fields)
             return resource, data, content
         body["id"] = f"p{call.patient}"

@@ -97,8 +97,9 @@ def install() -> None:
     os_support.CAN_RESERVE_DISK = False  # type: ignore[misc]
     disk_reserve._MAX_BYTES = _RESERVE_BYTES  # type: ignore[misc]
     sqlite_database._GROWTH_PAGES = 4  # type: ignore[misc]
-    # Processes that are killed leave sessions and connections that nobody closes.
+    # Processes that are killed leave sessions that nobody closes, and tasks that never began.
     warnings.simplefilter("ignore", ResourceWarning)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     for name in ("sqlalchemy", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

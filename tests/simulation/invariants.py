@@ -136,11 +136,17 @@ def no_token_is_fetched_while_one_is_young(run: Run) -> Iterator[str]:
 def a_write_takes_effect_once_or_is_reported_as_unclear(run: Run) -> Iterator[str]:
     """What a caller is told of a write is what the platform knows of it."""
     effects = _effects_by_content(run)
+    # An unclear entry blocks the writes of the same patient until a person has decided.
+    blocked = {outcome.lane for outcome in run.history.outcomes if _is_unclear(outcome.final)}
     for outcome in run.history.outcomes:
-        if outcome.kind == "read":
+        if outcome.kind == "read" or (outcome.final == "waiting" and outcome.lane in blocked):
             continue
         count = len(effects[outcome.content])
         yield from _judge(outcome, count, is_repeatable=outcome.kind == "write")
+
+
+def _is_unclear(state: str) -> bool:
+    return "unclear" in state or "upstream-failed" in state
 
 
 def _judge(outcome: Outcome, count: int, *, is_repeatable: bool) -> Iterator[str]:
@@ -157,7 +163,7 @@ def _judge(outcome: Outcome, count: int, *, is_repeatable: bool) -> Iterator[str
         yield f"{what} was accepted and is delivered ({state}), and took no effect"
     elif state in ("waiting", "no response") or state.startswith("status"):
         yield f"{what} was accepted and is lost or waits: {state}"
-    elif state[:2] != "20" and "unclear" not in state and "upstream-failed" not in state and count:
+    elif state[:2] != "20" and not _is_unclear(state) and count:
         yield f"{what} took effect and is reported as {state}"
 
 

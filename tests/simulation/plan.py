@@ -165,7 +165,7 @@ class Planner:
         rng = self._rng
         kinds = {
             "tokens": (("read", 8), ("write", 2)),
-            "outbox": (("read", 2), ("write", 10), ("create", 2)),
+            "outbox": (("read", 2), ("write", 8), ("create", 4), ("bare create", 2)),
             "changes": (("read", 4), ("write", 3), ("create", 4)),
             "login": (("read", 6), ("write", 1)),
         }[self._scenario]
@@ -191,9 +191,12 @@ class Planner:
 
     def _faults(self, seconds: float) -> Iterator[Fault]:
         rng = self._rng
-        yield from self._failures(seconds)
+        failures = tuple(self._failures(seconds))
+        yield from failures
         if self._scenario == "outbox":
-            yield from self._crashes(seconds)
+            # When a link works again, deliveries begin.
+            ends = [fault.at + fault.seconds for fault in failures if fault.seconds]
+            yield from self._crashes(seconds, ends)
         if self._scenario == "changes":
             yield from self._changes(seconds)
         if self._scenario == "login":
@@ -225,14 +228,16 @@ class Planner:
         if rng.random() < 0.3:
             yield Fault(self._moment(0.0, seconds), "kill", self._moment(0.1, 4.0))
 
-    def _crashes(self, seconds: float) -> Iterator[Fault]:
+    def _crashes(self, seconds: float, ends: list[float]) -> Iterator[Fault]:
         rng = self._rng
         # One kind for a run: without a power failure nothing of the flushes is kept.
         kind = rng.choice(("kill", "power failure"))
-        for _ in range(rng.choice((0, 0, 1, 1, 2))):
-            yield Fault(
-                self._moment(0.0, seconds + 5), kind, self._moment(0.1, 4.0), rng.randrange(3)
-            )
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            at = self._moment(0.0, seconds + 5)
+            if ends and rng.random() < 0.6:
+                end = rng.choice(ends)
+                at = self._moment(end, end + 1.0)
+            yield Fault(at, kind, self._moment(0.1, 4.0), rng.randrange(3))
         if rng.random() < 0.2:
             yield Fault(self._moment(0.0, seconds), "reload")
         if rng.random() < 0.2:

@@ -150,9 +150,6 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         "if not self._store.is_known_empty():",
         "if False:",
     ),
-    "a late failure is queued behind a newer write": Fault(
-        _O, intake.OutboxWriteQueue._is_superseded, "return resource", "return False and resource"
-    ),
     "entries are claimed out of order": Fault(
         _O,
         outbox_store.OutboxStore.enqueue,

@@ -248,8 +248,9 @@ class World:
             return False
         if gateway.outbox is None:
             return True
-        entries = gateway.outbox.report()["entries"]
-        return not entries.get("waiting") and not entries.get("sending")
+        # What waits behind an unclear entry waits for a person.
+        sending = gateway.outbox.report()["entries"].get("sending")
+        return not sending and not gateway.outbox._depth.is_deliverable
 
     def _read_audit(self) -> None:
         """Read the audit of all processes, and check its chain."""
