@@ -257,19 +257,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rehearse a release on this machine.")
     parser.add_argument("--python", default="", help="versions, such as 3.11,3.13; default: all")
     parser.add_argument("--tests", default="", help="those of each wheel; default: the release's")
+    parser.add_argument("--trials", action="store_true", help="only try what the last one made")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         print("It needs root, to mount in a namespace of its own.", file=sys.stderr)
         return 2
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(FOLDER / "trials" if chosen.trials else FOLDER, ignore_errors=True)
+    shutil.rmtree(stand_ins.PROGRAMS, ignore_errors=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     make_stand_ins()
     interpreters = found_interpreters(chosen.python)
     bases = stand_ins.bases()
     rehearsal = Rehearsal(__version__, interpreters, chosen.tests, bases, last_commit())
     failure = ""
     try:
-        for job in rehearsal.jobs():
+        for job in () if chosen.trials else rehearsal.jobs():
             rehearsal.run(job)
         for trial in trials.TRIALS:
             start = time.monotonic()
