@@ -90,7 +90,7 @@ LOGICAL_LINES = {
     "login": 1_510,
     "oauth": 1_623,
     "os_support": 168,
-    "outbox": 3_504,
+    "outbox": 3_525,
     "pipeline": 2_739,
     "sandbox": 2_515,
     "secret": 32,

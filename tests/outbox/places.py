@@ -11,10 +11,13 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.store import queries
 from gateway.outbox.store.database import Database, PostgresDatabase
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.sqlite_database import SqliteDatabase
+from gateway.outbox.store.store_types import OutboxUnavailableError
+from gateway.outbox.store.tables import usage_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY
 from tests.outbox.postgres_server import PostgresServer
@@ -111,12 +114,25 @@ class PostgresPlace:
 async def opened(
     place: Place, key: bytes = KEY, settings: OutboxSettings = ROOMY
 ) -> AsyncIterator[OutboxStore]:
-    store = OutboxStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
+    """Open the store; at the end its sums must be those of its entries."""
+    database = place.database()
+    store = OutboxStore(database=database, cipher=ContentCipher(key), settings=settings)
     try:
         await store.prepare()
         yield store
+        with contextlib.suppress(OutboxUnavailableError):
+            assert await _noted_usage(database) == await _counted_usage(database)
     finally:
         await store.close()
+
+
+async def _noted_usage(database: Database) -> set[tuple[Any, ...]]:
+    rows = await rows_of(database, sa.select(usage_table).where(usage_table.c.entries != 0))
+    return {tuple(row) for row in rows}
+
+
+async def _counted_usage(database: Database) -> set[tuple[Any, ...]]:
+    return {tuple(row) for row in await rows_of(database, queries.COUNT_USAGE)}
 
 
 async def change(

@@ -14,6 +14,7 @@ from gateway.outbox.store.tables import (
     entries_table,
     ordering_keys_table,
     segments_table,
+    usage_table,
 )
 
 _ENTRY_COLUMNS: Final = (
@@ -227,18 +228,6 @@ def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(column), 0)
 
 
-def select_depth() -> sa.Select[Any]:
-    """Return the SELECT of number, bytes and moments of each state, and how many none blocks."""
-    return sa.select(
-        entries_table.c.state,
-        sa.func.count().label("entries"),
-        _sum(entries_table.c.size).label("size"),
-        sa.func.min(entries_table.c.queued_at).label("oldest"),
-        sa.func.max(entries_table.c.finished_at).label("last_end"),
-        _sum(sa.case((entries_table.c.behind.is_(None), 1), else_=0)).label("unblocked"),
-    ).group_by(entries_table.c.state)
-
-
 def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
     """Return the SELECT of the segments of these entries, each entry's in order."""
     return (
@@ -290,7 +279,7 @@ UPDATE_NEW_PREDECESSORS: Final = update_predecessors(
     entries_table.c.number >= sa.bindparam("first")
 )
 # The number and bytes of the entries of each caller that block.
-SELECT_USAGE: Final = (
+COUNT_USAGE: Final = (
     sa.select(
         entries_table.c.caller,
         sa.func.count().label("entries"),
@@ -298,4 +287,48 @@ SELECT_USAGE: Final = (
     )
     .where(entries_table.c.state.in_(BLOCKING))
     .group_by(entries_table.c.caller)
+)
+# The same of the entries with these `numbers`, in any state.
+COUNT_USAGE_OF_NUMBERS: Final = (
+    sa.select(
+        entries_table.c.caller,
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("size"),
+    )
+    .where(entries_table.c.number.in_(sa.bindparam("numbers", expanding=True)))
+    .group_by(entries_table.c.caller)
+)
+# What these `callers` use, and what all do.
+SELECT_USAGE: Final = sa.select(usage_table).where(
+    usage_table.c.caller.in_(sa.bindparam("callers", expanding=True))
+)
+SELECT_TOTAL_USAGE: Final = sa.select(
+    _sum(usage_table.c.entries).label("entries"), _sum(usage_table.c.size).label("size")
+)
+INSERT_USAGE: Final = sa.insert(usage_table)
+# Of the caller `of`.
+UPDATE_USAGE: Final = (
+    sa.update(usage_table)
+    .where(usage_table.c.caller == sa.bindparam("of"))
+    .values(
+        entries=usage_table.c.entries + sa.bindparam("more_entries"),
+        size=usage_table.c.size + sa.bindparam("more_bytes"),
+    )
+)
+SELECT_COUNTS: Final = sa.select(entries_table.c.state, sa.func.count()).group_by(
+    entries_table.c.state
+)
+# The moment of the entry of a `state` that arrived first. Clocks may be set, numbers only grow.
+SELECT_OLDEST: Final = (
+    sa.select(entries_table.c.queued_at)
+    .where(entries_table.c.state == sa.bindparam("state"))
+    .order_by(entries_table.c.number)
+    .limit(1)
+)
+SELECT_LAST_END: Final = sa.select(sa.func.max(entries_table.c.finished_at))
+SELECT_IS_DELIVERABLE: Final = sa.select(
+    sa.exists().where(
+        entries_table.c.behind.is_(None),
+        entries_table.c.state.in_((EntryState.WAITING, EntryState.SENDING)),
+    )
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from gateway.outbox.attempt_result import Decision
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
     ALL_KEYS,
+    BLOCKING,
     INTERRUPTED_NOTE,
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
@@ -96,9 +97,11 @@ def exceeding_limits(
     connection: sa.Connection, arrivals: Sequence[Arrival], limits: OutboxSettings
 ) -> Mapping[Arrival, OutboxFullError]:
     """Return those that do not fit when all of them are added in this order."""
-    used = {row.caller: (row.entries, row.size) for row in connection.execute(queries.SELECT_USAGE)}
-    entries = sum(of_caller[0] for of_caller in used.values())
-    total_bytes = sum(of_caller[1] for of_caller in used.values())
+    callers = list({arrival.new_entry.caller for arrival in arrivals})
+    rows = connection.execute(queries.SELECT_USAGE, {"callers": callers})
+    used = {row.caller: (row.entries, row.size) for row in rows}
+    total = connection.execute(queries.SELECT_TOTAL_USAGE).one()
+    entries, total_bytes = int(total.entries), int(total.size)
     refusals: dict[Arrival, OutboxFullError] = {}
     for arrival in arrivals:
         caller = arrival.new_entry.caller
@@ -149,11 +152,23 @@ def insert_arrivals(
     ]
     if with_all_keys:
         connection.execute(queries.INSERT_ALL_KEYS, with_all_keys)
+    _add_usage(connection, [entry.number for entry in entries.values()], 1)
     first = min(entry.number for entry in entries.values())
     connection.execute(queries.UPDATE_NEW_PREDECESSORS, {"first": first})
     sealed = {entry.number: arrival.sealed for arrival, entry in entries.items()}
     sealed_contents.insert_segments(connection, "request", sealed)
     return entries
+
+
+def _add_usage(connection: sa.Connection, numbers: Sequence[int], sign: Literal[1, -1]) -> None:
+    """Add what these entries use to that of their callers, or with -1 subtract it.
+
+    The transaction must hold the lock of `Database.lock_inserts`.
+    """
+    for row in connection.execute(queries.COUNT_USAGE_OF_NUMBERS, {"numbers": numbers}).all():
+        more = {"of": row.caller, "more_entries": sign * row.entries, "more_bytes": sign * row.size}
+        if not connection.execute(queries.UPDATE_USAGE, more).rowcount:
+            connection.execute(queries.INSERT_USAGE, dict(row._mapping))
 
 
 def _values_of_arrival(arrival: Arrival, now: float) -> dict[str, Any]:
@@ -305,6 +320,7 @@ def _unblock_successors(connection: sa.Connection, numbers: Sequence[int]) -> No
 
     The transaction must hold the lock of `Database.lock_inserts`.
     """
+    _add_usage(connection, numbers, -1)
     connection.execute(
         sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
     )
@@ -361,7 +377,12 @@ def record_decisions(
         return recorded
     connection.execute(_UPDATE_ENTRY, [_values(decision, now) for decision in written])
     finished = [decision.entry.number for decision in written if decision.response is not None]
-    delivered = [decision.entry.number for decision in written if is_delivered(decision)]
+    # Without those that were delivered already, whose decision is recorded again.
+    delivered = [
+        decision.entry.number
+        for decision in written
+        if is_delivered(decision) and found[decision.entry.number].state in BLOCKING
+    ]
     if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
         small = [each.entry.number for each in written if not is_erased_later(each)]
