@@ -1,6 +1,7 @@
 """Fixtures of every test, and the rule that no test skips where everything is installed.
 
-A reason to skip says `make test-tools` where that installs what is missing, or `needs root`.
+A reason to skip says `make test-tools` where that installs what is missing, or `needs root`, or
+`needs Python 3.12`: CI runs those tests with a newer one.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ hypothesis.settings.load_profile("any-machine")
 
 # By the value of DHP_NO_SKIPS: the reasons for which a test may still skip.
 _ROOT = "needs root"
-_ALLOWED = {"1": (), "but-root": (_ROOT,)}
+_NEWER = "needs Python 3.12"
+_ALLOWED = {"1": (_NEWER,), "but-root": (_ROOT, _NEWER)}
 # A part of the reasons, and the text of the summary for those tests.
 _KINDS = {
     "make test-tools": "lack a program (`make test-tools` installs all of them)",
     _ROOT: "need root",
+    _NEWER: "need a newer Python",
     "": "cannot run here",
 }
 
@@ -59,7 +62,8 @@ async def sso() -> AsyncIterator[Sso]:
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Count a skip as a failure with DHP_NO_SKIPS=1, so that CI cannot lose tests unnoticed.
 
-    With DHP_NO_SKIPS=but-root, for a run without root, tests that need root may skip.
+    With DHP_NO_SKIPS=but-root, for a run without root, tests that need root may skip. Those that
+    need a newer Python may always.
     """
     allowed = _ALLOWED.get(os.environ.get("DHP_NO_SKIPS", ""))
     if allowed is None or not report.skipped or hasattr(report, "wasxfail"):
@@ -135,6 +139,7 @@ _GROUPS = {
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
     "tests/legacy/": "legacy",
+    "tests/simulation/": "",
     "tests/deploy/test_offline.py": "offline",
     "tests/outbox/path/test_conditions.py": "",
     "tests/lifecycle/test_truth.py": "",

@@ -191,7 +191,9 @@ class Planner:
 
     def _faults(self, seconds: float) -> Iterator[Fault]:
         rng = self._rng
-        failures = tuple(self._failures(seconds))
+        failures = [*self._failures(seconds)]
+        if self._scenario == "outbox" and rng.random() < 0.7:
+            failures += self._return_of_the_link(seconds)
         yield from failures
         if self._scenario == "outbox":
             # When a link works again, deliveries begin.
@@ -218,6 +220,13 @@ class Planner:
         if rng.random() < 0.3:
             step = rng.choice((-90.0, -5.0, 5.0, 90.0))
             yield Fault(self._moment(0.0, seconds), "wall clock jumps", 0.0, step)
+
+    def _return_of_the_link(self, seconds: float) -> Iterator[Fault]:
+        """Yield a cut link, and a platform that fails while what waited is delivered."""
+        at, lasting = self._moment(1.0, seconds - 15), self._moment(2.0, 10.0)
+        yield Fault(at, "no link to the platform", lasting)
+        kind = self._rng.choice(_PLATFORM_FAULTS)
+        yield Fault(at + lasting, kind, self._moment(3.0, 15.0), 0.5)
 
     def _changes(self, seconds: float) -> Iterator[Fault]:
         rng = self._rng

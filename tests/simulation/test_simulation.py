@@ -15,7 +15,6 @@ import pytest
 from tests.environments import REPOSITORY, python_with_packages
 from tests.nightly import seconds
 
-# What runs on: greenlets, and the loop of simloop.
 if sys.version_info < (3, 12):
     pytest.skip("simloop needs Python 3.12", allow_module_level=True)
 
