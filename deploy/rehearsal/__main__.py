@@ -101,6 +101,7 @@ class Rehearsal:
 
     def run(self, job: Job) -> None:
         folder = FOLDER / "jobs" / job.title.replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         places = folder, FOLDER / "artifacts", FOLDER / "attestations"
         place = Place(*places, self.commit, {}, self.interpreters)
@@ -257,12 +258,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rehearse a release on this machine.")
     parser.add_argument("--python", default="", help="versions, such as 3.11,3.13; default: all")
     parser.add_argument("--tests", default="", help="those of each wheel; default: the release's")
-    parser.add_argument("--trials", action="store_true", help="only try what the last one made")
+    parser.add_argument(
+        "--from", dest="begin", help="a job, or `trials`: keep what earlier ones made"
+    )
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         print("It needs root, to mount in a namespace of its own.", file=sys.stderr)
         return 2
-    shutil.rmtree(FOLDER / "trials" if chosen.trials else FOLDER, ignore_errors=True)
+    if not chosen.begin:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(FOLDER / "trials", ignore_errors=True)
     shutil.rmtree(stand_ins.PROGRAMS, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     make_stand_ins()
@@ -271,7 +276,10 @@ def main() -> int:
     rehearsal = Rehearsal(__version__, interpreters, chosen.tests, bases, last_commit())
     failure = ""
     try:
-        for job in () if chosen.trials else rehearsal.jobs():
+        jobs = list(rehearsal.jobs())
+        keys = [job.key for job in jobs]
+        begin = keys.index(chosen.begin) if chosen.begin in keys else len(jobs)
+        for job in jobs[begin if chosen.begin else 0 :]:
             rehearsal.run(job)
         for trial in trials.TRIALS:
             start = time.monotonic()
