@@ -158,16 +158,19 @@ class Rehearsal:
     def environment(self, python: Path | None) -> dict[str, str]:
         """Return the variables of a step: nothing of this project's, and how to get packages."""
         kept = {name: value for name, value in os.environ.items() if NETWORK.search(name)}
-        paths = [str(stand_ins.PROGRAMS), *os.environ["PATH"].split(":")]
         own = {str(ROOT / ".venv/bin"), str(Path(sys.executable).parent)}
-        path = [each for each in paths if each not in own]
+        path = [each for each in os.environ["PATH"].split(":") if each not in own]
+        # The stand-ins first: a step may install the very program that must not run.
+        before = [str(stand_ins.PROGRAMS), *([f"{python}/bin"] if python else [])]
         environment = {
             "HOME": os.environ["HOME"],
             "LANG": "C.UTF-8",
             "CI": "1",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
-            "PATH": ":".join([f"{python}/bin", *path] if python else path),
+            "PATH": ":".join([*before, *path]),
+            # Should it run all the same, there is no index at this address.
+            "UV_PUBLISH_URL": "http://127.0.0.1:9/",
             "GITHUB_REF_NAME": f"v{self.version}",
             "GITHUB_ACTOR": "rehearsal",
             "DHP_REHEARSAL": str(FOLDER),
