@@ -101,6 +101,7 @@ class Rehearsal:
 
     def run(self, job: Job) -> None:
         folder = FOLDER / "jobs" / job.title.replace(" ", "-")
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         places = folder, FOLDER / "artifacts", FOLDER / "attestations"
         place = Place(*places, self.commit, {}, self.interpreters)
@@ -157,16 +158,19 @@ class Rehearsal:
     def environment(self, python: Path | None) -> dict[str, str]:
         """Return the variables of a step: nothing of this project's, and how to get packages."""
         kept = {name: value for name, value in os.environ.items() if NETWORK.search(name)}
-        paths = [str(stand_ins.PROGRAMS), *os.environ["PATH"].split(":")]
         own = {str(ROOT / ".venv/bin"), str(Path(sys.executable).parent)}
-        path = [each for each in paths if each not in own]
+        path = [each for each in os.environ["PATH"].split(":") if each not in own]
+        # The stand-ins first: a step may install the very program that must not run.
+        before = [str(stand_ins.PROGRAMS), *([f"{python}/bin"] if python else [])]
         environment = {
             "HOME": os.environ["HOME"],
             "LANG": "C.UTF-8",
             "CI": "1",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
-            "PATH": ":".join([f"{python}/bin", *path] if python else path),
+            "PATH": ":".join([*before, *path]),
+            # Should it run all the same, there is no index at this address.
+            "UV_PUBLISH_URL": "http://127.0.0.1:9/",
             "GITHUB_REF_NAME": f"v{self.version}",
             "GITHUB_ACTOR": "rehearsal",
             "DHP_REHEARSAL": str(FOLDER),
@@ -257,12 +261,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rehearse a release on this machine.")
     parser.add_argument("--python", default="", help="versions, such as 3.11,3.13; default: all")
     parser.add_argument("--tests", default="", help="those of each wheel; default: the release's")
-    parser.add_argument("--trials", action="store_true", help="only try what the last one made")
+    parser.add_argument(
+        "--from", dest="begin", help="a job, or `trials`: keep what earlier ones made"
+    )
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         print("It needs root, to mount in a namespace of its own.", file=sys.stderr)
         return 2
-    shutil.rmtree(FOLDER / "trials" if chosen.trials else FOLDER, ignore_errors=True)
+    if not chosen.begin:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(FOLDER / "trials", ignore_errors=True)
     shutil.rmtree(stand_ins.PROGRAMS, ignore_errors=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     make_stand_ins()
@@ -271,7 +279,10 @@ def main() -> int:
     rehearsal = Rehearsal(__version__, interpreters, chosen.tests, bases, last_commit())
     failure = ""
     try:
-        for job in () if chosen.trials else rehearsal.jobs():
+        jobs = list(rehearsal.jobs())
+        keys = [job.key for job in jobs]
+        begin = keys.index(chosen.begin) if chosen.begin in keys else len(jobs)
+        for job in jobs[begin if chosen.begin else 0 :]:
             rehearsal.run(job)
         for trial in trials.TRIALS:
             start = time.monotonic()

@@ -24,7 +24,7 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.deploy.container import Builder, this_release
+from tests.deploy.container import Builder, Image, this_release
 from tests.deploy.tools import from_layer
 
 FOLDER = Path(__file__).resolve().parents[2] / "build/rehearsal"
@@ -115,19 +115,19 @@ def docker_run(arguments: list[str]) -> int:
         here, _, inside = each.partition(":")
         if here != inside:
             raise SystemExit(f"{each}: only the same port is published here")
-    if "--detach" in found:
-        return detached(found["--name"][0], [each for each in arguments if each != "--detach"])
     image = builder().image(name)
+    if "--detach" in found:
+        return detached(found["--name"][0], image, command)
     with image.start(image.command(*command), {}) as running:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: running.send_signal(number))
         return running.wait()
 
 
-def detached(name: str, arguments: list[str]) -> int:
-    command = [sys.executable, "-m", "deploy.rehearsal.stand_ins", "docker", "run", *arguments]
+def detached(name: str, image: Image, command: list[str]) -> int:
     with (FOLDER / f"{name}.out").open("wb") as output:
-        started = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        pipes = {"stdout": output, "stderr": output, "start_new_session": True}
+        started = image.start(image.command(*command), {}, **pipes)
     (FOLDER / f"{name}.pid").write_text(str(started.pid))
     print(started.pid)
     return 0
