@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.rehearsal.__main__ import EXCUSED, INSTEAD
+from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES
 from deploy.rehearsal.actions import ACTIONS
-from deploy.rehearsal.workflow import jobs_of
+from deploy.rehearsal.workflow import EXPRESSION, jobs_of
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -202,7 +202,10 @@ def test_a_release_publishes_only_what_was_tested() -> None:
 
 def test_the_rehearsal_knows_all_of_a_release() -> None:
     """And what it does in another way is still a step of the workflow."""
-    jobs = jobs_of(ROOT / ".github/workflows/release.yml")
+    file = ROOT / ".github/workflows/release.yml"
+    named = set(EXPRESSION.findall(file.read_text()))
+    assert {each for each in named if each.split(".")[0] not in ("matrix", "steps")} == set(VALUES)
+    jobs = jobs_of(file)
     steps = [step for job in jobs for step in job.steps]
     assert {step.action for step in steps if step.action} == set(ACTIONS)
     assert INSTEAD.keys() | EXCUSED.keys() <= {(step.script or "").strip() for step in steps}

@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github/workflows/release.yml"
 FOLDER = stand_ins.FOLDER
 PROCESSORS = {"x86-64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
-VALUES = {"vars.IMAGE": "registry.example/dhp-gateway", "github.token": "none"}
+VALUES = {
+    "vars.IMAGE": "registry.example/dhp-gateway",
+    "github.token": "none",
+    "github.repository": "example/dhp-gateway",
+}
 NETWORK = re.compile(r"_proxy$|_ca_|_cert|^pip_|^uv_|^npm_config_", re.IGNORECASE)
 
 # Steps that do here what they do on GitHub in another way.

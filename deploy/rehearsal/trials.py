@@ -22,6 +22,8 @@ Shell = Callable[..., tuple[int, str]]
 # README's "A first request", and looks at the answers; `interrupt` is Ctrl-C.
 HELPERS = r"""
 root=@ROOT@
+# Of the build; the gateway would take it for a setting.
+unset DHP_GATEWAY_OPTIMISATION
 serve() {
     setsid sh -c "$*" >served.log 2>&1 &
     served=$!
