@@ -179,6 +179,10 @@ def settings_of(directory: Path, version: int, *, outbox: bool, login: bool) -> 
         path.unlink()
 
 
+class ProcessKilledError(Exception):
+    """The process was killed before its work was done."""
+
+
 class GatewayProcess:
     """One process, on a host of its own: what a dead one still does reaches nobody."""
 
@@ -200,28 +204,38 @@ class GatewayProcess:
         self._outbox = outbox
         self._login = login
         self._version = 0
+        self._killed: asyncio.Future[None] = loop.create_future()
         self.gateway = application.Gateway(self._settings())
 
     def _settings(self) -> Settings:
         self._version += 1
         return settings_of(self._directory, self._version, outbox=self._outbox, login=self._login)
 
-    def spawn(self, work: Any) -> asyncio.Task[Any]:
-        return self._network.spawn(self.host, work)
+    async def _do(self, work: Any) -> None:
+        """Let the process do something. Raises `ProcessKilledError`.
+
+        What was killed may never end: it may wait for a thread.
+        """
+        task = self._network.spawn(self.host, work)
+        await asyncio.wait((task, self._killed), return_when=asyncio.FIRST_COMPLETED)
+        if self._killed.done():
+            raise ProcessKilledError
+        await task
 
     async def start(self) -> None:
-        await self.spawn(self.gateway.start())
+        await self._do(self.gateway.start())
         self.is_ready = True
 
     async def reload(self) -> None:
-        await self.spawn(self.gateway.reload(self._settings()))
+        await self._do(self.gateway.reload(self._settings()))
 
     async def stop(self) -> None:
         self.is_ready = False
-        await self.spawn(self.gateway.stop())
+        await self._do(self.gateway.stop())
 
     def kill(self, *, reset: bool, silent: bool) -> None:
         self.is_ready = False
+        self._killed.set_result(None)
         self._network.kill(self.host, reset=reset, silent=silent)
 
     def readiness(self) -> tuple[bool, str]:

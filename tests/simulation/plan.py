@@ -117,7 +117,7 @@ _MANNERS = ("leaves", "half-closes", "reads slowly")
 
 
 # At least and at most.
-_CALLS_OF_A_LANE = {"tokens": (10, 40), "outbox": (3, 15), "changes": (3, 15), "login": (10, 30)}
+_CALLS_OF_A_LANE = {"tokens": (10, 40), "outbox": (6, 20), "changes": (3, 15), "login": (10, 30)}
 
 
 class Planner:
@@ -135,8 +135,10 @@ class Planner:
         lanes = tuple(rng.randrange(2) for _ in range(rng.randint(1, 4)))
         seconds = {"tokens": 60.0, "outbox": 40.0, "changes": 40.0, "login": 50.0}[self._scenario]
         faults = tuple(sorted(self._faults(seconds), key=lambda fault: fault.at))
-        # Where something begins or ends most can go wrong.
-        self._edges = [edge for fault in faults for edge in (fault.at, fault.at + fault.seconds)]
+        # Where something begins or ends most can go wrong, and in between most is queued.
+        self._edges = [
+            fault.at + part * fault.seconds for fault in faults for part in (0.0, 0.5, 1.0)
+        ]
         return Plan(
             seed=self._seed,
             scenario=self._scenario,
@@ -165,7 +167,7 @@ class Planner:
         rng = self._rng
         kinds = {
             "tokens": (("read", 8), ("write", 2)),
-            "outbox": (("read", 2), ("write", 8), ("create", 4), ("bare create", 2)),
+            "outbox": (("read", 1), ("write", 7), ("create", 5), ("bare create", 2)),
             "changes": (("read", 4), ("write", 3), ("create", 4)),
             "login": (("read", 6), ("write", 1)),
         }[self._scenario]

@@ -177,11 +177,15 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         "if finding is VerificationStatus.PRESENT:",
         "if finding is VerificationStatus.PRESENT and not entry:",
     ),
-    "a 503 counts as delivered": Fault(
-        _O,
-        platform_sender.EntrySender._result,
-        "if status in _BUSY_STATUSES:",
-        "if status == 429:",
+    # Each of both alone is caught by the other.
+    "a 503 counts as delivered": _Several(
+        Fault(
+            _O,
+            platform_sender.EntrySender._result,
+            "if status in _BUSY_STATUSES:",
+            "if status == 429:",
+        ),
+        Fault(_O, attempt_result.decide, "if 200 <= status < 300:", "if 200 <= status <= 503:"),
     ),
     "an attempt's doubt is forgotten": Fault(
         _O,
@@ -238,9 +242,6 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         revision.Core.retire,
         "await self.route.active_uses.wait_idle()",
         "await asyncio.sleep(0)",
-    ),
-    "a stop does not wait for exchanges": Fault(
-        _C, application.Gateway._drain, "deadline = time.monotonic() + timeout", "deadline = 0.0"
     ),
     "a stop leaves tasks": Fault(_O, OutboxService.stop, "task.cancel()", "pass"),
     "the audit is not flushed at the end": Fault(

@@ -30,8 +30,15 @@ START = 1000.0
 # The length of a run that PCT expects, in callbacks.
 _STEPS_OF_A_RUN = 4_000
 _ROUNDS_AT_THE_END = 3
+_MAX_STEPS_AT_THE_END = 10_000
+# Callbacks after which a run that has not ended goes round in circles.
+_MAX_STEPS = 150_000
 
 Deadlock = SimulationDeadlockError
+
+
+class EndlessRunError(Exception):
+    """Something happens again and again."""
 
 
 class _InOrder:
@@ -210,8 +217,9 @@ class SimulatedLoop(SimLoop):
                 for tasks in self._net._tasks.values():
                     for task in tasks:
                         task.cancel()
-                while self._ready:
-                    self._step()
+                last = self.steps + _MAX_STEPS_AT_THE_END
+                while self._ready and self.steps < last:
+                    super()._step()
         finally:
             asyncio.events._set_running_loop(None)
         self.close()
@@ -238,6 +246,11 @@ class SimulatedLoop(SimLoop):
 
         SimulatedThread(target=work).start()
         return future
+
+    def _step(self) -> None:
+        if self.steps == _MAX_STEPS:
+            raise EndlessRunError(f"{_MAX_STEPS} callbacks have run")
+        super()._step()
 
     def _advance_clock(self) -> None:
         super()._advance_clock()

@@ -24,7 +24,13 @@ _SCENARIOS = ("tokens", "outbox", "changes", "login")
 _OLD_SEEDS = 12
 _NEW_SECONDS = float(os.environ.get("DHP_SIMULATION_SECONDS") or seconds(120.0, 3600.0))
 # Planted faults that a few seeds find: the scenario, and a number of seeds that is enough.
-_QUICK_FAULTS = (("two token requests at a time", "tokens", 20),)
+_QUICK_FAULTS = (
+    ("two token requests at a time", "tokens", 10),
+    ("a cancelled request keeps its connection", "tokens", 10),
+    ("entries are claimed out of order", "outbox", 10),
+    ("an attempt's doubt is forgotten", "outbox", 10),
+    ("a session is renewed by two requests at a time", "login", 10),
+)
 
 
 @pytest.fixture(scope="module")

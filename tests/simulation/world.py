@@ -20,7 +20,7 @@ from tests.simulation.substitutes import SURROUNDINGS
 from gateway.audit.hash_chain import parse_record
 from tests.simulation import gateway_process, simulated_disk
 from tests.simulation.callers import Browser, Lane
-from tests.simulation.gateway_process import TELLER, GatewayProcess
+from tests.simulation.gateway_process import TELLER, GatewayProcess, ProcessKilledError
 from tests.simulation.history import History
 from tests.simulation.hosts import Platform, Sso, Weather
 from tests.simulation.plan import Fault, Plan
@@ -136,7 +136,7 @@ class World:
             self._network.cut(process.host, fault)
         try:
             await process.start()
-        except asyncio.CancelledError:
+        except ProcessKilledError:
             self.tell(f"{process.host} was killed while it started")
 
     async def _stop(self) -> None:
@@ -192,13 +192,13 @@ class World:
                 await self._while_alive(process.reload())
                 return
             await self._while_alive(self._stop())
-            await self._again(fault.seconds, process, None)
+            await self._again(fault.seconds, process)
 
     async def _while_alive(self, work: Any) -> None:
         """Wait for the work of a process, which may be killed meanwhile."""
         try:
             await work
-        except asyncio.CancelledError:
+        except ProcessKilledError:
             self.tell("the process was killed meanwhile")
 
     async def _die(self, fault: Fault) -> None:
@@ -212,14 +212,12 @@ class World:
         self._disk.restart(loss)
         self.tell(f"{process.host} is dead{f', what was not flushed: {loss}' if loss else ''}")
         async with self._changes:
-            await self._again(fault.seconds, process, loss)
+            await self._again(fault.seconds, process)
 
-    async def _again(self, seconds: float, before: GatewayProcess, loss: PowerLoss | None) -> None:
+    async def _again(self, seconds: float, before: GatewayProcess) -> None:
         await asyncio.sleep(seconds)
         if self._process is before:
             self._network.reset_peers(before.host)
-            if not self._network.is_alive(before.host):
-                pass
             await self._start()
 
     async def _observe(self) -> None:
