@@ -75,6 +75,9 @@ async def test_unblocking_many_entries_takes_few_statements(store: OutboxStore) 
     same = {**columns, "behind": first.number}
     rows = [{**same, "number": number, "id": str(number)} for number in later]
     await change(store._database, sa.insert(entries_table), rows)
+    used = usage_table.c
+    more = {"entries": used.entries + len(rows), "size": used.size + first.size * len(rows)}
+    await change(store._database, sa.update(usage_table).values(more))
     marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
     await change(store._database, sa.insert(ordering_keys_table), marks)
     [claimed] = await claim(store)
