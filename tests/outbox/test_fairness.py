@@ -15,6 +15,7 @@ from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
+    usage_table,
 )
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft, write
