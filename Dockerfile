@@ -60,7 +60,7 @@ RUN --mount=type=secret,id=pip_cert \
         --no-compile --no-deps --require-hashes --only-binary :all: --requirement requirements.lock; \
     echo /opt/dhp-gateway/lib/python3*/site-packages >"$(echo /build/tools/lib/python3*/site-packages)/gateway.pth"
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY deploy/build_hook.py deploy/
 COPY gateway gateway
 
@@ -93,7 +93,7 @@ COPY --from=build /opt/dhp-gateway /opt/dhp-gateway
 # on a read-only file system compiles nothing. It also shows that the image can run at all, with whatever a setting may ask for.
 # The folders are for volumes, where there is an audit in a file or an outbox: a new volume of Docker's takes over owner and mode.
 RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app.application, gateway.cli.main, gateway.app.outbox_service, gateway.app.run, gateway.sandbox; \
-    import aiosqlite, apprise, asyncpg, difflib, xml.parsers.expat, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio; \
+    import apprise, asyncpg, difflib, xml.parsers.expat, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio; \
     apprise.Apprise.instantiate("json://localhost")' && \
     install -d -o 10001 -g 10001 -m 0700 /var/log/dhp-gateway /var/lib/dhp-gateway
 
@@ -106,6 +106,7 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="dhp-gateway" \
       org.opencontainers.image.description="Plain FHIR requests in, OAuth 2.0 protected FHIR requests to Uzbekistan's Digital Health Platform out" \
+      org.opencontainers.image.authors="DHP Gateway contributors" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

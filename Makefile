@@ -19,7 +19,7 @@ COMPILED := build/compiled
 INSTALLED := build/installed
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
-.PHONY: help demo test test-tools nightly test-compiled compiled check fix docs translations site bench image dist audit licences sbom wheelhouse lock clean venv environment tools
+.PHONY: help demo test test-tools nightly simulate test-compiled compiled check fix docs translations site bench image dist release-rehearsal audit licences sbom wheelhouse lock clean venv environment tools
 
 help:
 	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,11 @@ fix: venv ## Format and mend what the linter can mend
 
 nightly: ## Install what tests need, then run all tests at the length that CI has no time for
 	@.ci/nightly
+
+simulate: venv ## Run the gateway in a simulated world (SEED=17 SCENARIO=outbox repeats a run; ARGS="--seconds 60" tries new seeds)
+	@.ci/tools .venv-simulation tests/simulation/requirements.lock
+	@PYTHONPATH=$$(echo .venv-simulation/lib/python3*/site-packages) \
+		$(BIN)/python -m tests.simulation $(SEED) $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 
 docs: venv ## Regenerate the documents that are made from code
 	@$(BIN)/python docs/generate.py
@@ -109,6 +114,9 @@ clean: ## Remove what the other targets made
 dist: venv tools ## Build the packages in dist/: the source, the wheel for any system, compiled ones for the Pythons that are here
 	@$(BIN)/hatchling build
 	@sh deploy/compiled-wheels.sh
+
+release-rehearsal: venv ## Run the release's workflow on this machine as root, and try what it makes (ARGS="--python 3.11 --tests tests/faults")
+	@$(BIN)/python -m deploy.rehearsal $(ARGS)
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
 	@.venv-tools/bin/python .ci/supply_chain.py audit

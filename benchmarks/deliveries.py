@@ -115,7 +115,8 @@ def _message(kind: bytes, body: bytes) -> bytes:
     return head % (kind, len(body)) + body
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -193,13 +194,13 @@ async def measure(checkout: Path, directory: Path, entries: int) -> Measured:
 async def _measured(platform: Platform, pid: int, port: int, entries: int) -> Measured:
     async with asyncio.timeout(_PATIENCE):
         await platform.until(entries // 20)
-        begun, before, cpu = time.monotonic(), len(platform.arrived), _cpu(pid)
+        begun, before, cpu = time.monotonic(), len(platform.arrived), cpu_seconds(pid)
         over = asyncio.Event()
         reads = asyncio.create_task(reading(port, over))
         await platform.until(entries * 19 // 20)
         delivered = len(platform.arrived) - before
         rate = delivered / (time.monotonic() - begun)
-        each = (_cpu(pid) - cpu) / delivered * 1000
+        each = (cpu_seconds(pid) - cpu) / delivered * 1000
         over.set()
         await platform.until(entries)
     await asyncio.sleep(2)

@@ -13,10 +13,22 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from docs.generators import errors_page, settings_page
+from gateway import __version__
 from gateway.config import settings_schema
 from gateway.i18n import LANGUAGES, language_name
 
-CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "dhp-gateway" / "values.schema.json"
+# Files that name the version: as a part of an artifact's name, or alone behind one of these words.
+VERSIONED = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("installation*.md")),
+    *sorted((DEPLOY / "compose").glob("*.yaml")),
+    *sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml")),
+    DEPLOY / "helm" / "dhp-gateway" / "Chart.yaml",
+)
+VERSION = re.compile(r"""(dhp[-_]gateway[-:]|newTag: |appVersion: ")\d+\.\d+\.\d+(?:\.dev\d+)?\b""")
+CHART_VERSION = re.compile(r"^version: .*$", re.MULTILINE)
 PROGRAMS = ROOT / "tests" / "legacy" / "programs"
 # In docs/clients*.md: the place of a sample with the name of its source, and the first two lines of
 # the table.
@@ -42,6 +54,7 @@ def documents() -> dict[Path, str]:
     beside = {CHART: chart_schema()} if CHART.exists() else {}
     for page in sorted((ROOT / "docs").glob("clients*.md")):
         beside[page] = clients_page(page)
+    beside |= {file: with_version(file.read_text(encoding="utf-8")) for file in VERSIONED}
     beside |= pages("settings", ("en", "ru"), settings_page.markdown)
     beside |= pages("errors", LANGUAGES, errors_page.markdown)
     return beside | {ROOT / "config" / "reference.yaml": settings_page.reference_yaml()}
@@ -69,6 +82,16 @@ def chart_schema() -> str:
     del settings["$schema"]
     values["properties"]["settings"] = settings
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def with_version(text: str) -> str:
+    """Return a text with the current version wherever it names one.
+
+    Helm requires Semantic Versioning, in which 1.0.1.dev0 is 1.0.1-dev.0.
+    """
+    chart = re.sub(r"\.dev(\d+)$", r"-dev.\1", __version__)
+    text = CHART_VERSION.sub(f"version: {chart}", text)
+    return VERSION.sub(lambda found: found[1] + __version__, text)
 
 
 def clients_page(page: Path) -> str:

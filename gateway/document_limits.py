@@ -18,8 +18,9 @@ from typing import Final
 def exceeds_depth(value: object, max_depth: int) -> bool:
     """Return whether lists and dicts are nested more than `max_depth` levels deep."""
     level = [value]
-    for _ in range(max_depth + 1):
+    while level and max_depth >= 0:
         level = [child for parent in level for child in _children(parent)]
+        max_depth -= 1
     return bool(level)
 
 

@@ -13,22 +13,17 @@ import pytest
 _USUAL = Path("/usr/local/go/bin/go")
 
 
-def go_program(folder: Path, name: str | None = None) -> str:
-    """Return a program of the folder's module, built if need be; else skip.
-
-    It is the folder's own main package, of the folder's name; or, in a folder without `main.go`,
-    the tool of this name among those that its go.mod lists.
-    """
-    program = folder / "target" / (name or folder.name)
+def go_program(folder: Path) -> str:
+    """Return the program of the folder's main package, built if need be; else skip."""
+    program = folder / "target" / folder.name
     if not _is_fresh(program):
         go = shutil.which("go") or (str(_USUAL) if _USUAL.exists() else None)
         if go is None:
             pytest.skip("go is missing: make test-tools")
         built = program.parent / str(os.getpid())
-        what = "." if (folder / "main.go").exists() else "tool"
         command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
         done = subprocess.run(
-            [*command, "-o", f"target/{built.name}/", what],
+            [*command, "-o", f"target/{built.name}/", "."],
             cwd=folder,
             env={**os.environ, "CGO_ENABLED": "0"},
             capture_output=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from gateway import __version__
 from gateway.admin.admin_server import build_application
 from gateway.admin.operators import Operators
 from gateway.audit.audit_trail import exchange_record
@@ -40,6 +41,16 @@ def test_generated_documents_are_up_to_date() -> None:
         cwd=ROOT,
     )
     assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    """A version with a day is a release; until then the section has no day."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[(.+)\] - (.+)$", text, re.MULTILINE)
+    version, development, _ = __version__.partition(".dev")
+    assert sections[0][0] == version
+    assert re.fullmatch("Unreleased" if development else r"20\d\d-\d\d-\d\d", sections[0][1])
+    assert all(day != "Unreleased" for _, day in sections[1:])
 
 
 PAGES = ("clients.md", "clients.ru.md")
@@ -155,7 +166,7 @@ def test_every_field_of_the_audit_is_explained() -> None:
     assert re.findall(r"`(\w+)`", "".join(rows)) == list(record)
 
 
-GENERATED = {"settings.md", "errors.md", "CHANGELOG.md"}
+GENERATED = {"settings.md", "errors.md"}
 BY_HAND = [path for path in DOCUMENTS if path.name not in GENERATED]
 DEFAULTS = {
     key: cells[1].strip("`")

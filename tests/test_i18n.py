@@ -24,7 +24,6 @@ from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, entry_vi
 
 ROOT = Path(__file__).parents[1] / "gateway"
 OTHERS = [language for language in LANGUAGES if language != "en"]
-PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 # Names, commands, keys of settings and their values: they are the same in every language.
 NAMES = frozenset(
     re.findall(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from babel.messages.pofile import read_po
 
-from gateway.admin.status_page import page_update
+from gateway.admin.status_page import page_facts, page_update
 from gateway.alerts.alert_messages import ALERT_MESSAGES
 from gateway.errors import ADVICE
 from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES, REASON_GUIDANCE
@@ -54,7 +54,6 @@ NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES)
 # Hosts, commands in backquotes, what the monitoring fills in.
 FILLED = re.compile(r"`[^`]*`|\{[^}]*\}+|\b[\w-]+(?:\.[\w-]+)+\b")
 WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
-BLOCK = re.compile(r"^ *```.*?^ *```$|`[^`]*`|<!--.*?-->", re.MULTILINE | re.DOTALL)
 SSO_NAME = {"ru": r"сервис\w* входа", "uz": r"kirish xizmati\w*"}
 
 
@@ -136,7 +135,7 @@ class VisibleText(HTMLParser):
 def read(state: str, language: str) -> str:
     """Return the visible text of the page in a state."""
     one = StatusSources(state)
-    shown = page_update(one.facts(language), one.components())
+    shown = page_update(page_facts(one.facts(language), one.components(), {}))
     return " ".join([shown["title"], *VisibleText(shown["main"]).text])
 
 

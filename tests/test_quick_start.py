@@ -1,5 +1,7 @@
 """The commands of README and quick start do what the pages say, in each language.
 
+README's begin with a wheel, which is built here; `docker` runs what the image would.
+
 Blocks marked `sh` are typed into one shell, in order; each line of a block marked `text` must then
 be in what was printed since. Addresses become free ones, the playground is an embedded platform,
 and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
@@ -7,6 +9,7 @@ and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
 ROOT = Path(__file__).parents[1]
@@ -25,12 +29,17 @@ QUICK_STARTS = [ROOT / "docs" / f"quick-start{suffix}.md" for suffix in ("", ".r
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
 # What does not come back until Ctrl-C.
-SERVES = re.compile(r"^(make demo|\.venv/bin/dhp-gateway run)\b", re.MULTILINE)
+SERVES = re.compile(
+    r"^(make demo|docker run|uvx --from|\.venv/bin/dhp-gateway run)\b", re.MULTILINE
+)
+# How to get packages, and where uv keeps them.
+NETWORK = re.compile(r"^HOME$|_proxy$|_ca_|_cert|^pip_|^uv_", re.IGNORECASE)
 PATIENCE = 120
 
 # With these a fresh Debian or Ubuntu has all that is typed after it.
 INSTALL = "apt-get install -y git make curl python3 python3-venv"
-# `make demo` without its set-up, which would renew the environment that this test runs in.
+# `make demo` without its set-up, which would renew the environment that this test runs in. Ports
+# are the test's, as a sandbox has no variables for the platform's.
 PROMPT = """
 set -eo pipefail
 running=
@@ -43,6 +52,21 @@ git() {{
 make() {{
     [ "$1" = demo ] || return 0
     exec .venv/bin/dhp-gateway sandbox --listen {listen} --port {port} --admin {admin} ${{2#ARGS=}}
+}}
+docker() {{
+    case "$1" in
+        load) [ "$2 $3" = "--input dhp-gateway-{version}-image-amd64.tar.gz" ] ;;
+        run)
+            [ "$2 $3 $5 $7" = "--rm -p -p dhp-gateway:{version}" ]
+            exec_sandbox .venv/bin/dhp-gateway "${{@:8}}"
+            ;;
+    esac
+}}
+uvx() {{
+    [ "$1" = --from ] && exec_sandbox .venv/bin/uvx "$@"
+}}
+exec_sandbox() {{
+    exec "$@" --listen {listen} --port {port} --admin {admin}
 }}
 serve() {{
     [ -z "$running" ] || {{ echo "the page does not say that the last one has to end"; exit 1; }}
@@ -83,6 +107,7 @@ class Terminal:
                 [shutil.which("bash") or "sh", "--noprofile", "--norc"],
                 cwd=folder,
                 env={
+                    **{key: value for key, value in os.environ.items() if NETWORK.search(key)},
                     "PATH": "/usr/local/bin:/usr/bin:/bin",
                     "LANG": f"{language}_UZ.UTF-8",
                     "DHP_GATEWAY_LISTEN__ADDRESS": listen,
@@ -94,7 +119,8 @@ class Terminal:
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
-        self.type(PROMPT.format(listen=listen, admin=admin, port=free_port(), install=INSTALL))
+        names = {"listen": listen, "admin": admin, "port": free_port(), "install": INSTALL}
+        self.type(PROMPT.format(**names, version=__version__))
 
     def translated(self, text: str) -> str:
         """Return the text with this terminal's addresses and client."""
@@ -130,6 +156,17 @@ class Terminal:
         self._shell.wait(PATIENCE)
 
 
+def put_wheel(folder: Path) -> None:
+    """Build the wheel for any system into a folder; skip where uvx reaches no package index."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
+    subprocess.run([*build, folder], cwd=ROOT, check=True, capture_output=True)
+    wheel = f"./dhp_gateway-{__version__}-py3-none-any.whl[sandbox]"
+    line = [Path(sys.executable).with_name("uvx"), "--from", wheel, "dhp-gateway", "--version"]
+    fetched = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    if fetched.returncode != 0:
+        pytest.skip(f"no package index can be reached\n{fetched.stderr[-500:]}")
+
+
 @contextmanager
 def open_terminal(tmp_path: Path, language: str) -> Iterator[Terminal]:
     """Yield a shell in a folder where `make demo` has been run; the playground is a sandbox."""
@@ -152,6 +189,8 @@ def test_each_command_prints_what_the_page_says(path: Path, tmp_path: Path) -> N
     """In a terminal of the page's language."""
     assert len(blocks(path, "sh")) >= 4
     language = path.suffixes[0].strip(".") if len(path.suffixes) > 1 else "en"
+    if path.name == "README.md":
+        put_wheel(tmp_path)
     with open_terminal(tmp_path, language) as terminal:
         for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
             if interrupt:

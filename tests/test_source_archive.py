@@ -20,7 +20,7 @@ from tests.doubles.processes import GatewayProcess, free_port, start
 
 ROOT = Path(__file__).parents[1]
 # Files that work in a checkout creates.
-IGNORED = [each.rstrip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
+IGNORED = [each.strip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,14 @@ def test_the_archive_has_the_complete_source(archive: Path) -> None:
     files = list(source())
     assert len(files) > 1000
     assert [str(each) for each in files if not (archive / each).is_file()] == []
+
+
+def test_the_archive_has_nothing_else(archive: Path) -> None:
+    """No environment or cache; hatchling adds the description, the build the translations."""
+    with tarfile.open(f"{archive}.tar.gz") as packed:
+        names = {each.removeprefix(f"{archive.name}/") for each in packed.getnames()}
+    surplus = names - {str(each) for each in source()} - {"PKG-INFO"}
+    assert {each for each in surplus if not each.endswith(".mo")} == set()
 
 
 def catalogues(names: Iterable[str]) -> list[str]:

@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES
+from deploy.rehearsal.actions import ACTIONS
+from deploy.rehearsal.workflow import EXPRESSION, jobs_of
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TOOLS = ROOT / ".venv-tools"
@@ -194,6 +198,17 @@ def test_a_release_publishes_only_what_was_tested() -> None:
     assert publishing == {"attest", "publish", "image", "index", "announce"}
     for name in publishing:
         assert "archives" in needed(jobs, name), name
+
+
+def test_the_rehearsal_knows_all_of_a_release() -> None:
+    """And what it does in another way is still a step of the workflow."""
+    file = ROOT / ".github/workflows/release.yml"
+    named = set(EXPRESSION.findall(file.read_text()))
+    assert {each for each in named if each.split(".")[0] not in ("matrix", "steps")} == set(VALUES)
+    jobs = jobs_of(file)
+    steps = [step for job in jobs for step in job.steps]
+    assert {step.action for step in steps if step.action} == set(ACTIONS)
+    assert INSTEAD.keys() | EXCUSED.keys() <= {(step.script or "").strip() for step in steps}
 
 
 def test_ci_runs_every_supported_python() -> None:

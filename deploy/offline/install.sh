@@ -75,7 +75,7 @@ rm -rf "$destdir$home"
 PIP_CONFIG_FILE=/dev/null PYTHONDONTWRITEBYTECODE=1 "$destdir$home/bin/python" "$folder/pip" --isolated --no-cache-dir --disable-pip-version-check \
     install --quiet --no-index --find-links "$folder/wheels" --no-deps --only-binary :all: --require-hashes --requirement requirements.lock
 mkdir -p "$destdir$home/share"
-cp -R config docs systemd LICENSE CHANGELOG.md "$destdir$home/share/"
+cp -R config docs systemd LICENSE NOTICE CHANGELOG.md "$destdir$home/share/"
 "$destdir$home/bin/dhp-gateway" --version >/dev/null
 # In one step: a process that starts meanwhile gets the old version or the new one.
 ln -sfn "$(basename "$home")" "$destdir$prefix.new"

@@ -73,7 +73,7 @@ cp -R docs/*.md docs/img "$bundle/docs/"
 # What the pages link to beside that is not packed: those links become plain text.
 sed -i -E 's#\[([^]]*)\]\(\.\./(\.github|benchmarks|deploy|tests)/[^)]*\)#\1#g' "$bundle"/docs/*.md
 cp -R config "$bundle/"
-cp LICENSE CHANGELOG.md "$bundle/"
+cp LICENSE NOTICE CHANGELOG.md "$bundle/"
 if [ -n "${WINDOWS:-}" ]; then
     cp deploy/windows/install.ps1 "$bundle/"
     mkdir "$bundle/windows"

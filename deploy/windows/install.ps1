@@ -120,7 +120,7 @@ Invoke-Program $interpreter (Join-Path $PSScriptRoot 'pip') --isolated --no-cach
     --require-hashes --requirement (Join-Path $PSScriptRoot 'requirements.lock')
 $share = Join-Path $target 'share'
 New-Item -ItemType Directory -Path $share -Force | Out-Null
-foreach ($part in 'config', 'docs', 'windows', 'LICENSE', 'CHANGELOG.md') {
+foreach ($part in 'config', 'docs', 'windows', 'LICENSE', 'NOTICE', 'CHANGELOG.md') {
     Copy-Item -LiteralPath (Join-Path $PSScriptRoot $part) -Destination $share -Recurse -Force
 }
 Invoke-Program $interpreter -m gateway --version

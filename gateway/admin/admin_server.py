@@ -113,7 +113,7 @@ def _language(status: StatusReporter, request: Request) -> str:
 def _add_status(application: Application, status: StatusReporter, health: Health) -> None:
     async def for_people(request: Request) -> Response:
         facts = status.facts(_language(status, request))
-        text = status_page.render_status_page(facts, health.components())
+        text = status_page.render_status_page(facts, health.components(), request.query)
         return Response(text=text, content_type="text/html", headers=status_page.HEADERS)
 
     async def for_programs(request: Request) -> Response:
@@ -121,9 +121,12 @@ def _add_status(application: Application, status: StatusReporter, health: Health
         return json_response(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
 
     async def for_open_pages(request: Request) -> StreamResponse:
-        return await events.serve(request, _language(status, request))
+        def shown(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+            return status_page.page_facts(facts, health.components(), request.query)
 
-    events = StatusEvents(status, lambda facts: status_page.page_update(facts, health.components()))
+        return await events.serve(request, _language(status, request), shown)
+
+    events = StatusEvents(status, status_page.page_update)
     application.on_shutdown.append(events.close)
     application.router.add_get("/status", for_people)
     application.router.add_get("/status.json", for_programs)

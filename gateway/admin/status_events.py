@@ -40,6 +40,8 @@ HEADERS: Final = {
     "X-Accel-Buffering": "no",
 }
 
+Facts = Mapping[str, Any]
+
 
 class StatusEvents:
     """Sends changed facts to every open page at once, and unchanged ones from time to time.
@@ -51,7 +53,7 @@ class StatusEvents:
     def __init__(
         self,
         status: StatusReporter,
-        render: Callable[[Mapping[str, Any]], Mapping[str, str]],
+        render: Callable[[Facts], Mapping[str, str]],
         *,
         interval: float = _INTERVAL,
         max_streams: int = _MAX_STREAMS,
@@ -65,16 +67,19 @@ class StatusEvents:
         self._open = 0
         self._closed = asyncio.Event()
 
-    async def serve(self, request: Request, language: str) -> StreamResponse:
+    async def serve(
+        self, request: Request, language: str, shown: Callable[[Facts], Facts] = lambda facts: facts
+    ) -> StreamResponse:
         """Send events until the browser disconnects or the gateway stops.
 
+        `shown` returns those of the facts that the page shows: what it does not is not compared.
         Raises `HTTPServiceUnavailable` if too many pages are open.
         """
         if self._open >= self._max_streams:
             raise HTTPServiceUnavailable
         self._open += 1
         try:
-            return await self._stream(request, language)
+            return await self._stream(request, language, shown)
         finally:
             self._open -= 1
 
@@ -82,13 +87,15 @@ class StatusEvents:
         """End all streams."""
         self._closed.set()
 
-    async def _stream(self, request: Request, language: str) -> StreamResponse:
+    async def _stream(
+        self, request: Request, language: str, shown: Callable[[Facts], Facts]
+    ) -> StreamResponse:
         response = StreamResponse(status=HTTPStatus.OK, headers=HEADERS)
         await response.prepare(request)
         last: object = None
         quiet = 0
         while not self._closed.is_set():
-            facts = self._status.facts(language)
+            facts = shown(self._status.facts(language))
             lasting = _without_time_fields(facts)
             quiet += 1
             if lasting != last or quiet >= _EVERY:
@@ -99,7 +106,7 @@ class StatusEvents:
                 await asyncio.wait_for(self._closed.wait(), self._interval)
         return response
 
-    async def _send(self, response: StreamResponse, facts: Mapping[str, Any]) -> bool:
+    async def _send(self, response: StreamResponse, facts: Facts) -> bool:
         """Send an event and return whether that succeeded; otherwise close the connection."""
         event = b"data: " + orjson.dumps(self._render(facts)) + b"\n\n"
         try:

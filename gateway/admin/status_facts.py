@@ -128,6 +128,8 @@ class StatusReporter:
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = clock()
+        # The settings of the last report, and what is shown of them.
+        self._shown_settings: tuple[Settings, dict[str, VisibleSetting]] | None = None
 
     def language(self, requested: str | None, accept_language: str | None) -> str:
         """Return `requested` if it is one of `LANGUAGES`, else the best for `Accept-Language`."""
@@ -172,8 +174,13 @@ class StatusReporter:
             "version": __version__,
             "started_at": iso(now - uptime),
             "uptime_seconds": round(uptime),
-            "settings": visible_settings(settings),
+            "settings": self._visible_settings(settings),
         }
+
+    def _visible_settings(self, settings: Settings) -> dict[str, VisibleSetting]:
+        if self._shown_settings is None or self._shown_settings[0] is not settings:
+            self._shown_settings = settings, visible_settings(settings)
+        return self._shown_settings[1]
 
     def _unforwarded_facts(self, platform: PlatformSettings) -> list[dict[str, Any]]:
         """Return what is not forwarded with the present settings, the most frequent first."""

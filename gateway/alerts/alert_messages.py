@@ -79,6 +79,7 @@ ALERT_MESSAGES: Final = {
     "title:test": Message("DHP Gateway {instance}: test"),
     "begun": Message("{at} {sentence}. {care}"),
     "over": Message("{at} Over, after {lasted}: {sentence}."),
+    "more": Message("And {count} more: see the status page."),
     "daily": Message(
         "{question} {answer}. {care} Requests since the last such line: {requests}, errors "
         "among them: {errors}. Alerts that are not over: {open}."
@@ -89,6 +90,8 @@ ALERT_MESSAGES: Final = {
     ),
 }
 
+# Lines of a message. Chats take some 4,000 characters.
+_MAX_LINES: Final = 20
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
 
@@ -118,6 +121,7 @@ class AlertFormatter:
     ) -> AlertMessage:
         """Return a message with one line for each alert that fires or is resolved.
 
+        Of many, as where a thousand credentials get no token, it has the first.
         `care` is the worst component, which says why the gateway is not ready. `now` is the current
         time by the monotonic and by the wall clock.
         """
@@ -140,6 +144,8 @@ class AlertFormatter:
             )
             for alert in over
         ]
+        if len(lines) > _MAX_LINES:
+            lines[_MAX_LINES:] = [self._text("more").format(count=len(lines) - _MAX_LINES)]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
     def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:

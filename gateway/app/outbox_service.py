@@ -155,6 +155,7 @@ class OutboxService:
             has_several_callers=sum(caller.outbox != "off" for caller in settings.callers) > 1,
             body_budget=MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
             last_writes=self._last_writes,
+            on_request=self.delivery.on_caller_request,
             serial_executor=self._serial_executor,
             clock=time.monotonic,
         )

@@ -228,11 +228,14 @@ class Core:
         """Return the tokens of callers' credentials, for what the gateway asks for itself.
 
         The one that served a request last comes first, those that the platform refuses last. Where
-        none has a token, one is returned.
+        none has a token, one is returned. Of many, others are asked each time, so that a few whose
+        clients are refused do not stand for all.
         """
         in_use = [self.tokens[name] for name in identity_setup.credentials_in_use(self.settings)]
         last = self.judgement.good_with
         ready = [tokens for tokens in in_use if tokens.current() is not None]
+        if len(ready) > _MAX_CANDIDATES:
+            random.shuffle(ready)
         ready.sort(key=lambda tokens: (tokens.name != last, tokens.state().is_rejected))
         return ready[:_MAX_CANDIDATES] or in_use[:1]
 

@@ -45,8 +45,7 @@ def open_token_store(
     # Imported here: the library is an extra.
     from gateway.oauth.redis_token_store import RedisTokenStore
 
-    client = _client(store, _TOKEN_TIMEOUT)
-    closing.push_async_callback(client.aclose)
+    client = _client(store, _TOKEN_TIMEOUT, closing)
     return RedisTokenStore(client, encryption_key=encryption_key)
 
 
@@ -57,41 +56,51 @@ def open_session_store(settings: Settings, closing: contextlib.AsyncExitStack) -
         return MemorySessionStore(time.monotonic)
     from gateway.login.redis_session_store import RedisSessionStore
 
-    client = _client(store, _SESSION_TIMEOUT)
-    closing.push_async_callback(client.aclose)
+    client = _client(store, _SESSION_TIMEOUT, closing)
     return RedisSessionStore(client, encryption_key=store_key(store))
 
 
-def _client(store: StoreSettings, timeout: float) -> Redis:
-    from redis.asyncio import Redis
+def _client(store: StoreSettings, timeout: float, closing: contextlib.AsyncExitStack) -> Redis:
+    from redis.asyncio import Redis, Sentinel
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     url = store.url
-    return Redis(
-        **_store_description(store),
-        db=url.database,
-        username=url.username,
-        password=None if url.password is None else url.password.reveal(),
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
+    connection: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         # One retry: an idle connection may be dead since a restart of the server.
-        retry=Retry(NoBackoff(), 1),
+        "retry": Retry(NoBackoff(), 1),
         # Every server version of the last ten years supports RESP2.
-        protocol=2,
-    )
+        "protocol": 2,
+        **_tls(store),
+    }
+    login: dict[str, Any] = {
+        "db": url.database,
+        "username": url.username,
+        "password": None if url.password is None else url.password.reveal(),
+    }
+    if url.sentinels:
+        # The library has no types for it.
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            url.sentinels, sentinel_kwargs=connection, **connection, **login
+        )
+        for each in sentinel.sentinels:
+            closing.push_async_callback(each.aclose)
+        client: Redis = sentinel.master_for(url.service)
+    elif url.kind == "unix":
+        client = Redis(unix_socket_path=url.path, **connection, **login)
+    else:
+        client = Redis(host=url.host, port=url.port, **connection, **login)
+    closing.push_async_callback(client.aclose)
+    return client
 
 
-def _store_description(store: StoreSettings) -> dict[str, Any]:
-    url = store.url
-    if url.kind == "unix":
-        return {"unix_socket_path": url.path}
-    plain: dict[str, Any] = {"host": url.host, "port": url.port}
-    if url.kind == "redis":
-        return plain
-    if store.ca_file is not None:
-        plain["ssl_ca_certs"] = str(store.ca_file)
-    return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
+def _tls(store: StoreSettings) -> dict[str, Any]:
+    if store.url.kind != "rediss":
+        return {}
+    trusted = {} if store.ca_file is None else {"ssl_ca_certs": str(store.ca_file)}
+    return {"ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2, **trusted}
 
 
 def outbox_key(outbox: OutboxSettings) -> bytes:

@@ -25,6 +25,7 @@ from gateway.config.value_types import ListenAddress
 from gateway.errors import StartError
 from gateway.i18n import Message, join_messages
 from gateway.sandbox.example_data import PATIENT_ID
+from gateway.sandbox.fhir.resource_validation import has_models
 from gateway.sandbox.options import HOST, SandboxOptions
 from gateway.sandbox.server import EXAMPLE_PATH, Sandbox
 from gateway.telemetry import logs
@@ -37,6 +38,9 @@ _OPERATORS: Final = Message("Operators")
 _AUDIT: Final = Message("Audit")
 _ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS, _AUDIT)
 _END: Final = Message("Ctrl-C ends it.")
+_NOT_VALIDATED: Final = Message(
+    "Resources that you write are not validated: install dhp-gateway[sandbox] for that."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,8 @@ def _announce_platform(run: SandboxRun, platform: Sandbox) -> None:
     _row(_PLATFORM, platform.fhir_base_url)
     _row(_SSO, platform.token_url)
     _row(_CLIENT, f"{run.platform.client_id} / {run.platform.client_secret}")
+    if not has_models():
+        print_line(_NOT_VALIDATED)
     if not run.gateway:
         _print_invitation(Message("A gateway in front of it, from another terminal:"))
         click.echo(f"  {_gateway_command(platform)}")

@@ -124,7 +124,9 @@ class StoreSettings(Section):
         default=StoreLocation(),
         description="`memory://`: in the process; `redis://[user:password@]host[:port][/db]`, "
         "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share, with encrypted "
-        "tokens. While it is unreachable every replica works alone.",
+        "tokens. `redis+sentinel://[user:password@]host[:port],host[:port]…/service[/db]` (with "
+        "TLS `rediss+sentinel://…`): the master of a service, which Redis Sentinels name. "
+        "While it is unreachable every replica works alone.",
     )
     ca_file: FilePath | None = Field(
         default=None,

@@ -349,10 +349,12 @@ DatabaseUrl = Annotated[DatabaseLocation, *text_type(DatabaseLocation, _parse_da
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 _UNKNOWN_STORE: Final = Message("is not a known kind of store")
 _STORE_HINT: Final = Message(
-    "write memory://, redis://[user:password@]host[:port][/database], the "
-    "same with rediss:// for TLS, or "
+    "write memory://, redis://[user:password@]host[:port][/database], "
+    "redis+sentinel://[user:password@]host[:port],host[:port]…/service[/database], the "
+    "same with rediss:// or rediss+sentinel:// for TLS, or "
     "unix://[user:password@]/path/of/socket[?db=database]"
 )
+_SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +362,8 @@ class StoreLocation:
     """The location of tokens and sessions.
 
     The `kind` memory means this process; redis and rediss have `host` and `port`, unix has `path`.
-    `str` returns the URL with the password masked.
+    The server may be the one that `sentinels`, hosts with ports, name as the master of `service`;
+    `username` and `password` are the server's own. `str` returns the URL with the password masked.
     """
 
     kind: Literal["memory", "redis", "rediss", "unix"] = "memory"
@@ -370,11 +373,18 @@ class StoreLocation:
     database: int = 0
     username: str | None = None
     password: Secret | None = None
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
 
     def __str__(self) -> str:
         if self.kind == "memory":
             return "memory://"
-        prefix = f"{self.kind}://{_userinfo(self.username, self.password)}"
+        userinfo = _userinfo(self.username, self.password)
+        if self.sentinels:
+            hosts = ",".join(authority(host, port) for host, port in self.sentinels)
+            service = quote(self.service, safe="")
+            return f"{self.kind}+sentinel://{userinfo}{hosts}/{service}/{self.database}"
+        prefix = f"{self.kind}://{userinfo}"
         if self.kind == "unix":
             return prefix + quote(self.path) + (f"?db={self.database}" if self.database else "")
         return f"{prefix}{authority(self.host, self.port)}/{self.database}"
@@ -386,20 +396,48 @@ def parse_store_url(value: object) -> StoreLocation:
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if value == "memory://":
         return StoreLocation()
+    if value.partition("://")[0] in _SENTINEL_SCHEMES:
+        return _sentinels(value)
     parts = _split_server(value, ("redis", "rediss", "unix"), _UNKNOWN_STORE, _STORE_HINT)
     if parts.scheme == "unix":
         return _socket(parts)
+    host, port = _store_server(parts, 6379)
+    return StoreLocation(
+        kind="rediss" if parts.scheme == "rediss" else "redis",
+        host=host,
+        port=port,
+        database=_database(parts.path.removeprefix("/")),
+        username=_user_of(parts),
+        password=_password_of(parts),
+    )
+
+
+def _store_server(parts: SplitResult, default_port: int) -> tuple[str, int]:
     if not parts.hostname or not is_host(parts.hostname):
         raise InvalidValueError(Message("names no valid host"), _STORE_HINT)
     if parts.query:
         raise InvalidValueError(Message("must not hold a query"), _STORE_HINT)
+    return parts.hostname, parts.port or default_port
+
+
+def _sentinels(value: str) -> StoreLocation:
+    # A URL has one host (RFC 3986 section 3.2), so each host is parsed as that of a URL of its own.
+    scheme, _, rest = value.partition("://")
+    netloc, _, path = rest.partition("/")
+    userinfo, at, hosts = netloc.rpartition("@")
+    urls = [f"{scheme}://{userinfo}{at}{host}/{path}" for host in hosts.split(",")]
+    several = [_split_server(url, _SENTINEL_SCHEMES, _UNKNOWN_STORE, _STORE_HINT) for url in urls]
+    parts = several[0]
+    service, _, database = parts.path.removeprefix("/").partition("/")
+    if not service:
+        raise InvalidValueError(Message("names no service"), _STORE_HINT)
     return StoreLocation(
-        kind="rediss" if parts.scheme == "rediss" else "redis",
-        host=parts.hostname,
-        port=parts.port or 6379,
-        database=_database(parts.path.removeprefix("/")),
+        kind="rediss" if scheme == "rediss+sentinel" else "redis",
+        database=_database(database),
         username=_user_of(parts),
         password=_password_of(parts),
+        sentinels=tuple(_store_server(each, 26379) for each in several),
+        service=unquote(service),
     )
 
 

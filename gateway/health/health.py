@@ -347,6 +347,8 @@ class Health:
         key = component.name, "" if component.name == "platform" else component.about
         last = self._last.get(key)
         if last is not None and (last.state, last.reason) == (component.state, component.reason):
+            if last.about == component.about:
+                return last
             dated = replace(component, since=last.since)
         else:
             dated = replace(component, since=self._wall_clock())

@@ -29,7 +29,7 @@ _MANY_ERRORS_RATIO: Final = 0.5
 # Number of the slowest requests that are shown.
 _MAX_SLOWEST: Final = 10
 # Limits the memory: names come from the settings, and each reload may add new ones.
-_MAX_CALLERS: Final = 500
+_MAX_CALLERS: Final = 5000
 OTHERS: Final = "(others)"
 # Reasons of responses of the platform, 5xx and 4xx, that the gateway forwarded.
 PLATFORM_ERROR: Final = "platform-error"

@@ -66,6 +66,8 @@ class Credential:
         self._form = client_credentials_form(settings)
         self._configured = tuple(authenticators)
         self._candidates = self._configured
+        # How many requests have been sent.
+        self.request_count = 0
 
     @property
     def store_key(self) -> StoreKey:
@@ -141,6 +143,7 @@ class Credential:
         has_forms = any(candidate.is_second_form for candidate in self._candidates)
         again = self._candidates[:1] if len(self._candidates) > 1 and not has_forms else ()
         for candidate in (*self._candidates, *again):
+            self.request_count += 1
             try:
                 response = await self._endpoint.request(candidate.authenticate, self._form)
             except TokenRequestError as error:

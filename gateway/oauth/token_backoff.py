@@ -172,13 +172,17 @@ class RejectionState:
         """Return whether forced fetches are paused at the monotonic time `now`."""
         return self._pause > 0 and now < self._until
 
-    def on_fresh_token_rejected(self, now: float) -> None:
-        """Start a pause, twice as long as the one before, because a fresh token was rejected."""
+    def on_fresh_token_rejected(self, now: float) -> bool:
+        """Start a pause, twice as long as the one before, because a fresh token was rejected.
+
+        Return False in a pause that another request has started.
+        """
         if self.is_paused(now):
-            return
+            return False
         self._pause = min(max(2 * self._pause, _REJECTION_PAUSE), _MAX_REJECTION_PAUSE)
         self._until = now + self._pause
         self.suspect_token = None
+        return True
 
     def on_token_accepted(self, now: float) -> None:
         """End the pause, because the platform accepted the token in use."""

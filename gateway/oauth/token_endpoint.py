@@ -9,6 +9,7 @@ limits how many are under way and how many begin in a second.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
 import time
@@ -29,6 +30,7 @@ from gateway.http.client.upstream_connect import (
     VALIDITY_PERIOD_ERRORS,
 )
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
+from gateway.i18n import format_duration
 from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
@@ -50,7 +52,10 @@ _log = get_logger(__name__)
 
 _MAX_BODY_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
-# Token requests that may begin within a second.
+# Seconds that a token request waits for its turn before that is logged, and between two such lines.
+_LONG_WAIT: Final = 30.0
+_WAIT_LOG_INTERVAL: Final = 600.0
+# Token requests within a second, at most.
 _MAX_RATE: Final = 200
 _MAX_AGE: Final = re.compile(r"-?[0-9]{1,15}")
 # Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
@@ -324,25 +329,34 @@ class TokenRequestQueue:
         self._times = times
         self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
         self._active = 0
-        self._begun_at: deque[float] = deque(maxlen=_MAX_RATE)
+        # When the requests of the last second ended. A request counts until a second after its
+        # end: the SSO receives it later than it begins, and must not count more than `_MAX_RATE`.
+        self._ended_at: deque[float] = deque()
         self._is_timer_set = False
+        self._wait_logged_at = -math.inf
 
     @asynccontextmanager
-    async def admission(self, is_urgent: Callable[[], bool]) -> AsyncIterator[None]:
+    async def admission(
+        self, is_urgent: Callable[[], bool], sent: Callable[[], int] = lambda: 1
+    ) -> AsyncIterator[None]:
         """Wait for the turn of a token request, which is sent in the context.
 
         `is_urgent` returns whether a caller waits for it; it is asked whenever a place is free,
-        because callers may come while the request waits.
+        because callers may come while the request waits. `sent` returns at the end how many
+        requests it took: none with a token of another replica, several with several secrets.
         """
         admitted = asyncio.get_running_loop().create_future()
+        arrived_at = self._times.clock()
         self._waiting[admitted] = is_urgent
         self._admit()
         try:
             await admitted
+            self._log_long_wait(arrived_at)
             yield
         finally:
             if self._waiting.pop(admitted, None) is None:
                 self._active -= 1
+                self._ended_at.extend([self._times.clock()] * sent())
             self._admit()
 
     def _admit(self) -> None:
@@ -351,19 +365,33 @@ class TokenRequestQueue:
             admitted = next(urgent, next(iter(self._waiting)))
             del self._waiting[admitted]
             self._active += 1
-            self._begun_at.append(self._times.clock())
             if not admitted.done():  # cancelled, and not yet out of its context
                 admitted.set_result(None)
 
+    def _log_long_wait(self, arrived_at: float) -> None:
+        now = self._times.clock()
+        if now - arrived_at >= _LONG_WAIT and now >= self._wait_logged_at + _WAIT_LOG_INTERVAL:
+            self._wait_logged_at = now
+            _log.warning(
+                "a token request waited %s for its turn, and %d wait still: the SSO is slow for so"
+                " many credentials; raise sso.max_requests (%d), or ask for tokens that live"
+                " longer",
+                format_duration(now - arrived_at),
+                len(self._waiting),
+                self.max_requests,
+            )
+
     def _must_pause(self) -> bool:
-        """Return whether `_MAX_RATE` requests began within the last second; then set a timer."""
-        if len(self._begun_at) < _MAX_RATE:
+        """Return whether `_MAX_RATE` requests are of the last second; then set a timer."""
+        now = self._times.clock()
+        while self._ended_at and self._ended_at[0] + 1.0 <= now:
+            self._ended_at.popleft()
+        if len(self._ended_at) + self._active < _MAX_RATE:
             return False
-        pause = self._begun_at[0] + 1.0 - self._times.clock()
-        if pause > 0 and not self._is_timer_set:
+        if self._ended_at and not self._is_timer_set:
             self._is_timer_set = True
-            self._times.call_later(pause, self._on_timer)
-        return pause > 0
+            self._times.call_later(self._ended_at[0] + 1.0 - now, self._on_timer)
+        return True
 
     def _on_timer(self) -> None:
         self._is_timer_set = False

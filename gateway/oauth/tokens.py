@@ -171,13 +171,13 @@ class Tokens:
 
     def on_fresh_token_rejected(self, token: AccessToken) -> None:
         """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
-        self._rejections.on_fresh_token_rejected(self._clock())
-        _log.warning(
-            "credential %s: the platform refused a fresh token",
-            self.name,
-            credential=self.name,
-            reason=TOKEN_REJECTED.code,
-        )
+        if self._rejections.on_fresh_token_rejected(self._clock()):
+            _log.warning(
+                "credential %s: the platform refused a fresh token",
+                self.name,
+                credential=self.name,
+                reason=TOKEN_REJECTED.code,
+            )
 
     def on_token_accepted(self, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
@@ -325,7 +325,10 @@ class Tokens:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
-            async with self._queue.admission(lambda: self._waiters > 0):
+            before = self.credential.request_count
+            async with self._queue.admission(
+                lambda: self._waiters > 0, lambda: self.credential.request_count - before
+            ):
                 if self._discarded is not None:
                     self._rejections.on_forced_fetch(self._clock())
                 outcome = await self._fetcher.fetch(

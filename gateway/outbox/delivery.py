@@ -10,6 +10,7 @@ Any gateway does the maintenance of the whole outbox, whichever one added the en
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -105,6 +106,10 @@ _DISK_FULL_SECONDS: Final = 60.0
 _OWNER_BYTES: Final = 8
 # Seconds in which decisions can be recorded after the active attempts were stopped.
 _RECORD_TIMEOUT: Final = 5.0
+# Seconds since its last request for which callers are taken to be active.
+_CALLERS_ACTIVE: Final = 1.0
+# Seconds. The longest pause for the sake of callers.
+_MAX_PAUSE: Final = 0.1
 MAX_PARALLEL: Final = 16
 LEASE_SECONDS: Final = 30.0
 _DELAYS: Final = RetryDelays()
@@ -170,6 +175,7 @@ class DeliveryLoop:
         self._batch_size = max_parallel
         self._max_body: int | None = None
         self._disk_full_until = 0.0
+        self._callers_active_until = -math.inf
         self._hasten_at = self._next_probe_at = 0.0
         self._probe_task: asyncio.Task[None] | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
@@ -197,6 +203,10 @@ class DeliveryLoop:
         if event.step in _WAKING_STEPS:
             self.wake()
 
+    def on_caller_request(self) -> None:
+        """Called for each request of a caller, so that deliveries give way for a while."""
+        self._callers_active_until = self._timing.clock() + _CALLERS_ACTIVE
+
     def on_platform_response(self) -> None:
         """Called for each response of the platform, to end the outage delay.
 
@@ -213,7 +223,9 @@ class DeliveryLoop:
         try:
             while not self._is_drained:
                 self._woken.clear()
+                started_at = self._timing.clock()
                 await self._run_iteration()
+                await self._give_way(started_at)
                 if not self._is_drained:
                     await self._timing.wait(self._woken, self._seconds_until_next())
         finally:
@@ -239,6 +251,17 @@ class DeliveryLoop:
                 )
                 await self._attempts.cancel_all()
         self.wake()
+
+    async def _give_way(self, started_at: float) -> None:
+        """While callers are active, pause for as long as the iteration since then has taken.
+
+        On a busy machine, an iteration takes longer, and so does the pause: an operating system
+        favours a process that has paused.
+        """
+        now = self._timing.clock()
+        pause = min(now - started_at, _MAX_PAUSE)
+        if pause and now < self._callers_active_until and not self._draining:
+            await self._timing.sleep(pause)
 
     async def _run_iteration(self) -> None:
         try:
@@ -310,8 +333,12 @@ class DeliveryLoop:
         # Other active attempts may have been claimed earlier: the timer already runs for them.
         if claimed and (self._lease_timer is None or not self._attempts):
             self._arm_lease_timer(started_at)
+        # Attempts of one claim are concurrent: where all fail, that counts once.
+        generation = self._reachability.failure_generation
         for content in claimed:
-            self._start_attempt(content)
+            self._start_attempt(content, generation)
+            # Requests of callers that have come meanwhile are served before the next attempt.
+            await asyncio.sleep(0)
         if self._attempts.has_unrecorded_decisions:
             self.wake()
 
@@ -342,14 +369,14 @@ class DeliveryLoop:
             prefer_verifiable=not self._reachability.is_reachable,
         )
 
-    def _start_attempt(self, claimed: EntryContent) -> None:
+    def _start_attempt(self, claimed: EntryContent, failure_generation: int) -> None:
         if self._draining:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:
             # The lease of the active attempt was lost, and that attempt is about to end.
             self._attempts.release(claimed.entry, self._poll_interval)
         else:
-            self._attempts.start(claimed)
+            self._attempts.start(claimed, failure_generation)
 
     async def _make_waiting_due(self) -> None:
         """Make the entries that an outage postponed due once the outage has ended.

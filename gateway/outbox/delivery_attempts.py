@@ -50,8 +50,8 @@ class Attempt:
     """One attempt at a claimed entry.
 
     `request` is None where it cannot be decrypted. `failure_generation` is the value of
-    `PlatformReachability.failure_generation` when the attempt began. Until `is_sending` the attempt
-    has had no effect.
+    `PlatformReachability.failure_generation` when the entry was claimed. Until `is_sending` the
+    attempt has had no effect.
     """
 
     entry: OutboxEntry
@@ -111,9 +111,9 @@ class ActiveAttempts:
         """Whether there is a decision that is not recorded in the store yet."""
         return bool(self._decisions)
 
-    def start(self, claimed: EntryContent) -> None:
+    def start(self, claimed: EntryContent, failure_generation: int) -> None:
         """Start the attempt at a claimed entry as a task."""
-        attempt = Attempt(claimed.entry, claimed.request, self._reachability.failure_generation)
+        attempt = Attempt(claimed.entry, claimed.request, failure_generation)
         self._active[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
         # The callback also runs for a task that was cancelled before it started.

@@ -103,7 +103,7 @@ _RETRY_AFTER: Final = 60.0
 class OutboxWriteQueue:
     """Stands before the `forwarder`: it enqueues the writes which that cannot deliver.
 
-    The outbox's own paths are served by `api`.
+    The outbox's own paths are served by `api`. `on_request` is called for each request.
     `has_several_callers`: more than one caller may queue. `body_budget` is the memory budget of
     large bodies while they are retained. `last_writes` are those of this gateway, under earlier
     settings too. All bodies are parsed by the `serial_executor`. `clock` is monotonic.
@@ -120,6 +120,7 @@ class OutboxWriteQueue:
         has_several_callers: bool,
         body_budget: MemoryBudget,
         last_writes: LastWrites,
+        on_request: Callable[[], None],
         serial_executor: SerialExecutor,
         clock: Callable[[], float],
     ) -> None:
@@ -132,6 +133,7 @@ class OutboxWriteQueue:
         self._has_several_callers = has_several_callers
         self._body_budget = body_budget
         self._last_writes = last_writes
+        self._on_request = on_request
         self._serial_executor = serial_executor
         self._clock = clock
         self._fail_fast_until = 0.0
@@ -141,6 +143,7 @@ class OutboxWriteQueue:
         self, context: RequestContext
     ) -> Callable[[RequestContext], Awaitable[UpstreamResponse]]:
         """Return what gets the response to this request: outbox, platform, or both."""
+        self._on_request()
         if _is_outbox_path(context.target):
             # A caller may access its own entries whatever else it is allowed.
             context.caller = replace(context.caller, permissions=ALLOW_ALL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from gateway.outbox.store.database import Database
     from gateway.outbox.store.outbox_store import OutboxStore
 
-_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+_DRIVERS: Final = {"sqlite": "sqlite3", "postgresql": "asyncpg"}
 _MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
 
 
@@ -105,8 +104,6 @@ def _database(
             "database": location.database,
         }
         return PostgresDatabase(address, _tls(location))
-    # aiosqlite logs every statement with its values at level DEBUG.
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
 
 

@@ -16,6 +16,7 @@ from gateway.fhir.search_parameters import SearchSupport
 from gateway.field_values import parse_retry_after
 from gateway.health.evidence import signal_of_non_fhir, signal_of_reason, signal_of_status
 from gateway.http.client.response_head import UpstreamConnectionError, remove_content_fields
+from gateway.http.client.upstream_pool import DELIVERIES
 from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.outbox.async_status import first_field_value
 from gateway.outbox.attempt_result import (
@@ -203,7 +204,12 @@ class EntrySender:
         tokens = self._tokens_of(request)
         token = tokens.current() or await tokens.wait_for_token()
         # There is no exchange with a caller: what is recorded in this one is not read.
-        exchange = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
+        exchange = Exchange(
+            request_id=request.request_id,
+            started_at=0.0,
+            started_monotonic=0.0,
+            caller=DELIVERIES,
+        )
         return await self._forwarder.send(exchange, outgoing, tokens, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:

@@ -1,8 +1,9 @@
 """Identifies callers by network, API key, HTTP Basic or client certificate.
 
-Secrets are compared in constant time and with those of every caller, so that the duration reveals
-neither how much of a key was right nor the position of its caller in the settings. Nothing here
-waits. The user and the purpose of use that a caller asserts are recorded and never forwarded.
+A secret is looked up by its digest with a random key, so that the duration reveals neither how much
+of it was right nor the position of its caller in the settings, and does not grow with the number of
+callers; networks and names of certificates are looked up as well. Nothing here waits. The user and
+the purpose of use that a caller asserts are recorded and never forwarded.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -104,6 +105,11 @@ class CallerMatcher:
     password: Secret | None = field(default=None, repr=False)
     certificate_names: frozenset[str] = frozenset()
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether an API key or a password is needed."""
+        return self.api_key is not None or self.password is not None
+
 
 @dataclass(frozen=True, slots=True)
 class AuthResult:
@@ -132,6 +138,7 @@ class CallerRegistry:
     """Identifies the caller of a request; without `matchers`, every caller is `anonymous`.
 
     X-Forwarded-For is trusted only if it comes from one of the `trusted_proxies`.
+    `has_named_callers`: the settings name any caller.
     """
 
     def __init__(
@@ -141,19 +148,21 @@ class CallerRegistry:
         anonymous: Caller = ANONYMOUS,
     ) -> None:
         self._anonymous = anonymous
-        self._matchers = tuple(matchers)
         self._trusted_proxies = trusted_proxies
-        self._keys = [
-            (_digest(matcher.api_key.reveal()), matcher)
-            for matcher in matchers
-            if matcher.api_key is not None
+        self.has_named_callers = bool(matchers)
+        # A new one for each registry: it is in no file, and digests of two starts differ.
+        self._digest_key = secrets.token_bytes(32)
+        keys = [(each.api_key.reveal(), each) for each in matchers if each.api_key is not None]
+        passwords = [
+            (f"{each.username}:{each.password.reveal()}", each)
+            for each in matchers
+            if each.password is not None
         ]
-        self._passwords = [
-            (_digest(f"{matcher.username}:{matcher.password.reveal()}"), matcher)
-            for matcher in matchers
-            if matcher.password is not None
-        ]
-        self._challenges = _challenges(bool(self._passwords), bool(self._keys))
+        self._keys = self._tables_by_digest(keys)
+        self._passwords = self._tables_by_digest(passwords)
+        self._without_secret = _PeerTable([each for each in matchers if not each.has_secret])
+        self._with_secret = _PeerTable([each for each in matchers if each.has_secret])
+        self._challenges = _challenges(bool(passwords), bool(keys))
 
     def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
         """Return the peer's address, resolved through trusted proxies by X-Forwarded-For.
@@ -177,49 +186,102 @@ class CallerRegistry:
 
         Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden.
         """
-        if not self._matchers:
+        if not self.has_named_callers:
             _reject_cross_site(header)
             return self._anonymous
-        matchers = self._match_secret(header)
-        if matchers is None:
+        presented = self._presented_secret(header)
+        if presented is None:
             return self._match_network(peer)
-        matching = [matcher for matcher in matchers if _matches_peer(matcher, peer)]
-        if matching:
-            return matching[0].caller
-        if matchers:
+        table = presented[0].get(self._digest(presented[1]))
+        if table is None:
+            raise GatewayError(
+                errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges
+            )
+        caller = table.find(peer)
+        if caller is None:
             raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
-        raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
-
-    @property
-    def has_named_callers(self) -> bool:
-        """Whether the settings name any caller."""
-        return bool(self._matchers)
+        return caller
 
     def presents_known_secret(self, header: RequestHeader) -> bool:
         """Return whether the header presents a key or password, right or wrong, as callers use."""
-        return self._match_secret(header) is not None
+        return self._presented_secret(header) is not None
 
-    def _match_secret(self, header: RequestHeader) -> list[CallerMatcher] | None:
-        """Return the callers whose key or password is in the header; None when there is neither.
+    def _presented_secret(
+        self, header: RequestHeader
+    ) -> tuple[dict[bytes, _PeerTable], bytes] | None:
+        """Return the key or password in the header, and the tables of its kind, by digest.
 
         A field that no caller is configured with is ignored.
         """
         key = header.values.get(b"x-api-key") if self._keys else None
         if key is not None:
-            return _callers_with_secret(self._keys, key)
+            return self._keys, key
         basic = _basic(header.values.get(b"authorization")) if self._passwords else None
-        return None if basic is None else _callers_with_secret(self._passwords, basic)
+        return None if basic is None else (self._passwords, basic)
 
     def _match_network(self, peer: Peer) -> Caller:
-        matchers = [matcher for matcher in self._matchers if _matches_peer(matcher, peer)]
-        for matcher in matchers:
-            if matcher.api_key is None and matcher.password is None:
-                return matcher.caller
-        if matchers:
+        caller = self._without_secret.find(peer)
+        if caller is not None:
+            return caller
+        if self._with_secret.find(peer) is not None:
             raise GatewayError(
                 errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
             )
         raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+
+    def _tables_by_digest(
+        self, callers: Iterable[tuple[str, CallerMatcher]]
+    ) -> dict[bytes, _PeerTable]:
+        found: dict[bytes, list[CallerMatcher]] = {}
+        for secret, matcher in callers:
+            found.setdefault(self._digest(secret.encode()), []).append(matcher)
+        return {digest: _PeerTable(matchers) for digest, matchers in found.items()}
+
+    def _digest(self, secret: bytes) -> bytes:
+        return hashlib.blake2b(secret, key=self._digest_key, digest_size=32).digest()
+
+
+# IP version, number of bits behind the prefix, and the prefix as a number.
+_Prefix: TypeAlias = tuple[int, int, int]
+
+
+class _PeerTable:
+    """Finds the first of some callers that may come from an address with a certificate.
+
+    Networks are looked up by their prefixes, once for each length that occurs.
+    """
+
+    def __init__(self, matchers: Sequence[CallerMatcher]) -> None:
+        self._callers = [matcher.caller for matcher in matchers]
+        # The position of the first caller, by the network it must be in, None for any, and by the
+        # name that its certificate must have, "" for none.
+        self._positions: dict[_Prefix | None, dict[str, int]] = {}
+        for position, matcher in enumerate(matchers):
+            prefixes: list[_Prefix | None] = [
+                _prefix(each.network_address, each.max_prefixlen - each.prefixlen)
+                for each in matcher.networks
+            ]
+            for prefix in prefixes or [None]:
+                positions = self._positions.setdefault(prefix, {})
+                for name in matcher.certificate_names or ("",):
+                    positions.setdefault(name, position)
+        self._lengths = {prefix[:2] for prefix in self._positions if prefix is not None}
+
+    def find(self, peer: Peer) -> Caller | None:
+        """Return the first caller in the order of the settings, None if there is none."""
+        prefixes: list[_Prefix | None] = [None]
+        ip = parse_address(peer.address) if self._lengths else None
+        if ip is not None:
+            lengths = [bits for version, bits in self._lengths if version == ip.version]
+            prefixes += [_prefix(ip, host_bits) for host_bits in lengths]
+        names = ("", *peer.certificate_names)
+        tables = [self._positions[prefix] for prefix in prefixes if prefix in self._positions]
+        found = [table[name] for table in tables for name in names if name in table]
+        return self._callers[min(found)] if found else None
+
+
+def _prefix(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host_bits: int) -> _Prefix:
+    return address.version, host_bits, int(address) >> host_bits
 
 
 def _reject_cross_site(header: RequestHeader) -> None:
@@ -241,13 +303,6 @@ def _reject_cross_site(header: RequestHeader) -> None:
         )
 
 
-def _matches_peer(matcher: CallerMatcher, peer: Peer) -> bool:
-    if matcher.networks and not _is_in(peer.address, matcher.networks):
-        return False
-    names = matcher.certificate_names
-    return not names or not names.isdisjoint(peer.certificate_names)
-
-
 def _parse_forwarded_for(hop: str) -> str:
     """Return the address in an item of X-Forwarded-For.
 
@@ -265,21 +320,6 @@ def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
     return ip is not None and any(
         ip.version == network.version and ip in network for network in networks
     )
-
-
-def _digest(text: str | bytes) -> bytes:
-    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
-
-
-def _callers_with_secret(
-    secrets: Collection[tuple[bytes, CallerMatcher]], presented: bytes
-) -> list[CallerMatcher]:
-    """Return all callers with this secret.
-
-    Digests have equal lengths, and no comparison is skipped, so that the duration is constant.
-    """
-    digest = _digest(presented)
-    return [matcher for secret, matcher in secrets if hmac.compare_digest(secret, digest)]
 
 
 def _basic(authorization: bytes | None) -> bytes | None:

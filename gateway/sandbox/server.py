@@ -181,7 +181,7 @@ class Sandbox:
 
     def _platform(self, tokens: TokenAuthority) -> fhir_routes.FhirServer:
         base, lenient = self.link_base_url, self._options.lenient
-        store, validator = self._store(base), Validator(self._log)
+        store, validator = self._store(base), Validator()
         interactions = Interactions(store, base, declared(lenient=lenient), conditional=lenient)
         reject = self._options.faults.reject_tokens
         started = datetime.fromtimestamp(self._clock(), UTC)

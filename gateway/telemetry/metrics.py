@@ -12,6 +12,7 @@ three `on_…` methods, the audit trail `count_audit_records`, the application t
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -61,13 +62,28 @@ _CERTIFICATES: Final = (
 #   other    anything else
 _RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other")
 
+# Credentials that the token metrics name, at most. A thousand would have 16,000 buckets.
+MAX_NAMED_CREDENTIALS: Final = 50
+# The label of all others together. No name in the settings has parentheses.
+OTHER_CREDENTIALS: Final = "(others)"
+
 
 class Metrics:
-    """The gateway's metrics in one registry; safe to update from any thread."""
+    """The gateway's metrics in one registry; safe to update from any thread.
+
+    With up to `MAX_NAMED_CREDENTIALS` credentials each has token metrics of its own. Of more, those
+    have them whose last token request failed, and those without a token; the durations of token
+    requests, 18 series, are those of all.
+    """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        self._declared: set[str] = set()
+        # Expiry of the token (Unix time) and number of waiting requests of each credential.
+        self._expiries: dict[str, float] = {}
+        self._waiters: dict[str, int] = {}
+        self._has_many_credentials = False
+        # Whether the last token request of each credential failed that has counters of its own.
+        self._named: dict[str, bool] = {}
         # What a scrape asks: whether requests can succeed, and the reason; the expiry of
         # `_CERTIFICATES` (Unix time); the state of the outbox.
         self.usability: Callable[[], tuple[bool, str]] | None = None
@@ -97,17 +113,39 @@ class Metrics:
         The gauges of other credentials are removed: a token that is no longer used must not look
         missing.
         """
-        used = set(credentials)
-        for credential in self._declared - used:
-            self._token_expiry.remove(credential)
-            self._token_waiters.remove(credential)
-        self._declared = used
-        for credential in used:
-            for outcome in TOKEN_OUTCOMES:
-                self._token_requests.labels(credential, outcome)
+        used = list(credentials)
+        self._expiries = {name: self._expiries.get(name, 0.0) for name in used}
+        self._waiters = {name: self._waiters.get(name, 0) for name in used}
+        self._has_many_credentials = len(used) > MAX_NAMED_CREDENTIALS
+        self._named = {name: self._named[name] for name in used if name in self._named}
+        for credential in [OTHER_CREDENTIALS] if self._has_many_credentials else used:
+            self._create_token_requests(credential)
             self._token_durations.labels(credential)
-            self._token_expiry.labels(credential)
-            self._token_waiters.labels(credential)
+
+    def _create_token_requests(self, credential: str) -> None:
+        for outcome in TOKEN_OUTCOMES:
+            self._token_requests.labels(credential, outcome)
+
+    def _credential_label(self, credential: str, *, failed: bool) -> str:
+        """Return the label under which a token request is counted."""
+        if credential not in self._named:
+            if self._has_many_credentials and not (failed and self._can_name_another()):
+                return OTHER_CREDENTIALS
+            self._create_token_requests(credential)
+        self._named[credential] = failed
+        return credential
+
+    def _can_name_another(self) -> bool:
+        """Return whether one more credential may be named, instead of one that is well again."""
+        if len(self._named) < MAX_NAMED_CREDENTIALS:
+            return True
+        well = next((name for name, is_failing in self._named.items() if not is_failing), None)
+        if well is None:
+            return False
+        del self._named[well]
+        for outcome in TOKEN_OUTCOMES:
+            self._token_requests.remove(well, outcome)
+        return True
 
     def declare_probe_signals(self, signals: Iterable[str]) -> None:
         """Create the series of these results of a probe before any event."""
@@ -116,16 +154,18 @@ class Metrics:
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float) -> None:
         """Count one token request. `outcome` is one of `TOKEN_OUTCOMES`, `seconds` its duration."""
-        self._token_requests.labels(credential, outcome).inc()
-        self._token_durations.labels(credential).observe(seconds)
+        label = self._credential_label(credential, failed=outcome != "ok")
+        self._token_requests.labels(label, outcome).inc()
+        timed = OTHER_CREDENTIALS if self._has_many_credentials else credential
+        self._token_durations.labels(timed).observe(seconds)
 
     def on_token_expiry(self, credential: str, timestamp: float) -> None:
         """Set the expiry of the credential's token as a Unix time in seconds; 0 means no token."""
-        self._token_expiry.labels(credential).set(timestamp)
+        self._expiries[credential] = timestamp
 
     def on_waiters_changed(self, credential: str, waiters: int) -> None:
         """Set the number of requests that wait for the credential's token."""
-        self._token_waiters.labels(credential).set(waiters)
+        self._waiters[credential] = waiters
 
     def count_audit_records(self, outcome: str, n: int = 1) -> None:
         """Count audit records. `outcome` is one of `AUDIT_OUTCOMES`."""
@@ -187,9 +227,7 @@ class Metrics:
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
         encode, content_type = choose_encoder(accept or "")
-        if content_type.startswith("application/openmetrics-text"):
-            return content_type, encode(self.registry)
-        # The text format has no start times: they would become a separate useless series for each.
+        # Start times would become a separate useless series for each.
         return content_type, encode(_AtScrape(partial(_without_start_times, self.registry)))
 
     def _define_upstream(self) -> None:
@@ -225,14 +263,7 @@ class Metrics:
             registry=self.registry,
             buckets=DURATION_BUCKETS,
         )
-        self._token_expiry = self._gauge(
-            "dhp_gateway_token_expiry_timestamp_seconds",
-            "When the credential's token expires; 0 while there is none.",
-            ("credential",),
-        )
-        self._token_waiters = self._gauge(
-            "dhp_gateway_token_waiters", "Requests that wait for a token.", ("credential",)
-        )
+        self.registry.register(_AtScrape(self._token_families))
 
     def _define_own_state(self) -> None:
         self._audit_records = self._counter(
@@ -267,6 +298,35 @@ class Metrics:
             "dhp_gateway_build_info", "What is running; always 1.", ("version", "python")
         )
         build.labels(__version__, platform.python_version()).set(1)
+
+    def _token_families(self) -> Iterator[Metric]:
+        """Yield expiry and waiters of the credentials that are named, and of the others together.
+
+        Of the others, the token that expires first counts; 0 means that none has one.
+        """
+        expiry = GaugeMetricFamily(
+            "dhp_gateway_token_expiry_timestamp_seconds",
+            "When the credential's token expires; 0 while there is none.",
+            labels=("credential",),
+        )
+        waiters = GaugeMetricFamily(
+            "dhp_gateway_token_waiters", "Requests that wait for a token.", labels=("credential",)
+        )
+        named: Iterable[str] = self._expiries
+        if self._has_many_credentials:
+            now = time.time()
+            lacking = [name for name, expires_at in self._expiries.items() if expires_at <= now]
+            counted = [name for name in self._named if name in self._expiries]
+            named = list(dict.fromkeys((*counted, *lacking)))[:MAX_NAMED_CREDENTIALS]
+            others = self._expiries.keys() - named
+            valid = (self._expiries[name] for name in others if self._expiries[name] > now)
+            expiry.add_metric((OTHER_CREDENTIALS,), min(valid, default=0.0))
+            waiting = sum(self._waiters.get(name, 0) for name in others)
+            waiters.add_metric((OTHER_CREDENTIALS,), waiting)
+        for name in named:
+            expiry.add_metric((name,), self._expiries[name])
+            waiters.add_metric((name,), self._waiters.get(name, 0))
+        yield from (expiry, waiters)
 
     def _certificate_family(self) -> Iterator[Metric]:
         """Yield the expiry of certificates; one that is no longer used has no series."""

@@ -9,7 +9,6 @@ is 8 % more for a read interpreted and 15 % compiled (`small-32` of `make bench`
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -60,7 +59,6 @@ class _Durations:
     `exemplars` holds the last sampled trace of each bucket.
     """
 
-    created: float
     total: float = 0.0
     counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     exemplars: dict[int, Exemplar] = field(default_factory=dict)
@@ -73,7 +71,6 @@ class _LabelledCounts:
     The histograms are those of the interaction, shared by all its `_LabelledCounts`.
     """
 
-    created: float
     durations: _Durations
     upstream_durations: _Durations
     requests: int = 0
@@ -116,9 +113,7 @@ class RequestCounters(Collector):
     Labels come from closed sets, so that the number of series is bounded.
     """
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
-        self._started_at = wall_clock()
+    def __init__(self) -> None:
         self._rewritten = 0
         self._unrewritten = 0
         self._cells: dict[Key, _LabelledCounts] = {}
@@ -178,12 +173,11 @@ class RequestCounters(Collector):
         self._unrewritten += unrewritten
 
     def _begin(self, key: Key) -> _LabelledCounts:
-        now = self._wall_clock()
         interaction = key[1]
         both = self._durations.get(interaction)
         if both is None:
-            both = self._durations[interaction] = (_Durations(now), _Durations(now))
-        cell = self._cells[key] = _LabelledCounts(now, *both)
+            both = self._durations[interaction] = (_Durations(), _Durations())
+        cell = self._cells[key] = _LabelledCounts(*both)
         return cell
 
     def collect(self) -> Iterator[Metric]:
@@ -216,7 +210,7 @@ class RequestCounters(Collector):
         text = "Requests answered, by what they were and how they ended."
         family = CounterMetricFamily("dhp_gateway_requests", text, labels=_LABELS)
         for key, cell in self._cells.items():
-            family.add_metric([str(value) for value in key], cell.requests, created=cell.created)
+            family.add_metric([str(value) for value in key], cell.requests)
         return family
 
     def _links(self) -> Metric:
@@ -225,25 +219,24 @@ class RequestCounters(Collector):
             "rewritten, and what was left alone at other places, such as text and identities."
         )
         family = CounterMetricFamily("dhp_gateway_links", text, labels=("outcome",))
-        family.add_metric(("rewritten",), self._rewritten, created=self._started_at)
-        family.add_metric(("unrewritten",), self._unrewritten, created=self._started_at)
+        family.add_metric(("rewritten",), self._rewritten)
+        family.add_metric(("unrewritten",), self._unrewritten)
         return family
 
     def _unforwarded_family(self) -> Metric:
         text = "Fields of requests that were not sent to the platform."
         family = CounterMetricFamily("dhp_gateway_fields_not_forwarded", text, labels=("caller",))
         for caller, count in self._unforwarded_counts.items():
-            family.add_metric((caller,), count, created=self._started_at)
+            family.add_metric((caller,), count)
         return family
 
     def _bytes(self, name: str, text: str, counted: Callable[[_LabelledCounts], int]) -> Metric:
-        sums: dict[str, tuple[int, float]] = {}
+        sums: dict[str, int] = {}
         for key, cell in self._cells.items():
-            total, created = sums.get(key[0], (0, cell.created))
-            sums[key[0]] = (total + counted(cell), min(created, cell.created))
+            sums[key[0]] = sums.get(key[0], 0) + counted(cell)
         family = CounterMetricFamily(name, text, labels=("caller",))
-        for caller, (total, created) in sums.items():
-            family.add_metric([caller], total, created=created)
+        for caller, total in sums.items():
+            family.add_metric([caller], total)
         return family
 
     def _histogram(self, name: str, text: str, which: int) -> Metric:
@@ -258,8 +251,6 @@ class RequestCounters(Collector):
                 bucket = (bound, float(below))
                 buckets.append(bucket if exemplar is None else (*bucket, exemplar))
             family.add_metric([interaction], buckets, durations.total)
-            labels = {"interaction": interaction}
-            family.add_sample(f"{name}_created", labels, durations.created)
         return family
 
 

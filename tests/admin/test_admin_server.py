@@ -114,7 +114,10 @@ async def test_the_root_lists_every_page():
     async with serve_state("quiet") as url, aiohttp.ClientSession(url) as session:
         async with session.get("/") as answer:
             links = (await answer.json())["links"]
-        assert {"/livez", "/metrics", "/.well-known/jwks.json", "/status"} < set(links)
+        assert set(links) == {
+            *("/livez", "/readyz", "/metrics", "/.well-known/jwks.json"),
+            *("/status", "/status.json", "/status/events"),
+        }
         for path in links:
             async with session.get(path) as answer:
                 assert answer.status == 200

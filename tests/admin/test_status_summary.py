@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
-from gateway.admin.status_page import page_update
+from gateway.admin.status_page import page_facts, page_update
 from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Component, judge_outbox
@@ -46,9 +46,8 @@ FACTS: dict[str, Any] = {
 
 
 def cards(*components: Component, **members: Any) -> str:
-    page = page_update({**StatusSources("quiet").facts("en"), **FACTS, **members}, components)[
-        "main"
-    ]
+    facts = {**StatusSources("quiet").facts("en"), **FACTS, **members}
+    page = page_update(page_facts(facts, components, {}))["main"]
     return page[page.index('<div id="glance"') : page.index('<section id="reasons"')]
 
 
@@ -89,7 +88,7 @@ def test_a_missing_token_is_not_shown_as_rejected() -> None:
     gateway.tokens = {"default": replace(VALID_TOKEN, is_valid=False, is_rejected=True)}
     facts = gateway.status().facts("en")
     assert facts["care"]["reason"] == "token-awaited"
-    assert "✖ missing" in page_update(facts, gateway.health.components())["main"]
+    assert "✖ missing" in page_update(page_facts(facts, gateway.health.components(), {}))["main"]
 
 
 def test_the_token_of_the_audit_is_shown() -> None:

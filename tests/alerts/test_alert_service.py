@@ -269,6 +269,18 @@ async def test_each_condition_fires_its_alert() -> None:
     assert sent == {name: [alert] if alert else [] for name, (_, alert) in CONDITIONS.items()}
 
 
+async def test_a_message_about_a_thousand_credentials_stays_short() -> None:
+    """A chat takes some 4,000 characters."""
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        failing = replace(VALID_TOKEN, failure="refused", cause="refused")
+        setup.gateway.tokens = {f"clinic-{number}": failing for number in range(1000)}
+        await setup.pass_time(130)
+        [sent] = await hook.wait_for_messages(1)
+    assert sent["message"].count("(DhpGatewaySsoRefusing)") == 20
+    assert sent["message"].endswith("And 980 more: see the status page.")
+    assert len(sent["message"]) < 4000
+
+
 async def test_numbers_are_formatted_in_the_language() -> None:
     async with Webhook() as hook, alert_setup(hook.url, language="ru") as setup:
         outbox_report(oldest=3 * 3600 + 1200, unclear=4)(setup)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.audit.audit_trail import FLUSH_DELAY
-from tests.telemetry.conftest import full_device, make_exchange, pipe, until
+from tests.telemetry.conftest import full_device, make_exchange, pipe
 
-__all__ = ["full_device", "make_exchange", "pipe", "until"]
+__all__ = ["full_device", "make_exchange", "pipe"]
 
 # Seconds. Writers end at once; only one that never ends takes that long.
 PATIENCE = 60.0

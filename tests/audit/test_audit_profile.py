@@ -15,7 +15,6 @@ from tests.audit.test_audit_event import PARTIES, RECORD
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 REST = "http://hl7.org/fhir/restful-interaction"
 HUMAN = "http://terminology.hl7.org/CodeSystem/extra-security-role-type"
-ROLE = "http://terminology.hl7.org/CodeSystem/object-role"
 CATEGORIES = {
     *("110100", "110101", "110106", "110107", "110110", "110112", "110114", "110121"),
 }

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterThread
 from tests.audit.conftest import PATIENCE
-
-Until = Callable[[Callable[[], bool]], Awaitable[None]]
+from tests.doubles.waiting import wait_until
 
 
 class Records:
@@ -119,14 +118,14 @@ async def test_close_ends_at_its_timeout_and_counts_lost_records(pipe, open_writ
 
 
 async def test_with_block_records_are_kept_while_the_disk_is_full(
-    pipe, full_device, open_writer, records, until: Until
+    pipe, full_device, open_writer, records
 ):
     writer = open_writer(full_device)
     writer.enqueue(_lines(2))
-    await until(lambda: not writer.is_available)
+    await wait_until(lambda: not writer.is_available)
     writer.enqueue([b"{later}\n"])
     os.dup2(pipe.writer, full_device)
-    await until(lambda: writer.is_available)
+    await wait_until(lambda: writer.is_available)
     assert await writer.close(PATIENCE) == 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
     assert pipe.read_to_end() == b"".join(_lines(2)) + b"{later}\n"
@@ -143,25 +142,25 @@ async def test_with_drop_records_are_counted_while_the_disk_is_full(
     assert records.count == {"dropped": 2}
 
 
-async def test_a_closed_pipe_is_a_failure(pipe, open_writer, records, until: Until):
+async def test_a_closed_pipe_is_a_failure(pipe, open_writer, records):
     os.close(pipe.reader)
     pipe.reader = -1
     writer = open_writer(pipe.writer)
     writer.enqueue(_lines(1))
-    await until(lambda: not writer.is_available)
+    await wait_until(lambda: not writer.is_available)
     assert await writer.close(0.02) == 1
     assert records.count == {"dropped": 1}
 
 
 async def test_a_short_write_is_continued_where_it_ended(
-    tmp_path: Path, file_size_limit, open_writer, until: Until
+    tmp_path: Path, file_size_limit, open_writer
 ):
     path = tmp_path / "audit"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
     writer = open_writer(fd)
     writer.enqueue(_lines(4))
-    await until(lambda: not writer.is_available)
+    await wait_until(lambda: not writer.is_available)
     assert path.stat().st_size == 150
     file_size_limit(None)
     assert await writer.close(PATIENCE) == 0
@@ -170,16 +169,16 @@ async def test_a_short_write_is_continued_where_it_ended(
 
 
 async def test_a_partly_written_line_is_terminated_before_the_next(
-    tmp_path: Path, file_size_limit, open_writer, records, until: Until
+    tmp_path: Path, file_size_limit, open_writer, records
 ):
     path = tmp_path / "audit"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
     writer = open_writer(fd, "drop")
     writer.enqueue(_lines(4))
-    await until(lambda: records.count.total() == 4)
+    await wait_until(lambda: records.count.total() == 4)
     writer.enqueue([b"{refused}\n"])
-    await until(lambda: records.count.total() == 5)
+    await wait_until(lambda: records.count.total() == 5)
     file_size_limit(None)
     writer.enqueue([b"{next}\n"])
     assert await writer.close(PATIENCE) == 0
@@ -200,7 +199,7 @@ async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, record
     assert records.count == {"written": 4000}
 
 
-async def test_records_are_kept_when_a_sink_raises(records, until: Until):
+async def test_records_are_kept_when_a_sink_raises(records):
     class Broken:
         taken: list[bytes] = []  # noqa: RUF012 - one instance
         works = False
@@ -219,7 +218,7 @@ async def test_records_are_kept_when_a_sink_raises(records, until: Until):
     sink = Broken()
     writer = WriterThread(sink, on_failure="block", on_records=records, retry_delay=0.005)
     writer.enqueue([b"{}\n"])
-    await until(lambda: not writer.is_available)
+    await wait_until(lambda: not writer.is_available)
     sink.works = True
     assert await writer.close(PATIENCE) == 0
     assert sink.taken == [b"{}\n", b"closed"]

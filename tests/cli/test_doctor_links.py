@@ -23,7 +23,6 @@ NAMES = {
     "no path": "https://fhir.clinic.uz",
     "IPv6": "http://[::1]:{port}/r5",
 }
-KIND = "application/fhir+json"
 
 
 def capability_statement(url: str | None, *types: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.gateway import running_gateway
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
+from tests.doubles.waiting import wait_until
 
 Operators = Callable[..., Awaitable[int]]
 PLAIN: dict[str, Any] = {
@@ -260,9 +261,9 @@ async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
         variable = {"DHP_GATEWAY_CONFIG": str(file)}
         process = start([GATEWAY_COMMAND, "run"], tmp_path, environment=variable)
         try:
-            await until(lambda: "serving" in process.stderr)
+            await wait_until(lambda: "serving" in process.stderr)
             process.popen.send_signal(signal.SIGHUP)
-            await until(lambda: "settings reloaded" in process.stderr)
+            await wait_until(lambda: "settings reloaded" in process.stderr)
         finally:
             assert process.terminate() == 0
     lines = [json.loads(line) for line in process.stderr.splitlines()]
@@ -277,11 +278,6 @@ async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
     [reloaded] = [each for each in lines if each["event"] == "settings reloaded"]
     assert reloaded["settings"] == by
     assert SECRET not in process.stderr
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # noqa: ASYNC110 - a process is watched by the file that it writes
-        await asyncio.sleep(0.02)
 
 
 async def test_run_serves_until_sigterm(tmp_path: Path) -> None:

@@ -105,6 +105,20 @@ async def test_the_audit_record_in_the_quick_start_has_the_fields_of_a_real_one(
         assert json.loads(shown)["resource_id"] == record["resource_id"]
 
 
+@pytest.mark.parametrize("is_installed", [True, False], ids=["with", "without"])
+async def test_without_the_models_it_says_that_it_does_not_validate(
+    tmp_path: Path, is_installed: bool
+) -> None:
+    """In one line, at the start."""
+    folder = tmp_path / "packages"
+    if not is_installed:
+        (folder / "fhir").mkdir(parents=True)
+        (folder / "fhir" / "__init__.py").touch()
+    async with sandbox(tmp_path, PYTHONPATH=str(folder)) as process:
+        lines = [line for line in process.stdout.splitlines() if "dhp-gateway[sandbox]" in line]
+    assert len(lines) == (not is_installed)
+
+
 async def test_variables_set_the_listeners(tmp_path: Path) -> None:
     port = free_port()
     places = {"DHP_SANDBOX_LISTEN": f"0.0.0.0:{port}", "DHP_SANDBOX_ADMIN": "0.0.0.0:0"}

@@ -38,7 +38,16 @@ WRONG: dict[str, dict[str | None, list[str]]] = {
         None: ["conditional-create", ""],
     },
     "operations": {
-        "$expand": ["$$expand", "$ex pand", "expand()", "/$expand", "$exapnd", "EXPAND"],
+        "$expand": [
+            "$$expand",
+            "$ex pand",
+            "expand()",
+            "/$expand",
+            "$exapnd",
+            "EXPAND",
+            "$expond",
+            "$expannd",
+        ],
         "$validate-code": ["$validate code", "$validateCode", "validatecode"],
         "$everything": ["$evrything", "Patient/123/$everything", "$everything?_count=1"],
         # Known to the platform alone: what stands behind the sign is its name.

@@ -37,6 +37,23 @@ QUOTED = "hunter2%3A%2F%3F%23%40"
             ),
             f"unix://u:{MASK}@/run/r.sock?db=3",
         ),
+        (
+            "redis+sentinel://h/hospital",
+            StoreLocation("redis", sentinels=(("h", 26379),), service="hospital"),
+            "redis+sentinel://h:26379/hospital/0",
+        ),
+        (
+            f"rediss+sentinel://u:{QUOTED}@a:1,[::1],b:2/the%20service/3",
+            StoreLocation(
+                "rediss",
+                database=3,
+                username="u",
+                password=Secret(PASSWORD),
+                sentinels=(("a", 1), ("::1", 26379), ("b", 2)),
+                service="the service",
+            ),
+            f"rediss+sentinel://u:{MASK}@a:1,[::1]:26379,b:2/the%20service/3",
+        ),
     ],
 )
 def test_valid_store_urls(text: str, location: StoreLocation, shown: str) -> None:
@@ -67,6 +84,13 @@ def test_valid_store_urls(text: str, location: StoreLocation, shown: str) -> Non
         "unix://relative",
         "unix:///p?hunter2",
         "unix:///p?db=hunter2",
+        "redis+sentinel://h",
+        "redis+sentinel://h/",
+        "redis+sentinel:///hospital",
+        "redis+sentinel://:hunter2@h,/hospital",
+        "redis+sentinel://h,b:hunter2/hospital",
+        "redis+sentinel://h/hospital/hunter2",
+        "redis+sentinel://h/hospital?db=hunter2",
         7,
         None,
     ],

@@ -25,9 +25,8 @@ PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
 COMPILES = os.environ.get("DHP_TEST_COMPILED_IMAGE") == "1"
 BASES = "localhost/dhp-gateway-base"
-# The name changes with the packages, so that a base with other packages is made anew.
-BASE = f"{BASES}-cc" if COMPILES else BASES
-BASE_PACKAGES = "python3,python3-venv" + ",python3-dev,gcc,libc6-dev" * COMPILES
+BASE_PACKAGES = "python3,python3-venv"
+COMPILER_PACKAGES = ",python3-dev,gcc,libc6-dev"
 
 # The image's root is mounted on itself so that it can be made read-only for this process alone.
 ENTER = """
@@ -84,7 +83,6 @@ class Builder:
     """buildah with a separate store, configured to work inside containers and sandboxes too."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         # The default limits lie above what an unprivileged machine may set.
         limit = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         (folder / "containers.conf").write_text(
@@ -93,7 +91,7 @@ class Builder:
         (folder / "storage.conf").write_text(
             f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
         )
-        self._environment = {
+        self.environment = {
             **os.environ,
             "BUILDAH_ISOLATION": "chroot",
             "CONTAINERS_CONF": f"{folder}/containers.conf",
@@ -115,13 +113,16 @@ class Builder:
             if not any(name.startswith((f"{BASES}:", f"{BASES}-cc:")) for name in names):
                 self.call("rmi", "--force", image["id"])
 
-    def base(self, release: Release) -> str:
-        """Return the name of a base image with `BASE_PACKAGES` only; made when there is none."""
-        name = f"{BASE}:{release.suite}"
+    def base(self, release: Release, *, compiles: bool = COMPILES) -> str:
+        """Return the name of a base image with these packages only; made when there is none.
+
+        The name changes with the packages, so that a base with others is made anew.
+        """
+        name = f"{BASES}{'-cc' * compiles}:{release.suite}"
         if json.loads(self.call("images", "--json", "--filter", f"reference={name}")):
             return name
         container = self.call("from", "scratch")
-        options = ["--variant=minbase", f"--include={BASE_PACKAGES}"]
+        options = ["--variant=minbase", f"--include={BASE_PACKAGES}{COMPILER_PACKAGES * compiles}"]
         options += [f"--components={release.components}"]
         target = [release.suite, self.call("mount", container)]
         self._run(["debootstrap", *options, *target, *filter(None, [release.mirror])], {})
@@ -137,15 +138,15 @@ class Builder:
             ["sh", script, *quicker], {"ENGINE": "buildah", "IMAGE": IMAGE, "BASE_IMAGE": base}
         )
 
-    def image(self) -> Image:
-        facts = json.loads(self.call("inspect", "--type", "image", IMAGE))
-        root = self.call("mount", self.call("from", "--pull-never", IMAGE))
+    def image(self, name: str = IMAGE) -> Image:
+        facts = json.loads(self.call("inspect", "--type", "image", name))
+        root = self.call("mount", self.call("from", "--pull-never", name))
         return Image(Path(root), facts["Docker"]["config"])
 
     def _run(self, command: Sequence[str], extra: Mapping[str, str]) -> str:
         done = subprocess.run(
             command,
-            env={**self._environment, **extra},
+            env={**self.environment, **extra},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

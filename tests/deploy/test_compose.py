@@ -46,7 +46,7 @@ def test_mounted_files_exist_and_are_read_only(services_of_each: dict[str, Any])
 def test_images_are_pinned(services_of_each: dict[str, Any]) -> None:
     for name, service in services_of_each.items():
         tag = service["image"].rpartition(":")[2]
-        assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+(\.dev\d+)?", tag), name
 
 
 def test_services_have_no_privileges(services_of_each: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ async def running_gateway(
 ) -> AsyncIterator[RunningGateway]:
     """Start a gateway with some sections of the settings changed, and stop it at the end.
 
-    With an `audit_fd`, which the caller closes, `Running.audit` has no file to read.
+    With an `audit_fd`, which the caller closes, `RunningGateway.audit` has no file to read.
     """
     settings: dict[str, Any] = {
         "environment": "custom",

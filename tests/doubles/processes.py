@@ -49,12 +49,6 @@ def free_port() -> int:
             return port
 
 
-def children(pid: int) -> list[int]:
-    """Return the ids of the child processes of a process."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -82,6 +76,12 @@ class Process:
     def ended(self) -> bool:
         """Return whether the program has ended."""
         return self.popen.poll() is not None
+
+    @property
+    def crashed(self) -> bool:
+        """Return whether a signal has ended the program that `terminate` did not send."""
+        code = self.popen.returncode if self.ended else 0
+        return code is not None and code < 0 and code != -signal.SIGTERM
 
     def failure(self, text: str) -> AssertionError:
         """Return an error that shows the output of the program."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -39,36 +38,24 @@ def admit_all(headers: CIMultiDictProxy[str]) -> str | None:
     return None
 
 
-def _open_gate() -> asyncio.Event:
-    gate = asyncio.Event()
-    gate.set()
-    return gate
-
-
 @dataclass(slots=True)
 class RecordingProxy:
     """Forwards what its guard admits; what the guard refuses gets a 401, as from a platform.
 
-    `gateway_requests` are the gateway's own, for the CapabilityStatement. `Host` is
-    passed on, so that a server that builds links from it names this proxy. Requests wait while
-    `gate` is closed (`gate.clear()`). Where the server breaks off, so does the proxy.
+    The gateway's own requests, for the CapabilityStatement, are not recorded. `Host` is passed on,
+    so that a server that builds links from it names this proxy. Where the server breaks off, so
+    does the proxy.
     """
 
     upstream: str = ""
     guard: Guard = admit_all
     url: str = ""
     requests: list[RecordedExchange] = field(default_factory=list)
-    gateway_requests: list[RecordedExchange] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=_open_gate)
     _session: aiohttp.ClientSession | None = None
 
     async def _handle(self, request: web.Request) -> web.Response:
         body = await request.read()
-        await self.gate.wait()
-        problem = self.guard(request.headers)
-        if problem is not None:
-            self.refusals.append(problem)
+        if self.guard(request.headers) is not None:
             response = web.json_response({"resourceType": "OperationOutcome"}, status=401)
         else:
             try:
@@ -83,7 +70,8 @@ class RecordingProxy:
         exchange = RecordedExchange(
             request.method, request.raw_path, request.headers, body, response.status, content
         )
-        (self.requests if _is_from_caller(exchange) else self.gateway_requests).append(exchange)
+        if _is_from_caller(exchange):
+            self.requests.append(exchange)
         return response
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
@@ -91,14 +79,14 @@ class RecordingProxy:
         async with self._session.request(
             request.method,
             URL(self.upstream + request.raw_path, encoded=True),
-            headers=_end_to_end(request.headers),
+            headers=end_to_end(request.headers),
             data=body or None,
             allow_redirects=False,
         ) as response:
             return web.Response(
                 status=response.status,
                 body=await response.read(),
-                headers=_end_to_end(response.headers),
+                headers=end_to_end(response.headers),
             )
 
     @asynccontextmanager
@@ -128,7 +116,8 @@ def _is_from_caller(exchange: RecordedExchange) -> bool:
     return "User-Agent" in exchange.headers or not exchange.call.endswith("/metadata")
 
 
-def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+def end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """Return the fields that are not of one connection, for another message."""
     return CIMultiDict(
         (name, value) for name, value in headers.items() if name.lower() not in _OF_ONE_CONNECTION
     )

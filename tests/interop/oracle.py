@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 class Oracle:
     """HAPI's parsers for R4 and R5 as a process; usable from every event loop.
 
-    `compared` counts the resources of which both readings were compared, `unreadable` those that
-    it refuses to read, both for the same reason.
+    `compared` counts the resources of which both readings were compared; those that it refuses to
+    read, both for the same reason, are not.
     """
 
     popen: subprocess.Popen[str]
     compared: int = 0
-    unreadable: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     async def same(
@@ -53,7 +52,6 @@ class Oracle:
                 question = "\t".join([release, kind, base_a, base_b, *encoded])
                 found = await asyncio.to_thread(self._ask, question)
                 if found == "unreadable":
-                    self.unreadable += 1
                     continue
                 self.compared += 1
                 if found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import aiohttp
 import yaml
 
 from tests.doubles.processes import Process, free_port, start
-from tests.interop.stages import SECRETS, KeyFiles
+from tests.interop.stages import KeyFiles
 
 HERE = Path(__file__).parent
 # Of Java programs that do not run for long.
@@ -76,10 +75,10 @@ class FhirServer(ABC):
         self.process = self.launch()
         self.seconds = self.seconds or time.monotonic() - begin
 
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal and wait for the end; SIGKILL unless another is given."""
+    def end(self) -> None:
+        """Kill the process."""
         if self.process is not None and not self.process.ended:
-            self.process.popen.send_signal(how)
+            self.process.popen.kill()
             self.process.popen.wait()
 
 
@@ -100,8 +99,6 @@ class Sekmet(FhirServer):
 
     python: Path = Path()
     keys: KeyFiles | None = None
-    secret: str = SECRETS["lab-post"]
-    token_lifetime: int = 300
 
     name = "sekmet-fhir"
     release = "R4"
@@ -119,11 +116,8 @@ class Sekmet(FhirServer):
     def _auth(self) -> dict[str, Any]:
         if self.keys is None:
             return {"types": ["none"]}
-        clients = [
-            {"client_id": "lab-post", "client_secret": self.secret},
-            {"client_id": "lab-ec", "jwks": self.keys.registered("lab-ec")},
-        ]
-        return {"types": ["smart"], "smart_clients": clients, "token_lifetime": self.token_lifetime}
+        clients = [{"client_id": "lab-ec", "jwks": self.keys.registered("lab-ec")}]
+        return {"types": ["smart"], "smart_clients": clients, "token_lifetime": 300}
 
     def launch(self) -> Process:
         settings = {

@@ -104,9 +104,6 @@ class Stage:
         await gateway.wait_for_status(200, "/readyz" if ready else "/livez")
         return gateway
 
-    def token_requests(self) -> int:
-        return len(self.token_endpoint.requests)
-
     def assert_one_token_served_all(self) -> None:
         """Check that all requests had the same bearer, none got a 401, and one token was used."""
         assert self.platform.requests
@@ -114,7 +111,7 @@ class Stage:
         assert all(field == fields[0] for field in fields)
         assert [field.partition(" ")[0] for field in fields[0]] == ["Bearer"]
         assert 401 not in [one.status for one in self.platform.requests]
-        assert self.token_requests() == 1
+        assert len(self.token_endpoint.requests) == 1
 
 
 @dataclass(slots=True)

@@ -1,7 +1,4 @@
-"""Exports of a caller with limited permissions.
-
-At sekmet-fhir and its SSO, and at oidc-provider.
-"""
+"""Exports of a caller with limited permissions, at sekmet-fhir and its SSO."""
 
 from __future__ import annotations
 

@@ -249,27 +249,17 @@ async def session(setup: RefreshSetup) -> str:
     return identifier
 
 
-async def test_a_session_ends_without_requests(setup: RefreshSetup) -> None:
+@pytest.mark.parametrize(
+    ("times", "minutes", "last", "touch"),
+    [(3, 29, 31, True), (23, 20, 20, True), (1, 20, 11, False)],
+    ids=["without requests", "with requests, at its lifetime", "at the session endpoint alone"],
+)
+async def test_a_session_ends(
+    setup: RefreshSetup, times: int, minutes: int, last: int, touch: bool
+) -> None:
     identifier = await session(setup)
-    for _ in range(3):
-        setup.clock.now += 29 * 60
-        assert await setup.sessions.find(identifier, touch=True) is not None
-    setup.clock.now += 31 * 60
-    assert await setup.sessions.find(identifier, touch=True) is None
-
-
-async def test_a_session_ends_with_requests_too(setup: RefreshSetup) -> None:
-    identifier = await session(setup)
-    for _ in range(8 * 3 - 1):
-        setup.clock.now += 20 * 60
-        assert await setup.sessions.find(identifier, touch=True) is not None
-    setup.clock.now += 20 * 60
-    assert await setup.sessions.find(identifier, touch=True) is None
-
-
-async def test_the_session_endpoint_does_not_extend_a_session(setup: RefreshSetup) -> None:
-    identifier = await session(setup)
-    setup.clock.now += 20 * 60
-    assert await setup.sessions.find(identifier, touch=False) is not None
-    setup.clock.now += 11 * 60
-    assert await setup.sessions.find(identifier, touch=False) is None
+    for _ in range(times):
+        setup.clock.now += minutes * 60
+        assert await setup.sessions.find(identifier, touch=touch) is not None
+    setup.clock.now += last * 60
+    assert await setup.sessions.find(identifier, touch=touch) is None

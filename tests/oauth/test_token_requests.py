@@ -182,6 +182,25 @@ async def test_waiting_in_the_queue_times_out() -> None:
         await close(tokens)
 
 
+async def test_a_queue_that_is_too_slow_is_logged_once(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the setting that makes it faster."""
+    tokens = clients(setup, 30)
+    setup.sso.hold()
+    for each in tokens.values():
+        each.start()
+    await setup.sso.wait_for_requests(8)
+    await setup.clock.advance(31.0)
+    setup.sso.release()
+    await setup.sso.wait_for_requests(30)
+    await wait_until_idle(setup, tokens)
+    told = [line.getMessage() for line in caplog.records if "its turn" in line.getMessage()]
+    assert len(told) == 1
+    assert "sso.max_requests (8)" in told[0]
+    await close(tokens)
+
+
 async def test_closing_cancels_queued_requests(setup: Setup) -> None:
     tokens = clients(setup, 10, max_requests=2)
     setup.sso.hold()

@@ -313,7 +313,7 @@ class TestFailure:
             name = "default"
             store_key = setup.source().store_key
             uses_previous_secret = False
-            calls = 0
+            calls = request_count = 0
 
             async def request(self) -> TokenResponse:
                 self.calls += 1

@@ -20,7 +20,8 @@ from tests.outbox.drafts import draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 RAW_KEY = bytes([7]) * 32
-WRITERS = 4
+# More than one write is in most groups that are stored together.
+WRITERS = 16
 
 
 def settings(url: str) -> OutboxSettings:

@@ -56,7 +56,6 @@ SYSTEM = "urn:test:history"
 _KEY = "B" * 43
 _ALL = 1_000_000
 _PATIENCE = 300.0
-_POLL = 0.1
 _VOLUME = "8m"
 _HOUR = 3600.0
 _OFFSET = struct.Struct("=d")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.store import queries
 from gateway.outbox.store.database import Database, PostgresDatabase
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.sqlite_database import SqliteDatabase
+from gateway.outbox.store.store_types import OutboxUnavailableError
+from gateway.outbox.store.tables import usage_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY
 from tests.outbox.postgres_server import PostgresServer
@@ -65,7 +68,7 @@ class SteeredPostgres(PostgresDatabase):
         super().__init__(address, None)
         self._clock = clock
 
-    async def now(self, connection: AsyncConnection) -> float:
+    def now(self, connection: sa.Connection) -> float:
         """Return the time of the test."""
         return self._clock()
 
@@ -111,9 +114,43 @@ class PostgresPlace:
 async def opened(
     place: Place, key: bytes = KEY, settings: OutboxSettings = ROOMY
 ) -> AsyncIterator[OutboxStore]:
-    store = OutboxStore(database=place.database(), cipher=ContentCipher(key), settings=settings)
+    """Open the store; at the end its sums must be those of its entries."""
+    database = place.database()
+    store = OutboxStore(database=database, cipher=ContentCipher(key), settings=settings)
     try:
         await store.prepare()
         yield store
+        with contextlib.suppress(OutboxUnavailableError):
+            assert await _noted_usage(database) == await _counted_usage(database)
     finally:
         await store.close()
+
+
+async def _noted_usage(database: Database) -> set[tuple[Any, ...]]:
+    rows = await rows_of(database, sa.select(usage_table).where(usage_table.c.entries != 0))
+    return {tuple(row) for row in rows}
+
+
+async def _counted_usage(database: Database) -> set[tuple[Any, ...]]:
+    return {tuple(row) for row in await rows_of(database, queries.COUNT_USAGE)}
+
+
+async def change(
+    database: Database, statement: sa.Executable, rows: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """Execute a statement in a transaction of its own."""
+
+    def execute(connection: sa.Connection) -> None:
+        connection.execute(statement, rows)
+
+    await database.write(execute)
+
+
+async def rows_of(database: Database, query: sa.Select[Any]) -> Sequence[Any]:
+    """Return the rows of a query."""
+    return await database.read(lambda connection: connection.execute(query).all())
+
+
+def value_of(connection: sa.Connection, query: str) -> object:
+    """Return the one value of a query."""
+    return connection.exec_driver_sql(query).scalar_one()

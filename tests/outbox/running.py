@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent, OutboxStep
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
+from tests.doubles.waiting import wait_until
 
 PATIENCE = 60.0
 SETTINGS = OutboxSettings(max_age=7 * 86400, retention=86400)
@@ -44,7 +45,7 @@ class Running:
                 await asyncio.sleep(0.002)
 
     async def wait_until_idle(self) -> None:
-        await until(lambda: not self.delivery.active_attempts)
+        await wait_until(lambda: not self.delivery.active_attempts)
 
     async def pass_time(self, seconds: float) -> None:
         """Move the clock in steps of at most a second, and let everything due run in between."""
@@ -56,12 +57,6 @@ class Running:
 
     def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
         return [event.step for event in self.events if event.entry.id == entry.id]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - polled: a condition sets no event
-            await asyncio.sleep(0.002)
 
 
 async def pass_time(clock: FakeClock, seconds: float, *stores: OutboxStore) -> None:

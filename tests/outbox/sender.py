@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
@@ -16,7 +15,6 @@ LOST = AttemptResult(cause="upstream-timeout", may_have_effect=True)
 NONE_FOUND = AttemptResult(finding=VerificationStatus.ABSENT)
 
 SendResult = StoredResponse | AttemptResult
-Response = SendResult | Callable[[], SendResult]
 
 
 @dataclass

@@ -18,7 +18,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.attempts import stored_request
 from tests.outbox.child import Child
 from tests.outbox.drafts import draft, write
-from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened, value_of
 
 # Kills of a log, each at a place of its own.
 TRIES = 12
@@ -83,7 +83,7 @@ def end_of_log(log: bytes) -> int:
 
 
 async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, OutboxEntry]]:
-    """Writes of all sizes, and how long the log was when each was acknowledged.
+    """Writes of all sizes, three at once, and how long the log was when each was acknowledged.
 
     What is on the disk then is copied, as a power cut would leave it.
     """
@@ -93,10 +93,14 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
         # The first write makes free pages. The log is then written from its beginning, and to its
         # checkpoint there is room for the others.
         await store.enqueue(draft("first", "P/a"))
-        for number in range(15):
+
+        async def acknowledge(number: int) -> None:
             sized = write(str(number), body=bytes(100 + number * 1597))
             entry = await store.enqueue(replace(draft(str(number), "P/a"), request=sized))
             kept.append((end_of_log(log.read_bytes()), entry))
+
+        for number in range(0, 15, 3):
+            await asyncio.gather(*(acknowledge(number + each) for each in range(3)))
         assert kept == sorted(kept, key=lambda each: each[0])
         for file in place.files():
             if not file.name.endswith(("-shm", "-reserve")):
@@ -140,11 +144,10 @@ async def test_a_torn_last_write_loses_no_acknowledged_entry(
 
 async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
     database = sqlite_place.database()
-    async with database.write_transaction() as connection:
-        modes = {}
-        for pragma in ("journal_mode", "synchronous", "secure_delete"):
-            found = await connection.exec_driver_sql(f"PRAGMA {pragma}")
-            modes[pragma] = found.scalar_one()
+    modes = {
+        pragma: await database.read(value_of, f"PRAGMA {pragma}")
+        for pragma in ("journal_mode", "synchronous", "secure_delete")
+    }
     await database.close()
     assert modes == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
 
@@ -155,7 +158,5 @@ async def test_postgresql_commits_are_synced(postgres_place: PostgresPlace) -> N
     await watcher.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     await watcher.close()
     database = postgres_place.database()
-    async with database.write_transaction() as connection:
-        found = await connection.exec_driver_sql("SHOW synchronous_commit")
-        assert found.scalar_one() == "on"
+    assert await database.read(value_of, "SHOW synchronous_commit") == "on"
     await database.close()

@@ -27,10 +27,11 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
+from tests.doubles.waiting import wait_until
 from tests.outbox.attempts import stored_request
 from tests.outbox.drafts import draft
-from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
-from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, until
+from tests.outbox.places import ClockWall, Place, SqlitePlace, change, opened
+from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
 
@@ -92,7 +93,7 @@ async def test_parallel_attempts_are_limited(running: Running, sender: Recording
     for n in range(30):
         sender.hold(f"r-{n}")
     entries = [await running.put(draft(str(n))) for n in range(30)]
-    await until(lambda: sender.busy == MAX_PARALLEL)
+    await wait_until(lambda: sender.busy == MAX_PARALLEL)
     await settle()
     assert sender.busy == MAX_PARALLEL
     for gate in sender.held.values():
@@ -108,7 +109,7 @@ async def test_one_attempt_at_a_time_during_an_outage(
 ) -> None:
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entries[0]))
     await running.wait_until_idle()
     sender.seen.clear()
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
@@ -129,7 +130,7 @@ async def test_a_response_to_another_request_ends_the_outage_delay(
 ) -> None:
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(20)
     sender.usual = OK
     await running.put(draft("b"))
@@ -148,7 +149,7 @@ async def late_503_and_outage(
     late = await running.put(draft("late"))
     sender.results["r-a"] = [UNREACHABLE]
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     return late, entry
 
 
@@ -161,7 +162,7 @@ async def test_a_retry_after_from_before_the_recovery_is_shortened(
     later = await running.put(draft("later"))
     await running.wait_for_state(later, EntryState.DELIVERED)
     sender.held["r-late"].set()
-    await until(lambda: OutboxStep.POSTPONED in running.steps(late))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
     await running.wait_for_state(late, EntryState.DELIVERED)
 
@@ -171,7 +172,7 @@ async def test_a_delivery_ends_the_outage_delay_of_others(
 ) -> None:
     asked, entry = await late_503_and_outage(running, sender)
     sender.held["r-late"].set()
-    await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(asked))
     await running.pass_time(3)
     await running.wait_for_state(entry, EntryState.DELIVERED)
     await running.pass_time(6)
@@ -183,7 +184,7 @@ async def test_the_outage_delay_ends_once_the_store_is_available(
 ) -> None:
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     unreliable.away = {"hasten"}
     running.delivery.on_platform_response()
     await running.pass_time(3)
@@ -197,7 +198,7 @@ async def test_responses_to_others_do_not_cause_an_attempt_each(
 ) -> None:
     sender.usual = UNREACHABLE
     first = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
     for _ in range(60):
         running.delivery.on_platform_response()
         await running.pass_time(1)
@@ -209,7 +210,7 @@ async def test_an_outage_is_probed(running: Running, sender: RecordingSender) ->
     assert sender.probed == 0
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
     running.delivery.on_platform_response()
@@ -224,7 +225,7 @@ async def test_a_hanging_attempt_does_not_delay_others_after_the_recovery(
 ) -> None:
     sender.usual = UNREACHABLE
     first = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
     sender.hold("r-a")
     await running.pass_time(20)
     assert sender.busy == 1
@@ -242,7 +243,7 @@ async def test_an_entry_that_always_gets_503_does_not_delay_others(
     busy = AttemptResult(cause="upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(bad))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(bad))
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
@@ -255,7 +256,7 @@ async def test_entries_that_cannot_be_resent_are_not_attempted_first(
 ) -> None:
     sender.usual = UNREACHABLE
     first = await running.put(draft("first"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
     sender.results["r-parked"] = [LOST]
     parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.HOLD))
     safe = await running.put(draft("safe"))
@@ -274,7 +275,7 @@ async def test_retry_after_delays_its_own_entry_only(
         AttemptResult(cause="upstream-busy", retry_after=90.0, affects_all_entries=False)
     ]
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     other = await running.put(draft("b"))
     await running.wait_for_state(other, EntryState.DELIVERED)
     await running.pass_time(88)
@@ -331,7 +332,7 @@ async def test_each_result_leads_to_its_state(
     sender.results["r-a"] = [result]
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a", method=method, recovery=recovery, in_doubt=doubt))
-    await until(lambda: bool(_STATES.keys() & running.steps(entry)))
+    await wait_until(lambda: bool(_STATES.keys() & running.steps(entry)))
     # What may not be repeated is not sent again.
     sent = [] if doubt and recovery is HOLD else [OutboxStep.SENT]
     assert running.steps(entry) == [OutboxStep.QUEUED, *sent, step]
@@ -355,7 +356,7 @@ async def test_a_create_is_verified_before_it_is_resent(
     found = StoredResponse(200, (), b"{}", is_verified=True)
     sender.findings["r-a"] = [AttemptResult(found, VerificationStatus.PRESENT)]
     entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.VERIFY))
-    await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
+    await wait_until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
     await running.pass_time(INDEX_LAG - 1)
     assert sender.asked == []
     await running.pass_time(3)
@@ -397,7 +398,7 @@ async def test_an_update_in_doubt_with_412_is_verified(
     sender.findings["r-a"] = [finding]
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a", in_doubt=True))
-    await until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
+    await wait_until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
     await running.wait_for_state(entry, state)
     found = await running.store.entry(entry.id)
     assert found is not None
@@ -409,7 +410,7 @@ async def test_leases_of_long_attempts_are_renewed(
 ) -> None:
     sender.hold("r-a")
     entry = await running.put(draft("a"))
-    await until(lambda: sender.seen == ["r-a"])
+    await wait_until(lambda: sender.seen == ["r-a"])
     await running.pass_time(4 * LEASE_SECONDS)
     assert not await store.recover_leases(await store.leases(), settle=10.0)
     sender.held["r-a"].set()
@@ -421,7 +422,7 @@ async def test_a_result_is_recorded_once_the_store_is_available(
 ) -> None:
     sender.hold("r-a")
     entry = await running.put(draft("a", recovery=RecoveryMode.HOLD))
-    await until(lambda: sender.seen == ["r-a"])
+    await wait_until(lambda: sender.seen == ["r-a"])
     unreliable.away = {"record", "renew", "recover", "claim", "expire", "purge"}
     sender.held["r-a"].set()
     await running.pass_time(3 * LEASE_SECONDS)
@@ -448,7 +449,7 @@ async def test_a_result_is_recorded_after_its_lease_expired(
         async with Process(unreliable, sender, clock).running() as running:  # type: ignore[arg-type]
             unreliable.away = {"record", "renew"}
             entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.HOLD))
-            await until(lambda: bool(caplog.records))
+            await wait_until(lambda: bool(caplog.records))
             clock.jump_wall(LEASE_SECONDS + 1)
             assert await other.recover_leases(await other.leases(), settle=10.0)
             assert await running.state(entry) is EntryState.UNCLEAR
@@ -471,14 +472,14 @@ async def test_an_attempt_is_cancelled_before_its_lease_expires(
 ) -> None:
     sender.hold("r-a")
     entry = await running.put(draft("a"))
-    await until(lambda: sender.seen == ["r-a"])
+    await wait_until(lambda: sender.seen == ["r-a"])
     unreliable.away = {"renew"}
     await running.pass_time(LEASE_SECONDS * 0.6)
     assert sender.stopped == []
     await running.pass_time(LEASE_SECONDS * 0.2)
     assert sender.stopped == ["r-a"]
     assert not await store.recover_leases(await store.leases(), settle=10.0)
-    await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
+    await wait_until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
 
 
 async def test_a_new_lease_has_its_own_time_to_be_renewed(
@@ -490,7 +491,7 @@ async def test_a_new_lease_has_its_own_time_to_be_renewed(
     unreliable.away = {"renew"}
     sender.hold("r-b")
     await running.put(draft("b"))
-    await until(lambda: sender.seen == ["r-a", "r-b"])
+    await wait_until(lambda: sender.seen == ["r-a", "r-b"])
     await running.pass_time(LEASE_SECONDS * 0.2)
     assert sender.stopped == []
 
@@ -500,7 +501,7 @@ async def test_an_attempt_without_lease_is_cancelled(
 ) -> None:
     sender.hold("r-a")
     await running.put(draft("a"))
-    await until(lambda: sender.seen == ["r-a"])
+    await wait_until(lambda: sender.seen == ["r-a"])
     clock.jump_wall(LEASE_SECONDS + 1)
     await running.pass_time(LEASE_SECONDS / 3)
     assert sender.stopped == ["r-a"]
@@ -534,7 +535,7 @@ async def test_setting_the_clock_keeps_the_order(
             # Of one patient, so that only the first can be in hand.
             for name in "12":
                 await holder.put(draft(name, "P/a"))
-            await until(lambda: sender.busy == 1)
+            await wait_until(lambda: sender.busy == 1)
             # The second looks for leases that have ended between two looks of the first.
             await pass_time(clock, 3, store)
             async with Process(other, second, clock).running():
@@ -558,7 +559,7 @@ async def test_entries_of_a_killed_process_are_recovered(
         store, other = [await stack.enter_async_context(opened(place)) for _ in range(2)]
         async with Process(store, sender, clock).running() as killed:
             entry = await killed.put(draft("a"))
-            await until(lambda: sender.busy == 1)
+            await wait_until(lambda: sender.busy == 1)
             beside = Process(other, RecordingSender(), clock).running()
             running = await stack.enter_async_context(beside)
             await pass_time(clock, 1, store, other)
@@ -575,7 +576,7 @@ async def test_draining_ends_at_its_timeout(
 ) -> None:
     sender.hold("r-1")
     entry = await running.put(draft("1", recovery=recovery))
-    await until(lambda: sender.seen == ["r-1"])
+    await wait_until(lambda: sender.seen == ["r-1"])
     await running.delivery.drain(0.05)
     assert running.task is not None
     await asyncio.wait_for(running.task, 30)
@@ -620,13 +621,13 @@ async def test_draining_releases_unsent_claims(
                 made = draft(name, method="POST", recovery=RecoveryMode.HOLD)
                 await store.enqueue(made)
             running.delivery.wake()
-            await until(lambda: slow.waiting == ["claim"])
+            await wait_until(lambda: slow.waiting == ["claim"])
             draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
             for method in ("claim", "release"):
                 await settle()
                 assert not draining.done()
                 slow.held[method].set()
-                await until(lambda: "release" in slow.waiting)
+                await wait_until(lambda: "release" in slow.waiting)
             await draining
         states = [entry.state for entry in await store.entries()]
     assert states == [EntryState.WAITING] * 3
@@ -657,9 +658,8 @@ async def test_an_unreadable_entry_is_not_sent(
     await running.put(draft("1", "P/a"))
     broken = await running.put(draft("2", "P/a"))
     database = sqlite_place.database()
-    async with database.write_transaction() as connection:
-        where = segments_table.c.entry == broken.number
-        await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
+    where = segments_table.c.entry == broken.number
+    await change(database, sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
     sender.held["r-1"].set()
     await running.wait_for_state(broken, EntryState.FAILED)

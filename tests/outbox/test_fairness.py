@@ -15,9 +15,11 @@ from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
+    usage_table,
 )
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import draft, write
+from tests.outbox.places import change, rows_of
 from tests.outbox.store.test_outbox_store import DONE, names
 
 
@@ -51,8 +53,7 @@ async def test_all_keys_block_and_are_blocked(store: OutboxStore) -> None:
         for entry in found:
             await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert given == [["r-1", "r-5"], ["r-2"], ["r-3"], ["r-4"]]
-    async with store._database.read_transaction() as connection:
-        assert (await connection.execute(sa.select(all_keys_table))).all() == []
+    assert await rows_of(store._database, sa.select(all_keys_table)) == []
 
 
 async def test_is_blocked_with_all_keys(store: OutboxStore) -> None:
@@ -73,14 +74,17 @@ async def test_unblocking_many_entries_takes_few_statements(store: OutboxStore) 
     columns = asdict(first)
     columns["doubt"] = columns.pop("in_doubt")
     same = {**columns, "behind": first.number}
-    async with store._database.write_transaction() as connection:
-        rows = [{**same, "number": number, "id": str(number)} for number in later]
-        await connection.execute(sa.insert(entries_table), rows)
-        marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
-        await connection.execute(sa.insert(ordering_keys_table), marks)
+    rows = [{**same, "number": number, "id": str(number)} for number in later]
+    await change(store._database, sa.insert(entries_table), rows)
+    used = usage_table.c
+    more = {"entries": used.entries + len(rows), "size": used.size + first.size * len(rows)}
+    await change(store._database, sa.update(usage_table).values(more))
+    marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
+    await change(store._database, sa.insert(ordering_keys_table), marks)
     [claimed] = await claim(store)
     statements: list[str] = []
-    engine = store._database._engine.sync_engine  # type: ignore[attr-defined]
+    engine = store._database._engine  # type: ignore[attr-defined]
+    engine = getattr(engine, "sync_engine", engine)
     sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     await finish(store, ME, claimed, EntryState.DELIVERED, DONE)
     assert len(statements) < 50

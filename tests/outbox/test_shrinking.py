@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gateway.outbox.entry import EntryState
 from tests.doubles.clock import FakeClock
+from tests.doubles.waiting import wait_until
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import ClockWall, SqlitePlace, opened
-from tests.outbox.running import SETTINGS, Process, until
+from tests.outbox.running import SETTINGS, Process
 from tests.outbox.sender import RecordingSender
 
 _MIB = 1024 * 1024
@@ -37,7 +38,7 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path) -> None:
         grown = size(place)
         assert grown > 40 * _LARGE
         sender.held["r-0"].set()
-        await until(lambda: len(sender.seen) == 40)
+        await wait_until(lambda: len(sender.seen) == 40)
         await running.wait_until_idle()
         for n in range(40, 80):
             await running.pass_time(1)

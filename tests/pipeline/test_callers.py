@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import ipaddress
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify
 from gateway.http.headers import parse_request_fields
 from gateway.http.server.peer import Peer
-from gateway.pipeline import callers as callers_module
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
 from gateway.secret import Secret
@@ -97,27 +101,172 @@ def test_without_configured_callers_each_caller_is_anonymous() -> None:
     assert identify((), Peer(FAR), (b"X-Api-Key", b"x")) == "anonymous"
 
 
+def work_of(known: tuple[CallerMatcher, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> int:
+    """Return the number of functions that are called for an identification."""
+    registry, header = CallerRegistry(known), parse_request_fields(fields)
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        with contextlib.suppress(GatewayError):
+            registry.identify(peer, header)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def clinic(number: int) -> CallerMatcher:
+    """Return a caller with a network and a key, a password or a certificate, or only a network."""
+    caller = Caller(f"clinic-{number}")
+    networks = network(f"10.{number // 256}.{number % 256}.0/24")
+    if number % 4 == 0:
+        return CallerMatcher(caller, networks, api_key=Secret(f"key-{number}"))
+    if number % 4 == 1:
+        return CallerMatcher(caller, networks, username="his", password=Secret(f"pass-{number}"))
+    names = frozenset({f"{number}.clinic.uz"} if number % 4 == 2 else ())
+    return CallerMatcher(caller, networks, certificate_names=names)
+
+
 @pytest.mark.interpreted
-def test_secrets_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number and length of comparisons do not depend on how much of a key is right."""
-    compared: list[tuple[int, int]] = []
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_thousand_callers_cost_no_more_than_a_few(number: int) -> None:
+    """The first and the last of each kind, and one with a wrong secret or network."""
+    few = tuple(map(clinic, range(4)))
+    many = tuple(map(clinic, range(1000)))
+    for known, place in ((few, number), (many, number), (many, 996 + number)):
+        address = f"10.{place // 256}.{place % 256}.9"
+        peer = Peer(address, frozenset({f"{place}.clinic.uz"} if number == 2 else ()))
+        fields: tuple[tuple[bytes, bytes], ...] = ()
+        if number == 0:
+            fields = ((b"X-Api-Key", f"key-{place}".encode()),)
+        if number == 1:
+            fields = ((b"Authorization", basic("his", f"pass-{place}")),)
+        assert identify(known, peer, *fields) == f"clinic-{place}"
+        assert work_of(known, peer, *fields) == work_of(few, *sample(number))
+        assert work_of(known, Peer(FAR), *fields) == work_of(few, Peer(FAR), *sample(number)[1:])
+        wrong = (b"X-Api-Key", b"wrong")
+        assert work_of(known, peer, wrong) == work_of(few, peer, wrong)
 
-    class Recording:
-        """Counts comparisons."""
 
-        @staticmethod
-        def compare_digest(left: bytes, right: bytes) -> bool:
-            compared.append((len(left), len(right)))
-            return left == right
+def sample(number: int) -> tuple[Any, ...]:
+    """Return peer and fields of one of the first four callers."""
+    names = frozenset({"2.clinic.uz"} if number == 2 else ())
+    peer = Peer(f"10.0.{number}.9", names)
+    if number == 0:
+        return peer, (b"X-Api-Key", b"key-0")
+    return (peer, (b"Authorization", basic("his", "pass-1"))) if number == 1 else (peer,)
 
-    monkeypatch.setattr(callers_module, "hmac", Recording)
+
+def test_digests_of_secrets_differ_in_each_registry() -> None:
+    """Neither the time of a look-up nor the table can be prepared for."""
+    first, second = (CallerRegistry((LAB, ROAMING)) for _ in range(2))
+    kept = [{*each._keys, *each._passwords} for each in (first, second)]
+    assert kept[0].isdisjoint(kept[1])
+    assert hashlib.sha256(KEY.encode()).digest() not in kept[0] | kept[1]
+
+
+def by_comparison(
+    known: tuple[CallerMatcher, ...], peer: Peer, key: str | None, password: str | None
+) -> str:
+    """Return what comparing with one caller after the other results in."""
+
+    def comes_from(each: CallerMatcher) -> bool:
+        try:
+            address = ipaddress.ip_address(peer.address)
+        except ValueError:
+            address = None
+        is_near = any(address is not None and address in net for net in each.networks)
+        has_name = bool(each.certificate_names & peer.certificate_names)
+        return (is_near or not each.networks) and (has_name or not each.certificate_names)
+
+    if key is not None and any(each.api_key for each in known):
+        right = [each for each in known if each.api_key and each.api_key.reveal() == key]
+    elif password is not None and any(each.password for each in known):
+        right = [each for each in known if each.password and each.password.reveal() == password]
+    else:
+        near = [each for each in known if comes_from(each)]
+        free = [each for each in near if not (each.api_key or each.password)]
+        if free:
+            return free[0].caller.name
+        return "caller-unauthenticated" if near else "caller-forbidden"
+    names = [each.caller.name for each in right if comes_from(each)]
+    if names:
+        return names[0]
+    return "caller-forbidden" if right else "caller-unknown"
+
+
+NETWORKS = ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "::/0", "2001:db8::/32")
+secret_texts = st.none() | st.sampled_from("ab")
+matchers = st.builds(
+    lambda networks, key, password, names: CallerMatcher(
+        Caller(""),
+        tuple(map(ipaddress.ip_network, networks)),
+        api_key=key and Secret(key),
+        username=password and "his",
+        password=password and Secret(password),
+        certificate_names=names,
+    ),
+    st.lists(st.sampled_from(NETWORKS), max_size=3),
+    secret_texts,
+    secret_texts,
+    st.frozensets(st.sampled_from("xy"), max_size=2),
+)
+
+
+@given(
+    st.lists(matchers, min_size=1, max_size=6),
+    st.sampled_from(
+        ["10.1.2.3", "10.1.2.4", "10.9.9.9", "192.0.2.1", "2001:db8::1", "::1", "unix"]
+    ),
+    st.frozensets(st.sampled_from("xyz"), max_size=2),
+    st.none() | st.sampled_from("abc"),
+    st.none() | st.sampled_from("abc"),
+)
+def test_the_first_caller_in_the_settings_is_found_as_by_comparison(
+    callers: list[CallerMatcher],
+    address: str,
+    names: frozenset[str],
+    key: str | None,
+    password: str | None,
+) -> None:
     known = tuple(
-        CallerMatcher(Caller(str(number)), api_key=Secret(f"key-{number}")) for number in range(5)
+        replace(each, caller=Caller(f"caller-{number}")) for number, each in enumerate(callers)
     )
-    for shown in (b"key-0", b"key-4", b"key-", b"x" * 10_000, b""):
-        compared.clear()
-        identify(known, Peer(FAR), (b"X-Api-Key", shown))
-        assert compared == [(hashlib.sha256().digest_size,) * 2] * 5
+    peer = Peer(address, names)
+    fields = []
+    if key is not None:
+        fields.append((b"X-Api-Key", key.encode()))
+    if password is not None:
+        fields.append((b"Authorization", basic("his", password)))
+    assert identify(known, peer, *fields) == by_comparison(known, peer, key, password)
+
+
+async def test_each_of_many_callers_is_served_as_itself(start_gateway) -> None:
+    """By key and by Basic, over one connection of a proxy."""
+    callers = [
+        {"name": f"clinic-{n}", "api_key": f"key-{n}"}
+        if n % 2
+        else {"name": f"clinic-{n}", "basic_auth": {"username": f"u{n}", "password": f"p{n}"}}
+        for n in range(300)
+    ]
+    async with start_gateway(callers=callers) as gateway, await Wire.open(gateway.address) as wire:
+        served = list(range(0, 300, 7))
+        for number in served:
+            field = (
+                f"X-Api-Key: key-{number}"
+                if number % 2
+                else f"Authorization: {basic(f'u{number}', f'p{number}').decode()}"
+            )
+            assert (await wire.fetch(get("/fhir/Patient/1", field))).status == 200
+        wrong = get("/fhir/Patient/1", "X-Api-Key: p0")
+        assert (await wire.fetch(wrong)).reason == "caller-unknown"
+        records = await gateway.audit(len(served) + 1)
+    names = [record["caller"] for record in records if record["status"] == 200]
+    assert names == [f"clinic-{number}" for number in served]
 
 
 @pytest.mark.parametrize(

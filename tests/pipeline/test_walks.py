@@ -15,8 +15,8 @@ pytestmark = pytest.mark.interpreted
 
 
 async def test_the_walk_of_a_read(gateway: RunningGateway) -> None:
-    """A second read on a connection takes fifteen steps; handler and forwarder call those after
-    the connection and the dispatcher.
+    """A second read on a connection takes fifteen steps; handler and request composer call those
+    after the connection and the dispatcher.
     """
     async with await Wire.open(gateway.address) as wire:
         await wire.fetch(get("/fhir/Patient/1"))

@@ -44,7 +44,8 @@ async def test_a_missing_or_invalid_token_is_printed(
     client: SandboxClient, authorization: str | None, note: str
 ) -> None:
     headers = {"Authorization": authorization} if authorization else {}
-    await client.ask("GET", client.sandbox.fhir_base_url + "/Patient", headers=headers)
+    answer = await client.ask("GET", client.sandbox.fhir_base_url + "/Patient", headers=headers)
+    assert answer.status == (400 if note.endswith("malformed") else 401)
     assert client.lines[-1].endswith(note)
 
 

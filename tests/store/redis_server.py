@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import sys
@@ -39,6 +40,7 @@ class RedisServer:
 
     directory: Path
     tls: Mapping[str, Path] | None = None
+    replica_of: RedisServer | None = None
     port: int = field(default_factory=free_port)
     process: Process = field(init=False)
 
@@ -62,6 +64,8 @@ class RedisServer:
             command += ["--tls-port", str(self.port), "--tls-auth-clients", "no"]
             for kind, option in (("cert", "cert"), ("key", "key"), ("ca", "ca-cert")):
                 command += [f"--tls-{option}-file", str(self.tls[kind])]
+        if self.replica_of is not None:
+            command += ["--replicaof", "127.0.0.1", str(self.replica_of.port)]
         # The tests search the dump for plain values.
         command += ["--rdbcompression", "no", "--enable-debug-command", "yes"]
         self.process = start(command, self.directory, name="redis")
@@ -103,3 +107,63 @@ def redis_server(directory: Path, tls: Mapping[str, Path] | None = None) -> Iter
     finally:
         server.thaw()
         server.kill()
+
+
+@dataclass
+class Sentinel:
+    """A Redis Sentinel that makes a replica the master a moment after the master is gone."""
+
+    directory: Path
+    master: RedisServer
+    port: int = field(default_factory=free_port)
+    process: Process = field(init=False)
+
+    def __post_init__(self) -> None:
+        file = self.directory / "sentinel.conf"
+        file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+            f"sentinel monitor hospital 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds hospital 300\n"
+            "sentinel failover-timeout hospital 3000\n"
+        )
+        command = ["redis-server", str(file), "--sentinel"]
+        self.process = start(command, self.directory, name="sentinel")
+        self.process.wait_until_listening(self.port)
+
+    @property
+    def url(self) -> str:
+        """The URL of the store; nobody answers at the first of its sentinels."""
+        return f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.port}/hospital/0"
+
+    async def wait_for_replica(self) -> None:
+        """Return once it knows a replica that it could make the master."""
+        async with Redis(host="127.0.0.1", port=self.port, protocol=2) as client:
+            while not await client.execute_command("SENTINEL", "REPLICAS", "hospital"):  # noqa: ASYNC110 - another process learns it
+                await asyncio.sleep(0.05)
+
+
+@dataclass
+class Failover:
+    """A master, a replica of it, and a sentinel, each with a directory of its own."""
+
+    master: RedisServer
+    replica: RedisServer
+    sentinel: Sentinel
+
+
+def redis_failover(directory: Path) -> Iterator[Failover]:
+    """Yield running servers and end them; skips without the program."""
+    if shutil.which("redis-server") is None:
+        pytest.skip(MISSING)
+    folders = [directory / name for name in ("master", "replica", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    master = RedisServer(folders[0])
+    replica = RedisServer(folders[1], replica_of=master)
+    sentinel = Sentinel(folders[2], master)
+    try:
+        yield Failover(master, replica, sentinel)
+    finally:
+        for server in (sentinel, replica, master):
+            server.process.popen.kill()
+            server.process.popen.wait()

@@ -20,7 +20,7 @@ from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
-from tests.store.redis_server import RedisServer, redis_server
+from tests.store.redis_server import RedisServer, redis_failover, redis_server
 
 KEY = StoreKey("a" * 64, Secret("s"))
 
@@ -68,6 +68,13 @@ async def test_the_documented_acl_suffices(
     await lease.release()
     await store.delete(KEY, AccessToken("t", received_at=0, lifetime=1, wall_expiry=0))
     assert await store.get(KEY) is None
+
+
+async def test_sentinels_name_the_server(
+    closing: contextlib.AsyncExitStack, tmp_path: Path
+) -> None:
+    for servers in redis_failover(tmp_path):
+        assert await can_store(open_token_store(settings(url=servers.sentinel.url), closing))
 
 
 @pytest.fixture

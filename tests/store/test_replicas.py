@@ -6,14 +6,17 @@ import asyncio
 import itertools
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body, unauthorized
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, token
 from tests.lifecycle.conftest import SECRET, Service, StartService
-from tests.store.redis_server import RedisServer, patient
+from tests.store.redis_server import Failover, RedisServer, patient, redis_failover
 
 REPLICAS = 8
 REQUESTS = 200
@@ -80,6 +83,34 @@ async def test_replicas_share_one_token_request(
     assert 1 <= len(sso.requests) <= 1 + alone(services)
     tokens = {f"Bearer token-{number}" for number in range(1, len(sso.requests) + 1)}
     assert {seen.header("authorization") for seen in platform.requests} <= tokens
+
+
+@pytest.fixture
+def failover(tmp_path: Path) -> Iterator[Failover]:
+    yield from redis_failover(tmp_path)
+
+
+async def test_tokens_are_shared_by_the_server_that_sentinels_name_next(
+    start_service: StartService, platform: Platform, failover: Failover
+) -> None:
+    async with NumberedSso(lifetime=2) as sso:
+        shared = {"store": {"url": failover.sentinel.url}, "sso": {"token_url": sso.token_url}}
+        services = [start_service(**shared) for _ in range(3)]
+        for service in services:
+            await service.wait_until_ready()
+        await failover.sentinel.wait_for_replica()
+        loads = [Load(service.address, callers=3, pause=0.01) for service in services]
+        for load in loads:
+            load.start()
+        await sso.wait_for_requests(3)
+        failover.master.kill()
+        for service in services:
+            await service.wait_until(
+                lambda service=service: bool(service.logged(BACK)), "the next server"
+            )
+        for load in loads:
+            await load.finish()
+    assert [load.failures for load in loads] == [{}] * 3
 
 
 async def test_a_restart_of_redis_costs_no_request(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -60,17 +59,6 @@ def full_device() -> Iterator[int]:
     fd = os.open("/dev/full", os.O_WRONLY)
     yield fd
     os.close(fd)
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Return a function that waits for a condition; the test's timeout limits it."""
-
-    async def wait(condition: Callable[[], bool]) -> None:
-        while not condition():  # noqa: ASYNC110 - polled: another thread sets it without an event
-            await asyncio.sleep(0.002)
-
-    return wait
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ RFC 9110 section 3.7: an origin server for its callers, a user agent for the pla
 to 16, 18 to 21, 23 to 25, 29, 30 and 35, about messages to reject, are the tables of
 `test_strictness.py` and `test_platform_strictness.py`, where 31 and 33 are, too; 5 and 11 are in
 `test_absolute_form.py`; 6, 8, 26, 27, 38, 39 and 40 are faults; 1, 3 and 4 are in
-`tests/pipeline/test_forwarded_fields.py` and `test_handler.py`; 22, 34 and 37 are in
-`tests/pipeline/test_link_translation.py`, `tests/http/server/test_long_bodies.py` and
+`tests/pipeline/test_forwarded_fields.py`, `test_listed.py` and `test_handler.py`; 22, 34 and 37 are
+in `tests/pipeline/test_link_translation.py`, `tests/http/server/test_long_bodies.py` and
 `tests/pipeline/test_same_connection.py`.
 """
 

@@ -2,7 +2,9 @@
 (() => {
   const SILENCE = 8000, POLL = 5000, RETRY = 30000;
   const root = document.documentElement;
-  const query = "?lang=" + root.lang;
+  const asked = new URLSearchParams(location.search);
+  asked.set("lang", root.lang);
+  const query = "?" + asked;
   const units = root.dataset.units.split("|");
   const main = document.querySelector("main");
   const stale = document.getElementById("stale");

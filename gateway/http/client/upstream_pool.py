@@ -52,6 +52,8 @@ _MAX_CONNECTING: Final = 32
 # left, but there is always one. Whether slow readers or a slow search hold them cannot be known at
 # once, and the first request of another caller must not wait for that.
 _TIMES_LEFT: Final = 32
+# Deliveries from the outbox, as a caller. No name in the settings has a space.
+DELIVERIES: Final = "outbox deliveries"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -277,12 +279,13 @@ class UpstreamPool:
     def _serve_waiters(self) -> None:
         """Give freed connections to waiters: the caller that holds the fewest, then the earliest.
 
+        Deliveries from the outbox come last: no person waits for them.
         A freed connection goes to a waiter at once; otherwise the next arriving request could take
         it, also for a caller that already holds many.
         """
         while self._waiters:
-            _, _, caller = min(
-                (self._held_by_caller[caller], queue[0].number, caller)
+            *_, caller = min(
+                (caller == DELIVERIES, self._held_by_caller[caller], queue[0].number, caller)
                 for caller, queue in self._waiters.items()
             )
             waiter = self._waiters[caller][0]

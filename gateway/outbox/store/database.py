@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from gateway.i18n import Message
 from gateway.outbox.store.store_types import OutboxUnavailableError
@@ -20,10 +20,41 @@ MAX_CONNECTIONS: Final = 4
 # The key of the advisory lock, the same for all processes that use the outbox in a PostgreSQL
 # database: the ASCII codes of "dhp-outb".
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
+_LOCK_INSERTS: Final = sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK))
+_SERVER_TIME: Final = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
+
+
+_Ts = TypeVarTuple("_Ts")
+_T = TypeVar("_T")
+
+
+class Transaction:
+    """An open transaction for writing, in several steps.
+
+    `run_work` calls a function with the connection, and returns what the function returns.
+    """
+
+    def __init__(self, run_work: Callable[..., Awaitable[Any]]) -> None:
+        self._run_work = run_work
+
+    async def run(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+    ) -> _T:
+        """Return what `work` returns for the connection and the other arguments.
+
+        It must return values, not a `sa.CursorResult`, which would read from the connection later.
+        """
+        result: _T = await self._run_work(work, *args)
+        return result
 
 
 class Database(Protocol):
     """Transactions, and the clock of the leases. All methods raise `OutboxUnavailableError`.
+
+    What is done in a transaction is a plain function of the connection: with SQLite it runs in a
+    thread, with PostgreSQL it waits for the server in a greenlet.
 
     `is_exclusive`: no other gateway uses the database, so that leases of others have no holder.
     """
@@ -32,23 +63,38 @@ class Database(Protocol):
     def is_exclusive(self) -> bool:
         """Whether other gateways are kept away from the database."""
 
-    def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction that only reads."""
+    async def read(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+    ) -> _T:
+        """Return what `work`, which only reads, returns in a transaction of its own."""
 
-    def write_transaction(
-        self, *, adds: bool = False, leaves: float = 0.0
-    ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction, which is on disk once its context exits without an exception.
+    async def write(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+        leaves: float = 0.0,
+    ) -> _T:
+        """Return what `work` returns in a transaction of its own, which is on disk then.
 
-        One that `adds` must leave the disk space that is reserved for all others, and raises
-        `OutboxFullError`. Others must leave a part of it, from 0 to 1; they raise
+        It must leave a part of the disk space that is reserved, from 0 to 1. Raises
         `OutboxDiskFullError`.
         """
 
-    async def now(self, connection: AsyncConnection) -> float:
+    def write_transaction(
+        self, *, adds: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[Transaction]:
+        """Open a transaction, which is on disk once its context exits without an exception.
+
+        One that `adds` must leave the disk space that is reserved for all others, and raises
+        `OutboxFullError`. Others raise `OutboxDiskFullError`.
+        """
+
+    def now(self, connection: sa.Connection) -> float:
         """Return the seconds since 1970 by one clock for all processes that share the database."""
 
-    async def lock_inserts(self, connection: AsyncConnection) -> None:
+    def lock_inserts(self, connection: sa.Connection) -> None:
         """Prevent other transactions from inserting entries until the end of this one."""
 
     async def release_disk_space(self) -> bool:
@@ -88,24 +134,34 @@ class PostgresDatabase:
         )
 
     @contextlib.asynccontextmanager
-    async def write_transaction(
-        self, *, adds: bool = False, leaves: float = 0.0
-    ) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[Transaction]:
         with translate_errors():
             async with self._engine.begin() as connection:
-                yield connection
+                yield Transaction(connection.run_sync)
 
-    def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        return self.write_transaction()
+    async def write(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+        leaves: float = 0.0,
+    ) -> _T:
+        async with self.write_transaction() as transaction:
+            return await transaction.run(work, *args)
 
-    async def now(self, connection: AsyncConnection) -> float:
+    async def read(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+    ) -> _T:
+        return await self.write(work, *args)
+
+    def now(self, connection: sa.Connection) -> float:
         """Return the server's time, because the clocks of replicas may differ."""
-        moment = sa.extract("epoch", sa.func.clock_timestamp())
-        return float((await connection.execute(sa.select(moment))).scalar_one())
+        return float(connection.execute(_SERVER_TIME).scalar_one())
 
-    async def lock_inserts(self, connection: AsyncConnection) -> None:
+    def lock_inserts(self, connection: sa.Connection) -> None:
         """Take the advisory lock, so that entries become visible in the order of their numbers."""
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+        connection.execute(_LOCK_INSERTS)
 
     async def release_disk_space(self) -> bool:
         """Return False: PostgreSQL's autovacuum releases the space."""

@@ -21,12 +21,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-import orjson
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
 from gateway.outbox.entry import (
@@ -48,8 +47,9 @@ from gateway.outbox.entry import (
 from gateway.outbox.store import queries, transitions
 from gateway.outbox.store.sealed_contents import (
     ContentCipher,
+    ContentKind,
     EncryptedContents,
-    save_segments,
+    load_segments,
     unpack_request,
     unpack_response,
 )
@@ -66,105 +66,21 @@ from gateway.outbox.store.store_types import (
 from gateway.outbox.store.tables import (
     METADATA,
     VERSION,
-    all_keys_table,
     entries_table,
     meta_table,
-    ordering_keys_table,
     pending_records_table,
     segments_table,
+    usage_table,
 )
+from gateway.outbox.store.work_groups import ShieldedTasks, WorkGroups
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.attempt_result import Decision
     from gateway.outbox.store.database import Database
 
-_MAX_RECORDS: Final = 100
-
-
-async def _add_pending_records(
-    connection: AsyncConnection,
-    step: OutboxStep,
-    entries: Sequence[OutboxEntry],
-    actor: Actor,
-    at: float,
-) -> None:
-    """Store that `actor` took this step with these entries, in the transaction of the step.
-
-    `at` is a Unix time.
-    """
-    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
-    rows = [
-        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
-        for entry in entries
-    ]
-    if rows:
-        await connection.execute(sa.insert(pending_records_table), rows)
-
-
-async def _drain_pending_records(
-    connection: AsyncConnection, record: RecordPending, recorded: set[int]
-) -> set[int]:
-    """Pass the oldest pending records to `record`, delete them, and return their numbers.
-
-    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
-    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
-    transaction fails. A record may appear twice if the process dies before the transaction ends.
-    """
-    query = (
-        sa.select(pending_records_table)
-        .order_by(pending_records_table.c.number)
-        .limit(_MAX_RECORDS)
-    )
-    rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
-    new = [row for row in rows if row.number not in recorded]
-    if new and await record([_record_of_row(row) for row in new]):
-        recorded.update(row.number for row in new)
-    deleted = {row.number for row in rows} & recorded
-    if deleted:
-        await connection.execute(
-            sa.delete(pending_records_table).where(pending_records_table.c.number.in_(deleted))
-        )
-    return deleted
-
-
-def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
-    return PendingAuditRecord(
-        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
-    )
-
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class ShieldedTasks:
-    """The tasks that are running."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await `work` and return its result.
-
-        Cancelling the caller does not cancel the work (asyncio.shield).
-        """
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._end)
-        return await asyncio.shield(task)
-
-    async def wait_all(self) -> None:
-        """Wait until no task is running."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            # Retrieved, so that asyncio does not log the exception of a task whose caller was
-            # cancelled.
-            task.exception()
 
 
 def _shielded(
@@ -180,13 +96,22 @@ def _shielded(
 
 
 _ID_BYTES: Final = 16
-_DELIVERABLE: Final = frozenset((EntryState.WAITING, EntryState.SENDING))
 # The most entries that one transaction recovers, purges or retries, so that none takes long.
 _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
 _LEFT_BY_LONG_BODIES: Final = 0.5
 _LEFT_BY_BODIES: Final = 0.25
+# Bytes of the writes stored in one transaction, so that none takes long.
+_MAX_GROUP_BYTES: Final = 1024 * 1024
+# Ordering keys looked up in one query. SQLite allows 32,766 parameters.
+_MAX_GROUP_DIGESTS: Final = 8192
+# The digests of ordering keys, and the future that gets those that block.
+_Question = tuple[Sequence[bytes], asyncio.Future[frozenset[bytes]]]
+# Which decisions were recorded, the entries claimed with their requests, when that was, and whether
+# it was tried to claim any.
+_RecordedAndClaimed = tuple[Sequence[bool], Mapping[OutboxEntry, Sequence[bytes]], float, bool]
+_SELECT_META: Final = sa.select(meta_table)
 # Bytes of the row of an ordering key, with its indexes.
 _KEY_ROW_BYTES: Final = 256
 
@@ -207,6 +132,12 @@ class OutboxStore:
         self._cipher = cipher
         self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
+        self._arrivals = WorkGroups(
+            self._store_group, self.shielded_tasks, max_weight=_MAX_GROUP_BYTES
+        )
+        self._questions = WorkGroups(
+            self._answer_questions, self.shielded_tasks, max_weight=_MAX_GROUP_DIGESTS
+        )
         self._recorded: set[int] = set()
         # The Unix time of the last claim, None before the first one. Or that of decisions recorded
         # later, whose delays count from then.
@@ -237,32 +168,36 @@ class OutboxStore:
         Before that all other methods raise `OutboxUnavailableError`. Raises
         `OutboxConfigurationError` for another key or an unknown schema version.
         """
-        async with self._database.write_transaction() as connection:
-            await self._database.lock_inserts(connection)
-            await connection.run_sync(METADATA.create_all)
-            stored = await _stored_meta(connection)
-            if stored == self._meta_values:
-                return
-            if (schema := stored.get("schema", str(VERSION))) != str(VERSION):
-                raise OutboxConfigurationError(
-                    Message("was written by another version (schema {schema})", schema=schema)
-                )
-            has_other_key = stored and stored.get("key") != self._meta_values["key"]
-            if has_other_key and await _has_rows(connection, entries_table):
-                raise OutboxConfigurationError(
-                    Message("holds entries that were encrypted with another key")
-                )
-            await connection.execute(sa.delete(meta_table))
-            await connection.execute(
-                sa.insert(meta_table),
-                [{"name": name, "value": value} for name, value in self._meta_values.items()],
+        await self._database.write(self._prepare)
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        self._database.lock_inserts(connection)
+        METADATA.create_all(connection)
+        if not _has_rows(connection, usage_table) and _has_rows(connection, entries_table):
+            columns = ("caller", "entries", "size")
+            connection.execute(queries.INSERT_USAGE.from_select(columns, queries.COUNT_USAGE))
+        stored = _stored_meta(connection)
+        if stored == self._meta_values:
+            return
+        if (schema := stored.get("schema", str(VERSION))) != str(VERSION):
+            raise OutboxConfigurationError(
+                Message("was written by another version (schema {schema})", schema=schema)
             )
+        has_other_key = stored and stored.get("key") != self._meta_values["key"]
+        if has_other_key and _has_rows(connection, entries_table):
+            raise OutboxConfigurationError(
+                Message("holds entries that were encrypted with another key")
+            )
+        connection.execute(sa.delete(meta_table))
+        connection.execute(
+            sa.insert(meta_table),
+            [{"name": name, "value": value} for name, value in self._meta_values.items()],
+        )
 
     @_shielded
     async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
         """Return one entry; with `caller` only if the entry is that caller's."""
-        async with self._database.read_transaction() as connection:
-            entry = await _find_entry(connection, entry_id)
+        entry = await self._database.read(_find_entry, entry_id)
         return None if entry is None or caller not in (None, entry.caller) else entry
 
     @_shielded
@@ -283,9 +218,8 @@ class OutboxStore:
             query = query.where(entries_table.c.cause == cause)
         if states:
             query = query.where(entries_table.c.state.in_(states))
-        async with self._database.read_transaction() as connection:
-            found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
-            return [queries.entry_from_row(row) for row in found]
+        query = query.order_by(entries_table.c.number).limit(limit)
+        return [queries.entry_from_row(row) for row in await self._database.read(_rows, query)]
 
     @_shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
@@ -297,38 +231,24 @@ class OutboxStore:
             .where(entries_table.c.state.in_(BLOCKING))
             .group_by(*columns)
         )
-        async with self._database.read_transaction() as connection:
-            rows = (await connection.execute(query.order_by(*columns))).all()
+        rows = await self._database.read(_rows, query.order_by(*columns))
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @_shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """Return the outcome in plain text; None while there is none."""
-        async with self._database.read_transaction() as connection:
-            entry = await _find_entry(connection, entry_id)
-            return None if entry is None else await self._response(connection, entry)
+        found = await self._database.read(_find_sealed_entry, entry_id, "response")
+        return None if found is None else await self._decrypt_response(found)
 
-    async def _response(
-        self, connection: AsyncConnection, entry: OutboxEntry
-    ) -> StoredResponse | None:
-        plain = await self._contents.read(connection, entry, "response")
+    async def _decrypt_response(self, found: _SealedEntry) -> StoredResponse | None:
+        plain = await self._contents.decrypt(found.contents["response"], found.entry, "response")
         return None if plain is None else unpack_response(plain)
 
     @_shielded
     async def depth(self) -> QueueDepth:
         """Return the number of entries by state, and the size and age of those that block."""
-        async with self._database.read_transaction() as connection:
-            rows = (await connection.execute(queries.select_depth())).all()
-        blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
-        return QueueDepth(
-            {EntryState(row.state): row.entries for row in rows},
-            sum(int(row.size) for row in blocking),
-            min((row.oldest for row in blocking), default=None),
-            any(row.unblocked for row in rows if EntryState(row.state) in _DELIVERABLE),
-            max((row.last_end for row in rows if row.last_end is not None), default=None),
-        )
+        return await self._database.read(_depth)
 
-    @_shielded
     async def enqueue(
         self,
         new_entry: NewEntry,
@@ -338,49 +258,95 @@ class OutboxStore:
     ) -> OutboxEntry:
         """Store a write and return its entry. Raises `OutboxFullError`.
 
-        With `shared` the limits of one caller's share apply too. `confirm` is called when the
-        waiting is over and no other process can insert entries, and again at the very end. What it
-        raises is raised here, and nothing is stored.
+        With `shared` the limits of one caller's share apply too. `confirm` is called at the very
+        end, when no other process can insert entries, and for all writes in the order of their
+        entries. What it raises is raised here, and nothing is stored. Writes that come while others
+        are being stored share the next transaction.
         """
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.encrypt_request(entry_id, new_entry)
         digests = self._key_digests(new_entry.caller, new_entry.ordering_keys)
-        size += _KEY_ROW_BYTES * len(digests)
-        async with self._database.write_transaction(adds=True) as connection:
-            await self._database.lock_inserts(connection)
-            confirm()
-            await self._require_same_key(connection)
-            used = (await connection.execute(queries.select_usage(new_entry.caller))).one()
-            _require_space(self.settings, size, used, shared=shared)
-            now = await self._database.now(connection)
-            arrival = queries.insert_entry(new_entry, entry_id, size, now)
-            entry = queries.entry_from_row((await connection.execute(arrival)).one())
-            blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
-            await connection.execute(sa.insert(ordering_keys_table), blocking)
-            if new_entry.ordering_keys == ALL_KEYS:
-                await connection.execute(
-                    sa.insert(all_keys_table).values(entry=entry.number, caller=new_entry.caller)
-                )
-            await connection.execute(
-                queries.update_predecessors(entries_table.c.number == entry.number)
-            )
-            await save_segments(connection, "request", {entry.number: sealed})
-            # A slow disk or a distant server may have taken time since the first call.
-            confirm()
-        self.notify(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
-        return entry
+        arrival = transitions.Arrival(
+            new_entry=new_entry,
+            id=entry_id,
+            sealed=sealed,
+            digests=digests,
+            size=size + _KEY_ROW_BYTES * len(digests),
+            is_share_limited=shared,
+            confirm=confirm,
+            stored=asyncio.get_running_loop().create_future(),
+        )
+        self._arrivals.add(arrival, arrival.size)
+        return await asyncio.shield(arrival.stored)
 
-    @_shielded
+    async def _store_group(self, group: Sequence[transitions.Arrival]) -> None:
+        """Store writes in one transaction, and give each its result."""
+        try:
+            await self._store_together(group)
+        except OutboxFullError as error:
+            undecided = [arrival for arrival in group if not arrival.stored.done()]
+            if len(undecided) == 1:
+                undecided[0].stored.set_exception(error)
+                return
+            # The disk has no room for all of them, but may have some for the smaller ones.
+            for arrival in undecided:
+                await self._store_group([arrival])
+        except Exception as error:
+            for arrival in group:
+                if not arrival.stored.done():
+                    arrival.stored.set_exception(error)
+
+    async def _store_together(self, group: Sequence[transitions.Arrival]) -> None:
+        async with self._database.write_transaction(adds=True) as transaction:
+            entries, refusals = await transaction.run(self._insert_arrivals, group)
+            for arrival, refusal in refusals.items():
+                arrival.stored.set_exception(refusal)
+            # A lock, a slow disk or a distant server may have taken time.
+            unconfirmed = [
+                entry.number for arrival, entry in entries.items() if not arrival.is_confirmed()
+            ]
+            if unconfirmed:
+                await transaction.run(transitions.remove_arrivals, unconfirmed)
+        for arrival, entry in entries.items():
+            if not arrival.stored.done():
+                self.notify(OutboxEvent(OutboxStep.QUEUED, entry, entry.cause))
+                arrival.stored.set_result(entry)
+
+    def _insert_arrivals(
+        self, connection: sa.Connection, arrivals: Sequence[transitions.Arrival]
+    ) -> tuple[
+        Mapping[transitions.Arrival, OutboxEntry], Mapping[transitions.Arrival, OutboxFullError]
+    ]:
+        self._database.lock_inserts(connection)
+        self._require_same_key(connection)
+        refusals = transitions.exceeding_limits(connection, arrivals, self.settings)
+        accepted = [arrival for arrival in arrivals if arrival not in refusals]
+        if not accepted:
+            return {}, refusals
+        now = self._database.now(connection)
+        return transitions.insert_arrivals(connection, accepted, now), refusals
+
     async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
         """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
-        if self.is_known_empty():
-            return False
         if ordering_keys == ALL_KEYS:
             query = queries.exists_blocking_of_caller(caller)
+            return await self.shielded_tasks.run(self._database.read(_has, query))
+        digests = self._key_digests(caller, (*ordering_keys, *ALL_KEYS))
+        blocking: asyncio.Future[frozenset[bytes]] = asyncio.get_running_loop().create_future()
+        self._questions.add((digests, blocking), len(digests))
+        return not (await asyncio.shield(blocking)).isdisjoint(digests)
+
+    async def _answer_questions(self, group: Sequence[_Question]) -> None:
+        """Find which ordering keys of all these questions block."""
+        digests = [digest for digests, _ in group for digest in digests]
+        try:
+            blocking = await self._database.read(_blocking_digests, digests)
+        except Exception as error:
+            for _, answer in group:
+                answer.set_exception(error)
         else:
-            query = queries.exists_blocking(self._key_digests(caller, (*ordering_keys, *ALL_KEYS)))
-        async with self._database.read_transaction() as connection:
-            return bool((await connection.execute(query)).scalar_one())
+            for _, answer in group:
+                answer.set_result(blocking)
 
     def _key_digests(self, caller: str, ordering_keys: Collection[str]) -> list[bytes]:
         return [self._cipher.ordering_key_digest(caller, key) for key in ordering_keys]
@@ -408,40 +374,44 @@ class OutboxStore:
         was claimed again or an operator has decided about it.
         """
         sealed = await self._contents.encrypt_responses(decisions)
-        recorded: Sequence[bool] = ()
-        claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
-        async with self._database.write_transaction(leaves=_part_to_leave(decisions)) as connection:
+
+        def record_and_claim(connection: sa.Connection) -> _RecordedAndClaimed:
             if max_leased is not None or any(map(transitions.is_delivered, decisions)):
-                await self._database.lock_inserts(connection)
+                self._database.lock_inserts(connection)
             # Read before the clock: another replica may postpone an entry at any moment.
-            latest = await self._latest_moment(connection) if max_claims else 0.0
-            now = await self._database.now(connection)
-            if decisions:
-                recorded = await transitions.record_decisions(
-                    connection, owner, decisions, sealed, now
-                )
+            latest = self._latest_moment(connection) if max_claims else 0.0
+            now = self._database.now(connection)
+            recorded = transitions.record_decisions(connection, owner, decisions, sealed, now)
+            free = max_claims
             if max_leased is not None:
-                max_claims = min(max_claims, max_leased - await _count_leased(connection, now))
-            if max_claims > 0:
-                if not any(recorded):
-                    # Claimed entries keep another process from preparing it with another key.
-                    await self._require_same_key(connection)
-                await transitions.reset_delays_after_clock_step(connection, latest, now)
-                ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
-                claimed = await transitions.claim_entries(
-                    connection, ready, size, owner, now + lease
-                )
-        if max_claims > 0:
+                free = min(max_claims, max_leased - _count_leased(connection, now))
+            if free <= 0:
+                return recorded, {}, now, False
+            if not any(recorded):
+                # Claimed entries keep another process from preparing it with another key.
+                self._require_same_key(connection)
+            transitions.reset_delays_after_clock_step(connection, latest, now)
+            ready = queries.select_ready(now, free, prefer_verifiable=prefer_verifiable)
+            claimed = transitions.claim_entries(connection, ready, size, owner, now + lease)
+            return recorded, claimed, now, True
+
+        recorded, claimed, now, has_claimed = await self._database.write(
+            record_and_claim, leaves=_part_to_leave(decisions)
+        )
+        self._note_moment(now, has_claimed=has_claimed)
+        return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
+
+    def _note_moment(self, now: float, *, has_claimed: bool) -> None:
+        if has_claimed:
             self._claimed_at = now
         elif self._claimed_at is not None:
             self._claimed_at = max(self._claimed_at, now)
-        return recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
 
-    async def _latest_moment(self, connection: AsyncConnection) -> float:
+    def _latest_moment(self, connection: sa.Connection) -> float:
         """Return the latest Unix time known of the clock that measured the delays."""
         if self._claimed_at is not None:
             return self._claimed_at
-        return (await connection.execute(queries.select_latest_delay())).scalar_one() or 0.0
+        return connection.execute(queries.select_latest_delay()).scalar_one() or 0.0
 
     async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> EntryContent:
         try:
@@ -453,9 +423,10 @@ class OutboxStore:
     @_shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
         """Renew the leases of this owner that have not ended. Return the ids it still holds."""
-        async with self._database.write_transaction() as connection:
-            now = await self._database.now(connection)
-            held = await connection.execute(
+
+        def renew(connection: sa.Connection) -> Collection[str]:
+            now = self._database.now(connection)
+            held = connection.execute(
                 sa.update(entries_table)
                 .where(
                     entries_table.c.id.in_(ids),
@@ -470,16 +441,19 @@ class OutboxStore:
             )
             return frozenset(held.scalars())
 
+        return await self._database.write(renew)
+
     @_shielded
     async def make_due(self, ids: Collection[str]) -> None:
         """Make those of these entries that wait due at once, except entries to be verified."""
         if ids:
-            async with self._database.write_transaction() as connection:
-                await connection.execute(queries.update_due_now(entries_table.c.id.in_(ids)))
+            await self._database.write(
+                _execute, queries.update_due_now(entries_table.c.id.in_(ids))
+            )
 
-    async def _require_same_key(self, connection: AsyncConnection) -> None:
+    def _require_same_key(self, connection: sa.Connection) -> None:
         # Another process may have prepared the store with a new key while it was empty.
-        if await _stored_meta(connection) != self._meta_values:
+        if _stored_meta(connection) != self._meta_values:
             raise OutboxUnavailableError(
                 Message("is in use with another key or by another version")
             )
@@ -487,8 +461,7 @@ class OutboxStore:
     @_shielded
     async def leases(self) -> Collection[Lease]:
         """Return all leases, of any process, ended or not."""
-        async with self._database.read_transaction() as connection:
-            return [Lease(*row) for row in await connection.execute(queries.select_leases())]
+        return [Lease(*row) for row in await self._database.read(_rows, queries.select_leases())]
 
     @_shielded
     async def recover_leases(
@@ -499,18 +472,21 @@ class OutboxStore:
         Their `recovery` decides what follows. Entries to be verified are due after `settle`
         seconds. Returns whether there were any.
         """
-        async with self._database.write_transaction() as connection:
-            await self._require_same_key(connection)
-            now = await self._database.now(connection)
-            found = await connection.execute(
+
+        def recover(connection: sa.Connection) -> list[OutboxEvent]:
+            self._require_same_key(connection)
+            now = self._database.now(connection)
+            found = connection.execute(
                 queries.select_interrupted(standing, dead, now).limit(_RECOVERY_BATCH)
             )
-            events = [
-                await transitions.expire_lease(
+            return [
+                transitions.expire_lease(
                     connection, self._contents, queries.entry_from_row(row), now, settle
                 )
                 for row in found.all()
             ]
+
+        events = await self._database.write(recover)
         self.notify(*events)
         return bool(events)
 
@@ -520,22 +496,22 @@ class OutboxStore:
 
         They become failed, or unclear if they are in doubt.
         """
-        async with self._database.write_transaction() as connection:
-            await self._require_same_key(connection)
-            now = await self._database.now(connection)
-            old = (
-                entries_table.c.state == EntryState.WAITING,
-                entries_table.c.queued_at < now - self.settings.max_age,
-            )
-            found = await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
-            events = [
-                await transitions.expire_entry(
-                    connection, self._contents, queries.entry_from_row(row), now
-                )
-                for row in found.all()
-            ]
+        events = await self._database.write(self._expire_entries)
         self.notify(*events)
         return bool(events)
+
+    def _expire_entries(self, connection: sa.Connection) -> list[OutboxEvent]:
+        self._require_same_key(connection)
+        now = self._database.now(connection)
+        old = (
+            entries_table.c.state == EntryState.WAITING,
+            entries_table.c.queued_at < now - self.settings.max_age,
+        )
+        found = connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
+        return [
+            transitions.expire_entry(connection, self._contents, queries.entry_from_row(row), now)
+            for row in found.all()
+        ]
 
     @_shielded
     async def erase_delivered(self) -> bool:
@@ -543,29 +519,20 @@ class OutboxStore:
 
         Return whether there was one.
         """
-        async with self._database.write_transaction() as connection:
-            segment = (await connection.execute(queries.select_unerased())).first()
-            if segment is not None:
-                key = (segments_table.c.entry, segments_table.c.kind, segments_table.c.place)
-                condition = sa.tuple_(*key) == sa.tuple_(*segment)
-                await connection.execute(sa.delete(segments_table).where(condition))
-            return segment is not None
+        return await self._database.write(_erase_delivered)
 
     @_shielded
     async def purge_finished(self) -> int:
         """Delete some entries that finished `retention` seconds ago. Return how many."""
-        async with self._database.write_transaction() as connection:
-            now = await self._database.now(connection)
-            query = queries.select_purgeable(now - self.settings.retention).limit(_PURGE_BATCH)
-            numbers = [row.number for row in await connection.execute(query)]
-            if numbers:
-                await connection.execute(
-                    sa.delete(segments_table).where(segments_table.c.entry.in_(numbers))
-                )
-                await connection.execute(
-                    sa.delete(entries_table).where(entries_table.c.number.in_(numbers))
-                )
-            return len(numbers)
+        return await self._database.write(self._purge_finished)
+
+    def _purge_finished(self, connection: sa.Connection) -> int:
+        now = self._database.now(connection)
+        query = queries.select_purgeable(now - self.settings.retention).limit(_PURGE_BATCH)
+        numbers = [row.number for row in connection.execute(query)]
+        if numbers:
+            transitions.delete_entries(connection, numbers)
+        return len(numbers)
 
     @_shielded
     async def release_disk_space(self) -> bool:
@@ -586,18 +553,25 @@ class OutboxStore:
         With `actor` the step is stored as a pending audit record, see `record_pending`. Raises
         `EntryStateError`. Cancelling and dropping erase the request.
         """
-        async with self._database.write_transaction() as connection:
-            await self._database.lock_inserts(connection)
+
+        def apply_action(connection: sa.Connection) -> OutboxEntry | None:
+            self._database.lock_inserts(connection)
             query = queries.select_entries().where(entries_table.c.id == entry_id).with_for_update()
-            row = (await connection.execute(query)).first()
+            row = connection.execute(query).first()
             entry = None if row is None else queries.entry_from_row(row)
             if entry is None or caller not in (None, entry.caller):
                 return None
-            now = await self._database.now(connection)
-            changed = await transitions.apply_operator_action(connection, entry, to, now)
+            now = self._database.now(connection)
+            changed = transitions.apply_operator_action(connection, entry, to, now)
             if actor is not None:
-                await _add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
-        self.notify(OutboxEvent(STEP_OF_ACTION[to], changed, is_audit_pending=actor is not None))
+                step = STEP_OF_ACTION[to]
+                transitions.add_pending_records(connection, step, [changed], actor, now)
+            return changed
+
+        changed = await self._database.write(apply_action)
+        if changed is not None:
+            is_audit_pending = actor is not None
+            self.notify(OutboxEvent(STEP_OF_ACTION[to], changed, is_audit_pending=is_audit_pending))
         return changed
 
     async def retry_failed(
@@ -619,13 +593,17 @@ class OutboxStore:
     async def _retry_some(
         self, cause: str | None, after: int, actor: Actor | None
     ) -> Sequence[OutboxEntry]:
-        async with self._database.write_transaction() as connection:
-            now = await self._database.now(connection)
-            retried = await transitions.retry_failed(
+
+        def retry_some(connection: sa.Connection) -> Sequence[OutboxEntry]:
+            now = self._database.now(connection)
+            retried = transitions.retry_failed(
                 connection, now, cause, after, max_entries=_RETRY_BATCH
             )
             if actor is not None:
-                await _add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
+                transitions.add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
+            return retried
+
+        retried = await self._database.write(retry_some)
         for entry in retried:
             self.notify(OutboxEvent(OutboxStep.RETRIED, entry, is_audit_pending=actor is not None))
         return retried
@@ -636,23 +614,27 @@ class OutboxStore:
 
         With `actor` a pending audit record of the access is stored first.
         """
-        transaction = (
-            self._database.read_transaction()
-            if actor is None
-            else self._database.write_transaction()
-        )
-        async with transaction as connection:
-            entry = await _find_entry(connection, entry_id)
-            if entry is None:
-                return None
-            if actor is not None:
-                now = await self._database.now(connection)
-                await _add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
-            plain = await self._contents.read(connection, entry, "request")
-            request = None if plain is None else unpack_request(plain)
-            content = EntryContent(entry, request, await self._response(connection, entry))
+
+        def reveal(connection: sa.Connection, actor: Actor) -> _SealedEntry | None:
+            found = _find_sealed_entry(connection, entry_id, "request", "response")
+            if found is not None:
+                now = self._database.now(connection)
+                transitions.add_pending_records(
+                    connection, OutboxStep.REVEALED, [found.entry], actor, now
+                )
+            return found
+
+        if actor is None:
+            found = await self._database.read(_find_sealed_entry, entry_id, "request", "response")
+        else:
+            found = await self._database.write(reveal, actor)
+        if found is None:
+            return None
+        plain = await self._contents.decrypt(found.contents["request"], found.entry, "request")
+        request = None if plain is None else unpack_request(plain)
+        content = EntryContent(found.entry, request, await self._decrypt_response(found))
         if actor is not None:
-            self.notify(OutboxEvent(OutboxStep.REVEALED, entry, is_audit_pending=True))
+            self.notify(OutboxEvent(OutboxStep.REVEALED, found.entry, is_audit_pending=True))
         return content
 
     async def reveal(
@@ -680,17 +662,24 @@ class OutboxStore:
         Only one process does so at a time. Other writers wait meanwhile, so that `record` must be
         quick. What it cannot record stays pending.
         """
-        async with self._database.read_transaction() as connection:
-            if not await _has_rows(connection, pending_records_table):
-                return 0
-        async with self._database.write_transaction() as connection:
-            deleted = await _drain_pending_records(connection, record, self._recorded)
+        if not await self._database.read(_has_rows, pending_records_table):
+            return 0
+        async with self._database.write_transaction() as transaction:
+            deleted = await transitions.drain_pending_records(transaction, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
 
 
-async def _count_leased(connection: AsyncConnection, now: float) -> int:
-    return int((await connection.execute(queries.count_leased(now))).scalar_one())
+@dataclass(frozen=True, slots=True)
+class _SealedEntry:
+    """An entry with the encrypted segments of its request, its response, or both."""
+
+    entry: OutboxEntry
+    contents: Mapping[ContentKind, Sequence[bytes]]
+
+
+def _count_leased(connection: sa.Connection, now: float) -> int:
+    return int(connection.execute(queries.count_leased(now)).scalar_one())
 
 
 def _part_to_leave(decisions: Sequence[Decision]) -> float:
@@ -703,34 +692,69 @@ def _part_to_leave(decisions: Sequence[Decision]) -> float:
     return _LEFT_BY_LONG_BODIES if longest > SHORT_BODY else _LEFT_BY_BODIES if longest else 0.0
 
 
-def _require_space(limits: OutboxSettings, size: int, used: sa.Row[Any], *, shared: bool) -> None:
-    """Raise `OutboxFullError` if one more entry of `size` bytes does not fit.
-
-    `used` is the row of `queries.select_usage`.
-    """
-    if used.entries >= limits.max_entries or used.total_bytes + size > limits.max_bytes:
-        raise OutboxFullError(Message("the outbox is full"))
-    # One entry is allowed for every caller, whatever its share.
-    if shared and used.caller_entries:
-        share = limits.max_share
-        if (
-            used.caller_entries >= int(limits.max_entries * share)
-            or used.caller_bytes + size > limits.max_bytes * share
-        ):
-            raise OutboxFullError(Message("the caller's share of the outbox is full"))
+def _depth(connection: sa.Connection) -> QueueDepth:
+    # Each of these is found by an index, or in the sums: however many entries there are.
+    counts = connection.execute(queries.SELECT_COUNTS)
+    first_of_each = [
+        connection.execute(queries.SELECT_OLDEST, {"state": state}).scalar() for state in BLOCKING
+    ]
+    return QueueDepth(
+        {EntryState(state): count for state, count in counts},
+        int(connection.execute(queries.SELECT_TOTAL_USAGE).one().size),
+        min((oldest for oldest in first_of_each if oldest is not None), default=None),
+        bool(connection.execute(queries.SELECT_IS_DELIVERABLE).scalar_one()),
+        connection.execute(queries.SELECT_LAST_END).scalar_one(),
+    )
 
 
-async def _find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
+def _find_entry(connection: sa.Connection, entry_id: str) -> OutboxEntry | None:
     """Return one entry by its id."""
     query = queries.select_entries().where(entries_table.c.id == entry_id)
-    row = (await connection.execute(query)).first()
+    row = connection.execute(query).first()
     return None if row is None else queries.entry_from_row(row)
 
 
-async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
-    return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
+def _find_sealed_entry(
+    connection: sa.Connection, entry_id: str, *kinds: ContentKind
+) -> _SealedEntry | None:
+    """Return one entry by its id, with its contents of these kinds."""
+    entry = _find_entry(connection, entry_id)
+    if entry is None:
+        return None
+    numbers = (entry.number,)
+    contents = {kind: load_segments(connection, numbers, kind)[entry.number] for kind in kinds}
+    return _SealedEntry(entry, contents)
 
 
-async def _has_rows(connection: AsyncConnection, table: sa.Table) -> bool:
-    query = sa.select(sa.exists().select_from(table))
-    return bool((await connection.execute(query)).scalar_one())
+def _erase_delivered(connection: sa.Connection) -> bool:
+    segment = connection.execute(queries.select_unerased()).first()
+    if segment is not None:
+        key = (segments_table.c.entry, segments_table.c.kind, segments_table.c.place)
+        condition = sa.tuple_(*key) == sa.tuple_(*segment)
+        connection.execute(sa.delete(segments_table).where(condition))
+    return segment is not None
+
+
+def _stored_meta(connection: sa.Connection) -> dict[str, str]:
+    return {row.name: row.value for row in connection.execute(_SELECT_META)}
+
+
+def _has_rows(connection: sa.Connection, table: sa.Table) -> bool:
+    return _has(connection, sa.select(sa.exists().select_from(table)))
+
+
+def _has(connection: sa.Connection, query: sa.Select[Any]) -> bool:
+    return bool(connection.execute(query).scalar_one())
+
+
+def _blocking_digests(connection: sa.Connection, digests: Sequence[bytes]) -> frozenset[bytes]:
+    found = connection.execute(queries.SELECT_BLOCKING_KEYS, {"digests": digests})
+    return frozenset(found.scalars())
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[Any]:
+    return connection.execute(query).all()
+
+
+def _execute(connection: sa.Connection, change: sa.Executable) -> None:
+    connection.execute(change)

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
+from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode
 from gateway.outbox.store.store_types import Lease
 from gateway.outbox.store.tables import (
     all_keys_table,
     entries_table,
     ordering_keys_table,
     segments_table,
+    usage_table,
 )
 
 _ENTRY_COLUMNS: Final = (
@@ -67,26 +68,6 @@ def select_entries() -> sa.Select[Any]:
 def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Return the SELECT of entries that no other transaction has locked, which locks them."""
     return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
-
-
-def insert_entry(new_entry: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
-    """Return the INSERT of a new entry, which returns the row with its number."""
-    return (
-        sa.insert(entries_table)
-        .values(
-            id=entry_id,
-            caller=new_entry.caller,
-            state=EntryState.WAITING,
-            recovery=new_entry.recovery,
-            doubt=new_entry.in_doubt,
-            queued_at=now,
-            due_at=now + new_entry.delay,
-            attempts=0,
-            size=size,
-            cause=new_entry.cause,
-        )
-        .returning(*_ENTRY_COLUMNS)
-    )
 
 
 def select_ready(now: float, max_entries: int, *, prefer_verifiable: bool) -> sa.Select[Any]:
@@ -216,11 +197,6 @@ def select_latest_delay() -> sa.Select[Any]:
     )
 
 
-def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:
-    """Return the SELECT whether an entry blocks one of these ordering keys."""
-    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(digests)))
-
-
 def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
     """Return the SELECT whether any entry of this caller blocks."""
     return sa.select(
@@ -248,31 +224,8 @@ def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
     )
 
 
-def select_usage(caller: str) -> sa.Select[Any]:
-    """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
-    is_of_caller = sa.case((entries_table.c.caller == caller, 1), else_=0)
-    return sa.select(
-        sa.func.count().label("entries"),
-        _sum(entries_table.c.size).label("total_bytes"),
-        _sum(is_of_caller).label("caller_entries"),
-        _sum(is_of_caller * entries_table.c.size).label("caller_bytes"),
-    ).where(entries_table.c.state.in_(BLOCKING))
-
-
 def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(column), 0)
-
-
-def select_depth() -> sa.Select[Any]:
-    """Return the SELECT of number, bytes and moments of each state, and how many none blocks."""
-    return sa.select(
-        entries_table.c.state,
-        sa.func.count().label("entries"),
-        _sum(entries_table.c.size).label("size"),
-        sa.func.min(entries_table.c.queued_at).label("oldest"),
-        sa.func.max(entries_table.c.finished_at).label("last_end"),
-        _sum(sa.case((entries_table.c.behind.is_(None), 1), else_=0)).label("unblocked"),
-    ).group_by(entries_table.c.state)
 
 
 def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
@@ -303,3 +256,79 @@ def select_purgeable(before: float) -> sa.Select[Any]:
     return sa.select(entries_table.c.number).where(
         entries_table.c.state.in_(_PURGEABLE_STATES), entries_table.c.finished_at < before
     )
+
+
+# Made once: to build an expression takes longer than to execute it.
+INSERT_ENTRIES: Final = sa.insert(entries_table)
+INSERT_ORDERING_KEYS: Final = sa.insert(ordering_keys_table)
+INSERT_ALL_KEYS: Final = sa.insert(all_keys_table)
+# The entries with these `ids`, in the order of arrival.
+SELECT_NEW: Final = (
+    select_entries()
+    .where(entries_table.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(entries_table.c.number)
+)
+# Those of these `digests` of ordering keys that an entry blocks.
+SELECT_BLOCKING_KEYS: Final = (
+    sa.select(ordering_keys_table.c.mark)
+    .where(ordering_keys_table.c.mark.in_(sa.bindparam("digests", expanding=True)))
+    .distinct()
+)
+# Of entries from number `first`.
+UPDATE_NEW_PREDECESSORS: Final = update_predecessors(
+    entries_table.c.number >= sa.bindparam("first")
+)
+# The number and bytes of the entries of each caller that block.
+COUNT_USAGE: Final = (
+    sa.select(
+        entries_table.c.caller,
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("size"),
+    )
+    .where(entries_table.c.state.in_(BLOCKING))
+    .group_by(entries_table.c.caller)
+)
+# The same of the entries with these `numbers`, in any state.
+COUNT_USAGE_OF_NUMBERS: Final = (
+    sa.select(
+        entries_table.c.caller,
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("size"),
+    )
+    .where(entries_table.c.number.in_(sa.bindparam("numbers", expanding=True)))
+    .group_by(entries_table.c.caller)
+)
+# What these `callers` use, and what all do.
+SELECT_USAGE: Final = sa.select(usage_table).where(
+    usage_table.c.caller.in_(sa.bindparam("callers", expanding=True))
+)
+SELECT_TOTAL_USAGE: Final = sa.select(
+    _sum(usage_table.c.entries).label("entries"), _sum(usage_table.c.size).label("size")
+)
+INSERT_USAGE: Final = sa.insert(usage_table)
+# Of the caller `of`.
+UPDATE_USAGE: Final = (
+    sa.update(usage_table)
+    .where(usage_table.c.caller == sa.bindparam("of"))
+    .values(
+        entries=usage_table.c.entries + sa.bindparam("more_entries"),
+        size=usage_table.c.size + sa.bindparam("more_bytes"),
+    )
+)
+SELECT_COUNTS: Final = sa.select(entries_table.c.state, sa.func.count()).group_by(
+    entries_table.c.state
+)
+# The moment of the entry of a `state` that arrived first. Clocks may be set, numbers only grow.
+SELECT_OLDEST: Final = (
+    sa.select(entries_table.c.queued_at)
+    .where(entries_table.c.state == sa.bindparam("state"))
+    .order_by(entries_table.c.number)
+    .limit(1)
+)
+SELECT_LAST_END: Final = sa.select(sa.func.max(entries_table.c.finished_at))
+SELECT_IS_DELIVERABLE: Final = sa.select(
+    sa.exists().where(
+        entries_table.c.behind.is_(None),
+        entries_table.c.state.in_((EntryState.WAITING, EntryState.SENDING)),
+    )
+)

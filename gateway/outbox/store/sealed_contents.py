@@ -19,7 +19,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.i18n import Message
 from gateway.outbox.attempt_result import Decision
@@ -181,6 +180,7 @@ def _fields(text: list[tuple[str, str]]) -> FieldLines:
     return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in text)
 
 
+_INSERT_SEGMENTS: Final = sa.insert(segments_table)
 # Bytes. Up to this size encryption takes less time than switching to a thread.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 
@@ -188,8 +188,7 @@ _MAX_INLINE_BYTES: Final = 128 * 1024
 class EncryptedContents:
     """Encryption and decryption of contents with one cipher.
 
-    A method with a `connection` works in the transaction of that connection. Contents of more than
-    128 KiB are processed in a thread.
+    Contents of more than 128 KiB are processed in a thread.
     """
 
     def __init__(self, cipher: ContentCipher) -> None:
@@ -213,12 +212,9 @@ class EncryptedContents:
         """Return the encrypted segments of a response."""
         return await self._encrypt(pack_response(response), _binding(entry, "response"))
 
-    async def read(
-        self, connection: AsyncConnection, entry: OutboxEntry, kind: ContentKind
-    ) -> bytes | None:
-        """Load a content and return it as `decrypt` does."""
-        found = await load_segments(connection, (entry.number,), kind)
-        return await self.decrypt(found[entry.number], entry, kind)
+    def encrypt_note(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
+        """Return the encrypted segments of a response without a body."""
+        return self._cipher.encrypt(pack_response(response), _binding(entry, "response"))
 
     async def decrypt(
         self, sealed: Sequence[bytes], entry: OutboxEntry, kind: ContentKind
@@ -239,23 +235,30 @@ class EncryptedContents:
         return await asyncio.to_thread(self._cipher.encrypt, plain, binding)
 
 
-async def load_segments(
-    connection: AsyncConnection, numbers: Collection[int], kind: ContentKind
+def load_segments(
+    connection: sa.Connection, numbers: Collection[int], kind: ContentKind
 ) -> Mapping[int, Sequence[bytes]]:
     """Return encrypted segments by entry number; an empty list where an entry has none."""
     found: dict[int, list[bytes]] = {number: [] for number in numbers}
-    for row in await connection.execute(queries.select_segments(numbers, kind)):
+    for row in connection.execute(queries.select_segments(numbers, kind)):
         found[row.entry].append(row.sealed)
     return found
 
 
-async def save_segments(
-    connection: AsyncConnection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
+def save_segments(
+    connection: sa.Connection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
 ) -> None:
     """Store encrypted segments of entries, by entry number, and replace any earlier ones."""
-    await delete_segments(connection, tuple(contents), kind)
-    await connection.execute(
-        sa.insert(segments_table),
+    delete_segments(connection, tuple(contents), kind)
+    insert_segments(connection, kind, contents)
+
+
+def insert_segments(
+    connection: sa.Connection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
+) -> None:
+    """Store the first encrypted segments of entries, by entry number."""
+    connection.execute(
+        _INSERT_SEGMENTS,
         [
             {"entry": number, "kind": kind, "place": index, "sealed": segment}
             for number, segments in contents.items()
@@ -264,12 +267,12 @@ async def save_segments(
     )
 
 
-async def delete_segments(
-    connection: AsyncConnection, numbers: Collection[int], *kinds: ContentKind
+def delete_segments(
+    connection: sa.Connection, numbers: Collection[int], *kinds: ContentKind
 ) -> None:
     """Delete contents of entries: those of the given kinds, or all."""
     of_kinds = (segments_table.c.kind.in_(kinds),) if kinds else ()
-    await connection.execute(
+    connection.execute(
         sa.delete(segments_table).where(segments_table.c.entry.in_(tuple(numbers)), *of_kinds)
     )
 

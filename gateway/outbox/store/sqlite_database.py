@@ -12,16 +12,21 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.util import await_only
 
 from gateway import os_support
 from gateway.i18n import Message, system_error
-from gateway.outbox.store.database import BUSY_TIMEOUT, MAX_CONNECTIONS, translate_errors
+from gateway.outbox.store.database import (
+    BUSY_TIMEOUT,
+    MAX_CONNECTIONS,
+    Transaction,
+    translate_errors,
+)
 from gateway.outbox.store.disk_reserve import PAGE, DiskFullError, DiskReserve
 from gateway.outbox.store.store_types import (
     OutboxDiskFullError,
@@ -90,8 +95,14 @@ _COUNT_PAGES: Final = """
 """
 
 
+_Ts = TypeVarTuple("_Ts")
+_T = TypeVar("_T")
+
+
 class SqliteDatabase:
     """One file, for processes of this machine (`database.Database`).
+
+    Everything that SQLite does is done in threads: the event loop never waits for the disk.
 
     `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one
     does, every transaction raises `OutboxInUseError`. Commands use it without that.
@@ -109,10 +120,12 @@ class SqliteDatabase:
         self._is_reserved = self._is_warned = False
         self._excludes_others = exclusive and os_support.HAS_FILE_LOCKS
         self._lock_fd = -1
-        url = sa.URL.create("sqlite+aiosqlite", database=str(path))
-        self._engine = create_async_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS)
-        sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
-        sa.event.listen(self._engine.sync_engine, "begin", self._begin)
+        self._threads = ThreadPoolExecutor(MAX_CONNECTIONS, "outbox")
+        url = sa.URL.create("sqlite", database=str(path))
+        # One connection for each thread, and the one of a transaction that is between two steps.
+        self._engine = sa.create_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS + 1)
+        sa.event.listen(self._engine, "connect", self._prepare)
+        sa.event.listen(self._engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
         self._empty_check = _EmptyCheck(path)
         # True if no entry of any process blocks an ordering key.
@@ -122,41 +135,90 @@ class SqliteDatabase:
     def is_exclusive(self) -> bool:
         return self._lock_fd >= 0
 
-    @contextlib.asynccontextmanager
-    async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def read(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+    ) -> _T:
         with translate_errors():
             self._require_file()
-            async with self._reader.begin() as connection:
-                yield connection
+            return await self._in_thread(self._read, lambda connection: work(connection, *args))
+
+    def _read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        with self._reader.begin() as connection:
+            return work(connection)
+
+    async def _in_thread(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, work, *args)
+
+    async def write(
+        self,
+        work: Callable[[sa.Connection, *_Ts], _T],
+        *args: *_Ts,
+        leaves: float = 0.0,
+    ) -> _T:
+        def write() -> _T:
+            connection = self._begin_writing()
+            with contextlib.closing(connection):
+                result = work(connection, *args)
+                self._commit(connection, leaves)
+                return result
+
+        with _full_disk_errors(adds=False), translate_errors():
+            self._require_file()
+            async with self._acquire_write_lock():
+                return await self._in_thread(write)
 
     @contextlib.asynccontextmanager
-    async def write_transaction(
-        self, *, adds: bool = False, leaves: float = 0.0
-    ) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[Transaction]:
         with _full_disk_errors(adds=adds), translate_errors():
             self._require_file()
             if adds and (not self._is_reserved or self._reserve.is_disk_full()):
                 raise DiskFullError
             async with self._acquire_write_lock():
-                async with self._engine.begin() as connection:
-                    yield connection
-                    part = 1.0 if adds else leaves
-                    pages = await self._leave_free_pages(connection, part) if part else 0
-                # A checkpoint by a command may have cut off the blocks before the commit.
-                with contextlib.suppress(DiskFullError):
-                    self._reserve.allocate_database(pages)
+                connection = await self._in_thread(self._begin_writing)
+                try:
+                    yield Transaction(partial(self._run_on, connection))
+                    await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
+                except BaseException:
+                    await self._in_thread(connection.close)
+                    raise
 
-    async def _leave_free_pages(self, connection: AsyncConnection, part: float) -> int:
+    async def _run_on(
+        self, connection: sa.Connection, work: Callable[[sa.Connection, *_Ts], _T], *args: *_Ts
+    ) -> _T:
+        return await self._in_thread(work, connection, *args)
+
+    def _begin_writing(self) -> sa.Connection:
+        connection = self._engine.connect()
+        try:
+            connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _commit(self, connection: sa.Connection, part: float) -> None:
+        """Leave that part of the reserved pages free, commit, and close the connection."""
+        pages = self._leave_free_pages(connection, part) if part else 0
+        connection.commit()
+        connection.close()
+        # A checkpoint by a command may have cut off the blocks before the commit.
+        with contextlib.suppress(DiskFullError):
+            self._reserve.allocate_database(pages)
+
+    def _leave_free_pages(self, connection: sa.Connection, part: float) -> int:
         """Leave that part of the reserved pages free, and none without its blocks.
 
         Return the number of all pages. Raises `DiskFullError`.
         """
-        counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
+        counts = connection.exec_driver_sql(_COUNT_PAGES).one()
         missing = int(self._reserve.free_pages * part) - counts.freelist_count
         if missing > 0:
-            await connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
-            await connection.exec_driver_sql(_FREE_PAGES)
-            counts = (await connection.exec_driver_sql(_COUNT_PAGES)).one()
+            connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
+            connection.exec_driver_sql(_FREE_PAGES)
+            counts = connection.exec_driver_sql(_COUNT_PAGES).one()
         self._reserve.allocate_database(counts.page_count)
         return int(counts.page_count)
 
@@ -217,22 +279,23 @@ class SqliteDatabase:
         # A transaction that first reads and then writes could fail midway (SQLITE_BUSY_SNAPSHOT).
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    async def now(self, connection: AsyncConnection) -> float:
+    def now(self, connection: sa.Connection) -> float:
         """Return this machine's time."""
         return self._clock()
 
-    async def lock_inserts(self, connection: AsyncConnection) -> None:
+    def lock_inserts(self, connection: sa.Connection) -> None:
         """Do nothing: a write transaction excludes all others."""
 
     async def release_disk_space(self) -> bool:
         """Release some pages in a separate transaction. Return whether any were released."""
         with translate_errors():
             async with self._acquire_write_lock():
-                return await asyncio.to_thread(_shrink, self._path, self._reserve)
+                return await self._in_thread(_shrink, self._path, self._reserve)
 
     async def close(self) -> None:
         self._empty_check.close()
-        await self._engine.dispose()
+        await self._in_thread(self._engine.dispose)
+        self._threads.shutdown()
         self._reserve.close()
         if self.is_exclusive:
             os.close(self._lock_fd)
@@ -301,7 +364,7 @@ def _retry_races(use: Callable[[], None]) -> None:
                 code != sqlite3.SQLITE_IOERR_DELETE_NOENT and code & _PRIMARY != sqlite3.SQLITE_BUSY
             ):
                 raise
-        await_only(asyncio.sleep(_RETRY_INTERVAL))
+        time.sleep(_RETRY_INTERVAL)
 
 
 def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:

@@ -48,6 +48,9 @@ entries_table: Final = sa.Table(
     sa.Column("collisions", sa.Integer, nullable=False, server_default="0"),
     sa.Index("outbox_entries_by_state", "state", "number"),
     sa.Index("outbox_entries_by_caller", "caller", "number"),
+    sa.Index("outbox_entries_by_end", "finished_at"),
+    # Counts groups without a look at the entries themselves.
+    sa.Index("outbox_entries_by_group", "state", "cause", "caller", "queued_at"),
     # Numbers are never reused: a reused one could reverse the order of entries.
     sqlite_autoincrement=True,
 )
@@ -78,6 +81,15 @@ all_keys_table: Final = sa.Table(
     sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("caller", sa.Text, nullable=False),
     sa.Index("outbox_alone_by_caller", "caller", "entry"),
+)
+# How much each caller has in states of `BLOCKING`: counted anew, a million entries would take a
+# second for each write.
+usage_table: Final = sa.Table(
+    "outbox_usage",
+    METADATA,
+    sa.Column("caller", sa.Text, primary_key=True),
+    sa.Column("entries", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
 )
 segments_table: Final = sa.Table(
     "outbox_pieces",

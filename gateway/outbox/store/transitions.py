@@ -1,38 +1,59 @@
 """Changes of the state of entries in the store, inside the transaction of the caller.
 
-Some follow from attempts: decisions are recorded, and entries are claimed. The others happen
-without an attempt: a lost lease, an entry's age, an operator's action. The store calls these
-functions; `gateway.outbox.attempt_result` makes the decisions.
+They begin with the arrival of entries. Some follow from attempts: decisions are recorded, and
+entries are claimed. The others happen without an attempt: a lost lease, an entry's age, an
+operator's action, which is stored as a pending audit record too. The store calls these functions;
+`gateway.outbox.attempt_result` makes the decisions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.i18n import Message
 from gateway.outbox.attempt_result import Decision
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import (
+    ALL_KEYS,
+    BLOCKING,
     INTERRUPTED_NOTE,
     NEVER_DELIVERED_NOTE,
     OUTCOME_UNKNOWN_NOTE,
+    Actor,
     EntryState,
+    NewEntry,
     OutboxEntry,
     OutboxEvent,
     OutboxStep,
+    PendingAuditRecord,
+    RecordPending,
     RecoveryMode,
     StoredResponse,
 )
 from gateway.outbox.store import queries, sealed_contents
-from gateway.outbox.store.store_types import EntryStateError
-from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
+from gateway.outbox.store.store_types import EntryStateError, OutboxFullError
+from gateway.outbox.store.tables import (
+    all_keys_table,
+    entries_table,
+    ordering_keys_table,
+    pending_records_table,
+    segments_table,
+)
+
+if TYPE_CHECKING:
+    from gateway.config.operations_settings import OutboxSettings
+    from gateway.outbox.store.database import Transaction
 
 _INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
 _EXPIRED: Final = "expired"
 _MAX_ERASED_BYTES: Final = 1024 * 1024
+_MAX_RECORDS: Final = 100
 # Seconds. A smaller backward step of the clock is ignored.
 _CLOCK_TOLERANCE: Final = 1.0
 _EXPIRED_UNSENT: Final = StoredResponse(
@@ -46,8 +67,140 @@ _ALLOWED_TRANSITIONS: Final = {
 }
 
 
-async def expire_lease(
-    connection: AsyncConnection,
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A write that waits to be stored.
+
+    `sealed` are the segments of its encrypted request, `digests` those of its ordering keys. `size`
+    is that of its entry. `stored` gets the entry, or the error for which it is not stored.
+    """
+
+    new_entry: NewEntry
+    id: str
+    sealed: Sequence[bytes]
+    digests: Sequence[bytes]
+    size: int
+    is_share_limited: bool
+    confirm: Callable[[], None]
+    stored: asyncio.Future[OutboxEntry]
+
+    def is_confirmed(self) -> bool:
+        """Return whether it may be stored still; if not, `stored` has the reason."""
+        try:
+            self.confirm()
+        except Exception as error:
+            self.stored.set_exception(error)
+        return not self.stored.done()
+
+
+def exceeding_limits(
+    connection: sa.Connection, arrivals: Sequence[Arrival], limits: OutboxSettings
+) -> Mapping[Arrival, OutboxFullError]:
+    """Return those that do not fit when all of them are added in this order."""
+    callers = list({arrival.new_entry.caller for arrival in arrivals})
+    rows = connection.execute(queries.SELECT_USAGE, {"callers": callers})
+    used = {row.caller: (row.entries, row.size) for row in rows}
+    total = connection.execute(queries.SELECT_TOTAL_USAGE).one()
+    entries, total_bytes = int(total.entries), int(total.size)
+    refusals: dict[Arrival, OutboxFullError] = {}
+    for arrival in arrivals:
+        caller = arrival.new_entry.caller
+        caller_entries, caller_bytes = used.get(caller, (0, 0))
+        if entries >= limits.max_entries or total_bytes + arrival.size > limits.max_bytes:
+            refusals[arrival] = OutboxFullError(Message("the outbox is full"))
+            continue
+        # One entry is allowed for every caller, whatever its share.
+        if (
+            arrival.is_share_limited
+            and caller_entries
+            and (
+                caller_entries >= int(limits.max_entries * limits.max_share)
+                or caller_bytes + arrival.size > limits.max_bytes * limits.max_share
+            )
+        ):
+            why = Message("the caller's share of the outbox is full")
+            refusals[arrival] = OutboxFullError(why)
+            continue
+        entries += 1
+        total_bytes += arrival.size
+        used[caller] = caller_entries + 1, caller_bytes + arrival.size
+    return refusals
+
+
+def insert_arrivals(
+    connection: sa.Connection, arrivals: Sequence[Arrival], now: float
+) -> Mapping[Arrival, OutboxEntry]:
+    """Insert at least one entry, in this order. `now` is a Unix time.
+
+    The transaction must hold the lock of `Database.lock_inserts`.
+    """
+    connection.execute(queries.INSERT_ENTRIES, [_values_of_arrival(each, now) for each in arrivals])
+    rows = connection.execute(queries.SELECT_NEW, {"ids": [arrival.id for arrival in arrivals]})
+    entries = dict(zip(arrivals, map(queries.entry_from_row, rows), strict=True))
+    connection.execute(
+        queries.INSERT_ORDERING_KEYS,
+        [
+            {"mark": digest, "entry": entry.number}
+            for arrival, entry in entries.items()
+            for digest in arrival.digests
+        ],
+    )
+    with_all_keys = [
+        {"entry": entry.number, "caller": entry.caller}
+        for arrival, entry in entries.items()
+        if arrival.new_entry.ordering_keys == ALL_KEYS
+    ]
+    if with_all_keys:
+        connection.execute(queries.INSERT_ALL_KEYS, with_all_keys)
+    _add_usage(connection, [entry.number for entry in entries.values()], 1)
+    first = min(entry.number for entry in entries.values())
+    connection.execute(queries.UPDATE_NEW_PREDECESSORS, {"first": first})
+    sealed = {entry.number: arrival.sealed for arrival, entry in entries.items()}
+    sealed_contents.insert_segments(connection, "request", sealed)
+    return entries
+
+
+def _add_usage(connection: sa.Connection, numbers: Sequence[int], sign: Literal[1, -1]) -> None:
+    """Add what these entries use to that of their callers, or with -1 subtract it.
+
+    The transaction must hold the lock of `Database.lock_inserts`.
+    """
+    for row in connection.execute(queries.COUNT_USAGE_OF_NUMBERS, {"numbers": numbers}).all():
+        more = {"of": row.caller, "more_entries": sign * row.entries, "more_bytes": sign * row.size}
+        if not connection.execute(queries.UPDATE_USAGE, more).rowcount:
+            connection.execute(queries.INSERT_USAGE, dict(row._mapping))
+
+
+def _values_of_arrival(arrival: Arrival, now: float) -> dict[str, Any]:
+    new_entry = arrival.new_entry
+    return {
+        "id": arrival.id,
+        "caller": new_entry.caller,
+        "state": EntryState.WAITING,
+        "recovery": new_entry.recovery,
+        "doubt": new_entry.in_doubt,
+        "queued_at": now,
+        "due_at": now + new_entry.delay,
+        "attempts": 0,
+        "size": arrival.size,
+        "cause": new_entry.cause,
+    }
+
+
+def remove_arrivals(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Delete entries that this transaction has inserted."""
+    _unblock_successors(connection, numbers)
+    delete_entries(connection, numbers)
+
+
+def delete_entries(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Delete entries that block nothing, with their contents."""
+    connection.execute(sa.delete(segments_table).where(segments_table.c.entry.in_(numbers)))
+    connection.execute(sa.delete(entries_table).where(entries_table.c.number.in_(numbers)))
+
+
+def expire_lease(
+    connection: sa.Connection,
     encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
@@ -59,7 +212,7 @@ async def expire_lease(
     verified is due after `settle` seconds, others at once. `now` is a Unix time.
     """
     if entry.recovery is RecoveryMode.HOLD:
-        await _save_response(connection, encrypted_contents, entry, _INTERRUPTED)
+        _save_response(connection, encrypted_contents, entry, _INTERRUPTED)
         step = OutboxStep.UNCLEAR
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
@@ -67,18 +220,18 @@ async def expire_lease(
         due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = _INTERRUPTED.reason
-    changed = await _update_entry(connection, entry, values | {"cause": cause} | _end_lease(now))
+    changed = _update_entry(connection, entry, values | {"cause": cause} | _end_lease(now))
     return OutboxEvent(step, changed, cause)
 
 
-async def expire_entry(
-    connection: AsyncConnection,
+def expire_entry(
+    connection: sa.Connection,
     encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     now: float,
 ) -> OutboxEvent:
     """Give up an entry that has waited too long: it is failed, or unclear if it is in doubt."""
-    await _save_response(
+    _save_response(
         connection,
         encrypted_contents,
         entry,
@@ -86,24 +239,22 @@ async def expire_entry(
     )
     state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": _EXPIRED}
-    changed = await _update_entry(connection, entry, values)
+    changed = _update_entry(connection, entry, values)
     return OutboxEvent(OutboxStep.EXPIRED, changed, _EXPIRED)
 
 
-async def reset_delays_after_clock_step(
-    connection: AsyncConnection, latest: float, now: float
-) -> None:
+def reset_delays_after_clock_step(connection: sa.Connection, latest: float, now: float) -> None:
     """Shorten delays if the clock that measured them was set back since `latest`.
 
     `latest` and `now` are Unix times.
     """
     if now < latest - _CLOCK_TOLERANCE:
         for change in queries.update_delays_after_clock_step(now, INDEX_LAG):
-            await connection.execute(change)
+            connection.execute(change)
 
 
-async def apply_operator_action(
-    connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
+def apply_operator_action(
+    connection: sa.Connection, entry: OutboxEntry, to: EntryState, now: float
 ) -> OutboxEntry:
     """Apply a decision of an operator or of the caller: retry (`WAITING`), cancel or drop.
 
@@ -115,22 +266,22 @@ async def apply_operator_action(
     ):
         raise EntryStateError(entry.state)
     if to is not EntryState.WAITING:
-        await sealed_contents.delete_segments(connection, (entry.number,))
-        changed = await _update_entry(connection, entry, {"state": to, "finished_at": now})
-        await _unblock_successors(connection, (entry.number,))
+        sealed_contents.delete_segments(connection, (entry.number,))
+        changed = _update_entry(connection, entry, {"state": to, "finished_at": now})
+        _unblock_successors(connection, (entry.number,))
         return changed
     if entry.state is EntryState.WAITING:
         # An entry in doubt keeps its delay before the verification: the platform's search index may
         # lag behind.
-        return await _update_entry(
+        return _update_entry(
             connection, entry, {} if entry.in_doubt else {"due_at": entry.queued_at}
         )
-    await sealed_contents.delete_segments(connection, (entry.number,), "response")
-    return await _update_entry(connection, entry, _retry_values(now))
+    sealed_contents.delete_segments(connection, (entry.number,), "response")
+    return _update_entry(connection, entry, _retry_values(now))
 
 
-async def retry_failed(
-    connection: AsyncConnection, now: float, cause: str | None, after: int, *, max_entries: int
+def retry_failed(
+    connection: sa.Connection, now: float, cause: str | None, after: int, *, max_entries: int
 ) -> list[OutboxEntry]:
     """Retry up to `max_entries` failed entries, of one cause or of any, with numbers above `after`.
 
@@ -140,11 +291,11 @@ async def retry_failed(
     of_cause = () if cause is None else (entries_table.c.cause == cause,)
     failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
     query = queries.select_unlocked(*failed, *of_cause)
-    found = await connection.execute(query.order_by(entries_table.c.number).limit(max_entries))
+    found = connection.execute(query.order_by(entries_table.c.number).limit(max_entries))
     numbers = [row.number for row in found]
-    await sealed_contents.delete_segments(connection, numbers, "response")
+    sealed_contents.delete_segments(connection, numbers, "response")
     change = queries.update_entries(entries_table.c.number.in_(numbers)).values(_retry_values(now))
-    retried = [queries.entry_from_row(row) for row in await connection.execute(change)]
+    retried = [queries.entry_from_row(row) for row in connection.execute(change)]
     return sorted(retried, key=lambda entry: entry.number)
 
 
@@ -164,34 +315,35 @@ def _retry_values(now: float) -> dict[str, Any]:
     }
 
 
-async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
+def _unblock_successors(connection: sa.Connection, numbers: Sequence[int]) -> None:
     """Unblock the entries behind these, which block nothing any more.
 
     The transaction must hold the lock of `Database.lock_inserts`.
     """
-    await connection.execute(
+    _add_usage(connection, numbers, -1)
+    connection.execute(
         sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
     )
-    await connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
-    await connection.execute(queries.update_predecessors(entries_table.c.behind.in_(numbers)))
+    connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
+    connection.execute(queries.update_predecessors(entries_table.c.behind.in_(numbers)))
 
 
-async def _save_response(
-    connection: AsyncConnection,
+def _save_response(
+    connection: sa.Connection,
     encrypted_contents: sealed_contents.EncryptedContents,
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
-    segments = await encrypted_contents.encrypt_response(entry, response)
-    await sealed_contents.save_segments(connection, "response", {entry.number: segments})
+    segments = encrypted_contents.encrypt_note(entry, response)
+    sealed_contents.save_segments(connection, "response", {entry.number: segments})
 
 
-async def _update_entry(
-    connection: AsyncConnection, entry: OutboxEntry, values: dict[str, Any]
+def _update_entry(
+    connection: sa.Connection, entry: OutboxEntry, values: dict[str, Any]
 ) -> OutboxEntry:
     if not values:
         return entry
-    changed = await connection.execute(
+    changed = connection.execute(
         queries.update_entries(entries_table.c.number == entry.number).values(values)
     )
     return queries.entry_from_row(changed.one())
@@ -200,8 +352,8 @@ async def _update_entry(
 _UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
 
 
-async def record_decisions(
-    connection: AsyncConnection,
+def record_decisions(
+    connection: sa.Connection,
     owner: str,
     decisions: Sequence[Decision],
     sealed: Mapping[int, Sequence[bytes]],
@@ -211,10 +363,10 @@ async def record_decisions(
 
     `sealed` are the encrypted responses of decisions, by entry number.
     """
+    if not decisions:
+        return ()
     numbers = [decision.entry.number for decision in decisions]
-    found = {
-        row.number: row for row in await connection.execute(queries.select_for_update(numbers))
-    }
+    found = {row.number: row for row in connection.execute(queries.select_for_update(numbers))}
     recorded = [
         _may_record(owner, decision, found.get(decision.entry.number)) for decision in decisions
     ]
@@ -223,32 +375,37 @@ async def record_decisions(
     ]
     if not written:
         return recorded
-    await connection.execute(_UPDATE_ENTRY, [_values(decision, now) for decision in written])
+    connection.execute(_UPDATE_ENTRY, [_values(decision, now) for decision in written])
     finished = [decision.entry.number for decision in written if decision.response is not None]
-    delivered = [decision.entry.number for decision in written if is_delivered(decision)]
+    # Without those that were delivered already, whose decision is recorded again.
+    delivered = [
+        decision.entry.number
+        for decision in written
+        if is_delivered(decision) and found[decision.entry.number].state in BLOCKING
+    ]
     if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
         small = [each.entry.number for each in written if not is_erased_later(each)]
-        await sealed_contents.delete_segments(
+        sealed_contents.delete_segments(
             connection, [number for number in delivered if number in small], "request"
         )
-        await _unblock_successors(connection, delivered)
+        _unblock_successors(connection, delivered)
     if finished:
-        await sealed_contents.save_segments(
+        sealed_contents.save_segments(
             connection, "response", {number: sealed[number] for number in finished}
         )
     return recorded
 
 
-async def claim_entries(
-    connection: AsyncConnection, ready: sa.Select[Any], size: int, owner: str, until: float
+def claim_entries(
+    connection: sa.Connection, ready: sa.Select[Any], size: int, owner: str, until: float
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Claim entries of `ready` and return them with their encrypted requests.
 
     They are leased to `owner` until a Unix time. Their requests have at most `size` bytes in all,
     or it is one entry.
     """
-    found = (await connection.execute(ready)).all()
+    found = (connection.execute(ready)).all()
     numbers = [row.number for row in _limit_bytes(found, size)]
     if not numbers:
         return {}
@@ -258,8 +415,8 @@ async def claim_entries(
         owner=owner,
         leased_until=until,
     )
-    claimed = [queries.entry_from_row(row) for row in await connection.execute(change)]
-    sealed = await sealed_contents.load_segments(connection, numbers, "request")
+    claimed = [queries.entry_from_row(row) for row in connection.execute(change)]
+    sealed = sealed_contents.load_segments(connection, numbers, "request")
     return {
         entry: sealed[entry.number] for entry in sorted(claimed, key=lambda entry: entry.number)
     }
@@ -322,3 +479,59 @@ def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:
         if size < 0 and count:
             return rows[:count]
     return rows
+
+
+def add_pending_records(
+    connection: sa.Connection,
+    step: OutboxStep,
+    entries: Sequence[OutboxEntry],
+    actor: Actor,
+    at: float,
+) -> None:
+    """Store that `actor` took this step with these entries, in the transaction of the step.
+
+    `at` is a Unix time.
+    """
+    by = orjson.dumps((actor.channel, actor.operator, actor.reason)).decode()
+    rows = [
+        {"step": step, "by": by, "at": at, "entry": entry.id, "caller": entry.caller}
+        for entry in entries
+    ]
+    if rows:
+        connection.execute(sa.insert(pending_records_table), rows)
+
+
+async def drain_pending_records(
+    transaction: Transaction, record: RecordPending, recorded: set[int]
+) -> set[int]:
+    """Pass the oldest pending records to `record`, delete them, and return their numbers.
+
+    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
+    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
+    transaction fails. A record may appear twice if the process dies before the transaction ends.
+    """
+    rows = await transaction.run(_oldest_pending_records)
+    new = [row for row in rows if row.number not in recorded]
+    if new and await record([_record_of_row(row) for row in new]):
+        recorded.update(row.number for row in new)
+    deleted = {row.number for row in rows} & recorded
+    if deleted:
+        await transaction.run(_delete_pending_records, deleted)
+    return deleted
+
+
+def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
+    return PendingAuditRecord(
+        OutboxStep(row.step), row.entry, row.caller, Actor(*orjson.loads(row.by)), row.at
+    )
+
+
+def _oldest_pending_records(connection: sa.Connection) -> Sequence[sa.Row[Any]]:
+    query = sa.select(pending_records_table).order_by(pending_records_table.c.number)
+    return connection.execute(query.limit(_MAX_RECORDS).with_for_update(skip_locked=True)).all()
+
+
+def _delete_pending_records(connection: sa.Connection, numbers: Collection[int]) -> None:
+    connection.execute(
+        sa.delete(pending_records_table).where(pending_records_table.c.number.in_(numbers))
+    )

@@ -6,7 +6,8 @@ The models are slow to import. They are imported for the first write only, in a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.sandbox.fhir.errors import FhirError, Issue
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from gateway.sandbox.fhir.json_codec import JsonObject
 
 _MAX_ISSUES: Final = 20
-_NO_MODELS: Final = "platform  resources are not validated: install dhp-gateway[sandbox] for that"
-
 _ISSUE_CODES: Final = {
     "missing": "required",
     "extra_forbidden": "structure",
@@ -43,14 +42,7 @@ _CODES: Final = {
 
 
 class Validator:
-    """Validates resources.
-
-    Without fhir.resources, a warning is logged once, and models are skipped.
-    """
-
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
-        self._warned = False
+    """Validates resources; without the models, only what the additional checks find."""
 
     async def require_valid(self, resource: JsonObject, expression: str | None = None) -> None:
         """Raise FhirError 422 for an invalid resource, at `expression` of a Bundle."""
@@ -65,15 +57,20 @@ class Validator:
         try:
             found = await asyncio.to_thread(_model_issues, resource)
         except ImportError:
-            if not self._warned:
-                self._log(_NO_MODELS)
-            self._warned = True
             found = []
         type_ = resource["resourceType"]
         if not isinstance(resource.get("meta", {}), dict):
             found.append(Issue("structure", "an object is needed", f"{type_}.meta"))
         found += [issue for issue in _json_issues(resource, type_) if issue not in found]
         return (found + list(_code_issues(resource, type_)))[:_MAX_ISSUES]
+
+
+def has_models() -> bool:
+    """Return whether the R5 models are installed, which need an extra."""
+    try:
+        return find_spec("fhir.resources") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _model_issues(resource: JsonObject) -> list[Issue]:

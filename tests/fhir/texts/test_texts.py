@@ -10,14 +10,6 @@ from gateway.errors import ADVICE, REASONS, outcome_text
 from gateway.guidance import REASON_GUIDANCE
 from gateway.i18n import LANGUAGES
 
-EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
-FOR_READS = [
-    (code, language)
-    for language in LANGUAGES
-    for code, guidance in REASON_GUIDANCE.items()
-    if guidance.read_text
-]
-ALL = [(*pair, True) for pair in EVERY] + [(*pair, False) for pair in FOR_READS]
 OTHERS = ["ru", "uz"]
 NOTHING_DELIVERED = ["upstream-unreachable", "upstream-busy", "circuit-open"]
 OUTCOME_UNKNOWN = ["upstream-failed", "upstream-timeout", "internal"]
@@ -35,11 +27,6 @@ WRITTEN = {
     "held-off": ("Retry-After", "diagnostics"),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
 }
-
-
-def both(reason, language):
-    """The text for writes and the one for reads, one after the other."""
-    return f"{outcome_text(reason, language)} {outcome_text(reason, language, write=False)}"
 
 
 def test_every_reason_has_guidance():

@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_pool import UpstreamPool
+from gateway.http.client.upstream_pool import DELIVERIES, UpstreamPool
 from tests.doubles.platform import Platform, PlatformConnection, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.sections import platform_settings
@@ -128,6 +128,17 @@ async def test_the_caller_with_the_fewest_connections_is_next(make_pool: MakePoo
                 holders.append(task.result())
         waiters = [each for each in waiters if each[1] not in done]
     assert order == ["late", "some", "many", "many", "some", "many"]
+
+
+async def test_callers_are_served_before_deliveries(make_pool: MakePool) -> None:
+    pool = make_pool(size=1)
+    holder = await pool.acquire("busy")
+    delivery = await waiting(pool, DELIVERIES)
+    caller = await waiting(pool, "busy")
+    for waiter in (caller, delivery):
+        await exchange(holder)
+        pool.release(holder)
+        holder = await waiter
 
 
 @pytest.mark.parametrize(

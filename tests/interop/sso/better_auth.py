@@ -28,6 +28,8 @@ class BetterAuth(ConfiguredServer):
 
     name: ClassVar[str] = "Better Auth"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     # Where users reach another gateway of the same client.
     second_gateway: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
     keys_until: int = 0
@@ -57,10 +59,6 @@ class BetterAuth(ConfiguredServer):
             "token_url": f"{issuer}/oauth2/token",
             "authorize_url": f"{issuer}/oauth2/authorize",
         }
-
-    def credential(self, method: str) -> dict[str, Any]:
-        proof = self.proof(method, _IDS[method])
-        return {"client_id": _IDS[method], "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:
         return await is_active(f"{self.public_url}/introspect", token)
@@ -95,9 +93,6 @@ class BetterAuth(ConfiguredServer):
     def rotate_key(self) -> None:
         self.keys_until = int(time.time() * 1000)
         self.read_again()
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-post+%/="
 
     def _clients(self) -> list[dict[str, Any]]:
         machines = [

@@ -52,7 +52,7 @@ class Outage:
 
 @dataclass(slots=True)
 class ClientScenario:
-    """Lanes are the parts of which one may fail without the others."""
+    """Each of its parts may fail without the others."""
 
     stage: Stage
     steady: dict[str, ScenarioPart] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class ClientScenario:
     off: ScenarioPart = field(default_factory=ScenarioPart)
 
     async def run_all(self, users: asyncio.Event | None) -> None:
-        """Run all lanes; the SSO goes off when the users' story has ended."""
+        """Run all parts; the SSO goes off when the users' scenario has ended."""
         stage = self.stage
         self.steady = {method: ScenarioPart() for method in stage.server.client_auth_methods}
         self.faults = {fault: ScenarioPart() for fault in FAULTS}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
@@ -54,26 +54,12 @@ def browser() -> Iterator[int]:
 
 @dataclass(slots=True)
 class Scenarios:
-    """The concurrent scenarios of a module."""
+    """The concurrent scenarios of a module, and where they were played."""
 
+    stage: Stage
     client: ClientScenario
     sign_in: SignInScenario | None
-    ended: Future[dict[str, str]]
-
-
-@pytest.fixture(scope="module")
-def stage(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    """Yield the module's server, started, with its front and a platform."""
-    classes = [each for each in vars(request.module).values() if isinstance(each, type)]
-    (kind,) = {each.server for each in classes if issubclass(each, _ROWS) and each not in _ROWS}
-    stage = Stage.of(kind, tmp_path_factory.mktemp(kind.name))
-    try:
-        stage.open()
-        yield stage
-    finally:
-        stage.close()
+    operator_output: dict[str, str]
 
 
 def _items(request: pytest.FixtureRequest) -> list[pytest.Item]:
@@ -81,8 +67,29 @@ def _items(request: pytest.FixtureRequest) -> list[pytest.Item]:
 
 
 @pytest.fixture(scope="module")
-def scenarios(request: pytest.FixtureRequest, stage: Stage) -> Scenarios:
+def scenarios(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scenarios]:
+    """Yield what was observed of the module's server, behind its front, with a platform.
+
+    A server that crashed gets a second chance: its faults are not what the rows are about.
+    """
     classes = {rows for rows in map(_rows, _items(request)) if rows is not None}
+    (kind,) = {each.server for each in classes}
+    for is_last in (False, True):
+        stage = Stage.of(kind, tmp_path_factory.mktemp(kind.name))
+        with contextlib.closing(stage):
+            stage.open()
+            played = _play(request, stage, classes)
+            if is_last or not stage.server.has_crashed():
+                yield played
+                return
+        print(f"{kind.name} crashed")  # noqa: T201
+
+
+def _play(
+    request: pytest.FixtureRequest, stage: Stage, classes: set[type[ClientRows] | type[SignInRows]]
+) -> Scenarios:
     client = ClientScenario(stage)
     sign_in = None
     if any(issubclass(each, SignInRows) for each in classes):
@@ -97,7 +104,12 @@ def scenarios(request: pytest.FixtureRequest, stage: Stage) -> Scenarios:
                 group.create_task(client.run_all(None if sign_in is None else sign_in.ended))
         return await stage.operator_output()
 
-    return Scenarios(client, sign_in, stage.begin(run_all()))
+    return Scenarios(stage, client, sign_in, stage.begin(run_all()).result())
+
+
+@pytest.fixture(scope="module")
+def stage(scenarios: Scenarios) -> Stage:
+    return scenarios.stage
 
 
 @pytest.fixture(autouse=True)
@@ -109,17 +121,15 @@ def _version(request: pytest.FixtureRequest, stage: Stage) -> None:
 @pytest.fixture
 def operator_output(scenarios: Scenarios) -> dict[str, str]:
     """Return logs, audit, metrics and pages of all gateways of the module."""
-    return scenarios.ended.result()
+    return scenarios.operator_output
 
 
 @pytest.fixture
 def client_scenario(scenarios: Scenarios) -> ClientScenario:
-    scenarios.ended.result()
     return scenarios.client
 
 
 @pytest.fixture
 def sign_in_scenario(scenarios: Scenarios) -> SignInScenario:
-    scenarios.ended.result()
     assert scenarios.sign_in is not None
     return scenarios.sign_in

@@ -33,6 +33,8 @@ class DjangoToolkit(ConfiguredServer):
 
     name: ClassVar[str] = "django-oauth-toolkit"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     has_back_channel: ClassVar[bool] = False
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "client_secret_basic and client_secret_post alone"
@@ -63,13 +65,6 @@ class DjangoToolkit(ConfiguredServer):
             "issuer": f"{self.public_url}/o",
             "token_url": f"{self.public_url}/o/token/",
             "authorize_url": f"{self.public_url}/o/authorize/",
-        }
-
-    def credential(self, method: str) -> dict[str, Any]:
-        return {
-            "client_id": _IDS[method],
-            "client_secret": self._secret(method),
-            "auth_method": method,
         }
 
     async def accepts(self, token: str) -> bool:
@@ -104,9 +99,6 @@ class DjangoToolkit(ConfiguredServer):
     def rotate_key(self) -> None:
         self.keys_that_sign.insert(0, _new_key())
         self.read_again()
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-post+%/="
 
     def _clients(self) -> list[dict[str, Any]]:
         machines = [

@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
 from yarl import URL
 
+from tests.doubles.recording_proxy import end_to_end
 from tests.doubles.waiting import wait_until
 
 MARK = "interop_mark"
@@ -28,7 +28,6 @@ RETRY_AFTER = 2
 # them.
 _RESTART = 20.0
 _COOKIE = "SERVERID=sso1; path=/"
-_OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 _PAGE = "<!DOCTYPE html><html><title>Not now</title><body>Not now</body></html>"
 # What a token request gets by the name of its fault.
 _FAULTS = {
@@ -130,7 +129,7 @@ class Front:
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         assert self._session is not None
-        headers = _end_to_end(request.headers)
+        headers = end_to_end(request.headers)
         headers["X-Forwarded-Host"] = headers["Host"]
         headers["X-Forwarded-Proto"] = "http"
         headers["X-Forwarded-For"] = "127.0.0.1"
@@ -144,7 +143,7 @@ class Front:
                 ) as answer:
                     content = await answer.read()
                     response = web.Response(
-                        status=answer.status, body=content, headers=_end_to_end(answer.headers)
+                        status=answer.status, body=content, headers=end_to_end(answer.headers)
                     )
             except aiohttp.ClientError as error:
                 is_down = isinstance(error, aiohttp.ClientConnectorError)
@@ -203,11 +202,3 @@ def _basic_user(field_value: str) -> str | None:
     if scheme.lower() != "basic":
         return None
     return unquote(base64.b64decode(pair).decode("latin-1").partition(":")[0])
-
-
-def _end_to_end(headers: object) -> CIMultiDict[str]:
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()  # type: ignore[attr-defined]
-        if name.lower() not in _OF_ONE_CONNECTION
-    )

@@ -29,6 +29,11 @@ _JVM = (
     *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENS),
 )
 _PATIENCE = 120
+_IDS = {
+    "client_secret_post": "lab-post",
+    "client_secret_basic": "lab-basic",
+    "private_key_jwt": "lab-rsa",
+}
 _SECRETS = {
     "client_secret_post": "secret-of-lab-post/1+%",
     "client_secret_basic": "secret-of-lab-basic+%/=",
@@ -42,11 +47,9 @@ class Keycloak(SsoServer):
     """Its realm is imported at the first start; then an operator's client changes it."""
 
     name: ClassVar[str] = "Keycloak"
-    client_auth_methods: ClassVar[tuple[str, ...]] = (
-        "client_secret_post",
-        "client_secret_basic",
-        "private_key_jwt",
-    )
+    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = _SECRETS["client_secret_basic"]
 
     secret: str = _SECRETS["client_secret_post"]
     keys_added: int = 0
@@ -77,10 +80,6 @@ class Keycloak(SsoServer):
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": self._issuer, "token_url": f"{self._protocol}/token"}
-
-    def credential(self, method: str) -> dict[str, Any]:
-        proof = self.proof(method, "lab-rsa")
-        return {"client_id": _client_id(method), "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:
         form = {"token": token, "client_id": "operator", "client_secret": _SECRETS["operator"]}
@@ -160,9 +159,6 @@ class Keycloak(SsoServer):
         realm.parent.mkdir(parents=True, exist_ok=True)
         realm.write_text(json.dumps(self._realm()))
 
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else _SECRETS[method]
-
     def _realm(self) -> dict[str, Any]:
         return {
             "realm": _REALM,
@@ -189,7 +185,7 @@ class Keycloak(SsoServer):
             else {"secret": self._secret(method)}
         )
         return {
-            "clientId": _client_id(method),
+            "clientId": _IDS[method],
             "standardFlowEnabled": False,
             "serviceAccountsEnabled": True,
             "protocolMappers": [_AUDIENCE],
@@ -223,7 +219,7 @@ class Keycloak(SsoServer):
         }
 
     def _change_client(self, **changes: Any) -> None:
-        client_id = _client_id(self.client_auth_methods[0])
+        client_id = _IDS[self.client_auth_methods[0]]
         [client] = self._administer("GET", f"clients?{urlencode({'clientId': client_id})}")
         self._administer("PUT", f"clients/{client['id']}", {**client, **changes})
 
@@ -269,11 +265,3 @@ _OPERATORS_ACCOUNT = {
     "serviceAccountClientId": "operator",
     "clientRoles": {"realm-management": ["realm-admin"]},
 }
-
-
-def _client_id(method: str) -> str:
-    return {
-        "client_secret_post": "lab-post",
-        "client_secret_basic": "lab-basic",
-        "private_key_jwt": "lab-rsa",
-    }[method]

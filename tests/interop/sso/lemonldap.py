@@ -74,6 +74,8 @@ class LemonLdap(SsoServer):
         "client_secret_basic",
         *(("private_key_jwt",) if _IS_NEW else ()),
     )
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = _BASIC_SECRET
     not_offered: ClassVar[dict[str, str]] = (
         {} if _IS_NEW else {"private_key_jwt": "since 2.20; Debian 12 has an older one"}
     )
@@ -104,9 +106,8 @@ class LemonLdap(SsoServer):
         }
 
     def credential(self, method: str) -> dict[str, Any]:
-        client_id = _IDS[method]
-        proof = self.proof(method, client_id)
-        return {"client_id": client_id, "auth_method": method, "scope": "fhir", **proof}
+        # A class with slots has no `super` without arguments.
+        return {**SsoServer.credential(self, method), "scope": "fhir"}
 
     async def accepts(self, token: str) -> bool:
         async with (
@@ -154,9 +155,6 @@ class LemonLdap(SsoServer):
     def rotate_key(self) -> None:
         self._add_key()
         self._write()
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else _BASIC_SECRET
 
     def _add_key(self) -> None:
         kid = f"key-{len(self.signing_keys)}"

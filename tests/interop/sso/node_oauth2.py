@@ -25,6 +25,8 @@ class NodeOauth2(ConfiguredServer):
 
     name: ClassVar[str] = "node-oauth2-server"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = _PLAIN_SECRET
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "client_secret_basic and client_secret_post alone"
     }
@@ -53,15 +55,5 @@ class NodeOauth2(ConfiguredServer):
     def sso_settings(self) -> dict[str, Any]:
         return {"token_url": f"{self.public_url}/token"}
 
-    def credential(self, method: str) -> dict[str, Any]:
-        return {
-            "client_id": _IDS[method],
-            "client_secret": self._secret(method),
-            "auth_method": method,
-        }
-
     async def accepts(self, token: str) -> bool:
         return await is_active(f"{self.public_url}/introspect", token)
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else _PLAIN_SECRET

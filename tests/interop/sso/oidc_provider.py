@@ -36,6 +36,8 @@ class OidcProvider(ConfiguredServer):
 
     name: ClassVar[str] = "oidc-provider"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = "secret-of-lab-basic+%/="
 
     signing_keys: list[dict[str, Any]] = field(default_factory=lambda: [_new_key(0)])
 
@@ -56,11 +58,6 @@ class OidcProvider(ConfiguredServer):
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": self.public_url, "token_url": f"{self.public_url}/token"}
-
-    def credential(self, method: str) -> dict[str, Any]:
-        client_id = _IDS[method]
-        proof = self.proof(method, client_id)
-        return {"client_id": client_id, "auth_method": method, **proof}
 
     async def accepts(self, token: str) -> bool:
         async with (
@@ -96,9 +93,6 @@ class OidcProvider(ConfiguredServer):
     def rotate_key(self) -> None:
         self.signing_keys.insert(0, _new_key(len(self.signing_keys)))
         self.read_again()
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-basic+%/="
 
     def _clients(self) -> list[dict[str, Any]]:
         machines = [

@@ -28,14 +28,14 @@ class ScenarioPart:
         """Return a fact. Raises AssertionError where it is missing."""
         if name in self.facts:
             return self.facts[name]
-        # The first row that lacks something shows where the story ended.
+        # The first row that lacks something shows where the scenario ended.
         cause = None if self._is_reported else self.error
         self._is_reported = True
         raise AssertionError(f"not reached: “{name}”: {self.error!r}") from cause
 
 
 async def run_parts(parts: Mapping[str, ScenarioPart], steps: Coroutine[Any, Any, None]) -> None:
-    """Run what begins several lanes; its error is that of all of them."""
+    """Run what begins several parts; its error is that of all of them."""
     try:
         await steps
     except Exception as error:

@@ -35,11 +35,17 @@ class SsoServer(ABC):
     keys: KeyFiles
     gateway: str
     process: Process | None = field(default=None, init=False)
+    _has_crashed: bool = field(default=False, init=False)
+    # Of the client of the first method.
+    secret: str = ""
 
     # The column of the table.
     name: ClassVar[str]
-    # The methods of RFC 7591 that a client without users may have there.
+    # The methods of RFC 7591 that a client without users may have there, and its id by method.
     client_auth_methods: ClassVar[tuple[str, ...]]
+    client_ids: ClassVar[dict[str, str]]
+    # Of the other client with a secret.
+    second_secret: ClassVar[str]
     # Why a row cannot be asked of this server, by the row's name.
     not_offered: ClassVar[dict[str, str]] = {}
     # Whether its own sign-out tells the gateway; else the session ends at the next refresh.
@@ -60,15 +66,21 @@ class SsoServer(ABC):
 
     def stop(self) -> None:
         if self.process is not None:
+            self._has_crashed |= self.process.crashed
             self.process.terminate()
+
+    def has_crashed(self) -> bool:
+        """Return whether the process has ever ended by a fault of its own."""
+        return self._has_crashed or (self.process is not None and self.process.crashed)
 
     @abstractmethod
     def sso_settings(self) -> dict[str, Any]:
         """Return the gateway's section `sso`: by `issuer` where there is discovery."""
 
-    @abstractmethod
     def credential(self, method: str) -> dict[str, Any]:
         """Return the gateway's settings of a client that authenticates by `method`."""
+        client_id = self.client_ids[method]
+        return {"client_id": client_id, "auth_method": method, **self.proof(method, client_id)}
 
     def proof(self, method: str, client_id: str) -> dict[str, str]:
         """Return the settings by which a client shows that it is the one: its key or its secret."""
@@ -78,7 +90,7 @@ class SsoServer(ABC):
 
     def _secret(self, method: str) -> str:
         """Return the secret of the client that authenticates by `method`."""
-        raise NotImplementedError
+        return self.secret if method == self.client_auth_methods[0] else self.second_secret
 
     @abstractmethod
     async def accepts(self, token: str) -> bool:

@@ -159,7 +159,7 @@ class Stage:
         """Run on the stage's loop, and return at once."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    # What the stories do.
+    # What the scenarios do.
 
     def settings(self, **sections: Any) -> dict[str, Any]:
         return {

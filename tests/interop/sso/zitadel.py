@@ -31,6 +31,8 @@ class Zitadel(SsoServer):
 
     name: ClassVar[str] = "zitadel"
     client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
+    client_ids: ClassVar[dict[str, str]] = _IDS
+    second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "it takes RS256, ES256 and PS256; the gateway signs RS384 or ES384",
         "sign_out_at_the_sso": "the library has no page for it and no back-channel logout",
@@ -52,10 +54,6 @@ class Zitadel(SsoServer):
 
     def sso_settings(self) -> dict[str, Any]:
         return {"issuer": f"{self.public_url}/", "token_url": f"{self.public_url}/oauth/token"}
-
-    def credential(self, method: str) -> dict[str, Any]:
-        secret = self._secret(method)
-        return {"client_id": _IDS[method], "auth_method": method, "client_secret": secret}
 
     async def accepts(self, token: str) -> bool:
         proof = aiohttp.encode_basic_auth("platform", "secret-of-the-platform")
@@ -88,9 +86,6 @@ class Zitadel(SsoServer):
 
     def rotate_key(self) -> None:
         self._administer("key")
-
-    def _secret(self, method: str) -> str:
-        return self.secret if method == self.client_auth_methods[0] else "secret-of-lab-post+%/="
 
     def _administer(self, what: str, **changes: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
