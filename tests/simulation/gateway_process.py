@@ -1,8 +1,8 @@
 """The gateway as a process of the simulated world: started, reloaded, stopped, killed.
 
 It is the real `Gateway` with all that it opens. What reaches round the event loop is replaced here:
-the acceptor and the listening sockets, the threads of the audit and of aiosqlite, the reserve of
-disk space.
+the acceptor and the listening sockets, the thread of the audit, the reserve of disk space. What
+runs in an executor runs in threads of the loop.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 import functools
 import json
 import logging
+import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import aiosqlite.core
 
 from gateway import os_support
 from gateway.app import application, listening_sockets
@@ -29,7 +29,7 @@ from gateway.health import health
 from gateway.outbox.store import disk_reserve, sqlite_database
 from tests.simulation.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_loop import SimulatedLoop, current_host
-from tests.simulation.simulated_threads import Condition, SimpleQueue, SimulatedThread
+from tests.simulation.simulated_threads import Condition, SimulatedThread, sleep
 
 _PORT = 8080
 _KEY = "c2ltdWxhdGlvbnNpbXVsYXRpb25zaW11bGF0aW9uMTI"
@@ -91,14 +91,16 @@ def install() -> None:
     audit_writer.threading = SimpleNamespace(  # type: ignore[assignment]
         Thread=SimulatedThread, Condition=Condition
     )
+    sqlite_database.time = SimpleNamespace(  # type: ignore[assignment]
+        monotonic=time.monotonic, time=time.time, sleep=sleep
+    )
     audit_writer.GilYielder.yield_if_due = lambda self, since: None  # type: ignore[method-assign]
-    aiosqlite.core.Thread = SimulatedThread  # type: ignore[misc, assignment]
-    aiosqlite.core.SimpleQueue = SimpleQueue  # type: ignore[misc, assignment]
     os_support.CAN_RESERVE_DISK = False  # type: ignore[misc]
     disk_reserve._MAX_BYTES = _RESERVE_BYTES  # type: ignore[misc]
     sqlite_database._GROWTH_PAGES = 4  # type: ignore[misc]
     # Processes that are killed leave sessions that nobody closes, and tasks that never began.
     warnings.simplefilter("ignore", ResourceWarning)
+    sys.unraisablehook = lambda error: None
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     for name in ("sqlalchemy", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

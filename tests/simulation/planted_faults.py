@@ -27,7 +27,7 @@ from gateway.login import session_store, user_tokens
 from gateway.oauth import token_response, tokens
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.outbox import attempt_result, delivery, intake, platform_sender
-from gateway.outbox.store import outbox_store, sqlite_database, transitions
+from gateway.outbox.store import outbox_store, queries, sqlite_database, transitions
 from gateway.pipeline import handler, upstream
 
 
@@ -151,10 +151,7 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         "if False:",
     ),
     "entries are claimed out of order": Fault(
-        _O,
-        outbox_store.OutboxStore.enqueue,
-        "queries.update_predecessors(entries_table.c.number == entry.number)",
-        "queries.update_predecessors(entries_table.c.number == -1)",
+        _O, queries.select_ready, "entries_table.c.behind.is_(None), is_due", "is_due"
     ),
     "a lease that ended leaves no doubt": Fault(
         _O, transitions.expire_lease, '"doubt": True', '"doubt": False'
@@ -200,7 +197,10 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         "tokens = next(iter(self._tokens.values()))",
     ),
     "a decision is not recorded": Fault(
-        _O, outbox_store.OutboxStore.record_and_claim, "if decisions:", "if len(decisions) > 1:"
+        _O,
+        outbox_store.OutboxStore.record_and_claim,
+        "recorded = transitions.record_decisions(connection, owner, decisions, sealed, now)",
+        "recorded = [True for _ in decisions]",
     ),
     # Each of both alone is caught by the other.
     "a session is renewed by two requests at a time": _Several(

@@ -1,16 +1,14 @@
 """Threads that run in the event loop, one step after the other, at moments that the seed chooses.
 
-A simulated thread is a greenlet. Where it would block (in `Condition.wait`, `SimpleQueue.get`,
-`Thread.join`, a busy database, a flush to the disk) it returns to the loop, which resumes it later.
-So threads of the gateway and of aiosqlite need no second implementation, only these classes in
-place of those of `threading` and `queue`.
+A simulated thread is a greenlet. Where it would block (in `Condition.wait`, `Thread.join`, a busy
+database, a flush to the disk) it returns to the loop, which resumes it later. So threads of the
+gateway need no second implementation, only these classes in place of those of `threading`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from typing import Any
@@ -110,6 +108,14 @@ def abandon_all() -> None:
         next(iter(_unfinished)).abandon()
 
 
+def sleep(seconds: float) -> None:
+    """Wait in a thread (`time.sleep`)."""
+    thread = current_thread()
+    if thread is None:
+        raise RuntimeError("the event loop would block")
+    thread.pause(seconds)
+
+
 class Condition:
     """A condition (`threading.Condition`); its lock is free whenever a thread runs."""
 
@@ -146,28 +152,3 @@ class Condition:
             thread.wake()
 
     notify = notify_all
-
-
-class SimpleQueue:
-    """A queue without a limit (`queue.SimpleQueue`)."""
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._filled = Condition()
-
-    def __class_getitem__(cls, item: object) -> type[SimpleQueue]:
-        return cls
-
-    def put_nowait(self, item: Any) -> None:
-        self._items.append(item)
-        self._filled.notify_all()
-
-    def put(self, item: Any) -> None:
-        self.put_nowait(item)
-
-    def get(self) -> Any:
-        self._filled.wait_for(lambda: bool(self._items))
-        return self._items.popleft()
-
-    def empty(self) -> bool:
-        return not self._items

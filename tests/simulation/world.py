@@ -7,7 +7,6 @@ import gc
 import json
 import random
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,15 +290,8 @@ def run_plan(plan: Plan, *, keeps_trace: bool = False) -> Run:
         SURROUNDINGS.clock = SURROUNDINGS.entropy = HOOKS.disk = None
         SURROUNDINGS.wall_offset = 0.0
         shutil.rmtree(directory)
-        _collect()
+        gc.collect()
         gc.enable()
-
-
-def _collect() -> None:
-    """Collect what the run leaves, without what generators of killed processes say at their end."""
-    before, sys.unraisablehook = sys.unraisablehook, lambda error: None
-    gc.collect()
-    sys.unraisablehook = before
 
 
 def _run_in(plan: Plan, directory: Path, *, keeps_trace: bool) -> Run:
