@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import random
 import shutil
@@ -31,6 +32,7 @@ from tests.simulation.simulated_threads import abandon_all
 # another attempt, an entry's lease, an open circuit, and the time for the work itself.
 PROMISED = 300.0
 _POLL = 2.0
+_DIALECT = "sqlalchemy.dialects.sqlite.pysqlite"
 _LOSSES: tuple[PowerLoss, ...] = ("all", "torn", "none")
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory that nobody can guess is made in it
 
@@ -321,6 +323,10 @@ def _run_in(plan: Plan, directory: Path, *, keeps_trace: bool) -> Run:
 
 simulated_disk.install()
 gateway_process.install()
+# The first run must not differ by what it loads.
+for name in ("gateway.app.outbox_service", "gateway.outbox.open_outbox", _DIALECT):
+    importlib.import_module(name)
+
 # What is loaded by now stays, and need not be looked at after each run.
 gc.collect()
 gc.freeze()
