@@ -121,18 +121,16 @@ async def opened(
         await store.prepare()
         yield store
         with contextlib.suppress(OutboxUnavailableError):
-            assert await _noted_usage(database) == await _counted_usage(database)
+            noted, counted = await database.read(_usage)
+            assert noted == counted
     finally:
         await store.close()
 
 
-async def _noted_usage(database: Database) -> set[tuple[Any, ...]]:
-    rows = await rows_of(database, sa.select(usage_table).where(usage_table.c.entries != 0))
-    return {tuple(row) for row in rows}
-
-
-async def _counted_usage(database: Database) -> set[tuple[Any, ...]]:
-    return {tuple(row) for row in await rows_of(database, queries.COUNT_USAGE)}
+def _usage(connection: sa.Connection) -> tuple[set[sa.Row[Any]], set[sa.Row[Any]]]:
+    """Return what callers use by the sums, and by the entries."""
+    noted = connection.execute(sa.select(usage_table).where(usage_table.c.entries != 0))
+    return set(noted), set(connection.execute(queries.COUNT_USAGE))
 
 
 async def change(
