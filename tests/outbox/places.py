@@ -120,6 +120,7 @@ async def opened(
     try:
         await store.prepare()
         yield store
+        await store.shielded_tasks.wait_all()
         with contextlib.suppress(OutboxUnavailableError):
             noted, counted = await database.read(_usage)
             assert noted == counted
