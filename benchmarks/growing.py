@@ -45,7 +45,7 @@ MEGABYTE = 1_000_000
 READ = "/fhir/Patient/example"
 # Requests of one measurement are under way on so many connections.
 CONNECTIONS = 32
-# Entries that are delivered at each size, which is so much smaller afterwards.
+# Deliveries that are measured at each size.
 DELIVERIES = 1000
 
 
@@ -344,22 +344,22 @@ def entries(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
         "max_bytes": 10**12,
     }
     file, port, admin = laboratory.write_settings(outbox=outbox, audit={"sink": "off"})
-    done = 0
+    # The next write's number, and how many writes wait.
+    number = waiting = 0
     for size in sizes:
         figures: dict[str, float] = {}
         with laboratory.started(file, port, admin, path="") as gateway:
             _until_listening(port)
             # What is measured is the end of this step.
-            measured = min(size - done, 2000)
-            while done < size - measured:
-                some = range(done, min(done + 10_000, size - measured))
-                load(port, [_queued(number) for number in some], statuses=(202,))
-                done = some.stop
-            writes = [_queued(number) for number in range(done, size)]
+            measured = min(size - waiting, 2000)
+            for missing in _portions(size - waiting - measured):
+                load(port, _writes(number, missing), statuses=(202,))
+                number += missing
+            writes = _writes(number, measured)
             began = time.monotonic()
             figures["queued, CPU µs each"] = cpu_each(gateway, writes, statuses=(202,))
             figures["queued, ms each"] = (time.monotonic() - began) / measured * 1e3
-            done = size
+            number += measured
             figures["memory, MB"] = gateway.memory()
             figures["file, MB"] = database.stat().st_size / MEGABYTE
             figures["`/outbox`, ms"], figures["`/outbox`, kB"] = gateway.page("/outbox")
@@ -373,8 +373,8 @@ def entries(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
             figures["start, s"] = time.monotonic() - gateway.process.started
             figures["start, CPU s"] = gateway.process.cpu_seconds()
             with laboratory.answering():
-                figures |= _delivered(gateway, size)
-        done -= DELIVERIES
+                figures |= _delivered(gateway)
+            waiting = _count(gateway, "waiting", "sending")
         yield Step(size, figures)
 
 
@@ -386,25 +386,40 @@ def _until_listening(port: int) -> None:
         time.sleep(0.005)
 
 
-def _delivered(gateway: Gateway, size: int) -> dict[str, float]:
-    """Return what the next deliveries took."""
+def _portions(count: int) -> Iterator[int]:
+    while count > 0:
+        yield min(count, 10_000)
+        count -= 10_000
 
-    def waiting() -> int:
-        url = f"http://127.0.0.1:{gateway.admin}/metrics"
-        with urllib.request.urlopen(url, timeout=60) as response:
-            lines = response.read().decode().splitlines()
-        name = 'dhp_gateway_outbox_entries{state="delivered"}'
-        return next((int(float(line.split()[-1])) for line in lines if line.startswith(name)), 0)
 
-    first = waiting()
-    while waiting() < first + 20:
-        time.sleep(0.05)
-    first, used, began = waiting(), gateway.process.cpu_seconds(), time.monotonic()
-    wanted = first + min(DELIVERIES, size) * 0.7
-    while (now := waiting()) < wanted:
-        time.sleep(0.05)
-    each = (gateway.process.cpu_seconds() - used) / (now - first) * 1e6
-    taken = (time.monotonic() - began) / (now - first) * 1e3
+def _writes(first: int, count: int) -> list[bytes]:
+    return [_queued(number) for number in range(first, first + count)]
+
+
+def _count(gateway: Gateway, *states: str) -> int:
+    """Return how many entries are in these states."""
+    url = f"http://127.0.0.1:{gateway.admin}/metrics"
+    with urllib.request.urlopen(url, timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    names = tuple(f'dhp_gateway_outbox_entries{{state="{state}"}} ' for state in states)
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith(names))
+
+
+def _delivered(gateway: Gateway) -> dict[str, float]:
+    """Return what the first deliveries took, from the first that the metrics show."""
+    first = _count(gateway, "delivered")
+    while (before := _count(gateway, "delivered")) == first:
+        time.sleep(0.02)
+    used, began = gateway.process.cpu_seconds(), time.monotonic()
+    # The metrics follow about once a second.
+    while (now := _count(gateway, "delivered")) < before + DELIVERIES:
+        if not _count(gateway, "waiting", "sending"):
+            break
+        time.sleep(0.02)
+    if now == before:
+        return {}
+    each = (gateway.process.cpu_seconds() - used) / (now - before) * 1e6
+    taken = (time.monotonic() - began) / (now - before) * 1e3
     return {"delivered, CPU µs each": each, "delivered, ms each": taken}
 
 
