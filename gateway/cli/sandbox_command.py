@@ -39,7 +39,8 @@ _AUDIT: Final = Message("Audit")
 _ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS, _AUDIT)
 _END: Final = Message("Ctrl-C ends it.")
 _NOT_VALIDATED: Final = Message(
-    "Resources that you write are not validated: install dhp-gateway[sandbox] for that."
+    "Resources that you write are not validated: install {package} for that.",
+    package="dhp-gateway[sandbox]",
 )
 
 
