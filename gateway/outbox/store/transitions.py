@@ -9,9 +9,10 @@ operator's action, which is stored as a pending audit record too. The store call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import sqlalchemy as sa
@@ -152,7 +153,7 @@ def insert_arrivals(
     ]
     if with_all_keys:
         connection.execute(queries.INSERT_ALL_KEYS, with_all_keys)
-    _add_usage(connection, [entry.number for entry in entries.values()], 1)
+    _add_usage(connection, entries.values())
     first = min(entry.number for entry in entries.values())
     connection.execute(queries.UPDATE_NEW_PREDECESSORS, {"first": first})
     sealed = {entry.number: arrival.sealed for arrival, entry in entries.items()}
@@ -160,15 +161,30 @@ def insert_arrivals(
     return entries
 
 
-def _add_usage(connection: sa.Connection, numbers: Sequence[int], sign: Literal[1, -1]) -> None:
-    """Add what these entries use to that of their callers, or with -1 subtract it.
+def _add_usage(connection: sa.Connection, entries: Iterable[OutboxEntry]) -> None:
+    """Add what new entries use to that of their callers, under the lock of their insertion."""
+    counts, sizes = Counter[str](), Counter[str]()
+    for entry in entries:
+        counts[entry.caller] += 1
+        sizes[entry.caller] += entry.size
+    for caller, count in counts.items():
+        more = {"of": caller, "more_entries": count, "more_bytes": sizes[caller]}
+        if not connection.execute(queries.UPDATE_USAGE, more).rowcount:
+            first = {"caller": caller, "entries": count, "size": sizes[caller]}
+            connection.execute(queries.INSERT_USAGE, first)
+
+
+def _subtract_usage(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Subtract what these entries use from that of their callers.
 
     The transaction must hold the lock of `Database.lock_inserts`.
     """
-    for row in connection.execute(queries.COUNT_USAGE_OF_NUMBERS, {"numbers": numbers}).all():
-        more = {"of": row.caller, "more_entries": sign * row.entries, "more_bytes": sign * row.size}
-        if not connection.execute(queries.UPDATE_USAGE, more).rowcount:
-            connection.execute(queries.INSERT_USAGE, dict(row._mapping))
+    used = connection.execute(queries.COUNT_USAGE_OF_NUMBERS, {"numbers": numbers})
+    less = [
+        {"of": row.caller, "more_entries": -row.entries, "more_bytes": -row.size} for row in used
+    ]
+    if less:
+        connection.execute(queries.UPDATE_USAGE, less)
 
 
 def _values_of_arrival(arrival: Arrival, now: float) -> dict[str, Any]:
@@ -320,7 +336,7 @@ def _unblock_successors(connection: sa.Connection, numbers: Sequence[int]) -> No
 
     The transaction must hold the lock of `Database.lock_inserts`.
     """
-    _add_usage(connection, numbers, -1)
+    _subtract_usage(connection, numbers)
     connection.execute(
         sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
     )
