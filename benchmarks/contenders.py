@@ -66,6 +66,17 @@ def _nothing_else(_around: Surroundings, _port: int) -> dict[str, object]:
     return {}
 
 
+def gateway_settings(port: int, **more: object) -> dict[str, object]:
+    """Return settings of a gateway with one client, and with defaults but for `more`."""
+    return {
+        "environment": "custom",
+        "listen": {"address": f"127.0.0.1:{port}"},
+        "admin": {"address": f"127.0.0.1:{free_port()}"},
+        "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
+        **more,
+    }
+
+
 def gateway(
     place: Path | None = None, *, variant: str = GATEWAY, extra: Extra = _nothing_else
 ) -> Prepare:
@@ -73,21 +84,15 @@ def gateway(
 
     Its settings have defaults but for `extra`.
     """
-    program = _program(place)
+    program = gateway_command(place)
 
     def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
         platform: dict[str, object] = {"fhir_base_url": f"{upstream.origin}/fhir"}
         if upstream.tls:
             platform["ca_file"] = str(around.directory / "ca.pem")
-        settings = {
-            "environment": "custom",
-            "listen": {"address": f"127.0.0.1:{port}"},
-            "admin": {"address": f"127.0.0.1:{free_port()}"},
-            "platform": platform,
-            "sso": {"token_url": upstream.token_url},
-            "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
-            **extra(around, port),
-        }
+        settings = gateway_settings(
+            port, platform=platform, sso={"token_url": upstream.token_url}, **extra(around, port)
+        )
         file = around.directory / f"{variant}-{port}.yaml"
         file.write_text(json.dumps(settings))  # JSON is valid YAML
         return [*program, "run", "--config", file]
@@ -200,7 +205,7 @@ def _fhir_gateway(around: Surroundings, port: int, upstream: Upstream) -> Comman
     return ("env", *environment, *program, f"--server.port={port}", *tomcat)
 
 
-def _program(place: Path | None) -> Command:
+def gateway_command(place: Path | None) -> Command:
     """Return the command of the gateway in another folder, or of the installed one."""
     if place is None:
         return (Path(sys.executable).with_name("dhp-gateway"),)

@@ -26,6 +26,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from benchmarks.contenders import gateway_command, gateway_settings
 from benchmarks.processes import Pinned, free_port, running
 from gateway.audit.hash_chain import (
     ChainPosition,
@@ -132,23 +133,22 @@ class Laboratory:
     def write_settings(self, **more: Any) -> tuple[Path, int, int]:
         """Write settings with defaults but for `more`. Return them with both ports."""
         port, admin = free_port(), free_port()
-        settings = {
-            "environment": "custom",
-            "listen": {"address": f"127.0.0.1:{port}"},
-            "admin": {"address": f"127.0.0.1:{admin}", "probe_interval": 0},
-            "platform": {"fhir_base_url": f"http://127.0.0.1:{self.platform}/fhir"},
-            "sso": {"token_url": f"http://127.0.0.1:{self.sso}/oauth/token"},
-            "credentials": {"default": {"client_id": "growth", "client_secret": "growth"}},
-            **more,
-        }
+        settings = gateway_settings(
+            port,
+            **{
+                "admin": {"address": f"127.0.0.1:{admin}", "probe_interval": 0},
+                "platform": {"fhir_base_url": f"http://127.0.0.1:{self.platform}/fhir"},
+                "sso": {"token_url": f"http://127.0.0.1:{self.sso}/oauth/token"},
+                **more,
+            },
+        )
         file = self.directory / f"{port}.yaml"
         file.write_text(json.dumps(settings))  # JSON is valid YAML
         return file, port, admin
 
     def command(self, *arguments: str | Path) -> list[str | Path]:
         """Return the command line of the gateway."""
-        found = [] if self.compiled is None else ["env", f"PYTHONPATH={self.compiled}"]
-        return [*found, sys.executable, "-m", "gateway", *arguments]
+        return [*gateway_command(self.compiled), *arguments]
 
     def seconds_of(self, *arguments: str | Path) -> float:
         """Run a command of the gateway. Return its processor time.
@@ -176,13 +176,18 @@ class Laboratory:
     def started(
         self, file: Path, port: int, admin: int, path: str = READ, header: str = ""
     ) -> Iterator[Gateway]:
-        """Run a gateway with written settings until the block ends. Without a path, do not wait."""
+        """Run a gateway with written settings until the block ends.
+
+        Without a path, its first request need not succeed.
+        """
         errors, output = file.with_suffix(".err"), file.with_suffix(".out")
         with running(self.command("run", "--config", file), self.core, errors, output) as process:
             name, _, value = header.partition(": ")
             if path:
                 fields = {name: value} if name else {}
                 process.until_answering(port, path, headers=fields, patience=600)
+            else:
+                _until_listening(port)
             yield Gateway(process, port, admin)
 
 
@@ -349,7 +354,6 @@ def entries(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
     for size in sizes:
         figures: dict[str, float] = {}
         with laboratory.started(file, port, admin, path="") as gateway:
-            _until_listening(port)
             # What is measured is the end of this step.
             measured = min(size - waiting, 2000)
             for missing in _portions(size - waiting - measured):
@@ -369,7 +373,6 @@ def entries(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
                 "outbox", "list", "--all", "--config", file
             )
         with laboratory.started(file, port, admin, path="") as gateway:
-            _until_listening(port)
             figures["start, s"] = time.monotonic() - gateway.process.started
             figures["start, CPU s"] = gateway.process.cpu_seconds()
             with laboratory.answering():

@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.contenders import gateway_settings
 from benchmarks.deliveries import cpu_seconds
 from benchmarks.processes import free_port
 
@@ -30,23 +31,20 @@ _HERE = Path(__file__).parents[1]
 
 def _settings(directory: Path, port: int) -> dict[str, object]:
     nothing = f"http://127.0.0.1:{free_port()}"
-    return {
-        "environment": "custom",
-        "listen": {"address": f"127.0.0.1:{port}"},
-        "admin": {"address": f"127.0.0.1:{free_port()}"},
-        "platform": {"fhir_base_url": f"{nothing}/fhir"},
-        "sso": {"token_url": f"{nothing}/token"},
-        "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-        "callers": [{"name": "lab", "api_key": _API_KEY, "outbox": "always"}],
-        "audit": {"sink": "off"},
-        "outbox": {
+    return gateway_settings(
+        port,
+        platform={"fhir_base_url": f"{nothing}/fhir"},
+        sso={"token_url": f"{nothing}/token"},
+        callers=[{"name": "lab", "api_key": _API_KEY, "outbox": "always"}],
+        audit={"sink": "off"},
+        outbox={
             "enabled": True,
             "url": f"sqlite:///{directory}/outbox.db",
             "encryption_key": "B" * 43,
             "max_entries": 1_000_000,
             "max_bytes": 10**12,
         },
-    }
+    )
 
 
 def _update(number: int) -> bytes:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class Cluster:
     port: int
     replicas: list[Gateway]
     laboratory: Laboratory
-    loads: int = field(default=0)
 
     def cpu_seconds(self) -> float:
         """Return the processor time of all replicas."""
