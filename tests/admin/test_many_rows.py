@@ -34,12 +34,6 @@ async def sso() -> AsyncIterator[ClinicSso]:
         yield running
 
 
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    async with Platform() as running:
-        yield running
-
-
 async def read_all(gateway: RunningGateway) -> list[int]:
     """Send a read of each caller; return the statuses."""
     async with aiohttp.ClientSession() as session:

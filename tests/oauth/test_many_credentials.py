@@ -28,12 +28,6 @@ async def sso() -> AsyncIterator[ClinicSso]:
         yield running
 
 
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    async with Platform() as running:
-        yield running
-
-
 async def test_an_sso_that_answers_at_once_gets_no_more_than_200_requests_a_second(
     sso: ClinicSso, platform: Platform
 ) -> None:

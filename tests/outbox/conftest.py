@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.outbox.store.outbox_store import OutboxStore
+from tests.doubles.clock import FakeClock
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 
@@ -34,6 +35,11 @@ def place(request: pytest.FixtureRequest) -> Place:
     name = {"sqlite": "sqlite_place", "postgresql": "postgres_place"}[request.param]
     found: Place = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture

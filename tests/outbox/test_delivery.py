@@ -61,11 +61,6 @@ class UnreliableStore:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
     async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
         yield made

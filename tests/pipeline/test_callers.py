@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import ipaddress
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gateway.http.server.peer import Peer
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
 from gateway.secret import Secret
+from tests.doubles.growth import operations
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
@@ -104,19 +104,12 @@ def test_without_configured_callers_each_caller_is_anonymous() -> None:
 def work_of(known: tuple[CallerMatcher, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> int:
     """Return the number of functions that are called for an identification."""
     registry, header = CallerRegistry(known), parse_request_fields(fields)
-    calls = 0
 
-    def count(_frame: object, event: str, _argument: object) -> None:
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
+    def identify_once() -> None:
         with contextlib.suppress(GatewayError):
             registry.identify(peer, header)
-    finally:
-        sys.setprofile(None)
-    return calls
+
+    return operations(identify_once)
 
 
 def clinic(number: int) -> CallerMatcher:

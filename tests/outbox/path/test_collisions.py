@@ -90,11 +90,6 @@ def entry_of(write: QueuedRequest, key: str = "", **named: object) -> NewEntry:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[OutboxStore]:
     async with opened(SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))) as made:
         yield made
