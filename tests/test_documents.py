@@ -245,11 +245,18 @@ def test_classes_that_the_architecture_names_exist() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("title", ["What holds", "The sign-in with a browser"])
-def test_every_attack_has_a_test(title: str) -> None:
-    """Each row of the security model names at least one."""
-    page = (ROOT / "docs" / "security.md").read_text("utf-8")
-    section = page.partition(f"\n## {title}")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
-    assert len(rows) > 10
-    assert [row for row in rows if not TEST.search(row)] == []
+def numbered(page: str) -> dict[str, str]:
+    """Return the rows of a page's numbered lists by number, each number once."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^(\d+)\. (.+)$", text, re.MULTILINE)
+    assert [number for number, _ in rows] == [str(n + 1) for n in range(len(rows))]
+    return dict(rows)
+
+
+def test_every_attack_has_a_test() -> None:
+    """Each row of the security model has one row of tests, and a defence."""
+    attacks, tests = numbered("security.md"), numbered("evidence.md")
+    assert len(attacks) > 60
+    assert attacks.keys() == tests.keys()
+    assert [row for row in attacks.values() if not re.match(r"\*\*.+\*\*: .", row)] == []
+    assert [row for row in tests.values() if not TEST.search(row)] == []
