@@ -99,6 +99,15 @@ LOGICAL_LINES = {
 }
 ROOM = 0.01
 
+# What is in the top folder of the repository, beside what begins with a dot and what .gitignore
+# names: whatever else is there was left behind by a program.
+TOP_FOLDER = {
+    *("CHANGELOG.md", "Dockerfile", "LICENSE", "Makefile", "NOTICE", "README.md"),
+    *("pyproject.toml", "requirements-dev.lock", "requirements.lock"),
+    *("benchmarks", "config", "deploy", "docs", "gateway", "tests"),
+}
+IGNORED_FOLDERS = {"build", "dist", "node_modules", "site", "target", "__pycache__"}
+
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
 POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[0-9,]*\})\+")
@@ -258,6 +267,13 @@ def test_no_part_grows_unnoticed() -> None:
         if now > LOGICAL_LINES[part] * (1 + ROOM) + 1
     ]
     assert grown == []
+
+
+def test_the_top_folder_has_nothing_else() -> None:
+    """A new file or folder at the top is a decision, and needs a line here."""
+    found = {path.name for path in ROOT.parent.iterdir() if not path.name.startswith(".")}
+    ignored = IGNORED_FOLDERS | {"dhp_secret"} | {name for name in found if name.endswith(".log")}
+    assert found - ignored == TOP_FOLDER
 
 
 def test_the_floors_name_every_part() -> None:
