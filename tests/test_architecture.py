@@ -74,7 +74,7 @@ LOGICAL_LINES = {
     "admin": 919,
     "alerts": 409,
     "app": 1_853,
-    "audit": 1_435,
+    "audit": 1_460,
     "cli": 2_513,
     "clock": 44,
     "config": 1_860,
