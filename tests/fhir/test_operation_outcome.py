@@ -26,7 +26,6 @@ def rendered(error, *, language="en", xml=False, request_id=REQUEST_ID, attempts
 
 
 def parsed(xml):
-    """Return the root element."""
     return ElementTree.fromstring(xml)  # noqa: S314 - written by the code under test
 
 

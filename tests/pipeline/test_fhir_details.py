@@ -10,11 +10,8 @@ from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, fhir, http
 from tests.doubles.wire import Response, fetch, get, post
 
-FORM = "Content-Type: application/x-www-form-urlencoded"
-
 
 def offers(platform: Platform) -> str:
-    """Return the part of a CapabilityStatement that names the SSO."""
     return f'"security":{{"extension":[{{"url":"oauth-uris","valueUri":"{platform.url}/token"}}]}}'
 
 
@@ -116,18 +113,6 @@ async def test_bulk_data_is_fetched_through_the_gateway(
     assert response.body == lines.replace(base, b"http://gateway/fhir")
 
 
-async def test_gateway_urls_in_a_search_form_are_translated(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """Encoded as they were."""
-    form = b"subject=http%3A%2F%2Fgateway%2Ffhir%2FPatient%2F1&code=a%7Cb&_count=2"
-    await fetch(gateway.address, post("/fhir/Observation/_search", form, FORM))
-    expected = platform.url.replace(":", "%3A").replace("/", "%2F")
-    assert platform.requests[0].body.decode() == (
-        f"subject={expected}%2FPatient%2F1&code=a%7Cb&_count=2"
-    )
-
-
 async def test_conditional_requests_pass(gateway: RunningGateway, platform: Platform) -> None:
     """Validators reach the platform unchanged, and its 304 and 412 reach the caller."""
     fields = ('If-None-Match: W/"3"', "If-Modified-Since: Wed, 25 Nov 2026 00:00:00 GMT")
@@ -159,25 +144,6 @@ async def test_a_head_has_no_length_where_the_get_is_rewritten(
     response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
     assert (response.status, response.header("etag")) == (200, 'W/"1"')
     assert response.header("content-length") is None
-
-
-async def test_links_in_operation_parameters_are_translated(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """`valueUri`, references and resources, in both directions."""
-    body = (
-        '{"resourceType":"Parameters","parameter":[{"name":"target","valueUri":"%s/Patient/1"},'
-        '{"name":"subject","valueReference":{"reference":"%s/Patient/1"}},'
-        '{"name":"code","valueCode":"%s/Patient/1"}]}'
-    )
-    url = platform.url
-    platform.respond(fhir((body % (url, url, url)).encode()))
-    gw = "http://gateway/fhir"
-    response = await fetch(
-        gateway.address, post("/fhir/Patient/$do", (body % (gw, gw, gw)).encode())
-    )
-    assert platform.requests[0].body.decode() == body % (url, url, gw)
-    assert response.body.decode() == body % (gw, gw, url)
 
 
 @pytest.mark.parametrize("query", ["_format=xml", "_format=application%2Ffhir%2Bxml"])

@@ -22,12 +22,10 @@ def of_platform(path: Path, platform: Platform) -> bytes:
 
 
 def media_type(path: Path) -> str:
-    """Return the example's media type."""
     return f"application/fhir+{path.suffix[1:]}; charset=utf-8"
 
 
 def response_with(path: Path, body: bytes, *headers: tuple[str, str]) -> bytes:
-    """Return the platform's response with a body of the example's type."""
     return http(200, body, ("Content-Type", media_type(path)), *headers)
 
 
@@ -50,7 +48,6 @@ def assert_only_links_changed(path: Path, sent: bytes, received: bytes, platform
 
 
 async def served(gateway: RunningGateway, path: Path, *headers: str) -> Response:
-    """Return what a caller gets that reads the example."""
     accept = f"Accept: {media_type(path).partition(';')[0]}"
     return await fetch(gateway.address, get("/fhir/Basic/1", accept, *headers))
 

@@ -32,7 +32,6 @@ def respond_to_searches(platform: Platform, query: str, **headers: str) -> None:
 
 
 def searches(platform: Platform) -> list[Any]:
-    """Return the requests that the platform received, without those for its statement."""
     return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
