@@ -107,11 +107,6 @@ def test_the_detail_for_the_log_is_not_in_the_outcome():
     assert b"SECRET" not in rendered(GatewayError(UPSTREAM_FAILED, detail="SECRET"))[0]
 
 
-def test_without_an_answer_the_platform_status_is_none():
-    issue = json.loads(rendered(GatewayError(UPSTREAM_FAILED))[0])["issue"][0]
-    assert issue["diagnostics"] == f"request-id={REQUEST_ID}; attempts=0; platform-status=none"
-
-
 @pytest.mark.parametrize("request_id", ["abc-123", "a_b:c.d", "x" * 128])
 @pytest.mark.parametrize("xml", [False, True])
 def test_the_id_is_the_request_id(request_id, xml):

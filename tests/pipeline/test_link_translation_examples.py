@@ -53,16 +53,6 @@ async def served(gateway: RunningGateway, path: Path, *headers: str) -> Response
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-async def test_exactly_the_links_of_a_response_change(
-    gateway: RunningGateway, platform: Platform, path: Path
-) -> None:
-    sent = of_platform(path, platform)
-    platform.respond(response_with(path, sent))
-    response = await served(gateway, path)
-    assert_only_links_changed(path, sent, response.body, platform)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 async def test_exactly_the_links_change_in_chunks_and_in_gzip(
     gateway: RunningGateway, platform: Platform, path: Path
 ) -> None:
