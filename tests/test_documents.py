@@ -53,6 +53,29 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert all(day != "Unreleased" for _, day in sections[1:])
 
 
+# What speaks of the gateway as it was. Git has that; users read what is.
+FORMER = re.compile(
+    r"\b(?:formerly|previously|deprecat\w+|backwards?[- ]compat\w+|used to (?:be|have)"
+    r"|since (?:version )?\d+\.\d|(?:was|were|been) (?:called|renamed)"
+    r"|former (?:name|key|setting|version)s?)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("name", ["gateway", "config", "deploy", "docs", ".github", "."])
+def test_nothing_speaks_of_a_former_version(name: str) -> None:
+    texts = {".html", ".md", ".ps1", ".py", ".sh", ".txt", ".yaml", ".yml"}
+    files = (ROOT / name).glob("*" if name == "." else "**/*")
+    lines = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        if file.suffix in texts
+        for line in file.read_text("utf-8").splitlines()
+    ]
+    assert len(lines) > 50
+    assert [line for line in lines if FORMER.search(line)] == []
+
+
 PAGES = ("clients.md", "clients.ru.md")
 # What is no sample by itself.
 SHARED = {"serve", "Serve", "raw"}
