@@ -37,7 +37,7 @@ REGION = re.compile(r"^[^\n]*<sample>[^\n]*\n(.*?)^[^\n]*</sample>", re.DOTALL |
 TABLE = re.compile(r"(<!-- table -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)*")
 # The place of the first row of the table of fields.
 FIELDS = re.compile(r"(<!-- fields -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)?")
-FENCES = {".cs": "csharp", ".erl": "erlang", ".mjs": "js", ".pas": "pascal", ".pl": "perl"}
+FENCES = {".cs": "csharp", ".mjs": "js", ".pas": "pascal"}
 # The columns of the table are the steps of tests/legacy/walk.py. `WORDS` are its results in words.
 STEPS = (
     *("read", "search", "paging", "create", "update", "delete", "error", "upload", "download"),

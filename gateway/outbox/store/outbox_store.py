@@ -70,7 +70,6 @@ from gateway.outbox.store.tables import (
     meta_table,
     pending_records_table,
     segments_table,
-    usage_table,
 )
 from gateway.outbox.store.work_groups import ShieldedTasks, WorkGroups
 
@@ -180,9 +179,6 @@ class OutboxStore:
     def _prepare(self, connection: sa.Connection) -> None:
         self._database.lock_inserts(connection)
         METADATA.create_all(connection)
-        if not _has_rows(connection, usage_table) and _has_rows(connection, entries_table):
-            columns = ("caller", "entries", "size")
-            connection.execute(queries.INSERT_USAGE.from_select(columns, queries.COUNT_USAGE))
         stored = _stored_meta(connection)
         if stored == self._meta_values:
             return
