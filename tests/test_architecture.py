@@ -116,7 +116,6 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 
 def name_of(path: Path) -> str:
-    """A module as imports name it."""
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -126,12 +125,10 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 
 
 def part_of(name: str) -> str:
-    """The top-level part a module belongs to."""
     return name.partition(".")[2].partition(".")[0] or "__init__"
 
 
 def folder_of(name: str) -> str:
-    """The folder a module is in, below gateway/."""
     return str(NAMES[name].parent.relative_to(ROOT))
 
 
