@@ -99,6 +99,23 @@ LOGICAL_LINES = {
 }
 ROOM = 0.01
 
+# Modules that ask a clock or a source of randomness themselves. All others get it as a parameter,
+# whose default may be the real one; `app` is where it is passed on from.
+ASK_CLOCKS = {
+    "gateway.app.run": "systemd compares the time of a reload with the clock of the machine",
+    "gateway.cli.doctor": "a command: compares the Date of a server with the clock of the machine",
+    "gateway.cli.doctor_network": "a command: how long the certificate of a server is still valid",
+    "gateway.cli.platform_commands": "commands: the pauses between their requests",
+    "gateway.http.server.caller_connection": "the clock of the event loop, as its timers",
+    "gateway.http.server.listener": "the clock of the event loop, as its timers",
+}
+CLOCKS = re.compile(
+    r"time\.(monotonic|time|perf_counter|process_time)(_ns)?|(datetime\.)?datetime\.(now|utcnow|today)"
+    r"|(datetime\.)?date\.today|random\.(?!Random\b|SystemRandom\b)\w+|.*loop(\(\))?\.time"
+)
+# Without a moment they take the present one.
+FORMATS = {"formatdate", "format_datetime", "time.gmtime", "time.localtime", "time.ctime"}
+
 # What is in the top folder of the repository, beside what begins with a dot and what .gitignore
 # names: whatever else is there was left behind by a program.
 TOP_FOLDER = {
@@ -289,6 +306,21 @@ def test_only_the_composition_root_constructs_the_gateway() -> None:
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 assert name not in makers, f"{module} constructs {name}"
+
+
+def clock_reads(tree: ast.AST) -> Iterator[str]:
+    """Yield the calls that read a clock or draw a random number."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if CLOCKS.fullmatch(called) or (called in FORMATS and not node.args):
+                yield called
+
+
+def test_clocks_and_random_sources_are_parameters() -> None:
+    """Otherwise a test would have to wait, or to replace a function of the standard library."""
+    found = {name: set(clock_reads(tree)) for name, tree in TREES.items()}
+    assert {name for name, calls in found.items() if calls} == ASK_CLOCKS.keys(), found
 
 
 def patterns(path: Path) -> Iterator[str]:
