@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from docs.generators import errors_page, settings_page
+from docs.generators import errors_page, prose_page, settings_page
 from gateway import __version__
 from gateway.config import settings_schema
 from gateway.i18n import LANGUAGES, language_name
@@ -57,6 +57,7 @@ def documents() -> dict[Path, str]:
     beside |= {file: with_version(file.read_text(encoding="utf-8")) for file in VERSIONED}
     beside |= pages("settings", ("en", "ru"), settings_page.markdown)
     beside |= pages("errors", LANGUAGES, errors_page.markdown)
+    beside |= prose_page.documents()
     return beside | {ROOT / "config" / "reference.yaml": settings_page.reference_yaml()}
 
 

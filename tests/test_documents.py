@@ -228,6 +228,26 @@ def test_every_named_setting_default_reason_and_test_exists(path: Path) -> None:
     assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
 
 
+# A paragraph is a line. Who adds words to the documents leaves out others.
+MAX_LINE = 400
+MAX_WORDS = 42_000
+READ = [*DOCUMENTS, *sorted((ROOT / ".github").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_no_line_written_by_hand_is_longer_than_400_characters(path: Path) -> None:
+    if path.name.partition(".")[0] not in {"errors", "settings"}:
+        lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+        assert {number: len(line) for number, line in lines if len(line) > MAX_LINE} == {}
+
+
+def test_the_english_documents_have_at_most_42_000_words() -> None:
+    """Without blocks of code, bars of tables and targets of links."""
+    texts = [without_blocks(path) for path in READ if not re.search(r"\.(ru|uz)\.md$", path.name)]
+    words = [re.findall(r"\S*\w\S*", re.sub(r"\]\(.*?\)", "]", text)) for text in texts]
+    assert sum(map(len, words)) <= MAX_WORDS
+
+
 def test_the_architecture_shows_the_floors() -> None:
     """The table lists every part, in the order of imports."""
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The floors")[2]
