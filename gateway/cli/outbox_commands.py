@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -309,7 +309,7 @@ async def _apply_action(
     refused = False
     async with _open_for_action(settings, reason) as (outbox, actor, changed_ids):
         to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
-        for entry_id in _progress(ids, action, quiet=len(ids) < 2):
+        for entry_id in ids:
             try:
                 entry = await outbox.apply_action(entry_id, to, actor=actor)
             except EntryStateError as refusal:
@@ -343,8 +343,14 @@ async def _export_entries(
     """
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
-        with _target(path) as file:
-            for entry in _progress(entries, "export", quiet=path is None):
+        is_watched = path is not None and sys.stderr.isatty()
+        with (
+            _target(path) as file,
+            click.progressbar(
+                entries, label="export", file=sys.stderr, hidden=not is_watched
+            ) as bar,
+        ):
+            for entry in bar:
                 content = await outbox.content(entry.id) or EntryContent(entry, None, None)
                 line = content_view(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -528,13 +534,3 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
-
-
-def _progress(items: Sequence[_T], what: str, *, quiet: bool) -> Iterable[_T]:
-    """Iterate over `items`, with a progress bar on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, what, console=Console(stderr=True), transient=True)
