@@ -463,3 +463,25 @@ async def test_a_token_rejected_by_the_platform_suggests_mixed_environments(
     platform.respond(refuse)
     failed = await setup.failed()
     assert "same environment" in failed["platform metadata"]
+
+
+async def test_it_says_whom_to_call_and_where_the_runbook_is(setup: DoctorSetup) -> None:
+    """At the end, where the operator reads what failed."""
+    runbook = "https://intranet.example/runbook/"
+    setup.settings["admin"] |= {"contact": "Дежурный, +998 71 200 00 00", "runbook_url": runbook}
+    setup.secret.unlink()
+    code, text = await setup.examine("--lang", "ru")
+    assert code == 1
+    *_, contact, link, _ = text.splitlines()
+    assert contact == "норма   кому звонить: Дежурный, +998 71 200 00 00"
+    assert link == f"норма   что делать при тревоге: {runbook}"
+
+
+@pytest.mark.parametrize("contact", ["Duty " * 41, "Duty\n+998 71 200 00 00", " "])
+async def test_a_contact_is_one_short_line(setup: DoctorSetup, contact: str) -> None:
+    setup.settings["admin"]["contact"] = contact
+    code, text = await setup.run("check")
+    assert code == 2
+    assert text.startswith("admin.contact: ")
+    setup.settings["admin"]["contact"] = "Duty " * 40
+    assert (await setup.run("check"))[0] == 0

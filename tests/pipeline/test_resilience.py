@@ -1,4 +1,4 @@
-"""Unusual responses, callers and failures, each of which once did harm."""
+"""Unusual responses, callers and failures, each of which can do harm."""
 
 from __future__ import annotations
 
