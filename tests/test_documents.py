@@ -262,12 +262,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
     assert len(names) > 20
-    places = (
-        ROOT,
-        ROOT / "gateway",
-        ROOT / "gateway/config",
-        ROOT / "tests",
-    )
+    places = (ROOT, ROOT / "gateway", ROOT / "gateway/config", ROOT / "tests")
     assert [each for each in names if not any((place / each).exists() for place in places)] == []
 
 

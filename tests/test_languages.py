@@ -80,10 +80,7 @@ def pages(language: str) -> Iterator[str]:
 
 def texts_of(language: str) -> list[str]:
     """Return every text for people in a language, except the documents."""
-    tables = (
-        *(ANSWER_WORDS, PLATFORM_CAUSES),
-        *(async_status.MESSAGES, ALERT_MESSAGES, ADVICE),
-    )
+    tables = (*(ANSWER_WORDS, PLATFORM_CAUSES), *(async_status.MESSAGES, ALERT_MESSAGES, ADVICE))
     messages = [CARE_QUESTION, *(text for table in tables for text in table.values())]
     messages += [each.meaning for each in TOKEN_CAUSES.values()]
     records = COMPONENT_GUIDANCE.values()

@@ -209,11 +209,7 @@ class RecordedGateway:
 def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
     """Return settings with every limit within reach, at log level debug."""
     return {
-        "platform": {
-            "fhir_base_url": platform.url,
-            "response_timeout": 2,
-            "idle_timeout": 2,
-        },
+        "platform": {"fhir_base_url": platform.url, "response_timeout": 2, "idle_timeout": 2},
         "sso": {"token_url": sso.token_url, "timeout": 1},
         "credentials": {
             "default": {

@@ -208,10 +208,7 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"listen": {"address": EVERYWHERE, "tls": TLS}, "callers": [KEY_FILE, BASIC]}, {}),
     ({"callers": [KEY_FILE, BASIC]}, {}),
     ({"listen": {"address": "unix:/run/x.sock"}, "callers": [KEY_FILE]}, {}),
-    (
-        {"listen": {"address": EVERYWHERE}, "callers": [{"name": "a", "networks": ["10.0.0.1"]}]},
-        {},
-    ),
+    ({"listen": {"address": EVERYWHERE}, "callers": [{"name": "a", "networks": ["10.0.0.1"]}]}, {}),
     (
         {"admin": {"address": "10.0.0.1:9464", "operators": [OPERATOR]}},
         {"admin.address": "passwords of operators (dilnoza)"},

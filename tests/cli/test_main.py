@@ -237,9 +237,7 @@ async def test_an_unreadable_secret_is_reported(tmp_path: Path, command: str) ->
     assert f"credentials.default.client_secret_file: {missing}: no such file" in result.err
 
 
-async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
-    tmp_path: Path,
-) -> None:
+async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o644)
@@ -277,10 +275,7 @@ async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
     async with Sso() as sso:
         admin = f"127.0.0.1:{free_port()}"
         settings = custom(
-            sso,
-            listen={"address": "127.0.0.1:0"},
-            admin={"address": admin},
-            shutdown={"delay": 0},
+            sso, listen={"address": "127.0.0.1:0"}, admin={"address": admin}, shutdown={"delay": 0}
         )
         file = write(tmp_path, settings)
         process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path)

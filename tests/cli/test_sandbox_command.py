@@ -135,10 +135,7 @@ async def test_if_none_exist_is_applied_with_lenient_only(
     tmp_path: Path, options: tuple[str, ...], second: int
 ) -> None:
     body = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "v"}]}
-    headers = {
-        "Content-Type": "application/fhir+json",
-        "If-None-Exist": "identifier=urn:s|v",
-    }
+    headers = {"Content-Type": "application/fhir+json", "If-None-Exist": "identifier=urn:s|v"}
     statuses = []
     async with sandbox(tmp_path, *options) as process, aiohttp.ClientSession() as session:
         url = f"{printed_value(process, 'Gateway')}/Patient"

@@ -64,9 +64,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids="-".join)
-async def test_usage_errors_are_translated(
-    arguments: Sequence[str],
-) -> None:
+async def test_usage_errors_are_translated(arguments: Sequence[str]) -> None:
     english = await run_in(*arguments, language="en")
     assert (english.code, english.out) == (2, "")
     for language in OTHERS:
@@ -88,9 +86,7 @@ async def test_a_group_without_a_command_prints_its_help(arguments: Sequence[str
 @pytest.mark.parametrize(
     "arguments", [("--lang", "uz", "chek"), ("run", "--confg", "x", "--lang=uz"), ("--lang", "uz")]
 )
-async def test_lang_is_recognised_in_a_line_with_usage_errors(
-    arguments: Sequence[str],
-) -> None:
+async def test_lang_is_recognised_in_a_line_with_usage_errors(arguments: Sequence[str]) -> None:
     assert "Xato: " in (await run_in(*arguments, language="ru")).err
 
 

@@ -96,10 +96,7 @@ def test_a_problem_names_the_variable(variable: str, text: str, key: str) -> Non
     [
         ("DHP_GATEWAY_LISTEN__ADRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
         ("DHP_GATEWAY_LISTEN_ADDRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
-        (
-            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_IDD",
-            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_ID",
-        ),
+        ("DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_IDD", "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_ID"),
         ("DHP_GATEWAY_listen__address", "DHP_GATEWAY_LISTEN__ADDRESS"),
         ("DHP_GATEWAY_CONFIGG", "DHP_GATEWAY_CONFIG"),
         # A list is one variable, also where its entries are groups.

@@ -50,11 +50,7 @@ def test_an_environment_and_a_credential_are_all_that_must_be_given(tmp_path: Pa
 @pytest.mark.parametrize(
     ("environment", "base", "token_url"),
     [
-        (
-            "playground",
-            "https://playground.medcore.uz/fhir",
-            "https://sso.medcore.uz/oauth/token",
-        ),
+        ("playground", "https://playground.medcore.uz/fhir", "https://sso.medcore.uz/oauth/token"),
         ("production", "https://fhir.medcore.uz", "https://sso.medcore.uz/oauth/token"),
         (
             "dhp-playground",

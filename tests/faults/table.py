@@ -188,9 +188,7 @@ async def upstream_failed(testbed: Testbed) -> Evidence:
 
 async def upstream_busy(testbed: Testbed) -> Evidence:
     """Leave no free connection to the platform."""
-    gateway = await testbed.start(
-        platform={"max_connections": 1, "connect_timeout": PATIENCE},
-    )
+    gateway = await testbed.start(platform={"max_connections": 1, "connect_timeout": PATIENCE})
     await testbed.occupy(gateway)
     return await testbed.send(gateway, testbed.get())
 
@@ -319,9 +317,7 @@ async def internal(testbed: Testbed) -> Evidence:
 
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
-        inflight=0,
-        phase=LifecyclePhase.SERVING,
-        buffer_budget=MemoryBudget(0),
+        inflight=0, phase=LifecyclePhase.SERVING, buffer_budget=MemoryBudget(0)
     )
     parts["unidentified_limiter"] = SimpleNamespace(limit_error=lambda *of: of[-1])
     parts["account"] = account
@@ -893,11 +889,7 @@ _LOGIN_PAGES: Final = {
 # The row of an error that is not FHIR: its status stays.
 NOT_FHIR: Final = {
     code: REASONS["upstream-non-fhir"].row.changed(
-        status=code,
-        issue_code=issue_code,
-        upstream_status=code,
-        absent=b"Oops",
-        logged=None,
+        status=code, issue_code=issue_code, upstream_status=code, absent=b"Oops", logged=None
     )
     for code, issue_code in _ISSUE_CODES.items()
 }

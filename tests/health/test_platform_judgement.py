@@ -422,9 +422,7 @@ async def test_only_connection_failures_open_the_circuit_directly(
     assert simulation.platform_state[1] in REASONS
 
 
-async def test_requests_without_a_free_connection_count_neither_way(
-    simulation: Simulation,
-) -> None:
+async def test_requests_without_a_free_connection_count_neither_way(simulation: Simulation) -> None:
     simulation.clock.now += 60
     simulation.found = "platform-busy"
     for _ in range(5):

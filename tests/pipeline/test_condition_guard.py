@@ -186,8 +186,7 @@ OF_OTHERS = ["DeviceUseStatement", "MedicationUsage", "TelemedicineVisit", "Xy"]
 
 @pytest.mark.parametrize("type_", [*OF_OTHERS, "Device%55seStatement", "Patient", "Patient/"])
 @pytest.mark.parametrize(
-    "kind",
-    ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"],
+    "kind", ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"]
 )
 async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
     start_gateway, platform: Platform, kind: str, type_: str

@@ -306,9 +306,7 @@ async def test_cancelled_reads_do_not_count_against_the_platform(
         settings |= {"max_connections": 1, "connect_timeout": 1}
     platform.respond(late)
     async with start_gateway(
-        platform=settings,
-        circuit_breaker={"min_requests": 2},
-        retries={"max_attempts": 1},
+        platform=settings, circuit_breaker={"min_requests": 2}, retries={"max_attempts": 1}
     ) as gateway:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(6):

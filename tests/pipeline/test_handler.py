@@ -8,11 +8,7 @@ import uuid
 import pytest
 
 from tests.doubles.gateway import RunningGateway, running_gateway
-from tests.doubles.platform import (
-    PATIENT,
-    Platform,
-    fhir,
-)
+from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
 

@@ -193,8 +193,7 @@ async def test_the_retry_budget_bounds_the_load(testbed: Testbed) -> None:
     """A share of the requests, and a few a second."""
     testbed.platform.respond(outcome(503))
     gateway = await testbed.start(
-        retries={"budget_ratio": 0.1, "backoff": 0},
-        circuit_breaker={"min_requests": 1000},
+        retries={"budget_ratio": 0.1, "backoff": 0}, circuit_breaker={"min_requests": 1000}
     )
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -322,9 +321,7 @@ async def test_the_error_says_what_became_of_earlier_attempts(
     assert ("Nothing was delivered" in text) == (delivered == "none")
 
 
-async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(
-    testbed: Testbed,
-) -> None:
+async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(testbed: Testbed) -> None:
     """The platform received the request and did not process it."""
     testbed.platform.respond(unauthorized())
     gateway = await testbed.start()

@@ -308,3 +308,13 @@ async def test_no_request_follows_a_connection_close(
     for _ in range(2):
         assert (await fetch(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
     assert [request.connection for request in platform.requests] == [1, 2]
+
+
+async def test_no_request_follows_an_error_in_response_to_a_body(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """The platform may take a body that it did not read for the next request."""
+    platform.script(outcome(403))
+    for status in (403, 200):
+        assert (await fetch(gateway.address, post("/fhir/Patient", b"{}"))).status == status
+    assert [request.connection for request in platform.requests] == [1, 2]

@@ -138,8 +138,7 @@ async def test_a_response_of_100_mib_takes_no_memory(start: Start, kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "framing"),
-    [("unchanged", "chunks"), ("rewritten", "chunks"), ("unchanged", "length")],
+    ("kind", "framing"), [("unchanged", "chunks"), ("rewritten", "chunks"), ("unchanged", "length")]
 )
 async def test_a_request_of_100_mib_takes_no_memory(start: Start, kind: str, framing: str) -> None:
     stage = await start()

@@ -50,18 +50,9 @@ _NOTHING_DELIVERED = {
     "uz": ("Hech narsa yetkazilmadi.", "keyinroq"),
 }
 _OUTCOME_UNKNOWN = {
-    "en": (
-        "It is not known whether the data was saved",
-        "send it again only if it is not there",
-    ),
-    "ru": (
-        "Неизвестно, сохранены ли данные",
-        "отправляйте запрос снова, только если их там нет",
-    ),
-    "uz": (
-        "saqlangan-saqlanmagani noma’lum",
-        "faqat u yerda bo‘lmasa, so‘rovni qayta yuboring",
-    ),
+    "en": ("It is not known whether the data was saved", "send it again only if it is not there"),
+    "ru": ("Неизвестно, сохранены ли данные", "отправляйте запрос снова, только если их там нет"),
+    "uz": ("saqlangan-saqlanmagani noma’lum", "faqat u yerda bo‘lmasa, so‘rovni qayta yuboring"),
 }
 SAID = [
     *((reason, _NOTHING_DELIVERED) for reason in NOTHING_DELIVERED),

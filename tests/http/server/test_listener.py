@@ -80,11 +80,7 @@ async def accepting(
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     server = CallerServer(sink or Sink(), Limits(stall=stall))
     acceptor = Acceptor(
-        [listening],
-        server,
-        max_connections=connections,
-        tls=tls,
-        clock=time.monotonic,
+        [listening], server, max_connections=connections, tls=tls, clock=time.monotonic
     )
     acceptor.open()
     yield acceptor, listening

@@ -87,9 +87,7 @@ async def test_requests_pipelined_after_a_long_body_are_served(
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
-async def test_requests_pipelined_after_late_long_body_are_served(
-    gateway: RunningGateway,
-) -> None:
+async def test_requests_pipelined_after_late_long_body_are_served(gateway: RunningGateway) -> None:
     small = post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
         assert (await wire.fetch(REQUEST)).status == 200

@@ -66,10 +66,7 @@ async def test_an_error_names_its_cause(words: str) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "begins"),
-    [
-        (b"GET /%s HTTP/1.1\r\n" % (1001 * b"x"), b"/x"),
-        (HEAD + b"X: %s\r\n" % (1001 * b"y"), b"y"),
-    ],
+    [(b"GET /%s HTTP/1.1\r\n" % (1001 * b"x"), b"/x"), (HEAD + b"X: %s\r\n" % (1001 * b"y"), b"y")],
 )
 async def test_an_overlong_line_comes_with_its_beginning(sent: bytes, begins: bytes) -> None:
     """`LineTooLong` has it as its first argument: that of a target is a slash."""
