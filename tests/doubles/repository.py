@@ -75,12 +75,10 @@ class Repository:
             return self.current()
 
     def wait_for_requests(self, times: int) -> None:
-        """Return when `times` batches have been received."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.batches) >= times, 120), self.batches
 
     def current(self) -> dict[str, Any]:
-        """Return the newest versions by id."""
         return {key: versions[-1] for key, versions in self.stored.items()}
 
     def hang_up(self) -> None:
@@ -88,7 +86,6 @@ class Repository:
         self._server.hang_up()
 
     def close(self) -> None:
-        """Stop the server and close all connections."""
         self.behave("reset")
         self._server.shutdown()
         self._server.server_close()
@@ -96,7 +93,6 @@ class Repository:
         self._thread.join()
 
     def take(self, handler: BaseHTTPRequestHandler) -> None:
-        """Respond to one request."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         bundle = json.loads(body)
         headers = {name.lower(): value for name, value in handler.headers.items()}
@@ -126,7 +122,6 @@ class Repository:
         self._reply(handler, status, response if self.other is None else self.other)
 
     def read(self, handler: BaseHTTPRequestHandler) -> None:
-        """Respond to a read of a resource."""
         with self._changed:
             self.reads.append(handler.path)
             versions = self.stored.get(handler.path.removeprefix("/fhir/AuditEvent/"))
@@ -178,7 +173,6 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def hang_up(self) -> None:
-        """Shut down every connection."""
         for each in self._open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
