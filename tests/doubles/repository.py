@@ -39,7 +39,7 @@ class Repository:
     With the behaviour "lose" it responds as with None, and stores nothing.
     """
 
-    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.batches: list[Batch] = []
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
@@ -53,12 +53,12 @@ class Repository:
         self._behaviour: Behaviour = None
         self._changed = threading.Condition()
         self._released = threading.Event()
-        self._server = _Server(("127.0.0.1", port), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.port: int = self._server.server_address[1]
+        port = self._server.server_address[1]
         scheme, host = ("http", "127.0.0.1") if tls is None else ("https", "localhost")
-        self.url = f"{scheme}://{host}:{self.port}/fhir"
+        self.url = f"{scheme}://{host}:{port}/fhir"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
