@@ -100,7 +100,6 @@ def latin(text: str) -> set[str]:
 
 
 def words_of(language: str) -> set[str]:
-    """Return all Latin words of a language's texts."""
     return set().union(*map(latin, texts_of(language)))
 
 
@@ -118,22 +117,18 @@ class VisibleText(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what is read out, and where code begins."""
         self._code += tag == "code"
         self.text += [value or "" for name, value in attrs if name in ("aria-label", "data-name")]
 
     def handle_endtag(self, tag: str) -> None:
-        """Note where code ends."""
         self._code -= tag == "code"
 
     def handle_data(self, data: str) -> None:
-        """Note what is read."""
         if not self._code:
             self.text.append(data)
 
 
 def read(state: str, language: str) -> str:
-    """Return the visible text of the page in a state."""
     one = StatusSources(state)
     shown = page_update(page_facts(one.facts(language), one.components(), {}))
     return " ".join([shown["title"], *VisibleText(shown["main"]).text])

@@ -84,23 +84,30 @@ ALERT_MESSAGES: Final = {
         "{question} {answer}. {care} Requests since the last such line: {requests}, errors "
         "among them: {errors}. Alerts that are not over: {open}."
     ),
+    "contact": Message("Whom to call: {contact}"),
     "test": Message(
         "This is a test message of the gateway {instance}: its recipients will be told "
         "when something is wrong. Nothing has to be done."
     ),
 }
 
-# Lines of a message. Chats take some 4,000 characters.
+# Lines of a message, without the last one, the contact. Chats take some 4,000 characters.
 _MAX_LINES: Final = 20
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
 
 @dataclass(frozen=True, slots=True)
 class AlertFormatter:
-    """Formats messages of one gateway, which is named `instance`, in one language."""
+    """Formats messages of one gateway, which is named `instance`, in one language.
+
+    Alerts that fire link to their section of the runbook. `contact` is whom to call; it ends each
+    message but those of resolved alerts only.
+    """
 
     language: str
     instance: str
+    contact: str | None = None
+    runbook_url: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -110,7 +117,13 @@ class AlertFormatter:
         """
         url = settings.listen.public_url
         host = urlsplit(url).hostname if url else None
-        return cls(settings.alerts.language, host or socket.gethostname())
+        admin = settings.admin
+        return cls(
+            settings.alerts.language,
+            host or socket.gethostname(),
+            admin.contact,
+            admin.runbook_url,
+        )
 
     def format_changes(
         self,
@@ -166,6 +179,8 @@ class AlertFormatter:
         return self._message("test", self._text("test").format(instance=self.instance))
 
     def _message(self, kind: str, body: str) -> AlertMessage:
+        if self.contact and kind != "over":
+            body += "\n" + self._text("contact").format(contact=self.contact)
         return AlertMessage(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
 
     def _line(self, kind: str, alert: AlertState, *, at: float, **words: str) -> str:
@@ -177,7 +192,10 @@ class AlertFormatter:
         )
         line = self._text(kind).format(at=moment, sentence=sentence, **words)
         # Operators find the alert in the runbook by its name.
-        return f"{line.rstrip()} ({alert.name})"
+        line = f"{line.rstrip()} ({alert.name})"
+        if self.runbook_url and kind == "begun":
+            return f"{line} {self.runbook_url}#{alert.name.lower()}"
+        return line
 
     def _figure(self, name: str, value: Value) -> str:
         if value is None:

@@ -237,6 +237,8 @@ async def iterate_checks(
     servers = [server for server in (sso, platform) if reached[server.about.code]]
     async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
         yield finding
+    for finding in _contact(settings):
+        yield finding
 
 
 def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
@@ -283,6 +285,17 @@ def _operators(settings: Settings) -> Iterator[Finding]:
             "ok",
             Message("{names} may decide about queued writes", names=names),
         )
+
+
+def _contact(settings: Settings) -> Iterator[Finding]:
+    """Yield whom to call, and where the runbook is."""
+    contact, runbook = settings.admin.contact, settings.admin.runbook_url
+    if contact:
+        check = Check(Message("whom to call"), "contact", "admin.contact")
+        yield Finding(check, "ok", Message("{contact}", contact=contact))
+    if runbook:
+        check = Check(Message("runbook"), "runbook", "admin.runbook_url")
+        yield Finding(check, "ok", Message("{url}", url=runbook))
 
 
 async def _check_conversation(

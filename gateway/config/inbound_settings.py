@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from gateway.config.section import SecretRef, Section
-from gateway.config.setting_urls import BasePath, BaseUrl
+from gateway.config.setting_urls import BasePath, BaseUrl, EndpointUrl
 from gateway.config.value_types import (
     KIB,
     MIB,
@@ -27,6 +27,7 @@ from gateway.config.value_types import (
     PositiveSize,
     Seconds,
     SecretText,
+    ShortText,
     Size,
     Text,
 )
@@ -115,6 +116,16 @@ class AdminSettings(Section):
         default=ListenAddress("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. Everybody who reaches them may read.",
+    )
+    contact: ShortText | None = Field(
+        default=None,
+        description="Whom to call, e.g. IT on duty, +998 71 200 00 00; at most 200 characters. "
+        "It stands on `/status`, in alert messages and in the output of `doctor`.",
+    )
+    runbook_url: EndpointUrl | None = Field(
+        default=None,
+        description="Your page of the runbook (`docs/runbook.md`, or a translation). `/status` "
+        "leads there, and each alert message to its section.",
     )
     operators: tuple[OperatorSettings, ...] = Field(
         default=(),

@@ -230,6 +230,11 @@ Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
 PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
+ShortText = Annotated[
+    Text,
+    matching(r".{1,200}", Message("is longer than 200 characters"), Message("shorten it")),
+    Field(json_schema_extra={"maxLength": 200}),
+]
 Name = Annotated[
     str,
     Strict(),

@@ -29,13 +29,15 @@ DAY = 86400.0
 FAILED = replace(VALID_TOKEN, is_valid=False, expires_in=None)
 
 
-def settings(*urls: str, **alerts: str) -> Settings:
+def settings(*urls: str, contact: str = "", runbook_url: str = "", **alerts: str) -> Settings:
     environ = {
         "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-client-secret",
         "DHP_GATEWAY_LISTEN__PUBLIC_URL": "http://fhir.clinic.uz:8080/fhir",
         "DHP_GATEWAY_ALERTS__NOTIFY": json.dumps(urls),
+        "DHP_GATEWAY_ADMIN__CONTACT": contact,
+        "DHP_GATEWAY_ADMIN__RUNBOOK_URL": runbook_url,
     }
     return load_settings(
         None, environ | {f"DHP_GATEWAY_ALERTS__{k}".upper(): v for k, v in alerts.items()}
@@ -143,6 +145,25 @@ async def test_an_alert_is_sent_once_and_its_end_once() -> None:
     assert over["title"] == "DHP Gateway fhir.clinic.uz: over"
     assert "Over, after 1 h 3 min: The gateway fhir.clinic.uz has not been" in over["message"]
     assert over["type"] == "success"
+
+
+async def test_a_message_says_whom_to_call_and_leads_to_the_runbook() -> None:
+    """Of what is resolved, nobody has to be called."""
+    runbook = "https://intranet.example/runbook/"
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        given = settings(hook.url, contact="Duty {IT}, +998 71 200 00 00", runbook_url=runbook)
+        setup.monitor.configure(given, parse_addresses(given))
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(130)
+        [begun] = await hook.wait_for_messages(1)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(300)
+        _, over = await hook.wait_for_messages(2)
+    assert begun["message"].endswith(
+        f"(DhpGatewayNotReady) {runbook}#dhpgatewaynotready\n"
+        "Whom to call: Duty {IT}, +998 71 200 00 00"
+    )
+    assert over["message"].endswith("(DhpGatewayNotReady)")
 
 
 async def test_short_conditions_cause_no_alert() -> None:
