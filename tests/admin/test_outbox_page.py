@@ -206,7 +206,6 @@ async def test_a_disabled_or_unreachable_outbox(
 async def test_the_index_lists_the_page_with_an_outbox_only(
     tmp_path: Path, state: str, listed: bool
 ) -> None:
-    """The index lists the page, so that an operator can find it."""
     async with office(tmp_path, there=state) as there:
         root = await there.see("/../")
     assert ("/outbox" in json.loads(root.text)["links"]) is listed

@@ -61,10 +61,8 @@ class MonitorWithClock:
                 await asyncio.sleep(0.05)
 
 
-async def test_outages_of_platform_and_sso_are_notified() -> None:
+async def test_outages_of_platform_and_sso_are_notified(platform: Platform, sso: Sso) -> None:
     async with (
-        Platform() as platform,
-        Sso() as sso,
         MailServer() as mail,
         Webhook() as hook,
         running_gateway(
@@ -112,8 +110,8 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_reload_replaces_the_alert_addresses() -> None:
-    async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
+async def test_a_reload_replaces_the_alert_addresses(platform: Platform, sso: Sso) -> None:
+    async with Webhook() as first, Webhook() as second:
         alerted = {"notify": [first.url]}
         async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
             gateway.gateway.record_reload(1)

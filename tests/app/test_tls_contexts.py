@@ -109,15 +109,11 @@ def test_unreadable_certificates_are_left_out(
     assert "cannot tell when the certificate of sso-ca ends" in caplog.text
 
 
-async def test_the_expiry_metric_follows_a_reload(files: Files) -> None:
-    tls = files.of(cert_file="cert.pem", key_file="key.pem")
-    async with (
-        Platform() as platform,
-        Sso() as sso,
-        running_gateway(
-            platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}
-        ) as it,
-    ):
+async def test_the_expiry_metric_follows_a_reload(
+    files: Files, platform: Platform, sso: Sso
+) -> None:
+    listen = {"tls": files.of(cert_file="cert.pem", key_file="key.pem")}
+    async with running_gateway(platform.url, sso.token_url, listen=listen) as it:
         assert await it.metric(GAUGE, certificate="listener") == SOON.timestamp()
         files.write("key.pem", files.issue("cert.pem", LATER))
         await it.gateway.reload(it.settings)

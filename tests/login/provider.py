@@ -72,7 +72,6 @@ class Provider(Sso):
         self._for_users.clear()
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Return the response by path and grant type."""
         if request.target == f"{self.path}/.well-known/openid-configuration" and self.openid:
             return json_body(self._document())
         if "/.well-known/" in request.target:

@@ -155,7 +155,6 @@ async def test_a_logout_token_with_sid_ends_its_sessions(setup: LoginSetup) -> N
 async def test_an_invalid_claim_of_a_logout_token_is_rejected(
     setup: LoginSetup, wrong: str, claims: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every claim has to be right; answer (section 2.8) and log name the wrong one."""
     browser = await setup.signed_in_browser()
     logout_token = setup.sso.logout_token(**claims)
     with caplog.at_level(logging.WARNING):

@@ -71,7 +71,6 @@ async def test_a_refused_client_concerns_its_own_callers_and_is_logged_once(
 async def test_a_client_that_the_platform_refuses_is_logged_once_a_pause(
     sso: ClinicSso, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of requests at the same time each gets its 401."""
     names = clinic_names(2)
     platform.respond(RefusingPlatform({names[0]}))
     async with (

@@ -52,7 +52,6 @@ def decoded(part: str) -> bytes:
 
 
 def integer(part: str) -> int:
-    """Base64urlUInt."""
     return int.from_bytes(decoded(part), "big")
 
 
@@ -162,7 +161,6 @@ def audience(request: ReceivedRequest) -> str:
 
 @pytest.mark.parametrize("takes_issuer", [True, False])
 async def test_the_issuer_is_the_audience_after_a_rejection(takes_issuer: bool) -> None:
-    """An SSO that refuses its token URL gets `sso.issuer`, and from then on that alone."""
     async with StrictSso() as sso, aiohttp.ClientSession() as session:
         issuer = f"{sso.token_url}/issuer/"
         sso.audience = issuer if takes_issuer else sso.token_url

@@ -132,7 +132,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @rule(seconds=TIMES)
     def time_passes(self, seconds: float) -> None:
-        """Timers fire on the way."""
         self._run(self.clock.advance(seconds))
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
@@ -245,7 +244,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @invariant()
     def tokens_in_use_are_alive_and_ours(self) -> None:
-        """No request ever gets an expired or foreign token."""
         for replica in self.replicas.values():
             for client in CLIENTS:
                 token = replica.tokens[client].current()

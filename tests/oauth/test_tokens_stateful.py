@@ -126,7 +126,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(seconds=TIMES)
     def time_passes(self, seconds: float) -> None:
-        """Timers fire on the way."""
         self._run(self.clock.advance(seconds))
 
     @rule()
@@ -200,7 +199,6 @@ class TokenMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def caller_leaves(self, data: st.DataObject) -> None:
-        """A waiting request is cancelled."""
         data.draw(st.sampled_from(self.waiting)).cancel()
         self._run(asyncio.sleep(0))
 
@@ -215,7 +213,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @invariant()
     def token_in_use_is_alive(self) -> None:
-        """No request ever gets an expired token."""
         token = self.tokens.current()
         assert token is None or self.clock() < token.expires_at
 

@@ -73,7 +73,6 @@ def url(sso: Sso) -> str:
 async def test_an_https_sso_is_reached_by_connect(
     sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme.CA
 ) -> None:
-    """An https SSO is reached by CONNECT; the proxy sees its name and no secret."""
     assert await ask(url(sso), ca_file=tmp_path / "ca.pem", proxy_url=proxy.url) == "token-1"
     assert proxy.targets == [f"CONNECT {NAME}:{sso.port}"]
     assert len(sso.requests) == 1
@@ -86,7 +85,6 @@ async def test_an_https_sso_is_reached_by_connect(
 
 
 async def test_an_http_sso_is_asked_through_the_proxy(proxy: ConnectProxy) -> None:
-    """An http SSO, which is on loopback or allowed on purpose, is asked through the proxy too."""
     async with Sso() as sso:
         assert await ask(sso.token_url, proxy_url=proxy.url) == "token-1"
         assert len(sso.requests) == 1

@@ -70,7 +70,6 @@ class SteeredPostgres(PostgresDatabase):
         self._clock = clock
 
     def now(self, connection: sa.Connection) -> float:
-        """Return the time of the test."""
         return self._clock()
 
 
@@ -148,10 +147,8 @@ async def change(
 
 
 async def rows_of(database: Database, query: sa.Select[Any]) -> Sequence[Any]:
-    """Return the rows of a query."""
     return await database.read(lambda connection: connection.execute(query).all())
 
 
 def value_of(connection: sa.Connection, query: str) -> object:
-    """Return the one value of a query."""
     return connection.exec_driver_sql(query).scalar_one()

@@ -57,7 +57,6 @@ class TestKeeping:
     """What one replica puts another gets."""
 
     async def test_a_token_is_read_by_another_replica(self, replica: Replica) -> None:
-        """Value, lifetime and scope arrive; an unknown key is a miss."""
         await replica().put(KEY, token())
         got = await replica().get(KEY)
         assert got == token()
@@ -66,7 +65,6 @@ class TestKeeping:
         assert await replica().get(StoreKey("b" * 64, KEY.material)) is None
 
     async def test_clocks_need_not_agree(self, replica: Replica) -> None:
-        """The remaining lifetime is the same for a replica with another clock."""
         clock, other = FakeClock(1000), FakeClock(9_000_000, wall=5.0)
         await replica(clock).put(KEY, token(at=800))
         got = await replica(other).get(KEY)
@@ -120,7 +118,6 @@ class TestDropping:
         await replica().delete(KEY, token("new"))
 
     async def test_concurrent_deletes_keep_a_new_token(self, replica: Replica) -> None:
-        """The new token stays in any order of a hundred deletions and one put."""
         await replica().put(KEY, token("old"))
         stores = [replica() for _ in range(5)]
         drops = [stores[n % 5].delete(KEY, token("old")) for n in range(100)]
@@ -180,7 +177,6 @@ class TestPoisoned:
         await self.recovers(replica())
 
     async def test_an_invalid_expiry_is_a_miss(self, replica: Replica, client: Redis) -> None:
-        """A token without an end, or with one beyond its lifetime."""
         await replica().put(KEY, token())
         await client.pexpire(PLACE, 86_400_000)
         assert await replica().get(KEY) is None
@@ -212,7 +208,6 @@ class TestLease:
         await following.release()
 
     async def test_a_held_lease_is_renewed(self, replica: Replica, client: Redis) -> None:
-        """It lasts longer than its term while it is held."""
         lease = await replica(lease=6.0).acquire_lease(KEY)
         assert lease is not None
         left = await client.pttl(LEASE)

@@ -39,14 +39,12 @@ MakeReplica = Callable[[str], Replica]
 
 @pytest.fixture(scope="module")
 def later() -> str:
-    """Return the number of the next PATCH version."""
     now = Version(__version__)
     return f"{now.major}.{now.minor}.{now.micro + 1}"
 
 
 @pytest.fixture(scope="module")
 def programs(later: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[Any]]:
-    """Return the command line of each version."""
     folder = tmp_path_factory.mktemp("later")
     sources = folder / "sources"
     for name in SOURCES:
