@@ -11,9 +11,8 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -185,19 +184,26 @@ class SqliteDatabase:
             self._require_file()
             if adds and (not self._is_reserved or self._reserve.is_disk_full()):
                 raise DiskFullError
-            async with self._acquire_write_lock():
-                connection = await self._in_thread(self._begin_writing)
-                try:
-                    yield Transaction(partial(self._run_on, connection))
-                    await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
-                except BaseException:
-                    await self._in_thread(connection.close)
-                    raise
+            # It begins with its first step, in the same visit to the thread.
+            begun: list[sa.Connection] = []
 
-    async def _run_on(
-        self, connection: sa.Connection, work: Callable[[sa.Connection, *_Ts], _T], *args: *_Ts
-    ) -> _T:
-        return await self._in_thread(work, connection, *args)
+            def run(work: Callable[..., Any], args: tuple[object, ...]) -> Any:
+                if not begun:
+                    begun.append(self._begin_writing())
+                return work(begun[0], *args)
+
+            def run_in_thread(work: Callable[..., Any], *args: object) -> Awaitable[Any]:
+                return self._in_thread(run, work, args)
+
+            async with self._acquire_write_lock():
+                try:
+                    yield Transaction(run_in_thread)
+                    for connection in begun:
+                        await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
+                except BaseException:
+                    for connection in begun:
+                        await self._in_thread(connection.close)
+                    raise
 
     def _begin_writing(self) -> sa.Connection:
         connection = self._engine.connect()
@@ -223,9 +229,10 @@ class SqliteDatabase:
         Return the number of all pages. Raises `DiskFullError`.
         """
         counts = connection.exec_driver_sql(_COUNT_PAGES).one()
-        missing = int(self._reserve.free_pages * part) - counts.freelist_count
-        if missing > 0:
-            connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
+        pages = int(self._reserve.free_pages * part)
+        if counts.freelist_count < pages:
+            # The free pages are used first: only what exceeds them is added to the file.
+            connection.exec_driver_sql(_MAKE_PAGES, ((pages + _GROWTH_PAGES) * PAGE,))
             connection.exec_driver_sql(_FREE_PAGES)
             counts = connection.exec_driver_sql(_COUNT_PAGES).one()
         self._reserve.allocate_database(counts.page_count)
