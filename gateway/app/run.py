@@ -123,7 +123,7 @@ def reserve_standard_descriptors(settings: Settings) -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1 and settings.audit.sink == "stdout":
-                why = Message("stdout is closed; give it a destination, or choose another sink")
+                why = Message("stdout is closed; redirect it, or choose another audit.sink")
                 raise StartError(setting_problem("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
 

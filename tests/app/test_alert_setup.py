@@ -107,7 +107,7 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         away = ("The platform itself answers with errors", "The gateway cannot connect")
         assert any(each in platform_away for each in away)
         assert "Over, after" in platform_back
-        assert "gives no token for default: it is out of reach" in sso_away
+        assert "gives no token for default: it cannot be reached" in sso_away
         assert "Over, after" in sso_back
 
 
@@ -129,7 +129,7 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
             await gateway.gateway.reload(settings)
             gateway.gateway.record_reload(1)
             wrong = {"notify": (Secret("planted"),)}
-            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
+            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is not an address"):
                 await gateway.gateway.reload(
                     settings.model_copy(update={"alerts": alerts.model_copy(update=wrong)})
                 )

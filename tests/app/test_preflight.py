@@ -159,7 +159,7 @@ async def test_a_folder_as_the_audit_file_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "audit.jsonl"
     folder.mkdir()
     file = write(tmp_path, {"audit": {"sink": "file", "path": str(folder)}})
-    text = f"audit.path: {folder} is a folder. Give another audit.path"
+    text = f"audit.path: {folder} is a folder. Set another audit.path"
     assert text in (await dhp("check", "--config", file)).out
     assert text in (await dhp("run", "--config", file)).err
 
@@ -167,8 +167,8 @@ async def test_a_folder_as_the_audit_file_is_reported(tmp_path: Path) -> None:
 async def test_a_quoted_alert_address_has_two_findings(tmp_path: Path) -> None:
     file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
     odd, failed = (await dhp("check", "--config", file)).out.splitlines()
-    assert odd.startswith("alerts.notify[0]: stands between quotation marks")
-    assert failed.startswith("alerts.notify[0]: is no address that Apprise understands")
+    assert odd.startswith("alerts.notify[0]: is in quotation marks")
+    assert failed.startswith("alerts.notify[0]: is not an address that Apprise understands")
     started = await dhp("run", "--config", file)
     assert (started.code, failed in started.err) == (3, True)
 

@@ -85,7 +85,7 @@ WRONG = {
     "not there": (status(404), ["gave no token", "status 404", "Check sso.token_url"]),
     "a page": (http(200, PAGE), ["gave no token", "a web page", "heck sso.token_url"]),
     "a refusing page": (http(403, PAGE), ["a web page", "status 403", "firewall in front"]),
-    "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front, or a wrong"]),
+    "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front of it, or a wrong"]),
     "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
     "client refused without a word": (
         http(403),
@@ -97,7 +97,7 @@ WRONG = {
     ),
     "another environment": (
         oauth_error("invalid_client", 401),
-        ["status 401, invalid_client", "client_id and client secret", "an SSO of its own"],
+        ["status 401, invalid_client", "client_id and client secret", "its own SSO"],
     ),
 }
 
@@ -189,7 +189,9 @@ async def test_an_invalid_scope_does_not_suggest_null(setup: DoctorSetup, sso: P
     sso.respond(oauth_error("invalid_scope"))
     text = (await setup.failed())["token default"]
     assert "scope to null" not in text
-    assert "credentials.default.scope must be a scope that this client was given" in text.lower()
+    assert (
+        "credentials.default.scope must be a scope that this client_id may request" in text.lower()
+    )
 
 
 async def test_the_endpoint_of_the_environment_gets_no_alternatives(setup: DoctorSetup) -> None:

@@ -153,8 +153,8 @@ async def test_a_start_waits_for_the_audit_file_a_few_seconds(tmp_path: Path) ->
     ("place", "trouble"),
     [
         ("none/audit.jsonl", "/none is not there. Make it"),
-        ("text", "/text: is no audit file"),
-        (".", " is a folder. Give another audit.path"),
+        ("text", "/text: is not an audit file"),
+        (".", " is a folder. Set another audit.path"),
     ],
 )
 async def test_an_unusable_path_ends_the_start_with_code_3(

@@ -223,7 +223,7 @@ async def test_a_gateway_with_another_key_does_not_start(opened: Open, tmp_path:
     operator.settings["outbox"]["encryption_key"] = "C" * 43
     operator.write()
     done = await dhp("run", "--config", operator.config)
-    told = f"outbox.url: {operator.settings['outbox']['url']} holds entries that were encrypted"
+    told = f"outbox.url: {operator.settings['outbox']['url']} contains entries that were encrypted"
     assert (done.code, told in done.err) == (3, True), done.err
 
 
