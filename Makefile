@@ -60,8 +60,8 @@ fix: venv ## Format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-nightly: ## Install what tests need, then run all tests at the length that CI has no time for
-	@.ci/nightly
+nightly: ## Install what tests need, then run what CI has no time for (PART=tests, histories, fuzzing, mutants or old-clients)
+	@.ci/nightly $(PART)
 
 simulate: venv ## Run the gateway in a simulated world (SEED=17 SCENARIO=outbox repeats a run; ARGS="--seconds 60" tries new seeds)
 	@.ci/tools .venv-simulation tests/simulation/requirements.lock

@@ -4,8 +4,8 @@
     python deploy/translations.py --check    only prints problems (`make check`)
 
 `DOMAINS` assigns a sentence to the catalogue of the part that contains it, or to the first one if
-several parts contain it. Pages of the documentation that are generated from code have catalogues
-of their own. A changed text keeps its old translation, marked fuzzy, until a translator has
+several parts contain it. Pages of the documentation that `make docs` writes have catalogues of
+their own. A changed text keeps its old translation, marked fuzzy, until a translator has
 reviewed it. docs/translating.md is for translators.
 """
 
@@ -26,10 +26,17 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+
+from docs.generators import prose_page
+
 LOCALE = ROOT / "gateway" / "locale"
 LANGUAGES = ("ru", "uz")
-# Pages that are generated from code, and the languages that they are translated to.
-PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
+# Pages that have catalogues of their own, and the languages that they are translated to.
+PAGES = {
+    "errors_page": ("ru", "uz"),
+    "settings_page": ("ru",),
+    **{name: languages for name, (_, languages) in prose_page.PAGES.items()},
+}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
     "callers": (
@@ -125,6 +132,8 @@ def asked_for(page: str) -> list[tuple[str | None, str]]:
     """Return context and text of everything that a page of the documentation translates."""
     from docs.generators import errors_page, settings_page
 
+    if page in prose_page.PAGES:
+        return [(None, text) for text in prose_page.texts(page)]
     module = {"errors_page": errors_page, "settings_page": settings_page}[page]
     language = PAGES[page][0]
     module.markdown(language)

@@ -53,6 +53,29 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert all(day != "Unreleased" for _, day in sections[1:])
 
 
+# What speaks of the gateway as it was. Git has that; users read what is.
+FORMER = re.compile(
+    r"\b(?:formerly|previously|deprecat\w+|backwards?[- ]compat\w+|used to (?:be|have)"
+    r"|since (?:version )?\d+\.\d|(?:was|were|been) (?:called|renamed)"
+    r"|former (?:name|key|setting|version)s?)\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("name", ["gateway", "config", "deploy", "docs", ".github", "."])
+def test_nothing_speaks_of_a_former_version(name: str) -> None:
+    texts = {".html", ".md", ".ps1", ".py", ".sh", ".txt", ".yaml", ".yml"}
+    files = (ROOT / name).glob("*" if name == "." else "**/*")
+    lines = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        if file.suffix in texts
+        for line in file.read_text("utf-8").splitlines()
+    ]
+    assert len(lines) > 50
+    assert [line for line in lines if FORMER.search(line)] == []
+
+
 PAGES = ("clients.md", "clients.ru.md")
 # What is no sample by itself.
 SHARED = {"serve", "Serve", "raw"}
@@ -133,7 +156,7 @@ def test_every_named_admin_page_exists() -> None:
     )
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
-    for name in ("docs/settings.md", "docs/operations.md", "README.md"):
+    for name in ("docs/settings.md", "docs/operations.md", "docs/monitoring.md", "README.md"):
         for text in paragraphs(ROOT / name):
             if LATER not in text.lower():
                 named |= set(
@@ -144,25 +167,25 @@ def test_every_named_admin_page_exists() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    """The table of operations.md has exactly the gateway's metrics."""
+    """The list of monitoring.md has exactly the gateway's metrics."""
     metrics = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in Metrics().registry.collect()
         if family.name.startswith("dhp_gateway_")
     }
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    table = "".join(re.findall(r"^\| `dhp_gateway_.*$", page, re.MULTILINE))
-    assert set(re.findall(r"dhp_gateway_\w+", table)) == metrics
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\* (`dhp_gateway_\w+`(?:, `\w+`)*)", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(listed))) == metrics
 
 
 def test_every_field_of_the_audit_is_explained() -> None:
-    """The table of operations.md has exactly the fields of a record, in order."""
+    """The list of audit.md has exactly the fields of a record, in order."""
     exchange = Exchange("id", 0.0, 0.0)
     exchange.is_user_asserted, exchange.purpose, exchange.token_id = True, "TREAT", "a jti"
     record = exchange_record(exchange, "")
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    section = page.partition("\n## Audit\n")[2].partition("\n## ")[0]
-    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Records\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\* (`.*?`):", section, re.MULTILINE)
     assert re.findall(r"`(\w+)`", "".join(rows)) == list(record)
 
 
@@ -205,6 +228,26 @@ def test_every_named_setting_default_reason_and_test_exists(path: Path) -> None:
     assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
 
 
+# A paragraph is a line. Who adds words to the documents leaves out others.
+MAX_LINE = 400
+MAX_WORDS = 42_000
+READ = [*DOCUMENTS, *sorted((ROOT / ".github").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.name)
+def test_no_line_written_by_hand_is_longer_than_400_characters(path: Path) -> None:
+    if path.name.partition(".")[0] not in {"errors", "settings"}:
+        lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+        assert {number: len(line) for number, line in lines if len(line) > MAX_LINE} == {}
+
+
+def test_the_english_documents_have_at_most_42_000_words() -> None:
+    """Without blocks of code, bars of tables and targets of links."""
+    texts = [without_blocks(path) for path in READ if not re.search(r"\.(ru|uz)\.md$", path.name)]
+    words = [re.findall(r"\S*\w\S*", re.sub(r"\]\(.*?\)", "]", text)) for text in texts]
+    assert sum(map(len, words)) <= MAX_WORDS
+
+
 def test_the_architecture_shows_the_floors() -> None:
     """The table lists every part, in the order of imports."""
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The floors")[2]
@@ -245,11 +288,18 @@ def test_classes_that_the_architecture_names_exist() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("title", ["What holds", "The sign-in with a browser"])
-def test_every_attack_has_a_test(title: str) -> None:
-    """Each row of the security model names at least one."""
-    page = (ROOT / "docs" / "security.md").read_text("utf-8")
-    section = page.partition(f"\n## {title}")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
-    assert len(rows) > 10
-    assert [row for row in rows if not TEST.search(row)] == []
+def numbered(page: str) -> dict[str, str]:
+    """Return the rows of a page's numbered lists by number, each number once."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    rows = re.findall(r"^(\d+)\. (.+)$", text, re.MULTILINE)
+    assert [number for number, _ in rows] == [str(n + 1) for n in range(len(rows))]
+    return dict(rows)
+
+
+def test_every_attack_has_a_test() -> None:
+    """Each row of the security model has one row of tests, and a defence."""
+    attacks, tests = numbered("security.md"), numbered("evidence.md")
+    assert len(attacks) > 60
+    assert attacks.keys() == tests.keys()
+    assert [row for row in attacks.values() if not re.match(r"\*\*.+\*\*: .", row)] == []
+    assert [row for row in tests.values() if not TEST.search(row)] == []

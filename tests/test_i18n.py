@@ -64,7 +64,6 @@ def catalogue(language: str, *domains: str) -> dict[str, str]:
 
 
 def first(text: Any) -> str:
-    """Return a text, or the first of its plural forms."""
     return text if isinstance(text, str) else str(text[0])
 
 

@@ -102,7 +102,6 @@ def latin(text: str) -> set[str]:
 
 
 def words_of(language: str) -> set[str]:
-    """Return all Latin words of a language's texts."""
     return set().union(*map(latin, texts_of(language)))
 
 
@@ -120,22 +119,18 @@ class VisibleText(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what is read out, and where code begins."""
         self._code += tag == "code"
         self.text += [value or "" for name, value in attrs if name in ("aria-label", "data-name")]
 
     def handle_endtag(self, tag: str) -> None:
-        """Note where code ends."""
         self._code -= tag == "code"
 
     def handle_data(self, data: str) -> None:
-        """Note what is read."""
         if not self._code:
             self.text.append(data)
 
 
 def read(state: str, language: str) -> str:
-    """Return the visible text of the page in a state."""
     one = StatusSources(state)
     shown = page_update(page_facts(one.facts(language), one.components(), {}))
     return " ".join([shown["title"], *VisibleText(shown["main"]).text])
@@ -213,14 +208,16 @@ def without_code(text: str) -> str:
 
 
 def every_text(language: str) -> Iterator[str]:
-    """Yield each text of all catalogues and alerts, without code in backquotes."""
+    """Yield each text of the program, the generated pages and the alerts."""
+    name = "ru" if language == "en" else language
     catalogues = [
-        *sorted(ROOT.glob(f"gateway/locale/{'ru' if language == 'en' else language}/*/*.po")),
-        *sorted(ROOT.glob(f"docs/generators/*.{'ru' if language == 'en' else language}.po")),
+        *ROOT.glob(f"gateway/locale/{name}/*/*.po"),
+        *ROOT.glob(f"docs/generators/errors_page.{name}.po"),
+        *ROOT.glob(f"docs/generators/settings_page.{name}.po"),
     ]
     for path in catalogues:
         with path.open("rb") as file:
-            for message in read_po(file, locale="ru" if language == "en" else language):
+            for message in read_po(file, locale=name):
                 texts = message.id if language == "en" else message.string
                 yield from [texts] if isinstance(texts, str) else texts
     yield from alerts(language)

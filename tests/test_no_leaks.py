@@ -191,7 +191,6 @@ class RecordedGateway:
                     self.pages.append(await response.text())
 
     def reasons(self) -> set[str]:
-        """Return the reasons of the local errors."""
         return {reply.header("x-gateway-error") or "" for reply in self.own_errors}
 
     def output(self) -> dict[str, str]:

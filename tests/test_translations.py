@@ -59,18 +59,15 @@ def target_in(page: Path, language: str, target: str) -> str:
 
 
 def links(path: Path) -> Counter[str]:
-    """Return the targets of a document's links."""
     return Counter("".join(found) for found in LINK.findall(BLOCK.sub("", written(path))))
 
 
 def sections(path: Path) -> list[tuple[str, str, str]]:
-    """Return level, heading and text of each section."""
     parts = HEADING.split(BLOCK.sub("", written(path)))[1:]
     return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
 
 
 def code(text: str) -> set[str]:
-    """Return what is in backquotes."""
     named = re.findall(r"(?<!`)`([^`\n]+)`", text)
     return {re.sub("--lang (?:en|ru|uz)$", "--lang", each) for each in named}
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
@@ -133,14 +134,18 @@ def _is_https(url: str) -> bool:
     return urlsplit(url).scheme == "https"
 
 
-def preflight(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Finding]:
+def preflight(
+    settings: Settings,
+    already_reported: Collection[str] = (),
+    wall_clock: Callable[[], float] = time.time,
+) -> Iterator[Finding]:
     """Yield all findings; of wrong settings, those of the right part.
 
     `already_reported` are keys with a problem in the settings themselves: what depends on their
-    values is not checked.
+    values is not checked. `wall_clock` returns Unix time, for the expiry of certificates.
     """
     reported_keys = set(already_reported)
-    for check in _CHECKS:
+    for check in _checks(wall_clock):
         # A finding about a key that was reported already is a consequence of the first one.
         found = [
             finding
@@ -278,7 +283,7 @@ def _usable_secret(check: Check, secret: SecretRef) -> Finding:
     return Finding(check, "ok", detail, hint, secret.given_key)
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
+def _files(settings: Settings, wall_clock: Callable[[], float]) -> Iterator[Finding]:
     """Yield unreadable files, unusable certificates and CAs, in use or not, and expired ones."""
     files = dict(named_files(settings))
     problems = {path: _read_problem(path) for path in files.values()}
@@ -295,7 +300,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
                 tls_contexts.require_usable(name, path, private_key)
         except StartError as error:
             yield failed_setting(error)
-        yield from _expired(name, path)
+        yield from _expired(name, path, wall_clock())
 
 
 def _read_problem(path: Path) -> Message | None:
@@ -307,10 +312,10 @@ def _read_problem(path: Path) -> Message | None:
     return None
 
 
-def _expired(key: str, path: Path) -> Iterator[Finding]:
+def _expired(key: str, path: Path, now: float) -> Iterator[Finding]:
     with contextlib.suppress(OSError, ValueError):
         ends = tls_contexts.expiry_time(path, is_ca=key.endswith("ca_file"))
-        if ends < time.time():
+        if ends < now:
             day = datetime.fromtimestamp(ends, UTC).date().isoformat()
             detail = _in_file(path, Message("the certificate expired on {day}", day=day))
             yield _of_setting("expired", key, detail, Message("replace it"))
@@ -476,14 +481,15 @@ def _is_root() -> bool:
     return os_support.HAS_FILE_MODES and os.geteuid() == _ROOT
 
 
-_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
-    _duplicate_secrets,
-    _secrets,
-    _files,
-    _missing_redis,
-    _missing_opentelemetry,
-    _missing_database_driver,
-    _unusable_addresses,
-    _audit_file,
-    _files_of_root,
-)
+def _checks(wall_clock: Callable[[], float]) -> tuple[Callable[[Settings], Iterator[Finding]], ...]:
+    return (
+        _duplicate_secrets,
+        _secrets,
+        partial(_files, wall_clock=wall_clock),
+        _missing_redis,
+        _missing_opentelemetry,
+        _missing_database_driver,
+        _unusable_addresses,
+        _audit_file,
+        _files_of_root,
+    )

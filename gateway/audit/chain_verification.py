@@ -29,6 +29,7 @@ from gateway.audit.hash_chain import (
     TORN,
     ChainedRecord,
     ChainPosition,
+    has_gap,
     parse_record,
     read_chain_state,
 )
@@ -229,10 +230,10 @@ def _check_line(
 ) -> ChainFault | None:
     """Check one line; for a torn line also the record that reports it."""
     found = parse_record(line.text)
-    if found is None:
-        report = next(rest, None)
-        if report is None or not _reports_torn_line(report, line.text):
-            return _not_a_record(line)
+    if found is None or has_gap(line.text):
+        report = _report_of_torn(line, rest)
+        if isinstance(report, ChainFault):
+            return report
         verdict.torn.append(line.place)
         line, found = report, parse_record(report.text)
     if found is None or not found.has_valid_hash:
@@ -245,22 +246,32 @@ def _check_line(
     return fault
 
 
-def _not_a_record(line: RecordLine) -> ChainFault:
-    if not line.is_terminated:
-        return _fault(
-            line,
-            "torn",
-            Message(
-                "half a line at the end: the gateway was interrupted; its next start records that"
-            ),
-        )
+def _report_of_torn(line: RecordLine, rest: Iterator[RecordLine]) -> RecordLine | ChainFault:
+    """Return the record that reports this torn line, or a fault.
+
+    It reports a partial line alone, or all from a line with a gap on. In between are lines of the
+    same file.
+    """
+    digest, last = hashlib.sha256(line.text), line
+    for report in rest:
+        record = _parsed(report.text)
+        if record.get("event") == TORN and record.get("sha256") == digest.hexdigest():
+            return report
+        if not has_gap(line.text) or report.file != line.file:
+            break
+        digest.update(b"\n" + report.text)
+        last = report
+    else:
+        if has_gap(line.text) or not last.is_terminated:
+            return _fault(
+                line,
+                "torn",
+                Message(
+                    "half a line at the end: the gateway was interrupted; its next start records "
+                    "that"
+                ),
+            )
     return _fault(line, "changed", Message("it is not a record of a chain"))
-
-
-def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
-    """Return whether a record is the gateway's report of this partial line."""
-    record = _parsed(report.text)
-    return record.get("event") == TORN and record.get("sha256") == hashlib.sha256(torn).hexdigest()
 
 
 def _check_first(

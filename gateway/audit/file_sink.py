@@ -1,7 +1,8 @@
 """The audit file: its records form one chain across rotations and restarts.
 
 A process that starts reads the end of the chain from the file. A partial line that a dead process
-left is terminated, kept, and followed by a `torn` record. Chunks are appended completely or not at
+left is terminated, kept, and followed by a `torn` record. So is all from a line on in which a power
+failure has left a gap: none of it was reported as written. Chunks are appended completely or not at
 all, and flushed to the disk: a failed write is truncated to the last complete line, so that no
 failure leaves a partial line.
 
@@ -277,7 +278,8 @@ class FileSink:
         self._file.refresh_size()
         rest = b""
         if not self._is_position_known or not self._ends_in_line_feed():
-            found, rest = read_tail(self._file.fd, self._file.size)
+            flushed = self._state_file.read().seq
+            found, rest = read_tail(self._file.fd, self._file.size, flushed)
             if not self._is_position_known:
                 self._position = self._latest(found or ChainPosition())
         self._is_position_known = True
@@ -303,7 +305,7 @@ class FileSink:
         return stored_position
 
     def _repair_torn_line(self, rest: bytes) -> None:
-        """Terminate a partial line. Record that, unless only its line feed is missing."""
+        """Terminate what is torn. Record that, unless only a line feed is missing."""
         bound = parse_record(rest)
         if bound is not None and bound.has_valid_hash and bound.prev == self._position.hash:
             self._append_chunks([(b"\n", bound.position)])

@@ -27,6 +27,7 @@ GENESIS: Final = "0" * 64
 # archived.
 ROTATION: Final = "rotation"
 TORN: Final = "torn"
+_TORN_START: Final = b'{"event":"torn",'
 
 # The text of a JSON string cannot match: quotes inside of it are escaped.
 _END: Final = re.compile(
@@ -82,34 +83,55 @@ def parse_record(line: bytes) -> ChainedRecord | None:
 MODE: Final = 0o600
 
 
-# Bytes. A record has some hundred bytes: a file without any in its last mebibyte is no audit file.
+# Bytes. A file of more than a mebibyte without any record is no audit file. What was not flushed
+# when the power failed is at most one write of all that may wait (`audit_writer.MAX_BYTES`).
 _FIRST_READ_BYTES: Final = 64 * 1024
-_MAX_READ_BYTES: Final = 1024 * 1024
+_MAX_FOREIGN_BYTES: Final = 1024 * 1024
+_MAX_READ_BYTES: Final = 64 * 1024 * 1024
 
 
 class NotAnAuditFileError(Exception):
     """The file holds lines, but no record of a chain."""
 
 
-def read_tail(fd: int, size: int) -> tuple[ChainPosition | None, bytes]:
+def read_tail(fd: int, size: int, flushed: int | None = None) -> tuple[ChainPosition | None, bytes]:
     """Return the end of a file of `size` bytes.
 
-    It is the position of the last record, if any, and the partial line after it. Raises OSError,
-    `NotAnAuditFileError`.
+    It is the position of the last record, if any, and what is torn behind it: a partial line, or
+    all from a line on in which a power failure has left a gap. `flushed` is the number of a record
+    that is surely before any such gap. Raises OSError, `NotAnAuditFileError`.
     """
     length = _FIRST_READ_BYTES
     while True:
         start = max(0, size - length)
-        complete, _, rest = os.pread(fd, size - start, start).rpartition(b"\n")
+        lines = os.pread(fd, size - start, start).split(b"\n")
         # Unless the read began at offset 0, the first line is incomplete.
-        for line in reversed(complete.split(b"\n")[1 if start else 0 :]):
-            if (found := parse_record(line)) is not None:
-                return found.position, rest
-        if not start and not complete:
-            return None, rest
+        whole = lines[1 if start else 0 : (torn := _first_torn(lines))]
+        records = [found for line in whole if (found := parse_record(line)) is not None]
+        if records and (flushed is None or records[0].seq <= flushed + 1):
+            break
         if not start or length >= _MAX_READ_BYTES:
-            raise NotAnAuditFileError
+            break
         length *= 4
+    if not records and (whole or size > _MAX_FOREIGN_BYTES):
+        raise NotAnAuditFileError
+    return records[-1].position if records else None, b"\n".join(lines[torn:])
+
+
+def has_gap(line: bytes) -> bool:
+    """Return whether a part of the line never reached the disk: no record has such bytes."""
+    return b"\0" in line
+
+
+def _first_torn(lines: list[bytes]) -> int:
+    """Return the index of the first torn line that no `torn` record has reported."""
+    first = last = len(lines) - 1
+    for index, line in enumerate(lines):
+        if has_gap(line):
+            first = min(first, index)
+        elif line.startswith(_TORN_START) and index < last:
+            first = last
+    return first
 
 
 class ChainStateFile:

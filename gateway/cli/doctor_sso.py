@@ -29,6 +29,7 @@ from gateway.cli.platform_commands import (
     request_token,
     token_failure_and_remedy,
 )
+from gateway.clock import TimeSource
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, format_duration, join_messages
@@ -334,7 +335,7 @@ async def _conversation(
     sso_reached: bool,
 ) -> AsyncIterator[Finding]:
     try:
-        provider = openid_provider(settings, session)
+        provider = openid_provider(settings, session, TimeSource())
     except StartError as error:
         yield failed_by_setting(_DISCOVERY, error, Message("Set a PEM file with CA certificates"))
         return
@@ -512,7 +513,7 @@ async def _client(settings: Settings, session: ClientSession) -> Finding:
 
 async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
     """Return how the SSO rejects an invented code, or None. Raises `StartError`."""
-    endpoint = user_endpoint(settings, session)
+    endpoint = user_endpoint(settings, session, TimeSource())
     try:
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
     except TokenRequestError as error:

@@ -2,7 +2,7 @@
 
 Output is in the language of `--lang`, else of the environment. A question is asked again after an
 invalid answer. The output of `check --json` and `doctor --json` is one document (see
-docs/operations.md): its codes and keys are stable, for programs; its messages and hints are
+docs/monitoring.md): its codes and keys are stable, for programs; its messages and hints are
 translated, for operators.
 """
 

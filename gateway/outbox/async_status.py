@@ -33,19 +33,6 @@ if TYPE_CHECKING:
 OUTBOX_PATH: Final = "/_outbox"
 
 
-def resource_response(
-    status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
-) -> UpstreamResponse:
-    """Return a response of the outbox that contains `resource`."""
-    body, content_type = write_resource(resource, xml=xml)
-    header_fields = [
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"Content-Type", content_type),
-        *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
-    ]
-    return UpstreamResponse.synthetic(status, header_fields, body)
-
-
 MESSAGES: Final = {
     "queued": Message(
         "Do not send this write again. The platform cannot accept it now; the gateway has stored "
@@ -121,30 +108,6 @@ def entry_outcome(
             }
         ],
     }
-
-
-def _final_response(
-    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> UpstreamResponse:
-    """Return the Bundle with the outcome of a write.
-
-    It has the format of the platform's response where it contains that.
-    """
-    content = (
-        None
-        if response.reason
-        else embed_body(response.body, first_field_value(response.fields, b"content-type"))
-    )
-    xml = response_format.xml if content is None else content.xml
-    part: dict[str, Any] = {}
-    is_outcome = content is not None and content.kind == "OperationOutcome"
-    if content is not None and not is_outcome:
-        part["resource"] = content
-    part["response"] = dict(
-        _response(entry, response, response_format, content if is_outcome else None)
-    )
-    bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
-    return resource_response(200, bundle, xml=xml)
 
 
 def _response(
@@ -259,6 +222,23 @@ class OutboxApi:
         self._serial_executor = serial_executor
         self._clock = clock
 
+    def respond(
+        self,
+        status: int,
+        resource: dict[str, Any],
+        *,
+        xml: bool,
+        fields: tuple[tuple[str, str], ...] = (),
+    ) -> UpstreamResponse:
+        """Return a response of the outbox that contains `resource`."""
+        body, content_type = write_resource(resource, xml=xml)
+        header_fields = [
+            (b"Date", formatdate(self._clock(), usegmt=True).encode("ascii")),
+            (b"Content-Type", content_type),
+            *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
+        ]
+        return UpstreamResponse.synthetic(status, header_fields, body)
+
     async def handle(
         self, context: RequestContext, base: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
@@ -295,7 +275,7 @@ class OutboxApi:
         )
         page = entries[:_PAGE_SIZE]
         following = f"{base}?after={page[-1].number}" if len(entries) > _PAGE_SIZE else None
-        return resource_response(
+        return self.respond(
             200, _task_bundle(page, base, following=following), xml=response_format.xml
         )
 
@@ -306,18 +286,20 @@ class OutboxApi:
         if entry is None:
             raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
-            return _gone(entry.state, response_format)
+            return self._gone(entry.state, response_format)
         response = await self._store.response(entry_id) if entry.state in _FINISHED_STATES else None
         if response is None:
             return self._in_progress(entry, response_format)
         return await self._serial_executor.run(
-            len(response.body), caller, lambda: _final_response(entry, response, response_format)
+            len(response.body),
+            caller,
+            lambda: self._final_response(entry, response, response_format),
         )
 
     def _in_progress(self, entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
         wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
-        return resource_response(
+        return self.respond(
             202,
             entry_outcome(word, response_format),
             xml=response_format.xml,
@@ -334,28 +316,49 @@ class OutboxApi:
             entry = await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
         except EntryStateError as error:
             if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
-                return _gone(error.state, response_format)
+                return self._gone(error.state, response_format)
             word = "delivered" if error.state is EntryState.DELIVERED else "locked"
-            return _refusal(409, word, "conflict", response_format)
+            return self._refusal(409, word, "conflict", response_format)
         if entry is None:
             raise _not_found()
-        return resource_response(
+        return self.respond(
             202, entry_outcome("cancelling", response_format), xml=response_format.xml
         )
 
+    def _final_response(
+        self, entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
+    ) -> UpstreamResponse:
+        """Return the Bundle with the outcome of a write.
 
-def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
-    return _refusal(410, state.value, "deleted", response_format)
+        It has the format of the platform's response where it contains that.
+        """
+        content = (
+            None
+            if response.reason
+            else embed_body(response.body, first_field_value(response.fields, b"content-type"))
+        )
+        xml = response_format.xml if content is None else content.xml
+        part: dict[str, Any] = {}
+        is_outcome = content is not None and content.kind == "OperationOutcome"
+        if content is not None and not is_outcome:
+            part["resource"] = content
+        part["response"] = dict(
+            _response(entry, response, response_format, content if is_outcome else None)
+        )
+        bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
+        return self.respond(200, bundle, xml=xml)
 
+    def _gone(self, state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
+        return self._refusal(410, state.value, "deleted", response_format)
 
-def _refusal(
-    status: int, word: str, code: str, response_format: ResponseFormat
-) -> UpstreamResponse:
-    return resource_response(
-        status,
-        entry_outcome(word, response_format, severity="error", code=code),
-        xml=response_format.xml,
-    )
+    def _refusal(
+        self, status: int, word: str, code: str, response_format: ResponseFormat
+    ) -> UpstreamResponse:
+        return self.respond(
+            status,
+            entry_outcome(word, response_format, severity="error", code=code),
+            xml=response_format.xml,
+        )
 
 
 def _require(method: str, *allowed: str) -> None:

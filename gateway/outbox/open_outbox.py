@@ -55,6 +55,7 @@ async def open_outbox_store(
         database=_database(settings.url, clock, exclusive=delivers),
         cipher=ContentCipher(key),
         settings=settings,
+        clock=clock,
     )
     try:
         await _prepare_store(store, settings.url, later=delivers)

@@ -319,7 +319,7 @@ class EntrySender:
             # Only the part of a long body that has arrived is checked here: the body is read
             # afterwards.
             interaction = Interaction(interaction_code or request.interaction, request.resource)
-            check_response(response, interaction, accept, query)
+            check_response(response, interaction, accept, query, wall_clock=self._wall_clock)
         except GatewayError as error:
             return _intermediary_failure(error, status)
         return AttemptResult(await _stored_response(response))

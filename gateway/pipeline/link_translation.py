@@ -198,15 +198,15 @@ class LinkTranslator:
         interaction: Interaction,
         header: RequestHeader,
         warning: bytes | None,
-        needs_fhir_check: bool,
+        fhir_error: GatewayError | None,
     ) -> ResponsePlan:
         """Return how a response changes on its way to the caller that sent the request header.
 
-        `needs_fhir_check`: only reading the rest of the body shows whether it is FHIR. Raises
+        `fhir_error`: what to raise if the rest of the body shows that it is not FHIR. Raises
         `GatewayError` upstream-failed for partial content that the caller could not decode.
         """
         coding = response.content_coding
-        plain = coding is None and warning is None and not needs_fhir_check
+        plain = coding is None and warning is None and fhir_error is None
         watch = self._watch(response, interaction)
         if plain and self._is_known_unchanged(response, interaction):
             if watch is not None:
@@ -216,8 +216,8 @@ class LinkTranslator:
         if response.status not in (204, 206, 304):
             kind = response.content_type
             transform = self._counting_rewriter(kind, "to-gateway", interaction, watch)
-        if needs_fhir_check:
-            transform = FhirCheckTransform(response, transform)
+        if fhir_error is not None:
+            transform = FhirCheckTransform(fhir_error, transform)
         is_decoded = False
         if coding in DECODABLE:
             is_decoded = not accepts_coding(header.values.get(b"accept-encoding"), coding)

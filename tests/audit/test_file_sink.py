@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +94,64 @@ def test_a_torn_line_is_kept_and_reported(path: Path) -> None:
     assert found[2]["event"] == "torn"
     assert found[2]["bytes"] == len(torn)
     assert found[2]["sha256"] == hashlib.sha256(torn).hexdigest()
+
+
+def _tear(path: Path, flushed: int, chance: random.Random) -> bool:
+    """Lose some blocks behind `flushed` bytes; return whether a byte was lost."""
+    content = bytearray(path.read_bytes())
+    if chance.random() < 0.2:
+        del content[flushed:]
+    for start in range(flushed // 512 * 512, len(content), 512):
+        if chance.random() < 0.5:
+            kept = max(start, flushed)
+            end = min(start + 512, len(content))
+            content[kept:end] = bytes(end - kept)
+    has_lost = bytes(content) != path.read_bytes()
+    path.write_bytes(content)
+    return has_lost
+
+
+@pytest.mark.parametrize("batch", [3, 40, 2_000])
+def test_what_a_power_failure_tears_is_kept_and_reported(path: Path, batch: int) -> None:
+    chance = random.Random(batch)  # noqa: S311 - no secret
+    state, written, has_lost = path.with_name(".audit.jsonl.chain"), 0, False
+    for _ in range(25 if batch < 1_000 else 6):
+        sink = open_sink(path, 1 << 30)
+        sink.write(lines(5, written))
+        flushed, position = path.stat().st_size, state.read_bytes()
+        sink.write(lines(batch, 1_000_000))
+        sink.close()
+        has_lost |= _tear(path, flushed, chance)
+        # Nothing flushes the state, either.
+        state.write_bytes(chance.choice((position, b"")))
+        written += 5
+    open_sink(path, 1 << 30).close()
+    sink = open_sink(path, 1 << 30)
+    sink.write(lines(1, written))
+    sink.close()
+    verdict = verify_files([path])
+    assert has_lost
+    assert verdict.fault is None
+    assert verdict.torn
+    found = map(
+        int, re.findall(rb'^{"event":"exchange","n":([0-9]+),"seq"', path.read_bytes(), re.M)
+    )
+    assert [number for number in found if number < 1_000_000] == list(range(written + 1))
+
+
+def test_a_gap_before_what_was_flushed_is_no_tear(path: Path) -> None:
+    sink = open_sink(path)
+    sink.write(lines(9))
+    sink.close()
+    content = path.read_bytes().splitlines(keepends=True)
+    content[4] = content[4].replace(b"exchange", b"ex\0hange")
+    path.write_bytes(b"".join(content))
+    sink = open_sink(path)
+    sink.write(lines(1, 9))
+    sink.close()
+    verdict = verify_files([path])
+    assert verdict.fault is not None
+    assert verdict.fault.fault == "removed"
 
 
 def test_a_line_without_its_line_feed_counts(path: Path) -> None:

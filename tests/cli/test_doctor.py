@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.doubles.command import dhp
 from tests.doubles.platform import Platform, PlatformConnection, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso
+from tests.pipeline.testbed import tls_platform
 
 STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
 SECRET = "planted-doctor-secret"
@@ -50,7 +50,6 @@ class DoctorSetup:
         }
 
     async def examine(self, *options: str) -> tuple[int, str]:
-        """Return the exit code of `doctor` and its output."""
         return await self.run("doctor", *options)
 
     async def run(self, command: str, *options: str) -> tuple[int, str]:
@@ -91,8 +90,8 @@ def check_name(finding: dict[str, str]) -> str:
     )
 
 
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
+@pytest.fixture(name="platform")
+async def platform_with_statement() -> AsyncIterator[Platform]:
     async with Platform() as double:
         double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
@@ -358,16 +357,9 @@ async def test_an_unreachable_platform_fails_at_its_step(
     assert words in failed[check]
 
 
-def tls_platform(*names: str, **options: Any) -> tuple[Platform, trustme.CA]:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*names, **options).configure_cert(context)
-    return Platform(tls=context), authority
-
-
 async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> None:
-    double, _ = tls_platform("localhost")
-    async with double:
+    context, _ = tls_platform("localhost")
+    async with Platform(tls=context) as double:
         setup.settings["platform"]["fhir_base_url"] = double.url
         failed = await setup.failed()
     assert list(failed) == ["platform TLS"]
@@ -390,8 +382,8 @@ async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> Non
 async def test_a_trusted_certificate_that_is_invalid_is_reported(
     setup: DoctorSetup, name: str, options: dict[str, Any], said: str
 ) -> None:
-    double, authority = tls_platform(name, **options)
-    async with double:
+    context, authority = tls_platform(name, **options)
+    async with Platform(tls=context) as double:
         setup.settings["platform"]["fhir_base_url"] = double.url
         setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
         failed = await setup.failed()
@@ -400,8 +392,8 @@ async def test_a_trusted_certificate_that_is_invalid_is_reported(
 
 
 async def test_a_certificate_of_the_configured_ca_passes(setup: DoctorSetup) -> None:
-    double, authority = tls_platform("localhost")
-    async with double:
+    context, authority = tls_platform("localhost")
+    async with Platform(tls=context) as double:
         double.respond(fhir(STATEMENT))
         setup.settings["platform"]["fhir_base_url"] = double.url
         setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)

@@ -54,13 +54,6 @@ async def test_the_version_is_printed() -> None:
     assert await dhp("--version") == Result(0, f"dhp-gateway {__version__}\n", "")
 
 
-async def test_the_package_can_be_run_as_a_module() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "--version", stdout=asyncio.subprocess.PIPE
-    )
-    assert (await process.communicate())[0].decode() == f"dhp-gateway {__version__}\n"
-
-
 async def test_check_accepts_good_settings(tmp_path: Path) -> None:
     result = await dhp("check", "--config", write(tmp_path, {}))
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
@@ -350,7 +343,6 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
     ("answer", "words"),
     [
         (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
-        (answers.oauth_error("invalid_scope"), "credentials.default.scope"),
         (
             answers.oauth_error(SECRET),
             "client_id or secret is refused (status 400, with an error code that "
@@ -360,14 +352,7 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
             answers.status(429, ("Retry-After", "7")),
             "too many requests (status 429): try again in 7 s",
         ),
-        (answers.status(503), "gave no token: it answers with an error (status 503)"),
         (answers.status(404), "it answers with an error (status 404): check sso.token_url"),
-        (
-            answers.json_body({"success": False, "errors": [SECRET]}, 403),
-            "a firewall in front of it, or a wrong address (status 403): check sso.token_url",
-        ),
-        (answers.status(200), "a web page: a firewall in front of it, or a wrong address"),
-        (answers.status(302, ("Location", "/")), "redirect"),
         (answers.json_body([SECRET]), "gave no token"),
         (answers.RESET, "broke"),
     ],

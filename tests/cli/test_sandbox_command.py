@@ -263,22 +263,3 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
     assert f"tail {printed_value(process, 'Audit')}" in page
     assert f"connect-src {gateway_url};" in policy
     assert (allowed, refused) == (origin["Origin"], 401)
-
-
-@pytest.mark.parametrize(
-    ("language", "words"),
-    [
-        ("ru", ["Шлюз", "Администраторам", "Попробуйте", "Завершить: Ctrl-C."]),
-        ("uz", ["Shlyuz", "Administratorlar", "Sinab", "To‘xtatish: Ctrl-C."]),
-    ],
-)
-async def test_the_banner_is_in_the_language_of_the_terminal(
-    tmp_path: Path, language: str, words: list[str]
-) -> None:
-    async with sandbox(tmp_path, "--lang", language) as process:
-        await get(f"{printed_value(process, words[0])}/metadata")
-    banner = process.stdout.splitlines()
-    assert [word for word in words if word not in process.stdout] == []
-    values = [re.search(r"  +(?=http|hospital-demo)", line) for line in banner[:5]]
-    assert len({found.end() for found in values if found is not None}) == 1
-    assert not re.search("Operators|Gateway|Try|ends", process.stdout)

@@ -55,34 +55,12 @@ async def test_help_is_translated(command: Sequence[str]) -> None:
         assert OPTION.findall(result.out) == OPTION.findall(english.out)
 
 
-MISTAKES = {
-    ("chek",): "Нет такой команды: 'chek'. Возможно, имелось в виду 'check', 'schema'?",
-    ("xyz",): "Нет такой команды: 'xyz'.",
-    ("--lang", "ru"): "Не указана команда.",
-    (
-        "run",
-        "--confg",
-        "x",
-    ): "Нет такого параметра: '--confg'. Возможно, имелось в виду '--config', '--lang'?",
-    ("run", "--wrkrs"): "Нет такого параметра: '--wrkrs'.",
-    ("run", "x", "y"): "Лишнее в строке команды: x y",
-    ("run", "--config"): "После '--config' нужно значение.",
-    ("--version=1",): "Значение для '--version' не задаётся.",
-    ("outbox", "show"): "Не указано 'ID'.",
-    ("check", "--lang", "de"): "Недопустимое значение для '--lang': одно из en, ru, uz",
-    ("sandbox", "--port", "x"): "Недопустимое значение для '--port': нужно число, а не 'x'.",
-    (
-        "sandbox",
-        "--port",
-        "99999",
-    ): "Недопустимое значение для '--port': 99999 не в пределах 0<=x<=65535.",
-    (
-        "probe-search",
-        "--rate",
-        "0",
-    ): "Недопустимое значение для '--rate': 0.0 не в пределах 0.01<=x<=100.",
-    ("probe-search", "--rate", "x"): "Недопустимое значение для '--rate': нужно число, а не 'x'.",
-}
+MISTAKES = [
+    *(("chek",), ("xyz",), ("--lang", "ru"), ("run", "--confg", "x"), ("run", "--wrkrs")),
+    *(("run", "x", "y"), ("run", "--config"), ("--version=1",), ("outbox", "show")),
+    *(("check", "--lang", "de"), ("sandbox", "--port", "x"), ("sandbox", "--port", "99999")),
+    *(("probe-search", "--rate", "0"), ("probe-search", "--rate", "x")),
+]
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids="-".join)
@@ -98,8 +76,6 @@ async def test_usage_errors_are_translated(
         assert len(lines[0]) == len(lines[1])
         assert len(lines[0]) == 1 or ("dhp-gateway" in lines[1][0] and "--help" in lines[1][1])
         assert words(result.err) & words(english.err) <= KEPT
-    result = await run_in(*arguments, language="ru")
-    assert result.err.splitlines()[-1] == f"Ошибка: {MISTAKES[arguments]}"
 
 
 @pytest.mark.parametrize("arguments", [(), ("audit",), ("outbox",)])

@@ -34,7 +34,6 @@ PODS = ["sidecar", "standalone", *OUTBOXES, "helm"]
 
 @pytest.fixture(params=PODS)
 def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Manifests:
-    """The manifests of every way in Kubernetes."""
     return rendered(tmp_path) if request.param == "helm" else kustomized(request.param)
 
 

@@ -348,7 +348,6 @@ class Fault:
     row: Row
 
     def caused_by(self, provoke: Provoke, **changes: Any) -> Fault:
-        """Return another cause of the same reason, with some changes of the row."""
         return Fault(self.reason, provoke, self.row.changed(**changes))
 
 

@@ -108,7 +108,6 @@ class Simulation:
         return ""
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock, and probe where that is due."""
         for _ in range(round(seconds)):
             self.clock.now += 1
             await self.judgement.probe_if_due()
@@ -123,7 +122,6 @@ class Simulation:
 
     @property
     def is_ready(self) -> bool:
-        """Return what `/readyz` says."""
         return readiness(self.health.components())[0]
 
 

@@ -47,12 +47,10 @@ def declare(
 
 
 def writes(platform: Platform) -> list[ReceivedRequest]:
-    """Return the requests that the platform received, without those for its statement."""
     return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
 def warning(names: str) -> str:
-    """Return the value of the warning field."""
     return f'condition-unsupported; names="{names}"'
 
 
@@ -291,7 +289,6 @@ async def test_failed_write_carries_no_warning(gateway: RunningGateway, platform
 
 
 def statement_of(platform: Platform, statement: bytes, other: bytes) -> None:
-    """Respond to a request for the statement with this, and to all others with `other`."""
     platform.respond(declaring(statement, other))
 
 

@@ -44,7 +44,6 @@ def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
 
 
 def text(body: Any, **how: Any) -> bytes:
-    """Return JSON as octets."""
     return json.dumps(body, **how).encode()
 
 
@@ -67,12 +66,10 @@ def links_last(base: str, here: str, pad: int = 0) -> bytes:
 
 
 def created(name: str, value: str) -> bytes:
-    """Return a response to a write, with a field that names the written resource."""
     return fhir(PATIENT, 201, (name, value))
 
 
 def in_chunks(body: bytes, size: int) -> bytes:
-    """Return a response in chunks of this size."""
     return chunked(*(body[at : at + size] for at in range(0, len(body), size)))
 
 
@@ -124,7 +121,6 @@ PLACES: dict[str, Callable[[str, str], ScriptedResponse]] = {
 async def fetch_page(
     gateway: RunningGateway, platform: Platform, answer: ScriptedResponse, request: bytes
 ) -> Response:
-    """Return what a caller gets for a request."""
     platform.respond(answer)
     return await fetch(gateway.address, request)
 
@@ -193,18 +189,15 @@ GATEWAY = "http://gateway/fhir"
 
 
 def canonical(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the page with a resource that has a canonical URL."""
     value_set = {"resourceType": "ValueSet", "url": f"{HL7}/ValueSet/a"}
     return {**body, "entry": [{"fullUrl": f"{HL7}/ValueSet/a", "resource": value_set}]}
 
 
 def related(body: dict[str, Any], relation: str, url: str) -> dict[str, Any]:
-    """Return the page with one more link."""
     return {**body, "link": [{"relation": relation, "url": url}, *body["link"]]}
 
 
 def holding(body: dict[str, Any], **members: Any) -> dict[str, Any]:
-    """Return the page with a resource that contains more."""
     return {**body, "entry": [{"resource": {"resourceType": "Patient", **members}}]}
 
 

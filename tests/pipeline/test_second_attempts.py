@@ -61,12 +61,10 @@ BODILESS = {"truncated", "cut chunks"}
 
 
 async def sent(gateway: RunningGateway, request: bytes) -> Response:
-    """Return the response to a request on its own connection."""
     return await fetch(gateway.address, request, head=request.startswith(b"HEAD"))
 
 
 async def retried(gateway: RunningGateway, cause: str) -> float:
-    """Return the number of retries by cause in the metrics."""
     return await gateway.metric("dhp_gateway_upstream_retries_total", cause=cause)
 
 
@@ -340,7 +338,6 @@ async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(
 
 
 def text_of(reply: Response) -> str:
-    """Return the text for users, in English."""
     return str(reply.json()["issue"][0]["details"]["text"])
 
 

@@ -171,11 +171,15 @@ def _judge(outcome: Outcome, count: int, *, is_repeatable: bool) -> Iterator[str
 
 
 def versions_of_a_resource_take_effect_in_order(run: Run) -> Iterator[str]:
-    """No older version of a resource takes effect after a newer one."""
+    """No older version of a resource takes effect after a newer one.
+
+    A caller that has left without a response knows of no order: its request may be on the way.
+    """
+    left = {outcome.content for outcome in run.history.outcomes if not outcome.status}
     newest: dict[str, int] = {}
     for effect in run.history.effects:
         version = int(effect.content.rpartition("-")[2])
-        if version < newest.get(effect.resource, 0):
+        if version < newest.get(effect.resource, 0) and effect.content not in left:
             yield f"{effect.content} took effect after version {newest[effect.resource]}"
         newest[effect.resource] = max(version, newest.get(effect.resource, 0))
 

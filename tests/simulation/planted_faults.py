@@ -20,7 +20,7 @@ from tests.simulation.substitutes import EPOCH
 # What is above replaces the clocks, which `gateway` takes as it is imported.
 from gateway.app import application, revision
 from gateway.app.outbox_service import OutboxService
-from gateway.audit import file_sink
+from gateway.audit import file_sink, hash_chain
 from gateway.health import health, platform_judgement
 from gateway.http.client import upstream_pool
 from gateway.login import session_store, user_tokens
@@ -230,6 +230,9 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         file_sink.FileSink._load_position,
         "self._position = self._latest(found or ChainPosition())",
         "self._position = ChainPosition()",
+    ),
+    "a torn record is taken for the last one": Fault(
+        _O, hash_chain._first_torn, "if has_gap(line):", "if False:"
     ),
     "an exchange that was aborted is not recorded": Fault(
         _C,

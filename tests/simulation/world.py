@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import importlib
 import json
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.simulation.substitutes import SURROUNDINGS
 
 # isort: split
 # What is above replaces the clocks, which `gateway` takes as it is imported.
+from gateway.audit.chain_verification import verify_files
 from gateway.audit.hash_chain import parse_record
 from tests.simulation import gateway_process, simulated_disk
 from tests.simulation.callers import Browser, Lane
@@ -253,17 +256,18 @@ class World:
 
     def _read_audit(self) -> None:
         """Read the audit of all processes, and check its chain."""
+        files = sorted(self._disk.directory.glob("audit.jsonl*"), key=_by_rotation)
         last = None
-        for path in sorted(self._disk.directory.glob("audit.jsonl*"), key=_by_rotation):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                record = parse_record(line)
-                if record is None:
-                    self.history.audit_problems.append("a line is no record")
-                    continue
-                if not record.has_valid_hash or (last is not None and record.prev != last):
-                    self.history.audit_problems.append(f"record {record.position.seq} is unbound")
-                last = record.position.hash
-                self.history.audit.append(json.loads(line))
+        for line in _records(files, self.history.audit_problems):
+            record = parse_record(line)
+            assert record is not None
+            if not record.has_valid_hash or (last is not None and record.prev != last):
+                self.history.audit_problems.append(f"record {record.position.seq} is unbound")
+            last = record.position.hash
+            self.history.audit.append(json.loads(line))
+        fault = verify_files(files, pause=lambda seconds: None).fault
+        if fault is not None:
+            self.history.audit_problems.append(f"line {fault.line}: {fault.detail}")
 
     def on_error(self, loop: object, context: dict[str, Any]) -> None:
         """Note an error that no task of a living process has handled."""
@@ -278,6 +282,26 @@ class World:
 def _by_rotation(path: Path) -> tuple[bool, str]:
     """Return the order of a file: by its last record, for the wall clock may have jumped."""
     return path.name == "audit.jsonl", path.name.rpartition("-")[2]
+
+
+def _records(files: list[Path], problems: list[str]) -> Iterator[bytes]:
+    """Yield the lines of records, without what was torn and is reported by a record behind it."""
+    for path in files:
+        torn: list[bytes] = []
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            is_record = b"\0" not in line and parse_record(line) is not None
+            if torn and is_record and json.loads(line).get("sha256") == _hash_of(torn):
+                torn.clear()
+            if torn or not is_record:
+                torn.append(line)
+            else:
+                yield line
+        if torn:
+            problems.append(f"{len(torn)} lines are no records")
+
+
+def _hash_of(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
 
 
 def run_plan(plan: Plan, *, keeps_trace: bool = False) -> Run:

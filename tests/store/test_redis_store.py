@@ -76,7 +76,6 @@ class TestKeeping:
         assert got.wall_expiry - other.wall() == pytest.approx(remaining)
 
     async def test_an_entry_expires_with_its_token(self, replica: Replica, client: Redis) -> None:
-        """An entry expires with its token."""
         await replica().put(KEY, token(at=800))
         assert 90_000 < await client.pttl(PLACE) <= 100_000
         await replica().put(KEY, token(at=600))
@@ -113,7 +112,6 @@ class TestDropping:
     """A token that the platform rejected disappears; its successor does not."""
 
     async def test_delete_removes_only_the_named_token(self, replica: Replica) -> None:
-        """Only the named token is deleted, whichever replica put it."""
         await replica().put(KEY, token("new"))
         await replica().delete(KEY, token("old"))
         assert await replica().get(KEY) == token("new")
@@ -134,7 +132,6 @@ class TestSecrecy:
     """The memory of the server reveals no token."""
 
     async def test_another_client_secret_neither_reads_nor_deletes(self, replica: Replica) -> None:
-        """A client with another secret cannot open a token, nor drop it."""
         await replica().put(KEY, token())
         assert await replica().get(OTHER_SECRET) is None
         await replica().delete(OTHER_SECRET, token())
@@ -149,7 +146,6 @@ class TestSecrecy:
     async def test_a_ciphertext_of_another_key_is_a_miss(
         self, replica: Replica, client: Redis
     ) -> None:
-        """A ciphertext that was copied to another key is a miss there."""
         elsewhere = StoreKey("c" * 64, KEY.material)
         await replica().put(KEY, token())
         await client.copy(PLACE, PLACE.replace(KEY.name, elsewhere.name))
@@ -207,7 +203,6 @@ class TestLease:
     """One replica at a time has the right to ask the SSO."""
 
     async def test_a_lease_has_one_holder(self, replica: Replica) -> None:
-        """Of many replicas that claim it at once one gets it; after its release another can."""
         stores = [replica() for _ in range(8)]
         claims = await asyncio.gather(*(store.acquire_lease(KEY) for store in stores * 5))
         (lease,) = [claim for claim in claims if claim is not None]
@@ -241,7 +236,6 @@ class TestLease:
     async def test_a_lost_lease_is_not_released_for_its_next_holder(
         self, replica: Replica, client: Redis
     ) -> None:
-        """A lost lease is not released for its next holder."""
         lease = await replica().acquire_lease(KEY)
         assert lease is not None
         await client.set(LEASE, b"somebody else")
@@ -251,7 +245,6 @@ class TestLease:
     async def test_an_outage_ends_a_lease_without_an_error(
         self, replica: Replica, server: RedisServer
     ) -> None:
-        """An outage of the server ends the lease without an error."""
         lease = await replica(lease=0.3).acquire_lease(KEY)
         assert lease is not None
         server.kill()

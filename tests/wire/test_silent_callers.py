@@ -127,7 +127,6 @@ class HeldResponses:
             await asyncio.sleep(0.05)
 
     def release(self) -> None:
-        """Let the platform respond."""
         self._released.set()
 
 

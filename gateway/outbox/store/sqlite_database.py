@@ -104,12 +104,21 @@ class SqliteDatabase:
 
     Everything that SQLite does is done in threads: the event loop never waits for the disk.
 
-    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one
-    does, every transaction raises `OutboxInUseError`. Commands use it without that.
+    `clock` returns seconds since 1970, `monotonic` measures how long a transaction has waited.
+    `exclusive`: no other gateway may use the file; while one does, every transaction raises
+    `OutboxInUseError`. Commands use it without that.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float],
+        *,
+        exclusive: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         # Writers of this process wait here in the order of their arrival, rather than in SQLite's
         # polling.
         self._write_lock = asyncio.Lock()
@@ -246,7 +255,7 @@ class SqliteDatabase:
         # `_begin` starts transactions, not the implicit BEGIN of the driver.
         connection.isolation_level = None
         cursor = connection.cursor()
-        _retry_races(lambda: _enable_wal(cursor))
+        _retry_races(lambda: _enable_wal(cursor), self._monotonic)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.execute(f"PRAGMA wal_autocheckpoint = {self._reserve.checkpoint_frames}")
@@ -261,11 +270,11 @@ class SqliteDatabase:
         Time spent waiting for it is subtracted from SQLite's busy timeout: with a limit for each,
         the caller of the last of many writes would have left long before the end.
         """
-        until = time.monotonic() + BUSY_TIMEOUT
+        until = self._monotonic() + BUSY_TIMEOUT
         async with asyncio.timeout(BUSY_TIMEOUT):
             await self._write_lock.acquire()
         try:
-            self._busy_timeout = max(0.0, until - time.monotonic())
+            self._busy_timeout = max(0.0, until - self._monotonic())
             yield
         finally:
             self._write_lock.release()
@@ -347,20 +356,20 @@ def _enable_wal(cursor: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
 
 
-def _retry_races(use: Callable[[], None]) -> None:
+def _retry_races(use: Callable[[], None], clock: Callable[[], float]) -> None:
     """Use a file which other processes may be the first to use, with retries for `BUSY_TIMEOUT`.
 
     While another process creates the tables of a new file, the switch to WAL mode fails at once,
     whatever the busy timeout. A log beside a file without pages, as `DiskReserve` makes it, is
     deleted by SQLite, and fails where another process has deleted it first.
     """
-    until = time.monotonic() + BUSY_TIMEOUT
+    until = clock() + BUSY_TIMEOUT
     while True:
         try:
             return use()
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode
-            if time.monotonic() >= until or (
+            if clock() >= until or (
                 code != sqlite3.SQLITE_IOERR_DELETE_NOENT and code & _PRIMARY != sqlite3.SQLITE_BUSY
             ):
                 raise

@@ -25,14 +25,12 @@ NDJSON, FORM = "application/fhir+ndjson", "application/x-www-form-urlencoded"
 
 
 def rewriter(kind: str, links: LinkMap = LINKS) -> Rewriter:
-    """Return a rewriter of requests."""
     found = rewriter_for(kind, links, "to-platform")
     assert found is not None
     return found
 
 
 def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:
-    """Return the body after a rewriter, fed in chunks as from a socket."""
     subject = rewriter(kind, links)
     pieces = [subject.feed(body[at : at + SIZE]) for at in range(0, len(body), SIZE)]
     return b"".join((*pieces, subject.finish()))

@@ -14,14 +14,12 @@ PLACE = UpstreamOrigin("fhir.example", 443, None)
 
 
 def verification(code: int) -> ssl.SSLCertVerificationError:
-    """Return a certificate error of OpenSSL for this reason."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed: planted")
     error.verify_code = code
     return error
 
 
 def tls(reason: str) -> ssl.SSLError:
-    """Return another error of a handshake."""
     error = ssl.SSLError(1, "planted")
     error.reason = reason
     return error

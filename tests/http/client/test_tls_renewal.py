@@ -30,7 +30,6 @@ async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[Upstrea
 
 
 async def send(connection: UpstreamConnection, server: SServer, number: int) -> None:
-    """Send a request, and return when it arrived."""
     connection.start_exchange(expect_body=True)
     connection.write_request(b"GET /%d HTTP/1.1\r\n\r\n" % number)
     await server.wait_for_output(b"GET /%d HTTP" % number)

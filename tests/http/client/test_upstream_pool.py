@@ -47,7 +47,6 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
 
 
 async def exchange(connection: UpstreamConnection) -> None:
-    """Send a request and get the response."""
     connection.start_exchange(expect_body=True)
     connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await read(connection)

@@ -97,7 +97,6 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Record the rejection; its reason depends on how much of the message arrived."""
         del request, error
         self.seen.append(("refused",))
         return ConnectionDisposition.CLOSE
@@ -132,14 +131,12 @@ async def _read(pieces: list[bytes], sink: Sink) -> None:
 
 
 def read(pieces: list[bytes], *, slow: bool = False) -> list[tuple[Any, ...]]:
-    """Return what the handler receives on a connection with these chunks."""
     sink = Sink(slow=slow)
     asyncio.run(_read(pieces, sink))
     return sink.seen
 
 
 def not_parsed(pieces: list[bytes]) -> list[bool]:
-    """Return of each request whether it was not parsed."""
     sink = Sink(slow=False)
     asyncio.run(_read(pieces, sink))
     return sink.repeated
