@@ -12,6 +12,7 @@ reviewed it. docs/translating.md is for translators.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -318,7 +319,12 @@ def _placeholders(text: str) -> list[tuple[str, str, str]]:
         parts = [*Formatter().parse(text)]
     except ValueError:
         return []
-    return sorted((name, spec or "", how or "") for _, name, spec, how in parts if name is not None)
+    # The width of a column differs from language to language.
+    return sorted(
+        (name, re.sub(r"^[<>]\d+$", "", spec or ""), how or "")
+        for _, name, spec, how in parts
+        if name is not None
+    )
 
 
 def _messages(catalogue: Catalog) -> Iterator[Message]:

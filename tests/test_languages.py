@@ -47,7 +47,19 @@ NAMES = {
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
     *("doctor", "dhp-gateway", "x", "Origin", "Content-Type", "application/fhir+json", "XML"),
-    *("callers", "content_type", "DNS", "5xx", "scope", "syslog", "systemd", "MiB", "CA"),
+    *(
+        "Compose",
+        "Kubernetes",
+        "callers",
+        "content_type",
+        "DNS",
+        "5xx",
+        "scope",
+        "syslog",
+        "systemd",
+        "MiB",
+        "CA",
+    ),
     *("FHIR API", "HOST", "HTML", "Client secret", "firewall", "load balancer", "traceback", "id"),
 }
 NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))

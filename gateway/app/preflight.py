@@ -89,9 +89,9 @@ class Finding:
     def line(self) -> Message:
         """Return the finding as one line for the operator."""
         state = Message(self.level)
-        text = Message(
-            "{state:<8}{check}: {detail}", state=state, check=self.check.name, detail=self.detail
-        )
+        values = {"state": state, "check": self.check.name, "detail": self.detail}
+        # Other languages need other widths.
+        text = Message.within("width of the state", "{state:<8}{check}: {detail}", **values)
         return Message("{text}. {hint:capital}", text=text, hint=self.hint) if self.hint else text
 
 

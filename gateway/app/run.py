@@ -151,9 +151,9 @@ def warn_of_settings(settings: Settings) -> None:
     """
     for caution in setting_rules.find_start_cautions(settings):
         key = dotted(caution.setting)
-        _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
+        _log.warning("%s", setting_problem(key, caution.message, caution.hint), key=key)
     for found in preflight.exposed_secrets(settings):
-        _log.warning("%s: %s; %s", found.key, found.detail, found.hint, key=found.key)
+        _log.warning("%s", setting_problem(found.key, found.detail, found.hint), key=found.key)
 
 
 def run(settings: Settings, source: SettingsSource) -> int:

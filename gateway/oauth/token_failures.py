@@ -28,7 +28,7 @@ _CHECK_OR_RETRY: Final = Message("check sso.token_url; if it is right, try again
 TOKEN_CAUSES: Final = {
     **CONNECTION_CAUSES,
     "refused": Guidance(
-        Message("client_id or secret is refused"),
+        Message("the token request is refused"),
         Message("check credentials.{name} and sso.token_url"),
     ),
     "throttled": Guidance(Message("too many requests")),

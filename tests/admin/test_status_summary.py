@@ -114,7 +114,7 @@ def test_the_worst_of_several_tokens_is_shown() -> None:
         (
             "refused",
             "✖ does not accept the client_id or secret sso.example Last failure: "
-            "client_id or secret is refused, ",
+            "the token request is refused, ",
         ),
         ("throttled", "✖ asks to wait"),
         ("transient", "✖ gives no token"),
@@ -125,7 +125,7 @@ def test_each_failure_of_the_sso(failure: str, expected: str) -> None:
     token = {**TOKEN, "failure": failure, **reported}
     text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
     assert expected in text
-    assert "client_id or secret is refused, HTTP 401, `invalid_client`" in text
+    assert "the token request is refused, HTTP 401, `invalid_client`" in text
 
 
 def test_an_sso_without_a_response_is_unknown() -> None:

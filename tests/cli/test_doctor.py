@@ -176,7 +176,7 @@ async def test_an_unusable_audit_folder_is_reported(setup: DoctorSetup) -> None:
     setup.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
     failed = await setup.failed()
     assert list(failed) == ["audit audit.path"]
-    assert f"{folder} is not there" in failed["audit audit.path"]
+    assert f"{folder} does not exist" in failed["audit audit.path"]
     assert "install -d" in failed["audit audit.path"]
     folder.write_text("")
     assert f"{folder} is not a folder" in (await setup.failed())["audit audit.path"]
@@ -259,7 +259,7 @@ async def test_ports_of_a_gateway_with_other_settings_are_errors(
         message = failed[f"listener {key}"]
         assert "is in use by another gateway" in message
         assert f"It runs with other settings: {keys}." in message
-        assert f"else change {key}" in message
+        assert f"Otherwise change {key}" in message
 
 
 @pytest.mark.usefixtures("running")
@@ -474,7 +474,7 @@ async def test_it_says_whom_to_call_and_where_the_runbook_is(setup: DoctorSetup)
     assert code == 1
     *_, contact, link, _ = text.splitlines()
     assert contact == "норма   кому звонить: Дежурный, +998 71 200 00 00"
-    assert link == f"норма   что делать при тревоге: {runbook}"
+    assert link == f"норма   инструкция для дежурных: {runbook}"
 
 
 @pytest.mark.parametrize("contact", ["Duty " * 41, "Duty\n+998 71 200 00 00", " "])

@@ -55,7 +55,7 @@ async def test_the_error_description_of_the_sso_is_shown(setup: DoctorSetup, sso
     sso.user_tokens(oauth_error("invalid_client", 401))
     _, text = await setup.examine()
     assert "login client: the SSO refuses the client_id: invalid_client" in text
-    assert "it says “as the test wants it”" in text
+    assert "it reports “as the test wants it”" in text
 
 
 async def test_a_disabled_sign_in_is_not_checked(setup: DoctorSetup, sso: Provider) -> None:
@@ -86,7 +86,7 @@ def _to_callback(error: str) -> ScriptedResponse:
         ({"issuer": "https://evil.example"}, None, None, "login discovery", "another issuer"),
         ({"token_endpoint": "https://x/t"}, None, None, "login discovery", "https://x/t"),
         ({"code_challenge_methods_supported": ["plain"]}, None, None, "login discovery", "S256"),
-        ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "operator"),
+        ({"jwks_uri": "https://keys.example/jwks"}, None, None, "login discovery", "support"),
         ({"jwks_uri": ""}, None, None, "login discovery", "no usable keys"),
         ({}, status(400), None, "login page", f"hospital-web, {REDIRECT_URI}"),
         ({}, status(403), None, "login page", f"hospital-web, {REDIRECT_URI}"),
@@ -202,7 +202,7 @@ async def test_the_metadata_is_found_below_the_configured_issuer(
             "skipped",
             "the SSO's response does not show it: invalid_scope",
         ),
-        (oauth_error("unsupported_grant_type"), "skipped", "not say: unsupported_grant_type"),
+        (oauth_error("unsupported_grant_type"), "skipped", "not show it: unsupported_grant_type"),
         (
             oauth_error("invalid_request", 403),
             "skipped",
@@ -216,7 +216,7 @@ async def test_the_metadata_is_found_below_the_configured_issuer(
         (status(403), "skipped", "the SSO's response does not show it: status 403"),
         (status(404), "skipped", "the SSO's response does not show it: status 404"),
         (status(429), "skipped", "the SSO's response does not show it: status 429"),
-        (oauth_error("server_error", 500), "skipped", "not say: status 500, server_error"),
+        (oauth_error("server_error", 500), "skipped", "not show it: status 500, server_error"),
         (
             http(200, b"<html>"),
             "skipped",
@@ -274,7 +274,7 @@ async def test_an_unpublished_key_of_the_login_is_explained(
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
     message = (await setup.failed())["login client"]
-    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in message
+    assert "jwks.json of this gateway, start the gateway first. Compare login.client_id" in message
 
 
 async def test_the_host_of_the_authorization_endpoint_is_checked(setup: DoctorSetup) -> None:

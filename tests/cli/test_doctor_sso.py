@@ -144,7 +144,7 @@ async def test_other_failures_do_not_suggest_other_endpoints(
     text = (await setup.failed())["token default"]
     assert words in text
     assert "Known token endpoints" not in text
-    assert "client_id" not in text
+    assert "check client_id" not in text
 
 
 async def test_an_unreachable_sso_fails_at_its_step(setup: DoctorSetup) -> None:

@@ -345,7 +345,7 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
         (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
         (
             answers.oauth_error(SECRET),
-            "client_id or secret is refused (status 400, with an error code that "
+            "the token request is refused (status 400, with an error code that "
             "OAuth does not define)",
         ),
         (

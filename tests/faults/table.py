@@ -415,7 +415,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             "security",
             token_requests=(1,),
             tokens="refused",
-            logged=(logging.ERROR, "client_id or secret is refused (status"),
+            logged=(logging.ERROR, "the token request is refused (status"),
         ),
     ),
     "sso-unavailable": (

@@ -152,7 +152,7 @@ async def test_a_start_waits_for_the_audit_file_a_few_seconds(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("place", "trouble"),
     [
-        ("none/audit.jsonl", "/none is not there. Make it"),
+        ("none/audit.jsonl", "/none does not exist. Create it"),
         ("text", "/text: is not an audit file"),
         (".", " is a folder. Set another audit.path"),
     ],

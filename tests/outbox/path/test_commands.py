@@ -176,7 +176,7 @@ async def test_show_is_translated(opened: Open, operator: Operator) -> None:
         ({"enabled": False}, 2, "outbox.enabled"),
         ({"encryption_key": "B" * 43}, 3, "another key"),
         ({"encryption_key": "short"}, 3, "32 bytes"),
-        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "is not there"),
+        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "does not exist"),
         ({"url": f"sqlite:////{'long' * 64}/all.db"}, 3, "file name too long"),
     ],
 )
