@@ -404,7 +404,7 @@ async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> No
     assert only["to"] == "duty@clinic.uz"
     assert only["title"] == "DHP Gateway fhir.clinic.uz: resolved"
     assert "(DhpGatewayNotReady)" in only["message"]
-    assert only["message"].index("has not been ready") < only["message"].index("Over, after")
+    assert only["message"].index("has not been ready") < only["message"].index("Resolved after")
 
 
 async def test_the_backlog_of_an_address_is_bounded() -> None:

@@ -106,9 +106,9 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
         away = ("The platform itself answers with errors", "The gateway cannot connect")
         assert any(each in platform_away for each in away)
-        assert "Over, after" in platform_back
+        assert "Resolved after" in platform_back
         assert "gives no token for default: it cannot be reached" in sso_away
-        assert "Over, after" in sso_back
+        assert "Resolved after" in sso_back
 
 
 @pytest.mark.usefixtures("soon")

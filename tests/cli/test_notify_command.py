@@ -40,7 +40,7 @@ async def test_every_address_gets_a_test_message(tmp_path: Path) -> None:
     assert "failed  alerts.notify_file line 6 (mailto): the test message was not" in result.out
     assert "planted" not in result.out + result.err
     for taken in (*hook.messages, *mail.messages):
-        assert taken["title"].endswith(": sinov")
+        assert taken["title"].endswith(": sinov xabari")
         assert "shlyuzining sinov xabari" in taken["message"]
     assert (len(hook.messages), len(mail.messages)) == (1, 1)
     assert hook.messages[0]["authorization"].startswith("Basic ")

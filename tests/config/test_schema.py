@@ -71,16 +71,18 @@ def test_enumerations_and_defaults_are_as_in_the_file() -> None:
     assert (address["type"], address["default"]) == ("string", "127.0.0.1:8080")
 
 
-def settings_on_page(language: str) -> set[str]:
-    """Return the path of each setting that the page explains."""
-    keys: set[str] = set()
-    for section in settings_page.markdown(language).split("\n## ")[1:]:
+def table_of_settings(language: str) -> dict[str, list[str]]:
+    """Return type, default and meaning of each key of the page, by the path of its setting."""
+    items: dict[str, list[str]] = {}
+    for section in settings_page.markdown(language).replace("\n  ", " ").split("\n## ")[1:]:
         named = re.match("`(.+)`", section)
-        for key in re.findall(r"^\* `(\w+)` \(.+?; [^)]+\):\s", section, re.MULTILINE):
-            keys.add(f"{named[1]}.{key}" if named else key)
-    return keys
+        for key, *cells in re.findall(
+            r"^\* `(\w+)` \((.+?); (.+?)\): (.*)$", section, re.MULTILINE
+        ):
+            items[f"{named[1]}.{key}" if named else key] = cells
+    return items
 
 
 def test_the_page_names_every_key() -> None:
     keys = {".".join(map(str, path)) for path, _ in settings_schema.value_paths()}
-    assert {key.replace("*", "<name>") for key in keys} <= settings_on_page("en")
+    assert {key.replace("*", "<name>") for key in keys} <= set(table_of_settings("en"))

@@ -129,7 +129,7 @@ def _tcp_error_detail(error: OSError, host: str, where: str, timeout: float, key
     if isinstance(error, socket.gaierror):
         return f"the host name {host} of {key} cannot be resolved"
     if isinstance(error, ConnectionRefusedError):
-        return f"no connection to {where}: nothing listens there, or a firewall is between"
+        return f"no connection to {where}: nothing listens there, or a firewall blocks it"
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return f"{where} ended the connection while it was being made"
     reason = os.strerror(error.errno).lower() if error.errno else "unknown reason"
