@@ -146,6 +146,6 @@ def _tls_error_detail(error: ssl.SSLError, host: str, where: str) -> str:
     if is_certificate_alert(error):
         return f"{where} {NOT_ACCEPTED}"
     if error.reason in NOT_TLS_REASONS:
-        return f"{where} does not speak TLS"
+        return f"there is no TLS on this port: {where}"
     reason = (error.reason or "unknown reason").replace("_", " ").lower()
     return f"no secure connection to {where}: TLS failed ({reason})"
