@@ -265,7 +265,7 @@ async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
     [warning] = [each for each in lines[:3] if each["level"] == "warning"]
     assert warning["event"] == (
         f"credentials.default.client_secret_file: {secret} can be read by others "
-        f"(mode 0644). Run: chmod 0600 {secret}"
+        f"(mode 0644). Run: chmod 0600 {secret}."
     )
     assert warning["key"] == "credentials.default.client_secret_file"
     [reloaded] = [each for each in lines if each["event"] == "settings reloaded"]
