@@ -216,7 +216,7 @@ class Gateway:
     async def _abort_exchanges(self) -> None:
         """Cancel the exchanges that are left; each is accounted for as aborted."""
         if self._cores.inflight:
-            _log.warning("%d requests cut at the end", self._cores.inflight)
+            _log.warning("%d requests cut off at shutdown", self._cores.inflight)
         await self._acceptor.abort()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ABORT_TIMEOUT):

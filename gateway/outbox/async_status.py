@@ -35,34 +35,35 @@ OUTBOX_PATH: Final = "/_outbox"
 
 MESSAGES: Final = {
     "queued": Message(
-        "The platform cannot take this write now. The gateway has stored it safely and "
-        "delivers it once, as soon as it can. Do not send it again; the address in "
-        "Content-Location tells how it ended."
+        "Do not send this write again. The platform cannot accept it now; the gateway has stored "
+        "it safely and delivers it once, as soon as it can. The address in Content-Location "
+        "reports the result."
     ),
     "waiting": Message(
-        "This write is stored safely and waits for its delivery. Do not send it again."
+        "Do not send this write again: it is stored safely and waits for its delivery."
     ),
-    "sending": Message("This write is being delivered. Do not send it again."),
+    "sending": Message("Do not send this write again: it is being delivered."),
     "delivered": Message("This write was delivered already and can no longer be cancelled."),
     "failed": Message(
-        "The platform refused this write: nothing was saved. Correct it, cancel this entry "
-        "and send it again."
+        "The platform refused this write and saved nothing. Correct the data, cancel this entry "
+        "and send the data again."
     ),
     "expired": Message(
-        "This write could not be delivered for so long that the gateway has given it up. Ask "
+        "This write could not be delivered for so long that the gateway has stopped trying. Ask "
         "the gateway's operator, who can still deliver it."
     ),
     "unclear": Message(
-        "It is not known whether the platform has saved this write. Find and read the record "
-        "before you send it again. The gateway's operator can deliver it or drop it."
+        "It is not known whether the platform has saved this write. Look for the data on the "
+        "platform first; send it again only if it is not there. The gateway's operator can deliver "
+        "this entry or drop it."
     ),
     "locked": Message(
-        "This write may have reached the platform and cannot be cancelled now. Ask again "
-        "later how it ended."
+        "This write may have reached the platform and cannot be cancelled now. Ask for the result "
+        "later."
     ),
     "cancelled": Message("This write was cancelled by its sender and was not delivered."),
     "cancelling": Message("This write is cancelled and will not be delivered."),
-    "dropped": Message("The gateway's operator has given this write up."),
+    "dropped": Message("The gateway's operator has dropped this write. It was not delivered."),
 }
 _STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status by state; an operator has to resolve failed and unclear entries.

@@ -354,7 +354,7 @@ async def _stored_response(response: UpstreamResponse) -> StoredResponse:
         body = await _body(response)
     except UpstreamConnectionError:
         if not 200 <= response.status < 300:
-            raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
+            raise GatewayError(errors.UPSTREAM_FAILED, "the response was cut off") from None
         body = None
     return StoredResponse(response.status, fields, body or b"")
 

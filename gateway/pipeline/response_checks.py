@@ -139,7 +139,7 @@ def _non_fhir(
     allow = response.field(b"allow")
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
-        f"the platform's answer is not FHIR (status {response.status})",
+        f"the platform's response is not FHIR (status {response.status})",
         hint=_CONTENT_TYPE_HINT if untyped else "",
         advice_key="media-type" if untyped else "",
         upstream_status=response.status,

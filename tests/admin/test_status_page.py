@@ -509,7 +509,7 @@ async def test_the_page_says_whom_to_call_and_where_the_runbook_is(
         facts = await facts_of(gateway)
     assert f"Кому звонить: <b>{contact}</b>" in unescape(page)
     assert HOSTILE not in page
-    assert f'<a href="{runbook}">Что делать при тревоге</a>' in page
+    assert f'<a href="{runbook}">Инструкция для дежурных</a>' in page
     assert facts["contact"] == facts["settings"]["admin.contact"] == contact
     assert facts["runbook_url"] == runbook
 

@@ -104,9 +104,9 @@ async def test_outages_of_platform_and_sso_are_notified(platform: Platform, sso:
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
         away = ("The platform itself answers with errors", "The gateway cannot connect")
         assert any(each in platform_away for each in away)
-        assert "Over, after" in platform_back
-        assert "gives no token for default: it is out of reach" in sso_away
-        assert "Over, after" in sso_back
+        assert "Resolved after" in platform_back
+        assert "gives no token for default: it cannot be reached" in sso_away
+        assert "Resolved after" in sso_back
 
 
 @pytest.mark.usefixtures("soon")
@@ -127,7 +127,7 @@ async def test_a_reload_replaces_the_alert_addresses(platform: Platform, sso: Ss
             await gateway.gateway.reload(settings)
             gateway.gateway.record_reload(1)
             wrong = {"notify": (Secret("planted"),)}
-            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
+            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is not an address"):
                 await gateway.gateway.reload(
                     settings.model_copy(update={"alerts": alerts.model_copy(update=wrong)})
                 )

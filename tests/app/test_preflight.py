@@ -161,10 +161,10 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("place", "trouble"),
     [
-        ("none/audit.jsonl", "/none is not there. Make it"),
-        ("text", "/text: is no audit file"),
+        ("none/audit.jsonl", "/none does not exist. Create it"),
+        ("text", "/text: is not an audit file"),
         # Not to change its owner.
-        (".", " is a folder. Give another audit.path"),
+        (".", " is a folder. Set another audit.path"),
     ],
 )
 async def test_an_unusable_audit_file_is_reported(tmp_path: Path, place: str, trouble: str) -> None:
@@ -180,8 +180,8 @@ async def test_an_unusable_audit_file_is_reported(tmp_path: Path, place: str, tr
 async def test_a_quoted_alert_address_has_two_findings(tmp_path: Path) -> None:
     file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
     odd, failed = (await dhp("check", "--config", file)).out.splitlines()
-    assert odd.startswith("alerts.notify[0]: stands between quotation marks")
-    assert failed.startswith("alerts.notify[0]: is no address that Apprise understands")
+    assert odd.startswith("alerts.notify[0]: is in quotation marks")
+    assert failed.startswith("alerts.notify[0]: is not an address that Apprise understands")
     started = await dhp("run", "--config", file)
     assert (started.code, failed in started.err) == (3, True)
 

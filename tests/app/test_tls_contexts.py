@@ -105,8 +105,8 @@ def test_unreadable_certificates_are_left_out(
     text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
     with caplog.at_level(logging.WARNING):
         assert tls_contexts.certificate_expiries(settings(tmp_path, text)) == {}
-    assert "cannot tell when the certificate of platform-ca ends" in caplog.text
-    assert "cannot tell when the certificate of sso-ca ends" in caplog.text
+    assert "the expiry of the certificate of platform-ca cannot be read" in caplog.text
+    assert "the expiry of the certificate of sso-ca cannot be read" in caplog.text
 
 
 async def test_the_expiry_metric_follows_a_reload(

@@ -103,7 +103,7 @@ async def test_all_entries_of_a_cause_are_retried_by_one_click(
     ids = await fill(there)
     await sign_in(user, there)
     await user.do("click", selector="#reasons form button")
-    told = "Sent once more: 2. How it ends, you will see here."
+    told = "Sent again: 2. The result will appear here."
     await user.do("wait", selector=".news", text=told)
     states = [await there.state(ids[name]) for name in ("content", "again", "rights")]
     assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.FAILED]

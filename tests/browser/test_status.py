@@ -289,7 +289,7 @@ async def test_the_page_says_that_the_gateway_does_not_respond(user: BrowserUser
     async with status_page() as duty:
         await user.do("open", url=duty.page)
         await user.do("wait", selector="#care", text="Yes")
-    stale = "No answer from the gateway: what you see is old."
+    stale = "No response from the gateway: what you see is old."
     seen = await user.do("wait", selector="#stale", text=stale)
     assert seen["text"].index(stale) < seen["text"].index("Yes")
     assert (await user.run("document.title")).startswith("?")

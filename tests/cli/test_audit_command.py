@@ -78,7 +78,7 @@ async def test_a_chain_whose_companion_is_missing_ends_with_4(
     truncate_audit(path, spoilt)
     result = await dhp("audit", "verify", *files(path))
     assert (result.code, result.err) == (4, "")
-    assert "unproven" in result.out
+    assert "not confirmed" in result.out
     assert "whole" not in result.out
     result = await dhp("audit", "verify", "--json", *files(path))
     found = json.loads(result.out)

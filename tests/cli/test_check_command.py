@@ -178,14 +178,14 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     assert (printed.code, document["ok"]) == (0, True)
     (warning,) = document["findings"]
     assert (warning["level"], warning["code"]) == ("warning", "certificate-expired")
-    assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "put a new one there")
+    assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "replace it")
 
 
 KEY_FILE = {"name": "lab", "api_key_file": "KEY"}
 BASIC = {"name": "his", "basic_auth": {"username": "his", "password_file": "KEY"}}
 OPERATOR = {"name": "dilnoza", "password_file": "KEY"}
 ADDRESSES = {"name": "lab", "networks": ["10.20.0.0/16"]}
-MATCHES_BROWSERS = "a browser from there is this caller"
+MATCHES_BROWSERS = "a browser at these addresses counts as this caller"
 EVERYWHERE = "0.0.0.0:8080"
 TLS = {"cert_file": "PEM", "key_file": "PEM"}
 WITH_SECRET_FILE = {"client_id": "a", "client_secret_file": "SECRET"}
@@ -222,7 +222,7 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ),
     (
         {"callers": [{"name": "lab", "api_key": "planted-k3y-of-a-test"}]},
-        {"callers[0].api_key": "name that in callers[0].api_key_file"},
+        {"callers[0].api_key": "set callers[0].api_key_file to its path"},
     ),
     (
         {"callers": [{"name": "a", "basic_auth": {"username": "a", "password": "planted-p4ss"}}]},
@@ -242,13 +242,13 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ),
     (
         {"alerts": {"notify": ["json://127.0.0.1/a", "json://127.0.0.1/b"]}},
-        {f"alerts.notify[{n}]": "name that in alerts.notify_file" for n in range(2)},
+        {f"alerts.notify[{n}]": "set alerts.notify_file to its path" for n in range(2)},
     ),
     (
         {"store": {"url": "redis://:planted-p4ss@127.0.0.1", "encryption_key": "B" * 43}},
         {
             "store.encryption_key": "store.encryption_key_file",
-            "store.url": "by the variable DHP_GATEWAY_STORE__URL",
+            "store.url": "with the variable DHP_GATEWAY_STORE__URL",
         },
     ),
     (
@@ -332,7 +332,9 @@ async def test_warnings_are_reported_beside_problems(tmp_path: Path) -> None:
     )
     result = await check(tmp_path, settings)
     assert (result.code, keys(result)) == (2, ["retries.max_attempts"])
-    assert result.err.startswith("warning: environment: production has the former addresses")
+    assert result.err.startswith(
+        "warning: environment: production has the addresses of guide 0.1.0"
+    )
 
 
 @pytest.mark.parametrize("name", ["playground", "production"])
@@ -346,7 +348,7 @@ async def test_doctor_and_start_warn_of_a_former_environment(tmp_path: Path, nam
     file = write(tmp_path, settings)
     result = await dhp("run", "--config", file)
     assert result.code == 3
-    said = f"environment: {name} has the former addresses"
+    said = f"environment: {name} has the addresses of guide 0.1.0"
     (line,) = [each for each in result.err.splitlines() if said in each]
     assert f"dhp-{name}" in line
     printed = json.loads((await dhp("doctor", "--json", "--config", file)).out)

@@ -176,10 +176,10 @@ async def test_an_unusable_audit_folder_is_reported(setup: DoctorSetup) -> None:
     setup.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
     failed = await setup.failed()
     assert list(failed) == ["audit audit.path"]
-    assert f"{folder} is not there" in failed["audit audit.path"]
+    assert f"{folder} does not exist" in failed["audit audit.path"]
     assert "install -d" in failed["audit audit.path"]
     folder.write_text("")
-    assert f"{folder} is no folder" in (await setup.failed())["audit audit.path"]
+    assert f"{folder} is not a folder" in (await setup.failed())["audit audit.path"]
     folder.unlink()
     folder.mkdir()
     assert await setup.failed() == {}
@@ -232,7 +232,7 @@ async def test_ports_of_the_running_gateway_pass(setup: DoctorSetup) -> None:
     setup.settings["credentials"]["default"]["client_secret_file"] = str(copy)
     found = [each for each in await setup.findings() if each["code"] == "listener"]
     for listener in found:
-        assert "in use by the gateway that runs" in listener["message"]
+        assert "in use by the running gateway" in listener["message"]
         assert (listener["level"], listener["hint"]) == ("ok", "")
 
 
@@ -259,7 +259,7 @@ async def test_ports_of_a_gateway_with_other_settings_are_errors(
         message = failed[f"listener {key}"]
         assert "is in use by another gateway" in message
         assert f"It runs with other settings: {keys}." in message
-        assert f"else change {key}" in message
+        assert f"Otherwise change {key}" in message
 
 
 @pytest.mark.usefixtures("running")
@@ -306,7 +306,7 @@ async def test_settings_that_need_a_restart_are_warnings(setup: DoctorSetup) -> 
     said = "It does not run with these settings yet: limits.max_concurrent_requests. Restart it"
     for key in ("listen.address", "admin.address"):
         address = setup.settings[key.partition(".")[0]]["address"]
-        assert f"warning listener {key}: {address} is in use by the gateway that runs. {said}" in (
+        assert f"warning listener {key}: {address} is in use by the running gateway. {said}" in (
             text.splitlines()
         )
     levels = {each["level"] for each in await setup.findings() if each["code"] == "listener"}
@@ -344,7 +344,7 @@ async def test_a_unix_socket_in_use_is_an_error_and_a_stale_one_is_not(setup: Do
     ("url", "check", "words"),
     [
         ("https://platform.invalid/fhir", "platform DNS", "platform.fhir_base_url"),
-        ("https://127.0.0.1:{}/r5", "platform TLS", "does not speak TLS"),
+        ("https://127.0.0.1:{}/r5", "platform TLS", "there is no TLS on this port"),
     ],
     ids=["unknown name", "port without TLS"],
 )
@@ -474,7 +474,7 @@ async def test_it_says_whom_to_call_and_where_the_runbook_is(setup: DoctorSetup)
     assert code == 1
     *_, contact, link, _ = text.splitlines()
     assert contact == "норма   кому звонить: Дежурный, +998 71 200 00 00"
-    assert link == f"норма   что делать при тревоге: {runbook}"
+    assert link == f"норма   инструкция для дежурных: {runbook}"
 
 
 @pytest.mark.parametrize("contact", ["Duty " * 41, "Duty\n+998 71 200 00 00", " "])

@@ -79,7 +79,7 @@ WRONG = {
     "not there": (status(404), ["gave no token", "status 404", "Check sso.token_url"]),
     "a page": (http(200, PAGE), ["gave no token", "a web page", "heck sso.token_url"]),
     "a refusing page": (http(403, PAGE), ["a web page", "status 403", "firewall in front"]),
-    "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front, or a wrong"]),
+    "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front of it, or a wrong"]),
     "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
     "client refused without a word": (
         http(403),
@@ -91,7 +91,7 @@ WRONG = {
     ),
     "another environment": (
         oauth_error("invalid_client", 401),
-        ["status 401, invalid_client", "client_id and client secret", "an SSO of its own"],
+        ["status 401, invalid_client", "client_id and client secret", "its own SSO"],
     ),
 }
 
@@ -130,7 +130,10 @@ async def test_a_secret_accepted_without_encoding_passes(
     [
         (status(503), "status 503"),
         (status(429), "status 429"),
-        (oauth_error("invalid_scope"), "default.scope must be a scope that this client was given"),
+        (
+            oauth_error("invalid_scope"),
+            "default.scope must be a scope that this client_id may request",
+        ),
     ],
     ids=["503", "429", "scope"],
 )
@@ -141,7 +144,7 @@ async def test_other_failures_do_not_suggest_other_endpoints(
     text = (await setup.failed())["token default"]
     assert words in text
     assert "Known token endpoints" not in text
-    assert "client_id" not in text
+    assert "check client_id" not in text
 
 
 async def test_an_unreachable_sso_fails_at_its_step(setup: DoctorSetup) -> None:

@@ -124,7 +124,7 @@ async def test_variables_alone_are_complete_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'"s3cret-in-quotes"\n', "stands between quotation marks"),
+        (b'"s3cret-in-quotes"\n', "is in quotation marks"),
         (b"s3cret \n", "begins or ends with a blank"),
         ("s3cret\u200b".encode(), "begins or ends with a blank"),
         (b"your-client-secret", "is still the example's placeholder"),
@@ -156,7 +156,7 @@ async def test_check_reports_quotes_in_a_variable(tmp_path: Path) -> None:
                "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": f'"{SECRET}"'}  # fmt: skip
     result = await dhp("check", places=[], folder=tmp_path, environ=environ)
     assert result.code == 2
-    assert "credentials.default.client_secret: stands between quotation marks" in result.out
+    assert "credentials.default.client_secret: is in quotation marks" in result.out
 
 
 async def test_check_opens_no_connection(tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(tmp_pa
     assert lines[0]["event"] == f"settings: {by}"
     [warning] = [each for each in lines[:3] if each["level"] == "warning"]
     assert warning["event"] == (
-        f"credentials.default.client_secret_file: {secret} may be read or changed by others "
-        f"(mode 0644); run: chmod 0600 {secret}"
+        f"credentials.default.client_secret_file: {secret} can be read by others "
+        f"(mode 0644). Run: chmod 0600 {secret}."
     )
     assert warning["key"] == "credentials.default.client_secret_file"
     [reloaded] = [each for each in lines if each["event"] == "settings reloaded"]
@@ -340,7 +340,8 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
         (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
         (
             answers.oauth_error(SECRET),
-            "our client is refused (status 400, with an error code that is not OAuth's)",
+            "the token request is refused (status 400, with an error code that "
+            "OAuth does not define)",
         ),
         (
             answers.status(429, ("Retry-After", "7")),
@@ -368,7 +369,7 @@ async def test_an_unreachable_and_a_slow_sso_are_told_apart(tmp_path: Path) -> N
         slow["sso"]["timeout"] = 0.2
         result = await dhp("token", "--config", write(tmp_path, slow))
         sso.release()
-    assert "no answer in time (0.2 s)" in result.err
+    assert "no response in time (0.2 s)" in result.err
     gone = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, gone.code) == (1, 1)
     assert "nothing listens there" in gone.err
@@ -426,7 +427,7 @@ async def test_healthcheck_needs_no_valid_settings(tmp_path: Path, operators: Op
     [
         (503, {"failing": ["token:default", "circuit"]}, "dhp-gateway", "token:default, circuit"),
         *[
-            (200, body, "nginx", "what answers on {} is no gateway")
+            (200, body, "nginx", "another program answers on {}")
             for body in ({"ready": True}, {"status": "UP"}, [], "ok")
         ],
     ],

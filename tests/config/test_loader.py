@@ -234,7 +234,7 @@ def test_an_empty_variable_is_a_problem(tmp_path: Path, name: str, value: str) -
     assert problem.source == variable
     blank = name == "CLIENT_SECRET_FILE" and value == " "
     assert problem.message == ("is not a path" if blank else "is empty")
-    assert "give" in problem.hint
+    assert "set " in problem.hint
 
 
 def test_off_is_a_string(tmp_path: Path) -> None:

@@ -200,10 +200,13 @@ def problem_with(folder: Path, line: str) -> Problem:
     ("name", "fault"),
     [
         *(
-            (name, "with a meaning")
+            (name, "already has a meaning")
             for name in ("Authorization", "Accept", "If-Match", "X_API_KEY")
         ),
-        *((name, "with a meaning") for name in ("content-type", "Prefer", "Host", "Connection")),
+        *(
+            (name, "already has a meaning")
+            for name in ("content-type", "Prefer", "Host", "Connection")
+        ),
         *((name, "is not the name") for name in ("", "X User", "X-User:", "Имя", "x" * 65)),
     ],
 )
@@ -257,6 +260,8 @@ def test_other_fields_can_be_forwarded_by_name_and_pattern() -> None:
 
 def test_user_and_purpose_need_different_headers() -> None:
     callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]
-    assert findings({"callers": callers}) == {"callers[0].purpose_header": "is user_header, too"}
+    assert findings({"callers": callers}) == {
+        "callers[0].purpose_header": "is the same as user_header"
+    }
     callers = [{**CALLER, "user_header": "X-Remote-User", "purpose_header": "X-Purpose"}]
     assert findings({"callers": callers}) == {}

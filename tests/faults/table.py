@@ -411,7 +411,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             "security",
             token_requests=(1,),
             tokens="refused",
-            logged=(logging.ERROR, "our client is refused (status"),
+            logged=(logging.ERROR, "the token request is refused (status"),
         ),
     ),
     "sso-unavailable": (
@@ -447,7 +447,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             token_requests=(1,),
             attempts=(3,),
             retries={"connect": 2},
-            logged=(logging.WARNING, "nothing listens there, or a firewall is between"),
+            logged=(logging.WARNING, "nothing listens there, or a firewall blocks it"),
         ),
     ),
     "upstream-failed": (
@@ -509,7 +509,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             token_requests=(1,),
             attempts=(1,),
             upstream_status=404,
-            logged=(logging.WARNING, "the platform's answer is not FHIR (status 404)"),
+            logged=(logging.WARNING, "the platform's response is not FHIR (status 404)"),
         ),
     ),
     "search-parameter-ignored": (
@@ -712,7 +712,7 @@ _SSO: Final = {
     **{
         f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.caused_by(
             sso_sends(answer),
-            diagnostics=f"status {code}, a firewall in front, or a wrong address",
+            diagnostics=f"status {code}, a firewall in front of it, or a wrong address",
             absent=b"planted",
         )
         for code in (400, 401, 403)

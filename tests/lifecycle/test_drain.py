@@ -175,7 +175,7 @@ async def test_requests_beyond_drain_timeout_are_aborted_and_audited(
     assert await service.ended() == 0
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"] * 5
     assert service.audit()[-1]["event"] == "stop"
-    assert service.logged("5 requests cut at the end")
+    assert service.logged("5 requests cut off at shutdown")
 
 
 async def test_an_aborted_write_of_a_disconnected_caller_is_audited(

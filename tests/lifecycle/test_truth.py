@@ -157,7 +157,7 @@ async def test_a_probe_finds_a_closed_port_without_requests_of_callers(
     found = await wait_until_told(service, "no", "platform-unreachable")
     stops(found, "platform-unreachable")
     assert found.facts["platform"]["probe"]["found"] == "platform-unreachable"
-    assert "The gateway itself asked" in found.tile
+    assert "The gateway itself checked" in found.tile
     assert found.facts["last_hour"]["requests"] == 0
     assert service.audit("exchange") == []
 

@@ -56,7 +56,7 @@ async def test_file_at_path_is_not_replaced(start_service: StartService, tmp_pat
     path.write_text("precious")
     service = start_service(**on_socket(path))
     assert await service.ended() == 3
-    assert "a file that is no socket is in the way" in service.process.stderr
+    assert "a file that is not a socket has this path" in service.process.stderr
     assert path.read_text() == "precious"
 
 

@@ -143,9 +143,9 @@ UNUSABLE = {
     "list": ("[]", "neither PEM nor a JWK"),
     "broken JSON": ("{", "not valid JSON"),
     "empty object": ("{}", "no key"),
-    "no set": ('{"keys": 1}', "no JWK set"),
+    "no set": ('{"keys": 1}', "not a JWK set"),
     "empty set": ('{"keys": []}', "no key"),
-    "texts in a set": ('{"keys": ["a"]}', "no JWK set"),
+    "texts in a set": ('{"keys": ["a"]}', "not a JWK set"),
     "public PEM": (public_pem(RSA), "a public key"),
     "public JWK": (json.dumps(as_jwk(RSA, private=False)), "only public keys"),
     "certificate": ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----", "certificate"),
@@ -172,8 +172,8 @@ UNUSABLE = {
     "foreign y": (json.dumps(as_jwk(EC, y=as_jwk(EC)["x"])), "missing or broken"),
     "no n": (json.dumps({**as_jwk(RSA), "n": None}), "missing or broken"),
     "other alg": (json.dumps(as_jwk(RSA, alg="RS256")), "`alg` is not RS384"),
-    "for encryption": (json.dumps(as_jwk(RSA, use="enc")), "keep from signing"),
-    "for verifying": (json.dumps(as_jwk(RSA, key_ops=["verify"])), "keep from signing"),
+    "for encryption": (json.dumps(as_jwk(RSA, use="enc")), "do not permit signing"),
+    "for verifying": (json.dumps(as_jwk(RSA, key_ops=["verify"])), "do not permit signing"),
     "odd kid": (json.dumps(as_jwk(RSA, kid=["a"])), "missing or broken"),
 }
 

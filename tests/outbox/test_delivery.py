@@ -445,7 +445,7 @@ async def test_a_result_is_recorded_after_its_lease_expired(
                 EntryState.DROPPED if given_up else EntryState.DELIVERED
             )
             assert (running.steps(entry)[-1] is OutboxStep.DELIVERED) != given_up
-            told = f"outbox: {entry.id} was no longer held here, delivered is not noted"
+            told = f"outbox: the lease of {entry.id} is lost, delivered is not recorded"
             assert (told in caplog.messages) == given_up
     assert sender.seen == ["r-a"]
 

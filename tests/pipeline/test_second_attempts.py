@@ -283,8 +283,8 @@ async def test_a_write_on_a_closed_idle_connection_is_not_retried(
 
 SAID_OF_ATTEMPTS = {
     "none": ("Nothing was delivered.",) * 2,
-    "refused": ("refused it and saved nothing.", "got an earlier attempt and refused it."),
-    "unclear": ("it is not known whether the data was saved", "got no usable answer."),
+    "refused": ("refused it and saved nothing.", "received an earlier attempt and refused it."),
+    "unclear": ("It is not known whether the data was saved", "got no usable response."),
 }
 
 

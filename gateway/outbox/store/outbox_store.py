@@ -189,7 +189,7 @@ class OutboxStore:
         has_other_key = stored and stored.get("key") != self._meta_values["key"]
         if has_other_key and _has_rows(connection, entries_table):
             raise OutboxConfigurationError(
-                Message("holds entries that were encrypted with another key")
+                Message("contains entries that were encrypted with another key")
             )
         connection.execute(sa.delete(meta_table))
         connection.execute(

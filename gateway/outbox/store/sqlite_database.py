@@ -336,7 +336,7 @@ def _make_private(path: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise OutboxUnavailableError(system_error(error, Message("cannot be made"))) from None
+        raise OutboxUnavailableError(system_error(error, Message("cannot be created"))) from None
 
 
 def _locked(path: Path) -> int:

@@ -41,7 +41,7 @@ def tls(reason: str) -> ssl.SSLError:
         (verification(20), "upstream-tls", "platform.ca_file"),
         (verification(62), "upstream-tls", "another name than fhir.example"),
         (verification(10), "upstream-tls", "clock"),
-        (tls("WRONG_VERSION_NUMBER"), "upstream-tls", "does not speak TLS"),
+        (tls("WRONG_VERSION_NUMBER"), "upstream-tls", "there is no TLS on this port"),
         (tls("NO_SHARED_CIPHER"), "upstream-tls", "no shared cipher"),
     ],
 )
