@@ -1,8 +1,8 @@
 """One connection of a caller: reads requests, serves them in order, writes responses, and ends.
 
 aiohttp's parser parses what arrives, and the messages are queued. Two kinds of data bypass it: the
-bytes of a body of known length, which are counted, and reads whose fields are those of the
-read before. Requests are served one after the other in one task, without a task, a writer or a
+bytes of a body of known length, which are counted, and requests whose fields are those of the one
+before. Requests are served one after the other in one task, without a task, a writer or a
 timer for each. Messages that the parser rejects and headers that take too long get a response, too.
 """
 
@@ -299,18 +299,15 @@ class CallerConnection:
         """Parse the data and record since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
-        if self._at_start and not (
-            self._messages or self._unparsed or self._ended or self._is_input_ignored
-        ):
-            repeated = self._repeated.match(data)
-            if repeated is not None:
-                message, end = repeated
-                payload: Payload = EMPTY_PAYLOAD
-                if end < len(data):
-                    payload = body = self._new_body(len(data) - end)
-                    body.feed(bytes(data[end:]))
-                self._receive(message, payload)
-                return
+        is_next = not (self._messages or self._unparsed or self._ended or self._is_input_ignored)
+        if self._at_start and is_next and (repeated := self._repeated.match(data)) is not None:
+            message, end = repeated
+            payload: Payload = EMPTY_PAYLOAD
+            if end < len(data):
+                payload = body = self._new_body(len(data) - end)
+                body.feed(bytes(data[end:]))
+            self._receive(message, payload)
+            return
         if not data and self._counted is None:
             # The bytes that the parser has retained come first.
             self._read_chunk(data)
