@@ -176,7 +176,7 @@ def test_the_service_reloads_and_stops(outputs: dict[str, str]) -> None:
 
 def test_the_audit_is_verified(outputs: dict[str, str]) -> None:
     assert exit_code_of(outputs["audit"]) == "0", outputs["audit"]
-    assert "is whole" in outputs["audit"]
+    assert "is complete" in outputs["audit"]
 
 
 def test_two_replicas_are_active(outputs: dict[str, str]) -> None:
@@ -189,6 +189,6 @@ def test_replicas_are_restarted_without_a_failed_request(outputs: dict[str, str]
     count, *ends = outputs["calls"].split()
     assert ends == ["200"], outputs["calls"]
     for instance in ("9464", "9465"):
-        assert "is whole" in outputs[f"audit-{instance}"], outputs[f"audit-{instance}"]
+        assert "is complete" in outputs[f"audit-{instance}"], outputs[f"audit-{instance}"]
     # SIGTERM may come between an answer and its count.
     assert int(outputs["records"]) - int(count) in (0, 1)

@@ -143,9 +143,10 @@ async def test_the_busy_timeout_covers_waiting_in_this_process(
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 
     async def write() -> None:
-        async with database.write_transaction():
-            pass
+        async with database.write_transaction() as transaction:
+            await transaction.run(lambda _: None)
 
+    await write()
     async with database.write_transaction():
         behind = asyncio.create_task(write())
         await asyncio.sleep(0)

@@ -108,7 +108,7 @@ async def test_each_write_of_a_group_has_its_own_outcome(store: OutboxStore) -> 
         name: "stored" if isinstance(result, OutboxEntry) else f"{type(result).__name__} {result}"
         for name, result in zip(tasks, results, strict=True)
     }
-    share, full = "the caller's share of the outbox is full", "the outbox is full"
+    share, full = "the caller's share of the outbox is used up", "the outbox is full"
     assert told == {
         "lis-1": "LookupError ",
         "lis-2": "stored",
