@@ -19,7 +19,7 @@ COMPILED := build/compiled
 INSTALLED := build/installed
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
-.PHONY: help demo test test-tools nightly simulate test-compiled compiled check fix docs translations site bench image dist release-rehearsal audit licences sbom wheelhouse lock clean venv environment tools
+.PHONY: help demo test test-tools nightly simulate test-compiled instructions compiled check fix docs translations site bench image dist release-rehearsal audit licences sbom wheelhouse lock clean venv environment tools
 
 help:
 	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,8 @@ fix: venv ## Format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-nightly: ## Install what tests need, then run all tests at the length that CI has no time for
-	@.ci/nightly
+nightly: ## Install what tests need, then run what CI has no time for (PART=tests, histories, fuzzing, mutants or old-clients)
+	@.ci/nightly $(PART)
 
 simulate: venv ## Run the gateway in a simulated world (SEED=17 SCENARIO=outbox repeats a run; ARGS="--seconds 60" tries new seeds)
 	@.ci/tools .venv-simulation tests/simulation/requirements.lock
@@ -91,6 +91,10 @@ $(VENV)/.installed: venv
 
 # The gateway would take the level for a setting.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
+instructions: venv ## Count the instructions for each request beside the recorded ones (WHEEL=… those of a compiled one, ARGS="--workloads read")
+	@$(if $(WHEEL),rm -rf build/counted && $(BIN)/python -m zipfile --extract $(WHEEL) build/counted)
+	@$(BIN)/python -m benchmarks.instructions $(if $(WHEEL),--compiled build/counted) $(ARGS)
+
 test-compiled: $(if $(WHEEL),venv,compiled) ## Run the tests that look at the gateway from outside on its compiled wheel, installed apart from the sources (WHEEL=… on that one)
 	@.ci/installed $(INSTALLED) $(or $(WHEEL),$(COMPILED)-wheel/*.whl)
 	@cd $(INSTALLED) && env -u DHP_GATEWAY_OPTIMISATION .venv/bin/$(PYTEST) -m "not interpreted" \

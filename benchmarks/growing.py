@@ -187,7 +187,7 @@ class Laboratory:
                 fields = {name: value} if name else {}
                 process.until_answering(port, path, headers=fields, patience=600)
             else:
-                _until_listening(port)
+                process.until_listening(port)
             yield Gateway(process, port, admin)
 
 
@@ -381,14 +381,6 @@ def entries(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
         yield Step(size, figures)
 
 
-def _until_listening(port: int) -> None:
-    while True:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        time.sleep(0.005)
-
-
 def _portions(count: int) -> Iterator[int]:
     while count > 0:
         yield min(count, 10_000)
@@ -430,8 +422,8 @@ def sessions(laboratory: Laboratory, sizes: Sequence[int]) -> Iterator[Step]:
     """Sessions of signed-in users in one Redis."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with running(command, laboratory.load_core, laboratory.directory / "redis.err"):
-        _until_listening(port)
+    with running(command, laboratory.load_core, laboratory.directory / "redis.err") as redis:
+        redis.until_listening(port)
         done = 0
         for size in sizes:
             yield Step(size, asyncio.run(_session_figures(port, done, size)))

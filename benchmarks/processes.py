@@ -106,8 +106,21 @@ class Pinned:
             if status == 200:
                 return time.monotonic() - self.started
             time.sleep(0.001)
+        raise self._error(f"answered {status}, awaited 200")
+
+    def until_listening(self, port: int, *, patience: float = 60) -> None:
+        """Return once a connection to the port is accepted."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline and self.popen.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
+            time.sleep(0.005)
+        raise self._error(f"does not listen on port {port}")
+
+    def _error(self, what: str) -> SystemExit:
         said = self.errors.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"{self.popen.args!r} answered {status}, awaited 200\n{said}")
+        return SystemExit(f"{self.popen.args!r} {what}\n{said}")
 
 
 @contextlib.contextmanager

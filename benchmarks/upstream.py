@@ -6,7 +6,7 @@
 expiry: `until-` and the time (monotonic, milliseconds), after which the response is 401. Every
 other request gets a small Patient (201 for POST) once its body, chunked or not, is complete. `GET
 /counts` returns how many tokens were issued, how many different ones were seen since, and how many
-requests had no valid one.
+requests had no valid one, and how many others than GET had one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Memory:
 
     def __init__(self, token: str, public_key: str) -> None:
         self.token, self.public_key = token, public_key
-        self.counts: Counter[str] = Counter(tokens=0, seen=0, unauthorized=0)
+        self.counts: Counter[str] = Counter(tokens=0, seen=0, unauthorized=0, writes=0)
         self._last = b""
 
     def answer(self, method: bytes, target: bytes, head: bytes) -> bytes:
@@ -48,6 +48,7 @@ class Memory:
         if bearer != self._last:
             self._last = bearer
             self.counts["seen"] += 1
+        self.counts["writes"] += method != b"GET"
         return _answer(b"201 Created" if method == b"POST" else b"200 OK", FHIR, PATIENT)
 
     def _issue(self, target: bytes) -> bytes:

@@ -4,14 +4,15 @@
     python deploy/translations.py --check    only prints problems (`make check`)
 
 `DOMAINS` assigns a sentence to the catalogue of the part that contains it, or to the first one if
-several parts contain it. Pages of the documentation that are generated from code have catalogues
-of their own. A changed text keeps its old translation, marked fuzzy, until a translator has
+several parts contain it. Pages of the documentation that `make docs` writes have catalogues of
+their own. A changed text keeps its old translation, marked fuzzy, until a translator has
 reviewed it. docs/translating.md is for translators.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -26,10 +27,17 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+
+from docs.generators import prose_page
+
 LOCALE = ROOT / "gateway" / "locale"
 LANGUAGES = ("ru", "uz")
-# Pages that are generated from code, and the languages that they are translated to.
-PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
+# Pages that have catalogues of their own, and the languages that they are translated to.
+PAGES = {
+    "errors_page": ("ru", "uz"),
+    "settings_page": ("ru",),
+    **{name: languages for name, (_, languages) in prose_page.PAGES.items()},
+}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
     "callers": (
@@ -42,6 +50,25 @@ DOMAINS = {
     ),
     "commands": ("gateway/",),
 }
+# What translators must know about the short texts of a file, by the beginning of its path. Longer
+# ones explain themselves.
+COMMENTS = {
+    "gateway/config/": "Behind the key of a setting and a colon; or a hint, as a sentence.",
+    "gateway/app/preflight.py": "Behind what `check` or `doctor` checks; or a hint, as a sentence.",
+    "gateway/cli/doctor": "Behind what `doctor` checks and a colon; or a hint, as a sentence.",
+    "gateway/cli/init_plan.py": "Comment behind a line of the settings file that `init` writes.",
+    "gateway/cli/init_command.py": "A question or choice of `init`, or its result.",
+    "gateway/cli/main.py": "Help of a command or option.",
+    "gateway/cli/outbox_commands.py": "Column or message of `outbox list`.",
+    "gateway/audit/": "Behind a place in an audit file and a colon, about a line or its record.",
+    "gateway/oauth/signing_keys.py": "Behind the setting of a private key, about the file.",
+    "gateway/oauth/token_failures.py": "Behind `the SSO gave no token:`, about the SSO; or a hint.",
+    "gateway/outbox/entry.py": "About a queued write (an entry of the outbox).",
+    "gateway/guidance.py": "About the platform, on a small card; or about a server.",
+    "gateway/admin/templates/status": "Heading, column or state on the status page.",
+    "gateway/admin/templates/outbox": "Heading, column, state or button on the outbox page.",
+}
+_MAX_SHORT_WORDS = 5
 # The functions that mark sentences in templates, as Babel's keywords: `1c` is a context.
 _IN_TEMPLATES: dict[str, Any] = {"_": None, "pgettext": ((1, "c"), 2)}
 # Texts that no call in the code contains, one on each line: those of other programs, and words of
@@ -88,10 +115,14 @@ def extracted() -> dict[str, Catalog]:
     """Return the texts of code, templates, closed lists and pages, by catalogue."""
     templates = {name: Catalog() for name in (*DOMAINS, *PAGES)}
     seen: dict[tuple[str | None, str], str] = {}
+    comments = dict(_unmarked())
     for domain, file, message, context in sorted(_found(), key=_order):
         key = (context, message if isinstance(message, str) else message[0])
         if seen.setdefault(key, domain) == domain:
-            templates[domain].add(message, None, [(file, None)], context=context)
+            comment = comments.get(message) or _comment(file, key[1])
+            templates[domain].add(
+                *(message, None, [(file, None)], (), [comment] if comment else ()), context=context
+            )
     for page in PAGES:
         for context, message in asked_for(page):
             templates[page].add(message, context=context)
@@ -102,6 +133,8 @@ def asked_for(page: str) -> list[tuple[str | None, str]]:
     """Return context and text of everything that a page of the documentation translates."""
     from docs.generators import errors_page, settings_page
 
+    if page in prose_page.PAGES:
+        return [(None, text) for text in prose_page.texts(page)]
     module = {"errors_page": errors_page, "settings_page": settings_page}[page]
     language = PAGES[page][0]
     module.markdown(language)
@@ -132,10 +165,26 @@ def _found() -> Iterator[_Found]:
                 )
     for message in helped(cli):
         yield "commands", "gateway/cli/main.py", message, None
-    for message in UNMARKED.read_text("utf-8").splitlines():
-        if not message.startswith("#"):
-            one, *many = message.split(" | ")
-            yield "commands", str(UNMARKED.relative_to(ROOT)), (one, many[0]) if many else one, None
+    for text, _ in _unmarked():
+        yield "commands", str(UNMARKED.relative_to(ROOT)), text, None
+
+
+def _unmarked() -> Iterator[tuple[str | tuple[str, str], str]]:
+    """Yield each text of `UNMARKED`, or both plural forms, and the comment above it."""
+    comment = ""
+    for line in UNMARKED.read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            comment = line.removeprefix("#").strip()
+        else:
+            one, *many = line.split(" | ")
+            yield (one, many[0]) if many else one, comment
+
+
+def _comment(file: str, text: str) -> str:
+    """Return what translators must know about a short text, empty if there is nothing."""
+    if len(text.split()) > _MAX_SHORT_WORDS:
+        return ""
+    return next((comment for at, comment in COMMENTS.items() if file.startswith(at)), "")
 
 
 def in_code(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -270,7 +319,12 @@ def _placeholders(text: str) -> list[tuple[str, str, str]]:
         parts = [*Formatter().parse(text)]
     except ValueError:
         return []
-    return sorted((name, spec or "", how or "") for _, name, spec, how in parts if name is not None)
+    # The width of a column differs from language to language.
+    return sorted(
+        (name, re.sub(r"^[<>]\d+$", "", spec or ""), how or "")
+        for _, name, spec, how in parts
+        if name is not None
+    )
 
 
 def _messages(catalogue: Catalog) -> Iterator[Message]:

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from docs.generators import errors_page, settings_page
+from docs.generators import errors_page, prose_page, settings_page
 from gateway import __version__
 from gateway.config import settings_schema
 from gateway.i18n import LANGUAGES, language_name
@@ -37,7 +37,7 @@ REGION = re.compile(r"^[^\n]*<sample>[^\n]*\n(.*?)^[^\n]*</sample>", re.DOTALL |
 TABLE = re.compile(r"(<!-- table -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)*")
 # The place of the first row of the table of fields.
 FIELDS = re.compile(r"(<!-- fields -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)?")
-FENCES = {".cs": "csharp", ".erl": "erlang", ".mjs": "js", ".pas": "pascal", ".pl": "perl"}
+FENCES = {".cs": "csharp", ".mjs": "js", ".pas": "pascal"}
 # The columns of the table are the steps of tests/legacy/walk.py. `WORDS` are its results in words.
 STEPS = (
     *("read", "search", "paging", "create", "update", "delete", "error", "upload", "download"),
@@ -57,6 +57,7 @@ def documents() -> dict[Path, str]:
     beside |= {file: with_version(file.read_text(encoding="utf-8")) for file in VERSIONED}
     beside |= pages("settings", ("en", "ru"), settings_page.markdown)
     beside |= pages("errors", LANGUAGES, errors_page.markdown)
+    beside |= prose_page.documents()
     return beside | {ROOT / "config" / "reference.yaml": settings_page.reference_yaml()}
 
 

@@ -145,9 +145,9 @@ ADVICE: Final = {
         "as percent-encoded UTF-8: the letter \N{CYRILLIC CAPITAL LETTER SHA} is %D0%A8."
     ),
     "not-utf-8": Message(
-        "The address of this request holds letters in another encoding than UTF-8, probably "
-        "windows-1251. A search would have found no patient, so nothing was sent to the "
-        "platform. The vendor of your system must write them as percent-encoded UTF-8: the "
+        "The address of this request contains letters in an encoding other than UTF-8, probably "
+        "windows-1251. A search would have found no patient, so nothing was sent to the platform. "
+        "The vendor of your system must write them as percent-encoded UTF-8: the "
         "letter \N{CYRILLIC CAPITAL LETTER SHA} is %D0%A8, not %D8."
     ),
     "foreign-page": Message(
@@ -157,32 +157,31 @@ ADVICE: Final = {
         "belongs in login.cors_origins."
     ),
     "bundle": Message(
-        "Your system may not send this Bundle through the gateway: one of its entries asks for "
-        "something that is not permitted, or could be read in more than one way. Nothing of it "
-        "was sent to the platform. The diagnostics name the entry by its number, and what it "
-        "asks for. Take it out, or ask the gateway's operator for the permission."
+        "Your system may not send this Bundle through the gateway: one of its entries requests "
+        "something that is not permitted, or could be read in more than one way. Nothing of it was "
+        "sent to the platform. The diagnostics name the entry by its number, and what it requests. "
+        "Remove the entry, or ask the gateway's operator for permission."
     ),
     "bundle-size": Message(
         "This Bundle is larger than the gateway can check for a system with limited "
         "permissions, so nothing of it was sent to the platform. Send it in smaller parts."
     ),
     "body-gone": Message(
-        "The platform refused the gateway's access token and did not process this request. A "
-        "new token takes its place, but the gateway had not kept all of the request to send "
-        "it a second time. Send it again; if that fails, too, the gateway's operator must "
-        "ask the platform's support whether this client_id may use the platform."
+        "The platform refused the gateway's access token and did not process this request. The "
+        "gateway fetches a new token, but has not stored the whole request and cannot send it a "
+        "second time. Send it again. If that fails too, the gateway's operator must ask the "
+        "platform's support whether this client_id may use the platform."
     ),
     "held-off": Message(
-        "Requests of this kind from your system have been failing at the platform, so the gateway "
-        "holds this kind back for a short while, for your system alone. Nothing was delivered. "
-        "Send the request again after the number of seconds in the Retry-After header. The "
-        "diagnostics name the kind. If this lasts longer than 15 minutes, tell the gateway's "
-        "operator."
+        "Requests of this kind from your system have been failing on the platform, so the gateway "
+        "has paused this kind for your system. Nothing was delivered. Send the request again after "
+        "the number of seconds in the Retry-After header. The diagnostics name the kind. If this "
+        "lasts longer than 15 minutes, report it to the gateway's operator."
     ),
     "media-type": Message(
         "The platform does not accept the type of data that this request names, and did not "
-        "process it. Your system must send Content-Type: application/fhir+json, or the one "
-        "for XML. If it cannot, the gateway's operator sets content_type for it in callers."
+        "process it. Your system must send Content-Type: application/fhir+json, or the one for "
+        "XML. If it cannot, ask the gateway's operator to set content_type for it in callers."
     ),
 }
 
@@ -191,16 +190,16 @@ ADVICE: Final = {
 _DELIVERY: Final = {
     "none": (Message("Nothing was delivered."),) * 2,
     "refused": (
-        Message("The platform got an earlier attempt, refused it and saved nothing."),
-        Message("The platform got an earlier attempt and refused it."),
+        Message("The platform received an earlier attempt, refused it and saved nothing."),
+        Message("The platform received an earlier attempt and refused it."),
     ),
     "unclear": (
         Message(
-            "An earlier attempt was sent and got no usable answer: it is not known whether the "
+            "An earlier attempt was sent and got no usable response. It is not known whether the "
             "data was saved. Look for it on the platform first; send it again only if it is not "
             "there."
         ),
-        Message("An earlier attempt was sent and got no usable answer."),
+        Message("An earlier attempt was sent and got no usable response."),
     ),
 }
 _NOTHING_SENT: Final = Message("Therefore nothing was sent to the platform.")

@@ -173,8 +173,9 @@ def host_and_port(value: str) -> tuple[str, int | None] | None:
 
 def is_same_origin(origin: str, host: str) -> bool:
     """Return whether an Origin field is that of a page from the server that a Host field names."""
-    scheme, _, authority = origin.lower().partition("://")
-    return scheme in ("http", "https") and host_name(host) is not None and authority == host.lower()
+    scheme, _, host_of_page = origin.lower().partition("://")
+    is_web_page = scheme in ("http", "https")
+    return is_web_page and host_name(host) is not None and host_of_page == host.lower()
 
 
 MEDIA_WILDCARDS: Final = frozenset({"*/*", "application/*"})

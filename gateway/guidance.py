@@ -95,14 +95,14 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
     ),
     "misdirected": ReasonGuidance(
         meaning=Message(
-            "The target is a whole URL (`GET http://HOST/fhir/…`), as programs send it to an HTTP "
-            "proxy, and HOST is neither the address of the connection nor the host of "
+            "The target is a complete URL (`GET http://HOST/fhir/…`), as programs send it to an "
+            "HTTP proxy. HOST is neither the address of the connection nor the host of "
             "`listen.public_url`."
         ),
         text=Message(
             "This request is addressed to another host, as if the gateway were its HTTP proxy, so "
             "nothing was sent to the platform. Set the gateway's own address as the base address "
-            "in your system. If that other name is the gateway's, its operator enters it as "
+            "in your system. If that other name is the gateway's, ask its operator to set it as "
             "listen.public_url."
         ),
         repeat="corrected",
@@ -120,7 +120,9 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
             "header."
         ),
         repeat="corrected",
-        remedy=Message("Nothing on the gateway. The caller's vendor uses a method from `Allow`."),
+        remedy=Message(
+            "Nothing on the gateway. Ask the caller's vendor to use a method from `Allow`."
+        ),
     ),
     "caller-unauthenticated": ReasonGuidance(
         meaning=Message(
@@ -151,33 +153,33 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="corrected",
         remedy=Message(
             "Compare the key with the file of `api_key_file` or `password_file`; look for a "
-            "trailing line break. If it is repeated from an unknown address, look at the audit."
+            "trailing line break. If it comes again and again from an unknown address, look at the "
+            "audit."
         ),
     ),
     "caller-forbidden": ReasonGuidance(
         meaning=Message(
-            "The caller is known, but its `callers` entry does not include its network or its "
+            "The caller is known, but its `callers` entry does not permit its network or its "
             "request (interaction, resource type, operation, or a search parameter that leads to "
-            "other types). For a Bundle the diagnostics name the first entry that is not included, "
-            "or cannot be read in one way only. Or a page in a browser sent a request without "
-            "`X-Requested-With`, or from a foreign origin."
+            "other types). For a Bundle the diagnostics name the first entry that is not permitted "
+            "or is ambiguous. Or a web page sent a request without `X-Requested-With`, or from "
+            "another origin."
         ),
         text=Message(
             "Your system may not make this request through the gateway, so nothing was sent to the "
-            "platform. Sending it again does not help: ask the gateway's operator for the "
-            "permission."
+            "platform. Sending it again does not help: ask the gateway's operator for permission."
         ),
         repeat="operator",
         remedy=Message(
-            "Find the audit record by the request id; it names interaction and resource. Extend "
-            "`allow` or `networks` if the caller should have access. A page of your own must send "
+            "Find the audit record by the request id; it names interaction and resource. If the "
+            "caller should have access, extend `allow` or `networks`. A page of your own must send "
             "`X-Requested-With`, from an origin in `login.cors_origins`."
         ),
     ),
     "header-timeout": ReasonGuidance(
         meaning=Message(
             "The header did not arrive within `limits.header_timeout`: the network is slow or "
-            "broken, or the connection only seems to be in use."
+            "broken, or the connection is open but carries no data."
         ),
         text=Message(
             "The gateway waited too long for the header of this request, so nothing was sent to "
@@ -187,7 +189,7 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="now",
         remedy=Message(
             "Check the network between the caller and the gateway. Raise `limits.header_timeout` "
-            "only if it is known to be slow."
+            "only if the network is known to be slow."
         ),
     ),
     "body-timeout": ReasonGuidance(
@@ -200,13 +202,13 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="now",
         remedy=Message(
             "Check the network between the caller and the gateway. Lower `limits.min_body_rate` "
-            "only if it is known to be slow."
+            "only if the network is known to be slow."
         ),
     ),
     "payload-too-large": ReasonGuidance(
         meaning=Message(
-            "The body is larger than `limits.max_body_bytes`; or it is a Bundle of requests, of a "
-            "caller that `allow` limits, and larger than 16 MiB or made of too many elements."
+            "The body is larger than `limits.max_body_bytes`. Or a caller that `allow` limits sent "
+            "a Bundle of requests that is larger than 16 MiB or has too many elements."
         ),
         text=Message(
             "This request carries more data than the gateway accepts and was not delivered in "
@@ -215,8 +217,8 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         repeat="corrected",
         remedy=Message(
-            "Raise `limits.max_body_bytes` if the platform accepts such bodies; otherwise, and for "
-            "such a Bundle, the caller must split the data."
+            "If the platform accepts such bodies, raise `limits.max_body_bytes`. Otherwise, and "
+            "for such a Bundle, the caller must split the data."
         ),
     ),
     "url-too-long": ReasonGuidance(
@@ -229,7 +231,8 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         repeat="corrected",
         remedy=Message(
-            "Advise the caller to search with `POST …/_search`, or raise `limits.max_url_bytes`."
+            "Advise the caller's vendor to search with `POST …/_search`, or raise "
+            "`limits.max_url_bytes`."
         ),
     ),
     "header-too-large": ReasonGuidance(
@@ -250,8 +253,8 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
     ),
     "rate-limited": ReasonGuidance(
         meaning=Message(
-            "The caller exceeded its `rate_limit`. Or, if audit and metrics name no caller, its "
-            "address sent too many requests that belong to no caller: broken ones, unknown paths, "
+            "The caller exceeded its `rate_limit`. If audit and metrics name no caller, one "
+            "address sent too many requests of unidentified systems: broken ones, unknown paths, "
             "wrong keys (`limits.unidentified_rate`)."
         ),
         text=Message(
@@ -261,10 +264,10 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         repeat="retry-after",
         remedy=Message(
-            "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor "
+            "If it is rare, nothing. Otherwise raise the caller's `rate_limit`, or ask its vendor "
             "to spread the requests. Without a caller: the audit has the first requests, with "
             "address and fault; give a system with an old key the new one. Requests with a right "
-            "key pass meanwhile."
+            "key are not affected."
         ),
     ),
     "overloaded": ReasonGuidance(
@@ -278,19 +281,19 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         repeat="retry-after",
         remedy=Message(
-            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), tell its "
-            "support: a higher limit would only make all callers wait longer. If one caller sends "
-            "far more than usual, ask its administrator, and give it a `rate_limit` or "
-            "`max_concurrent` of its own, which needs no restart. If the load is real, raise the "
-            "limit or add a replica."
+            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), report it "
+            "to its support: a higher limit would only make all callers wait longer. If one caller "
+            "sends far more than usual, ask its administrator, and set a `rate_limit` or "
+            "`max_concurrent` for it, which needs no restart. If the load is real, raise the limit "
+            "or add a replica."
         ),
     ),
     "token-refused": ReasonGuidance(
         meaning=Message(
-            "The sign-in service (SSO) does not accept the gateway: it answered the token request "
-            "with 400, 401 or 403 and an OAuth error. The client secret is wrong or has expired, "
-            "`client_id` is of another environment, the public half of the private key is not "
-            "registered, or the scope is unknown."
+            "The sign-in service (SSO) does not accept the gateway's client_id or secret: it "
+            "answered the token request with 400, 401 or 403 and an OAuth error. The client secret "
+            "is wrong or has expired, `client_id` is of another environment, the public half of "
+            "the private key is not registered, or the scope is unknown."
         ),
         text=Message(
             "The sign-in service (SSO) did not accept the gateway's client_id and client secret "
@@ -300,31 +303,33 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="operator",
         remedy=Message(
             "Run `dhp-gateway token`, which prints the SSO's error and what to do about it. "
-            "Compare `client_id` and the client secret with those that the SSO issued, or register "
-            "the keys of `/.well-known/jwks.json` there with their `kid`; for a key, the clock "
-            "must be right to two minutes. A corrected file is loaded within seconds; with the "
-            "systemd unit as shipped, run `systemctl restart dhp-gateway`. If all of these match, "
-            "give the SSO's support the `client_id`, the time and the error code, never the secret."
+            "Compare `client_id` and the client secret with those that the SSO issued. With a "
+            "private key, register the keys of `/.well-known/jwks.json` there with their `kid`; "
+            "the clock must be right to two minutes. A corrected file is loaded within seconds; "
+            "with the systemd unit as shipped, run `systemctl restart dhp-gateway`. If all of "
+            "these match, give the SSO's support the `client_id`, the time and the error code, "
+            "never the secret."
         ),
     ),
     "sso-unavailable": ReasonGuidance(
         meaning=Message(
             "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
             "something that is not a token, and no valid token is left. A 400, 401 or 403 without "
-            "an OAuth error comes from a firewall in front of the SSO, or the address is wrong, or "
-            "the SSO refuses a wrong `client_id` or secret like this."
+            "an OAuth error comes from a firewall in front of the SSO or from a wrong address. "
+            "Some SSOs also refuse a wrong `client_id` or secret in this way."
         ),
         text=Message(
             "The sign-in service (SSO) cannot be used at the moment. {sending} Send the request "
-            "again later. If this lasts longer than 15 minutes, tell the gateway's operator."
+            "again later. If this lasts longer than 15 minutes, report it to the gateway's "
+            "operator."
         ),
         repeat="retry-after",
         remedy=Message(
-            "Run `dhp-gateway doctor`, which tests name, connection, TLS and response of the SSO, "
-            "and then of the platform, and says what to do. If both fail, repair the network, the "
-            "firewall, DNS or `sso.proxy_url`. If only the SSO fails, tell its support the time "
-            "and this machine's public address. The gateway continues by itself as soon as the SSO "
-            "answers."
+            "Do not restart the gateway: it tries again by itself. Run `dhp-gateway doctor`, which "
+            "tests name, connection, TLS and response of the SSO, and then of the platform, and "
+            "says what to do. If both fail, repair the network, the firewall, DNS or "
+            "`sso.proxy_url`. If only the SSO fails, give its support the time and this machine's "
+            "public address."
         ),
     ),
     "token-rejected": ReasonGuidance(
@@ -333,8 +338,8 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
             "sent again."
         ),
         text=Message(
-            "The platform refused the gateway's access token, although the token is fresh. It did "
-            "not process this request. Send the request again; if it fails again, the gateway's "
+            "The platform refused the gateway's access token, although the token is new. It did "
+            "not process this request. Send the request again. If it fails again, the gateway's "
             "operator must ask the platform's support whether this client_id may use the platform."
         ),
         repeat="once",
@@ -354,15 +359,15 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         text=Message(
             "The gateway could not connect to the platform. {delivery} Send the request again "
-            "later; if this lasts longer than 15 minutes, tell the gateway's operator, who must "
-            "check the connection to the platform."
+            "later. If this lasts longer than 15 minutes, report it to the gateway's operator, who "
+            "must check the connection to the platform."
         ),
         repeat="retry-after",
         remedy=Message(
-            "The gateway keeps trying by itself. Run `dhp-gateway doctor`, which tests name, route "
-            "and port separately. Check whether other computers on the network reach the platform, "
-            "then the network, the firewall and `platform.proxy_url`. If all of these work, tell "
-            "the platform's support."
+            "Do not restart the gateway: it tries again by itself. Run `dhp-gateway doctor`, which "
+            "tests name, route and port separately. Check whether other computers on the network "
+            "reach the platform, then the network, the firewall and `platform.proxy_url`. If all "
+            "of these work, report it to the platform's support."
         ),
     ),
     "upstream-failed": ReasonGuidance(
@@ -371,19 +376,19 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
             "not valid HTTP."
         ),
         text=Message(
-            "The connection to the platform broke before its answer was complete. It is not known "
-            "whether the data was saved. Look for it on the platform first; send it again only if "
-            "it is not there."
+            "The connection to the platform broke before its response was complete. It is not "
+            "known whether the data was saved. Look for it on the platform first; send it again "
+            "only if it is not there."
         ),
         read_text=Message(
-            "The connection to the platform broke before its answer was complete. This request "
-            "only reads, so it can be sent again at once. If this happens often, tell the "
+            "The connection to the platform broke before its response was complete. This request "
+            "only reads, so it can be sent again at once. If this happens often, report it to the "
             "gateway's operator."
         ),
         repeat="read-now",
         remedy=Message(
-            "If it is frequent, compare the timeouts of firewalls and proxies with "
-            "`platform.idle_timeout`, and report request ids to the platform's support."
+            "If it is frequent, compare the timeouts of firewalls and proxies on the way with "
+            "`platform.idle_timeout`, and give request ids to the platform's support."
         ),
     ),
     "upstream-busy": ReasonGuidance(
@@ -392,20 +397,20 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         text=Message(
             "All connections of the gateway to the platform are in use. {delivery} Send the "
-            "request again later. If this happens often, tell the gateway's operator."
+            "request again later. If this happens often, report it to the gateway's operator."
         ),
         repeat="retry-after",
         remedy=Message(
-            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), tell its "
-            "support. If it is fast, raise `platform.max_connections`, after asking whether the "
-            "platform limits connections; each takes an open file on both sides."
+            "If the platform has become slow (`dhp_gateway_upstream_duration_seconds`), report it "
+            "to its support. If it is fast, ask whether the platform limits connections, then "
+            "raise `platform.max_connections`; each connection needs an open file on both sides."
         ),
     ),
     "upstream-tls": ReasonGuidance(
         meaning=Message(
             "There is no secure connection to the platform: its certificate has expired, is from "
-            "an unknown authority or for another name; or the client certificate was refused; or "
-            "the clock is wrong."
+            "an unknown CA or for another name; or the gateway's certificate was refused; or the "
+            "clock is wrong."
         ),
         text=Message(
             "A secure connection to the platform could not be made. {delivery} Sending again does "
@@ -416,7 +421,7 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         remedy=Message(
             "Never switch the check off: the token and patient data would go to a stranger. Run "
             "`dhp-gateway doctor`, which names the fault and says what to do. If the platform "
-            "refuses the client certificate, renew `platform.client_cert_file` and its key; no "
+            "refuses the gateway's certificate, renew `platform.client_cert_file` and its key; no "
             "restart is needed."
         ),
     ),
@@ -431,14 +436,14 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         read_text=Message(
             "The platform did not answer in time. This request only reads, so it can be sent again "
-            "later. If this lasts longer than 15 minutes, tell the gateway's operator."
+            "later. If this lasts longer than 15 minutes, report it to the gateway's operator."
         ),
         repeat="read-later",
         remedy=Message(
-            "The platform is overloaded, or a firewall drops packets: if it lasts, tell the "
-            "platform's support. If only some searches are slow, their vendor should narrow them "
-            "(`_count`, dates). Raise `platform.response_timeout` only if the platform is known to "
-            "need longer, and keep it below the callers' own timeout."
+            "The platform is overloaded, or a firewall drops packets: if it lasts, report it to "
+            "the platform's support. If only some searches are slow, ask the caller's vendor to "
+            "narrow them (`_count`, dates). Raise `platform.response_timeout` only if the platform "
+            "is known to need longer, and leave it below the callers' own timeout."
         ),
     ),
     "upstream-redirect": ReasonGuidance(
@@ -460,50 +465,52 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="operator",
         remedy=Message(
             "Set `platform.fhir_base_url` to the address in the platform's documentation. Other "
-            "usual causes are a captive portal and an expired proxy sign-in."
+            "usual causes are a sign-in page of the network provider and an expired sign-in to a "
+            "proxy."
         ),
     ),
     "upstream-non-fhir": ReasonGuidance(
         meaning=Message(
-            "What answers is not FHIR: an HTML or empty error page, a sign-in page with status "
+            "The response is not FHIR: an HTML or empty error page, a sign-in page with status "
             "200, or a success without FHIR where a resource was requested. Something before the "
             "FHIR server answered, or the server itself is broken."
         ),
         text=Message(
-            "The platform's answer is not in the FHIR format, and the gateway did not pass it on. "
-            "It is not known whether the data was saved. Look for it on the platform first; send "
-            "it again only if it is not there. If this lasts, tell the gateway's operator."
+            "The platform's response is not in the FHIR format, and the gateway did not pass it "
+            "on. It is not known whether the data was saved. Look for it on the platform first; "
+            "send it again only if it is not there. If this lasts, report it to the gateway's "
+            "operator."
         ),
         read_text=Message(
-            "The platform's answer is not in the FHIR format, and the gateway did not pass it on. "
-            "Send the request again later. If this lasts, tell the gateway's operator."
+            "The platform's response is not in the FHIR format, and the gateway did not pass it "
+            "on. Send the request again later. If this lasts, report it to the gateway's operator."
         ),
         repeat="read-later",
         remedy=Message(
             "Undo recent changes of the settings. Run `dhp-gateway doctor`, which shows the "
             "response. 502 to 504 (`platform-status` in the diagnostics) come from the platform's "
             "own proxy and usually pass. For 200, 403 or 404 compare `platform.fhir_base_url` with "
-            "the platform's documentation, to the last segment, and look for a portal of the "
-            "network provider or an expired proxy sign-in. If address and network are right, tell "
-            "the platform's support."
+            "the platform's documentation, to the last segment, and look for a sign-in page of the "
+            "network provider or an expired sign-in to a proxy. If address and network are right, "
+            "report it to the platform's support."
         ),
     ),
     "circuit-open": ReasonGuidance(
         meaning=Message(
-            "Too many of the last requests to the platform failed (`circuit_breaker`), and the "
-            "platform fails: the gateway pauses, then asks the platform itself. Or requests of one "
-            "kind of this caller alone failed: the diagnostics name the kind (`held-off`)."
+            "The platform is failing (`circuit_breaker`), so the gateway has paused requests to it "
+            "and soon asks the platform itself. Or requests of one kind of this caller alone "
+            "failed: the diagnostics name the kind (`held-off`)."
         ),
         text=Message(
-            "The platform has been failing, so the gateway is giving it a short pause. {delivery} "
-            "Send the request again later, after the number of seconds in the Retry-After header. "
-            "If this lasts longer than 15 minutes, tell the gateway's operator."
+            "The platform is failing, so the gateway has paused requests to it. {delivery} Send "
+            "the request again after the number of seconds in the Retry-After header. If this "
+            "lasts longer than 15 minutes, report it to the gateway's operator."
         ),
         repeat="retry-after",
         remedy=Message(
-            "Look at the reasons that came before, in `dhp_gateway_requests_total` or in the log "
-            "line `circuit opened` or `held off`, and follow those. Both end by themselves. If "
-            "only one kind of request fails, tell the platform's support which."
+            "Do not restart the gateway: the pause ends by itself. Find the reasons that came "
+            "before, on `/status` or in the log line `circuit opened` or `held off`, and follow "
+            "those. If only one kind of request fails, report it to the platform's support."
         ),
     ),
     "audit-unavailable": ReasonGuidance(
@@ -513,31 +520,31 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         text=Message(
             "The gateway cannot write its audit record, and without one it sends nothing to the "
-            "platform. Tell the gateway's operator, who must check the audit storage. Send the "
-            "request again after that."
+            "platform. Report it to the gateway's operator, who must check the audit storage. Send "
+            "the request again after that."
         ),
         repeat="operator",
         remedy=Message(
             "Do not restart the gateway: the records of accepted requests wait in memory and would "
-            "be lost. The log names the system's error. A full disk: move rotated files "
-            "(`audit.jsonl.2…`) to another disk; do not delete them, and do not touch "
-            "`audit.jsonl` and `.audit.jsonl.chain`. A server that is down: restore it. Missing "
-            "rights or a read-only file system: correct them. Service resumes within a second; "
-            "then run `dhp-gateway audit verify`. `audit.on_failure: drop` lets requests through "
-            "without a record, after a restart; that decision belongs to those responsible for "
-            "data protection."
+            "be lost. The log names the error. If the disk is full, move rotated files "
+            "(`audit.jsonl.2…`) to another disk. Do not delete them, and do not touch "
+            "`audit.jsonl` and `.audit.jsonl.chain`. If the audit server is down, restore it. If "
+            "rights are missing or the file system is read-only, correct that. Service resumes "
+            "within a second; then run `dhp-gateway audit verify`. `audit.on_failure: drop` lets "
+            "requests through without a record, but only after a restart; leave that decision to "
+            "those responsible for data protection."
         ),
     ),
     "search-parameter-ignored": ReasonGuidance(
         meaning=Message(
             "`fhir.search_guard` is `block`, and the platform ignored a parameter that selects "
-            "resources. Without the guard the caller would have taken too many records for its "
-            "result."
+            "resources. Without the guard the caller would have received more resources than it "
+            "searched for."
         ),
         text=Message(
-            "The platform ignored at least one search parameter, so its answer could hold records "
-            "that do not belong to this search. The gateway held the answer back. The vendor of "
-            "your system must use only search parameters that the platform supports."
+            "The platform ignored at least one search parameter, so its response could contain "
+            "data that does not belong to this search. The gateway did not pass the response on. "
+            "The vendor of your system must use only search parameters that the platform supports."
         ),
         repeat="corrected",
         remedy=Message(
@@ -567,32 +574,34 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
     ),
     "condition-unknown": ReasonGuidance(
         meaning=Message(
-            "A conditional create, update or delete came before the platform's CapabilityStatement "
-            "could be had, which says whether the platform keeps such conditions. With "
-            "`fhir.condition_guard: block` nothing is sent; a write that may be queued is queued."
+            "A conditional create, update or delete came before the gateway could read the "
+            "platform's CapabilityStatement, which declares whether the platform supports such "
+            "conditions. With `fhir.condition_guard: block` nothing is sent; a write that may be "
+            "queued is queued."
         ),
         text=Message(
             "This write depends on a condition, and the gateway could not find out yet whether the "
             "platform supports conditional writes, so the record could be created twice. Nothing "
             "was sent to the platform. Send the request again after the number of seconds in the "
-            "Retry-After header. If this lasts longer than 15 minutes, tell the gateway's operator."
+            "Retry-After header. If this lasts longer than 15 minutes, report it to the gateway's "
+            "operator."
         ),
         repeat="retry-after",
         remedy=Message(
-            "Nothing, if it lasts for seconds after a start or an outage. Otherwise run "
+            "If it lasts for seconds after a start or an outage, nothing. Otherwise run "
             "`dhp-gateway doctor`: `GET metadata` fails for all credentials."
         ),
     ),
     "outbox-full": ReasonGuidance(
         meaning=Message(
-            "The outbox has reached `outbox.max_entries` or `outbox.max_bytes`, or the caller its "
-            "share of them (`outbox.max_share`), after a long outage of the platform. The caller "
+            "After a long outage of the platform, the outbox has reached `outbox.max_entries` or "
+            "`outbox.max_bytes`, or the caller its share of them (`outbox.max_share`). The caller "
             "gets the same reason while the outbox cannot be opened or reached (`outbox-away`)."
         ),
         text=Message(
             "The platform cannot be reached and the gateway's queue for writes is full. This write "
-            "was not accepted, so keep it and send it again later. Tell the gateway's operator, "
-            "who must check the queue and the connection to the platform."
+            "was not accepted: store it in your system and send it again later. Report it to the "
+            "gateway's operator, who must check the queue and the connection to the platform."
         ),
         repeat="retry-after",
         remedy=Message(
@@ -609,7 +618,7 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         ),
         repeat="now",
         remedy=Message(
-            "Nothing, if that was intended; otherwise start the gateway again. With several "
+            "If that was intended, nothing. Otherwise start the gateway again. With several "
             "replicas, remove this one from the load balancer before it stops."
         ),
     ),
@@ -635,7 +644,7 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
 _PLATFORM_FAILS: Final = Guidance(
     Message("The platform itself answers with errors (5xx)."),
     Message(
-        "Nothing on the gateway. If it lasts, tell the platform's support the time and some "
+        "Nothing on the gateway. If it lasts, give the platform's support the time and some "
         "request ids; `dhp-gateway doctor` shows whether the network is the cause."
     ),
 )
@@ -666,11 +675,11 @@ COMPONENT_GUIDANCE: Final[dict[str, Guidance]] = {
     "fine": Guidance(Message("Requests reach the platform. Nothing has to be done.")),
     "untried": Guidance(
         Message(
-            "The gateway is ready, but nothing has been asked of the platform yet: the first "
-            "request, or the gateway's own question, will show whether it answers."
+            "The gateway is ready, but no request has gone to the platform yet. The first one, or "
+            "the gateway's own check, will show whether the platform answers."
         )
     ),
-    "token-awaited": Guidance(Message("The first token is on its way. Wait a few seconds.")),
+    "token-awaited": Guidance(Message("The first token is being requested. Wait a few seconds.")),
     "renewal-fails": Guidance(
         Message("The token is still valid but could not be renewed."),
         Message(
@@ -683,7 +692,9 @@ COMPONENT_GUIDANCE: Final[dict[str, Guidance]] = {
             "The sign-in service does not accept the first secret in the file, but accepts another "
             "one."
         ),
-        Message("Put the right one first, unless a change of the secret is under way."),
+        Message(
+            "Put the right one on the first line, unless the secret is being changed just now."
+        ),
     ),
     "many-errors": Guidance(
         Message("Half of the last requests or more failed."),
@@ -702,23 +713,23 @@ COMPONENT_GUIDANCE: Final[dict[str, Guidance]] = {
             "queued, and those that wait are not delivered."
         ),
         Message(
-            "The log says why. Free or mount its disk, or start its database. The gateway tries "
-            "again every few seconds; no restart is needed."
+            "Do not restart the gateway: it tries again every few seconds. The log names the "
+            "cause. Free or mount the disk of the outbox, or start its database."
         ),
     ),
     "outbox-standstill": Guidance(
         Message("Requests reach the platform, but no queued write has been delivered for a while."),
         Message(
-            "`dhp-gateway outbox list` shows why, or the log. A full disk: make room on it. A "
-            "database that another program has locked: end that program. One write that fails "
-            "again and again: tell the platform's support its time and request id, or drop it. "
-            "Deliveries then continue by themselves. If neither shows a cause, restart the gateway "
-            "and report it."
+            "`dhp-gateway outbox list` or the log shows the cause. If the disk is full, free "
+            "space. If another program has locked the database, end that program. If one write "
+            "fails again and again, give the platform's support its time and request id, or drop "
+            "it. Deliveries then continue by themselves. If neither shows a cause, restart the "
+            "gateway and report the bug."
         ),
     ),
     "outbox-person": Guidance(
         Message(
-            "Queued writes wait for an operator's decision, and hold up later writes of the same "
+            "Queued writes need an operator's decision, and block later writes about the same "
             "patients."
         ),
         Message("Run `dhp-gateway outbox list`, or open `/outbox`, which says what to do."),
@@ -730,7 +741,7 @@ PLATFORM_CAUSES: Final = {
     "untried": Message("not tried yet"),
     "many-errors": Message("many errors"),
     "many-refusals": Message("refuses nearly all"),
-    "platform-refuses": Message("refuses this client"),
+    "platform-refuses": Message("refuses the gateway"),
     "platform-not-fhir": Message("no FHIR server"),
     "platform-fails": Message("answers with errors"),
     "platform-timeout": Message("does not answer in time"),
@@ -742,7 +753,7 @@ PLATFORM_CAUSES: Final = {
 # Why there is no connection to a server, or no usable response. `{key}` is the setting with the
 # host, `{section}` its section. Remedies begin without a capital letter.
 CONNECTION_CAUSES: Final = {
-    "time-out": Guidance(Message("no answer in time")),
+    "time-out": Guidance(Message("no response in time")),
     "name not found": Guidance(
         Message("its host name cannot be found"),
         Message(
@@ -753,13 +764,13 @@ CONNECTION_CAUSES: Final = {
     "no connection": Guidance(
         Message("no connection"),
         Message(
-            "nothing listens there, or a firewall is between: check host and port in {key}, and "
-            "ask the network's administrator to open them"
+            "nothing listens there, or a firewall blocks it: check host and port in {key}, and ask "
+            "the network's administrator to open them"
         ),
     ),
     "connection broken": Guidance(Message("the connection broke")),
     "proxy": Guidance(
-        Message("the proxy gives no connection"), Message("check {section}.proxy_url")
+        Message("the proxy refuses the connection"), Message("check {section}.proxy_url")
     ),
     "certificate": Guidance(
         Message("its certificate is not trusted"),
@@ -770,7 +781,7 @@ CONNECTION_CAUSES: Final = {
     ),
     "certificate name": Guidance(
         Message("its certificate is for another host"),
-        Message("correct the host in {key}; never work around this"),
+        Message("correct the host in {key}; never switch the check off"),
     ),
     "certificate time": Guidance(
         Message("its certificate is not valid at this time"),
@@ -780,7 +791,7 @@ CONNECTION_CAUSES: Final = {
         ),
     ),
     "no TLS": Guidance(
-        Message("it does not speak TLS"), Message("check port and https:// in {key}")
+        Message("there is no TLS on this port"), Message("check port and https:// in {key}")
     ),
     "TLS": Guidance(Message("the TLS connection failed")),
 }

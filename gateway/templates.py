@@ -34,7 +34,7 @@ def file_text(folder: str, name: str) -> str:
 
 
 def hash_source(text: str) -> str:
-    """Return the source by which a Content-Security-Policy allows a style or script in a page."""
+    """Return the source expression that allows a style or script in a Content-Security-Policy."""
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
@@ -48,7 +48,7 @@ def environment() -> Environment:
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
-    made = Environment(
+    jinja = Environment(
         loader=FileSystemLoader(_FOLDERS),
         autoescape=True,
         keep_trailing_newline=True,
@@ -56,8 +56,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals |= {"_": pass_context(_text), "pgettext": pass_context(_text_within)}
-    return made
+    jinja.globals |= {"_": pass_context(_text), "pgettext": pass_context(_text_within)}
+    return jinja
 
 
 def _text(context: Context, text: str, /, **values: Any) -> Any:

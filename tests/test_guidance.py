@@ -1,8 +1,7 @@
 """Each reason and cause has one text for what to do, and no other place has words of its own.
 
 Records are in `gateway.guidance` and, of failed token requests, in `gateway.oauth.token_failures`.
-Everything else shows them, or links to docs/errors.md, which is made of them. Each detector is
-shown a second text, too, so that it cannot stop finding any.
+Everything else shows them, or links to docs/errors.md, which is made of them.
 """
 
 from __future__ import annotations
@@ -218,47 +217,3 @@ def test_the_runbook_has_no_second_text(path: Path) -> None:
     text = path.read_text("utf-8")
     assert in_runbook(text) == []
     assert copied(text) == set()
-
-
-@pytest.mark.parametrize(
-    "planted",
-    [
-        '{"certificate": Message("put the CA of the proxy into sso.ca_file")}',
-        '{REFUSES: Message("Are both of the same environment, as they must be?")}',
-        '{errors.LOOP.code: ("Operator first", "Correct the URL of the platform.")}',
-        'if signal == TLS:\n    hint = Message("Run the doctor and renew the certificate")',
-    ],
-)
-def test_a_second_text_in_code_is_found(planted: str) -> None:
-    """In a table by code or constant, and behind a comparison."""
-    assert len(in_code(planted)) == 1
-
-
-def test_a_second_text_on_a_page_is_found() -> None:
-    """In a table of a template."""
-    assert in_template('{% set a = {"outbox-away": _("Its disk is full, or is away.")} %}')
-
-
-def test_a_second_text_of_an_alert_is_found() -> None:
-    """As another annotation, or in the one that says what is seen."""
-    rules = yaml.safe_load(RULES.read_text("utf-8"))
-    annotations = rules["groups"][0]["rules"][0]["annotations"]
-    annotations["description"] = "A full disk."
-    annotations["summary_uz"] += ". Free the disk."
-    assert {*in_rules(rules)} == {"A full disk.", annotations["summary_uz"]}
-
-
-@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.name)
-def test_a_second_text_in_the_runbook_is_found(path: Path) -> None:
-    """Behind the link to the record."""
-    text = path.read_text("utf-8")
-    link = re.search(r"\(errors\.\w*\.?md#upstream-tls\)\.(?=\n)", text)
-    assert link is not None
-    planted = f"{text[: link.end()]} Put its CA into `platform.ca_file`.{text[link.end() :]}"
-    assert in_runbook(planted) == ["Put its CA into `platform.ca_file`."]
-
-
-def test_a_copied_text_is_found() -> None:
-    """With other marks, and in the middle of a sentence."""
-    assert copied("So, a refused file: do not restart the gateway: the records of accepted …")
-    assert not copied("Do not restart the gateway before the records have been copied elsewhere.")

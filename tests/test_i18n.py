@@ -37,6 +37,7 @@ NAMES = frozenset(
         PKCE playground PORT port PowerShell printf production rand redis Redis RFC root
         RSA ru scope SECRET Set sink ss ssh sslmode sslrootcert stdout syslog systemd TCP
         TLS tr true TYPE umask Unix unix url URL USER User utf UTF uz wheel xn YAML
+        CA client Client cookie firewall JWT secret
         """,
     )
 )
@@ -63,7 +64,6 @@ def catalogue(language: str, *domains: str) -> dict[str, str]:
 
 
 def first(text: Any) -> str:
-    """Return a text, or the first of its plural forms."""
     return text if isinstance(text, str) else str(text[0])
 
 
@@ -83,7 +83,6 @@ def computed() -> set[str]:
     shown |= {*WORDS}
     return {
         *get_args(Fault),
-        *EntryState,
         *RecoveryMode,
         *get_args(Level),
         *entry_view(entry),

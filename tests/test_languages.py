@@ -47,12 +47,26 @@ NAMES = {
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
     *("doctor", "dhp-gateway", "x", "Origin", "Content-Type", "application/fhir+json", "XML"),
-    *("callers", "content_type", "DNS", "5xx", "scope", "syslog", "systemd", "MiB", "CA"),
+    *(
+        "Compose",
+        "Kubernetes",
+        "callers",
+        "content_type",
+        "DNS",
+        "5xx",
+        "scope",
+        "syslog",
+        "systemd",
+        "MiB",
+        "CA",
+    ),
     *("FHIR API", "HOST", "HTML", "Client secret", "firewall", "load balancer", "traceback", "id"),
 }
 NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))
 # Hosts, commands in backquotes, what the monitoring fills in.
 FILLED = re.compile(r"`[^`]*`|\{[^}]*\}+|\b[\w-]+(?:\.[\w-]+)+\b")
+CODE = re.compile("`[^`]*`|/[a-z]+\\b")
+PLACEHOLDER = re.compile("[$]?\\{[^}]*\\}+")
 WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
 SSO_NAME = {"ru": r"сервис\w* входа", "uz": r"kirish xizmati\w*"}
 
@@ -80,10 +94,7 @@ def pages(language: str) -> Iterator[str]:
 
 def texts_of(language: str) -> list[str]:
     """Return every text for people in a language, except the documents."""
-    tables = (
-        *(ANSWER_WORDS, PLATFORM_CAUSES),
-        *(async_status.MESSAGES, ALERT_MESSAGES, ADVICE),
-    )
+    tables = (*(ANSWER_WORDS, PLATFORM_CAUSES), *(async_status.MESSAGES, ALERT_MESSAGES, ADVICE))
     messages = [CARE_QUESTION, *(text for table in tables for text in table.values())]
     messages += [each.meaning for each in TOKEN_CAUSES.values()]
     records = COMPONENT_GUIDANCE.values()
@@ -100,12 +111,11 @@ def latin(text: str) -> set[str]:
 
 
 def words_of(language: str) -> set[str]:
-    """Return all Latin words of a language's texts."""
     return set().union(*map(latin, texts_of(language)))
 
 
 # What English and Uzbek write alike.
-SHARED = {"token", "status", "audit", "portal", "ms", "disk", "log", "server", "port"}
+SHARED = {"token", "administrator", "audit", "portal", "ms", "disk", "log", "server", "port"}
 
 
 class VisibleText(HTMLParser):
@@ -118,22 +128,18 @@ class VisibleText(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what is read out, and where code begins."""
         self._code += tag == "code"
         self.text += [value or "" for name, value in attrs if name in ("aria-label", "data-name")]
 
     def handle_endtag(self, tag: str) -> None:
-        """Note where code ends."""
         self._code -= tag == "code"
 
     def handle_data(self, data: str) -> None:
-        """Note what is read."""
         if not self._code:
             self.text.append(data)
 
 
 def read(state: str, language: str) -> str:
-    """Return the visible text of the page in a state."""
     one = StatusSources(state)
     shown = page_update(page_facts(one.facts(language), one.components(), {}))
     return " ".join([shown["title"], *VisibleText(shown["main"]).text])
@@ -154,6 +160,102 @@ def test_uzbek_texts_have_no_english_fragment() -> None:
         for texts in (commands, commands.values())
     )
     assert uzbek & english <= SHARED_BY_COMMANDS
+
+
+# What no text says, with the reason. Code in backquotes is not searched.
+FORBIDDEN = {
+    "en": {
+        r"\b(tells?|told)\b": "report, say",
+        r"\bmend": "correct, repair, restore",
+        r"(?<!nothing )(?<!nowhere )(?<!everything )\belse\b": "otherwise",
+        r"\bgo(es)? on\b": "continue",
+        r"\b(is|are|be) (not )?taken\b": "accept",
+        r"\bkept\b|\bkeep writes\b": "store",
+        r"\b(an|the|no|its|our|good) answers?\b|\banswer of\b": "response",
+        r"\bthe line (is|was)\b|\bon the line\b": "connection, network",
+        r"\b(people|persons?|somebody)\b": "operator, user",
+        r"\bour\b": "the gateway's",
+        r"\bonce more\b|\banew\b": "again",
+        r"\bleft alone\b|\bstumbled\b|\bbroke off\b": "paused, failed",
+    },
+    "ru": {
+        r"\bлини[яийюе]": "связь, сеть",
+        r"\b(слать|шл[её]т|шлют|почини|достаёт)|для проб|чем дело|делает вид": "не разговорно",
+        r"\bклиент": "вызывающая система, client_id: клиент больницы — пациент",
+        r"\bмашин": "компьютер",
+        r"\bкуки\b": "cookie",
+        r"\bнаш(а|е|его|ему|им|ей|у|и|их)?\b": "шлюз",
+        r"Здесь ничего|^Ничего[.,]": "делать ничего не нужно",
+        r"решени\w+ человека": "администратор",
+        r"пробн": "проверочное, тестовое",
+        r"область действия": "область доступа (scope)",
+        r"(?<![-\w])\d+ (с|мин|ч|сут|MiB|KiB|байт|бит)\b": "неразрывный пробел перед единицей",
+    },
+    "uz": {
+        r"\bmijoz": "client_id, chaqiruvchi tizim: shifoxona mijozi — bemor",
+        r"(?<!’)\bsir(i|ni|ini|lar|lari|dan|da|ga|ning)?\b": "client secret, maxfiy qiymat",
+        r"\bodatda:|\bodatiy\b|\(odatda": "standart",
+        r"tugash kod": "chiqish kodi",
+        r"\bstatus(i|ga|da|ning|lar)?\b": "holat kodi",
+        r"tarmoqlararo ekran(?!\w* ?\(firewall\))": "tarmoqlararo ekran (firewall)",
+        r"markaz(?!\w* \(CA\))": "markaz (CA)",
+        r"muvozanatlagich(?!\w* \(load balancer\))|balanslagich|taqsimlagich": "load balancer",
+        r"\bmashina": "kompyuter",
+        r"\bkuki|tomonidan band|\bodam qaror|\binson qaror": "cookie, egallagan, administrator",
+        "[«»]": "“…”",
+        r"` (ni|da|dan|dagi|ga|ning|niki)\b": "backquotes without a space",
+        r"\b(URL|XML|JSON|YAML|TLS|OAuth|callers) ?(?<!’)(ni|da|dan|dagi|ga|ning)\b": "’",
+        "- yo‘q": "bor-yo‘q",
+        "Audit yozuv": "audit qaydi",
+    },
+}
+
+
+def without_code(text: str) -> str:
+    """Return a text with marks in the place of code and values."""
+    return CODE.sub("``", PLACEHOLDER.sub("{}", text))
+
+
+def every_text(language: str) -> Iterator[str]:
+    """Yield each text of the program, the generated pages and the alerts."""
+    name = "ru" if language == "en" else language
+    catalogues = [
+        *ROOT.glob(f"gateway/locale/{name}/*/*.po"),
+        *ROOT.glob(f"docs/generators/errors_page.{name}.po"),
+        *ROOT.glob(f"docs/generators/settings_page.{name}.po"),
+    ]
+    for path in catalogues:
+        with path.open("rb") as file:
+            for message in read_po(file, locale=name):
+                texts = message.id if language == "en" else message.string
+                yield from [texts] if isinstance(texts, str) else texts
+    yield from alerts(language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_has_a_word_with_another_meaning_here(language: str) -> None:
+    """One term for one thing; each word that was replaced everywhere stays away."""
+    assert [
+        (found[0], instead, text)
+        for text in every_text(language)
+        for pattern, instead in FORBIDDEN[language].items()
+        if (found := re.search(pattern, without_code(text), re.IGNORECASE))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Check the line, else tell the person who keeps our client."),
+        ("ru", "Почините линию: клиент шлёт запросы 10 с."),
+        ("uz", "Mijoz sirini «odatda: x» `callers` da almashtiring (status 404)."),
+    ],
+)
+def test_a_planted_word_is_found(language: str, text: str) -> None:
+    """By several patterns each, so that none stops finding unnoticed."""
+    shown = without_code(text)
+    found = [each for each in FORBIDDEN[language] if re.search(each, shown, re.IGNORECASE)]
+    assert len(found) >= 3
 
 
 @pytest.mark.parametrize("language", OTHERS)

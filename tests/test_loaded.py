@@ -17,13 +17,7 @@ NOT_NEEDED = [
     *("aiohttp.web", "apprise", "argparse", "cryptography", "difflib"),
     # Of pages and their translations.
     *("babel", "jinja2", "markupsafe"),
-    *(
-        "joserfc",
-        "opentelemetry",
-        "redis",
-        "sqlalchemy",
-        "xml.parsers.expat",
-    ),
+    *("joserfc", "opentelemetry", "redis", "sqlalchemy", "xml.parsers.expat"),
     *("gateway.app.outbox_service", "gateway.outbox", "gateway.sandbox"),
     "gateway.app.login_setup",
 ]

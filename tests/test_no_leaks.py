@@ -191,7 +191,6 @@ class RecordedGateway:
                     self.pages.append(await response.text())
 
     def reasons(self) -> set[str]:
-        """Return the reasons of the local errors."""
         return {reply.header("x-gateway-error") or "" for reply in self.own_errors}
 
     def output(self) -> dict[str, str]:
@@ -210,11 +209,7 @@ class RecordedGateway:
 def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
     """Return settings with every limit within reach, at log level debug."""
     return {
-        "platform": {
-            "fhir_base_url": platform.url,
-            "response_timeout": 2,
-            "idle_timeout": 2,
-        },
+        "platform": {"fhir_base_url": platform.url, "response_timeout": 2, "idle_timeout": 2},
         "sso": {"token_url": sso.token_url, "timeout": 1},
         "credentials": {
             "default": {

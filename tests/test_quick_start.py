@@ -88,7 +88,6 @@ trap '[ -z "$running" ] || kill "$running"' EXIT
 
 
 def blocks(path: Path, kind: str) -> list[str]:
-    """Return the document's blocks of a kind."""
     return [text for found, text in BLOCK.findall(path.read_text("utf-8")) if found == kind]
 
 
@@ -138,7 +137,6 @@ class Terminal:
         self.wait_until_shown("<done>")
 
     def shown(self) -> str:
-        """Return everything that was printed."""
         return self._screen.read_text("utf-8", errors="replace")
 
     def wait_until_shown(self, line: str) -> None:
@@ -150,7 +148,6 @@ class Terminal:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """End the shell and its processes."""
         assert self._shell.stdin is not None
         self._shell.stdin.close()
         self._shell.wait(PATIENCE)

@@ -54,13 +54,11 @@ def set_up(archive: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> list[str]:
-    """Return a command line that runs make there, with the interpreter of the environment."""
     options = ("--no-print-directory", f"--directory={folder}", f"PYTHON={sys.executable}")
     return ["make", *options, *arguments]
 
 
 def is_ignored(path: Path) -> bool:
-    """Return whether a file of the checkout is no part of the source."""
     return any(fnmatch(path.name, each) or fnmatch(str(path), each) for each in IGNORED)
 
 
@@ -87,7 +85,6 @@ def test_the_archive_has_nothing_else(archive: Path) -> None:
 
 
 def catalogues(names: Iterable[str]) -> list[str]:
-    """Return the compiled catalogues among the files of a package."""
     return sorted(name[name.index("gateway/") :] for name in names if name.endswith(".mo"))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
-from docs.generators.translation import Translation
+from docs.generators.translation import Translation, wrapped
 from gateway.config import settings_schema
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
@@ -25,8 +25,8 @@ class ReferenceTexts(NamedTuple):
     """The prose of the page in Markdown, and the translation of all other texts."""
 
     introduction: str
+    keys: str
     top_level: str
-    columns: str
     required: str
     by_environment: str
     list_of: str
@@ -41,10 +41,10 @@ _ENGLISH: Final = {
 
 Made from the schema by `make docs`; do not edit.
 
-The gateway reads a YAML file: the one of `--config`, else of the variable `DHP_GATEWAY_CONFIG`,
-else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`. Environment variables replace single
-keys. An unknown key or variable is an error. `dhp-gateway check` opens no connection and prints
-every problem at once; it ends with 2 if there is one. Warnings change no exit code.
+The gateway reads a YAML file: that of `--config`, otherwise of the variable `DHP_GATEWAY_CONFIG`,
+otherwise `/etc/dhp-gateway/gateway.yaml`, otherwise `./gateway.yaml`. Environment variables replace
+single keys. An unknown key or variable is an error. `dhp-gateway check` opens no connection and
+prints every problem at once; its exit code is 2 if there is one. Warnings change no exit code.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.
@@ -53,22 +53,23 @@ every problem at once; it ends with 2 if there is one. Warnings change no exit c
   `DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID` for `credentials.default.client_id`. A list has one
   variable for all its entries: `DHP_GATEWAY_ADMIN__OPERATORS` for `admin.operators`.
 * The value of a variable is parsed for numbers and `true`/`false`, and as JSON for lists and
-  groups. For keys that may be null, `null` or nothing means null.
+  groups. For keys that may be null, `null` or an empty value means null.
 * Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
   ignored. An environment variable for either replaces both of the file.
-* Relative paths start in the directory where the gateway is started.
+* Relative paths start in the directory in which the gateway is started.
 
 `environment` sets the URLs below. `dhp-playground` and `dhp-production` are the platform of today's
-guide; `playground` and `production` are the former addresses, of guide 0.1.0, of which `check`,
-`doctor` and the start warn. Each has its own clients: an SSO answers `invalid_client` to those of
-another environment. `custom`, the default, sets none: no secret goes to an address that was not
-chosen.
+guide. `playground` and `production` are addresses of guide 0.1.0, which are not used any more:
+`check`, `doctor` and the start warn of them. Each environment has its own clients: an SSO answers
+`invalid_client` to those of another one. `custom`, the default, sets none, so that no secret goes
+to an address that was not chosen.
 
 | environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
 | --- | --- | --- | --- |
 """,
+    "keys": "Behind each key, in parentheses: its type; its default. A default of null means: not "
+    "set.",
     "top_level": "Top level",
-    "columns": "key | type | default | meaning",
     "required": "required",
     "by_environment": "by `environment`",
     "list_of": "list of {}",
@@ -101,18 +102,17 @@ class _Row:
 
 
 def markdown(language: str = "en") -> str:
-    """Return docs/settings.md: one table for each group of keys."""
+    """Return docs/settings.md: a list for each group of keys."""
     words = words_of(language)
-    parts = [words.introduction + "".join(f"{line}\n" for line in _presets())]
+    parts = [words.introduction + "".join(f"{line}\n" for line in _presets()) + f"\n{words.keys}\n"]
     for setting, section in _groups(Settings, ()):
         rows = [row for row in _rows(section, setting) if not _is_group(row)]
         if rows:
             name = _shown(setting)
             heading = f"## `{name}`" if setting else f"## {words.top_level}"
             meaning = words.translation((section.__doc__ or "").splitlines()[0], name)
-            table = f"| {words.columns} |\n| --- | --- | --- | --- |\n"
-            lines = "".join(f"{_table_line(row, words)}\n" for row in rows)
-            parts.append(f"{heading}\n\n{meaning}\n\n{table}{lines}")
+            items = "".join(f"{_item(row, words)}\n" for row in rows)
+            parts.append(f"{heading}\n\n{meaning}\n\n{items}")
     return "\n".join(parts)
 
 
@@ -184,13 +184,22 @@ def _shown(setting: SettingPath) -> str:
     return ".".join(str(part) for part in parts).replace(".0", "[]")
 
 
-def _table_line(row: _Row, words: ReferenceTexts) -> str:
+def _item(row: _Row, words: ReferenceTexts) -> str:
+    """Return a key as an item of a list: its name, type, default and meaning."""
     group = str(row.setting[0])
     by_environment = any(row.name in preset.get(group, {}) for preset in PRESETS.values())
     default = words.by_environment if by_environment else _default(row, words)
     meaning = words.translation(row.meaning, _shown(row.setting))
-    cells = (f"`{row.name}`", _type(row.annotation, words), default, meaning)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    kind = _type(_required_type(row), words)
+    return wrapped(f"* `{row.name}` ({kind}; {default}): {meaning}", "  ")
+
+
+def _required_type(row: _Row) -> Any:
+    """Return the type without null if null is the default, which shows that it is possible."""
+    arguments = get_args(row.annotation)
+    if row.default is None and arguments[1:] == (type(None),):
+        return arguments[0]
+    return row.annotation
 
 
 def _default(row: _Row, words: ReferenceTexts) -> str:

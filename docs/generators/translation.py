@@ -6,6 +6,8 @@ both.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 from babel.messages.pofile import read_po
@@ -39,3 +41,12 @@ class Translation:
 def path_of(page: str, language: str) -> Path:
     """Return the path of the catalogue of a page."""
     return Path(__file__).with_name(f"{page}.{language}.po")
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return a paragraph in lines of at most 100 characters that break no code."""
+    whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(
+        whole, 100, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+    return "\n".join(lines).replace("\0", " ")

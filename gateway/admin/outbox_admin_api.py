@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -34,15 +34,21 @@ class OutboxAdminApi:
 
     `record` writes audit records of what an operator has seen, and returns whether they are
     written. It is None where there is no audit trail; then no entry can be revealed. All methods
-    raise `OutboxPageError`, also where there is no entry of an id.
+    raise `OutboxPageError`, also where there is no entry of an id. `clock` returns Unix time.
     """
 
     def __init__(
-        self, store: OutboxStore, record: RecordPending | None, *, page: int = _PAGE
+        self,
+        store: OutboxStore,
+        record: RecordPending | None,
+        *,
+        page: int = _PAGE,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._page_size = page
         self._store = store
         self._record = record
+        self._clock = clock
 
     async def entries(
         self, *, state: str | None, cause: str | None, caller: str | None, after: int
@@ -62,7 +68,7 @@ class OutboxAdminApi:
             )
         page = found[: self._page_size]
         return {
-            "at": format_time(time.time()),
+            "at": format_time(self._clock()),
             "groups": [{**asdict(group), "oldest": format_time(group.oldest)} for group in groups],
             "entries": [entry_view(entry) for entry in page],
             "next": page[-1].number if len(found) > self._page_size else None,

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from gateway.admin.outbox_admin_api import OutboxAdminApi
 
 # Seconds within which a form has to be complete, and its maximum size in bytes.
-_FORM_TIME: Final = 10.0
-_FORM_BYTES: Final = 16 * 1024
+_FORM_TIMEOUT: Final = 10.0
+_MAX_FORM_BYTES: Final = 16 * 1024
 _MAX_REASON_LENGTH: Final = 300
+# Of an entry, in `after`: databases store it in 64 bits.
 _LAST_NUMBER: Final = 2**62
 
 
@@ -67,7 +68,7 @@ class OutboxPages:
     def _page(
         self, handler: Callable[[Request, PageContext], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             view = PageContext(
                 self._language(request),
                 root_path="" if request.path.endswith("/outbox") else "../",
@@ -81,7 +82,7 @@ class OutboxPages:
                 page = render_refusal(view, refusal.text_key)
                 return _html(page, view, refusal.status, refusal.headers)
 
-        return answer
+        return respond
 
     def _sign_in(self, request: Request, view: PageContext) -> None:
         view.operator = self._operators.authenticate(request)
@@ -93,14 +94,14 @@ class OutboxPages:
     async def _list(self, request: Request, view: PageContext) -> Response:
         query = request.query
         state, after = query.get("state"), query.get("after", "0")
-        asked: dict[str, Any] = {
+        filters: dict[str, Any] = {
             "state": state if state in outbox_page.STATES else None,
             "cause": query.get("cause"),
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
         }
-        facts = await self._outbox.entries(**asked)
-        return _html(outbox_page.render_list_page(view, facts, asked, query), view)
+        facts = await self._outbox.entries(**filters)
+        return _html(outbox_page.render_list_page(view, facts, filters, query), view)
 
     async def _entry(self, request: Request, view: PageContext) -> Response:
         entry = await self._outbox.entry(request.match_info["id"])
@@ -109,11 +110,11 @@ class OutboxPages:
     async def _retry(self, request: Request, view: PageContext) -> Response:
         form, operator = await self._form(request, view)
         if "cause" in form:
-            moved = await self._outbox.retry_failed(form["cause"], operator)
+            count = await self._outbox.retry_failed(form["cause"], operator)
         else:
             await self._outbox.retry(_id(form), operator)
-            moved = 1
-        return _redirect_to_list(view, said="retried", count=str(moved))
+            count = 1
+        return _redirect_to_list(view, said="retried", count=str(count))
 
     async def _drop(self, request: Request, view: PageContext) -> Response:
         form, operator = await self._form(request, view)
@@ -156,10 +157,10 @@ class OutboxPages:
 async def _parse_form(request: Request) -> Mapping[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
         raise OutboxPageError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form")
-    if (request.content_length or 0) > _FORM_BYTES:
+    if (request.content_length or 0) > _MAX_FORM_BYTES:
         raise OutboxPageError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "form")
     try:
-        async with asyncio.timeout(_FORM_TIME):
+        async with asyncio.timeout(_FORM_TIMEOUT):
             return {name: str(value) for name, value in (await request.post()).items()}
     except TimeoutError:
         raise OutboxPageError(HTTPStatus.REQUEST_TIMEOUT, "form") from None

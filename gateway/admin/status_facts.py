@@ -80,7 +80,8 @@ def _text(value: Any) -> VisibleSetting:
         text = str(value) if isinstance(value, _LOCATIONS) else MASK
     else:
         text = str(value.value) if isinstance(value, Enum) else str(value)
-    return url_without_secrets(text) if "://" in text else text
+    # A sentence may contain a URL.
+    return url_without_secrets(text) if "://" in text.partition(" ")[0] else text
 
 
 _CIRCUIT: Final = {
@@ -148,6 +149,8 @@ class StatusReporter:
         return {
             "care": _care(worst(components), language),
             "language": language,
+            "contact": settings.admin.contact,
+            "runbook_url": settings.admin.runbook_url,
             **self._instance_facts(settings),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": self._platform_facts(settings, platform),

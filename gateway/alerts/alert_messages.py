@@ -45,12 +45,12 @@ ALERT_MESSAGES: Final = {
     "DhpGatewayReloadFailed": Message(
         "New settings of {instance} were refused; the old ones stay in force"
     ),
-    "DhpGatewayOverloaded": Message("The gateway {instance} turns requests away: too many at once"),
-    "DhpGatewaySsoRefusing": Message("The SSO refuses the client or the secret of {about}"),
+    "DhpGatewayOverloaded": Message("The gateway {instance} refuses requests: too many at once"),
+    "DhpGatewaySsoRefusing": Message("The SSO does not accept the client_id or secret of {about}"),
     "DhpGatewaySsoFailing": Message(
-        "The SSO gives no token for {about}: it is out of reach or fails"
+        "The SSO gives no token for {about}: it cannot be reached, or it fails"
     ),
-    "DhpGatewaySsoThrottling": Message("The SSO says that {about} asks too often"),
+    "DhpGatewaySsoThrottling": Message("The SSO reports that {about} requests tokens too often"),
     "DhpGatewayPlatformDown": Message("The platform fails for {value} of the requests"),
     "DhpGatewayConnectionsExhausted": Message("All connections to the platform are in use"),
     "DhpGatewayAuditDropped": Message("Audit records are lost"),
@@ -58,49 +58,56 @@ ALERT_MESSAGES: Final = {
         "Requests are refused because the audit cannot be written"
     ),
     "DhpGatewayOutboxAgeing": Message(
-        "Results have been waiting for {value} to reach the platform"
+        "Queued writes have been waiting for {value} to reach the platform"
     ),
     "DhpGatewayOutboxUnclear": Message(
-        "{value} queued writes need a person: it is not known whether the platform has them"
+        "{value} queued writes need a decision: it is not known whether the platform has them"
     ),
     "DhpGatewayOutboxFailed": Message("The platform refused {value} queued writes"),
     "DhpGatewayOutboxUnavailable": Message("The outbox cannot be reached"),
     "DhpGatewayOutboxStandstill": Message(
         "The outbox delivers nothing, although the platform works"
     ),
-    "DhpGatewayOutboxFull": Message("The outbox is full: writes are not taken any more"),
+    "DhpGatewayOutboxFull": Message("The outbox is full: no more writes are accepted"),
     "DhpGatewayCertificateExpiring": Message("The certificate {about} expires in {value}"),
     "DhpGatewayCertificateLastDays": Message(
-        "The certificate {about} ends within three days, or has ended"
+        "The certificate {about} expires within three days, or has expired"
     ),
-    "title:begun": Message("DHP Gateway {instance}: something is wrong"),
-    "title:over": Message("DHP Gateway {instance}: over"),
-    "title:daily": Message("DHP Gateway {instance}: the daily line"),
+    "title:begun": Message("DHP Gateway {instance}: alert"),
+    "title:over": Message("DHP Gateway {instance}: resolved"),
+    "title:daily": Message("DHP Gateway {instance}: daily report"),
     "title:test": Message("DHP Gateway {instance}: test"),
     "begun": Message("{at} {sentence}. {care}"),
-    "over": Message("{at} Over, after {lasted}: {sentence}."),
+    "over": Message("{at} Resolved after {lasted}: {sentence}."),
     "more": Message("And {count} more: see the status page."),
     "daily": Message(
-        "{question} {answer}. {care} Requests since the last such line: {requests}, errors "
-        "among them: {errors}. Alerts that are not over: {open}."
+        "{question} {answer}. {care} Requests since the last report: {requests}, errors: {errors}. "
+        "Open alerts: {open}."
     ),
+    "contact": Message("Whom to call: {contact}"),
     "test": Message(
-        "This is a test message of the gateway {instance}: its recipients will be told "
-        "when something is wrong. Nothing has to be done."
+        "This is a test message of the gateway {instance}. Alerts of this gateway will reach the "
+        "same recipients. Nothing has to be done."
     ),
 }
 
-# Lines of a message. Chats take some 4,000 characters.
+# Lines of a message, without the last one, the contact. Chats take some 4,000 characters.
 _MAX_LINES: Final = 20
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
 
 @dataclass(frozen=True, slots=True)
 class AlertFormatter:
-    """Formats messages of one gateway, which is named `instance`, in one language."""
+    """Formats messages of one gateway, which is named `instance`, in one language.
+
+    Alerts that fire link to their section of the runbook. `contact` is whom to call; it ends each
+    message but those of resolved alerts only.
+    """
 
     language: str
     instance: str
+    contact: str | None = None
+    runbook_url: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -110,7 +117,13 @@ class AlertFormatter:
         """
         url = settings.listen.public_url
         host = urlsplit(url).hostname if url else None
-        return cls(settings.alerts.language, host or socket.gethostname())
+        admin = settings.admin
+        return cls(
+            settings.alerts.language,
+            host or socket.gethostname(),
+            admin.contact,
+            admin.runbook_url,
+        )
 
     def format_changes(
         self,
@@ -166,6 +179,8 @@ class AlertFormatter:
         return self._message("test", self._text("test").format(instance=self.instance))
 
     def _message(self, kind: str, body: str) -> AlertMessage:
+        if self.contact and kind != "over":
+            body += "\n" + self._text("contact").format(contact=self.contact)
         return AlertMessage(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
 
     def _line(self, kind: str, alert: AlertState, *, at: float, **words: str) -> str:
@@ -177,7 +192,10 @@ class AlertFormatter:
         )
         line = self._text(kind).format(at=moment, sentence=sentence, **words)
         # Operators find the alert in the runbook by its name.
-        return f"{line.rstrip()} ({alert.name})"
+        line = f"{line.rstrip()} ({alert.name})"
+        if self.runbook_url and kind == "begun":
+            return f"{line} {self.runbook_url}#{alert.name.lower()}"
+        return line
 
     def _figure(self, name: str, value: Value) -> str:
         if value is None:

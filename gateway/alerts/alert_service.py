@@ -178,7 +178,7 @@ class AlertMonitor:
             try:
                 await self.check_alerts()
             except Exception as error:
-                _log.error("what is wrong could not be looked at: %s", type(error).__name__)
+                _log.error("the alert rules could not be evaluated: %s", type(error).__name__)
 
     async def check_alerts(self) -> None:
         """Evaluate the alerts and enqueue messages about changes.

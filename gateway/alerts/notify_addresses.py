@@ -30,7 +30,7 @@ from gateway.telemetry.logs import get_logger, silence_libraries
 _log = get_logger(__name__)
 
 _MISSING: Final = Message("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
-_NOT_UNDERSTOOD: Final = Message("is no address that Apprise understands")
+_NOT_UNDERSTOOD: Final = Message("is not an address that Apprise understands")
 _ADDRESS_HINT: Final = Message(
     "write it like mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz; characters such as "
     "@ or / in a password are percent-encoded"
@@ -198,14 +198,14 @@ class AddressQueue:
             delay = backoff(failures, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._time.random)
             if failures == 1:
                 _log.warning(
-                    "%s takes no message; it is tried again in %s, then less often",
+                    "%s accepts no message; it is tried again in %s, then less often",
                     self._sender.address.name,
                     format_duration(delay),
                     key="alerts.notify",
                 )
             await self._time.sleep(delay)
         if failures:
-            _log.info("%s takes messages again", self._sender.address.name, key="alerts.notify")
+            _log.info("%s accepts messages again", self._sender.address.name, key="alerts.notify")
 
     async def _attempt(self) -> bool:
         """Send all queued messages as one: after an outage a single message arrives, not fifty."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -81,8 +80,11 @@ _ABORT_TIMEOUT: Final = 2.0
 class Gateway:
     """A gateway in this process. Call `start`, then `reload` at any time, then `stop`."""
 
-    def __init__(self, settings: Settings, *, audit_fd: int = 1) -> None:
+    def __init__(
+        self, settings: Settings, *, audit_fd: int = 1, times: TimeSource | None = None
+    ) -> None:
         self.settings = settings
+        self._times = times = times or TimeSource()
         self._audit_fd = audit_fd
         self._stack = contextlib.AsyncExitStack()
         self._drain_skipped = asyncio.Event()
@@ -90,10 +92,10 @@ class Gateway:
         self.outbox: OutboxService | None = None
         self._cores_if_open: CoreSwitch | None = None
         self._reloads = asyncio.Lock()
-        self.metrics = Metrics()
+        self.metrics = Metrics(wall_clock=times.wall_clock)
         self._operators = Operators(())
         self._expiries: dict[str, float] = {}
-        self._token_requests = TokenRequestQueue(settings.sso.max_requests, TimeSource())
+        self._token_requests = TokenRequestQueue(settings.sso.max_requests, times)
         self.health = Health(
             platform=lambda: self._cores.current.judgement,
             tokens=lambda: self._cores.current.token_states(),
@@ -103,7 +105,7 @@ class Gateway:
             is_audit_available=lambda: self.audit.is_available,
             is_draining=lambda: self._stopping,
             outbox=lambda: None if self.outbox is None else self.outbox.report(),
-            recent_requests=RecentRequests(time.monotonic, time.time),
+            recent_requests=RecentRequests(times.clock, times.wall_clock),
         )
         self._alerts = AlertMonitor(
             health=self.health,
@@ -190,8 +192,8 @@ class Gateway:
 
     async def _drain(self, timeout: float) -> None:
         """Wait until no caller waits for a response any more, at most `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and not self._drain_skipped.is_set():
+        deadline = self._times.clock() + timeout
+        while self._times.clock() < deadline and not self._drain_skipped.is_set():
             if not (
                 self._acceptor.pending_handshakes
                 or self._cores.inflight
@@ -214,7 +216,7 @@ class Gateway:
     async def _abort_exchanges(self) -> None:
         """Cancel the exchanges that are left; each is accounted for as aborted."""
         if self._cores.inflight:
-            _log.warning("%d requests cut at the end", self._cores.inflight)
+            _log.warning("%d requests cut off at shutdown", self._cores.inflight)
         await self._acceptor.abort()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ABORT_TIMEOUT):
@@ -233,11 +235,14 @@ class Gateway:
         addresses = await asyncio.to_thread(observability_setup.parse_addresses, self.settings)
         self.audit = await self._open_audit(session)
         store = shared_stores.open_token_store(self.settings, self._stack)
-        session_store = shared_stores.open_session_store(self.settings, self._stack)
+        session_store = shared_stores.open_session_store(
+            self.settings, self._stack, self._times.clock
+        )
         executor = SerialExecutor()
         self._stack.callback(executor.close)
         self._make_core = functools.partial(
             Core,
+            times=self._times,
             session=session,
             at_hand=tokens_at_hand(),
             token_requests=self._token_requests,
@@ -279,10 +284,11 @@ class Gateway:
 
         key = shared_stores.outbox_key(settings)
         store = await self._stack.enter_async_context(
-            open_outbox_store(settings, key, delivers=True)
+            open_outbox_store(settings, key, self._times.wall_clock, delivers=True)
         )
         self.outbox = OutboxService(
             store=store,
+            times=self._times,
             acquire_sender=lambda: self._cores.acquire_entry_sender(),
             probe=lambda: self._cores.current.judgement.probe_if_due(for_delivery=True),
             metrics=self.metrics,
@@ -322,7 +328,7 @@ class Gateway:
             interval=lambda: self.settings.admin.probe_interval,
             on_response=self._on_platform_response,
             count_probe=self.metrics.count_probe,
-            clock=time.monotonic,
+            clock=self._times.clock,
         )
 
     def _on_platform_response(self) -> None:
@@ -386,7 +392,7 @@ class Gateway:
             self._server,
             max_connections=identity_setup.max_caller_connections(self.settings),
             tls=tls,
-            clock=time.monotonic,
+            clock=self._times.clock,
         )
         self._listening.open()
         self._acceptor.open()

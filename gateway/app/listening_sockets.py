@@ -216,7 +216,7 @@ def is_stale_socket(path: Path) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise OSError(Message("a file that is no socket is in the way"))
+        raise OSError(Message("a file that is not a socket has this path"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

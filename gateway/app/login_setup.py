@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 from gateway.app import identity_setup, tls_contexts
-from gateway.clock import TimeSource
 from gateway.login.auth_routes import AuthRoutes
 from gateway.login.authorization_code import SignInFlow
 from gateway.login.logout import SignOutFlow
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
 
     from gateway.audit.audit_trail import AuditTrail
+    from gateway.clock import TimeSource
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_endpoint import TokenRequestQueue
@@ -42,22 +41,24 @@ class LoginParts:
         self,
         *,
         settings: Settings,
+        times: TimeSource,
         session: ClientSession,
         token_requests: TokenRequestQueue,
         session_store: SessionStore,
         audit: AuditTrail,
     ) -> None:
         self._settings = settings
+        self._times = times
         self._audit = audit
         login, sso = settings.login, settings.sso
         self._sessions = SessionManager(
             store=session_store,
             login=login,
             identity=_identity(settings),
-            times=TimeSource(),
+            times=times,
         )
-        endpoint = user_endpoint(settings, session, token_requests)
-        provider = openid_provider(settings, session)
+        endpoint = user_endpoint(settings, session, times, token_requests)
+        provider = openid_provider(settings, session, times)
         self._sign_in = SignInFlow(
             login=login,
             sso=sso,
@@ -70,7 +71,7 @@ class LoginParts:
             endpoint=endpoint,
             provider=provider,
             sessions=self._sessions,
-            wall_clock=time.time,
+            wall_clock=times.wall_clock,
         )
         self.renewals = SessionRenewals(
             endpoint=endpoint,
@@ -79,7 +80,7 @@ class LoginParts:
             audit=audit,
             sso=sso,
             challenge=challenge(login),
-            times=TimeSource(),
+            times=times,
             sessions_persist=settings.store.url.kind != "memory",
         )
 
@@ -107,13 +108,16 @@ class LoginParts:
             session_auth=session_auth,
             renewals=self.renewals,
             audit=self._audit,
-            clock=time.monotonic,
-            wall_clock=time.time,
+            clock=self._times.clock,
+            wall_clock=self._times.wall_clock,
         )
 
 
 def user_endpoint(
-    settings: Settings, session: ClientSession, queue: TokenRequestQueue | None = None
+    settings: Settings,
+    session: ClientSession,
+    times: TimeSource,
+    queue: TokenRequestQueue | None = None,
 ) -> UserTokenEndpoint:
     """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
     return UserTokenEndpoint(
@@ -122,13 +126,15 @@ def user_endpoint(
         ),
         authentications=identity_setup.login_authentications(settings),
         login=settings.login,
-        clock=time.monotonic,
-        wall_clock=time.time,
+        clock=times.clock,
+        wall_clock=times.wall_clock,
         queue=queue,
     )
 
 
-def openid_provider(settings: Settings, session: ClientSession) -> OpenIdProvider:
+def openid_provider(
+    settings: Settings, session: ClientSession, times: TimeSource
+) -> OpenIdProvider:
     """Return the OpenID provider of the SSO. Raises `StartError`."""
     sso = settings.sso
     url = sso.issuer or sso.authorize_url or sso.token_url
@@ -138,8 +144,8 @@ def openid_provider(settings: Settings, session: ClientSession) -> OpenIdProvide
         client_secrets=identity_setup.login_secrets(settings),
         is_required=settings.login.is_openid or sso.issuer is not None,
         tls=tls_contexts.client_tls(url, sso.ca_file, "sso.ca_file"),
-        clock=time.monotonic,
-        wall_clock=time.time,
+        clock=times.clock,
+        wall_clock=times.wall_clock,
     )
 
 

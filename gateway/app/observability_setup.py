@@ -222,7 +222,7 @@ def _file(settings: Settings) -> Sink:
     try:
         sink.open()
     except NotAnAuditFileError:
-        trouble = Message("is no audit file of this gateway; move it away, or give another path")
+        trouble = Message("is not an audit file of this gateway; move it away, or set another path")
     except BlockingIOError:
         sink.close()
         why = Message("{path}: another gateway writes there", path=audit.path)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
 from gateway.audit.audit_trail import NullAuditTrail
-from gateway.clock import TimeSource, TimestampFormatter
+from gateway.clock import TimestampFormatter
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import COLLISION, EntryState, OutboxStep
@@ -29,6 +28,7 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
+    from gateway.clock import TimeSource
     from gateway.config.settings import Settings
     from gateway.health.platform_judgement import PlatformJudgement
     from gateway.oauth.tokens import Tokens
@@ -99,6 +99,7 @@ class OutboxService:
         self,
         *,
         store: OutboxStore,
+        times: TimeSource,
         acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
         probe: Callable[[], Awaitable[object]],
         metrics: Metrics,
@@ -110,8 +111,9 @@ class OutboxService:
         self._audit = audit
         self._iso = TimestampFormatter().format
         self._store = store
+        self._times = times
         self._depth = QueueDepth()
-        self._standstill = StandstillClock(time.monotonic)
+        self._standstill = StandstillClock(times.clock)
         # Whether the store could be reached at the last refresh.
         self.is_available = True
         self._ready = False
@@ -122,11 +124,13 @@ class OutboxService:
             sender=LatestEntrySender(
                 acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
             ),
-            timing=TimeSource(),
+            timing=times,
         )
         store.observers.append(self._observe)
         is_audited = not isinstance(audit, NullAuditTrail)
-        self.admin_api = OutboxAdminApi(store, self._record_durably if is_audited else None)
+        self.admin_api = OutboxAdminApi(
+            store, self._record_durably if is_audited else None, clock=times.wall_clock
+        )
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:
@@ -135,11 +139,11 @@ class OutboxService:
         `available`, `entries` by state, `oldest_seconds`, None where no entry waits, and
         `stalled_seconds`, for which nothing has been delivered that could be.
         """
-        oldest = self._depth.oldest
+        now, oldest = self._times.wall_clock(), self._depth.oldest
         return {
             "available": self.is_available,
             "entries": {state.value: self._depth.counts.get(state, 0) for state in EntryState},
-            "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
+            "oldest_seconds": None if oldest is None else max(0.0, now - oldest),
             "stalled_seconds": self._standstill.seconds(),
         }
 
@@ -147,7 +151,7 @@ class OutboxService:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
             store=self._store,
-            api=OutboxApi(self._store, self._serial_executor),
+            api=OutboxApi(self._store, self._serial_executor, self._times.wall_clock),
             forwarder=forwarder,
             listen=settings.listen,
             fhir=settings.fhir,
@@ -157,7 +161,7 @@ class OutboxService:
             last_writes=self._last_writes,
             on_request=self.delivery.on_caller_request,
             serial_executor=self._serial_executor,
-            clock=time.monotonic,
+            clock=self._times.clock,
         )
 
     def entry_sender(
@@ -180,7 +184,7 @@ class OutboxService:
             record=judgement.record_delivery,
             fhir=settings.fhir,
             serial_executor=self._serial_executor,
-            wall_clock=time.time,
+            wall_clock=self._times.wall_clock,
         )
 
     async def start(self) -> None:

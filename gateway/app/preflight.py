@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
@@ -88,9 +89,9 @@ class Finding:
     def line(self) -> Message:
         """Return the finding as one line for the operator."""
         state = Message(self.level)
-        text = Message(
-            "{state:<8}{check}: {detail}", state=state, check=self.check.name, detail=self.detail
-        )
+        values = {"state": state, "check": self.check.name, "detail": self.detail}
+        # Other languages need other widths.
+        text = Message.within("width of the state", "{state:<8}{check}: {detail}", **values)
         return Message("{text}. {hint:capital}", text=text, hint=self.hint) if self.hint else text
 
 
@@ -133,14 +134,18 @@ def _is_https(url: str) -> bool:
     return urlsplit(url).scheme == "https"
 
 
-def preflight(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Finding]:
+def preflight(
+    settings: Settings,
+    already_reported: Collection[str] = (),
+    wall_clock: Callable[[], float] = time.time,
+) -> Iterator[Finding]:
     """Yield all findings; of wrong settings, those of the right part.
 
     `already_reported` are keys with a problem in the settings themselves: what depends on their
-    values is not checked.
+    values is not checked. `wall_clock` returns Unix time, for the expiry of certificates.
     """
     reported_keys = set(already_reported)
-    for check in _CHECKS:
+    for check in _checks(wall_clock):
         # A finding about a key that was reported already is a consequence of the first one.
         found = [
             finding
@@ -191,7 +196,8 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
                         "failed",
                         Message("is the same as {other}", other=other),
                         Message(
-                            "give each caller its own; otherwise it is unknown which of them called"
+                            "set a different one for each caller; otherwise it is unknown which of "
+                            "them called"
                         ),
                         source.given_key,
                     )
@@ -224,7 +230,9 @@ def _odd_secret(check: Check, secret: SecretRef, text: Secret | None) -> Iterato
     if text is None or secret.setting[-1] == "private_key":
         return
     if (odd := suspicious_surrounding(text)) is not None:
-        hint = Message("remove it; if the secret was issued so, go on: it is used as it stands")
+        hint = Message(
+            "remove it; if the secret was issued in this form, change nothing: it is used as it is"
+        )
         key, detail = secret.fault(odd)
         yield Finding(check, "odd", detail, hint, key)
 
@@ -242,7 +250,7 @@ def _exposed_secret(check: Check, secret: SecretRef) -> Iterator[Finding]:
             check,
             "exposed",
             Message("{path} {why}", path=secret.file, why=exposed),
-            Message("run: chmod 0600 {path}", path=secret.file),
+            Message("Run: chmod 0600 {path}", path=secret.file),
             secret.file_key,
         )
 
@@ -263,17 +271,19 @@ def _use(settings: Settings, secret: SecretRef) -> None:
 def _usable_secret(check: Check, secret: SecretRef) -> Finding:
     path, hint = secret.file, EMPTY_MESSAGE
     if path is None:
-        detail = Message("given in the settings themselves")
+        detail = Message("set in the settings themselves")
     elif os_support.HAS_FILE_MODES:
         mode = stat.S_IMODE(path.stat().st_mode)
-        detail = Message("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
+        detail = Message(
+            "{path} is readable, access is restricted (mode {mode:04o})", path=path, mode=mode
+        )
     else:
-        detail = Message("{path} can be read", path=path)
-        hint = Message("Look who may read it: icacls {path}", path=path)
+        detail = Message("{path} is readable", path=path)
+        hint = Message("Check who may read it: icacls {path}", path=path)
     return Finding(check, "ok", detail, hint, secret.given_key)
 
 
-def _files(settings: Settings) -> Iterator[Finding]:
+def _files(settings: Settings, wall_clock: Callable[[], float]) -> Iterator[Finding]:
     """Yield unreadable files, unusable certificates and CAs, in use or not, and expired ones."""
     files = dict(named_files(settings))
     problems = {path: _read_problem(path) for path in files.values()}
@@ -290,7 +300,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
                 tls_contexts.require_usable(name, path, private_key)
         except StartError as error:
             yield failed_setting(error)
-        yield from _expired(name, path)
+        yield from _expired(name, path, wall_clock())
 
 
 def _read_problem(path: Path) -> Message | None:
@@ -302,13 +312,13 @@ def _read_problem(path: Path) -> Message | None:
     return None
 
 
-def _expired(key: str, path: Path) -> Iterator[Finding]:
+def _expired(key: str, path: Path, now: float) -> Iterator[Finding]:
     with contextlib.suppress(OSError, ValueError):
         ends = tls_contexts.expiry_time(path, is_ca=key.endswith("ca_file"))
-        if ends < time.time():
+        if ends < now:
             day = datetime.fromtimestamp(ends, UTC).date().isoformat()
             detail = _in_file(path, Message("the certificate expired on {day}", day=day))
-            yield _of_setting("expired", key, detail, Message("put a new one there"))
+            yield _of_setting("expired", key, detail, Message("replace it"))
 
 
 def _missing_redis(settings: Settings) -> Iterator[Finding]:
@@ -384,23 +394,24 @@ _ROOT: Final = 0
 def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message]:
     if not os_support.is_there(folder):
         make = Message(
-            "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
+            "Create it for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
         )
         if folder.parent == _SYSTEM_LOGS:
             return (
                 "skipped",
                 Message(
-                    "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
+                    "{folder} does not exist; systemd creates it at the first start "
+                    "(LogsDirectory)",
                     folder=folder,
                 ),
                 Message("Without systemd: {make}", make=make),
             )
-        return "failed", Message("{folder} is not there", folder=folder), make
+        return "failed", Message("{folder} does not exist", folder=folder), make
     if not folder.is_dir():
         return (
             "failed",
-            Message("{folder} is no folder", folder=folder),
-            Message("Give another audit.path"),
+            Message("{folder} is not a folder", folder=folder),
+            Message("Set another audit.path"),
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         return (
@@ -412,7 +423,7 @@ def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message
         return (
             "failed",
             Message("{path} is a folder", path=path),
-            Message("Give another audit.path"),
+            Message("Set another audit.path"),
         )
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
         return (
@@ -424,8 +435,10 @@ def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message
     if _is_root() and owned.stat().st_uid == _ROOT:
         return (
             "ok",
-            Message("{owned} belongs to root, who can write it", owned=owned),
-            Message("The gateway's user must: chown USER {owned}", owned=owned),
+            Message("{owned} belongs to root, who can write there", owned=owned),
+            Message(
+                "The gateway's user must be able to write there: chown USER {owned}", owned=owned
+            ),
         )
     return "ok", Message("{folder} can be written", folder=folder), EMPTY_MESSAGE
 
@@ -441,9 +454,8 @@ def _files_of_root(settings: Settings) -> Iterator[Finding]:
             "ok",
             Message("run as root; only root may read {hidden}", hidden=", ".join(hidden)),
             Message(
-                "A gateway of another user needs them handed over (systemd's "
-                "LoadCredential) or the right to read them; run the doctor as that "
-                "user to be sure"
+                "If the gateway runs as another user, hand the files over to it (systemd's "
+                "LoadCredential) or let it read them. To be sure, run the doctor as that user"
             ),
         )
 
@@ -469,14 +481,15 @@ def _is_root() -> bool:
     return os_support.HAS_FILE_MODES and os.geteuid() == _ROOT
 
 
-_CHECKS: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
-    _duplicate_secrets,
-    _secrets,
-    _files,
-    _missing_redis,
-    _missing_opentelemetry,
-    _missing_database_driver,
-    _unusable_addresses,
-    _audit_file,
-    _files_of_root,
-)
+def _checks(wall_clock: Callable[[], float]) -> tuple[Callable[[Settings], Iterator[Finding]], ...]:
+    return (
+        _duplicate_secrets,
+        _secrets,
+        partial(_files, wall_clock=wall_clock),
+        _missing_redis,
+        _missing_opentelemetry,
+        _missing_database_driver,
+        _unusable_addresses,
+        _audit_file,
+        _files_of_root,
+    )

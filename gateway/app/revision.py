@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.app.login_setup import LoginParts
     from gateway.app.outbox_service import OutboxService
     from gateway.audit.audit_trail import AuditTrail
+    from gateway.clock import TimeSource
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
     from gateway.health.health import TokenState
@@ -77,6 +77,7 @@ class Core:
         self,
         settings: Settings,
         *,
+        times: TimeSource,
         session: aiohttp.ClientSession,
         at_hand: TokensAtHand,
         token_requests: TokenRequestQueue,
@@ -91,6 +92,7 @@ class Core:
         permissions: PermissionCheck,
     ) -> None:
         self.settings = settings
+        self._times = times
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
         self._metrics = metrics
         self._audit = audit
@@ -108,14 +110,14 @@ class Core:
             sso=settings.sso,
             queue=token_requests,
         )
-        self.pool = _upstream_pool(settings)
+        self.pool = _upstream_pool(settings, times.clock)
         limits = settings.limits
         self.admission = Admission(max_concurrent=limits.max_concurrent_requests, audit=audit)
-        self._callers = identity_setup.caller_registry(settings, self.tokens, time.monotonic)
+        self._callers = identity_setup.caller_registry(settings, self.tokens, times.clock)
         self._unidentified_limiter = UnidentifiedLimiter(
-            self._callers, limits.unidentified_rate, time.monotonic, signs_in=settings.login.enabled
+            self._callers, limits.unidentified_rate, times.clock, signs_in=settings.login.enabled
         )
-        login = _login_parts(settings, session, token_requests, session_store, audit)
+        login = _login_parts(settings, times, session, token_requests, session_store, audit)
         self._user_renewals = login.renewals if login is not None else None
         handler = self._handler()
         routed = (handler, self._callers, self._unidentified_limiter)
@@ -127,7 +129,7 @@ class Core:
         upstream = self._upstream()
         forwarder = TokenRetry(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
-        self.statement = statement = CapabilityCache(client, self._candidates, time.monotonic)
+        self.statement = statement = CapabilityCache(client, self._candidates, self._times.clock)
         # Retries of the gateway's own probes are no caller's, so that they are not counted.
         own_client = PlatformClient(TokenRetry(upstream, lambda cause: None), client.platform_path)
         self.probe = PlatformProbe(own_client, self._candidates)
@@ -158,8 +160,8 @@ class Core:
             write_queue=(
                 None if self._outbox is None else self._outbox.write_queue(settings, requests)
             ),
-            monotonic=time.monotonic,
-            wall=time.time,
+            monotonic=self._times.clock,
+            wall=self._times.wall_clock,
         )
 
     def _request_forwarder(
@@ -173,7 +175,7 @@ class Core:
         return RequestComposer(
             client.platform_path,
             limits=settings.limits,
-            clock=time.monotonic,
+            clock=self._times.clock,
             guard=guard,
             client=client if settings.fhir.auto_if_match else None,
             forwarder=RequestCompression(forwarder) if packs else forwarder,
@@ -207,8 +209,8 @@ class Core:
             ),
             on_retry=self._metrics.count_retry,
             tracing=self._tracing,
-            monotonic=time.monotonic,
-            wall=time.time,
+            monotonic=self._times.clock,
+            wall=self._times.wall_clock,
             random=random.random,
         )
 
@@ -235,7 +237,7 @@ class Core:
         last = self.judgement.good_with
         ready = [tokens for tokens in in_use if tokens.current() is not None]
         if len(ready) > _MAX_CANDIDATES:
-            random.shuffle(ready)
+            ready.sort(key=lambda _: self._times.random())
         ready.sort(key=lambda tokens: (tokens.name != last, tokens.state().is_rejected))
         return ready[:_MAX_CANDIDATES] or in_use[:1]
 
@@ -329,17 +331,17 @@ class CoreSwitch:
         return (self.current, *self._retiring.values())
 
 
-def _upstream_pool(settings: Settings) -> UpstreamPool:
+def _upstream_pool(settings: Settings, clock: Callable[[], float]) -> UpstreamPool:
     return UpstreamPool(
         identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
         settings=settings.platform,
-        clock=time.monotonic,
+        clock=clock,
         # Whether callers compete for connections; all signed-in users count as one caller.
         shared=len(settings.callers) + settings.login.enabled > 1,
         readers=SlowReaders(
             settings.limits.min_body_rate,
             settings.platform.max_connections,
-            time.monotonic,
+            clock,
             settings.limits.half_closed,
         ),
     )
@@ -368,6 +370,7 @@ def _credentials(
 
 def _login_parts(
     settings: Settings,
+    times: TimeSource,
     session: aiohttp.ClientSession,
     token_requests: TokenRequestQueue,
     session_store: SessionStore,
@@ -380,6 +383,7 @@ def _login_parts(
 
     return LoginParts(
         settings=settings,
+        times=times,
         session=session,
         token_requests=token_requests,
         session_store=session_store,

@@ -123,7 +123,7 @@ def reserve_standard_descriptors(settings: Settings) -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1 and settings.audit.sink == "stdout":
-                why = Message("stdout is closed; give it a destination, or choose another sink")
+                why = Message("stdout is closed; redirect it, or choose another audit.sink")
                 raise StartError(setting_problem("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
 
@@ -151,9 +151,9 @@ def warn_of_settings(settings: Settings) -> None:
     """
     for caution in setting_rules.find_start_cautions(settings):
         key = dotted(caution.setting)
-        _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
+        _log.warning("%s", setting_problem(key, caution.message, caution.hint), key=key)
     for found in preflight.exposed_secrets(settings):
-        _log.warning("%s: %s; %s", found.key, found.detail, found.hint, key=found.key)
+        _log.warning("%s", setting_problem(found.key, found.detail, found.hint), key=found.key)
 
 
 def run(settings: Settings, source: SettingsSource) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config.section import MAKE_KEY, NO_KEY, decode_encryption_key
@@ -49,11 +49,16 @@ def open_token_store(
     return RedisTokenStore(client, encryption_key=encryption_key)
 
 
-def open_session_store(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
-    """Return the session store, not connected yet; `closing` closes it. Raises `StartError`."""
+def open_session_store(
+    settings: Settings, closing: contextlib.AsyncExitStack, clock: Callable[[], float]
+) -> SessionStore:
+    """Return the session store, not connected yet; `closing` closes it. Raises `StartError`.
+
+    `clock` is monotonic.
+    """
     store = settings.store
     if store.url.kind == "memory":
-        return MemorySessionStore(time.monotonic)
+        return MemorySessionStore(clock)
     from gateway.login.redis_session_store import RedisSessionStore
 
     client = _client(store, _SESSION_TIMEOUT, closing)

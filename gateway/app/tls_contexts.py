@@ -100,7 +100,7 @@ def certificate_expiries(settings: Settings) -> dict[str, float]:
         try:
             found[name] = expiry_time(path, is_ca=name.endswith("-ca"))
         except (OSError, ValueError):
-            _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
+            _log.warning("%s: the expiry of the certificate of %s cannot be read", path, name)
     return found
 
 
@@ -173,7 +173,7 @@ def _load_identity(
 
 
 def _ca_error(key: str, path: Path | None, error: OSError) -> StartError:
-    why, hint = Message("holds no certificates"), Message("Give a PEM file with CA certificates")
+    why, hint = Message("contains no certificates"), Message("Set a PEM file with CA certificates")
     if not isinstance(error, ssl.SSLError):
         why, hint = system_error(error, Message("cannot be read")), CHECK_PATH
     return StartError(setting_problem(key, Message("{path}: {why}", path=path, why=why), hint))

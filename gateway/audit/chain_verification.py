@@ -173,7 +173,9 @@ def _check_stored_hash(
     return _fault(
         line,
         "changed",
-        Message("record {seq} is not the one that the gateway has noted", seq=last.seq),
+        Message(
+            "record {seq} is not the one that the gateway has recorded as the last", seq=last.seq
+        ),
     )
 
 
@@ -191,7 +193,7 @@ def _check_truncation(
                 number,
                 "removed",
                 Message(
-                    "the gateway has written records up to {seq}; those after {last} are gone",
+                    "the gateway has written records up to {seq}; those after {last} are missing",
                     seq=position.seq,
                     last=last,
                 ),
@@ -265,10 +267,11 @@ def _report_of_torn(line: RecordLine, rest: Iterator[RecordLine]) -> RecordLine 
                 line,
                 "torn",
                 Message(
-                    "half a line at the end: the gateway was cut off; its next start reports it"
+                    "half a line at the end: the gateway was interrupted; its next start records "
+                    "that"
                 ),
             )
-    return _fault(line, "changed", Message("it is no record of a chain"))
+    return _fault(line, "changed", Message("it is not a record of a chain"))
 
 
 def _check_first(
@@ -298,21 +301,21 @@ def _check_next(
             line,
             "changed",
             Message(
-                "record {seq} does not follow the record before it: one was exchanged",
+                "record {seq} does not follow the record before it: one of them was replaced",
                 seq=found.seq,
             ),
         )
     misplacement = Message(
-        "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
+        "it is record {seq}, where record {awaited} should be", seq=found.seq, awaited=awaited
     )
     if found.seq < awaited:
-        return _fault(line, "swapped", Message("{here}, which has been before", here=misplacement))
+        return _fault(line, "swapped", Message("{here}, which was found before", here=misplacement))
     found_line = next((later for later in rest if _is_record(later, awaited)), None)
     if found_line is not None:
         return _fault(
             line,
             "swapped",
-            Message("{here}, which is at {place}", here=misplacement, place=found_line.place),
+            Message("{here}, which is in {place}", here=misplacement, place=found_line.place),
         )
     return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 

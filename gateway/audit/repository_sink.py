@@ -158,7 +158,7 @@ class RepositorySink:
                 "audit.fhir_endpoint answers batches without a body, and an AuditEvent of one could"
                 " not be read back: all are kept and sent again. Let the repository answer with a"
                 " batch-response, or let audit.fhir_credential create AuditEvents with ids of its"
-                " own (PUT) and read them; told once",
+                " own (PUT) and read them; reported once",
                 status=reply.status,
                 read=found.status,
             )
@@ -207,7 +207,7 @@ class RepositorySink:
         self._refused += 1
         if not self._is_refusal_logged:
             self._is_refusal_logged = True
-            _log.error("AuditEvents are refused for good and dropped; told once", status=status)
+            _log.error("AuditEvents are refused for good and dropped; reported once", status=status)
 
     def _postpone(self, retry_after: str | None) -> None:
         """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""

@@ -177,7 +177,7 @@ class SyslogSink:
         connection.sendall(
             b"".join(b"%d %b" % (len(message), message) for message in self._messages)
         )
-        _await_acknowledgement(connection)
+        _await_acknowledgement(connection, self._clock)
 
 
 def _is_closed_by_peer(connection: socket.socket) -> bool:
@@ -198,12 +198,12 @@ def _is_closed_by_peer(connection: socket.socket) -> bool:
     return True
 
 
-def _await_acknowledgement(connection: socket.socket) -> None:
+def _await_acknowledgement(connection: socket.socket, clock: Callable[[], float]) -> None:
     """Wait until the peer's kernel has acknowledged all bytes. Raises OSError if it does not."""
-    deadline = time.monotonic() + _ACKNOWLEDGE_TIMEOUT
+    deadline = clock() + _ACKNOWLEDGE_TIMEOUT
     pause = 0.0002
     while os_support.unacknowledged_bytes(connection):
-        if time.monotonic() > deadline:
+        if clock() > deadline:
             raise TimeoutError("the syslog server does not acknowledge")
         errors = select.poll()
         errors.register(connection, 0)

@@ -15,7 +15,7 @@ def format_report(report: VerificationReport) -> Iterator[Message]:
     """Yield the verification report as lines for the operator."""
     for position in report.torn:
         yield Message(
-            "{place}: half a line, reported by the gateway after it was cut off", place=position
+            "{place}: half a line, recorded by the gateway after it was interrupted", place=position
         )
     if report.fault is not None:
         chain_fault = report.fault
@@ -25,14 +25,14 @@ def format_report(report: VerificationReport) -> Iterator[Message]:
             "{place}: {fault}: {detail}", place=position, fault=fault, detail=chain_fault.detail
         )
     elif report.first is None:
-        yield Message("There is no record.")
+        yield Message("There are no records.")
     else:
         if report.first > 1:
             yield Message(
                 "The chain begins with record {seq}; older files were not given.",
                 seq=report.first,
             )
-        state = Message("is whole") if report.is_end_proven else Message("holds")
+        state = Message("is complete") if report.is_end_proven else Message("is not broken")
         yield Message(
             "The chain of {count} records {state}; record {seq} has hash {digest}.",
             count=report.records,
@@ -42,8 +42,9 @@ def format_report(report: VerificationReport) -> Iterator[Message]:
         )
     if report.fault is None and not report.is_end_proven:
         yield Message(
-            "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
-            "records may be missing. Compare {seq} with the last number known elsewhere.",
+            "Its end is not confirmed: beside the files there is no file .NAME.chain of the "
+            "gateway, so later records may be missing. Compare {seq} with the last number known "
+            "from elsewhere.",
             seq=report.last.seq,
         )
 

@@ -101,7 +101,9 @@ async def _check_links(
     if base_urls.missing:
         alias = f'"{base_urls.missing[0]}"'
         detail = Message("implementation.url of the platform is {alias}", alias=alias)
-        hint = Message("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
+        hint = Message(
+            "If links begin in this way too, set rewrite.aliases: [{alias}]", alias=alias
+        )
         yield Finding(_LINKS, "ok", detail, hint)
     elif base_urls.has_known:
         yield Finding(_LINKS, "ok", Message("they begin as the settings say"))
@@ -237,6 +239,8 @@ async def iterate_checks(
     servers = [server for server in (sso, platform) if reached[server.about.code]]
     async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
         yield finding
+    for finding in _contact(settings):
+        yield finding
 
 
 def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
@@ -285,6 +289,17 @@ def _operators(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _contact(settings: Settings) -> Iterator[Finding]:
+    """Yield whom to call, and where the runbook is."""
+    contact, runbook = settings.admin.contact, settings.admin.runbook_url
+    if contact:
+        check = Check(Message("whom to call"), "contact", "admin.contact")
+        yield Finding(check, "ok", Message("{contact}", contact=contact))
+    if runbook:
+        check = Check(Message("runbook"), "runbook", "admin.runbook_url")
+        yield Finding(check, "ok", Message("{url}", url=runbook))
+
+
 async def _check_conversation(
     settings: Settings, platform: CheckedServer, reached: dict[str, bool]
 ) -> AsyncIterator[Finding]:
@@ -293,15 +308,17 @@ async def _check_conversation(
     for name in credentials_in_use(settings):
         if not reached["sso"]:
             check = doctor_sso.token_check(name)
-            yield Finding(check, "skipped", Message("needs the way to the SSO"))
+            yield Finding(check, "skipped", Message("not tested: no connection to the SSO"))
             continue
         finding, token_response = await doctor_sso.check_token(settings, name)
         yield finding
         response = response or token_response
     async with open_session() as session:
         if not reached["platform"]:
-            yield Finding(_CLOCK, "skipped", Message("needs the way to the platform"))
-            yield Finding(_METADATA, "skipped", Message("needs the way to the platform"))
+            yield Finding(_CLOCK, "skipped", Message("not tested: no connection to the platform"))
+            yield Finding(
+                _METADATA, "skipped", Message("not tested: no connection to the platform")
+            )
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):
             yield finding
@@ -327,13 +344,13 @@ async def _ask_for_metadata(
     try:
         http_response, body = await get(f"{platform.url}/metadata", MAX_STATEMENT_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        yield Finding(_CLOCK, "skipped", Message("needs an answer of the platform"))
+        yield Finding(_CLOCK, "skipped", Message("not tested: no response from the platform"))
         yield platform_fault(_signal_of_error(error), Message(type(error).__name__))
         return
     status = http_response.status
     yield _check_clock(http_response.headers.get("Date"))
     if status in (401, 403) and response is None:
-        detail = Message("the platform wants a token (status {status})", status=status)
+        detail = Message("the platform requires a token (status {status})", status=status)
         yield Finding(_METADATA, "skipped", detail)
         return
     media = media_type(http_response.headers.get("Content-Type"))
@@ -347,7 +364,7 @@ def _check_clock(date: str | None) -> Finding:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Finding(_CLOCK, "skipped", Message("the platform does not tell its time"))
+        return Finding(_CLOCK, "skipped", Message("the platform does not report its time"))
     if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
         ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)
@@ -358,7 +375,7 @@ def _check_clock(date: str | None) -> Finding:
             ahead if skew > 0 else behind,
             Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
-    return Finding(_CLOCK, "ok", Message("this machine and the platform agree"))
+    return Finding(_CLOCK, "ok", Message("the clocks of this machine and the platform agree"))
 
 
 def _signal_of_error(error: Exception) -> str:

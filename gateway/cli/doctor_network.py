@@ -142,7 +142,7 @@ def _in_use(check: Check, address: ListenAddress, differing: list[str]) -> Findi
         if differing
         else EMPTY_MESSAGE
     )
-    detail = Message("{address} is in use by the gateway that runs", address=address)
+    detail = Message("{address} is in use by the running gateway", address=address)
     return Finding(check, "ok", detail, hint)
 
 
@@ -150,7 +150,8 @@ def _in_use_by_another(
     check: Check, key: str, address: ListenAddress, differing: list[str]
 ) -> Finding:
     hint = Message(
-        "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
+        "It runs with other settings: {keys}. If it should have these, restart it. Otherwise "
+        "change {key}",
         keys=_named(differing),
         key=key,
     )
@@ -169,7 +170,8 @@ def _taken(check: Check, key: str, address: ListenAddress, error: OSError) -> Fi
         "failed",
         Message("{address} is not free: {reason}", address=address, reason=reason),
         Message(
-            "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
+            "Another program listens there. End it or change {key}. To see which one it is: ss "
+            "-ltnp",
             key=key,
         ),
     )
@@ -202,7 +204,7 @@ _EXPIRY_WARNING_DAYS: Final = 14
 async def check_route(server: CheckedServer, *, uses_proxy: bool) -> list[Finding]:
     """Return the checks of name, connection and TLS; each needs the one before."""
     if uses_proxy:
-        detail = Message("left out: an outgoing proxy is set, which finds the way itself")
+        detail = Message("not tested: an outgoing proxy is set, which resolves the name itself")
         return [Finding(server.check("dns"), "skipped", detail)]
     dns, tcp = await check_connection(server)
     if tcp.state == "skipped":
@@ -210,7 +212,7 @@ async def check_route(server: CheckedServer, *, uses_proxy: bool) -> list[Findin
     if urlsplit(server.url).scheme != "https":
         tls = Finding(server.check("tls"), "skipped", Message("the URL begins with http://"))
     elif tcp.state == "failed":
-        tls = Finding(server.check("tls"), "skipped", Message("needs TCP"))
+        tls = Finding(server.check("tls"), "skipped", Message("not tested: no TCP connection"))
     else:
         tls = await _check_tls(server)
     return [dns, tcp, tls]
@@ -220,7 +222,9 @@ async def check_connection(server: CheckedServer) -> tuple[Finding, Finding]:
     """Return the checks of name and connection; the second needs the first."""
     dns = await _resolve(server)
     if dns.state == "failed":
-        return dns, Finding(server.check("tcp"), "skipped", Message("needs DNS"))
+        return dns, Finding(
+            server.check("tcp"), "skipped", Message("not tested: no address from DNS")
+        )
     return dns, await _connect(server)
 
 
@@ -254,7 +258,7 @@ async def _connect(server: CheckedServer) -> Finding:
             _, writer = await asyncio.open_connection(server.host, server.port)
     except TimeoutError:
         detail = Message(
-            "no answer from {target} within {timeout:g} s, as behind a firewall",
+            "no response from {target} within {timeout:g} s, as if a firewall blocks it",
             target=target,
             timeout=server.timeout,
         )
@@ -275,7 +279,7 @@ async def _check_tls(server: CheckedServer) -> Finding:
                 server.host, server.port, ssl=context, server_hostname=server.host
             )
     except StartError as error:
-        return failed_by_setting(check, error, Message("Give a PEM file with CA certificates"))
+        return failed_by_setting(check, error, Message("Set a PEM file with CA certificates"))
     except ssl.SSLCertVerificationError as error:
         return _failure(check, server, certificate_cause(error))
     except (OSError, TimeoutError):
@@ -306,5 +310,7 @@ def _certificate(check: Check, certificate: dict[str, Any]) -> Finding:
     days = int((until - time.time()) / 86400)
     detail = Message("trusted, valid for {days} more days", days=days)
     if certificate and days < _EXPIRY_WARNING_DAYS:
-        return Finding(check, "ok", detail, Message("Tell its operator that it ends soon"))
+        return Finding(
+            check, "ok", detail, Message("Report to the server's operator that it expires soon")
+        )
     return Finding(check, "ok", detail)

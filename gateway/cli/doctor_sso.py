@@ -29,6 +29,7 @@ from gateway.cli.platform_commands import (
     request_token,
     token_failure_and_remedy,
 )
+from gateway.clock import TimeSource
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, format_duration, join_messages
@@ -97,7 +98,9 @@ async def check_token(settings: Settings, name: str) -> tuple[Finding, TokenResp
     try:
         response = await request_token(settings, name)
     except StartError as error:
-        return failed_by_setting(check, error, Message("Mend the secret or key first")), None
+        return failed_by_setting(
+            check, error, Message("Correct the client secret or key first")
+        ), None
     except TokenRequestError as error:
         return token_fault(error, settings, name), None
     detail = Message(
@@ -130,16 +133,16 @@ def _start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
 
 def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
     _, remedy = token_failure_and_remedy(error, settings, name)
-    hint = remedy or Message("try again later, and tell the SSO's operator if it lasts")
+    hint = remedy or Message("try again later; if it lasts, report it to the SSO's support")
     if error.kind == "refused":
-        known = Message("the SSO's operator can tell what is registered for this client")
+        known = Message("ask the SSO's support what is registered for this client_id")
         hint = Message("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
     hint = Message("{hint:capital}", hint=hint)
     if not _is_national(settings):
         return hint
     if error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         environment_hint = Message(
-            "Each environment has an SSO of its own, which refuses the clients of the others"
+            "Each environment has its own SSO, which refuses the client_id of another environment"
         )
         return join_messages(
             ". ", [hint, environment_hint, *_mixed_environments(settings), _environment_endpoints()]
@@ -269,7 +272,7 @@ def _check_endpoints(
             Message("{url} names the token endpoint of the settings", url=next(iter(found))),
         )
     url, endpoint = next(iter(differing.items()))
-    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Message("that is no URL")
+    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Message("that is not a URL")
     detail = Message(
         "{url} names the token endpoint {named}, sso.token_url is {token_url}",
         url=url,
@@ -277,8 +280,8 @@ def _check_endpoints(
         token_url=token_url,
     )
     hint = Message(
-        "Ask the SSO's operator which is right for this client, and set "
-        "sso.token_url to it; the gateway takes no address from there by itself"
+        "Ask the SSO's support which is right for this client_id, and set sso.token_url to it; the "
+        "gateway uses no address from there by itself"
     )
     return Finding(check, "ok" if has_token else "failed", detail, hint)
 
@@ -303,7 +306,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         reached = all(finding.state != "failed" for finding in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield Finding(check, "skipped", Message("needs the way to the SSO"))
+            yield Finding(check, "skipped", Message("not tested: no connection to the SSO"))
         return
     async with open_session() as session:
         async for finding in _conversation(settings, session, sso_reached=sso_reached):
@@ -332,9 +335,9 @@ async def _conversation(
     sso_reached: bool,
 ) -> AsyncIterator[Finding]:
     try:
-        provider = openid_provider(settings, session)
+        provider = openid_provider(settings, session, TimeSource())
     except StartError as error:
-        yield failed_by_setting(_DISCOVERY, error, Message("Give a PEM file with CA certificates"))
+        yield failed_by_setting(_DISCOVERY, error, Message("Set a PEM file with CA certificates"))
         return
     yield await _discovery(settings, provider)
     metadata = await provider.metadata()
@@ -342,11 +345,11 @@ async def _conversation(
     if metadata is not None:
         endpoint = metadata.authorization_endpoint or endpoint
     if endpoint is None or (metadata is None and settings.login.is_openid):
-        yield Finding(_PAGE, "skipped", Message("needs the discovery document"))
+        yield Finding(_PAGE, "skipped", Message("not tested: no discovery document"))
     else:
         yield await _page(settings, session, endpoint)
     if not sso_reached:
-        yield Finding(_CLIENT, "skipped", Message("needs the way to the SSO"))
+        yield Finding(_CLIENT, "skipped", Message("not tested: no connection to the SSO"))
         return
     yield await _client(settings, session)
 
@@ -361,17 +364,17 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
     )
     if documents:
         detail = Message(
-            "what {stranger} tells of itself is in the name of another issuer",
+            "the document of {stranger} names another issuer",
             stranger=documents[0][0],
         )
         return Finding(_DISCOVERY, "failed", detail, hint)
     if settings.login.is_openid or settings.sso.issuer is not None:
-        detail = Message("the SSO publishes nothing of itself, so that nobody can sign in")
-        without = Message("without such a document, leave `openid` out of login.scope")
+        detail = Message("the SSO publishes no discovery document, so nobody can sign in")
+        without = Message("if there is no such document, remove `openid` from login.scope")
         return Finding(
             _DISCOVERY, "failed", detail, Message("{hint}; {without}", hint=hint, without=without)
         )
-    detail = Message("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
+    detail = Message("the SSO publishes no discovery document; sso.authorize_url is used as it is")
     return Finding(_DISCOVERY, "skipped", detail)
 
 
@@ -381,9 +384,11 @@ async def _check_document(
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
         hint = Message(
-            "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
+            "Ask its support for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
         )
-        return Finding(_DISCOVERY, "failed", Message("the SSO does not know PKCE with S256"), hint)
+        return Finding(
+            _DISCOVERY, "failed", Message("the SSO does not support PKCE with S256"), hint
+        )
     endpoint = document.get("token_endpoint")
     if endpoint != settings.sso.token_url:
         named = (
@@ -395,8 +400,8 @@ async def _check_document(
     detail = Message("{issuer} is an OpenID provider", issuer=issuer)
     if document.get("jwks_uri") is None:
         no_keys = Message(
-            "it publishes no keys: an `id_token` that the client's secret has not signed is "
-            "believed because of TLS to sso.token_url alone"
+            "it publishes no keys: an `id_token` that is not signed with the client secret is "
+            "trusted only because of TLS to sso.token_url"
         )
         return Finding(
             _DISCOVERY, "ok", Message("{detail}; {no_keys}", detail=detail, no_keys=no_keys)
@@ -407,7 +412,7 @@ async def _check_document(
         has_keys = False
     if not has_keys:
         keys = Message("{issuer} publishes no usable keys at its `jwks_uri`", issuer=issuer)
-        hint = Message("Tell the SSO's operator")
+        hint = Message("Report it to the SSO's support")
         return Finding(_DISCOVERY, "failed", keys, hint)
     return Finding(_DISCOVERY, "ok", detail)
 
@@ -432,7 +437,7 @@ async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Fi
             timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = Message("no answer: {name}", name=type(error).__name__)
+        detail = Message("no response: {name}", name=type(error).__name__)
         return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
     location = response.headers.get("Location", "")
     try:
@@ -449,7 +454,7 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Fi
     The redirect is not followed.
     """
     register_hint = Message(
-        "Register with it, letter for letter: {client_id}, {redirect_uri}",
+        "Register at the SSO, exactly as written here: {client_id}, {redirect_uri}",
         client_id=login.client_id,
         redirect_uri=login.redirect_uri,
     )
@@ -458,12 +463,13 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Fi
     if params.get("error") not in (None, "login_required", "interaction_required"):
         code = oauth_error_code({"error": params["error"]}) or "other"
         refused = Message("the SSO refuses the sign-in: {refusal}", refusal=code)
-        hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
+        hint = Message("Check login.scope; ask the SSO's support what this client_id may do")
         hint = hint if is_returned else register_hint
         return Finding(_PAGE, "failed", with_description(refused, description_of(params)), hint)
     if 400 <= status < 500:
         detail = Message(
-            "the SSO knows no such client or no such redirect_uri (status {status})", status=status
+            "the SSO does not know this client_id or this redirect_uri (status {status})",
+            status=status,
         )
         return Finding(_PAGE, "failed", detail, register_hint)
     if status >= 500:
@@ -471,13 +477,13 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Fi
         return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
     if is_returned and "code" in params:
         detail = Message(
-            "the SSO lets people sign in for {redirect_uri}", redirect_uri=login.redirect_uri
+            "the SSO permits sign-ins for {redirect_uri}", redirect_uri=login.redirect_uri
         )
         return Finding(_PAGE, "ok", detail)
     # Many SSOs ask who the user is before they look at the client.
     detail = Message(
-        "the sign-in page answers; whether client and redirect_uri are registered is seen only at "
-        "a sign-in"
+        "the sign-in page answers; only a sign-in shows whether client_id and redirect_uri are "
+        "registered"
     )
     return Finding(_PAGE, "skipped", detail)
 
@@ -496,16 +502,18 @@ async def _client(settings: Settings, session: ClientSession) -> Finding:
             without = settings.model_copy(update={"login": unregistered})
             other = await _code_rejection(without, session)
     except StartError as problem:
-        return failed_by_setting(_CLIENT, problem, Message("Mend the secret or key first"))
+        return failed_by_setting(
+            _CLIENT, problem, Message("Correct the client secret or key first")
+        )
     if error is None:
-        return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
+        return Finding(_CLIENT, "skipped", Message("not tested: the SSO does not check the code"))
     hints = list(_start_first(settings, settings.login.auth_method))
     return _client_result(error, hints, other is None or other.oauth_error != _CODE_ERROR)
 
 
 async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
     """Return how the SSO rejects an invented code, or None. Raises `StartError`."""
-    endpoint = user_endpoint(settings, session)
+    endpoint = user_endpoint(settings, session, TimeSource())
     try:
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
     except TokenRequestError as error:
@@ -518,18 +526,20 @@ def _client_result(
 ) -> Finding:
     is_of_code = error.oauth_error == _CODE_ERROR
     if is_of_code and checks_client_first:
-        return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
+        return Finding(
+            _CLIENT, "ok", Message("the SSO accepts the client_id and its client authentication")
+        )
     summary = _error_summary(error)
     is_refused = error.status == HTTPStatus.UNAUTHORIZED and not is_of_code
     if is_refused or error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         check = Message(
-            "Check login.client_id, its secret or key and auth_method with the SSO's operator"
+            "Compare login.client_id, its secret or key and auth_method with the SSO's support"
         )
-        refused = Message("the SSO refuses the client: {told}", told=summary)
+        refused = Message("the SSO refuses the client_id: {told}", told=summary)
         detail = with_description(refused, error.description)
         return Finding(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
     # Some SSOs check the code before the client, or send other errors for a wrong code.
-    silent = Message("the SSO does not say: {cause}", cause=summary)
+    silent = Message("the SSO's response does not show it: {cause}", cause=summary)
     detail = with_description(silent, error.description)
     return Finding(_CLIENT, "skipped", detail, join_messages(". ", hints))
 

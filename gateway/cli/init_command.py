@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _ENVIRONMENTS: Final = {
-    "dhp-playground": Message("dhp-playground, to try"),
+    "dhp-playground": Message("dhp-playground, for tests"),
     "dhp-production": Message("dhp-production, for real work"),
     "custom": Message("other addresses"),
 }
@@ -74,7 +74,10 @@ _CALLER_LOCATIONS: Final = {
     "container": Message("in a container on this machine"),
     "network": Message("elsewhere in the network"),
 }
-_CLIENT_AUTH_CHOICES: Final = {"secret": Message("by a secret"), "key": Message("by a private key")}
+_CLIENT_AUTH_CHOICES: Final = {
+    "secret": Message("with a client secret"),
+    "key": Message("with a private key"),
+}
 _SINKS: Final = {"file": Message("to a file"), "stdout": Message("to standard output")}
 _YES_NO: Final = {"no": Message("no"), "yes": Message("yes")}
 _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
@@ -142,9 +145,7 @@ class InitPrompts:
         question, default = Message("Which platform?"), "" if flag is None else "custom"
         chosen = self._choice("--environment", question, _ENVIRONMENTS, default)
         if flag is not None and chosen != "custom":
-            raise InvalidAnswerError(
-                Message("{flag}: is for --environment custom alone", flag=flag)
-            )
+            raise InvalidAnswerError(Message("{flag}: is only for --environment custom", flag=flag))
         return chosen
 
     def _require_flags(self, environment: str) -> None:
@@ -155,7 +156,10 @@ class InitPrompts:
             missing.append("--secret-file")
         if missing and not self._is_interactive:
             told = [
-                Message("{flag} is needed where no question can be asked", flag=flag)
+                Message(
+                    "{flag} is required, because no question can be asked without a terminal",
+                    flag=flag,
+                )
                 for flag in missing
             ]
             raise InvalidAnswerError(join_messages("\n", told))
@@ -169,7 +173,7 @@ class InitPrompts:
     def _urls(self) -> tuple[str, str]:
         question = Message("The address of the FHIR server")
         fhir_base_url = self._text("--fhir-base-url", question, _as_setting(parse_base_url))
-        question = Message("The address that gives tokens")
+        question = Message("The address of the token endpoint")
         return fhir_base_url, self._text("--token-url", question, _as_setting(parse_endpoint_url))
 
     def _secret_or_key(self) -> tuple[bool, Secret]:
@@ -179,18 +183,18 @@ class InitPrompts:
             return True, _from_file("--key-file", key_file, _key)
         if secret_file is not None:
             return False, _from_file("--secret-file", secret_file, _secret)
-        question = Message("How does the gateway show who it is?")
+        question = Message("How does the gateway authenticate to the SSO?")
         if prompt_choice(question, _CLIENT_AUTH_CHOICES, "secret") == "key":
             read = partial(_from_file, "--key-file", read=_key)
             return True, prompt(Message("The key's file"), read)
-        return False, prompt(Message("The secret (nothing is shown)"), _secret, hidden=True)
+        return False, prompt(Message("The client secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
         question = Message("From which addresses or networks does it call?")
         return self._text("--network", question, _network_list, _PRIVATE)
 
     def _outbox_key(self) -> Secret | None:
-        question = Message("Keep writes while the line is down (outbox)?")
+        question = Message("Store writes while there is no connection (outbox)?")
         if self._choice("--outbox", question, _YES_NO) == "no":
             return None
         return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
@@ -275,7 +279,9 @@ def _standard_input(flag: str) -> str:
         raise InvalidAnswerError(error.message) from None
     if not text.strip():
         raise InvalidAnswerError(
-            Message("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
+            Message(
+                "standard input is empty; pass the client secret there: {flag} - < FILE", flag=flag
+            )
         )
     return text
 
@@ -301,9 +307,11 @@ _ETC: Final = Path("/etc/dhp-gateway")
 @click.command(cls=LocalizedCommand)
 @option("--environment", metavar="NAME", help="dhp-playground (default), dhp-production or custom.")
 @option("--fhir-base-url", metavar="URL", help="The platform, with --environment custom.")
-@option("--token-url", metavar="URL", help="Who gives tokens, the same.")
-@option("--client-id", metavar="ID", help="As the DHP team gave it to you.")
-@option("--secret-file", metavar="FILE", help="Holds the client secret, is copied; -: stdin.")
+@option("--token-url", metavar="URL", help="The token endpoint, with --environment custom.")
+@option("--client-id", metavar="ID", help="As the DHP team issued it to you.")
+@option(
+    "--secret-file", metavar="FILE", help="File with the client secret, which is copied; -: stdin."
+)
 @option("--key-file", metavar="FILE", help="A private key instead; -: stdin.")
 @option(
     "--caller",
@@ -320,15 +328,17 @@ _ETC: Final = Path("/etc/dhp-gateway")
 @option("--container", metavar="NAME", help="Its container, with `--caller container`.")
 @option("--audit", metavar="SINK", help="file, or stdout (default in containers).")
 @option(
-    "--outbox/--no-outbox", default=None, help="Keep writes while the line is down; default no."
+    "--outbox/--no-outbox",
+    default=None,
+    help="Store writes while there is no connection; default no.",
 )
 @option(
     "--directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Default: /etc/dhp-gateway if it can be written, else .",
+    help="Default: /etc/dhp-gateway if it can be written, otherwise .",
 )
-@option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
+@option("--yes", is_flag=True, help="Ask nothing: flags, otherwise defaults.")
 @language_option
 def init(
     yes: bool,
@@ -358,7 +368,7 @@ def _write_plan(interview: InitPrompts, directory: Path, lang: str | None) -> In
     except (InvalidAnswerError, InitWriteError) as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     except click.Abort:
-        exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Message("interrupted; nothing was stored"), CHECK_FAILED)
     for path in written:
         print_line(Message("written: {path}", path=path))
     return plan
@@ -394,17 +404,22 @@ def _print_next_steps(plan: InitPlan) -> None:
     print_line(f"  {command}")
     if plan.kind == "system" and plan.uses_private_key:
         print_line(
-            Message("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
+            Message(
+                "The unit hands over a client secret. If you have a key, run this first: "
+                "`systemctl edit dhp-gateway`"
+            )
         )
         for line in _drop_in(plan):
             print_line(f"  {line}")
     host = "HOST" if plan.caller_location == "network" else "127.0.0.1"
     url = f"http://{host}:8080/fhir"
-    print_line(Message("Then your system calls {url} in the place of the platform.", url=url))
+    print_line(
+        Message("Then set {url} in your system, in the place of the platform's address.", url=url)
+    )
     if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
         told = Message(
-            "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path
+            "It must send the header X-Api-Key with the content of {path}.", path=folder / key.path
         )
         print_line(told)
 

@@ -120,24 +120,28 @@ def settings_lines(plan: InitPlan) -> Iterator[YamlLine]:
         yield 0, "platform:", Message("the FHIR server behind the gateway")
         yield 1, f"fhir_base_url: {fhir_base_url}", Message("its address")
         yield 0, "sso:", Message("where the gateway gets its token")
-        yield 1, f"token_url: {token_url}", Message("the address that gives tokens")
+        yield 1, f"token_url: {token_url}", Message("the address of the token endpoint")
     yield from _listener_lines(plan)
-    yield 0, "credentials:", Message("by what the gateway is known to the platform")
+    yield 0, "credentials:", Message("the gateway's credentials, issued for the platform")
     yield 1, "default:", Message("used for all callers that name no other")
-    yield 2, f"client_id: {_quoted(plan.client_id)}", Message("as you were given it")
+    yield 2, f"client_id: {_quoted(plan.client_id)}", Message("as it was issued to you")
     if plan.uses_private_key:
-        yield 2, "auth_method: private_key_jwt", Message("the gateway signs instead of a secret")
+        yield (
+            2,
+            "auth_method: private_key_jwt",
+            Message("the gateway signs, instead of sending a secret"),
+        )
     client_file, *other_files = plan.secret_files()
-    meaning = Message("the private key, alone in its file; readable for few")
-    secret = Message("the secret, alone in its file; readable for few")
+    meaning = Message("a file with only the private key; restrict access to it")
+    secret = Message("a file with only the client secret; restrict access to it")
     path = _quoted(str(plan.path_in_service(client_file.path)))
     yield 2, f"{client_file.setting[-1]}: {path}", meaning if plan.uses_private_key else secret
     yield from _audit_lines(plan)
     if plan.outbox_key is not None:
-        yield 0, "outbox:", Message("keeps writes while the line is down")
+        yield 0, "outbox:", Message("stores writes while there is no connection")
         yield 1, "enabled: true", Message("only for callers that ask for it, see docs/outbox.md")
         database = (plan.directory if plan.kind == "folder" else _STATE) / "outbox.db"
-        yield 1, f"url: {_quoted(f'sqlite:///{database}')}", Message("where they are kept")
+        yield 1, f"url: {_quoted(f'sqlite:///{database}')}", Message("where they are stored")
         path = _quoted(str(plan.path_in_service(other_files[-1].path)))
         yield 1, f"encryption_key_file: {path}", Message("without this key they cannot be read")
 
@@ -150,13 +154,13 @@ def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
         yield (
             1,
             "address: 127.0.0.1:8080",
-            Message("only this machine, or this container, gets there"),
+            Message("reachable from this machine or container only"),
         )
     yield 0, "admin:", Message("for operators")
     yield 1, "address: 127.0.0.1:9464", Message("health, metrics, and the page /status")
     if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
-        yield 0, "callers:", Message("the callers that are let in; all others are refused")
+        yield 0, "callers:", Message("the systems that may call; all others are refused")
         yield 1, f"- name: {CALLER}", Message("its name in log and audit")
         networks = ", ".join(map(_quoted, plan.networks))
         yield 2, f"networks: [{networks}]", Message("the addresses it calls from")
@@ -167,17 +171,17 @@ def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
 def _audit_lines(plan: InitPlan) -> Iterator[YamlLine]:
     yield 0, "audit:", Message("a record of each request; ids of patients in it are patient data")
     if plan.audit == "stdout":
-        yield 1, "sink: stdout", Message("to standard output; collect and keep it")
+        yield 1, "sink: stdout", Message("to standard output; collect and store it")
         return
-    yield 1, "sink: file", Message("into a file, where changed lines can be found out")
+    yield 1, "sink: file", Message("to a file, in which changed lines can be detected")
     path = (plan.directory if plan.kind == "folder" else _LOGS) / "audit.jsonl"
-    yield 1, f"path: {_quoted(str(path))}", Message("check it by `dhp-gateway audit verify`")
+    yield 1, f"path: {_quoted(str(path))}", Message("check it with `dhp-gateway audit verify`")
 
 
 def compose_lines(plan: InitPlan, user: str) -> Iterator[YamlLine]:
     """Yield the lines of a Compose file: the gateway in the network of the calling container."""
     yield 0, "services:", EMPTY_MESSAGE
-    yield 1, "gateway:", Message("reaches and is reached by that container alone")
+    yield 1, "gateway:", Message("only that container can reach it")
     yield 2, f"image: dhp-gateway:{__version__}", Message("built by `make image`, or loaded")
     yield 2, f"network_mode: {_quoted(f'container:{plan.container}')}", Message("your system's")
     yield 2, f"user: {_quoted(user)}", Message("owns the files in this folder")
@@ -244,7 +248,7 @@ def require_absent(paths: Iterable[Path]) -> None:
     """Raise `InitWriteError` with a line for each file that exists and was filled in."""
     taken = [path for path in paths if not _may_be_written(path)]
     if taken:
-        reason = Message("is there already, and nothing was changed; move it away first")
+        reason = Message("exists already, and nothing was changed; move it away first")
         lines = (Message("{path}: {why}", path=path, why=reason) for path in taken)
         raise InitWriteError(join_messages("\n", lines))
 

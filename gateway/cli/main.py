@@ -90,7 +90,7 @@ def run(config: Path | None, lang: str | None) -> None:
 
 @cli.command()
 @option("--platform-only", is_flag=True, help="Run no gateway in front of the platform.")
-@option("--login", is_flag=True, help="People sign in with a browser; there is a page to try.")
+@option("--login", is_flag=True, help="Users sign in with a browser; there is a test page.")
 @option(
     "--port",
     type=click.IntRange(min=0, max=65535),
@@ -131,16 +131,16 @@ def run(config: Path | None, lang: str | None) -> None:
     default=0.0,
     show_default=True,
     metavar="SHARE",
-    help="Share of good tokens refused, 0 to 1.",
+    help="Share of valid tokens that are refused, 0 to 1.",
 )
-@option("--lenient", is_flag=True, help="Conditions are kept, all filters work.")
+@option("--lenient", is_flag=True, help="Conditions are obeyed, all filters work.")
 @option(
     "--search-lag",
     type=float,
     default=0.0,
     show_default=True,
     metavar="SECONDS",
-    help="How late searches know of a write.",
+    help="Seconds until a search finds a new write.",
 )
 @language_option
 def sandbox(
@@ -212,9 +212,9 @@ def _exit_start_failed(error: Exception) -> NoReturn:
 @config_option
 @language_option
 def healthcheck(config: Path | None, lang: str | None) -> None:
-    """Exit with 0 when the running gateway says that it is ready.
+    """Exit with 0 if the running gateway is ready.
 
-    Of the settings only admin.address is looked at: one that runs may well be healthy while the
+    Of the settings only admin.address is used: a running gateway can be healthy while the
     settings on disk are broken.
     """
     from gateway.cli.healthcheck import ask
@@ -226,10 +226,10 @@ def healthcheck(config: Path | None, lang: str | None) -> None:
     try:
         status, body = ask(address, "/readyz")
     except ValueError:
-        other = Message("not ready: what answers on {address} is no gateway", address=address)
+        other = Message("not ready: another program answers on {address}", address=address)
         exit_with_message(other, CHECK_FAILED)
     except OSError as error:
-        why = Message.external((error.strerror or "").lower(), Message("no answer"))
+        why = Message.external((error.strerror or "").lower(), Message("no response"))
         exit_with_message(
             Message(
                 "not ready: {address} cannot be reached: {why}",
@@ -246,7 +246,7 @@ def healthcheck(config: Path | None, lang: str | None) -> None:
     exit_with_message(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
-audit = LocalizedGroup("audit", help="Look after audit files.", no_args_is_help=True)
+audit = LocalizedGroup("audit", help="Work with audit files.", no_args_is_help=True)
 cli.add_command(audit, "audit")
 
 
@@ -268,7 +268,8 @@ def verify(
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
-    Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
+    Exit codes: 0 complete, 1 a line is bad, 2 a file cannot be read, 4 the end is not
+    confirmed.
     """
     from gateway.audit.chain_verification import verify_files
     from gateway.cli.audit_command import format_report, report_document
@@ -302,14 +303,14 @@ def notify(
     config: Path | None,
     lang: str | None,
 ) -> None:
-    """Try whether people are told: of `alerts.notify`.
+    """Test whether messages reach the addresses of `alerts.notify`.
 
-    Exit codes: 0 every address took it, 1 some did not, 2 wrong usage or settings, 3 a secret
-    cannot be read, or what sends messages is not installed.
+    Exit codes: 0 every address accepted it, 1 some did not, 2 wrong usage or settings, 3 a
+    secret cannot be read, or the library that sends messages is not installed.
     """
     if not test:
         exit_with_message(
-            Message("say what to do: notify --test sends a test message"), WRONG_USAGE
+            Message("choose what to do: notify --test sends a test message"), WRONG_USAGE
         )
     settings = load_settings(config)
     from gateway.alerts.notify_addresses import AlertAddressError

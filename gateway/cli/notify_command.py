@@ -33,12 +33,14 @@ async def send_test_message(settings: Settings, addresses: Sequence[AlertAddress
 
 def _message_result(address: AlertAddress, taken: bool) -> Finding:
     if taken:
-        return Finding(address_check(address.name), "ok", Message("the test message was taken"))
+        return Finding(address_check(address.name), "ok", Message("the test message was accepted"))
     return Finding(
         address_check(address.name),
         "failed",
-        Message("the test message was not taken"),
-        Message("Check the address and its password; `dhp-gateway doctor` looks at the way there"),
+        Message("the test message was not accepted"),
+        Message(
+            "Check the address and its password; `dhp-gateway doctor` tests the connection to it"
+        ),
     )
 
 

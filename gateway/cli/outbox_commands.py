@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
@@ -25,6 +25,7 @@ from gateway.cli.terminal import (
     argument,
     as_json_option,
     config_option,
+    current_language,
     exit_with_message,
     language_option,
     load_settings,
@@ -46,6 +47,7 @@ from gateway.os_support import is_there
 from gateway.outbox.entry import (
     BLOCKING,
     NEEDS_OPERATOR,
+    STATE_NAMES,
     Actor,
     EntryContent,
     EntryState,
@@ -66,26 +68,24 @@ if TYPE_CHECKING:
     from gateway.outbox.entry import OutboxEntry, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
 
-ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="As `outbox list` shows them.")
+ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="Ids as `outbox list` shows them.")
 all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
 states_option = option(
     "--state", multiple=True, metavar="STATE", help="Only these; may be given several times."
 )
 reveal_option = option(
-    "--reveal", is_flag=True, help="Show address, fields and body: data of patients."
+    "--reveal", is_flag=True, help="Show address, fields and body: patient data."
 )
 
 _T = TypeVar("_T")
 
-app: Final = LocalizedGroup("outbox", help="Look after queued writes.", no_args_is_help=True)
+app: Final = LocalizedGroup("outbox", help="Work with queued writes.", no_args_is_help=True)
 
 
 def _load_settings(config: Path | None) -> Settings:
     settings = load_settings(config)
     if not settings.outbox.enabled:
-        exit_with_message(
-            Message("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE
-        )
+        exit_with_message(Message("outbox.enabled: is false; there is no outbox"), WRONG_USAGE)
     return settings
 
 
@@ -126,7 +126,7 @@ def list_(
     as_json: bool,
     lang: str | None,
 ) -> None:
-    """List the entries that wait for a person, and how many there are in all."""
+    """List the entries that wait for an operator, and how many there are in all."""
     wanted = _states(state, all_of_them=every)
     entries, counts = _run(_list_entries(_load_settings(config), wanted, caller))
     if as_json:
@@ -149,7 +149,7 @@ def show(
     as_json: bool,
     lang: str | None,
 ) -> None:
-    """Show one entry, what is about a patient masked."""
+    """Show one entry, with patient data masked."""
     found = _run(_show_entry(_load_settings(config), entry, reveal=reveal))
     if found is None:
         exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
@@ -162,8 +162,8 @@ def show(
 
 @app.command()
 @ids_option
-@option("--failed", is_flag=True, help="All that have failed: none of them was saved.")
-@option("--cause", metavar="CAUSE", help="All that have failed of a cause, as listed.")
+@option("--failed", is_flag=True, help="All failed entries: none of them was saved.")
+@option("--cause", metavar="CAUSE", help="All that failed for this cause, as listed.")
 @config_option
 @language_option
 def retry(
@@ -173,7 +173,7 @@ def retry(
     config: Path | None,
     lang: str | None,
 ) -> None:
-    """Send entries once more that have failed or are unclear, or at once what waits."""
+    """Send failed or unclear entries again, and waiting ones at once."""
     settings = _load_settings(config)
     if not (ids or failed or cause is not None):
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
@@ -185,7 +185,12 @@ def retry(
 
 @app.command()
 @ids_option
-@option("--reason", default="", metavar="TEXT", help="Why, for the audit; nothing about a patient.")
+@option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="The reason, for the audit; nothing about a patient.",
+)
 @config_option
 @language_option
 def drop(
@@ -194,7 +199,7 @@ def drop(
     config: Path | None,
     lang: str | None,
 ) -> None:
-    """Give up entries that are not delivered; what waited for them goes on."""
+    """Drop entries that are not delivered; the writes that waited for them continue."""
     settings = _load_settings(config)
     if not ids:
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
@@ -219,7 +224,7 @@ def export(
     reveal: bool,
     lang: str | None,
 ) -> None:
-    """Write all that is not delivered as JSON lines, what is about a patient masked."""
+    """Export all undelivered entries as JSON lines, with patient data masked."""
     wanted = _states(state, all_of_them=not state)
     path = None if str(file) == "-" else file
     count = _run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
@@ -230,10 +235,9 @@ _PAGE_SIZE: Final = 500
 # Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
 _AUDIT_FLUSH_TIMEOUT: Final = 2.0
 _AUDIT_PENDING_MESSAGE: Final = Message(
-    "noted for the audit: the gateway records it, running or at its next start"
+    "noted for the audit: the gateway records it now or at its next start"
 )
-# Fields of an entry's view whose values are translated: each has a closed list of values.
-_TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
+_NO_ENTRY: Final = Message("there is no such entry")
 
 
 class OutboxCommandError(Exception):
@@ -266,7 +270,7 @@ def _format_table(
     for entry in entries:
         yield _row(
             id=entry.id,
-            state=Message(entry.state.value),
+            state=STATE_NAMES[entry.state],
             since=format_time(entry.queued_at),
             attempts=entry.attempts,
             bytes=entry.size,
@@ -274,7 +278,7 @@ def _format_table(
             cause=entry.cause,
         )
     found = [
-        Message("{count} {state}", count=counts[state], state=Message(state.value))
+        Message("{count} {state}", count=counts[state], state=STATE_NAMES[state])
         for state in EntryState
         if counts.get(state)
     ]
@@ -282,9 +286,10 @@ def _format_table(
 
 
 def _row(**cells: object) -> Message:
-    return Message(
-        "{id:<34}{state:<11}{since:<22}{attempts:>9}{bytes:>10}  {caller:<16}{cause}", **cells
-    )
+    # The names of states are longer in some languages.
+    width = 2 + max(len(name.in_language(current_language())) for name in STATE_NAMES.values())
+    pattern = "{id:<34}{state:<%d}{since:<22}{attempts:>9}{bytes:>10}  {caller:<20}{cause}"
+    return Message(pattern % width, **cells)
 
 
 async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
@@ -309,7 +314,7 @@ async def _apply_action(
     refused = False
     async with _open_for_action(settings, reason) as (outbox, actor, changed_ids):
         to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
-        for entry_id in _progress(ids, action, quiet=len(ids) < 2):
+        for entry_id in ids:
             try:
                 entry = await outbox.apply_action(entry_id, to, actor=actor)
             except EntryStateError as refusal:
@@ -320,8 +325,8 @@ async def _apply_action(
                 refused = True
             else:
                 changed_ids.add(entry_id)
-            result = "there is no such entry" if entry is None else entry.state.value
-            print_line(setting_problem(entry_id, Message(result)))
+            result = _NO_ENTRY if entry is None else STATE_NAMES[entry.state]
+            print_line(setting_problem(entry_id, result))
     if refused:
         raise click.exceptions.Exit(CHECK_FAILED)
 
@@ -331,7 +336,7 @@ async def _retry_failed(settings: Settings, cause: str | None) -> None:
     async with _open_for_action(settings) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
             changed_ids.add(entry.id)
-            print_line(setting_problem(entry.id, Message(entry.state.value)))
+            print_line(setting_problem(entry.id, STATE_NAMES[entry.state]))
 
 
 async def _export_entries(
@@ -343,8 +348,14 @@ async def _export_entries(
     """
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
-        with _target(path) as file:
-            for entry in _progress(entries, "export", quiet=path is None):
+        is_watched = path is not None and sys.stderr.isatty()
+        with (
+            _target(path) as file,
+            click.progressbar(
+                entries, label="export", file=sys.stderr, hidden=not is_watched
+            ) as bar,
+        ):
+            for entry in bar:
                 content = await outbox.content(entry.id) or EntryContent(entry, None, None)
                 line = content_view(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -365,7 +376,7 @@ def _format_entry(document: dict[str, Any]) -> Iterator[Message]:
 
 
 def _format_value(name: str, value: Any) -> Message:
-    """Return a value as a message; only values of `_TRANSLATED_FIELDS` are translated.
+    """Return a value as a message; only values of closed lists are translated.
 
     A caller may have the name of a state, which must not be translated.
     """
@@ -375,7 +386,9 @@ def _format_value(name: str, value: Any) -> Message:
         return value
     if isinstance(value, bool):
         return Message("yes") if value else Message("no")
-    return Message(value) if name in _TRANSLATED_FIELDS else Message("{value}", value=value)
+    if name == "state":
+        return STATE_NAMES[EntryState(value)]
+    return Message(value) if name == "after_doubt" else Message("{value}", value=value)
 
 
 def _require_database(path: Path) -> None:
@@ -386,7 +399,7 @@ def _require_database(path: Path) -> None:
     try:
         if is_there(path):
             return
-        problem = Message("{path}: is not there; the gateway makes it", path=path)
+        problem = Message("{path}: does not exist; the gateway creates it", path=path)
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
         problem = Message("{path}: {why}", path=path, why=why)
@@ -528,13 +541,3 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
-
-
-def _progress(items: Sequence[_T], what: str, *, quiet: bool) -> Iterable[_T]:
-    """Iterate over `items`, with a progress bar on a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, what, console=Console(stderr=True), transient=True)

@@ -117,7 +117,7 @@ def _format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
     """Yield lines for the operator, with the token itself only if `show` is true."""
     expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
     sources = {
-        "expires_in": Message("as the SSO says"),
+        "expires_in": Message("as the SSO reports"),
         "jwt": Message("from the token's exp"),
         "default": Message("assumed: sso.default_token_lifetime"),
     }
@@ -177,7 +177,7 @@ def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Mes
     with contextlib.suppress(StartError):
         secret = source.read()
         if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
-            return Message(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)
+            return Message(" ({key} {odd}: is that intended?)", key=source.key, odd=odd)
         if secret is not None and len(secret.reveal().splitlines()) > 1:
             return Message(" ({key} has several: the first was tried)", key=source.key)
     return EMPTY_MESSAGE
@@ -192,7 +192,7 @@ def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Mes
     help="Which entry of `credentials` to use.",
 )
 @config_option
-@option("--show", is_flag=True, help="Print the token itself, too.")
+@option("--show", is_flag=True, help="Print the token itself too.")
 @language_option
 def token(
     credential: str,
@@ -240,8 +240,8 @@ def probe_search(
 ) -> None:
     """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
 
-    Shows no patient's data and keeps nothing. Exit codes: 0 all were asked, 1 some or all could not
-    be asked, or it was interrupted, 2 wrong usage or settings, 3 a secret cannot be read.
+    Shows no patient data and stores nothing. Exit codes: 0 all were tested, 1 some or all could
+    not be tested, or it was interrupted, 2 wrong usage or settings, 3 a secret cannot be read.
     """
     settings = load_settings(config)
     if credential:
@@ -261,7 +261,7 @@ def probe_search(
     except _ProbeUnavailableError as error:
         exit_with_message(exception_message(error), CHECK_FAILED)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Message("interrupted; nothing was stored"), CHECK_FAILED)
     for line in report.lines():
         click.echo(line)
     for line in report.notes(partial=bool(targets)):
@@ -333,7 +333,7 @@ class _ProbeReport:
         """Yield further messages for the operator."""
         count = sum(map(len, self.unfiltered.values()))
         yield Message(
-            "{asked} search parameters asked about, {count} filter nothing",
+            "{asked} search parameters tested, {count} filter nothing",
             asked=self.asked_count,
             count=count,
         )
@@ -341,10 +341,11 @@ class _ProbeReport:
         for name, why in self.undetermined.items():
             by_reason.setdefault(why, []).append(name)
         for why, names in by_reason.items():
-            yield Message("nothing can be told of {names}: {why}", names=", ".join(names), why=why)
+            yield Message("nothing is known about {names}: {why}", names=", ".join(names), why=why)
         if partial:
             yield Message(
-                "fhir.unfiltered replaces what the environment fills in: keep the others there"
+                "fhir.unfiltered replaces the value of the environment: leave the others in the "
+                "list"
             )
 
 
@@ -358,11 +359,11 @@ def _parse_targets(arguments: Iterable[str]) -> list[_ProbeTarget]:
         kind, mark, names = wanted.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
             raise ValueError(
-                Message("{kind!r} is no resource type; write TYPE or TYPE?parameter", kind=kind)
+                Message("{kind!r} is not a resource type; write TYPE or TYPE?parameter", kind=kind)
             )
         if "=" in names or (mark and not all(names.split("&"))):
             raise ValueError(
-                Message("after {kind}? comes the name of a parameter, without a value", kind=kind)
+                Message("after {kind}? write the name of a parameter, without a value", kind=kind)
             )
         found += [(kind, name) for name in names.split("&")] if mark else [(kind, None)]
     return found
@@ -406,7 +407,7 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
     report, text = _ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
     empty: dict[str, Message] = {}
-    with click.progressbar(steps, file=sys.stderr, label=translate(Message("asking"))) as bar:
+    with click.progressbar(steps, file=sys.stderr, label=translate(Message("testing"))) as bar:
         for kind, name in bar:
             if not name:
                 verdict = await platform.search(kind, {})
@@ -426,7 +427,7 @@ async def _ask(
     kind, name, value_kind = question
     if value_kind == _UNDETERMINABLE_KIND:
         report.undetermined[f"{kind}?{name}"] = Message(
-            "it is of the kind {value_kind}", value_kind=value_kind
+            "its value has the type {value_kind}", value_kind=value_kind
         )
         return
     value = _IMPOSSIBLE.get(value_kind, "{text}").format(text=text)
@@ -473,7 +474,7 @@ class _Platform:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
         except ValueError:
             problem = (
-                Message("no answer")
+                Message("no response")
                 if status is None
                 else Message("no CapabilityStatement (status {status})", status=status)
             )

@@ -32,12 +32,12 @@ from gateway.telemetry import logs
 
 _PLATFORM: Final = Message("Platform (FHIR R5)")
 _SSO: Final = Message("SSO token endpoint")
-_CLIENT: Final = Message("Client")
+_CLIENT: Final = Message("Client id and secret")
 _GATEWAY: Final = Message("Gateway")
 _OPERATORS: Final = Message("Operators")
 _AUDIT: Final = Message("Audit")
 _ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS, _AUDIT)
-_END: Final = Message("Ctrl-C ends it.")
+_END: Final = Message("To stop it: Ctrl-C.")
 _NOT_VALIDATED: Final = Message(
     "Resources that you write are not validated: install {package} for that.",
     package="dhp-gateway[sandbox]",
@@ -237,7 +237,7 @@ def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox) -> N
         _print_invitation(Message("Try it (the gateway adds the token):"))
         click.echo(f"  curl {_curl_target(address)}/fhir/Patient/{PATIENT_ID}")
         if run.audit is not None:
-            print_line(Message("What the audit has of it:"))
+            print_line(Message("What the audit records about it:"))
             click.echo(f"  tail -n 1 {run.audit}")
     click.echo("")
     print_line(_END)

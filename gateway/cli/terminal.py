@@ -2,7 +2,7 @@
 
 Output is in the language of `--lang`, else of the environment. A question is asked again after an
 invalid answer. The output of `check --json` and `doctor --json` is one document (see
-docs/operations.md): its codes and keys are stable, for programs; its messages and hints are
+docs/monitoring.md): its codes and keys are stable, for programs; its messages and hints are
 translated, for operators.
 """
 
@@ -82,7 +82,7 @@ language_option = option(
     metavar="LANGUAGE",
     is_eager=True,
     callback=_on_language_option,
-    help="en, ru or uz; default: as LC_ALL, LC_MESSAGES or LANG say, else en.",
+    help="en, ru or uz; default: as LC_ALL, LC_MESSAGES or LANG say, otherwise en.",
 )
 
 
@@ -207,8 +207,8 @@ config_option = option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Settings file (YAML); environment variables are laid on top. Default: what "
-    "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml.",
+    help="Settings file (YAML); environment variables override it. Default: what "
+    "DHP_GATEWAY_CONFIG names, otherwise /etc/dhp-gateway/gateway.yaml, otherwise ./gateway.yaml.",
 )
 as_json_option = option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from gateway.config.section import SecretRef, Section
-from gateway.config.setting_urls import BasePath, BaseUrl
+from gateway.config.setting_urls import BasePath, BaseUrl, EndpointUrl
 from gateway.config.value_types import (
     KIB,
     MIB,
@@ -27,6 +27,7 @@ from gateway.config.value_types import (
     PositiveSize,
     Seconds,
     SecretText,
+    ShortText,
     Size,
     Text,
 )
@@ -35,7 +36,7 @@ Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 
 
 class ListenTlsSettings(Section):
-    """TLS towards the callers; off while `cert_file` is null."""
+    """TLS for callers; off while `cert_file` is null."""
 
     cert_file: FilePath | None = Field(
         default=None,
@@ -47,8 +48,8 @@ class ListenTlsSettings(Section):
     )
     client_ca_file: FilePath | None = Field(
         default=None,
-        description="PEM file with the CAs whose client certificates identify callers; null: "
-        "no client certificate is asked for.",
+        description="PEM file with the CAs whose client certificates identify callers; null: no "
+        "client certificate is requested.",
     )
 
 
@@ -68,13 +69,13 @@ class ListenSettings(Section):
     public_url: BaseUrl | None = Field(
         default=None,
         description="The URL of `base_path` as callers know it, for rewritten links; null: from "
-        "the `Host` of the request. Requests in absolute form, as to an HTTP proxy, may name its "
+        "the `Host` of the request. Callers that use the gateway as their HTTP proxy may name its "
         "host.",
     )
     reuse_port: Flag = Field(
         default=False,
         description="Whether other gateways of the same user on this machine may listen on the "
-        "same port; all of them need it. The system distributes the connections.",
+        "same port; all of them need it. The operating system distributes the connections.",
     )
     allow_anonymous: Flag = Field(
         default=False,
@@ -92,15 +93,15 @@ class ListenSettings(Section):
 
 
 class OperatorSettings(Section):
-    """A person who may retry and drop queued writes on the page `/outbox`."""
+    """An operator of the page `/outbox`."""
 
     name: Name = Field(description="The name for the sign-in and the audit; unique.")
     password: SecretText | None = Field(
         default=None,
-        description="The password, for HTTP Basic; better given as `password_file`.",
+        description="The password for HTTP Basic; better as `password_file`.",
     )
     password_file: FilePath | None = Field(
-        default=None, description="File that holds the password; re-read when it changes."
+        default=None, description="File with the password; re-read when it changes."
     )
 
     def secret_ref(self, index: int) -> SecretRef:
@@ -114,17 +115,27 @@ class AdminSettings(Section):
     address: AddressText = Field(
         default=ListenAddress("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
-        "address. Everybody who reaches them may read.",
+        "address. Whoever reaches the address may read the pages.",
+    )
+    contact: ShortText | None = Field(
+        default=None,
+        description="Whom to call, e.g. IT on duty, +998 71 200 00 00; at most 200 characters. "
+        "It stands on `/status`, in alert messages and in the output of `doctor`.",
+    )
+    runbook_url: EndpointUrl | None = Field(
+        default=None,
+        description="Your page of the runbook (`docs/runbook.md`, or a translation). `/status` "
+        "leads there, and each alert message to its section.",
     )
     operators: tuple[OperatorSettings, ...] = Field(
         default=(),
-        description="The people who may retry and drop queued writes on the page `/outbox`, and "
-        "see one in full if `outbox.reveal` is true. Empty: the page is read-only.",
+        description="The operators who may send queued writes again and drop them on the page "
+        "`/outbox`. Empty: the page is read-only.",
     )
     probe_interval: Seconds = Field(
         default=30,
-        description="How often at most the gateway requests `metadata` with a token, while "
-        "callers' responses do not show that the platform works. 0: never.",
+        description="The shortest time between the gateway's own requests for `metadata`, while "
+        "callers' responses do not show that the platform works. 0: none.",
     )
 
 
@@ -133,10 +144,10 @@ class BasicAuthSettings(Section):
 
     username: Text = Field(description="The user name that the caller sends.")
     password: SecretText | None = Field(
-        default=None, description="The password; better given as `password_file`."
+        default=None, description="The password; better as `password_file`."
     )
     password_file: FilePath | None = Field(
-        default=None, description="File that holds the password; re-read when it changes."
+        default=None, description="File with the password; re-read when it changes."
     )
 
 
@@ -157,13 +168,13 @@ class AllowSettings(Section):
     operations: tuple[OperationName, ...] | None = Field(
         default=None,
         description="Operations that the caller may use, e.g. `[$expand]`, with or without `$`; "
-        "`*`: all. Null: all if `resources` is `*`, else none. The platform's own operations can "
-        "be listed too.",
+        "`*`: all. Null: all if `resources` is `*`, otherwise none. The platform's own operations "
+        "can be listed too.",
     )
 
 
 class RateLimitSettings(Section):
-    """How often a caller may ask."""
+    """How often a caller may send requests."""
 
     requests_per_second: Rate | None = Field(
         default=None,
@@ -189,7 +200,7 @@ class CallerSettings(Section):
     )
     api_key_file: FilePath | None = Field(
         default=None,
-        description="File that holds the caller's `X-Api-Key`; re-read when it changes.",
+        description="File with the caller's `X-Api-Key`; re-read when it changes.",
     )
     basic_auth: BasicAuthSettings | None = Field(
         default=None, description="User name and password of HTTP Basic; null: not used."
@@ -201,8 +212,8 @@ class CallerSettings(Section):
     )
     user_header: HeaderName | None = Field(
         default=None,
-        description="A header in which the old system names its user, e.g. `X-User`: recorded in "
-        "the audit as `user` with `user_asserted`, never forwarded. Null: none.",
+        description="A header in which the caller names its user, e.g. `X-User`: recorded in the "
+        "audit as `user` with `user_asserted`, never forwarded. Null: none.",
     )
     purpose_header: HeaderName | None = Field(
         default=None,
@@ -212,8 +223,8 @@ class CallerSettings(Section):
     content_type: MediaType | None = Field(
         default=None,
         description="Media type of bodies of this caller that come without `Content-Type` or as "
-        "`text/plain`, as from MSXML, e.g. `application/fhir+json`; the content of a Binary is "
-        "not changed. Null: passed on as it came.",
+        "`text/plain`, as from MSXML, e.g. `application/fhir+json`; not for Binary. Null: "
+        "passed on as it came.",
     )
     credential: Name = Field(
         default="default",
@@ -227,13 +238,12 @@ class CallerSettings(Section):
     )
     max_concurrent: Count | None = Field(
         default=None,
-        description="Requests of this caller at the same time; then 503. Null: no limit.",
+        description="Requests of this caller at the same time; above it 503. Null: no limit.",
     )
     outbox: Literal["off", "on-request", "always"] = Field(
         default="on-request",
         description="Which writes may be queued while the platform cannot be reached: none, those "
-        "with `Prefer: respond-async`, or all; the platform does not see their preference. Needs "
-        "`outbox.enabled`.",
+        "with `Prefer: respond-async`, or all. Needs `outbox.enabled`.",
     )
 
     @property
@@ -250,7 +260,7 @@ class CallerSettings(Section):
 
 
 class LimitsSettings(Section):
-    """What one request, and all together, may take."""
+    """Limits of one request, and of all together."""
 
     max_header_bytes: PositiveSize = Field(
         default=16 * KIB,
@@ -270,19 +280,19 @@ class LimitsSettings(Section):
         "less (`Keep-Alive: timeout=120`).",
     )
     max_concurrent_requests: Count = Field(
-        default=1024, description="Requests of all callers at the same time; then 503."
+        default=1024, description="Requests of all callers at the same time; above it 503."
     )
     half_closed: PositiveSeconds = Field(
         default=10,
-        description="How long a read goes on for a caller that has closed its sending side, until "
-        "its response begins. It ends at once while another request waits for a connection to the "
-        "platform.",
+        description="How long a read continues for a caller that has closed its sending side, "
+        "until its response begins. It ends at once if another request waits for a connection to "
+        "the platform.",
     )
     unidentified_rate: Rate | None = Field(
         default=20,
         description="Requests a second from one address (IPv6: one /64 network) without an "
-        "identified caller: broken ones, unknown paths, wrong or missing keys, foreign networks. "
-        "Further ones get 429 without audit records. Null: no limit.",
+        "identified caller: broken ones, unknown paths, wrong or missing keys, other networks. "
+        "Above it 429 without audit records. Null: no limit.",
     )
     header_timeout: PositiveSeconds = Field(
         default=10,

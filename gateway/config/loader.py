@@ -177,7 +177,7 @@ class _Validation:
         blank = next((form for form in forms if form in self._variables.names), None)
         if blank is None or not rule.is_missing:
             return self._make_problem(rule.setting, rule.message, rule.hint)
-        hint = Message("give the variable a value, or remove it; {hint}", hint=rule.hint)
+        hint = Message("set the variable, or remove it; {hint}", hint=rule.hint)
         return self._make_problem(blank, Message("is empty"), hint)
 
     @staticmethod
@@ -213,8 +213,8 @@ class _Validation:
             message, hint = (
                 Message("is missing"),
                 Message(
-                    "environment: custom, the default, fills in no address: add it, or choose "
-                    "dhp-playground (to try) or dhp-production (for real work)"
+                    "environment: custom, the default, sets no address: add it, or choose "
+                    "dhp-playground (for tests) or dhp-production (for real work)"
                 ),
             )
         elif kind == "literal_error":
@@ -353,7 +353,8 @@ class SettingsSource:
         """Return the current settings. Raises `SettingsError`."""
         if self.is_empty:
             hint = Message(
-                "{origin}, and no variable holds a setting; to try without any: {trial}",
+                "{origin}, and no variable contains a setting; to try the gateway without "
+                "settings: {trial}",
                 origin=self.origin,
                 trial=_SANDBOX_COMMAND,
             )

@@ -69,7 +69,7 @@ class AuditSettings(Section):
         "the operating system.",
     )
     syslog_client_cert_file: FilePath | None = Field(
-        default=None, description="Our certificate chain (PEM) for the syslog server."
+        default=None, description="The gateway's certificate chain (PEM) for the syslog server."
     )
     syslog_client_key_file: FilePath | None = Field(
         default=None, description="The key of that certificate (PEM), without a passphrase."
@@ -84,13 +84,13 @@ class AuditSettings(Section):
     )
     fhir_profile: Literal["base", "uz-core"] = Field(
         default="base",
-        description="What AuditEvents claim to be: the base resource, or the platform's own "
-        "profile where a person is signed in and the profile knows the interaction.",
+        description="The profile of AuditEvents: the base resource, or the platform's own profile "
+        "if a user is signed in and the profile has the interaction.",
     )
     fhir_endpoint: BaseUrl | None = Field(
         default=None,
         description="Base URL of a FHIR R5 repository to which AuditEvents are sent in batches, "
-        "instead of following their records; null: none.",
+        "instead of to `sink`; null: none.",
     )
     fhir_ca_file: FilePath | None = Field(
         default=None,
@@ -112,21 +112,21 @@ class LogSettings(Section):
     )
     format: Literal["auto", "json", "console"] = Field(
         default="auto",
-        description="`console`: text for people; `json`: JSON lines for machines; `auto`: text on "
-        "a terminal, else JSON lines.",
+        description="`console`: text to read; `json`: JSON lines for programs; `auto`: text on a "
+        "terminal, otherwise JSON lines.",
     )
 
 
 class StoreSettings(Section):
-    """Where tokens and sessions are kept."""
+    """Where tokens and sessions are stored."""
 
     url: StoreUrl = Field(
         default=StoreLocation(),
-        description="`memory://`: in the process; `redis://[user:password@]host[:port][/db]`, "
+        description="`memory://`: in the process. `redis://[user:password@]host[:port][/db]`, "
         "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share, with encrypted "
         "tokens. `redis+sentinel://[user:password@]host[:port],host[:port]…/service[/db]` (with "
-        "TLS `rediss+sentinel://…`): the master of a service, which Redis Sentinels name. "
-        "While it is unreachable every replica works alone.",
+        "TLS `rediss+sentinel://…`): the master of a service that Redis Sentinels name. If it "
+        "cannot be reached, every replica works alone.",
     )
     ca_file: FilePath | None = Field(
         default=None,
@@ -135,12 +135,12 @@ class StoreSettings(Section):
     )
     encryption_key: SecretText | None = Field(
         default=None,
-        description="Key for what is stored: 32 bytes, base64url; better as "
-        "`encryption_key_file`. Without it the key is derived from each client's secret or "
-        "private key, so the secret must not be guessable.",
+        description="Key for what is stored: 32 bytes, base64url; better as `encryption_key_file`. "
+        "Without it the key is derived from each client secret or private key, so the secret must "
+        "not be guessable.",
     )
     encryption_key_file: FilePath | None = Field(
-        default=None, description="File that holds the encryption key."
+        default=None, description="File with the encryption key."
     )
 
     def encryption_key_ref(self) -> SecretRef:
@@ -155,18 +155,17 @@ class LoginSettings(Section):
     client_id: Text | None = Field(default=None, description="The client id for the sign-in.")
     client_secret: SecretText | None = Field(
         default=None,
-        description="The client's secret; with neither this nor `client_secret_file`: a public "
+        description="The client secret; with neither this nor `client_secret_file`: a public "
         "client, PKCE only.",
     )
     client_secret_file: FilePath | None = Field(
         default=None,
-        description="File that holds the client's secret; while the SSO exchanges it, two, the new "
-        "one on the first line.",
+        description="File with the client secret, as that of a credential.",
     )
     auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
         default="client_secret_post",
-        description="How the client authenticates: secret in the form, secret by HTTP Basic, or a "
-        "signed assertion (RFC 7523). PKCE is used with all of them.",
+        description="How the gateway authenticates at a sign-in, as for a credential. PKCE is "
+        "always used.",
     )
     private_key_file: FilePath | None = Field(
         default=None,
@@ -254,8 +253,8 @@ class OutboxSettings(Section):
     enabled: Flag = Field(default=False, description="Whether writes may be queued.")
     url: DatabaseUrl = Field(
         default=DEFAULT_DATABASE,
-        description="The database of the queue: `sqlite:////path/of/file`, on a disk of this "
-        "machine; `postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full]` when "
+        description="The database of the queue: `sqlite:////path/of/file`, on a local disk; "
+        "`postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full]` if "
         "several replicas share it.",
     )
     max_entries: Count = Field(
@@ -274,7 +273,7 @@ class OutboxSettings(Section):
     )
     max_age: PositiveSeconds = Field(
         default=604800,
-        description="A write that could not be delivered for this long is given up (7 days).",
+        description="How long delivery of a write is tried (7 days).",
     )
     retention: Seconds = Field(
         default=86400,
@@ -283,7 +282,7 @@ class OutboxSettings(Section):
     reveal: Flag = Field(
         default=False,
         description="Whether `admin.operators` may see a queued write in full, with patient data, "
-        "on the page `/outbox`. The audit records each time.",
+        "on the page `/outbox`. The audit records each view.",
     )
     encryption_key: SecretText | None = Field(
         default=None,
@@ -291,7 +290,7 @@ class OutboxSettings(Section):
         "`encryption_key_file`.",
     )
     encryption_key_file: FilePath | None = Field(
-        default=None, description="File that holds the encryption key."
+        default=None, description="File with the encryption key."
     )
 
     def encryption_key_ref(self) -> SecretRef:
@@ -318,7 +317,7 @@ class TracingSettings(Section):
         "`authorization_file`.",
     )
     authorization_file: FilePath | None = Field(
-        default=None, description="File that holds the `Authorization` field for the collector."
+        default=None, description="File with the `Authorization` field for the collector."
     )
     service_name: Text = Field(
         default="dhp-gateway", description="The name of this gateway among the traced services."
@@ -341,7 +340,7 @@ class TracingSettings(Section):
 
 
 class AlertsSettings(Section):
-    """Messages to people about what is wrong, where no Prometheus tells them."""
+    """Alert messages to operators, where there is no Prometheus."""
 
     notify: tuple[SecretText, ...] = Field(
         default=(),
@@ -351,15 +350,15 @@ class AlertsSettings(Section):
         "`notify_file`. Empty: nowhere.",
     )
     notify_file: FilePath | None = Field(
-        default=None, description="File that holds the addresses, one a line; `#` begins a comment."
+        default=None, description="File with the addresses, one on each line; `#` begins a comment."
     )
     language: Literal["en", "ru", "uz"] = Field(
         default="en", description="The language of the messages."
     )
     daily: Flag = Field(
         default=False,
-        description="Whether one line a day, at 8 in the morning by this machine's clock, reports "
-        "the state, so that silence is a sign.",
+        description="Whether a report is sent each morning at 8 (this machine's clock). If no "
+        "report arrives, the gateway is down.",
     )
 
     def address_refs(self) -> tuple[SecretRef, ...]:
@@ -373,14 +372,14 @@ class AlertsSettings(Section):
 
 
 class ShutdownSettings(Section):
-    """What happens between SIGTERM and the end."""
+    """Shutdown, after SIGTERM."""
 
     delay: Seconds = Field(
         default=1,
-        description="Time in which `/readyz` says 503 but new requests are still served, with "
-        "`Connection: close`, so that callers connect elsewhere.",
+        description="Time in which `/readyz` answers 503 but new requests are still served, with "
+        "`Connection: close`, so that callers connect to another replica.",
     )
     drain_timeout: Seconds = Field(
         default=25,
-        description="Time for requests in flight to finish; then they are cut.",
+        description="Time for requests in flight to finish; then they are cut off.",
     )

@@ -28,13 +28,13 @@ from gateway.i18n import Message
 # VSCHAR and scope-token of RFC 6749, appendix A.
 _CLIENT_ID: Final = matching(
     r"[\x20-\x7e]+",
-    Message("holds characters that no client id may hold"),
+    Message("contains characters that a client id may not contain"),
     Message("copy it again, without line breaks"),
 )
 _SCOPE: Final = matching(
     r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*",
-    Message("is no scope"),
-    Message("write the scopes with one space between, or null for none"),
+    Message("is not a scope"),
+    Message("write the scopes with one space between them, or null for none"),
 )
 
 
@@ -42,8 +42,8 @@ class PlatformSettings(Section):
     """The FHIR server that requests are forwarded to."""
 
     fhir_base_url: BaseUrl = Field(
-        description="The platform's FHIR base; by default that of `environment`, else required. "
-        "https, except for loopback hosts."
+        description="The platform's FHIR base; required without a default of `environment`. https, "
+        "except for loopback hosts."
     )
     ca_file: FilePath | None = Field(
         default=None,
@@ -64,14 +64,16 @@ class PlatformSettings(Section):
     allow_plaintext: Flag = Field(
         default=False,
         description="Whether `http://` is accepted for other than loopback hosts, also for the "
-        "SSO. Tokens and patient data are then readable on the way.",
+        "SSO. Tokens and patient data are then readable on the network.",
     )
     connect_timeout: PositiveSeconds = Field(
         default=5,
-        description="Time for a connection to the platform with TLS, or for a free one; then 503.",
+        description="Time for a connection to the platform with TLS, or for a free one; after it "
+        "503.",
     )
     response_timeout: PositiveSeconds = Field(
-        default=60, description="Time from the end of the request to the response header; then 504."
+        default=60,
+        description="Time from the end of the request to the response header; after it 504.",
     )
     idle_timeout: PositiveSeconds = Field(
         default=30,
@@ -79,14 +81,14 @@ class PlatformSettings(Section):
     )
     max_connections: Count = Field(
         default=256,
-        description="Connections to the platform at the same time. One of several callers never "
-        "holds the last of more than 32.",
+        description="Connections to the platform at the same time. If there are more than 32, one "
+        "of several callers never occupies the last ones.",
     )
     compression: Literal["off", "answers", "both"] = Field(
         default="off",
         description="For slow connections. `off`: gzip is requested from the platform if the "
         "caller accepts it. `answers`: always. `both`: request bodies from 1 KiB on are also sent "
-        "as gzip, once the platform has shown that it accepts this.",
+        "as gzip, if the platform accepts this.",
     )
     forward_headers: tuple[HeaderPattern, ...] = Field(
         default=(),
@@ -117,20 +119,20 @@ class SsoSettings(Section):
     """The OAuth 2.0 server that issues the tokens."""
 
     token_url: EndpointUrl = Field(
-        description="The token endpoint; by default that of `environment`, else required. https, "
+        description="The token endpoint; required without a default of `environment`. https, "
         "except for loopback hosts."
     )
     authorize_url: EndpointUrl | None = Field(
         default=None,
-        description="The authorization endpoint, or where the SSO's browser sign-in begins; by "
-        "default that of `environment`.",
+        description="The authorization endpoint, or where the SSO's browser sign-in begins.",
     )
     issuer: EndpointUrl | None = Field(
         default=None,
-        description="For OpenID Connect: the issuer, below which is its "
-        "`/.well-known/openid-configuration`; null: it is looked for at the origin and at each "
+        description="For OpenID Connect: the issuer, below which its "
+        "`/.well-known/openid-configuration` is; null: it is looked for at the origin and each "
         "parent path of the two URLs. The addresses of that document are used. With "
-        "`private_key_jwt` also the audience, where the SSO refuses its token endpoint as one.",
+        "`private_key_jwt` also the audience, if the SSO does not accept its token endpoint as "
+        "one.",
     )
     ca_file: FilePath | None = Field(
         default=None,
@@ -143,8 +145,8 @@ class SsoSettings(Section):
     )
     timeout: PositiveSeconds = Field(
         default=10,
-        description="Time for a token request, and the longest wait of a caller for a token; then "
-        "503.",
+        description="Time for a token request, and the longest wait of a caller for a token; after "
+        "it 503.",
     )
     max_requests: Count = Field(
         default=8,
@@ -169,27 +171,25 @@ class SsoSettings(Section):
 class CredentialSettings(Section):
     """A client that is registered with the SSO."""
 
-    client_id: Annotated[Text, _CLIENT_ID] = Field(
-        description="The client id that the SSO's operator gave you."
-    )
+    client_id: Annotated[Text, _CLIENT_ID] = Field(description="The client id that the SSO issued.")
     client_secret: SecretText | None = Field(
-        default=None, description="The client secret; better given as `client_secret_file`."
+        default=None, description="The client secret; better as `client_secret_file`."
     )
     client_secret_file: FilePath | None = Field(
         default=None,
-        description="File that holds the client secret (a final line break is ignored); re-read "
-        "when it changes and after a refusal. While the SSO changes the secret, the file may hold "
-        "both, the new one on the first line.",
+        description="File with the client secret; re-read when it changes and after a refusal. "
+        "While the secret is being changed, the file may contain both, the new one on the first "
+        "line.",
     )
     auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
         default="client_secret_post",
-        description="How the client authenticates: secret in the form, secret by HTTP Basic, or a "
+        description="How the gateway authenticates: secret in the form, secret by HTTP Basic, or a "
         "signed assertion (RFC 7523). DHP uses the form.",
     )
     private_key_file: FilePath | None = Field(
         default=None,
         description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; RSA "
-        "signs RS384, EC (P-384) ES384. It may hold two, the new one first, and is re-read like "
+        "signs RS384, EC (P-384) ES384. It may contain two, the new one first, and is re-read like "
         "`client_secret_file`.",
     )
     scope: Annotated[Text, _SCOPE] | None = Field(
@@ -227,13 +227,13 @@ class RetriesSettings(Section):
 
 
 class CircuitBreakerSettings(Section):
-    """When the gateway stops asking a failing platform for a while."""
+    """When the gateway pauses requests to a failing platform."""
 
     failure_ratio: Annotated[Ratio, Field(gt=0)] = Field(
         default=0.5,
-        description="Share of failed requests within `window` at which the circuit opens, if the "
-        "line is down or the gateway's own question fails, too; and at which a caller's kind of "
-        "request is held off. Then callers get 503 at once.",
+        description="Share of failed requests within `window` at which the circuit opens, if there "
+        "is no connection or the gateway's own check fails too; and at which one kind of request "
+        "of one caller is paused. Callers then get 503 at once.",
     )
     min_requests: Count = Field(
         default=20, description="Requests within `window` below which neither happens."
@@ -243,13 +243,13 @@ class CircuitBreakerSettings(Section):
     )
     open_for: PositiveSeconds = Field(
         default=15,
-        description="How long the circuit stays open before the gateway asks the platform again, "
-        "or a kind of request is held off before one tries again.",
+        description="How long the circuit stays open before the gateway checks the platform again, "
+        "or a kind of request is paused before one is tried again.",
     )
 
 
 class RewriteSettings(Section):
-    """Absolute platform URLs in answers become gateway URLs, and the other way round."""
+    """Absolute platform URLs in responses become gateway URLs, and vice versa."""
 
     enabled: Flag = Field(
         default=True,
@@ -280,15 +280,15 @@ class FhirSettings(Section):
     )
     unfiltered: dict[ResourceType, tuple[ParameterName, ...]] = Field(
         default_factory=dict,
-        description="Search parameters that filter nothing although the platform says that it "
+        description="Search parameters that filter nothing although the platform reports that it "
         "used them, by resource type, e.g. `{Observation: [date]}`; the search guard treats them "
         "as ignored. `dhp-gateway probe-search` finds them. Your list replaces that of the "
         "environment.",
     )
     auto_if_match: Flag = Field(
         default=False,
-        description="Whether a PUT without `If-Match` gets the current version's, read just "
-        "before; DHP answers 412 without. This gives up the protection against lost updates.",
+        description="Whether a PUT without `If-Match` gets that of the current version, read just "
+        "before; DHP answers 412 without it. This gives up the protection against lost updates.",
     )
     default_language: Literal["en", "ru", "uz"] = Field(
         default="en",

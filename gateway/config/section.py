@@ -141,7 +141,7 @@ def find_placeholders(settings: Section) -> Iterator[SettingPath]:
 
 # The longest known secret is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
-MAKE_KEY: Final = Message("make one with: openssl rand -base64 32 | tr '+/' '-_'")
+MAKE_KEY: Final = Message("create one with: openssl rand -base64 32 | tr '+/' '-_'")
 NO_KEY: Final = Message("is not 32 bytes as base64url")
 _KEY_BYTES: Final = 32
 
@@ -151,7 +151,7 @@ _ERROR_HINTS: Final[dict[int, Message]] = {
     errno.ENOENT: Message(
         "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
     ),
-    errno.EACCES: Message("let the gateway's user alone read it"),
+    errno.EACCES: Message("let only the gateway's user read it"),
     errno.EISDIR: Message("name the file in it"),
 }
 _EMPTY_HINT: Final = Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})")
@@ -251,7 +251,7 @@ def suspicious_surrounding(secret: Secret) -> Message | None:
     """
     for line in filter(str.strip, secret.reveal().splitlines()):
         if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
-            return Message("stands between quotation marks, which would be part of it")
+            return Message("is in quotation marks, which would be part of it")
         if not all(end.isprintable() and not end.isspace() for end in (line[0], line[-1])):
             return Message("begins or ends with a blank or an invisible character")
     return None
@@ -265,4 +265,6 @@ def permission_problem(path: Path) -> Message | None:
     mode = path.stat().st_mode
     if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         return None
-    return Message("may be read or changed by others (mode {mode:04o})", mode=stat.S_IMODE(mode))
+    if mode & (stat.S_IWOTH | stat.S_IWGRP):
+        return Message("can be changed by others (mode {mode:04o})", mode=stat.S_IMODE(mode))
+    return Message("can be read by others (mode {mode:04o})", mode=stat.S_IMODE(mode))

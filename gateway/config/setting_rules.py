@@ -105,9 +105,12 @@ def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
     if successor is not None:
         yield RuleViolation(
             ("environment",),
-            Message("{name} has the former addresses, of guide 0.1.0", name=settings.environment),
             Message(
-                "the platform of today is {successor}, which gives clients of its own",
+                "{name} has the addresses of guide 0.1.0, which are not used any more",
+                name=settings.environment,
+            ),
+            Message(
+                "the platform of today's guide is {successor}, with its own client_ids",
                 successor=successor,
             ),
         )
@@ -125,8 +128,8 @@ def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
                 address=listen.address,
             ),
             Message(
-                "give listen.tls.cert_file and listen.tls.key_file, or listen on 127.0.0.1 behind "
-                "a proxy with TLS on this machine"
+                "set listen.tls.cert_file and listen.tls.key_file, or listen on 127.0.0.1 behind a "
+                "proxy with TLS on this machine"
             ),
         )
 
@@ -141,10 +144,10 @@ _browsers_that_are_callers: Final = _each_caller(
         RuleViolation(
             ("networks",),
             Message(
-                "a browser from there is this caller: it gets data with the gateway's token, "
-                "and no sign-in page"
+                "a browser at these addresses counts as this caller: it gets data with the "
+                "gateway's token, without a sign-in"
             ),
-            Message("give the caller a key or password, or leave out the browsers' addresses"),
+            Message("set a key or password for the caller, or exclude the browsers' addresses"),
         ),
     )
 )
@@ -160,7 +163,7 @@ def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:
                 "travel unencrypted",
                 names=", ".join(operator.name for operator in admin.operators),
             ),
-            Message("listen on 127.0.0.1, and reach it by ssh -L or behind TLS"),
+            Message("listen on 127.0.0.1, and connect with ssh -L or over TLS"),
         )
 
 
@@ -173,8 +176,8 @@ def _written_secrets(
                 secret.setting,
                 Message("is written into the settings file"),
                 Message(
-                    "keep it alone in a file that only the gateway can read, and name that in "
-                    "{key}",
+                    "store it in a separate file that only the gateway can read, and set {key} to "
+                    "its path",
                     key=secret.file_key,
                 ),
             )
@@ -188,8 +191,8 @@ def _written_password(
     if password is not None and is_in_file(setting):
         yield RuleViolation(
             setting,
-            Message("holds a password in the settings file"),
-            Message("give it by the variable {variable}", variable=variable_name(setting)),
+            Message("contains a password in the settings file"),
+            Message("set it with the variable {variable}", variable=variable_name(setting)),
         )
 
 
@@ -199,7 +202,7 @@ def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
             if (near := similar_operation(name)) is not None:
                 yield RuleViolation(
                     ("callers", index, "allow", "operations", operation_index),
-                    Message("is no operation of FHIR R5"),
+                    Message("is not an operation of FHIR R5"),
                     Message(
                         "did you mean {near}? If the platform defines it, all is well", near=near
                     ),
@@ -256,7 +259,7 @@ _login_addresses: Final = _rule_of(
             ("login", "redirect_uri"),
             Message("must begin with https://"),
             Message(
-                "browsers keep the session's cookie for https:// only; http:// is for loopback "
+                "browsers store the session's cookie for https:// only; http:// is for loopback "
                 "hosts"
             ),
         ),
@@ -313,7 +316,7 @@ def find_violations(settings: Settings) -> Iterator[RuleViolation]:
     return find_in_right_part(_RULES, settings)
 
 
-_NOT_HERE: Final = Message("that is not to be had on this operating system")
+_NOT_HERE: Final = Message("not available on this operating system")
 
 
 def _unix_socket(section: str, settings: Settings) -> Iterator[RuleViolation]:
@@ -346,7 +349,7 @@ def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
     return one.port == other.port != 0 and same_host
 
 
-_OWN_NAME: Final = Message("give each person an own name")
+_OWN_NAME: Final = Message("give each operator a different name")
 
 
 def _operators(settings: Settings) -> Iterator[RuleViolation]:
@@ -354,7 +357,7 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
     for index, operator in enumerate(settings.admin.operators):
         path: SettingPath = ("admin", "operators", index)
         if not operator.secret_ref(index).is_given:
-            yield missing_key((*path, "password"), Message("give password_file"))
+            yield missing_key((*path, "password"), Message("set password_file"))
         if first.setdefault(operator.name, index) != index:
             yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
 
@@ -373,14 +376,14 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
         yield RuleViolation(
             ("credentials",),
             Message("is empty"),
-            Message("give at least credentials.default with client_id and client_secret_file"),
+            Message("set at least credentials.default with client_id and client_secret_file"),
         )
     for name, credential in settings.credentials.items():
         has_secret = credential.client_secret or credential.client_secret_file
         if credential.auth_method != "private_key_jwt" and not has_secret:
             yield missing_key(
                 ("credentials", name, "client_secret"),
-                Message("give client_secret_file: the path of a file that holds the secret"),
+                Message("set client_secret_file: the path of a file with the client secret"),
             )
         yield from _client(("credentials", name), credential, _RESERVED_FOR_CREDENTIALS)
 
@@ -390,8 +393,8 @@ def _secrets(settings: Settings) -> Iterator[RuleViolation]:
         if secret.value is not None and secret.file is not None:
             yield RuleViolation(
                 secret.setting,
-                Message("and {setting}_file are both given", setting=secret.setting[-1]),
-                Message("keep the file, remove the other"),
+                Message("and {setting}_file are both set", setting=secret.setting[-1]),
+                Message("remove the value, leave the file"),
             )
 
 
@@ -406,7 +409,7 @@ _CALLER: Final[tuple[_CallerRow, ...]] = (
             and not caller.basic_auth.password
             and not caller.basic_auth.password_file
         ),
-        missing_key(("basic_auth", "password"), Message("give password_file")),
+        missing_key(("basic_auth", "password"), Message("set password_file")),
     ),
     (
         lambda caller, _: caller.basic_auth and ":" in caller.basic_auth.username,
@@ -414,7 +417,8 @@ _CALLER: Final[tuple[_CallerRow, ...]] = (
             ("basic_auth", "username"),
             Message("holds a colon"),
             Message(
-                "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
+                "HTTP Basic reads everything after the colon as the password (RFC 7617); choose "
+                "another name"
             ),
         ),
     ),
@@ -426,7 +430,7 @@ _CALLER: Final[tuple[_CallerRow, ...]] = (
         ),
         RuleViolation(
             ("purpose_header",),
-            Message("is user_header, too"),
+            Message("is the same as user_header"),
             Message("one header names the user, another one the purpose"),
         ),
     ),
@@ -435,8 +439,8 @@ _CALLER_NAME: Final[_CallerRow] = (
     lambda caller, _: caller.name.lower() in RESERVED_CALLERS,
     RuleViolation(
         ("name",),
-        Message("is a name of the gateway's own"),
-        Message("the gateway calls those so who have no name of their own; choose another"),
+        Message("is a name that the gateway uses itself"),
+        Message("the gateway uses this name for callers without one; choose another"),
     ),
 )
 
@@ -450,7 +454,9 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
             yield RuleViolation(
                 ("callers", index, "name"),
                 Message("is used twice"),
-                Message("callers[{first}] has the same name; give each its own", first=first),
+                Message(
+                    "callers[{first}] has the same name; give each a different name", first=first
+                ),
             )
         yield from _of_caller(index, caller, settings, (_CALLER_NAME,))
 
@@ -468,12 +474,12 @@ def _require_credential(
         known = ", ".join(settings.credentials) or Message("none")
         yield RuleViolation(
             setting,
-            Message("names no credential"),
+            Message("is not the name of a credential"),
             Message("known here: {credentials}", credentials=known),
         )
 
 
-_TO_FOLLOW: Final = Message("set audit.fhir_audit_events: true, or leave this out")
+_TO_FOLLOW: Final = Message("set audit.fhir_audit_events: true, or remove this")
 _audit_repository: Final = _rule_of(
     (
         lambda settings: (
@@ -562,11 +568,11 @@ _RULES: Final[tuple[_Rule, ...]] = (
             ),
             RuleViolation(
                 ("listen", "address"),
-                Message("is reachable from other machines, and no callers are named"),
+                Message("is reachable from other machines, and `callers` is empty"),
                 Message(
-                    "listen on 127.0.0.1 or a unix socket, name the callers, or set "
-                    "listen.allow_anonymous: true if everybody who reaches it may use your "
-                    "credential"
+                    "listen on 127.0.0.1 or a unix socket, or name the callers. If every system "
+                    "that reaches the address may use your credential, set listen.allow_anonymous: "
+                    "true"
                 ),
             ),
         )
@@ -577,7 +583,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             RuleViolation(
                 ("admin", "address"),
                 Message("is the same as listen.address"),
-                Message("give it another port; operators' pages never share the callers' port"),
+                Message("set another port; operators' pages never share the callers' port"),
             ),
         )
     ),
@@ -591,7 +597,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             RuleViolation(
                 ("listen", "tls", "client_ca_file"),
                 Message("has no effect without TLS"),
-                Message("give cert_file and key_file too"),
+                Message("set cert_file and key_file too"),
             ),
         ),
     ),
@@ -606,7 +612,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             ),
             missing_key(
                 ("credentials", "default"),
-                Message("it is the one that is used while no callers are named"),
+                Message("it is used while `callers` is empty"),
             ),
         )
     ),
@@ -621,7 +627,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
             RuleViolation(
                 ("client_cert_names",),
                 Message("cannot be checked"),
-                Message("set listen.tls.client_ca_file, else no client certificate is asked for"),
+                Message(
+                    "set listen.tls.client_ca_file; otherwise no client certificate is requested"
+                ),
             ),
         )
     ),
@@ -677,7 +685,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             ),
             RuleViolation(
                 ("listen", "base_path"),
-                Message("collides with /auth, which belongs to the login"),
+                Message("conflicts with /auth, which belongs to the sign-in"),
                 Message("choose another path, e.g. /fhir"),
             ),
         )
@@ -690,9 +698,9 @@ _RULES: Final[tuple[_Rule, ...]] = (
             missing_key(
                 ("outbox", "encryption_key"),
                 Message(
-                    "give encryption_key_file: 32 bytes as base64url, which openssl rand "
-                    "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
-                    "open on the disk"
+                    "set encryption_key_file: 32 bytes as base64url, made with openssl rand "
+                    "-base64 32 | tr '+/' '-_'; without it patient data would be on the disk "
+                    "unencrypted"
                 ),
             ),
         ),
@@ -701,7 +709,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             RuleViolation(
                 ("outbox", "reveal"),
                 Message("is not used with audit.sink off"),
-                Message("choose an audit.sink, or leave this out"),
+                Message("choose an audit.sink, or remove this"),
             ),
         ),
     ),
@@ -711,7 +719,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             RuleViolation(
                 ("outbox",),
                 Message("needs outbox.enabled"),
-                Message("enable it, or leave this out"),
+                Message("enable it, or remove this"),
             ),
         )
     ),

@@ -37,7 +37,7 @@ def _split(
     example = Message("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
         raise InvalidValueError(
-            Message("holds a character that no URL may hold"),
+            Message("contains a character that a URL may not contain"),
             Message(
                 "percent-encode it; host names in other letters are written in their xn-- form"
             ),
@@ -54,14 +54,14 @@ def _split(
         raise InvalidValueError(Message("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
         raise InvalidValueError(
-            Message("must not hold a user or password"), Message("remove everything up to the @")
+            Message("must not contain a user or password"), Message("remove everything up to the @")
         )
     if not parts.hostname or not is_host(parts.hostname):
-        raise InvalidValueError(Message("names no valid host"), example)
+        raise InvalidValueError(Message("has no valid host"), example)
     if "?" in value or "#" in value:
         raise InvalidValueError(
-            Message("must not hold a query or fragment"),
-            Message("remove everything from the ? or # on"),
+            Message("must not contain a query or fragment"),
+            Message("remove everything after and including the ? or #"),
         )
     _clean_path(re.sub("/+", "/", parts.path) if allows_empty_segments else parts.path)
     return parts
@@ -79,7 +79,7 @@ def _split_server(
         raise InvalidValueError(unknown, hint)
     if _UNCLEAN.search(value):
         raise InvalidValueError(
-            Message("holds a character that no URL may hold"), Message("percent-encode it")
+            Message("contains a character that a URL may not contain"), Message("percent-encode it")
         )
     try:
         parts = urlsplit(value)
@@ -87,11 +87,11 @@ def _split_server(
     except ValueError:
         raise InvalidValueError(
             Message("is not a URL: host or port cannot be read"),
-            Message("percent-encode what the password holds of : / ? # [ ] @"),
+            Message("percent-encode : / ? # [ ] @ in the password"),
         ) from None
     if parts.fragment:
         raise InvalidValueError(
-            Message("must not hold a fragment"),
+            Message("must not contain a fragment"),
             Message("percent-encode a # in the password as %23"),
         )
     return parts
@@ -126,7 +126,7 @@ def _clean_path(path: str) -> None:
     segments = path.split("/")
     if "//" in path or any(segment in (".", "..") for segment in segments):
         raise InvalidValueError(
-            Message("has a path with empty, `.` or `..` parts"), Message("write the path out")
+            Message("has a path with empty, `.` or `..` parts"), Message("write the complete path")
         )
 
 
@@ -159,7 +159,7 @@ def parse_proxy_url(value: str) -> str:
     parts = _split(value, ("http",))
     if parts.path not in ("", "/"):
         raise InvalidValueError(
-            Message("must not hold a path"), Message("write it as http://proxy.example:3128")
+            Message("must not contain a path"), Message("write it as http://proxy.example:3128")
         )
     return _join(parts, "")
 
@@ -172,7 +172,7 @@ def parse_origin(value: str) -> str:
     parts = _split(value, ("http", "https"))
     if parts.path not in ("", "/"):
         raise InvalidValueError(
-            Message("must not hold a path"), Message("write only scheme, host and port")
+            Message("must not contain a path"), Message("write only scheme, host and port")
         )
     return _join(parts, "")
 
@@ -182,7 +182,7 @@ def parse_syslog_url(value: str) -> str:
     parts = _split(value, ("udp", "tcp", "tls"))
     if parts.port is None or parts.path not in ("", "/"):
         raise InvalidValueError(
-            Message("needs host and port and nothing more"),
+            Message("must consist of host and port only"),
             Message("e.g. tls://syslog.example:6514"),
         )
     return _join(parts, "")
@@ -293,7 +293,7 @@ def _file(parts: SplitResult) -> DatabaseLocation:
     # In the customary form, an additional slash precedes the path: sqlite:/// + /absolute/path.
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
-        raise InvalidValueError(Message("names no file by an absolute path"), _DATABASE_HINT)
+        raise InvalidValueError(Message("has no absolute path of a file"), _DATABASE_HINT)
     return DatabaseLocation("sqlite", Path(path))
 
 
@@ -302,7 +302,7 @@ def _server(parts: SplitResult) -> DatabaseLocation:
     unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
     if unknown:
         raise InvalidValueError(
-            Message("holds an unknown option"),
+            Message("contains an unknown option"),
             Message("{hint}; known: host, sslmode, sslrootcert", hint=_DATABASE_HINT),
         )
     host = _host(parts, options)
@@ -319,7 +319,7 @@ def _server(parts: SplitResult) -> DatabaseLocation:
         )
     database = unquote(parts.path[1:])
     if not database or "/" in database:
-        raise InvalidValueError(Message("names no database"), _DATABASE_HINT)
+        raise InvalidValueError(Message("has no database"), _DATABASE_HINT)
     return DatabaseLocation(
         "postgresql",
         host=host,
@@ -336,10 +336,10 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     socket = options.get("host")
     if socket is None:
         if not parts.hostname or not is_host(parts.hostname):
-            raise InvalidValueError(Message("names no valid host"), _DATABASE_HINT)
+            raise InvalidValueError(Message("has no valid host"), _DATABASE_HINT)
         return parts.hostname
     if parts.hostname or not socket.startswith("/"):
-        raise InvalidValueError(Message("names no directory of a Unix socket"), _DATABASE_HINT)
+        raise InvalidValueError(Message("has no directory of a Unix socket"), _DATABASE_HINT)
     return socket
 
 
@@ -414,9 +414,9 @@ def parse_store_url(value: object) -> StoreLocation:
 
 def _store_server(parts: SplitResult, default_port: int) -> tuple[str, int]:
     if not parts.hostname or not is_host(parts.hostname):
-        raise InvalidValueError(Message("names no valid host"), _STORE_HINT)
+        raise InvalidValueError(Message("has no valid host"), _STORE_HINT)
     if parts.query:
-        raise InvalidValueError(Message("must not hold a query"), _STORE_HINT)
+        raise InvalidValueError(Message("must not contain a query"), _STORE_HINT)
     return parts.hostname, parts.port or default_port
 
 
@@ -430,7 +430,7 @@ def _sentinels(value: str) -> StoreLocation:
     parts = several[0]
     service, _, database = parts.path.removeprefix("/").partition("/")
     if not service:
-        raise InvalidValueError(Message("names no service"), _STORE_HINT)
+        raise InvalidValueError(Message("has no service"), _STORE_HINT)
     return StoreLocation(
         kind="rediss" if scheme == "rediss+sentinel" else "redis",
         database=_database(database),
@@ -446,7 +446,7 @@ def _socket(parts: SplitResult) -> StoreLocation:
         raise InvalidValueError(Message("needs an absolute path"), _STORE_HINT)
     name, _, database = parts.query.partition("=")
     if parts.query and name != "db":
-        raise InvalidValueError(Message("may hold no other query than ?db="), _STORE_HINT)
+        raise InvalidValueError(Message("may contain no query except ?db="), _STORE_HINT)
     return StoreLocation(
         kind="unix",
         path=unquote(parts.path),
@@ -458,7 +458,7 @@ def _socket(parts: SplitResult) -> StoreLocation:
 
 def _database(text: str) -> int:
     if text and not _DATABASE.fullmatch(text):
-        raise InvalidValueError(Message("names a database that is no number"), _STORE_HINT)
+        raise InvalidValueError(Message("has a database that is not a number"), _STORE_HINT)
     return int(text or 0)
 
 

@@ -132,7 +132,7 @@ class Settings(Section):
     )
     circuit_breaker: CircuitBreakerSettings = Field(
         default_factory=CircuitBreakerSettings,
-        description="When the gateway stops asking a failing platform for a while.",
+        description="When the gateway pauses requests to a failing platform.",
     )
     rewrite: RewriteSettings = Field(
         default_factory=RewriteSettings, description="Platform URLs become gateway URLs."
@@ -143,7 +143,7 @@ class Settings(Section):
     audit: AuditSettings = Field(default_factory=AuditSettings, description="The audit trail.")
     log: LogSettings = Field(default_factory=LogSettings, description="The log, on stderr.")
     store: StoreSettings = Field(
-        default_factory=StoreSettings, description="Where tokens and sessions are kept."
+        default_factory=StoreSettings, description="Where tokens and sessions are stored."
     )
     login: LoginSettings = Field(
         default_factory=LoginSettings, description="Sign-in with a browser."
@@ -158,7 +158,7 @@ class Settings(Section):
         default_factory=TracingSettings, description="Spans for OpenTelemetry."
     )
     shutdown: ShutdownSettings = Field(
-        default_factory=ShutdownSettings, description="What happens between SIGTERM and the end."
+        default_factory=ShutdownSettings, description="Shutdown, after SIGTERM."
     )
 
     @model_validator(mode="before")

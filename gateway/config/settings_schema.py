@@ -145,7 +145,8 @@ def _without_implied(definition: dict[str, Any], implied: tuple[str, ...]) -> No
 
 
 def _write_out_address(field: dict[str, Any]) -> None:
-    # Pydantic writes the default of a dataclass as an object; the settings file has a text.
+    # Pydantic writes the default of a dataclass as an object; the settings file has a text. A key
+    # that only one of the dataclasses has shows which it is.
     if not isinstance(default := field.get("default"), dict):
         return
     if "ssl_mode" in default:

@@ -78,7 +78,7 @@ def read_environment(
             annotation = settings_schema.annotation_at(path) if path else None
             if annotation is None:
                 hint = _nearest(name)
-                found.problems.append(Problem(name, Message("names no setting"), hint))
+                found.problems.append(Problem(name, Message("is not the name of a setting"), hint))
                 continue
             value = _parse_variable(environ[name], annotation)
             found.names[path] = name
@@ -204,8 +204,8 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
         where = Message("line {line}", line=len(_LINE_BREAK.split(text[: strange.start()])))
         return Problem(
             name,
-            Message("holds a character that is no text"),
-            Message("delete what stands there unseen; {look}", look=_SYNTAX_HINT),
+            Message("contains a character that is not text"),
+            Message("delete the invisible character there; {look}", look=_SYNTAX_HINT),
             where,
         )
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -216,7 +216,7 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
         return Problem(
             name,
             Message("is not valid YAML: a tab stands before the key"),
-            Message("indent with spaces; YAML takes no tabs there"),
+            Message("indent with spaces; YAML accepts no tabs there"),
             Message("line {line}", line=mark.line + 1),
         )
     parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
@@ -292,7 +292,9 @@ def read_yaml(path: Path) -> YamlDocument:
 
 _UNREADABLE: Final[dict[type, Message]] = {
     FileNotFoundError: Message("check the path after --config or in DHP_GATEWAY_CONFIG"),
-    PermissionError: Message("let the user who runs this read it, or run it as the gateway's user"),
+    PermissionError: Message(
+        "let the user who runs this command read it, or run it as the gateway's user"
+    ),
     IsADirectoryError: Message("name the file in it"),
 }
 
@@ -329,7 +331,7 @@ class _Reader:
     def _value(self, node: yaml.Node, path: SettingPath) -> Any:
         if id(node) in self._open:
             self._add_problem(
-                node, path, Message("refers to itself"), Message("write the value out")
+                node, path, Message("refers to itself"), Message("write the complete value")
             )
             self._document.reported_keys.append(path)
             return None
@@ -366,7 +368,7 @@ class _Reader:
                 self._add_problem(
                     key_node,
                     path,
-                    Message("has a key that is no word"),
+                    Message("has a key that is not a word"),
                     Message("write `key: value`"),
                 )
                 continue
@@ -377,7 +379,7 @@ class _Reader:
                 self._add_problem(
                     key_node,
                     key_path,
-                    Message("is given twice"),
+                    Message("is set twice"),
                     Message("remove it here or in line {first}", first=first),
                 )
                 continue

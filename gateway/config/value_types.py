@@ -150,15 +150,13 @@ def _parse_secret(value: object) -> Secret:
     if not isinstance(value, str):
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if not value.strip():
-        raise InvalidValueError(
-            Message("is empty"), Message("give the secret, or leave the key out")
-        )
+        raise InvalidValueError(Message("is empty"), Message("set the secret, or remove the key"))
     return Secret(value)
 
 
 def _parse_path(value: object) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise InvalidValueError(Message("is not a path"), Message("give the path of a file"))
+        raise InvalidValueError(Message("is not a path"), Message("set the path of a file"))
     return Path(value)
 
 
@@ -176,7 +174,7 @@ def parse_network(value: object) -> Network:
         raise InvalidValueError(Message("is not a network"), hint) from None
     if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
         raise InvalidValueError(
-            Message("has bits set behind the prefix"),
+            Message("has bits after the prefix"),
             Message("did you mean {network}?", network=network),
         )
     return network
@@ -184,10 +182,10 @@ def parse_network(value: object) -> Network:
 
 def _text(value: str) -> str:
     if not value.strip():
-        raise InvalidValueError(Message("is empty"), Message("give a text, or leave the key out"))
+        raise InvalidValueError(Message("is empty"), Message("set a text, or remove the key"))
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise InvalidValueError(
-            Message("holds a control character or a line break"), Message("write it on one line")
+            Message("contains a control character or a line break"), Message("write it on one line")
         )
     return value
 
@@ -230,6 +228,11 @@ Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
 PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
+ShortText = Annotated[
+    Text,
+    matching(r".{1,200}", Message("is longer than 200 characters"), Message("shorten it")),
+    Field(json_schema_extra={"maxLength": 200}),
+]
 Name = Annotated[
     str,
     Strict(),
@@ -260,8 +263,8 @@ HeaderName = Annotated[
         Message("use letters, digits and hyphens, as in X-User"),
     ),
     _not_reserved(
-        Message("is a header with a meaning of its own"),
-        Message("name one of your own, e.g. X-User"),
+        Message("is a header that already has a meaning"),
+        Message("choose one of your own, e.g. X-User"),
     ),
     Field(json_schema_extra={"pattern": _HEADER_PATTERN}),
 ]
@@ -284,8 +287,8 @@ ParameterName = Annotated[
     Strict(),
     matching(
         r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}",
-        Message("is no search parameter"),
-        Message("give its name alone, e.g. date"),
+        Message("is not a search parameter"),
+        Message("write only its name, e.g. date"),
     ),
 ]
 
@@ -381,7 +384,7 @@ def _known(
     return AfterValidator(check)
 
 
-_NO_TYPE: Final = Message("is no resource type of FHIR R5")
+_NO_TYPE: Final = Message("is not a resource type of FHIR R5")
 
 
 def _operation(value: str) -> str:
@@ -393,7 +396,7 @@ def _operation(value: str) -> str:
             similar = own[1]
         known = Message("use * or names such as $expand")
         hint = known if similar is None else Message("did you mean {near}?", near=similar)
-        raise InvalidValueError(Message("is no name of a FHIR operation"), hint)
+        raise InvalidValueError(Message("is not the name of a FHIR operation"), hint)
     return value
 
 
@@ -412,7 +415,7 @@ Interaction = Annotated[
     Strict(),
     _known(
         INTERACTIONS,
-        Message("is no FHIR interaction"),
+        Message("is not a FHIR interaction"),
         Message("use * or some of {interactions}", interactions=", ".join(INTERACTIONS)),
     ),
     Field(json_schema_extra={"enum": ["*", *INTERACTIONS]}),

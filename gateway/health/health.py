@@ -116,7 +116,7 @@ STANDSTILL_SECONDS: Final = 40.0
 OutboxReport = Mapping[str, Any]
 
 
-CARE_QUESTION: Final = Message("Can care go on?")
+CARE_QUESTION: Final = Message("Can work continue?")
 # The answer in `/status.json`, and its word.
 CARE_ANSWERS: Final[dict[ComponentState, str]] = {
     "ok": "yes",

@@ -21,25 +21,25 @@ MAX_BATCHED_BYTES: Final = 64 * 1024
 
 
 class WriteBatcher:
-    """Flushes each connection once, before the event loop polls for events twice.
+    """Flushes each connection once, in the event loop's next iteration: one poll is in between.
 
     The class needs a running loop.
     """
 
-    __slots__ = ("_holding",)
+    __slots__ = ("_flushes",)
 
     def __init__(self) -> None:
-        self._holding: list[Callable[[], None]] = []
+        self._flushes: list[Callable[[], None]] = []
 
     def schedule_flush(self, flush: Callable[[], None]) -> None:
         """Call a connection's `flush` at the end of the loop iteration."""
-        if not self._holding:
+        if not self._flushes:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._holding.append(flush)
+        self._flushes.append(flush)
 
     def _flush(self) -> None:
-        holding, self._holding = self._holding, []
-        for flush in holding:
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
             try:
                 flush()
             except Exception as error:

@@ -177,7 +177,7 @@ class AuthRoutes:
         browser_request = parse_browser_request(
             request,
             self._callers.resolve_peer(request.connection.peer, header),
-            partial(read_form, request, header),
+            partial(read_form, request, header, self._clock),
         )
         responder = self._auth_responder(browser_request)
         if responder is not None:

@@ -155,7 +155,7 @@ class SignInFlow:
         if metadata is not None:
             endpoint = metadata.authorization_endpoint or endpoint
         if endpoint is None or self._lacks_document(metadata):
-            _log.warning("nobody can sign in: the SSO's discovery document cannot be had")
+            _log.warning("nobody can sign in: the SSO's discovery document cannot be read")
             raise GatewayError(SSO_UNAVAILABLE, "no discovery document")
         state, binding = new_secret(), new_secret()
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)

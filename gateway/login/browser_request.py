@@ -6,7 +6,6 @@ It also reads the short forms that the SSO sends to the gateway's own endpoints.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -126,10 +125,12 @@ _MAX_FORM_BYTES: Final = 64 * 1024
 _MAX_FORM_FIELDS: Final = 64
 
 
-async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
+async def read_form(
+    request: IncomingRequest, header: RequestHeader, clock: Callable[[], float]
+) -> dict[str, str]:
     """Return the fields of a form body, {} if it is no form or contains a field twice.
 
-    Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
+    `clock` is monotonic. Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
     `CallerDisconnectedError`.
     """
     length = header.values.get(b"content-length")
@@ -142,7 +143,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
         replay_bytes=_MAX_FORM_BYTES,
         stall_timeout=10.0,
         min_rate=1024,
-        clock=time.monotonic,
+        clock=clock,
     )
     data = await body.peek(_MAX_FORM_BYTES + 1)
     if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != FORM_TYPE:

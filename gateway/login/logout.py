@@ -88,7 +88,7 @@ class SignOutFlow:
                     await self._endpoint.revoke(metadata.revocation_endpoint, refresh_token)
         except TimeoutError:
             _log.warning(
-                "a user's token could not be revoked: no answer in %g s", _REVOCATION_TIMEOUT
+                "a user's token could not be revoked: no response in %g s", _REVOCATION_TIMEOUT
             )
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)

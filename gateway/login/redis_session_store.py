@@ -60,14 +60,14 @@ class RedisSessionStore(RedisStore):
         session_key = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
             commands.hset(
-                session_key, mapping={"sealed": self._sealed(session, now), "used": repr(now)}
+                session_key, mapping={"sealed": self._seal_session(session, now), "used": repr(now)}
             )
             commands.pexpireat(session_key, _milliseconds(now + lifetime))
             await commands.execute()
         for mark in session.signed_in_user.logout_marks:
             async with self._client.pipeline(transaction=True) as commands:
-                commands.sadd(self._marked(mark), session.key.name)
-                commands.pexpireat(self._marked(mark), _milliseconds(now + max_lifetime))
+                commands.sadd(self._mark_key(mark), session.key.name)
+                commands.pexpireat(self._mark_key(mark), _milliseconds(now + max_lifetime))
                 await commands.execute()
 
     async def touch(self, session: Session, lifetime: float) -> None:
@@ -77,7 +77,7 @@ class RedisSessionStore(RedisStore):
         await run_script(self._client, _TOUCH, session_key, repr(now), expiry)
 
     async def save(self, session: Session) -> bool:
-        sealed = self._sealed(session, await self._now())
+        sealed = self._seal_session(session, await self._now())
         session_key = redis_key(session.key.name, "session")
         return bool(await run_script(self._client, _SAVE, session_key, sealed))
 
@@ -85,10 +85,10 @@ class RedisSessionStore(RedisStore):
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
         for mark in session.signed_in_user.logout_marks:
-            await self._client.srem(self._marked(mark), name)
+            await self._client.srem(self._mark_key(mark), name)
 
     async def delete_by_mark(self, mark: str) -> int:
-        mark_key = self._marked(mark)
+        mark_key = self._mark_key(mark)
         deleted = 0
         for name in await self._client.smembers(mark_key):
             text = name if isinstance(name, str) else name.decode("ascii")
@@ -130,11 +130,11 @@ class RedisSessionStore(RedisStore):
     def _cipher(self, key: StoreKey, storage_key: str) -> ValueCipher:
         return ValueCipher("session", storage_key, key.material, self._encryption_key)
 
-    def _marked(self, mark: str) -> str:
+    def _mark_key(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
         return redis_key(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
 
-    def _sealed(self, session: Session, now: float) -> bytes:
+    def _seal_session(self, session: Session, now: float) -> bytes:
         session_key = redis_key(session.key.name, "session")
         offset = now - self._times.clock()
         token, renewal, signed_in_user = session.token, session.renewal, session.signed_in_user
@@ -149,6 +149,7 @@ class RedisSessionStore(RedisStore):
         return self._cipher(session.key, session_key).encrypt(plain)
 
     def _session(self, key: StoreKey, plain: Mapping[str, Any], used: float, now: float) -> Session:
+        # Stored times are of the server's clock, those of a `Session` of the monotonic clock here.
         offset = now - self._times.clock()
         user, name, marks = plain["person"]
         return Session(

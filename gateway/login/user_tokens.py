@@ -178,7 +178,7 @@ class SessionRenewals:
             state.postpone(self.clock())
         # A bug must not make requests send old tokens. The text of the error may contain secrets.
         except Exception as error:
-            _log.error("a renewal broke: %s", type(error).__name__)
+            _log.error("the renewal of a user's token failed: %s", type(error).__name__)
             state.postpone(self.clock())
         finally:
             state.task = None
@@ -233,7 +233,7 @@ class SessionRenewals:
                 await self._sessions.save(session)
                 state.unsaved = None
                 return
-        _log.error("a renewed token could not be kept: its person will have to sign in again")
+        _log.error("a renewed token could not be stored: its user must sign in again")
 
     async def _failed(
         self, session: Session, state: RenewalState, error: TokenRequestError

@@ -154,7 +154,9 @@ def parse_client_secrets(
         raise ClientKeyError(Message("is empty"))
     if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
-            Message("holds more than two lines: one secret, or two for the overlap")
+            Message(
+                "contains more than two lines: write one secret, or two while it is being changed"
+            )
         )
     authenticators = [
         ClientAuthenticator(authentication(client_id, secret), secret.fingerprint(), secret)
@@ -188,7 +190,9 @@ def parse_client_keys(
     found = read_keys(text.reveal())
     if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
-            Message("holds more than two private keys: one, or two for the overlap")
+            Message(
+                "contains more than two private keys: write one, or two while it is being changed"
+            )
         )
     return tuple(
         ClientAuthenticator(

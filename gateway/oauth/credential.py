@@ -164,7 +164,10 @@ class Credential:
                 else "assertions only with sso.issuer as their audience"
             )
             _log.info(
-                "client %s: the SSO takes %s", self._settings.client_id, what, credential=self.name
+                "client %s: the SSO accepts %s",
+                self._settings.client_id,
+                what,
+                credential=self.name,
             )
         if candidate.fingerprint in _fingerprints(self._configured):
             is_alternative = candidate.fingerprint != self._configured[0].fingerprint

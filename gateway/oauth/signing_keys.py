@@ -30,7 +30,7 @@ from gateway.secret import Secret
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_KINDS: Final = Message("give an RSA key of at least 2048 bits, or an EC key of the curve P-384")
+_KINDS: Final = Message("use an RSA key of at least 2048 bits, or an EC key of the curve P-384")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _from_pem(text: str) -> list[SigningKey]:
     if not private:
         is_certificate = blocks[0][0] == "CERTIFICATE"
         what = Message("a certificate") if is_certificate else Message("a public key")
-        raise ClientKeyError(Message("holds {what}; the private key is needed", what=what))
+        raise ClientKeyError(Message("contains {what}; the private key is needed", what=what))
     return [_from_block(*labelled_block) for labelled_block in private]
 
 
@@ -108,7 +108,7 @@ def _from_block(label: str, block: str) -> SigningKey:
         key = load_pem_private_key(block.encode(), password=None)
     except Exception:  # the text of any exception may quote the key
         raise ClientKeyError(
-            Message("holds a PEM block that is broken or of no known kind")
+            Message("contains a PEM block that is broken or of an unknown kind")
         ) from None
     if isinstance(key, RSAPrivateKey):
         _require_bits(key.key_size)
@@ -125,14 +125,14 @@ def _from_json(text: str) -> list[SigningKey]:
         raise ClientKeyError(Message("is not valid JSON")) from None
     members = value.get("keys") if "keys" in value else [value]
     if not isinstance(members, list) or not all(isinstance(key, dict) for key in members):
-        raise ClientKeyError(Message("is no JWK set: `keys` must be a list of JWKs"))
+        raise ClientKeyError(Message("is not a JWK set: `keys` must be a list of JWKs"))
     private = [key for key in members if "d" in key]
     if not private:
         symmetric = any(key.get("kty") == "oct" for key in members)
         public = any("kty" in key for key in members)
         what = Message("only public keys") if public else Message("no key")
         what = Message("a shared secret") if symmetric else what
-        raise ClientKeyError(Message("holds {what}; the private key is needed", what=what))
+        raise ClientKeyError(Message("contains {what}; the private key is needed", what=what))
     return [_from_jwk(key) for key in private]
 
 
@@ -169,7 +169,7 @@ def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
         )
     operations = members.get("key_ops", ["sign"])
     if members.get("use", "sig") != "sig" or "sign" not in operations:
-        raise ClientKeyError(Message("is a JWK that its `use` or `key_ops` keep from signing"))
+        raise ClientKeyError(Message("is a JWK whose `use` or `key_ops` do not permit signing"))
 
 
 def _require_bits(bits: int) -> None:

@@ -83,7 +83,7 @@ class FailureState:
         if error.cause in ("no OAuth error", "web page"):
             reported += f", {NOT_THE_SSO}"
             if error.may_be_wrong_client:
-                reported += ", or a wrong client_id or secret, which some SSOs refuse like this"
+                reported += ", or a wrong client_id or secret, which some SSOs refuse in this way"
         if error.oauth_error is not None:
             known = error.oauth_error != "other"
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"

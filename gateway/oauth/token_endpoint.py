@@ -165,7 +165,7 @@ def _cause_of_exception(error: Exception) -> Cause:
     for kinds, word in _CAUSES:
         if isinstance(error, kinds):
             return word if isinstance(word, str) else word(error)
-    _log.error("a token request broke: %s", type(error).__name__)
+    _log.error("a token request failed: %s", type(error).__name__)
     return "internal error"
 
 
@@ -373,7 +373,7 @@ class TokenRequestQueue:
         if now - arrived_at >= _LONG_WAIT and now >= self._wait_logged_at + _WAIT_LOG_INTERVAL:
             self._wait_logged_at = now
             _log.warning(
-                "a token request waited %s for its turn, and %d wait still: the SSO is slow for so"
+                "a token request waited %s, and %d still wait: the SSO is slow for so"
                 " many credentials; raise sso.max_requests (%d), or ask for tokens that live"
                 " longer",
                 format_duration(now - arrived_at),

@@ -18,37 +18,38 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.token_response import TokenRequestError
 
-UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
+UNKNOWN_CODE: Final = Message("with an error code that OAuth does not define")
 # The likely sources of a response 400, 401 or 403 without an OAuth error.
-NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
+NOT_THE_SSO: Final = Message("a firewall in front of it, or a wrong address")
 
 _CHECK_TOKEN_URL: Final = Message("check sso.token_url")
-_CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
+_CHECK_OR_RETRY: Final = Message("check sso.token_url; if it is right, try again later")
 # By the `Cause` of `gateway.oauth.token_response`. `{name}` is the name of the credential.
 TOKEN_CAUSES: Final = {
     **CONNECTION_CAUSES,
     "refused": Guidance(
-        Message("our client is refused"), Message("check credentials.{name} and sso.token_url")
+        Message("the token request is refused"),
+        Message("check credentials.{name} and sso.token_url"),
     ),
     "throttled": Guidance(Message("too many requests")),
     "redirect": Guidance(Message("it answers with a redirect"), Message("correct sso.token_url")),
     "error status": Guidance(Message("it answers with an error")),
     "no OAuth error": Guidance(
         Message(
-            "it refuses without an OAuth error: a wrong client_id or secret, a firewall in front, "
-            "or a wrong address"
+            "it refuses without an OAuth error: a wrong client_id or secret, a firewall in front "
+            "of it, or a wrong address"
         ),
         _CHECK_OR_RETRY,
     ),
     "web page": Guidance(
-        Message("it answers with a web page: a firewall in front, or a wrong address"),
+        Message("it answers with a web page: a firewall in front of it, or a wrong address"),
         _CHECK_OR_RETRY,
     ),
-    "empty answer": Guidance(Message("its answer is empty"), _CHECK_TOKEN_URL),
-    "unreadable answer": Guidance(Message("its answer cannot be read"), _CHECK_TOKEN_URL),
-    "not HTTP": Guidance(Message("its answer is not HTTP"), _CHECK_TOKEN_URL),
-    "not a JSON object": Guidance(Message("its answer is no JSON object"), _CHECK_TOKEN_URL),
-    "no usable access_token": Guidance(Message("there is no usable token in its answer")),
+    "empty answer": Guidance(Message("its response is empty"), _CHECK_TOKEN_URL),
+    "unreadable answer": Guidance(Message("its response cannot be read"), _CHECK_TOKEN_URL),
+    "not HTTP": Guidance(Message("its response is not HTTP"), _CHECK_TOKEN_URL),
+    "not a JSON object": Guidance(Message("its response is not a JSON object"), _CHECK_TOKEN_URL),
+    "no usable access_token": Guidance(Message("there is no usable token in its response")),
     "token_type is not Bearer": Guidance(Message("its token is not of the type Bearer")),
     "token expired on arrival": Guidance(Message("its token had expired when it came")),
     "internal error": Guidance(Message("an error in the gateway, see the log")),
@@ -60,18 +61,19 @@ OAUTH_REMEDIES: Final = {
         "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
     ),
     "invalid_scope": Message(
-        "credentials.{name}.scope must be a scope that this client was given; null asks for none, "
-        "which DHP requires and other SSOs may refuse"
+        "credentials.{name}.scope must be a scope that this client_id may request; null requests "
+        "none, as DHP requires, but other SSOs may refuse that"
     ),
     "unauthorized_client": Message(
-        "check the secret; or the client may not use client_credentials: ask the SSO's operator"
+        "check the client secret; if it is right, ask the SSO's support whether this client_id may "
+        "use client_credentials"
     ),
-    "unsupported_grant_type": Message("is sso.token_url the token endpoint?"),
+    "unsupported_grant_type": Message("check whether sso.token_url is the token endpoint"),
 }
 # Of a response 401 or 403 without an OAuth error.
 _UNEXPLAINED_REFUSAL_REMEDY: Final = Message(
-    "check sso.token_url, and client_id and secret of credentials.{name}, which some SSOs refuse "
-    "like this; if all are right try again later"
+    "check sso.token_url, and client_id and client secret of credentials.{name}, which some SSOs "
+    "refuse in this way; if all are right, try again later"
 )
 # Statuses by which a server responds at an address that is not its token endpoint.
 WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
@@ -118,7 +120,7 @@ def with_description(happened: Message, description: str) -> Message:
     if not description:
         return happened
     return Message(
-        "{happened}; it says “{description}”", happened=happened, description=description
+        "{happened}; it reports “{description}”", happened=happened, description=description
     )
 
 

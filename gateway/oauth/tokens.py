@@ -339,7 +339,7 @@ class Tokens:
         # A bug must not end the refreshing. Only the class is logged: the text may contain secrets.
         except Exception as error:
             _log.error(
-                "credential %s: fetch broke: %s",
+                "credential %s: the token request failed: %s",
                 self.name,
                 type(error).__name__,
                 credential=self.name,

@@ -33,49 +33,37 @@ if TYPE_CHECKING:
 OUTBOX_PATH: Final = "/_outbox"
 
 
-def resource_response(
-    status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
-) -> UpstreamResponse:
-    """Return a response of the outbox that contains `resource`."""
-    body, content_type = write_resource(resource, xml=xml)
-    header_fields = [
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"Content-Type", content_type),
-        *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
-    ]
-    return UpstreamResponse.synthetic(status, header_fields, body)
-
-
 MESSAGES: Final = {
     "queued": Message(
-        "The platform cannot take this write now. The gateway has stored it safely and "
-        "delivers it once, as soon as it can. Do not send it again; the address in "
-        "Content-Location tells how it ended."
+        "Do not send this write again. The platform cannot accept it now; the gateway has stored "
+        "it safely and delivers it once, as soon as it can. The address in Content-Location "
+        "reports the result."
     ),
     "waiting": Message(
-        "This write is stored safely and waits for its delivery. Do not send it again."
+        "Do not send this write again: it is stored safely and waits for its delivery."
     ),
-    "sending": Message("This write is being delivered. Do not send it again."),
+    "sending": Message("Do not send this write again: it is being delivered."),
     "delivered": Message("This write was delivered already and can no longer be cancelled."),
     "failed": Message(
-        "The platform refused this write: nothing was saved. Correct it, cancel this entry "
-        "and send it again."
+        "The platform refused this write and saved nothing. Correct the data, cancel this entry "
+        "and send the data again."
     ),
     "expired": Message(
-        "This write could not be delivered for so long that the gateway has given it up. Ask "
+        "This write could not be delivered for so long that the gateway has stopped trying. Ask "
         "the gateway's operator, who can still deliver it."
     ),
     "unclear": Message(
-        "It is not known whether the platform has saved this write. Find and read the record "
-        "before you send it again. The gateway's operator can deliver it or drop it."
+        "It is not known whether the platform has saved this write. Look for the data on the "
+        "platform first; send it again only if it is not there. The gateway's operator can deliver "
+        "this entry or drop it."
     ),
     "locked": Message(
-        "This write may have reached the platform and cannot be cancelled now. Ask again "
-        "later how it ended."
+        "This write may have reached the platform and cannot be cancelled now. Ask for the result "
+        "later."
     ),
     "cancelled": Message("This write was cancelled by its sender and was not delivered."),
     "cancelling": Message("This write is cancelled and will not be delivered."),
-    "dropped": Message("The gateway's operator has given this write up."),
+    "dropped": Message("The gateway's operator has dropped this write. It was not delivered."),
 }
 _STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status by state; an operator has to resolve failed and unclear entries.
@@ -120,30 +108,6 @@ def entry_outcome(
             }
         ],
     }
-
-
-def _final_response(
-    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
-) -> UpstreamResponse:
-    """Return the Bundle with the outcome of a write.
-
-    It has the format of the platform's response where it contains that.
-    """
-    content = (
-        None
-        if response.reason
-        else embed_body(response.body, first_field_value(response.fields, b"content-type"))
-    )
-    xml = response_format.xml if content is None else content.xml
-    part: dict[str, Any] = {}
-    is_outcome = content is not None and content.kind == "OperationOutcome"
-    if content is not None and not is_outcome:
-        part["resource"] = content
-    part["response"] = dict(
-        _response(entry, response, response_format, content if is_outcome else None)
-    )
-    bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
-    return resource_response(200, bundle, xml=xml)
 
 
 def _response(
@@ -258,6 +222,23 @@ class OutboxApi:
         self._serial_executor = serial_executor
         self._clock = clock
 
+    def respond(
+        self,
+        status: int,
+        resource: dict[str, Any],
+        *,
+        xml: bool,
+        fields: tuple[tuple[str, str], ...] = (),
+    ) -> UpstreamResponse:
+        """Return a response of the outbox that contains `resource`."""
+        body, content_type = write_resource(resource, xml=xml)
+        header_fields = [
+            (b"Date", formatdate(self._clock(), usegmt=True).encode("ascii")),
+            (b"Content-Type", content_type),
+            *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
+        ]
+        return UpstreamResponse.synthetic(status, header_fields, body)
+
     async def handle(
         self, context: RequestContext, base: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
@@ -294,7 +275,7 @@ class OutboxApi:
         )
         page = entries[:_PAGE_SIZE]
         following = f"{base}?after={page[-1].number}" if len(entries) > _PAGE_SIZE else None
-        return resource_response(
+        return self.respond(
             200, _task_bundle(page, base, following=following), xml=response_format.xml
         )
 
@@ -305,18 +286,20 @@ class OutboxApi:
         if entry is None:
             raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
-            return _gone(entry.state, response_format)
+            return self._gone(entry.state, response_format)
         response = await self._store.response(entry_id) if entry.state in _FINISHED_STATES else None
         if response is None:
             return self._in_progress(entry, response_format)
         return await self._serial_executor.run(
-            len(response.body), caller, lambda: _final_response(entry, response, response_format)
+            len(response.body),
+            caller,
+            lambda: self._final_response(entry, response, response_format),
         )
 
     def _in_progress(self, entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
         wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
-        return resource_response(
+        return self.respond(
             202,
             entry_outcome(word, response_format),
             xml=response_format.xml,
@@ -333,28 +316,49 @@ class OutboxApi:
             entry = await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
         except EntryStateError as error:
             if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
-                return _gone(error.state, response_format)
+                return self._gone(error.state, response_format)
             word = "delivered" if error.state is EntryState.DELIVERED else "locked"
-            return _refusal(409, word, "conflict", response_format)
+            return self._refusal(409, word, "conflict", response_format)
         if entry is None:
             raise _not_found()
-        return resource_response(
+        return self.respond(
             202, entry_outcome("cancelling", response_format), xml=response_format.xml
         )
 
+    def _final_response(
+        self, entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
+    ) -> UpstreamResponse:
+        """Return the Bundle with the outcome of a write.
 
-def _gone(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
-    return _refusal(410, state.value, "deleted", response_format)
+        It has the format of the platform's response where it contains that.
+        """
+        content = (
+            None
+            if response.reason
+            else embed_body(response.body, first_field_value(response.fields, b"content-type"))
+        )
+        xml = response_format.xml if content is None else content.xml
+        part: dict[str, Any] = {}
+        is_outcome = content is not None and content.kind == "OperationOutcome"
+        if content is not None and not is_outcome:
+            part["resource"] = content
+        part["response"] = dict(
+            _response(entry, response, response_format, content if is_outcome else None)
+        )
+        bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
+        return self.respond(200, bundle, xml=xml)
 
+    def _gone(self, state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
+        return self._refusal(410, state.value, "deleted", response_format)
 
-def _refusal(
-    status: int, word: str, code: str, response_format: ResponseFormat
-) -> UpstreamResponse:
-    return resource_response(
-        status,
-        entry_outcome(word, response_format, severity="error", code=code),
-        xml=response_format.xml,
-    )
+    def _refusal(
+        self, status: int, word: str, code: str, response_format: ResponseFormat
+    ) -> UpstreamResponse:
+        return self.respond(
+            status,
+            entry_outcome(word, response_format, severity="error", code=code),
+            xml=response_format.xml,
+        )
 
 
 def _require(method: str, *allowed: str) -> None:

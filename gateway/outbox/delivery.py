@@ -247,7 +247,8 @@ class DeliveryLoop:
             self._attempts.stop()
             if not await self._finishes_within(_RECORD_TIMEOUT):
                 _log.error(
-                    "the outbox was too slow to take what %d attempts came to", self.active_attempts
+                    "the outbox could not store the results of %d attempts in time",
+                    self.active_attempts,
                 )
                 await self._attempts.cancel_all()
         self.wake()
@@ -273,7 +274,7 @@ class DeliveryLoop:
         except Exception as error:
             # No error may end the delivery. The text of another library's exception may contain
             # data of a patient.
-            _log.error("the delivery of the outbox stumbled: %s", type(error).__name__)
+            _log.error("the delivery of the outbox failed: %s", type(error).__name__)
             self._is_store_unavailable = True
         else:
             if self._is_store_unavailable:

@@ -173,7 +173,7 @@ class ActiveAttempts:
                 self._notify(event)
             else:
                 _log.warning(
-                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted",
+                    f"outbox: the lease of {entry.id} is lost, {event.step.value} is not recorded",
                     **_log_fields(entry),
                 )
 
@@ -206,7 +206,7 @@ class ActiveAttempts:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.error(
-                "a result of the outbox was not kept: %s",
+                "the outbox could not store a result: %s",
                 type(error).__name__,
                 **_log_fields(attempt.entry),
             )
@@ -228,7 +228,7 @@ class ActiveAttempts:
         except Exception as error:
             # The text of another library's exception may contain data of a patient.
             _log.error(
-                "an attempt of the outbox broke off: %s",
+                "an attempt of the outbox failed: %s",
                 type(error).__name__,
                 **_log_fields(attempt.entry),
             )

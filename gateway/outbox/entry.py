@@ -49,6 +49,17 @@ class EntryState(StrEnum):
     DROPPED = "dropped"
 
 
+# The names of the states for operators.
+STATE_NAMES: Final = {
+    EntryState.WAITING: Message.within("entry", "waiting"),
+    EntryState.SENDING: Message.within("entry", "sending"),
+    EntryState.DELIVERED: Message.within("entry", "delivered"),
+    EntryState.FAILED: Message.within("entry", "failed"),
+    EntryState.UNCLEAR: Message.within("entry", "unclear"),
+    EntryState.CANCELLED: Message.within("entry", "cancelled"),
+    EntryState.DROPPED: Message.within("entry", "dropped"),
+}
+
 # Entries in these states block later entries with the same ordering key, and count towards the
 # limits.
 BLOCKING: Final = frozenset(
@@ -173,8 +184,8 @@ class NewEntry:
 
 
 SENT_NOTE: Final = Message("it was sent; whether the platform has it is not known")
-UNREADABLE_NOTE: Final = Message("what was kept of it cannot be read")
-INTERRUPTED_NOTE: Final = Message("the gateway ended while it sent this; outcome unknown")
+UNREADABLE_NOTE: Final = Message("its stored content cannot be read")
+INTERRUPTED_NOTE: Final = Message("the gateway stopped while it sent this; outcome unknown")
 NEVER_DELIVERED_NOTE: Final = Message("given up after outbox.max_age; never delivered")
 OUTCOME_UNKNOWN_NOTE: Final = Message("given up after outbox.max_age; outcome unknown")
 _UNKNOWN_NOTE: Final = Message("a note of another version of the gateway")

@@ -23,7 +23,6 @@ from gateway.outbox.async_status import (
     OutboxApi,
     ResponseFormat,
     entry_outcome,
-    resource_response,
 )
 from gateway.outbox.attempt_result import UNKNOWN_EFFECT_REASONS, UNREACHABLE_STATUSES
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
@@ -309,7 +308,7 @@ class OutboxWriteQueue:
         )
         response_format = self._response_format(context)
         location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
-        return resource_response(
+        return self._api.respond(
             202,
             entry_outcome("queued", response_format),
             xml=response_format.xml,

@@ -55,6 +55,7 @@ async def open_outbox_store(
         database=_database(settings.url, clock, exclusive=delivers),
         cipher=ContentCipher(key),
         settings=settings,
+        clock=clock,
     )
     try:
         await _prepare_store(store, settings.url, later=delivers)
@@ -115,7 +116,7 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     try:
         context = ssl.create_default_context(cafile=location.ssl_root_cert)
     except (OSError, ssl.SSLError) as error:
-        why = Message.external(error.strerror, Message("holds no certificates"))
+        why = Message.external(error.strerror, Message("contains no certificates"))
         problem = Message("{path}: {why}", path=location.ssl_root_cert, why=why)
         raise StartError(setting_problem("outbox.url", problem)) from None
     context.check_hostname = location.ssl_mode == "verify-full"

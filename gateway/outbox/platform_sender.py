@@ -319,7 +319,7 @@ class EntrySender:
             # Only the part of a long body that has arrived is checked here: the body is read
             # afterwards.
             interaction = Interaction(interaction_code or request.interaction, request.resource)
-            check_response(response, interaction, accept, query)
+            check_response(response, interaction, accept, query, wall_clock=self._wall_clock)
         except GatewayError as error:
             return _intermediary_failure(error, status)
         return AttemptResult(await _stored_response(response))
@@ -354,7 +354,7 @@ async def _stored_response(response: UpstreamResponse) -> StoredResponse:
         body = await _body(response)
     except UpstreamConnectionError:
         if not 200 <= response.status < 300:
-            raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
+            raise GatewayError(errors.UPSTREAM_FAILED, "the response was cut off") from None
         body = None
     return StoredResponse(response.status, fields, body or b"")
 

@@ -211,6 +211,7 @@ class Handler:
             exchange,
             self._admission,
             stall_timeout=self._write_stall_timeout,
+            wall_clock=self._wall,
             extra_field_lines=b"" if source is None else source.extra_field_lines,
             expired_session_responder=None if source is None else source.expired_session_responder,
         )
@@ -410,12 +411,13 @@ class Handler:
         interaction, caller_context = context.interaction, context.caller_context
         try:
             query = search_parameters(context)
-            needs_check = check_response(
+            fhir_error = check_response(
                 response,
                 interaction,
                 caller_context.accept,
                 query,
                 untyped=has_untyped_body(context.header),
+                wall_clock=self._wall,
             )
             warning = (
                 await self._guard_warning(response, context, query)
@@ -423,7 +425,7 @@ class Handler:
                 else None
             )
             plan = caller_context.link_translator.response_plan(
-                response, interaction, context.header, warning, needs_check
+                response, interaction, context.header, warning, fhir_error
             )
             return await context.downstream.forward_response(response, plan)
         finally:

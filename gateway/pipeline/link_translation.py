@@ -18,8 +18,9 @@ from gateway.fhir.capability_statement import SecurityRemovingRewriter
 from gateway.fhir.links.link_map import LinkMap
 from gateway.fhir.links.rewriting import (
     AliasWatch,
-    Direction,
     is_known_unchanged,
+    is_rewritten,
+    make_rewriter,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
@@ -188,9 +189,13 @@ class LinkTranslator:
         self, header: RequestHeader, interaction: Interaction
     ) -> BodyTransform | None:
         """Return the transform of a request's body, or None."""
-        if b"content-encoding" in header.values:
+        links, kind = self.links, header.text(b"content-type") or ""
+        if links is None or b"content-encoding" in header.values:
             return None
-        return self._counting_rewriter(header.text(b"content-type"), "to-platform", interaction)
+        of_binary = _transfers_binary(interaction)
+        if not is_rewritten(kind, "to-platform", of_binary=of_binary):
+            return None
+        return _RequestRewriter(kind, links, self._on_links, of_binary=of_binary)
 
     def response_plan(
         self,
@@ -198,15 +203,15 @@ class LinkTranslator:
         interaction: Interaction,
         header: RequestHeader,
         warning: bytes | None,
-        needs_fhir_check: bool,
+        fhir_error: GatewayError | None,
     ) -> ResponsePlan:
         """Return how a response changes on its way to the caller that sent the request header.
 
-        `needs_fhir_check`: only reading the rest of the body shows whether it is FHIR. Raises
+        `fhir_error`: what to raise if the rest of the body shows that it is not FHIR. Raises
         `GatewayError` upstream-failed for partial content that the caller could not decode.
         """
         coding = response.content_coding
-        plain = coding is None and warning is None and not needs_fhir_check
+        plain = coding is None and warning is None and fhir_error is None
         watch = self._watch(response, interaction)
         if plain and self._is_known_unchanged(response, interaction):
             if watch is not None:
@@ -215,9 +220,9 @@ class LinkTranslator:
         transform: BodyTransform | None = None
         if response.status not in (204, 206, 304):
             kind = response.content_type
-            transform = self._counting_rewriter(kind, "to-gateway", interaction, watch)
-        if needs_fhir_check:
-            transform = FhirCheckTransform(response, transform)
+            transform = self._response_rewriter(kind or "", interaction, watch)
+        if fhir_error is not None:
+            transform = FhirCheckTransform(fhir_error, transform)
         is_decoded = False
         if coding in DECODABLE:
             is_decoded = not accepts_coding(header.values.get(b"accept-encoding"), coding)
@@ -256,52 +261,35 @@ class LinkTranslator:
                 return None
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
-    def _counting_rewriter(
-        self,
-        content_type: str | None,
-        direction: Direction,
-        interaction: Interaction,
-        watch: AliasWatch | None = None,
+    def _response_rewriter(
+        self, kind: str, interaction: Interaction, watch: AliasWatch | None
     ) -> BodyTransform | None:
-        rewriter, links, kind = None, self.links, content_type or ""
-        if links is not None:
-            of_binary = interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
-            rewriter = rewriter_for(kind, links, direction, of_binary=of_binary)
-        if links is None or rewriter is None:
+        if self.links is None:
             return None
-        if direction == "to-platform":
-            # It is made before there is a body to look at.
-            requests = links.requests
-            return _CountingRewriter(
-                rewriter,
-                self._on_links,
-                None,
-                lambda body: is_known_unchanged(body, kind, requests),
-            )
+        of_binary = _transfers_binary(interaction)
+        rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
+        if rewriter is None:
+            return None
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
 
 
+def _transfers_binary(interaction: Interaction) -> bool:
+    return interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
+
+
 class _CountingRewriter:
-    """A rewriter that reports its counts at the end of the body.
+    """A rewriter that reports its counts at the end of the body."""
 
-    `is_unchanged` tells of a complete body whether it passes unchanged, where that is not known.
-    """
-
-    __slots__ = ("_is_unchanged", "_on_links", "_rewriter", "_watch", "feed")
+    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
 
     def __init__(
-        self,
-        rewriter: Rewriter,
-        on_links: CountLinks,
-        watch: AliasWatch | None,
-        is_unchanged: Callable[[bytes], bool] | None = None,
+        self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None = None
     ) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch
-        self._is_unchanged = is_unchanged
         self.feed = rewriter.feed if watch is None else self._feed_watched
 
     def _feed_watched(self, chunk: bytes) -> bytes:
@@ -317,8 +305,6 @@ class _CountingRewriter:
         return rest
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
-        if self._is_unchanged is not None and self._is_unchanged(body):
-            return [body]
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None
@@ -327,6 +313,38 @@ class _CountingRewriter:
         chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return chunks
+
+
+class _RequestRewriter:
+    """A rewriter that is made once a body came that may hold a URL to be replaced: few do."""
+
+    __slots__ = ("_kind", "_links", "_of_binary", "_on_links", "_rewriter")
+
+    def __init__(self, kind: str, links: LinkMap, on_links: CountLinks, *, of_binary: bool) -> None:
+        self._kind = kind
+        self._links = links
+        self._on_links = on_links
+        self._of_binary = of_binary
+        self._rewriter: _CountingRewriter | None = None
+
+    def _made(self) -> _CountingRewriter:
+        if self._rewriter is None:
+            rewriter = make_rewriter(
+                self._kind, self._links, "to-platform", of_binary=self._of_binary
+            )
+            self._rewriter = _CountingRewriter(rewriter, self._on_links)
+        return self._rewriter
+
+    def feed(self, chunk: bytes) -> bytes:
+        return self._made().feed(chunk)
+
+    def finish(self) -> bytes:
+        return self._made().finish()
+
+    def transform_complete(self, body: bytes) -> list[bytes] | None:
+        if is_known_unchanged(body, self._kind, self._links.requests):
+            return [body]
+        return self._made().transform_complete(body)
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:

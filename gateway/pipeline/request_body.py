@@ -80,6 +80,7 @@ class RequestBody:
         self._retained: list[bytes] = []
         self._output_bytes = 0
         self._position = 0
+        # Chunks that were read ahead and are not retained; `read_chunk` returns them first.
         self._ahead: list[bytes] = []
         self._ended = False
         self._waited = 0.0

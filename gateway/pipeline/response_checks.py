@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -44,21 +44,22 @@ def check_response(
     query: str = "",
     *,
     untyped: bool = False,
-) -> bool:
+    wall_clock: Callable[[], float],
+) -> GatewayError | None:
     """Raise `GatewayError` upstream-redirect or upstream-non-fhir if it must not be forwarded.
 
-    Return True if the part received so far is inconclusive: a `FhirCheckTransform` must check the
-    rest. `query` is the request's query joined with the form of a search. `untyped` says that the
-    request's body had no type.
+    Return such an error if the part received so far is inconclusive: a `FhirCheckTransform` must
+    check the rest, and raise it. `query` is the request's query joined with the form of a search.
+    `untyped` says that the request's body had no type. `wall_clock` returns Unix time.
     """
     status = response.status
     if status == 200 and is_plain_json(response.content_type, response.buffered_body):
-        return False
+        return None
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
     if status in (204, 304) or interaction.resource == "Binary":
-        return False
+        return None
     kind = media_type(response.content_type)
     body, visible = _decoded_prefix(response)
     if status >= 400 and visible:
@@ -66,7 +67,7 @@ def check_response(
     else:
         is_non_fhir = is_unrequested_page(kind, body, accept, query)
     if is_non_fhir:
-        raise _non_fhir(response, untyped=untyped and status == 415)
+        raise _non_fhir(response, wall_clock, untyped=untyped and status == 415)
     if (
         status >= 300
         or interaction.code not in _READS
@@ -75,24 +76,25 @@ def check_response(
         or status == 206
         or (status == 202 and response.field(b"content-location") is not None)
     ):
-        return False
+        return None
     known = is_fhir(body)
     if known or requests_media_type(kind, query, accept):
-        return False
+        return None
+    error = _non_fhir(response, wall_clock)
     if known is None and not (response.is_complete and response.content_coding is None):
-        return True
-    raise _non_fhir(response)
+        return error
+    raise error
 
 
 class FhirCheckTransform:
     """Forwards a body through a transform, and fails once it is certain that it is not FHIR.
 
     A long body is forwarded as it arrives, so that a failure then aborts the caller's connection.
-    Raises `GatewayError` upstream-non-fhir.
+    Raises `error`.
     """
 
-    def __init__(self, response: UpstreamResponse, inner: BodyTransform | None) -> None:
-        self._response = response
+    def __init__(self, error: GatewayError, inner: BodyTransform | None) -> None:
+        self._error = error
         self._inner = inner
         self._known: bool | None = None
         self._beginning = b""
@@ -105,7 +107,7 @@ class FhirCheckTransform:
 
     def finish(self) -> bytes:
         if not self._known:
-            raise _non_fhir(self._response)
+            raise self._error
         return b"" if self._inner is None else self._inner.finish()
 
     def transform_complete(self, body: bytes) -> None:
@@ -118,7 +120,7 @@ class FhirCheckTransform:
         elif names_type(self._last + chunk):
             self._known = True
         if self._known is False:
-            raise _non_fhir(self._response)
+            raise self._error
         self._last = (self._last + chunk)[-_OVERLAP:]
 
 
@@ -130,15 +132,17 @@ def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
     return decode_prefix(response.buffered_body, coding, INSPECTED_BYTES), True
 
 
-def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
+def _non_fhir(
+    response: UpstreamResponse, wall_clock: Callable[[], float], *, untyped: bool = False
+) -> GatewayError:
     # Required with a 405 (RFC 9110 section 15.5.6).
     allow = response.field(b"allow")
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
-        f"the platform's answer is not FHIR (status {response.status})",
+        f"the platform's response is not FHIR (status {response.status})",
         hint=_CONTENT_TYPE_HINT if untyped else "",
         advice_key="media-type" if untyped else "",
         upstream_status=response.status,
-        retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
+        retry_after=parse_retry_after(response.field(b"retry-after"), wall_clock()),
         headers=() if allow is None else (("Allow", allow),),
     )

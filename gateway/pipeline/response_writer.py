@@ -76,6 +76,7 @@ class DownstreamWriter:
 
     * `admission` shows, when the response head is written, whether the gateway is shutting down.
     * `stall_timeout`: seconds for which a caller may read nothing at all of the unsent bytes.
+    * `wall_clock` returns Unix time, for the Date of local responses.
     * `extra_field_lines`: field lines that are added to every response of the exchange.
     * `expired_session_responder`: responds to a signed-in user in place of caller-unauthenticated.
     """
@@ -91,6 +92,7 @@ class DownstreamWriter:
         "_slow_reader",
         "_slow_readers",
         "_stall_timeout",
+        "_wall_clock",
         "expired_session_responder",
         "extra_field_lines",
         "has_started",
@@ -103,6 +105,7 @@ class DownstreamWriter:
         admission: Admission,
         *,
         stall_timeout: float,
+        wall_clock: Callable[[], float],
         extra_field_lines: bytes = b"",
         expired_session_responder: LocalResponder | None = None,
     ) -> None:
@@ -112,6 +115,7 @@ class DownstreamWriter:
         self._exchange = exchange
         self._admission = admission
         self._stall_timeout = stall_timeout
+        self._wall_clock = wall_clock
         self._keep_alive = not message.should_close
         version = message.version
         self._is_http10 = version is not HttpVersion11 and version < HttpVersion11
@@ -221,7 +225,7 @@ class DownstreamWriter:
         self, status: int, headers: tuple[tuple[str, str], ...], body: bytes
     ) -> ConnectionDisposition:
         field_lines = [
-            b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
+            b"Date: %s\r\n" % formatdate(self._wall_clock(), usegmt=True).encode("ascii"),
             b"Content-Length: %d\r\n" % len(body),
             b"X-Request-Id: %s\r\n" % self._exchange.request_id.encode("ascii"),
         ]

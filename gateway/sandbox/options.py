@@ -64,7 +64,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
             raise ValueError(_("{name}: write sso=… or platform=…").format(name=f"{option} {text}"))
         if side in pairs:
             raise ValueError(
-                _("{name}: {side} is named twice").format(name=f"{option} {text}", side=side)
+                _("{name}: {side} is given twice").format(name=f"{option} {text}", side=side)
             )
         pairs[side] = value.strip()
     return pairs

@@ -25,7 +25,8 @@ _END: Final = r"(?![0-9A-Za-z])"
 _RULES: Final = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Authorization values and JWTs (RFC 6750, RFC 7617, RFC 7519).
+        # Authorization values and JWTs (RFC 6750, RFC 7617, RFC 7519). `Basic` before a word in
+        # lower case is no Authorization value but part of a sentence.
         (r"(?i)\b(bearer|dpop)\s+[^\s\"']+", rf"\1 {MASK}"),
         (r"\bBasic\s+(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0,2}", f"Basic {MASK}"),
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*", MASK),

@@ -207,6 +207,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         *,
         max_lines: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(Queue(max_lines))
         self.fd = fd
@@ -221,7 +222,8 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         self._lost = 0  # lines that could not be written
         self._reported = 0  # lines, of those dropped and lost
         self._progress = 0.0
-        self._hand_off = GilYielder(_HANDOFF_AFTER, time.monotonic)
+        self._clock = clock
+        self._hand_off = GilYielder(_HANDOFF_AFTER, clock)
         self._closing = False
         self._previous_excepthook = sys.excepthook
         sys.excepthook = self._flush_before_traceback
@@ -239,7 +241,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         """Queue a line that `prepare` has made, or drop it (QueueHandler). Never waits."""
         line: bytes = record
         if self.queue.empty():
-            self._progress = time.monotonic()
+            self._progress = self._clock()
         try:
             if self._accepted_bytes - self._written_bytes + len(line) > self._max_bytes:
                 raise Full
@@ -296,7 +298,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
                 self._lost += 1
             self._write_summaries()
             self._written_bytes += len(line)
-            self._progress = time.monotonic()
+            self._progress = self._clock()
             if self.queue.empty():
                 self._report(self._dropped)
             self.queue.task_done()

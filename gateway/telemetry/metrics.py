@@ -76,7 +76,12 @@ class Metrics:
     requests, 18 series, are those of all.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall_clock = wall_clock
         self.registry = CollectorRegistry() if registry is None else registry
         # Expiry of the token (Unix time) and number of waiting requests of each credential.
         self._expiries: dict[str, float] = {}
@@ -314,7 +319,7 @@ class Metrics:
         )
         named: Iterable[str] = self._expiries
         if self._has_many_credentials:
-            now = time.time()
+            now = self._wall_clock()
             lacking = [name for name, expires_at in self._expiries.items() if expires_at <= now]
             counted = [name for name in self._named if name in self._expiries]
             named = list(dict.fromkeys((*counted, *lacking)))[:MAX_NAMED_CREDENTIALS]

@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import requests
@@ -89,7 +89,13 @@ class _ReportingExporter(OTLPSpanExporter):
     The library's own messages, whose texts may hold anything, are silenced.
     """
 
-    def __init__(self, url: str, authorization: Secret | None, ca_file: Path | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        authorization: Secret | None,
+        ca_file: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         # A separate session, without proxies and passwords from the environment.
         session = requests.Session()
         session.trust_env = False
@@ -109,6 +115,7 @@ class _ReportingExporter(OTLPSpanExporter):
         self._lost = 0
         self._reported = 0
         self._remind_at: float | None = None
+        self._clock = clock
         self._is_abandoned = False
 
     def add_pending(self) -> None:
@@ -152,7 +159,7 @@ class _ReportingExporter(OTLPSpanExporter):
 
     def _failed(self, spans: int) -> None:
         self._lost += spans
-        now = time.monotonic()
+        now = self._clock()
         if self._remind_at is None or now >= self._remind_at:
             self._report_loss()
             self._remind_at = now + _REMIND_AFTER

@@ -35,7 +35,7 @@ from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway_states import StatusSources
-from tests.outbox.attempts import claim, finish
+from tests.outbox.attempts import ME, claim, finish, present
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, SqlitePlace, Wall
 from tests.outbox.test_notes import Records
@@ -44,13 +44,11 @@ PAGE = 10
 PATIENT = "planted-patient-id"
 PASSWORD = "planted-password"
 AZIZ_PASSWORD = "пароль"
-ME = "me"
 FORM = re.compile(r'<form method="post" action="([^"]+)">(.*?)</form>', re.DOTALL)
 FIELD = re.compile(r'name="([^"]+)"(?: value="([^"]*)")?')
 
 
 def basic(name: str, password: str) -> dict[str, str]:
-    """Return the Authorization header of an operator."""
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
 
 
@@ -123,8 +121,7 @@ class Office:
         entry_id = await self.put(name, caller=caller)
         while entry_id not in {each.id for each in await claim(self.store, most=1, owner=ME)}:
             pass
-        entry = await self.store.entry(entry_id)
-        assert entry is not None
+        entry = await present(self.store, entry_id)
         assert await finish(self.store, ME, entry, state, response)
         return entry_id
 
@@ -138,18 +135,11 @@ class Office:
         return await self.ended(name, EntryState.UNCLEAR, answer)
 
     async def state(self, entry_id: str) -> EntryState:
-        entry = await self.store.entry(entry_id)
-        assert entry is not None
-        return entry.state
+        return (await present(self.store, entry_id)).state
 
     async def notes(self) -> list[PendingAuditRecord]:
-        noted: list[PendingAuditRecord] = []
-
-        async def record(notes: Any) -> bool:
-            noted.extend(notes)
-            return True
-
-        while await self.store.record_pending(record):
+        noted = Records()
+        while await self.store.record_pending(noted):
             pass
         return noted
 
@@ -169,11 +159,7 @@ async def office(
         await store.prepare()
     store.observers.append(events.append)
     try:
-        desk = OutboxAdminApi(
-            store,
-            records,
-            page=PAGE,
-        )
+        desk = OutboxAdminApi(store, records, page=PAGE)
         what = StatusSources("quiet")
         application = build_application(
             metrics=what,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.doubles.gateway import running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.oauth.test_private_key_jwt import Assertion, verify
 from tests.oauth.test_signing_keys import EC, RSA, as_jwk, pem, thumbprint
 
 PATH = "/.well-known/jwks.json"
+OpenGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 
 
 async def published(admin_url: str, status: int = 200) -> Any:
@@ -37,17 +40,21 @@ def callers(*names: str) -> list[dict[str, str]]:
     return [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in names]
 
 
-async def test_the_published_key_verifies_what_the_sso_gets(tmp_path: Path) -> None:
+@pytest.fixture
+def open_gateway(platform: Platform, sso: Sso) -> OpenGateway:
+    """Return a function that runs a gateway between the doubles."""
+    return functools.partial(running_gateway, platform.url, sso.token_url)
+
+
+async def test_the_published_key_verifies_what_the_sso_gets(
+    open_gateway: OpenGateway, sso: Sso, tmp_path: Path
+) -> None:
     file = tmp_path / "key.pem"
     file.write_text(pem(EC))
-    async with Platform() as platform, Sso() as sso:
-        url = f"http://127.0.0.1:{platform.port}/r5"
-        async with running_gateway(
-            url, sso.token_url, credentials=credentials(default=file)
-        ) as gateway:
-            (key,) = (await published(gateway.admin_url))["keys"]
-            await sso.wait_for_requests(1)
-        assertion = Assertion.of(sso.requests[0].form["client_assertion"])
+    async with open_gateway(credentials=credentials(default=file)) as gateway:
+        (key,) = (await published(gateway.admin_url))["keys"]
+        await sso.wait_for_requests(1)
+    assertion = Assertion.of(sso.requests[0].form["client_assertion"])
     assert key == {
         **as_jwk(EC, private=False),
         "kid": thumbprint(as_jwk(EC)),
@@ -60,31 +67,27 @@ async def test_the_published_key_verifies_what_the_sso_gets(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("used", "kinds"), [(("lab",), ["RSA"]), (("plain",), [])])
 async def test_only_keys_in_use_are_published(
-    tmp_path: Path, used: tuple[str, ...], kinds: list[str]
+    open_gateway: OpenGateway, tmp_path: Path, used: tuple[str, ...], kinds: list[str]
 ) -> None:
     lab, ward = tmp_path / "lab.pem", tmp_path / "ward.pem"
     lab.write_text(pem(RSA))
     ward.write_text(pem(EC))
-    async with Platform() as platform, Sso() as sso:
-        url = f"http://127.0.0.1:{platform.port}/r5"
-        sections = {"credentials": credentials(lab=lab, ward=ward), "callers": callers(*used)}
-        async with running_gateway(url, sso.token_url, **sections) as gateway:
-            keys = (await published(gateway.admin_url))["keys"]
+    sections = {"credentials": credentials(lab=lab, ward=ward), "callers": callers(*used)}
+    async with open_gateway(**sections) as gateway:
+        keys = (await published(gateway.admin_url))["keys"]
     assert [key["kty"] for key in keys] == kinds
 
 
-async def test_a_changed_key_file_is_published_at_once(tmp_path: Path) -> None:
+async def test_a_changed_key_file_is_published_at_once(
+    open_gateway: OpenGateway, tmp_path: Path
+) -> None:
     file = tmp_path / "key.pem"
     file.write_text(pem(EC))
-    async with Platform() as platform, Sso() as sso:
-        url = f"http://127.0.0.1:{platform.port}/r5"
-        async with running_gateway(
-            url, sso.token_url, credentials=credentials(default=file)
-        ) as gateway:
-            file.write_text(pem(RSA) + pem(EC))
-            both = (await published(gateway.admin_url))["keys"]
-            file.unlink()
-            gone = await published(gateway.admin_url, status=500)
+    async with open_gateway(credentials=credentials(default=file)) as gateway:
+        file.write_text(pem(RSA) + pem(EC))
+        both = (await published(gateway.admin_url))["keys"]
+        file.unlink()
+        gone = await published(gateway.admin_url, status=500)
     assert [key["alg"] for key in both] == ["RS384", "ES384"]
     assert all(key.keys().isdisjoint({"d", "p", "q", "dp", "dq", "qi"}) for key in both)
     assert gone == {"error": "Internal Server Error"}

@@ -73,12 +73,12 @@ async def test_waiting_entries_are_summarised(there: Office, language: str) -> N
         for sentence in (
             said("The platform refused the content ({status}).", status=422),
             said("The platform does not allow it ({status}).", status=403),
-            said("Ask the platform's support for the permission, then send it once more."),
+            said("Ask the platform's support for permission, then send it again."),
             re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["upstream-failed"].meaning)),
             re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["circuit-open"].meaning)),
             re.sub(r" ([.,:;?])", r"\1", said(REASON_GUIDANCE["upstream-unreachable"].remedy)),
-            said("It waits for the connection, or for earlier writes of the same patient."),
-            said("Nothing. It is delivered by itself, in its order."),
+            said("It waits for the connection, or for earlier writes about the same patient."),
+            said("Nothing has to be done: it is delivered by itself, in its order."),
         ):
             assert sentence in told
         assert "laboratory 1 , lis 1" in page.words
@@ -206,7 +206,6 @@ async def test_a_disabled_or_unreachable_outbox(
 async def test_the_index_lists_the_page_with_an_outbox_only(
     tmp_path: Path, state: str, listed: bool
 ) -> None:
-    """The index lists the page, so that an operator can find it."""
     async with office(tmp_path, there=state) as there:
         root = await there.see("/../")
     assert ("/outbox" in json.loads(root.text)["links"]) is listed
@@ -228,7 +227,7 @@ async def test_an_operator_retries_an_entry(there: Office) -> None:
         (OutboxStep.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")
     ]
     told = await there.see("?said=retried&count=1")
-    assert "Sent once more: 1. How it ends" in told.words
+    assert "Sent again: 1. The result" in told.words
     assert all(event.is_audit_pending for event in there.events)
 
 
@@ -244,7 +243,7 @@ async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
     assert (note.step, note.entry) == (OutboxStep.DROPPED, entry_id)
     assert note.actor == Actor("page", "dilnoza", "entered anew")
     again = await there.send("/drop", {**form, "reason": "x"})
-    assert (again.status, "The entry is in another state by now" in again.words) == (409, True)
+    assert (again.status, "The entry is in another state now" in again.words) == (409, True)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
     assert (await there.send("/drop", {**form, "reason": "x", "id": NOBODY})).status == 404
 
@@ -285,7 +284,7 @@ async def test_contents_are_not_shown_while_the_audit_is_unavailable(revealing: 
     form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
     revealing.records.full = True
     unrecorded = Message(
-        "Nothing is shown: the audit has to have it first who sees an entry, and cannot be "
+        "Nothing is shown: the audit must first record who sees an entry, and it cannot be "
         "written now."
     )
     for language in LANGUAGES:

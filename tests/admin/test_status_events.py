@@ -160,12 +160,8 @@ async def test_streams_end_regularly_at_shutdown(serve: Serve) -> None:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[RunningGateway]:
-    async with (
-        Platform() as platform,
-        Sso() as sso,
-        running_gateway(platform.url, sso.token_url) as started,
-    ):
+async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(platform.url, sso.token_url) as started:
         await wait_until_token_fetched(started)
         yield started
 
@@ -191,8 +187,8 @@ async def test_head_is_not_allowed(gateway: RunningGateway) -> None:
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")
 
 
-async def test_an_open_stream_does_not_delay_a_shutdown() -> None:
-    async with contextlib.AsyncExitStack() as stack, Platform() as platform, Sso() as sso:
+async def test_an_open_stream_does_not_delay_a_shutdown(platform: Platform, sso: Sso) -> None:
+    async with contextlib.AsyncExitStack() as stack:
         async with running_gateway(platform.url, sso.token_url) as started:
             url = f"{started.admin_url}/status/events"
             answer = await stack.enter_async_context(listening(url))

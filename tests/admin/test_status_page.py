@@ -497,3 +497,24 @@ def test_the_number_of_counted_callers_is_bounded(
     callers = traffic.facts()["callers"]
     assert len(callers) < 6000
     assert sum(each["requests"] for each in callers) == 7000
+
+
+async def test_the_page_says_whom_to_call_and_where_the_runbook_is(
+    platform: Platform, sso: Sso
+) -> None:
+    contact, runbook = f"Duty {HOSTILE} https://wiki.example/a?b", "https://wiki.example/runbook"
+    admin = {"address": "127.0.0.1:0", "contact": contact, "runbook_url": runbook}
+    async with running_gateway(platform.url, sso.token_url, admin=admin) as gateway:
+        _, page = await get(f"{gateway.admin_url}/status?lang=ru")
+        facts = await facts_of(gateway)
+    assert f"Кому звонить: <b>{contact}</b>" in unescape(page)
+    assert HOSTILE not in page
+    assert f'<a href="{runbook}">Инструкция для дежурных</a>' in page
+    assert facts["contact"] == facts["settings"]["admin.contact"] == contact
+    assert facts["runbook_url"] == runbook
+
+
+async def test_a_page_without_a_contact_does_not_speak_of_one(gateway: RunningGateway) -> None:
+    _, page = await get(f"{gateway.admin_url}/status?lang=en")
+    assert "Whom to call" not in page
+    assert (await facts_of(gateway))["contact"] is None

@@ -111,8 +111,12 @@ def test_the_worst_of_several_tokens_is_shown() -> None:
 @pytest.mark.parametrize(
     ("failure", "expected"),
     [
-        ("refused", "✖ refuses our client sso.example Last failure: our client is refused, "),
-        ("throttled", "✖ asks us to wait"),
+        (
+            "refused",
+            "✖ does not accept the client_id or secret sso.example Last failure: "
+            "the token request is refused, ",
+        ),
+        ("throttled", "✖ asks to wait"),
         ("transient", "✖ gives no token"),
     ],
 )
@@ -121,13 +125,13 @@ def test_each_failure_of_the_sso(failure: str, expected: str) -> None:
     token = {**TOKEN, "failure": failure, **reported}
     text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
     assert expected in text
-    assert "our client is refused, HTTP 401, `invalid_client`" in text
+    assert "the token request is refused, HTTP 401, `invalid_client`" in text
 
 
 def test_an_sso_without_a_response_is_unknown() -> None:
     token = {**TOKEN, "valid": False, "expires_in": None, "fetching": True}
     missing = Component("token", "failed", "token-awaited", about="default")
-    assert "? no answer yet sso.example" in seen(missing, tokens={"default": token})
+    assert "? no response yet sso.example" in seen(missing, tokens={"default": token})
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_every_reason_has_a_text(language: str, reason: str) -> None:
 def test_the_last_probe_is_shown() -> None:
     probe = {"found": "platform-tls", "at": "2026-01-02T03:04:09Z"}
     text = seen(platform={**FACTS["platform"], "probe": probe})
-    assert "The gateway itself asked 2026-01-02 03:04:09 UTC : no secure connection" in text
+    assert "The gateway itself checked 2026-01-02 03:04:09 UTC : no secure connection" in text
 
 
 @pytest.mark.parametrize(
@@ -171,9 +175,9 @@ def test_the_last_probe_is_shown() -> None:
         ({"waiting": 2, "sending": 1}, "✔ writes wait They are sent by themselves"),
         (
             {"waiting": 2, "unclear": 1},
-            "⚠ a person decides Run `dhp-gateway outbox list`",
+            "⚠ an operator must decide Run `dhp-gateway outbox list`",
         ),
-        ({"failed": 1}, "⚠ a person decides"),
+        ({"failed": 1}, "⚠ an operator must decide"),
     ],
 )
 def test_each_state_of_the_outbox(entries: dict[str, int], expected: str) -> None:

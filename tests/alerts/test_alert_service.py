@@ -29,13 +29,15 @@ DAY = 86400.0
 FAILED = replace(VALID_TOKEN, is_valid=False, expires_in=None)
 
 
-def settings(*urls: str, **alerts: str) -> Settings:
+def settings(*urls: str, contact: str = "", runbook_url: str = "", **alerts: str) -> Settings:
     environ = {
         "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-client-secret",
         "DHP_GATEWAY_LISTEN__PUBLIC_URL": "http://fhir.clinic.uz:8080/fhir",
         "DHP_GATEWAY_ALERTS__NOTIFY": json.dumps(urls),
+        "DHP_GATEWAY_ADMIN__CONTACT": contact,
+        "DHP_GATEWAY_ADMIN__RUNBOOK_URL": runbook_url,
     }
     return load_settings(
         None, environ | {f"DHP_GATEWAY_ALERTS__{k}".upper(): v for k, v in alerts.items()}
@@ -135,14 +137,33 @@ async def test_an_alert_is_sent_once_and_its_end_once() -> None:
         _, over = await hook.wait_for_messages(2)
         await setup.pass_time(3600, 60)
         assert await setup.alert_names(hook) == ["NotReady", "NotReady"]
-    assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
+    assert begun["title"] == "DHP Gateway fhir.clinic.uz: alert"
     assert "has not been ready for 2 minutes. The gateway cannot connect" in begun["message"]
     assert "dhp-gateway doctor" in begun["message"]
     assert begun["message"].endswith("(DhpGatewayNotReady)")
     assert begun["type"] == "failure"
-    assert over["title"] == "DHP Gateway fhir.clinic.uz: over"
-    assert "Over, after 1 h 3 min: The gateway fhir.clinic.uz has not been" in over["message"]
+    assert over["title"] == "DHP Gateway fhir.clinic.uz: resolved"
+    assert "Resolved after 1 h 3 min: The gateway fhir.clinic.uz has not been" in over["message"]
     assert over["type"] == "success"
+
+
+async def test_a_message_says_whom_to_call_and_leads_to_the_runbook() -> None:
+    """Of what is resolved, nobody has to be called."""
+    runbook = "https://intranet.example/runbook/"
+    async with Webhook() as hook, alert_setup(hook.url) as setup:
+        given = settings(hook.url, contact="Duty {IT}, +998 71 200 00 00", runbook_url=runbook)
+        setup.monitor.configure(given, parse_addresses(given))
+        setup.gateway.set_circuit(CircuitState.OPEN)
+        await setup.pass_time(130)
+        [begun] = await hook.wait_for_messages(1)
+        setup.gateway.set_circuit(CircuitState.CLOSED)
+        await setup.pass_time(300)
+        _, over = await hook.wait_for_messages(2)
+    assert begun["message"].endswith(
+        f"(DhpGatewayNotReady) {runbook}#dhpgatewaynotready\n"
+        "Whom to call: Duty {IT}, +998 71 200 00 00"
+    )
+    assert over["message"].endswith("(DhpGatewayNotReady)")
 
 
 async def test_short_conditions_cause_no_alert() -> None:
@@ -165,7 +186,7 @@ async def test_alerts_of_one_cause_are_one_message() -> None:
         _, over = await hook.wait_for_messages(2)
     for sent in (begun, over):
         assert sent["message"].count("\n") == 1
-        assert "refuses the client or the secret of default" in sent["message"]
+        assert "does not accept the client_id or secret of default" in sent["message"]
         assert "(DhpGatewayNotReady)" in sent["message"]
 
 
@@ -289,7 +310,7 @@ async def test_numbers_are_formatted_in_the_language() -> None:
         await setup.pass_time(310)
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
-    assert "Записи в очереди ждут решения человека (4)" in text
+    assert "Записи в очереди ждут решения администратора (4)" in text
     assert "Платформа не справляется с 60%" in text
     assert "Сертификат platform-client истекает через 2 д 11 ч." in text
 
@@ -311,13 +332,13 @@ async def test_events_before_the_first_check_cause_no_alert() -> None:
 async def test_messages_are_in_the_configured_language(language: str) -> None:
     words = {
         "en": (
-            "something is wrong",
-            "Over, after",
-            "the daily line",
-            "Alerts that are not over: 1",
+            "alert",
+            "Resolved after",
+            "daily report",
+            "Open alerts: 1",
         ),
-        "ru": ("неполадка", "Устранено, длилось", "сводка за день", "Не устранено неполадок: 1"),
-        "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
+        "ru": ("тревога", "Устранено, длилось", "сводка за день", "Открытых тревог: 1"),
+        "uz": ("ogohlantirish", "Bartaraf etildi", "kunlik hisobot", "Ochiq ogohlantirishlar: 1"),
     }
     async with Webhook() as hook, alert_setup(hook.url, language=language, daily="true") as setup:
         setup.gateway.set_circuit(CircuitState.OPEN)
@@ -354,9 +375,9 @@ async def test_the_daily_summary() -> None:
         _, second = await hook.wait_for_messages(2)
         assert await setup.alert_names(hook) == []
         assert len(hook.messages) == 3
-    assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
-    assert "since the last such line: 1235, errors among them: 1." in first["message"]
-    assert "since the last such line: 10, errors among them: 0." in second["message"]
+    assert first["message"].startswith("Can work continue? Yes. Requests reach the platform.")
+    assert "Requests since the last report: 1235, errors: 1." in first["message"]
+    assert "Requests since the last report: 10, errors: 0." in second["message"]
 
 
 async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
@@ -381,9 +402,9 @@ async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> No
         await setup.wait_until_counted("sent", 3)
     assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
     assert only["to"] == "duty@clinic.uz"
-    assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
+    assert only["title"] == "DHP Gateway fhir.clinic.uz: resolved"
     assert "(DhpGatewayNotReady)" in only["message"]
-    assert only["message"].index("has not been ready") < only["message"].index("Over, after")
+    assert only["message"].index("has not been ready") < only["message"].index("Resolved after")
 
 
 async def test_the_backlog_of_an_address_is_bounded() -> None:
@@ -439,7 +460,7 @@ async def test_addresses_are_masked(log_lines: list[str]) -> None:
     shown = "\n".join(
         (repr(given), str(given), repr(addresses), given.model_dump_json(), *log_lines)
     )
-    assert "alerts.notify[1] (mailto) takes no message" in shown
+    assert "alerts.notify[1] (mailto) accepts no message" in shown
     for secret in ("planted-p", "planted-and", "ssw/rd", "ssw%2Frd"):
         assert secret not in shown
     assert logging.getLogger("urllib3.connectionpool").getEffectiveLevel() > logging.CRITICAL

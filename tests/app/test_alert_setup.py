@@ -61,10 +61,8 @@ class MonitorWithClock:
                 await asyncio.sleep(0.05)
 
 
-async def test_outages_of_platform_and_sso_are_notified() -> None:
+async def test_outages_of_platform_and_sso_are_notified(platform: Platform, sso: Sso) -> None:
     async with (
-        Platform() as platform,
-        Sso() as sso,
         MailServer() as mail,
         Webhook() as hook,
         running_gateway(
@@ -106,14 +104,14 @@ async def test_outages_of_platform_and_sso_are_notified() -> None:
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
         away = ("The platform itself answers with errors", "The gateway cannot connect")
         assert any(each in platform_away for each in away)
-        assert "Over, after" in platform_back
-        assert "gives no token for default: it is out of reach" in sso_away
-        assert "Over, after" in sso_back
+        assert "Resolved after" in platform_back
+        assert "gives no token for default: it cannot be reached" in sso_away
+        assert "Resolved after" in sso_back
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_reload_replaces_the_alert_addresses() -> None:
-    async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
+async def test_a_reload_replaces_the_alert_addresses(platform: Platform, sso: Sso) -> None:
+    async with Webhook() as first, Webhook() as second:
         alerted = {"notify": [first.url]}
         async with running_gateway(platform.url, sso.token_url, alerts=alerted) as gateway:
             gateway.gateway.record_reload(1)
@@ -129,7 +127,7 @@ async def test_a_reload_replaces_the_alert_addresses() -> None:
             await gateway.gateway.reload(settings)
             gateway.gateway.record_reload(1)
             wrong = {"notify": (Secret("planted"),)}
-            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
+            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is not an address"):
                 await gateway.gateway.reload(
                     settings.model_copy(update={"alerts": alerts.model_copy(update=wrong)})
                 )

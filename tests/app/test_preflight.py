@@ -33,78 +33,82 @@ def client_secret(file: str) -> dict[str, Any]:
     return {"credentials": {"default": {"client_id": "a", "client_secret_file": file}}}
 
 
-def callers(*keys: str) -> dict[str, Any]:
-    return {
-        "callers": [{"name": f"c{number}", "api_key_file": key} for number, key in enumerate(keys)]
-    }
+def in_folder(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return settings whose paths begin with `FOLDER` with those of the folder."""
+    found: dict[str, Any] = json.loads(json.dumps(settings).replace("FOLDER", str(folder)))
+    return found
 
 
-def broken(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return settings that each prevent a start in one way, by the key to be mended."""
+def listen_tls(cert: str, key: str, **more: str) -> dict[str, Any]:
+    files = {"cert_file": f"FOLDER/{cert}", "key_file": f"FOLDER/{key}", **more}
+    return {"listen": {"tls": files}}
+
+
+HTTPS = {"fhir_base_url": "https://127.0.0.1:1/fhir"}
+SSO = {"token_url": "https://127.0.0.1:1/token"}
+USER = {"basic_auth": {"username": "his", "password": "planted-pass"}}
+# Settings that each prevent a start in one way, by the key to be mended; `broken` writes the files.
+BROKEN: dict[str, dict[str, Any]] = {
+    "credentials.default.client_secret_file": client_secret("FOLDER/none"),
+    "credentials.default.private_key_file": {
+        "credentials": {"default": {**KEY, "private_key_file": "FOLDER/garbage"}}
+    },
+    "callers[0].api_key_file": {"callers": [{"name": "a", "api_key_file": "FOLDER/empty"}]},
+    "callers[1].api_key_file": {
+        "callers": [{"name": name, "api_key_file": f"FOLDER/{name}"} for name in ("one", "two")]
+    },
+    "callers[1].basic_auth.password": {"callers": [{"name": name, **USER} for name in "ab"]},
+    "admin.operators[0].password_file": {
+        "admin": {"operators": [{"name": "o", "password_file": "FOLDER/none"}]}
+    },
+    "listen.tls.cert_file": listen_tls("cert", "key"),
+    "listen.tls.key_file": listen_tls("cert", "none"),
+    "listen.tls.client_ca_file": listen_tls("own", "own", client_ca_file="FOLDER/garbage"),
+    "platform.ca_file": {"platform": {**HTTPS, "ca_file": "FOLDER/garbage"}},
+    "platform.client_cert_file": {
+        "platform": {**HTTPS, "client_cert_file": "FOLDER/cert", "client_key_file": "FOLDER/key"}
+    },
+    "sso.ca_file": {"sso": {**SSO, "ca_file": "FOLDER/none"}},
+    "alerts.notify_file line 2": {"alerts": {"notify_file": "FOLDER/lines"}},
+    "store.encryption_key": {"store": {"encryption_key": "short"}},
+    "store.ca_file": {"store": {"url": "rediss://127.0.0.1:1", "ca_file": "FOLDER/garbage"}},
+    "audit.syslog_ca_file": {
+        "audit": {
+            "sink": "syslog",
+            "syslog_url": "tls://127.0.0.1:1",
+            "syslog_ca_file": "FOLDER/garbage",
+        }
+    },
+    "audit.fhir_ca_file": {
+        "audit": {
+            "fhir_audit_events": True,
+            "fhir_endpoint": "https://127.0.0.1:1/fhir",
+            "fhir_ca_file": "FOLDER/garbage",
+        }
+    },
+    "audit.path": {"audit": {"sink": "file", "path": "FOLDER/none/audit.jsonl"}},
+    "tracing.authorization_file": {
+        "tracing": {"otlp_endpoint": f"{AWAY}/v1/traces", "authorization_file": "FOLDER/none"}
+    },
+}
+
+
+def broken(folder: Path, key: str) -> dict[str, Any]:
     one, other = (trustme.CA().issue_cert("localhost") for _ in range(2))
-    cert = put_file(folder / "cert", one.cert_chain_pems[0].bytes())
-    key = put_file(folder / "key", other.private_key_pem.bytes())
-    missing, garbage = str(folder / "none"), put_file(folder / "garbage", b"no PEM")
-    copies = [put_file(folder / name, b"planted-key") for name in ("first", "second")]
-    own = put_file(folder / "own", one.private_key_and_cert_chain_pem.bytes())
-    user = {"basic_auth": {"username": "his", "password": "planted-pass"}}
-    https = {"fhir_base_url": "https://127.0.0.1:1/fhir"}
-    lines = put_file(folder / "lines", b"json://127.0.0.1:1\nplanted\n")
-    syslog = {"sink": "syslog", "syslog_url": "tls://127.0.0.1:1", "syslog_ca_file": garbage}
-    return {
-        "credentials.default.client_secret_file": client_secret(missing),
-        "credentials.default.private_key_file": {
-            "credentials": {"default": {**KEY, "private_key_file": garbage}}
-        },
-        "callers[0].api_key_file": callers(put_file(folder / "empty")),
-        "callers[1].api_key_file": callers(*copies),
-        "callers[1].basic_auth.password": {
-            "callers": [{"name": "a", **user}, {"name": "b", **user}]
-        },
-        "admin.operators[0].password_file": {
-            "admin": {"operators": [{"name": "o", "password_file": missing}]}
-        },
-        "listen.tls.cert_file": {"listen": {"tls": {"cert_file": cert, "key_file": key}}},
-        "listen.tls.key_file": {"listen": {"tls": {"cert_file": cert, "key_file": missing}}},
-        "listen.tls.client_ca_file": {
-            "listen": {"tls": {"cert_file": own, "key_file": own, "client_ca_file": garbage}}
-        },
-        "platform.ca_file": {"platform": {**https, "ca_file": garbage}},
-        "platform.client_cert_file": {
-            "platform": {**https, "client_cert_file": cert, "client_key_file": key}
-        },
-        "sso.ca_file": {"sso": {"token_url": "https://127.0.0.1:1/token", "ca_file": missing}},
-        "alerts.notify_file line 2": {"alerts": {"notify_file": lines}},
-        "store.encryption_key": {"store": {"encryption_key": "short"}},
-        "store.ca_file": {"store": {"url": "rediss://127.0.0.1:1", "ca_file": garbage}},
-        "audit.syslog_ca_file": {"audit": syslog},
-        "audit.path": {"audit": {"sink": "file", "path": f"{missing}/audit.jsonl"}},
-        "tracing.authorization_file": {
-            "tracing": {"otlp_endpoint": f"{AWAY}/v1/traces", "authorization_file": missing}
-        },
+    files = {
+        "cert": one.cert_chain_pems[0].bytes(),
+        "key": other.private_key_pem.bytes(),
+        "own": one.private_key_and_cert_chain_pem.bytes(),
+        "garbage": b"no PEM",
+        "empty": b"",
+        "lines": b"json://127.0.0.1:1\nplanted\n",
+        **dict.fromkeys(("one", "two"), b"planted-key"),
     }
+    for name, content in files.items():
+        put_file(folder / name, content)
+    return in_folder(BROKEN[key], folder)
 
 
-KEYS = (
-    "credentials.default.client_secret_file",
-    "credentials.default.private_key_file",
-    "callers[0].api_key_file",
-    "callers[1].api_key_file",
-    "callers[1].basic_auth.password",
-    "admin.operators[0].password_file",
-    "listen.tls.cert_file",
-    "listen.tls.key_file",
-    "listen.tls.client_ca_file",
-    "platform.ca_file",
-    "platform.client_cert_file",
-    "sso.ca_file",
-    "alerts.notify_file line 2",
-    "store.encryption_key",
-    "store.ca_file",
-    "audit.syslog_ca_file",
-    "audit.path",
-    "tracing.authorization_file",
-)
 NOT_RELOADED = ("store.", "audit.", "tracing.")
 
 
@@ -125,9 +129,9 @@ def write(folder: Path, changed: dict[str, Any], **addresses: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", BROKEN)
 async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
-    changed = broken(tmp_path)[key]
+    changed = broken(tmp_path, key)
     beside = await dhp(
         "check", "--config", write(tmp_path, {**changed, "retries": {"max_attempts": 0}})
     )
@@ -154,21 +158,30 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
         assert str(refused.value).removesuffix(".") == text
 
 
-async def test_a_folder_as_the_audit_file_is_reported(tmp_path: Path) -> None:
-    """The text does not suggest a change of its owner."""
-    folder = tmp_path / "audit.jsonl"
-    folder.mkdir()
-    file = write(tmp_path, {"audit": {"sink": "file", "path": str(folder)}})
-    text = f"audit.path: {folder} is a folder. Give another audit.path"
-    assert text in (await dhp("check", "--config", file)).out
-    assert text in (await dhp("run", "--config", file)).err
+@pytest.mark.parametrize(
+    ("place", "trouble"),
+    [
+        ("none/audit.jsonl", "/none does not exist. Create it"),
+        ("text", "/text: is not an audit file"),
+        # Not to change its owner.
+        (".", " is a folder. Set another audit.path"),
+    ],
+)
+async def test_an_unusable_audit_file_is_reported(tmp_path: Path, place: str, trouble: str) -> None:
+    (tmp_path / "text").write_text("something else\n")
+    file = write(tmp_path, {"audit": {"sink": "file", "path": str(tmp_path / place)}})
+    text = f"audit.path: {tmp_path}{trouble}"
+    # What is in a file is looked at by the start only.
+    assert (text in (await dhp("check", "--config", file)).out) is (place != "text")
+    started = await dhp("run", "--config", file)
+    assert (started.code, text in started.err) == (3, True)
 
 
 async def test_a_quoted_alert_address_has_two_findings(tmp_path: Path) -> None:
     file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
     odd, failed = (await dhp("check", "--config", file)).out.splitlines()
-    assert odd.startswith("alerts.notify[0]: stands between quotation marks")
-    assert failed.startswith("alerts.notify[0]: is no address that Apprise understands")
+    assert odd.startswith("alerts.notify[0]: is in quotation marks")
+    assert failed.startswith("alerts.notify[0]: is not an address that Apprise understands")
     started = await dhp("run", "--config", file)
     assert (started.code, failed in started.err) == (3, True)
 
@@ -215,21 +228,17 @@ async def test_a_reload_does_not_check_what_is_opened_at_start_only(tmp_path: Pa
         await it.gateway.reload(it.settings)
 
 
-def paths_that_cannot_be_examined(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return settings by the key whose file the system does not even look for."""
-    name = str(folder / ("x" * 300) / "file")
-    return {
-        "audit.path": {"audit": {"sink": "file", "path": name}},
-        "credentials.default.client_secret_file": client_secret(name),
-        "sso.ca_file": {"sso": {"token_url": "https://127.0.0.1:1/token", "ca_file": name}},
-    }
+TOO_LONG = f"FOLDER/{'x' * 300}/file"
+NOT_EXAMINED: dict[str, dict[str, Any]] = {
+    "audit.path": {"audit": {"sink": "file", "path": TOO_LONG}},
+    "credentials.default.client_secret_file": client_secret(TOO_LONG),
+    "sso.ca_file": {"sso": {**SSO, "ca_file": TOO_LONG}},
+}
 
 
-@pytest.mark.parametrize(
-    "key", ["audit.path", "credentials.default.client_secret_file", "sso.ca_file"]
-)
+@pytest.mark.parametrize("key", NOT_EXAMINED)
 async def test_a_path_that_cannot_be_examined_prevents_a_start(tmp_path: Path, key: str) -> None:
-    file = write(tmp_path, paths_that_cannot_be_examined(tmp_path)[key])
+    file = write(tmp_path, in_folder(NOT_EXAMINED[key], tmp_path))
     checked = await dhp("check", "--config", file)
     assert (checked.code, checked.out.startswith(f"{key}: ")) == (2, True)
     assert "file name too long" in checked.out

@@ -105,19 +105,15 @@ def test_unreadable_certificates_are_left_out(
     text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
     with caplog.at_level(logging.WARNING):
         assert tls_contexts.certificate_expiries(settings(tmp_path, text)) == {}
-    assert "cannot tell when the certificate of platform-ca ends" in caplog.text
-    assert "cannot tell when the certificate of sso-ca ends" in caplog.text
+    assert "the expiry of the certificate of platform-ca cannot be read" in caplog.text
+    assert "the expiry of the certificate of sso-ca cannot be read" in caplog.text
 
 
-async def test_the_expiry_metric_follows_a_reload(files: Files) -> None:
-    tls = files.of(cert_file="cert.pem", key_file="key.pem")
-    async with (
-        Platform() as platform,
-        Sso() as sso,
-        running_gateway(
-            platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}
-        ) as it,
-    ):
+async def test_the_expiry_metric_follows_a_reload(
+    files: Files, platform: Platform, sso: Sso
+) -> None:
+    listen = {"tls": files.of(cert_file="cert.pem", key_file="key.pem")}
+    async with running_gateway(platform.url, sso.token_url, listen=listen) as it:
         assert await it.metric(GAUGE, certificate="listener") == SOON.timestamp()
         files.write("key.pem", files.issue("cert.pem", LATER))
         await it.gateway.reload(it.settings)

@@ -17,12 +17,10 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.mark.parametrize("value", [TRACEPARENT, "cc-not-for-us-to-judge"])
-async def test_without_tracing_trace_context_is_forwarded_unchanged(value: str) -> None:
-    async with (
-        Platform() as platform,
-        Sso() as sso,
-        running_gateway(platform.url, sso.token_url) as gateway,
-    ):
+async def test_without_tracing_trace_context_is_forwarded_unchanged(
+    platform: Platform, sso: Sso, value: str
+) -> None:
+    async with running_gateway(platform.url, sso.token_url) as gateway:
         fields = (f"traceparent: {value}", "tracestate: his=x1")
         assert (await fetch(gateway.address, get("/fhir/Patient/1", *fields))).status == 200
         [record] = await gateway.audit()

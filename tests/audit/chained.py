@@ -21,6 +21,13 @@ def lines(count: int, first: int = 0) -> list[bytes]:
     return [b'{"event":"exchange","n":%d}\n' % number for number in range(first, first + count)]
 
 
+def append(path: Path, count: int, first: int = 0, **options: int) -> None:
+    """Write so many records as a process does that then ends."""
+    sink = open_sink(path, **options)
+    sink.write(lines(count, first))
+    sink.close()
+
+
 def files(path: Path) -> list[Path]:
     return [*sorted(path.parent.glob(f"{path.name}.*")), *([path] if path.exists() else [])]
 

@@ -25,14 +25,16 @@ def records() -> Counter[str]:
 
 @pytest.fixture
 def open_audit(pipe, records) -> Callable[..., WriterAuditTrail]:
-    def build(on_failure: OnFailure = "block", **limits: int) -> WriterAuditTrail:
+    def build(
+        on_failure: OnFailure = "block", translate: Any = None, **limits: int
+    ) -> WriterAuditTrail:
         writer = WriterThread(
             DescriptorSink(pipe.writer),
             on_failure=on_failure,
             on_records=lambda outcome, n: records.update({outcome: n}),
             **limits,
         )
-        return WriterAuditTrail(writer, clock=lambda: 1767225661.007)
+        return WriterAuditTrail(writer, translate=translate, clock=lambda: 1767225661.007)
 
     return build
 
@@ -82,7 +84,6 @@ async def test_an_exchange_has_exactly_the_documented_fields(open_audit, pipe, m
 
 
 async def test_a_rejected_request_has_nulls(open_audit, pipe, make_exchange):
-    """A request that was refused at once has nulls where the platform would have a part."""
     audit = open_audit()
     audit.record_exchange(
         make_exchange(
@@ -156,18 +157,13 @@ async def test_values_from_callers_are_masked(
     assert record[field] == written
 
 
-async def test_a_translation_follows_its_record(pipe, records, make_exchange):
+async def test_a_translation_follows_its_record(open_audit, pipe, make_exchange):
     def translate(record: Any) -> Any:
         if record["event"] == "stop":
             raise ValueError
         return {"of": record["request_id"]} if record["event"] == "exchange" else None
 
-    writer = WriterThread(
-        DescriptorSink(pipe.writer),
-        on_failure="block",
-        on_records=lambda outcome, n: records.update({outcome: n}),
-    )
-    audit = WriterAuditTrail(writer, translate=translate, clock=lambda: 1767225661.007)
+    audit = open_audit(translate=translate)
     audit.record_exchange(make_exchange())
     audit.record_event("start")
     audit.record_event("stop")
@@ -249,10 +245,6 @@ async def test_over_the_limit_only_forwarded_exchanges_are_kept(
 async def test_unflushed_records_count_towards_the_limit(
     open_audit, pipe, records, make_exchange, on_failure
 ):
-    """Records that were not flushed are limited like those that wait for the sink.
-
-    With `block`, forwarded exchanges are kept nevertheless.
-    """
     audit = open_audit(on_failure, max_bytes=100_000)
     for _ in range(1000):
         audit.record_exchange(make_exchange(status=404, attempts=0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.chain_verification import verify_files
-from tests.audit.chained import files, lines, open_sink
+from tests.audit.chained import append, files, lines, open_sink
 
 Position = tuple[int, int]  # which file, which line, from 0
 ROTATED = 1767225600.0  # when, by the names of the files
@@ -21,9 +21,7 @@ def path(tmp_path: Path) -> Path:
     """Three files of ten lines or so, written by two processes one after the other."""
     path = tmp_path / "audit.jsonl"
     for start in (0, 14):
-        sink = open_sink(path, rotate_bytes=2100)
-        sink.write(lines(14, start))
-        sink.close()
+        append(path, 14, start, rotate_bytes=2100)
     assert len(files(path)) == 3
     return path
 
@@ -123,9 +121,7 @@ def test_a_partial_last_line_is_torn(path: Path) -> None:
         file.write(b'{"event":"exch')
     end = len(_content(path)[2]) - 1
     assert _fault(path) == ((2, end), "torn")
-    sink = open_sink(path)
-    sink.write(lines(1))
-    sink.close()
+    append(path, 1)
     verdict = verify_files(files(path))
     assert verdict.fault is None
     assert verdict.torn == [f"{path}:{end + 1}"]
@@ -134,9 +130,7 @@ def test_a_partial_last_line_is_torn(path: Path) -> None:
 def test_a_report_covers_only_the_torn_line_it_describes(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"event":"exch')
-    sink = open_sink(path)
-    sink.write(lines(1))
-    sink.close()
+    append(path, 1)
     path.write_bytes(path.read_bytes().replace(b'{"event":"exch\n', b'{"event":"exca\n'))
     assert _fault(path)[1] == "changed"
 
@@ -159,9 +153,7 @@ def test_an_empty_file_is_intact(tmp_path: Path) -> None:
 
 def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
     listed = files(path)
-    sink = open_sink(path, rotate_bytes=2100)
-    sink.write(lines(30))
-    sink.close()
+    append(path, 30, rotate_bytes=2100)
     assert len(files(path)) > len(listed) + 1
     verdict = verify_files(listed, clock=lambda: ROTATED + 10)
     assert verdict.fault is None
@@ -188,9 +180,7 @@ def test_a_rotation_while_older_files_are_read_is_no_gap(path: Path) -> None:
 
     def continue_writing(_: float) -> None:
         first.write_bytes(whole)
-        sink = open_sink(path, rotate_bytes=2100)
-        sink.write(lines(30))
-        sink.close()
+        append(path, 30, rotate_bytes=2100)
 
     verdict = verify_files(files(path), continue_writing, lambda: ROTATED + 3600)
     assert (verdict.fault, verdict.torn) == (None, [])

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.audit.chain_verification import verify_files
 from gateway.audit.hash_chain import NotAnAuditFileError
-from tests.audit.chained import files, lines, open_sink, records, require_chain
+from tests.audit.chained import append, files, lines, open_sink, records, require_chain
 
 
 @pytest.fixture
@@ -34,18 +34,14 @@ def test_records_are_chained(path: Path) -> None:
 
 
 def test_only_the_owner_may_read(path: Path) -> None:
-    sink = open_sink(path, rotate_bytes=500)
-    sink.write(lines(10))
-    sink.close()
+    append(path, 10, rotate_bytes=500)
     assert len(files(path)) > 1
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
 def test_the_chain_continues_over_rotations_and_restarts(path: Path) -> None:
     for start in range(5):
-        sink = open_sink(path, rotate_bytes=1000)
-        sink.write(lines(7, start * 7))
-        sink.close()
+        append(path, 7, start * 7, rotate_bytes=1000)
     found = records(path)
     require_chain(found)
     assert [record["n"] for record in found if record["event"] == "exchange"] == list(range(35))
@@ -65,27 +61,19 @@ def test_the_chain_continues_in_a_new_file_after_a_rename(path: Path) -> None:
 
 
 def test_the_chain_continues_when_all_files_were_archived(path: Path) -> None:
-    sink = open_sink(path)
-    sink.write(lines(2))
-    sink.close()
+    append(path, 2)
     last = records(path)[-1]
     path.unlink()
-    sink = open_sink(path)
-    sink.write(lines(1))
-    sink.close()
+    append(path, 1)
     require_chain(records(path), 3, last["hash"])
 
 
 def test_a_torn_line_is_kept_and_reported(path: Path) -> None:
-    sink = open_sink(path)
-    sink.write(lines(2))
-    sink.close()
+    append(path, 2)
     torn = b'{"event":"exchange","timest'
     with path.open("ab") as file:
         file.write(torn)
-    sink = open_sink(path)
-    sink.write(lines(1, 2))
-    sink.close()
+    append(path, 1, 2)
     written = path.read_bytes().splitlines()
     assert written[2] == torn
     path.write_bytes(b"".join(line + b"\n" for line in written if line != torn))
@@ -155,28 +143,20 @@ def test_a_gap_before_what_was_flushed_is_no_tear(path: Path) -> None:
 
 
 def test_a_line_without_its_line_feed_counts(path: Path) -> None:
-    sink = open_sink(path)
-    sink.write(lines(2))
-    sink.close()
+    append(path, 2)
     path.write_bytes(path.read_bytes()[:-1])
     # A process that dies in that moment has not noted the record either.
     path.with_name(".audit.jsonl.chain").unlink()
-    sink = open_sink(path)
-    sink.write(lines(1, 2))
-    sink.close()
+    append(path, 1, 2)
     require_chain(records(path))
     assert [record["n"] for record in records(path)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_truncated_records_are_reported_after_a_restart(path: Path, kept: int) -> None:
-    sink = open_sink(path)
-    sink.write(lines(3))
-    sink.close()
+    append(path, 3)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
-    sink = open_sink(path)
-    sink.write(lines(1))
-    sink.close()
+    append(path, 1)
     verdict = verify_files([path])
     if kept:
         assert verdict.fault is not None
@@ -245,9 +225,7 @@ def test_discarded_records_leave_no_gap(
 
 def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
     path = tmp_path / ("a" * 240)
-    sink = open_sink(path, rotate_bytes=500)
-    sink.write(lines(8))
-    sink.close()
+    append(path, 8, rotate_bytes=500)
     require_chain(records(path))
     assert files(path) == [path]
     assert len(records(path)) == 8

@@ -23,6 +23,7 @@ MESSAGE = re.compile(
     rb'\[meta sequenceId="(\d+)"\] (.*)\Z',
     re.DOTALL,
 )
+OpenSink = Callable[..., SyslogSink]
 RECORD = {"event": "exchange", "timestamp": "2026-01-01T00:00:00.125Z", "outcome": "success"}
 
 
@@ -116,7 +117,6 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A server over TCP."""
     server = Receiver()
     yield server
     server.close()
@@ -129,7 +129,7 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
+def open_sink(now: list[float]) -> Iterator[OpenSink]:
     sinks = []
 
     def build(transport: Any, port: int, **more: Any) -> SyslogSink:
@@ -144,12 +144,11 @@ def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
 
 
 def line(**fields: Any) -> bytes:
-    return json.dumps({**RECORD, **fields}, separators=(",", ":"), ensure_ascii=False).encode() + (
-        b"\n"
-    )
+    text = json.dumps({**RECORD, **fields}, separators=(",", ":"), ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
-def test_records_arrive_over_tcp(receiver: Receiver, open_sink: Callable[..., SyslogSink]) -> None:
+def test_records_arrive_over_tcp(receiver: Receiver, open_sink: OpenSink) -> None:
     sink = open_sink("tcp", receiver.port)
     sink.write([line(n=1), line(n=2)])
     sink.write([line(n=3)])
@@ -182,13 +181,12 @@ def test_the_severity_follows_the_outcome(fields: dict[str, Any], priority: int)
 
 
 def test_messages_are_ascii() -> None:
-    """The message is ASCII, so that nothing depends on a byte order mark."""
     message = Message.parse(SyslogFormatter("gw-01", 1).message(line(user="Азиза")))
     assert message.text.isascii()
     assert message.record["user"] == "Азиза"
 
 
-def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
+def test_records_arrive_over_udp(open_sink: OpenSink) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(60)
@@ -197,7 +195,7 @@ def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
         assert [Message.parse(server.recv(65536)).record["n"] for _ in range(2)] == [1, 2]
 
 
-def test_records_arrive_over_tls(open_sink: Callable[..., SyslogSink]) -> None:
+def test_records_arrive_over_tls(open_sink: OpenSink) -> None:
     authority = trustme.CA()
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(ours)
@@ -216,7 +214,7 @@ def test_records_arrive_over_tls(open_sink: Callable[..., SyslogSink]) -> None:
     receiver.close()
 
 
-def test_an_untrusted_server_receives_nothing(open_sink: Callable[..., SyslogSink]) -> None:
+def test_an_untrusted_server_receives_nothing(open_sink: OpenSink) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(ours)
     theirs = ssl.create_default_context()
@@ -231,7 +229,7 @@ def test_an_untrusted_server_receives_nothing(open_sink: Callable[..., SyslogSin
 
 
 def test_a_closed_connection_is_replaced(
-    receiver: Receiver, open_sink: Callable[..., SyslogSink], now: list[float]
+    receiver: Receiver, open_sink: OpenSink, now: list[float]
 ) -> None:
     sink = open_sink("tcp", receiver.port)
     sink.write([line(n=1)])
@@ -243,7 +241,7 @@ def test_a_closed_connection_is_replaced(
 
 @pytest.mark.parametrize("is_given_up", [False, True], ids=["sent later", "given up"])
 def test_an_unreachable_server_is_retried_after_a_delay(
-    open_sink: Callable[..., SyslogSink], now: list[float], is_given_up: bool
+    open_sink: OpenSink, now: list[float], is_given_up: bool
 ) -> None:
     """Attempts fail at once between connections; then nothing is lost but what was given up.
 
@@ -269,7 +267,7 @@ def test_an_unreachable_server_is_retried_after_a_delay(
 
 
 def test_records_are_sent_again_after_a_reset(
-    open_sink: Callable[..., SyslogSink], now: list[float], monkeypatch: pytest.MonkeyPatch
+    open_sink: OpenSink, now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     # So small a window that the server's system cannot take everything.

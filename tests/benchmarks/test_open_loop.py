@@ -18,21 +18,12 @@ class Platform:
     """Answers all connections one request after the other; pauses once, before request `pause_at`.
 
     What it does instead of answering request `refuse_at` or `cut_at` is a 503, or the end of the
-    connection. On several connections requests may arrive in another order than they were sent in:
-    what refuses a request by its method is `refuse_method`.
+    connection.
     """
 
-    def __init__(
-        self,
-        *,
-        pause_at: int = -1,
-        refuse_at: int = -1,
-        cut_at: int = -1,
-        refuse_method: bytes = b"none",
-    ) -> None:
+    def __init__(self, *, pause_at: int = -1, refuse_at: int = -1, cut_at: int = -1) -> None:
         self.pause, self.pause_at = 0.4, pause_at
         self.refuse_at, self.cut_at = refuse_at, cut_at
-        self.refuse_method = refuse_method
         self.seen = 0
         self._turn = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -62,15 +53,14 @@ class Platform:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
-            while request := connection.recv(65536):
+            while connection.recv(65536):
                 with self._turn:
                     number, self.seen = self.seen, self.seen + 1
                     if number == self.pause_at:
                         time.sleep(self.pause)
                     if number == self.cut_at:
                         return
-                    refused = number == self.refuse_at or request.startswith(self.refuse_method)
-                    connection.sendall(REFUSAL if refused else ANSWER)
+                    connection.sendall(REFUSAL if number == self.refuse_at else ANSWER)
 
 
 def test_requests_that_were_due_during_a_pause_count_as_slow() -> None:
@@ -90,13 +80,3 @@ def test_refusals_and_lost_connections_are_failures() -> None:
     with platform.serving():
         figures = OpenLoop([Request("/")], 100).run(platform.port, 0.5)
     assert (figures["count"], figures["failed"], platform.seen) == (49, 2, 50)
-
-
-def test_latencies_and_failures_are_kept_by_kind() -> None:
-    """Requests are sent in turn; refusals count for the kind of request that got them."""
-    platform = Platform(refuse_method=b"POST")
-    load = OpenLoop([Request("/", "read"), Request("/", "create", b"{}")], 100)
-    with platform.serving():
-        load.run(platform.port, 0.1)
-    assert {kind: len(times) for kind, times in load.latencies.items()} == {"read": 5, "create": 5}
-    assert load.failures == {"create 503": 5}

@@ -23,7 +23,6 @@ _IS_STYLED = "getComputedStyle(document.querySelector('main')).borderTopStyle ==
 async def test_an_error_is_a_page_in_the_users_language(
     user: BrowserUser, language: str, title: str, words: str
 ) -> None:
-    """Also on a phone; it is no download."""
     async with Sso() as sso, running_gateway("http://127.0.0.1:1/fhir", sso.token_url) as gateway:
         url = f"{gateway.url}/Patient/1"
         await user.do("speak", language=language)

@@ -39,7 +39,6 @@ WRITE = """fetch("/fhir/Patient", {method: "POST", body: "{}", headers: {
 
 
 def show(browser: str, found: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Print the table of fields."""
     with capsys.disabled():
         sys.stdout.write(f"\n{browser}: " + ", ".join(map(" ".join, found.items())) + "\n")
 

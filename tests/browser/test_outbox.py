@@ -51,7 +51,6 @@ async def fits(user: BrowserUser) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_fits_every_screen(user: BrowserUser, there: Office, language: str) -> None:
-    """The list, and an entry in full, on a desktop and on a phone."""
     ids = await fill(there)
     await user.do("open", url=f"{there.url}/outbox?lang={language}")
     await fits(user)
@@ -68,7 +67,6 @@ async def test_the_page_fits_every_screen(user: BrowserUser, there: Office, lang
 
 
 async def test_the_page_is_accessible(user: BrowserUser, there: Office) -> None:
-    """By axe-core, light and dark."""
     ids = await fill(there)
     await sign_in(user, there)
     for path in ("", f"/{ids['content']}"):
@@ -79,7 +77,6 @@ async def test_the_page_is_accessible(user: BrowserUser, there: Office) -> None:
 
 
 async def test_an_operator_decides_without_a_mouse(user: BrowserUser, there: Office) -> None:
-    """Dropping an entry requires a reason."""
     entry_id = await there.refused("a")
     await sign_in(user, there)
     await user.run("document.querySelector('#entries-rows a').focus()")
@@ -106,14 +103,13 @@ async def test_all_entries_of_a_cause_are_retried_by_one_click(
     ids = await fill(there)
     await sign_in(user, there)
     await user.do("click", selector="#reasons form button")
-    told = "Sent once more: 2. How it ends, you will see here."
+    told = "Sent again: 2. The result will appear here."
     await user.do("wait", selector=".news", text=told)
     states = [await there.state(ids[name]) for name in ("content", "again", "rights")]
     assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.FAILED]
 
 
 async def test_a_page_of_another_origin_cannot_decide(user: BrowserUser, there: Office) -> None:
-    """Even with a form that carries the operator's password and token."""
     entry_id = await there.refused("a")
     await sign_in(user, there)
     token = there.operators.form_token("dilnoza")

@@ -44,7 +44,6 @@ async def agree(user: BrowserUser, tab: int = 0) -> None:
 
 
 async def test_the_example_page_lists_patients(user: BrowserUser) -> None:
-    """A page of another origin signs in, reads through the gateway, and signs out."""
     async with demo() as (platform, _):
         await user.do("open", url=f"{platform.origin}/example")
         await user.do("wait", selector="#who", text="No user")
@@ -77,7 +76,6 @@ async def test_sign_in_works_in_two_tabs_and_after_the_back_button(user: Browser
 async def test_a_certified_provider_with_private_key_jwt(
     user: BrowserUser, certified_sso: Sso, tmp_path: Path
 ) -> None:
-    """Signed in, read, renewed with rotation, signed out; no token in the browser."""
     key = ECKey.generate_key("P-384", {"use": "sig", "alg": "ES384"}, auto_kid=True)
     file = tmp_path / "key.pem"
     file.write_bytes(key.as_pem(private=True))

@@ -47,7 +47,6 @@ class StatusPage:
 
     @property
     def page(self) -> str:
-        """Return the page's address."""
         return f"{self.gateway.admin_url}/status"
 
     async def request(self, path: str, key: str = API_KEY) -> int:
@@ -111,7 +110,6 @@ async def shoot(user: BrowserUser, tmp_path: Path, name: str) -> None:
 
 
 def words(reason: str, language: str = "en") -> str:
-    """Return words as they are displayed."""
     return advice(Component("platform", "failed", reason), language).replace("`", "")
 
 
@@ -129,13 +127,11 @@ async def no_complaints(user: BrowserUser) -> None:
 
 
 async def assert_accessible(user: BrowserUser) -> None:
-    """Check that axe-core finds nothing serious."""
     violations = (await user.do("axe"))["violations"]
     assert [each for each in violations if each["impact"] in SERIOUS] == []
 
 
 async def test_the_service_status_is_on_the_first_screen(user: BrowserUser, tmp_path: Path) -> None:
-    """On a desktop, in the dark and on a phone."""
     async with status_page() as duty:
         busy_hour(duty)
         await duty.request("Patient?_count=5", "planted-wrong-key")
@@ -201,7 +197,6 @@ async def test_the_page_fits_every_screen(user: BrowserUser, language: str) -> N
 
 
 async def test_the_bar_of_one_minute_has_a_sixtieth_of_the_width(user: BrowserUser) -> None:
-    """At the right end."""
     async with serve_state("first-minute") as url:
         await user.do("open", url=f"{url}/status")
         for size in (DESKTOP, PHONE):
@@ -238,7 +233,6 @@ async def test_the_page_is_accessible(user: BrowserUser, language: str) -> None:
 async def test_the_open_page_shows_a_failing_sso_and_its_recovery(
     user: BrowserUser, tmp_path: Path
 ) -> None:
-    """Without a reload."""
     async with status_page() as duty:
         await user.do("open", url=duty.page)
         await user.do("look", **DESKTOP)
@@ -292,11 +286,10 @@ async def test_a_reload_of_the_settings_keeps_open_sections_and_focus(user: Brow
 
 
 async def test_the_page_says_that_the_gateway_does_not_respond(user: BrowserUser) -> None:
-    """At its top and in the title."""
     async with status_page() as duty:
         await user.do("open", url=duty.page)
         await user.do("wait", selector="#care", text="Yes")
-    stale = "No answer from the gateway: what you see is old."
+    stale = "No response from the gateway: what you see is old."
     seen = await user.do("wait", selector="#stale", text=stale)
     assert seen["text"].index(stale) < seen["text"].index("Yes")
     assert (await user.run("document.title")).startswith("?")
@@ -325,7 +318,6 @@ async def test_a_page_whose_stream_is_silent_polls(user: BrowserUser) -> None:
 
 
 async def test_no_patient_data_and_no_secret_reaches_the_browser(user: BrowserUser) -> None:
-    """In page and events."""
     async with status_page() as duty:
         await user.do("open", url=duty.page)
         await user.do("click", selector="summary")

@@ -40,7 +40,6 @@ class SignInSetup:
 
     @property
     def base(self) -> str:
-        """Return the gateway's address."""
         return f"http://127.0.0.1:{self.port}"
 
     def gateway(self, **store: str) -> contextlib.AbstractAsyncContextManager[Stage]:
@@ -343,7 +342,6 @@ FRAME = """new Promise((done) => {
 
 
 async def test_pages_cannot_be_framed(user: BrowserUser, planted: PlantedSetup) -> None:
-    """This prevents clickjacking."""
     await planted.sign_in(user)
     paths = ("/auth/session", "/auth/callback?state=a", "/auth/login?return_to=//a")
     async with malicious_page() as evil:

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.doubles.command import dhp
 from tests.doubles.platform import Platform, PlatformConnection, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso
+from tests.pipeline.testbed import tls_platform
 
 STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
 SECRET = "planted-doctor-secret"
@@ -50,7 +50,6 @@ class DoctorSetup:
         }
 
     async def examine(self, *options: str) -> tuple[int, str]:
-        """Return the exit code of `doctor` and its output."""
         return await self.run("doctor", *options)
 
     async def run(self, command: str, *options: str) -> tuple[int, str]:
@@ -91,8 +90,8 @@ def check_name(finding: dict[str, str]) -> str:
     )
 
 
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
+@pytest.fixture(name="platform")
+async def platform_with_statement() -> AsyncIterator[Platform]:
     async with Platform() as double:
         double.respond(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
         yield double
@@ -177,10 +176,10 @@ async def test_an_unusable_audit_folder_is_reported(setup: DoctorSetup) -> None:
     setup.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
     failed = await setup.failed()
     assert list(failed) == ["audit audit.path"]
-    assert f"{folder} is not there" in failed["audit audit.path"]
+    assert f"{folder} does not exist" in failed["audit audit.path"]
     assert "install -d" in failed["audit audit.path"]
     folder.write_text("")
-    assert f"{folder} is no folder" in (await setup.failed())["audit audit.path"]
+    assert f"{folder} is not a folder" in (await setup.failed())["audit audit.path"]
     folder.unlink()
     folder.mkdir()
     assert await setup.failed() == {}
@@ -233,7 +232,7 @@ async def test_ports_of_the_running_gateway_pass(setup: DoctorSetup) -> None:
     setup.settings["credentials"]["default"]["client_secret_file"] = str(copy)
     found = [each for each in await setup.findings() if each["code"] == "listener"]
     for listener in found:
-        assert "in use by the gateway that runs" in listener["message"]
+        assert "in use by the running gateway" in listener["message"]
         assert (listener["level"], listener["hint"]) == ("ok", "")
 
 
@@ -260,7 +259,7 @@ async def test_ports_of_a_gateway_with_other_settings_are_errors(
         message = failed[f"listener {key}"]
         assert "is in use by another gateway" in message
         assert f"It runs with other settings: {keys}." in message
-        assert f"else change {key}" in message
+        assert f"Otherwise change {key}" in message
 
 
 @pytest.mark.usefixtures("running")
@@ -307,7 +306,7 @@ async def test_settings_that_need_a_restart_are_warnings(setup: DoctorSetup) -> 
     said = "It does not run with these settings yet: limits.max_concurrent_requests. Restart it"
     for key in ("listen.address", "admin.address"):
         address = setup.settings[key.partition(".")[0]]["address"]
-        assert f"warning listener {key}: {address} is in use by the gateway that runs. {said}" in (
+        assert f"warning listener {key}: {address} is in use by the running gateway. {said}" in (
             text.splitlines()
         )
     levels = {each["level"] for each in await setup.findings() if each["code"] == "listener"}
@@ -345,7 +344,7 @@ async def test_a_unix_socket_in_use_is_an_error_and_a_stale_one_is_not(setup: Do
     ("url", "check", "words"),
     [
         ("https://platform.invalid/fhir", "platform DNS", "platform.fhir_base_url"),
-        ("https://127.0.0.1:{}/r5", "platform TLS", "does not speak TLS"),
+        ("https://127.0.0.1:{}/r5", "platform TLS", "there is no TLS on this port"),
     ],
     ids=["unknown name", "port without TLS"],
 )
@@ -358,16 +357,9 @@ async def test_an_unreachable_platform_fails_at_its_step(
     assert words in failed[check]
 
 
-def tls_platform(*names: str, **options: Any) -> tuple[Platform, trustme.CA]:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*names, **options).configure_cert(context)
-    return Platform(tls=context), authority
-
-
 async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> None:
-    double, _ = tls_platform("localhost")
-    async with double:
+    context, _ = tls_platform("localhost")
+    async with Platform(tls=context) as double:
         setup.settings["platform"]["fhir_base_url"] = double.url
         failed = await setup.failed()
     assert list(failed) == ["platform TLS"]
@@ -390,8 +382,8 @@ async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> Non
 async def test_a_trusted_certificate_that_is_invalid_is_reported(
     setup: DoctorSetup, name: str, options: dict[str, Any], said: str
 ) -> None:
-    double, authority = tls_platform(name, **options)
-    async with double:
+    context, authority = tls_platform(name, **options)
+    async with Platform(tls=context) as double:
         setup.settings["platform"]["fhir_base_url"] = double.url
         setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
         failed = await setup.failed()
@@ -400,8 +392,8 @@ async def test_a_trusted_certificate_that_is_invalid_is_reported(
 
 
 async def test_a_certificate_of_the_configured_ca_passes(setup: DoctorSetup) -> None:
-    double, authority = tls_platform("localhost")
-    async with double:
+    context, authority = tls_platform("localhost")
+    async with Platform(tls=context) as double:
         double.respond(fhir(STATEMENT))
         setup.settings["platform"]["fhir_base_url"] = double.url
         setup.settings["platform"]["ca_file"] = trust(authority, setup.folder)
@@ -471,3 +463,25 @@ async def test_a_token_rejected_by_the_platform_suggests_mixed_environments(
     platform.respond(refuse)
     failed = await setup.failed()
     assert "same environment" in failed["platform metadata"]
+
+
+async def test_it_says_whom_to_call_and_where_the_runbook_is(setup: DoctorSetup) -> None:
+    """At the end, where the operator reads what failed."""
+    runbook = "https://intranet.example/runbook/"
+    setup.settings["admin"] |= {"contact": "Дежурный, +998 71 200 00 00", "runbook_url": runbook}
+    setup.secret.unlink()
+    code, text = await setup.examine("--lang", "ru")
+    assert code == 1
+    *_, contact, link, _ = text.splitlines()
+    assert contact == "норма   кому звонить: Дежурный, +998 71 200 00 00"
+    assert link == f"норма   инструкция для дежурных: {runbook}"
+
+
+@pytest.mark.parametrize("contact", ["Duty " * 41, "Duty\n+998 71 200 00 00", " "])
+async def test_a_contact_is_one_short_line(setup: DoctorSetup, contact: str) -> None:
+    setup.settings["admin"]["contact"] = contact
+    code, text = await setup.run("check")
+    assert code == 2
+    assert text.startswith("admin.contact: ")
+    setup.settings["admin"]["contact"] = "Duty " * 40
+    assert (await setup.run("check"))[0] == 0

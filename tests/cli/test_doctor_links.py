@@ -81,7 +81,6 @@ def setup(tmp_path: Path, platform: Platform, sso: Sso) -> DoctorSetup:
 
 
 async def links_finding(setup: DoctorSetup) -> dict[str, str] | None:
-    """Return the finding about the platform's links, None without one."""
     found = [each for each in await setup.findings() if each["code"] == "platform-links"]
     return found[0] if found else None
 

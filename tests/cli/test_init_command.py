@@ -158,7 +158,7 @@ async def test_existing_files_are_not_overwritten(tmp_path: Path) -> None:
     secret.write_text("kept")
     result = await init(folder)
     assert (result.code, result.out) == (2, "")
-    assert f"{secret}: is there already, and nothing was changed" in result.err
+    assert f"{secret}: exists already, and nothing was changed" in result.err
     assert (secret.read_text(), list(folder.iterdir())) == ("kept", [folder / "secrets"])
     (folder / "gateway.yaml").write_text("log: {level: info}\n")
     assert (await init(folder)).code == 2
@@ -194,7 +194,7 @@ async def test_written_files_are_removed_after_a_failure(tmp_path: Path) -> None
         ),
         (
             ("--yes", "--environment", "dhp-production", "--token-url", "https://sso.clinic.uz"),
-            "--token-url: is for --environment custom alone",
+            "--token-url: is only for --environment custom",
         ),
         (("--yes", "--environment", "test"), "--environment: one of dhp-playground"),
         (("--yes", "--client-id", "a", "--key-file", "KEY"), "PEM block that is broken"),
@@ -243,7 +243,8 @@ async def test_every_missing_option_is_reported(
     result = await dhp("init", *given, "--directory", str(folder))
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
-        f"dhp-gateway: {flag} is needed where no question can be asked" for flag in missing
+        f"dhp-gateway: {flag} is required, because no question can be asked without a terminal"
+        for flag in missing
     ]
     assert not folder.exists()
 
@@ -322,7 +323,7 @@ async def test_the_dialogue_is_in_the_language_of_the_terminal(
         terminal.answer("client_id, который вам выдали", options.client_id)
         terminal.answer("Чем шлюз подтверждает", "")
         # With its last blank the terminal shows nothing more, and forgets what came before.
-        terminal.answer("Секрет клиента (на экране не виден): ", options.client_secret)
+        terminal.answer("Client secret (на экране не виден): ", options.client_secret)
         terminal.answer("Где работает старая система?", "1")
         terminal.answer("Куда писать журнал аудита?", "")
         terminal.answer("Хранить записи", "")

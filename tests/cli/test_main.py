@@ -54,13 +54,6 @@ async def test_the_version_is_printed() -> None:
     assert await dhp("--version") == Result(0, f"dhp-gateway {__version__}\n", "")
 
 
-async def test_the_package_can_be_run_as_a_module() -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "--version", stdout=asyncio.subprocess.PIPE
-    )
-    assert (await process.communicate())[0].decode() == f"dhp-gateway {__version__}\n"
-
-
 async def test_check_accepts_good_settings(tmp_path: Path) -> None:
     result = await dhp("check", "--config", write(tmp_path, {}))
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
@@ -131,7 +124,7 @@ async def test_variables_alone_are_complete_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'"s3cret-in-quotes"\n', "stands between quotation marks"),
+        (b'"s3cret-in-quotes"\n', "is in quotation marks"),
         (b"s3cret \n", "begins or ends with a blank"),
         ("s3cret\u200b".encode(), "begins or ends with a blank"),
         (b"your-client-secret", "is still the example's placeholder"),
@@ -163,7 +156,7 @@ async def test_check_reports_quotes_in_a_variable(tmp_path: Path) -> None:
                "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": f'"{SECRET}"'}  # fmt: skip
     result = await dhp("check", places=[], folder=tmp_path, environ=environ)
     assert result.code == 2
-    assert "credentials.default.client_secret: stands between quotation marks" in result.out
+    assert "credentials.default.client_secret: is in quotation marks" in result.out
 
 
 async def test_check_opens_no_connection(tmp_path: Path) -> None:
@@ -244,9 +237,7 @@ async def test_an_unreadable_secret_is_reported(tmp_path: Path, command: str) ->
     assert f"credentials.default.client_secret_file: {missing}: no such file" in result.err
 
 
-async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
-    tmp_path: Path,
-) -> None:
+async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     secret.chmod(0o644)
@@ -271,8 +262,8 @@ async def test_run_logs_its_settings_file_and_a_secret_readable_by_others(
     assert lines[0]["event"] == f"settings: {by}"
     [warning] = [each for each in lines[:3] if each["level"] == "warning"]
     assert warning["event"] == (
-        f"credentials.default.client_secret_file: {secret} may be read or changed by others "
-        f"(mode 0644); run: chmod 0600 {secret}"
+        f"credentials.default.client_secret_file: {secret} can be read by others "
+        f"(mode 0644). Run: chmod 0600 {secret}."
     )
     assert warning["key"] == "credentials.default.client_secret_file"
     [reloaded] = [each for each in lines if each["event"] == "settings reloaded"]
@@ -284,10 +275,7 @@ async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
     async with Sso() as sso:
         admin = f"127.0.0.1:{free_port()}"
         settings = custom(
-            sso,
-            listen={"address": "127.0.0.1:0"},
-            admin={"address": admin},
-            shutdown={"delay": 0},
+            sso, listen={"address": "127.0.0.1:0"}, admin={"address": admin}, shutdown={"delay": 0}
         )
         file = write(tmp_path, settings)
         process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path)
@@ -305,7 +293,7 @@ async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
 async def test_commands_load_only_what_they_need() -> None:
     code = (
         "import sys, gateway.cli.main, gateway.config;"
-        "print([m for m in ('rich', 'aiohttp', 'structlog', 'yarl') if m in sys.modules])"
+        "print([m for m in ('aiohttp', 'structlog', 'yarl') if m in sys.modules])"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
@@ -350,23 +338,16 @@ async def test_token_of_a_named_credential(tmp_path: Path) -> None:
     ("answer", "words"),
     [
         (answers.oauth_error("invalid_client", 401), "check client_id and client secret"),
-        (answers.oauth_error("invalid_scope"), "credentials.default.scope"),
         (
             answers.oauth_error(SECRET),
-            "our client is refused (status 400, with an error code that is not OAuth's)",
+            "the token request is refused (status 400, with an error code that "
+            "OAuth does not define)",
         ),
         (
             answers.status(429, ("Retry-After", "7")),
             "too many requests (status 429): try again in 7 s",
         ),
-        (answers.status(503), "gave no token: it answers with an error (status 503)"),
         (answers.status(404), "it answers with an error (status 404): check sso.token_url"),
-        (
-            answers.json_body({"success": False, "errors": [SECRET]}, 403),
-            "a firewall in front, or a wrong address (status 403): check sso.token_url",
-        ),
-        (answers.status(200), "a web page: a firewall in front, or a wrong address"),
-        (answers.status(302, ("Location", "/")), "redirect"),
         (answers.json_body([SECRET]), "gave no token"),
         (answers.RESET, "broke"),
     ],
@@ -388,7 +369,7 @@ async def test_an_unreachable_and_a_slow_sso_are_told_apart(tmp_path: Path) -> N
         slow["sso"]["timeout"] = 0.2
         result = await dhp("token", "--config", write(tmp_path, slow))
         sso.release()
-    assert "no answer in time (0.2 s)" in result.err
+    assert "no response in time (0.2 s)" in result.err
     gone = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, gone.code) == (1, 1)
     assert "nothing listens there" in gone.err
@@ -446,7 +427,7 @@ async def test_healthcheck_needs_no_valid_settings(tmp_path: Path, operators: Op
     [
         (503, {"failing": ["token:default", "circuit"]}, "dhp-gateway", "token:default, circuit"),
         *[
-            (200, body, "nginx", "what answers on {} is no gateway")
+            (200, body, "nginx", "another program answers on {}")
             for body in ({"ready": True}, {"status": "UP"}, [], "ok")
         ],
     ],

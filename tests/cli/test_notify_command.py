@@ -36,11 +36,11 @@ async def test_every_address_gets_a_test_message(tmp_path: Path) -> None:
     assert result.code == 1
     told = [line[:8].strip() for line in result.out.splitlines()]
     assert told == ["ok", "ok", "failed", "failed"]
-    assert "ok      alerts.notify_file line 2 (json): the test message was taken" in result.out
+    assert "ok      alerts.notify_file line 2 (json): the test message was accepted" in result.out
     assert "failed  alerts.notify_file line 6 (mailto): the test message was not" in result.out
     assert "planted" not in result.out + result.err
     for taken in (*hook.messages, *mail.messages):
-        assert taken["title"].endswith(": sinov")
+        assert taken["title"].endswith(": sinov xabari")
         assert "shlyuzining sinov xabari" in taken["message"]
     assert (len(hook.messages), len(mail.messages)) == (1, 1)
     assert hook.messages[0]["authorization"].startswith("Basic ")
@@ -50,7 +50,11 @@ async def test_every_address_gets_a_test_message(tmp_path: Path) -> None:
     ("alerts", "code", "said"),
     [
         ({"notify": []}, 2, "alerts.notify: is empty"),
-        ({"notify": ["planted"]}, 2, "alerts.notify[0]: is no address that Apprise understands"),
+        (
+            {"notify": ["planted"]},
+            2,
+            "alerts.notify[0]: is not an address that Apprise understands",
+        ),
         ({"notify_file": "/nowhere/notify"}, 3, "alerts.notify_file: /nowhere/notify: no such"),
         ({"notify": ["a://b"], "notify_file": "c"}, 2, "alerts.notify: and notify_file are both"),
         ({"language": "de"}, 2, "alerts.language"),

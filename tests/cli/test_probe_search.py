@@ -113,7 +113,7 @@ async def test_parameters_that_filter_nothing_are_printed_as_settings(setup: Pro
     setup.platform.respond(filtering.respond)
     result = await setup.probe()
     assert (result.code, result.out) == (0, FOUND)
-    assert "12 search parameters asked about, 3 filter nothing" in result.err
+    assert "12 search parameters tested, 3 filter nothing" in result.err
     assert NAME not in result.out + result.err
     setup.settings["fhir"] = yaml.safe_load(result.out)["fhir"]
     assert (await dhp("check", "--config", write(setup.directory, setup.settings))).code == 0
@@ -150,7 +150,7 @@ async def test_named_types_and_parameters_alone_are_probed(
     setup.platform.respond(filtering.respond)
     result = await setup.probe(*arguments)
     assert (result.code, result.out) == (0, out)
-    assert "keep the others" in result.err
+    assert "leave the others" in result.err
     assert len(filtering.asked) == asked
 
 
@@ -200,7 +200,7 @@ async def test_a_failed_probe_is_reported(setup: ProbeSetup, status: int) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("observation",), 2, "no resource type"),
+        (("observation",), 2, "not a resource type"),
         (("Observation?",), 2, "the name of a parameter"),
         (("Observation?code=1",), 2, "without a value"),
         (("--credential", "other"), 2, "there is no credential 'other'"),
@@ -240,7 +240,7 @@ async def test_an_interrupted_run_leaves_nothing_behind(
     process.send_signal(number)
     out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, out) == (1, "")
-    assert "interrupted; nothing is kept" in err
+    assert "interrupted; nothing was stored" in err
     assert "Traceback" not in err
     assert sorted(setup.directory.iterdir()) == before
     while setup.platform.open_connections:  # noqa: ASYNC110 - no event

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,21 +50,3 @@ async def test_the_option_lang_overrides_the_environment(
     result = await dhp(*before, "check", "--config", file, *behind, environ={**plain, **environ})
     assert result.code == 2
     assert f"retries.max_attempts: {word}" in result.out
-
-
-async def test_a_failed_start_is_reported_in_russian(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        file = settings(
-            tmp_path,
-            listen={"address": address},
-            admin={"address": f"unix:{tmp_path}/admin.sock"},
-            audit={"sink": "off"},
-        )
-        result = await dhp("run", "--config", file, environ={"LC_ALL": "ru_RU.UTF-8"})
-    assert result.code == 3
-    last = result.err.splitlines()[-1]
-    assert last.startswith("dhp-gateway: не удалось запустить: listen.address: не удаётся слушать")
-    assert "адрес уже занят" in last

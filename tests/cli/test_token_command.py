@@ -113,8 +113,9 @@ async def test_https_to_a_port_without_tls_is_explained(
     async with Sso() as sso:
         settings = custom(sso)
         settings["sso"]["token_url"] = f"https://127.0.0.1:{server.port}/oauth/token"
-        assert "does not speak TLS; check port and https:// in sso.token_url" in await failure_text(
-            tmp_path, settings
+        assert (
+            "there is no TLS on this port; check port and https:// in sso.token_url"
+            in await failure_text(tmp_path, settings)
         )
 
 

@@ -55,40 +55,16 @@ async def test_help_is_translated(command: Sequence[str]) -> None:
         assert OPTION.findall(result.out) == OPTION.findall(english.out)
 
 
-MISTAKES = {
-    ("chek",): "Нет такой команды: 'chek'. Возможно, имелось в виду 'check', 'schema'?",
-    ("xyz",): "Нет такой команды: 'xyz'.",
-    ("--lang", "ru"): "Не указана команда.",
-    (
-        "run",
-        "--confg",
-        "x",
-    ): "Нет такого параметра: '--confg'. Возможно, имелось в виду '--config', '--lang'?",
-    ("run", "--wrkrs"): "Нет такого параметра: '--wrkrs'.",
-    ("run", "x", "y"): "Лишнее в строке команды: x y",
-    ("run", "--config"): "После '--config' нужно значение.",
-    ("--version=1",): "Значение для '--version' не задаётся.",
-    ("outbox", "show"): "Не указано 'ID'.",
-    ("check", "--lang", "de"): "Недопустимое значение для '--lang': одно из en, ru, uz",
-    ("sandbox", "--port", "x"): "Недопустимое значение для '--port': нужно число, а не 'x'.",
-    (
-        "sandbox",
-        "--port",
-        "99999",
-    ): "Недопустимое значение для '--port': 99999 не в пределах 0<=x<=65535.",
-    (
-        "probe-search",
-        "--rate",
-        "0",
-    ): "Недопустимое значение для '--rate': 0.0 не в пределах 0.01<=x<=100.",
-    ("probe-search", "--rate", "x"): "Недопустимое значение для '--rate': нужно число, а не 'x'.",
-}
+MISTAKES = [
+    *(("chek",), ("xyz",), ("--lang", "ru"), ("run", "--confg", "x"), ("run", "--wrkrs")),
+    *(("run", "x", "y"), ("run", "--config"), ("--version=1",), ("outbox", "show")),
+    *(("check", "--lang", "de"), ("sandbox", "--port", "x"), ("sandbox", "--port", "99999")),
+    *(("probe-search", "--rate", "0"), ("probe-search", "--rate", "x")),
+]
 
 
 @pytest.mark.parametrize("arguments", MISTAKES, ids="-".join)
-async def test_usage_errors_are_translated(
-    arguments: Sequence[str],
-) -> None:
+async def test_usage_errors_are_translated(arguments: Sequence[str]) -> None:
     english = await run_in(*arguments, language="en")
     assert (english.code, english.out) == (2, "")
     for language in OTHERS:
@@ -98,8 +74,6 @@ async def test_usage_errors_are_translated(
         assert len(lines[0]) == len(lines[1])
         assert len(lines[0]) == 1 or ("dhp-gateway" in lines[1][0] and "--help" in lines[1][1])
         assert words(result.err) & words(english.err) <= KEPT
-    result = await run_in(*arguments, language="ru")
-    assert result.err.splitlines()[-1] == f"Ошибка: {MISTAKES[arguments]}"
 
 
 @pytest.mark.parametrize("arguments", [(), ("audit",), ("outbox",)])
@@ -112,9 +86,7 @@ async def test_a_group_without_a_command_prints_its_help(arguments: Sequence[str
 @pytest.mark.parametrize(
     "arguments", [("--lang", "uz", "chek"), ("run", "--confg", "x", "--lang=uz"), ("--lang", "uz")]
 )
-async def test_lang_is_recognised_in_a_line_with_usage_errors(
-    arguments: Sequence[str],
-) -> None:
+async def test_lang_is_recognised_in_a_line_with_usage_errors(arguments: Sequence[str]) -> None:
     assert "Xato: " in (await run_in(*arguments, language="ru")).err
 
 

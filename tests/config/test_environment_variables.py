@@ -96,10 +96,7 @@ def test_a_problem_names_the_variable(variable: str, text: str, key: str) -> Non
     [
         ("DHP_GATEWAY_LISTEN__ADRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
         ("DHP_GATEWAY_LISTEN_ADDRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
-        (
-            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_IDD",
-            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_ID",
-        ),
+        ("DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_IDD", "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_ID"),
         ("DHP_GATEWAY_listen__address", "DHP_GATEWAY_LISTEN__ADDRESS"),
         ("DHP_GATEWAY_CONFIGG", "DHP_GATEWAY_CONFIG"),
         # A list is one variable, also where its entries are groups.
@@ -144,7 +141,7 @@ def test_a_secret_of_the_environment_replaces_the_files_secret_file(tmp_path: Pa
 def test_both_forms_of_a_secret_in_the_environment_are_refused() -> None:
     """It would be undefined which of the two applies."""
     name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
-    with pytest.raises(SettingsError, match="both given") as caught:
+    with pytest.raises(SettingsError, match="both set") as caught:
         load_settings(None, {**BASE, name: "/x"})
     assert "s3cret" not in str(caught.value)
 

@@ -50,11 +50,7 @@ def test_an_environment_and_a_credential_are_all_that_must_be_given(tmp_path: Pa
 @pytest.mark.parametrize(
     ("environment", "base", "token_url"),
     [
-        (
-            "playground",
-            "https://playground.medcore.uz/fhir",
-            "https://sso.medcore.uz/oauth/token",
-        ),
+        ("playground", "https://playground.medcore.uz/fhir", "https://sso.medcore.uz/oauth/token"),
         ("production", "https://fhir.medcore.uz", "https://sso.medcore.uz/oauth/token"),
         (
             "dhp-playground",
@@ -191,22 +187,42 @@ def test_a_misspelled_environment_hides_no_other_problem(tmp_path: Path) -> None
         assert set(found) == {text.partition(":")[0], "platform.client_key_file"}
 
 
-def test_a_problem_names_its_line_and_a_suggestion(tmp_path: Path) -> None:
-    found = problems(tmp_path, f"{CREDENTIALS}listen:\n  adress: 127.0.0.1:1\n")
-    problem = found["listen.adress"]
-    assert problem.source == "line 3"
-    assert problem.hint == "did you mean address?"
-    assert str(problem) == "listen.adress: is not a known key (line 3). Did you mean address?"
-
-
-def test_a_setting_at_the_wrong_level_is_suggested_with_its_path(tmp_path: Path) -> None:
-    found = problems(tmp_path, f"{CREDENTIALS}fhir_base_url: https://x\n")
-    assert found["fhir_base_url"].hint == "did you mean platform.fhir_base_url?"
-
-
-def test_a_misspelled_required_setting_is_one_problem(tmp_path: Path) -> None:
-    text = "credentials: {default: {client_idd: a, client_secret_file: /x}}"
-    assert set(problems(tmp_path, text)) == {"credentials.default.client_idd"}
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        (
+            f"{CREDENTIALS}listen:\n  adress: 127.0.0.1:1\n",
+            "listen.adress",
+            "is not a known key (line 3). Did you mean address?",
+        ),
+        (
+            f"{CREDENTIALS}fhir_base_url: https://x\n",
+            "fhir_base_url",
+            "is not a known key (line 2). Did you mean platform.fhir_base_url?",
+        ),
+        (
+            "credentials: {default: {client_idd: a, client_secret_file: /x}}",
+            "credentials.default.client_idd",
+            "is not a known key (line 1). Did you mean client_id?",
+        ),
+        # A client id of digits must be quoted, else leading zeros would be lost.
+        (
+            "credentials: {default: {client_id: 017, client_secret_file: /x}}",
+            "credentials.default.client_id",
+            "must be text (line 1). Put it in quotes.",
+        ),
+        (f"{CREDENTIALS}log:\n  level: info\n  level: debug\n", "log.level", "line 4"),
+        (f"{CREDENTIALS}listen: {{address: !!python/object:os.system x}}\n", "listen.address", ""),
+        (f"{CREDENTIALS}rewrite: {{aliases: &a [*a]}}\n", "rewrite.aliases[0]", "refers to itself"),
+        *((text, None, "is not a group of keys") for text in ("- a\n", "just text\n", "17\n")),
+    ],
+)
+def test_a_problem_names_its_key_its_line_and_a_remedy(
+    tmp_path: Path, text: str, key: str | None, said: str
+) -> None:
+    ((found, problem),) = problems(tmp_path, text).items()
+    assert key is None or found == key
+    assert said in str(problem)
 
 
 @pytest.mark.parametrize("name", ["CLIENT_SECRET", "CLIENT_SECRET_FILE"])
@@ -218,7 +234,7 @@ def test_an_empty_variable_is_a_problem(tmp_path: Path, name: str, value: str) -
     assert problem.source == variable
     blank = name == "CLIENT_SECRET_FILE" and value == " "
     assert problem.message == ("is not a path" if blank else "is empty")
-    assert "give" in problem.hint
+    assert "set " in problem.hint
 
 
 def test_off_is_a_string(tmp_path: Path) -> None:
@@ -253,28 +269,6 @@ def test_broken_yaml_is_one_problem_with_its_line(tmp_path: Path, text: str, lin
     assert "is not valid YAML" in problem.message
     assert problem.source.startswith(line)
     assert SECRET.replace("-", "") not in str(problem)
-
-
-@pytest.mark.parametrize("text", ["- a\n", "just text\n", "17\n"])
-def test_a_file_that_is_no_mapping_is_a_problem(tmp_path: Path, text: str) -> None:
-    (problem,) = problems(tmp_path, text).values()
-    assert problem.message == "is not a group of keys"
-
-
-def test_a_duplicate_key_is_a_problem(tmp_path: Path) -> None:
-    found = problems(tmp_path, f"{CREDENTIALS}log:\n  level: info\n  level: debug\n")
-    assert found["log.level"].source == "line 4"
-    assert "line 3" in found["log.level"].hint
-
-
-def test_a_yaml_tag_is_a_problem(tmp_path: Path) -> None:
-    text = f"{CREDENTIALS}listen: {{address: !!python/object:os.system x}}\n"
-    assert "listen.address" in problems(tmp_path, text)
-
-
-def test_a_recursive_value_is_a_problem(tmp_path: Path) -> None:
-    text = f"{CREDENTIALS}rewrite: {{aliases: &a [*a]}}\n"
-    assert any("refers to itself" in p.message for p in problems(tmp_path, text).values())
 
 
 @pytest.mark.parametrize("depth", [20, 300, 900, 5000])
@@ -320,12 +314,6 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 )
 def test_no_problem_repeats_a_value(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text)
-
-
-def test_a_number_in_place_of_a_string_is_a_problem(tmp_path: Path) -> None:
-    """A client id of digits must be quoted, else leading zeros would be lost."""
-    found = problems(tmp_path, "credentials: {default: {client_id: 017, client_secret_file: /x}}")
-    assert found["credentials.default.client_id"].hint == "put it in quotes"
 
 
 @pytest.mark.parametrize("value", [".inf", ".nan", "1e999", "true", "'5'", "null", "[]"])

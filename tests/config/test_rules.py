@@ -32,8 +32,11 @@ LOGIN: dict[str, Any] = {
 }
 
 
+def default(**values: Any) -> dict[str, Any]:
+    return {"credentials": {"default": {"client_id": "a", **values}}}
+
+
 def findings(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the violations of settings with valid values, by setting."""
     checked = Settings.model_validate({**BASE, **settings})
     found = list(find_violations(checked))
     return {dotted(finding.setting): finding.message for finding in found}
@@ -50,9 +53,9 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
         {"listen": {"address": "127.0.0.1:8080", "reuse_port": True}},
         {"platform": {"fhir_base_url": "http://10.0.0.1", "allow_plaintext": True}},
         {"platform": {"fhir_base_url": "http://localhost:1/fhir"}},
-        {"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/auth/callback"}},
-        {"login": {"enabled": True, "client_id": "a", "client_secret": "b",
-                   "redirect_uri": "https://x/behind/auth/callback"}},
+        {"login": LOGIN},
+        {"login": LOGIN | {"client_secret": "b",
+                           "redirect_uri": "https://x/behind/auth/callback"}},
         {"audit": {"sink": "file", "path": "/x"}},
         {"audit": REPOSITORY | {"fhir_credential": "default", "fhir_profile": "uz-core"}},
         {"audit": REPOSITORY | {"fhir_endpoint": "http://127.0.0.1:1/fhir"}},
@@ -61,8 +64,7 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
         {"login": LOGIN | {"extra_params": {"claims": "organization", "audience": "x"}}},
         {"listen": {"base_path": "/auth"}},
         {"admin": {"operators": [{"name": n, "password_file": "/x"} for n in "ab"]}},
-        {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
-         "redirect_uri": "https://x/auth/callback"}},
+        {"listen": {"base_path": "/authority"}, "login": LOGIN},
         {"callers": [CALLER], "credentials": {"default": {"client_id": "a",
          "client_secret": "b", "auth_method": "client_secret_basic"}}},
     ],
@@ -84,13 +86,8 @@ def test_callers_cannot_have_reserved_names(name: str) -> None:
 
 
 def test_reserved_names_are_those_that_the_gateway_writes() -> None:
-    own = {
-        ANONYMOUS.name,
-        SESSION,
-        OTHERS.strip("()"),
-        Exchange.__dataclass_fields__["caller"].default,
-    }
-    assert own == RESERVED_CALLERS
+    unknown = Exchange.__dataclass_fields__["caller"].default
+    assert {ANONYMOUS.name, SESSION, OTHERS.strip("()"), unknown} == RESERVED_CALLERS
 
 
 def test_a_user_name_contains_no_colon() -> None:
@@ -114,73 +111,25 @@ def test_a_user_name_contains_no_colon() -> None:
         ({"sso": {"authorize_url": "http://sso.clinic.uz"}}, "sso.authorize_url"),
         ({"sso": {"issuer": "http://sso.clinic.uz"}}, "sso.issuer"),
         ({"credentials": {}}, "credentials"),
-        (
-            {"credentials": {"lab": {"client_id": "a", "client_secret": "b"}}},
-            "credentials.default",
-        ),
-        ({"credentials": {"default": {"client_id": "a"}}}, "credentials.default.client_secret"),
-        (
-            {"credentials": {"default": {"client_id": "a", "auth_method": "private_key_jwt"}}},
-            "credentials.default.private_key_file",
-        ),
-        (
-            {
-                "credentials": {
-                    "default": {
-                        "client_id": "a",
-                        "client_secret": "b",
-                        "private_key_file": "/k",
-                        "auth_method": "private_key_jwt",
-                    }
-                }
-            },
-            "credentials.default.client_secret",
-        ),
-        (
-            {
-                "credentials": {
-                    "default": {"client_id": "a", "client_secret": "b", "private_key_file": "/k"}
-                }
-            },
-            "credentials.default.private_key_file",
-        ),
-        (
-            {
-                "credentials": {
-                    "default": {
-                        "client_id": "a",
-                        "client_secret": "b",
-                        "extra_params": {"grant_type": "password"},
-                    }
-                }
-            },
-            "credentials.default.extra_params.grant_type",
-        ),
-        (
-            {
-                "credentials": {
-                    "default": {
-                        "client_id": "a",
-                        "client_secret": "b",
-                        "client_secret_file": "/s",
-                    }
-                }
-            },
-            "credentials.default.client_secret",
-        ),
+        ({"credentials": {"lab": {"client_id": "a", "client_secret": "b"}}}, "credentials.default"),
+        (default(), "credentials.default.client_secret"),
+        (default(auth_method="private_key_jwt"), "credentials.default.private_key_file"),
+        (default(client_secret="b", private_key_file="/k", auth_method="private_key_jwt"),
+         "credentials.default.client_secret"),
+        (default(client_secret="b", private_key_file="/k"),
+         "credentials.default.private_key_file"),
+        (default(client_secret="b", extra_params={"grant_type": "password"}),
+         "credentials.default.extra_params.grant_type"),
+        (default(client_secret="b", client_secret_file="/s"), "credentials.default.client_secret"),
         ({"callers": [CALLER, CALLER]}, "callers[1].name"),
         ({"callers": [{**CALLER, "credential": "none"}]}, "callers[0].credential"),
         ({"callers": [{**CALLER, "api_key": "k"}]}, "callers[0].api_key"),
         ({"admin": {"operators": [{"name": "a"}]}}, "admin.operators[0].password"),
-        (
-            {"admin": {"operators": [{"name": "a", "password": p} for p in "xy"]}},
-            "admin.operators[1].name",
-        ),
+        ({"admin": {"operators": [{"name": "a", "password": p} for p in "xy"]}},
+         "admin.operators[1].name"),
         ({"audit": {"sink": "off"}, "outbox": {"reveal": True}}, "outbox.reveal"),
-        (
-            {"callers": [{"name": "a", "basic_auth": {"username": "a"}}]},
-            "callers[0].basic_auth.password",
-        ),
+        ({"callers": [{"name": "a", "basic_auth": {"username": "a"}}]},
+         "callers[0].basic_auth.password"),
         ({"callers": [{"name": "a", "client_cert_names": ["a"]}]}, "callers[0].client_cert_names"),
         ({"listen": {"tls": {"cert_file": "/c"}}}, "listen.tls.key_file"),
         ({"listen": {"tls": {"key_file": "/c"}}}, "listen.tls.cert_file"),
@@ -198,11 +147,9 @@ def test_a_user_name_contains_no_colon() -> None:
         ({"login": {"enabled": True, "redirect_uri": "https://x/auth/callback"}},
          "login.client_id"),
         ({"login": {"enabled": True, "client_id": "a"}}, "login.redirect_uri"),
-        ({"login": {"enabled": True, "client_id": "a",
-                    "redirect_uri": "http://gateway.clinic.uz/auth/callback"}},
+        ({"login": LOGIN | {"redirect_uri": "http://gateway.clinic.uz/auth/callback"}},
          "login.redirect_uri"),
-        ({"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/callback"}},
-         "login.redirect_uri"),
+        ({"login": LOGIN | {"redirect_uri": "https://x/callback"}}, "login.redirect_uri"),
         ({"login": LOGIN | {"auth_method": "private_key_jwt"}}, "login.private_key_file"),
         ({"login": LOGIN | {"private_key_file": "/k"}}, "login.private_key_file"),
         ({"login": LOGIN | {"auth_method": "private_key_jwt", "private_key_file": "/k",
@@ -217,13 +164,7 @@ def test_a_user_name_contains_no_colon() -> None:
                 *("Client_ID", "STATE"),
             )
         ),
-        (
-            {
-                "listen": {"base_path": "/auth/fhir"},
-                "login": LOGIN,
-            },
-            "listen.base_path",
-        ),
+        ({"listen": {"base_path": "/auth/fhir"}, "login": LOGIN}, "listen.base_path"),
     ],
 )  # fmt: skip
 def test_a_rule_violation_names_its_setting(settings: dict[str, Any], key: str) -> None:
@@ -259,10 +200,13 @@ def problem_with(folder: Path, line: str) -> Problem:
     ("name", "fault"),
     [
         *(
-            (name, "with a meaning")
+            (name, "already has a meaning")
             for name in ("Authorization", "Accept", "If-Match", "X_API_KEY")
         ),
-        *((name, "with a meaning") for name in ("content-type", "Prefer", "Host", "Connection")),
+        *(
+            (name, "already has a meaning")
+            for name in ("content-type", "Prefer", "Host", "Connection")
+        ),
         *((name, "is not the name") for name in ("", "X User", "X-User:", "Имя", "x" * 65)),
     ],
 )
@@ -316,6 +260,8 @@ def test_other_fields_can_be_forwarded_by_name_and_pattern() -> None:
 
 def test_user_and_purpose_need_different_headers() -> None:
     callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]
-    assert findings({"callers": callers}) == {"callers[0].purpose_header": "is user_header, too"}
+    assert findings({"callers": callers}) == {
+        "callers[0].purpose_header": "is the same as user_header"
+    }
     callers = [{**CALLER, "user_header": "X-Remote-User", "purpose_header": "X-Purpose"}]
     assert findings({"callers": callers}) == {}

@@ -72,13 +72,15 @@ def test_enumerations_and_defaults_are_as_in_the_file() -> None:
 
 
 def table_of_settings(language: str) -> dict[str, list[str]]:
-    """Return the other cells of each row of the page, by the path of its setting."""
-    rows: dict[str, list[str]] = {}
-    for section in settings_page.markdown(language).split("\n## ")[1:]:
+    """Return type, default and meaning of each key of the page, by the path of its setting."""
+    items: dict[str, list[str]] = {}
+    for section in settings_page.markdown(language).replace("\n  ", " ").split("\n## ")[1:]:
         named = re.match("`(.+)`", section)
-        for key, *cells in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE):
-            rows[f"{named[1]}.{key}" if named else key] = cells[0].split(" | ")
-    return rows
+        for key, *cells in re.findall(
+            r"^\* `(\w+)` \((.+?); (.+?)\): (.*)$", section, re.MULTILINE
+        ):
+            items[f"{named[1]}.{key}" if named else key] = cells
+    return items
 
 
 def test_the_page_names_every_key() -> None:

@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docs.generators.settings_page import format_size
-from gateway.config.value_types import (
-    InvalidValueError,
-    ListenAddress,
-    parse_address,
-    parse_size,
-)
+from gateway.config.value_types import InvalidValueError, ListenAddress, parse_address, parse_size
 from gateway.field_values import is_host
 
 UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

@@ -166,7 +166,6 @@ class Image:
     config: Mapping[str, Any]
 
     def command(self, *arguments: str) -> list[str]:
-        """Return entry point and arguments; the default ones when none are given."""
         return [*self.config["Entrypoint"], *(arguments or self.config["Cmd"])]
 
     def start(

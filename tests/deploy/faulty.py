@@ -91,7 +91,6 @@ class AlertRecording:
     logs: dict[str, str] = field(default_factory=dict)
 
     def has_fired(self, alert: str) -> bool:
-        """Return whether the alert has fired at the gateway that it is expected at."""
         return EXPECTED[alert] in self.fired.get(alert, ())
 
 

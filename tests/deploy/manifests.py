@@ -13,7 +13,7 @@ from gateway.config.settings import Settings
 from tests.deploy import tools
 
 Manifest = dict[str, Any]
-# Seconds that the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
+# Seconds that the gateway needs beside delay and drain time: see "Shutdown" in docs/operations.md.
 END = 5
 # What the shipped files take from Secrets.
 ADDRESSES = {

@@ -50,7 +50,6 @@ def alerts() -> dict[str, Rule]:
 
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the panels of a dashboard that have queries; its rows are only headings."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -128,7 +127,6 @@ class Prometheus:
         return result
 
     async def active_alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that are pending or firing, with their texts."""
         found: list[dict[str, Any]] = (await self._get("alerts"))["data"]["alerts"]
         return found
 

@@ -182,7 +182,7 @@ def test_the_audit_is_verified(outputs: dict[str, str]) -> None:
 def test_two_replicas_are_active(outputs: dict[str, str]) -> None:
     assert outputs["both"].split() == ["active", "active", "0"], outputs["errors"]
     assert "All is well." in outputs["replica"], outputs["replica"]
-    assert "127.0.0.1:9465 is in use by the gateway that runs" in outputs["replica"]
+    assert "127.0.0.1:9465 is in use by the running gateway" in outputs["replica"]
 
 
 def test_replicas_are_restarted_without_a_failed_request(outputs: dict[str, str]) -> None:

@@ -45,10 +45,7 @@ def test_an_unavailable_base_image_is_explained(
         ({}, set()),
         ({"BASE_IMAGE": "base"}, {"BASE_IMAGE=base", "BUILD_IMAGE=base"}),
         ({"BUILD_IMAGE": "full"}, {"BUILD_IMAGE=full"}),
-        (
-            {"BASE_IMAGE": "base", "BUILD_IMAGE": "full"},
-            {"BASE_IMAGE=base", "BUILD_IMAGE=full"},
-        ),
+        ({"BASE_IMAGE": "base", "BUILD_IMAGE": "full"}, {"BASE_IMAGE=base", "BUILD_IMAGE=full"}),
     ],
 )
 def test_the_build_image_is_the_base_image_by_default(

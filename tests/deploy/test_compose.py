@@ -168,7 +168,6 @@ def until(holds: Callable[[str], bool], *files: Path) -> None:
 
 
 def replicas(log: str) -> list[str]:
-    """Return the state of each replica as the balancer reported it last."""
     found = re.findall(r"^Server gateways/(\w+)\b.* is (UP|DOWN)", log, re.MULTILINE)
     return list(dict(found).values())
 

@@ -5,19 +5,15 @@ They are JSON as Grafana exports it, without a generator: they are edited where 
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Any
 
 import pytest
 import yaml
 
-from gateway.outbox.entry import EntryState, OutboxStep
-from gateway.telemetry import metrics
 from tests.deploy import prometheus
 from tests.deploy.faulty import AlertRecording
 
-PROVISIONING = prometheus.tools.PROJECT / "deploy/grafana/provisioning"
 BOARDS = {path.name: prometheus.dashboard(path) for path in prometheus.DASHBOARDS}
 QUERIES = [
     pytest.param(name, title, id=f"{name}: {title}")
@@ -52,26 +48,6 @@ def test_panels_have_title_description_and_unit(board: dict[str, Any]) -> None:
         assert unit in UNITS or panel["type"] in ("table", "heatmap", "state-timeline")
 
 
-def test_colour_overrides_name_existing_series(board: dict[str, Any]) -> None:
-    values = {*metrics.CONNECTION_STATES, *EntryState, *OutboxStep}
-    for panel in prometheus.panels(board):
-        legends = {target["legendFormat"] for target in panel["targets"]} | values | {"severity"}
-        for override in panel["fieldConfig"]["overrides"]:
-            if override["matcher"]["id"] == "byName":
-                assert override["matcher"]["options"] in legends
-
-
-def test_panels_do_not_overlap(board: dict[str, Any]) -> None:
-    places = [panel["gridPos"] for panel in board["panels"]]
-    assert all(place["x"] + place["w"] <= 24 for place in places)
-    ids = [panel["id"] for panel in board["panels"]]
-    assert len(set(ids)) == len(ids)
-    for one, other in itertools.combinations(places, 2):
-        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
-        below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
-        assert beside or below, (one, other)
-
-
 def test_queries_use_the_data_source_variable(board: dict[str, Any]) -> None:
     text = yaml.safe_dump(board)
     assert set(re.findall(r"\$\{?(\w+)", text)) <= VARIABLES
@@ -88,23 +64,3 @@ def test_queries_are_limited_to_the_chosen_instances(board: dict[str, Any]) -> N
                 r"\b(?:dhp_gateway|process_)[\w:]+(\{[^}]*\})?", target["expr"]
             ):
                 assert 'job="dhp-gateway", instance=~"$instance"' in matchers, target["expr"]
-
-
-def test_grafana_loads_the_dashboards() -> None:
-    (provider,) = yaml.safe_load((PROVISIONING / "dashboards/dhp-gateway.yaml").read_text())[
-        "providers"
-    ]
-    compose = (prometheus.tools.PROJECT / "deploy/compose/compose.yaml").read_text()
-    assert provider["type"] == "file"
-    assert f"../grafana/dashboards:{provider['options']['path']}:ro" in compose
-    assert "../grafana/provisioning:/etc/grafana/provisioning:ro" in compose
-
-
-def test_the_data_source_is_the_prometheus_of_compose() -> None:
-    (source,) = yaml.safe_load((PROVISIONING / "datasources/prometheus.yaml").read_text())[
-        "datasources"
-    ]
-    scrapes = yaml.safe_load((prometheus.FOLDER / "prometheus.yml").read_text())
-    assert (source["type"], source["isDefault"]) == ("prometheus", True)
-    assert source["url"] == "http://prometheus:9090"
-    assert source["jsonData"]["timeInterval"] == scrapes["global"]["scrape_interval"]

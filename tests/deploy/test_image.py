@@ -200,7 +200,7 @@ def test_the_sandbox_runs_in_the_image(image: Image, tmp_path: Path) -> None:
     with output.open("w") as log, image.start(command, moved, stdout=log, stderr=log) as process:
         try:
             deadline = time.monotonic() + 60
-            while "Ctrl-C ends it." not in output.read_text():
+            while "To stop it: Ctrl-C." not in output.read_text():
                 assert process.poll() is None, output.read_text()
                 assert time.monotonic() < deadline, output.read_text()
                 time.sleep(0.1)

@@ -41,15 +41,12 @@ def test_probes_use_the_admin_port(manifests: Manifests, tmp_path: Path) -> None
     assert {one["path"] for one in probes.values()} == {"/livez"}
 
 
-def test_no_service_account_token_is_mounted(manifests: Manifests) -> None:
-    assert manifests.pod["spec"]["automountServiceAccountToken"] is False
-
-
 def test_manifests_contain_no_secret(manifests: Manifests) -> None:
     assert not manifests.of_kind("Secret")
     settings = yaml.safe_load(manifests.the("ConfigMap")["data"]["gateway.yaml"])
     assert "client_secret" not in settings["credentials"]["default"]
     assert "postgresql://" not in manifests.text
+    assert manifests.pod["spec"]["automountServiceAccountToken"] is False
 
 
 def test_only_monitoring_reaches_the_admin_port(manifests: Manifests) -> None:
@@ -60,32 +57,16 @@ def test_only_monitoring_reaches_the_admin_port(manifests: Manifests) -> None:
     assert peers(policy, port) == [allowed]
 
 
-def test_the_sidecar_is_a_native_sidecar(sidecar: Manifests) -> None:
+def test_the_his_calls_a_native_sidecar_over_loopback(sidecar: Manifests, tmp_path: Path) -> None:
     (gateway,) = sidecar.pod["spec"]["initContainers"]
     assert gateway["restartPolicy"] == "Always"
     assert gateway["startupProbe"]["httpGet"]["path"] == "/livez"
-
-
-def test_the_sidecar_has_no_readiness_probe(sidecar: Manifests) -> None:
-    assert "readinessProbe" not in sidecar.gateway
-
-
-def test_the_his_calls_over_loopback(sidecar: Manifests, tmp_path: Path) -> None:
+    assert "readinessProbe" not in gateway
     listen = sidecar.settings(tmp_path).listen
     *_, his = containers(sidecar.pod)
     assert his["env"][0]["value"] == f"http://{listen.address}{listen.base_path}"
     assert listen.address.is_loopback
-
-
-def test_the_his_mounts_no_secret(sidecar: Manifests) -> None:
-    *_, his = containers(sidecar.pod)
     assert "volumeMounts" not in his
-
-
-def test_rolling_updates_keep_all_pods_available(standalone: Manifests) -> None:
-    deployment = standalone.the("Deployment")["spec"]
-    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    assert deployment["minReadySeconds"] > 0
 
 
 def test_callers_reach_ready_pods_only(standalone: Manifests) -> None:
@@ -101,27 +82,20 @@ def test_the_callers_service_does_not_expose_the_admin_port(standalone: Manifest
     assert all(standalone.selected_by(one["selector"]) for one in services.values())
 
 
-def test_the_autoscaler_sets_the_replicas(standalone: Manifests) -> None:
+def test_pods_are_replaced_one_by_one_and_restricted(standalone: Manifests) -> None:
     scaler, deployment = standalone.the("HorizontalPodAutoscaler"), standalone.the("Deployment")
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert scaler["spec"]["minReplicas"] >= 2
     assert "replicas" not in deployment["spec"]
-
-
-def test_the_disruption_budget_allows_one_pod(standalone: Manifests) -> None:
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert deployment["spec"]["minReadySeconds"] > 0
     budget = standalone.the("PodDisruptionBudget")["spec"]
     assert standalone.selected_by(budget["selector"]["matchLabels"])
     assert budget["maxUnavailable"] == 1
-
-
-def test_egress_is_limited_to_dns_and_tls(standalone: Manifests) -> None:
-    rules = standalone.the("NetworkPolicy")["spec"]["egress"]
-    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, 443}
-
-
-def test_the_namespace_enforces_restricted(standalone: Manifests) -> None:
     labels = standalone.the("Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    egress = standalone.the("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in egress for port in rule["ports"]} == {53, 443}
 
 
 @pytest.mark.parametrize("name", OUTBOXES)

@@ -75,12 +75,7 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = f"{root}{PREFIX}/bin/dhp-gateway"
     return subprocess.run(
-        [command, *arguments],
-        env=environ,
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
+        [command, *arguments], env=environ, cwd=root, capture_output=True, text=True, check=False
     )
 
 

@@ -46,7 +46,6 @@ KNOWN_VALUES = {
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    """The program that judges rules."""
     return tools.program("promtool")
 
 
@@ -57,7 +56,6 @@ def expressions() -> Iterator[str]:
 
 
 def series_in(expression: str) -> set[str]:
-    """Return the names of series in an expression, recorded ones included."""
     without_matchers = re.sub(r'"[^"]*"', "", expression)
     prefixes = "dhp_gateway_|dhp_gateway:|process_|python_"
     return set(re.findall(rf"\b(?:(?:{prefixes})[\w:]+|up\b|ALERTS\b)", without_matchers))
@@ -166,7 +164,6 @@ def test_every_alert_has_severity_summaries_and_links(alert: str) -> None:
 
 
 def sections() -> dict[str, str]:
-    """The sections of the runbook by heading; those of other languages have the same headings."""
     text = (tools.PROJECT / "docs/runbook.md").read_text()
     pattern = re.compile(r"^### (\w+)\n(.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
     return dict(pattern.findall(text))

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-import yaml
 
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
@@ -19,13 +18,11 @@ from tests.deploy import tools
 from tests.deploy.targets import SYSTEMD, UNIT, directives, systemd_settings
 
 TEMPLATE = SYSTEMD / "dhp-gateway@.service"
-SYSUSERS = SYSTEMD / "dhp-gateway.sysusers"
 UNITS = Path("/usr/lib/systemd/system")
 
 
 @pytest.fixture(scope="module")
 def analyze() -> str:
-    """The program that judges units."""
     return tools.program("systemd-analyze")
 
 
@@ -80,23 +77,6 @@ def test_only_needed_privileges_are_left(analyze: str) -> None:
     }
 
 
-def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
-    name, _, path = unit["LoadCredential"][0].partition(":")
-    assert path == "/etc/dhp-gateway/secrets/dhp_client_secret"
-    variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
-    assert f"{variable}=%d/{name}" in unit["Environment"]
-
-
-def test_commands_by_hand_find_the_secret(unit: dict[str, list[str]]) -> None:
-    settings = yaml.safe_load((SYSTEMD / "gateway.yaml").read_text())
-    file = settings["credentials"]["default"]["client_secret_file"]
-    assert unit["LoadCredential"][0].endswith(f":{file}")
-
-
-def test_the_audit_can_be_written(unit: dict[str, list[str]], settings: Settings) -> None:
-    assert str(settings.audit.path).startswith(f"/var/log/{unit['LogsDirectory'][0]}/")
-
-
 def test_invalid_settings_are_not_retried(unit: dict[str, list[str]]) -> None:
     assert unit["Restart"] == ["always"]
     assert unit["RestartPreventExitStatus"] == ["2"]
@@ -136,12 +116,6 @@ def test_memory_is_limited(unit: dict[str, list[str]]) -> None:
     high, most = (int(unit[key][0].removesuffix("M")) for key in ("MemoryHigh", "MemoryMax"))
     assert 128 < high < most <= 1024
     assert "OOMScoreAdjust" not in unit
-
-
-def test_the_user_is_created(unit: dict[str, list[str]]) -> None:
-    (line,) = (one for one in SYSUSERS.read_text().splitlines() if one.startswith("u "))
-    assert line.split()[1] == unit["User"][0]
-    assert line.split()[-2:] == ["-", "-"]
 
 
 def test_the_template_differs_in_folders_and_variables_only(unit: dict[str, list[str]]) -> None:

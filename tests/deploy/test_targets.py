@@ -10,15 +10,7 @@ import yaml
 from gateway import __version__
 from gateway.config.loader import SettingsError, load_settings
 from tests.deploy.manifests import END, Manifests
-from tests.deploy.targets import (
-    CHART,
-    FILES,
-    OUTBOXES,
-    TARGETS,
-    compose,
-    kustomized,
-    rendered,
-)
+from tests.deploy.targets import CHART, FILES, OUTBOXES, TARGETS, compose, kustomized, rendered
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -34,7 +26,6 @@ PODS = ["sidecar", "standalone", *OUTBOXES, "helm"]
 
 @pytest.fixture(params=PODS)
 def manifests(request: pytest.FixtureRequest, tmp_path: Path) -> Manifests:
-    """The manifests of every way in Kubernetes."""
     return rendered(tmp_path) if request.param == "helm" else kustomized(request.param)
 
 

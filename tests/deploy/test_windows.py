@@ -186,4 +186,4 @@ def test_settings_unavailable_on_windows_are_rejected(key: str, value: str, says
     with running("check", **settings) as process:
         out, _ = process.communicate()
     assert process.returncode == 2
-    assert re.search(rf"^{says}\b.*not to be had on this operating system", out, re.MULTILINE), out
+    assert re.search(rf"^{says}\b.*not available on this operating system", out, re.MULTILINE), out

@@ -31,12 +31,7 @@ def run(
     command: Sequence[str | Path], standard_input: str = "", folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
-        input=standard_input,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
+        command, input=standard_input, capture_output=True, text=True, check=False, cwd=folder
     )
 
 

@@ -79,7 +79,6 @@ class Webhook(_AlertReceiver):
 
     @property
     def url(self) -> str:
-        """Return the URL for Apprise."""
         return f"json://gateway:{PASSWORD}@127.0.0.1:{self.port}/duty"
 
     async def _listen(self) -> None:
@@ -109,7 +108,6 @@ class MailServer(_AlertReceiver):
 
     @property
     def url(self) -> str:
-        """Return the URL for Apprise."""
         people = "from=gateway@clinic.uz&to=duty@clinic.uz"
         return f"mailto://gateway:{PASSWORD}@127.0.0.1:{self.port}?{people}"
 
@@ -132,7 +130,6 @@ class MailServer(_AlertReceiver):
         return AuthResult(success=data.password == b"planted-p@ssw/rd", handled=False)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Record a mail."""
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=policy.default)
         text = mail.get_body(("plain", "html"))

@@ -42,7 +42,6 @@ class SequentialCaller:
     statuses: Counter[int] = field(default_factory=Counter)
 
     async def send_one(self) -> None:
-        """Send one request."""
         async with await Wire.open(self.address) as wire:
             self.statuses[(await wire.fetch(self.request)).status] += 1
 

@@ -37,7 +37,6 @@ class ClinicSso(Sso):
         self.is_down = False
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Return the response to a request."""
         self.arrived_at.append(time.monotonic())
         client = request.form["client_id"]
         if self.is_down:
@@ -49,7 +48,6 @@ class ClinicSso(Sso):
         return answers.token(f"token-{self._issued}-of-{client}")
 
     def most_in_a_second(self) -> int:
-        """Return the highest number of requests within any second."""
         arrived = sorted(self.arrived_at)
         first = most = 0
         for count, at in enumerate(arrived, 1):
@@ -66,7 +64,6 @@ class RefusingPlatform:
     refused: set[str] = field(default_factory=set)
 
     async def __call__(self, connection: PlatformConnection) -> None:
-        """Respond to one request."""
         token = connection.request.header("authorization") or ""
         is_refused = token.rpartition("-of-")[2] in self.refused
         connection.writer.write(unauthorized() if is_refused else fhir())
@@ -75,7 +72,6 @@ class RefusingPlatform:
 
 
 async def wait_for_tokens(gateway: RunningGateway, count: int) -> None:
-    """Return when as many credentials have a token."""
     while True:
         body = (await gateway.ready())[1]
         lacking = body["degraded"].get("credentials", {"count": 0})["count"]

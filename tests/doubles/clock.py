@@ -17,7 +17,6 @@ class FakeTimer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Cancel the timer: `callback` is not called."""
         self.cancelled = True
 
 
@@ -30,11 +29,9 @@ class FakeClock:
         self.timers: list[FakeTimer] = []
 
     def __call__(self) -> float:
-        """Return the monotonic time in seconds."""
         return self.now
 
     def wall(self) -> float:
-        """Return the Unix time in seconds."""
         return self.now + self._wall_offset
 
     def jump_wall(self, seconds: float) -> None:

@@ -75,7 +75,6 @@ class Collector:
         return self.spans
 
     async def wait_for_requests(self, times: int) -> None:
-        """Return when `times` requests have been received."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= times)
 

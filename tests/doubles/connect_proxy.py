@@ -41,7 +41,6 @@ class ConnectProxy:
 
     @property
     def url(self) -> str:
-        """Return the URL for `proxy_url`."""
         return f"http://127.0.0.1:{self.port}"
 
     @property

@@ -26,26 +26,21 @@ class FakeTransport(asyncio.Transport):
         """Discard the request."""
 
     def can_write_eof(self) -> bool:
-        """Return False, so that the connection never half-closes."""
         return False
 
     def is_closing(self) -> bool:
-        """Return whether the connection closed or aborted the transport."""
         return self.closing
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Do nothing: the write buffer is always empty."""
 
     def get_write_buffer_size(self) -> int:
-        """Return 0: the write buffer is always empty."""
         return 0
 
     def close(self) -> None:
-        """Note that the connection closed the transport."""
         self.closing = True
 
     def abort(self) -> None:
-        """Note that the connection aborted the transport."""
         self.closing = True
 
     def pause_reading(self) -> None:

@@ -59,7 +59,6 @@ class ForkedGateway:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -73,12 +72,10 @@ class ForkedGateway:
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process unless it has ended."""
         if self._process.exitcode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 

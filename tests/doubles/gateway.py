@@ -33,17 +33,14 @@ class RunningGateway:
 
     @property
     def address(self) -> ListenAddress:
-        """Return the address of the callers' listener."""
         return self.gateway.address
 
     @property
     def url(self) -> str:
-        """Return the callers' FHIR base URL."""
         return f"http://{self.address}/fhir"
 
     @property
     def admin_url(self) -> str:
-        """Return the base URL of the admin listener."""
         return f"http://{self.gateway.admin_address}"
 
     async def audit(self, count: int = 1, event: str = "exchange") -> list[dict[str, Any]]:
@@ -62,16 +59,13 @@ class RunningGateway:
             await asyncio.sleep(0.01)
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels."""
         return total(await self.metrics(), name, **labels)
 
     async def wait_for_metric(self, value: float, name: str, **labels: str) -> None:
-        """Wait until a metric has a value."""
         while await self.metric(name, **labels) != value:  # noqa: ASYNC110 - a scrape tells
             await asyncio.sleep(0.01)
 
     async def metrics(self) -> str:
-        """Return the response of `/metrics`."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{self.admin_url}/metrics") as response,

@@ -118,7 +118,6 @@ class GatewayState:
         return self.found or (("platform-unreachable", "default") if is_open else None)
 
     def status(self) -> StatusReporter:
-        """Return a reporter over this state."""
         return StatusReporter(
             settings=settings,
             health=self.health,

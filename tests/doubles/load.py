@@ -36,16 +36,13 @@ class Load:
     failures: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
-        """Start the callers."""
         self._ending = False
         self._tasks = [asyncio.ensure_future(self._call()) for _ in range(self.callers)]
 
     async def wait_until_served(self, count: int) -> None:
-        """Return when `count` requests have been served."""
         await wait_until(lambda: self.served >= count)
 
     async def wait_until_inflight(self, count: int) -> None:
-        """Return when `count` requests are in flight."""
         await wait_until(lambda: self.inflight >= count)
 
     async def finish(self) -> None:
@@ -54,7 +51,6 @@ class Load:
         await asyncio.gather(*self._tasks)
 
     async def wait_until_refused(self) -> None:
-        """Wait until every caller's connection attempt is refused."""
         await asyncio.gather(*self._tasks)
 
     async def _call(self) -> None:

@@ -47,7 +47,6 @@ class ReceivedRequest:
         return self.target.endswith("/metadata") and len(self.all("accept-encoding")) == 2
 
     def all(self, name: str) -> list[str]:
-        """Return all values of a field."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
@@ -60,7 +59,6 @@ class PlatformConnection:
     request: ReceivedRequest
 
     def reset(self) -> None:
-        """Close with RST instead of FIN."""
         close_by_reset(self.writer)
 
 
@@ -76,12 +74,10 @@ def http(code: int, body: bytes = b"", *headers: tuple[str, str], length: bool =
 
 
 def fhir(body: bytes = PATIENT, code: int = 200, *headers: tuple[str, str]) -> bytes:
-    """Return a FHIR response."""
     return http(code, body, ("Content-Type", "application/fhir+json"), *headers)
 
 
 def outcome(code: int, *headers: tuple[str, str]) -> bytes:
-    """Return an OperationOutcome of the platform."""
     body = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid"}]}'
     return fhir(body, code, *headers)
 
@@ -104,7 +100,6 @@ def chunked(*chunks: bytes, end: bool = True) -> bytes:
 
 
 def then_close(data: bytes) -> ScriptedResponse:
-    """Send the octets, then close the connection."""
 
     async def respond(connection: PlatformConnection) -> None:
         connection.writer.write(data)
@@ -115,7 +110,6 @@ def then_close(data: bytes) -> ScriptedResponse:
 
 
 def then_reset(data: bytes) -> ScriptedResponse:
-    """Send the octets, then reset the connection."""
 
     async def respond(connection: PlatformConnection) -> None:
         connection.writer.write(data)
@@ -128,7 +122,6 @@ def then_reset(data: bytes) -> ScriptedResponse:
 
 
 def after(seconds: float, data: bytes) -> ScriptedResponse:
-    """Send the octets after a delay."""
 
     async def respond(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
@@ -140,7 +133,6 @@ def after(seconds: float, data: bytes) -> ScriptedResponse:
 
 
 def once(released: asyncio.Event, data: bytes) -> ScriptedResponse:
-    """Send the octets when `released` is set."""
 
     async def respond(connection: PlatformConnection) -> None:
         await read_body(connection.reader, connection.request)
@@ -238,7 +230,6 @@ class Platform:
 
     @property
     def url(self) -> str:
-        """Return the FHIR base URL."""
         scheme, host = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
         return f"{scheme}://{host}:{self.port}{self.base_path}"
 
@@ -257,7 +248,6 @@ class Platform:
 
     @property
     def open_connections(self) -> int:
-        """Return the number of open connections."""
         return len(self._writers)
 
     def drop_connections(self) -> None:
@@ -315,7 +305,6 @@ async def read_head(reader: asyncio.StreamReader) -> ReceivedRequest:
 
 
 async def read_body(reader: asyncio.StreamReader, request: ReceivedRequest) -> None:
-    """Read the body of a request into `request`."""
     if request.header("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")), 16):
             request.body += await reader.readexactly(size)

@@ -64,17 +64,14 @@ class Process:
 
     @property
     def stdout(self) -> str:
-        """Return what the program has written to standard output so far."""
         return self.stdout_file.read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
-        """Return what the program has written to standard error so far."""
         return self.stderr_file.read_text(errors="replace")
 
     @property
     def ended(self) -> bool:
-        """Return whether the program has ended."""
         return self.popen.poll() is not None
 
     @property
@@ -108,7 +105,6 @@ class Process:
             time.sleep(_POLL)
 
     def first_line(self, *, patience: float = 120) -> str:
-        """Wait for the first line on standard output and return it."""
         deadline = time.monotonic() + patience
         while "\n" not in self.stdout:
             if self.ended or time.monotonic() > deadline:

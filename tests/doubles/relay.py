@@ -69,7 +69,6 @@ class Relay:
         self._arrived.clear()
 
     async def wait_until_held(self) -> None:
-        """Return when octets are held."""
         await self._arrived.wait()
 
     def forward_held(self) -> None:

@@ -39,7 +39,7 @@ class Repository:
     With the behaviour "lose" it responds as with None, and stores nothing.
     """
 
-    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.batches: list[Batch] = []
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
@@ -53,12 +53,12 @@ class Repository:
         self._behaviour: Behaviour = None
         self._changed = threading.Condition()
         self._released = threading.Event()
-        self._server = _Server(("127.0.0.1", port), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.port: int = self._server.server_address[1]
+        port = self._server.server_address[1]
         scheme, host = ("http", "127.0.0.1") if tls is None else ("https", "localhost")
-        self.url = f"{scheme}://{host}:{self.port}/fhir"
+        self.url = f"{scheme}://{host}:{port}/fhir"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
@@ -75,12 +75,10 @@ class Repository:
             return self.current()
 
     def wait_for_requests(self, times: int) -> None:
-        """Return when `times` batches have been received."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.batches) >= times, 120), self.batches
 
     def current(self) -> dict[str, Any]:
-        """Return the newest versions by id."""
         return {key: versions[-1] for key, versions in self.stored.items()}
 
     def hang_up(self) -> None:
@@ -88,7 +86,6 @@ class Repository:
         self._server.hang_up()
 
     def close(self) -> None:
-        """Stop the server and close all connections."""
         self.behave("reset")
         self._server.shutdown()
         self._server.server_close()
@@ -96,7 +93,6 @@ class Repository:
         self._thread.join()
 
     def take(self, handler: BaseHTTPRequestHandler) -> None:
-        """Respond to one request."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         bundle = json.loads(body)
         headers = {name.lower(): value for name, value in handler.headers.items()}
@@ -126,7 +122,6 @@ class Repository:
         self._reply(handler, status, response if self.other is None else self.other)
 
     def read(self, handler: BaseHTTPRequestHandler) -> None:
-        """Respond to a read of a resource."""
         with self._changed:
             self.reads.append(handler.path)
             versions = self.stored.get(handler.path.removeprefix("/fhir/AuditEvent/"))
@@ -178,7 +173,6 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def hang_up(self) -> None:
-        """Shut down every connection."""
         for each in self._open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -90,7 +90,6 @@ def token(value: str, **members: object) -> ScriptedResponse:
 
 
 def oauth_error(error: str, code: int = 400) -> ScriptedResponse:
-    """Return an error response of RFC 6749 section 5.2."""
     return json_body({"error": error, "error_description": "as the test wants it"}, code)
 
 
@@ -134,7 +133,6 @@ class Sso:
 
     @property
     def token_url(self) -> str:
-        """Return the URL of the token endpoint."""
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
 
@@ -159,7 +157,6 @@ class Sso:
         self._gate.set()
 
     async def wait_for_requests(self, count: int) -> None:
-        """Return when `count` requests have been received in total."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 

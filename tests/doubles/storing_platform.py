@@ -39,7 +39,6 @@ class StoringPlatform:
         return Counter(each["note"][0]["text"] for each in self.held)
 
     async def respond(self, connection: PlatformConnection) -> None:
-        """Respond to one request."""
         await read_body(connection.reader, connection.request)
         path = urlsplit(connection.request.target).path
         if path.endswith("/metadata"):

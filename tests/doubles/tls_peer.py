@@ -64,7 +64,6 @@ class TlsInMemory:
         return self._outgoing.read()
 
     def record(self, data: bytes) -> bytes:
-        """Return the data encrypted."""
         self.tls.write(data)
         return self._outgoing.read()
 
@@ -85,7 +84,6 @@ class TlsLine(TlsInMemory):
         self.received = b""
 
     async def send(self, data: bytes) -> None:
-        """Send octets as they are."""
         await self._loop.sock_sendall(self.raw, data)
 
     async def receive(self) -> bytes:
@@ -157,6 +155,5 @@ class TlsLine(TlsInMemory):
         return True
 
     def reset(self) -> None:
-        """Close with RST instead of FIN."""
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.raw.close()

@@ -24,10 +24,10 @@ def walk(title: str) -> list[Step]:
 
 
 @contextmanager
-def steps(anew_at: str = "") -> Iterator[dict[Step, str]]:
+def steps() -> Iterator[dict[Step, str]]:
     """Yield the functions of the gateway in the order in which this thread first calls them.
 
-    The value is the file of the calling function. A call of `anew_at` forgets those before it.
+    The value is the file of the calling function.
     """
     received: dict[Step, str] = {}
 
@@ -36,8 +36,6 @@ def steps(anew_at: str = "") -> Iterator[dict[Step, str]]:
         if event == "call" and code.co_filename.startswith(PACKAGE):
             step = code.co_qualname, code.co_filename.removeprefix(PACKAGE)
             caller = "" if frame.f_back is None else frame.f_back.f_code.co_filename
-            if code.co_qualname == anew_at:
-                received.clear()
             received.setdefault(step, caller.removeprefix(PACKAGE))
 
     sys.setprofile(note)

@@ -26,11 +26,9 @@ class Response:
         return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
-        """Return all values of a field."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def json(self) -> Any:
-        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
@@ -83,12 +81,10 @@ class Wire:
         self.writer.transport.abort()
 
     async def send(self, data: bytes) -> None:
-        """Send octets as they are."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def fetch(self, data: bytes, *, head: bool = False) -> Response:
-        """Send a request and return its response."""
         await self.send(data)
         return await self.read_response(head=head)
 
@@ -146,14 +142,12 @@ class Wire:
 
 
 def close_by_reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection with RST instead of FIN."""
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
-    """Return a request without a body."""
     lines = [f"{method} {target} HTTP/{version}", "Host: gateway", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1")
 

@@ -188,9 +188,7 @@ async def upstream_failed(testbed: Testbed) -> Evidence:
 
 async def upstream_busy(testbed: Testbed) -> Evidence:
     """Leave no free connection to the platform."""
-    gateway = await testbed.start(
-        platform={"max_connections": 1, "connect_timeout": PATIENCE},
-    )
+    gateway = await testbed.start(platform={"max_connections": 1, "connect_timeout": PATIENCE})
     await testbed.occupy(gateway)
     return await testbed.send(gateway, testbed.get())
 
@@ -319,9 +317,7 @@ async def internal(testbed: Testbed) -> Evidence:
 
     parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
-        inflight=0,
-        phase=LifecyclePhase.SERVING,
-        buffer_budget=MemoryBudget(0),
+        inflight=0, phase=LifecyclePhase.SERVING, buffer_budget=MemoryBudget(0)
     )
     parts["unidentified_limiter"] = SimpleNamespace(limit_error=lambda *of: of[-1])
     parts["account"] = account
@@ -348,7 +344,6 @@ class Fault:
     row: Row
 
     def caused_by(self, provoke: Provoke, **changes: Any) -> Fault:
-        """Return another cause of the same reason, with some changes of the row."""
         return Fault(self.reason, provoke, self.row.changed(**changes))
 
 
@@ -416,7 +411,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             "security",
             token_requests=(1,),
             tokens="refused",
-            logged=(logging.ERROR, "our client is refused (status"),
+            logged=(logging.ERROR, "the token request is refused (status"),
         ),
     ),
     "sso-unavailable": (
@@ -452,7 +447,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             token_requests=(1,),
             attempts=(3,),
             retries={"connect": 2},
-            logged=(logging.WARNING, "nothing listens there, or a firewall is between"),
+            logged=(logging.WARNING, "nothing listens there, or a firewall blocks it"),
         ),
     ),
     "upstream-failed": (
@@ -514,7 +509,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
             token_requests=(1,),
             attempts=(1,),
             upstream_status=404,
-            logged=(logging.WARNING, "the platform's answer is not FHIR (status 404)"),
+            logged=(logging.WARNING, "the platform's response is not FHIR (status 404)"),
         ),
     ),
     "search-parameter-ignored": (
@@ -717,7 +712,7 @@ _SSO: Final = {
     **{
         f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.caused_by(
             sso_sends(answer),
-            diagnostics=f"status {code}, a firewall in front, or a wrong address",
+            diagnostics=f"status {code}, a firewall in front of it, or a wrong address",
             absent=b"planted",
         )
         for code in (400, 401, 403)
@@ -894,11 +889,7 @@ _LOGIN_PAGES: Final = {
 # The row of an error that is not FHIR: its status stays.
 NOT_FHIR: Final = {
     code: REASONS["upstream-non-fhir"].row.changed(
-        status=code,
-        issue_code=issue_code,
-        upstream_status=code,
-        absent=b"Oops",
-        logged=None,
+        status=code, issue_code=issue_code, upstream_status=code, absent=b"Oops", logged=None
     )
     for code, issue_code in _ISSUE_CODES.items()
 }

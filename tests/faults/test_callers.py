@@ -150,16 +150,6 @@ async def test_an_incomplete_request_of_a_half_closed_caller_ends_the_connection
     assert not any(request.complete for request in platform.requests)
 
 
-async def test_half_closed_caller_gets_error(gateway: RunningGateway, platform: Platform) -> None:
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(b"nonsense\r\n\r\n")
-        wire.writer.write_eof()
-        response = await wire.read_response()
-        assert (response.status, response.reason) == (400, "bad-request")
-        assert await wire.at_end()
-    assert platform.requests == []
-
-
 async def test_a_response_is_not_read_further_when_its_caller_disconnects(
     gateway: RunningGateway, platform: Platform
 ) -> None:
@@ -238,7 +228,6 @@ async def test_a_reset_during_an_error_is_not_logged_as_an_error(
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged as an error."""
     return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 

@@ -13,9 +13,7 @@ from tests.doubles.platform import (
     ScriptedResponse,
     chunked,
     endless,
-    fhir,
     http,
-    once,
     outcome,
     read_body,
     silence,
@@ -33,7 +31,6 @@ QUICK = {"retries": {"backoff": 0.001}}
 
 
 async def stalled(connection: PlatformConnection) -> None:
-    """Send the first part of a long body and then nothing."""
     await read_body(connection.reader, connection.request)
     connection.writer.write(LONG)
     await silence(connection)
@@ -147,20 +144,3 @@ async def test_a_caller_that_reads_nothing_is_disconnected(
         await gateway.wait_for_metric(0, "dhp_gateway_upstream_connections", state="active")
         (record,) = await gateway.audit()
         assert (record["status"], record["reason"], record["outcome"]) == (200, "", "aborted")
-
-
-async def test_a_request_without_a_free_connection_is_not_delivered(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    """The request that held it gets its response."""
-    released = asyncio.Event()
-    platform.script(once(released, fhir()))
-    limits = {"max_connections": 1, "connect_timeout": 1}
-    async with start_gateway(platform=limits) as gateway, await Wire.open(gateway.address) as wire:
-        await wire.send(READ)
-        await platform.wait_for_requests(1)
-        assert (await fetch(gateway.address, READ)).reason == "upstream-busy"
-        released.set()
-        assert (await wire.read_response()).status == 200
-        assert (await fetch(gateway.address, READ)).status == 200
-    assert len(platform.requests) == 2

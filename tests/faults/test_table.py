@@ -17,7 +17,6 @@ ELSEWHERE = {"outbox-full"}
 
 
 def parameters_of(names: dict[str, object]) -> list[object]:
-    """Return the parameters of these faults."""
     # A bug is planted in a collaborator's place, where compiled code takes nothing but its own.
     bug = pytest.param("internal", marks=pytest.mark.interpreted)
     return [bug if name == "internal" else name for name in names]

@@ -307,7 +307,6 @@ class Bodies:
         return self._one([f"<{name} value={text}/>", f"<{name} id='a' value = {text} ></{name}>"])
 
     def cuts(self, length: int) -> list[int]:
-        """Return the offsets at which a body is cut."""
         if self._is(0.1):
             return [*range(length)]
         return sorted(self._dice.randint(0, length) for _ in range(self._dice.randint(1, 6)))

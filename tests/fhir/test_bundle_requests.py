@@ -15,12 +15,10 @@ XML_BATCH = b'<Bundle %s><type value="batch"/></Bundle>' % NS
 
 
 def with_more(members: bytes) -> bytes:
-    """Return a batch in JSON with more members."""
     return BATCH[:-1] + members + b"}"
 
 
 def with_elements(elements: bytes) -> bytes:
-    """Return a batch in XML with more elements."""
     return XML_BATCH.replace(b"</Bundle>", elements + b"</Bundle>")
 
 

@@ -9,11 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fhir.interaction import Interaction, classify, query_names, refine_bundle
-from gateway.fhir.vocabulary import (
-    INTERACTIONS,
-    OPERATIONS,
-    RESOURCE_TYPES,
-)
+from gateway.fhir.vocabulary import INTERACTIONS, OPERATIONS, RESOURCE_TYPES
 from tests.fhir.bodies import spelled_out
 
 TRANSACTION = classify("POST", "")

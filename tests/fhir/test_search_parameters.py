@@ -21,7 +21,6 @@ BASE = "https://playground.dhp.uz/fhir/Immunization"
 
 
 def searchset(query: str | None, relation: str = "self") -> bytes:
-    """Return a page with one link."""
     links = [] if query is None else [{"relation": relation, "url": f"{BASE}?{query}"}]
     return json.dumps({"resourceType": "Bundle", "type": "searchset", "link": links}).encode()
 

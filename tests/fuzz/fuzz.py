@@ -15,7 +15,6 @@ with atheris.instrument_imports(include=["gateway", "tests.doubles.reference"]):
 
 
 def main() -> None:
-    """Fuzz until libFuzzer ends."""
     name, *options = sys.argv[1:]
     atheris.Setup([sys.argv[0], *options], TARGETS[name])
     atheris.Fuzz()

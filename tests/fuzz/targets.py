@@ -177,7 +177,6 @@ def _rewritten(media_type: str, direction: Any, pieces: list[bytes]) -> bytes:
 
 
 def _still_json(before: bytes, after: bytes) -> None:
-    """Check that valid JSON stays valid, with the same members and numbers."""
     with contextlib.suppress(ValueError, RecursionError):
         shape = _shape(json.loads(before, parse_float=str))
         assert _shape(json.loads(after, parse_float=str)) == shape, "no longer the same JSON"

@@ -40,7 +40,6 @@ def message(gateway: GatewayState, language: str) -> str:
 
 
 async def record_probe(gateway: GatewayState, fault: str) -> None:
-    """Let a probe find this fault of the platform."""
     gateway.found = fault, "default"
     gateway.clock.now += 31
     await gateway.judgement.probe_if_due()

@@ -108,7 +108,6 @@ class Simulation:
         return ""
 
     async def advance(self, seconds: float) -> None:
-        """Move the clock, and probe where that is due."""
         for _ in range(round(seconds)):
             self.clock.now += 1
             await self.judgement.probe_if_due()
@@ -123,7 +122,6 @@ class Simulation:
 
     @property
     def is_ready(self) -> bool:
-        """Return what `/readyz` says."""
         return readiness(self.health.components())[0]
 
 
@@ -424,9 +422,7 @@ async def test_only_connection_failures_open_the_circuit_directly(
     assert simulation.platform_state[1] in REASONS
 
 
-async def test_requests_without_a_free_connection_count_neither_way(
-    simulation: Simulation,
-) -> None:
+async def test_requests_without_a_free_connection_count_neither_way(simulation: Simulation) -> None:
     simulation.clock.now += 60
     simulation.found = "platform-busy"
     for _ in range(5):

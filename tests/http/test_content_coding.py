@@ -27,12 +27,10 @@ class Unchanged:
         return chunk
 
     def finish(self) -> bytes:
-        """Return nothing."""
         return b""
 
 
 def recode(coded: bytes, size: int) -> bytes:
-    """Pass a body through in chunks of a size."""
     transform = RecodingTransform("gzip", Unchanged())
     pieces = [transform.feed(coded[at : at + size]) for at in range(0, len(coded), size)]
     return b"".join(pieces) + transform.finish()

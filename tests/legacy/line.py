@@ -55,7 +55,6 @@ class RecordingRelay:
         await self.wait_until_closed()
 
     async def wait_until_closed(self) -> None:
-        """Return when no connection is open."""
         while True:
             if not self.open:
                 return

@@ -35,7 +35,6 @@ class Records:
         self.done: Counter[tuple[str, str]] = Counter()
 
     async def respond(self, connection: PlatformConnection) -> None:
-        """Respond to one request."""
         await read_body(connection.reader, connection.request)
         body, connection.request.body = connection.request.body, b""
         parts = urlsplit(connection.request.target)

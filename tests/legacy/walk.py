@@ -146,7 +146,6 @@ class Walk:
         assert self.records.done[self.name, "update"] == 1
 
     async def delete(self) -> None:
-        """Delete the created resource."""
         gone = await self.program.ask("DELETE", self.place)
         assert gone.status == 200
         assert self.records.done[self.name, "delete"] == 1
@@ -158,11 +157,9 @@ class Walk:
         assert json.loads(response.body)["issue"][0]["details"]["text"] == "Бундай ёзув йўқ"
 
     async def upload(self) -> None:
-        """Upload 10 MiB."""
         assert (await self.program.ask("POST", f"{self.base}/Binary", self.content)).status == 201
 
     async def download(self) -> None:
-        """Download 10 MiB."""
         received = await self.program.ask("GET", f"{self.base}/Binary/1")
         assert received.body == self.content.read_bytes()
 

@@ -62,12 +62,10 @@ class Service:
 
     @property
     def admin(self) -> ListenAddress:
-        """Return the address of the admin listener."""
         return address(self.settings["admin"]["address"])
 
     @property
     def file(self) -> Path:
-        """Return the settings file."""
         return self.directory / "gateway.yaml"
 
     def write(self, settings: dict[str, Any]) -> None:
@@ -77,7 +75,6 @@ class Service:
         draft.replace(self.file)
 
     def change(self, **sections: Any) -> None:
-        """Write the settings with some sections changed."""
         changed = dict(self.settings)
         for name, section in sections.items():
             old = changed.get(name)
@@ -96,7 +93,6 @@ class Service:
             raise self.process.failure("does not end") from None
 
     async def end(self) -> None:
-        """Send SIGTERM and wait for the regular end."""
         self.send(signal.SIGTERM)
         assert await self.ended() == 0
 
@@ -120,7 +116,6 @@ class Service:
                 return 0, ""
 
     async def wait_until_ready(self, status: int = 200) -> None:
-        """Wait until /readyz responds with `status`."""
         deadline = time.monotonic() + PATIENCE
         while (await self.operators("/readyz"))[0] != status:
             if self.process.ended or time.monotonic() > deadline:
@@ -130,12 +125,10 @@ class Service:
         await self.wait_until(lambda: self._logged_address() is not None, "its address")
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels."""
         _, text = await self.operators("/metrics")
         return total(text, name, **labels)
 
     async def wait_for_metric(self, value: float, name: str, **labels: str) -> None:
-        """Wait until a metric has reached a value."""
         deadline = time.monotonic() + PATIENCE
         while await self.metric(name, **labels) < value:
             if self.process.ended or time.monotonic() > deadline:
@@ -149,7 +142,6 @@ class Service:
         return [record for record in records if event is None or record["event"] == event]
 
     def logged(self, text: str) -> list[str]:
-        """Return the lines of the log that contain a text."""
         return [line for line in self.process.stderr.splitlines() if text in line]
 
 
@@ -162,7 +154,6 @@ class StartService:
     started: list[Service] = field(default_factory=list)
 
     async def ready(self, *prefix: str, **sections: Any) -> Service:
-        """Start a gateway and wait until it is ready."""
         service = self(*prefix, **sections)
         await service.wait_until_ready()
         return service
@@ -223,21 +214,17 @@ class Pki:
 
     @property
     def cert(self) -> Path:
-        """Return the certificate's file."""
         return self.directory / "cert.pem"
 
     @property
     def key(self) -> Path:
-        """Return the key's file."""
         return self.directory / "key.pem"
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """Return the section `listen` for these files."""
         files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
         return {"address": "127.0.0.1:0", "tls": files}
 
     def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
-        """Return a caller's TLS context."""
         context = ssl.create_default_context()
         (authority or self.authority).configure_trust(context)
         return context
@@ -245,12 +232,10 @@ class Pki:
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Pki:
-    """Return a certificate for localhost."""
     return Pki(tmp_path)
 
 
 def address(text: str) -> ListenAddress:
-    """Return an address of the settings, parsed."""
     if text.startswith("unix:"):
         return ListenAddress(path=text.removeprefix("unix:"))
     host, _, port = text.rpartition(":")

@@ -37,12 +37,10 @@ async def verify(*paths: Path) -> tuple[int, str]:
 
 
 def to_file(path: Path, **more: Any) -> dict[str, Any]:
-    """Return settings for an audit file."""
     return {"sink": "file", "path": str(path), **more}
 
 
 def exchanges(path: Path) -> list[dict[str, Any]]:
-    """Return the records of requests."""
     return [record for record in records(path) if record["event"] == "exchange"]
 
 
@@ -79,7 +77,6 @@ async def test_rotations_and_restarts_continue_one_chain(
 async def test_a_kill_leaves_a_chain_that_can_be_verified(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """The next start continues it, whenever SIGKILL came."""
     path = tmp_path / "audit.jsonl"
     for _ in range(3):
         service = await start_service.ready(audit=to_file(path))
@@ -126,7 +123,6 @@ async def test_a_start_waits_for_a_command_that_holds_the_audit_file(
 
 
 async def test_a_start_waits_for_the_audit_file_a_few_seconds(tmp_path: Path) -> None:
-    """Then nothing is left open."""
     path = tmp_path / "audit.jsonl"
     settings = Settings.model_validate(
         {
@@ -149,23 +145,6 @@ async def test_a_start_waits_for_the_audit_file_a_few_seconds(tmp_path: Path) ->
     other.close()
 
 
-@pytest.mark.parametrize(
-    ("place", "trouble"),
-    [
-        ("none/audit.jsonl", "/none is not there. Make it"),
-        ("text", "/text: is no audit file"),
-        (".", " is a folder. Give another audit.path"),
-    ],
-)
-async def test_an_unusable_path_ends_the_start_with_code_3(
-    start_service: StartService, tmp_path: Path, place: str, trouble: str
-) -> None:
-    (tmp_path / "text").write_text("something else\n")
-    service = start_service(audit=to_file(tmp_path / place))
-    assert await service.ended() == 3
-    assert f"audit.path: {tmp_path}{trouble}" in service.process.stderr
-
-
 def memory_disk(directory: Path) -> tuple[str, ...]:
     """Return a prefix that runs a program with a small disk of its own at a directory."""
     unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
@@ -184,7 +163,6 @@ def seen_by(service: Service, path: Path) -> Path:
 
 
 async def fill(service: Service, disk: Path) -> Path:
-    """Fill the gateway's disk."""
     filling = disk / "filling"
     with filling.open("wb", buffering=0) as file:
         while True:
@@ -232,29 +210,9 @@ async def test_a_full_disk_with_block_is_a_503_until_there_is_space(
     await service.end()
 
 
-async def test_full_disk_with_drop_is_counted(start_service: StartService, tmp_path: Path) -> None:
-    """Requests are served, and the chain stays valid."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    audit = to_file(directory / "audit.jsonl", on_failure="drop")
-    service = await start_service.ready(*memory_disk(directory), audit=audit)
-    disk = seen_by(service, directory)
-    filling = await fill(service, disk)
-    async with asyncio.timeout(60):
-        while not await service.metric("dhp_gateway_audit_records_total", outcome="dropped"):
-            assert (await fetch(service.address, READ)).status == 200
-    filling.unlink()
-    before = len(exchanges(disk / "audit.jsonl"))
-    assert (await fetch(service.address, READ)).status == 200
-    await service.wait_until(lambda: len(exchanges(disk / "audit.jsonl")) > before, "a record")
-    require_chain(records(disk / "audit.jsonl"))
-    await service.end()
-
-
 async def test_fhir_audit_events_follow_their_records(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """They are valid R5."""
     path = tmp_path / "audit.jsonl"
     service = await start_service.ready(audit=to_file(path, fhir_audit_events=True))
     search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
@@ -273,7 +231,6 @@ async def test_fhir_audit_events_follow_their_records(
 async def test_without_its_syslog_server_a_gateway_responds_with_503(
     start_service: StartService,
 ) -> None:
-    """Once it is back all records arrive."""
     away = Receiver()
     away.close()
     audit = {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{away.port}"}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from fhir.resources.auditevent import AuditEvent
 
-from tests.doubles.platform import Platform
 from tests.doubles.repository import Repository
 from tests.doubles.sso import Sso
 from tests.doubles.wire import fetch, get
@@ -22,24 +21,20 @@ TOTAL = "dhp_gateway_audit_records_total"
 
 @pytest.fixture
 def repository() -> Iterator[Repository]:
-    """Yield a repository that accepts everything by default."""
     double = Repository()
     yield double
     double.close()
 
 
 def to(repository: Repository, **more: Any) -> dict[str, Any]:
-    """Return settings for AuditEvents to a repository."""
     return {"fhir_audit_events": True, "fhir_endpoint": repository.url, **more}
 
 
 def is_exchange(event: dict[str, Any]) -> bool:
-    """Return whether an AuditEvent describes a request."""
     return str(event["category"][0]["coding"][0]["code"]) == "rest"
 
 
 def request_ids(stored: dict[str, Any]) -> list[str]:
-    """Return the request ids that exchanges name."""
     return [
         event["entity"][-1]["what"]["identifier"]["value"]
         for event in stored.values()
@@ -48,12 +43,10 @@ def request_ids(stored: dict[str, Any]) -> list[str]:
 
 
 def recorded(service: Service) -> list[str]:
-    """Return the request ids of the records on standard output."""
     return [record["request_id"] for record in service.audit("exchange")]
 
 
 async def wait_for_exchanges(repository: Repository, count: int) -> dict[str, Any]:
-    """Return what is stored once it describes so many requests."""
     return await asyncio.to_thread(
         repository.wait_until, lambda stored: len(request_ids(stored)) >= count
     )
@@ -62,7 +55,6 @@ async def wait_for_exchanges(repository: Repository, count: int) -> dict[str, An
 async def test_each_record_has_a_valid_audit_event_at_the_repository(
     start_service: StartService, repository: Repository
 ) -> None:
-    """In batches, start and stop included; the sink has none."""
     service = await start_service.ready(audit=to(repository))
     search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
     for request in (READ, READ, search):
@@ -87,7 +79,6 @@ async def test_each_record_has_a_valid_audit_event_at_the_repository(
 async def test_fhir_credential_sends_its_token(
     start_service: StartService, repository: Repository, sso: Sso
 ) -> None:
-    """A rejected one is replaced."""
     credentials = {
         "default": {"client_id": "hospital-17", "client_secret": SECRET},
         "audit": {"client_id": "auditor", "client_secret": SECRET},
@@ -114,7 +105,6 @@ async def test_fhir_credential_sends_its_token(
 async def test_a_failed_batch_is_retried(
     start_service: StartService, repository: Repository, trouble: Any
 ) -> None:
-    """Callers are unaffected; nothing is lost and no id is created twice."""
     repository.behave(trouble)
     service = await start_service.ready(audit=to(repository))
     for _ in range(5):
@@ -133,28 +123,9 @@ async def test_a_failed_batch_is_retried(
     assert service.logged("AuditEvents can be written again")
 
 
-async def test_requests_are_served_before_the_repository_listens(
-    start_service: StartService, platform: Platform
-) -> None:
-    """Afterwards everything is delivered."""
-    away = Repository()
-    away.close()
-    service = await start_service.ready(audit=to(away))
-    for _ in range(3):
-        assert (await fetch(service.address, READ)).status == 200
-    repository = Repository(port=away.port)
-    try:
-        await wait_for_exchanges(repository, 3)
-        await service.end()
-        assert sorted(request_ids(repository.current())) == sorted(recorded(service))
-    finally:
-        repository.close()
-
-
 async def test_a_rejected_entry_alone_is_dropped_and_counted(
     start_service: StartService, repository: Repository
 ) -> None:
-    """It is logged once, without contents."""
     repository.entry_status = lambda event: (
         422 if is_exchange(event) and event["code"]["coding"][0]["code"] == "read" else None
     )
@@ -191,7 +162,6 @@ async def test_only_entries_with_a_temporary_error_are_retried(
 async def test_shutdown_delivers_pending_events(
     start_service: StartService, repository: Repository
 ) -> None:
-    """At SIGTERM the backoff ends."""
     repository.behave(503)
     service = await start_service.ready(audit=to(repository))
     assert (await fetch(service.address, READ)).status == 200
@@ -204,7 +174,6 @@ async def test_shutdown_delivers_pending_events(
 async def test_shutdown_does_not_wait_for_an_unresponsive_repository(
     start_service: StartService, repository: Repository
 ) -> None:
-    """Lost AuditEvents are logged and counted; records remain."""
     repository.behave("hang")
     service = await start_service.ready(
         audit=to(repository), shutdown={"delay": 0, "drain_timeout": 1}
@@ -214,31 +183,3 @@ async def test_shutdown_does_not_wait_for_an_unresponsive_repository(
     assert service.logged("audit records could not be written")
     assert service.audit("exchange")
     assert service.audit("stop")
-
-
-async def test_a_restart_repeats_no_event(
-    start_service: StartService, repository: Repository
-) -> None:
-    ids: list[str] = []
-    for _ in range(2):
-        service = await start_service.ready(audit=to(repository))
-        assert (await fetch(service.address, READ)).status == 200
-        await service.end()
-        ids += recorded(service)
-    assert sorted(request_ids(repository.current())) == sorted(ids)
-    assert all(len(versions) == 1 for versions in repository.stored.values())
-
-
-async def test_an_invalid_ca_file_ends_the_start_with_code_3(
-    start_service: StartService, tmp_path: Any
-) -> None:
-    """The error names the key."""
-    (tmp_path / "ca.pem").write_text("nothing\n")
-    audit = {
-        "fhir_audit_events": True,
-        "fhir_endpoint": "https://localhost:1/fhir",
-        "fhir_ca_file": str(tmp_path / "ca.pem"),
-    }
-    service = start_service(audit=audit)
-    assert await service.ended() == 3
-    assert "audit.fhir_ca_file" in service.process.stderr

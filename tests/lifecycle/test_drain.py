@@ -25,22 +25,18 @@ class Gate:
         self._open = asyncio.Event()
 
     def open(self) -> None:
-        """Let the platform respond."""
         self._open.set()
 
     async def wait(self) -> None:
-        """Wait until it is open."""
         await self._open.wait()
 
     async def __call__(self, connection: PlatformConnection) -> None:
-        """Respond with a Patient once the gate is open."""
         await self._open.wait()
         connection.writer.write(fhir())
         await connection.writer.drain()
 
 
 async def listening(service: Service) -> bool:
-    """Return whether the gateway still accepts connections."""
     try:
         _, writer = await asyncio.open_connection(service.address.host, service.address.port)
     except (ConnectionRefusedError, ConnectionResetError):
@@ -50,7 +46,6 @@ async def listening(service: Service) -> bool:
 
 
 async def wait_until_closed(service: Service) -> None:
-    """Wait until the callers' listener is closed."""
     while True:
         if not await listening(service):
             return
@@ -61,7 +56,6 @@ async def wait_until_closed(service: Service) -> None:
 async def test_sigterm_under_load_loses_nothing(
     start_service: StartService, platform: Platform, pki: Pki, tmp_path: Path, way: str
 ) -> None:
-    """With 200 requests in flight all accepted ones get responses, and the exit code is 0."""
     platform.respond(after(0.2, fhir()))
     listen = {"tls": pki.settings(), "unix": {"address": f"unix:{tmp_path}/gateway.sock"}}
     service = await start_service.ready(listen=listen.get(way, {}))
@@ -78,7 +72,6 @@ async def test_sigterm_under_load_loses_nothing(
 
 
 async def test_new_requests_are_served_during_the_delay(start_service: StartService) -> None:
-    """/readyz says 503 at once; each connection serves its last request."""
     service = await start_service.ready(**SLOW)
     async with await Wire.open(service.address) as persistent:
         assert (await persistent.fetch(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
@@ -109,7 +102,6 @@ async def test_only_the_last_pipelined_response_says_close(
 async def test_after_the_delay_an_idle_connection_gets_a_503(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Then it is closed."""
     gate = Gate()
     service = await start_service.ready(**BRISK)
     async with (
@@ -169,7 +161,6 @@ async def test_a_slow_reader_gets_its_complete_response(
 async def test_requests_beyond_drain_timeout_are_aborted_and_audited(
     start_service: StartService, platform: Platform
 ) -> None:
-    """The exit code is 0."""
     platform.respond(Gate())
     service = await start_service.ready(shutdown={"delay": 0, "drain_timeout": 0.3})
     wires = [await Wire.open(service.address) for _ in range(5)]
@@ -184,7 +175,7 @@ async def test_requests_beyond_drain_timeout_are_aborted_and_audited(
     assert await service.ended() == 0
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"] * 5
     assert service.audit()[-1]["event"] == "stop"
-    assert service.logged("5 requests cut at the end")
+    assert service.logged("5 requests cut off at shutdown")
 
 
 async def test_an_aborted_write_of_a_disconnected_caller_is_audited(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 
 import pytest
 
 from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.processes import free_port
 from tests.doubles.wire import Response, Wire, fetch, get
 from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
@@ -15,7 +17,6 @@ LIMIT = 64
 
 
 def limited(start_service: StartService, **sections: object) -> Service:
-    """Start a gateway that may open few files."""
     return start_service("prlimit", f"--nofile={LIMIT}:{LIMIT}", "--", **sections)
 
 
@@ -73,9 +74,6 @@ async def test_without_descriptors_the_platform_is_unreachable(
 
 
 def set_limit(service: Service, number: int) -> None:
-    """Set the soft limit of open files of a running process."""
-    import resource
-
     resource.prlimit(service.process.popen.pid, resource.RLIMIT_NOFILE, (number, 4096))
 
 
@@ -96,25 +94,17 @@ async def test_other_closed_standard_files_do_not_matter(
     start_service: StartService, script: str
 ) -> None:
     sink = "off" if ">&- " in script else "stdout"
-    service = await start_service.ready(
-        *shell(script), audit={"sink": sink}, listen=fixed_address()
-    )
+    # An address that is known without the log.
+    listen = {"address": f"127.0.0.1:{free_port()}"}
+    service = await start_service.ready(*shell(script), audit={"sink": sink}, listen=listen)
     assert (await fetch(service.address, get("/fhir/Patient/1"))).status == 200
     await service.end()
-
-
-def fixed_address() -> dict[str, str]:
-    """Return the settings of a listener whose address is known without the log."""
-    from tests.doubles.processes import free_port
-
-    return {"address": f"127.0.0.1:{free_port()}"}
 
 
 @pytest.mark.parametrize(("on_failure", "status"), [("block", 503), ("drop", 200)])
 async def test_a_broken_pipe_on_stdout_is_a_failure_of_the_audit(
     start_service: StartService, on_failure: str, status: int
 ) -> None:
-    """The process continues."""
     read, write = os.pipe()
     service = start_service(
         *shell(f">/dev/fd/{write}"), pass_fds=(write,), audit={"on_failure": on_failure}

@@ -78,7 +78,6 @@ async def revealing(start_service: StartService, folder: Path, **sections: Any) 
 async def test_revealing_a_patient_is_audited_before_the_response(
     start_service: StartService, tmp_path: Path, sink: str
 ) -> None:
-    """Each entry."""
     path = tmp_path / "audit.jsonl"
     shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
     audit = {"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)}

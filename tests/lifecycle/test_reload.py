@@ -23,12 +23,10 @@ RELOADS = "dhp_gateway_config_reload_total"
 
 
 async def wait_until_reloaded(service: Service, count: int, outcome: str = "ok") -> None:
-    """Wait until so many reloads have ended."""
     await service.wait_for_metric(count, RELOADS, outcome=outcome)
 
 
 async def problems_of(service: Service, number: int = 1) -> list[str]:
-    """Return the problems in the log of a rejected reload."""
     await wait_until_reloaded(service, number, "failed")
     # The log is written by another thread.
     await service.wait_until(lambda: bool(service.logged("reload refused")), "the log")
@@ -38,7 +36,6 @@ async def problems_of(service: Service, number: int = 1) -> list[str]:
 async def test_reloads_under_load_lose_nothing(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:
-    """Ten reloads with 200 requests in flight: all are served, with one token."""
     platform.respond(after(0.1, fhir()))
     service = await start_service.ready()
     load = Load(service.address, 200)
@@ -103,7 +100,6 @@ async def test_a_new_user_header_applies_to_open_connections(
 async def test_connections_to_the_old_platform_close_after_its_last_response(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:
-    """The new platform gets a token of its own."""
     gate = Gate()
     service = await start_service.ready()
     async with Platform() as other, await Wire.open(service.address) as wire:
@@ -141,7 +137,6 @@ async def test_connections_to_the_old_platform_close_after_its_last_response(
 async def test_an_invalid_file_changes_nothing(
     start_service: StartService, content: str, words: str
 ) -> None:
-    """Log, metric and audit have the problem."""
     service = await start_service.ready()
     service.file.write_text(content)
     service.send(signal.SIGHUP)
@@ -164,7 +159,6 @@ async def test_an_invalid_file_changes_nothing(
 async def test_a_change_that_needs_a_restart_is_rejected(
     start_service: StartService, section: str, values: Any, key: str
 ) -> None:
-    """Nothing of the file takes effect."""
     service = await start_service.ready()
     service.change(**{section: values}, limits={"max_url_bytes": 20})
     service.send(signal.SIGHUP)

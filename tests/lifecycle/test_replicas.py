@@ -29,12 +29,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def port() -> int:
-    """Return a port for all replicas."""
     return free_port()
 
 
 def on(port: int, **more: Any) -> dict[str, Any]:
-    """Return the section of settings for a port."""
     return {"address": f"127.0.0.1:{port}", **more}
 
 
@@ -50,7 +48,6 @@ async def start_error(service: Service) -> str:
 async def test_a_port_is_shared_only_where_all_have_reuse_port(
     start_service: StartService, port: int, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
-    """The error names the other process."""
     running = await start_service.ready(listen=on(port, **first))
     added = start_service(listen=on(port, **second))
     assert f"listen.address: cannot listen on 127.0.0.1:{port}" in await start_error(added)

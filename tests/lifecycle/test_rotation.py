@@ -28,7 +28,6 @@ class RotatingSso(Sso):
         self._numbers = itertools.count(1)
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Check the secret, or the key id."""
         form = request.form
         shown = form.get("client_secret") or Assertion.of(form["client_assertion"]).header["kid"]
         if shown not in self.takes:
@@ -74,7 +73,6 @@ def reject_tokens_of(platform: Platform, shown: str) -> list[str]:
 
 
 async def under_load(service: Service) -> Load:
-    """Run callers that send all the time."""
     await service.wait_until_ready()
     load = Load(service.address, callers=4, pause=0.01)
     load.start()
@@ -83,7 +81,6 @@ async def under_load(service: Service) -> Load:
 
 
 async def wait_until_used(service: Service, platform: Platform, shown: str) -> None:
-    """Return when the platform received a token of this secret."""
     await service.wait_until(
         lambda: (platform.requests[-1].header("authorization") or "").startswith(
             f"Bearer {shown}."
@@ -92,8 +89,10 @@ async def wait_until_used(service: Service, platform: Platform, shown: str) -> N
     )
 
 
-async def wait_until_newest_used(service: Service, platform: Platform, sso: RotatingSso) -> None:
-    """Return when the newest token is in use, and no other is being fetched.
+async def require_change_over(
+    service: Service, platform: Platform, sso: RotatingSso, load: Load, old: str, new: str
+) -> None:
+    """Let the SSO take the new secret only; tokens of the old one are revoked, and no call fails.
 
     A token revoked on its way would cause a second 401 for the request that fetched it.
     """
@@ -101,6 +100,13 @@ async def wait_until_newest_used(service: Service, platform: Platform, sso: Rota
         lambda: platform.requests[-1].header("authorization") == f"Bearer {sso.newest}",
         "the newest token",
     )
+    sso.takes = {new}
+    refused = reject_tokens_of(platform, old)
+    await wait_until_used(service, platform, new)
+    await load.wait_until_served(load.served + 50)
+    await load.finish()
+    assert load.failures == {}
+    assert 1 <= len(refused) <= load.callers
 
 
 async def test_with_both_secrets_in_the_file_nothing_is_rejected(
@@ -127,7 +133,6 @@ async def test_with_both_secrets_in_the_file_nothing_is_rejected(
 async def test_the_old_secret_is_used_until_the_sso_accepts_the_new_one(
     start_service: StartService, platform: Platform, sso: RotatingSso, tmp_path: Path
 ) -> None:
-    """Revoked tokens cause a retry."""
     file = tmp_path / "secret"
     file.write_text("old\n")
     service = start_service(**secret_in(file))
@@ -140,30 +145,7 @@ async def test_the_old_secret_is_used_until_the_sso_accepts_the_new_one(
     await service.wait_until(
         lambda: sso.issued_for("old") > tokens, "another token for the old secret"
     )
-    await wait_until_newest_used(service, platform, sso)
-    sso.takes = {"new"}
-    refused = reject_tokens_of(platform, "old")
-    await wait_until_used(service, platform, "new")
-    await load.wait_until_served(load.served + 50)
-    await load.finish()
-    assert load.failures == {}
-    assert 1 <= len(refused) <= load.callers
-
-
-async def test_the_file_is_read_again_when_the_old_secret_is_rejected(
-    start_service: StartService, platform: Platform, sso: RotatingSso, tmp_path: Path
-) -> None:
-    """Tokens outlive the SSO's change."""
-    file = tmp_path / "secret"
-    file.write_text("old\n")
-    service = start_service(**secret_in(file))
-    load = await under_load(service)
-    sso.takes = {"new"}
-    file.write_text("new\n")
-    await wait_until_used(service, platform, "new")
-    await load.wait_until_served(load.served + 50)
-    await load.finish()
-    assert load.failures == {}
+    await require_change_over(service, platform, sso, load, "old", "new")
 
 
 async def test_a_file_with_two_keys_rotates_like_secrets(
@@ -180,11 +162,4 @@ async def test_a_file_with_two_keys_rotates_like_secrets(
     await service.wait_until(lambda: sso.issued_for(new) > 0, "a try with the new key")
     before = sso.issued_for(old)
     await service.wait_until(lambda: sso.issued_for(old) > before, "another one with the old key")
-    await wait_until_newest_used(service, platform, sso)
-    sso.takes = {new}
-    refused = reject_tokens_of(platform, old)
-    await wait_until_used(service, platform, new)
-    await load.wait_until_served(load.served + 50)
-    await load.finish()
-    assert load.failures == {}
-    assert 1 <= len(refused) <= load.callers
+    await require_change_over(service, platform, sso, load, old, new)

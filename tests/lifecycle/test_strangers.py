@@ -43,7 +43,6 @@ async def attacked(service: Service, kind: str, pipelined: int = PIPELINED) -> S
 
 
 def sinks(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """Return settings for the audit by the name of its sink."""
     return {"file": {"sink": "file", "path": str(tmp_path / "audit.jsonl")}, "stdout": {}}
 
 
@@ -53,7 +52,6 @@ def sinks(tmp_path: Path) -> dict[str, dict[str, Any]]:
 async def test_thousands_of_pipelined_requests_do_not_affect_callers(
     start_service: StartService, tmp_path: Path, kind: str, sink: str
 ) -> None:
-    """Nor does memory grow."""
     service = await start_service.ready(callers=[LAB, FAR], audit=sinks(tmp_path)[sink])
     caller = await attacked(service, kind)
     records = tmp_path / "audit.jsonl" if sink == "file" else service.process.stdout_file
@@ -63,7 +61,6 @@ async def test_thousands_of_pipelined_requests_do_not_affect_callers(
 async def test_without_configured_callers_others_are_served_too(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """There is no limit then."""
     service = await start_service.ready(audit=sinks(tmp_path)["file"])
     await attacked(service, "unknown-path", 500)
 
@@ -71,7 +68,6 @@ async def test_without_configured_callers_others_are_served_too(
 async def test_200_unread_long_responses_take_320_kib_each(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Others are served."""
     service = await start_service.ready(callers=[LAB])
     caller = SequentialCaller(service.address)
     await caller.send_one()
@@ -96,7 +92,6 @@ async def test_200_unread_long_responses_take_320_kib_each(
 async def test_an_unread_audit_takes_bounded_memory(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """New requests get 503."""
     read, write = os.pipe()  # it has no reader
     shell = ("sh", "-c", f'exec "$@" >/dev/fd/{write}', "sh")
     service = start_service(*shell, pass_fds=(write,))

@@ -31,13 +31,11 @@ class Systemd:
         return data.decode().partition("\n")[0]
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    """Yield a receiver at tmp_path/notify."""
     listening = Systemd(str(tmp_path / "notify"))
     yield listening
     listening.close()
@@ -46,7 +44,6 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 async def test_start_reload_and_end_are_notified(
     start_service: StartService, tmp_path: Path, systemd: Systemd
 ) -> None:
-    """A rejected reload too."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     service = start_service(process_environment=environment)
     assert await systemd.received() == "READY=1"

@@ -18,7 +18,6 @@ from tests.lifecycle.test_reload import problems_of, wait_until_reloaded
 
 
 async def status(service: Service, tls: ssl.SSLContext) -> int:
-    """Return the status of one request on its own connection."""
     async with await Wire.open(service.address, tls=tls) as wire:
         return (await wire.fetch(get("/fhir/Patient/1"))).status
 
@@ -63,7 +62,6 @@ async def test_shutdown_does_not_wait_for_a_caller_that_was_served(
 
 
 async def test_plain_http_on_tls_listener_is_dropped(start_service: StartService, pki: Pki) -> None:
-    """Others are served."""
     service = await start_service.ready(listen=pki.settings(), limits={"header_timeout": 10})
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
         await plain.send(get("/fhir/Patient/1"))
@@ -76,7 +74,6 @@ async def test_plain_http_on_tls_listener_is_dropped(start_service: StartService
 async def test_a_new_certificate_serves_new_connections(
     start_service: StartService, pki: Pki
 ) -> None:
-    """Open connections stay."""
     service = await start_service.ready(listen=pki.settings())
     async with await Wire.open(service.address, tls=pki.client()) as persistent:
         assert (await persistent.fetch(get("/fhir/Patient/1"))).status == 200
@@ -92,7 +89,6 @@ async def test_a_new_certificate_serves_new_connections(
 async def test_a_certificate_without_its_key_changes_nothing(
     start_service: StartService, pki: Pki
 ) -> None:
-    """The reason is logged."""
     service = await start_service.ready(listen=pki.settings())
     pki.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
     assert "the key does not belong to the certificate" in (await problems_of(service))[0]
@@ -161,7 +157,6 @@ ENCRYPTED = pem.load_pem_private_key(
 async def test_unusable_files_end_the_start(
     start_service: StartService, pki: Pki, file: str, content: bytes | None, words: str
 ) -> None:
-    """The error names the file and the cause."""
     path = pki.directory / f"{file}.pem"
     path.unlink() if content is None else path.write_bytes(content)
     more = {"client_ca_file": str(path)} if file == "clients" else {}

@@ -17,7 +17,6 @@ from gateway.config.value_types import ListenAddress
 
 @pytest.fixture
 def host() -> str:
-    """Return the address to listen on."""
     return "127.0.0.1"
 
 
@@ -30,7 +29,6 @@ async def listening(host: str) -> AsyncIterator[ListeningSockets]:
 
 
 def connect(listening: ListeningSockets) -> socket.socket:
-    """Return a socket that connects; on loopback it is connected already where possible."""
     caller = socket.socket(listening.sockets[0].family)
     caller.setblocking(False)
     caller.connect_ex((listening.address.host, listening.address.port))
@@ -111,7 +109,6 @@ async def test_a_starting_process_gets_no_connections_of_a_shared_port() -> None
 async def test_a_system_without_the_filter_is_logged_once(
     listening: ListeningSockets, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Queued connections are still accepted."""
     with socket.socket(socket.AF_UNIX) as without_option, connect(listening):
         both = ListeningSockets(
             listening.address, (*listening.sockets, without_option, without_option)

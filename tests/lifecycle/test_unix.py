@@ -6,21 +6,19 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 from tests.doubles.wire import fetch, get
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import StartService
 
 
-def on_socket(start_service: StartService, path: Path) -> Service:
-    """Start a gateway that listens there."""
-    return start_service(listen={"address": f"unix:{path}"})
+def on_socket(path: Path) -> dict[str, Any]:
+    return {"listen": {"address": f"unix:{path}"}}
 
 
 async def test_unix_socket_is_removed_at_end(start_service: StartService, tmp_path: Path) -> None:
-    """Only owner and group may use it; the admin listener's too."""
     path = tmp_path / "gateway.sock"
-    service = on_socket(start_service, path)
-    await service.wait_until_ready()
+    service = await start_service.ready(**on_socket(path))
     assert service.admin.path is not None
     sockets = (path, Path(service.admin.path))
     assert [stat.S_IMODE(each.stat().st_mode) for each in sockets] == [0o660, 0o660]
@@ -33,13 +31,11 @@ async def test_unix_socket_is_removed_at_end(start_service: StartService, tmp_pa
 
 async def test_a_stale_socket_is_replaced(start_service: StartService, tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
-    first = on_socket(start_service, path)
-    await first.wait_until_ready()
+    first = await start_service.ready(**on_socket(path))
     first.send(signal.SIGKILL)
     await first.ended()
     assert path.exists()
-    second = on_socket(start_service, path)
-    await second.wait_until_ready()
+    second = await start_service.ready(**on_socket(path))
     assert (await fetch(second.address, get("/fhir/Patient/1"))).status == 200
 
 
@@ -47,9 +43,8 @@ async def test_the_socket_of_a_running_process_is_not_replaced(
     start_service: StartService, tmp_path: Path
 ) -> None:
     path = tmp_path / "gateway.sock"
-    first = on_socket(start_service, path)
-    await first.wait_until_ready()
-    second = on_socket(start_service, path)
+    first = await start_service.ready(**on_socket(path))
+    second = start_service(**on_socket(path))
     assert await second.ended() == 3
     assert "listen.address: cannot listen on unix:" in second.process.stderr
     assert "another process listens there" in second.process.stderr
@@ -59,9 +54,9 @@ async def test_the_socket_of_a_running_process_is_not_replaced(
 async def test_file_at_path_is_not_replaced(start_service: StartService, tmp_path: Path) -> None:
     path = tmp_path / "gateway.sock"
     path.write_text("precious")
-    service = on_socket(start_service, path)
+    service = start_service(**on_socket(path))
     assert await service.ended() == 3
-    assert "a file that is no socket is in the way" in service.process.stderr
+    assert "a file that is not a socket has this path" in service.process.stderr
     assert path.read_text() == "precious"
 
 
@@ -69,8 +64,7 @@ async def test_the_socket_of_a_successor_is_not_removed(
     start_service: StartService, tmp_path: Path
 ) -> None:
     path = tmp_path / "gateway.sock"
-    service = on_socket(start_service, path)
-    await service.wait_until_ready()
+    service = await start_service.ready(**on_socket(path))
     path.unlink()
     with socket.socket(socket.AF_UNIX) as successor:
         successor.bind(str(path))

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Iterator
-
-import pytest
 
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, fetch, get
 from tests.lifecycle.conftest import PATIENCE, Service, StartService
-from tests.telemetry.conftest import Pipe
+from tests.telemetry.conftest import Pipe, pipe
+
+__all__ = ["pipe"]
 
 BROKEN = b"GET /fhir/Patient/1 HTTP/1.1\r\nHost gateway\r\n\r\n"
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    """Yield a new pipe."""
-    ends = Pipe(*os.pipe())
-    yield ends
-    for fd in (ends.reader, ends.writer):
-        if fd >= 0:
-            os.close(fd)
 
 
 def start_into(pipe: Pipe, start_service: StartService, **sections: object) -> Service:

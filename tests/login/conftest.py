@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 
 from gateway.sandbox.server import Sandbox
-from tests.doubles.platform import Platform
-from tests.login.provider import Provider
-from tests.login.stage import Browser, Stage, sandbox, stage
-
-
-@dataclass
-class LoginSetup:
-    """The doubles and the gateway between them."""
-
-    sso: Provider
-    platform: Platform
-    scene: Stage
-    browser: Browser
+from tests.login.provider import LoginSetup, between_doubles
+from tests.login.stage import Stage, sandbox, stage
 
 
 @pytest.fixture
 async def setup() -> AsyncIterator[LoginSetup]:
-    async with (
-        Provider() as sso,
-        Platform() as platform,
-        stage(platform.url, sso.token_url, f"{sso.issuer}/authorize") as scene,
-    ):
-        yield LoginSetup(sso, platform, scene, await scene.browser())
+    async with between_doubles() as made:
+        yield made
 
 
 @pytest.fixture

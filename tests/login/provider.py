@@ -8,17 +8,21 @@ The gateway's own credential gets numbered tokens; `user_requests` are the token
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from tests.doubles.platform import Platform
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, json_body, status, token
-from tests.login.stage import CLIENT_ID, Browser, Page
+from tests.login.stage import CLIENT_ID, Browser, Page, Stage, stage
 
 _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
 
@@ -68,7 +72,6 @@ class Provider(Sso):
         self._for_users.clear()
 
     def response_to(self, request: ReceivedRequest) -> ScriptedResponse:
-        """Return the response by path and grant type."""
         if request.target == f"{self.path}/.well-known/openid-configuration" and self.openid:
             return json_body(self._document())
         if "/.well-known/" in request.target:
@@ -145,6 +148,27 @@ class Provider(Sso):
         chosen = key or self.keys[0]
         header = {"alg": alg, "kid": chosen.kid} if chosen.kid else {"alg": alg}
         return jwt.encode(header, held, chosen, algorithms=[alg])
+
+
+@dataclass
+class LoginSetup:
+    """The doubles, the gateway between them, and a browser."""
+
+    sso: Provider
+    platform: Platform
+    scene: Stage
+    browser: Browser
+
+
+@contextlib.asynccontextmanager
+async def between_doubles(*, openid: bool = False, **sections: Any) -> AsyncIterator[LoginSetup]:
+    """Yield a gateway whose login is enabled, with some sections of its settings changed."""
+    async with (
+        Provider(openid=openid) as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, sso.issuer, **sections) as scene,
+    ):
+        yield LoginSetup(sso, platform, scene, await scene.browser())
 
 
 def back(begun: Page, **answer: str) -> str:

@@ -15,10 +15,10 @@ import pytest
 
 from gateway.login.session_store import MemorySessionStore, digest, store_key
 from tests.doubles.clock import FakeClock
-from tests.doubles.platform import PATIENT, Platform, fhir
+from tests.doubles.platform import PATIENT, fhir
 from tests.doubles.sso import oauth_error
-from tests.login.provider import Provider, back, signed_in
-from tests.login.stage import Browser, Stage, stage
+from tests.login.provider import LoginSetup, back, between_doubles, signed_in
+from tests.login.stage import Browser, Page, Stage
 
 FOREIGN = "https://evil.example"
 COUNTED = "dhp_gateway_requests_total"
@@ -35,14 +35,17 @@ async def attacker(scene: Stage) -> Browser:
 
 
 @pytest.fixture
-async def silent() -> AsyncIterator[tuple[Provider, Stage]]:
+async def silent() -> AsyncIterator[LoginSetup]:
     """An SSO that records what it is asked, and a gateway with a public name by https."""
-    async with Provider() as sso, Platform() as platform:
-        uri = "https://gateway.clinic.uz/auth/callback"
-        async with stage(
-            platform.url, sso.token_url, sso.issuer, login={"redirect_uri": uri}
-        ) as made:
-            yield sso, made
+    uri = "https://gateway.clinic.uz/auth/callback"
+    async with between_doubles(login={"redirect_uri": uri}) as made:
+        yield made
+
+
+async def begin(browser: Browser) -> tuple[Page, str]:
+    """Begin a sign-in. Return the page and its cookie, which a browser keeps for https only."""
+    begun = await browser.begin()
+    return begun, begun.set_cookies[0].partition(";")[0]
 
 
 async def test_a_code_and_state_of_another_browser_create_no_session(
@@ -69,11 +72,9 @@ async def test_a_used_state_creates_no_session(victim: Browser) -> None:
     assert (await victim.get("/fhir/Patient")).status == 200
 
 
-async def test_an_unknown_state_sends_no_code_to_the_sso(silent: tuple[Provider, Stage]) -> None:
-    sso, scene = silent
-    browser = await scene.browser()
-    begun = await browser.begin()
-    own = begun.set_cookies[0].partition(";")[0]
+async def test_an_unknown_state_sends_no_code_to_the_sso(silent: LoginSetup) -> None:
+    browser = silent.browser
+    begun, own = await begin(browser)
     for query in (
         "",
         "code=a-code",
@@ -85,7 +86,7 @@ async def test_an_unknown_state_sends_no_code_to_the_sso(silent: tuple[Provider,
     ):
         page = await browser.open(f"/auth/callback?{query}", Cookie=own)
         assert page.status == 400
-    assert sso.user_requests == []
+    assert silent.sso.user_requests == []
 
 
 @pytest.mark.parametrize(
@@ -103,21 +104,19 @@ async def test_an_unknown_state_sends_no_code_to_the_sso(silent: tuple[Provider,
     ],
 )
 async def test_forged_callbacks_are_not_counted_as_failures_of_the_sso(
-    silent: tuple[Provider, Stage], answer: dict[str, str], expected: int
+    silent: LoginSetup, answer: dict[str, str], expected: int
 ) -> None:
-    sso, scene = silent
     for _ in range(3):
-        browser = await scene.browser()
-        begun = await browser.begin()
-        sso.user_tokens(oauth_error("invalid_grant"))
-        own = begun.set_cookies[0].partition(";")[0]
+        browser = await silent.scene.browser()
+        begun, own = await begin(browser)
+        silent.sso.user_tokens(oauth_error("invalid_grant"))
         said = urlencode({"state": begun.query["state"], **answer})
         page = await browser.open(f"/auth/callback?{said}", Cookie=own)
         assert page.status == expected
         assert page.headers["Content-Type"].startswith("text/html")
-    assert await scene.gateway.metric(COUNTED, status=str(expected)) == 3
+    assert await silent.scene.gateway.metric(COUNTED, status=str(expected)) == 3
     for code in ("500", "502", "503", "504"):
-        assert await scene.gateway.metric(COUNTED, status=code) == 0
+        assert await silent.scene.gateway.metric(COUNTED, status=code) == 0
 
 
 async def test_raw_octets_in_targets_and_cookies(scene: Stage) -> None:
@@ -153,15 +152,13 @@ async def test_challenges_and_states_are_unique(victim: Browser) -> None:
     assert len({each["code_challenge"] for each in asked}) == 4
 
 
-async def test_the_verifier_of_a_code_matches_its_challenge(silent: tuple[Provider, Stage]) -> None:
-    sso, scene = silent
-    browser = await scene.browser()
+async def test_the_verifier_of_a_code_matches_its_challenge(silent: LoginSetup) -> None:
+    browser = silent.browser
     for number in range(2):
-        begun = await browser.begin()
-        own = begun.set_cookies[0].partition(";")[0]
+        begun, own = await begin(browser)
         assert (await browser.open(back(begun), Cookie=own)).status == 302
         assert begun.query["code_challenge_method"] == "S256"
-        verifier = sso.user_requests[number].form["code_verifier"]
+        verifier = silent.sso.user_requests[number].form["code_verifier"]
         hashed = hashlib.sha256(verifier.encode()).digest()
         challenge = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
         assert begun.query["code_challenge"] == challenge
@@ -330,10 +327,9 @@ async def test_a_pending_sign_in_is_read_once_and_expires() -> None:
 
 
 async def test_cookies_over_https_are_secure_and_host_prefixed(
-    silent: tuple[Provider, Stage],
+    silent: LoginSetup,
 ) -> None:
-    _, scene = silent
-    browser = await scene.browser()
+    browser = silent.browser
     begun = await browser.begin()
     (line,) = begun.set_cookies
     assert line.startswith("__Host-dhp-login-")
@@ -346,15 +342,12 @@ async def test_cookies_over_https_are_secure_and_host_prefixed(
 
 
 async def test_a_cookie_without_the_host_prefix_is_ignored_over_https(
-    silent: tuple[Provider, Stage],
+    silent: LoginSetup,
 ) -> None:
-    _, scene = silent
-    browser = await scene.browser()
-    begun = await browser.begin()
-    own = begun.set_cookies[0].partition(";")[0]
+    browser = silent.browser
+    begun, own = await begin(browser)
     assert (await browser.open(back(begun), Cookie=own.removeprefix("__Host-"))).status == 400
-    begun = await browser.begin()
-    own = begun.set_cookies[0].partition(";")[0]
+    begun, own = await begin(browser)
     landed = await browser.open(back(begun), Cookie=own)
     session = landed.set_cookies[0].partition(";")[0]
     assert (await browser.get("/fhir/Patient/1", Cookie=session)).status == 200
@@ -375,9 +368,8 @@ async def test_errors_in_the_callback_are_not_reflected(scene: Stage) -> None:
     assert "alert" not in page.text
 
 
-async def test_responses_have_security_fields(silent: tuple[Provider, Stage]) -> None:
-    _, scene = silent
-    browser = await scene.browser()
+async def test_responses_have_security_fields(silent: LoginSetup) -> None:
+    browser = silent.browser
     pages = [await browser.begin(), await signed_in(browser), await browser.get("/auth/session")]
     pages.append(await browser.open("/auth/callback?state=a"))
     for page in pages:
@@ -400,21 +392,16 @@ SECURITY_FIELDS = (
 )
 
 
-async def test_security_fields_occur_once() -> None:
-    async with (
-        Provider() as sso,
-        Platform() as platform,
-        stage(platform.url, sso.token_url, sso.issuer) as scene,
-    ):
-        platform.respond(fhir(PATIENT, 200, *SECURITY_FIELDS))
-        browser = await scene.browser()
-        answers = [await browser.get("/fhir/Patient/1"), await browser.open("/fhir/Patient/1")]
-        answers += [await browser.open("/auth/callback?state="), await browser.open("/nowhere")]
-        answers += [await browser.begin(), await signed_in(browser)]
-        read = await browser.get("/fhir/Patient/1")
-        answers += [read, await browser.open("/fhir/Patient/1"), await browser.get("/nowhere")]
-        answers += [await browser.get("/auth/session"), await browser.open("/auth/callback?state=")]
-        answers += [await browser.open("/nowhere"), await browser.open("/auth/nowhere")]
+async def test_security_fields_occur_once(setup: LoginSetup) -> None:
+    setup.platform.respond(fhir(PATIENT, 200, *SECURITY_FIELDS))
+    browser = setup.browser
+    answers = [await browser.get("/fhir/Patient/1"), await browser.open("/fhir/Patient/1")]
+    answers += [await browser.open("/auth/callback?state="), await browser.open("/nowhere")]
+    answers += [await browser.begin(), await signed_in(browser)]
+    read = await browser.get("/fhir/Patient/1")
+    answers += [read, await browser.open("/fhir/Patient/1"), await browser.get("/nowhere")]
+    answers += [await browser.get("/auth/session"), await browser.open("/auth/callback?state=")]
+    answers += [await browser.open("/nowhere"), await browser.open("/auth/nowhere")]
     assert {answer.status for answer in answers} == {200, 302, 400, 401, 404}
     for answer in answers:
         once = {name.lower() for name, _ in SECURITY_FIELDS}

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from gateway.login import auth_routes
-from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
-from tests.login.provider import Provider, signed_in
-from tests.login.stage import Stage, stage
+from tests.login.provider import between_doubles, signed_in
+from tests.login.stage import Stage
 
 INSIDE: dict[str, Any] = {"name": "inside", "networks": ["127.0.0.0/8", "198.51.100.7/32"]}
 
@@ -20,19 +19,9 @@ INSIDE: dict[str, Any] = {"name": "inside", "networks": ["127.0.0.0/8", "198.51.
 async def proxied() -> AsyncIterator[Stage]:
     """Yield a gateway with a caller identified by network and a trusted proxy on loopback."""
     port = free_port()
-    async with (
-        Provider() as sso,
-        Platform() as platform,
-        stage(
-            platform.url,
-            sso.token_url,
-            sso.issuer,
-            port=port,
-            listen={"address": f"127.0.0.1:{port}", "trusted_proxies": ["127.0.0.1/32"]},
-            callers=[INSIDE],
-        ) as scene,
-    ):
-        yield scene
+    listen = {"address": f"127.0.0.1:{port}", "trusted_proxies": ["127.0.0.1/32"]}
+    async with between_doubles(port=port, listen=listen, callers=[INSIDE]) as made:
+        yield made.scene
 
 
 async def test_a_caller_network_is_compared_with_the_forwarded_address(proxied: Stage) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.login import auth_routes
-from tests.doubles.platform import Platform
-from tests.login.provider import Provider, back, signed_in
-from tests.login.stage import Browser, Page, Stage, stage
+from tests.login.provider import back, between_doubles, signed_in
+from tests.login.stage import Browser, Page, Stage
 
 _PEOPLE = 200
 # A busy machine guesses more slowly than is permitted.
@@ -19,17 +19,8 @@ _SLOWLY = 0.01
 
 @pytest.fixture
 async def served() -> AsyncIterator[Stage]:
-    async with (
-        Provider() as sso,
-        Platform() as platform,
-        stage(
-            platform.url,
-            sso.token_url,
-            sso.issuer,
-            callers=[{"name": "lab", "api_key": "planted-callers-key"}],
-        ) as scene,
-    ):
-        yield scene
+    async with between_doubles(callers=[{"name": "lab", "api_key": "planted-callers-key"}]) as made:
+        yield made.scene
 
 
 async def cancelled_callback(browser: Browser) -> Page:
@@ -183,6 +174,7 @@ PROGRAMS: list[dict[str, str]] = [
     {"Accept": "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"},
     {"Accept": "application/json, text/html;q=0.5"},
     {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
+    {"X-Requested-With": "x"},
     {"Accept": "text/html, */*; q=0.01", "X-Requested-With": "XMLHttpRequest"},
 ]
 
@@ -203,6 +195,7 @@ async def test_a_program_gets_401(served: Stage, fields: dict[str, str]) -> None
     answer = await browser.request("GET", "/fhir/Patient?_count=1", fields)
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
     assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
+    assert json.loads(answer.text)["resourceType"] == "OperationOutcome"
 
 
 async def test_errors_of_navigations_are_pages(served: Stage) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,43 +14,31 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from tests.doubles.platform import Platform, unauthorized
+from tests.doubles.platform import unauthorized
 from tests.doubles.sso import oauth_error, token
-from tests.login.provider import Provider, back, signed_in
-from tests.login.stage import CLIENT_ID, Browser, Stage, stage
+from tests.login.provider import LoginSetup, back, between_doubles, signed_in
+from tests.login.stage import CLIENT_ID
 
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
-@contextlib.asynccontextmanager
-async def login_between_doubles(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
-    async with (
-        Provider(openid=True) as sso,
-        Platform() as platform,
-        stage(platform.url, sso.token_url, sso.issuer, login=login) as scene,
-    ):
-        yield sso, platform, scene
-
-
-async def sign_in_refresh_and_sign_out(browser: Browser, sso: Provider, platform: Platform) -> None:
+async def sign_in_refresh_and_sign_out(setup: LoginSetup) -> None:
     """Sign a user in, have the token refreshed, and sign the user out."""
-    sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
-    assert (await signed_in(browser)).status == 302
-    platform.script(unauthorized())
-    assert (await browser.get("/fhir/Patient/1")).status == 200
-    assert (await browser.post("/auth/logout")).status == 200
+    setup.sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
+    assert (await signed_in(setup.browser)).status == 302
+    setup.platform.script(unauthorized())
+    assert (await setup.browser.get("/fhir/Patient/1")).status == 200
+    assert (await setup.browser.post("/auth/logout")).status == 200
 
 
 async def test_private_key_jwt_signs_every_token_request(tmp_path: Path) -> None:
     key = ECKey.generate_key("P-384")
     file = tmp_path / "key.pem"
     file.write_bytes(key.as_pem(private=True))
-    async with login_between_doubles(auth_method="private_key_jwt", private_key_file=str(file)) as (
-        sso,
-        platform,
-        scene,
-    ):
-        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
+    login = {"auth_method": "private_key_jwt", "private_key_file": str(file)}
+    async with between_doubles(openid=True, login=login) as setup:
+        await sign_in_refresh_and_sign_out(setup)
+        sso = setup.sso
         forms = [seen.form for seen in (*sso.user_requests, *sso.revocations)]
         assert [form.get("grant_type") for form in forms] == [
             "authorization_code",
@@ -73,7 +59,7 @@ async def test_private_key_jwt_signs_every_token_request(tmp_path: Path) -> None
         assert len(seen) == 3
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"{scene.gateway.admin_url}/.well-known/jwks.json") as answer,
+            session.get(f"{setup.scene.gateway.admin_url}/.well-known/jwks.json") as answer,
         ):
             (published,) = json.loads(await answer.text())["keys"]
         assert published["x"] == key.as_dict(private=False)["x"]
@@ -81,23 +67,18 @@ async def test_private_key_jwt_signs_every_token_request(tmp_path: Path) -> None
 
 
 async def test_client_secret_basic() -> None:
-    async with login_between_doubles(
-        auth_method="client_secret_basic", client_secret="s3cret:ü"
-    ) as (
-        sso,
-        platform,
-        scene,
-    ):
-        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
-        for seen in (*sso.user_requests, *sso.revocations):
+    login = {"auth_method": "client_secret_basic", "client_secret": "s3cret:ü"}
+    async with between_doubles(openid=True, login=login) as setup:
+        await sign_in_refresh_and_sign_out(setup)
+        for seen in (*setup.sso.user_requests, *setup.sso.revocations):
             assert seen.basic == (CLIENT_ID, "s3cret:ü")
             assert "client_secret" not in seen.form
 
 
 async def test_a_public_client_sends_its_id_only() -> None:
-    async with login_between_doubles() as (sso, platform, scene):
-        await sign_in_refresh_and_sign_out(await scene.browser(), sso, platform)
-        for seen in (*sso.user_requests, *sso.revocations):
+    async with between_doubles(openid=True) as setup:
+        await sign_in_refresh_and_sign_out(setup)
+        for seen in (*setup.sso.user_requests, *setup.sso.revocations):
             assert seen.form["client_id"] == CLIENT_ID
             assert "Authorization" not in seen.headers
             assert not {"client_secret", "client_assertion"} & seen.form.keys()
@@ -117,25 +98,21 @@ async def test_the_second_secret_is_used_when_the_first_is_rejected(
 ) -> None:
     file = tmp_path / "secret"
     file.write_text("new\nold\n")
-    async with login_between_doubles(client_secret_file=str(file)) as (sso, _, scene):
-        sso.user_tokens(*answers)
-        browser = await scene.browser()
-        assert (await browser.open(back(await browser.begin()))).status == expected
-        assert [seen.form["client_secret"] for seen in sso.user_requests] == shown
+    async with between_doubles(openid=True, login={"client_secret_file": str(file)}) as setup:
+        setup.sso.user_tokens(*answers)
+        assert (await signed_in(setup.browser)).status == expected
+        assert [seen.form["client_secret"] for seen in setup.sso.user_requests] == shown
 
 
 async def test_extra_params_are_sent_to_both_endpoints() -> None:
     extra = {"claims": "organization", "uri": "a&b=c é", "body": "", "audience": "https://x/?y"}
-    async with login_between_doubles(extra_params=extra, scope="patient/*.rs") as (
-        sso,
-        platform,
-        scene,
-    ):
-        browser = await scene.browser()
-        asked = parse_qs(urlsplit((await browser.begin()).location).query, keep_blank_values=True)
+    login = {"extra_params": extra, "scope": "patient/*.rs"}
+    async with between_doubles(openid=True, login=login) as setup:
+        begun, sso = await setup.browser.begin(), setup.sso
+        asked = parse_qs(urlsplit(begun.location).query, keep_blank_values=True)
         assert {name: asked[name] for name in extra} == {k: [v] for k, v in extra.items()}
         assert (asked["code_challenge_method"], asked["scope"]) == (["S256"], ["patient/*.rs"])
-        await sign_in_refresh_and_sign_out(browser, sso, platform)
+        await sign_in_refresh_and_sign_out(setup)
         for seen in sso.user_requests:
             assert {name: seen.form[name] for name in extra} == extra
         kinds = [seen.form["grant_type"] for seen in sso.user_requests]
@@ -154,9 +131,9 @@ async def test_the_cause_of_a_failed_sign_in_is_logged(
     caplog: pytest.LogCaptureFixture, error: str, told_code: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with login_between_doubles() as (sso, _, scene):
-        browser = await scene.browser()
-        sso.user_tokens(oauth_error("invalid_client", 401))
+    async with between_doubles(openid=True) as setup:
+        browser = setup.browser
+        setup.sso.user_tokens(oauth_error("invalid_client", 401))
         by_endpoint = await signed_in(browser)
         begun = await browser.begin()
         words = f"No such scope: {begun.query['state']}"

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.platform import Platform, http
+from tests.doubles.platform import http
 from tests.doubles.sso import token
-from tests.login.provider import Provider, signed_in
-from tests.login.stage import Stage, stage
+from tests.login.provider import LoginSetup, between_doubles, signed_in
 
 LISTED = "http://127.0.0.1:4321"
 LAB: dict[str, Any] = {"name": "lab", "api_key": "lab-key"}
@@ -19,54 +18,43 @@ ASKS = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers"
 
 
 @pytest.fixture
-async def mixed() -> AsyncIterator[tuple[Platform, Stage]]:
+async def mixed() -> AsyncIterator[LoginSetup]:
     """Yield a gateway with a login and two callers with key and password."""
-    async with Provider() as sso, Platform() as platform:
-        sso.user_tokens(token("for-the-doctor"))
-        async with stage(
-            platform.url,
-            sso.token_url,
-            sso.issuer,
-            callers=[LAB, OLD],
-            login={"cors_origins": [LISTED]},
-        ) as scene:
-            yield platform, scene
+    async with between_doubles(callers=[LAB, OLD], login={"cors_origins": [LISTED]}) as made:
+        made.sso.user_tokens(token("for-the-doctor"))
+        yield made
 
 
-async def test_callers_and_sessions_use_their_own_tokens(mixed: tuple[Platform, Stage]) -> None:
-    platform, scene = mixed
-    browser = await scene.browser()
+async def test_callers_and_sessions_use_their_own_tokens(mixed: LoginSetup) -> None:
+    platform, browser = mixed.platform, mixed.browser
     assert (await browser.get("/fhir/Patient/1", X_Api_Key="lab-key")).status == 200
     await signed_in(browser)
     assert (await browser.get("/fhir/Patient/1")).status == 200
     assert (await browser.get("/fhir/Patient/1", X_Api_Key="lab-key")).status == 200
     sent = [seen.header("authorization") for seen in platform.requests]
     assert sent == ["Bearer token-1", "Bearer for-the-doctor", "Bearer token-1"]
-    records = await scene.audit("exchange", 5)
+    records = await mixed.scene.audit("exchange", 5)
     named = [(each["caller"], each["user"]) for each in records if each["resource"]]
     assert named == [("lab", None), ("session", "unknown"), ("lab", None)]
 
 
-async def test_writes_of_callers_need_no_browser_fields(mixed: tuple[Platform, Stage]) -> None:
-    _, scene = mixed
-    browser = await scene.browser()
+async def test_writes_of_callers_need_no_browser_fields(mixed: LoginSetup) -> None:
+    browser = mixed.browser
     answer = await browser.request("POST", "/fhir/Patient", {"X-Api-Key": "lab-key"}, data=b"{}")
     assert answer.status == 200
 
 
 async def test_a_wrong_api_key_is_rejected_with_a_session_too(
-    mixed: tuple[Platform, Stage],
+    mixed: LoginSetup,
 ) -> None:
-    _, scene = mixed
-    browser = await scene.browser()
+    browser = mixed.browser
     await signed_in(browser)
     answer = await browser.open("/fhir/Patient", X_Api_Key="wrong")
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unknown")
 
 
-async def test_challenges_differ_for_programs_and_pages(mixed: tuple[Platform, Stage]) -> None:
-    _, scene = mixed
-    browser = await scene.browser()
+async def test_challenges_differ_for_programs_and_pages(mixed: LoginSetup) -> None:
+    browser = mixed.browser
     program = await browser.get("/fhir/Patient")
     challenges = program.headers.getall("WWW-Authenticate")  # type: ignore[attr-defined]
     assert [each.partition(" ")[0] for each in challenges] == ["Basic", "ApiKey", "Cookie"]
@@ -76,9 +64,8 @@ async def test_challenges_differ_for_programs_and_pages(mixed: tuple[Platform, S
     assert (await browser.open("/fhir/Patient")).status == 302
 
 
-async def test_a_configured_origin_passes_cors(mixed: tuple[Platform, Stage]) -> None:
-    platform, scene = mixed
-    browser = await scene.browser()
+async def test_a_configured_origin_passes_cors(mixed: LoginSetup) -> None:
+    platform, browser = mixed.platform, mixed.browser
     answer = await browser.request("OPTIONS", "/fhir/Patient/1", {"Origin": LISTED, **ASKS})
     assert answer.status == 204
     assert answer.headers["Access-Control-Allow-Origin"] == LISTED
@@ -97,9 +84,8 @@ async def test_a_configured_origin_passes_cors(mixed: tuple[Platform, Stage]) ->
         assert "Origin" in each.headers["Vary"]
 
 
-async def test_another_origin_fails_cors(mixed: tuple[Platform, Stage]) -> None:
-    platform, scene = mixed
-    browser = await scene.browser()
+async def test_another_origin_fails_cors(mixed: LoginSetup) -> None:
+    platform, browser = mixed.platform, mixed.browser
     for path in ("/fhir/Patient/1", "/auth/session"):
         answer = await browser.request("OPTIONS", path, {"Origin": "https://evil.example", **ASKS})
         assert answer.status == 403
@@ -107,16 +93,14 @@ async def test_another_origin_fails_cors(mixed: tuple[Platform, Stage]) -> None:
     assert platform.requests == []
 
 
-async def test_responses_of_sessions_vary_by_cookie(mixed: tuple[Platform, Stage]) -> None:
-    _, scene = mixed
-    browser = await scene.browser()
+async def test_responses_of_sessions_vary_by_cookie(mixed: LoginSetup) -> None:
+    browser = mixed.browser
     await signed_in(browser)
     assert "Cookie" in (await browser.get("/fhir/Patient/1")).headers["Vary"]
 
 
-async def test_stored_pages_have_a_restrictive_policy(mixed: tuple[Platform, Stage]) -> None:
-    platform, scene = mixed
-    browser = await scene.browser()
+async def test_stored_pages_have_a_restrictive_policy(mixed: LoginSetup) -> None:
+    platform, browser = mixed.platform, mixed.browser
     await signed_in(browser)
     html = ("Content-Type", "text/html")
     platform.script(http(200, b"<script>alert(1)</script>", html))
@@ -132,9 +116,8 @@ async def test_stored_pages_have_a_restrictive_policy(mixed: tuple[Platform, Sta
     assert answer.headers["Cross-Origin-Resource-Policy"] == "same-site"
 
 
-async def test_unknown_paths_and_methods_of_the_login(mixed: tuple[Platform, Stage]) -> None:
-    _, scene = mixed
-    browser = await scene.browser()
+async def test_unknown_paths_and_methods_of_the_login(mixed: LoginSetup) -> None:
+    browser = mixed.browser
     for path in ("/auth", "/auth/", "/auth/other", "/other"):
         answer = await browser.open(path)
         assert (answer.status, answer.headers["X-Gateway-Error"]) == (404, "unknown-path")

@@ -16,7 +16,7 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from tests.doubles.platform import Platform
 from tests.doubles.sso import json_body, token
-from tests.login.provider import Provider, back
+from tests.login.provider import Provider, back, between_doubles
 from tests.login.stage import CLIENT_ID, Browser, stage
 
 SECRET: Final = "a-secret-of-the-web-client-0123456789-0123456789-0123456789-abcdefgh"
@@ -156,14 +156,9 @@ async def test_both_secrets_verify_hs256(tmp_path: Any, caplog: pytest.LogCaptur
     file.write_text(f"{SECRET}\n{FORMER}\n")
     file.chmod(0o600)
     login = {"scope": "openid", "client_secret_file": str(file)}
-    async with (
-        Provider(openid=True) as sso,
-        Platform() as platform,
-        stage(platform.url, sso.token_url, sso.issuer, login=login) as scene,
-    ):
-        browser = await scene.browser()
+    async with between_doubles(openid=True, login=login) as setup:
         reasons = [
-            await sign_in(sso, browser, caplog, "HS256", secret, None)
+            await sign_in(setup.sso, setup.browser, caplog, "HS256", secret, None)
             for secret in (SECRET, FORMER, SECRET[::-1])
         ]
     assert reasons == ["", "", "signature"]

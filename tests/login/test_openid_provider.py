@@ -11,7 +11,7 @@ import pytest
 
 from tests.doubles.platform import Platform
 from tests.doubles.sso import token
-from tests.login.provider import Provider, back, signed_in
+from tests.login.provider import Provider, back, between_doubles, signed_in
 from tests.login.stage import Browser, Page, stage
 
 
@@ -101,19 +101,15 @@ async def test_an_unrequested_id_token_names_the_user() -> None:
     ],
 )
 async def test_users_are_named_by_preferred_username(claims: dict[str, Any], user: str) -> None:
-    async with (
-        Provider(openid=True) as sso,
-        Platform() as platform,
-        stage(platform.url, sso.token_url, sso.issuer, login={"scope": "openid"}) as scene,
-    ):
-        browser = await scene.browser()
+    async with between_doubles(openid=True, login={"scope": "openid"}) as setup:
+        sso, browser = setup.sso, setup.browser
         page = await complete_sign_in(
             browser, sso, await browser.begin(), sub="HyO1YEEbwFcp", **claims
         )
         assert page.status == 302
         facts = json.loads((await browser.get("/auth/session")).text)
         assert (facts["user"], facts["name"]) == (user, "Karimova D.")
-        (login,) = await scene.audit("login")
+        (login,) = await setup.scene.audit("login")
         named = login["user"], login["subject"], login["display_name"]
         assert named == (user, "HyO1YEEbwFcp", "Karimova D.")
         logout_token = sso.logout_token(sub="HyO1YEEbwFcp")

@@ -171,22 +171,6 @@ async def test_invalid_grant_ends_the_session(setup: RefreshSetup) -> None:
     assert len(setup.sso.asked) == 1
 
 
-@pytest.mark.parametrize("error", ["invalid_client", "other", "invalid_request"])
-async def test_a_rejected_client_ends_no_session(setup: RefreshSetup, error: str) -> None:
-    session, tokens = await setup.session()
-    setup.sso.script.extend([refused(error), refused(error), "t1"])
-    setup.clock.now += LIFETIME - 30
-    tokens.current()
-    await run_pending_tasks()
-    assert tokens.current() is not None
-    setup.clock.now += 30
-    with pytest.raises(GatewayError, match="sso-unavailable"):
-        await tokens.wait_for_token()
-    assert (session.is_ended, setup.ended) == (False, [])
-    setup.clock.now += 30
-    assert (await tokens.wait_for_token()).reveal() == "t1"
-
-
 async def test_refreshes_after_401_are_delayed(setup: RefreshSetup) -> None:
     session, tokens = await setup.session()
     setup.sso.script.extend(["t1", "t2"])

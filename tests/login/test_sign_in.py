@@ -75,20 +75,6 @@ async def test_the_cookie_is_rejected_after_the_sign_out(scene: Stage) -> None:
     assert (await browser.get("/fhir/Patient")).status == 401
 
 
-async def test_a_script_without_a_session_gets_401(scene: Stage) -> None:
-    browser = await scene.browser()
-    for fields in (
-        {},
-        {"Accept": "text/html", "Sec_Fetch_Mode": "cors"},
-        {"X_Requested_With": "x"},
-    ):
-        answer = await browser.get("/fhir/Patient", **fields)
-        assert answer.status == 401
-        assert answer.headers["X-Gateway-Error"] == "caller-unauthenticated"
-        assert json.loads(answer.text)["resourceType"] == "OperationOutcome"
-        assert answer.headers["WWW-Authenticate"].startswith("Cookie ")
-
-
 async def test_two_tabs_sign_in_at_once(scene: Stage) -> None:
     browser = await scene.browser()
     first, second = await browser.begin("/fhir/Patient"), await browser.begin("/fhir/Practitioner")

@@ -8,8 +8,7 @@ import pytest
 
 from tests.doubles.platform import unauthorized
 from tests.doubles.sso import RESET, ScriptedResponse, http, json_body, oauth_error, status
-from tests.login.conftest import LoginSetup
-from tests.login.provider import signed_in
+from tests.login.provider import LoginSetup, signed_in
 from tests.login.test_user_tokens import FIREWALL, sent_tokens
 
 BALANCER = "SERVERID=node2; Path=/"

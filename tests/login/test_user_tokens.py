@@ -10,9 +10,7 @@ import pytest
 from tests.doubles.platform import Platform, silence, unauthorized
 from tests.doubles.sso import ScriptedResponse, json_body, oauth_error, status, token
 from tests.doubles.wire import Wire, get
-from tests.login.conftest import LoginSetup
-from tests.login.provider import Provider, back, signed_in
-from tests.login.stage import stage
+from tests.login.provider import LoginSetup, back, between_doubles, signed_in
 
 FIREWALL = json_body({"success": False, "errors": ["planted words of the firewall"]}, 401)
 
@@ -36,17 +34,8 @@ async def test_the_users_token_is_forwarded_without_cookies(setup: LoginSetup) -
 
 
 async def test_a_read_is_cancelled_when_its_user_disconnects() -> None:
-    async with (
-        Provider() as sso,
-        Platform() as platform,
-        stage(
-            platform.url,
-            sso.token_url,
-            f"{sso.issuer}/authorize",
-            platform={"max_connections": 1, "connect_timeout": 5},
-        ) as scene,
-    ):
-        browser = await scene.browser()
+    async with between_doubles(platform={"max_connections": 1, "connect_timeout": 5}) as setup:
+        browser, platform, scene = setup.browser, setup.platform, setup.scene
         await signed_in(browser)
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies().items())
         platform.script(silence)
@@ -170,9 +159,10 @@ async def test_repeated_rejections_cause_no_redirect_loop(setup: LoginSetup) -> 
     "answer",
     [
         *(FIREWALL, status(400), status(403), status(503)),
-        *(oauth_error("invalid_client", 401), oauth_error("made_up")),
+        *(oauth_error("invalid_client", 401), oauth_error("invalid_request")),
+        oauth_error("made_up"),
     ],
-    ids=["firewall", "page 400", "page 403", "away", "client", "other code"],
+    ids=["firewall", "page 400", "page 403", "away", "client", "request", "other code"],
 )
 async def test_other_errors_end_no_session(setup: LoginSetup, answer: ScriptedResponse) -> None:
     setup.sso.user_tokens(token("first", refresh_token="r1"), answer, token("second"))

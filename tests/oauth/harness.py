@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -17,7 +18,13 @@ from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, tokens_at_hand
+from gateway.oauth.token_store import (
+    NULL_LEASE,
+    StoreKey,
+    TokenLease,
+    TokensAtHand,
+    tokens_at_hand,
+)
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, run_pending_tasks
@@ -108,6 +115,33 @@ class BreakableStore(SharedTokens):
         return await super().acquire_lease(key)
 
 
+def tokens_of(
+    credentials: Mapping[str, Any],
+    *,
+    clock: FakeClock,
+    observer: RecordingObserver,
+    at_hand: TokensAtHand | None = None,
+    store: Any = None,
+    sso: SsoSettings | None = None,
+    seed: int = 17,
+) -> dict[str, Tokens]:
+    """Return tokens whose time is that of the clock; the jitter is the same in every run."""
+    return make_tokens(
+        credentials,
+        at_hand=tokens_at_hand(clock) if at_hand is None else at_hand,
+        store=store,
+        metrics=observer,  # type: ignore[arg-type] # a double
+        audit=observer,  # type: ignore[arg-type] # a double
+        sso=sso or SsoSettings(token_url="https://sso.test/token"),
+        times=TimeSource(
+            clock,
+            clock.wall,
+            clock.call_later,
+            random.Random(seed).random,  # noqa: S311 - no secret
+        ),
+    )
+
+
 class Setup:
     """The environment of a test of `Tokens`; the credential is `default`.
 
@@ -133,28 +167,24 @@ class Setup:
 
     def made(self, *names: str, store: SharedTokens | None = None) -> dict[str, Tokens]:
         """Return other tokens of the same SSO, of a credential of each name."""
-        return make_tokens(
+        return tokens_of(
             {name: self.source(name=name) for name in names or ("default",)},
+            clock=self.clock,
+            observer=self.observer,
             at_hand=self.at_hand,
             store=store,
-            metrics=self.observer,  # type: ignore[arg-type] # a double
-            audit=self.observer,  # type: ignore[arg-type] # a double
             sso=self.settings,
-            times=TimeSource(
-                self.clock,
-                self.clock.wall,
-                self.clock.call_later,
-                random.Random(17).random,  # noqa: S311 - the same jitter in every run
-            ),
         )
 
-    def source(self, endpoint: TokenEndpoint | None = None, name: str = "default") -> Credential:
+    def source(
+        self, endpoint: TokenEndpoint | None = None, name: str = "default", client: str = "id"
+    ) -> Credential:
         return Credential(
             endpoint=endpoint or self.endpoint,
-            settings=CredentialSettings(client_id="id"),
+            settings=CredentialSettings(client_id=client),
             platform="https://platform.test/r5",
             name=name,
-            authenticators=parse_client_secrets("id", Secret(SECRET), in_header=False),
+            authenticators=parse_client_secrets(client, Secret(SECRET), in_header=False),
         )
 
     async def obtain(self) -> AccessToken:

@@ -28,17 +28,6 @@ async def sso() -> AsyncIterator[ClinicSso]:
         yield running
 
 
-async def test_an_sso_that_answers_at_once_gets_no_more_than_200_requests_a_second(
-    sso: ClinicSso, platform: Platform
-) -> None:
-    names = clinic_names(450)
-    async with running_gateway(platform.url, sso.token_url, **clinic_settings(names)) as gateway:
-        await wait_for_tokens(gateway, len(names))
-    assert len(sso.requests) == len(names)
-    assert sso.max_concurrent <= MAX_REQUESTS
-    assert sso.most_in_a_second() <= MAX_RATE
-
-
 async def test_each_request_counts_where_a_client_has_two_secrets(
     sso: ClinicSso, platform: Platform
 ) -> None:
@@ -51,33 +40,6 @@ async def test_each_request_counts_where_a_client_has_two_secrets(
     assert len(sso.requests) == 2 * len(names)
     # Those under way are of clients, not of requests.
     assert sso.most_in_a_second() <= MAX_RATE + MAX_REQUESTS
-
-
-async def test_a_slow_sso_gets_eight_requests_at_once_and_callers_needs_first(
-    sso: ClinicSso, platform: Platform
-) -> None:
-    names = clinic_names(60)
-    sso.hold()
-    async with (
-        running_gateway(platform.url, sso.token_url, **clinic_settings(names)) as gateway,
-        aiohttp.ClientSession() as session,
-    ):
-        await sso.wait_for_requests(MAX_REQUESTS)
-        needed = names[-3:]
-        reads = [
-            asyncio.ensure_future(
-                session.get(f"{gateway.url}/Patient/1", headers={"X-Api-Key": f"key-{name}"})
-            )
-            for name in needed
-        ]
-        await gateway.wait_for_metric(len(needed), "dhp_gateway_token_waiters")
-        sso.release()
-        statuses = [(await read).status for read in reads]
-        asked = [request.form["client_id"] for request in sso.requests]
-        assert sorted(asked[MAX_REQUESTS : MAX_REQUESTS + len(needed)]) == needed
-        await wait_for_tokens(gateway, len(names))
-    assert statuses == [200, 200, 200]
-    assert sso.max_concurrent == MAX_REQUESTS
 
 
 async def test_a_refused_client_concerns_its_own_callers_and_is_logged_once(
@@ -109,7 +71,6 @@ async def test_a_refused_client_concerns_its_own_callers_and_is_logged_once(
 async def test_a_client_that_the_platform_refuses_is_logged_once_a_pause(
     sso: ClinicSso, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of requests at the same time each gets its 401."""
     names = clinic_names(2)
     platform.respond(RefusingPlatform({names[0]}))
     async with (

@@ -52,7 +52,6 @@ def decoded(part: str) -> bytes:
 
 
 def integer(part: str) -> int:
-    """Base64urlUInt."""
     return int.from_bytes(decoded(part), "big")
 
 
@@ -110,7 +109,6 @@ async def test_the_form_has_an_assertion_and_no_secret(sso: Sso, algorithm: str)
 
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_the_published_key_verifies_the_signature(sso: Sso, algorithm: str) -> None:
-    """The published key verifies the signature, and only as long as nothing was changed."""
     (proof,) = parse_client_keys(CLIENT, Secret(pem(KEYS[algorithm])))
     (form,) = await token_requests(sso, pem(KEYS[algorithm]), FakeClock())
     assertion = Assertion.of(form["client_assertion"])
@@ -124,7 +122,6 @@ async def test_the_published_key_verifies_the_signature(sso: Sso, algorithm: str
 
 
 async def test_the_claims_are_those_of_rfc_7523(sso: Sso) -> None:
-    """Issuer and subject are the client, the audience is the token URL, the end is soon."""
     clock = FakeClock(wall=1_900_000_000.9)
     (form,) = await token_requests(sso, pem(KEYS["ES384"]), clock)
     claims = Assertion.of(form["client_assertion"]).claims
@@ -134,14 +131,12 @@ async def test_the_claims_are_those_of_rfc_7523(sso: Sso) -> None:
 
 
 async def test_every_assertion_has_its_own_jti(sso: Sso) -> None:
-    """Every request has an assertion of its own."""
     forms = await token_requests(sso, pem(KEYS["ES384"]), FakeClock(), times=20)
     claims = [Assertion.of(form["client_assertion"]).claims for form in forms]
     assert len({each["jti"] for each in claims}) == 20
 
 
 async def test_assertions_follow_the_wall_clock(sso: Sso) -> None:
-    """An assertion is dated by the clock as it is now."""
     clock = FakeClock()
     await token_requests(sso, pem(KEYS["ES384"]), clock)
     clock.jump_wall(86_400)
@@ -166,7 +161,6 @@ def audience(request: ReceivedRequest) -> str:
 
 @pytest.mark.parametrize("takes_issuer", [True, False])
 async def test_the_issuer_is_the_audience_after_a_rejection(takes_issuer: bool) -> None:
-    """An SSO that refuses its token URL gets `sso.issuer`, and from then on that alone."""
     async with StrictSso() as sso, aiohttp.ClientSession() as session:
         issuer = f"{sso.token_url}/issuer/"
         sso.audience = issuer if takes_issuer else sso.token_url
@@ -185,7 +179,6 @@ async def test_the_issuer_is_the_audience_after_a_rejection(takes_issuer: bool) 
 
 
 def test_repr_shows_no_key() -> None:
-    """What proves the client shows neither key nor secret."""
     jwk = as_jwk(KEYS["ES384"])
     (proof,) = parse_client_keys(CLIENT, Secret(json.dumps(jwk)))
     assert jwk["d"] not in repr(proof)

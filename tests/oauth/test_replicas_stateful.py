@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
@@ -12,15 +11,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.clock import TimeSource
-from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import TokensAtHand, tokens_at_hand
-from gateway.oauth.tokens import Tokens, make_tokens
+from gateway.oauth.tokens import Tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, run_pending_tasks
-from tests.oauth.harness import RecordingObserver
+from tests.oauth.harness import RecordingObserver, tokens_of
 from tests.oauth.replica_doubles import (
     EndpointOfOne,
     FileSource,
@@ -88,19 +85,13 @@ class ReplicaMachine(RuleBasedStateMachine):
         endpoint = EndpointOfOne(self.sso, name)
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
         at_hand = tokens_at_hand(self.clock) if before is None else before.at_hand
-        tokens = make_tokens(
+        tokens = tokens_of(
             sources,
+            clock=self.clock,
+            observer=RecordingObserver(),
             at_hand=at_hand,
             store=store,
-            metrics=(observer := RecordingObserver()),  # type: ignore[arg-type] # a double
-            audit=observer,  # type: ignore[arg-type] # a double
-            sso=SsoSettings(token_url="https://sso.test/token"),
-            times=TimeSource(
-                self.clock,
-                self.clock.wall,
-                self.clock.call_later,
-                random.Random(self.born).random,  # noqa: S311 - the same jitter in every run
-            ),
+            seed=self.born,
         )
         made = self.replicas[name] = Replica(name, tokens, at_hand, store)
         return made
@@ -141,7 +132,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @rule(seconds=TIMES)
     def time_passes(self, seconds: float) -> None:
-        """Timers fire on the way."""
         self._run(self.clock.advance(seconds))
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
@@ -254,7 +244,6 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @invariant()
     def tokens_in_use_are_alive_and_ours(self) -> None:
-        """No request ever gets an expired or foreign token."""
         for replica in self.replicas.values():
             for client in CLIENTS:
                 token = replica.tokens[client].current()

@@ -216,18 +216,21 @@ class TestChangedFile:
         assert file.reads == 0
 
 
+async def successor(endpoint: TokenEndpoint, text: str, new_text: str) -> Credential:
+    """Return a source that took over from one which has a token."""
+    before, after = (rereading_source(endpoint, File(each)) for each in (text, new_text))
+    await value(before)
+    after.take_over(before)
+    return after
+
+
 class TestSuccessor:
     """A reload creates a new source with the knowledge of its predecessor."""
 
     async def test_an_accepted_new_secret_replaces_the_old_one(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        before, after = (
-            rereading_source(endpoint, File("old")),
-            rereading_source(endpoint, File("new")),
-        )
-        await value(before)
-        after.take_over(before)
+        after = await successor(endpoint, "old", "new")
         sso.takes = {"new"}
         assert await value(after) == "for-new"
         sso.takes = {"old"}
@@ -237,12 +240,7 @@ class TestSuccessor:
     async def test_a_rejected_new_secret_leaves_the_old_one_in_use(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        before, after = (
-            rereading_source(endpoint, File("old")),
-            rereading_source(endpoint, File("new")),
-        )
-        await value(before)
-        after.take_over(before)
+        after = await successor(endpoint, "old", "new")
         assert [await value(after), await value(after)] == ["for-old", "for-old"]
         sso.takes = {"new"}
         assert await value(after) == "for-new"
@@ -251,12 +249,7 @@ class TestSuccessor:
     async def test_a_new_second_secret_is_tried(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        before, after = (
-            rereading_source(endpoint, File("old")),
-            rereading_source(endpoint, File("new\nold")),
-        )
-        await value(before)
-        after.take_over(before)
+        after = await successor(endpoint, "old", "new\nold")
         sso.takes = {"new", "old"}
         assert await value(after) == "for-new"
         assert sso.sent_secrets == ["old", "new"]
@@ -264,10 +257,8 @@ class TestSuccessor:
     async def test_an_unchanged_working_secret_is_tried_first(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
-        before, after = (rereading_source(endpoint, File("new\nold")) for _ in range(2))
-        await value(before)
-        after.take_over(before)
-        assert after.store_key == before.store_key
+        after = await successor(endpoint, "new\nold", "new\nold")
+        assert after.store_key == source_of(endpoint, "old").store_key
         assert await value(after) == "for-old"
         assert sso.sent_secrets == ["new", "old", "old"]
 

@@ -91,7 +91,6 @@ def why(text: str) -> str:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_a_pem_key_signs_by_its_kind(algorithm: str, form: str) -> None:
-    """An RSA key signs RS384 and an EC key ES384, whichever PEM form it has."""
     key = only(pem(KEYS[algorithm], FORMS[form]))
     assert key.algorithm == algorithm
     assert key.kid == thumbprint(as_jwk(KEYS[algorithm]))
@@ -99,7 +98,6 @@ def test_a_pem_key_signs_by_its_kind(algorithm: str, form: str) -> None:
 
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_a_jwk_or_set_is_read(algorithm: str) -> None:
-    """A JWK is taken, alone or in a set beside public keys."""
     jwk = as_jwk(KEYS[algorithm])
     public = as_jwk(KEYS["ES384"], private=False)
     for text in (json.dumps(jwk), json.dumps({"keys": [public, jwk]}), f"\n {json.dumps(jwk)}\n"):
@@ -108,7 +106,6 @@ def test_a_jwk_or_set_is_read(algorithm: str) -> None:
 
 
 def test_the_kid_of_a_jwk_is_kept() -> None:
-    """A JWK that names itself keeps its name."""
     key = only(json.dumps(as_jwk(EC, kid="hospital-17-2026", alg="ES384", use="sig")))
     assert key.header == {"alg": "ES384", "typ": "JWT", "kid": "hospital-17-2026"}
     assert key.public["kid"] == "hospital-17-2026"
@@ -116,7 +113,6 @@ def test_the_kid_of_a_jwk_is_kept() -> None:
 
 @pytest.mark.parametrize("algorithm", KEYS)
 def test_the_public_jwk_has_what_a_verifier_needs(algorithm: str) -> None:
-    """What is to be registered holds all that a verifier needs, and nothing else."""
     own = as_jwk(KEYS[algorithm], private=False)
     public = only(json.dumps(as_jwk(KEYS[algorithm]))).public
     assert public == {**own, "kid": thumbprint(own), "use": "sig", "alg": algorithm}
@@ -124,7 +120,6 @@ def test_the_public_jwk_has_what_a_verifier_needs(algorithm: str) -> None:
 
 
 def test_two_keys_are_read_in_order() -> None:
-    """Two keys are read in their order, from PEM blocks and from a set."""
     for text in (pem(EC) + pem(RSA), json.dumps({"keys": [as_jwk(EC), as_jwk(RSA)]})):
         assert [key.algorithm for key in read_keys(text)] == ["ES384", "RS384"]
     assert len(read_keys(pem(EC) + pem(EC, PrivateFormat.TraditionalOpenSSL))) == 1
@@ -137,7 +132,6 @@ def test_material_does_not_hang_on_the_form() -> None:
 
 
 def test_nothing_secret_is_shown() -> None:
-    """A key's repr and an unusable key's reason hold none of it."""
     jwk = as_jwk(EC)
     assert jwk["d"] not in repr(only(json.dumps(jwk)))
     for broken in ({**jwk, "y": jwk["d"]}, {**jwk, "crv": jwk["d"]}, {**jwk, "alg": jwk["d"]}):
@@ -149,9 +143,9 @@ UNUSABLE = {
     "list": ("[]", "neither PEM nor a JWK"),
     "broken JSON": ("{", "not valid JSON"),
     "empty object": ("{}", "no key"),
-    "no set": ('{"keys": 1}', "no JWK set"),
+    "no set": ('{"keys": 1}', "not a JWK set"),
     "empty set": ('{"keys": []}', "no key"),
-    "texts in a set": ('{"keys": ["a"]}', "no JWK set"),
+    "texts in a set": ('{"keys": ["a"]}', "not a JWK set"),
     "public PEM": (public_pem(RSA), "a public key"),
     "public JWK": (json.dumps(as_jwk(RSA, private=False)), "only public keys"),
     "certificate": ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----", "certificate"),
@@ -178,14 +172,13 @@ UNUSABLE = {
     "foreign y": (json.dumps(as_jwk(EC, y=as_jwk(EC)["x"])), "missing or broken"),
     "no n": (json.dumps({**as_jwk(RSA), "n": None}), "missing or broken"),
     "other alg": (json.dumps(as_jwk(RSA, alg="RS256")), "`alg` is not RS384"),
-    "for encryption": (json.dumps(as_jwk(RSA, use="enc")), "keep from signing"),
-    "for verifying": (json.dumps(as_jwk(RSA, key_ops=["verify"])), "keep from signing"),
+    "for encryption": (json.dumps(as_jwk(RSA, use="enc")), "do not permit signing"),
+    "for verifying": (json.dumps(as_jwk(RSA, key_ops=["verify"])), "do not permit signing"),
     "odd kid": (json.dumps(as_jwk(RSA, kid=["a"])), "missing or broken"),
 }
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_unusable_keys_are_refused_with_a_reason(case: str) -> None:
-    """What cannot sign RS384 or ES384 is refused with a reason that names what to change."""
     text, reason = UNUSABLE[case]
     assert reason in why(text)

@@ -39,7 +39,6 @@ def breaker(clock: FakeClock) -> StoreBreaker:
 async def test_results_of_the_store_are_returned(
     breaker: StoreBreaker, store: BreakableStore
 ) -> None:
-    """Results of the store are returned."""
     await breaker.call_or(None, store.put, KEY, TOKEN)
     assert await breaker.call_or(None, store.get, KEY) == TOKEN
     await breaker.call_or(None, store.delete, KEY, TOKEN)
@@ -61,7 +60,6 @@ async def test_failures_of_the_store_are_misses(
 async def test_a_failed_store_is_asked_again_after_a_growing_delay(
     breaker: StoreBreaker, store: BreakableStore, clock: FakeClock
 ) -> None:
-    """After a failure the store is not used for a delay, which grows to ten seconds."""
     store.broken = True
     pauses = []
     for _ in range(8):
@@ -79,7 +77,6 @@ async def test_outage_and_recovery_are_logged_once(
     clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Failure and recovery are logged once, without the text of an error."""
     caplog.set_level(logging.INFO)
     store.broken = True
     for _ in range(20):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -12,19 +11,18 @@ import pytest
 
 from gateway.clock import TimeSource
 from gateway.config.operations_settings import LoginSettings
-from gateway.config.outbound_settings import CredentialSettings, SsoSettings
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
-from gateway.oauth.client_authentication import parse_client_secrets, public_client
-from gateway.oauth.credential import Credential
+from gateway.oauth.client_authentication import public_client
 from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenRequestQueue
-from gateway.oauth.tokens import Tokens, make_tokens
+from gateway.oauth.tokens import Tokens
 from gateway.secret import Secret
 from tests.doubles import sso as answers
 from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
-from tests.oauth.harness import Setup, make_setup
+from tests.oauth.harness import Setup, make_setup, tokens_of
 
 pytestmark = pytest.mark.interpreted
 
@@ -39,30 +37,14 @@ async def setup() -> AsyncIterator[Setup]:
 
 
 def clients(setup: Setup, count: int, **sso: float) -> Mapping[str, Tokens]:
+    """Return tokens of so many clients."""
     names = [f"clinic-{number}" for number in range(count)]
-    credentials = {
-        name: Credential(
-            endpoint=setup.endpoint,
-            settings=CredentialSettings(client_id=name),
-            platform="https://platform.test/r5",
-            name=name,
-            authenticators=parse_client_secrets(name, Secret("planted"), in_header=False),
-        )
-        for name in names
-    }
-    return make_tokens(
-        credentials,
+    return tokens_of(
+        {name: setup.source(name=name, client=name) for name in names},
+        clock=setup.clock,
+        observer=setup.observer,
         at_hand=setup.at_hand,
-        store=None,
-        metrics=setup.observer,  # type: ignore[arg-type] # a double
-        audit=setup.observer,  # type: ignore[arg-type] # a double
         sso=SsoSettings(token_url=setup.sso.token_url, timeout=600, **sso),
-        times=TimeSource(
-            setup.clock,
-            setup.clock.wall,
-            setup.clock.call_later,
-            random.Random(17).random,  # noqa: S311 - the same jitter in every run
-        ),
     )
 
 

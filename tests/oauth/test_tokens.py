@@ -423,11 +423,11 @@ class TestTelling:
         error = await refused_with(setup)
         assert error.reason.code == "sso-unavailable"
         assert error.hint == (
-            f"SSO: status {code}, a firewall in front, or a wrong address, or a wrong client_id or "
-            "secret, which some SSOs refuse like this"
+            f"SSO: status {code}, a firewall in front of it, or a wrong address, or a wrong "
+            "client_id or secret, which some SSOs refuse in this way"
         )
         assert "a wrong client_id or secret, a firewall in front" in caplog.text
-        assert "client_id and secret of credentials.default" in caplog.text
+        assert "client_id and client secret of credentials.default" in caplog.text
 
     async def test_an_unknown_error_code_is_shown(
         self, setup: Setup, caplog: pytest.LogCaptureFixture

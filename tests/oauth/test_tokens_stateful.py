@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Coroutine
 
 import pytest
@@ -12,15 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.clock import TimeSource
-from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
-from gateway.oauth.token_store import StoreKey, tokens_at_hand
-from gateway.oauth.tokens import make_tokens
+from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, run_pending_tasks
-from tests.oauth.harness import RecordingObserver
+from tests.oauth.harness import RecordingObserver, tokens_of
 
 pytestmark = pytest.mark.interpreted
 
@@ -81,20 +77,8 @@ class TokenMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.source = ManualSource(self.clock)
         self.observer = RecordingObserver()
-        self.tokens = make_tokens(
-            {"default": self.source},
-            at_hand=tokens_at_hand(self.clock),
-            store=None,
-            metrics=self.observer,  # type: ignore[arg-type] # a double
-            audit=self.observer,  # type: ignore[arg-type] # a double
-            sso=SsoSettings(token_url="https://sso.test/token"),
-            times=TimeSource(
-                self.clock,
-                self.clock.wall,
-                self.clock.call_later,
-                random.Random(1).random,  # noqa: S311 - the same jitter in every run
-            ),
-        )["default"]
+        credentials = {"default": self.source}
+        self.tokens = tokens_of(credentials, clock=self.clock, observer=self.observer)["default"]
         self.given: list[AccessToken] = []
         self.waiting: list[asyncio.Task[None]] = []
         self.values = 0
@@ -142,7 +126,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(seconds=TIMES)
     def time_passes(self, seconds: float) -> None:
-        """Timers fire on the way."""
         self._run(self.clock.advance(seconds))
 
     @rule()
@@ -216,7 +199,6 @@ class TokenMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def caller_leaves(self, data: st.DataObject) -> None:
-        """A waiting request is cancelled."""
         data.draw(st.sampled_from(self.waiting)).cancel()
         self._run(asyncio.sleep(0))
 
@@ -231,7 +213,6 @@ class TokenMachine(RuleBasedStateMachine):
 
     @invariant()
     def token_in_use_is_alive(self) -> None:
-        """No request ever gets an expired token."""
         token = self.tokens.current()
         assert token is None or self.clock() < token.expires_at
 

@@ -73,7 +73,6 @@ def url(sso: Sso) -> str:
 async def test_an_https_sso_is_reached_by_connect(
     sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme.CA
 ) -> None:
-    """An https SSO is reached by CONNECT; the proxy sees its name and no secret."""
     assert await ask(url(sso), ca_file=tmp_path / "ca.pem", proxy_url=proxy.url) == "token-1"
     assert proxy.targets == [f"CONNECT {NAME}:{sso.port}"]
     assert len(sso.requests) == 1
@@ -86,7 +85,6 @@ async def test_an_https_sso_is_reached_by_connect(
 
 
 async def test_an_http_sso_is_asked_through_the_proxy(proxy: ConnectProxy) -> None:
-    """An http SSO, which is on loopback or allowed on purpose, is asked through the proxy too."""
     async with Sso() as sso:
         assert await ask(sso.token_url, proxy_url=proxy.url) == "token-1"
         assert len(sso.requests) == 1
@@ -97,7 +95,6 @@ async def test_an_http_sso_is_asked_through_the_proxy(proxy: ConnectProxy) -> No
 async def test_an_untrusted_certificate_is_rejected_in_the_tunnel(
     sso: Sso, proxy: ConnectProxy, ca: trustme.CA
 ) -> None:
-    """Through a tunnel a certificate is judged like without one."""
     assert await ask(url(sso), proxy_url=proxy.url) == "certificate"
     assert sso.requests == []
 
@@ -105,7 +102,6 @@ async def test_an_untrusted_certificate_is_rejected_in_the_tunnel(
 async def test_the_certificate_must_name_the_sso(
     sso: Sso, proxy: ConnectProxy, ca: trustme.CA, tmp_path: Path
 ) -> None:
-    """The certificate must be for the SSO's own name, not the proxy's or any other."""
     proxy.hosts["other.test"] = "127.0.0.1"
     other = f"https://other.test:{sso.port}/oauth/token"
     cause = await ask(other, ca_file=tmp_path / "ca.pem", proxy_url=proxy.url)
@@ -114,7 +110,6 @@ async def test_the_certificate_must_name_the_sso(
 
 
 async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path) -> None:
-    """sso.ca_file holds the only roots that are trusted."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("localhost").configure_cert(context)
     async with Sso(tls=context) as sso:
@@ -128,21 +123,18 @@ async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path
 
 @pytest.mark.parametrize("code", [403, 407, 502, 302])
 async def test_a_refused_tunnel_is_transient(sso: Sso, proxy: ConnectProxy, code: int) -> None:
-    """A proxy that gives no tunnel is transient, whatever it says: it is not the SSO that spoke."""
     proxy.response = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
     assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
     assert sso.requests == []
 
 
 async def test_an_unreachable_proxy_is_transient(sso: Sso) -> None:
-    """A proxy that is down is not taken for the SSO."""
     async with ConnectProxy() as proxy:
         pass
     assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
 
 
 async def test_a_silent_proxy_times_out(sso: Sso, proxy: ConnectProxy) -> None:
-    """A proxy that says nothing is given up after sso.timeout."""
     proxy.silent = True
     assert await ask(url(sso), proxy_url=proxy.url, timeout=0.2) == "time-out"
 
@@ -150,7 +142,6 @@ async def test_a_silent_proxy_times_out(sso: Sso, proxy: ConnectProxy) -> None:
 async def test_proxies_of_the_environment_are_ignored(
     sso: Sso, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proxies are taken from the settings only."""
     monkeypatch.setenv("https_proxy", proxy.url)
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
     assert await ask(url(sso)) == "name not found"

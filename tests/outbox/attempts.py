@@ -24,6 +24,13 @@ async def stored_request(store: OutboxStore, entry_id: str) -> QueuedRequest | N
     return None if content is None else content.request
 
 
+async def present(store: OutboxStore, entry_id: str) -> OutboxEntry:
+    """Return an entry as it is now."""
+    entry = await store.entry(entry_id)
+    assert entry is not None
+    return entry
+
+
 async def finish(
     store: OutboxStore, owner: str, entry: OutboxEntry, state: EntryState, response: StoredResponse
 ) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from multiprocessing.connection import Connection
 
 from gateway.config.operations_settings import OutboxSettings
-from gateway.outbox.entry import RecoveryMode
 from gateway.outbox.open_outbox import open_outbox_store
 from tests.doubles.forked import FORKS
 from tests.outbox.attempts import claim
@@ -66,7 +65,6 @@ class Child:
                 return
 
     def kill(self) -> None:
-        """Send SIGKILL."""
         self._process.kill()
 
     async def killed(self) -> None:
@@ -76,6 +74,3 @@ class Child:
 
 def _run(says: Connection, mode: str, url: str) -> None:
     asyncio.run(_write(says, url) if mode == "write" else _claim(says, url))
-
-
-RECOVERIES = (RecoveryMode.RESEND, RecoveryMode.VERIFY, RecoveryMode.HOLD)

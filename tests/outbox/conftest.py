@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
-from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.outbox.places import ClockWall, Place, PostgresPlace, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 
 
@@ -45,4 +46,11 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def store(place: Place) -> AsyncIterator[OutboxStore]:
     async with opened(place) as made:
+        yield made
+
+
+@pytest.fixture
+async def clocked_store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
+    """Yield an outbox in SQLite whose time is that of the clock."""
+    async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
         yield made

@@ -1,10 +1,10 @@
 """Random histories of gateways with an outbox, and a checker of their results.
 
     python -m tests.outbox.histories --minutes 30 --seed 1
-    python -m tests.outbox.histories --minutes 30 --url postgresql://…
+    python -m tests.outbox.histories --minutes 30 --postgresql
 
-With the URL of an empty PostgreSQL database two gateways share the outbox; each caller keeps to one
-of them, since they do not know each other's last writes.
+With PostgreSQL, a server of its own, two gateways share the outbox; each caller keeps to one of
+them, since they do not know each other's last writes.
 
 Callers send updates, creates and deletions of several patients throughout. Meanwhile the connection
 to the platform is cut, the platform responds 503 or breaks off, a gateway's disk is full, its clock
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import mmap
@@ -47,6 +48,7 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.platform import Platform
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
+from tests.outbox.postgres_server import PostgresServer, postgres_server
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica
 
@@ -455,12 +457,15 @@ async def run(
         return figures + history.events, faults(sent, states, history.platform.effects)
 
 
-async def _many(minutes: float, seed: int, seconds: float, url: str | None) -> bool:
-    events = (*EVENTS, "full_disk") if os.geteuid() == 0 and url is None else EVENTS
+async def _many(
+    minutes: float, seed: int, seconds: float, server: PostgresServer | None = None
+) -> bool:
+    events = (*EVENTS, "full_disk") if os.geteuid() == 0 and server is None else EVENTS
     total: Counter[str] = Counter()
     until, right, count = time.monotonic() + minutes * 60, True, 0
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as directory:
+            url = await server.fresh_database("history") if server else None
             where = Path(directory)
             figures, wrong = await run(where, seed + count, seconds, events=events, url=url)
         total += figures
@@ -472,13 +477,21 @@ async def _many(minutes: float, seed: int, seconds: float, url: str | None) -> b
     return right
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run histories until the time is over. Ends with 1 when one has a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each history")
-    parser.add_argument("--url", help="of an empty PostgreSQL database, for two gateways")
+    parser.add_argument("--postgresql", action="store_true", help="two gateways that share it")
     arguments = parser.parse_args()
-    sys.exit(
-        not asyncio.run(_many(arguments.minutes, arguments.seed, arguments.seconds, arguments.url))
-    )
+    many = functools.partial(_many, arguments.minutes, arguments.seed, arguments.seconds)
+    if arguments.postgresql:
+        right = all(asyncio.run(many(server)) for server in postgres_server())
+    else:
+        right = asyncio.run(many())
+    sys.exit(not right)
+
+
+if __name__ == "__main__":
+    main()

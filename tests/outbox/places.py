@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.entry import BLOCKING
 from gateway.outbox.store import queries
 from gateway.outbox.store.database import Database, PostgresDatabase
 from gateway.outbox.store.outbox_store import OutboxStore
 from gateway.outbox.store.sealed_contents import ContentCipher
 from gateway.outbox.store.sqlite_database import SqliteDatabase
 from gateway.outbox.store.store_types import OutboxUnavailableError
-from gateway.outbox.store.tables import usage_table
+from gateway.outbox.store.tables import entries_table, usage_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY
 from tests.outbox.postgres_server import PostgresServer
@@ -69,7 +70,6 @@ class SteeredPostgres(PostgresDatabase):
         self._clock = clock
 
     def now(self, connection: sa.Connection) -> float:
-        """Return the time of the test."""
         return self._clock()
 
 
@@ -131,7 +131,8 @@ async def opened(
 def _usage(connection: sa.Connection) -> tuple[set[sa.Row[Any]], set[sa.Row[Any]]]:
     """Return what callers use by the sums, and by the entries."""
     noted = connection.execute(sa.select(usage_table).where(usage_table.c.entries != 0))
-    return set(noted), set(connection.execute(queries.COUNT_USAGE))
+    counted = queries.COUNT_USAGE.where(entries_table.c.state.in_(BLOCKING))
+    return set(noted), set(connection.execute(counted))
 
 
 async def change(
@@ -146,10 +147,8 @@ async def change(
 
 
 async def rows_of(database: Database, query: sa.Select[Any]) -> Sequence[Any]:
-    """Return the rows of a query."""
     return await database.read(lambda connection: connection.execute(query).all())
 
 
 def value_of(connection: sa.Connection, query: str) -> object:
-    """Return the one value of a query."""
     return connection.exec_driver_sql(query).scalar_one()

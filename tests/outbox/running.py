@@ -16,6 +16,7 @@ from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent,
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
 from tests.doubles.waiting import wait_until
+from tests.outbox.attempts import present
 
 PATIENCE = 60.0
 SETTINGS = OutboxSettings(max_age=7 * 86400, retention=86400)
@@ -34,10 +35,14 @@ class Running:
     async def put(self, draft: NewEntry) -> OutboxEntry:
         return await self.store.enqueue(draft)
 
+    async def put_postponed(self, draft: NewEntry) -> OutboxEntry:
+        """Enqueue a write, and wait until its first attempt has failed."""
+        entry = await self.put(draft)
+        await wait_until(lambda: OutboxStep.POSTPONED in self.steps(entry))
+        return entry
+
     async def state(self, entry: OutboxEntry) -> EntryState:
-        found = await self.store.entry(entry.id)
-        assert found is not None
-        return found.state
+        return (await present(self.store, entry.id)).state
 
     async def wait_for_state(self, entry: OutboxEntry, state: EntryState) -> None:
         async with asyncio.timeout(PATIENCE):

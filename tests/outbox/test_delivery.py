@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from gateway.outbox.delivery import LEASE_SECONDS, MAX_PARALLEL
 from gateway.outbox.delivery_pacing import INDEX_LAG, RetryDelays
 from gateway.outbox.entry import (
     EntryState,
+    NewEntry,
     OutboxEntry,
     OutboxStep,
     QueuedRequest,
@@ -28,7 +29,7 @@ from gateway.outbox.store.store_types import OutboxUnavailableError
 from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
 from tests.doubles.waiting import wait_until
-from tests.outbox.attempts import stored_request
+from tests.outbox.attempts import present, stored_request
 from tests.outbox.drafts import draft
 from tests.outbox.places import ClockWall, Place, SqlitePlace, change, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle
@@ -61,19 +62,13 @@ class UnreliableStore:
 
 
 @pytest.fixture
-async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
-    async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
-        yield made
-
-
-@pytest.fixture
 def sender() -> RecordingSender:
     return RecordingSender()
 
 
 @pytest.fixture
-def unreliable(store: OutboxStore) -> UnreliableStore:
-    return UnreliableStore(store)
+def unreliable(clocked_store: OutboxStore) -> UnreliableStore:
+    return UnreliableStore(clocked_store)
 
 
 @pytest.fixture
@@ -82,6 +77,14 @@ async def running(
 ) -> AsyncIterator[Running]:
     async with Process(unreliable, sender, clock).running() as made:  # type: ignore[arg-type]
         yield made
+
+
+async def put_held(running: Running, sender: RecordingSender, made: NewEntry) -> OutboxEntry:
+    """Enqueue a write, and wait until its attempt is under way."""
+    sender.hold(made.request.request_id)
+    entry = await running.put(made)
+    await wait_until(lambda: sender.seen == [made.request.request_id])
+    return entry
 
 
 async def test_parallel_attempts_are_limited(running: Running, sender: RecordingSender) -> None:
@@ -124,8 +127,7 @@ async def test_a_response_to_another_request_ends_the_outage_delay(
     running: Running, sender: RecordingSender
 ) -> None:
     sender.usual = UNREACHABLE
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    entry = await running.put_postponed(draft("a"))
     await running.pass_time(20)
     sender.usual = OK
     await running.put(draft("b"))
@@ -143,8 +145,7 @@ async def late_503_and_outage(
     sender.results["r-late"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
     late = await running.put(draft("late"))
     sender.results["r-a"] = [UNREACHABLE]
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    entry = await running.put_postponed(draft("a"))
     return late, entry
 
 
@@ -178,8 +179,7 @@ async def test_the_outage_delay_ends_once_the_store_is_available(
     running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    entry = await running.put_postponed(draft("a"))
     unreliable.away = {"hasten"}
     running.delivery.on_platform_response()
     await running.pass_time(3)
@@ -192,8 +192,7 @@ async def test_responses_to_others_do_not_cause_an_attempt_each(
     running: Running, sender: RecordingSender
 ) -> None:
     sender.usual = UNREACHABLE
-    first = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await running.put_postponed(draft("a"))
     for _ in range(60):
         running.delivery.on_platform_response()
         await running.pass_time(1)
@@ -204,8 +203,7 @@ async def test_an_outage_is_probed(running: Running, sender: RecordingSender) ->
     await running.pass_time(20)
     assert sender.probed == 0
     sender.results["r-a"] = [AttemptResult(cause="upstream-busy", retry_after=3000.0)]
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    entry = await running.put_postponed(draft("a"))
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
     running.delivery.on_platform_response()
@@ -219,8 +217,7 @@ async def test_a_hanging_attempt_does_not_delay_others_after_the_recovery(
     running: Running, sender: RecordingSender
 ) -> None:
     sender.usual = UNREACHABLE
-    first = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await running.put_postponed(draft("a"))
     sender.hold("r-a")
     await running.pass_time(20)
     assert sender.busy == 1
@@ -237,8 +234,7 @@ async def test_an_entry_that_always_gets_503_does_not_delay_others(
 ) -> None:
     busy = AttemptResult(cause="upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
-    bad = await running.put(draft("bad"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(bad))
+    bad = await running.put_postponed(draft("bad"))
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
@@ -250,8 +246,7 @@ async def test_entries_that_cannot_be_resent_are_not_attempted_first(
     running: Running, sender: RecordingSender
 ) -> None:
     sender.usual = UNREACHABLE
-    first = await running.put(draft("first"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(first))
+    await running.put_postponed(draft("first"))
     sender.results["r-parked"] = [LOST]
     parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.HOLD))
     safe = await running.put(draft("safe"))
@@ -269,8 +264,7 @@ async def test_retry_after_delays_its_own_entry_only(
     sender.results["r-a"] = [
         AttemptResult(cause="upstream-busy", retry_after=90.0, affects_all_entries=False)
     ]
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: OutboxStep.POSTPONED in running.steps(entry))
+    entry = await running.put_postponed(draft("a"))
     other = await running.put(draft("b"))
     await running.wait_for_state(other, EntryState.DELIVERED)
     await running.pass_time(88)
@@ -331,8 +325,7 @@ async def test_each_result_leads_to_its_state(
     # What may not be repeated is not sent again.
     sent = [] if doubt and recovery is HOLD else [OutboxStep.SENT]
     assert running.steps(entry) == [OutboxStep.QUEUED, *sent, step]
-    found = await running.store.entry(entry.id)
-    assert found is not None
+    found = await present(running.store, entry.id)
     assert found.state is _STATES[step]
     answer = await running.store.response(entry.id)
     if found.state is EntryState.WAITING:
@@ -395,19 +388,16 @@ async def test_an_update_in_doubt_with_412_is_verified(
     entry = await running.put(draft("a", in_doubt=True))
     await wait_until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
     await running.wait_for_state(entry, state)
-    found = await running.store.entry(entry.id)
-    assert found is not None
+    found = await present(running.store, entry.id)
     assert found.in_doubt == (state is not EntryState.DELIVERED)
 
 
 async def test_leases_of_long_attempts_are_renewed(
-    running: Running, sender: RecordingSender, store: OutboxStore
+    running: Running, sender: RecordingSender, clocked_store: OutboxStore
 ) -> None:
-    sender.hold("r-a")
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: sender.seen == ["r-a"])
+    entry = await put_held(running, sender, draft("a"))
     await running.pass_time(4 * LEASE_SECONDS)
-    assert not await store.recover_leases(await store.leases(), settle=10.0)
+    assert not await clocked_store.recover_leases(await clocked_store.leases(), settle=10.0)
     sender.held["r-a"].set()
     await running.wait_for_state(entry, EntryState.DELIVERED)
 
@@ -415,9 +405,7 @@ async def test_leases_of_long_attempts_are_renewed(
 async def test_a_result_is_recorded_once_the_store_is_available(
     running: Running, unreliable: UnreliableStore, sender: RecordingSender
 ) -> None:
-    sender.hold("r-a")
-    entry = await running.put(draft("a", recovery=RecoveryMode.HOLD))
-    await wait_until(lambda: sender.seen == ["r-a"])
+    entry = await put_held(running, sender, draft("a", recovery=RecoveryMode.HOLD))
     unreliable.away = {"record", "renew", "recover", "claim", "expire", "purge"}
     sender.held["r-a"].set()
     await running.pass_time(3 * LEASE_SECONDS)
@@ -457,23 +445,24 @@ async def test_a_result_is_recorded_after_its_lease_expired(
                 EntryState.DROPPED if given_up else EntryState.DELIVERED
             )
             assert (running.steps(entry)[-1] is OutboxStep.DELIVERED) != given_up
-            told = f"outbox: {entry.id} was no longer held here, delivered is not noted"
+            told = f"outbox: the lease of {entry.id} is lost, delivered is not recorded"
             assert (told in caplog.messages) == given_up
     assert sender.seen == ["r-a"]
 
 
 async def test_an_attempt_is_cancelled_before_its_lease_expires(
-    running: Running, unreliable: UnreliableStore, sender: RecordingSender, store: OutboxStore
+    running: Running,
+    unreliable: UnreliableStore,
+    sender: RecordingSender,
+    clocked_store: OutboxStore,
 ) -> None:
-    sender.hold("r-a")
-    entry = await running.put(draft("a"))
-    await wait_until(lambda: sender.seen == ["r-a"])
+    entry = await put_held(running, sender, draft("a"))
     unreliable.away = {"renew"}
     await running.pass_time(LEASE_SECONDS * 0.6)
     assert sender.stopped == []
     await running.pass_time(LEASE_SECONDS * 0.2)
     assert sender.stopped == ["r-a"]
-    assert not await store.recover_leases(await store.leases(), settle=10.0)
+    assert not await clocked_store.recover_leases(await clocked_store.leases(), settle=10.0)
     await wait_until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
 
 
@@ -494,9 +483,7 @@ async def test_a_new_lease_has_its_own_time_to_be_renewed(
 async def test_an_attempt_without_lease_is_cancelled(
     running: Running, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    sender.hold("r-a")
-    await running.put(draft("a"))
-    await wait_until(lambda: sender.seen == ["r-a"])
+    await put_held(running, sender, draft("a"))
     clock.jump_wall(LEASE_SECONDS + 1)
     await running.pass_time(LEASE_SECONDS / 3)
     assert sender.stopped == ["r-a"]
@@ -569,14 +556,11 @@ async def test_entries_of_a_killed_process_are_recovered(
 async def test_draining_ends_at_its_timeout(
     running: Running, sender: RecordingSender, recovery: RecoveryMode, state: EntryState
 ) -> None:
-    sender.hold("r-1")
-    entry = await running.put(draft("1", recovery=recovery))
-    await wait_until(lambda: sender.seen == ["r-1"])
+    entry = await put_held(running, sender, draft("1", recovery=recovery))
     await running.delivery.drain(0.05)
     assert running.task is not None
     await asyncio.wait_for(running.task, 30)
-    found = await running.store.entry(entry.id)
-    assert found is not None
+    found = await present(running.store, entry.id)
     assert found.state is state
     assert found.in_doubt == (state is EntryState.WAITING)
     assert sender.stopped == ["r-1"]
@@ -630,10 +614,10 @@ async def test_draining_releases_unsent_claims(
 
 
 async def test_old_entries_expire_and_finished_ones_are_purged(
-    store: OutboxStore, sender: RecordingSender, clock: FakeClock
+    clocked_store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
-    async with Process(store, sender, clock, settings).running() as running:
+    async with Process(clocked_store, sender, clock, settings).running() as running:
         done = await running.put(draft("done"))
         await running.wait_for_state(done, EntryState.DELIVERED)
         sender.usual = UNREACHABLE
@@ -679,9 +663,9 @@ async def test_delivery_continues_once_the_store_is_available(
 
 
 async def test_draining_during_a_claim_loses_no_entry(
-    store: OutboxStore, sender: RecordingSender, clock: FakeClock
+    clocked_store: OutboxStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
-    process = Process(store, sender, clock)
+    process = Process(clocked_store, sender, clock)
     for n in range(8):
         made = process.make()
         entry = await made.put(draft(f"{n}"))
@@ -695,7 +679,7 @@ async def test_draining_during_a_claim_loses_no_entry(
             await made.store.apply_action(entry.id, EntryState.DROPPED)
 
 
-async def test_delays_have_jitter(store: OutboxStore) -> None:
+async def test_delays_have_jitter(clocked_store: OutboxStore) -> None:
     from gateway.outbox.delivery_pacing import RetrySchedule
 
     pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)

@@ -68,7 +68,6 @@ async def test_is_blocked_with_all_keys(store: OutboxStore) -> None:
 
 
 async def test_unblocking_many_entries_takes_few_statements(store: OutboxStore) -> None:
-    """Unblocking many entries takes few statements, because no write is possible meanwhile."""
     first = await store.enqueue(replace(draft("1"), ordering_keys=ALL_KEYS))
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)

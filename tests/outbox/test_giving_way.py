@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock, run_pending_tasks
 from tests.doubles.waiting import wait_until
 from tests.outbox.drafts import draft
-from tests.outbox.places import ClockWall, SqlitePlace, opened
 from tests.outbox.running import Process, settle
 from tests.outbox.sender import RecordingSender
 
@@ -36,19 +33,12 @@ class SlowStore:
         return await self._store.record_and_claim(owner, outcomes, **named)
 
 
-@pytest.fixture
-async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[OutboxStore]:
-    async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
-        yield made
-
-
 @pytest.mark.parametrize("is_active", [True, False], ids=["active", "gone"])
 async def test_deliveries_pause_while_callers_are_active(
-    store: OutboxStore, clock: FakeClock, is_active: bool
+    clocked_store: OutboxStore, clock: FakeClock, is_active: bool
 ) -> None:
-    """As long as they worked."""
     sender = RecordingSender()
-    process = Process(SlowStore(store, clock), sender, clock)  # type: ignore[arg-type]
+    process = Process(SlowStore(clocked_store, clock), sender, clock)  # type: ignore[arg-type]
     async with process.running() as running:
         running.delivery.on_caller_request()
         if not is_active:
@@ -64,13 +54,15 @@ async def test_deliveries_pause_while_callers_are_active(
         await wait_until(lambda: sender.seen == ["r-1", "r-2"])
 
 
-async def test_attempts_of_a_claim_begin_one_by_one(store: OutboxStore, clock: FakeClock) -> None:
+async def test_attempts_of_a_claim_begin_one_by_one(
+    clocked_store: OutboxStore, clock: FakeClock
+) -> None:
     """The event loop looks for requests of callers before each."""
     for number in range(8):
-        await store.enqueue(draft(str(number)))
+        await clocked_store.enqueue(draft(str(number)))
     sender = RecordingSender()
     begun = []
-    async with Process(store, sender, clock).running():
+    async with Process(clocked_store, sender, clock).running():
         while len(sender.seen) < 8:
             begun.append(len(sender.seen))
             await asyncio.sleep(0)

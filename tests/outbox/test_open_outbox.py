@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +17,7 @@ from gateway.config.operations_settings import OutboxSettings
 from gateway.errors import StartError
 from gateway.outbox.entry import EntryState, OutboxEvent
 from gateway.outbox.open_outbox import open_outbox_store
+from gateway.outbox.store.sqlite_database import SqliteDatabase
 from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
@@ -139,8 +139,7 @@ async def test_the_busy_timeout_covers_waiting_in_this_process(
     module = "gateway.outbox.store.sqlite_database"
     clock = FakeClock()
     monkeypatch.setattr(f"{module}.BUSY_TIMEOUT", 60.0)
-    monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock))
-    database = sqlite_place.database()
+    database = SqliteDatabase(sqlite_place.path, sqlite_place.wall, monotonic=clock)
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 
     async def write() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.outbox.entry import EntryState
+from gateway.outbox.store.disk_reserve import PAGE, DiskReserve
 from tests.doubles.clock import FakeClock
 from tests.doubles.waiting import wait_until
 from tests.outbox.drafts import draft, write
@@ -48,3 +49,18 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path) -> None:
         assert size(place) < grown - 5 * _MIB
         with closing(sqlite3.connect(place.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_free_pages_are_made_once_for_many_writes(tmp_path: Path) -> None:
+    """Each transaction leaves them, and few have to make any: that writes megabytes."""
+    place = SqlitePlace(tmp_path / "outbox.db", ClockWall(FakeClock()))
+    pages: list[int] = []
+    async with opened(place) as store:
+        for n in range(60):
+            body = b"x" * (10 * PAGE)
+            await store.enqueue(replace(draft(str(n)), request=write(str(n), body=body)))
+            with closing(sqlite3.connect(place.path)) as connection:
+                [free] = connection.execute("PRAGMA freelist_count").fetchone()
+                assert free >= DiskReserve(place.path).free_pages
+                pages += connection.execute("PRAGMA page_count").fetchone()
+    assert 2 <= len(set(pages)) <= 6

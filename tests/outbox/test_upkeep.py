@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 
 from gateway.outbox.delivery import OutboxMaintenance
-from gateway.outbox.entry import EntryState, OutboxEvent
+from gateway.outbox.entry import EntryState, OutboxEvent, RecoveryMode
 from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.outbox.attempts import claim
-from tests.outbox.child import RAW_KEY, RECOVERIES, Child, settings
+from tests.outbox.child import RAW_KEY, Child, settings
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 
@@ -31,7 +31,7 @@ async def recover(store: OutboxStore) -> tuple[Sequence[EntryState], Sequence[in
 async def leave_claimed(place: Place) -> None:
     """Leave three entries claimed by a killed gateway."""
     async with open_outbox_store(settings(place.url), RAW_KEY) as store:
-        for number, recovery in enumerate(RECOVERIES):
+        for number, recovery in enumerate(RecoveryMode):
             await store.enqueue(draft(str(number), method="POST", recovery=recovery))
     process = Child("claim", place.url)
     async for _ in process.lines():

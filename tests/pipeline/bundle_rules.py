@@ -38,7 +38,6 @@ class Allow:
     operations: tuple[str, ...] | None = None
 
     def does(self, interaction: str) -> bool:
-        """Return whether the interaction is listed."""
         return ANY in self.interactions or interaction in self.interactions
 
     def sees(self, kind: str) -> bool:
@@ -71,7 +70,6 @@ def allows(
 
 
 def require(condition: object) -> None:
-    """Raise RejectedError unless the condition holds."""
     if not condition:
         raise RejectedError
 
@@ -191,14 +189,12 @@ def check_names(node: Any, known: str) -> None:
 
 
 def text(node: dict[str, list[Any]], name: str) -> str:
-    """Return the one text of a member."""
     values = node.get(name, [])
     require(len(values) == 1 and isinstance(values[0], str))
     return str(values[0])
 
 
 def element(node: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
-    """Return the one element of a member."""
     values = node.get(name, [])
     require(len(values) == 1 and isinstance(values[0], dict))
     return dict(values[0])

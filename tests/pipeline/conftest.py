@@ -78,7 +78,6 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
 
 @pytest.fixture
 async def testbed(platform: Platform, sso: Sso) -> AsyncIterator[Testbed]:
-    """Yield a platform, an SSO, and the resources that the test opens."""
     testbed = Testbed(platform, sso)
     async with testbed.stack:
         yield testbed
@@ -86,13 +85,11 @@ async def testbed(platform: Platform, sso: Sso) -> AsyncIterator[Testbed]:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """Return the CA of the platform."""
     return trustme.CA()
 
 
 @pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
 def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
-    """Return each TLS version in use."""
     found: ssl.TLSVersion = request.param
     return found
 

@@ -96,7 +96,6 @@ class JsonObject(list[tuple[str, Any]]):
     """A JSON object whose names may repeat."""
 
     def put(self, name: str, value: Any) -> None:
-        """Set a member, or replace it."""
         self[:] = [pair for pair in self if pair[0] != name]
         self.append((name, value))
 
@@ -218,7 +217,6 @@ def mutate_entry(rng: random.Random, entry: JsonObject, platform: str) -> None:
 
 
 def resource_of(kind: str) -> JsonObject:
-    """Return a resource of a type."""
     inner = JsonObject([("status", "generated")])
     return JsonObject([("resourceType", kind), ("id", "1"), ("text", inner)])
 

@@ -34,12 +34,10 @@ def as_json(base: str, data: str = DATA) -> bytes:
 
 
 def type_last(base: str) -> bytes:
-    """Return the same with `resourceType` as the last member."""
     return json.dumps(json.loads(as_json(base)), sort_keys=True, indent=1).encode()
 
 
 def data_first(base: str) -> bytes:
-    """Return the same in an unusual order of members."""
     members = json.loads(as_json(base))
     return json.dumps(dict(reversed(members.items()))).encode()
 
@@ -53,7 +51,6 @@ def as_xml(base: str, data: str = DATA) -> bytes:
 
 
 def long_json(base: str) -> bytes:
-    """Return a Binary that is longer than the inspected prefix."""
     return as_json(base, DATA * 8000)
 
 
@@ -82,7 +79,6 @@ def document(base: str) -> bytes:
 
 
 def reference(base: str) -> dict[str, str]:
-    """Return a Reference to the base's patient."""
     return {"reference": f"{base}/Patient/1"}
 
 
@@ -92,7 +88,6 @@ def untyped(base: str) -> bytes:
 
 
 def around(base: str) -> bytes:
-    """Return a resource of another type that contains a Binary."""
     inner = json.loads(as_json(base))
     return json.dumps({"resourceType": "Basic", "contained": [inner]}).encode()
 
@@ -121,7 +116,6 @@ CONTENTS = {
 
 
 def typed(kind: str) -> tuple[tuple[str, str], ...]:
-    """Return the Content-Type field, if there is one."""
     return (("Content-Type", kind),) if kind else ()
 
 

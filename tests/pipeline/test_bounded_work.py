@@ -20,8 +20,6 @@ from gateway.http import content_coding, headers
 from gateway.http.server.peer import Peer
 from gateway.i18n import choose_language
 from gateway.pipeline.callers import CallerRegistry
-from tests.doubles.platform import Platform
-from tests.doubles.wire import fetch, post
 
 FIELD = 64 * 1024  # of all fields together
 FORM = 1 << 20  # as much as is buffered
@@ -29,11 +27,6 @@ FORM = 1 << 20  # as much as is buffered
 FEW = 30_000
 
 FORMS = ("%41=&", "a=1&", "&", "%41%42=1&", "+=&", "a&", "=1&")
-
-
-def search(form: bytes) -> bytes:
-    kind = "Content-Type: application/x-www-form-urlencoded"
-    return post("/fhir/Observation/_search", form, kind)
 
 
 def count_steps(work: Callable[[], object]) -> int:
@@ -100,18 +93,3 @@ def test_64_trusted_proxies_are_inspected() -> None:
     assert callers.resolve_peer(Peer("10.0.0.9"), header).address == "10.0.0.1"
     few = headers.parse_request_fields([(b"X-Forwarded-For", b"192.0.2.1" + b",10.0.0.1" * 63)])
     assert callers.resolve_peer(Peer("10.0.0.9"), few).address == "192.0.2.1"
-
-
-async def test_a_limited_caller_cannot_hide_a_parameter_behind_many(
-    start_gateway: Any, platform: Platform
-) -> None:
-    allow = {"resources": ["Observation"]}
-    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
-    async with start_gateway(callers=[caller]) as gateway:
-        many = b"code=1&" * 600 + b"_include=Observation:subject"
-        response = await fetch(gateway.address, search(many))
-        assert (response.status, response.reason) == (403, "caller-forbidden")
-        assert platform.requests == []
-        some = b"&".join([b"code=1"] * 500)
-        response = await fetch(gateway.address, search(some))
-        assert response.status == 200

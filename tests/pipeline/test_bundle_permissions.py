@@ -65,18 +65,15 @@ async def test_a_bundle_passes_exactly_where_the_rules_allow_it(
 
 
 def caller(**allow: Any) -> dict[str, Any]:
-    """Return an entry of `callers` for this machine."""
     return {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
 
 
 def entry(method: str, url: str, kind: str | None = None, **request: str) -> dict[str, Any]:
-    """Return an entry of a Bundle, with a resource of this type."""
     resource = {} if kind is None else {"resource": {"resourceType": kind, "id": "1"}}
     return {**resource, "request": {"method": method, "url": url, **request}}
 
 
 def bundle(*entries: dict[str, Any], kind: str = "batch", pad: int = 0) -> bytes:
-    """Return a Bundle, made longer by `pad` bytes."""
     document = {"resourceType": "Bundle", "type": kind, "entry": entries, "id": "x" * pad}
     return json.dumps(document).encode()
 
@@ -103,21 +100,6 @@ async def test_a_batch_of_a_reader_must_not_delete(
         assert (record["interaction"], record["reason"]) == ("batch", "caller-forbidden")
         response = await fetch(gateway.address, post("/fhir", bundle(entry("GET", "Patient/1"))))
         assert response.status == 200
-
-
-async def test_a_caller_of_some_types_sends_bundles_of_these(
-    start_gateway: StartGateway, platform: Platform
-) -> None:
-    async with start_gateway(callers=[caller(resources=["Observation"])]) as gateway:
-        for kind in ("batch", "transaction"):
-            entries = (entry("POST", "Observation", "Observation"), entry("GET", "Observation/1"))
-            sent = bundle(*entries, kind=kind)
-            assert (await fetch(gateway.address, post("/fhir", sent))).status == 200
-            assert platform.requests.pop().body == sent
-            for other in (entry("GET", "Patient/1"), entry("POST", "Observation", "Patient")):
-                refused = post("/fhir", bundle(*entries, other, kind=kind))
-                assert (await fetch(gateway.address, refused)).status == 403
-    assert platform.requests == []
 
 
 @pytest.mark.parametrize("pad", [1000, 100_000, 2_000_000])

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
     Platform,
@@ -27,7 +25,6 @@ SETTINGS = {"failure_ratio": 0.5, "min_requests": 3, "window": 600, "open_for": 
 
 
 async def wait_until_open(gateway: RunningGateway, state: int = 2) -> None:
-    """Wait for the state of the circuit."""
     await gateway.wait_for_metric(state, "dhp_gateway_circuit_state")
 
 
@@ -77,18 +74,6 @@ async def test_a_platform_that_does_not_respond_opens_the_circuit(
         await wait_until_open(gateway)
 
 
-@pytest.mark.parametrize("code", [404, 422, 501])
-async def test_client_errors_do_not_open_the_circuit(
-    start_gateway, platform: Platform, code: int
-) -> None:
-    async with start_gateway(circuit_breaker={"min_requests": 2}) as gateway:
-        platform.respond(outcome(code))
-        for _ in range(5):
-            await fetch(gateway.address, post("/fhir/Patient", b"{}"))
-        platform.respond(fhir())
-        assert (await fetch(gateway.address, get("/fhir/Patient/1"))).status == 200
-
-
 async def broken_record(connection: PlatformConnection) -> None:
     """Respond with 500 for one resource, and normally for all others."""
     await read_body(connection.reader, connection.request)
@@ -119,7 +104,7 @@ async def test_one_failing_resource_does_not_affect_other_callers(
         assert polled == [(500, None)] * 3 + [(503, "circuit-open")] * 57
         body = (await call("polls", "Patient/broken"))[2]
         assert b"held-off=read Patient; caller=polls" in body
-        assert b"for your system alone" in body
+        assert b"for your system" in body
         assert (await call("polls", "Observation/1"))[0] == 200, "another kind"
         await wait_until(lambda: platform.gateway_requests)
         assert await gateway.metric("dhp_gateway_circuit_state") == 0

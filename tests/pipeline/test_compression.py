@@ -64,15 +64,6 @@ async def test_ranges_are_not_requested_in_gzip(start_gateway, platform: Platfor
     assert platform.requests[0].header("accept-encoding") == "identity"
 
 
-async def test_a_head_has_the_fields_of_the_decoded_get(start_gateway, platform: Platform) -> None:
-    """It names no coding and no length of the compressed body."""
-    async with start_gateway(platform={"compression": "answers"}) as gateway:
-        platform.respond(fhir(b"", 200, GZIP))
-        response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
-    assert (response.status, response.header("content-encoding")) == (200, None)
-    assert response.header("content-length") is None
-
-
 async def test_a_compressed_error_page_is_recognised(start_gateway, platform: Platform) -> None:
     """Also under a FHIR type."""
     async with start_gateway(platform={"compression": "answers"}) as gateway:

@@ -47,12 +47,10 @@ def declare(
 
 
 def writes(platform: Platform) -> list[ReceivedRequest]:
-    """Return the requests that the platform received, without those for its statement."""
     return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
 def warning(names: str) -> str:
-    """Return the value of the warning field."""
     return f'condition-unsupported; names="{names}"'
 
 
@@ -188,8 +186,7 @@ OF_OTHERS = ["DeviceUseStatement", "MedicationUsage", "TelemedicineVisit", "Xy"]
 
 @pytest.mark.parametrize("type_", [*OF_OTHERS, "Device%55seStatement", "Patient", "Patient/"])
 @pytest.mark.parametrize(
-    "kind",
-    ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"],
+    "kind", ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"]
 )
 async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
     start_gateway, platform: Platform, kind: str, type_: str
@@ -291,7 +288,6 @@ async def test_failed_write_carries_no_warning(gateway: RunningGateway, platform
 
 
 def statement_of(platform: Platform, statement: bytes, other: bytes) -> None:
-    """Respond to a request for the statement with this, and to all others with `other`."""
     platform.respond(declaring(statement, other))
 
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, fhir, http
 from tests.doubles.wire import Response, fetch, get, post
 
-FORM = "Content-Type: application/x-www-form-urlencoded"
-
 
 def offers(platform: Platform) -> str:
-    """Return the part of a CapabilityStatement that names the SSO."""
     return f'"security":{{"extension":[{{"url":"oauth-uris","valueUri":"{platform.url}/token"}}]}}'
 
 
@@ -45,15 +40,6 @@ async def test_without_rewriting_the_statement_passes_unchanged(
     async with start_gateway(rewrite={"enabled": False}) as gateway:
         response = await statement(gateway, platform)
     assert offers(platform).encode() in response.body
-
-
-async def test_statement_in_xml_names_no_sso(gateway: RunningGateway, platform: Platform) -> None:
-    body = b'<CapabilityStatement xmlns="http://hl7.org/fhir"><rest>%s</rest></CapabilityStatement>'
-    kind = ("Content-Type", "application/fhir+xml")
-    platform.respond(http(200, body % b"<security><cors/></security>", kind))
-    response = await fetch(gateway.address, get("/fhir/metadata?_format=xml"))
-    assert response.body == body % b""
-    assert platform.requests[0].target == "/r5/metadata?_format=xml"
 
 
 async def test_the_smart_configuration_is_not_forwarded(
@@ -116,30 +102,6 @@ async def test_bulk_data_is_fetched_through_the_gateway(
     assert response.body == lines.replace(base, b"http://gateway/fhir")
 
 
-async def test_gateway_urls_in_a_search_form_are_translated(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """Encoded as they were."""
-    form = b"subject=http%3A%2F%2Fgateway%2Ffhir%2FPatient%2F1&code=a%7Cb&_count=2"
-    await fetch(gateway.address, post("/fhir/Observation/_search", form, FORM))
-    expected = platform.url.replace(":", "%3A").replace("/", "%2F")
-    assert platform.requests[0].body.decode() == (
-        f"subject={expected}%2FPatient%2F1&code=a%7Cb&_count=2"
-    )
-
-
-async def test_conditional_requests_pass(gateway: RunningGateway, platform: Platform) -> None:
-    """Validators reach the platform unchanged, and its 304 and 412 reach the caller."""
-    fields = ('If-None-Match: W/"3"', "If-Modified-Since: Wed, 25 Nov 2026 00:00:00 GMT")
-    platform.script(http(304, b"", ("ETag", 'W/"3"'), length=False), fhir(b"{}", 412))
-    unchanged = await fetch(gateway.address, get("/fhir/Patient/1", *fields))
-    assert (unchanged.status, unchanged.header("etag"), unchanged.body) == (304, 'W/"3"', b"")
-    await fetch(gateway.address, post("/fhir/Patient/1", b"{}", 'If-Match: W/"2"', method="PUT"))
-    assert platform.requests[0].header("if-none-match") == 'W/"3"'
-    assert platform.requests[0].header("if-modified-since") == "Wed, 25 Nov 2026 00:00:00 GMT"
-    assert platform.requests[1].header("if-match") == 'W/"2"'
-
-
 async def test_the_criteria_of_a_conditional_update_are_kept(
     gateway: RunningGateway, platform: Platform
 ) -> None:
@@ -159,38 +121,6 @@ async def test_a_head_has_no_length_where_the_get_is_rewritten(
     response = await fetch(gateway.address, get("/fhir/Patient/1", method="HEAD"), head=True)
     assert (response.status, response.header("etag")) == (200, 'W/"1"')
     assert response.header("content-length") is None
-
-
-async def test_links_in_operation_parameters_are_translated(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """`valueUri`, references and resources, in both directions."""
-    body = (
-        '{"resourceType":"Parameters","parameter":[{"name":"target","valueUri":"%s/Patient/1"},'
-        '{"name":"subject","valueReference":{"reference":"%s/Patient/1"}},'
-        '{"name":"code","valueCode":"%s/Patient/1"}]}'
-    )
-    url = platform.url
-    platform.respond(fhir((body % (url, url, url)).encode()))
-    gw = "http://gateway/fhir"
-    response = await fetch(
-        gateway.address, post("/fhir/Patient/$do", (body % (gw, gw, gw)).encode())
-    )
-    assert platform.requests[0].body.decode() == body % (url, url, gw)
-    assert response.body.decode() == body % (gw, gw, url)
-
-
-@pytest.mark.parametrize("query", ["_format=xml", "_format=application%2Ffhir%2Bxml"])
-async def test_format_is_forwarded_and_selects_the_format_of_local_errors(
-    gateway: RunningGateway, platform: Platform, query: str
-) -> None:
-    platform.respond(http(502, b"<html>", ("Content-Type", "text/html")))
-    response = await fetch(gateway.address, post(f"/fhir/Patient?{query}", b"{}"))
-    assert platform.requests[0].target == f"/r5/Patient?{query}"
-    assert (response.reason, response.header("content-type")) == (
-        "upstream-non-fhir",
-        "application/fhir+xml; charset=utf-8",
-    )
 
 
 async def test_links_are_counted(gateway: RunningGateway, platform: Platform) -> None:

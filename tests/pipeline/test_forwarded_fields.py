@@ -66,7 +66,6 @@ async def forwarded(gateway: RunningGateway, platform: Platform, fields: Iterabl
 
 
 async def reported_fields(gateway: RunningGateway) -> list[dict[str, Any]]:
-    """Return what `/status.json` reports about fields that are not forwarded."""
     facts = gateway.gateway.status.facts("en")
     assert json.dumps(facts)
     return list(facts["fields_not_forwarded"])
@@ -82,7 +81,6 @@ async def status_page(gateway: RunningGateway) -> str:
 
 
 def fields_of(seen: ReceivedRequest, *names: str) -> list[tuple[str, str]]:
-    """Return the fields of these names, as they were received."""
     return [field for field in seen.headers if field[0].lower() in map(str.lower, names)]
 
 

@@ -56,7 +56,6 @@ async def hanging(connection: PlatformConnection) -> None:
 
 
 async def half(connection: PlatformConnection) -> None:
-    """Send the first part of a long response."""
     await read_body(connection.reader, connection.request)
     connection.writer.write(fhir(LONG)[:150_000])
     await silence(connection)
@@ -64,7 +63,6 @@ async def half(connection: PlatformConnection) -> None:
 
 @pytest.fixture(autouse=True)
 def platform_hangs(platform: Platform) -> None:
-    """Let the platform not respond to some reads."""
     platform.respond(hanging)
 
 
@@ -90,7 +88,6 @@ async def half_close(platform: Platform) -> AsyncIterator[HalfClose]:
 
 
 async def all_of(wire: Wire) -> bytes:
-    """Return everything that a caller was sent."""
     with contextlib.suppress(ConnectionError):
         return await wire.reader.read()
     return b""
@@ -98,7 +95,6 @@ async def all_of(wire: Wire) -> bytes:
 
 @pytest.fixture(params=["TCP", "unix"])
 def listen(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Return the address of the callers' listener."""
     return {} if request.param == "TCP" else {"address": f"unix:{tmp_path / 's'}"}
 
 
@@ -310,9 +306,7 @@ async def test_cancelled_reads_do_not_count_against_the_platform(
         settings |= {"max_connections": 1, "connect_timeout": 1}
     platform.respond(late)
     async with start_gateway(
-        platform=settings,
-        circuit_breaker={"min_requests": 2},
-        retries={"max_attempts": 1},
+        platform=settings, circuit_breaker={"min_requests": 2}, retries={"max_attempts": 1}
     ) as gateway:
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(6):

@@ -8,11 +8,7 @@ import uuid
 import pytest
 
 from tests.doubles.gateway import RunningGateway, running_gateway
-from tests.doubles.platform import (
-    PATIENT,
-    Platform,
-    fhir,
-)
+from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
 
@@ -83,15 +79,6 @@ async def test_invalid_request_id_is_replaced(gateway: RunningGateway, platform:
     assert [record["request_id"] for record in await gateway.audit(3)] == ids
 
 
-async def test_body_of_known_length_passes(gateway: RunningGateway, platform: Platform) -> None:
-    body = b'{"resourceType":"Patient","multipleBirthInteger":1.10}'
-    platform.respond(fhir(PATIENT, 201, ("Location", "Patient/1/_history/1")))
-    response = await fetch(gateway.address, post("/fhir/Patient", body))
-    assert (response.status, response.header("location")) == (201, "Patient/1/_history/1")
-    assert platform.requests[0].body == body
-    assert platform.requests[0].header("content-length") == str(len(body))
-
-
 async def test_chunked_body_streams(gateway: RunningGateway, platform: Platform) -> None:
     """The platform receives it chunk by chunk, before its end is known."""
     head = get("/fhir/Binary", "Transfer-Encoding: chunked", method="POST")
@@ -101,15 +88,6 @@ async def test_chunked_body_streams(gateway: RunningGateway, platform: Platform)
         await wire.send(b"6\r\n world\r\n0\r\n\r\n")
         assert (await wire.read_response()).status == 200
     assert platform.requests[0].body == b"hello world"
-
-
-async def test_connections_are_reused_on_both_sides(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    async with await Wire.open(gateway.address) as wire:
-        for _ in range(3):
-            assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
-    assert platform.connections == 1
 
 
 async def test_a_head_gets_the_fields_of_the_get_and_no_body(

@@ -67,7 +67,6 @@ class Carrier:
 
 
 def bundle(*entries: str) -> str:
-    """Return a transaction with entries."""
     members = f'"resourceType":"Bundle","type":"transaction","entry":[{",".join(entries)}]'
     return f"{{{members}}}"
 
@@ -319,7 +318,6 @@ def normalized(content: str, content_type: str) -> object:
 
 
 def received(platform: Platform) -> tuple[str, str, dict[str, str | None]]:
-    """Return what the platform received last from a caller."""
     seen = [each for each in platform.requests if not each.target.endswith("/metadata")][-1]
     fields = {name: seen.header(name) for name in ("if-none-exist", "x-provenance")}
     return seen.target, seen.body.decode(), fields

@@ -16,7 +16,6 @@ FORM: Final = "application/x-www-form-urlencoded"
 
 
 def caller(**allow: Any) -> dict[str, Any]:
-    """Return an entry of `callers` for this machine."""
     return {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
 
 
@@ -28,7 +27,6 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
 
 
 async def assert_forbidden(gateway: RunningGateway, request: bytes) -> None:
-    """Send the request and check that it is forbidden."""
     response = await fetch(gateway.address, request)
     assert (response.status, response.reason) in [(403, "caller-forbidden"), (400, "bad-request")]
 
@@ -228,19 +226,24 @@ async def test_writes_of_a_listed_type_are_allowed(
         ({"operations": []}, "ValueSet/$expand", False),
         ({}, "Patient/1/$everything", True),
         ({"interactions": ["operation"]}, "Patient/1/$everything", True),
+        ({"interactions": ["read"]}, "Patient/1", True),
+        ({"interactions": ["read"]}, "Patient", False),
+        ({"interactions": ["read"], "resources": ["Patient"]}, "metadata", False),
+        ({"resources": ["Patient"]}, "metadata", True),
+        ({"resources": ["Patient"]}, "Unknown/1", False),
         ({"interactions": ["read"]}, "ValueSet/$expand", False),
         ({"interactions": ["read"], "operations": ["*"]}, "ValueSet/$expand", False),
         ({"interactions": ["search-type"]}, "Patient?_Method=DELETE", False),
     ],
 )
-async def test_an_operation_requires_its_name_and_its_type(
+async def test_a_request_requires_its_interaction_operation_and_type(
     start_gateway: StartGateway,
     platform: Platform,
     allow: dict[str, Any],
     target: str,
     passes: bool,
 ) -> None:
-    """In `operations` and in `resources`."""
+    """In `interactions`, `operations` and `resources`."""
     async with start_gateway(callers=[caller(**allow)]) as gateway:
         response: Response = await fetch(gateway.address, get(f"/fhir/{target}"))
     assert response.status == 200 if passes else response.status in (400, 403)

@@ -53,7 +53,6 @@ FHIR = {
 
 
 def typed(kind: str) -> list[tuple[str, str]]:
-    """Return the Content-Type field, if there is one."""
     return [("Content-Type", kind)] if kind else []
 
 

@@ -74,7 +74,6 @@ class SetLoop(asyncio.SelectorEventLoop):
     now = 0.0
 
     def time(self) -> float:
-        """The loop's clock."""
         return self.now
 
 

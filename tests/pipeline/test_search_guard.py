@@ -6,8 +6,6 @@ import gzip
 import json
 from typing import Any
 
-import pytest
-
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, declaring, fhir, outcome
 from tests.doubles.wire import fetch, get, post
@@ -32,7 +30,6 @@ def respond_to_searches(platform: Platform, query: str, **headers: str) -> None:
 
 
 def searches(platform: Platform) -> list[Any]:
-    """Return the requests that the platform received, without those for its statement."""
     return [request for request in platform.requests if not request.target.endswith("/metadata")]
 
 
@@ -77,40 +74,6 @@ async def test_compressed_searchsets_are_checked(
     assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 
-SHOWN_OTHERWISE = (
-    "_summary=text&_elements=id&_sort=date&_sort=-status&_include=Immunization:patient"
-    "&_revinclude=Provenance:target&_contained=true&_total=none&_maxresults=9&_count=5&_count=9"
-)
-
-
-@pytest.mark.parametrize("mode", ["warn", "block"])
-@pytest.mark.parametrize("used", ["", "_sort=date,-status&_count=9"])
-async def test_parameters_that_do_not_select_are_not_checked(
-    start_gateway, platform: Platform, used: str, mode: str
-) -> None:
-    async with start_gateway(fhir={"search_guard": mode}) as gateway:
-        respond_to_searches(platform, f"status=a&{used}")
-        response = await fetch(
-            gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}")
-        )
-        assert (response.status, response.header("x-gateway-warning")) == (200, None)
-        respond_to_searches(platform, used)
-        response = await fetch(
-            gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}")
-        )
-    told = response.header("x-gateway-warning") or response.json()["issue"][0]["diagnostics"]
-    assert "status" in told
-    assert "_s" not in told
-
-
-async def test_a_parameter_missing_from_the_statement_is_named(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    respond_to_searches(platform, "odd=1")
-    response = await fetch(gateway.address, get("/fhir/Immunization?odd=1"))
-    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
-
-
 async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
     gateway: RunningGateway, platform: Platform
 ) -> None:
@@ -149,18 +112,6 @@ async def test_parameters_known_to_have_no_effect_are_named(
         assert response.header("x-gateway-warning") is None
 
 
-async def test_a_repeated_parameter_that_was_used_once_is_named(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """Half of a range selects too much."""
-    respond_to_searches(platform, "status=a")
-    response = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
-    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
-    respond_to_searches(platform, "status=b&status=a")
-    response = await fetch(gateway.address, get("/fhir/Immunization?status=a&status=b"))
-    assert response.header("x-gateway-warning") is None
-
-
 def with_outcome(platform: Platform, *, matches: int) -> None:
     """Return a searchset with all parameters in `self` and an outcome that names an unused one."""
     entries = [{"resource": {"resourceType": "Immunization", "id": "x" * 60}}] * matches
@@ -169,13 +120,6 @@ def with_outcome(platform: Platform, *, matches: int) -> None:
     link = {"relation": "self", "url": f"{platform.url}/Immunization?status=a"}
     bundle = {"resourceType": "Bundle", "link": [link], "entry": [*entries, outcome_]}
     platform.respond(declaring(fhir(STATEMENT), fhir(json.dumps(bundle).encode())))
-
-
-async def test_outcome_among_matches_counts(gateway: RunningGateway, platform: Platform) -> None:
-    """Whatever the `self` link says."""
-    with_outcome(platform, matches=3)
-    response = await fetch(gateway.address, get("/fhir/Immunization?status=a"))
-    assert response.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
 
 
 async def test_block_waits_for_an_outcome_after_many_matches(

@@ -61,12 +61,10 @@ BODILESS = {"truncated", "cut chunks"}
 
 
 async def sent(gateway: RunningGateway, request: bytes) -> Response:
-    """Return the response to a request on its own connection."""
     return await fetch(gateway.address, request, head=request.startswith(b"HEAD"))
 
 
 async def retried(gateway: RunningGateway, cause: str) -> float:
-    """Return the number of retries by cause in the metrics."""
     return await gateway.metric("dhp_gateway_upstream_retries_total", cause=cause)
 
 
@@ -195,8 +193,7 @@ async def test_the_retry_budget_bounds_the_load(testbed: Testbed) -> None:
     """A share of the requests, and a few a second."""
     testbed.platform.respond(outcome(503))
     gateway = await testbed.start(
-        retries={"budget_ratio": 0.1, "backoff": 0},
-        circuit_breaker={"min_requests": 1000},
+        retries={"budget_ratio": 0.1, "backoff": 0}, circuit_breaker={"min_requests": 1000}
     )
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -286,8 +283,8 @@ async def test_a_write_on_a_closed_idle_connection_is_not_retried(
 
 SAID_OF_ATTEMPTS = {
     "none": ("Nothing was delivered.",) * 2,
-    "refused": ("refused it and saved nothing.", "got an earlier attempt and refused it."),
-    "unclear": ("it is not known whether the data was saved", "got no usable answer."),
+    "refused": ("refused it and saved nothing.", "received an earlier attempt and refused it."),
+    "unclear": ("It is not known whether the data was saved", "got no usable response."),
 }
 
 
@@ -324,9 +321,7 @@ async def test_the_error_says_what_became_of_earlier_attempts(
     assert ("Nothing was delivered" in text) == (delivered == "none")
 
 
-async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(
-    testbed: Testbed,
-) -> None:
+async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(testbed: Testbed) -> None:
     """The platform received the request and did not process it."""
     testbed.platform.respond(unauthorized())
     gateway = await testbed.start()
@@ -340,7 +335,6 @@ async def test_after_a_401_the_error_does_not_say_that_nothing_was_sent(
 
 
 def text_of(reply: Response) -> str:
-    """Return the text for users, in English."""
     return str(reply.json()["issue"][0]["details"]["text"])
 
 

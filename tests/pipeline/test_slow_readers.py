@@ -31,7 +31,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def wires() -> AsyncIterator[contextlib.AsyncExitStack]:
-    """Yield a list of connections that are closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
         yield stack
 
@@ -105,7 +104,6 @@ class PacedReader:
         self.cut = False
 
     def abort(self) -> None:
-        """Close the connection."""
         self.cut = True
 
 

@@ -32,7 +32,6 @@ def callers(**allow: Any) -> list[dict[str, Any]]:
 async def status_of(
     gateway: RunningGateway, target: str, method: str = "GET", by: str = "his"
 ) -> Response:
-    """Return the response that a caller gets."""
     request = get(f"/fhir{target}", f"X-Api-Key: key-of-{by}", method=method)
     return await fetch(gateway.address, request)
 
@@ -46,7 +45,6 @@ async def start_export(gateway: RunningGateway, platform: Platform, place: str) 
 
 
 def is_forbidden(reply: Response) -> bool:
-    """Return whether the request is forbidden."""
     return (reply.status, reply.reason) == (403, "caller-forbidden")
 
 

@@ -36,7 +36,6 @@ STRANGERS: dict[str, tuple[bytes, int]] = {
 
 
 async def fetch_each(gateway: RunningGateway, request: bytes, count: int) -> list[Response]:
-    """Return the responses to a request that is sent so often, each on a new connection."""
     return [await fetch(gateway.address, request) for _ in range(count)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.errors import outcome_text
@@ -35,7 +37,6 @@ SAYS_SOMETHING = {
 
 
 def create(body: bytes, *fields: str, method: str = "POST", target: str = "/fhir/Patient") -> bytes:
-    """Return a create with these fields about its body."""
     return get(target, f"Content-Length: {len(body)}", *fields, method=method) + body
 
 
@@ -53,13 +54,19 @@ async def test_the_configured_type_replaces_a_missing_one(
     assert received.body == PATIENT.replace(b"http://gateway/fhir", platform.url.encode())
 
 
-@pytest.mark.parametrize("said", SAYS_SOMETHING)
-async def test_a_stated_type_is_kept(
-    start_gateway: StartGateway, platform: Platform, said: str
+@pytest.mark.parametrize(
+    ("caller", "fields"),
+    [
+        *((NAMED, fields) for fields in SAYS_SOMETHING.values()),
+        *((LAB, fields) for fields in SAYS_NOTHING.values()),
+    ],
+)
+async def test_a_stated_type_is_kept_and_none_is_added_without_the_setting(
+    start_gateway: StartGateway, platform: Platform, caller: dict[str, Any], fields: tuple[str, ...]
 ) -> None:
-    async with start_gateway(callers=[NAMED]) as gateway:
-        await fetch(gateway.address, create(PATIENT, *SAYS_SOMETHING[said]))
-    kinds = [each.partition(": ")[2] for each in SAYS_SOMETHING[said]]
+    async with start_gateway(callers=[caller]) as gateway:
+        await fetch(gateway.address, create(PATIENT, *fields))
+    kinds = [each.partition(": ")[2] for each in fields]
     assert platform.requests[0].all("content-type") == kinds
 
 
@@ -90,16 +97,6 @@ async def test_patches_and_operations_of_a_binary_get_the_configured_type(
     async with start_gateway(callers=[NAMED]) as gateway:
         await fetch(gateway.address, create(b"{}", method=method, target=f"/fhir/{target}"))
     assert platform.requests[0].all("content-type") == ["application/fhir+json"]
-
-
-@pytest.mark.parametrize("said", SAYS_NOTHING)
-async def test_without_the_setting_the_body_is_forwarded_unchanged(
-    start_gateway: StartGateway, platform: Platform, said: str
-) -> None:
-    async with start_gateway(callers=[LAB]) as gateway:
-        await fetch(gateway.address, create(PATIENT, *SAYS_NOTHING[said]))
-    kinds = [each.partition(": ")[2] for each in SAYS_NOTHING[said]]
-    assert platform.requests[0].all("content-type") == kinds
 
 
 async def test_a_chunked_body_gets_the_configured_type(

@@ -105,19 +105,15 @@ class Testbed:
         )
 
     async def open(self, address: ListenAddress) -> Wire:
-        """Open a connection that lasts until the end of the test."""
         return await self.stack.enter_async_context(await Wire.open(address))
 
     def get(self, target: str = "/fhir/Patient/1", *headers: str, method: str = "GET") -> bytes:
-        """Return a request without a body, in the requested format."""
         return get(self.with_format(target), *self.headers, *headers, method=method)
 
     def post(self, body: bytes = b"{}", *headers: str, target: str = "/fhir/Patient") -> bytes:
-        """Return a create, in the requested format."""
         return post(self.with_format(target), body, *self.headers, *headers)
 
     def with_format(self, target: str) -> str:
-        """Return the target with the requested `_format`."""
         mark = "&" if "?" in target else "?"
         return f"{target}{mark}{self.query}" if self.query else target
 
@@ -174,7 +170,6 @@ Provoke = Callable[[Testbed], Awaitable[Evidence]]
 
 
 def page_that_links(platform: Platform, pad: int = 0) -> bytes:
-    """Return a searchset whose `next` link names the platform."""
     link = {"relation": "next", "url": f"{platform.url}/Patient?_page=2"}
     bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link], "x": "y" * pad}
     return json.dumps(bundle).encode()
@@ -192,14 +187,13 @@ def unresponsive_port(stack: contextlib.AsyncExitStack) -> int:
     return int(server.getsockname()[1])
 
 
-def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
+def tls_platform(host: str, **options: Any) -> tuple[ssl.SSLContext, trustme.CA]:
     """Return a server context with a certificate for `host`, and the CA that issued it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host).configure_cert(context)
+    authority.issue_cert(host, **options).configure_cert(context)
     return context, authority
 
 
 def reset_connection(wire: Wire) -> None:
-    """Close the caller's connection with RST."""
     close_by_reset(wire.writer)

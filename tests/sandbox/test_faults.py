@@ -12,7 +12,6 @@ from tests.sandbox.harness import CREDENTIALS, FixedRandom, running_sandbox
 
 
 def options(**how: object) -> SandboxOptions:
-    """The options of a sandbox with faults as the command line names them."""
     return SandboxOptions(port=0, faults=Faults.parse(**how))  # type: ignore[arg-type]
 
 

@@ -76,7 +76,6 @@ class RedisServer:
         return self.directory / "redis.sock"
 
     async def save(self) -> None:
-        """Write the dump."""
         await self.command("SAVE")
 
     async def command(self, *words: str) -> Any:

@@ -57,7 +57,6 @@ class TestKeeping:
     """What one replica puts another gets."""
 
     async def test_a_token_is_read_by_another_replica(self, replica: Replica) -> None:
-        """Value, lifetime and scope arrive; an unknown key is a miss."""
         await replica().put(KEY, token())
         got = await replica().get(KEY)
         assert got == token()
@@ -66,7 +65,6 @@ class TestKeeping:
         assert await replica().get(StoreKey("b" * 64, KEY.material)) is None
 
     async def test_clocks_need_not_agree(self, replica: Replica) -> None:
-        """The remaining lifetime is the same for a replica with another clock."""
         clock, other = FakeClock(1000), FakeClock(9_000_000, wall=5.0)
         await replica(clock).put(KEY, token(at=800))
         got = await replica(other).get(KEY)
@@ -76,7 +74,6 @@ class TestKeeping:
         assert got.wall_expiry - other.wall() == pytest.approx(remaining)
 
     async def test_an_entry_expires_with_its_token(self, replica: Replica, client: Redis) -> None:
-        """An entry expires with its token."""
         await replica().put(KEY, token(at=800))
         assert 90_000 < await client.pttl(PLACE) <= 100_000
         await replica().put(KEY, token(at=600))
@@ -113,7 +110,6 @@ class TestDropping:
     """A token that the platform rejected disappears; its successor does not."""
 
     async def test_delete_removes_only_the_named_token(self, replica: Replica) -> None:
-        """Only the named token is deleted, whichever replica put it."""
         await replica().put(KEY, token("new"))
         await replica().delete(KEY, token("old"))
         assert await replica().get(KEY) == token("new")
@@ -122,7 +118,6 @@ class TestDropping:
         await replica().delete(KEY, token("new"))
 
     async def test_concurrent_deletes_keep_a_new_token(self, replica: Replica) -> None:
-        """The new token stays in any order of a hundred deletions and one put."""
         await replica().put(KEY, token("old"))
         stores = [replica() for _ in range(5)]
         drops = [stores[n % 5].delete(KEY, token("old")) for n in range(100)]
@@ -134,7 +129,6 @@ class TestSecrecy:
     """The memory of the server reveals no token."""
 
     async def test_another_client_secret_neither_reads_nor_deletes(self, replica: Replica) -> None:
-        """A client with another secret cannot open a token, nor drop it."""
         await replica().put(KEY, token())
         assert await replica().get(OTHER_SECRET) is None
         await replica().delete(OTHER_SECRET, token())
@@ -149,7 +143,6 @@ class TestSecrecy:
     async def test_a_ciphertext_of_another_key_is_a_miss(
         self, replica: Replica, client: Redis
     ) -> None:
-        """A ciphertext that was copied to another key is a miss there."""
         elsewhere = StoreKey("c" * 64, KEY.material)
         await replica().put(KEY, token())
         await client.copy(PLACE, PLACE.replace(KEY.name, elsewhere.name))
@@ -184,7 +177,6 @@ class TestPoisoned:
         await self.recovers(replica())
 
     async def test_an_invalid_expiry_is_a_miss(self, replica: Replica, client: Redis) -> None:
-        """A token without an end, or with one beyond its lifetime."""
         await replica().put(KEY, token())
         await client.pexpire(PLACE, 86_400_000)
         assert await replica().get(KEY) is None
@@ -207,7 +199,6 @@ class TestLease:
     """One replica at a time has the right to ask the SSO."""
 
     async def test_a_lease_has_one_holder(self, replica: Replica) -> None:
-        """Of many replicas that claim it at once one gets it; after its release another can."""
         stores = [replica() for _ in range(8)]
         claims = await asyncio.gather(*(store.acquire_lease(KEY) for store in stores * 5))
         (lease,) = [claim for claim in claims if claim is not None]
@@ -217,7 +208,6 @@ class TestLease:
         await following.release()
 
     async def test_a_held_lease_is_renewed(self, replica: Replica, client: Redis) -> None:
-        """It lasts longer than its term while it is held."""
         lease = await replica(lease=6.0).acquire_lease(KEY)
         assert lease is not None
         left = await client.pttl(LEASE)
@@ -241,7 +231,6 @@ class TestLease:
     async def test_a_lost_lease_is_not_released_for_its_next_holder(
         self, replica: Replica, client: Redis
     ) -> None:
-        """A lost lease is not released for its next holder."""
         lease = await replica().acquire_lease(KEY)
         assert lease is not None
         await client.set(LEASE, b"somebody else")
@@ -251,7 +240,6 @@ class TestLease:
     async def test_an_outage_ends_a_lease_without_an_error(
         self, replica: Replica, server: RedisServer
     ) -> None:
-        """An outage of the server ends the lease without an error."""
         lease = await replica(lease=0.3).acquire_lease(KEY)
         assert lease is not None
         server.kill()

@@ -1,4 +1,4 @@
-"""An upgrade, and the way back: two versions use the same files one after the other.
+"""An upgrade and its rollback: two versions use the same files one after the other.
 
 The later version is a wheel that is built from these sources with another number.
 """
@@ -39,14 +39,12 @@ MakeReplica = Callable[[str], Replica]
 
 @pytest.fixture(scope="module")
 def later() -> str:
-    """Return the number of the next PATCH version."""
     now = Version(__version__)
     return f"{now.major}.{now.minor}.{now.micro + 1}"
 
 
 @pytest.fixture(scope="module")
 def programs(later: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sequence[Any]]:
-    """Return the command line of each version."""
     folder = tmp_path_factory.mktemp("later")
     sources = folder / "sources"
     for name in SOURCES:
@@ -122,7 +120,7 @@ async def status(gateway: Replica, path: str) -> int:
         return response.status
 
 
-async def test_queued_writes_survive_an_upgrade_and_the_way_back(
+async def test_queued_writes_survive_an_upgrade_and_its_rollback(
     replica: MakeReplica, relay: Relay, platform: Platform, later: str, tmp_path: Path
 ) -> None:
     """Each is delivered once, in order; one chain of audit records has all three starts."""

@@ -19,7 +19,6 @@ class Pipe:
     writer: int
 
     def read(self, size: int = 1 << 20) -> bytes:
-        """Return the octets of one read."""
         return os.read(self.reader, size)
 
     def fill(self) -> int:

@@ -38,18 +38,15 @@ def make() -> Iterator[Make]:
 
 
 def log(handler: BackgroundHandler, text: str, name: str = "gateway.x") -> bytes:
-    """Write a line, and return it."""
     handler.handle(logging.LogRecord(name, logging.INFO, "", 0, "%s", (text,), None))
     return text.encode() + b"\n"
 
 
 def log_many(handler: BackgroundHandler, count: int) -> list[bytes]:
-    """Write numbered lines."""
     return [log(handler, f"line {number}") for number in range(count)]
 
 
 def dropped(count: int) -> bytes:
-    """Return the line that reports lost ones."""
     return b"%d log lines were dropped: they were not read\n" % count
 
 

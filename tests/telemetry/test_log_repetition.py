@@ -16,12 +16,10 @@ from tests.doubles.clock import FakeClock
 
 
 def record(name: str, message: str, *args: object) -> logging.LogRecord:
-    """Return a record as a logger makes it."""
     return logging.LogRecord(name, logging.ERROR, "file", 1, message, args, None)
 
 
 def rejection(reason: Reason, number: int) -> logging.LogRecord:
-    """Return the record of a rejected request."""
     error = GatewayError(reason, f"detail {number}")
     return record("gateway.pipeline.handler", "%s (request %s)", error, f"id-{number}")
 
@@ -74,7 +72,6 @@ def failure(reason: Reason, request_id: str, **fields: str) -> logging.LogRecord
 
 
 def ids_of(records: Iterable[logging.LogRecord]) -> list[str]:
-    """Return the ids in these lines."""
     return [each for record in records for each in record.request_ids]  # type: ignore[attr-defined]
 
 

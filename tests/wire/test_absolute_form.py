@@ -15,7 +15,6 @@ PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 def absolute_read(
     authority: str, rest: str = "/fhir/Patient/1", *, host: str | None = "other", **how: str
 ):
-    """Return a read whose target is an absolute URL; Host may differ."""
     scheme, version = how.get("scheme", "http"), how.get("version", "1.1")
     field = "" if host is None else f"Host: {host}\r\n"
     return f"GET {scheme}://{authority}{rest} HTTP/{version}\r\n{field}\r\n".encode()

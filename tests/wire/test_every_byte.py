@@ -50,13 +50,11 @@ def bundle(platform: Platform, pad: int) -> tuple[bytes, bytes]:
 
 
 def head(*fields: str) -> bytes:
-    """Return the head of a response."""
     lines = ["HTTP/1.1 200 OK", "Content-Type: application/fhir+json", *fields, "", ""]
     return "\r\n".join(lines).encode()
 
 
 def with_length(platform: Platform, pad: int = 0) -> Case:
-    """Return a response with a Content-Length."""
     page, content = bundle(platform, pad)
     stream = head(f"Content-Length: {len(page)}") + page
     return Case(stream, len(stream), content)
@@ -73,7 +71,6 @@ def in_chunks(platform: Platform, pad: int = 0) -> Case:
 
 
 def delimited_by_close(platform: Platform, pad: int = 0) -> Case:
-    """Return a response delimited by close; its JSON ends with the last octet."""
     page, content = bundle(platform, pad)
     stream = head() + page
     return Case(stream, len(stream), content)

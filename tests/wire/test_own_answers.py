@@ -47,7 +47,6 @@ class RandomPlatform:
         self._writers.discard(writer)
 
     def end(self) -> None:
-        """Abort all connections."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 

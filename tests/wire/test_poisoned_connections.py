@@ -121,7 +121,6 @@ def body_ignoring_server() -> Iterator[str]:
 
 @pytest.fixture
 async def gateway_before_it(body_ignoring_server: str, sso: Sso) -> AsyncIterator[RunningGateway]:
-    """Yield a gateway in front of it."""
     async with running_gateway(body_ignoring_server, sso.token_url) as gateway:
         yield gateway
 

@@ -56,18 +56,13 @@ async def test_a_reload_changes_the_timeout_of_handshakes(
 @pytest.mark.parametrize("begun", [b"\r\n", b"GET /fhir/Pat", READ[:-2]])
 async def test_an_incomplete_header_gets_a_408(start_gateway: StartGateway, begun: bytes) -> None:
     """Also an empty line alone."""
-    async with (
-        start_gateway(limits=SHORT) as gateway,
-        await Wire.open(gateway.address) as wire,
-    ):
+    async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         response = await wire.fetch(begun)
         assert (response.status, response.reason) == (408, "header-timeout")
         assert await wire.at_end()
 
 
-async def test_header_timeout_does_not_run_on_idle_connection(
-    start_gateway: StartGateway,
-) -> None:
+async def test_header_timeout_does_not_run_on_idle_connection(start_gateway: StartGateway) -> None:
     async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         assert (await wire.fetch(READ)).status == 200
         # Longer than a silent newcomer gets.
@@ -96,10 +91,7 @@ def _timers(port: int) -> set[str]:
 async def test_octets_after_a_408_do_not_reset_the_connection(
     start_gateway: StartGateway, before: bytes
 ) -> None:
-    async with (
-        start_gateway(limits=SHORT) as gateway,
-        await Wire.open(gateway.address) as wire,
-    ):
+    async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         if before:
             await wire.fetch(before)
         await wire.send(b"GET /fhir/Pat")
@@ -127,7 +119,6 @@ class HeldResponses:
             await asyncio.sleep(0.05)
 
     def release(self) -> None:
-        """Let the platform respond."""
         self._released.set()
 
 
@@ -153,10 +144,7 @@ async def test_an_incomplete_pipelined_header_gets_a_408(
 ) -> None:
     """After the response to the request before it."""
     held = HeldResponses(platform)
-    async with (
-        start_gateway(limits=SHORT) as gateway,
-        await Wire.open(gateway.address) as wire,
-    ):
+    async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
         await held.send(wire, pieces)
         held.release()
         assert [(await wire.read_response()).status for _ in range(answers)] == [200] * answers

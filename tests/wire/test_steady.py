@@ -38,7 +38,6 @@ class Testbed:
 
     @property
     def address(self) -> ListenAddress:
-        """Return the address of the callers' listener."""
         host, port = self.process.url.removeprefix("http://").removesuffix("/fhir").split(":")
         return ListenAddress(host=host, port=int(port))
 
@@ -84,7 +83,6 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 def json_chunks(total: int, link: str) -> list[bytes]:
-    """Return a Bundle of that size with a link in each entry, always in the same chunks."""
     entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Patient"},"x":"' % link.encode()
     entry += b"x" * (PIECE - len(entry) - 3) + b'"},'
     return [entry] * (total // PIECE)
@@ -140,8 +138,7 @@ async def test_a_response_of_100_mib_takes_no_memory(start: Start, kind: str) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "framing"),
-    [("unchanged", "chunks"), ("rewritten", "chunks"), ("unchanged", "length")],
+    ("kind", "framing"), [("unchanged", "chunks"), ("rewritten", "chunks"), ("unchanged", "length")]
 )
 async def test_a_request_of_100_mib_takes_no_memory(start: Start, kind: str, framing: str) -> None:
     stage = await start()
@@ -225,7 +222,6 @@ async def test_a_slow_caller_pauses_the_platform(start: Start) -> None:
 
 
 async def fetch_for_another(stage: Testbed) -> Any:
-    """Check that another caller is served meanwhile."""
     stage.platform.script(fhir())
     return await fetch(stage.address, READ)
 

@@ -22,7 +22,6 @@ SMUGGLED = get("/fhir/Patient/smuggled")
 def message(
     *lines: bytes, body: bytes = b"", first: bytes = b"POST /fhir/Patient HTTP/1.1"
 ) -> bytes:
-    """Return a request with these fields and a Host."""
     return b"\r\n".join((first, b"Host: gateway", *lines, b"", b"")) + body
 
 

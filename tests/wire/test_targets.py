@@ -17,7 +17,6 @@ NAME = "Ошибка"
 
 
 def read_of(target: bytes, *, language: str = "en") -> bytes:
-    """Return a read of a target of any octets."""
     fields = f"Host: gateway\r\nAccept-Language: {language}\r\n\r\n"
     return b"GET " + target + b" HTTP/1.1\r\n" + fields.encode()
 

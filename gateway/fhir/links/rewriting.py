@@ -45,6 +45,8 @@ _LONG_BODY_BYTES: Final = 4096
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _GRAPHQL: Final = "application/graphql"
+_REWRITTEN: Final = JSON_TYPES | XML_TYPES | NDJSON_TYPES
+_SENT: Final = frozenset((_JSON_PATCH, _FORM, _GRAPHQL))
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
 # Charsets in which a URL is not written in the bytes of ASCII.
 _WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECASE)
@@ -67,26 +69,37 @@ def rewriter_for(
     as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
     encoded bodies (`Content-Encoding`) and parts (206).
     """
-    media_type, charset = _media_type(content_type)
-    if _WIDE_CHARSET.match(charset) or (
-        of_binary and media_type not in FHIR_JSON_TYPES | FHIR_XML_TYPES
-    ):
+    if not is_rewritten(content_type, direction, of_binary=of_binary):
         return None
+    return make_rewriter(content_type, links, direction, of_binary=of_binary)
+
+
+def make_rewriter(
+    content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool
+) -> Rewriter:
+    """Return the rewriter for a media type of which `is_rewritten` is true."""
+    media_type, _ = _media_type(content_type)
     swap = links.responses if direction == "to-gateway" else links.requests
     required_type = "Binary" if of_binary else None
-    if media_type in JSON_TYPES:
-        return JsonRewriter(swap, required_type=required_type)
     if media_type in XML_TYPES:
         return XmlRewriter(swap, required_type=required_type)
     if media_type in NDJSON_TYPES:
         return NdjsonRewriter(swap)
-    if direction == "to-platform" and media_type == _JSON_PATCH:
-        return JsonRewriter(swap, patch=True)
-    if direction == "to-platform" and media_type == _FORM:
+    if media_type == _FORM:
         return FormRewriter(swap)
-    if direction == "to-platform" and media_type == _GRAPHQL:
+    if media_type == _GRAPHQL:
         return FormRewriter(swap, separator=b'"', form=ContentForm.TEXT, needles=needles(swap))
-    return None
+    return JsonRewriter(swap, patch=media_type == _JSON_PATCH, required_type=required_type)
+
+
+def is_rewritten(content_type: str, direction: Direction, *, of_binary: bool = False) -> bool:
+    """Return whether there is a rewriter for a body of that media type (see `rewriter_for`)."""
+    media_type, charset = _media_type(content_type)
+    if charset and _WIDE_CHARSET.match(charset):
+        return False
+    if of_binary:
+        return media_type in FHIR_JSON_TYPES or media_type in FHIR_XML_TYPES
+    return media_type in _REWRITTEN or (direction == "to-platform" and media_type in _SENT)
 
 
 def is_known_unchanged(body: bytes, content_type: str, swap: BaseReplacement) -> bool:

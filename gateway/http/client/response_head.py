@@ -130,12 +130,12 @@ class ResponseFields:
         if translate is not None:
             for at, key, name, value in self._links:
                 field_lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
-        cached = b"cache-control" in self.values
+        has_cache_control = b"cache-control" in self.values
         connection = self.values.get(b"connection")
         if connection is not None and (named := connection_options(connection)):
             field_lines = remove_fields(field_lines, named)
-            cached = cached and b"cache-control" not in named
-        if not cached:
+            has_cache_control = has_cache_control and b"cache-control" not in named
+        if not has_cache_control:
             field_lines.append(_NOT_STORED)
         field_lines.append(b"X-Request-Id: %s\r\n" % request_id)
         return field_lines
@@ -242,10 +242,10 @@ def determine_framing(
     coding = values.get(b"transfer-encoding")
     if coding is not None:
         # A second field line would be a second transfer coding, which is not decoded here.
-        single = (
+        is_only_chunked = (
             b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
         )
-        if not single or version == "1.0" or length is not None:
+        if not is_only_chunked or version == "1.0" or length is not None:
             raise AmbiguousFramingError
     # With two different types the caller might use the one that was not checked.
     if b"content-type" in fields.differing:

@@ -129,7 +129,7 @@ def _tcp_error_detail(error: OSError, host: str, where: str, timeout: float, key
     if isinstance(error, socket.gaierror):
         return f"the host name {host} of {key} cannot be resolved"
     if isinstance(error, ConnectionRefusedError):
-        return f"no connection to {where}: nothing listens there, or a firewall is between"
+        return f"no connection to {where}: nothing listens there, or a firewall blocks it"
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return f"{where} ended the connection while it was being made"
     reason = os.strerror(error.errno).lower() if error.errno else "unknown reason"
@@ -146,6 +146,6 @@ def _tls_error_detail(error: ssl.SSLError, host: str, where: str) -> str:
     if is_certificate_alert(error):
         return f"{where} {NOT_ACCEPTED}"
     if error.reason in NOT_TLS_REASONS:
-        return f"{where} does not speak TLS"
+        return f"there is no TLS on this port: {where}"
     reason = (error.reason or "unknown reason").replace("_", " ").lower()
     return f"no secure connection to {where}: TLS failed ({reason})"

@@ -1,8 +1,8 @@
 """One connection of a caller: reads requests, serves them in order, writes responses, and ends.
 
 aiohttp's parser parses what arrives, and the messages are queued. Two kinds of data bypass it: the
-bytes of a body of known length, which are counted, and reads whose fields are those of the
-read before. Requests are served one after the other in one task, without a task, a writer or a
+bytes of a body of known length, which are counted, and requests whose fields are those of the one
+before. Requests are served one after the other in one task, without a task, a writer or a
 timer for each. Messages that the parser rejects and headers that take too long get a response, too.
 """
 
@@ -28,7 +28,7 @@ from gateway.http.server.request_parser import (
     RepeatedHeaderCache,
     RequestMessage,
     announced_length,
-    ends_with_header,
+    is_repeatable,
     new_request_parser,
 )
 from gateway.http.server.request_payload import FixedLengthBody, RequestFramingError
@@ -299,11 +299,15 @@ class CallerConnection:
         """Parse the data and record since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
-        if self._at_start and not (self._messages or self._ended or self._is_input_ignored):
-            repeated = self._repeated.match(data)
-            if repeated is not None:
-                self._receive(repeated, EMPTY_PAYLOAD)
-                return
+        is_next = not (self._messages or self._unparsed or self._ended or self._is_input_ignored)
+        if self._at_start and is_next and (repeated := self._repeated.match(data)) is not None:
+            message, end = repeated
+            payload: Payload = EMPTY_PAYLOAD
+            if end < len(data):
+                payload = body = self._new_body(len(data) - end)
+                body.feed(bytes(data[end:]))
+            self._receive(message, payload)
+            return
         if not data and self._counted is None:
             # The bytes that the parser has retained come first.
             self._read_chunk(data)
@@ -331,6 +335,7 @@ class CallerConnection:
         if body.is_eof():
             # The old parser still waits for the body, whose bytes it was not given.
             self._counted, self._parser, self._edge = None, self._new_parser(), b""
+            self._at_start = True
         return len(data) - len(rest)
 
     def _next_empty_line(self, data: bytes, at: int) -> int:
@@ -390,10 +395,10 @@ class CallerConnection:
         for message, payload in parsed:
             self._receive(RequestMessage.from_parsed(message), payload)
         self._header_since = None
-        last = self._messages[-1][0]
-        if ends_with_header(last):
-            self._at_start = True
-            if was_at_start:
+        last, payload = self._messages[-1]
+        if is_repeatable(last):
+            self._at_start = is_read = last.method == "GET"
+            if was_at_start and is_read == (payload is EMPTY_PAYLOAD):
                 self._repeated.store(data, last)
         return True
 
@@ -420,10 +425,11 @@ class CallerConnection:
             length = announced_length(message)
             if length:
                 # The message is still in the queue, so that its body can be replaced.
-                self._counted = FixedLengthBody(
-                    length, pause=self._pause_body, resume=self._resume_body
-                )
+                self._counted = self._new_body(length)
                 self._messages[-1] = (message, self._counted)
+
+    def _new_body(self, length: int) -> FixedLengthBody:
+        return FixedLengthBody(length, pause=self._pause_body, resume=self._resume_body)
 
     def _new_parser(self) -> Any:
         return new_request_parser(self, self._loop, self._limits)

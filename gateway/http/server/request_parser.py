@@ -7,12 +7,13 @@ because of the names that aiohttp does not promise: the parser's class and its e
 `EMPTY_PAYLOAD` itself. The tests of this module have one for each, and one that no other module
 imports such a name.
 
-`RepeatedHeaderCache` avoids parsing reads whose fields are those of the read before, byte for byte.
-Legacy systems send the same fields with every request of a connection; only the request line
-differs. The parser's result is valid for the same bytes again. Only request lines of the usual form
-are recognized by it. Everything else is left to the parser. Without it a read takes 1.10 times the
-processor time interpreted (1.07 to 1.13 in single rounds) and 1.16 times compiled (1.12 to 1.21;
-`small-32` of `make bench`, Intel Xeon model 167, November 2026).
+`RepeatedHeaderCache` avoids parsing requests whose fields are those of the request before, byte for
+byte but for the number of Content-Length. Legacy systems send the same fields with every request of
+a connection; only the request line and the body differ. The parser's result is valid for the same
+bytes again. Only request lines of the usual form are recognized by it, and bodies that arrived
+together with their header. Everything else is left to the parser. Without it a read takes 1.10
+times the processor time interpreted (1.07 to 1.13 in single rounds) and 1.16 times compiled (1.12
+to 1.21; `small-32` of `make bench`, Intel Xeon model 167, November 2026).
 
 The types of parsed messages, and what happens to a connection after a response, are defined here.
 """
@@ -50,7 +51,7 @@ __all__ = [
     "RepeatedMessage",
     "RequestMessage",
     "announced_length",
-    "ends_with_header",
+    "is_repeatable",
     "new_request_parser",
     "require_strict_parser",
 ]
@@ -117,13 +118,15 @@ class RequestMessage:
 
 
 class RepeatedMessage(RequestMessage):
-    """A message that was not parsed: a copy of the parsed message `first` with another target."""
+    """A message that was not parsed: a copy of `first` with another target and other fields."""
 
     __slots__ = ()
 
-    def __init__(self, first: RequestMessage, path: str) -> None:
+    def __init__(
+        self, first: RequestMessage, path: str, raw_headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
         super().__init__(
-            first.method, path, first.version, first.raw_headers, should_close=first.should_close
+            first.method, path, first.version, raw_headers, should_close=first.should_close
         )
 
 
@@ -151,53 +154,111 @@ class ConnectionDisposition(Enum):
 _MAX_CACHED_BYTES: Final = 4096
 _LINE_END: Final = b"\r\n"
 _HEADER_END: Final = b"\r\n\r\n"
-_GET: Final = b"GET "
 _HTTP_1_1_LINE_END: Final = b" HTTP/1.1\r\n"
 # An origin-form target (RFC 9112 section 3.2.1) of characters that all parsers read alike.
-_READ_REQUEST_LINE: Final = re.compile(
-    _GET + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_HTTP_1_1_LINE_END)
+_USUAL_REQUEST_LINE: Final = re.compile(
+    rb"(?:GET|POST|PUT|PATCH) /(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+"
+    + re.escape(_HTTP_1_1_LINE_END)
 )
+_WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
+_LENGTH: Final = b"content-length"
+# A number that is certainly the length of a body.
+_LENGTH_FIELD: Final = re.compile(
+    rb"(?:\A|\r\n)content-length:[ \t]*+([1-9][0-9]{0,14})\r\n", re.IGNORECASE
+)
+_MAX_LENGTH_DIGITS: Final = 15
 # Fields which announce that something follows the header.
-_CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
+_CONSEQUENTIAL: Final = frozenset((_LENGTH, b"transfer-encoding", b"expect", b"trailer"))
 # The duration of a comparison would reveal how many bytes of a secret are equal.
 _UNCACHED_FIELDS: Final = _CONSEQUENTIAL | SECRET
 
 
 class RepeatedHeaderCache:
-    """Caches the fields of the last read that arrived alone on a connection.
+    """Caches the fields of the last request that a connection may repeat.
 
     `max_line_bytes` limits a request line. `match` must be called only while the parser is at the
     beginning of a message.
     """
 
-    __slots__ = ("_fields", "_first", "_max_line_bytes")
+    __slots__ = ("_after", "_before", "_first", "_max_line_bytes", "_method")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max_line_bytes = max_line_bytes
-        self._fields = b""
         self._first: RequestMessage | None = None
+        self._method = b""  # and the blank after it
+        # The fields before and after the number of Content-Length. Those of a read are all before.
+        self._before = self._after = b""
 
     def store(self, data: bytes, message: RequestMessage) -> None:
         """Cache the fields of `message`, which the parser made from exactly `data`.
 
-        `ends_with_header` must be true for it. The cache is cleared where `data` has another form.
+        `is_repeatable` must be true for it, and it has a body if its method may have one. The cache
+        is cleared where `data` has another form.
         """
-        line = _READ_REQUEST_LINE.match(data)
-        fields = bytes(data[line.end() :]) if line is not None else b""
-        if _is_field_block_of(fields, message) and message.path == _target(data, len(fields)):
-            self._fields, self._first = fields, message
-        else:
-            self._fields, self._first = b"", None
+        self._first = None
+        line = _USUAL_REQUEST_LINE.match(data)
+        if line is None:
+            return
+        fields = bytes(data[line.end() :])
+        if not _is_field_block_of(fields, message):
+            return
+        self._method = message.method.encode("ascii") + b" "
+        self._before, self._after = fields, b""
+        if message.method in _WITH_BODY:
+            length = _LENGTH_FIELD.search(fields)
+            if length is None:
+                return
+            self._before, self._after = fields[: length.start(1)], fields[length.end(1) :]
+        if message.path == self._target(data, line.end()):
+            self._first = message
 
-    def match(self, data: bytes) -> RepeatedMessage | None:
-        """Return the message if `data` is exactly one read with the cached fields, else None."""
-        first, fields = self._first, self._fields
-        if first is None or not data.endswith(fields):
+    def match(self, data: bytes) -> tuple[RepeatedMessage, int] | None:
+        """Return the message if `data` is exactly one request with the cached fields, else None.
+
+        With it comes where its header ends and its body begins.
+        """
+        first = self._first
+        if first is None:
             return None
-        size = len(data) - len(fields)
-        if size > self._max_line_bytes or _READ_REQUEST_LINE.fullmatch(data, 0, size) is None:
+        line_end = data.find(_LINE_END, 0, self._max_line_bytes) + len(_LINE_END)
+        end = line_end + len(self._before)
+        if not data.startswith(self._before, line_end):
             return None
-        return RepeatedMessage(first, _target(data, len(fields)))
+        length = b"0"
+        if self._after:
+            digits_end = data.find(b"\r", end, end + _MAX_LENGTH_DIGITS + 1)
+            length = bytes(data[end:digits_end])
+            if not length.isdigit() or not data.startswith(self._after, digits_end):
+                return None
+            end = digits_end + len(self._after)
+        if (
+            len(data) - end != int(length)
+            or not data.startswith(self._method)
+            or _USUAL_REQUEST_LINE.fullmatch(data, 0, line_end) is None
+        ):
+            return None
+        raw_headers = first.raw_headers
+        if self._after:
+            if length.startswith(b"0"):
+                return None
+            raw_headers = _with_length(raw_headers, length)
+        return RepeatedMessage(first, self._target(data, line_end), raw_headers), end
+
+    def _target(self, data: bytes, line_end: int) -> str:
+        """Return the target of a usual request line that ends at `line_end`."""
+        return data[len(self._method) : line_end - len(_HTTP_1_1_LINE_END)].decode("ascii")
+
+
+def _with_length(
+    raw_headers: tuple[tuple[bytes, bytes], ...], length: bytes
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the fields with this Content-Length: the same object if that is the same."""
+    for index, (name, value) in enumerate(raw_headers):
+        if name.lower() == _LENGTH:
+            if value == length:
+                break
+            return (*raw_headers[:index], (name, length), *raw_headers[index + 1 :])
+    return raw_headers
 
 
 def announced_length(message: RequestMessage) -> int:
@@ -206,23 +267,29 @@ def announced_length(message: RequestMessage) -> int:
     The parser has verified that it is a number and the only framing.
     """
     for name, value in message.raw_headers:
-        if name.lower() == b"content-length":
+        if name.lower() == _LENGTH:
             return int(value)
     return 0
 
 
-def ends_with_header(message: RequestMessage) -> bool:
-    """Return whether a message is a read that nothing can belong to after its header.
+def is_repeatable(message: RequestMessage) -> bool:
+    """Return whether all after the header of a message is a body of the length that it announces.
 
-    False also for a header with a secret. A message without a body is no proof: aiohttp's parser
-    creates none for the largest length that a 64-bit number holds, and then waits for that body.
+    A read has none. False also for a header with a secret. A message without a body is no proof:
+    aiohttp's parser creates none for the largest length that a 64-bit number holds, and then waits
+    for that body.
     """
-    if message.method != "GET" or message.version is not HttpVersion11:
+    has_body = message.method in _WITH_BODY and not message.upgrade
+    if not (has_body or message.method == "GET") or message.version is not HttpVersion11:
         return False
+    lengths = 0
     for name, _ in message.raw_headers:
-        if name.lower() in _UNCACHED_FIELDS:
+        key = name.lower()
+        if has_body and key == _LENGTH:
+            lengths += 1
+        elif key in _UNCACHED_FIELDS:
             return False
-    return True
+    return lengths == has_body
 
 
 def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
@@ -232,8 +299,3 @@ def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
         and fields.find(_HEADER_END) == len(fields) - len(_HEADER_END) >= 0
         and fields.count(_LINE_END) == len(message.raw_headers) + 1
     )
-
-
-def _target(data: bytes, behind: int) -> str:
-    """Return the target of a usual request line, which `behind` bytes follow."""
-    return data[len(_GET) : len(data) - behind - len(_HTTP_1_1_LINE_END)].decode("ascii")

@@ -70,7 +70,6 @@ from gateway.outbox.store.tables import (
     meta_table,
     pending_records_table,
     segments_table,
-    usage_table,
 )
 from gateway.outbox.store.work_groups import ShieldedTasks, WorkGroups
 
@@ -120,12 +119,19 @@ class OutboxStore:
     """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first.
 
     `observers` are called for every step of an entry that is taken here, after its transaction.
+    `clock` returns seconds since 1970, for audit records that are not stored.
     """
 
     def __init__(
-        self, *, database: Database, cipher: ContentCipher, settings: OutboxSettings
+        self,
+        *,
+        database: Database,
+        cipher: ContentCipher,
+        settings: OutboxSettings,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
+        self._clock = clock
         self.settings = settings
         self.observers: list[OutboxObserver] = []
         self._contents = EncryptedContents(cipher)
@@ -173,9 +179,6 @@ class OutboxStore:
     def _prepare(self, connection: sa.Connection) -> None:
         self._database.lock_inserts(connection)
         METADATA.create_all(connection)
-        if not _has_rows(connection, usage_table) and _has_rows(connection, entries_table):
-            columns = ("caller", "entries", "size")
-            connection.execute(queries.INSERT_USAGE.from_select(columns, queries.COUNT_USAGE))
         stored = _stored_meta(connection)
         if stored == self._meta_values:
             return
@@ -186,7 +189,7 @@ class OutboxStore:
         has_other_key = stored and stored.get("key") != self._meta_values["key"]
         if has_other_key and _has_rows(connection, entries_table):
             raise OutboxConfigurationError(
-                Message("holds entries that were encrypted with another key")
+                Message("contains entries that were encrypted with another key")
             )
         connection.execute(sa.delete(meta_table))
         connection.execute(
@@ -648,7 +651,7 @@ class OutboxStore:
         if content is not None:
             entry = content.entry
             seen = PendingAuditRecord(
-                OutboxStep.REVEALED, entry.id, entry.caller, actor, time.time()
+                OutboxStep.REVEALED, entry.id, entry.caller, actor, self._clock()
             )
             if not await record([seen]):
                 raise NotRecordedError(Message("the audit cannot be written"))

@@ -278,15 +278,13 @@ SELECT_BLOCKING_KEYS: Final = (
 UPDATE_NEW_PREDECESSORS: Final = update_predecessors(
     entries_table.c.number >= sa.bindparam("first")
 )
-_COUNT_BY_CALLER: Final = sa.select(
+# The number and bytes of each caller's entries; and those of the entries with these `numbers`.
+COUNT_USAGE: Final = sa.select(
     entries_table.c.caller,
     sa.func.count().label("entries"),
     _sum(entries_table.c.size).label("size"),
 ).group_by(entries_table.c.caller)
-# The number and bytes of the entries of each caller that block.
-COUNT_USAGE: Final = _COUNT_BY_CALLER.where(entries_table.c.state.in_(BLOCKING))
-# The same of the entries with these `numbers`, in any state.
-COUNT_USAGE_OF_NUMBERS: Final = _COUNT_BY_CALLER.where(
+COUNT_USAGE_OF_NUMBERS: Final = COUNT_USAGE.where(
     entries_table.c.number.in_(sa.bindparam("numbers", expanding=True))
 )
 # What these `callers` use, and what all do.

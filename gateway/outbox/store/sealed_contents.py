@@ -39,7 +39,7 @@ from gateway.outbox.store.tables import segments_table
 _SCHEMA: Final = 1
 _NONCE_BYTES: Final = 12
 _LENGTH_BYTES: Final = 4
-_CHANGED: Final = Message("holds a content that was changed from outside")
+_CHANGED: Final = Message("contains data that was changed from outside")
 # Bytes. Each segment is a row of the database: small enough for every driver, large enough for most
 # bodies.
 _SEGMENT_BYTES: Final = 1024 * 1024

@@ -11,9 +11,8 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 
@@ -104,12 +103,21 @@ class SqliteDatabase:
 
     Everything that SQLite does is done in threads: the event loop never waits for the disk.
 
-    `clock` returns seconds since 1970. `exclusive`: no other gateway may use the file; while one
-    does, every transaction raises `OutboxInUseError`. Commands use it without that.
+    `clock` returns seconds since 1970, `monotonic` measures how long a transaction has waited.
+    `exclusive`: no other gateway may use the file; while one does, every transaction raises
+    `OutboxInUseError`. Commands use it without that.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float],
+        *,
+        exclusive: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._monotonic = monotonic
         # Writers of this process wait here in the order of their arrival, rather than in SQLite's
         # polling.
         self._write_lock = asyncio.Lock()
@@ -176,19 +184,26 @@ class SqliteDatabase:
             self._require_file()
             if adds and (not self._is_reserved or self._reserve.is_disk_full()):
                 raise DiskFullError
-            async with self._acquire_write_lock():
-                connection = await self._in_thread(self._begin_writing)
-                try:
-                    yield Transaction(partial(self._run_on, connection))
-                    await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
-                except BaseException:
-                    await self._in_thread(connection.close)
-                    raise
+            # It begins with its first step, in the same visit to the thread.
+            begun: list[sa.Connection] = []
 
-    async def _run_on(
-        self, connection: sa.Connection, work: Callable[[sa.Connection, *_Ts], _T], *args: *_Ts
-    ) -> _T:
-        return await self._in_thread(work, connection, *args)
+            def run(work: Callable[..., Any], args: tuple[object, ...]) -> Any:
+                if not begun:
+                    begun.append(self._begin_writing())
+                return work(begun[0], *args)
+
+            def run_in_thread(work: Callable[..., Any], *args: object) -> Awaitable[Any]:
+                return self._in_thread(run, work, args)
+
+            async with self._acquire_write_lock():
+                try:
+                    yield Transaction(run_in_thread)
+                    for connection in begun:
+                        await self._in_thread(self._commit, connection, 1.0 if adds else 0.0)
+                except BaseException:
+                    for connection in begun:
+                        await self._in_thread(connection.close)
+                    raise
 
     def _begin_writing(self) -> sa.Connection:
         connection = self._engine.connect()
@@ -214,9 +229,10 @@ class SqliteDatabase:
         Return the number of all pages. Raises `DiskFullError`.
         """
         counts = connection.exec_driver_sql(_COUNT_PAGES).one()
-        missing = int(self._reserve.free_pages * part) - counts.freelist_count
-        if missing > 0:
-            connection.exec_driver_sql(_MAKE_PAGES, ((missing + _GROWTH_PAGES) * PAGE,))
+        pages = int(self._reserve.free_pages * part)
+        if counts.freelist_count < pages:
+            # The free pages are used first: only what exceeds them is added to the file.
+            connection.exec_driver_sql(_MAKE_PAGES, ((pages + _GROWTH_PAGES) * PAGE,))
             connection.exec_driver_sql(_FREE_PAGES)
             counts = connection.exec_driver_sql(_COUNT_PAGES).one()
         self._reserve.allocate_database(counts.page_count)
@@ -246,7 +262,7 @@ class SqliteDatabase:
         # `_begin` starts transactions, not the implicit BEGIN of the driver.
         connection.isolation_level = None
         cursor = connection.cursor()
-        _retry_races(lambda: _enable_wal(cursor))
+        _retry_races(lambda: _enable_wal(cursor), self._monotonic)
         for pragma in _PRAGMAS:
             cursor.execute(pragma)
         cursor.execute(f"PRAGMA wal_autocheckpoint = {self._reserve.checkpoint_frames}")
@@ -261,11 +277,11 @@ class SqliteDatabase:
         Time spent waiting for it is subtracted from SQLite's busy timeout: with a limit for each,
         the caller of the last of many writes would have left long before the end.
         """
-        until = time.monotonic() + BUSY_TIMEOUT
+        until = self._monotonic() + BUSY_TIMEOUT
         async with asyncio.timeout(BUSY_TIMEOUT):
             await self._write_lock.acquire()
         try:
-            self._busy_timeout = max(0.0, until - time.monotonic())
+            self._busy_timeout = max(0.0, until - self._monotonic())
             yield
         finally:
             self._write_lock.release()
@@ -320,7 +336,7 @@ def _make_private(path: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise OutboxUnavailableError(system_error(error, Message("cannot be made"))) from None
+        raise OutboxUnavailableError(system_error(error, Message("cannot be created"))) from None
 
 
 def _locked(path: Path) -> int:
@@ -347,20 +363,20 @@ def _enable_wal(cursor: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
 
 
-def _retry_races(use: Callable[[], None]) -> None:
+def _retry_races(use: Callable[[], None], clock: Callable[[], float]) -> None:
     """Use a file which other processes may be the first to use, with retries for `BUSY_TIMEOUT`.
 
     While another process creates the tables of a new file, the switch to WAL mode fails at once,
     whatever the busy timeout. A log beside a file without pages, as `DiskReserve` makes it, is
     deleted by SQLite, and fails where another process has deleted it first.
     """
-    until = time.monotonic() + BUSY_TIMEOUT
+    until = clock() + BUSY_TIMEOUT
     while True:
         try:
             return use()
         except sqlite3.OperationalError as error:
             code = error.sqlite_errorcode
-            if time.monotonic() >= until or (
+            if clock() >= until or (
                 code != sqlite3.SQLITE_IOERR_DELETE_NOENT and code & _PRIMARY != sqlite3.SQLITE_BUSY
             ):
                 raise

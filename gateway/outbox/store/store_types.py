@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.i18n import Message
-from gateway.outbox.entry import EntryState
+from gateway.outbox.entry import STATE_NAMES, EntryState
 
 # Bytes. Most OperationOutcomes are shorter.
 SHORT_BODY: Final = 4096
@@ -47,7 +47,7 @@ class EntryStateError(OutboxError):
     """The entry is in a `state` that does not allow the action."""
 
     def __init__(self, state: EntryState) -> None:
-        super().__init__(Message("not possible, it is {state}", state=Message(state.value)))
+        super().__init__(Message("not possible, it is {state}", state=STATE_NAMES[state]))
         self.state = state
 
 

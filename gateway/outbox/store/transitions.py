@@ -119,7 +119,7 @@ def exceeding_limits(
                 or caller_bytes + arrival.size > limits.max_bytes * limits.max_share
             )
         ):
-            why = Message("the caller's share of the outbox is full")
+            why = Message("the caller's share of the outbox is used up")
             refusals[arrival] = OutboxFullError(why)
             continue
         entries += 1

@@ -261,15 +261,6 @@ def test_other_queries_are_unchanged(query):
     assert rewrite_query(query, LINKS) == query
 
 
-def test_request_fields_with_urls_are_mapped():
-    """If-None-Exist is a query, X-Provenance a resource."""
-    assert rewrite_request_header("If-None-Exist", f"subject={GATEWAY}/Patient/1", LINKS) == (
-        f"subject={PLATFORM}/Patient/1"
-    )
-    text = '{"resourceType":"Provenance","target":[{"reference":"%s/Patient/1"}]}'
-    assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
-
-
 def test_a_lone_surrogate_in_x_provenance_is_no_error():
     text = (
         '{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?x=\\ud800é"}}]}'

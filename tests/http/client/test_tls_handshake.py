@@ -56,7 +56,7 @@ async def test_a_platform_with_an_invalid_certificate_gets_an_alert(
 
 PLAIN = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 UNFINISHED = {
-    "plain HTTP": (PLAIN, False, "upstream-tls", "does not speak TLS"),
+    "plain HTTP": (PLAIN, False, "upstream-tls", "there is no TLS on this port"),
     "an alert": (b"\x15\x03\x03\x00\x02\x02\x28", False, "upstream-tls", "handshake failure"),
     "end": (b"", False, "upstream-unreachable", "ended the connection while"),
     "end in a record": (b"\x16\x03\x03\x00", False, "upstream-unreachable", "ended the connection"),

@@ -30,7 +30,6 @@ async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[Upstrea
 
 
 async def send(connection: UpstreamConnection, server: SServer, number: int) -> None:
-    """Send a request, and return when it arrived."""
     connection.start_exchange(expect_body=True)
     connection.write_request(b"GET /%d HTTP/1.1\r\n\r\n" % number)
     await server.wait_for_output(b"GET /%d HTTP" % number)
@@ -83,9 +82,7 @@ async def test_a_certificate_may_be_requested_by_renegotiation(ca: trustme.CA) -
         await answered(connection, server)
 
 
-async def test_certificate_rejected_within_exchange_leaves_outcome_unknown(
-    ca: trustme.CA,
-) -> None:
+async def test_certificate_rejected_within_exchange_leaves_outcome_unknown(ca: trustme.CA) -> None:
     async with (
         SServer(ca, "-tls1_2", "-no_ticket", "-no_cache", "-verify_return_error") as server,
         connected(server.port, client_side(ca, issuer=trustme.CA())) as connection,

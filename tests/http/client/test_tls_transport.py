@@ -37,7 +37,6 @@ BY_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
 
 @pytest.fixture
 async def both(ca: trustme.CA, version: ssl.TLSVersion) -> AsyncIterator[BothEnds]:
-    """Yield a connection after its handshake, in each version."""
     async with connected(ca, version) as made:
         yield made
 
@@ -122,7 +121,6 @@ async def test_any_record_ends_an_idle_connection(both: BothEnds, how: str) -> N
 
 
 def tampered(record: bytes) -> bytes:
-    """Return a record that was changed on its way."""
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
@@ -212,11 +210,9 @@ class ManualTransport(FakeTransport):
     sent = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer the data."""
         self.sent += data
 
     def take(self) -> bytes:
-        """Return what was written since."""
         sent, self.sent = self.sent, b""
         return sent
 

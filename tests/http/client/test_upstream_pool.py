@@ -47,7 +47,6 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
 
 
 async def exchange(connection: UpstreamConnection) -> None:
-    """Send a request and get the response."""
     connection.start_exchange(expect_body=True)
     connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await read(connection)
@@ -166,9 +165,7 @@ async def test_one_caller_cannot_have_all_of_many_connections(
     await asyncio.gather(*more, return_exceptions=True)
 
 
-async def test_idle_connection_is_closed_for_waiter_that_needs_new_one(
-    make_pool: MakePool,
-) -> None:
+async def test_idle_connection_is_closed_for_waiter_that_needs_new_one(make_pool: MakePool) -> None:
     pool = make_pool()
     first = await used(pool)
     new = await waiting(pool, new=True)

@@ -25,7 +25,6 @@ NAME = "fhir.hospital.test"
 
 @pytest.fixture
 def ca(tmp_path: Path) -> trustme.CA:
-    """Return the platform's CA, whose certificate is in a file."""
     made = trustme.CA()
     made.cert_pem.write_to_path(tmp_path / "ca.pem")
     return made
@@ -66,7 +65,6 @@ async def read(gateway: RunningGateway) -> tuple[int, str, str]:
 
 
 def far(platform: Platform, **more: Any) -> dict[str, Any]:
-    """Return settings for the platform by its name."""
     return {"fhir_base_url": f"https://{NAME}:{platform.port}/r5", "connect_timeout": 2, **more}
 
 
@@ -161,7 +159,6 @@ def clients(tmp_path: Path) -> trustme.CA:
 
 
 def identity(directory: Path) -> dict[str, str]:
-    """Return settings for the client certificate and the platform's CA."""
     names = {"ca_file": "ca", "client_cert_file": "cert", "client_key_file": "key"}
     return {key: str(directory / f"{name}.pem") for key, name in names.items()}
 

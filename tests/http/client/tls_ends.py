@@ -73,13 +73,11 @@ class GatewayEnd:
             return error.reason.code, error.detail, error.is_retryable
 
     async def opened(self) -> UpstreamConnection:
-        """Wait for the connection and return it."""
         made = await self.opening
         assert isinstance(made, UpstreamConnection)
         return made
 
     async def failed(self) -> tuple[str, str, bool]:
-        """Wait for the failure and return it."""
         outcome = await self.opening
         assert isinstance(outcome, tuple)
         return outcome
@@ -94,17 +92,14 @@ class BothEnds:
     pool: UpstreamPool
 
     async def send_request(self, request: bytes = REQUEST) -> None:
-        """Send a request and check that it arrives complete."""
         self.connection.start_exchange(expect_body=True)
         self.connection.write_request(request)
         assert await self.line.read_until() == request
 
     async def answered(self) -> bytes:
-        """Return the body of the response. Raises `UpstreamConnectionError`."""
         return await read(self.connection)
 
     async def lost(self) -> None:
-        """Return when the gateway's end has released its transport."""
         await wait_until(lambda: self.connection.transport is None)
 
 

@@ -39,7 +39,6 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Respond with 204, and close."""
         request.connection.write(ANSWER)
         return ConnectionDisposition.CLOSE
 

@@ -53,7 +53,6 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Respond as to a valid request."""
         return await self.handle(request)
 
 
@@ -64,7 +63,6 @@ class Limits(LimitsSettings):
 
     @property
     def write_stall_timeout(self) -> float:
-        """Return the given timeout."""
         return self.stall
 
 
@@ -82,11 +80,7 @@ async def accepting(
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     server = CallerServer(sink or Sink(), Limits(stall=stall))
     acceptor = Acceptor(
-        [listening],
-        server,
-        max_connections=connections,
-        tls=tls,
-        clock=time.monotonic,
+        [listening], server, max_connections=connections, tls=tls, clock=time.monotonic
     )
     acceptor.open()
     yield acceptor, listening
@@ -160,22 +154,24 @@ def slow_caller(listening: socket.socket, request: bytes) -> socket.socket:
     return caller
 
 
-@pytest.mark.parametrize("request_", [get("/"), get("/", "Connection: close"), b"nonsense\r\n\r\n"])
-async def test_a_caller_that_does_not_read_holds_no_slot(request_: bytes) -> None:
+@pytest.mark.parametrize(
+    ("request_", "half_closes"),
+    [
+        (get("/"), False),
+        (get("/", "Connection: close"), False),
+        (b"nonsense\r\n\r\n", False),
+        (get("/"), True),
+    ],
+)
+async def test_a_caller_that_does_not_read_holds_no_slot(
+    request_: bytes, half_closes: bool
+) -> None:
     """Once its connection is closed."""
     sink = Sink(LONG_ANSWER)
     async with accepting(connections=1, sink=sink) as (_, listening):
-        with slow_caller(listening, request_):
-            await sink.asked.wait()
-            (waiting,) = waiting_callers(listening, 1)
-            assert (await response_of(waiting)).startswith(b"HTTP/1.1 200 OK")
-
-
-async def test_a_half_closed_caller_that_does_not_read_holds_no_slot() -> None:
-    sink = Sink(LONG_ANSWER)
-    async with accepting(connections=1, sink=sink) as (_, listening):
-        with slow_caller(listening, get("/")) as caller:
-            caller.shutdown(socket.SHUT_WR)
+        with slow_caller(listening, request_) as caller:
+            if half_closes:
+                caller.shutdown(socket.SHUT_WR)
             await sink.asked.wait()
             (waiting,) = waiting_callers(listening, 1)
             assert (await response_of(waiting)).startswith(b"HTTP/1.1 200 OK")
@@ -197,13 +193,11 @@ async def test_a_closed_connection_sends_the_rest_to_a_slow_reader(request_: byt
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Return the CA of the listener's certificate."""
     return trustme.CA()
 
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """Return the listener's TLS context."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     return context

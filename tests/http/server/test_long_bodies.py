@@ -6,7 +6,6 @@ Those of known length bypass the parser, so that what follows them needs care.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.doubles.gateway import RunningGateway
-from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
+from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[RunningGateway]]
@@ -36,7 +35,6 @@ HEADER: Final = len(REQUEST) - len(LONG)
 
 
 def bodies(platform: Platform) -> list[bytes]:
-    """Return what the platform received, in order."""
     assert all(request.complete for request in platform.requests)
     return [request.body for request in platform.requests]
 
@@ -89,9 +87,7 @@ async def test_requests_pipelined_after_a_long_body_are_served(
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
-async def test_requests_pipelined_after_late_long_body_are_served(
-    gateway: RunningGateway,
-) -> None:
+async def test_requests_pipelined_after_late_long_body_are_served(gateway: RunningGateway) -> None:
     small = post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
         assert (await wire.fetch(REQUEST)).status == 200
@@ -175,27 +171,6 @@ async def test_a_rejected_long_body_is_not_parsed_as_requests(
     assert platform.requests == []
 
 
-async def test_a_response_before_the_end_of_the_body_is_forwarded(
-    gateway: RunningGateway, platform: Platform
-) -> None:
-    """The rest of the body is no request."""
-
-    async def refuse(connection: PlatformConnection) -> None:
-        connection.writer.write(outcome(422))
-        await connection.reader.read()
-
-    platform.respond(refuse)
-    async with await Wire.open(gateway.address) as wire:
-        await wire.send(REQUEST[: HEADER + 200 * KIB])
-        refused = await wire.read_response()
-        assert (refused.status, refused.header("Connection")) == (422, "close")
-        with contextlib.suppress(ConnectionError):
-            await wire.send(READ * 100)
-        with pytest.raises(TruncatedResponseError):
-            await wire.read_response()
-    assert len(platform.requests) == 1
-
-
 async def wait_until_paused(wire: Wire) -> int:
     """Wait until the gateway reads no more; return how much is left."""
     buffered = wire.writer.transport.get_write_buffer_size
@@ -227,24 +202,3 @@ async def test_a_pipelined_long_body_is_read_up_to_the_buffers(
             response.set()
         await sending
         assert [(await wire.read_response()).status for _ in range(3)] == [200] * 3
-
-
-async def test_slow_platform_pauses_the_caller(gateway: RunningGateway, platform: Platform) -> None:
-    size = 32 * KIB * KIB
-    proceed = asyncio.Event()
-
-    async def wait(connection: PlatformConnection) -> None:
-        await proceed.wait()
-        await read_body(connection.reader, connection.request)
-        connection.writer.write(fhir())
-
-    platform.respond(wait)
-    async with await Wire.open(gateway.address) as wire:
-        sending = asyncio.create_task(wire.send(post(BINARY, bytes(size), CONTENT)))
-        await platform.wait_for_requests(1)
-        held_back = await wait_until_paused(wire)
-        proceed.set()
-        await sending
-        assert (await wire.read_response()).status == 200
-    assert held_back > size // 4
-    assert [len(body) for body in bodies(platform)] == [size]

@@ -27,7 +27,6 @@ class IterationCounter:
         self.count = 0
 
     async def run(self) -> None:
-        """Count until cancelled."""
         while True:
             await asyncio.sleep(0)
             self.count += 1

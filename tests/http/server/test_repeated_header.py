@@ -50,6 +50,9 @@ PIECES = (
     # Bodies that look like requests.
     *(post("/fhir/Basic", READ), post("/fhir/Basic", OTHER + READ), post("/fhir/Basic", b"{}")),
     *(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(READ), READ), CHUNKED + b"0\r\n\r\n"),
+    *(post("/fhir/Basic/1", b"{}"), post("/fhir/Basic", READ + OTHER), post("/fhir", b"x" * 120)),
+    *(post("/fhir/Basic/1", b"{}", method="PUT"), post("/fhir/Basic", b"{}") + READ),
+    *(post("/fhir/Basic", b""), post("/fhir/Basic", b"{}") * 2, post("/fhir", b"{}", "Expect: x")),
     # The beginnings of what other pieces end, and the other way round.
     *(CHUNKED, AWAITING, SIZE, LAST_CHUNK, TAIL, *PIECES_OF_A_HEADER),
     *(b"\r\n", READ[:-1], READ[:-2], b"\n", READ[:20]),
@@ -97,7 +100,6 @@ class Sink:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Record the rejection; its reason depends on how much of the message arrived."""
         del request, error
         self.seen.append(("refused",))
         return ConnectionDisposition.CLOSE
@@ -132,14 +134,12 @@ async def _read(pieces: list[bytes], sink: Sink) -> None:
 
 
 def read(pieces: list[bytes], *, slow: bool = False) -> list[tuple[Any, ...]]:
-    """Return what the handler receives on a connection with these chunks."""
     sink = Sink(slow=slow)
     asyncio.run(_read(pieces, sink))
     return sink.seen
 
 
 def not_parsed(pieces: list[bytes]) -> list[bool]:
-    """Return of each request whether it was not parsed."""
     sink = Sink(slow=False)
     asyncio.run(_read(pieces, sink))
     return sink.repeated
@@ -197,6 +197,26 @@ def test_a_read_with_the_same_fields_is_not_parsed() -> None:
     assert not_parsed(pieces) == told
 
 
+def test_a_write_with_the_same_fields_is_not_parsed() -> None:
+    """Whatever its target and the length of its body, if that came with the header."""
+    bodies = (b"{}", b'{"a":1}', b"x" * 100, READ, READ)
+    pieces = [post(f"/fhir/Basic/{len(body)}", body) for body in bodies]
+    assert not_parsed(pieces) == [False, True, True, True, True]
+    assert [received[-1] for received in read(pieces)] == list(bodies)
+    first, other = pieces[0], post("/fhir/Basic", b"{}", method="PUT")
+    assert not_parsed([first, first[:-1], first[-1:], first, other, other, READ, first]) == [
+        *(False, False, True, False, True, False, False),
+    ]
+
+
+def test_the_length_of_a_write_that_is_not_parsed_is_its_own() -> None:
+    pieces = [post("/fhir/Basic", b"x" * size) for size in (2, 3, 2)]
+    lengths = [dict(received[2])[b"Content-Length"] for received in read(pieces)]
+    assert lengths == [b"2", b"3", b"2"]
+    zeros = pieces[0].replace(b"Content-Length: 2", b"Content-Length: 02")
+    assert not_parsed([pieces[0], zeros, pieces[0]]) == [False, False, False]
+
+
 @pytest.mark.parametrize(
     "field",
     [
@@ -207,3 +227,5 @@ def test_a_read_with_the_same_fields_is_not_parsed() -> None:
 def test_a_header_with_a_credential_is_always_parsed(field: str) -> None:
     """The time of a comparison would reveal it."""
     assert not any(not_parsed([get("/fhir/Patient/1", field)] * 3))
+    if not field.startswith("Content-Length"):
+        assert not any(not_parsed([post("/fhir/Basic", b"{}", field)] * 3))

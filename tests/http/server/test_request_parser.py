@@ -10,16 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import http_parser, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
 
 import gateway
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.http.server.request_parser import (
-    EMPTY_PAYLOAD,
     HttpProcessingError,
-    HttpVersion,
-    HttpVersion10,
-    HttpVersion11,
     InvalidURLError,
     LineTooLong,
     new_request_parser,
@@ -27,168 +24,14 @@ from gateway.http.server.request_parser import (
 )
 
 PACKAGE = Path(gateway.__file__).parent
-READ = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-MIB = 2**20
 
 
-class Connection:
-    """What body streams of the parser call."""
-
-    connected = True
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pause_reading(self) -> None:
-        """Record the pause."""
-        self.calls.append("pause")
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Record the resumption."""
-        self.calls.append("resume")
-
-
-def parser(connection: Connection | None = None) -> Any:
-    """Return a parser with other limits."""
+def parser() -> Any:
     limits = LimitsSettings(max_url_bytes=1000, max_header_bytes=1000, max_headers=10)
-    return new_request_parser(connection or Connection(), asyncio.get_running_loop(), limits)
-
-
-async def test_a_message_without_a_body_has_empty_payload() -> None:
-    [(_, nothing)], _, _ = parser().feed_data(READ)
-    [(_, body)], _, _ = parser().feed_data(UPLOAD)
-    assert nothing is EMPTY_PAYLOAD
-    assert body is not EMPTY_PAYLOAD
-    assert (body.is_eof(), body.total_bytes, body.read_nowait(-1)) == (False, 2, b"ab")
-
-
-async def test_a_paused_body_gets_no_more_data() -> None:
-    reading = parser()
-    [(_, body)], _, _ = reading.feed_data(UPLOAD)
-    reading.pause_reading()
-    reading.feed_data(b"c")
-    assert not body.is_eof()
-
-
-async def test_a_message_has_the_octets_that_were_sent() -> None:
-    """`raw_headers` keeps order, repetition, case and octets; method and target are unchanged."""
-    fields = b"Host: a\r\nx-NAME: Jos\xe9\r\nB: 1\r\nx-name:  2 \r\n"
-    sent = b"PUT /a//%2e%2E/?b=%zz#c HTTP/1.1\r\n" + fields + b"\r\n"
-    [(message, _)], switched, _ = parser().feed_data(sent)
-    assert (message.method, message.path) == ("PUT", "/a//%2e%2E/?b=%zz#c")
-    expected = [(b"Host", b"a"), (b"x-NAME", b"Jos\xe9"), (b"B", b"1"), (b"x-name", b"2")]
-    assert list(message.raw_headers) == expected
-    assert (message.should_close, message.upgrade, switched) == (False, False, False)
-
-
-@pytest.mark.parametrize(
-    ("line", "version", "closes"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", HttpVersion11, False),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", HttpVersion11, True),
-        (b"GET / HTTP/1.0\r\n\r\n", HttpVersion10, True),
-        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", HttpVersion10, False),
-    ],
-)
-async def test_a_message_has_one_of_two_version_objects(
-    line: bytes, version: HttpVersion, closes: bool
-) -> None:
-    """`HttpVersion10` and `HttpVersion11` are the objects themselves, and `should_close` is set."""
-    [(message, _)], _, _ = parser().feed_data(line)
-    assert message.version is version
-    assert message.should_close is closes
-    assert HttpVersion10 < HttpVersion11
-
-
-@pytest.mark.parametrize("line", [b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", b"GET /\r\n\r\n"])
-async def test_other_versions_are_messages_too(line: bytes) -> None:
-    """The gateway has to reject them itself."""
-    [(message, _)], _, _ = parser().feed_data(line)
-    assert message.version not in (HttpVersion10, HttpVersion11)
-
-
-@pytest.mark.parametrize(
-    "first",
-    [
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
-    ],
-)
-async def test_a_declined_upgrade_continues_in_http(first: bytes) -> None:
-    """The second value of `feed_data` reports it; `set_upgraded(False)` declines it."""
-    reading = parser()
-    [(message, _)], switched, _ = reading.feed_data(first)
-    assert message.upgrade
-    assert switched
-    reading.set_upgraded(False)
-    [(message, _)], switched, _ = reading.feed_data(READ)
-    assert (message.method, switched) == ("GET", False)
-
-
-async def test_octets_after_a_second_upgrade_are_dropped() -> None:
-    """Therefore the connection feeds it such a request alone."""
-    upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    reading = parser()
-    messages, switched, rest = reading.feed_data(upgrade + READ)
-    assert (len(messages), switched, rest) == (1, False, b"")
-    assert messages[0][0].upgrade
-    assert len(reading.feed_data(READ)[0]) == 1
-
-
-async def test_the_largest_length_is_announced_as_no_body() -> None:
-    """It gives the object for no body, and then waits for that body."""
-    reading = parser()
-    sent = UPLOAD.replace(b"Content-Length: 3", b"Content-Length: %d" % (2**64 - 1))
-    [(_, body)], _, _ = reading.feed_data(sent)
-    assert body is EMPTY_PAYLOAD
-    assert not reading.feed_data(READ)[0]
-
-
-async def test_a_body_pauses_and_resumes_its_reader() -> None:
-    """It calls `pause_reading` when much is buffered, and `resume_reading` when it was read."""
-    connection = Connection()
-    reading = parser(connection=connection)
-    [(_, body)], _, _ = reading.feed_data(CHUNKED + b"%x\r\n%s\r\n" % (MIB, MIB * b"x"))
-    assert "pause" in connection.calls
-    while connection.calls[-1] != "resume":
-        assert await body.readany()
-
-
-async def test_a_body_is_complete_after_its_last_chunk() -> None:
-    """`readany` waits for octets, `is_eof` says that the last one has arrived."""
-    reading = parser()
-    [(_, body)], _, _ = reading.feed_data(CHUNKED)
-    waiting = asyncio.ensure_future(body.readany())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    reading.feed_data(b"1\r\na\r\n0\r\nX-Trailer: b\r\n\r\n")
-    assert await waiting == b"a"
-    assert body.is_eof()
-    assert await body.readany() == b""
-
-
-async def test_a_body_is_failed_from_outside() -> None:
-    """`set_exception` reaches the reader that waits and those that read later."""
-    [(_, body)], _, _ = parser().feed_data(CHUNKED)
-    assert body.exception() is None
-    waiting = asyncio.ensure_future(body.readany())
-    await asyncio.sleep(0)
-    body.set_exception(ConnectionResetError())
-    for read in (waiting, body.readany()):
-        with pytest.raises(ConnectionResetError):
-            await read
-    assert isinstance(body.exception(), ConnectionResetError)
-
-
-async def test_an_error_within_a_body_is_not_set_on_it() -> None:
-    """Therefore the connection does it."""
-    reading = parser()
-    [(_, body)], _, _ = reading.feed_data(CHUNKED)
-    with pytest.raises(HttpProcessingError, match="chunk"):
-        reading.feed_data(b"zz\r\n")
-    assert (body.exception(), body.is_eof()) == (None, False)
+    return new_request_parser(
+        BaseProtocol(asyncio.get_running_loop()), asyncio.get_running_loop(), limits
+    )
 
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -223,10 +66,7 @@ async def test_an_error_names_its_cause(words: str) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "begins"),
-    [
-        (b"GET /%s HTTP/1.1\r\n" % (1001 * b"x"), b"/x"),
-        (HEAD + b"X: %s\r\n" % (1001 * b"y"), b"y"),
-    ],
+    [(b"GET /%s HTTP/1.1\r\n" % (1001 * b"x"), b"/x"), (HEAD + b"X: %s\r\n" % (1001 * b"y"), b"y")],
 )
 async def test_an_overlong_line_comes_with_its_beginning(sent: bytes, begins: bytes) -> None:
     """`LineTooLong` has it as its first argument: that of a target is a slash."""

@@ -48,7 +48,7 @@ def test_doctor(stage: Stage) -> None:
         stage.check_and_doctor("doctor", credentials=credentials, login=login)
     ).result()
 
-    assert "skipped login client: the SSO does not say: invalid_grant" in doctor.out
+    assert "skipped login client: the SSO's response does not show it: invalid_grant" in doctor.out
 
 
 @dataclass(frozen=True, slots=True)

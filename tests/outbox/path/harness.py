@@ -24,6 +24,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
+from tests.doubles.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 JSON = {"Content-Type": "application/fhir+json"}
@@ -186,8 +187,7 @@ class OutboxSetup:
         return [(each.method, each.target) for each in self.sent]
 
     async def wait_until_sent(self, count: int) -> None:
-        while len(self.sent) < count:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(_POLL)
+        await wait_until(lambda: len(self.sent) >= count)
 
 
 def observation(patient: int = 1, number: int = 1) -> bytes:

@@ -19,6 +19,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.relay import Relay
 from tests.doubles.sso import Sso
+from tests.doubles.waiting import wait_until
 from tests.outbox.path.conftest import Open, outbox_in
 
 LOG = logging.getLogger(__name__)
@@ -127,11 +128,6 @@ async def steady_writes(base: str) -> AsyncIterator[list[float]]:
             task.result()
 
 
-async def wait_until_queued(took: list[float], count: int) -> None:
-    while len(took) < count:  # noqa: ASYNC110 - no event
-        await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("kind", [*BOMBS, "xml"])
 async def test_a_small_body_takes_little_memory(tmp_path: Path, kind: str) -> None:
     bodies = bombs(kind)
@@ -139,11 +135,12 @@ async def test_a_small_body_takes_little_memory(tmp_path: Path, kind: str) -> No
     async with gateway(tmp_path) as process:
         await post(process.url, gzip.compress(b'{"resourceType":"Observation"}'))
         async with steady_writes(process.url) as took:
-            await wait_until_queued(took, 3)
+            await wait_until(lambda: len(took) >= 3)
             before = memory(process)
             calls = (post(process.url, body, **fields) for body in bodies)
             answers = await asyncio.gather(*calls)
-            await wait_until_queued(took, len(took) + 3)
+            seen = len(took)
+            await wait_until(lambda: len(took) >= seen + 3)
         grown = memory(process, "VmHWM") - before
     LOG.info("%.1f MiB, slowest of %d: %d ms", grown / MIB, len(took), max(took) * 1000)
     assert grown < 64 * MIB

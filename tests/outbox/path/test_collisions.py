@@ -7,7 +7,6 @@ import gzip
 import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +21,12 @@ from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform as ServedPlatform
 from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body
+from tests.doubles.waiting import wait_until
+from tests.outbox.attempts import present
 from tests.outbox.path.conftest import opening
 from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
 from tests.outbox.path.test_platform_sender import Platform, answer, bundle, new_sender, request
-from tests.outbox.places import ClockWall, SqlitePlace, opened
-from tests.outbox.postgres_server import PostgresServer, postgres_server
+from tests.outbox.postgres_server import PostgresServer
 from tests.outbox.running import Process, Running, settle
 
 OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "conflict"}]}
@@ -89,18 +89,11 @@ def entry_of(write: QueuedRequest, key: str = "", **named: object) -> NewEntry:
     return NewEntry("lis", write, keys, RecoveryMode.HOLD, **named)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[OutboxStore]:
-    async with opened(SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))) as made:
-        yield made
-
-
 async def final_state(running: Running, entry_id: str) -> EntryState:
     """Move the clock until the entry has ended, and return its state."""
     for _ in range(100):
         await settle()
-        found = await running.store.entry(entry_id)
-        assert found is not None
+        found = await present(running.store, entry_id)
         if found.finished_at is not None:
             return found.state
         await running.pass_time(1)
@@ -110,10 +103,14 @@ async def final_state(running: Running, entry_id: str) -> EntryState:
 @pytest.mark.parametrize("collisions", [1, 8, 9])
 @pytest.mark.parametrize(("write", "has_version"), EVERY_WRITE)
 async def test_a_409_is_retried_without_a_version_only(
-    store: OutboxStore, clock: FakeClock, write: QueuedRequest, has_version: bool, collisions: int
+    clocked_store: OutboxStore,
+    clock: FakeClock,
+    write: QueuedRequest,
+    has_version: bool,
+    collisions: int,
 ) -> None:
     platform = Platform(*conflicts(collisions), answer(201))
-    async with Process(store, new_sender(platform), clock).running() as running:
+    async with Process(clocked_store, new_sender(platform), clock).running() as running:
         entry = await running.put(entry_of(write))
         began = clock()
         state = await final_state(running, entry.id)
@@ -123,14 +120,14 @@ async def test_a_409_is_retried_without_a_version_only(
     # Pauses of 62 s, and up to a second each until the delivery looks; the clock also moves while
     # a thread decodes.
     assert clock() - began < 90
-    response = await store.response(entry.id)
+    response = await clocked_store.response(entry.id)
     assert response is not None
     if is_refused:
         assert (response.status, response.reason) == (409, "")
         assert json.loads(response.body) == OUTCOME
 
 
-async def test_delays_after_409_grow(store: OutboxStore, clock: FakeClock) -> None:
+async def test_delays_after_409_grow(clocked_store: OutboxStore, clock: FakeClock) -> None:
     moments = []
 
     class Watched(Platform):
@@ -139,7 +136,7 @@ async def test_delays_after_409_grow(store: OutboxStore, clock: FakeClock) -> No
             return await super().send(*passed)  # type: ignore[arg-type]
 
     platform = Watched(*conflicts(9))
-    async with Process(store, new_sender(platform), clock).running() as running:
+    async with Process(clocked_store, new_sender(platform), clock).running() as running:
         entry = await running.put(entry_of(request()))
         await final_state(running, entry.id)
     pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
@@ -148,29 +145,33 @@ async def test_delays_after_409_grow(store: OutboxStore, clock: FakeClock) -> No
         assert least <= pause <= least + 2
 
 
-async def test_the_number_of_409_survives_a_restart(store: OutboxStore, clock: FakeClock) -> None:
+async def test_the_number_of_409_survives_a_restart(
+    clocked_store: OutboxStore, clock: FakeClock
+) -> None:
     first = Platform(*conflicts(5))
-    async with Process(store, new_sender(first), clock).running() as running:
+    async with Process(clocked_store, new_sender(first), clock).running() as running:
         entry = await running.put(entry_of(request()))
         while len(first.requests) < 5:
             await running.pass_time(1)
         await running.wait_for_state(entry, EntryState.WAITING)
     second = Platform(*conflicts(4))
-    async with Process(store, new_sender(second), clock).running() as running:
+    async with Process(clocked_store, new_sender(second), clock).running() as running:
         assert await final_state(running, entry.id) is EntryState.FAILED
         assert len(second.requests) == 4
         second._answers += [*conflicts(1), answer(201)]
-        await store.apply_action(entry.id, EntryState.WAITING)
+        await clocked_store.apply_action(entry.id, EntryState.WAITING)
         assert await final_state(running, entry.id) is EntryState.DELIVERED
 
 
-async def test_a_409_delays_its_own_patient_only(store: OutboxStore, clock: FakeClock) -> None:
+async def test_a_409_delays_its_own_patient_only(
+    clocked_store: OutboxStore, clock: FakeClock
+) -> None:
     platform = Platform(answer(409, OUTCOME), answer(201), answer(201), answer(201))
-    async with Process(store, new_sender(platform), clock).running() as running:
+    async with Process(clocked_store, new_sender(platform), clock).running() as running:
         named = [replace(request("PUT"), target_suffix=f"/Observation/{n}") for n in range(3)]
         first = await running.put(entry_of(named[0], "a"))
         second = await running.put(entry_of(named[1], "a"))
-        await wait_for_requests(platform, 1)
+        await wait_until(lambda: len(platform.requests) == 1)
         other = await running.put(entry_of(named[2], "b"))
         await running.wait_for_state(other, EntryState.DELIVERED)
         assert await running.state(second) is EntryState.WAITING
@@ -178,11 +179,6 @@ async def test_a_409_delays_its_own_patient_only(store: OutboxStore, clock: Fake
         assert await running.state(first) is EntryState.DELIVERED
     targets = [seen.target.decode()[-1] for seen in platform.requests]
     assert targets == ["0", "2", "0", "1"]
-
-
-async def wait_for_requests(platform: Platform, count: int) -> None:
-    while len(platform.requests) < count:  # noqa: ASYNC110 - no event
-        await asyncio.sleep(0.002)
 
 
 def test_409_halves_the_number_of_parallel_attempts() -> None:
@@ -226,11 +222,6 @@ class SerializingPlatform:
         self._commits += 1
         self.done[connection.request.target] += 1
         connection.writer.write(fhir(code=200))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    yield from postgres_server()
 
 
 async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(

@@ -176,7 +176,7 @@ async def test_show_is_translated(opened: Open, operator: Operator) -> None:
         ({"enabled": False}, 2, "outbox.enabled"),
         ({"encryption_key": "B" * 43}, 3, "another key"),
         ({"encryption_key": "short"}, 3, "32 bytes"),
-        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "is not there"),
+        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "does not exist"),
         ({"url": f"sqlite:////{'long' * 64}/all.db"}, 3, "file name too long"),
     ],
 )
@@ -223,7 +223,7 @@ async def test_a_gateway_with_another_key_does_not_start(opened: Open, tmp_path:
     operator.settings["outbox"]["encryption_key"] = "C" * 43
     operator.write()
     done = await dhp("run", "--config", operator.config)
-    told = f"outbox.url: {operator.settings['outbox']['url']} holds entries that were encrypted"
+    told = f"outbox.url: {operator.settings['outbox']['url']} contains entries that were encrypted"
     assert (done.code, told in done.err) == (3, True), done.err
 
 

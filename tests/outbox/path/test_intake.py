@@ -19,13 +19,6 @@ from tests.outbox.path.conftest import Open
 from tests.outbox.path.harness import OutboxSetup, observation
 from tests.pipeline.testbed import reset_connection
 
-
-async def test_nothing_is_queued_while_the_platform_responds(setup: OutboxSetup) -> None:
-    reply = await setup.write()
-    assert reply.status == 200
-    assert (await setup.ask("GET", "/_outbox")).json.get("entry") is None
-
-
 WITH_RESPOND_ASYNC = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
 WITHOUT_RESPOND_ASYNC = "return=minimal;x=1 ,handling=strict"
 WRITES = {

@@ -401,7 +401,6 @@ async def test_an_update_is_compared_with_the_stored_resource(
 async def test_each_failure_has_its_effect_and_scope(
     given: UpstreamResponse | Exception, effect: str, cause: str, everybody: bool
 ) -> None:
-    """Whether it may have an effect, and whether it would affect all entries."""
     result = await new_sender(Platform(given)).send(ENTRY, request())
     assert (result.may_have_effect, result.cause, result.affects_all_entries) == (
         effect == "unknown",

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.harness import OutboxSetup, observation
-from tests.outbox.postgres_server import PostgresServer, postgres_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    yield from postgres_server()
+from tests.outbox.postgres_server import PostgresServer
 
 
 @pytest.fixture

@@ -114,7 +114,6 @@ async def wait_until_care(setup: OutboxSetup, *reasons: str) -> None:
 
 @pytest.fixture
 def short_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries stand still after half a second."""
     monkeypatch.setattr(health, "STANDSTILL_SECONDS", 0.5)
 
 

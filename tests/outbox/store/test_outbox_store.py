@@ -23,7 +23,7 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
 )
 from gateway.outbox.store.tables import meta_table, segments_table
-from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release, stored_request
+from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, present, release, stored_request
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import Place, PostgresPlace, change, opened, rows_of
 
@@ -47,9 +47,7 @@ async def names(store: OutboxStore, found: list[OutboxEntry]) -> list[str]:
 
 
 async def state_of(store: OutboxStore, entry: OutboxEntry) -> EntryState:
-    found = await store.entry(entry.id)
-    assert found is not None
-    return found.state
+    return (await present(store, entry.id)).state
 
 
 async def entry_in_state(store: OutboxStore, state: EntryState) -> OutboxEntry:
@@ -60,9 +58,7 @@ async def entry_in_state(store: OutboxStore, state: EntryState) -> OutboxEntry:
         [claimed] = await claim(store)
         if state is not EntryState.SENDING:
             await finish(store, ME, claimed, state, DONE)
-    found = await store.entry(entry.id)
-    assert found is not None
-    return found
+    return await present(store, entry.id)
 
 
 async def test_a_write_is_stored_unchanged(place: Place) -> None:
@@ -168,43 +164,6 @@ async def test_finished_entries_block_nothing(store: OutboxStore, state: EntrySt
         await store.enqueue(draft("c"))
 
 
-async def test_bytes_are_bounded(store: OutboxStore) -> None:
-    """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
-    first = await store.enqueue(draft("a"))
-    store.settings = OutboxSettings(max_entries=100, max_bytes=2 * first.size + 100)
-    large = replace(draft("b"), request=write("b", body=b"x" * 1000))
-    with pytest.raises(OutboxFullError):
-        await store.enqueue(large)
-    assert len(await store.entries()) == 1
-    await store.enqueue(draft("c"))
-
-
-async def test_limits_hold_for_writes_at_once(store: OutboxStore) -> None:
-    store.settings = OutboxSettings(max_entries=7, max_bytes=1 << 20)
-
-    async def put(number: int) -> OutboxEntry:
-        while True:
-            # On a slow machine the last ones may wait too long. A caller asks again.
-            with contextlib.suppress(OutboxUnavailableError):
-                return await store.enqueue(draft(str(number)))
-
-    results = await asyncio.gather(*map(put, range(20)), return_exceptions=True)
-    assert sum(isinstance(result, OutboxEntry) for result in results) == 7
-    assert sum(isinstance(result, OutboxFullError) for result in results) == 13
-    assert len(await store.entries()) == 7
-
-
-async def test_an_unconfirmed_entry_is_not_stored(store: OutboxStore) -> None:
-    def confirm() -> None:
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        await store.enqueue(draft("a"), confirm)
-    assert await store.entries() == []
-    assert not await store.is_blocked("lis", ["Observation/a"])
-    await store.enqueue(draft("b"))
-
-
 async def test_confirmation_follows_the_lock(place: Place, store: OutboxStore) -> None:
     asked: list[int] = []
     other = place.database()
@@ -301,8 +260,7 @@ async def test_a_late_delivery_is_recorded(
     assert not await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert not await finish(store, ME, entry, EntryState.UNCLEAR, StoredResponse(500))
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
-    found = await store.entry(entry.id)
-    assert found is not None
+    found = await present(store, entry.id)
     assert (found.state, found.in_doubt, found.cause) == (EntryState.DELIVERED, False, "")
     assert await store.response(entry.id) == DONE
     assert await stored_request(store, entry.id) is None
@@ -453,7 +411,7 @@ async def test_due_entries_stay_due_when_the_clock_is_set_back(
 async def test_setting_the_clock_back_ends_delays(
     place: Place, store: OutboxStore, restart: bool, by: float
 ) -> None:
-    def present() -> AbstractAsyncContextManager[OutboxStore]:
+    def opened_now() -> AbstractAsyncContextManager[OutboxStore]:
         return opened(place) if restart else contextlib.nullcontext(store)
 
     await store.enqueue(draft("a"))
@@ -462,11 +420,11 @@ async def test_setting_the_clock_back_ends_delays(
     await release(store, ME, first, delay=3600.0, cause="upstream-busy")
     await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
     place.wall.now -= by
-    async with present() as now:
+    async with opened_now() as now:
         assert [entry.id for entry in await claim(now)] == [first.id]
         place.wall.now += 9
         assert await claim(now) == []
-    async with present() as now:
+    async with opened_now() as now:
         assert await claim(now) == []
         place.wall.now += 2
         assert [entry.id for entry in await claim(now)] == [second.id]

@@ -250,8 +250,7 @@ async def test_designations_are_included_on_request(client: SandboxClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("op", "expected"),
-    [("is-a", ["I11", "I11.0", "I11.9"]), ("descendent-of", ["I11.0", "I11.9"])],
+    ("op", "expected"), [("is-a", ["I11", "I11.0", "I11.9"]), ("descendent-of", ["I11.0", "I11.9"])]
 )
 async def test_filters_of_an_include(client: SandboxClient, op: str, expected: list[str]) -> None:
     only = {"property": "concept", "op": op, "value": "I11"}

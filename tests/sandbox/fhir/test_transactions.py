@@ -73,7 +73,6 @@ def make_stale(bundle: Any) -> None:
 
 
 def make_invalid(bundle: Any) -> None:
-    """Take an element away that an Observation needs."""
     del bundle["entry"][3]["resource"]["code"]
 
 
