@@ -109,6 +109,8 @@ class History:
     leaks: list[str] = field(default_factory=list)
     readiness: list[tuple[float, bool, str]] = field(default_factory=list)
     idle_after: float | None = None
+    # Entries of the outbox that wait for a person at the end.
+    unclear: int = 0
     faults_end: float = 0.0
 
     def tell(self, now: float, text: str) -> None:

@@ -140,7 +140,11 @@ def a_write_takes_effect_once_or_is_reported_as_unclear(run: Run) -> Iterator[st
     """What a caller is told of a write is what the platform knows of it."""
     effects = _effects_by_content(run)
     # An unclear entry blocks the writes of the same patient until a person has decided.
-    blocked = {outcome.lane for outcome in run.history.outcomes if _is_unclear(outcome.final)}
+    unclear = [outcome.lane for outcome in run.history.outcomes if _is_unclear(outcome.final)]
+    blocked = set(unclear)
+    if run.history.unclear > len(unclear):
+        # One of them is of a caller that was never told.
+        blocked |= {outcome.lane for outcome in run.history.outcomes if not outcome.status}
     for outcome in run.history.outcomes:
         if outcome.kind == "read" or (outcome.final == "waiting" and outcome.lane in blocked):
             continue
