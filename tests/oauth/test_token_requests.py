@@ -177,7 +177,11 @@ async def test_a_queue_that_is_too_slow_is_logged_once(
     setup.sso.release()
     await setup.sso.wait_for_requests(30)
     await wait_until_idle(setup, tokens)
-    told = [line.getMessage() for line in caplog.records if "a token request waited" in line.getMessage()]
+    told = [
+        line.getMessage()
+        for line in caplog.records
+        if "a token request waited" in line.getMessage()
+    ]
     assert len(told) == 1
     assert "sso.max_requests (8)" in told[0]
     await close(tokens)
