@@ -35,7 +35,7 @@ CHANGING = (
     (r'("Bundle","id":)"[^"]+"', r'\1"0ead1326-a3ef-42e7-a1a4-b3e6a0b7a602"'),
 )
 # The last line that the sandbox prints of itself; its log follows.
-END = "Ctrl-C ends it."
+END = "To stop it: Ctrl-C."
 # Seconds, between two parts of the recording.
 PAUSE = 2.5
 
