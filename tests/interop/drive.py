@@ -263,7 +263,7 @@ async def formats(world: World) -> None:
         await world.ask("GET", path, Accept=accept)
     for coding in ("gzip", "identity", "br"):
         await world.ask("GET", path, Accept_Encoding=coding)
-    packed = gzip.compress(json.dumps(world.patient(active=True)).encode())
+    packed = gzip.compress(json.dumps(world.patient(active=True)).encode(), mtime=0)
     await world.ask("POST", "/Patient", packed, Content_Encoding="gzip")
 
 
