@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -107,15 +108,20 @@ def read_tail(fd: int, size: int, flushed: int | None = None) -> tuple[ChainPosi
         lines = os.pread(fd, size - start, start).split(b"\n")
         # Unless the read began at offset 0, the first line is incomplete.
         whole = lines[1 if start else 0 : (torn := _first_torn(lines))]
-        records = [found for line in whole if (found := parse_record(line)) is not None]
-        if records and (flushed is None or records[0].seq <= flushed + 1):
+        first = _first_record(whole)
+        if first is not None and (flushed is None or first.seq <= flushed + 1):
             break
         if not start or length >= _MAX_READ_BYTES:
             break
         length *= 4
-    if not records and (whole or size > _MAX_FOREIGN_BYTES):
+    last = _first_record(reversed(whole))
+    if last is None and (whole or size > _MAX_FOREIGN_BYTES):
         raise NotAnAuditFileError
-    return records[-1].position if records else None, b"\n".join(lines[torn:])
+    return last.position if last is not None else None, b"\n".join(lines[torn:])
+
+
+def _first_record(lines: Iterable[bytes]) -> ChainedRecord | None:
+    return next((found for line in lines if (found := parse_record(line)) is not None), None)
 
 
 def has_gap(line: bytes) -> bool:
