@@ -306,7 +306,8 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
             "Compare `client_id` and the client secret with those that the SSO issued. With a "
             "private key, register the keys of `/.well-known/jwks.json` there with their `kid`; "
             "the clock must be right to two minutes. A corrected file is loaded within seconds; "
-            "with the systemd unit as shipped, run `systemctl restart dhp-gateway`. If all of "
+            "with the systemd unit as shipped, run `systemctl restart dhp-gateway` once "
+            "`dhp-gateway token` prints an expiry. If all of "
             "these match, give the SSO's support the `client_id`, the time and the error code, "
             "never the secret."
         ),
@@ -526,8 +527,9 @@ REASON_GUIDANCE: Final[dict[str, ReasonGuidance]] = {
         repeat="operator",
         remedy=Message(
             "Do not restart the gateway: the records of accepted requests wait in memory and would "
-            "be lost. The log names the error. If the disk is full, move rotated files "
-            "(`audit.jsonl.2…`) to another disk. Do not delete them, and do not touch "
+            "be lost. The log names the error. If the disk is full, remove what does not belong "
+            "there, or move rotated files (`audit.jsonl.2…`) to another disk. Do not delete them, "
+            "and do not touch "
             "`audit.jsonl` and `.audit.jsonl.chain`. If the audit server is down, restore it. If "
             "rights are missing or the file system is read-only, correct that. Service resumes "
             "within a second; then run `dhp-gateway audit verify`. `audit.on_failure: drop` lets "

@@ -47,6 +47,10 @@ _ENGLISH: Final = {
 An error of the platform that is FHIR reaches the caller unchanged. For every other failure the
 gateway answers with an OperationOutcome (FHIR R5) and the header `X-Gateway-Error: <reason>`, which
 only its own errors have.
+
+An error without that header is the platform's own: `issue[].diagnostics` and `expression` say what
+is wrong. Correct the request after 400 (such as invalid JSON), 404 (an unknown id or code), 412 (an
+outdated `If-Match`), 415 (`Content-Type`) and 422 (a field that is missing or wrong).
 """,
     "reading": """\
 * `severity` is `error`; for `upstream-tls` and `internal` it is `fatal`.
