@@ -28,6 +28,7 @@ from gateway.http.server.request_parser import (
     RepeatedHeaderCache,
     RequestMessage,
     announced_length,
+    ends_connection,
     is_repeatable,
     new_request_parser,
 )
@@ -376,6 +377,9 @@ class CallerConnection:
         try:
             parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
+            if len(self._messages) > self._queued_before and ends_connection(*self._messages[-1]):
+                self._is_input_ignored = True
+                return True
             # What arrived together is refused together: no request is served whose body is known to
             # be broken, or after whose end something follows that is none. An Upgrade may be
             # followed by something else.
