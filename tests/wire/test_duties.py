@@ -126,6 +126,17 @@ async def test_a_cache_control_without_a_value_lets_nobody_store(
     assert "no-store" in response.all("cache-control")
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PUT", "PATCH"])
+async def test_a_request_without_a_body_has_a_length_where_one_is_usual(
+    gateway: RunningGateway, platform: Platform, method: str
+) -> None:
+    """RFC 9110 section 8.6: servers may answer 411."""
+    request = get("/fhir/Binary/1", method=method)
+    assert (await fetch(gateway.address, request, head=method == "HEAD")).status == 200
+    length = platform.requests[0].header("content-length")
+    assert length == ("0" if method in ("POST", "PUT", "PATCH") else None)
+
+
 async def test_duty_28_framing_by_version(gateway: RunningGateway, platform: Platform) -> None:
     """HTTP/1.0 gets no chunks, and a 204 neither a length nor chunks."""
     platform.script(chunked(PATIENT), http(204, b"", ("Content-Length", "0"), length=False))
