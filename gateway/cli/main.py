@@ -23,7 +23,6 @@ from gateway.cli import check_command
 from gateway.cli.terminal import (
     CHECK_FAILED,
     NO_START,
-    UNPROVEN,
     WRONG_USAGE,
     argument,
     as_json_option,
@@ -255,17 +254,18 @@ cli.add_command(audit, "audit")
     metavar="FILE…",
     help="In any order.",
 )
+@option("--require-end", is_flag=True, help="Also exit 1 where the end is not confirmed.")
 @as_json_option
 @language_option
 def verify(
     files: tuple[Path, ...],
+    require_end: bool,
     as_json: bool,
     lang: str | None,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
-    Exit codes: 0 complete, 1 a line is bad, 2 a file cannot be read, 4 the end is not
-    confirmed.
+    Exit codes: 0 not broken, 1 a line is bad, 2 a file cannot be read.
     """
     from gateway.audit.chain_verification import verify_files
     from gateway.cli.audit_command import format_report, report_document
@@ -280,9 +280,8 @@ def verify(
     else:
         for line in format_report(verdict):
             print_line(line)
-    if verdict.fault is not None:
+    if verdict.fault is not None or (require_end and not verdict.is_end_proven):
         raise click.exceptions.Exit(CHECK_FAILED)
-    raise click.exceptions.Exit(0 if verdict.is_end_proven else UNPROVEN)
 
 
 cli.add_unloaded("outbox", "gateway.cli.outbox_commands:app")
