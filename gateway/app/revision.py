@@ -9,7 +9,6 @@ the core in which it began; a core is closed after its last exchange.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -108,6 +107,7 @@ class Core:
             metrics=metrics,
             audit=audit,
             sso=settings.sso,
+            times=times,
             queue=token_requests,
         )
         self.pool = _upstream_pool(settings, times.clock)
@@ -211,7 +211,7 @@ class Core:
             tracing=self._tracing,
             monotonic=self._times.clock,
             wall=self._times.wall_clock,
-            random=random.random,
+            random=self._times.random,
         )
 
     def start(self, before: Core | None = None) -> None:
