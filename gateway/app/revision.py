@@ -39,6 +39,8 @@ from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
+    import ssl
+
     from gateway.app.login_setup import LoginParts
     from gateway.app.outbox_service import OutboxService
     from gateway.audit.audit_trail import AuditTrail
@@ -100,8 +102,11 @@ class Core:
         self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
+        platform_tls = tls_contexts.platform_tls(settings)
+        sso_tls = tls_contexts.sso_tls(settings, platform_tls)
+        endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls)
         self.tokens = make_tokens(
-            _credentials(settings, session),
+            _credentials(settings, endpoint),
             at_hand=at_hand,
             store=store,
             metrics=metrics,
@@ -110,7 +115,7 @@ class Core:
             times=times,
             queue=token_requests,
         )
-        self.pool = _upstream_pool(settings, times.clock)
+        self.pool = _upstream_pool(settings, platform_tls, times.clock)
         limits = settings.limits
         self.admission = Admission(max_concurrent=limits.max_concurrent_requests, audit=audit)
         self._callers = identity_setup.caller_registry(settings, self.tokens, times.clock)
@@ -331,9 +336,11 @@ class CoreSwitch:
         return (self.current, *self._retiring.values())
 
 
-def _upstream_pool(settings: Settings, clock: Callable[[], float]) -> UpstreamPool:
+def _upstream_pool(
+    settings: Settings, tls: ssl.SSLContext | None, clock: Callable[[], float]
+) -> UpstreamPool:
     return UpstreamPool(
-        identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
+        identity_setup.upstream_origin(settings, tls),
         settings=settings.platform,
         clock=clock,
         # Whether callers compete for connections; all signed-in users count as one caller.
@@ -347,11 +354,7 @@ def _upstream_pool(settings: Settings, clock: Callable[[], float]) -> UpstreamPo
     )
 
 
-def _credentials(
-    settings: Settings,
-    session: aiohttp.ClientSession,
-) -> dict[str, Credential]:
-    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings))
+def _credentials(settings: Settings, endpoint: TokenEndpoint) -> dict[str, Credential]:
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None

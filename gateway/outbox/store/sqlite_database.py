@@ -40,19 +40,22 @@ _log = get_logger(__name__)
 _PRIVATE: Final = 0o600
 # Pages by which the free ones are increased at a time.
 _GROWTH_PAGES: Final = 256
+# Free pages that the next writes will use. Released, they would have to be made again for each.
+_SPARE_PAGES: Final = 2 * _GROWTH_PAGES
 _INCREMENTAL: Final = 2
 # Pages that are released to the disk in one step.
 _SHRINK_PAGES: Final = 256
 
 
 def _shrink(path: Path, reserve: DiskReserve) -> bool:
-    """Release some pages that are neither used nor reserved. Return whether any were released."""
+    """Release some pages that are not kept free. Return whether any were released."""
     name = f"{path.absolute().as_uri()}?mode=rw"
     try:
         with contextlib.closing(
             sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
         ) as connection:
-            free, kept = _pragma_value(connection, "freelist_count"), reserve.free_pages
+            free = _pragma_value(connection, "freelist_count")
+            kept = reserve.free_pages + _SPARE_PAGES
             if free <= kept:
                 return False
             # `executescript` steps the statement to its end; `execute` would release one page only.
