@@ -42,7 +42,7 @@ class VerificationStatus(StrEnum):
 class AttemptResult:
     """What a request to the platform came to: it sends a write, or verifies one.
 
-    * `response`: the outcome of the write, or the error to which a verification came; None where the
+    * `response`: the outcome of the write, or the error that a verification met; None where the
       request failed, and where a verification has nothing for the caller.
     * `finding`: that of a verification which did not fail; several matches are inconclusive.
     * `cause`: the reason of `gateway.errors` why there is no usable response; "" for none. The

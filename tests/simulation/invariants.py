@@ -152,7 +152,7 @@ def a_write_takes_effect_once_or_is_reported_as_unclear(run: Run) -> Iterator[st
 
 
 def no_write_is_unclear_that_can_be_verified(run: Run) -> Iterator[str]:
-    """Only what can neither be repeated nor looked for ends in doubt, whatever the platform says."""
+    """Only what can neither be repeated nor looked for ends in doubt."""
     for outcome in run.history.outcomes:
         if outcome.kind != "bare create" and outcome.status == 202 and _is_unclear(outcome.final):
             yield f"[{outcome.request_id}] {outcome.kind} {outcome.resource} is unclear"
