@@ -112,7 +112,6 @@ class Core:
             metrics=metrics,
             audit=audit,
             sso=settings.sso,
-            times=times,
             queue=token_requests,
         )
         self.pool = _upstream_pool(settings, platform_tls, times.clock)
