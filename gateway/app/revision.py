@@ -9,7 +9,6 @@ the core in which it began; a core is closed after its last exchange.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -216,7 +215,7 @@ class Core:
             tracing=self._tracing,
             monotonic=self._times.clock,
             wall=self._times.wall_clock,
-            random=random.random,
+            random=self._times.random,
         )
 
     def start(self, before: Core | None = None) -> None:
