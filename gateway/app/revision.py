@@ -103,10 +103,8 @@ class Core:
         self._outbox = outbox
         self._permissions = permissions
         platform_tls = tls_contexts.platform_tls(settings)
-        sso_tls = tls_contexts.sso_tls(settings, platform_tls)
-        endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls)
         self.tokens = make_tokens(
-            _credentials(settings, endpoint),
+            _credentials(settings, session, platform_tls),
             at_hand=at_hand,
             store=store,
             metrics=metrics,
@@ -121,11 +119,10 @@ class Core:
         self._unidentified_limiter = UnidentifiedLimiter(
             self._callers, limits.unidentified_rate, times.clock, signs_in=settings.login.enabled
         )
-        login = _login_parts(settings, times, session, token_requests, session_store, audit)
-        self._user_renewals = login.renewals if login is not None else None
+        self._login = _login_parts(settings, times, session, token_requests, session_store, audit)
         handler = self._handler()
         routed = (handler, self._callers, self._unidentified_limiter)
-        front = handler if login is None else login.routes(*routed)
+        front = handler if self._login is None else self._login.routes(*routed)
         self.route = RequestRoute(front, ActiveUses(), settings.listen.public_url)
 
     def _handler(self) -> Handler:
@@ -255,15 +252,15 @@ class Core:
             tokens.stop_renewing()
         self.pool.drain()
         await self.route.active_uses.wait_idle()
-        if self._user_renewals is not None:
-            await self._user_renewals.finish()
+        if self._login is not None:
+            await self._login.renewals.finish()
         await self.close()
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
         await self.statement.close()
-        if self._user_renewals is not None:
-            await self._user_renewals.close()
+        if self._login is not None:
+            await self._login.renewals.close()
         for tokens in self.tokens.values():
             await tokens.close()
         self.pool.close()
@@ -353,7 +350,11 @@ def _upstream_pool(
     )
 
 
-def _credentials(settings: Settings, endpoint: TokenEndpoint) -> dict[str, Credential]:
+def _credentials(
+    settings: Settings, session: aiohttp.ClientSession, platform_tls: ssl.SSLContext | None
+) -> dict[str, Credential]:
+    sso_tls = tls_contexts.sso_tls(settings, platform_tls)
+    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls)
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
