@@ -3,9 +3,10 @@
     .venv/bin/python -m benchmarks.queueing --beside ../before --callers 1,64
 
 A gateway whose caller may queue all writes gets updates of 2 kB of 20 patients, from so many
-connections at once. For each checkout in turn it prints the writes a second, the gateway's CPU time
-for each, and the durations; an answer other than 202 ends the program. `--directory` selects the
-disk: each group of writes is synced to it.
+connections at once. It prints the writes a second, the gateway's CPU time for each, and the
+durations; an answer other than 202 ends the program. The gateway is compiled unless `--plain`; with
+`--beside` that of another checkout is measured too, and neither is compiled. `--directory` selects
+the disk: each group of writes is synced to it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.contenders import gateway_settings
+from benchmarks.contenders import Command, gateway_command, gateway_settings
 from benchmarks.deliveries import cpu_seconds
+from benchmarks.prerequisites import provide_compiled
 from benchmarks.processes import free_port
 
 PATIENTS = 20
 BYTES = 1800
 _API_KEY = "k" * 20
 _PATIENCE = 60.0
-_HERE = Path(__file__).parents[1]
 
 
 def _settings(directory: Path, port: int) -> dict[str, object]:
@@ -94,14 +95,15 @@ async def _wait_until_open(port: int) -> None:
                 return
 
 
-async def measure(checkout: Path, directory: Path, writes: int, callers: list[int]) -> None:
+async def measure(
+    name: str, command: Command, directory: Path, writes: int, callers: list[int]
+) -> None:
     """Start a gateway, queue so many writes for each number of callers, and print the figures."""
     port = free_port()
     file = directory / "gateway.yaml"
     file.write_text(json.dumps(_settings(directory, port)))
     gateway = await asyncio.create_subprocess_exec(
-        *(checkout / ".venv/bin/python", "-m", "gateway", "run", "--config", file),
-        cwd=checkout,
+        *(*command, "run", "--config", file),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -119,7 +121,7 @@ async def measure(checkout: Path, directory: Path, writes: int, callers: list[in
                 [duration for some in sent for duration in some], n=100
             )
             print(
-                f"{count:3} callers, {checkout.name:10} {rate:5.0f}/s, {each:.2f} ms of CPU each;"
+                f"{count:3} callers, {name:10} {rate:5.0f}/s, {each:.2f} ms of CPU each;"
                 f" p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms",
                 flush=True,
             )
@@ -130,17 +132,21 @@ async def measure(checkout: Path, directory: Path, writes: int, callers: list[in
 
 async def main(arguments: argparse.Namespace) -> None:
     """Measure all and print the figures."""
-    checkouts = [_HERE, *([arguments.beside.resolve()] if arguments.beside else [])]
+    is_plain = arguments.plain or arguments.beside
+    commands = {"here": gateway_command(None if is_plain else provide_compiled())}
+    if arguments.beside:
+        commands["beside"] = (arguments.beside.resolve() / ".venv/bin/dhp-gateway",)
     callers = [int(count) for count in arguments.callers.split(",")]
-    for checkout in checkouts:
+    for name, command in commands.items():
         with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-            await measure(checkout, Path(directory), arguments.writes, callers)
+            await measure(name, command, Path(directory), arguments.writes, callers)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--writes", type=int, default=2000)
     parser.add_argument("--callers", default="1,64")
+    parser.add_argument("--plain", action="store_true", help="do not compile the gateway")
     parser.add_argument("--beside", type=Path, help="another checkout, with its own .venv")
     parser.add_argument(
         "--directory", type=Path, help="where the outbox is; default: for all files"

@@ -24,7 +24,7 @@ FORWARDED_FIELDS: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control content-digest"
     b" content-disposition content-encoding content-language content-md5 content-type date digest"
     b" if-match if-modified-since if-none-match if-range if-unmodified-since max-forwards pragma"
-    b" prefer range repr-digest user-agent want-content-digest want-digest want-repr-digest warning"
+    b" prefer range repr-digest user-agent want-digest warning"
     # FHIR R5, http.html.
     b" if-none-exist x-correlation-id x-provenance x-security-context"
     # W3C Trace Context and Baggage.
@@ -51,6 +51,11 @@ _FOLDED: Final = bytes(
 FIELD_NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 
+def is_digest_preference(name: bytes) -> bool:
+    """Return whether a name, in lower case, is that of a preference for a digest (RFC 9530)."""
+    return name.startswith(b"want-") and name.endswith(b"-digest")
+
+
 def normalized_field_name(name: bytes) -> bytes:
     """Return a field name with those bytes unified that some servers do not distinguish."""
     return name.translate(_FOLDED)
@@ -60,10 +65,10 @@ def is_reserved_field(name: bytes) -> bool:
     """Return whether no setting may decide about a field, or about one that a pattern covers.
 
     A pattern ends with `*`. With such a field a caller could pass for another, or have another
-    request sent than was checked; or it is one of `FORWARDED_FIELDS`.
+    request sent than was checked; or it is forwarded without a setting.
     """
     start = normalized_field_name(name.removesuffix(b"*"))
-    if start.startswith(_RESERVED_PREFIXES):
+    if start.startswith(_RESERVED_PREFIXES) or is_digest_preference(start):
         return True
     if not name.endswith(b"*"):
         return start in _RESERVED_FIELDS

@@ -82,7 +82,7 @@ LOGICAL_LINES = {
     "errors": 96,
     "exchange": 50,
     "fhir": 2_984,
-    "field_values": 136,
+    "field_values": 140,
     "guidance": 20,
     "health": 638,
     "http": 2_836,

@@ -7,6 +7,7 @@ not listed here is masked too, so that a new kind of setting reveals nothing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -20,7 +21,7 @@ from gateway.clock import TimestampFormatter
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
-from gateway.config.value_types import ListenAddress
+from gateway.config.value_types import ListenAddress, PublicText
 from gateway.guidance import COMPONENT_GUIDANCE
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.health.health import CARE_ANSWERS, advice, worst
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Parameters of token requests can hold anything, secrets included.
 _UNKNOWN: Final = frozenset({"extra_params"})
 _LOCATIONS: Final = (StoreLocation, DatabaseLocation)
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,]+")
 _PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
 
 VisibleSetting = str | int | float | bool
@@ -48,7 +50,10 @@ def visible_settings(settings: Settings) -> dict[str, VisibleSetting]:
 
 def url_without_secrets(url: str) -> str:
     """Return scheme, host, port and path of a URL; its other parts may hold secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASK
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -73,15 +78,17 @@ def _visible(setting: SettingPath, value: Any) -> Iterator[tuple[str, VisibleSet
 
 
 def _text(value: Any) -> VisibleSetting:
+    """Return a value with secrets masked. In every text but a `PublicText`, URLs are shortened."""
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, PublicText):
+        return str(value)
     if not isinstance(value, _PLAIN):
         # `_LOCATIONS` mask their passwords themselves (`__str__`).
         text = str(value) if isinstance(value, _LOCATIONS) else MASK
     else:
         text = str(value.value) if isinstance(value, Enum) else str(value)
-    # A sentence may contain a URL.
-    return url_without_secrets(text) if "://" in text.partition(" ")[0] else text
+    return _URL.sub(lambda url: url_without_secrets(url[0]), text)
 
 
 _CIRCUIT: Final = {

@@ -46,11 +46,13 @@ if TYPE_CHECKING:
 
 # `odd`: works, but is probably not as it was meant. `expired`: a certificate. `exposed`: a secret
 # that others may read. None of them prevents a start.
-State = Literal["ok", "skipped", "odd", "expired", "exposed", "failed"]
+# `unreached`: skipped, because a server that the check needs cannot be reached.
+State = Literal["ok", "skipped", "unreached", "odd", "expired", "exposed", "failed"]
 Level = Literal["ok", "warning", "failed", "skipped"]
 _LEVELS: Final[dict[str, Level]] = {
     "ok": "ok",
     "skipped": "skipped",
+    "unreached": "skipped",
     "odd": "warning",
     "expired": "warning",
     "exposed": "failed",

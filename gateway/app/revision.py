@@ -9,7 +9,6 @@ the core in which it began; a core is closed after its last exchange.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -40,6 +39,8 @@ from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
+    import ssl
+
     from gateway.app.login_setup import LoginParts
     from gateway.app.outbox_service import OutboxService
     from gateway.audit.audit_trail import AuditTrail
@@ -101,8 +102,9 @@ class Core:
         self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
+        platform_tls = tls_contexts.platform_tls(settings)
         self.tokens = make_tokens(
-            _credentials(settings, session),
+            _credentials(settings, session, platform_tls),
             at_hand=at_hand,
             store=store,
             metrics=metrics,
@@ -110,18 +112,17 @@ class Core:
             sso=settings.sso,
             queue=token_requests,
         )
-        self.pool = _upstream_pool(settings, times.clock)
+        self.pool = _upstream_pool(settings, platform_tls, times.clock)
         limits = settings.limits
         self.admission = Admission(max_concurrent=limits.max_concurrent_requests, audit=audit)
         self._callers = identity_setup.caller_registry(settings, self.tokens, times.clock)
         self._unidentified_limiter = UnidentifiedLimiter(
             self._callers, limits.unidentified_rate, times.clock, signs_in=settings.login.enabled
         )
-        login = _login_parts(settings, times, session, token_requests, session_store, audit)
-        self._user_renewals = login.renewals if login is not None else None
+        self._login = _login_parts(settings, times, session, token_requests, session_store, audit)
         handler = self._handler()
         routed = (handler, self._callers, self._unidentified_limiter)
-        front = handler if login is None else login.routes(*routed)
+        front = handler if self._login is None else self._login.routes(*routed)
         self.route = RequestRoute(front, ActiveUses(), settings.listen.public_url)
 
     def _handler(self) -> Handler:
@@ -211,7 +212,7 @@ class Core:
             tracing=self._tracing,
             monotonic=self._times.clock,
             wall=self._times.wall_clock,
-            random=random.random,
+            random=self._times.random,
         )
 
     def start(self, before: Core | None = None) -> None:
@@ -251,15 +252,15 @@ class Core:
             tokens.stop_renewing()
         self.pool.drain()
         await self.route.active_uses.wait_idle()
-        if self._user_renewals is not None:
-            await self._user_renewals.finish()
+        if self._login is not None:
+            await self._login.renewals.finish()
         await self.close()
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
         await self.statement.close()
-        if self._user_renewals is not None:
-            await self._user_renewals.close()
+        if self._login is not None:
+            await self._login.renewals.close()
         for tokens in self.tokens.values():
             await tokens.close()
         self.pool.close()
@@ -331,9 +332,11 @@ class CoreSwitch:
         return (self.current, *self._retiring.values())
 
 
-def _upstream_pool(settings: Settings, clock: Callable[[], float]) -> UpstreamPool:
+def _upstream_pool(
+    settings: Settings, tls: ssl.SSLContext | None, clock: Callable[[], float]
+) -> UpstreamPool:
     return UpstreamPool(
-        identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
+        identity_setup.upstream_origin(settings, tls),
         settings=settings.platform,
         clock=clock,
         # Whether callers compete for connections; all signed-in users count as one caller.
@@ -348,10 +351,10 @@ def _upstream_pool(settings: Settings, clock: Callable[[], float]) -> UpstreamPo
 
 
 def _credentials(
-    settings: Settings,
-    session: aiohttp.ClientSession,
+    settings: Settings, session: aiohttp.ClientSession, platform_tls: ssl.SSLContext | None
 ) -> dict[str, Credential]:
-    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings))
+    sso_tls = tls_contexts.sso_tls(settings, platform_tls)
+    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls)
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None

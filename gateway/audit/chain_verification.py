@@ -83,11 +83,6 @@ class VerificationReport:
     fault: ChainFault | None = None
     is_end_proven: bool = False  # that nothing was removed after `last`
 
-    @property
-    def is_intact(self) -> bool:
-        """Whether nothing is missing or changed, and the end of the chain is proven."""
-        return self.fault is None and self.is_end_proven
-
 
 def verify_files(
     files: Iterable[Path],

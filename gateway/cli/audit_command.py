@@ -53,7 +53,7 @@ def report_document(report: VerificationReport) -> dict[str, Any]:
     """Return the verification report as a JSON object for programs."""
     chain_fault = report.fault
     return {
-        "ok": report.is_intact,
+        "ok": chain_fault is None,
         "end_proven": report.is_end_proven,
         "files": [str(file) for file in report.files],
         "records": report.records,

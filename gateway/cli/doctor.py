@@ -48,7 +48,7 @@ from gateway.health.evidence import (
     UNREACHABLE,
     signal_of_metadata,
 )
-from gateway.i18n import Message, format_duration
+from gateway.i18n import Message, format_duration, join_messages
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
@@ -196,14 +196,29 @@ async def run_checks(
 ) -> list[Finding]:
     """Run all checks; `print_line` is called with each result's line at once.
 
-    `warnings` of the settings are reported with the check of their subject.
+    What needs a server that cannot be reached is printed after the other checks, in one line for
+    each server, and whom to call at the end. `warnings` of the settings are reported with the
+    check of their subject.
     """
-    findings = []
+    findings: list[Finding] = []
+    unreached: dict[str, list[Finding]] = {}
     async for finding in iterate_checks(settings, warnings):
         findings.append(finding)
-        if print_line is not None:
+        if finding.state == "unreached":
+            unreached.setdefault(finding.detail, []).append(finding)
+        elif print_line is not None:
             print_line(finding.line())
-    return findings
+    contact = list(_contact(settings))
+    if print_line is not None:
+        for finding in (*map(_merge, unreached.values()), *contact):
+            print_line(finding.line())
+    return findings + contact
+
+
+def _merge(findings: list[Finding]) -> Finding:
+    """Return one finding, for people, in the place of several that differ only in their checks."""
+    names = join_messages(", ", (finding.check.name for finding in findings))
+    return replace(findings[0], check=replace(findings[0].check, name=names))
 
 
 async def iterate_checks(
@@ -238,8 +253,6 @@ async def iterate_checks(
         yield finding
     servers = [server for server in (sso, platform) if reached[server.about.code]]
     async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
-        yield finding
-    for finding in _contact(settings):
         yield finding
 
 
@@ -308,16 +321,16 @@ async def _check_conversation(
     for name in credentials_in_use(settings):
         if not reached["sso"]:
             check = doctor_sso.token_check(name)
-            yield Finding(check, "skipped", Message("not tested: no connection to the SSO"))
+            yield Finding(check, "unreached", Message("not tested: no connection to the SSO"))
             continue
         finding, token_response = await doctor_sso.check_token(settings, name)
         yield finding
         response = response or token_response
     async with open_session() as session:
         if not reached["platform"]:
-            yield Finding(_CLOCK, "skipped", Message("not tested: no connection to the platform"))
+            yield Finding(_CLOCK, "unreached", Message("not tested: no connection to the platform"))
             yield Finding(
-                _METADATA, "skipped", Message("not tested: no connection to the platform")
+                _METADATA, "unreached", Message("not tested: no connection to the platform")
             )
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):

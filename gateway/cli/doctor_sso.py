@@ -306,7 +306,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         reached = all(finding.state != "failed" for finding in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield Finding(check, "skipped", Message("not tested: no connection to the SSO"))
+            yield Finding(check, "unreached", Message("not tested: no connection to the SSO"))
         return
     async with open_session() as session:
         async for finding in _conversation(settings, session, sso_reached=sso_reached):
@@ -349,7 +349,7 @@ async def _conversation(
     else:
         yield await _page(settings, session, endpoint)
     if not sso_reached:
-        yield Finding(_CLIENT, "skipped", Message("not tested: no connection to the SSO"))
+        yield Finding(_CLIENT, "unreached", Message("not tested: no connection to the SSO"))
         return
     yield await _client(settings, session)
 

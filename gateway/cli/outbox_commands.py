@@ -97,14 +97,14 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _states(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
-    """Return the states to search for, by default those that need an operator.
+    """Return the states to search for, by default those of entries that are not delivered.
 
     An empty tuple stands for all states.
     """
     if all_of_them:
         return ()
     try:
-        return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
+        return tuple(EntryState(name) for name in names) or tuple(BLOCKING)
     except ValueError:
         exit_with_message(
             Message("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
@@ -126,7 +126,7 @@ def list_(
     as_json: bool,
     lang: str | None,
 ) -> None:
-    """List the entries that wait for an operator, and how many there are in all."""
+    """List what is not delivered, what needs an operator first, and how many there are in all."""
     wanted = _states(state, all_of_them=every)
     entries, counts = _run(_list_entries(_load_settings(config), wanted, caller))
     if as_json:
@@ -247,9 +247,13 @@ class OutboxCommandError(Exception):
 async def _list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
-    """Return the entries and the number of entries by state. Raises `OutboxCommandError`."""
+    """Return the entries and the number of entries by state. Raises `OutboxCommandError`.
+
+    Entries that need an operator come first; each part is in the order of arrival.
+    """
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states, caller)]
+        entries.sort(key=lambda entry: entry.state not in NEEDS_OPERATOR)
         return entries, (await outbox.depth()).counts
 
 

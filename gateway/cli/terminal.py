@@ -201,7 +201,6 @@ def prompt_choice(question: Message, choices: Mapping[str, Message], default: st
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
 NO_START: Final = 3
-UNPROVEN: Final = 4
 
 config_option = option(
     "--config",

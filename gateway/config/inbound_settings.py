@@ -27,7 +27,7 @@ from gateway.config.value_types import (
     PositiveSize,
     Seconds,
     SecretText,
-    ShortText,
+    ShortPublicText,
     Size,
     Text,
 )
@@ -117,7 +117,7 @@ class AdminSettings(Section):
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. Whoever reaches the address may read the pages.",
     )
-    contact: ShortText | None = Field(
+    contact: ShortPublicText | None = Field(
         default=None,
         description="Whom to call, e.g. IT on duty, +998 71 200 00 00; at most 200 characters. "
         "It stands on `/status`, in alert messages and in the output of `doctor`.",

@@ -22,7 +22,7 @@ from gateway.field_values import authority, is_host, is_loopback_host, url_host
 from gateway.i18n import Message, any_of
 from gateway.secret import MASK, Secret
 
-_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
+_UNCLEAN: Final = re.compile(r"[^!-~]|[\"<>\\^`{|}]")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 

@@ -228,9 +228,18 @@ Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
 PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
-ShortText = Annotated[
+
+
+class PublicText(str):
+    """A text that the operator has written for people to read, and that is shown as written."""
+
+    __slots__ = ()
+
+
+ShortPublicText = Annotated[
     Text,
     matching(r".{1,200}", Message("is longer than 200 characters"), Message("shorten it")),
+    AfterValidator(PublicText),
     Field(json_schema_extra={"maxLength": 200}),
 ]
 Name = Annotated[

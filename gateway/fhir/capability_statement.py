@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # Bytes. A longer statement passes unchanged.
 MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # No other member of a CapabilityStatement has this name. A comma after it is part of the match.
-_MEMBER: Final = re.compile(rb'"security"\s*+:\s*+' + CONTAINER)
+# Compiled with the first statement.
+_MEMBER: Final = rb'"security"\s*+:\s*+' + CONTAINER
 _SEPARATOR_BEFORE: Final = re.compile(rb",\s*+\Z")
 _ELEMENT: Final = re.compile(
     rb"<((?:[^\s<>\"'/:!?]+:)?security)(?:\s[^<>]*)?(?<!/)>.*?</\1\s*>\s*", re.DOTALL
@@ -39,7 +40,7 @@ def remove_rest_security(statement: bytes, *, xml: bool) -> bytes:
         return _ELEMENT.sub(b"", statement)
     statement = plainly_spelled(statement)
     text, chunks, done = masked(statement), [], 0
-    for match in _MEMBER.finditer(text):
+    for match in re.finditer(_MEMBER, text):
         before = statement[done : match.start()]
         if text[match.end() : match.end() + 1] == b"}":  # the last member
             before = _SEPARATOR_BEFORE.sub(b"", before)

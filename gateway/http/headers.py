@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import lru_cache
 from typing import Final
 
-from gateway.field_values import FORWARDED_FIELDS
+from gateway.field_values import FORWARDED_FIELDS, is_digest_preference
 
 PSEUDONYM: Final = b"dhp-gateway"
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -82,8 +83,9 @@ def request_fields(
 ) -> FieldRuleCache:
     """Return the rules of request fields.
 
-    Forwarded are `FORWARDED_FIELDS`, those in `names`, and those whose names begin with one of
-    `prefixes`, all in lower case and none of them reserved (`is_reserved_field`).
+    Forwarded are `FORWARDED_FIELDS`, preferences for a digest, those in `names`, and those whose
+    names begin with one of `prefixes`, all in lower case and none of them reserved
+    (`is_reserved_field`).
     """
     forwarded = FORWARDED_FIELDS | names
 
@@ -91,7 +93,7 @@ def request_fields(
         # Only the exact name gives a field its meaning: another spelling, which a server might read
         # as the same, is another field here.
         key = name.lower()
-        if key in forwarded or key.startswith(prefixes):
+        if key in forwarded or is_digest_preference(key) or key.startswith(prefixes):
             rule = _RULE_FORWARD
         else:
             rule = _RULE_DROP if key in HOP_BY_HOP or key in _CONSUMED else _RULE_REPORT
@@ -187,6 +189,12 @@ def request_id_of(header: RequestHeader) -> str:
     # A version 4 UUID (RFC 9562), formatted without the cost of an object of `uuid`.
     digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+@lru_cache(maxsize=1)
+def date_line(second: int) -> bytes:
+    """Return the field line of Date for a second of Unix time (RFC 9110 section 6.6.1)."""
+    return b"Date: %s\r\n" % formatdate(second, usegmt=True).encode("ascii")
 
 
 def has_own_via(via: bytes | None) -> bool:

@@ -320,15 +320,17 @@ class TokenRequestQueue:
     `max_requests` are under way at once; it may be changed at any time. A hospital group has a
     thousand credentials, whose tokens are all wanted at the start and after an outage, and a
     firewall takes many connections from one address for an attack. One queue serves credentials and
-    signed-in users, also of two versions of the settings during a reload. `RefreshSchedule` spreads
-    the renewals, so that the queue is short at other times.
+    signed-in users, also of two versions of the settings during a reload: of those for the same
+    credential one is under way at a time. `RefreshSchedule` spreads the renewals, so that the queue
+    is short at other times.
     """
 
     def __init__(self, max_requests: int, times: TimeSource) -> None:
         self.max_requests = max_requests
         self._times = times
-        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
-        self._active = 0
+        self._waiting: dict[asyncio.Future[None], tuple[Callable[[], bool], object]] = {}
+        # The keys of the requests under way.
+        self._active: set[object] = set()
         # When the requests of the last second ended. A request counts until a second after its
         # end: the SSO receives it later than it begins, and must not count more than `_MAX_RATE`.
         self._ended_at: deque[float] = deque()
@@ -337,17 +339,22 @@ class TokenRequestQueue:
 
     @asynccontextmanager
     async def admission(
-        self, is_urgent: Callable[[], bool], sent: Callable[[], int] = lambda: 1
+        self,
+        is_urgent: Callable[[], bool],
+        sent: Callable[[], int] = lambda: 1,
+        key: object = None,
     ) -> AsyncIterator[None]:
         """Wait for the turn of a token request, which is sent in the context.
 
         `is_urgent` returns whether a caller waits for it; it is asked whenever a place is free,
         because callers may come while the request waits. `sent` returns at the end how many
-        requests it took: none with a token of another replica, several with several secrets.
+        requests it took: none with a token of another replica, several with several secrets. While
+        a request with the same `key` is under way, this one waits.
         """
         admitted = asyncio.get_running_loop().create_future()
         arrived_at = self._times.clock()
-        self._waiting[admitted] = is_urgent
+        key = admitted if key is None else key
+        self._waiting[admitted] = is_urgent, key
         self._admit()
         try:
             await admitted
@@ -355,16 +362,17 @@ class TokenRequestQueue:
             yield
         finally:
             if self._waiting.pop(admitted, None) is None:
-                self._active -= 1
+                self._active.discard(key)
                 self._ended_at.extend([self._times.clock()] * sent())
             self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._active < self.max_requests and not self._must_pause():
-            urgent = (each for each, is_urgent in self._waiting.items() if is_urgent())
-            admitted = next(urgent, next(iter(self._waiting)))
-            del self._waiting[admitted]
-            self._active += 1
+        while self._waiting and len(self._active) < self.max_requests and not self._must_pause():
+            free = [each for each, (_, key) in self._waiting.items() if key not in self._active]
+            if not free:
+                return
+            admitted = next((each for each in free if self._waiting[each][0]()), free[0])
+            self._active.add(self._waiting.pop(admitted)[1])
             if not admitted.done():  # cancelled, and not yet out of its context
                 admitted.set_result(None)
 
@@ -386,7 +394,7 @@ class TokenRequestQueue:
         now = self._times.clock()
         while self._ended_at and self._ended_at[0] + 1.0 <= now:
             self._ended_at.popleft()
-        if len(self._ended_at) + self._active < _MAX_RATE:
+        if len(self._ended_at) + len(self._active) < _MAX_RATE:
             return False
         if self._ended_at and not self._is_timer_set:
             self._is_timer_set = True

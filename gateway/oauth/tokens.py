@@ -321,19 +321,26 @@ class Tokens:
 
     async def _run_fetch(self, wait: float) -> AccessToken | FailureState:
         outcome: AccessToken | TokenRequestError
+        key = self.credential.store_key.name
+        known = self._at_hand.get(key)
         try:
             if wait:
                 await self._times.sleep(wait)
                 self._next_attempt = None
             before = self.credential.request_count
             async with self._queue.admission(
-                lambda: self._waiters > 0, lambda: self.credential.request_count - before
+                lambda: self._waiters > 0, lambda: self.credential.request_count - before, key
             ):
-                if self._discarded is not None:
-                    self._rejections.on_forced_fetch(self._clock())
-                outcome = await self._fetcher.fetch(
-                    self.credential, lambda: (self.current(), self._discarded)
-                )
+                # That of an object for the same client, perhaps of the settings before a reload.
+                fetched = self._at_hand.get(key)
+                if fetched is not None and fetched not in (known, self._discarded):
+                    outcome = fetched
+                else:
+                    if self._discarded is not None:
+                        self._rejections.on_forced_fetch(self._clock())
+                    outcome = await self._fetcher.fetch(
+                        self.credential, lambda: (self.current(), self._discarded)
+                    )
         except TokenRequestError as error:
             outcome = error
         # A bug must not end the refreshing. Only the class is logged: the text may contain secrets.

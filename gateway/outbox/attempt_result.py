@@ -42,8 +42,8 @@ class VerificationStatus(StrEnum):
 class AttemptResult:
     """What a request to the platform came to: it sends a write, or verifies one.
 
-    * `response`: the outcome of the write; None where the request failed, and where a verification
-      has nothing for the caller.
+    * `response`: the outcome of the write, or the error that a verification met; None where the
+      request failed, and where a verification has nothing for the caller.
     * `finding`: that of a verification which did not fail; several matches are inconclusive.
     * `cause`: the reason of `gateway.errors` why there is no usable response; "" for none. The
       other members describe such a failure:
@@ -70,7 +70,7 @@ class AttemptResult:
         """Whether the result is what every attempt meets while the platform is unreachable."""
         if self.cause:
             return self.affects_all_entries
-        if self.finding is not None or self.response is None:
+        if self.response is None:
             return False
         return self.response.status in UNREACHABLE_STATUSES
 
@@ -160,6 +160,14 @@ class Decision:
         return OutboxEvent(OutboxStep(self.state.value), entry, response.reason, status)
 
 
+def has_failed(status: int) -> bool:
+    """Return whether the platform did not process the request, or not to its end.
+
+    The same request may succeed later.
+    """
+    return status in _RETRYABLE_STATUSES or (status >= 500 and status not in _UNSUPPORTED_STATUSES)
+
+
 def decide(
     entry: OutboxEntry, request: QueuedRequest, result: AttemptResult, *, in_doubt: bool
 ) -> Decision | None:
@@ -184,7 +192,7 @@ def decide(
         return Decision(
             entry, EntryState.WAITING, cause=cause, affects_all_entries=is_outage, status=status
         )
-    if status >= 500 and status not in _UNSUPPORTED_STATUSES:
+    if has_failed(status):
         if entry.recovery is RecoveryMode.HOLD:
             return Decision(entry, EntryState.UNCLEAR, response)
         cause = errors.UPSTREAM_FAILED.code
@@ -213,13 +221,15 @@ def decide_on_finding(entry: OutboxEntry, result: AttemptResult) -> Decision | N
     """Return the decision that follows from a verification; None to send the write again."""
     finding, response = result.finding, result.response
     if finding is None:
-        # A verification only reads, so that it cannot cause a doubt.
+        # A verification only reads, so that it cannot cause a doubt: it is repeated until the entry
+        # is too old.
         return Decision(
             entry,
             EntryState.WAITING,
-            cause=result.cause,
+            cause=result.cause or errors.UPSTREAM_FAILED.code,
+            status=None if response is None else response.status,
             retry_after=result.retry_after,
-            affects_all_entries=result.affects_all_entries,
+            affects_all_entries=result.is_outage,
         )
     if finding is VerificationStatus.PRESENT:
         return Decision(

@@ -259,8 +259,11 @@ class OutboxWriteQueue:
             queued_response = await self._enqueue(
                 classifier.context, classification, error, in_doubt=in_doubt
             )
-        except (GatewayError, WriteNotClassifiedError):
-            return response
+        except (GatewayError, WriteNotClassifiedError) as failure:
+            if getattr(failure, "reason", None) is not errors.OUTBOX_FULL:
+                return response
+            response.close()
+            raise
         except BaseException:
             response.close()
             raise

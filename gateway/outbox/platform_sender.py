@@ -23,6 +23,7 @@ from gateway.outbox.attempt_result import (
     UNKNOWN_EFFECT_REASONS,
     AttemptResult,
     VerificationStatus,
+    has_failed,
 )
 from gateway.outbox.comparison import (
     VerificationQuery,
@@ -265,7 +266,7 @@ class EntrySender:
             if response.status in _GONE:
                 return AttemptResult(finding=VerificationStatus.ABSENT)
             result = await self._result(response, request, interaction_code="read")
-        if (found := result.response) is None:
+        if (found := result.response) is None or has_failed(found.status):
             return result
         size = len(request.body) + len(found.body)
         return await self._serial_executor.run(size, "", lambda: compare_read(found, request))
@@ -278,7 +279,7 @@ class EntrySender:
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         with contextlib.closing(await self._get(request, suffix)) as response:
             result = await self._result(response, request, interaction_code="search-type")
-        if (found := result.response) is None:
+        if (found := result.response) is None or has_failed(found.status):
             return result
         size = len(request.body) + len(found.body)
         return await self._serial_executor.run(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from itertools import chain
@@ -28,7 +27,7 @@ from gateway.http.client.response_head import (
     remove_digest_fields,
 )
 from gateway.http.content_coding import STEP_BYTES, BodyTransform, feed_in_steps
-from gateway.http.headers import remove_fields
+from gateway.http.headers import date_line, remove_fields
 from gateway.http.server.request_parser import ConnectionDisposition, HttpVersion11
 from gateway.http.slow_readers import ResponseReader, SlowReaders, has_left
 from gateway.pipeline.admission import Admission, LifecyclePhase
@@ -76,7 +75,7 @@ class DownstreamWriter:
 
     * `admission` shows, when the response head is written, whether the gateway is shutting down.
     * `stall_timeout`: seconds for which a caller may read nothing at all of the unsent bytes.
-    * `wall_clock` returns Unix time, for the Date of local responses.
+    * `wall_clock` returns Unix time, for the Date of responses that have none.
     * `extra_field_lines`: field lines that are added to every response of the exchange.
     * `expired_session_responder`: responds to a signed-in user in place of caller-unauthenticated.
     """
@@ -154,7 +153,7 @@ class DownstreamWriter:
         `CallerDisconnectedError` at any time.
         """
         field_lines = response.fields.downstream_lines(
-            self._exchange.request_id.encode("ascii"), plan.translate
+            self._exchange.request_id.encode("ascii"), self._wall_clock, plan.translate
         )
         if response.content_coding is not None:
             field_lines = add_vary_accept_encoding(
@@ -225,7 +224,7 @@ class DownstreamWriter:
         self, status: int, headers: tuple[tuple[str, str], ...], body: bytes
     ) -> ConnectionDisposition:
         field_lines = [
-            b"Date: %s\r\n" % formatdate(self._wall_clock(), usegmt=True).encode("ascii"),
+            date_line(int(self._wall_clock())),
             b"Content-Length: %d\r\n" % len(body),
             b"X-Request-Id: %s\r\n" % self._exchange.request_id.encode("ascii"),
         ]

@@ -285,7 +285,9 @@ class Upstream:
                     expect_body=outgoing.method != "HEAD", has_body=bool(buffered)
                 )
                 content = buffered or b""
-                framing = b"" if body is None else b"Content-Length: %d\r\n" % len(content)
+                # Some servers answer 411 to a POST without a length (RFC 9110 section 8.6).
+                is_bodiless = body is None and outgoing.method in BODILESS_METHODS
+                framing = b"" if is_bodiless else b"Content-Length: %d\r\n" % len(content)
                 message = self._header_section(outgoing, token, framing)
                 message.append(content)
                 connection.write_request(b"".join(message))

@@ -69,3 +69,18 @@ def test_entries_of_lists_are_named_with_brackets(tmp_path: Path) -> None:
 
 def test_urls_are_shown_without_user_query_and_fragment() -> None:
     assert url_without_secrets("https://user:pass@host:8443/a?secret#part") == "https://host:8443/a"
+
+
+def test_urls_in_any_text_are_shortened_but_in_what_operators_write_for_people(
+    tmp_path: Path,
+) -> None:
+    page = "https://wiki.example/duty?page=1"
+    changed = {**BASE, "admin": {"contact": page}}
+    scope = "openid https://sso.example/read?planted=1 urn:x"
+    changed["credentials"] = {"default": {**BASE["credentials"]["default"], "scope": scope}}
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump(changed))
+    found = visible_settings(load_settings(file, {}))
+    assert found["admin.contact"] == page
+    assert found["credentials.default.scope"] == "openid https://sso.example/read urn:x"
+    assert url_without_secrets("https://[planted") == MASK

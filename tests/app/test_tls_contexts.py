@@ -57,6 +57,23 @@ def settings(tmp_path: Path, text: str = "") -> Settings:
     return load_settings(file, {})
 
 
+def test_sso_and_platform_share_a_context_where_they_trust_the_same(
+    tmp_path: Path, files: Files
+) -> None:
+    """A certificate for the platform is not shown to the SSO, and each has its own CAs."""
+
+    def shared(text: str) -> bool:
+        named = settings(tmp_path, text)
+        platform = tls_contexts.platform_tls(named)
+        return tls_contexts.sso_tls(named, platform) is platform
+
+    ca, key = files.directory / "cert.pem", files.directory / "key.pem"
+    assert shared("")
+    assert shared(f"platform: {{ca_file: {ca}}}\nsso: {{ca_file: {ca}}}\n")
+    assert not shared(f"sso: {{ca_file: {ca}}}\n")
+    assert not shared(f"platform: {{client_cert_file: {ca}, client_key_file: {key}}}\n")
+
+
 def test_without_certificates_there_are_no_expiries(tmp_path: Path) -> None:
     assert tls_contexts.certificate_expiries(settings(tmp_path)) == {}
 

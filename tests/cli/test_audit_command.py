@@ -37,6 +37,7 @@ async def test_an_intact_chain_ends_with_0(path: Path) -> None:
     result = await dhp("audit", "verify", *files(path))
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     assert f"record {last['seq']} has hash {last['hash']}" in result.out
+    assert (await dhp("audit", "verify", "--require-end", *files(path))).code == 0
 
 
 async def test_the_first_faulty_line_is_reported(path: Path) -> None:
@@ -71,27 +72,30 @@ def replace_last_record(path: Path) -> int:
 
 
 @pytest.mark.parametrize("spoilt", [None, b"", b"x" * 90], ids=["gone", "empty", "nonsense"])
-async def test_a_chain_whose_companion_is_missing_ends_with_4(
+async def test_a_chain_whose_companion_is_missing_has_no_confirmed_end(
     path: Path, spoilt: bytes | None
 ) -> None:
-    """Code 4 where the last records may have gone with the companion that would know of them."""
+    """The last records may have gone with the companion that would know of them."""
     truncate_audit(path, spoilt)
     result = await dhp("audit", "verify", *files(path))
-    assert (result.code, result.err) == (4, "")
+    assert (result.code, result.err) == (0, "")
     assert "not confirmed" in result.out
     assert "whole" not in result.out
     result = await dhp("audit", "verify", "--json", *files(path))
     found = json.loads(result.out)
-    assert (result.code, found["ok"], found["end_proven"], found["bad"]) == (4, False, False, None)
+    assert (result.code, found["ok"], found["end_proven"], found["bad"]) == (0, True, False, None)
+    assert (await dhp("audit", "verify", "--require-end", *files(path))).code == 1
 
 
-async def test_an_empty_or_missing_live_file_ends_with_4(path: Path) -> None:
+async def test_an_empty_or_missing_live_file_confirms_no_end(path: Path) -> None:
     truncate_audit(path, None)
     older = files(path)[:-1]
-    assert (await dhp("audit", "verify", *older)).code == 4
+    assert (await dhp("audit", "verify", *older)).code == 0
+    assert (await dhp("audit", "verify", "--require-end", *older)).code == 1
     empty = path.with_name("empty.jsonl")
     empty.touch()
-    assert (await dhp("audit", "verify", empty)).code == 4
+    assert (await dhp("audit", "verify", empty)).code == 0
+    assert (await dhp("audit", "verify", "--require-end", empty)).code == 1
 
 
 async def test_a_replaced_last_record_is_reported(path: Path) -> None:

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
@@ -355,6 +356,30 @@ async def test_an_unreachable_platform_fails_at_its_step(
     failed = await setup.failed()
     assert list(failed) == [check]
     assert words in failed[check]
+
+
+async def test_each_reason_for_skipping_is_printed_once(setup: DoctorSetup) -> None:
+    credentials = setup.settings["credentials"]
+    credentials["lab"] = credentials["default"]
+    setup.settings["callers"] = [
+        {"name": name, "networks": [f"10.0.{number}.0/24"], "credential": name}
+        for number, name in enumerate(credentials)
+    ]
+    setup.settings["platform"]["fhir_base_url"] = f"http://127.0.0.1:{free_port()}/fhir"
+    setup.settings["sso"]["token_url"] = f"http://127.0.0.1:{free_port()}/token"
+    code, text = await setup.examine()
+    assert code == 1
+    skipped = [line for line in text.splitlines() if "not tested: no connection" in line]
+    assert skipped == [
+        "skipped token default, token lab: not tested: no connection to the SSO",
+        "skipped clock, platform metadata: not tested: no connection to the platform",
+    ]
+    codes = Counter(
+        finding["code"]
+        for finding in await setup.findings()
+        if finding["message"].startswith("not tested: no connection")
+    )
+    assert codes == {"token": 2, "clock": 1, "platform-metadata": 1}
 
 
 async def test_an_untrusted_certificate_names_ca_file(setup: DoctorSetup) -> None:

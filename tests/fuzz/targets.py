@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import unquote
@@ -104,7 +105,7 @@ def request(data: bytes) -> None:
         header = parse_request_fields(message.raw_headers)
         _check_lines(header.field_lines)
         assert ResponseFields.from_pairs(message.raw_headers).downstream_lines(
-            request_id_of(header).encode("ascii")
+            request_id_of(header).encode("ascii"), time.time
         )
         try:
             request_checks.check_message(message, header, max_header_bytes=65536)

@@ -16,7 +16,7 @@ from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.health.health import TokenState
 from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import Credential
-from gateway.oauth.token_endpoint import TokenEndpoint
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import (
     NULL_LEASE,
@@ -123,6 +123,7 @@ def tokens_of(
     at_hand: TokensAtHand | None = None,
     store: Any = None,
     sso: SsoSettings | None = None,
+    queue: TokenRequestQueue | None = None,
     seed: int = 17,
 ) -> dict[str, Tokens]:
     """Return tokens whose time is that of the clock; the jitter is the same in every run."""
@@ -133,6 +134,7 @@ def tokens_of(
         metrics=observer,  # type: ignore[arg-type] # a double
         audit=observer,  # type: ignore[arg-type] # a double
         sso=sso or SsoSettings(token_url="https://sso.test/token"),
+        queue=queue,
         times=TimeSource(
             clock,
             clock.wall,
@@ -163,17 +165,22 @@ class Setup:
             clock=clock,
             wall_clock=clock.wall,
         )
+        # It outlives the tokens, as in the gateway.
+        self.queue = TokenRequestQueue(self.settings.max_requests, TimeSource(clock))
         self.tokens = self.made()["default"]
 
-    def made(self, *names: str, store: SharedTokens | None = None) -> dict[str, Tokens]:
+    def made(
+        self, *names: str, store: SharedTokens | None = None, client: str = "id"
+    ) -> dict[str, Tokens]:
         """Return other tokens of the same SSO, of a credential of each name."""
         return tokens_of(
-            {name: self.source(name=name) for name in names or ("default",)},
+            {name: self.source(name=name, client=client) for name in names or ("default",)},
             clock=self.clock,
             observer=self.observer,
             at_hand=self.at_hand,
             store=store,
             sso=self.settings,
+            queue=self.queue,
         )
 
     def source(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.errors import GatewayError
 from tests.doubles import sso as answers
+from tests.doubles.clock import run_pending_tasks
 from tests.oauth.harness import Setup, make_setup
 
 pytestmark = pytest.mark.interpreted
@@ -58,6 +60,68 @@ async def test_tokens_are_fetched_on_request_after_the_handover(predecessor: Set
     assert (await predecessor.obtain()).reveal() == "token-1"
     await predecessor.pass_time(500, step=10.0)
     assert len(predecessor.sso.requests) == 2
+
+
+async def test_a_successor_waits_for_the_request_under_way_and_takes_its_token(
+    predecessor: Setup,
+) -> None:
+    """The settings before still need the token for their exchanges; both are one credential."""
+    predecessor.sso.hold()
+    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
+    await predecessor.sso.wait_for_requests(2)
+    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
+    before.stop_renewing()
+    predecessor.tokens.start(before)
+    await run_pending_tasks()
+    await asyncio.sleep(0.05)
+    assert len(predecessor.sso.requests) == 2
+    predecessor.sso.release()
+    await predecessor.settled()
+    assert (len(predecessor.sso.requests), predecessor.current) == (2, "token-1")
+    await before.close()
+
+
+async def test_a_successor_asks_once_the_request_of_before_is_given_up(predecessor: Setup) -> None:
+    predecessor.sso.hold()
+    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
+    await predecessor.sso.wait_for_requests(2)
+    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
+    predecessor.tokens.start(before)
+    await before.close()
+    await predecessor.sso.wait_for_requests(3)
+    predecessor.sso.release()
+    await predecessor.settled()
+    assert predecessor.current is not None
+
+
+async def test_a_token_refused_meanwhile_is_not_taken_over(predecessor: Setup) -> None:
+    """The request under way gives a token that the platform has refused."""
+    rejected = predecessor.tokens.current()
+    assert rejected is not None
+    predecessor.sso.script(answers.token("first", expires_in=100))
+    predecessor.sso.hold()
+    predecessor.tokens.fetch_now()
+    await predecessor.sso.wait_for_requests(2)
+    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
+    predecessor.tokens.start(before)
+    predecessor.tokens.invalidate(rejected)
+    predecessor.sso.release()
+    await predecessor.settled()
+    assert (len(predecessor.sso.requests), predecessor.current) == (3, "token-1")
+    await before.close()
+
+
+async def test_a_changed_client_does_not_wait(predecessor: Setup) -> None:
+    predecessor.sso.hold()
+    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
+    await predecessor.sso.wait_for_requests(2)
+    before = predecessor.tokens
+    predecessor.tokens = predecessor.made(client="another")["default"]
+    predecessor.tokens.start(before)
+    await predecessor.sso.wait_for_requests(3)
+    predecessor.sso.release()
+    await predecessor.settled()
+    await before.close()
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

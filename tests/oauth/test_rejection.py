@@ -48,6 +48,8 @@ async def test_a_rejected_token_is_dropped_at_once(setup: Setup) -> None:
 async def test_a_late_rejection_gets_the_token_in_use(setup: Setup) -> None:
     token = await setup.obtain()
     await replaced(setup, token)
+    # A forced fetch would be permitted again.
+    await setup.clock.advance(1.1)
     assert await replaced(setup, token) == "token-2"
     setup.tokens.invalidate(token)
     assert setup.current == "token-2"

@@ -23,7 +23,14 @@ DEFINED = (
     *("Content-Type", "Date", "Digest", "If-Match", "If-Modified-Since", "If-None-Exist"),
     *("If-None-Match", "If-Range", "If-Unmodified-Since", "Max-Forwards", "Pragma", "Prefer"),
     *("Range", "Repr-Digest", "User-Agent", "Want-Content-Digest", "Want-Repr-Digest"),
-    *("Want-Digest", "Warning", "X-Provenance", "X-Security-Context", "X-Correlation-Id"),
+    *(
+        "Want-Unencoded-Digest",
+        "Want-Digest",
+        "Warning",
+        "X-Provenance",
+        "X-Security-Context",
+        "X-Correlation-Id",
+    ),
     *("traceparent", "tracestate", "baggage"),
 )
 # By these a server may take the caller for another, or the request for another. The list proves

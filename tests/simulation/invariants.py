@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -13,7 +14,7 @@ from tests.simulation.world import PROMISED, Run
 _LONGEST_PAUSE = 30.0
 # Seconds that the end of a response may take to the gateway.
 _ON_THE_WAY = 0.1
-# Seconds from a reload to the last request of a fetch that began before it: `sso.timeout`, twice.
+# Seconds of a fetch: `sso.timeout`, twice.
 _LONGEST_FETCH = 6.0
 # Seconds after which a record is in the audit file, even if the process is killed then.
 _AUDIT_DELAY = 1.0
@@ -79,12 +80,10 @@ def one_token_request_at_a_time(run: Run) -> Iterator[str]:
     for asked in run.history.token_requests:
         by_client[asked.process, asked.credential].append(asked)
     for (_, credential), requests in by_client.items():
-        # What waits at a cut link may arrive in another order.
-        for before, asked in pairwise(sorted(requests, key=lambda asked: asked.sent_at)):
-            # The fetch of the settings before goes on for the requests that wait for it.
-            begun = before.sent_at - _LONGEST_FETCH
-            if any(begun <= moment <= asked.sent_at for moment in run.history.reloads):
-                continue
+        # What waits at a cut link may arrive in another order. One that was given up as it was sent
+        # comes before the next one of that instant.
+        ordered = sorted(requests, key=lambda asked: (asked.sent_at, asked.ended_at or math.inf))
+        for before, asked in pairwise(ordered):
             # Its end had not even left the SSO, or the gateway, when the next one was sent.
             if before.ended_at is not None and asked.sent_at < before.ended_at:
                 yield f"{credential}: a token request at {asked.sent_at - 1000:.3f} during another"
@@ -150,6 +149,13 @@ def a_write_takes_effect_once_or_is_reported_as_unclear(run: Run) -> Iterator[st
             continue
         count = len(effects[outcome.content])
         yield from _judge(outcome, count, is_repeatable=outcome.kind == "write")
+
+
+def no_write_is_unclear_that_can_be_verified(run: Run) -> Iterator[str]:
+    """Only what can neither be repeated nor looked for ends in doubt."""
+    for outcome in run.history.outcomes:
+        if outcome.kind != "bare create" and outcome.status == 202 and _is_unclear(outcome.final):
+            yield f"[{outcome.request_id}] {outcome.kind} {outcome.resource} is unclear"
 
 
 def _is_unclear(state: str) -> bool:
@@ -276,6 +282,7 @@ INVARIANTS: tuple[Callable[[Run], Iterator[str]], ...] = (
     a_session_ends_only_if_the_sso_refuses_it,
     no_token_is_fetched_while_one_is_young,
     a_write_takes_effect_once_or_is_reported_as_unclear,
+    no_write_is_unclear_that_can_be_verified,
     versions_of_a_resource_take_effect_in_order,
     each_response_belongs_to_its_request,
     every_exchange_has_one_audit_record,

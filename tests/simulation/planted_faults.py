@@ -24,7 +24,7 @@ from gateway.audit import file_sink, hash_chain
 from gateway.health import health, platform_judgement
 from gateway.http.client import upstream_pool
 from gateway.login import session_store, user_tokens
-from gateway.oauth import token_response, tokens
+from gateway.oauth import token_endpoint, token_response, tokens
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.outbox import attempt_result, delivery, intake, platform_sender
 from gateway.outbox.store import outbox_store, queries, sqlite_database, transitions
@@ -94,10 +94,14 @@ def _flush_nothing() -> None:
 
 
 _T, _O, _C, _L = "tokens", "outbox", "changes", "login"
+_ANY_KEY = (token_endpoint.TokenRequestQueue._admit, "if key not in self._active", "if True")
 FAULTS: dict[str, Fault | _Several | _Replacement] = {
-    "two token requests at a time": Fault(
-        _T, tokens.Tokens._start_fetch, "if self._fetch_task is None:", "if True:"
+    # Each of both alone is caught by the other, but after a reload.
+    "two token requests at a time": _Several(
+        Fault(_T, tokens.Tokens._start_fetch, "if self._fetch_task is None:", "if True:"),
+        Fault(_T, *_ANY_KEY),
     ),
+    "a reload requests a token beside the settings before": Fault(_C, *_ANY_KEY),
     "a 401 discards the token in use, not the refused one": Fault(
         _T, tokens.Tokens._discard_rejected, "if self.current() != rejected or", "if"
     ),
@@ -167,6 +171,9 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
         attempt_result._decide_failure,
         "if failure.may_have_effect and entry.recovery is RecoveryMode.HOLD:",
         "if False:",
+    ),
+    "a verification that fails makes a write unclear": Fault(
+        _O, platform_sender.EntrySender._search, " or has_failed(found.status)", ""
     ),
     "a verification that finds the resource is ignored": Fault(
         _O,

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,62 @@ async def test_duty_17_octets(gateway: RunningGateway, platform: Platform) -> No
     response = await fetch(gateway.address, get("/fhir/Patient/1", "User-Agent: Jos\xe9"))
     assert platform.requests[0].header("user-agent") == "Jos\xe9"
     assert response.header("x-name") == "\xe9\xff"
+
+
+LONG = b'{"resourceType":"Patient","implicitRules":"%s"}' % (b"x" * 2**17)
+UNDATED = {
+    "buffered": ("GET", fhir()),
+    "translated": ("GET", fhir(LONG)),
+    "streamed": ("GET", http(200, b"x" * 2**20, ("Content-Type", "application/octet-stream"))),
+    "in chunks": ("GET", chunked(PATIENT)),
+    "HEAD": ("HEAD", http(200, b"", ("Content-Length", "9"), length=False)),
+    "without content": ("DELETE", http(204, length=False)),
+    "not modified": ("GET", http(304, b"", ("ETag", 'W/"1"'), length=False)),
+    "an outcome": ("GET", outcome(404)),
+    "of the connection": ("GET", fhir(PATIENT, 200, ("Connection", "Date"), ("Date", "7"))),
+}
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("kind", UNDATED)
+async def test_a_response_without_date_gets_one(
+    gateway: RunningGateway, platform: Platform, kind: str, version: str
+) -> None:
+    """RFC 9110 section 6.6.1."""
+    method, response = UNDATED[kind]
+    platform.respond(response)
+    began = int(time.time())
+    request = get("/fhir/Binary/1", method=method, version=version)
+    dated = await fetch(gateway.address, request, head=method == "HEAD")
+    assert dated.reason is None
+    (date,) = dated.all("date")
+    assert began <= parsedate_to_datetime(date).timestamp() <= time.time()
+
+
+async def test_the_date_of_the_platform_stays(gateway: RunningGateway, platform: Platform) -> None:
+    date = "Tue, 01 Dec 2026 08:00:00 GMT"
+    platform.respond(fhir(PATIENT, 200, ("dATE", date)))
+    assert (await fetch(gateway.address, get("/fhir/Patient/1"))).all("date") == [date]
+
+
+async def test_a_cache_control_without_a_value_lets_nobody_store(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """RFC 9111 section 3.5: caches below see no Authorization."""
+    platform.respond(fhir(PATIENT, 200, ("Cache-Control", "")))
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert "no-store" in response.all("cache-control")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "POST", "PUT", "PATCH"])
+async def test_a_request_without_a_body_has_a_length_where_one_is_usual(
+    gateway: RunningGateway, platform: Platform, method: str
+) -> None:
+    """RFC 9110 section 8.6: servers may answer 411."""
+    request = get("/fhir/Binary/1", method=method)
+    assert (await fetch(gateway.address, request, head=method == "HEAD")).status == 200
+    length = platform.requests[0].header("content-length")
+    assert length == ("0" if method in ("POST", "PUT", "PATCH") else None)
 
 
 async def test_duty_28_framing_by_version(gateway: RunningGateway, platform: Platform) -> None:

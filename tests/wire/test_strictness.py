@@ -334,6 +334,28 @@ async def test_nothing_is_read_after_a_connection_close(
     assert len(platform.requests) == 1
 
 
+@pytest.mark.parametrize("followed_by", [get("/fhir/Patient/2"), b"xx", FRAMING["two lengths"]])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_what_comes_together_with_a_connection_close_is_not_read(
+    gateway: RunningGateway, platform: Platform, version: str, followed_by: bytes
+) -> None:
+    """The request before it is served, whatever it is."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient/1", "Connection: close", version=version) + followed_by)
+        response = await wire.read_response()
+        assert (response.status, response.header("connection")) == (200, "close")
+        assert await wire.at_end()
+    assert [request.target for request in platform.requests] == ["/r5/Patient/1"]
+
+
+async def test_what_may_be_a_body_without_a_length_is_not_left_out(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient", method="POST", version="1.0") + b"{}")
+        await assert_rejected(wire, platform)
+
+
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "FOO"])
 async def test_nothing_is_read_after_a_rejected_method(
     gateway: RunningGateway, platform: Platform, method: str

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-from gateway.http.headers import HOP_BY_HOP, FieldRuleCache, connection_options, remove_fields
+from gateway.http.headers import (
+    HOP_BY_HOP,
+    FieldRuleCache,
+    connection_options,
+    date_line,
+    remove_fields,
+)
 
 TranslateField = Callable[[bytes, bytes], bytes]
 
@@ -118,25 +124,34 @@ class ResponseFields:
             self.values[key] += b"," + value
 
     def downstream_lines(
-        self, request_id: bytes, translate: TranslateField | None = None
+        self,
+        request_id: bytes,
+        wall_clock: Callable[[], float],
+        translate: TranslateField | None = None,
     ) -> list[bytes]:
         """Return a new list of the field lines to forward, and of those that the gateway adds.
 
-        It adds X-Request-Id, and Cache-Control where there is none. `translate` returns the new
-        value for a lower-case name and a value with links. Content-Length and Transfer-Encoding
-        are left to the code that writes the response and knows the framing.
+        It adds X-Request-Id, and Cache-Control and Date where there is none (RFC 9110 section
+        6.6.1); `wall_clock` returns Unix time. `translate` returns the new value for a lower-case
+        name and a value with links. Content-Length and Transfer-Encoding are left to the code that
+        writes the response and knows the framing.
         """
         field_lines = self._lines.copy()
         if translate is not None:
             for at, key, name, value in self._links:
                 field_lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
-        has_cache_control = b"cache-control" in self.values
+        # A Cache-Control without a value forbids nothing.
+        has_cache_control = bool(self.values.get(b"cache-control"))
+        has_date = b"date" in self.values
         connection = self.values.get(b"connection")
         if connection is not None and (named := connection_options(connection)):
             field_lines = remove_fields(field_lines, named)
             has_cache_control = has_cache_control and b"cache-control" not in named
+            has_date = has_date and b"date" not in named
         if not has_cache_control:
             field_lines.append(_NOT_STORED)
+        if not has_date:
+            field_lines.append(date_line(int(wall_clock())))
         field_lines.append(b"X-Request-Id: %s\r\n" % request_id)
         return field_lines
 

@@ -28,6 +28,7 @@ from gateway.http.server.request_parser import (
     RepeatedHeaderCache,
     RequestMessage,
     announced_length,
+    ends_connection,
     is_repeatable,
     new_request_parser,
 )
@@ -376,14 +377,14 @@ class CallerConnection:
         try:
             parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
-            # What arrived together is refused together: no request is served whose body is known to
-            # be broken, or after whose end something follows that is none. An Upgrade may be
-            # followed by something else.
+            self._is_input_ignored = True
+            if len(self._messages) > self._queued_before and ends_connection(*self._messages[-1]):
+                return True
+            # What arrived together is refused together: no request is served whose body is broken,
+            # or after whose end follows none. An Upgrade may be followed by something else.
             while len(self._messages) > self._queued_before and not self._messages[-1][0].upgrade:
                 self._messages.pop()
-            # Without its traceback the error is in no reference cycle with this frame.
-            self._is_input_ignored = True
-            self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
+            self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)  # no cycle
             return True
         if switched:
             # An Upgrade is ignored (RFC 9110 section 7.8): the HTTP clients of Java and Apache send

@@ -36,6 +36,7 @@ from gateway.i18n import Message
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
+    from gateway.http.server.request_payload import Payload
 
 __all__ = [
     "EMPTY_PAYLOAD",
@@ -51,6 +52,7 @@ __all__ = [
     "RepeatedMessage",
     "RequestMessage",
     "announced_length",
+    "ends_connection",
     "is_repeatable",
     "new_request_parser",
     "require_strict_parser",
@@ -270,6 +272,15 @@ def announced_length(message: RequestMessage) -> int:
         if name.lower() == _LENGTH:
             return int(value)
     return 0
+
+
+def ends_connection(message: RequestMessage, payload: Payload) -> bool:
+    """Return whether a message has ended, and no other may follow (RFC 9112 section 9.6).
+
+    False for a method with a body whose length was not announced: what follows may be the body.
+    """
+    has_known_end = payload is not EMPTY_PAYLOAD or message.method not in _WITH_BODY
+    return message.should_close and has_known_end and payload.is_eof()
 
 
 def is_repeatable(message: RequestMessage) -> bool:

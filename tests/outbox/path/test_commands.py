@@ -85,6 +85,25 @@ async def test_list_shows_failed_entries(
     assert "waiting" in wrong.err
 
 
+async def test_list_shows_everything_undelivered_with_decisions_first(
+    setup: OutboxSetup, operator: Operator
+) -> None:
+    setup.relay.cut()
+    done = (await setup.write(patient=1)).location
+    await setup.deliver(done)
+    setup.relay.cut()
+    failed = (await setup.write(patient=2)).location
+    setup.answer_writes(outcome(422))
+    await setup.deliver(failed)
+    setup.relay.cut()
+    waiting = (await setup.write(patient=3)).location
+    listed = json.loads((await operator.run("list", "--json")).out)
+    assert [entry["id"] for entry in listed] == [
+        location.rsplit("/", 1)[1] for location in (failed, waiting)
+    ]
+    assert done.rsplit("/", 1)[1] in (await operator.run("list", "--all")).out
+
+
 async def test_contents_are_shown_with_reveal_only(
     rejected: tuple[OutboxSetup, str], operator: Operator
 ) -> None:

@@ -254,6 +254,16 @@ async def test_a_half_closed_caller_gets_the_failure_instead_of_a_queued_write(
         assert "entry" not in (await setup.ask("GET", "/_outbox")).json
 
 
+async def test_a_full_outbox_says_so_where_the_platform_refuses_for_now(opened: Open) -> None:
+    """The platform's own 503 would not say that the gateway has not taken the write either."""
+    async with opened(outbox={"max_entries": 1}) as setup:
+        setup.answer_writes(outcome(503), outcome(503), outcome(503), outcome(503))
+        assert (await setup.write(patient=1)).status == 202
+        refused = await setup.write(patient=2)
+        assert (refused.status, refused.headers["X-Gateway-Error"]) == (503, "outbox-full")
+        assert "Retry-After" in refused.headers
+
+
 @pytest.mark.parametrize("leave", DISCONNECTS.values(), ids=DISCONNECTS)
 async def test_a_write_is_not_queued_if_its_caller_disconnects_meanwhile(
     setup: OutboxSetup, tmp_path: Path, leave: Callable[[Wire], None]

@@ -19,7 +19,7 @@ from gateway.exchange import Exchange
 from gateway.fhir.capability_statement import TypeCapability
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.oauth.token_response import AccessToken
-from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
+from gateway.outbox.attempt_result import AttemptResult, VerificationStatus, decide_on_finding
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
@@ -193,6 +193,33 @@ async def test_an_ignored_search_is_inconclusive() -> None:
         finding = await new_sender(Platform(odd)).verify(ENTRY, request())
         assert finding.finding is not None
         assert finding.finding is INCONCLUSIVE
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize(
+    ("given", "status", "is_outage"),
+    [
+        *((answer, 408, False), (answer, 500, False), (page, 500, False)),
+        *((page, 502, True), (answer, 503, True), (answer, 504, True)),
+    ],
+)
+async def test_a_verification_that_fails_at_the_platform_is_repeated(
+    given: Callable[[int], UpstreamResponse], status: int, is_outage: bool, method: str
+) -> None:
+    """As a delivery would be: only a response that says nothing makes the entry unclear."""
+    result = await new_sender(Platform(given(status))).verify(ENTRY, request(method))
+    decision = decide_on_finding(ENTRY, result)
+    assert decision is not None
+    assert (decision.state, decision.response) == (EntryState.WAITING, None)
+    assert decision.affects_all_entries == result.is_outage == is_outage
+
+
+@pytest.mark.parametrize("given", [answer(501), answer(505), answer(403), page(403)])
+async def test_a_verification_that_the_platform_refuses_is_inconclusive(
+    given: UpstreamResponse,
+) -> None:
+    finding = await new_sender(Platform(given)).verify(ENTRY, request())
+    assert finding.finding is INCONCLUSIVE
 
 
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
