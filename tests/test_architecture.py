@@ -73,7 +73,7 @@ LOGICAL_LINES = {
     "__main__": 18,
     "admin": 919,
     "alerts": 422,
-    "app": 1_853,
+    "app": 1_860,
     "audit": 1_460,
     "cli": 2_513,
     "clock": 44,

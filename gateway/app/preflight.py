@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import importlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -379,8 +380,13 @@ def _audit_file(settings: Settings) -> Iterator[Finding]:
     path = settings.audit.path
     if settings.audit.sink != "file" or path is None:
         return
+    folder = path.absolute().parent
     try:
-        state, detail, hint = _judge_audit_file(path, path.absolute().parent)
+        state, detail, hint = _judge_audit_file(path, folder)
+        if state == "ok" and shutil.disk_usage(folder).free < _LEAST_FREE:
+            # It does not prevent a start: a gateway that waits for space shows what it waits for.
+            state, hint = "odd", Message("Free space")
+            detail = Message("{folder}: the disk is full", folder=folder)
     except OSError as error:
         why = Message("cannot be written: {why}", why=system_error(error, EMPTY_MESSAGE))
         state, detail, hint = "failed", _in_file(path, why), EMPTY_MESSAGE
@@ -388,6 +394,8 @@ def _audit_file(settings: Settings) -> Iterator[Finding]:
     yield Finding(check, state, detail, hint, "audit.path")
 
 
+# Bytes that some records need.
+_LEAST_FREE: Final = 65536
 # systemd creates folders here when it starts the service (LogsDirectory).
 _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0

@@ -392,6 +392,8 @@ def _format_value(name: str, value: Any) -> Message:
         return Message("yes") if value else Message("no")
     if name == "state":
         return STATE_NAMES[EntryState(value)]
+    if isinstance(value, dict):
+        value = "".join(f"\n    {field}: {text}" for field, text in value.items())
     return Message(value) if name == "after_doubt" else Message("{value}", value=value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from gateway.config.section import SecretRef
 from gateway.errors import StartError
 from tests.doubles.command import dhp
 from tests.doubles.gateway import running_gateway
-from tests.doubles.processes import free_port
+from tests.doubles.processes import GATEWAY_COMMAND, free_port
+from tests.lifecycle.test_audit import memory_disk
 
 AWAY = "http://127.0.0.1:1"
 CLIENT = {"client_id": "a", "client_secret": "planted-s3cret"}
@@ -175,6 +177,18 @@ async def test_an_unusable_audit_file_is_reported(tmp_path: Path, place: str, tr
     assert (text in (await dhp("check", "--config", file)).out) is (place != "text")
     started = await dhp("run", "--config", file)
     assert (started.code, text in started.err) == (3, True)
+
+
+def test_a_full_disk_of_the_audit_is_reported(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    file = write(tmp_path, {"audit": {"sink": "file", "path": str(disk / "audit.jsonl")}})
+    fill_up = 'head -c 9M /dev/zero >"$0/filling"; exec "$@"'
+    check = (GATEWAY_COMMAND, "check", "--config", file)
+    checked = subprocess.run(
+        [*memory_disk(disk), "sh", "-c", fill_up, disk, *check], capture_output=True, text=True
+    )
+    assert f"audit.path: {disk}: the disk is full. Free space" in checked.stdout
 
 
 async def test_a_quoted_alert_address_has_two_findings(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ async def test_contents_are_shown_with_reveal_only(
     assert "Observation/1" not in masked.out
     revealed = await operator.run("show", entry_id, "--reveal")
     assert "Patient/987654" in revealed.out
+    assert "    Content-Type: application/fhir+json\n" in revealed.out
     assert "noted for the audit" in revealed.err
     operator.settings["audit"] = {"sink": "off"}
     assert (await operator.run("show", entry_id, "--reveal")).err.count("noted") == 0
