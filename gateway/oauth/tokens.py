@@ -235,7 +235,10 @@ class Tokens:
         rejections = self._rejections
         if self.current() != rejected or rejections.is_paused(now):
             return
-        if rejections.suspect_token == rejected:
+        # Some time after the forced fetch, this is the first 401 of another request, which is sent
+        # once more.
+        may_retry = keep_if_accepted and not rejections.seconds_until_forced_fetch(now)
+        if rejections.suspect_token == rejected and not may_retry:
             self.on_fresh_token_rejected(rejected)
             return
         self._discarded = rejected

@@ -78,6 +78,14 @@ async def test_a_second_rejection_starts_a_delay(setup: Setup) -> None:
     assert token_request_count(setup) == 3
 
 
+async def test_a_first_rejection_of_a_new_token_is_replaced_once_more(setup: Setup) -> None:
+    """The request that the new token was fetched for may have ended without using it."""
+    fresh = await setup.tokens.replace_rejected(await setup.obtain())
+    await setup.clock.advance(1.1)
+    assert await replaced(setup, fresh) == "token-3"
+    assert not setup.state.is_rejected
+
+
 async def test_delays_double(setup: Setup) -> None:
     setup.sso.respond(None)
     token = await setup.obtain()

@@ -30,6 +30,8 @@ FOUND = {
         faults=(Fault(2.0, "platform answers 503 with Retry-After", 40.0, 0.8),),
         calls=tuple(Call(2.0 + moment, 0, "read", 0) for moment in range(30)),
     ),
+    # The first request with a new token was told that two had been refused.
+    "a new token is refused at its first use": plan_of(293_649_166_748, "tokens"),
     # The next record was bound to one of which blocks were missing.
     "a power failure tears the audit": plan_of(629_014_625_249, "outbox"),
 }

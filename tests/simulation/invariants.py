@@ -59,19 +59,30 @@ def no_caller_sees_a_refused_token(run: Run) -> Iterator[str]:
 
 
 def a_token_counts_as_rejected_after_two(run: Run) -> Iterator[str]:
-    """`token-rejected` needs two tokens that the platform has refused not long before."""
+    """`token-rejected` needs two tokens that the platform has refused not long before.
+
+    Or the platform refused one and, however long before, the token before it: the SSO may have been
+    away since.
+    """
     for outcome in run.history.outcomes:
         if _reason(outcome) != "token-rejected":
             continue
-        refused = {
-            arrival.token
+        given = [
+            asked.token
+            for asked in run.history.token_requests
+            if asked.credential == outcome.credential and asked.token is not None
+        ]
+        refused_at = {
+            arrival.token: arrival.at
             for arrival in run.history.arrivals
-            if arrival.status == 401
-            and outcome.sent_at - _LONGEST_PAUSE <= arrival.at <= outcome.ended_at
-            and (arrival.token or "").startswith(f"token-{outcome.credential}-")
+            if arrival.status == 401 and arrival.at <= outcome.ended_at and arrival.token in given
         }
-        if len(refused) < 2:
-            yield f"[{outcome.request_id}] got token-rejected, refused were only {sorted(refused)}"
+        recent = [
+            token for token, at in refused_at.items() if at >= outcome.sent_at - _LONGEST_PAUSE
+        ]
+        before = [token for token, following in pairwise(given) if following in recent]
+        if len({*recent, *(refused_at.keys() & before)}) < 2:
+            yield f"[{outcome.request_id}] got token-rejected, refused were only {sorted(recent)}"
 
 
 def one_token_request_at_a_time(run: Run) -> Iterator[str]:
