@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
@@ -233,7 +233,6 @@ class OutboxApi:
         """Return a response of the outbox that contains `resource`."""
         body, content_type = write_resource(resource, xml=xml)
         header_fields = [
-            (b"Date", formatdate(self._clock(), usegmt=True).encode("ascii")),
             (b"Content-Type", content_type),
             *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
         ]

@@ -259,12 +259,12 @@ class OutboxWriteQueue:
             queued_response = await self._enqueue(
                 classifier.context, classification, error, in_doubt=in_doubt
             )
-        except (GatewayError, WriteNotClassifiedError) as failure:
-            if getattr(failure, "reason", None) is not errors.OUTBOX_FULL:
+        except WriteNotClassifiedError:
+            return response
+        except BaseException as failure:
+            # A full outbox says what the platform's 503 cannot: the gateway has no copy either.
+            if isinstance(failure, GatewayError) and failure.reason is not errors.OUTBOX_FULL:
                 return response
-            response.close()
-            raise
-        except BaseException:
             response.close()
             raise
         response.close()
