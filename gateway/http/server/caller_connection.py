@@ -380,11 +380,11 @@ class CallerConnection:
             self._is_input_ignored = True
             if len(self._messages) > self._queued_before and ends_connection(*self._messages[-1]):
                 return True
-            # What arrived together is refused together: no request is served whose body is broken,
-            # or after whose end follows none. An Upgrade may be followed by something else.
+            # What arrived together is refused together: no request is served whose body is known to
+            # be broken, or that something else than a request follows, unless it has an Upgrade.
             while len(self._messages) > self._queued_before and not self._messages[-1][0].upgrade:
                 self._messages.pop()
-            self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)  # no cycle
+            self._receive(MalformedMessage(error), EMPTY_PAYLOAD)
             return True
         if switched:
             # An Upgrade is ignored (RFC 9110 section 7.8): the HTTP clients of Java and Apache send

@@ -142,7 +142,8 @@ class MalformedMessage(RequestMessage):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__("UNKNOWN", "/", HttpVersion10, (), should_close=True)
-        self.error = error
+        # Without its traceback the error is in no reference cycle with the frame that caught it.
+        self.error = error.with_traceback(None)
 
 
 class ConnectionDisposition(Enum):
