@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.oauth.tokens import Tokens
 from tests.doubles import sso as answers
 from tests.doubles.clock import run_pending_tasks
 from tests.oauth.harness import Setup, make_setup
@@ -23,6 +24,22 @@ async def predecessor() -> AsyncIterator[Setup]:
         made.tokens.start()
         await made.settled()
         yield made
+
+
+async def replace_token(setup: Setup) -> None:
+    """Begin a request for another token, which the SSO holds."""
+    token = setup.tokens.current()
+    assert token is not None
+    setup.sso.hold()
+    setup.tokens.invalidate(token)
+    await setup.sso.wait_for_requests(2)
+
+
+def hand_over(setup: Setup, client: str = "id") -> Tokens:
+    """Start the tokens of new settings, and return those of the settings before."""
+    before, setup.tokens = setup.tokens, setup.made(client=client)["default"]
+    setup.tokens.start(before)
+    return before
 
 
 async def test_a_due_token_is_taken_over_while_the_sso_is_down(predecessor: Setup) -> None:
@@ -42,8 +59,7 @@ async def test_a_token_taken_over_is_refreshed_at_its_time(predecessor: Setup) -
     token = predecessor.tokens.current()
     assert token is not None
     predecessor.tokens.stop_renewing()
-    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
-    predecessor.tokens.start(before)
+    before = hand_over(predecessor)
     assert len(predecessor.sso.requests) == 1
     await predecessor.pass_time(65)
     assert len(predecessor.sso.requests) == 1
@@ -66,12 +82,9 @@ async def test_a_successor_waits_for_the_request_under_way_and_takes_its_token(
     predecessor: Setup,
 ) -> None:
     """The settings before still need the token for their exchanges; both are one credential."""
-    predecessor.sso.hold()
-    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
-    await predecessor.sso.wait_for_requests(2)
-    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
-    before.stop_renewing()
-    predecessor.tokens.start(before)
+    await replace_token(predecessor)
+    predecessor.tokens.stop_renewing()
+    before = hand_over(predecessor)
     await run_pending_tasks()
     await asyncio.sleep(0.05)
     assert len(predecessor.sso.requests) == 2
@@ -82,11 +95,8 @@ async def test_a_successor_waits_for_the_request_under_way_and_takes_its_token(
 
 
 async def test_a_successor_asks_once_the_request_of_before_is_given_up(predecessor: Setup) -> None:
-    predecessor.sso.hold()
-    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
-    await predecessor.sso.wait_for_requests(2)
-    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
-    predecessor.tokens.start(before)
+    await replace_token(predecessor)
+    before = hand_over(predecessor)
     await before.close()
     await predecessor.sso.wait_for_requests(3)
     predecessor.sso.release()
@@ -102,8 +112,7 @@ async def test_a_token_refused_meanwhile_is_not_taken_over(predecessor: Setup) -
     predecessor.sso.hold()
     predecessor.tokens.fetch_now()
     await predecessor.sso.wait_for_requests(2)
-    before, predecessor.tokens = predecessor.tokens, predecessor.made()["default"]
-    predecessor.tokens.start(before)
+    before = hand_over(predecessor)
     predecessor.tokens.invalidate(rejected)
     predecessor.sso.release()
     await predecessor.settled()
@@ -112,12 +121,8 @@ async def test_a_token_refused_meanwhile_is_not_taken_over(predecessor: Setup) -
 
 
 async def test_a_changed_client_does_not_wait(predecessor: Setup) -> None:
-    predecessor.sso.hold()
-    predecessor.tokens.invalidate(predecessor.tokens.current())  # type: ignore[arg-type]
-    await predecessor.sso.wait_for_requests(2)
-    before = predecessor.tokens
-    predecessor.tokens = predecessor.made(client="another")["default"]
-    predecessor.tokens.start(before)
+    await replace_token(predecessor)
+    before = hand_over(predecessor, client="another")
     await predecessor.sso.wait_for_requests(3)
     predecessor.sso.release()
     await predecessor.settled()
