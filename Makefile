@@ -95,7 +95,7 @@ instructions: venv ## Count the instructions for each request beside the recorde
 	@$(if $(WHEEL),rm -rf build/counted && $(BIN)/python -m zipfile --extract $(WHEEL) build/counted)
 	@$(BIN)/python -m benchmarks.instructions $(if $(WHEEL),--compiled build/counted) $(ARGS)
 
-test-compiled: $(if $(WHEEL),venv,compiled) ## Run the tests that look at the gateway from outside on its compiled wheel, installed apart from the sources (WHEEL=… on that one)
+test-compiled: $(if $(WHEEL),venv,compiled) ## Run the tests that look at the gateway from outside on its compiled wheel, installed apart from the sources (WHEEL=… on that one, compiled or not)
 	@.ci/installed $(INSTALLED) $(or $(WHEEL),$(COMPILED)-wheel/*.whl)
 	@cd $(INSTALLED) && env -u DHP_GATEWAY_OPTIMISATION .venv/bin/$(PYTEST) -m "not interpreted" \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),$(OUTSIDE))

@@ -177,15 +177,16 @@ def needed(jobs: dict[str, Any], name: str) -> set[str]:
 def test_a_release_publishes_only_what_was_tested() -> None:
     """No test skips for lack of a program."""
     jobs = workflow(ROOT / ".github/workflows/release.yml")["jobs"]
-    steps = jobs["archives"]["steps"]
-    runs = [step.get("run", "") for step in steps]
-    tested = next(n for n, run in enumerate(runs) if run.startswith("make test-compiled "))
-    assert "make test-tools" in runs[:tested]
-    assert steps[tested]["env"] == {"DHP_NO_SKIPS": "but-root"}
+    for name in ("pure", "archives"):
+        steps = jobs[name]["steps"]
+        runs = [step.get("run", "") for step in steps]
+        tested = next(n for n, run in enumerate(runs) if run.startswith("make test-compiled "))
+        assert "make test-tools" in runs[:tested]
+        assert steps[tested]["env"] == {"DHP_NO_SKIPS": "but-root"}
     publishing = {name for name, job in jobs.items() if "write" in job["permissions"].values()}
     assert publishing == {"attest", "publish", "image", "index", "announce"}
     for name in publishing:
-        assert "archives" in needed(jobs, name), name
+        assert {"pure", "archives"} <= needed(jobs, name), name
 
 
 def test_the_rehearsal_knows_all_of_a_release() -> None:
