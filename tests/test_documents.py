@@ -62,9 +62,12 @@ FORMER = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", ["gateway", "config", "deploy", "docs", ".github", "."])
+@pytest.mark.parametrize(
+    "name", ["gateway", "config", "deploy", "docs", "benchmarks", ".github", ".ci", "."]
+)
 def test_nothing_speaks_of_a_former_version(name: str) -> None:
-    texts = {".html", ".md", ".ps1", ".py", ".sh", ".txt", ".yaml", ".yml"}
+    texts = {".conf", ".html", ".json", ".md", ".po", ".ps1", ".py", ".service", ".sh", ".tpl"}
+    texts |= {".txt", ".xml", ".yaml", ".yml", *([""] if name == ".ci" else [])}
     files = (ROOT / name).glob("*" if name == "." else "**/*")
     lines = [
         f"{file.relative_to(ROOT)}: {line.strip()}"

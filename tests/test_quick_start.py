@@ -27,7 +27,20 @@ from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 ROOT = Path(__file__).parents[1]
 QUICK_STARTS = [ROOT / "docs" / f"quick-start{suffix}.md" for suffix in ("", ".ru", ".uz")]
 BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
+STEP = re.compile(
+    rf"{BLOCK.pattern}|(Ctrl-C)|`(\.venv/bin/dhp-gateway (?:check|doctor))`", BLOCK.flags
+)
+# Commands within sentences: those of STEP are typed, and those of OTHERS have tests elsewhere.
+COMMAND = re.compile(r"`((?:make|docker|uvx|(?:\.venv/bin/)?dhp-gateway) [^`]+)`")
+OTHERS = {
+    "make demo ARGS=": "test_quick_start.py",
+    "make help": "test_quick_start.py",
+    "docker run --rm -p 8081:8080 …": "deploy/test_image.py",
+    "make image": "deploy/test_build_script.py",
+    "make site": "test_site.py",
+    ".venv/bin/dhp-gateway init --directory .": "cli/test_init_command.py",
+    "dhp-gateway audit verify FILE": "cli/test_audit_command.py",
+}
 # What does not come back until Ctrl-C.
 SERVES = re.compile(
     r"^(make demo|docker run|uvx --from|\.venv/bin/dhp-gateway run)\b", re.MULTILINE
@@ -189,11 +202,53 @@ def test_each_command_prints_what_the_page_says(path: Path, tmp_path: Path) -> N
     if path.name == "README.md":
         put_wheel(tmp_path)
     with open_terminal(tmp_path, language) as terminal:
-        for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
+        for kind, text, interrupt, command in STEP.findall(path.read_text("utf-8")):
             if interrupt:
                 terminal.type("interrupt")
+            elif command:
+                terminal.type(command)
             elif kind == "sh":
                 terminal.type(text)
             else:
                 for line in text.splitlines():
                     terminal.wait_until_shown(line)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
+def test_each_command_within_a_sentence_has_a_test(path: Path) -> None:
+    text = path.read_text("utf-8")
+    typed = {command for *_, command in STEP.findall(text)}
+    untried = [
+        each
+        for each in COMMAND.findall(BLOCK.sub("", text))
+        if each not in typed and not each.startswith(tuple(OTHERS))
+    ]
+    assert untried == []
+    assert [each for each in OTHERS.values() if not (ROOT / "tests" / each).is_file()] == []
+
+
+def test_make_help_lists_each_target_that_the_pages_name() -> None:
+    pages = [ROOT / "README.md", *QUICK_STARTS, *sorted((ROOT / ".github").glob("*.md"))]
+    named = {
+        target
+        for page in pages
+        for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
+    assert len(named) > 5
+    assert named - listed - {"help"} == set()
+
+
+def test_the_sandbox_takes_other_ports(tmp_path: Path) -> None:
+    """By the command that README shows, with ports that are free here."""
+    found = re.search(r"`(make demo ARGS=[^`]+)`", (ROOT / "README.md").read_text("utf-8"))
+    assert found is not None
+    with open_terminal(tmp_path, "en") as terminal:
+        ports = {each: str(free_port()) for each in ("8081", "8091", "9465")}
+        command = re.sub(r"\b\d{4}\b", lambda port: ports[port[0]], found[1])
+        terminal.type(f"( {command} ) & running=$!")
+        terminal.wait_until_shown(f"http://127.0.0.1:{ports['9465']}/status")
+        terminal.type(f"curl -sf http://127.0.0.1:{ports['8081']}/fhir/metadata")
+        terminal.wait_until_shown('"resourceType":"CapabilityStatement"')
+        terminal.type("interrupt")
