@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tests.deploy.container import Builder, Image, this_release
 from tests.deploy.tools import from_layer
+from tests.deploy.tools import kubernetes_validate as validator
 
 FOLDER = Path(__file__).resolve().parents[2] / "build/rehearsal"
 PROGRAMS = FOLDER / "programs"
@@ -254,12 +255,24 @@ def kubectl(arguments: list[str]) -> int:
     return subprocess.run([from_layer("kubectl"), *arguments], check=False).returncode
 
 
+def kubernetes_validate(arguments: list[str]) -> int:
+    return subprocess.run([validator(), *arguments], check=False).returncode
+
+
 def sudo(arguments: list[str]) -> int:
     """Everything here is root's already, in a file system of its own."""
     return subprocess.run(arguments, check=False).returncode
 
 
-STAND_INS = {"docker": docker, "gh": gh, "helm": helm, "kubectl": kubectl, "sudo": sudo, "uv": uv}
+STAND_INS = {
+    "docker": docker,
+    "gh": gh,
+    "helm": helm,
+    "kubectl": kubectl,
+    "kubernetes-validate": kubernetes_validate,
+    "sudo": sudo,
+    "uv": uv,
+}
 
 
 def bases() -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.rehearsal.actions import StepError
+from tests.deploy.tools import KUBERNETES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -158,14 +159,20 @@ sys.exit(unproven != {"licences.md"})'
         done
         cd ../kubernetes
         for each in sidecar standalone; do
-            kubectl kustomize "$each" | grep -F "dhp-gateway:$version"
+            kubectl kustomize "$each" | tee "$DHP_REHEARSAL/trials/deployment/$each.yaml" | grep -F "dhp-gateway:$version"
         done
         cd "$DHP_REHEARSAL/trials/deployment"
         helm show chart "$dist"/dhp-gateway-*.tgz | grep -F "appVersion: $version"
         helm lint --strict --values "$sources/deploy/helm/dhp-gateway/ci/playground-values.yaml" "$dist"/dhp-gateway-*.tgz
         helm template gw --namespace dhp --values "$sources/deploy/helm/dhp-gateway/ci/playground-values.yaml" "$dist"/dhp-gateway-*.tgz >made.yaml
         grep -F "image: \\"dhp-gateway:$version\\"" made.yaml || grep -F "dhp-gateway:$version" made.yaml
+        for each in sidecar.yaml standalone.yaml made.yaml; do
+            for release in @KUBERNETES@; do
+                kubernetes-validate --strict --no-warn -k "$release" "$each"
+            done
+        done
         """,
+        before="kubernetes-validate --version",
     ),
     Trial(
         "the archive for servers without a network: installation's lines",
@@ -237,7 +244,8 @@ def run(
     variables = environment | {"dist": str(folder / "jobs/announce/dist"), "version": version}
     for kind, text in (("before", trial.before), ("script", trial.script)):
         file = place.with_name(f"{place.name}-{kind}.sh")
-        file.write_text(HELPERS.replace("@ROOT@", str(ROOT)) + "set -x\n" + text)
+        text = f"{HELPERS}set -x\n{text}".replace("@KUBERNETES@", " ".join(KUBERNETES))
+        file.write_text(text.replace("@ROOT@", str(ROOT)))
         done, output = shell(file, place, variables, own_network=kind == "script")
         if done:
             raise StepError(f"{trial.name}: exit code {done}\n{output[-3000:]}")
