@@ -261,12 +261,25 @@ def summary(rehearsal: Rehearsal, failure: str) -> str:
     return "\n".join([*lines, "", failure])
 
 
+def jobs_from(begin: str | None, jobs: list[Job]) -> list[Job]:
+    """Return the jobs from the named one, or its first run, on. Raises `StepError` for no job."""
+    names = {each for job in jobs for each in (job.key, job.title)}
+    if begin in (None, "trials"):
+        return [] if begin else jobs
+    if begin not in names:
+        raise StepError(f"--from {begin}: there are {', '.join(sorted(names))}, and trials")
+    first = next(n for n, job in enumerate(jobs) if begin in (job.key, job.title))
+    return jobs[first:]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Rehearse a release on this machine.")
     parser.add_argument("--python", default="", help="versions, such as 3.11,3.13; default: all")
     parser.add_argument("--tests", default="", help="those of each wheel; default: the release's")
     parser.add_argument(
-        "--from", dest="begin", help="a job, or `trials`: keep what earlier ones made"
+        "--from",
+        dest="begin",
+        help="a job, one of its runs (`archives 3.13 x86-64`), or `trials`: keep what is made",
     )
     chosen = parser.parse_args()
     if os.geteuid() != 0:
@@ -284,9 +297,7 @@ def main() -> int:
     failure = ""
     try:
         jobs = list(rehearsal.jobs())
-        keys = [job.key for job in jobs]
-        begin = keys.index(chosen.begin) if chosen.begin in keys else len(jobs)
-        for job in jobs[begin if chosen.begin else 0 :]:
+        for job in jobs_from(chosen.begin, jobs):
             rehearsal.run(job)
         for trial in trials.TRIALS:
             start = time.monotonic()

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAYLOAD = "application/vnd.in-toto+json"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 BILL = "https://cyclonedx.org/bom"
+UPLOADED: set[Path] = set()
 
 
 class StepError(Exception):
@@ -71,6 +72,11 @@ def upload(place: Place) -> str:
     if not files:
         raise StepError(f"nothing in {source.name}/")
     target = place.artifacts / place.take("name")
+    if target in UPLOADED:
+        raise StepError(f"two jobs made {target.name}")
+    UPLOADED.add(target)
+    # What an earlier rehearsal has left.
+    shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for each in files:
         shutil.copy2(each, target)
