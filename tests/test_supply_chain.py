@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES
-from deploy.rehearsal.actions import ACTIONS
+from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES, jobs_from
+from deploy.rehearsal.actions import ACTIONS, StepError
 from deploy.rehearsal.workflow import EXPRESSION, jobs_of
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +198,16 @@ def test_the_rehearsal_knows_all_of_a_release() -> None:
     steps = [step for job in jobs for step in job.steps]
     assert {step.action for step in steps if step.action} == set(ACTIONS)
     assert INSTEAD.keys() | EXCUSED.keys() <= {(step.script or "").strip() for step in steps}
+
+
+def test_a_rehearsal_continues_from_a_job_or_one_of_its_runs() -> None:
+    jobs = jobs_of(ROOT / ".github/workflows/release.yml")
+    assert jobs_from(None, jobs) == jobs
+    assert jobs_from("trials", jobs) == []
+    assert jobs_from("archives", jobs)[0].matrix["python"] == "3.11"
+    assert jobs_from("archives 3.13 x86-64", jobs)[0].matrix["python"] == "3.13"
+    with pytest.raises(StepError, match="there are announce, archives, "):
+        jobs_from("archive", jobs)
 
 
 def test_ci_runs_every_supported_python() -> None:
