@@ -184,7 +184,7 @@ sys.exit(unproven != {"licences.md"})'
         sha256sum "$archive"
         tar -xf "$archive"
         sudo sh "${archive%.tar.gz}/install.sh" --service --python /usr/bin/python3
-        systemd-analyze verify /etc/systemd/system/dhp-gateway.service || :
+        ! command -v systemd-analyze || systemd-analyze verify /etc/systemd/system/dhp-gateway.service
         printf planted-secret >secret
         # 1: its doctor finds no playground here.
         dhp-gateway init --environment dhp-playground --client-id hospital-17 --secret-file secret --yes || [ $? = 1 ]
