@@ -109,9 +109,9 @@ _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
 # Seconds between two fetches where the platform answers requests, but gives no statement.
 _MIN_RETRY_DELAY: Final = 5.0
-# Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
-# the statement.
-_UNAVAILABLE_STATUSES: Final = frozenset((408, 429, 502, 503, 504))
+# Statuses of a platform, or of a proxy before it, that fails for now: they show nothing about the
+# statement. 501 and 505 are answers.
+_UNAVAILABLE_STATUSES: Final = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 
 
 Candidates = Callable[[], Sequence["Tokens"]]

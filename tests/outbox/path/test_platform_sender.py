@@ -315,7 +315,7 @@ def sender_with_statement(platform: Platform) -> EntrySender:
     ("statement", "cause"),
     [
         (UNREACHABLE, "upstream-unreachable"),
-        *((answer(status), "upstream-busy") for status in (429, 502, 503, 504)),
+        *((answer(status), "upstream-busy") for status in (408, 425, 429, 500, 502, 503, 504)),
     ],
 )
 async def test_verification_waits_for_the_capability_statement(
@@ -362,7 +362,7 @@ async def test_a_match_needs_no_capability_statement() -> None:
     assert finding.finding is PRESENT
 
 
-@pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
+@pytest.mark.parametrize("none", [answer(404), answer(501), page(200)])
 async def test_verification_without_a_capability_statement_is_inconclusive(
     none: UpstreamResponse,
 ) -> None:
