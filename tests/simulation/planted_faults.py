@@ -259,6 +259,64 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
     ),
 }
 
+# By the file of ordinary tests that fails first, in the folder that a fault concerns.
+FOUND_BY: dict[str, tuple[str, ...]] = {
+    "tests/audit/test_chain_verification.py": ("the chain begins anew after a restart",),
+    "tests/audit/test_file_sink.py": (
+        "a record is lost at a rotation",
+        "a torn record is taken for the last one",
+    ),
+    "tests/health/test_health.py": ("ready without a token",),
+    "tests/health/test_platform_judgement.py": ("the circuit stays open",),
+    "tests/lifecycle/test_audit.py": (
+        "an exchange that was aborted is not recorded",
+        "the audit is not flushed at the end",
+    ),
+    "tests/lifecycle/test_reload.py": (
+        "the expiry of tokens is of the wall clock",
+        "a reload ends the exchanges of before",
+    ),
+    "tests/login/test_renewal.py": (
+        "a session is renewed by two requests at a time",
+        "a session ends by an outage of the SSO",
+        "a renewal uses the refresh token of before",
+    ),
+    "tests/oauth/test_handover.py": (
+        "a reload requests a token beside the settings before",
+        "the margin before the expiry has the wrong sign",
+        "a failed fetch is not repeated",
+    ),
+    "tests/oauth/test_rejection.py": (
+        "two token requests at a time",
+        "a 401 discards the token in use, not the refused one",
+    ),
+    "tests/oauth/test_tokens.py": ("a token's life counts from its arrival",),
+    "tests/outbox/path/test_async_status.py": (
+        "an entry is acknowledged before it is committed",
+        "an unclear create is sent again",
+        "a 503 counts as delivered",
+        "a decision is not recorded",
+    ),
+    "tests/outbox/path/test_collisions.py": ("entries are claimed out of order",),
+    "tests/outbox/path/test_intake.py": ("a write overtakes what is queued",),
+    "tests/outbox/path/test_lifecycle.py": ("a stop leaves tasks",),
+    "tests/outbox/path/test_platform_sender.py": (
+        "a verification that fails makes a write unclear",
+        "a queued write uses another credential",
+    ),
+    "tests/outbox/store/test_outbox_store.py": ("a lease that ended leaves no doubt",),
+    "tests/outbox/test_crash.py": ("commits are not flushed",),
+    "tests/outbox/test_delivery.py": (
+        "leases of dead processes are not recovered",
+        "a verification that finds the resource is ignored",
+        "an attempt's doubt is forgotten",
+    ),
+    "tests/pipeline/test_asserted_user.py": ("a refused token is not replaced",),
+    "tests/pipeline/test_callers.py": ("a cancelled request keeps its connection",),
+    "tests/pipeline/test_forced_fetches.py": ("two exchanges get the same connection",),
+    "tests/pipeline/test_second_attempts.py": ("a create is sent again after a broken connection",),
+}
+
 
 def plant(name: str) -> None:
     """Plant a fault for the rest of this process."""
