@@ -56,6 +56,8 @@ _BY_REASON: Final = {
 # processed the request.
 _PROCESSED_STATUSES: Final = frozenset((304, 409, 410, 412, 422))
 _WRONG_PATH_STATUSES: Final = frozenset((404, 405))
+# The same request may succeed later (RFC 9110, 6585, 8470): with another token, or at another time.
+_LATER_STATUSES: Final = frozenset((401, 408, 425, 429))
 
 
 def is_failure(signal: str, status: int | None) -> bool:
@@ -110,6 +112,14 @@ def signal_of_status(status: int) -> str:
         return NOT_FHIR
     # 501 and 505 only mean that the platform does not implement what was requested.
     return FAILS if status >= 500 and status not in (501, 505) else INCONCLUSIVE
+
+
+def has_failed(status: int) -> bool:
+    """Return whether the platform did not process the request, or not to its end.
+
+    The same request may succeed later.
+    """
+    return status in _LATER_STATUSES or signal_of_status(status) == FAILS
 
 
 def signal_of_non_fhir(status: int) -> str:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway import errors
+from gateway.health.evidence import has_failed
 from gateway.i18n import Message
 from gateway.outbox.entry import (
     COLLISION,
@@ -83,8 +84,6 @@ _RETRYABLE_STATUSES: Final = {
     429: errors.UPSTREAM_BUSY.code,
     503: errors.UPSTREAM_BUSY.code,
 }
-# The platform does not support the request. Every other 5xx may follow after the write took effect.
-_UNSUPPORTED_STATUSES: Final = frozenset({501, 505})
 # Sent by an intermediary before the platform's own server, or by a server that is overloaded.
 UNREACHABLE_STATUSES: Final = frozenset({502, 503, 504})
 # The connection failed after the request may have reached the platform.
@@ -160,14 +159,6 @@ class Decision:
         return OutboxEvent(OutboxStep(self.state.value), entry, response.reason, status)
 
 
-def has_failed(status: int) -> bool:
-    """Return whether the platform did not process the request, or not to its end.
-
-    The same request may succeed later.
-    """
-    return status in _RETRYABLE_STATUSES or (status >= 500 and status not in _UNSUPPORTED_STATUSES)
-
-
 def decide(
     entry: OutboxEntry, request: QueuedRequest, result: AttemptResult, *, in_doubt: bool
 ) -> Decision | None:
@@ -193,6 +184,7 @@ def decide(
             entry, EntryState.WAITING, cause=cause, affects_all_entries=is_outage, status=status
         )
     if has_failed(status):
+        # The failure may follow after the write took effect.
         if entry.recovery is RecoveryMode.HOLD:
             return Decision(entry, EntryState.UNCLEAR, response)
         cause = errors.UPSTREAM_FAILED.code

@@ -14,7 +14,12 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_parameters import SearchSupport
 from gateway.field_values import parse_retry_after
-from gateway.health.evidence import signal_of_non_fhir, signal_of_reason, signal_of_status
+from gateway.health.evidence import (
+    has_failed,
+    signal_of_non_fhir,
+    signal_of_reason,
+    signal_of_status,
+)
 from gateway.http.client.response_head import UpstreamConnectionError, remove_content_fields
 from gateway.http.client.upstream_pool import DELIVERIES
 from gateway.http.content_coding import DECODABLE, decode_body
@@ -23,7 +28,6 @@ from gateway.outbox.attempt_result import (
     UNKNOWN_EFFECT_REASONS,
     AttemptResult,
     VerificationStatus,
-    has_failed,
 )
 from gateway.outbox.comparison import (
     VerificationQuery,

@@ -31,6 +31,7 @@ from gateway.health.evidence import (
     ANSWERS,
     REFUSES,
     TIMEOUT,
+    has_failed,
     signal_of_metadata,
     signal_of_reason,
 )
@@ -109,9 +110,6 @@ _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
 # Seconds between two fetches where the platform answers requests, but gives no statement.
 _MIN_RETRY_DELAY: Final = 5.0
-# Statuses of a platform, or of a proxy before it, that fails for now: they show nothing about the
-# statement. 501 and 505 are answers.
-_UNAVAILABLE_STATUSES: Final = frozenset((408, 425, 429, *range(500, 600))) - {501, 505}
 
 
 Candidates = Callable[[], Sequence["Tokens"]]
@@ -218,7 +216,8 @@ class CapabilityCache:
         try:
             if response.status in (401, 403):
                 raise GatewayError(errors.TOKEN_REJECTED, upstream_status=response.status)
-            if response.status in _UNAVAILABLE_STATUSES:
+            if has_failed(response.status):
+                # This shows nothing about the statement.
                 raise GatewayError(errors.UPSTREAM_BUSY)
             if response.status != 200:
                 self.is_known = 400 <= response.status < 500
