@@ -62,7 +62,6 @@ DELIVERIES: Final = 120
 PATIENTS: Final = 20
 # Seconds. The gateway runs some fifty times slower than usual, and other programs may use the core.
 _TIMEOUT: Final = 900.0
-# None of the gateway's own timeouts may pass meanwhile: it would answer 503 or 408.
 _LIMITS: Final = {"header_timeout": _TIMEOUT, "keep_alive": 2 * _TIMEOUT}
 _PLATFORM_TIMEOUTS: Final = dict.fromkeys(
     ("connect_timeout", "response_timeout", "idle_timeout"), _TIMEOUT
@@ -268,14 +267,22 @@ class Laboratory:
     directory: Path
 
     @contextlib.contextmanager
-    def gateway(self, name: str, **more: object) -> Iterator[CountedGateway]:
-        """Run a gateway under callgrind until the block ends, with defaults but for `more`."""
+    def gateway(
+        self, name: str, platform: Mapping[str, object], **more: object
+    ) -> Iterator[CountedGateway]:
+        """Run a gateway under callgrind until the block ends, with defaults but for the settings.
+
+        None of its own timeouts passes meanwhile: it would answer 503 or 408.
+        """
         directory = self.directory / name
         directory.mkdir(parents=True)
         port = free_port()
         sso = {"token_url": self.around.upstream("python").token_url, "timeout": _TIMEOUT}
         admin = {"address": f"127.0.0.1:{free_port()}", "probe_interval": 0}
-        settings = gateway_settings(port, admin=admin, sso=sso, limits=_LIMITS, **more)
+        platform = {**platform, **_PLATFORM_TIMEOUTS}
+        settings = gateway_settings(
+            port, platform=platform, admin=admin, sso=sso, limits=_LIMITS, **more
+        )
         file = directory / "gateway.yaml"
         file.write_text(json.dumps(settings))  # JSON is valid YAML
         sources = HERE.parent if self.compiled is None else self.compiled
@@ -330,11 +337,10 @@ def count_forwarded(
     if not requests:
         return
     upstream = laboratory.around.upstream(upstream_name)
-    platform: dict[str, object] = {"fhir_base_url": f"{upstream.origin}/fhir"}
+    platform = {"fhir_base_url": f"{upstream.origin}/fhir"}
     if upstream.tls:
         platform["ca_file"] = str(laboratory.around.directory / "ca.pem")
-    more = {"platform": platform | _PLATFORM_TIMEOUTS, "circuit_breaker": _CLOSED_CIRCUIT}
-    with laboratory.gateway(upstream_name, **more) as gateway:
+    with laboratory.gateway(upstream_name, platform, circuit_breaker=_CLOSED_CIRCUIT) as gateway:
         gateway.begin()
         for name, (request, status) in requests.items():
             yield name, gateway.count_each(_repeated(request), status)
@@ -373,9 +379,9 @@ def count_queued(laboratory: Laboratory, workloads: Collection[str]) -> Iterator
         "url": f"sqlite:///{laboratory.around.directory}/outbox.db",
         "encryption_key": base64.urlsafe_b64encode(bytes(32)).decode().rstrip("="),
     }
-    platform = {"fhir_base_url": f"http://127.0.0.1:{port}/fhir", **_PLATFORM_TIMEOUTS}
+    platform = {"fhir_base_url": f"http://127.0.0.1:{port}/fhir"}
     writes = _writes()
-    with laboratory.gateway("outbox", platform=platform, outbox=outbox) as gateway:
+    with laboratory.gateway("outbox", platform, outbox=outbox) as gateway:
         gateway.begin()
         yield QUEUED, gateway.count_each(writes, b"202", _IDLE_SECONDS_OF_OUTAGE)
         if DELIVERY not in workloads:
