@@ -25,7 +25,6 @@ _SCENARIOS = ("tokens", "outbox", "changes", "login")
 # Runs of each scenario that are the same each time.
 _OLD_SEEDS = 12
 # Of `found.py`, which cannot be imported here: the clocks are real ones by now.
-# Those of `found.py`, which needs packages that this test may lack.
 _FOUND = (
     "a token expires before another attempt",
     "a new token is refused at its first use",

@@ -42,6 +42,7 @@ _LOSSES: tuple[PowerLoss, ...] = ("all", "torn", "none")
 _RUNS_OF_GARBAGE = 8
 _uncollected = 0
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a directory that nobody can guess is made in it
+_PREFIX = "simulation-"
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
@@ -315,7 +316,7 @@ def _hash_of(lines: list[bytes]) -> str:
 def run_plan(plan: Plan, *, keeps_trace: bool = False) -> Run:
     """Run a plan. What happens follows from the plan alone."""
     parent = _IN_MEMORY if _IN_MEMORY.is_dir() else None
-    directory = Path(tempfile.mkdtemp(prefix="simulation-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     random.seed(f"{plan.seed}:global")
     gc.disable()
     try:
@@ -343,7 +344,7 @@ def _close_files_of_the_dead() -> None:
     for each in _DESCRIPTORS.iterdir() if _DESCRIPTORS.is_dir() else ():
         with contextlib.suppress(OSError):
             target = os.readlink(each)
-            if "/simulation-" in target and target.endswith(" (deleted)"):
+            if f"/{_PREFIX}" in target and target.endswith(" (deleted)"):
                 os.close(int(each.name))
 
 
