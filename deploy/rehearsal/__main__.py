@@ -263,13 +263,15 @@ def summary(rehearsal: Rehearsal, failure: str) -> str:
 
 def jobs_from(begin: str | None, jobs: list[Job]) -> list[Job]:
     """Return the jobs from the named one, or its first run, on. Raises `StepError` for no job."""
-    names = {each for job in jobs for each in (job.key, job.title)}
-    if begin in (None, "trials"):
-        return [] if begin else jobs
-    if begin not in names:
-        raise StepError(f"--from {begin}: there are {', '.join(sorted(names))}, and trials")
-    first = next(n for n, job in enumerate(jobs) if begin in (job.key, job.title))
-    return jobs[first:]
+    if begin is None:
+        return jobs
+    if begin == "trials":
+        return []
+    for number, job in enumerate(jobs):
+        if begin in (job.key, job.title):
+            return jobs[number:]
+    names = sorted({each for job in jobs for each in (job.key, job.title)})
+    raise StepError(f"--from {begin}: there are {', '.join(names)}, and trials")
 
 
 def main() -> int:
