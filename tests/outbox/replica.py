@@ -41,7 +41,9 @@ class Replica:
         command = [*self.program, "run", "--config", self.config]
         self.process = start(command, self.directory, name=self.name)
         listening = self.process.wait_until_listening
-        await asyncio.to_thread(listening, self.ports[0], patience=_PATIENCE)
+        # A caller's connection can wait in the kernel before the admin listener is bound.
+        for port in self.ports:
+            await asyncio.to_thread(listening, port, patience=_PATIENCE)
 
     def kill(self) -> None:
         """Send SIGKILL and wait for the end, if it was ever started."""
