@@ -18,6 +18,8 @@ from tests.simulation.simulated_loop import Network, SimulatedLoop
 IDENTIFIERS = "urn:simulation:version"
 # Seconds that a token request takes at most.
 _SSO_DELAY = 0.3
+# Seconds after which the gateway has given up a token request: `sso.timeout`.
+_GIVEN_UP = 3.0
 _PAGE = b"<html><body>Maintenance</body></html>"
 
 
@@ -113,7 +115,7 @@ class Host:
 class Sso(Host):
     """Gives numbered tokens to the clients `client-0`, `client-1` …, and to users `user-0` …
 
-    A refresh token can be used once.
+    A code and a refresh token can be used once.
     """
 
     name = "sso"
@@ -121,6 +123,7 @@ class Sso(Host):
     def __init__(self, loop: SimulatedLoop, plan: Plan, history: History, weather: Weather) -> None:
         super().__init__(loop, plan, history, weather)
         self._codes: dict[str, str] = {}
+        self._used_codes: set[str] = set()
         self._used: dict[str, TokenRequest] = {}
         self._count = 0
 
@@ -140,19 +143,25 @@ class Sso(Host):
         grant = form.get("grant_type", [""])[0]
         credential = form.get("client_id", [""])[0]
         if grant == "authorization_code":
-            credential = self._codes.pop(form["code"][0], "")
+            credential = self._codes[form["code"][0]]
         elif grant == "refresh_token":
             credential = form["refresh_token"][0].rpartition("-")[0]
         asked = TokenRequest(credential, connection.peer, sent_at, now, grant)
         if grant == "refresh_token":
             asked.is_valid = self._use(form["refresh_token"][0], asked)
+        elif grant == "authorization_code":
+            asked.is_valid = form["code"][0] not in self._used_codes
+            self._used_codes.add(form["code"][0])
         self.history.token_requests.append(asked)
         self.history.tell(now, f"sso: {connection.peer} asks for a token of {credential}")
-        # One that the gateway gives up has ended when it closed the connection.
-        connection.on_lost = lambda: self._end(asked, self.network.sent_at)
         if self.weather.strikes("sso resets"):
+            # One that waited at a cut link was given up, and nothing tells when.
+            asked.ended_at = sent_at if now - sent_at >= _GIVEN_UP else now
+            connection.on_lost = lambda: None
             connection.abort()
             return
+        # One that the gateway gives up has ended when it closed the connection.
+        connection.on_lost = lambda: self._end(asked, self.network.sent_at)
         delay = self.weather.delay(4.0 if self.weather.strikes("sso is slow") else _SSO_DELAY)
         self.loop.call_later(delay, self._answer, connection, asked, credential)
 
@@ -165,7 +174,7 @@ class Sso(Host):
         elif self.weather.strikes("sso answers with a page"):
             data = response(200, _PAGE, kind="text/html")
         elif not asked.is_valid:
-            self.history.tell(now, f"sso: refuses the refresh token of {credential}")
+            self.history.tell(now, f"sso: refuses what {credential} used before")
             data = response(400, b'{"error":"invalid_grant"}', kind="application/json")
         else:
             token = f"token-{credential}-{len(self.history.tokens)}"
