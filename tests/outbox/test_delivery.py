@@ -31,7 +31,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.waiting import wait_until
 from tests.outbox.attempts import present, stored_request
 from tests.outbox.drafts import draft
-from tests.outbox.places import ClockWall, Place, SqlitePlace, change, opened
+from tests.outbox.places import ClockWall, Place, PostgresPlace, SqlitePlace, change, opened
 from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
@@ -506,12 +506,17 @@ class ObservingSender(RecordingSender):
     [(LEASE_SECONDS * 2, set()), (LEASE_SECONDS * 2, {"renew"}), (-7200.0, set())],
 )
 async def test_setting_the_clock_keeps_the_order(
-    place: Place, sender: RecordingSender, clock: FakeClock, jump: float, away: set[str]
+    postgres_place: PostgresPlace,
+    sender: RecordingSender,
+    clock: FakeClock,
+    jump: float,
+    away: set[str],
 ) -> None:
-    place.wall = ClockWall(clock)
+    """With SQLite that is simulated."""
+    postgres_place.wall = ClockWall(clock)
     sender.hold("r-1")
     second = ObservingSender(other=sender)
-    async with opened(place) as store, opened(place) as other:
+    async with opened(postgres_place) as store, opened(postgres_place) as other:
         unreliable = UnreliableStore(store)
         async with Process(unreliable, sender, clock).running() as holder:  # type: ignore[arg-type]
             # Of one patient, so that only the first can be in hand.

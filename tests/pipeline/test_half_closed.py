@@ -178,7 +178,7 @@ async def test_a_half_closed_write_is_not_cancelled(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose, method: str
 ) -> None:
     """However many callers wait, and for however long."""
-    settings = {"max_connections": 1, "connect_timeout": 5}
+    settings = {"max_connections": 1, "connect_timeout": 2}
     proceed = asyncio.Event()
     platform.script(once(proceed, fhir()))
     limits = {"half_closed": 0.1}
