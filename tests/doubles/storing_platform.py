@@ -2,7 +2,7 @@
 
 It searches by identifier, and applies conditions only where it `declares` them. The `valueString`
 of a created resource says how its create fails: `lost`, which alone has no effect, `reset`,
-`hang`, `cut`, or a status; each create fails once.
+`close`, `hang`, `cut`, or a status; each create fails once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.doubles.platform import PlatformConnection, fhir, outcome, read_body, silence
 
-FAULTS = ("lost", "reset", "hang", "cut", "500")
+FAULTS = ("lost", "reset", "close", "hang", "cut", "500", "502", "504")
 
 
 class StoringPlatform:
@@ -115,6 +115,8 @@ async def _failed(connection: PlatformConnection, fault: str) -> bool:
     """
     if fault == "reset":
         connection.reset()
+    elif fault == "close":
+        connection.writer.close()
     elif fault == "hang":
         await silence(connection)
         connection.writer.close()

@@ -17,7 +17,7 @@ from tests.pipeline.bundle_rules import allows
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.odd_bundles import CALLERS, generate
 
-PER_SEED = 250
+PER_SEED = 650
 
 
 def settings() -> list[dict[str, Any]]:
