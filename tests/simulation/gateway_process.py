@@ -27,6 +27,7 @@ from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress
 from gateway.health import health
 from gateway.outbox.store import disk_reserve, sqlite_database
+from tests.simulation.plan import SSO_TIMEOUT
 from tests.simulation.simulated_disk import SimulatedDisk
 from tests.simulation.simulated_loop import SimulatedLoop, current_host
 from tests.simulation.simulated_threads import Condition, SimulatedThread, sleep
@@ -140,7 +141,7 @@ def settings_of(directory: Path, version: int, *, outbox: bool, login: bool) -> 
         "sso": {
             "token_url": "http://sso:8080/token",
             "authorize_url": "http://sso:8080/authorize",
-            "timeout": 3,
+            "timeout": SSO_TIMEOUT,
         },
         "credentials": {
             name: {"client_id": f"client-{number}", "client_secret": "a secret"}

@@ -12,14 +12,12 @@ import orjson
 
 from tests.simulation.history import Arrival, Effect, History, Issued, Renewal, TokenRequest
 from tests.simulation.http_messages import Message, MessageReader, response
-from tests.simulation.plan import Plan
+from tests.simulation.plan import SSO_TIMEOUT, Plan
 from tests.simulation.simulated_loop import Network, SimulatedLoop
 
 IDENTIFIERS = "urn:simulation:version"
 # Seconds that a token request takes at most.
 _SSO_DELAY = 0.3
-# Seconds after which the gateway has given up a token request: `sso.timeout`.
-_GIVEN_UP = 3.0
 _PAGE = b"<html><body>Maintenance</body></html>"
 
 
@@ -122,16 +120,12 @@ class Sso(Host):
 
     def __init__(self, loop: SimulatedLoop, plan: Plan, history: History, weather: Weather) -> None:
         super().__init__(loop, plan, history, weather)
-        self._codes: dict[str, str] = {}
-        self._used_codes: set[str] = set()
         self._used: dict[str, TokenRequest] = {}
         self._count = 0
 
     def authorize(self, user: str) -> str:
         """Return the code of a user who has signed in."""
-        code = f"code-{len(self._codes)}"
-        self._codes[code] = user
-        return code
+        return self._grant_to(user)
 
     def respond(self, connection: HostConnection, message: Message, sent_at: float) -> None:
         now = self.loop.now()
@@ -142,21 +136,17 @@ class Sso(Host):
         form = parse_qs(message.body.decode())
         grant = form.get("grant_type", [""])[0]
         credential = form.get("client_id", [""])[0]
-        if grant == "authorization_code":
-            credential = self._codes[form["code"][0]]
-        elif grant == "refresh_token":
-            credential = form["refresh_token"][0].rpartition("-")[0]
+        granted = form.get("code" if grant == "authorization_code" else "refresh_token")
+        if granted is not None:
+            credential = granted[0].rpartition("-")[0]
         asked = TokenRequest(credential, connection.peer, sent_at, now, grant)
-        if grant == "refresh_token":
-            asked.is_valid = self._use(form["refresh_token"][0], asked)
-        elif grant == "authorization_code":
-            asked.is_valid = form["code"][0] not in self._used_codes
-            self._used_codes.add(form["code"][0])
+        if granted is not None:
+            asked.is_valid = self._use(granted[0], asked)
         self.history.token_requests.append(asked)
         self.history.tell(now, f"sso: {connection.peer} asks for a token of {credential}")
         if self.weather.strikes("sso resets"):
             # One that waited at a cut link was given up, and nothing tells when.
-            asked.ended_at = sent_at if now - sent_at >= _GIVEN_UP else now
+            asked.ended_at = sent_at if now - sent_at >= SSO_TIMEOUT else now
             connection.on_lost = lambda: None
             connection.abort()
             return
@@ -186,15 +176,21 @@ class Sso(Host):
             self.history.tell(now, f"sso: gives {token}")
             body = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime}
             if asked.grant != "client_credentials":
-                self._count += 1
-                body["refresh_token"] = f"{credential}-{self._count}"
+                body["refresh_token"] = self._grant_to(credential)
             data = response(200, orjson.dumps(body), kind="application/json")
         self._end(asked, now)
         connection.send(data)
 
-    def _use(self, refresh_token: str, asked: TokenRequest) -> bool:
-        before = self._used.setdefault(refresh_token, asked)
-        self.history.renewals.append(Renewal(asked, None if before is asked else before))
+    def _grant_to(self, credential: str) -> str:
+        """Return a new code or refresh token, whose name says whose it is."""
+        self._count += 1
+        return f"{credential}-{self._count}"
+
+    def _use(self, granted: str, asked: TokenRequest) -> bool:
+        """Return whether this is the first use of a code or refresh token."""
+        before = self._used.setdefault(granted, asked)
+        if asked.grant == "refresh_token":
+            self.history.renewals.append(Renewal(asked, None if before is asked else before))
         return before is asked
 
     def _end(self, asked: TokenRequest, moment: float) -> None:

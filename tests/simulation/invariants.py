@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from tests.simulation.history import Effect, Outcome
+from tests.simulation.plan import SSO_TIMEOUT
 from tests.simulation.world import PROMISED, Run
 
 # Seconds for which no token is fetched after a fresh one was refused.
 _LONGEST_PAUSE = 30.0
 # Seconds that the end of a response may take to the gateway.
 _ON_THE_WAY = 0.1
-# Seconds of a fetch: `sso.timeout`, twice.
-_LONGEST_FETCH = 6.0
+# Seconds of a fetch, which may ask twice.
+_LONGEST_FETCH = 2 * SSO_TIMEOUT
 # Seconds after which a record is in the audit file, even if the process is killed then.
 _AUDIT_DELAY = 1.0
 # Of a write: done, or accepted. Of a read: also that there is nothing yet.

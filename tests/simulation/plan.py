@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from tests.simulation.simulated_loop import Order
 
 SCENARIOS = ("tokens", "outbox", "changes", "login")
+# Seconds after which the gateway gives up a token request: `sso.timeout`.
+SSO_TIMEOUT = 3.0
 
 
 @dataclass(frozen=True)
