@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs
@@ -22,12 +22,10 @@ from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_runner import AppRunner
 from aiohttp.web_server import Server
 
+from gateway.config.value_types import ListenAddress
 from gateway.field_values import host_name
 from gateway.http.request_target import ABSOLUTE
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.config.value_types import ListenAddress
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 

@@ -22,19 +22,18 @@ from aiohttp.web_response import Response, StreamResponse
 
 from gateway.admin import status_page
 from gateway.admin.admin_listener import SAFE_HEADERS, json_response
+from gateway.admin.operators import Operators
 from gateway.admin.outbox_routes import OutboxPages
 from gateway.admin.status_events import StatusEvents
+from gateway.admin.status_facts import StatusReporter
 from gateway.field_values import prefers_html
-from gateway.health.health import readiness
+from gateway.health.health import Health, readiness
 from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.admin.operators import Operators
     from gateway.admin.outbox_admin_api import OutboxAdminApi
-    from gateway.admin.status_facts import StatusReporter
-    from gateway.health.health import Health
-    from gateway.telemetry.metrics import Metrics
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 

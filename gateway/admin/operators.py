@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import hdrs
 from aiohttp.web_request import Request
@@ -26,10 +26,8 @@ from gateway.http.headers import parse_request_fields
 from gateway.http.server.peer import Peer, socket_address
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.secret import Secret
 
 _log = get_logger("gateway.admin")
 

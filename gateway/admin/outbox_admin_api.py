@@ -13,11 +13,18 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.admin.outbox_page import OutboxPageError
-from gateway.outbox.entry import BLOCKING, Actor, EntryState, content_view, entry_view, format_time
+from gateway.outbox.entry import (
+    BLOCKING,
+    Actor,
+    EntryState,
+    RecordPending,
+    content_view,
+    entry_view,
+    format_time,
+)
 from gateway.outbox.store.store_types import EntryStateError, NotRecordedError, OutboxError
 
 if TYPE_CHECKING:
-    from gateway.outbox.entry import RecordPending
     from gateway.outbox.store.outbox_store import OutboxStore
 
 OutboxFacts = dict[str, Any]

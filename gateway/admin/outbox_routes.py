@@ -18,11 +18,10 @@ from aiohttp.web_response import Response
 from yarl import URL
 
 from gateway.admin import outbox_page
-from gateway.admin.operators import CHALLENGE, is_cross_site
+from gateway.admin.operators import CHALLENGE, Operators, is_cross_site
 from gateway.admin.outbox_page import HEADERS, OutboxPageError, PageContext, render_refusal
 
 if TYPE_CHECKING:
-    from gateway.admin.operators import Operators
     from gateway.admin.outbox_admin_api import OutboxAdminApi
 
 # Seconds within which a form has to be complete, and its maximum size in bytes.

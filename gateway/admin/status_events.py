@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs
@@ -18,8 +18,7 @@ from aiohttp.web_exceptions import HTTPServiceUnavailable
 from aiohttp.web_request import Request
 from aiohttp.web_response import StreamResponse
 
-if TYPE_CHECKING:
-    from gateway.admin.status_facts import StatusReporter
+from gateway.admin.status_facts import StatusReporter
 
 # Seconds between two collections of the facts. Unchanged facts are sent every `_EVERY` times only.
 _INTERVAL: Final = 1.0

@@ -18,20 +18,27 @@ from urllib.parse import urlsplit
 
 from gateway import __version__
 from gateway.clock import TimestampFormatter
+from gateway.config.outbound_settings import PlatformSettings
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
+from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress, PublicText
 from gateway.guidance import COMPONENT_GUIDANCE
 from gateway.health.evidence import REFUSES, CircuitState
-from gateway.health.health import CARE_ANSWERS, advice, worst
+from gateway.health.health import (
+    CARE_ANSWERS,
+    Component,
+    ComponentState,
+    Health,
+    TokenState,
+    advice,
+    worst,
+)
 from gateway.i18n import LANGUAGES, choose_language
 from gateway.secret import MASK
 
 if TYPE_CHECKING:
-    from gateway.config.outbound_settings import PlatformSettings
-    from gateway.config.settings import Settings
-    from gateway.health.health import Component, ComponentState, Health, TokenState
     from gateway.telemetry.request_counters import UnforwardedField
 
 # Parameters of token requests can hold anything, secrets included.

@@ -19,18 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
 from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
-from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION
+from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, Component
 from gateway.health.recent_requests import MINUTES, OTHERS
 from gateway.i18n import LANGUAGES, unit_names
 from gateway.oauth.token_failures import TOKEN_CAUSES
-
-if TYPE_CHECKING:
-    from gateway.health.health import Component
 
 _SCRIPT: Final = page_script("status.js")
 HEADERS: Final = headers(STYLE, _SCRIPT, forms="'self'")

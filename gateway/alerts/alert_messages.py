@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from gateway.alerts.notify_addresses import AlertMessage
-from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, advice
+from gateway.health.health import ANSWER_WORDS, CARE_ANSWERS, CARE_QUESTION, Component, advice
 from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
     from gateway.alerts.alert_rules import Value
     from gateway.config.settings import Settings
-    from gateway.health.health import Component
 
 
 @dataclass(slots=True)

@@ -21,11 +21,11 @@ from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, AlertKey, Value, f
 from gateway.alerts.notify_addresses import AddressQueue, AlertAddress, AlertMessage
 from gateway.clock import TimeSource
 from gateway.health.health import Health, worst
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 

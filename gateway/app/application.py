@@ -33,8 +33,9 @@ from gateway.app import (
 )
 from gateway.app.observability_setup import open_tracing
 from gateway.app.revision import Core, CoreSwitch
-from gateway.audit.audit_trail import NullAuditTrail
+from gateway.audit.audit_trail import AuditTrail, NullAuditTrail
 from gateway.clock import TimeSource
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Health, usability
@@ -45,6 +46,7 @@ from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
 from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_store import tokens_at_hand
+from gateway.oauth.tokens import Tokens
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.body_worker import SerialExecutor
 from gateway.pipeline.permissions import PermissionCheck
@@ -53,9 +55,6 @@ from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.app.outbox_service import OutboxService
-    from gateway.audit.audit_trail import AuditTrail
-    from gateway.config.settings import Settings
-    from gateway.oauth.tokens import Tokens
 
 
 @asynccontextmanager

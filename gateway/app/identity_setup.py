@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
-from gateway.config.section import RIGHT_FILE
+from gateway.config.section import RIGHT_FILE, SecretRef
 from gateway.errors import ClientKeyError, StartError
 from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.i18n import Message, exception_message, setting_problem
 from gateway.oauth.client_authentication import (
+    ClientAuthentication,
+    ClientAuthenticator,
     parse_client_keys,
     parse_client_secrets,
     public_client,
@@ -22,14 +24,12 @@ from gateway.oauth.client_authentication import (
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import ANONYMOUS, Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
+from gateway.secret import Secret
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import AllowSettings, CallerSettings
-    from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
-    from gateway.oauth.client_authentication import ClientAuthentication, ClientAuthenticator
     from gateway.oauth.tokens import Tokens
-    from gateway.secret import Secret
 
 
 def credentials_in_use(settings: Settings) -> tuple[str, ...]:

@@ -6,28 +6,26 @@ import json
 from typing import TYPE_CHECKING
 
 from gateway.app import identity_setup, tls_contexts
+from gateway.audit.audit_trail import AuditTrail
+from gateway.clock import TimeSource
+from gateway.config.settings import Settings
 from gateway.login.auth_routes import AuthRoutes
 from gateway.login.authorization_code import SignInFlow
 from gateway.login.logout import SignOutFlow
 from gateway.login.openid_provider import OpenIdProvider
 from gateway.login.session_auth import SessionAuth, challenge
-from gateway.login.session_store import digest
+from gateway.login.session_store import SessionStore, digest
 from gateway.login.sessions import SessionManager
 from gateway.login.user_tokens import SessionRenewals
 from gateway.oauth.grants import UserTokenEndpoint
-from gateway.oauth.token_endpoint import TokenEndpoint
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
+from gateway.pipeline.callers import CallerRegistry
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
 
-    from gateway.audit.audit_trail import AuditTrail
-    from gateway.clock import TimeSource
-    from gateway.config.settings import Settings
-    from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_endpoint import TokenRequestQueue
-    from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
-    from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 
 class LoginParts:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 
 from gateway import __version__, exchange
-from gateway.alerts.notify_addresses import parse_address
+from gateway.alerts.notify_addresses import AlertAddress, parse_address
 from gateway.app import tls_contexts
 from gateway.audit.audit_event import AuditParties, audit_event, national_event
-from gateway.audit.audit_trail import NullAuditTrail, WriterAuditTrail
-from gateway.audit.audit_writer import DescriptorSink, WriterThread
+from gateway.audit.audit_trail import AuditTrail, NullAuditTrail, Translate, WriterAuditTrail
+from gateway.audit.audit_writer import DescriptorSink, Sink, WriterThread
 from gateway.audit.file_sink import FileSink
 from gateway.audit.hash_chain import NotAnAuditFileError
 from gateway.audit.repository_sink import (
@@ -37,9 +37,6 @@ from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.alerts.notify_addresses import AlertAddress
-    from gateway.audit.audit_trail import AuditTrail, Translate
-    from gateway.audit.audit_writer import Sink
     from gateway.config.settings import Settings
     from gateway.oauth.tokens import Tokens
     from gateway.telemetry.tracing import Tracing

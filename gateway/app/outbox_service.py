@@ -12,33 +12,28 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
-from gateway.audit.audit_trail import NullAuditTrail
-from gateway.clock import TimestampFormatter
+from gateway.audit.audit_trail import AuditTrail, NullAuditTrail
+from gateway.clock import TimeSource, TimestampFormatter
+from gateway.config.settings import Settings
+from gateway.health.platform_judgement import PlatformJudgement
+from gateway.oauth.tokens import Tokens
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.delivery import DeliveryLoop
-from gateway.outbox.entry import COLLISION, EntryState, OutboxStep
+from gateway.outbox.entry import COLLISION, EntryState, OutboxEvent, OutboxStep, PendingAuditRecord
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
 from gateway.outbox.store.store_types import OutboxError, QueueDepth
 from gateway.pipeline.body_worker import SerialExecutor
-from gateway.pipeline.platform_client import PlatformClient
+from gateway.pipeline.guards import ConditionGuard
+from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 from gateway.pipeline.request_body import MemoryBudget
-from gateway.pipeline.upstream import TokenRetry
+from gateway.pipeline.request_composer import RequestComposer
+from gateway.pipeline.upstream import TokenRetry, Upstream
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.audit.audit_trail import AuditTrail
-    from gateway.clock import TimeSource
-    from gateway.config.settings import Settings
-    from gateway.health.platform_judgement import PlatformJudgement
-    from gateway.oauth.tokens import Tokens
-    from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
-    from gateway.pipeline.guards import ConditionGuard
-    from gateway.pipeline.platform_client import CapabilityCache
-    from gateway.pipeline.request_composer import RequestComposer
-    from gateway.pipeline.upstream import Upstream
-    from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from gateway import os_support
@@ -31,19 +31,17 @@ from gateway.app import identity_setup, observability_setup, shared_stores, tls_
 from gateway.app.reloader import watched_files
 from gateway.config.problems import dotted
 from gateway.config.section import (
+    SecretRef,
     WrongSettingError,
     find_in_right_part,
     named_files,
     permission_problem,
     suspicious_surrounding,
 )
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem, system_error
-
-if TYPE_CHECKING:
-    from gateway.config.section import SecretRef
-    from gateway.config.settings import Settings
-    from gateway.secret import Secret
+from gateway.secret import Secret
 
 # `odd`: works, but is probably not as it was meant. `expired`: a certificate. `exposed`: a secret
 # that others may read. None of them prevents a start.

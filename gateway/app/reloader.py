@@ -12,19 +12,16 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from gateway.config.loader import SettingsError
+from gateway.config.loader import SettingsError, SettingsSource
 from gateway.config.section import named_files
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.i18n import Message, join_messages, setting_problem
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.config.loader import SettingsSource
-    from gateway.config.settings import Settings
 
 _log = get_logger(__name__)
 

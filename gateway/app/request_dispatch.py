@@ -13,10 +13,10 @@ from gateway.errors import GatewayError
 from gateway.http.server.absolute_form import to_origin_form
 from gateway.http.server.caller_connection import IncomingRequest
 from gateway.http.server.request_parser import ConnectionDisposition
+from gateway.pipeline.handler import Handler
 
 if TYPE_CHECKING:
     from gateway.login.auth_routes import AuthRoutes
-    from gateway.pipeline.handler import Handler
 
 
 class ActiveUses:

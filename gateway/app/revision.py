@@ -18,16 +18,25 @@ import aiohttp
 
 from gateway.app import identity_setup, tls_contexts
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher, RequestRoute
+from gateway.audit.audit_trail import AuditTrail
+from gateway.clock import TimeSource
+from gateway.config.settings import Settings
+from gateway.exchange import Exchange
+from gateway.health.health import TokenState
+from gateway.health.platform_judgement import PlatformJudgement
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
+from gateway.login.session_store import SessionStore
 from gateway.oauth.credential import Credential
-from gateway.oauth.token_endpoint import TokenEndpoint
-from gateway.oauth.tokens import make_tokens
-from gateway.pipeline.admission import Admission, UploadLimiter
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
+from gateway.oauth.token_store import TokensAtHand
+from gateway.oauth.tokens import Tokens, make_tokens
+from gateway.pipeline.admission import Admission, LifecyclePhase, UploadLimiter
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
+from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.platform_client import (
     CapabilityCache,
     PlatformClient,
@@ -36,28 +45,15 @@ from gateway.pipeline.platform_client import (
 from gateway.pipeline.request_composer import RequestComposer
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
-from gateway.telemetry.metrics import CONNECTION_STATES
+from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 
 if TYPE_CHECKING:
     import ssl
 
     from gateway.app.login_setup import LoginParts
     from gateway.app.outbox_service import OutboxService
-    from gateway.audit.audit_trail import AuditTrail
-    from gateway.clock import TimeSource
-    from gateway.config.settings import Settings
-    from gateway.exchange import Exchange
-    from gateway.health.health import TokenState
-    from gateway.health.platform_judgement import PlatformJudgement
-    from gateway.login.session_store import SessionStore
     from gateway.oauth.redis_token_store import RedisTokenStore
-    from gateway.oauth.token_endpoint import TokenRequestQueue
-    from gateway.oauth.token_store import TokensAtHand
-    from gateway.oauth.tokens import Tokens
     from gateway.outbox.platform_sender import EntrySender
-    from gateway.pipeline.admission import LifecyclePhase
-    from gateway.pipeline.permissions import PermissionCheck
-    from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.tracing import Tracing
 
 

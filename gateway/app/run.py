@@ -13,22 +13,20 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import os_support
 from gateway.app import preflight
 from gateway.app.application import Gateway, background_task
 from gateway.app.reloader import Reloader
 from gateway.config import setting_rules
+from gateway.config.loader import SettingsSource
 from gateway.config.problems import dotted
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem
 from gateway.telemetry import logs
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.config.loader import SettingsSource
-    from gateway.config.settings import Settings
 
 _log = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.config.section import MAKE_KEY, NO_KEY, decode_encryption_key
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem
-from gateway.login.session_store import MemorySessionStore
+from gateway.login.session_store import MemorySessionStore, SessionStore
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from gateway.config.operations_settings import OutboxSettings, StoreSettings
     from gateway.config.settings import Settings
-    from gateway.login.session_store import SessionStore
     from gateway.oauth.redis_token_store import RedisTokenStore
 
 # Seconds for one socket operation. A whole access is limited elsewhere; these limits end operations

@@ -19,17 +19,15 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
+from gateway.audit.audit_writer import WriterThread
 from gateway.clock import TimestampFormatter
 from gateway.exchange import Exchange
 from gateway.telemetry.log_masking import MASK, mask_field, mask_patient_number
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.audit.audit_writer import WriterThread
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload", "outbox"]
 Record = Exchange | dict[str, Any]

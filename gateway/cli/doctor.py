@@ -25,7 +25,7 @@ import orjson
 from gateway import os_support
 from gateway.app import preflight
 from gateway.app.identity_setup import credentials_in_use
-from gateway.app.preflight import Check, Finding
+from gateway.app.preflight import Check, Finding, State
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
@@ -35,6 +35,8 @@ from gateway.cli.platform_commands import (
     bounded_get,
     open_session,
 )
+from gateway.config.problems import Problem
+from gateway.config.settings import Settings
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
@@ -49,14 +51,10 @@ from gateway.health.evidence import (
     signal_of_metadata,
 )
 from gateway.i18n import Message, format_duration, join_messages
+from gateway.oauth.token_response import TokenResponse
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
-    from gateway.app.preflight import State
-    from gateway.config.problems import Problem
-    from gateway.config.settings import Settings
-    from gateway.oauth.token_response import TokenResponse
 
 SendGet = Callable[[str, int], Awaitable[tuple[aiohttp.ClientResponse, bytes | None]]]
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
@@ -25,16 +25,13 @@ from gateway.admin.status_facts import visible_settings
 from gateway.app.listening_sockets import is_stale_socket
 from gateway.app.preflight import Check, Finding
 from gateway.cli import healthcheck
+from gateway.config.settings import Settings
+from gateway.config.value_types import ListenAddress
 from gateway.errors import StartError
 from gateway.guidance import CONNECTION_CAUSES
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem
 from gateway.oauth.token_endpoint import certificate_cause
 from gateway.secret import MASK
-
-if TYPE_CHECKING:
-    from gateway.config.settings import Settings
-    from gateway.config.value_types import ListenAddress
-
 
 # What is checked of a server, with the names of the checks.
 _KINDS: Final = {

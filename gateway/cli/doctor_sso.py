@@ -30,13 +30,15 @@ from gateway.cli.platform_commands import (
     token_failure_and_remedy,
 )
 from gateway.clock import TimeSource
-from gateway.config.settings import PRESETS
+from gateway.config.operations_settings import LoginSettings
+from gateway.config.settings import PRESETS, Settings
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.login.authorization_code import authorization_url
 from gateway.login.openid_provider import (
     DISCOVERY_PATH,
     IdTokenError,
+    OpenIdProvider,
     is_issuer_of,
     possible_issuers,
 )
@@ -49,6 +51,7 @@ from gateway.oauth.token_failures import (
 from gateway.oauth.token_response import (
     TOKEN_ERROR_CODES,
     TokenRequestError,
+    TokenResponse,
     description_of,
     oauth_error_code,
     parse_object,
@@ -57,11 +60,6 @@ from gateway.secret import Secret
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
-
-    from gateway.config.operations_settings import LoginSettings
-    from gateway.config.settings import Settings
-    from gateway.login.openid_provider import OpenIdProvider
-    from gateway.oauth.token_response import TokenResponse
 
 # Seconds. The documents are optional, so that they must not delay the doctor for long.
 _DOCUMENT_TIMEOUT: Final = 3.0

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 import click
 
@@ -21,6 +21,7 @@ from gateway.cli import check_command
 from gateway.cli.init_plan import (
     InitPlan,
     InitWriteError,
+    Kind,
     Where,
     require_absent,
     write_files,
@@ -58,9 +59,6 @@ from gateway.i18n import (
     setting_problem,
 )
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.cli.init_plan import Kind
 
 _T = TypeVar("_T")
 

@@ -14,19 +14,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from gateway import __version__, os_support
 from gateway.cli.terminal import translate
-from gateway.config.problems import InvalidValueError
+from gateway.config.problems import InvalidValueError, SettingPath
 from gateway.config.section import is_placeholder
 from gateway.config.sources import parse_yaml, variable_name
 from gateway.config.text_files import decode
 from gateway.i18n import EMPTY_MESSAGE, Message, join_messages, system_error
-
-if TYPE_CHECKING:
-    from gateway.config.problems import SettingPath
-    from gateway.secret import Secret
+from gateway.secret import Secret
 
 Where = Literal["machine", "container", "network"]
 Kind = Literal["system", "container", "folder"]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.alerts.alert_messages import AlertFormatter
-from gateway.alerts.notify_addresses import AddressSender, AlertAddressError, parse_address
+from gateway.alerts.notify_addresses import (
+    AddressSender,
+    AlertAddress,
+    AlertAddressError,
+    parse_address,
+)
 from gateway.app import observability_setup
 from gateway.app.preflight import Finding, address_check
 from gateway.cli.doctor_network import CheckedServer, check_connection
+from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.field_values import authority
 from gateway.i18n import Message
-
-if TYPE_CHECKING:
-    from gateway.alerts.notify_addresses import AlertAddress
-    from gateway.config.settings import Settings
 
 _TEST_HINT: Final = Message("`dhp-gateway notify --test` sends a message there")
 _CONNECT_TIMEOUT: Final = 5.0

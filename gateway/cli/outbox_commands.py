@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 import click
 
 from gateway.app import observability_setup, shared_stores
+from gateway.audit.audit_trail import AuditTrail
 from gateway.cli.terminal import (
     CHECK_FAILED,
     NO_START,
@@ -51,6 +52,8 @@ from gateway.outbox.entry import (
     Actor,
     EntryContent,
     EntryState,
+    OutboxEntry,
+    PendingAuditRecord,
     content_view,
     entry_view,
     format_time,
@@ -63,9 +66,7 @@ from gateway.outbox.store.store_types import (
 )
 
 if TYPE_CHECKING:
-    from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
-    from gateway.outbox.entry import OutboxEntry, PendingAuditRecord
     from gateway.outbox.store.outbox_store import OutboxStore
 
 ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="Ids as `outbox list` shows them.")

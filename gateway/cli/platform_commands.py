@@ -44,21 +44,19 @@ from gateway.cli.terminal import (
 from gateway.cli.usage import LocalizedCommand
 from gateway.config.section import suspicious_surrounding
 from gateway.errors import StartError
-from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
+from gateway.fhir.capability_statement import NO_CAPABILITY, TypeCapability, capabilities
 from gateway.field_values import parse_retry_after
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_duration, join_messages
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_failures import cause_and_remedy, failure_text
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.os_support import on_signals
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from gateway.config.settings import Settings
-    from gateway.fhir.capability_statement import TypeCapability
-    from gateway.oauth.token_response import TokenResponse
 
 # Bytes of a CapabilityStatement that are read, and of the page of a search.
 MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024

@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway import errors
-
-if TYPE_CHECKING:
-    from gateway.exchange import Exchange
+from gateway.exchange import Exchange
 
 
 class CircuitState(IntEnum):

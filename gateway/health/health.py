@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.guidance import COMPONENT_GUIDANCE
 from gateway.health.evidence import REFUSES, CircuitState
-from gateway.health.recent_requests import many_errors
+from gateway.health.recent_requests import RecentRequests, many_errors
 from gateway.i18n import Message
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.health.platform_judgement import PlatformJudgement
-    from gateway.health.recent_requests import RecentRequests
 
 _log = get_logger(__name__)
 

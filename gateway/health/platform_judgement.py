@@ -27,6 +27,7 @@ from cachetools import FIFOCache
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.exchange import Exchange
 from gateway.health.evidence import (
     ANSWERS,
     BUSY,
@@ -46,7 +47,6 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import CircuitBreakerSettings
-    from gateway.exchange import Exchange
 
 _log = get_logger(__name__)
 

@@ -10,12 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.clock import TimestampFormatter
-
-if TYPE_CHECKING:
-    from gateway.exchange import Exchange
+from gateway.exchange import Exchange
 
 MINUTES: Final = 60
 # Number of latest minutes by which the process is judged.

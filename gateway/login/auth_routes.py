@@ -47,7 +47,10 @@ from gateway.login.session_auth import (
     session_cookie,
 )
 from gateway.login.session_store import SIGN_IN_LIFETIME, Session
+from gateway.login.sessions import SessionManager
+from gateway.login.user_tokens import SessionRenewals
 from gateway.pipeline.admission import TokenBucket
+from gateway.pipeline.callers import CallerRegistry
 from gateway.pipeline.own_replies import (
     LocalResponder,
     LocalResponse,
@@ -64,9 +67,6 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.login.sessions import SessionManager
-    from gateway.login.user_tokens import SessionRenewals
-    from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
 
 _log = get_logger(__name__)

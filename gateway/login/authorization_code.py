@@ -31,6 +31,8 @@ from gateway.login.session_store import (
     new_secret,
     store_key,
 )
+from gateway.login.sessions import SessionManager
+from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
 from gateway.oauth.token_response import (
     TOKEN_ERROR_CODES,
     TokenRequestError,
@@ -43,8 +45,6 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.login.sessions import SessionManager
-    from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
 
 _log = get_logger(__name__)
 

@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl
 
 from gateway.errors import BAD_REQUEST, GatewayError
 from gateway.field_values import FORM_TYPE, is_page_navigation
+from gateway.http.headers import RequestHeader
+from gateway.http.server.peer import Peer
 from gateway.pipeline.request_body import RequestBody
 
 if TYPE_CHECKING:
-    from gateway.http.headers import RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
-    from gateway.http.server.peer import Peer
 
 ReadForm = Callable[[], Awaitable[dict[str, str]]]
 

@@ -17,13 +17,13 @@ from authlib.common.urls import add_params_to_uri
 from gateway.login.authorization_code import MAX_NAME_LENGTH, logout_mark
 from gateway.login.openid_provider import LEEWAY, IdTokenError, OpenIdProvider
 from gateway.login.session_store import Session, digest
+from gateway.login.sessions import SessionManager
+from gateway.oauth.grants import UserTokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.login.sessions import SessionManager
-    from gateway.oauth.grants import UserTokenEndpoint
 
 _log = get_logger(__name__)
 

@@ -23,11 +23,11 @@ from joserfc.errors import BadSignatureError, JoseError, SecurityWarning
 
 from gateway.oauth.token_endpoint import NO_TIMEOUT, read_response
 from gateway.oauth.token_response import parse_object, unverified_claims
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.secret import Secret
 
 _log = get_logger(__name__)
 

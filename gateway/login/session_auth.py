@@ -13,17 +13,17 @@ from urllib.parse import quote
 
 from gateway.errors import CALLER_FORBIDDEN, CALLER_UNAUTHENTICATED, GatewayError
 from gateway.field_values import is_same_origin
+from gateway.http.headers import RequestHeader
 from gateway.http.request_target import resolve_target
+from gateway.login.browser_request import BrowserRequest
+from gateway.login.session_store import Session
+from gateway.login.sessions import SessionManager
 from gateway.login.user_tokens import SessionRenewals, UserTokens
 from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
 from gateway.pipeline.own_replies import LocalResponder, LocalResponse
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.http.headers import RequestHeader
-    from gateway.login.browser_request import BrowserRequest
-    from gateway.login.session_store import Session
-    from gateway.login.sessions import SessionManager
 
 SESSION: Final = "session"
 

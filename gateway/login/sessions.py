@@ -22,13 +22,13 @@ from gateway.login.session_store import (
     new_secret,
     store_key,
 )
+from gateway.oauth.grants import RenewalGrant
+from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import StoreBreaker, StoreKey, TokenLease
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
-    from gateway.oauth.grants import RenewalGrant
-    from gateway.oauth.token_response import AccessToken
 
 _log = get_logger(__name__)
 

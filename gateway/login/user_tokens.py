@@ -25,6 +25,10 @@ from gateway.errors import (
     SSO_UNAVAILABLE,
     GatewayError,
 )
+from gateway.login.logout import SignOutFlow
+from gateway.login.session_store import Session
+from gateway.login.sessions import SessionManager
+from gateway.oauth.grants import UserTokenEndpoint
 from gateway.oauth.token_backoff import RejectionState, rejected_error, wait_for_fetch
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
@@ -32,10 +36,6 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.login.logout import SignOutFlow
-    from gateway.login.session_store import Session
-    from gateway.login.sessions import SessionManager
-    from gateway.oauth.grants import UserTokenEndpoint
 
 _log = get_logger(__name__)
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.oauth.client_authentication import ClientAuthenticator
 from gateway.oauth.grants import client_credentials_form
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.oauth.token_store import StoreKey
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import CredentialSettings
-    from gateway.oauth.client_authentication import ClientAuthenticator
-    from gateway.oauth.token_endpoint import TokenEndpoint
 
 _log = get_logger(__name__)
 

@@ -31,6 +31,7 @@ from gateway.http.client.upstream_connect import (
 )
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.i18n import format_duration
+from gateway.oauth.client_authentication import ClientAuthentication
 from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
@@ -46,7 +47,6 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.oauth.client_authentication import ClientAuthentication
 
 _log = get_logger(__name__)
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from gateway.guidance import CONNECTION_CAUSES, Guidance
 from gateway.i18n import Message, format_duration, join_messages
+from gateway.oauth.token_response import TokenRequestError
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.oauth.token_response import TokenRequestError
 
 UNKNOWN_CODE: Final = Message("with an error code that OAuth does not define")
 # The likely sources of a response 400, 401 or 403 without an OAuth error.

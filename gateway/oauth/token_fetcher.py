@@ -11,15 +11,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.clock import TimeSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_backoff import RefreshSchedule
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, token_store_breaker
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
-    from gateway.oauth.credential import Credential
     from gateway.oauth.redis_token_store import RedisTokenStore
-    from gateway.telemetry.metrics import Metrics
 
 # Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05

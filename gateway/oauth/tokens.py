@@ -18,6 +18,7 @@ from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.health.health import TokenState
 from gateway.i18n import format_duration
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_backoff import (
     FailureState,
     RefreshSchedule,
@@ -29,15 +30,14 @@ from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
 from gateway.oauth.token_response import AccessToken, TokenRequestError
+from gateway.oauth.token_store import TokensAtHand
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.oauth.credential import Credential
     from gateway.oauth.redis_token_store import RedisTokenStore
-    from gateway.oauth.token_store import TokensAtHand
-    from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from gateway.sandbox.fhir.json_codec import parse
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.json_codec import JsonObject, parse
 
 EXAMPLE_BASE: Final = "https://playground.dhp.uz/fhir"
 PATIENT_ID: Final = "5d0c6f0a-1f1e-4c55-9a1b-000000000011"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -13,9 +13,7 @@ from gateway.sandbox.events import EVENT
 from gateway.sandbox.example_data import page_text
 from gateway.sandbox.fhir.errors import Issue, operation_outcome
 from gateway.sandbox.fhir.json_codec import render
-
-if TYPE_CHECKING:
-    from gateway.sandbox.options import FailureMode, Side
+from gateway.sandbox.options import FailureMode, Side
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _ERROR_PAGE: Final = page_text("bad_gateway.html")

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from string import Template
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 from joserfc.jwk import RSAKey
@@ -36,13 +36,10 @@ from gateway.sandbox.fhir.resource_store import ResourceStore
 from gateway.sandbox.fhir.resource_validation import Validator
 from gateway.sandbox.fhir.responses import BearerGuard
 from gateway.sandbox.fhir.transactions import Transactions
-from gateway.sandbox.options import HOST, SandboxOptions
+from gateway.sandbox.options import HOST, Faults, SandboxOptions, Side
 from gateway.sandbox.sso import routes as sso_routes
 from gateway.sandbox.sso.clients import Clients
 from gateway.sandbox.sso.grants import Grants, TokenAuthority, new_key
-
-if TYPE_CHECKING:
-    from gateway.sandbox.options import Faults, Side
 
 # The path of the example page, which exists only with `gateway_url`.
 EXAMPLE_PATH: Final = "/example"

@@ -12,12 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gateway.errors import RATE_LIMITED, GatewayError
-
-if TYPE_CHECKING:
-    from gateway.errors import Reason
+from gateway.errors import RATE_LIMITED, GatewayError, Reason
 
 # The access log contains whole request targets; the audit trail replaces it.
 _SILENCED: Final = frozenset({"aiohttp.access"})

@@ -28,12 +28,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from gateway import __version__
+from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from gateway.secret import Secret
 
 _log = get_logger("gateway.tracing")
 

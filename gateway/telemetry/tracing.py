@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
@@ -32,11 +32,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from gateway.exchange import Exchange
 from gateway.field_values import DEFAULT_PORTS, TraceContext, parse_traceparent
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.exchange import Exchange
 
 Account = Callable[["Exchange"], None]
 Attributes = dict[str, str | int]

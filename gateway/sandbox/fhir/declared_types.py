@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from gateway.sandbox.fhir.json_codec import JsonObject
 from gateway.sandbox.fhir.resource_store import instant
-from gateway.sandbox.fhir.search import parse_parameter
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.search import SearchParameter
+from gateway.sandbox.fhir.search import SearchParameter, parse_parameter
 
 # For every type, since all resources have these elements.
 _COMMON: Final = """

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.json_codec import JsonObject
 
 
 @dataclass(frozen=True, slots=True)

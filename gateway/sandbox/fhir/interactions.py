@@ -9,18 +9,15 @@ import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 from gateway.sandbox.fhir import result_bundles
+from gateway.sandbox.fhir.declared_types import Declared
 from gateway.sandbox.fhir.errors import FhirError, Issue, fhir_error, informational_outcome
-from gateway.sandbox.fhir.search import parse_query
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.declared_types import Declared
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.resource_store import ResourceStore, Version
-    from gateway.sandbox.fhir.search import Pairs, Query
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.resource_store import ResourceStore, Version
+from gateway.sandbox.fhir.search import Pairs, Query, parse_query
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')

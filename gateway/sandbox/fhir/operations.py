@@ -12,21 +12,15 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode
 
-from gateway.sandbox.fhir.errors import Issue, fhir_error, operation_outcome
-from gateway.sandbox.fhir.interactions import require_uuid
+from gateway.sandbox.fhir.errors import FhirError, Issue, fhir_error, operation_outcome
+from gateway.sandbox.fhir.interactions import Interactions, require_uuid
 from gateway.sandbox.fhir.json_codec import JsonObject
-from gateway.sandbox.fhir.resource_store import instant
+from gateway.sandbox.fhir.resource_store import ResourceStore, instant
 from gateway.sandbox.fhir.search import fold
-from gateway.sandbox.fhir.value_sets import Canonicals, concepts_of
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.errors import FhirError
-    from gateway.sandbox.fhir.interactions import Interactions
-    from gateway.sandbox.fhir.resource_store import ResourceStore
-    from gateway.sandbox.fhir.value_sets import Codes, Concept
+from gateway.sandbox.fhir.value_sets import Canonicals, Codes, Concept, concepts_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from gateway.sandbox.fhir.json_codec import render
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.json_codec import JsonObject, render
 
 # Limits the memory that a client can fill by uploading reports for hours.
 MAX_BINARY_BYTES: Final = 64 * 1024 * 1024

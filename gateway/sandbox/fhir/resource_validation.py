@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.sandbox.fhir.errors import FhirError, Issue
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.json_codec import JsonObject
 
 _MAX_ISSUES: Final = 20
 _ISSUE_CODES: Final = {

@@ -15,19 +15,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aiohttp import web
 
 from gateway.sandbox.events import EVENT
 from gateway.sandbox.fhir import json_codec
 from gateway.sandbox.fhir.errors import FhirError, Issue, fhir_error
-from gateway.sandbox.sso.grants import TokenError
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.interactions import InteractionResult
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.sso.grants import TokenAuthority
+from gateway.sandbox.fhir.interactions import InteractionResult
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.sso.grants import TokenAuthority, TokenError
 
 FHIR_JSON: Final = "application/fhir+json"
 JSON_TYPES: Final = frozenset({FHIR_JSON, "application/json", "text/json"})

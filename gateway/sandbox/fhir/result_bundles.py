@@ -9,15 +9,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 from gateway.sandbox.fhir.errors import fhir_error
-from gateway.sandbox.fhir.resource_store import instant
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.resource_store import Version
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.resource_store import Version, instant
 
 _DEFAULT_COUNT: Final = 20
 _MAX_COUNT: Final = 100

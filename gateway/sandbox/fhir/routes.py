@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
@@ -22,15 +22,12 @@ from gateway.sandbox.fhir.errors import (
     informational_outcome,
     operation_outcome,
 )
-from gateway.sandbox.fhir.operations import OperationParameters
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.interactions import InteractionResult, Interactions
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.operations import Operations
-    from gateway.sandbox.fhir.resource_validation import Validator
-    from gateway.sandbox.fhir.responses import BearerGuard
-    from gateway.sandbox.fhir.transactions import Transactions
+from gateway.sandbox.fhir.interactions import InteractionResult, Interactions
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.operations import OperationParameters, Operations
+from gateway.sandbox.fhir.resource_validation import Validator
+from gateway.sandbox.fhir.responses import BearerGuard
+from gateway.sandbox.fhir.transactions import Transactions
 
 PATH: Final = "/fhir"
 

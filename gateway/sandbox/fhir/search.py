@@ -20,12 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.sandbox.fhir.errors import FhirError, fhir_error
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.json_codec import JsonObject
 
 _STEP: Final = re.compile(r"(\w+)(?:\[(\w+)(?:=([\w-]+))?\])?(\?)?")
 

@@ -11,18 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from gateway.sandbox.fhir.errors import FhirError, fhir_error, informational_outcome
-from gateway.sandbox.fhir.interactions import InteractionResult, new_id
-from gateway.sandbox.fhir.resource_store import instant
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.interactions import Interactions
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.resource_store import ResourceStore, Version
-    from gateway.sandbox.fhir.resource_validation import Validator
+from gateway.sandbox.fhir.interactions import InteractionResult, Interactions, new_id
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.resource_store import ResourceStore, Version, instant
+from gateway.sandbox.fhir.resource_validation import Validator
 
 # The order in which a server processes the methods of a transaction.
 _ORDER: Final = ("DELETE", "POST", "PUT", "GET")

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.sandbox.fhir.errors import FhirError, fhir_error
-
-if TYPE_CHECKING:
-    from gateway.sandbox.fhir.json_codec import JsonObject
-    from gateway.sandbox.fhir.resource_store import ResourceStore
+from gateway.sandbox.fhir.json_codec import JsonObject
+from gateway.sandbox.fhir.resource_store import ResourceStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ import hmac
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import unquote_plus, urlsplit
 
-if TYPE_CHECKING:
-    from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.options import SandboxOptions
 
 _CHALLENGE: Final = 'Basic realm="dhp-sandbox", charset="UTF-8"'
 # `urlsplit` drops line breaks, which must not reach a header field.

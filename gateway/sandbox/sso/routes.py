@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from gateway.sandbox.events import EVENT
-from gateway.sandbox.sso.clients import OAuthError
-from gateway.sandbox.sso.grants import REFRESH_LIFETIME, GrantError
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.sso.clients import Clients, OAuthError
+from gateway.sandbox.sso.grants import (
+    REFRESH_LIFETIME,
+    GrantError,
+    Grants,
+    PendingSignIn,
+    TokenAuthority,
+)
 from gateway.sandbox.sso.sign_in import SignInPage
-
-if TYPE_CHECKING:
-    from gateway.sandbox.options import SandboxOptions
-    from gateway.sandbox.sso.clients import Clients
-    from gateway.sandbox.sso.grants import Grants, PendingSignIn, TokenAuthority
 
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - a path
 AUTHORIZE_PATH: Final = "/authorize"

@@ -11,18 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.sandbox.example_data import page_text
-from gateway.sandbox.sso.clients import may_redirect_to
-from gateway.sandbox.sso.grants import PendingSignIn
-
-if TYPE_CHECKING:
-    from gateway.sandbox.sso.clients import Clients
-    from gateway.sandbox.sso.grants import Grants
+from gateway.sandbox.sso.clients import Clients, may_redirect_to
+from gateway.sandbox.sso.grants import Grants, PendingSignIn
 
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9\-_]{43}")
 _DEFAULT_USER: Final = "demo.doctor"
