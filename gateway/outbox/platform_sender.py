@@ -234,7 +234,10 @@ class EntrySender:
 
     async def _verify_write(self, request: QueuedRequest) -> AttemptResult:
         if request.method == "PUT" and request.resource_id is not None:
-            return await self._read(request)
+            path = request.target_suffix.partition("?")[0]
+            return await self._ask(
+                request, path, "read", lambda found: compare_read(found, request)
+            )
         # The parsed tree is not retained while this waits for the platform.
         queries = await self._serial_executor.run(
             len(request.body), "", lambda: verification_queries(request)
@@ -264,34 +267,39 @@ class EntrySender:
             findings.append(finding)
         return combine_results(findings, request)
 
-    async def _read(self, request: QueuedRequest) -> AttemptResult:
-        path = request.target_suffix.partition("?")[0]
-        with contextlib.closing(await self._get(request, path)) as response:
-            if response.status in _GONE:
-                return AttemptResult(finding=VerificationStatus.ABSENT)
-            result = await self._result(response, request, interaction_code="read")
-        if (found := result.response) is None or has_failed(found.status):
-            return result
-        size = len(request.body) + len(found.body)
-        return await self._serial_executor.run(size, "", lambda: compare_read(found, request))
-
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
     ) -> AttemptResult:
         if not wanted.is_conclusive(support):
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
-        with contextlib.closing(await self._get(request, suffix)) as response:
-            result = await self._result(response, request, interaction_code="search-type")
-        if (found := result.response) is None or has_failed(found.status):
-            return result
-        size = len(request.body) + len(found.body)
-        return await self._serial_executor.run(
-            size, "", lambda: compare_search(found, request, wanted, support)
+        return await self._ask(
+            request,
+            suffix,
+            "search-type",
+            lambda found: compare_search(found, request, wanted, support),
         )
 
-    async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
-        return await self._client.get(suffix, self._tokens_of(request), request.request_id)
+    async def _ask(
+        self,
+        request: QueuedRequest,
+        suffix: str,
+        interaction_code: str,
+        compare: Callable[[StoredResponse], AttemptResult],
+    ) -> AttemptResult:
+        """Send a GET and return what `compare` finds in its response, or why there is none."""
+        tokens = self._tokens_of(request)
+        with contextlib.closing(
+            await self._client.get(suffix, tokens, request.request_id)
+        ) as response:
+            if interaction_code == "read" and response.status in _GONE:
+                return AttemptResult(finding=VerificationStatus.ABSENT)
+            result = await self._result(response, request, interaction_code=interaction_code)
+        found = result.response
+        if found is None or has_failed(found.status):
+            return result
+        size = len(request.body) + len(found.body)
+        return await self._serial_executor.run(size, "", lambda: compare(found))
 
     async def _result(
         self,
@@ -369,13 +377,10 @@ async def _body(response: UpstreamResponse) -> bytes | None:
 
     Raises `UpstreamConnectionError`.
     """
-    chunks, size = [], 0
-    while data := await response.read():
-        size += len(data)
-        if size > _MAX_RESPONSE_BYTES:
-            return None
-        chunks.append(data)
-    body, coding = b"".join(chunks), response.content_coding
+    await response.prefetch(_MAX_RESPONSE_BYTES + 1)
+    body, coding = response.buffered_body, response.content_coding
+    if len(body) > _MAX_RESPONSE_BYTES:
+        return None
     if coding is None:
         return body
     if coding not in DECODABLE:
