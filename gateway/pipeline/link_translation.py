@@ -9,20 +9,19 @@ platform uses in its responses and that the settings lack.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors, field_values
 from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
-from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
     AliasWatch,
     is_known_unchanged,
     is_rewritten,
     make_rewriter,
     rewrite_header,
-    rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
@@ -163,14 +162,14 @@ class LinkTranslator:
         self._compressed = compressed
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._unchanged = ResponsePlan(None if links is None else _translator(links))
+        self._unchanged = ResponsePlan(None if links is None else partial(rewrite_header, links))
 
     def translate_query(self, target: RequestTarget) -> str:
         """Return the query with absolute gateway URLs in its values replaced by platform URLs."""
         query = target.query
         if self.links is None or ("%" not in query and "http" not in query.lower()):
             return query
-        return rewrite_query(query, self.links, target.path)
+        return replace_in_query(query, self.links.requests, target.path)
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """Return the caller's field lines with platform URLs and an adjusted Accept-Encoding.
@@ -352,9 +351,7 @@ def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
     key = name.lower()
     if key not in _FIELDS_WITH_URLS:
         return line
-    text = value[:-2].decode("utf-8", "surrogateescape")
-    text = rewrite_request_header(key.decode("ascii"), text, links)
-    return b"%s: %s\r\n" % (name, text.encode("utf-8", "surrogateescape"))
+    return b"%s: %s\r\n" % (name, rewrite_request_header(links, key, value[:-2]))
 
 
 def _restrict_accept_encoding(
@@ -391,12 +388,3 @@ def _coded_transform(
         detail = "the platform sent a part of a compressed body, which cannot be opened"
         raise GatewayError(errors.UPSTREAM_FAILED, detail, hint="ask without Range")
     return DecodingTransform(coding, content)
-
-
-def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:
-    def value_for_caller(key: bytes, value: bytes) -> bytes:
-        text = value.decode("utf-8", "surrogateescape")
-        text = rewrite_header(key.decode("ascii"), text, links)
-        return text.encode("utf-8", "surrogateescape")
-
-    return value_for_caller

@@ -22,10 +22,9 @@ from aiohttp.base_protocol import BaseProtocol
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
-from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
     rewrite_header,
-    rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
@@ -82,11 +81,11 @@ def rewriting(data: bytes) -> None:
 def fields(data: bytes) -> None:
     """Rewrite field values and queries with links in them."""
     text = data.decode("utf-8", "surrogateescape")
-    for name in ("Location", "Content-Location", "Link"):
-        rewrite_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
-    for name in ("If-None-Exist", "X-Provenance"):
-        rewrite_request_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
-    query = rewrite_query(text, _LINKS)
+    for name in (b"location", b"content-location", b"link"):
+        rewrite_header(_LINKS, name, data)
+    for name in (b"if-none-exist", b"x-provenance"):
+        rewrite_request_header(_LINKS, name, data)
+    query = replace_in_query(text, _LINKS.requests)
     if "gateway" not in text.lower() and "%" not in text:
         assert query == text
 
