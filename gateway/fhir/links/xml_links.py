@@ -113,9 +113,9 @@ _DATA: Final = b"data"
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
-    data = (_DATA, re.compile(_DATA)) if is_request else ()
-    return HostFinder(hosts, b"&#", _HIDING, _SCHEME, *data)
+def _needles(swap: BaseReplacement) -> HostFinder:
+    data = (_DATA, re.compile(_DATA)) if swap.is_request else ()
+    return HostFinder(swap.hosts, b"&#", _HIDING, _SCHEME, *data)
 
 
 class _Element:
@@ -146,8 +146,7 @@ class XmlRewriter(StreamRewriter):
         hold_limit: int = HOLD_LIMIT,
         required_type: str | None = None,
     ) -> None:
-        needles = _needles(swap.hosts, is_request=swap.is_request)
-        super().__init__(swap, needles, hold_limit, required_type)
+        super().__init__(swap, _needles(swap), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._is_passing_through = False
@@ -162,7 +161,9 @@ class XmlRewriter(StreamRewriter):
         if (
             self._swap.is_unambiguous
             and _BEGINS_RESOURCE.match(text)
-            and not self._is_doubtful(text)
+            and self._required_type is None
+            and not any_in(text, _DOUBTFUL)
+            and not self._needles.has_obscuring_escape(text)
         ):
             parts = _usual(source).split(text)
             for number in range(1, len(parts), 2):  # those with even numbers are the text between
@@ -173,10 +174,6 @@ class XmlRewriter(StreamRewriter):
                 self._output.rewritten += is_link
             self._buffer = b"".join(parts)
         super()._rewrite_complete()
-
-    def _is_doubtful(self, text: bytes) -> bool:
-        is_limited = self._required_type is not None
-        return is_limited or any_in(text, _DOUBTFUL) or self._needles.has_obscuring_escape(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
         if self._is_passing_through:
