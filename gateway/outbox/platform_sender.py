@@ -270,7 +270,9 @@ class EntrySender:
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
     ) -> AttemptResult:
-        if not wanted.is_conclusive(support):
+        # A match by the resource's own identifier always proves something, one by other parameters
+        # only if all of them are declared.
+        if wanted.identifier is None and not wanted.has_only_declared_parameters(support):
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         return await self._ask(

@@ -30,7 +30,7 @@ from gateway.fhir.document_tree import (
     parse_body,
     walk_elements,
 )
-from gateway.fhir.interaction import BUNDLES, Interaction
+from gateway.fhir.interaction import BUNDLES, Interaction, is_type
 from gateway.http.client.response_head import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.request_target import RequestTarget
@@ -45,7 +45,6 @@ _LOGICAL_ID: Final = r"([A-Za-z0-9\-.]{1,64})"
 _PATIENT: Final = re.compile(rf"\bPatient/{_LOGICAL_ID}")
 _INSTANCE: Final = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/{_LOGICAL_ID}(?:/.*)?")
 _BARE_ID: Final = re.compile(_LOGICAL_ID)
-_TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
 # The members of a Reference; any other element with an identifier is no reference.
 _REFERENCE: Final = frozenset(
     {"id", "extension", "reference", "type", "identifier", "display", "_reference", "_type"}
@@ -93,7 +92,7 @@ def keys_of_path(path: str, query: str) -> Iterator[str]:
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from keys_of_query(path if _TYPE_NAME.fullmatch(path) else "", query)
+    yield from keys_of_query(path if is_type(path) else "", query)
 
 
 def keys_of_query(kind: str, query: str) -> Iterator[str]:
