@@ -281,7 +281,7 @@ def _transfers_binary(interaction: Interaction) -> bool:
 class _CountingRewriter:
     """A rewriter that reports its counts at the end of the body."""
 
-    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
+    __slots__ = ("_on_links", "_rewriter", "_watch")
 
     def __init__(
         self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None = None
@@ -289,9 +289,8 @@ class _CountingRewriter:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch
-        self.feed = rewriter.feed if watch is None else self._feed_watched
 
-    def _feed_watched(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> bytes:
         if self._watch is not None:
             self._watch.feed(chunk)
         return self._rewriter.feed(chunk)
