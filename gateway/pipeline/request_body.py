@@ -13,8 +13,7 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.content_coding import STEP_BYTES, BodyTransform
-from gateway.http.request_target import bad_request
-from gateway.http.server.request_payload import Payload, RequestFramingError
+from gateway.http.server.request_payload import Payload
 
 _RATE_WINDOW: Final = 30.0
 
@@ -237,8 +236,6 @@ class RequestBody:
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
-        except RequestFramingError:
-            raise bad_request("body: broken framing, such as a bad chunk") from None
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from gateway import errors, os_support
 from gateway.errors import GatewayError
+from gateway.http.request_target import bad_request
 from gateway.http.server import request_checks
 from gateway.http.server.peer import Peer, transport_peer
 from gateway.http.server.request_parser import (
@@ -32,7 +33,7 @@ from gateway.http.server.request_parser import (
     is_repeatable,
     new_request_parser,
 )
-from gateway.http.server.request_payload import FixedLengthBody, RequestFramingError
+from gateway.http.server.request_payload import FixedLengthBody
 from gateway.http.server.task_root import run_task_root
 from gateway.http.write_batching import MAX_BATCHED_BYTES
 from gateway.telemetry.logs import get_logger
@@ -420,7 +421,7 @@ class CallerConnection:
             # aiohttp would leave the reader of the body waiting in which the parser failed.
             for body in (self.payload, *(queued for _, queued in self._messages)):
                 if not body.is_eof():
-                    body.set_exception(RequestFramingError("broken"))
+                    body.set_exception(bad_request("body: broken framing, such as a bad chunk"))
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = announced_length(message)
             if length:
