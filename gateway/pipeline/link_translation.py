@@ -20,7 +20,6 @@ from gateway.fhir.links.rewriting import (
     AliasWatch,
     is_known_unchanged,
     is_rewritten,
-    make_rewriter,
     rewrite_header,
     rewrite_request_header,
     rewriter_for,
@@ -266,9 +265,9 @@ class LinkTranslator:
         if self.links is None:
             return None
         of_binary = _transfers_binary(interaction)
-        rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
-        if rewriter is None:
+        if not is_rewritten(kind, "to-gateway", of_binary=of_binary):
             return None
+        rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
@@ -327,7 +326,7 @@ class _RequestRewriter:
 
     def _made(self) -> _CountingRewriter:
         if self._rewriter is None:
-            rewriter = make_rewriter(
+            rewriter = rewriter_for(
                 self._kind, self._links, "to-platform", of_binary=self._of_binary
             )
             self._rewriter = _CountingRewriter(rewriter, self._on_links)

@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
 from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
+    is_rewritten,
     rewrite_header,
     rewrite_request_header,
     rewriter_for,
@@ -64,7 +65,7 @@ def rewriting(data: bytes) -> None:
     kind, size, body = data[0], data[1] % 32 + 1, data[2:]
     media_type = _TYPES[kind % len(_TYPES)]
     direction = "to-gateway" if kind & 64 else "to-platform"
-    if rewriter_for(media_type, _LINKS, direction) is None:
+    if not is_rewritten(media_type, direction):
         return
     whole = _rewritten(media_type, direction, [body])
     assert _rewritten(media_type, direction, _cut(body, size)) == whole, "pieces matter"
@@ -172,7 +173,6 @@ def _cut(stream: bytes, size: int) -> list[bytes]:
 
 def _rewritten(media_type: str, direction: Any, pieces: list[bytes]) -> bytes:
     rewriter = rewriter_for(media_type, _LINKS, direction)
-    assert rewriter is not None
     return b"".join(map(rewriter.feed, pieces)) + rewriter.finish()
 
 

@@ -62,22 +62,8 @@ _LINK_PART: Final = re.compile(
 
 def rewriter_for(
     content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool = False
-) -> Rewriter | None:
-    """Return the rewriter for a body of that media type; None where bodies pass unchanged.
-
-    `of_binary`: the body is a Binary, either as the resource in one of FHIR's own media types, or
-    as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
-    encoded bodies (`Content-Encoding`) and parts (206).
-    """
-    if not is_rewritten(content_type, direction, of_binary=of_binary):
-        return None
-    return make_rewriter(content_type, links, direction, of_binary=of_binary)
-
-
-def make_rewriter(
-    content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool
 ) -> Rewriter:
-    """Return the rewriter for a media type of which `is_rewritten` is true."""
+    """Return the rewriter for a body of a media type of which `is_rewritten` is true."""
     media_type, _ = _media_type(content_type)
     swap = links.responses if direction == "to-gateway" else links.requests
     required_type = "Binary" if of_binary else None
@@ -93,7 +79,12 @@ def make_rewriter(
 
 
 def is_rewritten(content_type: str, direction: Direction, *, of_binary: bool = False) -> bool:
-    """Return whether there is a rewriter for a body of that media type (see `rewriter_for`)."""
+    """Return whether there is a rewriter for a body of that media type; others pass unchanged.
+
+    `of_binary`: the body is a Binary, either as the resource in one of FHIR's own media types, or
+    as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
+    encoded bodies (`Content-Encoding`) and parts (206).
+    """
     media_type, charset = _media_type(content_type)
     if charset and _WIDE_CHARSET.match(charset):
         return False
