@@ -7,7 +7,7 @@ queued: it would be unknown what must not overtake it. `classify_write` is a pur
 The ordering keys of a write are the patients that are named anywhere in it, and the resource. A key
 too many makes a write wait longer, a missing one loses an update: where it is not certain, a key is
 added. The keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store
-hashes them. They are generated one by one, so that `collect_keys` can stop at its limits.
+hashes them. They are generated one by one, so that collecting them can stop at its limits.
 """
 
 from __future__ import annotations
@@ -65,20 +65,6 @@ _MAX_TEXT_LENGTH: Final = 64 * 1024
 
 class TooManyKeysError(Exception):
     """The write names more than can be ordered key by key."""
-
-
-def collect_keys(*keys: Iterable[str]) -> set[str]:
-    """Return the set of all keys.
-
-    Raises `TooManyKeysError` for more than `_MAX_KEYS` different keys, or more than `_MAX_MENTIONS`
-    in all.
-    """
-    found = set()
-    for mentions, key in enumerate(chain.from_iterable(keys)):
-        found.add(key)
-        if len(found) > _MAX_KEYS or mentions > _MAX_MENTIONS:
-            raise TooManyKeysError
-    return found
 
 
 def keys_of_path(path: str, query: str) -> Iterator[str]:
@@ -252,10 +238,16 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
 
 
 def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
+    """Return all keys; ALL_KEYS where there are too many of them, or of their mentions."""
+    found = set()
     try:
-        return frozenset(collect_keys(*keys))
+        for mentions, key in enumerate(chain.from_iterable(keys)):
+            found.add(key)
+            if len(found) > _MAX_KEYS or mentions > _MAX_MENTIONS:
+                return ALL_KEYS
     except TooManyKeysError:
         return ALL_KEYS
+    return frozenset(found)
 
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
