@@ -33,7 +33,6 @@ from gateway.fhir.document_tree import (
 from gateway.fhir.interaction import BUNDLES, Interaction, is_type
 from gateway.http.client.response_head import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
-from gateway.http.request_target import RequestTarget
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import ALL_KEYS, FieldLines, NewEntry, QueuedRequest, RecoveryMode
 from gateway.pipeline.body_worker import MAX_INLINE_BYTES, SerialExecutor
@@ -499,14 +498,10 @@ def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
     field_lines = context.field_lines
     if context.body is not None and context.body.is_transformed:
         field_lines = remove_digest_fields(field_lines)
-    target = RequestTarget(
-        context.target.path,
-        context.caller_context.link_translator.translate_query(context.target),
-    )
     interaction = context.interaction
     return QueuedRequest(
         method=context.exchange.method,
-        target_suffix=target.suffix,
+        target_suffix=context.caller_context.link_translator.target_suffix(context.target),
         fields=tuple(_fields(field_lines)),
         body=body,
         credential=context.caller.credential,

@@ -115,15 +115,15 @@ class LinkTranslatorFactory:
         self._compressed = platform.compression != "off"
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._is_fixed = not rewrite.enabled or listen.public_url is not None
-        self._fixed = self._translation(listen.public_url)
+        is_fixed = not rewrite.enabled or listen.public_url is not None
+        self._fixed = self._translation(listen.public_url) if is_fixed else None
         # Callers send few different hosts. One that sends many causes only computation, no memory
         # growth.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
     def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """Return the link translator for a caller whose request has this header and `scheme`."""
-        if self._is_fixed:
+        if self._fixed is not None:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
@@ -163,12 +163,12 @@ class LinkTranslator:
         self._on_missing_alias = on_missing_alias
         self._unchanged = ResponsePlan(None if links is None else partial(rewrite_header, links))
 
-    def translate_query(self, target: RequestTarget) -> str:
-        """Return the query with absolute gateway URLs in its values replaced by platform URLs."""
-        query = target.query
-        if self.links is None or ("%" not in query and "http" not in query.lower()):
-            return query
-        return replace_in_query(query, self.links.requests, target.path)
+    def target_suffix(self, target: RequestTarget) -> str:
+        """Return path and query, in whose values absolute gateway URLs become platform URLs."""
+        path, query = target.path, target.query
+        if query and self.links is not None and ("%" in query or "http" in query.lower()):
+            query = replace_in_query(query, self.links.requests, path)
+        return f"{path}?{query}" if query else path
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """Return the caller's field lines with platform URLs and an adjusted Accept-Encoding.
