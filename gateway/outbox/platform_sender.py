@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_parameters import SearchSupport
 from gateway.field_values import parse_retry_after
@@ -47,7 +46,7 @@ from gateway.outbox.entry import (
 from gateway.pipeline.platform_client import CapabilityCache, PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.upstream import BODILESS_METHODS, TokenRetry, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -99,7 +98,6 @@ class EntrySender:
     def __init__(
         self,
         *,
-        forwarder: TokenRetry,
         tokens: Mapping[str, Tokens],
         client: PlatformClient,
         statement: CapabilityCache,
@@ -109,7 +107,6 @@ class EntrySender:
         serial_executor: SerialExecutor,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._forwarder = forwarder
         self._tokens = tokens
         self._client = client
         self._statement = statement
@@ -185,7 +182,8 @@ class EntrySender:
             body=BufferedBody(request.body) if has_body else None,
             is_retryable=False,
         )
-        with contextlib.closing(await self._forward(outgoing, request)) as response:
+        sent = self._client.send(outgoing, self._tokens_of(request), DELIVERIES)
+        with contextlib.closing(await sent) as response:
             result = await self._result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
@@ -204,18 +202,6 @@ class EntrySender:
             request.fields,
             request.body,
         )
-
-    async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
-        tokens = self._tokens_of(request)
-        token = tokens.current() or await tokens.wait_for_token()
-        # There is no exchange with a caller: what is recorded in this one is not read.
-        exchange = Exchange(
-            request_id=request.request_id,
-            started_at=0.0,
-            started_monotonic=0.0,
-            caller=DELIVERIES,
-        )
-        return await self._forwarder.send(exchange, outgoing, tokens, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """Return the ETag for the If-Match of an update, where the settings require one."""
