@@ -295,9 +295,9 @@ class XmlRewriter(StreamRewriter):
             start = tag.start() + value.start(value.lastindex or 0)
             raw = value[value.lastindex or 0]
             if name == "type" and parent.is_resource:
-                self._learn(parent.scope, name, _unescape(raw), start)
+                self._learn(parent.scope, name, self._unescape(raw), start)
             elif name == "method" and parent.path == ("entry", "request"):
-                self._learn_method(parent.scope, _unescape(raw), start)
+                self._learn_method(parent.scope, self._unescape(raw), start)
             elif name in LISTED_KEYS:
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
         if has_needle:
@@ -307,7 +307,8 @@ class XmlRewriter(StreamRewriter):
         return rewrite_patch(data, self._swap)
 
     def _unescape(self, raw: bytes) -> str:
-        return _unescape(raw)
+        text = raw.decode("utf-8", "surrogateescape")
+        return _REFERENCE.sub(_character, text) if "&" in text else text
 
     def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
@@ -316,22 +317,11 @@ class XmlRewriter(StreamRewriter):
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
         if not raw.isascii() and _WIDE_REFERENCE.search(raw):
             return None  # the encoding for that character is unknown
-        return _escape(text, raw)
-
-
-def _escape(text: str, raw: bytes) -> bytes:
-    """Return an attribute value for `text`, which was made from `raw`; in ASCII where `raw` is."""
-    for char, name in _ESCAPES:
-        text = text.replace(char, name)
-    if raw.isascii():
-        return text.encode("ascii", "xmlcharrefreplace")
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _unescape(raw: bytes) -> str:
-    """Return the text of an attribute value."""
-    text = raw.decode("utf-8", "surrogateescape")
-    return _REFERENCE.sub(_character, text) if "&" in text else text
+        for char, name in _ESCAPES:
+            text = text.replace(char, name)
+        if raw.isascii():
+            return text.encode("ascii", "xmlcharrefreplace")
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _character(match: re.Match[str]) -> str:
