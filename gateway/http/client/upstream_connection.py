@@ -170,10 +170,8 @@ class UpstreamConnection(BoundedReadProtocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        if self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def _fail(self, kind: FailureKind) -> None:
         self._held_request = b""
