@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 from gateway.errors import METHOD_NOT_ALLOWED, OVERLOADED, REASONS, UNKNOWN_PATH, GatewayError
 from gateway.fhir.operation_outcome import CODE_SYSTEM, EmbeddedResource, embed_body, write_resource
+from gateway.guidance import REASON_GUIDANCE
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.i18n import Message
 from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResponse
@@ -139,8 +140,14 @@ def _gateway_outcome(
         word, response_format, severity="error", code="incomplete" if unclear else "processing"
     )
     issue = outcome["issue"][0]
-    if response.reason in REASONS:
-        issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": response.reason})
+    if (reason := REASONS.get(response.reason)) is not None:
+        issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": reason.code})
+        guidance = REASON_GUIDANCE[reason.code]
+        if not unclear:
+            issue["code"] = reason.issue_code
+            # Texts with a variant for reads say that data may have been saved.
+            if guidance.read_text is None:
+                issue["details"]["text"] = guidance.text.in_language(response_format.language)
     status = "none" if response.reason else response.status
     facts = f"platform-status={status}; attempts={entry.attempts}"
     issue["diagnostics"] = f"{facts}; {response.note}" if response.note else facts

@@ -153,3 +153,26 @@ def test_creates_that_cannot_be_verified_are_unclear(courses, name: str) -> None
 @pytest.mark.parametrize("name", RELIED_ON)
 def test_declared_conditional_creates_are_sent_again(courses, name: str) -> None:
     assert ends_of(courses[name], CASES[name]) == {"delivered"}
+
+
+async def test_a_queued_write_that_the_guard_refuses_has_the_outcome_of_a_direct_one(
+    tmp_path: Path,
+) -> None:
+    blocked = {"platform": PLATFORM, "fhir": {"condition_guard": "block"}}
+    async with Platform() as platform, opening(platform, tmp_path, **blocked) as setup:
+        platform.respond(StoringPlatform().respond)
+        setup.relay.cut()
+        queued = await create(setup, "none", "create")
+        await setup.relay.restore()
+        ended = await setup.final_response(queued.location, Accept_Language="ru")
+        direct = await setup.ask(
+            "POST", "/Observation", b"{}", If_None_Exist="note=x", Accept_Language="ru"
+        )
+        response = ended.json["entry"][0]["response"]
+        (issue,), (direct_issue,) = response["outcome"]["issue"], direct.json["issue"]
+        assert response["status"].startswith(str(direct.status))
+        assert issue["code"] == direct_issue["code"] == "not-supported"
+        assert issue["details"]["text"] == direct_issue["details"]["text"]
+        codes = [coding["code"] for coding in issue["details"]["coding"]]
+        assert codes == ["failed", "condition-unsupported"]
+        assert "POST" not in {request.method for request in platform.requests}
