@@ -99,9 +99,7 @@ async def test_fhir_credential_sends_its_token(
     assert len(repository.stored) == len(service.audit())
 
 
-@pytest.mark.parametrize(
-    "trouble", [500, 503, 403, 307, 202, "reset", "take-and-reset", "nonsense"]
-)
+@pytest.mark.parametrize("trouble", [503, "take-and-reset"])
 async def test_a_failed_batch_is_retried(
     start_service: StartService, repository: Repository, trouble: Any
 ) -> None:
@@ -142,21 +140,6 @@ async def test_a_rejected_entry_alone_is_dropped_and_counted(
     assert len(logged) == 1
     assert "422" in logged[0]
     assert "Patient" not in logged[0]
-
-
-@pytest.mark.parametrize("status", [500, 503, 403, 429])
-async def test_only_entries_with_a_temporary_error_are_retried(
-    start_service: StartService, repository: Repository, status: int
-) -> None:
-    refusals = iter([status, status])
-    repository.entry_status = lambda event: next(refusals, None) if is_exchange(event) else None
-    service = await start_service.ready(audit=to(repository))
-    for _ in range(4):
-        assert (await fetch(service.address, READ)).status == 200
-    await wait_for_exchanges(repository, 4)
-    await service.end()
-    assert all(len(versions) == 1 for versions in repository.stored.values())
-    assert sorted(request_ids(repository.current())) == sorted(recorded(service))
 
 
 async def test_shutdown_delivers_pending_events(
