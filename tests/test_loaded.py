@@ -33,10 +33,7 @@ async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
     gateway = start_gateway(settings, tmp_path, ("env", "PYTHONPROFILEIMPORTTIME=1"))
     try:
         await gateway.wait_for_status(200)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{gateway.url}/Patient/1") as response,
-        ):
+        async with aiohttp.request("GET", f"{gateway.url}/Patient/1") as response:
             assert response.status == 200
     finally:
         gateway.process.terminate()

@@ -355,12 +355,9 @@ async def test_the_origin_of_a_form_is_compared_with_an_absolute_target(
     own = there.url.removeprefix("http://")
     headers = {**DILNOZA, "Origin": there.url, "Host": host or own}
     # A client sends targets in absolute form to its proxy.
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(
-            url, headers=headers, data=form, proxy=there.url, allow_redirects=False
-        ) as answer,
-    ):
+    async with aiohttp.request(
+        "POST", url, headers=headers, data=form, proxy=there.url, allow_redirects=False
+    ) as answer:
         assert answer.status == status
 
 

@@ -52,10 +52,7 @@ class StatusPage:
     async def request(self, path: str, key: str = API_KEY) -> int:
         """Send a caller's request, and return its status."""
         url = f"{self.gateway.url}/{path}"
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(url, headers={"X-API-Key": key}) as response,
-        ):
+        async with aiohttp.request("GET", url, headers={"X-API-Key": key}) as response:
             return response.status
 
 
@@ -71,8 +68,7 @@ async def status_page(**options: Any) -> AsyncIterator[StatusPage]:
         running_gateway(platform.fhir_base_url, platform.token_url, callers=callers) as gateway,
     ):
         duty = StatusPage(platform, gateway)
-        while (await gateway.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
-            await asyncio.sleep(0.01)
+        await gateway.wait_until_ready()
         for path in ("Patient?_count=5", f"Patient/{PATIENT_ID}", f"Patient?family={FAMILY}"):
             await duty.request(path)
         await duty.request("Observation?_count=2", "planted-other-key")

@@ -65,20 +65,29 @@ class RunningGateway:
         while await self.metric(name, **labels) != value:  # noqa: ASYNC110 - a scrape tells
             await asyncio.sleep(0.01)
 
+    async def admin_page(self, path: str, **headers: str) -> tuple[int, str]:
+        """Return status and text of a page of the admin listener."""
+        async with aiohttp.request("GET", f"{self.admin_url}{path}", headers=headers) as response:
+            return response.status, await response.text()
+
     async def metrics(self) -> str:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.admin_url}/metrics") as response,
-        ):
-            return await response.text()
+        return (await self.admin_page("/metrics"))[1]
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of `/readyz`."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.admin_url}/readyz") as response,
-        ):
-            return response.status, await response.json()
+        status, body = await self.admin_page("/readyz")
+        return status, json.loads(body)
+
+    async def wait_until_ready(self) -> None:
+        while (await self.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
+            await asyncio.sleep(0.01)
+
+    async def facts(self, query: str = "") -> dict[str, Any]:
+        """Return what the status page shows, from `/status.json`."""
+        status, body = await self.admin_page(f"/status.json{query}")
+        assert status == 200
+        found: dict[str, Any] = json.loads(body)
+        return found
 
 
 @contextlib.asynccontextmanager

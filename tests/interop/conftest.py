@@ -234,5 +234,5 @@ def fhir_kit(node: str) -> FhirKit:
 
 
 async def _fetch_json(url: str) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with aiohttp.request("GET", url) as answer:
         return await answer.json()

@@ -57,7 +57,7 @@ def server_tls(ca: trustme.CA, *, clients: trustme.CA | None = None) -> ssl.SSLC
 async def read(gateway: RunningGateway) -> tuple[int, str, str]:
     """Return status, reason and diagnostics of a read."""
     url = f"{gateway.url}/Patient/1"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with aiohttp.request("GET", url) as answer:
         body = await answer.json(content_type=None)
         issue = body.get("issue", [{}])[0]
         reason = answer.headers.get("X-Gateway-Error", "")

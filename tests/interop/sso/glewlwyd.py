@@ -119,10 +119,7 @@ class Glewlwyd(SsoServer):
         return {**SsoServer.credential(self, method), "scope": "fhir"}
 
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}/api/oidc/jwks") as answer,
-        ):
+        async with aiohttp.request("GET", f"http://127.0.0.1:{self.port}/api/oidc/jwks") as answer:
             keys = KeySet.import_key_set(await answer.json())
         try:
             claims = jwt.decode(token, keys, algorithms=["RS256"]).claims

@@ -83,10 +83,9 @@ class Keycloak(SsoServer):
 
     async def accepts(self, token: str) -> bool:
         form = {"token": token, "client_id": "operator", "client_secret": _SECRETS["operator"]}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{self._protocol}/token/introspect", data=form) as answer,
-        ):
+        async with aiohttp.request(
+            "POST", f"{self._protocol}/token/introspect", data=form
+        ) as answer:
             return bool((await answer.json())["active"])
 
     def change_secret(self) -> str:

@@ -110,17 +110,15 @@ class LemonLdap(SsoServer):
         return {**SsoServer.credential(self, method), "scope": "fhir"}
 
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"http://127.0.0.1:{self.port}/oauth2/introspect",
-                data={
-                    "client_id": "platform",
-                    "client_secret": _PLATFORM_SECRET,
-                    "token": token,
-                },
-            ) as answer,
-        ):
+        async with aiohttp.request(
+            "POST",
+            f"http://127.0.0.1:{self.port}/oauth2/introspect",
+            data={
+                "client_id": "platform",
+                "client_secret": _PLATFORM_SECRET,
+                "token": token,
+            },
+        ) as answer:
             return bool((await answer.json()).get("active"))
 
     def change_secret(self) -> str:

@@ -60,10 +60,7 @@ class OidcProvider(ConfiguredServer):
         return {"issuer": self.public_url, "token_url": f"{self.public_url}/token"}
 
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.public_url}/jwks") as answer,
-        ):
+        async with aiohttp.request("GET", f"{self.public_url}/jwks") as answer:
             guard = BearerGuard(await answer.json(), self.public_url, AUDIENCE)
         headers = CIMultiDict({"Authorization": f"Bearer {token}"})
         return guard(CIMultiDictProxy(headers)) is None

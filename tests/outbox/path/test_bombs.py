@@ -94,10 +94,9 @@ def memory(process: GatewayProcess, field: str = "VmRSS") -> int:
 
 async def post(base: str, body: bytes, **fields: str) -> tuple[int, str | None]:
     headers = {**ZIPPED, **fields}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{base}/Observation", data=io.BytesIO(body), headers=headers) as answer,
-    ):
+    async with aiohttp.request(
+        "POST", f"{base}/Observation", data=io.BytesIO(body), headers=headers
+    ) as answer:
         await answer.read()
         return answer.status, answer.headers.get("X-Gateway-Error")
 
