@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from gateway.audit.repository_sink import (
 from gateway.clock import TimeSource
 from gateway.config.settings import Settings
 from tests.audit.conftest import PATIENCE, handed_over
+from tests.doubles.certificates import client_context, server_context
 from tests.doubles.repository import Repository
 
 
@@ -321,14 +321,10 @@ async def test_retry_after_prolongs_the_delay(
 @pytest.mark.parametrize("known", [True, False])
 async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
     authority = trustme.CA()
-    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    (authority if known else trustme.CA()).issue_cert("localhost").configure_cert(theirs)
-    ours = ssl.create_default_context()
-    authority.configure_trust(ours)
-    repository = Repository(tls=theirs)
+    repository = Repository(tls=server_context(authority if known else trustme.CA()))
     try:
         async with aiohttp.ClientSession() as session:
-            post = RepositoryClient(session, repository.url, tls=ours)
+            post = RepositoryClient(session, repository.url, tls=client_context(authority))
             sink = RepositorySink(repository.url, post, lambda *_: None)
             if known:
                 await asyncio.to_thread(sink.write, lines(1))

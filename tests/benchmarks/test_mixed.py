@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.environments import run
 
 ROOT = Path(__file__).parents[2]
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -22,12 +23,11 @@ def mixed(folder: Path, *options: str) -> str:
         pytest.skip(f"{' and '.join(missing)} needed: make test-tools")
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("the benchmark needs two cores")
-    done = subprocess.run(
+    # Where no other benchmark is waited for.
+    env = {**os.environ, "TMPDIR": str(folder)}
+    done = run(
         [sys.executable, "-m", "benchmarks.mixed", "--plain", "--slow-readers", "2", *options],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder)},  # where no other benchmark is waited for
-        capture_output=True,
-        text=True,
+        env=env,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workloads import PEERS
+from tests.environments import run
 from tests.nightly import NIGHTLY, seconds
 
 ROOT = Path(__file__).parents[2]
@@ -46,13 +46,9 @@ def test_a_short_benchmark_measures_each_contender(
     options = ["--workloads", ",".join(workloads), "--contenders", ",".join(contenders), "--plain"]
     options += ["--rounds", "1", "--seconds", str(seconds(1, 4)), "--max-others", "99"]
     options += ["--json", str(written)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench", *options],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # where no other benchmark is waited for
-        capture_output=True,
-        text=True,
-    )
+    # Where no other benchmark is waited for.
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = run([sys.executable, "-m", "benchmarks.bench", *options], env=env)
     assert done.returncode == 0, done.stderr
     assert written.with_suffix(".svg").stat().st_size > 0
     measured = json.loads(written.read_text())["workloads"]

@@ -14,7 +14,6 @@ import datetime
 import json
 import secrets
 import socket
-import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,6 +29,7 @@ from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
+from tests.doubles.certificates import server_context
 from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
@@ -124,8 +124,7 @@ class Backends:
 
 @contextlib.asynccontextmanager
 async def _backends() -> AsyncIterator[Backends]:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    tls = server_context(trustme.CA())
     sandboxes = {
         "healthy": Faults(),
         "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),

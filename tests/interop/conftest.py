@@ -22,7 +22,12 @@ from tests.doubles.processes import (
     start_gateway,
 )
 from tests.doubles.recording_proxy import RecordingProxy
-from tests.environments import python_with_packages
+from tests.environments import (
+    installed_program,
+    maven_package,
+    node_with_packages,
+    python_with_packages,
+)
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.oracle import Oracle
 from tests.interop.servers import FASTER_START, FhirServer, Fhirstarter, Sekmet
@@ -39,8 +44,6 @@ from tests.interop.stages import (
     Stage,
     sandbox_settings,
 )
-from tests.java import java, maven_package
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 
@@ -66,7 +69,7 @@ def sekmet_python() -> Path:
 @pytest.fixture(scope="session")
 def hapi() -> dict[str, Any]:
     """Return what HAPI's programs need to run: java, and the package, built once."""
-    return {"java": java(), "package": maven_package(HERE / "hapi")}
+    return {"java": installed_program("java"), "package": maven_package(HERE / "hapi")}
 
 
 @pytest.fixture(scope="session")

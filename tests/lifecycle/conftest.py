@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +17,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 import yaml
 
 from gateway.config.value_types import ListenAddress
+from tests.doubles.certificates import Pki
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start
@@ -196,38 +195,6 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
         with contextlib.suppress(ProcessLookupError):
             os.kill(service.process.popen.pid, signal.SIGKILL)
         service.process.popen.wait()
-
-
-class Pki:
-    """A certificate authority and the listener's files."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.authority = trustme.CA()
-        self.renew()
-
-    def renew(self, authority: trustme.CA | None = None) -> None:
-        """Write another certificate, first its key, as some tools do."""
-        leaf = (authority or self.authority).issue_cert("localhost")
-        self.key.write_bytes(leaf.private_key_pem.bytes())
-        self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
-
-    @property
-    def cert(self) -> Path:
-        return self.directory / "cert.pem"
-
-    @property
-    def key(self) -> Path:
-        return self.directory / "key.pem"
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
-        return {"address": "127.0.0.1:0", "tls": files}
-
-    def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        (authority or self.authority).configure_trust(context)
-        return context
 
 
 @pytest.fixture

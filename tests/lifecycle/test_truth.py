@@ -8,9 +8,7 @@ import itertools
 import json
 import re
 import signal
-import ssl
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from html import unescape
 from typing import Any
@@ -22,6 +20,7 @@ from gateway.guidance import PLATFORM_CAUSES
 from gateway.health.health import ANSWER_WORDS
 from tests.doubles import platform as answers
 from tests.doubles import sso as sso_answers
+from tests.doubles.certificates import server_context
 from tests.doubles.platform import Platform, PlatformConnection
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
@@ -277,25 +276,17 @@ async def test_every_kind_of_total_failure_is_found(
     stops(await wait_until_told(service, "no", reason), reason)
 
 
-@pytest.fixture
-async def untrusted_platform() -> AsyncIterator[Platform]:
-    """Yield a platform with a certificate of an unknown CA."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
-    async with Platform(tls) as double:
-        yield double
-
-
 async def test_untrusted_certificates_and_unknown_hosts_are_distinguished(
-    start_service: StartService, untrusted_platform: Platform
+    start_service: StartService,
 ) -> None:
-    cases = {
-        "platform-tls": untrusted_platform.url,
-        "platform-unreachable": "https://nowhere.invalid/fhir",
-    }
-    for reason, url in cases.items():
-        service = await start_service.ready(**CHECKED, platform={"fhir_base_url": url})
-        stops(await wait_until_told(service, "no", reason), reason)
+    async with Platform(server_context(trustme.CA(), "127.0.0.1")) as untrusted:
+        cases = {
+            "platform-tls": untrusted.url,
+            "platform-unreachable": "https://nowhere.invalid/fhir",
+        }
+        for reason, url in cases.items():
+            service = await start_service.ready(**CHECKED, platform={"fhir_base_url": url})
+            stops(await wait_until_told(service, "no", reason), reason)
 
 
 async def test_errors_of_a_caller_are_no_failure(

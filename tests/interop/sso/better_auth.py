@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import free_port
+from tests.environments import node_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 _IDS = {

@@ -16,8 +16,8 @@ import aiohttp
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
+from tests.environments import installed_program, maven_package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
-from tests.java import java, maven_package
 
 HERE = Path(__file__).parent
 _REALM = "hospital"
@@ -59,7 +59,7 @@ class Keycloak(SsoServer):
 
     def start(self) -> None:
         self._lay_out()
-        command = [java(), *_JVM, f"-Dkc.home.dir={self.directory}"]
+        command = [installed_program("java"), *_JVM, f"-Dkc.home.dir={self.directory}"]
         command += [f"-Djboss.server.config.dir={self.directory / 'conf'}"]
         command += ["-cp", str(self.directory / "lib" / "quarkus-run.jar")]
         options = {

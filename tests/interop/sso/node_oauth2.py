@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.environments import node_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 _IDS = {"client_secret_post": "lab-post", "client_secret_basic": "lab-basic"}

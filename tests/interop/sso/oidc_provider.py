@@ -11,11 +11,11 @@ from joserfc.jwk import RSAKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.browser.conftest import BrowserUser
+from tests.environments import node_with_packages
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.sso.configured import ConfiguredServer, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
 from tests.interop.stages import AUDIENCE
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 _IDS = {

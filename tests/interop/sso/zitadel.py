@@ -15,7 +15,7 @@ import aiohttp
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
-from tests.go import go_program
+from tests.environments import go_program
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
 HERE = Path(__file__).parent
