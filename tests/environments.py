@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -51,6 +53,16 @@ def run_or_skip(
     if done.returncode != 0:
         pytest.skip(f"{reason}\n{done.stderr[-500:]}")
     return done.stdout
+
+
+def load_module(path: Path) -> ModuleType:
+    """Return a module that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def installed_program(name: str) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ import yaml
 from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES, jobs_from
 from deploy.rehearsal.actions import ACTIONS, StepError
 from deploy.rehearsal.workflow import EXPRESSION, jobs_of
-from tests.environments import run, run_or_skip
+from tests.environments import load_module, run, run_or_skip
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -25,16 +23,7 @@ TOOLS = ROOT / ".venv-tools"
 TESTS = ROOT / "tests"
 
 
-def _chain() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("supply_chain", ROOT / ".ci/supply_chain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CHAIN = _chain()
+CHAIN = load_module(ROOT / ".ci/supply_chain.py")
 
 
 @pytest.fixture(scope="module")
