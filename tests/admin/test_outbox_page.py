@@ -132,10 +132,7 @@ NOTES = [each for name, each in vars(entry).items() if re.fullmatch(r"[A-Z_]+_NO
     "note", [*NOTES, entry.platform_status_note(418), Message("of an older one")]
 )
 async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Message) -> None:
-    """Notes of entries are in the language of the page.
-
-    An unknown text is shown as that of another version.
-    """
+    """An unknown text is shown as that of another version."""
     entry_id = await there.unclear("a", note)
     for language in LANGUAGES:
         page = await there.see(f"/{entry_id}?lang={language}")
