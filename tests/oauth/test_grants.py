@@ -23,7 +23,6 @@ from gateway.oauth.client_authentication import (
     client_secret_post,
     parse_client_secrets,
 )
-from gateway.oauth.credential import Credential
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
@@ -42,6 +41,7 @@ from tests.doubles.sso import (
     status,
     token,
 )
+from tests.oauth.harness import credential_of
 
 SECRET = "plan:ted%+/ é"
 CLIENT = "hospital 17"
@@ -159,13 +159,9 @@ class TestRequest:
 
     def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
         def key(secret: str = SECRET, platform: str = "https://a.test", **fields: Any) -> StoreKey:
-            return Credential(
-                endpoint=endpoint,
-                settings=CredentialSettings(client_id=CLIENT, **fields),
-                platform=platform,
-                name="default",
-                authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
-            ).store_key
+            found = parse_client_secrets(CLIENT, Secret(secret), in_header=False)
+            asked = credential_of(endpoint, found, client=CLIENT, platform=platform, **fields)
+            return asked.store_key
 
         keys = {
             key(),
