@@ -17,8 +17,9 @@ from aiohttp import web
 
 from gateway.admin.status_events import StatusEvents
 from gateway.guidance import REASON_GUIDANCE
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
 
 # Seconds. Every event comes soon; only a broken stream takes that long.

@@ -28,9 +28,10 @@ from gateway.oauth.token_failures import TOKEN_CAUSES
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.gateway_states import StatusSources
 from tests.doubles.platform import Platform
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until
 

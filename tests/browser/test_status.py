@@ -22,8 +22,9 @@ from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
 from gateway.secret import Secret
 from tests.browser.conftest import BrowserUser
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.gateway_states import busy_hour, serve_state
+from tests.doubles.sections import CLIENT_SECRET
 from tests.login.stage import sandbox
 
 IMAGES = Path(__file__).parents[2] / "docs" / "img"

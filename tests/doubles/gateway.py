@@ -19,8 +19,7 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress
 from tests.doubles.metrics import total
-
-CLIENT_SECRET = "planted-client-secret"
+from tests.doubles.sections import gateway_settings, with_sections
 
 
 @dataclass
@@ -98,22 +97,19 @@ async def running_gateway(
 
     With an `audit_fd`, which the caller closes, `RunningGateway.audit` has no file to read.
     """
-    settings: dict[str, Any] = {
-        "environment": "custom",
-        "listen": {"address": "127.0.0.1:0"},
-        "admin": {"address": "127.0.0.1:0"},
+    settings = gateway_settings(
+        platform_url,
+        token_url,
+        listen={"address": "127.0.0.1:0"},
+        admin={"address": "127.0.0.1:0"},
         # A busy machine may keep an SSO of the same process for long.
-        "platform": {"fhir_base_url": platform_url, "connect_timeout": 60},
-        "sso": {"token_url": token_url, "timeout": 60},
-        "credentials": {"default": {"client_id": "hospital-17", "client_secret": CLIENT_SECRET}},
-        "shutdown": {"delay": 0, "drain_timeout": 1},
-    }
-    for name, section in sections.items():
-        is_map = isinstance(section, dict)
-        settings[name] = {**settings.get(name, {}), **section} if is_map else section
+        platform={"connect_timeout": 60},
+        sso={"timeout": 60},
+        shutdown={"drain_timeout": 1},
+    )
     with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
         # JSON is valid YAML, and faster to write.
-        json.dump(settings, file)
+        json.dump(with_sections(settings, sections), file)
         file.flush()
         loaded = load_settings(Path(file.name), {})
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:

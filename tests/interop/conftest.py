@@ -22,6 +22,7 @@ from tests.doubles.processes import (
     start_gateway,
 )
 from tests.doubles.recording_proxy import RecordingProxy
+from tests.doubles.sections import gateway_settings
 from tests.environments import (
     installed_program,
     maven_package,
@@ -183,11 +184,9 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
             RecordingProxy(fhirstarter, guard).running() as platform,
             RecordingProxy(sso.issuer).running() as token_endpoint,
         ):
-            settings = {
-                "platform": {"fhir_base_url": platform.url},
-                "sso": {"token_url": token_endpoint.url + token_path},
-                "credentials": {"default": sso.credential(client_id)},
-            }
+            credentials = {"default": sso.credential(client_id)}
+            token_url = token_endpoint.url + token_path
+            settings = gateway_settings(platform.url, token_url, credentials=credentials)
             yield GuardedStage(platform, token_endpoint, settings, begin_gateway, guard)
 
     return set_up

@@ -24,9 +24,9 @@ from tests.doubles.certificates import Pki
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start
+from tests.doubles.sections import gateway_settings, with_sections
 from tests.doubles.sso import Sso
 
-SECRET = "planted-client-secret"
 PATIENCE = 120.0
 
 
@@ -74,12 +74,7 @@ class Service:
         draft.replace(self.file)
 
     def change(self, **sections: Any) -> None:
-        changed = dict(self.settings)
-        for name, section in sections.items():
-            old = changed.get(name)
-            merge = isinstance(old, dict) and isinstance(section, dict)
-            changed[name] = {**old, **section} if merge else section
-        self.write(changed)
+        self.write(with_sections(self.settings, sections))
 
     def send(self, number: signal.Signals) -> None:
         self.process.popen.send_signal(number)
@@ -180,15 +175,15 @@ class StartService:
 @pytest.fixture
 def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
     """Yield a function that starts gateways; those that still run at the end are killed."""
-    settings = {
-        "environment": "custom",
-        "listen": {"address": "127.0.0.1:0"},
+    settings = gateway_settings(
+        platform.url,
+        sso.token_url,
+        listen={"address": "127.0.0.1:0"},
         # Hundreds of callers at once may have to wait for a busy machine.
-        "platform": {"fhir_base_url": platform.url, "connect_timeout": PATIENCE},
-        "sso": {"token_url": sso.token_url, "timeout": PATIENCE},
-        "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
-        "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
-    }
+        platform={"connect_timeout": PATIENCE},
+        sso={"timeout": PATIENCE},
+        shutdown={"delay": 0.3, "drain_timeout": PATIENCE / 2},
+    )
     made = StartService(tmp_path, settings)
     yield made
     for service in made.started:

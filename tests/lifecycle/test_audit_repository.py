@@ -11,9 +11,10 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from tests.doubles.repository import Repository
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
 from tests.doubles.wire import fetch, get
-from tests.lifecycle.conftest import SECRET, Service, StartService
+from tests.lifecycle.conftest import Service, StartService
 
 READ = get("/fhir/Patient/1")
 TOTAL = "dhp_gateway_audit_records_total"
@@ -72,7 +73,7 @@ async def test_each_record_has_a_valid_audit_event_at_the_repository(
         assert batch.headers["prefer"] == "return=minimal"
         assert "authorization" not in batch.headers
     received = json.dumps([batch.bundle for batch in repository.batches])
-    for planted in ("planted-name", "30101901234567", SECRET, "Bearer", "token-1"):
+    for planted in ("planted-name", "30101901234567", CLIENT_SECRET, "Bearer", "token-1"):
         assert planted not in received
 
 
@@ -80,8 +81,8 @@ async def test_fhir_credential_sends_its_token(
     start_service: StartService, repository: Repository, sso: Sso
 ) -> None:
     credentials = {
-        "default": {"client_id": "hospital-17", "client_secret": SECRET},
-        "audit": {"client_id": "auditor", "client_secret": SECRET},
+        "default": {"client_id": "hospital-17", "client_secret": CLIENT_SECRET},
+        "audit": {"client_id": "auditor", "client_secret": CLIENT_SECRET},
     }
     repository.behave(401)
     service = await start_service.ready(
