@@ -55,7 +55,6 @@ def rewrite(page: bytes, links: LinkMap, direction: Direction = "to-gateway") ->
     """Rewrite the page in chunks of a stream and return its new length."""
     kind = "application/fhir+xml" if page.startswith(b"<") else "application/fhir+json"
     rewriter = rewriter_for(kind, links, direction)
-    assert rewriter is not None
     length = sum(len(rewriter.feed(page[at : at + PIECE])) for at in range(0, len(page), PIECE))
     return length + len(rewriter.finish())
 

@@ -176,7 +176,6 @@ class OutboxService:
         """Return the sender of queued writes, for one version of the settings."""
         forwarder = TokenRetry(upstream, self._metrics.count_retry)
         return EntrySender(
-            forwarder=forwarder,
             tokens=tokens,
             client=PlatformClient(forwarder, settings.platform.base_path),
             statement=statement,

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
-from gateway.fhir.document_tree import BodyParseError, Element, Node, parse_body
+from gateway.fhir.document_tree import BodyParseError, Element, Node, parse_body, refuse
 from gateway.fhir.json_text import masked, plainly_spelled
 from gateway.fhir.vocabulary import XML_NAMESPACE
 
@@ -58,11 +58,8 @@ def _xml_type(prefix: bytes) -> str | None:
         nonlocal depth
         depth -= 1
 
-    def refuse(*_: object) -> NoReturn:
-        raise ValueError  # before any entity is processed
-
     parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartDoctypeDeclHandler = refuse
+    parser.StartDoctypeDeclHandler = refuse  # before any entity is processed
     parser.StartElementHandler, parser.EndElementHandler = begin, end
     try:
         parser.Parse(prefix, False)

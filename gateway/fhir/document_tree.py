@@ -103,7 +103,7 @@ def _read_json(body: bytes) -> Element:
             body.decode("utf-8-sig"),
             parse_int=str,
             parse_float=str,
-            parse_constant=_refuse,
+            parse_constant=refuse,
             object_pairs_hook=_object,
         )
     except (ValueError, RecursionError):
@@ -114,7 +114,8 @@ def _read_json(body: bytes) -> Element:
     return _element(document) if isinstance(document, dict) else {"": _values_of(document)}
 
 
-def _refuse(_name: str) -> NoReturn:
+def refuse(*_: object) -> NoReturn:
+    """Refuse what a parser has found, before it goes on. Raises ValueError."""
     raise ValueError
 
 
@@ -170,7 +171,8 @@ class _XmlReader:
         parser = expat.ParserCreate("utf-8" if only_utf_8 else None, " ")
         if only_utf_8:
             parser.XmlDeclHandler = _require_utf_8
-        parser.StartDoctypeDeclHandler = _refuse_document_type
+        # FHIR forbids document types, and entities could expand a small body to a huge one.
+        parser.StartDoctypeDeclHandler = refuse
         parser.StartElementHandler = self._begin
         parser.EndElementHandler = self._end
         self._parser = parser
@@ -226,11 +228,6 @@ class _XmlReader:
             if value is None or element:
                 key = name if value is None else f"_{name}"
                 parent.setdefault(key, []).append(element)
-
-
-def _refuse_document_type(*_: object) -> NoReturn:
-    # FHIR forbids document types, and entities could expand a small body to a huge one.
-    raise ValueError
 
 
 def _require_utf_8(version: str, encoding: str | None, _standalone: int) -> None:

@@ -1,4 +1,4 @@
-"""Classifies a request in the terms of FHIR: its interaction, resource type and operation.
+"""Classifies a request in the terms of FHIR: its interaction and its resource type.
 
 Pure functions, called for every request. The path below the FHIR base is parsed independently of
 the method. All labels come from closed sets, so that they can serve as metric labels and
@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import unquote, unquote_plus
 
 from gateway.fhir.bundle_requests import bundle_type
-from gateway.fhir.vocabulary import OPERATIONS, RESOURCE_TYPES, SEARCHES
+from gateway.fhir.vocabulary import RESOURCE_TYPES, SEARCHES
 
 
 @dataclass(slots=True)
@@ -26,14 +26,12 @@ class _PathShape:
     """A parsed path.
 
     `kind` is the first element of the keys of `gateway.fhir.interaction._CODES`. `resource` is an
-    R5 type, `other` for an unknown one, "" for none. `resource_id` is decoded. `operation` has no
-    `$` and is `other` for an unknown operation, "" for none.
+    R5 type, `other` for an unknown one, "" for none. `resource_id` is decoded.
     """
 
     kind: str
     resource: str = ""
     resource_id: str | None = None
-    operation: str = ""
 
 
 def _parse_path(path: str) -> _PathShape:
@@ -115,7 +113,7 @@ def _without_type(segments: list[str]) -> _PathShape:
         return _PathShape("async")
     if len(segments) == 1:
         if first.startswith("$"):
-            return _PathShape("operation", operation=_operation_label(first))
+            return _PathShape("operation")
         return _SINGLE.get(first, _UNCLEAR)
     if segments == [".well-known", "smart-configuration"]:
         return _PathShape("smart")
@@ -127,7 +125,7 @@ def _below_type(resource: str, segments: list[str]) -> _PathShape:
     second = segments[1]
     if len(segments) == 2:
         if second.startswith("$"):
-            return _PathShape("operation", resource, operation=_operation_label(second))
+            return _PathShape("operation", resource)
         kind = {"_history": "type-history", "_search": "type-search"}.get(second)
         return _UNCLEAR if kind is None else _PathShape(kind, resource)
     if not _ID(second):
@@ -138,7 +136,7 @@ def _below_type(resource: str, segments: list[str]) -> _PathShape:
 def _below_instance(resource: str, resource_id: str, rest: list[str]) -> _PathShape:
     """Parse T/id/…: history and versions, operations, compartments."""
     if rest[-1].startswith("$") and (len(rest) == 1 or _is_version(rest[:-1])):
-        return _PathShape("operation", resource, resource_id, _operation_label(rest[-1]))
+        return _PathShape("operation", resource, resource_id)
     if rest == ["_history"]:
         return _PathShape("instance-history", resource, resource_id)
     if _is_version(rest):
@@ -160,11 +158,6 @@ def _is_version(rest: list[str]) -> bool:
     return len(rest) == 2 and rest[0] == "_history" and _ID(rest[1]) is not None
 
 
-def _operation_label(segment: str) -> str:
-    name = segment[1:]
-    return name if name in OPERATIONS else "other"
-
-
 BUNDLES: Final = frozenset(("batch", "transaction"))
 """The interactions whose body is a Bundle of requests."""
 
@@ -177,14 +170,13 @@ class Interaction:
     type. It then concerns the whole server (`capabilities`) or resources of any type
     (`search-system`, `transaction`, a search over a whole compartment), which must be denied to a
     caller limited to some types. For a search in a compartment it is the type that is searched.
-    `resource_id` is a valid FHIR id from the path, decoded, or None. `operation` has no `$`.
-    `is_safe`: may be sent again after a failure in doubt (GET, HEAD and POST `_search`).
+    `resource_id` is a valid FHIR id from the path, decoded, or None. `is_safe`: may be sent again
+    after a failure in doubt (GET, HEAD and POST `_search`).
     """
 
     code: str
     resource: str = ""
     resource_id: str | None = None
-    operation: str = ""
     is_safe: bool = False
 
     @property
@@ -194,7 +186,7 @@ class Interaction:
 
     def __repr__(self) -> str:
         """Return a text without the id: some callers put national identifiers there."""
-        return f"Interaction({self.code!r}, {self.resource!r}, operation={self.operation!r})"
+        return f"Interaction({self.code!r}, {self.resource!r})"
 
 
 def classify(method: str, path: str) -> Interaction:
@@ -208,9 +200,7 @@ def classify(method: str, path: str) -> Interaction:
     where = _parse_path(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")
-    return Interaction(
-        code, where.resource, where.resource_id, where.operation, is_safe_interaction(method, code)
-    )
+    return Interaction(code, where.resource, where.resource_id, is_safe_interaction(method, code))
 
 
 def is_safe_interaction(method: str, code: str) -> bool:

@@ -223,9 +223,11 @@ async def has_left(connection: CallerConnection) -> bool:
     while silence < _ACKNOWLEDGEMENT_TIMEOUT:
         await asyncio.sleep(pause)
         transport = connection.transport
-        if transport is None or transport.is_closing():
-            return True
-        if os_support.has_failed(transport.get_extra_info("socket")):
+        if (
+            transport is None
+            or transport.is_closing()
+            or os_support.has_failed(transport.get_extra_info("socket"))
+        ):
             return True
         before, unsent = unsent, connection.unsent_bytes
         if not unsent:

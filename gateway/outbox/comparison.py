@@ -92,14 +92,6 @@ class VerificationQuery:
     is_conditional: bool
     bundle_index: int | None = None
 
-    def is_conclusive(self, support: SearchSupport) -> bool:
-        """Return whether a match can prove anything.
-
-        A match by the resource's own identifier always can, one by other parameters only if all of
-        them are declared.
-        """
-        return self.identifier is not None or self.has_only_declared_parameters(support)
-
     def has_only_declared_parameters(self, support: SearchSupport) -> bool:
         """Return whether the platform certainly uses all parameters.
 

@@ -248,19 +248,10 @@ class OutboxWriteQueue:
         Returns `response` where the write must not be queued.
         """
         # With a 502 or 504 the platform's proxy reports that its own connection failed.
-        in_doubt = response.status != _SERVICE_UNAVAILABLE
-        error = GatewayError(errors.UPSTREAM_FAILED if in_doubt else errors.UPSTREAM_BUSY)
+        is_busy = response.status == _SERVICE_UNAVAILABLE
+        error = GatewayError(errors.UPSTREAM_BUSY if is_busy else errors.UPSTREAM_FAILED)
         try:
-            classification = await classifier.classification()
-            if classification is None or (
-                in_doubt and classification.recovery is RecoveryMode.HOLD
-            ):
-                return response
-            queued_response = await self._enqueue(
-                classifier.context, classification, error, in_doubt=in_doubt
-            )
-        except WriteNotClassifiedError:
-            return response
+            queued_response = await self._enqueue_after_error(classifier, error)
         except BaseException as failure:
             # A full outbox says what the platform's 503 cannot: the gateway has no copy either.
             if isinstance(failure, GatewayError) and failure.reason is not errors.OUTBOX_FULL:

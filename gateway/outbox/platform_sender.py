@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_parameters import SearchSupport
 from gateway.field_values import parse_retry_after
@@ -47,7 +46,7 @@ from gateway.outbox.entry import (
 from gateway.pipeline.platform_client import CapabilityCache, PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
-from gateway.pipeline.upstream import BODILESS_METHODS, TokenRetry, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -99,7 +98,6 @@ class EntrySender:
     def __init__(
         self,
         *,
-        forwarder: TokenRetry,
         tokens: Mapping[str, Tokens],
         client: PlatformClient,
         statement: CapabilityCache,
@@ -109,7 +107,6 @@ class EntrySender:
         serial_executor: SerialExecutor,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._forwarder = forwarder
         self._tokens = tokens
         self._client = client
         self._statement = statement
@@ -185,7 +182,8 @@ class EntrySender:
             body=BufferedBody(request.body) if has_body else None,
             is_retryable=False,
         )
-        with contextlib.closing(await self._forward(outgoing, request)) as response:
+        sent = self._client.send(outgoing, self._tokens_of(request), DELIVERIES)
+        with contextlib.closing(await sent) as response:
             result = await self._result(response, request, adds_version=match is not None)
         judge = signal_of_non_fhir if result.cause in _NOT_FHIR_CAUSES else signal_of_status
         self._record(judge(response.status), response.status, request.credential)
@@ -205,18 +203,6 @@ class EntrySender:
             request.body,
         )
 
-    async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
-        tokens = self._tokens_of(request)
-        token = tokens.current() or await tokens.wait_for_token()
-        # There is no exchange with a caller: what is recorded in this one is not read.
-        exchange = Exchange(
-            request_id=request.request_id,
-            started_at=0.0,
-            started_monotonic=0.0,
-            caller=DELIVERIES,
-        )
-        return await self._forwarder.send(exchange, outgoing, tokens, token)
-
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """Return the ETag for the If-Match of an update, where the settings require one."""
         if not self._fhir.auto_if_match or request.method != "PUT" or request.resource_id is None:
@@ -234,7 +220,10 @@ class EntrySender:
 
     async def _verify_write(self, request: QueuedRequest) -> AttemptResult:
         if request.method == "PUT" and request.resource_id is not None:
-            return await self._read(request)
+            path = request.target_suffix.partition("?")[0]
+            return await self._ask(
+                request, path, "read", lambda found: compare_read(found, request)
+            )
         # The parsed tree is not retained while this waits for the platform.
         queries = await self._serial_executor.run(
             len(request.body), "", lambda: verification_queries(request)
@@ -264,34 +253,41 @@ class EntrySender:
             findings.append(finding)
         return combine_results(findings, request)
 
-    async def _read(self, request: QueuedRequest) -> AttemptResult:
-        path = request.target_suffix.partition("?")[0]
-        with contextlib.closing(await self._get(request, path)) as response:
-            if response.status in _GONE:
-                return AttemptResult(finding=VerificationStatus.ABSENT)
-            result = await self._result(response, request, interaction_code="read")
-        if (found := result.response) is None or has_failed(found.status):
-            return result
-        size = len(request.body) + len(found.body)
-        return await self._serial_executor.run(size, "", lambda: compare_read(found, request))
-
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
     ) -> AttemptResult:
-        if not wanted.is_conclusive(support):
+        # A match by the resource's own identifier always proves something, one by other parameters
+        # only if all of them are declared.
+        if wanted.identifier is None and not wanted.has_only_declared_parameters(support):
             return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
         suffix = f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
-        with contextlib.closing(await self._get(request, suffix)) as response:
-            result = await self._result(response, request, interaction_code="search-type")
-        if (found := result.response) is None or has_failed(found.status):
-            return result
-        size = len(request.body) + len(found.body)
-        return await self._serial_executor.run(
-            size, "", lambda: compare_search(found, request, wanted, support)
+        return await self._ask(
+            request,
+            suffix,
+            "search-type",
+            lambda found: compare_search(found, request, wanted, support),
         )
 
-    async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
-        return await self._client.get(suffix, self._tokens_of(request), request.request_id)
+    async def _ask(
+        self,
+        request: QueuedRequest,
+        suffix: str,
+        interaction_code: str,
+        compare: Callable[[StoredResponse], AttemptResult],
+    ) -> AttemptResult:
+        """Send a GET and return what `compare` finds in its response, or why there is none."""
+        tokens = self._tokens_of(request)
+        with contextlib.closing(
+            await self._client.get(suffix, tokens, request.request_id)
+        ) as response:
+            if interaction_code == "read" and response.status in _GONE:
+                return AttemptResult(finding=VerificationStatus.ABSENT)
+            result = await self._result(response, request, interaction_code=interaction_code)
+        found = result.response
+        if found is None or has_failed(found.status):
+            return result
+        size = len(request.body) + len(found.body)
+        return await self._serial_executor.run(size, "", lambda: compare(found))
 
     async def _result(
         self,
@@ -369,13 +365,10 @@ async def _body(response: UpstreamResponse) -> bytes | None:
 
     Raises `UpstreamConnectionError`.
     """
-    chunks, size = [], 0
-    while data := await response.read():
-        size += len(data)
-        if size > _MAX_RESPONSE_BYTES:
-            return None
-        chunks.append(data)
-    body, coding = b"".join(chunks), response.content_coding
+    await response.prefetch(_MAX_RESPONSE_BYTES + 1)
+    body, coding = response.buffered_body, response.content_coding
+    if len(body) > _MAX_RESPONSE_BYTES:
+        return None
     if coding is None:
         return body
     if coding not in DECODABLE:

@@ -7,7 +7,7 @@ queued: it would be unknown what must not overtake it. `classify_write` is a pur
 The ordering keys of a write are the patients that are named anywhere in it, and the resource. A key
 too many makes a write wait longer, a missing one loses an update: where it is not certain, a key is
 added. The keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store
-hashes them. They are generated one by one, so that `collect_keys` can stop at its limits.
+hashes them. They are generated one by one, so that collecting them can stop at its limits.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from gateway.fhir.document_tree import (
     parse_body,
     walk_elements,
 )
-from gateway.fhir.interaction import BUNDLES, Interaction
+from gateway.fhir.interaction import BUNDLES, Interaction, is_type
 from gateway.http.client.response_head import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
-from gateway.http.request_target import RequestTarget
 from gateway.outbox.delivery_pacing import INDEX_LAG
 from gateway.outbox.entry import ALL_KEYS, FieldLines, NewEntry, QueuedRequest, RecoveryMode
 from gateway.pipeline.body_worker import MAX_INLINE_BYTES, SerialExecutor
@@ -45,7 +44,6 @@ _LOGICAL_ID: Final = r"([A-Za-z0-9\-.]{1,64})"
 _PATIENT: Final = re.compile(rf"\bPatient/{_LOGICAL_ID}")
 _INSTANCE: Final = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/{_LOGICAL_ID}(?:/.*)?")
 _BARE_ID: Final = re.compile(_LOGICAL_ID)
-_TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
 # The members of a Reference; any other element with an identifier is no reference.
 _REFERENCE: Final = frozenset(
     {"id", "extension", "reference", "type", "identifier", "display", "_reference", "_type"}
@@ -68,20 +66,6 @@ class TooManyKeysError(Exception):
     """The write names more than can be ordered key by key."""
 
 
-def collect_keys(*keys: Iterable[str]) -> set[str]:
-    """Return the set of all keys.
-
-    Raises `TooManyKeysError` for more than `_MAX_KEYS` different keys, or more than `_MAX_MENTIONS`
-    in all.
-    """
-    found = set()
-    for mentions, key in enumerate(chain.from_iterable(keys)):
-        found.add(key)
-        if len(found) > _MAX_KEYS or mentions > _MAX_MENTIONS:
-            raise TooManyKeysError
-    return found
-
-
 def keys_of_path(path: str, query: str) -> Iterator[str]:
     """Yield the keys that a raw path relative to the base and its query name.
 
@@ -93,7 +77,7 @@ def keys_of_path(path: str, query: str) -> Iterator[str]:
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from keys_of_query(path if _TYPE_NAME.fullmatch(path) else "", query)
+    yield from keys_of_query(path if is_type(path) else "", query)
 
 
 def keys_of_query(kind: str, query: str) -> Iterator[str]:
@@ -253,10 +237,16 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
 
 
 def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
+    """Return all keys; ALL_KEYS where there are too many of them, or of their mentions."""
+    found = set()
     try:
-        return frozenset(collect_keys(*keys))
+        for mentions, key in enumerate(chain.from_iterable(keys)):
+            found.add(key)
+            if len(found) > _MAX_KEYS or mentions > _MAX_MENTIONS:
+                return ALL_KEYS
     except TooManyKeysError:
         return ALL_KEYS
+    return frozenset(found)
 
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
@@ -508,14 +498,10 @@ def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
     field_lines = context.field_lines
     if context.body is not None and context.body.is_transformed:
         field_lines = remove_digest_fields(field_lines)
-    target = RequestTarget(
-        context.target.path,
-        context.caller_context.link_translator.translate_query(context.target),
-    )
     interaction = context.interaction
     return QueuedRequest(
         method=context.exchange.method,
-        target_suffix=target.suffix,
+        target_suffix=context.caller_context.link_translator.target_suffix(context.target),
         fields=tuple(_fields(field_lines)),
         body=body,
         credential=context.caller.credential,

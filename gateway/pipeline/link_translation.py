@@ -9,20 +9,18 @@ platform uses in its responses and that the settings lack.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors, field_values
 from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
-from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
     AliasWatch,
     is_known_unchanged,
     is_rewritten,
-    make_rewriter,
     rewrite_header,
-    rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
@@ -117,15 +115,15 @@ class LinkTranslatorFactory:
         self._compressed = platform.compression != "off"
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._is_fixed = not rewrite.enabled or listen.public_url is not None
-        self._fixed = self._translation(listen.public_url)
+        is_fixed = not rewrite.enabled or listen.public_url is not None
+        self._fixed = self._translation(listen.public_url) if is_fixed else None
         # Callers send few different hosts. One that sends many causes only computation, no memory
         # growth.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
     def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """Return the link translator for a caller whose request has this header and `scheme`."""
-        if self._is_fixed:
+        if self._fixed is not None:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
@@ -163,14 +161,14 @@ class LinkTranslator:
         self._compressed = compressed
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._unchanged = ResponsePlan(None if links is None else _translator(links))
+        self._unchanged = ResponsePlan(None if links is None else partial(rewrite_header, links))
 
-    def translate_query(self, target: RequestTarget) -> str:
-        """Return the query with absolute gateway URLs in its values replaced by platform URLs."""
-        query = target.query
-        if self.links is None or ("%" not in query and "http" not in query.lower()):
-            return query
-        return rewrite_query(query, self.links, target.path)
+    def target_suffix(self, target: RequestTarget) -> str:
+        """Return path and query, in whose values absolute gateway URLs become platform URLs."""
+        path, query = target.path, target.query
+        if query and self.links is not None and ("%" in query or "http" in query.lower()):
+            query = replace_in_query(query, self.links.requests, path)
+        return f"{path}?{query}" if query else path
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """Return the caller's field lines with platform URLs and an adjusted Accept-Encoding.
@@ -267,9 +265,9 @@ class LinkTranslator:
         if self.links is None:
             return None
         of_binary = _transfers_binary(interaction)
-        rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
-        if rewriter is None:
+        if not is_rewritten(kind, "to-gateway", of_binary=of_binary):
             return None
+        rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
         return _CountingRewriter(rewriter, self._on_links, watch)
@@ -282,7 +280,7 @@ def _transfers_binary(interaction: Interaction) -> bool:
 class _CountingRewriter:
     """A rewriter that reports its counts at the end of the body."""
 
-    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
+    __slots__ = ("_on_links", "_rewriter", "_watch")
 
     def __init__(
         self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None = None
@@ -290,9 +288,8 @@ class _CountingRewriter:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch
-        self.feed = rewriter.feed if watch is None else self._feed_watched
 
-    def _feed_watched(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> bytes:
         if self._watch is not None:
             self._watch.feed(chunk)
         return self._rewriter.feed(chunk)
@@ -329,7 +326,7 @@ class _RequestRewriter:
 
     def _made(self) -> _CountingRewriter:
         if self._rewriter is None:
-            rewriter = make_rewriter(
+            rewriter = rewriter_for(
                 self._kind, self._links, "to-platform", of_binary=self._of_binary
             )
             self._rewriter = _CountingRewriter(rewriter, self._on_links)
@@ -352,9 +349,7 @@ def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
     key = name.lower()
     if key not in _FIELDS_WITH_URLS:
         return line
-    text = value[:-2].decode("utf-8", "surrogateescape")
-    text = rewrite_request_header(key.decode("ascii"), text, links)
-    return b"%s: %s\r\n" % (name, text.encode("utf-8", "surrogateescape"))
+    return b"%s: %s\r\n" % (name, rewrite_request_header(links, key, value[:-2]))
 
 
 def _restrict_accept_encoding(
@@ -391,12 +386,3 @@ def _coded_transform(
         detail = "the platform sent a part of a compressed body, which cannot be opened"
         raise GatewayError(errors.UPSTREAM_FAILED, detail, hint="ask without Range")
     return DecodingTransform(coding, content)
-
-
-def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:
-    def value_for_caller(key: bytes, value: bytes) -> bytes:
-        text = value.decode("utf-8", "surrogateescape")
-        text = rewrite_header(key.decode("ascii"), text, links)
-        return text.encode("utf-8", "surrogateescape")
-
-    return value_for_caller

@@ -71,7 +71,6 @@ class PlatformClient:
         `field_lines` are additional fields. `single_attempt`: a request to which the platform
         responded is not retried, and it is sent also while the circuit is open.
         """
-        token = tokens.current() or await tokens.wait_for_token()
         outgoing = UpstreamRequest(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
@@ -83,8 +82,20 @@ class PlatformClient:
             # The metadata need no authentication.
             proves_token=suffix != "/metadata",
         )
-        # This exchange belongs to no caller: it only collects what `send` records and is not read.
-        exchange = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
+        return await self.send(outgoing, tokens)
+
+    async def send(
+        self, outgoing: UpstreamRequest, tokens: TokensInUse, caller: str = "anonymous"
+    ) -> UpstreamResponse:
+        """Return the response, which the calling code closes. Raises `GatewayError`.
+
+        `caller` is the name by which connections are shared.
+        """
+        token = tokens.current() or await tokens.wait_for_token()
+        # There is no exchange with a caller: what is recorded in this one is not read.
+        exchange = Exchange(
+            request_id=outgoing.request_id, started_at=0.0, started_monotonic=0.0, caller=caller
+        )
         return await self._forwarder.send(exchange, outgoing, tokens, token)
 
 

@@ -13,18 +13,13 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.content_coding import STEP_BYTES, BodyTransform
-from gateway.http.request_target import bad_request
-from gateway.http.server.request_payload import Payload, RequestFramingError
+from gateway.http.server.request_payload import Payload
 
 _RATE_WINDOW: Final = 30.0
 
 
 class CallerDisconnectedError(Exception):
     """The caller's connection ended before its exchange did."""
-
-
-class _BodyStalledError(Exception):
-    """No byte of the body arrived within the stall timeout."""
 
 
 class MemoryBudget:
@@ -221,7 +216,9 @@ class RequestBody:
         return data
 
     def _on_stall(self) -> None:
-        self._payload.set_exception(_BodyStalledError())
+        self._payload.set_exception(
+            GatewayError(errors.BODY_TIMEOUT, "no byte in time", close_connection=True)
+        )
 
     def _check_rate(self, size: int, waited: float) -> None:
         """Check the rate in windows of `_RATE_WINDOW` seconds of waiting for the caller.
@@ -239,12 +236,6 @@ class RequestBody:
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
-        except _BodyStalledError:
-            raise GatewayError(
-                errors.BODY_TIMEOUT, "no byte in time", close_connection=True
-            ) from None
-        except RequestFramingError:
-            raise bad_request("body: broken framing, such as a bad chunk") from None
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None
 

@@ -18,7 +18,6 @@ from gateway.http.client.response_head import (
     remove_digest_fields,
 )
 from gateway.http.client.upstream_response import UpstreamResponse
-from gateway.http.request_target import RequestTarget
 from gateway.pipeline.permissions import MAX_BUNDLE_BYTES, PermissionCheck
 from gateway.pipeline.platform_client import PlatformClient, fetch_etag
 from gateway.pipeline.request_body import RequestBody
@@ -173,10 +172,6 @@ class RequestComposer:
             context.caller_context,
             context.body,
         )
-        if target.query:
-            target = RequestTarget(
-                target.path, caller_context.link_translator.translate_query(target)
-            )
         field_lines = context.field_lines
         if body is not None and body.is_transformed:
             field_lines = remove_digest_fields(field_lines)
@@ -187,7 +182,7 @@ class RequestComposer:
             field_lines = [*field_lines, *self._guard.strict_handling_lines(context.header)]
         if version is not None:
             field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
-        path = self._platform_path + target.suffix
+        path = self._platform_path + caller_context.link_translator.target_suffix(target)
         return UpstreamRequest(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),

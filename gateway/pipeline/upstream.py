@@ -275,7 +275,11 @@ class Upstream:
             body = outgoing.body
             buffered = b"" if body is None else body.buffered()
             if body is not None and buffered is None:
-                connection = await self._stream(exchange, outgoing, body, token, new=new)
+                async with self._uploads:
+                    connection = await self._pool.acquire(
+                        exchange.caller, force_new=new, read=exchange
+                    )
+                    await self._stream(connection, outgoing, body, token)
             else:
                 idle_connection = None if new else self._pool.try_acquire_idle(exchange.caller)
                 connection = idle_connection or await self._pool.acquire(
@@ -307,32 +311,22 @@ class Upstream:
 
     async def _stream(
         self,
-        exchange: Exchange,
+        connection: UpstreamConnection,
         outgoing: UpstreamRequest,
         body: RequestBody | BufferedBody,
         token: AccessToken,
-        *,
-        new: bool,
-    ) -> UpstreamConnection:
-        """Send a request with a streamed body, within the limit of concurrent uploads."""
-        async with self._uploads:
-            connection = await self._pool.acquire(exchange.caller, force_new=new, read=exchange)
-            try:
-                expect_body = outgoing.method != "HEAD"
-                connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
-                length = body.length
-                framing = _CHUNKED if length is None else b"Content-Length: %d\r\n" % length
-                head = self._header_section(outgoing, token, framing)
-                connection.write(b"".join(head))
-                # Raises if the connection failed before anything was sent: the body remains for
-                # another connection.
-                connection.head()
-                await self._upload(connection, body, chunked=length is None)
-            except BaseException:
-                connection.abort()
-                self._pool.release(connection)
-                raise
-        return connection
+    ) -> None:
+        """Send a request with a streamed body."""
+        expect_body = outgoing.method != "HEAD"
+        connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
+        length = body.length
+        framing = _CHUNKED if length is None else b"Content-Length: %d\r\n" % length
+        head = self._header_section(outgoing, token, framing)
+        connection.write(b"".join(head))
+        # Raises if the connection failed before anything was sent: the body remains for another
+        # connection.
+        connection.head()
+        await self._upload(connection, body, chunked=length is None)
 
     def _header_section(
         self, outgoing: UpstreamRequest, token: AccessToken, framing: bytes

@@ -22,10 +22,10 @@ from aiohttp.base_protocol import BaseProtocol
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
-from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
+    is_rewritten,
     rewrite_header,
-    rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
@@ -65,7 +65,7 @@ def rewriting(data: bytes) -> None:
     kind, size, body = data[0], data[1] % 32 + 1, data[2:]
     media_type = _TYPES[kind % len(_TYPES)]
     direction = "to-gateway" if kind & 64 else "to-platform"
-    if rewriter_for(media_type, _LINKS, direction) is None:
+    if not is_rewritten(media_type, direction):
         return
     whole = _rewritten(media_type, direction, [body])
     assert _rewritten(media_type, direction, _cut(body, size)) == whole, "pieces matter"
@@ -82,11 +82,11 @@ def rewriting(data: bytes) -> None:
 def fields(data: bytes) -> None:
     """Rewrite field values and queries with links in them."""
     text = data.decode("utf-8", "surrogateescape")
-    for name in ("Location", "Content-Location", "Link"):
-        rewrite_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
-    for name in ("If-None-Exist", "X-Provenance"):
-        rewrite_request_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
-    query = rewrite_query(text, _LINKS)
+    for name in (b"location", b"content-location", b"link"):
+        rewrite_header(_LINKS, name, data)
+    for name in (b"if-none-exist", b"x-provenance"):
+        rewrite_request_header(_LINKS, name, data)
+    query = replace_in_query(text, _LINKS.requests)
     if "gateway" not in text.lower() and "%" not in text:
         assert query == text
 
@@ -173,7 +173,6 @@ def _cut(stream: bytes, size: int) -> list[bytes]:
 
 def _rewritten(media_type: str, direction: Any, pieces: list[bytes]) -> bytes:
     rewriter = rewriter_for(media_type, _LINKS, direction)
-    assert rewriter is not None
     return b"".join(map(rewriter.feed, pieces)) + rewriter.finish()
 
 

@@ -239,7 +239,6 @@ def test_base64_data_takes_few_steps_for_each_chunk_and_is_not_retained(
 ) -> None:
     links = LinkMap("https://fhir.example.uz/r5", HERE)
     rewriter = rewriter_for(kind, links, "to-gateway", of_binary=True)
-    assert rewriter is not None
     data = body("https://fhir.example.uz/r5", f"QUJ{slash}" * 5_000_000)
     chunks = [data[at : at + 65536] for at in range(0, len(data), 65536)]
     passed: list[int] = []

@@ -168,9 +168,6 @@ class EntryDataScope(ResourceScope):
 
     __slots__ = ()
 
-    def __init__(self, binary: ResourceScope) -> None:
-        super().__init__(binary, streams=False)
-
     def observe_member(self, member: str, value: str) -> None:
         """Record the `method` of the entry's request."""
         if self.may_rewrite is None:

@@ -50,7 +50,7 @@ from gateway.fhir.links.link_elements import (
     names_resource,
     opens_resource,
 )
-from gateway.fhir.links.link_map import END, HostFinder, raw_length
+from gateway.fhir.links.link_map import HostFinder, raw_length
 from gateway.fhir.links.stream_rewriter import (
     MAX_DEPTH,
     MAX_TOKEN,
@@ -91,15 +91,11 @@ _DATA: Final = b'"data"'
 _SPELLED_DATA: Final = re.compile(rb'"(?:d|\\u0064)(?:a|\\u0061)(?:t|\\u0074)(?:a|\\u0061)"')
 
 
+@lru_cache(maxsize=64)
 def needles(swap: BaseReplacement) -> HostFinder:
     """Return the finder of positions in JSON that may belong to a URL under the bases."""
-    return _needles(swap.hosts, is_request=swap.is_request)
-
-
-@lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
-    data = (_DATA, _SPELLED_DATA) if is_request else ()
-    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME, *data)
+    data = (_DATA, _SPELLED_DATA) if swap.is_request else ()
+    return HostFinder(swap.hosts, b"\\u00", _HIDING, _SCHEME, *data)
 
 
 def rewrite_patch(data: str, swap: BaseReplacement) -> str:
@@ -197,7 +193,8 @@ class _NearbyPass:
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         finder = needles(swap)
         has_escape = finder.has_escape(text)
-        if swap.is_request and not in_bundle and _is_patch_or_arguments(text):
+        # A Bundle with a JSON Patch, or a request to `$graphql`.
+        if swap.is_request and not in_bundle and (may_hold_patch(text) or any_in(text, _ARGUMENTS)):
             raise _StructureNeededError
         if _needs_structure(text) or (has_escape and finder.has_obscuring_escape(text)):
             raise _StructureNeededError
@@ -388,11 +385,6 @@ def _spelling(text: bytes, host: bytes) -> int:
         if at >= 0 and text.endswith(_SLASHES[number], 0, at):
             return number
     return 0
-
-
-def _is_patch_or_arguments(text: bytes) -> bool:
-    """Return whether a request may be a Bundle with a JSON Patch, or one to `$graphql`."""
-    return may_hold_patch(text) or any_in(text, _ARGUMENTS)
 
 
 def _needs_structure(text: bytes) -> bool:
@@ -764,11 +756,9 @@ class NdjsonRewriter:
         """Return complete lines, of which only those with a needle are rewritten."""
         ready: list[bytes] = []
         done = 0
-        for needle in self._needles.positions(lines):
+        for needle in self._needles.positions(lines)[:-1]:
             if needle < done:
                 continue  # in a line that was just rewritten
-            if needle == END:
-                break
             start = lines.rfind(b"\n", done, needle) + 1 or done
             end = lines.index(b"\n", needle)
             ready += (lines[done:start], self._line_chunk(lines[start:end]), self._end_line())

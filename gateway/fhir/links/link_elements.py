@@ -135,7 +135,8 @@ def _form(resource: str | None, path: Path) -> _ElementForm | None:
     key = path[-1]
     if key == "reference":
         return _ElementForm.REFERENCE if _is_reference(path) else None
-    if (resource, path) in _URLS or (key == "url" and _is_attachment(path)):
+    is_attachment = key == "url" and len(path) > 1 and holds_attachment(path[-2])
+    if is_attachment or (resource, path) in _URLS:
         return _ElementForm.URL
     if resource == "Parameters" and _is_parameter(path[:-1]):
         return _parameter_form(path)
@@ -187,10 +188,6 @@ def opens_resource(path: Path) -> bool:
 def holds_attachment(name: str) -> bool:
     """Return whether elements of that name are Attachments, if they have a `url`."""
     return name in _ATTACHMENTS or name.endswith("Attachment")
-
-
-def _is_attachment(path: Path) -> bool:
-    return len(path) > 1 and holds_attachment(path[-2])
 
 
 def _is_reference(path: Path) -> bool:

@@ -500,11 +500,9 @@ class FormRewriter:
         """Return complete fields, of which only those with a needle are read."""
         ready: list[bytes] = []
         done = 0
-        for needle in self._needles.positions(data):
+        for needle in self._needles.positions(data)[:-1]:
             if needle < done:
                 continue  # in a field that was just read
-            if needle == END:
-                break
             start = data.rfind(self._separator, done, needle) + 1 or done
             end = data.find(self._separator, needle)
             end = len(data) if end < 0 else end

@@ -62,22 +62,8 @@ _LINK_PART: Final = re.compile(
 
 def rewriter_for(
     content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool = False
-) -> Rewriter | None:
-    """Return the rewriter for a body of that media type; None where bodies pass unchanged.
-
-    `of_binary`: the body is a Binary, either as the resource in one of FHIR's own media types, or
-    as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
-    encoded bodies (`Content-Encoding`) and parts (206).
-    """
-    if not is_rewritten(content_type, direction, of_binary=of_binary):
-        return None
-    return make_rewriter(content_type, links, direction, of_binary=of_binary)
-
-
-def make_rewriter(
-    content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool
 ) -> Rewriter:
-    """Return the rewriter for a media type of which `is_rewritten` is true."""
+    """Return the rewriter for a body of a media type of which `is_rewritten` is true."""
     media_type, _ = _media_type(content_type)
     swap = links.responses if direction == "to-gateway" else links.requests
     required_type = "Binary" if of_binary else None
@@ -93,7 +79,12 @@ def make_rewriter(
 
 
 def is_rewritten(content_type: str, direction: Direction, *, of_binary: bool = False) -> bool:
-    """Return whether there is a rewriter for a body of that media type (see `rewriter_for`)."""
+    """Return whether there is a rewriter for a body of that media type; others pass unchanged.
+
+    `of_binary`: the body is a Binary, either as the resource in one of FHIR's own media types, or
+    as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
+    encoded bodies (`Content-Encoding`) and parts (206).
+    """
     media_type, charset = _media_type(content_type)
     if charset and _WIDE_CHARSET.match(charset):
         return False
@@ -121,40 +112,34 @@ def is_known_unchanged(body: bytes, content_type: str, swap: BaseReplacement) ->
     return body.find(escape[:1]) < 0 or body.find(escape) < 0
 
 
-def rewrite_header(name: str, value: str, links: LinkMap) -> str:
+def rewrite_header(links: LinkMap, name: bytes, value: bytes) -> bytes:
     """Return a response field's value for the caller; only references and links in it change.
 
-    Root-relative references (`/fhir/Patient/1`) under the platform's base path get the gateway's;
-    other relative ones (`Patient/1/_history/1`) stay.
+    `name` is in lower case. Root-relative references (`/fhir/Patient/1`) under the platform's base
+    path get the gateway's; other relative ones (`Patient/1/_history/1`) stay.
     """
-    lower = name.lower()
-    if lower in {"location", "content-location", "x-security-context"}:
-        return _reference_to_gateway(value, links)
-    if lower == "link":
-        return _LINK_PART.sub(lambda part: _link_part(part, links), value)
-    return value
+    text = value.decode("utf-8", "surrogateescape")
+    if name in {b"location", b"content-location", b"x-security-context"}:
+        text = _reference_to_gateway(text, links)
+    elif name == b"link":
+        text = _LINK_PART.sub(lambda part: _link_part(part, links), text)
+    return text.encode("utf-8", "surrogateescape")
 
 
-def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
-    """Return a request field's value for the platform; queries, resources, references change."""
-    lower = name.lower()
-    if lower == "if-none-exist":
-        return replace_in_query(value, links.requests)
-    if lower == "x-security-context":
-        return links.to_platform(value) or value
-    if lower == "x-provenance":
+def rewrite_request_header(links: LinkMap, name: bytes, value: bytes) -> bytes:
+    """Return a request field's value for the platform; queries, resources, references change.
+
+    `name` is in lower case.
+    """
+    if name == b"x-provenance":
         rewriter = JsonRewriter(links.requests)
-        body = value.encode("utf-8", "surrogateescape")
-        return (rewriter.feed(body) + rewriter.finish()).decode("utf-8", "surrogateescape")
-    return value
-
-
-def rewrite_query(raw_query: str, links: LinkMap, path: str = "") -> str:
-    """Return the query string with the absolute gateway URLs in its values made platform URLs.
-
-    `path` is the raw one before the query.
-    """
-    return replace_in_query(raw_query, links.requests, path)
+        return rewriter.feed(value) + rewriter.finish()
+    text = value.decode("utf-8", "surrogateescape")
+    if name == b"if-none-exist":
+        text = replace_in_query(text, links.requests)
+    elif name == b"x-security-context":
+        text = links.to_platform(text) or text
+    return text.encode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=256)

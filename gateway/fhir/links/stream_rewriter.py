@@ -316,7 +316,7 @@ class StreamRewriter(ABC):
     def _data_scope(self, binary: ResourceScope) -> EntryDataScope:
         """Return the scope of the data of a resource in the current entry."""
         if self._entry_data is None:
-            self._entry_data = EntryDataScope(binary)
+            self._entry_data = EntryDataScope(binary, streams=False)
             if self._entry_method:
                 self._entry_data.observe_member("method", self._entry_method)
         return self._entry_data

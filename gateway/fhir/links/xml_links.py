@@ -113,9 +113,9 @@ _DATA: Final = b"data"
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...], *, is_request: bool) -> HostFinder:
-    data = (_DATA, re.compile(_DATA)) if is_request else ()
-    return HostFinder(hosts, b"&#", _HIDING, _SCHEME, *data)
+def _needles(swap: BaseReplacement) -> HostFinder:
+    data = (_DATA, re.compile(_DATA)) if swap.is_request else ()
+    return HostFinder(swap.hosts, b"&#", _HIDING, _SCHEME, *data)
 
 
 class _Element:
@@ -146,8 +146,7 @@ class XmlRewriter(StreamRewriter):
         hold_limit: int = HOLD_LIMIT,
         required_type: str | None = None,
     ) -> None:
-        needles = _needles(swap.hosts, is_request=swap.is_request)
-        super().__init__(swap, needles, hold_limit, required_type)
+        super().__init__(swap, _needles(swap), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._is_passing_through = False
@@ -162,7 +161,9 @@ class XmlRewriter(StreamRewriter):
         if (
             self._swap.is_unambiguous
             and _BEGINS_RESOURCE.match(text)
-            and not self._is_doubtful(text)
+            and self._required_type is None
+            and not any_in(text, _DOUBTFUL)
+            and not self._needles.has_obscuring_escape(text)
         ):
             parts = _usual(source).split(text)
             for number in range(1, len(parts), 2):  # those with even numbers are the text between
@@ -173,10 +174,6 @@ class XmlRewriter(StreamRewriter):
                 self._output.rewritten += is_link
             self._buffer = b"".join(parts)
         super()._rewrite_complete()
-
-    def _is_doubtful(self, text: bytes) -> bool:
-        is_limited = self._required_type is not None
-        return is_limited or any_in(text, _DOUBTFUL) or self._needles.has_obscuring_escape(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
         if self._is_passing_through:
@@ -298,9 +295,9 @@ class XmlRewriter(StreamRewriter):
             start = tag.start() + value.start(value.lastindex or 0)
             raw = value[value.lastindex or 0]
             if name == "type" and parent.is_resource:
-                self._learn(parent.scope, name, _unescape(raw), start)
+                self._learn(parent.scope, name, self._unescape(raw), start)
             elif name == "method" and parent.path == ("entry", "request"):
-                self._learn_method(parent.scope, _unescape(raw), start)
+                self._learn_method(parent.scope, self._unescape(raw), start)
             elif name in LISTED_KEYS:
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
         if has_needle:
@@ -310,7 +307,8 @@ class XmlRewriter(StreamRewriter):
         return rewrite_patch(data, self._swap)
 
     def _unescape(self, raw: bytes) -> str:
-        return _unescape(raw)
+        text = raw.decode("utf-8", "surrogateescape")
+        return _REFERENCE.sub(_character, text) if "&" in text else text
 
     def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
@@ -319,22 +317,11 @@ class XmlRewriter(StreamRewriter):
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
         if not raw.isascii() and _WIDE_REFERENCE.search(raw):
             return None  # the encoding for that character is unknown
-        return _escape(text, raw)
-
-
-def _escape(text: str, raw: bytes) -> bytes:
-    """Return an attribute value for `text`, which was made from `raw`; in ASCII where `raw` is."""
-    for char, name in _ESCAPES:
-        text = text.replace(char, name)
-    if raw.isascii():
-        return text.encode("ascii", "xmlcharrefreplace")
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _unescape(raw: bytes) -> str:
-    """Return the text of an attribute value."""
-    text = raw.decode("utf-8", "surrogateescape")
-    return _REFERENCE.sub(_character, text) if "&" in text else text
+        for char, name in _ESCAPES:
+            text = text.replace(char, name)
+        if raw.isascii():
+            return text.encode("ascii", "xmlcharrefreplace")
+        return text.encode("utf-8", "surrogateescape")
 
 
 def _character(match: re.Match[str]) -> str:

@@ -240,14 +240,10 @@ class UpstreamConnectionError(Exception):
         self.is_reused_connection = reused
 
 
-class AmbiguousFramingError(Exception):
-    """The fields can be interpreted in two ways."""
-
-
 def determine_framing(
     status: int, version: str, fields: ResponseFields, *, expect_body: bool
-) -> tuple[Framing, int | None]:
-    """Return the framing and the announced length or None. Raises `AmbiguousFramingError`.
+) -> tuple[Framing, int | None] | None:
+    """Return the framing and the announced length or None; None for fields with two meanings.
 
     llhttp has accepted only one Content-Length, and only digits in it.
     """
@@ -261,10 +257,10 @@ def determine_framing(
             b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
         )
         if not is_only_chunked or version == "1.0" or length is not None:
-            raise AmbiguousFramingError
+            return None
     # With two different types the caller might use the one that was not checked.
     if b"content-type" in fields.differing:
-        raise AmbiguousFramingError
+        return None
     if not expect_body or status in (204, 304):
         return Framing.NONE, length
     if coding is not None:

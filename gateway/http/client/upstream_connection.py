@@ -16,7 +16,6 @@ import httptools
 from gateway import os_support
 from gateway.http.client.response_head import (
     MAX_OVERHEAD,
-    AmbiguousFramingError,
     FailureKind,
     Framing,
     ResponseFields,
@@ -171,10 +170,8 @@ class UpstreamConnection(BoundedReadProtocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        if self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
 
     def _fail(self, kind: FailureKind) -> None:
         self._held_request = b""
@@ -402,16 +399,13 @@ class UpstreamConnection(BoundedReadProtocol):
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
         fields = self._fields
-        if not valid or exceeds_header_limits(fields):
+        framed = None
+        if valid and not exceeds_header_limits(fields):
+            framed = determine_framing(status, version, fields, expect_body=self._expect_body)
+        if framed is None:
             self._fail("protocol")
             return
-        try:
-            framing, length = determine_framing(
-                status, version, fields, expect_body=self._expect_body
-            )
-        except AmbiguousFramingError:
-            self._fail("protocol")
-            return
+        framing, length = framed
         self._keep_alive = self._parser.should_keep_alive() and not (
             # If a body is sent nevertheless, however late, it would be taken for the beginning of
             # the next response.

@@ -162,11 +162,17 @@ class UpstreamPool:
 
     def try_acquire_idle(self, caller: str = "") -> UpstreamConnection | None:
         """Return an idle connection as `acquire` would, or None; does not wait."""
-        connection = self._take_idle() if self._can_acquire(caller) else None
-        if connection is not None:
-            self._active[connection] = caller
-            self._held_by_caller[caller] += 1
-        return connection
+        if not self._can_acquire(caller):
+            return None
+        now = self._clock()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_reusable and now - connection.idle_since < _IDLE_TIMEOUT:
+                self._active[connection] = caller
+                self._held_by_caller[caller] += 1
+                return connection
+            connection.close()
+        return None
 
     def release(self, connection: UpstreamConnection) -> None:
         """Return a connection to the pool; one whose state is uncertain is closed."""
@@ -184,15 +190,6 @@ class UpstreamPool:
             connection.abort()
         if self._waiters:
             self._serve_waiters()
-
-    def _take_idle(self) -> UpstreamConnection | None:
-        now = self._clock()
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_reusable and now - connection.idle_since < _IDLE_TIMEOUT:
-                return connection
-            connection.close()
-        return None
 
     def _can_acquire(self, caller: str) -> bool:
         """Return whether `caller` may take a connection, idle or new.

@@ -94,13 +94,10 @@ class UpstreamResponse:
         Return whether it has. Must be called before any other method that reads.
         """
         connection = self._connection
-        if connection is None:
-            return True
-        if not connection.complete:
-            return False
-        self._chunks = connection.take_chunks()
-        self.close()
-        return True
+        if connection is not None and connection.complete:
+            self._chunks = connection.take_chunks()
+            self.close()
+        return self._connection is None
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
         """Wait for the complete body or its first `limit` bytes. Raises `UpstreamConnectionError`.

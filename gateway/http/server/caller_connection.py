@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from gateway import errors, os_support
 from gateway.errors import GatewayError
+from gateway.http.request_target import bad_request
 from gateway.http.server import request_checks
 from gateway.http.server.peer import Peer, transport_peer
 from gateway.http.server.request_parser import (
@@ -32,7 +33,7 @@ from gateway.http.server.request_parser import (
     is_repeatable,
     new_request_parser,
 )
-from gateway.http.server.request_payload import FixedLengthBody, RequestFramingError
+from gateway.http.server.request_payload import FixedLengthBody
 from gateway.http.server.task_root import run_task_root
 from gateway.http.write_batching import MAX_BATCHED_BYTES
 from gateway.telemetry.logs import get_logger
@@ -178,7 +179,6 @@ class CallerConnection:
         "is_tls",
         "is_write_paused",
         "keep_alive_lines",
-        "opened_at",
         "payload",
         "peer",
         "task",
@@ -201,7 +201,7 @@ class CallerConnection:
         self.keep_alive_lines = (
             b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % limits.announced_keep_alive
         )
-        self.opened_at = self.idle_since = 0.0
+        self.idle_since = 0.0  # the end of the last response, the opening before the first
         self.cached_context: object = None  # the handler's data about earlier requests
         self._parser: Any = self._new_parser()  # None after the end
         self._at_start = True  # whether the parser is certainly at the beginning of a message
@@ -241,7 +241,7 @@ class CallerConnection:
         self.transport.set_write_buffer_limits(_MAX_WRITE_BUFFER)
         self.peer = transport_peer(transport, self.peer.address)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
-        self.opened_at = self.idle_since = self._loop.time()
+        self.idle_since = self._loop.time()
         self._server.on_connection_opened(self)
         self.task = self._loop.create_task(run_task_root(self._serve()))
 
@@ -421,7 +421,7 @@ class CallerConnection:
             # aiohttp would leave the reader of the body waiting in which the parser failed.
             for body in (self.payload, *(queued for _, queued in self._messages)):
                 if not body.is_eof():
-                    body.set_exception(RequestFramingError("broken"))
+                    body.set_exception(bad_request("body: broken framing, such as a bad chunk"))
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = announced_length(message)
             if length:
@@ -726,7 +726,7 @@ class CallerConnection:
         """
         if self.transport is None or self.transport.is_closing():
             return False
-        had_time = self.is_reused or now - self.opened_at > _FIRST_REQUEST_TIMEOUT
+        had_time = self.is_reused or now - self.idle_since > _FIRST_REQUEST_TIMEOUT
         return had_time and self._is_quiescent
 
     def has_unfinished_work(self, now: float) -> bool:
@@ -740,7 +740,7 @@ class CallerConnection:
             return self.busy
         if self.busy or self._messages or self._held_bytes or transport.get_write_buffer_size():
             return True
-        started_at = self.opened_at if not self.is_reused else self._header_since
+        started_at = self.idle_since if not self.is_reused else self._header_since
         return started_at is not None and now - started_at < _FIRST_REQUEST_TIMEOUT
 
     async def lingering_close(self) -> None:
@@ -785,7 +785,7 @@ class CallerConnection:
         """Return whether it is idle beyond `limits.keep_alive`, or silent since it was opened."""
         return self._is_quiescent and (
             now - self.idle_since > self._limits.keep_alive
-            or (not self.is_reused and now - self.opened_at > header_timeout)
+            or (not self.is_reused and now - self.idle_since > header_timeout)
         )
 
     async def send_header_timeout(self) -> None:

@@ -162,11 +162,14 @@ class CallerServer(ConnectionOwner):
 
     async def abort_exchanges(self) -> None:
         """Cancel every running exchange, and wait until each has been recorded and has ended."""
-        tasks = [connection.task for connection in self._connections if connection.busy]
+        tasks = [
+            connection.task
+            for connection in self._connections
+            if connection.busy and connection.task is not None
+        ]
         for task in tasks:
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def shutdown(self, timeout: float) -> None:
         """Close every connection as `CallerConnection.shutdown` does, all at the same time."""

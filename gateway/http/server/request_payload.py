@@ -16,10 +16,6 @@ from typing import Final, Protocol
 _HIGH_WATER: Final = 256 * 1024
 
 
-class RequestFramingError(Exception):
-    """The framing of a request's body is broken."""
-
-
 class Payload(Protocol):
     """The interface of a request's body, which aiohttp's `StreamReader` has too."""
 

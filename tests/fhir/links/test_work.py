@@ -25,9 +25,7 @@ NDJSON, FORM = "application/fhir+ndjson", "application/x-www-form-urlencoded"
 
 
 def rewriter(kind: str, links: LinkMap = LINKS) -> Rewriter:
-    found = rewriter_for(kind, links, "to-platform")
-    assert found is not None
-    return found
+    return rewriter_for(kind, links, "to-platform")
 
 
 def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:

@@ -102,7 +102,6 @@ def new_sender(
 ) -> EntrySender:
     asking = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
     return EntrySender(
-        forwarder=platform,
         tokens={"default": Tokens()},  # type: ignore[dict-item]
         client=asking,
         statement=statement or Statement(),  # type: ignore[arg-type]
