@@ -1,14 +1,76 @@
-"""Python packages of others, each lock file in an environment of its own."""
+"""Programs that tests run, and packages of others, each set of them from a lock file."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Where Go's own archive puts it, which is not in the path of every user.
+_USUAL_GO = Path("/usr/local/go/bin/go")
+
+
+def run(
+    command: Sequence[str | Path],
+    standard_input: str = "",
+    folder: Path = REPOSITORY,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=env,
+    )
+
+
+def output_of(command: Sequence[str | Path], standard_input: str = "") -> str:
+    """Return what a program prints. Raises AssertionError with its output when it fails."""
+    done = run(command, standard_input)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def run_or_skip(
+    reason: str,
+    command: Sequence[str | Path],
+    folder: Path = REPOSITORY,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Return what a program prints; skip with the reason when it fails."""
+    done = run(command, folder=folder, env=env)
+    if done.returncode != 0:
+        pytest.skip(f"{reason}\n{done.stderr[-500:]}")
+    return done.stdout
+
+
+def load_module(path: Path) -> ModuleType:
+    """Return a module that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def installed_program(name: str) -> str:
+    """Return a program of a Debian package; else skip with the command that installs it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing: make test-tools")
+    return found
 
 
 def python_with_packages(lock: Path) -> Path:
@@ -16,9 +78,51 @@ def python_with_packages(lock: Path) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     environment = lock.with_name(f".venv-{lock.stem}-{version}")
     command = [".ci/tools", environment, lock]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(
-            f"{lock.stem} cannot be installed: {' '.join(map(str, command))}\n{done.stderr[-500:]}"
-        )
+    run_or_skip(f"{lock.stem} cannot be installed: {' '.join(map(str, command))}", command)
     return environment / "bin" / "python"
+
+
+def node_with_packages(folder: Path) -> str:
+    """Return the node program, with the packages of the folder's package-lock.json; else skip."""
+    node, npm = installed_program("node"), installed_program("npm")
+    installed = folder / "node_modules" / ".package-lock.json"
+    lock = folder / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        run_or_skip("the packages cannot be installed: make test-tools", [npm, "ci"], folder)
+        installed.touch()
+    return node
+
+
+def maven_package(folder: Path) -> Path:
+    """Return the folder's `target`, built once from its pom.xml; else skip."""
+    installed_program("java")
+    reason = f"Maven cannot make {folder}: make test-tools"
+    run_or_skip(reason, [".ci/maven", "package", folder])
+    return folder / "target"
+
+
+def go_program(folder: Path) -> str:
+    """Return the program of the folder's main package, built if need be; else skip."""
+    found = folder / "target" / folder.name
+    if not _is_fresh(found):
+        is_usual = shutil.which("go") is None and _USUAL_GO.exists()
+        go = _USUAL_GO if is_usual else installed_program("go")
+        built = found.parent / str(os.getpid())
+        command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+        command += ["-o", f"target/{built.name}/", "."]
+        reason = f"{folder.name} cannot be built: make test-tools"
+        try:
+            run_or_skip(reason, command, folder, {**os.environ, "CGO_ENABLED": "0"})
+            for each in built.iterdir():
+                each.replace(found.parent / each.name)
+        finally:
+            shutil.rmtree(built, ignore_errors=True)
+    return str(found)
+
+
+def _is_fresh(found: Path) -> bool:
+    folder = found.parent.parent
+    sources = [folder / "go.mod", folder / "go.sum", *folder.glob("*.go")]
+    if not found.exists():
+        return False
+    return found.stat().st_mtime >= max(one.stat().st_mtime for one in sources)

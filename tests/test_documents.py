@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -25,6 +24,7 @@ from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 from tests.config.test_schema import table_of_settings
 from tests.doubles.gateway_states import StatusSources
+from tests.environments import run
 from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
 
 ROOT = Path(__file__).parents[1]
@@ -34,12 +34,7 @@ LATER = "not available in this version"
 
 def test_generated_documents_are_up_to_date() -> None:
     """Settings, errors and config/reference.yaml."""
-    checked = subprocess.run(
-        [sys.executable, ROOT / "docs" / "generate.py", "--check"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    checked = run([sys.executable, ROOT / "docs" / "generate.py", "--check"])
     assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.doubles.platform import Platform
 from tests.doubles.processes import start_gateway
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 
 # Of commands, of features that are off by default, and what libraries would load for nothing.
@@ -25,18 +26,11 @@ NOT_NEEDED = [
 
 async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
     """Return the names of all modules and their packages, after a forwarded request."""
-    settings = {
-        "platform": {"fhir_base_url": platform.url},
-        "sso": {"token_url": sso.token_url},
-        "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-    }
+    settings = gateway_settings(platform.url, sso.token_url)
     gateway = start_gateway(settings, tmp_path, ("env", "PYTHONPROFILEIMPORTTIME=1"))
     try:
         await gateway.wait_for_status(200)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{gateway.url}/Patient/1") as response,
-        ):
+        async with aiohttp.request("GET", f"{gateway.url}/Patient/1") as response:
             assert response.status == 200
     finally:
         gateway.process.terminate()

@@ -32,6 +32,7 @@ from tests.doubles.platform import (
     then_reset,
 )
 from tests.doubles.processes import GatewayProcess, start_gateway
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Response, TruncatedResponseError, Wire, get, post
 
@@ -208,22 +209,19 @@ class RecordedGateway:
 
 def settings(platform: Platform, sso: Sso, auth_method: str) -> dict[str, Any]:
     """Return settings with every limit within reach, at log level debug."""
-    return {
-        "platform": {"fhir_base_url": platform.url, "response_timeout": 2, "idle_timeout": 2},
-        "sso": {"token_url": sso.token_url, "timeout": 1},
-        "credentials": {
-            "default": {
-                "client_id": "hospital-17",
-                "client_secret": CLIENT_SECRET,
-                "auth_method": auth_method,
-            }
-        },
-        "limits": {"header_timeout": 2, "max_body_bytes": 5000},
-        "retries": {"backoff": 0.001},
-        "circuit_breaker": {"min_requests": 100000},
-        "log": {"level": "debug"},
-        "shutdown": {"delay": 0, "drain_timeout": 5},
-    }
+    client = {"client_id": "hospital-17", "client_secret": CLIENT_SECRET}
+    return gateway_settings(
+        platform.url,
+        sso.token_url,
+        platform={"response_timeout": 2, "idle_timeout": 2},
+        sso={"timeout": 1},
+        credentials={"default": {**client, "auth_method": auth_method}},
+        limits={"header_timeout": 2, "max_body_bytes": 5000},
+        retries={"backoff": 0.001},
+        circuit_breaker={"min_requests": 100000},
+        log={"level": "debug"},
+        shutdown={"drain_timeout": 5},
+    )
 
 
 @asynccontextmanager

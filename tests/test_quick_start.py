@@ -23,6 +23,7 @@ import pytest
 
 from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
+from tests.environments import output_of, run_or_skip
 
 ROOT = Path(__file__).parents[1]
 QUICK_STARTS = [ROOT / "docs" / f"quick-start{suffix}.md" for suffix in ("", ".ru", ".uz")]
@@ -172,9 +173,7 @@ def put_wheel(folder: Path) -> None:
     subprocess.run([*build, folder], cwd=ROOT, check=True, capture_output=True)
     wheel = f"./dhp_gateway-{__version__}-py3-none-any.whl[sandbox]"
     line = [Path(sys.executable).with_name("uvx"), "--from", wheel, "dhp-gateway", "--version"]
-    fetched = subprocess.run(line, cwd=folder, capture_output=True, text=True)
-    if fetched.returncode != 0:
-        pytest.skip(f"no package index can be reached\n{fetched.stderr[-500:]}")
+    run_or_skip("no package index can be reached", line, folder)
 
 
 @contextmanager
@@ -234,8 +233,7 @@ def test_make_help_lists_each_target_that_the_pages_name() -> None:
         for page in pages
         for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE)
     }
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
+    listed = set(re.findall(r"^  make ([a-z-]+)", output_of(["make", "help"]), re.MULTILINE))
     assert len(named) > 5
     assert named - listed - {"help"} == set()
 

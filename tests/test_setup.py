@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import run
+
 ROOT = Path(__file__).parents[1]
 # Prints its version, and cannot make an environment.
 INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit 1 ;; esac\n'
@@ -23,12 +25,8 @@ def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     (folder / "lock").touch()
-    return subprocess.run(
-        [ROOT / ".ci" / "venv", folder / "venv", folder / "lock"],
-        env={"PATH": str(folder), "PYTHON": "python"},
-        capture_output=True,
-        text=True,
-    )
+    line = [ROOT / ".ci" / "venv", folder / "venv", folder / "lock"]
+    return run(line, env={"PATH": str(folder), "PYTHON": "python"})
 
 
 @pytest.mark.parametrize(

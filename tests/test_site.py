@@ -12,6 +12,7 @@ import pytest
 
 from gateway.i18n import LANGUAGES, language_name
 from tests.browser.conftest import BROWSERS
+from tests.environments import run, run_or_skip
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".venv-site"
@@ -25,11 +26,8 @@ FETCHED = re.compile(
 @pytest.fixture(scope="module")
 def mkdocs() -> Path:
     """Return the program, from docs/requirements.lock."""
-    made = subprocess.run(
-        [".ci/tools", TOOLS, "docs/requirements.lock"], cwd=ROOT, capture_output=True, text=True
-    )
-    if made.returncode != 0:
-        pytest.skip(f"mkdocs cannot be installed: make site\n{made.stderr[-500:]}")
+    line = [".ci/tools", TOOLS, "docs/requirements.lock"]
+    run_or_skip("mkdocs cannot be installed: make site", line)
     return TOOLS / "bin" / "mkdocs"
 
 
@@ -44,9 +42,7 @@ def build(mkdocs: Path, project: Path, into: Path) -> subprocess.CompletedProces
         "--site-dir",
         into,
     ]
-    return subprocess.run(
-        command, cwd=project, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1"}
-    )
+    return run(command, folder=project, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +107,6 @@ def test_the_search_works_from_a_folder(site: Path, start: str, word: str, found
         pytest.skip("no Chromium: make test-tools")
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000")
     address = f"{(site / start).as_uri()}?q={quote(word)}"
-    shown = subprocess.run(
-        [browser, *options, "--dump-dom", address], capture_output=True, text=True
-    )
+    shown = run([browser, *options, "--dump-dom", address])
     results = shown.stdout.partition("md-search-result__list")[2].partition("</ol>")[0]
     assert f'href="{(site / found).as_uri()}?' in results, shown.stderr[-2000:]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ import yaml
 from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES, jobs_from
 from deploy.rehearsal.actions import ACTIONS, StepError
 from deploy.rehearsal.workflow import EXPRESSION, jobs_of
+from tests.environments import load_module, run, run_or_skip
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -24,37 +23,25 @@ TOOLS = ROOT / ".venv-tools"
 TESTS = ROOT / "tests"
 
 
-def _chain() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("supply_chain", ROOT / ".ci/supply_chain.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CHAIN = _chain()
+CHAIN = load_module(ROOT / ".ci/supply_chain.py")
 
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
     """Return the folder of the programs of .ci/tools.lock."""
-    made = subprocess.run(
-        [".ci/tools", TOOLS, ".ci/tools.lock"], cwd=ROOT, capture_output=True, text=True
-    )
-    if made.returncode != 0:
-        pytest.skip(f"the tools cannot be installed: make audit\n{made.stderr[-500:]}")
+    line = [".ci/tools", TOOLS, ".ci/tools.lock"]
+    run_or_skip("the tools cannot be installed: make audit", line)
     return TOOLS / "bin"
 
 
-def run(tools: Path, what: str, into: Path) -> subprocess.CompletedProcess[str]:
+def examine(tools: Path, what: str, into: Path) -> subprocess.CompletedProcess[str]:
     command = [tools / "python", ".ci/supply_chain.py", "--into", into, what]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run(command)
 
 
 def test_the_bill_of_materials(tools: Path, tmp_path: Path) -> None:
     """A valid CycloneDX document has each package of the runtime lock with its hashes."""
-    done = run(tools, "sbom", tmp_path)
+    done = examine(tools, "sbom", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((tmp_path / "sbom.cdx.json").read_text())
     lock = (ROOT / "requirements.lock").read_text()
@@ -73,7 +60,7 @@ def test_the_bill_of_materials(tools: Path, tmp_path: Path) -> None:
 
 def test_the_licences(tools: Path, tmp_path: Path) -> None:
     """Every dependency may be distributed with the gateway."""
-    done = run(tools, "licences", tmp_path)
+    done = examine(tools, "licences", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     listed = (tmp_path / "licences.md").read_text()
     assert "| aiohttp |" in listed
@@ -82,7 +69,7 @@ def test_the_licences(tools: Path, tmp_path: Path) -> None:
 
 def test_bandit_finds_nothing(tools: Path) -> None:
     command = [tools / "bandit", "-q", "-r", "gateway", "-c", "pyproject.toml", "-f", "json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(command)
     assert json.loads(done.stdout)["results"] == []
 
 
@@ -111,7 +98,7 @@ def test_every_npm_lock_pins_by_hash_and_names_no_address(lock: Path) -> None:
 def test_zizmor_finds_nothing(tools: Path) -> None:
     """Offline and pedantic."""
     command = [tools / "zizmor", "--offline", "--persona=pedantic", "--no-progress", ".github"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -127,7 +114,7 @@ def test_files_for_github_are_valid_by_their_schemas(
     tools: Path, schema: str, files: list[Path]
 ) -> None:
     command = [tools / "check-jsonschema", "--builtin-schema", schema, *files]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -142,7 +129,7 @@ def test_make_targets_and_scripts_of_workflows_exist() -> None:
     targets = set(re.findall(r"(?:run: |ENGINE=docker )make ((?:[a-z]+ ?)+)", text))
     assert targets
     for target in " ".join(targets).split():
-        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        done = run(["make", "-n", target])
         assert done.returncode == 0, done.stderr
     for script in re.findall(r"(?:bash|run:) (\.ci/\w+)", text):
         assert (ROOT / script).exists()
@@ -151,9 +138,7 @@ def test_make_targets_and_scripts_of_workflows_exist() -> None:
 def test_a_release_compiles_for_every_python(tools: Path) -> None:
     """On both kinds of processors."""
     command = [tools / "cibuildwheel", "--platform", "linux", "--print-build-identifiers"]
-    done = subprocess.run(
-        [*command, "--archs", "x86_64,aarch64"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run([*command, "--archs", "x86_64,aarch64"])
     claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
     assert set(done.stdout.split()) == {
         f"cp{version.replace('.', '')}-manylinux_{processor}"

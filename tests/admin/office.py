@@ -100,12 +100,9 @@ class Office:
         self, method: str, path: str, headers: Mapping[str, str], form: Any = None
     ) -> Seen:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(
-                method, f"{self.url}/outbox{path}", headers=named, data=form, allow_redirects=False
-            ) as answer,
-        ):
+        async with aiohttp.request(
+            method, f"{self.url}/outbox{path}", headers=named, data=form, allow_redirects=False
+        ) as answer:
             return Seen(answer.status, dict(answer.headers), await answer.text())
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:

@@ -22,7 +22,7 @@ OpenGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 
 
 async def published(admin_url: str, status: int = 200) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(admin_url + PATH) as answer:
+    async with aiohttp.request("GET", admin_url + PATH) as answer:
         assert (answer.status, answer.content_type) == (status, "application/json")
         return await answer.json()
 

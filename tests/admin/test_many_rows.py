@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from html import unescape
-from typing import Any
 
 import aiohttp
 import pytest
@@ -45,23 +44,6 @@ async def read_all(gateway: RunningGateway) -> list[int]:
         return statuses
 
 
-async def fetch(gateway: RunningGateway, path: str, **headers: str) -> tuple[int, str]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}{path}", headers=headers) as response,
-    ):
-        return response.status, await response.text()
-
-
-async def json_of(gateway: RunningGateway) -> dict[str, Any]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status.json") as response,
-    ):
-        facts: dict[str, Any] = await response.json()
-        return facts
-
-
 def rows(page: str, table: str) -> list[list[str]]:
     """Return the cells of a table, as text."""
     part = page.partition(f'id="{table}-rows"')[2].partition("</tbody>")[0]
@@ -79,8 +61,9 @@ def names_in(text: str, metric: str) -> set[str]:
 async def sizes(gateway: RunningGateway) -> dict[str, int]:
     found = {}
     for path in ("/status", "/readyz", "/metrics"):
-        found[path] = len((await fetch(gateway, path))[1].encode())
-    found["openmetrics"] = len((await fetch(gateway, "/metrics", Accept=OPENMETRICS))[1].encode())
+        found[path] = len((await gateway.admin_page(path))[1].encode())
+    _, openmetrics = await gateway.admin_page("/metrics", Accept=OPENMETRICS)
+    found["openmetrics"] = len(openmetrics.encode())
     return found
 
 
@@ -107,11 +90,11 @@ async def test_three_failing_of_a_thousand_are_named(sso: ClinicSso, platform: P
         statuses = await read_all(gateway)
         assert statuses.count(502) == len(FAILING)
         assert_small(await sizes(gateway))
-        _, page = await fetch(gateway, "/status?lang=en")
-        _, found = await fetch(gateway, "/status?lang=en&credential=NIC-0042&caller=0500")
-        _, none = await fetch(gateway, "/status?lang=en&credential=%3Cb%3E")
-        _, russian = await fetch(gateway, "/status?lang=ru")
-        facts, (_, readiness) = await json_of(gateway), await gateway.ready()
+        _, page = await gateway.admin_page("/status?lang=en")
+        _, found = await gateway.admin_page("/status?lang=en&credential=NIC-0042&caller=0500")
+        _, none = await gateway.admin_page("/status?lang=en&credential=%3Cb%3E")
+        _, russian = await gateway.admin_page("/status?lang=ru")
+        facts, (_, readiness) = await gateway.facts(), await gateway.ready()
         metrics = await gateway.metrics()
     tokens, callers = rows(page, "tokens"), rows(page, "callers")
     assert {row[0] for row in tokens[:3]} == {row[0] for row in callers[:3]} == set(FAILING)
@@ -149,7 +132,7 @@ async def test_an_outage_of_a_thousand_fits_as_well(sso: ClinicSso, platform: Pl
         assert set(await read_all(gateway)) == {503}
         assert_small(await sizes(gateway))
         status, readiness = await gateway.ready()
-        _, page = await fetch(gateway, "/status?lang=en")
+        _, page = await gateway.admin_page("/status?lang=en")
         metrics = await gateway.metrics()
         sso.is_down = False
         await wait_for_tokens(gateway, len(NAMES))
@@ -179,12 +162,9 @@ async def test_one_that_fails_after_an_outage_is_named_as_well(
         late = next(name for name in names if name not in before)
         sso.reject_client(late)
         platform.respond(RefusingPlatform({late}))
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(
-                f"{gateway.url}/Patient/1", headers={"X-Api-Key": f"key-{late}"}
-            ) as response,
-        ):
+        async with aiohttp.request(
+            "GET", f"{gateway.url}/Patient/1", headers={"X-Api-Key": f"key-{late}"}
+        ) as response:
             assert response.status == 502
         metrics = await gateway.metrics()
     named = names_in(metrics, requests)
@@ -198,7 +178,7 @@ async def test_few_credentials_are_all_named(sso: ClinicSso, platform: Platform)
     async with running_gateway(platform.url, sso.token_url, **clinic_settings(names)) as gateway:
         await wait_for_tokens(gateway, len(names))
         metrics = await gateway.metrics()
-        _, page = await fetch(gateway, "/status?lang=en")
+        _, page = await gateway.admin_page("/status?lang=en")
     for metric in (
         "dhp_gateway_token_requests_total",
         "dhp_gateway_token_expiry_timestamp_seconds",

@@ -132,10 +132,7 @@ NOTES = [each for name, each in vars(entry).items() if re.fullmatch(r"[A-Z_]+_NO
     "note", [*NOTES, entry.platform_status_note(418), Message("of an older one")]
 )
 async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Message) -> None:
-    """Notes of entries are in the language of the page.
-
-    An unknown text is shown as that of another version.
-    """
+    """An unknown text is shown as that of another version."""
     entry_id = await there.unclear("a", note)
     for language in LANGUAGES:
         page = await there.see(f"/{entry_id}?lang={language}")
@@ -355,12 +352,9 @@ async def test_the_origin_of_a_form_is_compared_with_an_absolute_target(
     own = there.url.removeprefix("http://")
     headers = {**DILNOZA, "Origin": there.url, "Host": host or own}
     # A client sends targets in absolute form to its proxy.
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(
-            url, headers=headers, data=form, proxy=there.url, allow_redirects=False
-        ) as answer,
-    ):
+    async with aiohttp.request(
+        "POST", url, headers=headers, data=form, proxy=there.url, allow_redirects=False
+    ) as answer:
         assert answer.status == status
 
 

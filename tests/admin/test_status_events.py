@@ -17,9 +17,9 @@ from aiohttp import web
 
 from gateway.admin.status_events import StatusEvents
 from gateway.guidance import REASON_GUIDANCE
-from tests.admin.test_status_page import wait_until_token_fetched
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
 
 # Seconds. Every event comes soon; only a broken stream takes that long.
@@ -159,13 +159,6 @@ async def test_streams_end_regularly_at_shutdown(serve: Serve) -> None:
         assert rest == [b"", b"", b""]
 
 
-@pytest.fixture
-async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
-    async with running_gateway(platform.url, sso.token_url) as started:
-        await wait_until_token_fetched(started)
-        yield started
-
-
 async def test_a_rejected_request_is_in_the_next_event(gateway: RunningGateway) -> None:
     async with listening(f"{gateway.admin_url}/status/events?lang=ru") as answer:
         assert answer.headers["Cache-Control"] == "no-store"
@@ -183,7 +176,7 @@ async def test_a_rejected_request_is_in_the_next_event(gateway: RunningGateway) 
 async def test_head_is_not_allowed(gateway: RunningGateway) -> None:
     """HEAD would never end, and is not served."""
     url = f"{gateway.admin_url}/status/events"
-    async with aiohttp.ClientSession() as session, session.head(url) as answer:
+    async with aiohttp.request("HEAD", url, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "GET")
 
 

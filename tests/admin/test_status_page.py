@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,9 +28,10 @@ from gateway.oauth.token_failures import TOKEN_CAUSES
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
+from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.gateway_states import StatusSources
 from tests.doubles.platform import Platform
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until
 
@@ -61,35 +60,10 @@ def reporter(gateway: RunningGateway, traffic: RecentRequests) -> StatusReporter
     )
 
 
-async def wait_until_token_fetched(gateway: RunningGateway) -> None:
-    while True:
-        status, _ = await gateway.ready()
-        if status == 200:
-            return
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[RunningGateway]:
-    async with running_gateway(platform.url, sso.token_url) as started:
-        await wait_until_token_fetched(started)
-        yield started
-
-
 async def get(url: str, **headers: str) -> tuple[Any, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with aiohttp.ClientSession() as session, session.get(url, headers=named) as answer:
+    async with aiohttp.request("GET", url, headers=named) as answer:
         return answer, await answer.text()
-
-
-async def facts_of(gateway: RunningGateway, query: str = "") -> dict[str, Any]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status.json{query}") as answer,
-    ):
-        assert answer.status == 200
-        found: dict[str, Any] = await answer.json()
-        return found
 
 
 def exchange(clock: FakeClock, **members: Any) -> Exchange:
@@ -113,7 +87,7 @@ def traffic(clock: FakeClock) -> RecentRequests:
 async def test_a_healthy_gateway(gateway: RunningGateway) -> None:
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
-    facts = await facts_of(gateway)
+    facts = await gateway.facts()
     assert facts["care"] == {
         "answer": "yes",
         "reason": "fine",
@@ -137,7 +111,7 @@ async def test_a_rejected_client_is_shown_with_a_remedy(platform: Platform, sso:
     sso.respond(sso_answers.oauth_error("invalid_client", 401))
     async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
-        facts = await facts_of(gateway)
+        facts = await gateway.facts()
     assert answer.status == 502
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "token-refused")
     assert facts["sso"]["failure"] == "refused"
@@ -158,8 +132,8 @@ async def test_a_firewall_before_the_sso_is_not_shown_as_a_rejection(
     sso.respond(sso_answers.json_body(blocked, 403))
     async with running_gateway(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
-        facts = await facts_of(gateway)
-        _, shown = await get(f"{gateway.admin_url}/status", Accept_Language=language)
+        facts = await gateway.facts()
+        _, shown = await gateway.admin_page("/status", **{"Accept-Language": language})
     assert answer.status == 503
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "sso-unavailable")
     assert facts["tokens"]["default"]["failure"] == "transient"
@@ -178,7 +152,7 @@ async def test_an_open_circuit_is_shown(platform: Platform, sso: Sso) -> None:
     ) as gateway:
         await get(f"{gateway.url}/Patient/1")
         await gateway.wait_for_metric(2, "dhp_gateway_circuit_state")
-        facts = await facts_of(gateway)
+        facts = await gateway.facts()
     assert facts["platform"]["circuit"] == "open"
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "platform-fails")
     (error,) = facts["errors"]
@@ -196,7 +170,7 @@ async def test_a_blocking_audit_is_shown_by_page_readiness_and_metrics(
             status, body = await gateway.ready()
             assert (status, body["failing"]) == (503, ["audit"])
             assert 'reason="audit-unavailable"' in await gateway.metrics()
-            care = (await facts_of(gateway))["care"]
+            care = (await gateway.facts())["care"]
     assert (care["answer"], care["reason"]) == ("no", "audit-unavailable")
 
 
@@ -232,9 +206,9 @@ async def test_a_rejected_first_secret_limits_the_service(
     sso.script(sso_answers.oauth_error("invalid_client", 401))
     credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
     async with running_gateway(platform.url, sso.token_url, credentials=credentials) as gateway:
-        await wait_until_token_fetched(gateway)
-        facts = await facts_of(gateway)
-        _, metrics = await get(f"{gateway.admin_url}/metrics")
+        await gateway.wait_until_ready()
+        facts = await gateway.facts()
+        metrics = await gateway.metrics()
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
     assert facts["tokens"]["default"]["spare_secret"] is True
     counted = 'dhp_gateway_token_requests_total{credential="default",outcome="%s"} 1.0'
@@ -255,21 +229,19 @@ async def test_queued_writes_are_counted_without_contents(
         "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
     }
     async with running_gateway(platform.url, sso.token_url, **sections) as gateway:
-        await wait_until_token_fetched(gateway)
+        await gateway.wait_until_ready()
         body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.put(
-                f"{gateway.url}/Patient/{PATIENT_ID}",
-                data=json.dumps(body),
-                headers={"Content-Type": "application/fhir+json", "X-Api-Key": "planted-api-key"},
-            ) as answer,
-        ):
+        async with aiohttp.request(
+            "PUT",
+            f"{gateway.url}/Patient/{PATIENT_ID}",
+            data=json.dumps(body),
+            headers={"Content-Type": "application/fhir+json", "X-Api-Key": "planted-api-key"},
+        ) as answer:
             assert answer.status == 202
-        facts = await facts_of(gateway)
+        facts = await gateway.facts()
         while sum(facts["outbox"]["entries"].values()) != 1:
-            facts = await facts_of(gateway)
-        _, html = await get(f"{gateway.admin_url}/status")
+            facts = await gateway.facts()
+        _, html = await gateway.admin_page("/status")
     assert facts["outbox"]["oldest_seconds"] >= 0
     assert "writes wait" in html
     for shown in (html, str(facts)):
@@ -287,7 +259,7 @@ async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
         url = f"{gateway.url}/Patient/{PATIENT_ID}?name=planted-name"
         for key in ("planted-api-key", "planted-wrong-key"):
             await get(url, X_Api_Key=key, X_Request_Id="planted-request-id")
-        shown = [(await get(f"{gateway.admin_url}{path}"))[1] for path in ("/status", STATUS_JSON)]
+        shown = [(await gateway.admin_page(path))[1] for path in ("/status", STATUS_JSON)]
     for words in shown:
         assert "caller-unknown" in words
         assert "planted" not in words
@@ -402,7 +374,7 @@ class HostileStatus:
 
 
 async def test_facts_are_escaped(gateway: RunningGateway, aiohttp_client: AiohttpClient) -> None:
-    facts = await facts_of(gateway)
+    facts = await gateway.facts()
     pages = []
     for planted in (HOSTILE, "harmless"):
         quiet = StatusSources("quiet")
@@ -505,8 +477,8 @@ async def test_the_page_says_whom_to_call_and_where_the_runbook_is(
     contact, runbook = f"Duty {HOSTILE} https://wiki.example/a?b", "https://wiki.example/runbook"
     admin = {"address": "127.0.0.1:0", "contact": contact, "runbook_url": runbook}
     async with running_gateway(platform.url, sso.token_url, admin=admin) as gateway:
-        _, page = await get(f"{gateway.admin_url}/status?lang=ru")
-        facts = await facts_of(gateway)
+        _, page = await gateway.admin_page("/status?lang=ru")
+        facts = await gateway.facts()
     assert f"Кому звонить: <b>{contact}</b>" in unescape(page)
     assert HOSTILE not in page
     assert f'<a href="{runbook}">Инструкция для дежурных</a>' in page
@@ -515,6 +487,6 @@ async def test_the_page_says_whom_to_call_and_where_the_runbook_is(
 
 
 async def test_a_page_without_a_contact_does_not_speak_of_one(gateway: RunningGateway) -> None:
-    _, page = await get(f"{gateway.admin_url}/status?lang=en")
+    _, page = await gateway.admin_page("/status?lang=en")
     assert "Whom to call" not in page
-    assert (await facts_of(gateway))["contact"] is None
+    assert (await gateway.facts())["contact"] is None

@@ -10,6 +10,7 @@ import yaml
 from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, start
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.doubles.wire import fetch, get
 
@@ -34,15 +35,13 @@ def test_a_missing_extra_prevents_the_start(tmp_path: Path) -> None:
     (tmp_path / "hidden" / "opentelemetry").mkdir(parents=True)
     (tmp_path / "hidden" / "opentelemetry" / "__init__.py").touch()
     file = tmp_path / "gateway.yaml"
-    settings = {
-        "environment": "custom",
-        "listen": {"address": "127.0.0.1:0"},
-        "admin": {"address": "127.0.0.1:0"},
-        "platform": {"fhir_base_url": "http://127.0.0.1:1/r5"},
-        "sso": {"token_url": "http://127.0.0.1:1/token"},
-        "credentials": {"default": {"client_id": "his", "client_secret": "x"}},
-        "tracing": {"otlp_endpoint": "http://127.0.0.1:4318"},
-    }
+    settings = gateway_settings(
+        "http://127.0.0.1:1/r5",
+        "http://127.0.0.1:1/token",
+        listen={"address": "127.0.0.1:0"},
+        admin={"address": "127.0.0.1:0"},
+        tracing={"otlp_endpoint": "http://127.0.0.1:4318"},
+    )
     file.write_text(yaml.safe_dump(settings))
     process = start(
         [GATEWAY_COMMAND, "run", "--config", file],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -26,6 +25,7 @@ from gateway.audit.repository_sink import (
 from gateway.clock import TimeSource
 from gateway.config.settings import Settings
 from tests.audit.conftest import PATIENCE, handed_over
+from tests.doubles.certificates import client_context, server_context
 from tests.doubles.repository import Repository
 
 
@@ -264,18 +264,45 @@ async def test_an_unexpected_response_is_described_without_its_content(
     assert "planted" not in str(caught.value)
 
 
-@pytest.mark.parametrize("answer", ["short", "nonsense"])
-async def test_a_response_without_a_status_for_each_entry_is_rejected(
-    open_sink, repository: Repository, now: list[float], answer: Any
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [
+        *((status, f"HTTP {status}") for status in (307, 403, 500, 503)),
+        *((trouble, "batch-response") for trouble in (202, "short", "nonsense")),
+        *((trouble, "ServerDisconnectedError") for trouble in ("reset", "take-and-reset")),
+    ],
+)
+async def test_a_failed_batch_is_sent_again(
+    open_sink, repository: Repository, now: list[float], trouble: Any, error: str
 ) -> None:
     sink = open_sink()
-    repository.behave(answer)
-    with pytest.raises(SinkError, match="batch-response"):
-        await asyncio.to_thread(sink.write, lines(3))
+    repository.behave(trouble)
+    for _ in range(2):
+        with pytest.raises(SinkError, match=error):
+            await asyncio.to_thread(sink.write, lines(3))
+        now[0] += 60
     repository.behave(None)
-    now[0] += 60
     await asyncio.to_thread(sink.write, lines(3))
     assert list(repository.stored) == ["e-0", "e-1", "e-2"]
+    for versions in repository.stored.values():
+        assert all(version == versions[0] for version in versions)
+    assert {batch.path for batch in repository.batches} == {"/fhir"}
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+async def test_only_entries_with_a_temporary_error_are_sent_again(
+    open_sink, repository: Repository, now: list[float], status: int
+) -> None:
+    refused = {"e-1", "e-2"}
+    repository.entry_status = lambda event: status if event["id"] in refused else None
+    sink = open_sink()
+    with pytest.raises(SinkError, match=f"HTTP {status}"):
+        await asyncio.to_thread(sink.write, lines(4))
+    refused.clear()
+    now[0] += 60
+    await asyncio.to_thread(sink.write, lines(4))
+    assert list(repository.stored) == ["e-0", "e-3", "e-1", "e-2"]
+    assert all(len(versions) == 1 for versions in repository.stored.values())
 
 
 async def test_retry_after_prolongs_the_delay(
@@ -294,14 +321,10 @@ async def test_retry_after_prolongs_the_delay(
 @pytest.mark.parametrize("known", [True, False])
 async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
     authority = trustme.CA()
-    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    (authority if known else trustme.CA()).issue_cert("localhost").configure_cert(theirs)
-    ours = ssl.create_default_context()
-    authority.configure_trust(ours)
-    repository = Repository(tls=theirs)
+    repository = Repository(tls=server_context(authority if known else trustme.CA()))
     try:
         async with aiohttp.ClientSession() as session:
-            post = RepositoryClient(session, repository.url, tls=ours)
+            post = RepositoryClient(session, repository.url, tls=client_context(authority))
             sink = RepositorySink(repository.url, post, lambda *_: None)
             if known:
                 await asyncio.to_thread(sink.write, lines(1))

@@ -17,6 +17,7 @@ import trustme
 
 from gateway import os_support
 from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
+from tests.doubles.certificates import client_context, server_context
 
 MESSAGE = re.compile(
     rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S{1,255}) (\S{1,48}) (\S{1,128}) (\S{1,32}) "
@@ -197,14 +198,8 @@ def test_records_arrive_over_udp(open_sink: OpenSink) -> None:
 
 def test_records_arrive_over_tls(open_sink: OpenSink) -> None:
     authority = trustme.CA()
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(ours)
-    ours.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(ours)
-    theirs = ssl.create_default_context()
-    authority.configure_trust(theirs)
-    authority.issue_cert("gw.clinic.uz").configure_cert(theirs)
-    receiver = Receiver(ours)
+    receiver = Receiver(server_context(authority, "127.0.0.1", clients=authority))
+    theirs = client_context(authority, issuer=authority, name="gw.clinic.uz")
     sink = open_sink("tls", receiver.port, tls=lambda: theirs)
     sink.write([line(n=1)])
     assert receiver.until(1)[0].record["n"] == 1
@@ -215,11 +210,8 @@ def test_records_arrive_over_tls(open_sink: OpenSink) -> None:
 
 
 def test_an_untrusted_server_receives_nothing(open_sink: OpenSink) -> None:
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(ours)
-    theirs = ssl.create_default_context()
-    trustme.CA().configure_trust(theirs)
-    receiver = Receiver(ours)
+    receiver = Receiver(server_context(trustme.CA(), "127.0.0.1"))
+    theirs = client_context(trustme.CA())
     sink = open_sink("tls", receiver.port, tls=lambda: theirs)
     with pytest.raises(ssl.SSLCertVerificationError):
         sink.write([line(n=1)])

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
-SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+from tests.benchmarks.test_smoke import run_benchmark
 
 
 def mixed(folder: Path, *options: str) -> str:
     """What a short run over real connections prints; other tests may run at the same time."""
-    missing = [name for name in ("nginx", "haproxy") if shutil.which(name, path=SEARCHED) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} needed: make test-tools")
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("the benchmark needs two cores")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.mixed", "--plain", "--slow-readers", "2", *options],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder)},  # where no other benchmark is waited for
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    line = ["benchmarks.mixed", "--plain", "--slow-readers", "2", *options]
+    return run_benchmark(line, folder, ("nginx", "haproxy"))
 
 
 def test_every_request_of_the_mix_succeeds_over_tls(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workloads import PEERS
+from tests.environments import run
 from tests.nightly import NIGHTLY, seconds
 
 ROOT = Path(__file__).parents[2]
@@ -32,28 +32,30 @@ if NIGHTLY:
     CASES.append(pytest.param(["create", "page", "tls"], others, id="others", marks=patient))
 
 
+def run_benchmark(line: Sequence[str], folder: Path, programs: Sequence[str]) -> str:
+    """Return what a benchmark prints; skip without these programs or a second core."""
+    missing = [name for name in programs if shutil.which(name, path=SEARCHED) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} needed: make test-tools")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("the benchmark needs two cores")
+    # Where no other benchmark is waited for.
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = run([sys.executable, "-m", *line], env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(("workloads", "contenders"), CASES)
 def test_a_short_benchmark_measures_each_contender(
     tmp_path: Path, workloads: Sequence[str], contenders: Sequence[str]
 ) -> None:
     """Other tests may run at the same time."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} needed: make test-tools")
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("the benchmark needs two cores")
     written = tmp_path / "bench.json"
     options = ["--workloads", ",".join(workloads), "--contenders", ",".join(contenders), "--plain"]
     options += ["--rounds", "1", "--seconds", str(seconds(1, 4)), "--max-others", "99"]
     options += ["--json", str(written)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench", *options],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # where no other benchmark is waited for
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_benchmark(["benchmarks.bench", *options], tmp_path, PROGRAMS)
     assert written.with_suffix(".svg").stat().st_size > 0
     measured = json.loads(written.read_text())["workloads"]
     for workload in workloads:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import node_with_packages
+from tests.environments import node_with_packages
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")

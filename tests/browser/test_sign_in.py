@@ -12,8 +12,8 @@ from joserfc.jwk import ECKey
 
 from tests.browser.conftest import BrowserUser, Sso
 from tests.browser.pages import malicious_page, program, read, sign_out
-from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform
+from tests.doubles.sections import CLIENT_SECRET
 from tests.login.stage import LoggedSandbox, Stage, free_port, sandbox, stage
 
 

@@ -22,8 +22,9 @@ from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
 from gateway.secret import Secret
 from tests.browser.conftest import BrowserUser
-from tests.doubles.gateway import CLIENT_SECRET, RunningGateway, running_gateway
-from tests.doubles.gateway_states import serve_state
+from tests.doubles.gateway import RunningGateway, running_gateway
+from tests.doubles.gateway_states import busy_hour, serve_state
+from tests.doubles.sections import CLIENT_SECRET
 from tests.login.stage import sandbox
 
 IMAGES = Path(__file__).parents[2] / "docs" / "img"
@@ -52,10 +53,7 @@ class StatusPage:
     async def request(self, path: str, key: str = API_KEY) -> int:
         """Send a caller's request, and return its status."""
         url = f"{self.gateway.url}/{path}"
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(url, headers={"X-API-Key": key}) as response,
-        ):
+        async with aiohttp.request("GET", url, headers={"X-API-Key": key}) as response:
             return response.status
 
 
@@ -71,28 +69,21 @@ async def status_page(**options: Any) -> AsyncIterator[StatusPage]:
         running_gateway(platform.fhir_base_url, platform.token_url, callers=callers) as gateway,
     ):
         duty = StatusPage(platform, gateway)
-        while (await gateway.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
-            await asyncio.sleep(0.01)
+        await gateway.wait_until_ready()
         for path in ("Patient?_count=5", f"Patient/{PATIENT_ID}", f"Patient?family={FAMILY}"):
             await duty.request(path)
         await duty.request("Observation?_count=2", "planted-other-key")
         yield duty
 
 
-def busy_hour(duty: StatusPage) -> None:
-    """Record an hour that has passed: a working day with a short failure."""
+def record_busy_hour(duty: StatusPage) -> None:
+    """Record the hour before this minute."""
     now, wall = time.monotonic(), time.time()
-    names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
-    for minute in range(59, 0, -1):
-        failing = 31 <= minute <= 34
-        for number in range(18 + (minute * 7) % 13):
-            interaction, resource = names[(number + minute) % 3]
-            exchange = Exchange("id", wall - 60 * minute, now - 60 * minute, status=200)
-            exchange.caller = "laboratory" if number % 4 == 0 else "hospital-system"
-            exchange.interaction, exchange.resource = interaction, resource
-            exchange.duration = 0.08 + 0.013 * ((number * minute) % 29)
-            if failing and number % 3 == 0:
-                exchange.status, exchange.reason = 503, "upstream-unreachable"
+    for minute, (status, reason), members in busy_hour():
+        if minute:
+            exchange = Exchange("id", wall - 60 * minute, now - 60 * minute, status=status)
+            for name, value in {"reason": reason, **members}.items():
+                setattr(exchange, name, value)
             duty.gateway.gateway.health.recent_requests.record_exchange(exchange)
 
 
@@ -133,7 +124,7 @@ async def assert_accessible(user: BrowserUser) -> None:
 
 async def test_the_service_status_is_on_the_first_screen(user: BrowserUser, tmp_path: Path) -> None:
     async with status_page() as duty:
-        busy_hour(duty)
+        record_busy_hour(duty)
         await duty.request("Patient?_count=5", "planted-wrong-key")
         await user.do("open", url=duty.page)
         for name, size, scheme in (

@@ -14,8 +14,8 @@ import pytest
 from gateway.sandbox.options import Faults
 from tests.browser.conftest import BrowserUser, Sso
 from tests.browser.pages import malicious_page, program, read, sign_out
-from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform, http
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, token
 from tests.login.provider import Provider
 from tests.login.stage import Stage, free_port, sandbox, stage

@@ -80,7 +80,7 @@ async def test_a_gateway_starts_with_the_written_settings(sandbox: Sandbox, tmp_
     try:
         await asyncio.to_thread(process.wait_until_listening, int(address.rpartition(":")[2]))
         url = f"http://{address}/fhir/Patient/{PATIENT_ID}"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        async with aiohttp.request("GET", url) as answer:
             assert (answer.status, (await answer.json())["resourceType"]) == (200, "Patient")
     finally:
         await asyncio.to_thread(process.terminate)

@@ -165,10 +165,7 @@ async def test_types_without_resources_are_not_probed(setup: ProbeSetup) -> None
 
 
 async def test_requests_keep_to_the_rate(setup: ProbeSetup) -> None:
-    """Requests are sent at the rate.
-
-    Single ones may arrive late on a busy machine, but the last only after all intervals.
-    """
+    """Single ones may arrive late on a busy machine, but the last only after all intervals."""
     filtering = FilteringPlatform()
     setup.platform.respond(filtering.respond)
     await setup.probe("Observation", rate="10")

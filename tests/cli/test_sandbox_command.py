@@ -61,7 +61,7 @@ async def last_exchange(file: str) -> dict[str, object]:
 
 
 async def get(url: str, **headers: str) -> tuple[int, dict[str, object]]:
-    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+    async with aiohttp.request("GET", url, headers=headers) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
@@ -249,13 +249,10 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
     async with sandbox(tmp_path, "--login") as process:
         page_url = next(line for line in process.stdout.splitlines() if "/example" in line).strip()
         gateway_url = printed_value(process, "Gateway").removesuffix("/fhir")
-        async with aiohttp.ClientSession() as session, session.get(page_url) as answer:
+        async with aiohttp.request("GET", page_url) as answer:
             page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
         origin = {"Origin": page_url.removesuffix("/example")}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{gateway_url}/auth/session", headers=origin) as answer,
-        ):
+        async with aiohttp.request("GET", f"{gateway_url}/auth/session", headers=origin) as answer:
             allowed = answer.headers["Access-Control-Allow-Origin"]
         refused, _ = await get(f"{gateway_url}/fhir/Patient")
     assert f'const gateway = "{gateway_url}"' in page

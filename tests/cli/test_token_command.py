@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pytest_aiohttp import AiohttpRawServer
 
 from tests.cli.test_main import custom, write
 from tests.doubles import sso as answers
+from tests.doubles.certificates import server_context
 from tests.doubles.command import dhp
 from tests.doubles.sso import Sso
 
@@ -73,9 +73,7 @@ async def test_an_unusable_key_is_reported(tmp_path: Path, command: str, code: i
 def behind_tls(*names: str, **options: Any) -> tuple[Sso, trustme.CA]:
     """An SSO with a certificate of a private CA for these names."""
     authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names, **options).configure_cert(server)
-    return Sso(server), authority
+    return Sso(server_context(authority, *names, **options)), authority
 
 
 async def failure_text(folder: Path, settings: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.environments import output_of, run
+
 PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
 COMPILES = os.environ.get("DHP_TEST_COMPILED_IMAGE") == "1"
@@ -60,13 +62,8 @@ class Release:
 def this_release() -> Release:
     """Return the release that apt installs from here; with mirror "" debootstrap chooses one."""
     form = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = [row.split() for row in targets.stdout.splitlines() if row.startswith("http")]
+    targets = output_of(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
+    rows = [row.split() for row in targets.splitlines() if row.startswith("http")]
     os_release = dict(
         shlex.split(line)[0].split("=", 1)
         for line in Path("/etc/os-release").read_text().splitlines()
@@ -144,14 +141,7 @@ class Builder:
         return Image(Path(root), facts["Docker"]["config"])
 
     def _run(self, command: Sequence[str], extra: Mapping[str, str]) -> str:
-        done = subprocess.run(
-            command,
-            env={**self.environment, **extra},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run(command, env={**self.environment, **extra})
         if done.returncode:
             last = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
             raise RuntimeError(f"{shlex.join(command)} failed ({done.returncode}):\n{last}")

@@ -14,7 +14,6 @@ import datetime
 import json
 import secrets
 import socket
-import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,8 +29,10 @@ from gateway.sandbox.options import Faults, SandboxOptions
 from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
+from tests.doubles.certificates import server_context
 from tests.doubles.platform import Platform, PlatformConnection, fhir, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
+from tests.doubles.sections import gateway_settings
 
 # The gateway at which each alert is expected; "" stands for none. Faults have consequences, so
 # that other alerts may fire there too, but never at the gateway `WELL`.
@@ -124,8 +125,7 @@ class Backends:
 
 @contextlib.asynccontextmanager
 async def _backends() -> AsyncIterator[Backends]:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    tls = server_context(trustme.CA())
     sandboxes = {
         "healthy": Faults(),
         "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),
@@ -148,14 +148,9 @@ async def _backends() -> AsyncIterator[Backends]:
 
 
 def _settings_for(backend: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
-    return {
-        "platform": {"fhir_base_url": platform or backend.fhir_base_url},
-        "sso": {"token_url": backend.token_url},
-        "credentials": {
-            "default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}
-        },
-        **sections,
-    }
+    demo = {"default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}}
+    base = platform or backend.fhir_base_url
+    return gateway_settings(base, backend.token_url, credentials=demo, **sections)
 
 
 def _cases(backends: Backends, directory: Path) -> dict[str, GatewayCase]:

@@ -11,6 +11,7 @@ import yaml
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.deploy import tools
+from tests.environments import output_of
 
 Manifest = dict[str, Any]
 # Seconds that the gateway needs beside delay and drain time: see "Shutdown" in docs/operations.md.
@@ -72,7 +73,7 @@ class Manifests:
         validate = tools.kubernetes_validate()
         for release in tools.KUBERNETES:
             command = [validate, "--strict", "-k", release, "--no-warn", "/dev/stdin"]
-            told = tools.output_of(command, self.text)
+            told = output_of(command, self.text)
             assert told.count(" passed for ") == len(self.all), told
 
     def assert_restricted(self) -> None:

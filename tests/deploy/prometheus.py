@@ -15,6 +15,7 @@ import yaml
 
 from tests.deploy import tools
 from tests.doubles.processes import Process, free_port, start
+from tests.environments import installed_program
 
 Rule = dict[str, Any]
 
@@ -139,7 +140,7 @@ class Prometheus:
 @contextlib.asynccontextmanager
 async def fast_prometheus(directory: Path) -> AsyncIterator[Prometheus]:
     """Run Prometheus with the shipped configuration and rules, `SPEED` times faster."""
-    program, port = tools.program("prometheus"), free_port()
+    program, port = installed_program("prometheus"), free_port()
     targets = directory / "targets.json"
     targets.write_text("[]")
     (directory / "prometheus.yml").write_text(yaml.safe_dump(_fast_configuration(targets)))

@@ -18,6 +18,7 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.deploy import tools
 from tests.deploy.manifests import Manifests
+from tests.environments import output_of
 
 COMPOSE: Final = tools.PROJECT / "deploy/compose"
 KUBERNETES: Final = tools.PROJECT / "deploy/kubernetes"
@@ -59,7 +60,7 @@ def compose(way: str) -> dict[str, Any]:
     line = [tools.compose_program()]
     for name in FILES[way]:
         line += ["--file", str(COMPOSE / name)]
-    found: dict[str, Any] = json.loads(tools.output_of([*line, "config", "--format", "json"]))
+    found: dict[str, Any] = json.loads(output_of([*line, "config", "--format", "json"]))
     return found
 
 
@@ -82,7 +83,7 @@ def settings_of(gateway: dict[str, Any], folder: Path) -> Settings:
 def kustomized(name: str) -> Manifests:
     """What `kubectl apply -k` would send."""
     line = [tools.from_layer("kubectl"), "kustomize", KUBERNETES / name]
-    return Manifests(tools.output_of(line))
+    return Manifests(output_of(line))
 
 
 def helm(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
@@ -95,7 +96,7 @@ def helm(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
 
 
 def rendered(folder: Path, **values: Any) -> Manifests:
-    return Manifests(tools.output_of([*helm("template", values, folder), "--skip-tests"]))
+    return Manifests(output_of([*helm("template", values, folder), "--skip-tests"]))
 
 
 def directives(unit: Path) -> dict[str, list[str]]:

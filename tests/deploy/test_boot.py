@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.deploy import tools
 from tests.deploy.container import this_release
+from tests.environments import installed_program, output_of
 
 PROGRAMS = ("debootstrap", "systemd-nspawn")
 # What the person at the server does, the platform aside; each step's output goes to a file.
@@ -65,27 +65,13 @@ kill %1
 """
 
 
-def call(line: Sequence[str | Path]) -> str:
-    """What a program prints; an AssertionError with its complaint when it fails."""
-    done = subprocess.run(
-        line,
-        cwd=tools.PROJECT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{line}\n{(done.stdout + done.stderr)[-2000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def server() -> Path:
     """The root of a Debian with systemd and Python, of this machine's release; made once."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
     for name in PROGRAMS:
-        tools.program(name)
+        installed_program(name)
     release = this_release()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "dhp-gateway" / "boot-test" / release.suite
@@ -96,7 +82,7 @@ def server() -> Path:
         options = ["--variant=minbase", "--include=python3,systemd"]
         options.append(f"--components={release.components}")
         place = [release.suite, str(new), *filter(None, [release.mirror])]
-        call(["debootstrap", *options, *place])
+        output_of(["debootstrap", *options, *place])
         new.rename(root)
     return root
 
@@ -109,9 +95,11 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not Path("/usr/bin", found.name).exists():
         pytest.skip(f"{found.name} is missing: make test-tools")
     uv = [sys.executable, "-m", "uv"]
-    call([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
+    output_of([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
     python = folder / "venv/bin/python"
-    call([*uv, "pip", "install", "--quiet", "--python", str(python), "babel", "hatchling", "pip"])
+    output_of(
+        [*uv, "pip", "install", "--quiet", "--python", str(python), "babel", "hatchling", "pip"]
+    )
     tools.make_wheelhouse(folder, PYTHON=str(python))
     (archive,) = folder.glob("*.tar.gz")
     tools.unpack(archive, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from dataclasses import FrozenInstanceError, fields
@@ -11,6 +10,8 @@ from types import ModuleType
 
 import pytest
 from babel.messages.mofile import read_mo
+
+from tests.environments import load_module
 
 ROOT = Path(__file__).parents[2]
 SOURCE = '''
@@ -58,13 +59,7 @@ LINE = 45
 
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
-    path = ROOT / "deploy" / "build_hook.py"
-    spec = importlib.util.spec_from_file_location("build_hook", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module(ROOT / "deploy" / "build_hook.py")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.environments import run
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -21,12 +23,8 @@ def make_image(
     program.chmod(0o755)
     inherited = {k: v for k, v in os.environ.items() if k not in {"BASE_IMAGE", "BUILD_IMAGE"}}
     path = f"{folder}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["sh", PROJECT / "deploy/build-image.sh"],
-        env={**inherited, "ENGINE": "buildah", "PATH": path, **named},
-        capture_output=True,
-        text=True,
-    )
+    env = {**inherited, "ENGINE": "buildah", "PATH": path, **named}
+    return run(["sh", PROJECT / "deploy/build-image.sh"], env=env)
 
 
 @pytest.mark.parametrize(("base", "hints"), [(None, True), ("registry.example/python", False)])
@@ -68,13 +66,8 @@ def test_the_image_is_compiled_with_a_working_compiler_only(
     if compiler is not None:
         (tmp_path / "this-cc").write_text(f"#!/bin/sh\n{compiler}\n")
         (tmp_path / "this-cc").chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-euc", asks[0] + 'echo "$tools"'],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    line = ["sh", "-euc", asks[0] + 'echo "$tools"']
+    done = run(line, folder=tmp_path, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr
     compiles = compiler == "exit 0"
     assert (tmp_path / "compile").exists() == compiles

@@ -18,6 +18,7 @@ import yaml
 
 from tests.deploy import tools
 from tests.deploy.targets import COMPOSE, FILES, compose, mounted, settings_of
+from tests.environments import installed_program, output_of
 
 # The port of the balancer in its container.
 CALLED = "http://127.0.0.1:8088/fhir/metadata"
@@ -131,7 +132,7 @@ class NetworkNamespace:
 
 
 def test_the_sandbox_example_runs(tmp_path: Path) -> None:
-    busybox = tools.program("busybox")
+    busybox = installed_program("busybox")
     services = compose("sandbox")["services"]
     sandbox, gateway, his = (services[name] for name in ("sandbox", "gateway", "his"))
     ours = [sys.executable, "-m", "gateway"]
@@ -177,7 +178,7 @@ def calls_of(audit: str) -> int:
 
 
 def test_replicas_are_restarted_without_a_failed_request(tmp_path: Path) -> None:
-    haproxy, redis = tools.program("haproxy"), tools.program("redis-server")
+    haproxy, redis = installed_program("haproxy"), installed_program("redis-server")
     services = compose("replicas")["services"]
     trial = compose("sandbox")["services"]
     ours = [sys.executable, "-m", "gateway"]
@@ -241,4 +242,4 @@ def test_replicas_are_restarted_without_a_failed_request(tmp_path: Path) -> None
     assert min(records) > 0
     assert sum(records) - int(count) in (0, 1)
     for audit in audits.values():
-        tools.output_of([*ours, "audit", "verify", audit])
+        output_of([*ours, "audit", "verify", audit])

@@ -18,6 +18,7 @@ import yaml
 from tests.deploy import prometheus, tools
 from tests.deploy.manifests import Manifests, peers, port_of
 from tests.deploy.targets import CHART, helm, rendered
+from tests.environments import output_of, run
 
 EVERYTHING: dict[str, Any] = {
     "autoscaling": {"enabled": True},
@@ -38,7 +39,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 def template_error(folder: Path, **values: Any) -> str:
-    done = tools.run(helm("template", values, folder))
+    done = run(helm("template", values, folder))
     assert done.returncode != 0
     return done.stderr
 
@@ -50,7 +51,7 @@ def chart(tmp_path: Path) -> Manifests:
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
 def test_helm_lint_passes(values: dict[str, Any], tmp_path: Path) -> None:
-    tools.output_of(helm("lint", values, tmp_path))
+    output_of(helm("lint", values, tmp_path))
 
 
 def test_manifests_are_valid(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_callers_and_monitoring_reach_different_ports(chart: Manifests) -> None:
 
 
 def test_helm_test_checks_the_admin_service(tmp_path: Path) -> None:
-    everything = Manifests(tools.output_of(helm("template", {}, tmp_path)))
+    everything = Manifests(output_of(helm("template", {}, tmp_path)))
     pod = everything.the("Pod")
     variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
     host, _, port = variables["DHP_GATEWAY_ADMIN__ADDRESS"].partition(":")

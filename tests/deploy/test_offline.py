@@ -18,6 +18,7 @@ import pytest
 
 from gateway import __version__
 from tests.deploy import tools
+from tests.environments import output_of, run
 
 Change = Callable[[Path], None]
 PREFIX = "/srv/health/gateway"
@@ -29,7 +30,7 @@ def compiled_twin(folder: Path) -> None:
     For an old C library, so that it would run here.
     """
     line = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
-    tools.output_of([*line, "--directory", folder / "pure"])
+    output_of([*line, "--directory", folder / "pure"])
     (pure,) = (folder / "pure").iterdir()
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     tag = f"{python}-{python}-manylinux_2_17_{platform.machine()}"
@@ -55,13 +56,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def install(bundle: Path, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run install.sh below another root, as root without a network."""
     alone = ["unshare", "--net"] if os.geteuid() == 0 else []
-    return subprocess.run(
-        [*alone, "sh", bundle / "install.sh", "--python", sys.executable, *options],
-        env={"PATH": os.environ["PATH"], "DESTDIR": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = [*alone, "sh", bundle / "install.sh", "--python", sys.executable, *options]
+    return run(line, env={"PATH": os.environ["PATH"], "DESTDIR": str(root)})
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +70,7 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = f"{root}{PREFIX}/bin/dhp-gateway"
-    return subprocess.run(
-        [command, *arguments], env=environ, cwd=root, capture_output=True, text=True, check=False
-    )
+    return run([command, *arguments], folder=root, env=environ)
 
 
 def test_installs_without_a_network(installed: Path) -> None:
@@ -116,9 +110,9 @@ def test_wheels_of_every_patch_release_are_packed(bundle: Path, tmp_path: Path) 
     lock = tmp_path / "lock"
     lock.write_text("".join(f"{name}==1 ; {marker}\n" for name, marker in markers.items()))
     script = tools.PROJECT / "deploy/offline/for_target.py"
-    assert tools.output_of([sys.executable, script, lock]) == "old==1\nnew==1\n"
+    assert output_of([sys.executable, script, lock]) == "old==1\nnew==1\n"
     lock = tools.PROJECT / "requirements.lock"
-    wanted = re.findall(r"^([\w-]+)==", tools.output_of([sys.executable, script, lock]), re.M)
+    wanted = re.findall(r"^([\w-]+)==", output_of([sys.executable, script, lock]), re.M)
     packed = {each.name.partition("-")[0].lower() for each in (bundle / "wheels").iterdir()}
     assert packed - {"dhp_gateway"} == {name.replace("-", "_") for name in wanted}
 
@@ -134,7 +128,7 @@ def chosen_wheel(bundle: Path, library: str) -> str:
         options = ["--dry-run", "--quiet", "--ignore-installed", "--no-index", "--no-deps"]
         command = [sys.executable, bundle / "pip", "--isolated", "install", *options]
         where = ["--find-links", folder, "--require-hashes", "--requirement", wanted]
-        tools.output_of([*command, *where, "--report", report])
+        output_of([*command, *where, "--report", report])
         (chosen,) = json.loads(report.read_text())["install"]
         return str(chosen["download_info"]["url"])
 
@@ -157,10 +151,12 @@ def test_the_command_is_on_the_path(installed: Path) -> None:
 
 def test_the_sandbox_names_installed_settings(installed: Path) -> None:
     command = [f"{installed}{PREFIX}/bin/dhp-gateway", "sandbox", "--port", "0", "--platform-only"]
-    with subprocess.Popen(command, cwd=installed, env={}, stdout=subprocess.PIPE, text=True) as run:
-        assert run.stdout is not None
-        line = next(line for line in run.stdout if "dhp-gateway run" in line)
-        run.terminate()
+    with subprocess.Popen(
+        command, cwd=installed, env={}, stdout=subprocess.PIPE, text=True
+    ) as sandbox:
+        assert sandbox.stdout is not None
+        line = next(line for line in sandbox.stdout if "dhp-gateway run" in line)
+        sandbox.terminate()
     file = Path(line.split(" --config ")[1].strip())
     assert file.is_relative_to(f"{installed}{PREFIX}-{__version__}")
     assert file.is_file()
@@ -230,13 +226,8 @@ def test_a_python_in_a_home_directory_is_rejected(bundle: Path, tmp_path: Path) 
         f'#!/bin/sh\ncase "$*" in *base_prefix*) echo /root/.pyenv ;; *) echo {kind} ;; esac\n'
     )
     python.chmod(0o755)
-    done = subprocess.run(
-        ["sh", bundle / "install.sh", "--service", "--python", python, "--prefix", tmp_path / "x"],
-        env={"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = ["sh", bundle / "install.sh", "--service", "--python", python]
+    done = run([*line, "--prefix", tmp_path / "x"], env={"PATH": os.environ["PATH"]})
     assert (done.returncode, list(tmp_path.iterdir())) == (3, [python])
     assert "the service sees no home" in done.stderr
 
@@ -249,14 +240,8 @@ def test_a_python_in_a_home_directory_is_rejected(bundle: Path, tmp_path: Path) 
     ],
 )
 def test_the_script_is_translated(language: str, says: str) -> None:
-    done = subprocess.run(
-        ["sh", "deploy/offline/install.sh", "--more"],
-        cwd=tools.PROJECT,
-        env={"PATH": os.environ["PATH"], "LANG": language},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = ["sh", "deploy/offline/install.sh", "--more"]
+    done = run(line, env={"PATH": os.environ["PATH"], "LANG": language})
     assert (done.returncode, done.stderr[: len(says)]) == (3, says)
 
 
@@ -277,7 +262,7 @@ def other_wheel(bundle: Path) -> None:
     append(wheel)
     sums = bundle / "SHA256SUMS"
     rest = [line for line in sums.read_text().splitlines() if wheel.name not in line]
-    digest = tools.output_of(["sha256sum", wheel]).split()[0]
+    digest = output_of(["sha256sum", wheel]).split()[0]
     sums.write_text("\n".join([*rest, f"{digest}  ./wheels/{wheel.name}", ""]))
 
 

@@ -22,6 +22,7 @@ from tests.deploy import prometheus, tools
 from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+from tests.environments import installed_program, output_of
 
 UNIT_TESTS = prometheus.FOLDER / "tests/alerts.yml"
 ALERTS = prometheus.alerts()
@@ -46,7 +47,7 @@ KNOWN_VALUES = {
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    return tools.program("promtool")
+    return installed_program("promtool")
 
 
 def expressions() -> Iterator[str]:
@@ -90,23 +91,21 @@ def scraped(exposition: str) -> dict[str, set[str]]:
 
 
 def test_promtool_accepts_the_rules(promtool: str) -> None:
-    said = tools.output_of(
-        [promtool, "check", "rules", "--lint=all", "--lint-fatal", *prometheus.RULES]
-    )
+    said = output_of([promtool, "check", "rules", "--lint=all", "--lint-fatal", *prometheus.RULES])
     assert said.count("SUCCESS") == len(prometheus.RULES)
 
 
 def test_promtool_accepts_the_configuration(promtool: str) -> None:
-    said = tools.output_of([promtool, "check", "config", prometheus.FOLDER / "prometheus.yml"])
+    said = output_of([promtool, "check", "config", prometheus.FOLDER / "prometheus.yml"])
     assert f"{len(prometheus.RULES)} rule files found" in said
 
 
 def test_unit_tests_of_the_alerts_pass(promtool: str) -> None:
-    tools.output_of([promtool, "test", "rules", UNIT_TESTS])
+    output_of([promtool, "test", "rules", UNIT_TESTS])
 
 
 def test_promtool_accepts_the_metrics(promtool: str, exposition: str) -> None:
-    assert tools.output_of([promtool, "check", "metrics"], exposition) == ""
+    assert output_of([promtool, "check", "metrics"], exposition) == ""
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from tests.deploy import tools
 from tests.deploy.targets import SYSTEMD, UNIT, directives, systemd_settings
+from tests.environments import installed_program, output_of, run
 
 TEMPLATE = SYSTEMD / "dhp-gateway@.service"
 UNITS = Path("/usr/lib/systemd/system")
@@ -23,7 +24,7 @@ UNITS = Path("/usr/lib/systemd/system")
 
 @pytest.fixture(scope="module")
 def analyze() -> str:
-    return tools.program("systemd-analyze")
+    return installed_program("systemd-analyze")
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def verify(analyze: str, root: Path, text: str, name: str = UNIT.name) -> str:
         (root / program).write_text("#!/bin/sh\n")
         (root / program).chmod(0o755)
     line = [analyze, "verify", "--man=no", "--recursive-errors=no", f"--root={root}"]
-    return tools.run([*line, name.replace("@.", "@9465.")]).stderr
+    return run([*line, name.replace("@.", "@9465.")]).stderr
 
 
 @pytest.mark.parametrize("unit", [UNIT, TEMPLATE], ids=["one", "replicas"])
@@ -55,7 +56,7 @@ def test_systemd_accepts_the_units(analyze: str, tmp_path: Path, unit: Path) -> 
 
 
 def test_the_exposure_level_is_the_documented_one(analyze: str) -> None:
-    told = tools.output_of([analyze, "security", "--offline=yes", "--no-pager", UNIT])
+    told = output_of([analyze, "security", "--offline=yes", "--no-pager", UNIT])
     score = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
     page = (tools.PROJECT / "docs/installation.md").read_text()
     assert score == re.findall(r"exposure level ([\d.]+)", page)
@@ -64,7 +65,7 @@ def test_the_exposure_level_is_the_documented_one(analyze: str) -> None:
 
 def test_only_needed_privileges_are_left(analyze: str) -> None:
     line = [analyze, "security", "--offline=yes", "--no-pager", "--json=short", UNIT]
-    checks = json.loads(tools.output_of(line))
+    checks = json.loads(output_of(line))
     left = {one["json_field"] for one in checks if one["set"] is False}
     assert left <= {
         "RootDirectoryOrRootImage",
@@ -85,7 +86,7 @@ def test_invalid_settings_are_not_retried(unit: dict[str, list[str]]) -> None:
 def system_calls(analyze: str, group: str) -> set[str]:
     """The system calls of one of systemd's groups, those of the groups in it included."""
     found: set[str] = set()
-    told = tools.output_of([analyze, "syscall-filter", "--no-pager", group])
+    told = output_of([analyze, "syscall-filter", "--no-pager", group])
     for name in re.findall(r"^ +([@\w-]+)$", told, re.MULTILINE):
         found |= system_calls(analyze, name) if name.startswith("@") else {name}
     return found

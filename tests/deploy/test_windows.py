@@ -25,6 +25,7 @@ from gateway import __version__
 from tests.deploy import tools
 from tests.deploy.targets import WINDOWS, windows_service, windows_settings
 from tests.doubles.processes import free_port
+from tests.environments import installed_program, output_of
 
 SCRIPT = (WINDOWS / "install.ps1").read_bytes()
 PATIENT = "/fhir/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011"
@@ -66,8 +67,8 @@ def test_the_script_is_valid_powershell() -> None:
     grammar = tools.HERE / "node_modules/tree-sitter-powershell"
     if not grammar.exists():
         pytest.skip("no grammar of PowerShell here: make test-tools")
-    node = tools.program("node")
-    tools.output_of([node, tools.HERE / "powershell.mjs", WINDOWS / "install.ps1"])
+    node = installed_program("node")
+    output_of([node, tools.HERE / "powershell.mjs", WINDOWS / "install.ps1"])
     SCRIPT.decode("ascii")
 
 

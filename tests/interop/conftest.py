@@ -22,7 +22,13 @@ from tests.doubles.processes import (
     start_gateway,
 )
 from tests.doubles.recording_proxy import RecordingProxy
-from tests.environments import python_with_packages
+from tests.doubles.sections import gateway_settings
+from tests.environments import (
+    installed_program,
+    maven_package,
+    node_with_packages,
+    python_with_packages,
+)
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.oracle import Oracle
 from tests.interop.servers import FASTER_START, FhirServer, Fhirstarter, Sekmet
@@ -39,8 +45,6 @@ from tests.interop.stages import (
     Stage,
     sandbox_settings,
 )
-from tests.java import java, maven_package
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 
@@ -66,7 +70,7 @@ def sekmet_python() -> Path:
 @pytest.fixture(scope="session")
 def hapi() -> dict[str, Any]:
     """Return what HAPI's programs need to run: java, and the package, built once."""
-    return {"java": java(), "package": maven_package(HERE / "hapi")}
+    return {"java": installed_program("java"), "package": maven_package(HERE / "hapi")}
 
 
 @pytest.fixture(scope="session")
@@ -180,11 +184,9 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
             RecordingProxy(fhirstarter, guard).running() as platform,
             RecordingProxy(sso.issuer).running() as token_endpoint,
         ):
-            settings = {
-                "platform": {"fhir_base_url": platform.url},
-                "sso": {"token_url": token_endpoint.url + token_path},
-                "credentials": {"default": sso.credential(client_id)},
-            }
+            credentials = {"default": sso.credential(client_id)}
+            token_url = token_endpoint.url + token_path
+            settings = gateway_settings(platform.url, token_url, credentials=credentials)
             yield GuardedStage(platform, token_endpoint, settings, begin_gateway, guard)
 
     return set_up
@@ -234,5 +236,5 @@ def fhir_kit(node: str) -> FhirKit:
 
 
 async def _fetch_json(url: str) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with aiohttp.request("GET", url) as answer:
         return await answer.json()

@@ -15,6 +15,7 @@ import aiohttp
 import yaml
 
 from tests.doubles.processes import Process, free_port, start
+from tests.doubles.sections import gateway_settings
 from tests.interop.stages import KeyFiles
 
 HERE = Path(__file__).parent
@@ -230,12 +231,8 @@ def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:
         "auth_method": "private_key_jwt",
         "private_key_file": str(server.keys.path("lab-ec")),
     }
-    return {
-        "platform": {"fhir_base_url": server.base},
-        "sso": {"token_url": server.token_url},
-        "credentials": {"default": credential},
-        **changes,
-    }
+    credentials = {"default": credential}
+    return gateway_settings(server.base, server.token_url, credentials=credentials, **changes)
 
 
 async def token_of(token_url: str, client_id: str, secret: str) -> str:

@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, RSAKey, import_key
 
 from tests.doubles.processes import GatewayProcess
 from tests.doubles.recording_proxy import RecordingProxy
+from tests.doubles.sections import gateway_settings
 from tests.interop.bearer_guard import BearerGuard
 
 AUDIENCE = "https://platform.example/fhir"
@@ -126,10 +127,5 @@ SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager[GuardedSt
 
 def sandbox_settings(platform: str, sso: str) -> dict[str, Any]:
     """Return settings for an embedded platform reached at these two origins."""
-    return {
-        "platform": {"fhir_base_url": f"{platform}/fhir"},
-        "sso": {"token_url": f"{sso}/oauth/token"},
-        "credentials": {
-            "default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}
-        },
-    }
+    demo = {"default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}}
+    return gateway_settings(f"{platform}/fhir", f"{sso}/oauth/token", credentials=demo)

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
-import yaml
 
-from tests.doubles.processes import GATEWAY_COMMAND, GatewayProcess, free_port, start
+from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.recording_proxy import RecordingProxy
+from tests.doubles.sections import gateway_settings
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import LEGS, World, compare_routes
 from tests.interop.servers import Medplum, token_of
@@ -56,30 +56,25 @@ async def worlds(base: str, token: str, gateway: GatewayProcess) -> AsyncIterato
 def gateway_with_sign_in(
     sso: Sso, base: str, listen: str, directory: Path
 ) -> Iterator[GatewayProcess]:
-    admin = f"127.0.0.1:{free_port()}"
-    settings = {
-        "environment": "custom",
-        "listen": {"address": listen},
-        "admin": {"address": admin},
-        "platform": {"fhir_base_url": base},
-        "sso": {"token_url": sso.token_url, "authorize_url": f"{sso.issuer}/auth"},
-        "credentials": {"default": sso.credential("lab-basic")},
-        "login": {
+    settings = gateway_settings(
+        base,
+        sso.token_url,
+        listen={"address": listen},
+        sso={"authorize_url": f"{sso.issuer}/auth"},
+        credentials={"default": sso.credential("lab-basic")},
+        login={
             "enabled": True,
             "client_id": "web",
             "client_secret": USER_CLIENT["secret"],
             "redirect_uri": f"http://{listen}/auth/callback",
             "scope": "openid",
         },
-        "shutdown": {"delay": 0},
-    }
-    file = directory / "gateway.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    process = start([GATEWAY_COMMAND, "run", "--config", file], directory, name="gateway")
+    )
+    gateway = start_gateway(settings, directory)
     try:
-        yield GatewayProcess(process, f"http://{listen}/fhir", f"http://{admin}")
+        yield gateway
     finally:
-        process.terminate()
+        gateway.process.terminate()
 
 
 async def sign_in(session: aiohttp.ClientSession, url: str) -> None:

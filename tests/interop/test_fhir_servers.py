@@ -24,6 +24,7 @@ import pytest_asyncio
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.waiting import wait_until
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import FHIR, LEGS, World, compare_routes
@@ -102,11 +103,9 @@ async def place(
     server = kind(directory, public=f"http://127.0.0.1:{port}", **SERVERS[kind](request))
     async with aiohttp.request("GET", sso.jwks_url) as answer:
         guard = BearerGuard(await answer.json(), sso.issuer, AUDIENCE)
-    settings = {
-        "platform": {"fhir_base_url": f"{server.public}{server.base_path}"},
-        "sso": {"token_url": sso.token_url},
-        "credentials": {"default": sso.credential("lab-basic")},
-    }
+    credentials = {"default": sso.credential("lab-basic")}
+    base = f"{server.public}{server.base_path}"
+    settings = gateway_settings(base, sso.token_url, credentials=credentials)
     try:
         await asyncio.to_thread(server.start)
         async with RecordingProxy(server.origin, guard).running(port) as front:

@@ -71,10 +71,7 @@ async def test_each_rejection_names_what_to_check(
         credential = {**sso.credential(client_id), **changes}
         gateway = await stage.gateway(ready=False, credentials={"default": credential})
 
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(gateway.url + METADATA) as answer,
-        ):
+        async with aiohttp.request("GET", gateway.url + METADATA) as answer:
             assert (answer.status, answer.headers["X-Gateway-Error"]) == (502, "token-refused")
             outcome = await answer.json(content_type="application/fhir+json")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from gateway.errors import REASONS, GatewayError
 from gateway.fhir.operation_outcome import error_outcome, write_resource
 from gateway.i18n import LANGUAGES
+from tests.environments import output_of
 
 # Run where lxml is; the models' XML reader needs it. Gives what it read, as JSON.
 READER = """
@@ -33,7 +33,5 @@ def test_fhir_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_pat
             expected[name] = json.loads(forms[0])
             (tmp_path / f"{name}.xml").write_bytes(forms[1])
     command = [str(fhirstarter_python), "-c", READER, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
+    assert json.loads(output_of(command)) == expected
     assert len(expected) == len(REASONS) * len(LANGUAGES) > 75

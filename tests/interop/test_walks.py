@@ -103,10 +103,7 @@ async def test_every_field_of_a_client_is_forwarded_or_reported(
     async with RecordingRelay(URL(gateway.url).port or 0) as line:
         result = await walk(client, f"http://127.0.0.1:{line.port}/fhir", family)
     assert "error" not in result
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status.json") as answer,
-    ):
+    async with aiohttp.request("GET", f"{gateway.admin_url}/status.json") as answer:
         facts = await answer.json()
     sent = {name for seen in sandbox_stage.platform.requests for name in seen.headers}
     found = fates_of(line.fields, sent, (each["name"] for each in facts["fields_not_forwarded"]))

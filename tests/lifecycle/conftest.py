@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +17,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 import yaml
 
 from gateway.config.value_types import ListenAddress
+from tests.doubles.certificates import Pki
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start
+from tests.doubles.sections import gateway_settings, with_sections
 from tests.doubles.sso import Sso
 
-SECRET = "planted-client-secret"
 PATIENCE = 120.0
 
 
@@ -75,12 +74,7 @@ class Service:
         draft.replace(self.file)
 
     def change(self, **sections: Any) -> None:
-        changed = dict(self.settings)
-        for name, section in sections.items():
-            old = changed.get(name)
-            merge = isinstance(old, dict) and isinstance(section, dict)
-            changed[name] = {**old, **section} if merge else section
-        self.write(changed)
+        self.write(with_sections(self.settings, sections))
 
     def send(self, number: signal.Signals) -> None:
         self.process.popen.send_signal(number)
@@ -181,53 +175,21 @@ class StartService:
 @pytest.fixture
 def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
     """Yield a function that starts gateways; those that still run at the end are killed."""
-    settings = {
-        "environment": "custom",
-        "listen": {"address": "127.0.0.1:0"},
+    settings = gateway_settings(
+        platform.url,
+        sso.token_url,
+        listen={"address": "127.0.0.1:0"},
         # Hundreds of callers at once may have to wait for a busy machine.
-        "platform": {"fhir_base_url": platform.url, "connect_timeout": PATIENCE},
-        "sso": {"token_url": sso.token_url, "timeout": PATIENCE},
-        "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
-        "shutdown": {"delay": 0.3, "drain_timeout": PATIENCE / 2},
-    }
+        platform={"connect_timeout": PATIENCE},
+        sso={"timeout": PATIENCE},
+        shutdown={"delay": 0.3, "drain_timeout": PATIENCE / 2},
+    )
     made = StartService(tmp_path, settings)
     yield made
     for service in made.started:
         with contextlib.suppress(ProcessLookupError):
             os.kill(service.process.popen.pid, signal.SIGKILL)
         service.process.popen.wait()
-
-
-class Pki:
-    """A certificate authority and the listener's files."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.authority = trustme.CA()
-        self.renew()
-
-    def renew(self, authority: trustme.CA | None = None) -> None:
-        """Write another certificate, first its key, as some tools do."""
-        leaf = (authority or self.authority).issue_cert("localhost")
-        self.key.write_bytes(leaf.private_key_pem.bytes())
-        self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
-
-    @property
-    def cert(self) -> Path:
-        return self.directory / "cert.pem"
-
-    @property
-    def key(self) -> Path:
-        return self.directory / "key.pem"
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
-        return {"address": "127.0.0.1:0", "tls": files}
-
-    def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        (authority or self.authority).configure_trust(context)
-        return context
 
 
 @pytest.fixture

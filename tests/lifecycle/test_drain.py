@@ -9,10 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.doubles.certificates import Pki
 from tests.doubles.load import Load
 from tests.doubles.platform import PATIENT, Platform, PlatformConnection, after, fhir, http
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 
 SLOW = {"shutdown": {"delay": PATIENCE}}
 BRISK = {"shutdown": {"delay": 0}}

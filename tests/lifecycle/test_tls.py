@@ -11,9 +11,10 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization as pem
 
+from tests.doubles.certificates import Pki
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.wire import TruncatedResponseError, Wire, get, post
-from tests.lifecycle.conftest import PATIENCE, Pki, Service, StartService
+from tests.lifecycle.conftest import PATIENCE, Service, StartService
 from tests.lifecycle.test_reload import problems_of, wait_until_reloaded
 
 

@@ -110,20 +110,15 @@ class Provider(Sso):
     def logout_token(self, /, key: RSAKey | None = None, alg: str = "RS256", **claims: Any) -> str:
         """Return a valid logout token, but for the claims that a test changes; None omits one."""
         now = int(time.time())
-        plain = {
-            "iss": self.issuer,
-            "aud": CLIENT_ID,
+        valid = {
             "iat": now,
             "exp": now + 120,
             "jti": secrets.token_hex(8),
             "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
-            "sub": "person-7",
-            **claims,
         }
-        held = {name: value for name, value in plain.items() if value is not None}
         chosen = key or self.keys[0]
         header = {"alg": alg, "typ": "logout+jwt", "kid": chosen.kid or ""}
-        return jwt.encode(header, held, chosen, algorithms=[alg])
+        return self._signed(header, {**valid, **claims}, chosen)
 
     def id_token(
         self,
@@ -134,20 +129,16 @@ class Provider(Sso):
         **claims: Any,
     ) -> str:
         """Return a valid ID token, but for the claims that a test changes; None omits one."""
-        plain = {
-            "iss": self.issuer,
-            "aud": CLIENT_ID,
-            "sub": "person-7",
-            "name": "Karimova D.",
-            "iat": int(time.time()),
-            "exp": int(time.time()) + 300,
-            "nonce": nonce,
-            **claims,
-        }
-        held = {name: value for name, value in plain.items() if value is not None}
+        now = int(time.time())
+        valid = {"name": "Karimova D.", "iat": now, "exp": now + 300, "nonce": nonce}
         chosen = key or self.keys[0]
         header = {"alg": alg, "kid": chosen.kid} if chosen.kid else {"alg": alg}
-        return jwt.encode(header, held, chosen, algorithms=[alg])
+        return self._signed(header, {**valid, **claims}, chosen)
+
+    def _signed(self, header: dict[str, str], claims: dict[str, Any], key: RSAKey) -> str:
+        plain = {"iss": self.issuer, "aud": CLIENT_ID, "sub": "person-7", **claims}
+        held = {name: value for name, value in plain.items() if value is not None}
+        return jwt.encode(header, held, key, algorithms=[header["alg"]])
 
 
 @dataclass

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import aiohttp
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -57,11 +56,8 @@ async def test_private_key_jwt_signs_every_token_request(tmp_path: Path) -> None
             assert time.time() < claims["exp"] <= time.time() + 300
             seen.add(claims["jti"])
         assert len(seen) == 3
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{setup.scene.gateway.admin_url}/.well-known/jwks.json") as answer,
-        ):
-            (published,) = json.loads(await answer.text())["keys"]
+        _, document = await setup.scene.gateway.admin_page("/.well-known/jwks.json")
+        (published,) = json.loads(document)["keys"]
         assert published["x"] == key.as_dict(private=False)["x"]
         assert "d" not in published
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
-from tests.login.stage import Stage, sandbox, stage
+from tests.login.stage import Stage, stage
 
 
 async def test_the_sign_in_returns_to_the_requested_page(scene: Stage) -> None:
@@ -110,19 +107,6 @@ async def test_access_denied_is_a_page(scene: Stage) -> None:
         assert f'<html lang="{language}">' in page.text
         assert "/auth/login?return_to=/fhir/Patient" in page.text
         assert "the user refused" not in page.text
-
-
-@pytest.mark.parametrize("in_body", [False, True])
-async def test_the_token_is_refreshed(in_body: bool) -> None:
-    async with (
-        sandbox(faults=Faults(token_lifetime=3), refresh_token_in_body=in_body) as platform,
-        stage(platform.fhir_base_url, platform.token_url, platform.authorize_url) as scene,
-    ):
-        browser = await scene.browser()
-        await browser.sign_in()
-        before = platform.count("POST /oauth/token")
-        while platform.count("POST /oauth/token") < before + 2:
-            assert (await browser.get("/fhir/Patient?_count=1")).status == 200
 
 
 async def test_paths_are_unknown_without_the_login(platform: Sandbox) -> None:

@@ -108,17 +108,6 @@ async def test_a_401_without_a_refresh_token_ends_the_session(setup: LoginSetup)
     assert (logout["user"], logout["outcome"]) == ("unknown", "expired")
 
 
-async def test_a_rejected_refresh_token_ends_the_session(setup: LoginSetup) -> None:
-    setup.sso.user_tokens(token("first", refresh_token="r1"), oauth_error("invalid_grant"))
-    await signed_in(setup.browser)
-    setup.platform.script(unauthorized())
-    for _ in range(2):
-        answer = await setup.browser.get("/fhir/Patient/1")
-        assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
-    assert len(setup.platform.requests) == 1
-    assert len(setup.sso.user_requests) == 2
-
-
 async def test_a_user_whose_grant_was_revoked_signs_in_again(setup: LoginSetup) -> None:
     wanted = "/fhir/Patient/1?_elements=name&a=%20"
     for given in (token("first"), token("first", refresh_token="r1")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ import aiohttp
 from gateway.clock import TimeSource
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.health.health import TokenState
-from gateway.oauth.client_authentication import parse_client_secrets
+from gateway.oauth.client_authentication import ClientAuthenticator, parse_client_secrets
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
 from gateway.oauth.token_response import AccessToken
@@ -144,6 +144,27 @@ def tokens_of(
     )
 
 
+def credential_of(
+    endpoint: TokenEndpoint,
+    authenticators: tuple[ClientAuthenticator, ...],
+    *,
+    client: str = "id",
+    name: str = "default",
+    platform: str = "https://platform.test/r5",
+    reread: Callable[[], tuple[ClientAuthenticator, ...]] | None = None,
+    **settings: Any,
+) -> Credential:
+    """Return a credential of the client; `settings` are more of its settings."""
+    return Credential(
+        endpoint=endpoint,
+        settings=CredentialSettings(client_id=client, **settings),
+        platform=platform,
+        name=name,
+        authenticators=authenticators,
+        reread=reread,
+    )
+
+
 class Setup:
     """The environment of a test of `Tokens`; the credential is `default`.
 
@@ -186,13 +207,8 @@ class Setup:
     def source(
         self, endpoint: TokenEndpoint | None = None, name: str = "default", client: str = "id"
     ) -> Credential:
-        return Credential(
-            endpoint=endpoint or self.endpoint,
-            settings=CredentialSettings(client_id=client),
-            platform="https://platform.test/r5",
-            name=name,
-            authenticators=parse_client_secrets(client, Secret(SECRET), in_header=False),
-        )
+        secrets = parse_client_secrets(client, Secret(SECRET), in_header=False)
+        return credential_of(endpoint or self.endpoint, secrets, client=client, name=name)
 
     async def obtain(self) -> AccessToken:
         return await self.tokens.wait_for_token()

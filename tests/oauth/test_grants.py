@@ -7,7 +7,6 @@ import base64
 import gzip
 import json
 import math
-import ssl
 import traceback
 import zlib
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import trustme
 
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.field_values import parse_retry_after
@@ -25,7 +23,6 @@ from gateway.oauth.client_authentication import (
     client_secret_post,
     parse_client_secrets,
 )
-from gateway.oauth.credential import Credential
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
@@ -44,6 +41,7 @@ from tests.doubles.sso import (
     status,
     token,
 )
+from tests.oauth.harness import credential_of
 
 SECRET = "plan:ted%+/ é"
 CLIENT = "hospital 17"
@@ -161,13 +159,9 @@ class TestRequest:
 
     def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
         def key(secret: str = SECRET, platform: str = "https://a.test", **fields: Any) -> StoreKey:
-            return Credential(
-                endpoint=endpoint,
-                settings=CredentialSettings(client_id=CLIENT, **fields),
-                platform=platform,
-                name="default",
-                authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
-            ).store_key
+            found = parse_client_secrets(CLIENT, Secret(secret), in_header=False)
+            asked = credential_of(endpoint, found, client=CLIENT, platform=platform, **fields)
+            return asked.store_key
 
         keys = {
             key(),
@@ -326,25 +320,6 @@ class TestFailures:
             url = gone.token_url
         seen = await failure(TokenEndpoint(session=session, sso=SsoSettings(token_url=url)))
         assert (seen.kind, seen.cause) == ("transient", "no connection")
-
-    async def test_an_untrusted_certificate_is_transient(
-        self, session: aiohttp.ClientSession
-    ) -> None:
-        authority = trustme.CA()
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(server)
-        trusting = ssl.create_default_context()
-        authority.configure_trust(trusting)
-        async with Sso(server) as sso:
-            seen = await failure(
-                TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
-            )
-            assert (seen.kind, seen.cause) == ("transient", "certificate")
-            assert sso.requests == []
-            settings = SsoSettings(token_url=sso.token_url)
-            endpoint = TokenEndpoint(session=session, sso=settings, tls=trusting)
-            response = await endpoint.request(*grant())
-        assert response.access_token.reveal() == "token-1"
 
     async def test_a_cancelled_request_is_not_classified(
         self, endpoint: TokenEndpoint, sso: Sso

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.config.operations_settings import LoginSettings
-from gateway.config.outbound_settings import CredentialSettings, SsoSettings
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import ClientAuthenticator, parse_client_secrets
 from gateway.oauth.credential import Credential
 from gateway.oauth.grants import RenewalGrant, UserTokenEndpoint
@@ -27,6 +27,7 @@ from tests.doubles.sso import (
     status,
     token,
 )
+from tests.oauth.harness import credential_of
 
 
 class BasicSso(Sso):
@@ -78,13 +79,8 @@ def authenticators(text: str, client: str = "hospital-17") -> tuple[ClientAuthen
 
 
 def credential(endpoint: TokenEndpoint, text: str, client: str = "hospital-17") -> Credential:
-    return Credential(
-        endpoint=endpoint,
-        settings=CredentialSettings(client_id=client, auth_method="client_secret_basic"),
-        platform="https://platform.test/r5",
-        name="default",
-        authenticators=authenticators(text, client),
-    )
+    found = authenticators(text, client)
+    return credential_of(endpoint, found, client=client, auth_method="client_secret_basic")
 
 
 async def result(asked: Credential) -> str:

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.oauth.client_authentication import JWT_BEARER, parse_client_keys
-from gateway.oauth.credential import Credential
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, oauth_error, token
+from tests.oauth.harness import credential_of
 from tests.oauth.test_signing_keys import KEYS, as_jwk, pem
 
 CLIENT = "hospital 17"
@@ -164,13 +164,9 @@ async def test_the_issuer_is_the_audience_after_a_rejection(takes_issuer: bool) 
     async with StrictSso() as sso, aiohttp.ClientSession() as session:
         issuer = f"{sso.token_url}/issuer/"
         sso.audience = issuer if takes_issuer else sso.token_url
-        credential = Credential(
-            endpoint=TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url)),
-            settings=CredentialSettings(client_id=CLIENT, auth_method="private_key_jwt"),
-            platform="https://platform.test/r5",
-            name="default",
-            authenticators=parse_client_keys(CLIENT, Secret(pem(KEYS["ES384"])), issuer=issuer),
-        )
+        endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
+        keys = parse_client_keys(CLIENT, Secret(pem(KEYS["ES384"])), issuer=issuer)
+        credential = credential_of(endpoint, keys, client=CLIENT, auth_method="private_key_jwt")
         for _ in range(2):
             assert (await credential.request()).access_token.reveal() == "granted"
         assert not credential.uses_previous_secret

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.config.outbound_settings import CredentialSettings, SsoSettings
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import ClientKeyError
 from gateway.oauth.client_authentication import (
     ClientAuthenticator,
@@ -20,6 +20,7 @@ from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, oauth_error, status, token
+from tests.oauth.harness import credential_of
 from tests.oauth.test_signing_keys import EC, RSA, pem
 
 OTHER = ec.generate_private_key(ec.SECP384R1())
@@ -77,14 +78,7 @@ def source_of(
     text: str,
     reread: Callable[[], tuple[ClientAuthenticator, ...]] | None = None,
 ) -> Credential:
-    return Credential(
-        endpoint=endpoint,
-        settings=CredentialSettings(client_id="id"),
-        platform="https://platform.test/r5",
-        name="default",
-        authenticators=secrets(text),
-        reread=reread,
-    )
+    return credential_of(endpoint, secrets(text), reread=reread)
 
 
 def rereading_source(endpoint: TokenEndpoint, file: File) -> Credential:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gateway.oauth.client_authentication import client_secret_post
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
+from tests.doubles.certificates import server_context
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.sso import Sso
 
@@ -35,9 +35,7 @@ def ca(tmp_path: Path) -> trustme.CA:
 @pytest.fixture
 async def sso(ca: trustme.CA) -> AsyncIterator[Sso]:
     """An SSO with a certificate of that CA for a name that only the proxy knows."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert(NAME).configure_cert(context)
-    async with Sso(tls=context) as running:
+    async with Sso(tls=server_context(ca, NAME)) as running:
         yield running
 
 
@@ -110,9 +108,7 @@ async def test_the_certificate_must_name_the_sso(
 
 
 async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path) -> None:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert("localhost").configure_cert(context)
-    async with Sso(tls=context) as sso:
+    async with Sso(tls=server_context(ca)) as sso:
         here = f"https://localhost:{sso.port}/oauth/token"
         assert await ask(here, ca_file=tmp_path / "ca.pem") == "token-1"
         trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")

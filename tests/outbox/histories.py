@@ -47,6 +47,7 @@ from gateway.outbox.open_outbox import open_outbox_store
 from gateway.outbox.store.outbox_store import OutboxStore
 from tests.doubles.platform import Platform
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
@@ -417,18 +418,15 @@ def _settings(base_url: str, sso: Sso, url: str) -> dict[str, Any]:
         "retention": month,
         "max_age": month,
     }
-    return {
-        "environment": "custom",
-        "platform": {"fhir_base_url": base_url},
-        "sso": {"token_url": sso.token_url},
-        "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-        "callers": [{"name": name, "api_key": name * 8, "outbox": "always"} for name in CALLERS],
-        "retries": {"max_attempts": 1},
-        "circuit_breaker": {"open_for": 2},
-        "audit": {"sink": "off"},
-        "shutdown": {"delay": 0},
-        "outbox": outbox,
-    }
+    return gateway_settings(
+        base_url,
+        sso.token_url,
+        callers=[{"name": name, "api_key": name * 8, "outbox": "always"} for name in CALLERS],
+        retries={"max_attempts": 1},
+        circuit_breaker={"open_for": 2},
+        audit={"sink": "off"},
+        outbox=outbox,
+    )
 
 
 EVENTS = ("cut", "weather", "kill", "kill_twice", "restart", "clock")

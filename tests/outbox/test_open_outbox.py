@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import sqlite3
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from gateway.outbox.store.store_types import (
     OutboxUnavailableError,
 )
 from tests.doubles.clock import FakeClock
+from tests.environments import output_of
 from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, settings
 from tests.outbox.drafts import draft, write
@@ -45,8 +45,7 @@ def settings_for(place: Place, **more: object) -> OutboxSettings:
 
 
 def output_of_python(program: str, argument: str) -> str:
-    run = [sys.executable, "-c", program, argument]
-    return subprocess.run(run, capture_output=True, check=True, text=True).stdout
+    return output_of([sys.executable, "-c", program, argument])
 
 
 async def test_a_file_that_is_no_database_is_rejected(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gateway.clock import TimeSource
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.oauth.tokens import make_tokens
+from tests.doubles.certificates import Pki
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
@@ -97,14 +98,8 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
 @pytest.fixture
 def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
     """Return the settings of a TLS listener, and a context that trusts it."""
-    authority = trustme.CA()
-    identity = authority.issue_cert("localhost")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    identity.cert_chain_pems[0].write_to_path(str(cert))
-    identity.private_key_pem.write_to_path(str(key))
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return {"tls": {"cert_file": str(cert), "key_file": str(key)}}, context
+    pki = Pki(tmp_path)
+    return {"tls": pki.settings()["tls"]}, pki.client()
 
 
 @pytest.fixture

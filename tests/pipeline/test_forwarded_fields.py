@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 
 from gateway.telemetry.logs import configure
@@ -76,15 +75,6 @@ async def reported_fields(gateway: RunningGateway) -> list[dict[str, Any]]:
     facts = gateway.gateway.status.facts("en")
     assert json.dumps(facts)
     return list(facts["fields_not_forwarded"])
-
-
-async def status_page(gateway: RunningGateway) -> str:
-    """Return the page `/status`."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status") as response,
-    ):
-        return await response.text()
 
 
 def fields_of(seen: ReceivedRequest, *names: str) -> list[tuple[str, str]]:
@@ -200,7 +190,7 @@ async def test_each_name_is_logged_once_for_each_caller(
                     reply = await fetch(gateway.address, get("/fhir/Patient/1", key, *sent))
                     assert reply.status == 200
             facts = await reported_fields(gateway)
-            page = await status_page(gateway)
+            _, page = await gateway.admin_page("/status")
             for caller, number in (("lab", 8), ("his", 4)):
                 metric = "dhp_gateway_fields_not_forwarded_total"
                 assert await gateway.metric(metric, caller=caller) == number
@@ -237,7 +227,7 @@ async def test_a_hundred_names_of_a_caller_are_reported(start_gateway, platform:
         facts = await reported_fields(gateway)
         assert [(each["name"], each["requests"]) for each in facts[:2]] == [("X-0", 2), ("X-1", 1)]
         assert {each["name"] for each in facts} == set(names[:100])
-        page = await status_page(gateway)
+        _, page = await gateway.admin_page("/status")
         assert await gateway.metric("dhp_gateway_fields_not_forwarded_total") == 151
     assert page.count("<code>X-") == 20
     assert "80 more" in page

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.doubles.gateway import RunningGateway
@@ -138,12 +137,7 @@ def request_for(place: str) -> bytes:
 
 async def reported_base(gateway: RunningGateway) -> str | None:
     """Return the base that the status page names."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status.json") as answer,
-    ):
-        facts = await answer.json()
-    base: str | None = facts["platform"]["missing_alias"]
+    base: str | None = (await gateway.facts())["platform"]["missing_alias"]
     return base
 
 
@@ -325,10 +319,6 @@ async def test_the_status_page_names_the_setting_and_the_value(
 ) -> None:
     answer = created("Location", "https://fhir.clinic.uz/r5/Patient/1")
     await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{gateway.admin_url}/status?lang={language}") as page_,
-    ):
-        shown = await page_.text()
+    _, shown = await gateway.admin_page(f"/status?lang={language}")
     assert "https://fhir.clinic.uz/r5" in shown
     assert "rewrite.aliases" in shown

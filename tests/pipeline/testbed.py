@@ -15,6 +15,7 @@ import trustme
 
 from gateway.config.value_types import ListenAddress
 from gateway.http.server.caller_connection import CallerConnection
+from tests.doubles.certificates import server_context
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform, PlatformConnection, ReceivedRequest
@@ -190,9 +191,7 @@ def unresponsive_port(stack: contextlib.AsyncExitStack) -> int:
 def tls_platform(host: str, **options: Any) -> tuple[ssl.SSLContext, trustme.CA]:
     """Return a server context with a certificate for `host`, and the CA that issued it."""
     authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host, **options).configure_cert(context)
-    return context, authority
+    return server_context(authority, host, **options), authority
 
 
 def reset_connection(wire: Wire) -> None:

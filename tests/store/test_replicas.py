@@ -14,8 +14,9 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body, unauthorized
+from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, token
-from tests.lifecycle.conftest import SECRET, Service, StartService
+from tests.lifecycle.conftest import Service, StartService
 from tests.store.redis_server import Failover, RedisServer, patient, redis_failover
 
 REPLICAS = 8
@@ -222,7 +223,7 @@ async def test_a_stolen_dump_holds_no_token(
     dump = server.dump.read_bytes()
     assert b"dhp-gateway:1:" in dump
     assert b"planted-token" not in dump
-    assert SECRET.encode() not in dump
+    assert CLIENT_SECRET.encode() not in dump
 
 
 async def test_the_password_is_never_shown(

@@ -20,6 +20,7 @@ from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.secret import Secret
 from tests.doubles.command import dhp
 from tests.doubles.platform import Platform
+from tests.doubles.sections import gateway_settings
 from tests.outbox.path.conftest import opening, outbox_in
 from tests.outbox.path.harness import OutboxSetup, observation
 from tests.store.redis_server import RedisServer, redis_server
@@ -78,14 +79,8 @@ class TestOutbox:
     async def test_an_operator_decides_on_an_unclear_write(
         self, setup: OutboxSetup, location: dict[str, str], stored: Path, tmp_path: Path
     ) -> None:
-        settings = {
-            "environment": "custom",
-            "platform": {"fhir_base_url": setup.platform.url},
-            "sso": {"token_url": setup.sso.token_url},
-            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-            "outbox": outbox_in(tmp_path) | LIMITS,
-            "audit": {"sink": "off"},
-        }
+        sections = {"outbox": outbox_in(tmp_path) | LIMITS, "audit": {"sink": "off"}}
+        settings = gateway_settings(setup.platform.url, setup.sso.token_url, **sections)
         config = tmp_path / "settings.yaml"
         config.write_text(json.dumps(settings))
         entry_id = location["unclear"].rpartition("/")[2]

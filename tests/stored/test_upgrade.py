@@ -25,6 +25,7 @@ from tests.doubles.command import dhp
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, start
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import outbox_in
 from tests.outbox.path.harness import observation
@@ -83,16 +84,13 @@ def replica(
     tmp_path: Path,
 ) -> MakeReplica:
     """Return a function that makes a gateway of a version; all have the same files."""
-    settings = {
-        "environment": "custom",
-        "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}{platform.base_path}"},
-        "sso": {"token_url": sso.token_url},
-        "credentials": {"default": {"client_id": "hospital-17", "client_secret": "planted"}},
-        "outbox": outbox_in(tmp_path),
-        "audit": {"sink": "file", "path": str(tmp_path / "audit.jsonl")},
-        "retries": {"max_attempts": 1},
-        "shutdown": {"delay": 0},
-    }
+    settings = gateway_settings(
+        f"http://127.0.0.1:{relay.port}{platform.base_path}",
+        sso.token_url,
+        outbox=outbox_in(tmp_path),
+        audit={"sink": "file", "path": str(tmp_path / "audit.jsonl")},
+        retries={"max_attempts": 1},
+    )
     return lambda version: Replica(version, tmp_path, settings, programs[version])
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+
+from tests.doubles.certificates import server_context
 
 pytest.importorskip("opentelemetry.sdk", reason="pip install 'dhp-gateway[otel]'")
 
@@ -303,9 +304,7 @@ async def test_a_collector_over_tls_is_verified_and_gets_the_authorization(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "secret").write_text("Bearer planted-secret")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    async with Collector(tls=context) as collector:
+    async with Collector(tls=server_context(authority)) as collector:
         async with traced(
             platform,
             sso,

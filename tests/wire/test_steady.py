@@ -17,6 +17,7 @@ import pytest
 from gateway.config.value_types import ListenAddress
 from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get
 
@@ -66,14 +67,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         sso = await stack.enter_async_context(Sso())
 
         async def begin(**sections: Any) -> Testbed:
-            settings = {
-                "platform": {"fhir_base_url": platform.url},
-                "sso": {"token_url": sso.token_url},
-                "credentials": {"default": {"client_id": "a", "client_secret": "planted"}},
-                "shutdown": {"delay": 0, "drain_timeout": 1},
-                "limits": {"max_body_bytes": 2 * SIZE},
-                **sections,
-            }
+            usual = {"shutdown": {"drain_timeout": 1}, "limits": {"max_body_bytes": 2 * SIZE}}
+            settings = gateway_settings(platform.url, sso.token_url, **usual | sections)
             process = start_gateway(settings, tmp_path)
             stack.push_async_callback(asyncio.to_thread, process.process.terminate)
             await process.wait_for_status(200)

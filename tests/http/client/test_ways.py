@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 import trustme
 
+from tests.doubles.certificates import server_context
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
@@ -46,18 +47,13 @@ async def proxy() -> AsyncIterator[ConnectProxy]:
 
 def server_tls(ca: trustme.CA, *, clients: trustme.CA | None = None) -> ssl.SSLContext:
     """Return the platform's TLS context, which may request a client certificate."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ca.issue_cert(NAME, "localhost").configure_cert(context)
-    if clients is not None:
-        clients.configure_trust(context)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    return server_context(ca, NAME, "localhost", clients=clients)
 
 
 async def read(gateway: RunningGateway) -> tuple[int, str, str]:
     """Return status, reason and diagnostics of a read."""
     url = f"{gateway.url}/Patient/1"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+    async with aiohttp.request("GET", url) as answer:
         body = await answer.json(content_type=None)
         issue = body.get("issue", [{}])[0]
         reason = answer.headers.get("X-Gateway-Error", "")

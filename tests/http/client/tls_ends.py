@@ -16,6 +16,7 @@ from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connect import UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_pool import UpstreamPool
+from tests.doubles.certificates import client_context, server_context
 from tests.doubles.sections import platform_settings
 from tests.doubles.tls_peer import TlsLine, TlsPeer
 from tests.doubles.waiting import wait_until
@@ -30,24 +31,15 @@ def server_side(
     ca: trustme.CA, version: ssl.TLSVersion | None = None, clients: trustme.CA | None = None
 ) -> ssl.SSLContext:
     """Return the platform's context, which requires certificates of `clients` if that is given."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost").configure_cert(context)
+    context = server_context(ca, clients=clients)
     if version is not None:
         context.minimum_version = context.maximum_version = version
-    if clients is not None:
-        clients.configure_trust(context)
-        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
 def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> ssl.SSLContext:
     """Return the gateway's context, which trusts `ca` and has a certificate of `issuer`, if any."""
-    context = ssl.create_default_context()
-    if ca is not None:
-        ca.configure_trust(context)
-    if issuer is not None:
-        issuer.issue_cert("hospital-17.test").configure_cert(context)
-    return context
+    return client_context(ca, issuer=issuer, name="hospital-17.test")
 
 
 @dataclass

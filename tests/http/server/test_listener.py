@@ -19,6 +19,7 @@ from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
+from tests.doubles.certificates import client_context, server_context
 from tests.doubles.wire import get
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -198,17 +199,13 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
+    return server_context(authority)
 
 
 def secured(caller: socket.socket, authority: trustme.CA) -> ssl.SSLSocket:
     """Return the caller's connection over TLS, which it reads blocking."""
     caller.settimeout(60)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context.wrap_socket(caller, server_hostname="localhost")
+    return client_context(authority).wrap_socket(caller, server_hostname="localhost")
 
 
 async def test_over_tls_a_slow_reader_gets_the_complete_last_response(

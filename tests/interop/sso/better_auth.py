@@ -10,16 +10,11 @@ from typing import Any, ClassVar
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import free_port
+from tests.environments import node_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
-_IDS = {
-    "client_secret_basic": "lab-basic",
-    "client_secret_post": "lab-post",
-    "private_key_jwt": "lab-ec",
-}
 
 
 @dataclass(slots=True)
@@ -27,8 +22,11 @@ class BetterAuth(ConfiguredServer):
     """One method for each client, `iss` in its responses, and sign-outs by the back channel."""
 
     name: ClassVar[str] = "Better Auth"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        "client_secret_basic": "lab-basic",
+        "client_secret_post": "lab-post",
+        "private_key_jwt": "lab-ec",
+    }
     second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     # Where users reach another gateway of the same client.
     second_gateway: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
@@ -110,7 +108,7 @@ class BetterAuth(ConfiguredServer):
                     else {"secret": self._secret(method)}
                 ),
             }
-            for method, client_id in _IDS.items()
+            for method, client_id in self.client_ids.items()
         ]
         web = {
             "clientId": "hospital-web",

@@ -17,7 +17,6 @@ from tests.interop.sso.server import TOKEN_LIFETIME
 
 HERE = Path(__file__).parent
 _LOCK = HERE.parent / "django_toolkit.lock"
-_IDS = {"client_secret_basic": "lab-basic", "client_secret_post": "lab-post"}
 WEB, WEB_WITH_HS256 = "hospital-web", "hospital-web-hs256"
 _WEB_SECRET = "the-secret-of-the-clients-whose-users-sign-in"
 _RESOURCE_SERVER = ("platform", "secret-of-the-platform")
@@ -32,8 +31,14 @@ class DjangoToolkit(ConfiguredServer):
     """Refresh tokens serve once. It asks before it signs a user out, and tells no gateway of it."""
 
     name: ClassVar[str] = "django-oauth-toolkit"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        "client_secret_basic": "lab-basic",
+        "client_secret_post": "lab-post",
+    }
+    web_client: ClassVar[dict[str, str]] = {
+        "client_secret": _WEB_SECRET,
+        "scope": "openid profile",
+    }
     second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     has_back_channel: ClassVar[bool] = False
     not_offered: ClassVar[dict[str, str]] = {
@@ -68,19 +73,8 @@ class DjangoToolkit(ConfiguredServer):
         }
 
     async def accepts(self, token: str) -> bool:
-        url, login = (
-            f"{self.public_url}/o/introspect/",
-            aiohttp.encode_basic_auth(*_RESOURCE_SERVER),
-        )
-        return await is_active(url, token, Authorization=login)
-
-    def login_settings(self) -> dict[str, Any]:
-        return {
-            "client_id": WEB,
-            "client_secret": _WEB_SECRET,
-            "scope": "openid profile",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
+        login = aiohttp.encode_basic_auth(*_RESOURCE_SERVER)
+        return await is_active(f"{self.public_url}/o/introspect/", token, Authorization=login)
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=username]", value=self.user)
@@ -103,7 +97,7 @@ class DjangoToolkit(ConfiguredServer):
     def _clients(self) -> list[dict[str, Any]]:
         machines = [
             (client_id, self._secret(method))
-            for method, client_id in _IDS.items()
+            for method, client_id in self.client_ids.items()
             if self.is_enabled or method != self.client_auth_methods[0]
         ]
         people = [

@@ -31,11 +31,6 @@ _WEB_PAGES = "/usr/share/glewlwyd/webapp"
 # In the package, the name of the pages' own settings leads to their folder.
 _WEB_SETTINGS = "/etc/glewlwyd/config-2.7.json/config.json"
 _ADMINISTRATOR = {"username": "admin", "password": "password"}
-_IDS = {
-    "client_secret_post": "lab-post",
-    "client_secret_basic": "lab-basic",
-    "private_key_jwt": "lab-ec",
-}
 _BASIC_SECRET = "secret+of/lab=basic%20&x"
 _WEB_SECRET = "secret+of/web=%20&x"
 _SETTINGS = """
@@ -76,9 +71,9 @@ class Glewlwyd(SsoServer):
     """Clients and keys are changed by the administrator, over HTTP."""
 
     name: ClassVar[str] = "Glewlwyd"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
     second_secret: ClassVar[str] = _BASIC_SECRET
+    scope: ClassVar[str] = "fhir"
+    web_client: ClassVar[dict[str, str]] = {"client_secret": _WEB_SECRET, "scope": "openid"}
 
     not_offered: ClassVar[dict[str, str]] = {
         "sign_out": "its sign-out needs an id_token_hint, and no token is put into an address",
@@ -114,15 +109,8 @@ class Glewlwyd(SsoServer):
             "authorize_url": f"{issuer}/auth",
         }
 
-    def credential(self, method: str) -> dict[str, Any]:
-        # A class with slots has no `super` without arguments.
-        return {**SsoServer.credential(self, method), "scope": "fhir"}
-
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.port}/api/oidc/jwks") as answer,
-        ):
+        async with aiohttp.request("GET", f"http://127.0.0.1:{self.port}/api/oidc/jwks") as answer:
             keys = KeySet.import_key_set(await answer.json())
         try:
             claims = jwt.decode(token, keys, algorithms=["RS256"]).claims
@@ -139,14 +127,6 @@ class Glewlwyd(SsoServer):
 
     def enable_client(self, *, enabled: bool) -> None:
         self._change_client(enabled=enabled)
-
-    def login_settings(self) -> dict[str, Any]:
-        return {
-            "client_id": "hospital-web",
-            "client_secret": _WEB_SECRET,
-            "scope": "openid",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         # A user whose session lives on there is asked to continue, without the password.
@@ -255,13 +235,9 @@ class Glewlwyd(SsoServer):
                     **machine,
                     "client_id": client_id,
                     "token_endpoint_auth_method": [method],
-                    **(
-                        {"jwks": self.keys.registered(client_id)}
-                        if method == "private_key_jwt"
-                        else {"client_secret": self._secret(method)}
-                    ),
+                    **self.registered_proof(method),
                 }
-                for method, client_id in _IDS.items()
+                for method, client_id in self.client_ids.items()
             ),
             {
                 "client_id": "hospital-web",
@@ -278,7 +254,7 @@ class Glewlwyd(SsoServer):
 
     def _change_client(self, **changes: Any) -> None:
         administrator = self._administrator()
-        path = f"client/{_IDS[self.client_auth_methods[0]]}"
+        path = f"client/{self.client_ids[self.client_auth_methods[0]]}"
         administrator.call("PUT", path, {**administrator.call("GET", path), **changes})
 
     def _administrator(self) -> _Administrator:

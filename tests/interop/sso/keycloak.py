@@ -16,8 +16,8 @@ import aiohttp
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
+from tests.environments import installed_program, maven_package
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
-from tests.java import java, maven_package
 
 HERE = Path(__file__).parent
 _REALM = "hospital"
@@ -29,11 +29,6 @@ _JVM = (
     *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENS),
 )
 _PATIENCE = 120
-_IDS = {
-    "client_secret_post": "lab-post",
-    "client_secret_basic": "lab-basic",
-    "private_key_jwt": "lab-rsa",
-}
 _SECRETS = {
     "client_secret_post": "secret-of-lab-post/1+%",
     "client_secret_basic": "secret-of-lab-basic+%/=",
@@ -47,8 +42,11 @@ class Keycloak(SsoServer):
     """Its realm is imported at the first start; then an operator's client changes it."""
 
     name: ClassVar[str] = "Keycloak"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        **SsoServer.client_ids,
+        "private_key_jwt": "lab-rsa",
+    }
+    web_client: ClassVar[dict[str, str]] = {"scope": "openid"}
     second_secret: ClassVar[str] = _SECRETS["client_secret_basic"]
 
     secret: str = _SECRETS["client_secret_post"]
@@ -59,7 +57,7 @@ class Keycloak(SsoServer):
 
     def start(self) -> None:
         self._lay_out()
-        command = [java(), *_JVM, f"-Dkc.home.dir={self.directory}"]
+        command = [installed_program("java"), *_JVM, f"-Dkc.home.dir={self.directory}"]
         command += [f"-Djboss.server.config.dir={self.directory / 'conf'}"]
         command += ["-cp", str(self.directory / "lib" / "quarkus-run.jar")]
         options = {
@@ -83,10 +81,9 @@ class Keycloak(SsoServer):
 
     async def accepts(self, token: str) -> bool:
         form = {"token": token, "client_id": "operator", "client_secret": _SECRETS["operator"]}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{self._protocol}/token/introspect", data=form) as answer,
-        ):
+        async with aiohttp.request(
+            "POST", f"{self._protocol}/token/introspect", data=form
+        ) as answer:
             return bool((await answer.json())["active"])
 
     def change_secret(self) -> str:
@@ -102,12 +99,8 @@ class Keycloak(SsoServer):
         file = self.directory / "web.secret"
         file.touch(mode=0o600)
         file.write_text(f"the-next-secret\n{_SECRETS['web']}\n")
-        return {
-            "client_id": "hospital-web",
-            "client_secret_file": str(file),
-            "scope": "openid",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
+        # A class with slots has no `super` without arguments.
+        return {**SsoServer.login_settings(self), "client_secret_file": str(file)}
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="#username", value=self.user)
@@ -185,7 +178,7 @@ class Keycloak(SsoServer):
             else {"secret": self._secret(method)}
         )
         return {
-            "clientId": _IDS[method],
+            "clientId": self.client_ids[method],
             "standardFlowEnabled": False,
             "serviceAccountsEnabled": True,
             "protocolMappers": [_AUDIENCE],
@@ -219,7 +212,7 @@ class Keycloak(SsoServer):
         }
 
     def _change_client(self, **changes: Any) -> None:
-        client_id = _IDS[self.client_auth_methods[0]]
+        client_id = self.client_ids[self.client_auth_methods[0]]
         [client] = self._administer("GET", f"clients?{urlencode({'clientId': client_id})}")
         self._administer("PUT", f"clients/{client['id']}", {**client, **changes})
 

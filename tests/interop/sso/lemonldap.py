@@ -21,11 +21,6 @@ from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
 _PORTAL = Package("liblemonldap-ng-portal-perl", "/usr/share/lemonldap-ng/portal/htdocs/index.psgi")
 _STARMAN = Package("starman", "/usr/bin/starman")
-_IDS = {
-    "client_secret_post": "lab-post",
-    "client_secret_basic": "lab-basic",
-    "private_key_jwt": "lab-ec",
-}
 _BASIC_SECRET = "secret+of/lab=basic%20&x"
 _WEB_SECRET = "secret+of/web=%20&x"
 _PLATFORM_SECRET = "secret-of-the-platform"
@@ -69,13 +64,17 @@ class LemonLdap(SsoServer):
     """Each change is a file of settings with the next number."""
 
     name: ClassVar[str] = "LemonLDAP::NG"
-    client_auth_methods: ClassVar[tuple[str, ...]] = (
-        "client_secret_post",
-        "client_secret_basic",
-        *(("private_key_jwt",) if _IS_NEW else ()),
-    )
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        method: client_id
+        for method, client_id in SsoServer.client_ids.items()
+        if _IS_NEW or method != "private_key_jwt"
+    }
     second_secret: ClassVar[str] = _BASIC_SECRET
+    scope: ClassVar[str] = "fhir"
+    web_client: ClassVar[dict[str, str]] = {
+        "client_secret": _WEB_SECRET,
+        "scope": "openid profile email",
+    }
     not_offered: ClassVar[dict[str, str]] = (
         {} if _IS_NEW else {"private_key_jwt": "since 2.20; Debian 12 has an older one"}
     )
@@ -105,22 +104,16 @@ class LemonLdap(SsoServer):
             "authorize_url": f"{self.public_url}/oauth2/authorize",
         }
 
-    def credential(self, method: str) -> dict[str, Any]:
-        # A class with slots has no `super` without arguments.
-        return {**SsoServer.credential(self, method), "scope": "fhir"}
-
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"http://127.0.0.1:{self.port}/oauth2/introspect",
-                data={
-                    "client_id": "platform",
-                    "client_secret": _PLATFORM_SECRET,
-                    "token": token,
-                },
-            ) as answer,
-        ):
+        async with aiohttp.request(
+            "POST",
+            f"http://127.0.0.1:{self.port}/oauth2/introspect",
+            data={
+                "client_id": "platform",
+                "client_secret": _PLATFORM_SECRET,
+                "token": token,
+            },
+        ) as answer:
             return bool((await answer.json()).get("active"))
 
     def change_secret(self) -> str:
@@ -131,14 +124,6 @@ class LemonLdap(SsoServer):
     def enable_client(self, *, enabled: bool) -> None:
         self.is_enabled = enabled
         self._write()
-
-    def login_settings(self) -> dict[str, Any]:
-        return {
-            "client_id": "hospital-web",
-            "client_secret": _WEB_SECRET,
-            "scope": "openid profile email",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=user]", value=self.user)
@@ -265,12 +250,12 @@ class LemonLdap(SsoServer):
     def _clients(self) -> dict[str, dict[str, Any]]:
         machine = {"AllowClientCredentialsGrant": 1}
         clients = {
-            method: {**machine, "ClientID": _IDS[method], "ClientSecret": self._secret(method)}
-            for method in self.client_auth_methods
+            method: {**machine, "ClientID": client_id, "ClientSecret": self._secret(method)}
+            for method, client_id in self.client_ids.items()
         }
         clients["client_secret_basic"]["AccessTokenJWT"] = 1
         if "private_key_jwt" in clients:
-            jwks = self.keys.registered(_IDS["private_key_jwt"])
+            jwks = self.keys.registered(self.client_ids["private_key_jwt"])
             clients["private_key_jwt"] |= {
                 "ClientSecret": "",
                 "AuthMethod": "private_key_jwt",

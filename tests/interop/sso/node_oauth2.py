@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.environments import node_with_packages
 from tests.interop.sso.configured import ConfiguredServer, is_active, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
-_IDS = {"client_secret_post": "lab-post", "client_secret_basic": "lab-basic"}
 # It does not decode what the Authorization field holds, so that other characters cost the gateway a
 # second request once: `test_node_oauth2.py`.
 _PLAIN_SECRET = "secret-of-lab-basic"
@@ -24,8 +23,10 @@ class NodeOauth2(ConfiguredServer):
     """What token responses hold is up to the application; here clients have `changes` of it."""
 
     name: ClassVar[str] = "node-oauth2-server"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        "client_secret_post": "lab-post",
+        "client_secret_basic": "lab-basic",
+    }
     second_secret: ClassVar[str] = _PLAIN_SECRET
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "client_secret_basic and client_secret_post alone"
@@ -42,7 +43,7 @@ class NodeOauth2(ConfiguredServer):
     def settings(self) -> dict[str, Any]:
         clients = {
             client_id: self._secret(method)
-            for method, client_id in _IDS.items()
+            for method, client_id in self.client_ids.items()
             if self.is_enabled or method != self.client_auth_methods[0]
         }
         return {

@@ -11,18 +11,13 @@ from joserfc.jwk import RSAKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from tests.browser.conftest import BrowserUser
+from tests.environments import node_with_packages
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.sso.configured import ConfiguredServer, version_of_package
 from tests.interop.sso.server import TOKEN_LIFETIME
 from tests.interop.stages import AUDIENCE
-from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
-_IDS = {
-    "client_secret_post": "lab-post",
-    "client_secret_basic": "lab-basic",
-    "private_key_jwt": "lab-ec",
-}
 
 
 def _new_key(number: int) -> dict[str, Any]:
@@ -35,9 +30,8 @@ class OidcProvider(ConfiguredServer):
     """Clients and keys stand in its settings file."""
 
     name: ClassVar[str] = "oidc-provider"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
     second_secret: ClassVar[str] = "secret-of-lab-basic+%/="
+    web_client: ClassVar[dict[str, str]] = {"scope": "openid"}
 
     signing_keys: list[dict[str, Any]] = field(default_factory=lambda: [_new_key(0)])
 
@@ -60,20 +54,10 @@ class OidcProvider(ConfiguredServer):
         return {"issuer": self.public_url, "token_url": f"{self.public_url}/token"}
 
     async def accepts(self, token: str) -> bool:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.public_url}/jwks") as answer,
-        ):
+        async with aiohttp.request("GET", f"{self.public_url}/jwks") as answer:
             guard = BearerGuard(await answer.json(), self.public_url, AUDIENCE)
         headers = CIMultiDict({"Authorization": f"Bearer {token}"})
         return guard(CIMultiDictProxy(headers)) is None
-
-    def login_settings(self) -> dict[str, Any]:
-        return {
-            "client_id": "hospital-web",
-            "scope": "openid",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="input[name=login]", value=self.user)
@@ -102,13 +86,9 @@ class OidcProvider(ConfiguredServer):
                 "grant_types": ["client_credentials"],
                 "redirect_uris": [],
                 "response_types": [],
-                **(
-                    {"jwks": self.keys.registered(client_id)}
-                    if method == "private_key_jwt"
-                    else {"client_secret": self._secret(method)}
-                ),
+                **self.registered_proof(method),
             }
-            for method, client_id in _IDS.items()
+            for method, client_id in self.client_ids.items()
         ]
         people = {
             "client_id": "hospital-web",

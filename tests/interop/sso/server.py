@@ -41,11 +41,18 @@ class SsoServer(ABC):
 
     # The column of the table.
     name: ClassVar[str]
-    # The methods of RFC 7591 that a client without users may have there, and its id by method.
-    client_auth_methods: ClassVar[tuple[str, ...]]
-    client_ids: ClassVar[dict[str, str]]
+    # By the method of RFC 7591: the id of the client without users that authenticates so.
+    client_ids: ClassVar[dict[str, str]] = {
+        "client_secret_post": "lab-post",
+        "client_secret_basic": "lab-basic",
+        "private_key_jwt": "lab-ec",
+    }
     # Of the other client with a secret.
     second_secret: ClassVar[str]
+    # What clients without users request.
+    scope: ClassVar[str] = ""
+    # Of the gateway's section `login`, for the client `hospital-web`: its secret and scope.
+    web_client: ClassVar[dict[str, str]] = {}
     # Why a row cannot be asked of this server, by the row's name.
     not_offered: ClassVar[dict[str, str]] = {}
     # Whether its own sign-out tells the gateway; else the session ends at the next refresh.
@@ -55,6 +62,10 @@ class SsoServer(ABC):
     # The user that signs in; the gateway's audit shows `user`.
     user: ClassVar[str] = "dilnoza"
     password: ClassVar[str] = "parol-2026"
+
+    @property
+    def client_auth_methods(self) -> tuple[str, ...]:
+        return tuple(self.client_ids)
 
     @abstractmethod
     def version(self) -> str:
@@ -80,7 +91,9 @@ class SsoServer(ABC):
     def credential(self, method: str) -> dict[str, Any]:
         """Return the gateway's settings of a client that authenticates by `method`."""
         client_id = self.client_ids[method]
-        return {"client_id": client_id, "auth_method": method, **self.proof(method, client_id)}
+        scope = {"scope": self.scope} if self.scope else {}
+        proof = self.proof(method, client_id)
+        return {"client_id": client_id, "auth_method": method, **proof, **scope}
 
     def proof(self, method: str, client_id: str) -> dict[str, str]:
         """Return the settings by which a client shows that it is the one: its key or its secret."""
@@ -91,6 +104,12 @@ class SsoServer(ABC):
     def _secret(self, method: str) -> str:
         """Return the secret of the client that authenticates by `method`."""
         return self.secret if method == self.client_auth_methods[0] else self.second_secret
+
+    def registered_proof(self, method: str) -> dict[str, Any]:
+        """Return by what the server knows such a client, as a registration of RFC 7591 holds it."""
+        if method == "private_key_jwt":
+            return {"jwks": self.keys.registered(self.client_ids[method])}
+        return {"client_secret": self._secret(method)}
 
     @abstractmethod
     async def accepts(self, token: str) -> bool:
@@ -107,7 +126,8 @@ class SsoServer(ABC):
     # Sign-in of users; a server without it names the rows in `not_offered`.
 
     def login_settings(self) -> dict[str, Any]:
-        raise NotImplementedError
+        back = f"{self.gateway}/"
+        return {"client_id": "hospital-web", **self.web_client, "post_logout_redirect_uri": back}
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         """From the first page that the server shows to the return to the gateway."""

@@ -15,14 +15,11 @@ import aiohttp
 
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
-from tests.go import go_program
+from tests.environments import go_program
+from tests.interop.sso.configured import is_active
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
 HERE = Path(__file__).parent
-_IDS = {
-    "client_secret_basic": "lab-basic",
-    "client_secret_post": "lab-post",
-}
 
 
 @dataclass(slots=True)
@@ -30,8 +27,14 @@ class Zitadel(SsoServer):
     """Its settings file has the secret of the present, so that a restart knows it."""
 
     name: ClassVar[str] = "zitadel"
-    client_auth_methods: ClassVar[tuple[str, ...]] = tuple(_IDS)
-    client_ids: ClassVar[dict[str, str]] = _IDS
+    client_ids: ClassVar[dict[str, str]] = {
+        "client_secret_basic": "lab-basic",
+        "client_secret_post": "lab-post",
+    }
+    web_client: ClassVar[dict[str, str]] = {
+        "client_secret": "secret-of-hospital-web",
+        "scope": "openid profile offline_access",
+    }
     second_secret: ClassVar[str] = "secret-of-lab-post+%/="
     not_offered: ClassVar[dict[str, str]] = {
         "private_key_jwt": "it takes RS256, ES256 and PS256; the gateway signs RS384 or ES384",
@@ -57,11 +60,7 @@ class Zitadel(SsoServer):
 
     async def accepts(self, token: str) -> bool:
         proof = aiohttp.encode_basic_auth("platform", "secret-of-the-platform")
-        async with (
-            aiohttp.ClientSession(headers={"Authorization": proof}) as session,
-            session.post(f"{self.public_url}/oauth/introspect", data={"token": token}) as answer,
-        ):
-            return bool((await answer.json())["active"])
+        return await is_active(f"{self.public_url}/oauth/introspect", token, Authorization=proof)
 
     def change_secret(self) -> str:
         self.secret = f"{self.secret}-{time.time_ns()}"
@@ -70,14 +69,6 @@ class Zitadel(SsoServer):
 
     def enable_client(self, *, enabled: bool) -> None:
         self._administer("lab-basic", enabled=json.dumps(enabled))
-
-    def login_settings(self) -> dict[str, Any]:
-        return {
-            "client_id": "hospital-web",
-            "client_secret": "secret-of-hospital-web",
-            "scope": "openid profile offline_access",
-            "post_logout_redirect_uri": f"{self.gateway}/",
-        }
 
     async def sign_in(self, person: BrowserUser, tab: int = 0) -> None:
         await person.do("fill", tab=tab, selector="#username", value=self.user)
@@ -101,12 +92,12 @@ class Zitadel(SsoServer):
             "Lifetime": TOKEN_LIFETIME,
             # An ID token beside an access token names the subject alone.
             "User": {"ID": self.user, "Username": self.user, "Password": self.password},
-            "Clients": [*map(self._machine, _IDS), self._web(), _PLATFORM],
+            "Clients": [*map(self._machine, self.client_ids), self._web(), _PLATFORM],
         }
 
     def _machine(self, method: str) -> dict[str, Any]:
         return {
-            "ID": _IDS[method],
+            "ID": self.client_ids[method],
             "Secret": self._secret(method),
             "Method": method,
             "Grants": ["client_credentials"],

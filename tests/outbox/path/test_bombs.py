@@ -18,6 +18,7 @@ import pytest
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until
 from tests.outbox.path.conftest import Open, outbox_in
@@ -66,17 +67,14 @@ def bombs(kind: str) -> list[bytes]:
 async def gateway(directory: Path) -> AsyncIterator[GatewayProcess]:
     async with Sso() as sso, Platform() as platform, Relay(platform.port) as relay:
         relay.cut()
-        process = start_gateway(
-            {
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}/r5"},
-                "sso": {"token_url": sso.token_url},
-                "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-                "callers": CALLERS,
-                "retries": {"max_attempts": 1},
-                "outbox": outbox_in(directory),
-            },
-            directory,
+        settings = gateway_settings(
+            f"http://127.0.0.1:{relay.port}/r5",
+            sso.token_url,
+            callers=CALLERS,
+            retries={"max_attempts": 1},
+            outbox=outbox_in(directory),
         )
+        process = start_gateway(settings, directory)
         try:
             await process.wait_for_status(200)
             yield process
@@ -94,10 +92,9 @@ def memory(process: GatewayProcess, field: str = "VmRSS") -> int:
 
 async def post(base: str, body: bytes, **fields: str) -> tuple[int, str | None]:
     headers = {**ZIPPED, **fields}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{base}/Observation", data=io.BytesIO(body), headers=headers) as answer,
-    ):
+    async with aiohttp.request(
+        "POST", f"{base}/Observation", data=io.BytesIO(body), headers=headers
+    ) as answer:
         await answer.read()
         return answer.status, answer.headers.get("X-Gateway-Error")
 

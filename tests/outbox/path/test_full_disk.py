@@ -15,6 +15,7 @@ import pytest
 
 from tests.doubles.platform import Platform, PlatformConnection, fhir
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
@@ -178,16 +179,13 @@ async def test_a_gateway_restarts_on_a_disk_that_stays_full(
 
     platform.respond(respond)
     async with Sso() as sso, Relay(platform.port) as line, aiohttp.ClientSession() as session:
-        settings = {
-            "environment": "custom",
-            "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}{platform.base_path}"},
-            "sso": {"token_url": sso.token_url},
-            "credentials": {"default": {"client_id": "c", "client_secret": "s"}},
-            "retries": {"max_attempts": 1},
-            "audit": {"sink": "off"},
-            "shutdown": {"delay": 0},
-            "outbox": outbox_in(place),
-        }
+        settings = gateway_settings(
+            f"http://127.0.0.1:{line.port}{platform.base_path}",
+            sso.token_url,
+            retries={"max_attempts": 1},
+            audit={"sink": "off"},
+            outbox=outbox_in(place),
+        )
         replica = Replica("gateway", tmp_path, settings, [sys.executable, "-m", "gateway"])
         await replica.start()
         try:

@@ -10,6 +10,7 @@ import aiohttp
 from tests.doubles.platform import Platform, outcome
 from tests.doubles.processes import start_gateway
 from tests.doubles.relay import Relay
+from tests.doubles.sections import gateway_settings
 from tests.doubles.sso import Sso
 from tests.outbox.path.conftest import outbox_in
 
@@ -28,16 +29,9 @@ HEADERS = {
 
 async def test_no_patient_data_is_on_disk_or_in_logs(platform: Platform, tmp_path: Path) -> None:
     async with Sso() as sso, Relay(platform.port) as relay, aiohttp.ClientSession() as session:
-        service = start_gateway(
-            {
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{relay.port}/r5"},
-                "sso": {"token_url": sso.token_url},
-                "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-                "log": {"level": "debug"},
-                "outbox": outbox_in(tmp_path),
-            },
-            tmp_path,
-        )
+        sections = {"log": {"level": "debug"}, "outbox": outbox_in(tmp_path)}
+        base = f"http://127.0.0.1:{relay.port}/r5"
+        service = start_gateway(gateway_settings(base, sso.token_url, **sections), tmp_path)
         try:
             await service.wait_for_status(200)
             relay.cut()
