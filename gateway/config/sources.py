@@ -131,6 +131,7 @@ def _parse_variable(text: str, annotation: Any) -> Any:
 
 
 def _number(text: str, *, is_integer: bool) -> Any:
+    # A longer number is a mistake, and Python refuses to parse integers of thousands of digits.
     if len(text) > 30 or not text.isascii() or "_" in text:
         return text
     try:
@@ -245,13 +246,18 @@ class _Loader(_YamlLoader):  # type: ignore[misc] # the base depends on libyaml
 
 
 _YAML_TAG: Final = "tag:yaml.org,2002:"
-for _name, _pattern, _first in (
-    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(_YAML_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+# How a value of each kind is written, and the characters that it begins with.
+_PLAIN_FORMS: Final = {
+    "null": (re.compile(r"^(?:|~|null|Null|NULL)$"), ["", "~", "n", "N"]),
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    "int": (re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")),
+    "float": (
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+        list("-+.0123456789"),
+    ),
+}
+for _kind, _form in _PLAIN_FORMS.items():
+    _Loader.add_implicit_resolver(_YAML_TAG + _kind, *_form)
 
 
 @dataclass(slots=True)
@@ -388,13 +394,10 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, path: SettingPath) -> Any:
         text, kind = str(node.value), node.tag.removeprefix(_YAML_TAG)
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind in ("int", "float"):
-            return self._number(text, kind)
-        if kind != "str":
+        if kind == "str":
+            return text
+        # A tag in the file may be of a kind that the value is not.
+        if kind not in _PLAIN_FORMS or not _PLAIN_FORMS[kind][0].match(text):
             self._add_problem(
                 node,
                 path,
@@ -402,14 +405,12 @@ class _Reader:
                 Message("remove the `!…` in front of the value"),
             )
             self._document.reported_keys.append(path)
-        return text
-
-    @staticmethod
-    def _number(text: str, kind: str) -> Any:
-        # A longer number is a mistake, and Python refuses to parse integers of thousands of digits.
-        if len(text) > 30:
             return text
-        return int(text) if kind == "int" else float(text)
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        return _number(text, is_integer=kind == "int")
 
     def _add_problem(
         self, node: yaml.Node, path: SettingPath, message: Message, hint: Message

@@ -57,6 +57,12 @@ def test_broken_yaml_is_reported_at_the_position_of_the_parser(what: str, ending
     assert problem.source.split(",")[0] == f"line {line + 13}"
 
 
+@pytest.mark.parametrize("value", ["!!int x", "!!float 1,5", "!!bool yes", "!!null x", "!own 1"])
+def test_a_tag_that_its_value_does_not_have_is_reported(value: str) -> None:
+    (problem,) = parse_yaml(f"limits:\n  keep_alive: {value}\n", "settings").problems
+    assert str(problem).startswith("limits.keep_alive: has a YAML tag (line 2)")
+
+
 @pytest.mark.parametrize(
     ("text", "key", "line"),
     [
