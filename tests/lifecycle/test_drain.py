@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import aiohttp
@@ -129,13 +130,19 @@ async def test_after_the_delay_an_idle_connection_gets_a_503(
 async def test_the_first_request_of_an_accepted_connection_is_served(
     start_service: StartService, platform: Platform
 ) -> None:
-    service = await start_service.ready(**BRISK)
-    async with await Wire.open(service.address) as wire:
-        await service.wait_for_metric(0, "dhp_gateway_inflight_requests")
-        service.send(signal.SIGTERM)
-        await wait_until_closed(service)
-        assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
-    assert await service.ended() == 0
+    is_young = False
+    while not is_young:
+        service = await start_service.ready(**BRISK)
+        async with await Wire.open(service.address) as wire:
+            opened_at = time.monotonic()
+            await service.wait_for_metric(0, "dhp_gateway_inflight_requests")
+            service.send(signal.SIGTERM)
+            await wait_until_closed(service)
+            # The gateway waits for a second. A busy machine may have used it up: another gateway.
+            is_young = time.monotonic() - opened_at < 0.7
+            if is_young:
+                assert (await wire.fetch(get("/fhir/Patient/1"))).status == 200
+        assert await service.ended() == 0
 
 
 async def test_a_slow_reader_gets_its_complete_response(
