@@ -135,7 +135,7 @@ def _gateway_outcome(
     entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> dict[str, Any]:
     unclear = entry.state is EntryState.UNCLEAR
-    word = "unclear" if unclear else "expired" if response.reason == "expired" else "failed"
+    word = "unclear" if unclear else "expired" if entry.cause == "expired" else "failed"
     outcome = entry_outcome(
         word, response_format, severity="error", code="incomplete" if unclear else "processing"
     )
@@ -143,11 +143,10 @@ def _gateway_outcome(
     if (reason := REASONS.get(response.reason)) is not None:
         issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": reason.code})
         guidance = REASON_GUIDANCE[reason.code]
-        if not unclear:
+        if word == "failed" and guidance.repeat == "corrected":
+            # The gateway has refused the write as it refuses one that is sent directly.
             issue["code"] = reason.issue_code
-            # Texts with a variant for reads say that data may have been saved.
-            if guidance.read_text is None:
-                issue["details"]["text"] = guidance.text.in_language(response_format.language)
+            issue["details"]["text"] = guidance.text.in_language(response_format.language)
     status = "none" if response.reason else response.status
     facts = f"platform-status={status}; attempts={entry.attempts}"
     issue["diagnostics"] = f"{facts}; {response.note}" if response.note else facts

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import zlib
+from pathlib import Path
 
+from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.open_outbox import open_outbox_store
 from tests.doubles.platform import fhir, http, outcome
-from tests.outbox.path.conftest import Open
+from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.harness import OutboxSetup
 
 LAB, WARD = {"X_Api_Key": "lab-key"}, {"X_Api_Key": "ward-key"}
@@ -53,6 +57,24 @@ async def test_the_status_of_an_unclear_write_is_502(setup: OutboxSetup) -> None
     coding = response["outcome"]["issue"][0]["details"]["coding"]
     assert [each["code"] for each in coding] == ["unclear", "upstream-failed"]
     assert (await setup.ask("DELETE", location)).status == 409
+
+
+async def test_the_status_of_a_write_that_became_too_old_leads_to_the_operator(
+    opened: Open, tmp_path: Path
+) -> None:
+    async with opened() as setup:
+        setup.relay.cut()
+        entry_id = (await setup.write()).location.rpartition("/")[2]
+    settings = OutboxSettings.model_validate(outbox_in(tmp_path))
+    late = time.time() + 2 * settings.max_age
+    async with open_outbox_store(settings, b"\0" * 32, lambda: late) as store:
+        assert await store.expire_entries()
+    async with opened() as setup:
+        ended = await setup.ask("GET", f"/_outbox/{entry_id}")
+    (issue,) = ended.json["entry"][0]["response"]["outcome"]["issue"]
+    codes = [coding["code"] for coding in issue["details"]["coding"]]
+    assert (issue["code"], codes) == ("processing", ["expired", "upstream-unreachable"])
+    assert "Ask the gateway's operator, who can still deliver it" in issue["details"]["text"]
 
 
 async def test_a_waiting_write_can_be_cancelled(setup: OutboxSetup) -> None:
