@@ -1,7 +1,6 @@
 """The command line `dhp-gateway`: its commands, their options and exit codes.
 
 Exit codes: 0 success, 1 a check failed, 2 wrong usage or settings, 3 the gateway could not start.
-`audit verify` has one more, 4: no fault was found, but it is unproven that the end is there.
 
 Modules are imported where a command needs them: `healthcheck` should be quick.
 """

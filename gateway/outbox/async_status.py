@@ -8,6 +8,7 @@ system.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from gateway.pipeline.request import RequestContext
 
 OUTBOX_PATH: Final = "/_outbox"
+# Seconds for which a cancellation waits for the end of an attempt, and between two looks at it. An
+# attempt begins as soon as a write is queued; where no connection can be made, nothing is sent.
+_CANCEL_WAIT: Final = 3.0
+_CANCEL_POLL_INTERVAL: Final = 0.1
 
 
 MESSAGES: Final = {
@@ -317,18 +322,25 @@ class OutboxApi:
     async def _cancel(
         self, entry_id: str, caller: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
-        try:
-            entry = await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
-        except EntryStateError as error:
-            if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
-                return self._gone(error.state, response_format)
-            word = "delivered" if error.state is EntryState.DELIVERED else "locked"
-            return self._refusal(409, word, "conflict", response_format)
-        if entry is None:
-            raise _not_found()
-        return self.respond(
-            202, entry_outcome("cancelling", response_format), xml=response_format.xml
-        )
+        deadline = time.monotonic() + _CANCEL_WAIT
+        while True:
+            try:
+                entry = await self._store.apply_action(
+                    entry_id, EntryState.CANCELLED, caller=caller
+                )
+            except EntryStateError as error:
+                if error.state is EntryState.SENDING and time.monotonic() < deadline:
+                    await asyncio.sleep(_CANCEL_POLL_INTERVAL)
+                    continue
+                if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
+                    return self._gone(error.state, response_format)
+                word = "delivered" if error.state is EntryState.DELIVERED else "locked"
+                return self._refusal(409, word, "conflict", response_format)
+            if entry is None:
+                raise _not_found()
+            return self.respond(
+                202, entry_outcome("cancelling", response_format), xml=response_format.xml
+            )
 
     def _final_response(
         self, entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat

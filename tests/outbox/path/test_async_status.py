@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.open_outbox import open_outbox_store
-from tests.doubles.platform import fhir, http, outcome
+from tests.doubles.platform import PlatformConnection, fhir, http, outcome
 from tests.outbox.path.conftest import Open, outbox_in
 from tests.outbox.path.harness import OutboxSetup
 
@@ -89,6 +89,42 @@ async def test_a_waiting_write_can_be_cancelled(setup: OutboxSetup) -> None:
     await setup.deliver(first.location)
     assert (await setup.ask("DELETE", first.location)).status == 409
     assert setup.writes() == [("PUT", "/r5/Observation/1")]
+
+
+async def test_a_write_can_be_cancelled_while_no_connection_can_be_made(opened: Open) -> None:
+    # With several attempts at the connection, the delivery that begins at once is still going on.
+    async with opened(retries={"max_attempts": 3}) as setup:
+        setup.relay.cut()
+        location = (await setup.write()).location
+        assert (await setup.ask("DELETE", location)).status == 202
+        assert (await setup.ask("GET", location)).status == 410
+        assert setup.writes() == []
+
+
+async def test_a_write_that_the_platform_has_got_cannot_be_cancelled(setup: OutboxSetup) -> None:
+    ends = asyncio.Event()
+
+    async def hanging(connection: PlatformConnection) -> None:
+        await ends.wait()
+        connection.writer.close()
+
+    setup.relay.cut()
+    location = (await setup.write()).location
+    setup.answer_writes(hanging)
+    await setup.relay.restore()
+    await setup.wait_until_sent(1)
+    assert (await setup.ask("DELETE", location)).status == 409
+    ends.set()
+
+
+async def test_a_write_becomes_too_old_soon_after_max_age(opened: Open) -> None:
+    async with opened(outbox={"max_age": 1, "retention": 60}) as setup:
+        setup.relay.cut()
+        location = (await setup.write()).location
+        async with asyncio.timeout(30):
+            ended = await setup.final_response(location)
+    (issue,) = ended.json["entry"][0]["response"]["outcome"]["issue"]
+    assert issue["details"]["coding"][0]["code"] == "expired"
 
 
 async def test_callers_see_their_own_entries_only(opened: Open) -> None:
