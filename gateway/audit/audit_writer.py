@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -242,7 +243,9 @@ class WriterThread:
     def _failed(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
-            number = error.errno if isinstance(error, OSError) else None
+            # The number of an SSLError is OpenSSL's: 1 would be read as EPERM.
+            is_numbered = not isinstance(error, ssl.SSLError)
+            number = error.errno if isinstance(error, OSError) and is_numbered else None
             name = str(error) if isinstance(error, SinkError) else type(error).__name__
             _log.error(
                 f"{self.log_name} cannot be written",

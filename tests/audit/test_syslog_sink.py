@@ -16,7 +16,9 @@ import pytest
 import trustme
 
 from gateway import os_support
+from gateway.audit.audit_writer import WriterThread
 from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
+from tests.audit.conftest import PATIENCE
 from tests.doubles.certificates import client_context, server_context
 
 MESSAGE = re.compile(
@@ -218,6 +220,19 @@ def test_an_untrusted_server_receives_nothing(open_sink: OpenSink) -> None:
     sink.close()
     receiver.close()
     assert receiver.received == []
+
+
+async def test_the_log_names_an_untrusted_certificate(
+    open_sink: OpenSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver(server_context(trustme.CA(), "127.0.0.1"))
+    theirs = client_context(trustme.CA())
+    sink = open_sink("tls", receiver.port, tls=lambda: theirs)
+    writer = WriterThread(sink, on_failure="drop", on_records=lambda _outcome, _count: None)
+    writer.enqueue([line(n=1)])
+    await writer.close(PATIENCE)
+    receiver.close()
+    assert caplog.records[0].msg["error"] == "SSLCertVerificationError"
 
 
 def test_a_closed_connection_is_replaced(
