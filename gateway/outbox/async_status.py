@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from gateway.pipeline.request import RequestContext
 
 OUTBOX_PATH: Final = "/_outbox"
-# Seconds for which a cancellation waits for the end of an attempt, and between two looks at it. An
+# How often a cancellation looks for the end of an attempt, and the seconds between two looks. An
 # attempt begins as soon as a write is queued; where no connection can be made, nothing is sent.
-_CANCEL_WAIT: Final = 3.0
-_CANCEL_POLL_INTERVAL: Final = 0.1
+_CANCEL_LOOKS: Final = 30
+_CANCEL_PAUSE: Final = 0.1
 
 
 MESSAGES: Final = {
@@ -322,15 +322,16 @@ class OutboxApi:
     async def _cancel(
         self, entry_id: str, caller: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
-        deadline = time.monotonic() + _CANCEL_WAIT
+        looks_left = _CANCEL_LOOKS
         while True:
             try:
                 entry = await self._store.apply_action(
                     entry_id, EntryState.CANCELLED, caller=caller
                 )
             except EntryStateError as error:
-                if error.state is EntryState.SENDING and time.monotonic() < deadline:
-                    await asyncio.sleep(_CANCEL_POLL_INTERVAL)
+                if error.state is EntryState.SENDING and looks_left:
+                    looks_left -= 1
+                    await asyncio.sleep(_CANCEL_PAUSE)
                     continue
                 if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
                     return self._gone(error.state, response_format)
