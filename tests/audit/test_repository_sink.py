@@ -319,7 +319,7 @@ async def test_retry_after_prolongs_the_delay(
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
+async def test_the_certificate_is_verified(known: bool) -> None:
     authority = trustme.CA()
     repository = Repository(tls=server_context(authority if known else trustme.CA()))
     try:
