@@ -257,7 +257,7 @@ class StreamRewriter(ABC):
     def _unescaped(self, pos: int) -> int:
         """Return the last position up to `pos` that is certainly not within an escape.
 
-        It is 0 if more backslashes stand before `pos` than are examined.
+        It is 0 if all bytes that are examined before `pos` are backslashes.
         """
         before = self._buffer[max(0, pos - _MAX_BACKSLASHES) : pos]
         run = len(before) - len(before.rstrip(b"\\"))
