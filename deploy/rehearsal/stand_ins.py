@@ -25,8 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.deploy.container import Builder, Image, this_release
-from tests.deploy.tools import from_layer
 from tests.deploy.tools import kubernetes_validate as validator
+from tests.deploy.tools import unpacked_program
 
 FOLDER = Path(__file__).resolve().parents[2] / "build/rehearsal"
 PROGRAMS = FOLDER / "programs"
@@ -248,11 +248,11 @@ def uv(arguments: list[str]) -> int:
 
 
 def helm(arguments: list[str]) -> int:
-    return subprocess.run([from_layer("helm"), *arguments], check=False).returncode
+    return subprocess.run([unpacked_program("helm"), *arguments], check=False).returncode
 
 
 def kubectl(arguments: list[str]) -> int:
-    return subprocess.run([from_layer("kubectl"), *arguments], check=False).returncode
+    return subprocess.run([unpacked_program("kubectl"), *arguments], check=False).returncode
 
 
 def kubernetes_validate(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
-"""The operators that may decide about entries, authenticated by HTTP Basic (RFC 7617) like callers.
+"""Authenticates the operators that may decide about outbox entries, by HTTP Basic (RFC 7617).
 
-Wrong passwords are limited per address. Beyond the limit no password is checked, so that the right
-one cannot be found by trying. A form has to contain the token that the page issued to the operator,
-which a page of another site cannot read.
+Credentials are checked as those of callers are. Wrong passwords are limited per address. Beyond the
+limit no password is checked, so that none can be guessed. A form has to contain the token that the
+page issued to the operator, which a page of another site cannot read (protection against CSRF).
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ _FAILURES_PER_SECOND: Final = 1.0
 
 
 class Operators:
-    """The operators of the settings, each with a name and a password; there may be none."""
+    """The operators of the settings: pairs of name and password; there may be none."""
 
     def __init__(
-        self, named: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
+        self, passwords: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._key = secrets.token_bytes(32)
+        self._form_key = secrets.token_bytes(32)
+        # The registry is not used: only the buckets by address are.
         self._failure_limiter = UnidentifiedLimiter(
             CallerRegistry(), _FAILURES_PER_SECOND, clock, signs_in=True
         )
-        self.replace(named)
+        self.replace(passwords)
 
-    def replace(self, named: Sequence[tuple[str, Secret]]) -> None:
-        """Replace all operators by these names and passwords."""
+    def replace(self, passwords: Sequence[tuple[str, Secret]]) -> None:
+        """Replace all operators by those with these names and passwords."""
         self._callers = CallerRegistry(
             [
                 CallerMatcher(Caller(name), username=name, password=password)
-                for name, password in named
+                for name, password in passwords
             ]
         )
 
@@ -65,7 +66,7 @@ class Operators:
         return self._callers.has_named_callers
 
     def authenticate(self, request: Request) -> str | None:
-        """Return the name of the operator that sent the request, None if it has no password.
+        """Return the name of the operator, None if the request presents no name and password.
 
         Raises `OutboxPageError` for a wrong name or password, and after too many of them.
         """
@@ -73,11 +74,11 @@ class Operators:
         if not self._callers.presents_known_secret(header):
             return None
         transport = request.transport
-        name = None if transport is None else transport.get_extra_info("peername")
-        peer = Peer(socket_address(name))
-        wait = self._failure_limiter.seconds_until_available(peer.address)
-        if wait:
-            headers: dict[str, str] = {hdrs.RETRY_AFTER: str(int(wait) + 1)}
+        peer_name = None if transport is None else transport.get_extra_info("peername")
+        peer = Peer(socket_address(peer_name))
+        retry_after = self._failure_limiter.seconds_until_available(peer.address)
+        if retry_after:
+            headers: dict[str, str] = {hdrs.RETRY_AFTER: str(int(retry_after) + 1)}
             raise OutboxPageError(HTTPStatus.TOO_MANY_REQUESTS, "too-many", headers)
         try:
             return self._callers.identify(peer, header).name
@@ -88,7 +89,7 @@ class Operators:
 
     def form_token(self, operator: str) -> str:
         """Return the token that forms of this operator have to contain."""
-        return hmac.digest(self._key, operator.encode(), hashlib.sha256).hex()
+        return hmac.digest(self._form_key, operator.encode(), hashlib.sha256).hex()
 
     def is_valid_form_token(self, token: str, operator: str) -> bool:
         """Return whether this process issued the token to the operator."""
@@ -96,7 +97,7 @@ class Operators:
 
 
 def is_cross_site(request: Request) -> bool:
-    """Return whether the browser reports a page of another site as sender (Fetch standard)."""
+    """Return whether a page of another origin sent the request (Fetch Metadata, Origin)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)
     is_own_origin = origin is None or is_same_origin(origin, authority_of(request) or "")

@@ -1,12 +1,12 @@
-"""Delivery of AuditEvents to a FHIR repository: batches of updates with ids of the gateway.
+"""Delivery of AuditEvents to a FHIR repository: batches of updates with ids that the gateway chose.
 
 An update as create (`PUT AuditEvent/{id}`) is idempotent: after a failure with unknown effect the
 same entries are sent again and nothing is stored twice. An entry counts as stored by its own status
-in the batch-response. A server may answer `Prefer: return=minimal` without a body, and so did
-Medplum for batches of which it had stored nothing: then one entry is read back, and batches are
-sent without the preference from then on.
+in the batch-response. A server may respond to `Prefer: return=minimal` without a body, as Medplum
+did for batches of which it had stored nothing. Then one entry is read back, and later batches are
+sent without the preference.
 
-The writer thread sends through an HTTP client that works on the event loop's session.
+The writer thread waits for requests that run in the event loop, in its `ClientSession`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from gateway.field_values import parse_retry_after
 from gateway.telemetry.logs import get_logger
 
 MAX_ENTRIES: Final = 100
-_MAX_BYTES: Final = 1024 * 1024
+_MAX_BATCH_BYTES: Final = 1024 * 1024
+# Seconds.
 _FIRST_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 15.0
-# A media type, a resource type or a Bundle type.
+# A media type, a resource type or a Bundle type, which an error may quote.
 _SAFE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
-# Rejections that the repository's operator can resolve; the AuditEvents are retained until then.
+# Client errors that the repository's operator can resolve; the AuditEvents are kept until then.
 _RETRYABLE_STATUSES: Final = frozenset(
     {401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429}
 )
@@ -56,8 +57,8 @@ class RepositorySink:
     """Sends resources to a FHIR repository (`audit_writer.Sink`). A line is a resource.
 
     `client` sends to `base`, blocking; it raises `SinkError` if there is no response.
-    `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
-    place, counts resources that the repository rejected permanently as `dropped`.
+    `on_records` counts as for a `WriterThread`, which has to call `count_outcome` in its place:
+    that counts resources that the repository rejected permanently as `dropped`.
     """
 
     def __init__(
@@ -72,35 +73,35 @@ class RepositorySink:
         self._client = client
         self._on_records = on_records
         self._times = times or TimeSource()
-        self._waiting: deque[bytes] = deque()
-        self._entries = MAX_ENTRIES
+        self._unsent: deque[bytes] = deque()
+        self._max_entries = MAX_ENTRIES  # of the next batch
         self._failures = 0
-        self._not_before = 0.0
-        self._pauses_skipped = False
-        self._refused = 0
-        self._is_refusal_logged = False
+        self._not_before = 0.0  # the monotonic time of the next attempt
+        self._skips_pauses = False
+        self._rejected = 0  # not yet counted as dropped
+        self._is_rejection_logged = False
         self._prefers_minimal = True
         self._is_loss_logged = False
 
     def write(self, lines: Sequence[bytes]) -> None:
-        if not self._waiting:
-            self._waiting.extend(lines)
-        if not self._pauses_skipped and self._times.clock() < self._not_before:
-            raise SinkError("left alone for a moment")
-        while self._waiting:
+        if not self._unsent:
+            self._unsent.extend(lines)
+        if not self._skips_pauses and self._times.clock() < self._not_before:
+            raise SinkError("paused after a failure")
+        while self._unsent:
             try:
-                wait = self._deliver()
+                failed = self._deliver()
             except Exception:
                 self._postpone(None)
                 raise
-            if wait is not None:
-                self._postpone(wait.retry_after)
-                raise SinkError(f"HTTP {wait.status}")
+            if failed is not None:
+                self._postpone(failed.retry_after)
+                raise SinkError(f"HTTP {failed.status}")
             self._failures = 0
 
     def discard_failed(self) -> int:
-        lost = len(self._waiting)
-        self._waiting.clear()
+        lost = len(self._unsent)
+        self._unsent.clear()
         return lost
 
     def close(self) -> None:
@@ -111,42 +112,42 @@ class RepositorySink:
 
         May be called in any thread.
         """
-        self._pauses_skipped = True
+        self._skips_pauses = True
 
     def count_outcome(self, outcome: str, count: int) -> None:
-        """Count the outcome of `count` lines. Rejected ones count as dropped."""
+        """Count the outcome of `count` lines. Of those written, rejected ones count as dropped."""
         if outcome == "written":
-            refused, self._refused = self._refused, 0
-            if refused:
-                self._on_records("dropped", refused)
-            count -= refused
+            rejected, self._rejected = self._rejected, 0
+            if rejected:
+                self._on_records("dropped", rejected)
+            count -= rejected
         if count:
             self._on_records(outcome, count)
 
     def _deliver(self) -> RepositoryResponse | None:
-        """Send the next batch. Return the response if the rest has to be sent later, else None."""
+        """Send the next batch. Return the failed response if entries remain to be sent later."""
         batch = self._next_batch()
         reply = self._client.post(self._bundle(batch), minimal=self._prefers_minimal)
         if reply.status in (400, 413, 422):
             if len(batch) > 1:
-                # The batch is too large, or one resource invalidates it: smaller batches find out
-                # which.
-                self._entries = len(batch) // 2
+                # The batch is too large, or the server rejects it because of one resource, which
+                # smaller batches isolate.
+                self._max_entries = len(batch) // 2
             else:
-                self._waiting.popleft()
-                self._drop_refused(reply.status)
+                self._unsent.popleft()
+                self._drop_rejected(reply.status)
             return None
         if not 200 <= reply.status < 300:
             return reply
-        return self._apply_statuses(batch, self._statuses(reply, batch))
+        return self._apply_statuses(batch, self._entry_statuses(reply, batch))
 
-    def _statuses(self, reply: RepositoryResponse, batch: list[bytes]) -> list[int]:
+    def _entry_statuses(self, reply: RepositoryResponse, batch: list[bytes]) -> list[int]:
         """Return the status of each entry. Raises `SinkError`.
 
-        Without a body it is that of the response for all, if the last entry can be read back.
+        A response without a body has one status for all; the last entry must then be readable.
         """
         if reply.body.strip():
-            return _statuses(reply, len(batch))
+            return _parse_batch_response(reply, len(batch))
         self._prefers_minimal = False
         address = _address(batch[-1])
         found = self._client.read(address)
@@ -165,23 +166,24 @@ class RepositorySink:
         raise SinkError(f"HTTP {reply.status} without a body, and read back HTTP {found.status}")
 
     def _apply_statuses(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
-        waits: list[tuple[bytes, int]] = []
+        """Remove the entries that are stored or rejected. Return the response for the others."""
+        kept: list[tuple[bytes, int]] = []
         for line, status in zip(batch, statuses, strict=True):
-            self._waiting.popleft()
+            self._unsent.popleft()
             if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
-                self._drop_refused(status)
+                self._drop_rejected(status)
             elif not 200 <= status < 300:
-                waits.append((line, status))
-        self._waiting.extendleft(line for line, _ in reversed(waits))
-        self._entries = min(2 * self._entries, MAX_ENTRIES)
-        return RepositoryResponse(waits[0][1], b"") if waits else None
+                kept.append((line, status))
+        self._unsent.extendleft(line for line, _ in reversed(kept))
+        self._max_entries = min(2 * self._max_entries, MAX_ENTRIES)
+        return RepositoryResponse(kept[0][1], b"") if kept else None
 
     def _next_batch(self) -> list[bytes]:
         batch: list[bytes] = []
         size = 0
-        for line in self._waiting:
+        for line in self._unsent:
             size += len(line)
-            if batch and (len(batch) >= self._entries or size > _MAX_BYTES):
+            if batch and (len(batch) >= self._max_entries or size > _MAX_BATCH_BYTES):
                 break
             batch.append(line)
         return batch
@@ -203,10 +205,10 @@ class RepositorySink:
             "request": {"method": "PUT", "url": address},
         }
 
-    def _drop_refused(self, status: int) -> None:
-        self._refused += 1
-        if not self._is_refusal_logged:
-            self._is_refusal_logged = True
+    def _drop_rejected(self, status: int) -> None:
+        self._rejected += 1
+        if not self._is_rejection_logged:
+            self._is_rejection_logged = True
             _log.error("AuditEvents are refused for good and dropped; reported once", status=status)
 
     def _postpone(self, retry_after: str | None) -> None:
@@ -222,7 +224,7 @@ class RepositorySink:
 class RepositoryWriter(WriterThread):
     """A writer that retries as long as its backlog is below its limit, also with `drop`.
 
-    The records themselves are in the first sink meanwhile, and a restart of the repository takes
+    Meanwhile the audit records are in the sink of `audit.sink`. A restart of a repository takes
     longer than that of a pipe's reader.
     """
 
@@ -249,7 +251,7 @@ class RepositoryWriter(WriterThread):
         self._skip_pauses = sink.skip_pauses
 
     async def close(self, timeout: float) -> int:
-        """Send what was accepted, for at most `timeout` seconds. Return the number of lost ones."""
+        """Send accepted lines for at most `timeout` seconds. Return the number of lost ones."""
         self._skip_pauses()
         return await super().close(timeout)
 
@@ -259,14 +261,14 @@ def _address(line: bytes) -> str:
 
 
 def _is_audit_event(body: bytes, address: str) -> bool:
-    """Return whether a body is the resource of that address: a proxy answers 200 to anything."""
+    """Return whether a body is the resource at `address`: a proxy may send 200 with a page."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
         resource = orjson.loads(body)
         return f"{resource['resourceType']}/{resource['id']}" == address
     return False
 
 
-def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
+def _parse_batch_response(reply: RepositoryResponse, count: int) -> list[int]:
     """Return the status of each entry of a batch-response. Raises `SinkError` if it is invalid."""
     bundle: Any = None
     with contextlib.suppress(ValueError):
@@ -284,17 +286,18 @@ def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
 
 def _unexpected(reply: RepositoryResponse, body: object) -> SinkError:
     """Return an error that describes the response. It quotes only names, never content."""
-    came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
+    facts = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
     members = body if isinstance(body, dict) else {}
     for name in (reply.content_type, members.get("resourceType"), members.get("type")):
         if isinstance(name, str) and _SAFE_NAME.fullmatch(name):
-            came.append(name)
-    return SinkError(f"no batch-response came, but {', '.join(came)}")
+            facts.append(name)
+    return SinkError(f"no batch-response came, but {', '.join(facts)}")
 
 
+# Seconds. The thread waits a little longer, so that the exchange itself reports its timeout.
 _EXCHANGE_TIMEOUT: Final = 10.0
 _TIMEOUT_GRACE: Final = 1.0
-_MAX_REPLY: Final = 8 * 1024 * 1024
+_MAX_RESPONSE_BYTES: Final = 8 * 1024 * 1024
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 _REQUEST_FIELDS: Final = {
     "Accept": "application/fhir+json",
@@ -308,9 +311,9 @@ class RepositoryClient:
 
     Its methods block, and must not run in that thread; they raise `SinkError`. The session is not
     closed. If `tls` is None, the system's root certificates are used. `authorization` returns the
-    Authorization field and raises where there is none, `on_unauthorized` is called with one that
-    was answered with 401; both in the loop's thread. `timeout` is in seconds and covers the whole
-    exchange.
+    value of the Authorization field and raises where there is no token. `on_unauthorized` is called
+    with a value that got a 401. Both run in the loop's thread. `timeout` is in seconds and covers
+    the whole exchange.
     """
 
     def __init__(
@@ -332,31 +335,31 @@ class RepositoryClient:
         self._loop = asyncio.get_running_loop()
 
     def post(self, bundle: bytes, *, minimal: bool) -> RepositoryResponse:
-        """Send a Bundle and return the response; with `minimal` it need not hold resources."""
+        """Return the response to a Bundle; with `minimal` resources are not needed in it."""
         headers = {"Content-Type": "application/fhir+json"}
         if minimal:
             headers["Prefer"] = "return=minimal"
-        return self._run("POST", self._base, bundle, headers)
+        return self._run_in_loop("POST", self._base, bundle, headers)
 
     def read(self, address: str) -> RepositoryResponse:
         """Return the response to a read of a resource, by its URL relative to the base."""
-        return self._run("GET", f"{self._base.rstrip('/')}/{address}", b"", {})
+        return self._run_in_loop("GET", f"{self._base.rstrip('/')}/{address}", b"", {})
 
-    def _run(
+    def _run_in_loop(
         self, method: str, url: str, body: bytes, headers: dict[str, str]
     ) -> RepositoryResponse:
         exchange = self._exchange(method, url, body, _REQUEST_FIELDS | headers)
         try:
-            sending = asyncio.run_coroutine_threadsafe(exchange, self._loop)
+            future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         except RuntimeError:
             exchange.close()
             raise SinkError("the gateway has ended") from None
         try:
-            return sending.result(self._timeout + _TIMEOUT_GRACE)
+            return future.result(self._timeout + _TIMEOUT_GRACE)
         except SinkError:
             raise
         except BaseException as error:
-            sending.cancel()
+            future.cancel()
             # The text of the exception could show the URL or the token.
             raise SinkError(type(error).__name__) from None
 
@@ -397,14 +400,14 @@ class RepositoryClient:
             ssl=self._tls or True,
             timeout=_NO_TIMEOUT,
         ) as response:
-            answer = bytearray()
+            received = bytearray()
             async for chunk in response.content.iter_chunked(65536):
-                answer += chunk
-                if len(answer) > _MAX_REPLY:
-                    raise SinkError("an answer without an end")
+                received += chunk
+                if len(received) > _MAX_RESPONSE_BYTES:
+                    raise SinkError("the response is too long")
             return RepositoryResponse(
                 response.status,
-                bytes(answer),
+                bytes(received),
                 response.headers.get("Retry-After"),
                 response.content_type,
             )

@@ -2,7 +2,9 @@
 
 Exit codes: 0 success, 1 a check failed, 2 wrong usage or settings, 3 the gateway could not start.
 
-Modules are imported where a command needs them: `healthcheck` should be quick.
+Modules are imported where a command needs them, so that `healthcheck` starts quickly. The docstring
+of a command is its help. No command uses its parameter `lang`: the callback of `language_option`
+has set the language already.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def run(config: Path | None, lang: str | None) -> None:
     try:
         settings = source.load()
     except SettingsError as error:
-        settings_source(config)
+        settings_source(config)  # only prints the source, which a gateway that starts logs
         exit_with_problems(error)
     from gateway.app.run import run as run_gateway
 
@@ -176,11 +178,11 @@ def _address(option: str, text: str) -> ListenAddress:
     try:
         return parse_address(text)
     except InvalidValueError as error:
-        why = {"why": error.message, "hint": error.hint}
-        exit_with_message(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
+        texts = {"why": error.message, "hint": error.hint}
+        exit_with_message(Message("{option} {why}; {hint}", option=option, **texts), WRONG_USAGE)
 
 
-cli.add_unloaded("init", "gateway.cli.init_command:init")
+cli.add_lazy_command("init", "gateway.cli.init_command:init")
 cli.command()(check_command.check)
 cli.command()(check_command.doctor)
 
@@ -194,7 +196,7 @@ def schema() -> None:
 
 
 def _exit_start_failed(error: Exception) -> NoReturn:
-    """Exit with one line of output for each reason."""
+    """Exit with code 3. The error's text has a line for each reason, which is printed."""
     reasons = (Message(line) for line in translate(exception_message(error)).splitlines())
     exit_with_message(
         join_messages("\n", (Message("could not start: {why}", why=why) for why in reasons)),
@@ -220,8 +222,8 @@ def healthcheck(config: Path | None, lang: str | None) -> None:
     try:
         status, body = ask(address, "/readyz")
     except ValueError:
-        other = Message("not ready: another program answers on {address}", address=address)
-        exit_with_message(other, CHECK_FAILED)
+        not_ready = Message("not ready: another program answers on {address}", address=address)
+        exit_with_message(not_ready, CHECK_FAILED)
     except OSError as error:
         why = Message.external((error.strerror or "").lower(), Message("no response"))
         exit_with_message(
@@ -283,9 +285,9 @@ def verify(
         raise click.exceptions.Exit(CHECK_FAILED)
 
 
-cli.add_unloaded("outbox", "gateway.cli.outbox_commands:app")
-cli.add_unloaded("token", "gateway.cli.platform_commands:token")
-cli.add_unloaded("probe-search", "gateway.cli.platform_commands:probe_search")
+cli.add_lazy_command("outbox", "gateway.cli.outbox_commands:app")
+cli.add_lazy_command("token", "gateway.cli.platform_commands:token")
+cli.add_lazy_command("probe-search", "gateway.cli.platform_commands:probe_search")
 
 
 @cli.command()

@@ -50,21 +50,21 @@ class LocalizedGroup(_LocalizedHelp, click.Group):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._names: list[str] = []
-        self._not_loaded: dict[str, str] = {}
+        self._locations: dict[str, str] = {}  # of commands not imported yet
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, under the name that was given to it by default."""
         super().add_command(cmd, name)
         self._names.append(name or cmd.name or "")
 
-    def add_unloaded(self, name: str, place: str) -> None:
+    def add_lazy_command(self, name: str, location: str) -> None:
         """Add the command at `module:attribute`, imported when the command is run or listed."""
         self._names.append(name)
-        self._not_loaded[name] = place
+        self._locations[name] = location
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, None if there is none of that name."""
-        module, _, attribute = self._not_loaded.pop(cmd_name, "").partition(":")
+        module, _, attribute = self._locations.pop(cmd_name, "").partition(":")
         if module:
             super().add_command(getattr(import_module(module), attribute), cmd_name)
         return super().get_command(ctx, cmd_name)

@@ -1,12 +1,12 @@
 """Reads settings from a YAML file and from environment variables, and merges the two.
 
-The file has YAML 1.2's plain types, no duplicate keys, and a line for every key. YAML 1.1, PyYAML's
-default, would turn `off` into false and `10:30` into 630. Invalid YAML comes with
-the parser's own position; the mistake may be above it.
+Plain values in the file have the types of YAML 1.2: YAML 1.1, PyYAML's default, would turn `off`
+into false and `10:30` into 630. Duplicate keys are problems. The line of each key is recorded. A
+syntax error is reported at the parser's position; the mistake may be above it.
 
 The name of a variable is `DHP_GATEWAY_` and the path in capitals, with levels joined by `__`. Texts
-are used unchanged; numbers and truth values are parsed; lists and groups are JSON. For keys that
-may be null, `null` or an empty text means null. Variables override the file.
+are used unchanged; numbers and booleans are parsed; lists and groups are JSON. For keys that may be
+null, `null` or an empty text means null. Variables override the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gateway.i18n import EMPTY_MESSAGE, Message, system_error
 PREFIX: Final = "DHP_GATEWAY_"
 # Names the settings file for the commands; it is no setting.
 CONFIG_VARIABLE: Final = "DHP_GATEWAY_CONFIG"
-_FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_BOOLEANS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
 @dataclass(slots=True)
@@ -67,8 +67,8 @@ def read_environment(
 ) -> EnvironmentValues:
     """Return the settings in `environ`.
 
-    Names of credentials are converted to lower case, unless the file has one that differs only in
-    case.
+    The name of a credential is taken from the file if it has one that differs only in case, and is
+    in lower case otherwise.
     """
     found = EnvironmentValues()
     # Shorter names first, so that a variable for a key overrides the JSON of its group.
@@ -77,12 +77,12 @@ def read_environment(
             path = _path(name.removeprefix(PREFIX).split("__"), file_values)
             annotation = settings_schema.annotation_at(path) if path else None
             if annotation is None:
-                hint = _nearest(name)
+                hint = _suggestion(name)
                 found.problems.append(Problem(name, Message("is not the name of a setting"), hint))
                 continue
             value = _parse_variable(environ[name], annotation)
             found.names[path] = name
-            _put(found.values, path, value)
+            _set_value(found.values, path, value)
     return found
 
 
@@ -93,15 +93,18 @@ def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
     path: list[str] = []
     for part in parts:
         name = part.lower()
-        value = settings_schema.value_of_mapping(annotation)
-        if value is not None:
+        # Of a mapping such as `credentials`, whose keys are chosen by the operator.
+        item_type = settings_schema.value_of_mapping(annotation)
+        if item_type is not None:
             spelled = (
                 [key for key in file_group if key.lower() == name]
                 if isinstance(file_group, Mapping)
                 else []
             )
             name = spelled[0] if spelled else name
-        annotation = value if value is not None else settings_schema.fields_of(annotation).get(name)
+        annotation = (
+            settings_schema.fields_of(annotation).get(name) if item_type is None else item_type
+        )
         if annotation is None or not name or part != part.upper():
             return ()
         file_group = file_group.get(name) if isinstance(file_group, Mapping) else None
@@ -116,13 +119,13 @@ def _parse_variable(text: str, annotation: Any) -> Any:
     """
     if settings_schema.is_optional(annotation) and text in ("", "null"):
         return None
-    plain = settings_schema.alternatives(annotation)
-    if any(each in settings_schema.TEXTS for each in plain):
+    types = settings_schema.alternatives(annotation)
+    if any(each in settings_schema.TEXTS for each in types):
         return text
-    if bool in plain:
-        return _FLAGS.get(text.lower(), text)
-    if int in plain or float in plain:
-        return _number(text, is_integer=int in plain)
+    if bool in types:
+        return _BOOLEANS.get(text.lower(), text)
+    if int in types or float in types:
+        return _number(text, is_integer=int in types)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -140,7 +143,7 @@ def _number(text: str, *, is_integer: bool) -> Any:
         return text
 
 
-def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _set_value(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     group = values
     for part in path[:-1]:
         inner = group.get(part)
@@ -150,7 +153,8 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     group[path[-1]] = value
 
 
-def _nearest(name: str) -> Message:
+def _suggestion(name: str) -> Message:
+    """Return a hint for an unknown variable: the most similar name of a setting, if any."""
     group = name
     while group := group.rpartition("__")[0]:
         path = _path(group.removeprefix(PREFIX).split("__"), {})
@@ -160,8 +164,8 @@ def _nearest(name: str) -> Message:
     known = [variable_name(path) for path, _ in settings_schema.value_paths()]
     # The name chosen by the operator is between the fixed parts of `credentials.*.client_id`.
     parts = name.split("__")
-    free = parts[1] if len(parts) > 2 else "DEFAULT"
-    spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
+    chosen = parts[1] if len(parts) > 2 else "DEFAULT"
+    spelled: Iterable[str] = (variable.replace("*", chosen) for variable in known)
     # The common prefix would make all names similar.
     ends = [variable.removeprefix(PREFIX) for variable in (*spelled, CONFIG_VARIABLE)]
     near = closest_word(name.removeprefix(PREFIX), ends)
@@ -173,35 +177,33 @@ def _nearest(name: str) -> Message:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with the values of `over`, group by group; lists are replaced, not joined.
 
-    A secret and its `_file` are one setting in two forms: setting either replaces both.
+    A secret and its `_file` are one setting in two forms: either in `over` replaces both in `base`.
     """
     merged = dict(base)
     for key in over:
-        twin = key.removesuffix("_file") if key.endswith("_file") else f"{key}_file"
-        if twin in merged and twin not in over:
-            del merged[twin]
+        other_form = key.removesuffix("_file") if key.endswith("_file") else f"{key}_file"
+        if other_form in merged and other_form not in over:
+            del merged[other_form]
     for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type] # mappings
+        old = merged.get(key)
+        are_groups = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if are_groups else value  # type: ignore[arg-type] # groups
     return merged
 
 
-# Where YAML begins another line; Python's splitlines() splits at more characters.
+# Where YAML begins a new line; Python's splitlines() splits at more characters.
 _LINE_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
-# Compiled only for a file with an error: that takes 5 ms.
-_NOT_IN_YAML: Final = r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+# A character that YAML forbids. Compiled only for a file with an error: that takes 5 ms.
+_FORBIDDEN: Final = r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _SYNTAX_HINT: Final = Message("check indentation, colons and quotes there")
-
-
-# What began at the parser's other position, its context, and did not end.
-_LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted scalar")
+# Contexts of PyYAML's errors in which a token was not closed: `context_mark` is where it begins.
+_UNCLOSED: Final = ("while scanning a simple key", "while scanning a quoted scalar")
 
 
 def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     """Return the problem of the file `name`; `error` was raised when its text was parsed."""
-    if strange := re.search(_NOT_IN_YAML, text):
-        where = Message("line {line}", line=len(_LINE_BREAK.split(text[: strange.start()])))
+    if forbidden := re.search(_FORBIDDEN, text):
+        where = Message("line {line}", line=len(_LINE_BREAK.split(text[: forbidden.start()])))
         return Problem(
             name,
             Message("contains a character that is not text"),
@@ -221,7 +223,7 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
         )
     parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
     what = Message.external(parser_message, Message("not readable"))
-    if (getattr(error, "context", None) or "").startswith(_LEFT_OPEN):
+    if (getattr(error, "context", None) or "").startswith(_UNCLOSED):
         mark = getattr(error, "context_mark", None) or mark
     hint = Message("{look}, and whether a bracket was left open above", look=_SYNTAX_HINT)
     where = Message("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
@@ -232,7 +234,7 @@ _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
 
 
 def _mask_quoted(quoted: re.Match[str]) -> str:
-    """Mask quoted text: some of PyYAML's messages quote from the file, maybe part of a secret."""
+    """Mask quoted text: PyYAML's messages may quote a part of a secret. One character is shown."""
     return quoted[0] if len(quoted[2]) == 1 else "…"
 
 
@@ -242,11 +244,12 @@ _YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_YamlLoader):  # type: ignore[misc] # the base depends on libyaml
+    # Without the resolvers of YAML 1.1. Those of `_PLAIN_FORMS` are added below.
     yaml_implicit_resolvers: Final[dict[str, Any]] = {}
 
 
 _YAML_TAG: Final = "tag:yaml.org,2002:"
-# How a value of each kind is written, and the characters that it begins with.
+# How a plain value of each type is written, and the characters that it may begin with.
 _PLAIN_FORMS: Final = {
     "null": (re.compile(r"^(?:|~|null|Null|NULL)$"), ["", "~", "n", "N"]),
     "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -262,9 +265,9 @@ for _kind, _form in _PLAIN_FORMS.items():
 
 @dataclass(slots=True)
 class YamlDocument:
-    """The content of a file: its `values`, the `lines` of its keys, and the `problems` of its form.
+    """The content of a file: its `values`, the `lines` of its keys, and `problems` of its syntax.
 
-    Values at the `reported_keys` keys must not be reported again.
+    `reported_keys` are keys with such a problem, whose values must not be reported again.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -318,7 +321,7 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         return _failed_document(
             Path(name), Message("is not a group of keys"), Message("begin with e.g. `listen:`")
         )
-    document.values = _Reader(document).mapping(node, ())
+    document.values = _NodeReader(document).mapping(node, ())
     return document
 
 
@@ -326,15 +329,15 @@ def _failed_document(path: Path, message: Message, hint: Message) -> YamlDocumen
     return YamlDocument(problems=[Problem(str(path), message, hint)])
 
 
-class _Reader:
-    """Turns nodes into values and records lines, duplicates and unsupported YAML."""
+class _NodeReader:
+    """Converts YAML nodes to values. Records lines, duplicate keys and unsupported YAML."""
 
     def __init__(self, document: YamlDocument) -> None:
         self._document = document
-        self._open: set[int] = set()
+        self._ancestors: set[int] = set()  # ids of the nodes around the one that is read
 
     def _value(self, node: yaml.Node, path: SettingPath) -> Any:
-        if id(node) in self._open:
+        if id(node) in self._ancestors:
             self._add_problem(
                 node, path, Message("refers to itself"), Message("write the complete value")
             )
@@ -342,7 +345,7 @@ class _Reader:
             return None
         if len(path) > MAX_DEPTH:
             return self._too_deep(node, path[:1])
-        self._open.add(id(node))
+        self._ancestors.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, path)
@@ -350,7 +353,7 @@ class _Reader:
                 return [self._item(item, (*path, i)) for i, item in enumerate(node.value)]
             return self._scalar(node, path)
         finally:
-            self._open.discard(id(node))
+            self._ancestors.discard(id(node))
 
     def _item(self, node: yaml.Node, path: SettingPath) -> Any:
         self._document.lines[path] = node.start_mark.line + 1
@@ -396,7 +399,7 @@ class _Reader:
         text, kind = str(node.value), node.tag.removeprefix(_YAML_TAG)
         if kind == "str":
             return text
-        # A tag in the file may be of a kind that the value is not.
+        # An explicit tag such as `!!int` need not fit the value.
         if kind not in _PLAIN_FORMS or not _PLAIN_FORMS[kind][0].match(text):
             self._add_problem(
                 node,

@@ -1,9 +1,9 @@
-"""Makes local error responses, FHIR R5 OperationOutcomes, and writes resources in JSON or XML.
+"""Makes OperationOutcomes (FHIR R5) for local error responses; serializes resources as JSON or XML.
 
-Each has one issue: the reason's code for programs, a text for users, and in `diagnostics` the data
-by which support finds the request. It never holds a value of the request or of the platform's
-response. Other small resources made by the gateway are serialized here, too, with unchanged content
-inside.
+An outcome has one issue: the reason's code for programs, a text for users, and in `diagnostics` the
+data by which support finds the request. Apart from the request id it holds no value of the request
+or of the platform's response. Other small resources of the gateway are serialized here, too. They
+may embed a resource of another system, which stays unchanged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class EmbeddedResource:
 
 
 def embed_body(body: bytes, content_type: str | None) -> EmbeddedResource | None:
-    """Return a body as a part of another resource; None where it is not FHIR or cannot be one."""
+    """Return a body to be embedded in another resource; None where it is not FHIR in UTF-8."""
     xml = media_type(content_type).endswith("xml")
     if not body:
         return None
@@ -62,20 +62,20 @@ def embed_body(body: bytes, content_type: str | None) -> EmbeddedResource | None
 
 
 def write_resource(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
-    """Return the body and its Content-Type. Members must stand in the order of FHIR's elements.
+    """Return the body and its Content-Type. Members must be in the order of FHIR's elements.
 
-    An `EmbeddedResource` must have the format that is written.
+    An `EmbeddedResource` must be in the same format.
     """
     if not xml:
-        # Otherwise orjson would serialize the fields of an `EmbeddedResource`.
+        # Passed to `_fragment`: orjson would serialize the fields of an `EmbeddedResource`.
         options = orjson.OPT_PASSTHROUGH_DATACLASS
         return orjson.dumps(resource, default=_fragment, option=options), JSON
     kind = resource["resourceType"]
     inner = "".join(
         _element(name, value) for name, value in resource.items() if name != "resourceType"
     )
-    head = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="{XML_NAMESPACE}">'
-    return f"{head}{inner}</{kind}>".encode(), XML
+    start = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="{XML_NAMESPACE}">'
+    return f"{start}{inner}</{kind}>".encode(), XML
 
 
 def _fragment(value: object) -> object:
@@ -116,11 +116,11 @@ def error_outcome(
 ) -> dict[str, Any]:
     """Return the OperationOutcome. `language` is en, ru or uz; any other gives English.
 
-    `write`: the request may have changed something. `delivery`: see `Exchange`.
+    `write`: the request is not a safe one. `delivery` is that of the `Exchange`.
 
     The outcome's id is the unchanged request id, although FHIR ids allow no `_` and `:` and at most
-    64 characters: callers rely on both being equal, and an id that is not a FHIR id was chosen by
-    the caller. The diagnostics repeat it.
+    64 characters: callers and operators search by one id, and only a caller can have chosen an id
+    that is no FHIR id. The diagnostics repeat it.
     """
     if language not in LANGUAGES:
         language = "en"
@@ -138,7 +138,6 @@ def error_outcome(
     }
     return {
         "resourceType": "OperationOutcome",
-        # Even where FHIR would not allow it as an id: operators search for a failure by one id.
         "id": _printable_line(request_id),
         "language": language,
         "issue": [issue],
@@ -154,5 +153,5 @@ def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
 
 
 def _printable_line(value: str) -> str:
-    """Return one line without the characters that XML 1.0 or UTF-8 cannot represent."""
+    """Return one line without control characters and what XML 1.0 or UTF-8 cannot represent."""
     return " ".join(_UNPRINTABLE.sub(" ", value).split())

@@ -42,7 +42,7 @@ class TokenFetcher:
         store: RedisTokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
-        pacing: RefreshSchedule,
+        refresh_schedule: RefreshSchedule,
         times: TimeSource,
         replica_wait: float,
     ) -> None:
@@ -50,7 +50,7 @@ class TokenFetcher:
         self._breaker = token_store_breaker(times.clock)
         self._metrics = metrics
         self._audit = audit
-        self._pacing = pacing
+        self._refresh_schedule = refresh_schedule
         self._times = times
         self._replica_wait = replica_wait
 
@@ -106,7 +106,7 @@ class TokenFetcher:
         stored = await self._breaker.call_or(None, store.get, key)
         if stored is None or stored in in_use():
             return None
-        return None if self._pacing.is_due(stored, self._times.clock()) else stored
+        return None if self._refresh_schedule.is_due(stored, self._times.clock()) else stored
 
     async def _request_token(self, credential: Credential) -> AccessToken:
         started = self._times.clock()

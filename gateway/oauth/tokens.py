@@ -1,11 +1,13 @@
 """Manages the access tokens: fetches at start, refreshes before expiry, replaces after a 401.
 
-A caller brings the `Tokens` of its credential. The request path calls `current`, which nearly
+Every caller has the `Tokens` of one credential. The request path calls `current`, which nearly
 always returns the token, and `wait_for_token` where it returns None. Each credential has at most
-one fetch in progress, which takes a token from the store or else from the SSO. The fetch belongs to
-the `Tokens` object: requests wait for it, but a cancelled request does not cancel it. When it ends,
-its outcome is reported and installed, and a timer is set for the next fetch, after success and
-failure alike. There is no long-running refresh loop that could end by an error.
+one fetch in progress, which takes a token from the shared store or else from the SSO. The fetch
+belongs to the `Tokens` object: requests wait for it, but a cancelled request does not cancel it.
+When it ends, its outcome is reported and installed, and a timer is set for the next fetch, after
+success and failure alike. There is no long-running refresh loop that could end by an error.
+
+A forced fetch is one that a 401 of the platform causes. `RejectionState` limits them.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ _log = get_logger(__name__)
 class Tokens:
     """The tokens of one credential. Methods raise no other exception than `GatewayError`.
 
-    `at_hand` has the token in use; credentials of the same client, scope and parameters share it.
-    `fetcher`, `queue`, `pacing` and `times` may be shared with the tokens of other credentials.
+    `at_hand` has the tokens in use, by key. Credentials of the same client, scope and parameters
+    have one key and share a token. `fetcher`, `queue`, `refresh_schedule` and `times` may be shared
+    with other credentials.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Tokens:
         queue: TokenRequestQueue,
         metrics: Metrics,
         sso: SsoSettings,
-        pacing: RefreshSchedule,
+        refresh_schedule: RefreshSchedule,
         times: TimeSource,
     ) -> None:
         self.name = credential.name
@@ -67,19 +70,19 @@ class Tokens:
         self._queue = queue
         self._metrics = metrics
         self._sso = sso
-        self._pacing = pacing
+        self._refresh_schedule = refresh_schedule
         self._times = times
         self._clock = times.clock
         self._at_hand = at_hand
-        # The key of the token in use. That of the next one is another if the secret has changed.
+        # The key of the token in use. A token fetched with a changed secret has another key.
         self._key: str = credential.store_key.name
-        # A token that the platform rejected and that is not replaced yet. It may stay in use until
-        # its successor is installed.
-        self._discarded: AccessToken | None = None
+        # The token that the platform rejected, until its successor is installed. It may stay in
+        # use until then.
+        self._rejected_token: AccessToken | None = None
         self._failure: FailureState | None = None
-        # Whether a failure was logged and no token has come since, also by an earlier object.
+        # Whether a failure was logged, here or by a predecessor, and no token was fetched since.
         self._is_failing = False
-        self._is_lifetime_told = False
+        self._is_short_lifetime_logged = False
         self._rejections = RejectionState()
         self._fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -87,20 +90,20 @@ class Tokens:
         self._retry_at_once = False
         self._waiters = 0
         self._closed = False
-        self._renewing = True
+        self._refreshes_in_advance = True
 
     def start(self, before: Tokens | None = None) -> None:
         """Start fetching the token, without waiting for the SSO.
 
         A token that is at hand is used instead, and refreshed before it expires. `before` are the
-        tokens of the same name in the version of the settings before. If they are for the same
-        client, SSO and platform, their token goes on being used, and so does the secret that the
-        SSO accepted last.
+        tokens of the same name in the settings before a reload. If they are for the same client,
+        SSO and platform, their token stays in use, and so does the secret that the SSO accepted
+        last.
         """
         previous, changed = None, False
         if before is not None:
             self._is_failing = before._is_failing
-            self._is_lifetime_told = before._is_lifetime_told
+            self._is_short_lifetime_logged = before._is_short_lifetime_logged
         if before is not None and before.credential.identity == self.credential.identity:
             self.credential.take_over(before.credential)
             previous = before.current()
@@ -117,9 +120,9 @@ class Tokens:
     def stop_renewing(self) -> None:
         """Stop refreshing in advance, because another object has taken over.
 
-        A token that a request still needs is fetched.
+        If a request needs a token after that, one is fetched.
         """
-        self._renewing = False
+        self._refreshes_in_advance = False
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._next_attempt = None
@@ -194,8 +197,8 @@ class Tokens:
         """
         self._discard_rejected(token, keep_if_accepted=False)
         current = self.current()
-        given_up = current is None or current == self._discarded
-        if given_up and not self._closed and not self._is_in_backoff():
+        needs_fetch = current is None or current == self._rejected_token
+        if needs_fetch and not self._closed and not self._is_in_backoff():
             self._start_fetch()
 
     def fetch_now(self) -> None:
@@ -235,15 +238,15 @@ class Tokens:
         rejections = self._rejections
         if self.current() != rejected or rejections.is_paused(now):
             return
-        # Some time after the forced fetch, this is the first 401 of another request, which is sent
-        # once more.
+        # After the minimum interval the 401 does not come from the request that forced the fetch,
+        # but from a later one, which is sent again with another token.
         may_retry = keep_if_accepted and not rejections.seconds_until_forced_fetch(now)
         if rejections.suspect_token == rejected and not may_retry:
             self.on_fresh_token_rejected(rejected)
             return
-        self._discarded = rejected
+        self._rejected_token = rejected
         if rejected.has_default_lifetime and rejections.has_been_accepted:
-            self._tell_lifetime(now - rejected.received_at)
+            self._log_short_lifetime(now - rejected.received_at)
         if rejections.seconds_until_forced_fetch(now) or (
             keep_if_accepted and rejections.was_recently_accepted(now)
         ):
@@ -251,11 +254,11 @@ class Tokens:
         self._at_hand.pop(self._key, None)
         self._metrics.on_token_expiry(self.name, 0.0)
 
-    def _tell_lifetime(self, age: float) -> None:
+    def _log_short_lifetime(self, age: float) -> None:
         """Log once that the platform refused a token `age` seconds old that it had accepted."""
-        if self._is_lifetime_told:
+        if self._is_short_lifetime_logged:
             return
-        self._is_lifetime_told = True
+        self._is_short_lifetime_logged = True
         _log.warning(
             "credential %s: the platform refused a token %s after the SSO gave it: "
             "sso.default_token_lifetime (%s) seems to be longer than its tokens live",
@@ -274,7 +277,7 @@ class Tokens:
         Cancelling the waiter does not cancel the fetch. Raises `GatewayError`.
         """
         if self._fetch_task is None and self._failure is not None and self._is_in_backoff():
-            raise self._failed(self._failure)
+            raise self._gateway_error(self._failure)
         task = self._start_fetch()
         begins_in = max(0.0, (self._next_attempt or 0.0) - self._clock())
         timeout = self._sso.timeout
@@ -286,7 +289,7 @@ class Tokens:
         finally:
             self._count_waiter(-1)
         if isinstance(outcome, FailureState):
-            raise self._failed(outcome)
+            raise self._gateway_error(outcome)
         if self._clock() >= outcome.usable_until:
             raise GatewayError(
                 SSO_UNAVAILABLE,
@@ -295,7 +298,7 @@ class Tokens:
             )
         return outcome
 
-    def _failed(self, failure: FailureState) -> GatewayError:
+    def _gateway_error(self, failure: FailureState) -> GatewayError:
         return failure.gateway_error(self._clock(), self._explain(failure.error))
 
     def _explain(self, error: TokenRequestError) -> str:
@@ -316,7 +319,7 @@ class Tokens:
             # A fetch is forced only while a rejected token is still in use. Without any token the
             # fetch must not wait.
             current = self.current()
-            forced = current is not None and current == self._discarded
+            forced = current is not None and current == self._rejected_token
             wait = self._rejections.seconds_until_forced_fetch(now) if forced else 0.0
             self._timer, self._next_attempt = None, now + wait if wait else None
             self._fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(wait))
@@ -334,15 +337,16 @@ class Tokens:
             async with self._queue.admission(
                 lambda: self._waiters > 0, lambda: self.credential.request_count - before, key
             ):
-                # That of an object for the same client, perhaps of the settings before a reload.
+                # Another object with this key may have fetched a token meanwhile, for example one
+                # of the settings before a reload.
                 fetched = self._at_hand.get(key)
-                if fetched is not None and fetched not in (known, self._discarded):
+                if fetched is not None and fetched not in (known, self._rejected_token):
                     outcome = fetched
                 else:
-                    if self._discarded is not None:
+                    if self._rejected_token is not None:
                         self._rejections.on_forced_fetch(self._clock())
                     outcome = await self._fetcher.fetch(
-                        self.credential, lambda: (self.current(), self._discarded)
+                        self.credential, lambda: (self.current(), self._rejected_token)
                     )
         except TokenRequestError as error:
             outcome = error
@@ -373,7 +377,7 @@ class Tokens:
         has_token = current is not None
         count = before.count + 1 if before is not None and before.had_token == has_token else 1
         remaining = current.usable_until - now if current is not None else 0.0
-        pause = self._pacing.retry_delay(outcome, count, remaining)
+        pause = self._refresh_schedule.retry_delay(outcome, count, remaining)
         if self._retry_at_once:
             pause, self._retry_at_once = 0.0, False
         self._failure = FailureState(outcome, now + pause, count, has_token)
@@ -399,27 +403,27 @@ class Tokens:
         self._key = self.credential.store_key.name
         self._at_hand[self._key] = token
         self._failure, self._retry_at_once = None, False
-        if self._discarded is not None:
-            if token == self._discarded:
+        if self._rejected_token is not None:
+            if token == self._rejected_token:
                 # The SSO issued the rejected token again. It is used nevertheless: there is no
                 # other one, and the platform may accept it by now.
                 self._rejections.on_fresh_token_rejected(now)
             else:
                 self._rejections.suspect_token = token
-            self._discarded = None
+            self._rejected_token = None
         self._metrics.on_token_expiry(self.name, token.wall_expiry)
-        self._schedule(self._pacing.refresh_delay(token, now), self._refresh)
+        self._schedule(self._refresh_schedule.refresh_delay(token, now), self._refresh)
 
     def _refresh(self) -> None:
         """Fetch the next token, unless a credential that shares it has done so."""
         current = self.current()
-        if current is None or self._pacing.is_due(current, self._clock()):
+        if current is None or self._refresh_schedule.is_due(current, self._clock()):
             self._start_fetch()
         else:
             self._install(current)
 
     def _schedule(self, delay: float, action: Callable[[], object]) -> None:
-        if not self._renewing:
+        if not self._refreshes_in_advance:
             return
         self._next_attempt = self._clock() + delay
         self._timer = self._times.call_later(delay, action)
@@ -442,12 +446,12 @@ def make_tokens(
     """
     times = times or TimeSource()
     queue = queue or TokenRequestQueue(sso.max_requests, times)
-    pacing = RefreshSchedule(times.random, len(credentials))
+    refresh_schedule = RefreshSchedule(times.random, len(credentials))
     fetcher = TokenFetcher(
         store=store,
         metrics=metrics,
         audit=audit,
-        pacing=pacing,
+        refresh_schedule=refresh_schedule,
         times=times,
         replica_wait=sso.replica_wait,
     )
@@ -459,7 +463,7 @@ def make_tokens(
             queue=queue,
             metrics=metrics,
             sso=sso,
-            pacing=pacing,
+            refresh_schedule=refresh_schedule,
             times=times,
         )
         for name, credential in credentials.items()

@@ -1,7 +1,7 @@
 """Opens the store that `outbox.url` names, for a gateway or for a command.
 
-The module stands apart from `outbox_store`, which imports SQLAlchemy: it reports that the extra
-`outbox` is missing.
+Separate from `outbox_store`, which imports SQLAlchemy: without the extra `outbox` this module can
+still be imported, and reports that the extra is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.outbox.store.outbox_store import OutboxStore
 
 _DRIVERS: Final = {"sqlite": "sqlite3", "postgresql": "asyncpg"}
-_MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
+_EXTRA_MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
 
 
 @contextlib.asynccontextmanager
@@ -42,23 +42,23 @@ async def open_outbox_store(
 ) -> AsyncIterator[OutboxStore]:
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
-    `key` has 32 bytes and encrypts the stored writes. Raises `StartError` with a text that names
-    the setting and what to do. `delivers`: the store is a gateway's. It excludes other
-    gateways from a SQLite file, and a database that cannot be reached is no error: `prepare` is to
-    be called again.
+    `key` has 32 bytes and encrypts the stored writes. `delivers`: the store is opened for a
+    gateway, not for a command. It then excludes other gateways from a SQLite file, and a database
+    that cannot be reached is no error: the gateway calls `prepare` again. Raises `StartError`,
+    which names the setting.
     """
     require_extra(settings)
     from gateway.outbox.store.outbox_store import OutboxStore
     from gateway.outbox.store.sealed_contents import ContentCipher
 
     store = OutboxStore(
-        database=_database(settings.url, clock, exclusive=delivers),
+        database=_new_database(settings.url, clock, exclusive=delivers),
         cipher=ContentCipher(key),
         settings=settings,
         clock=clock,
     )
     try:
-        await _prepare_store(store, settings.url, later=delivers)
+        await _prepare_store(store, settings.url, may_be_unreachable=delivers)
         yield store
     finally:
         await store.close()
@@ -70,17 +70,19 @@ def require_extra(settings: OutboxSettings) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise StartError(setting_problem("outbox.enabled", _MISSING)) from None
+            raise StartError(setting_problem("outbox.enabled", _EXTRA_MISSING)) from None
 
 
-async def _prepare_store(store: OutboxStore, location: DatabaseLocation, *, later: bool) -> None:
+async def _prepare_store(
+    store: OutboxStore, location: DatabaseLocation, *, may_be_unreachable: bool
+) -> None:
     try:
         await store.prepare()
     except (OutboxConfigurationError, OutboxInUseError) as error:
         why = Message("{location} {trouble}", location=location, trouble=exception_message(error))
         raise StartError(setting_problem("outbox.url", why)) from None
     except OutboxUnavailableError as error:
-        if later:
+        if may_be_unreachable:
             return
         why = Message(
             "{location} cannot be opened: {trouble}",
@@ -90,7 +92,7 @@ async def _prepare_store(store: OutboxStore, location: DatabaseLocation, *, late
         raise StartError(setting_problem("outbox.url", why)) from None
 
 
-def _database(
+def _new_database(
     location: DatabaseLocation, clock: Callable[[], float], *, exclusive: bool
 ) -> Database:
     from gateway.outbox.store.database import PostgresDatabase
@@ -104,11 +106,12 @@ def _database(
             "password": None if location.password is None else location.password.reveal(),
             "database": location.database,
         }
-        return PostgresDatabase(address, _tls(location))
+        return PostgresDatabase(address, _postgres_ssl(location))
     return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
 
 
-def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
+def _postgres_ssl(location: DatabaseLocation) -> ssl.SSLContext | str | None:
+    """Return asyncpg's `ssl`: a context, or an sslmode of libpq; None for a Unix socket."""
     if location.host.startswith("/"):
         return None
     if location.ssl_mode not in ("verify-ca", "verify-full"):

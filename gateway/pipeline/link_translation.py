@@ -2,8 +2,8 @@
 
 Absolute platform URLs in responses become URLs of the gateway as the caller addresses it, and vice
 versa in requests. A body that is not FHIR, the content of a Binary, partial content (206) and a
-body in an unknown content coding pass unchanged. `MissingAliases` records base URLs that the
-platform uses in its responses and that the settings lack.
+body in an unknown content coding pass unchanged. An alias is a further base URL by which the
+platform names itself (`rewrite.aliases`); `MissingAliases` records those that the settings lack.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-# Number of aliases logged: a platform could make up any number.
+# Number of aliases logged. It is limited because a platform may use a new one in each response.
 _MAX_LOGGED: Final = 16
 
 
 class MissingAliases:
-    """Records responses whose links callers cannot follow. `on_response` counts them.
+    """Records responses whose links callers cannot follow, and calls `on_response` for each.
 
-    `latest` is the base URL of the last one, in the form that `rewrite.aliases` needs.
+    `latest` is the base URL in the last one, in the form that `rewrite.aliases` needs.
     """
 
     def __init__(self, on_response: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class MissingAliases:
         self.latest: str | None = None
 
     def record(self, alias: str) -> None:
-        """Count a response, and log its alias the first time."""
+        """Record a response with links under a missing alias, which is logged the first time."""
         self._on_response()
         self.latest = alias
         if alias not in self._logged and len(self._logged) < _MAX_LOGGED:
@@ -76,23 +76,23 @@ class MissingAliases:
             )
 
 
+# Request fields whose values may contain gateway URLs.
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
-# For a Binary these transfer its content, unless the media type is FHIR's, which means the
-# resource.
-_ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
-# Fields in which a server names itself, and interactions whose response is a Bundle that the server
-# builds.
-_ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
-_BUNDLES: Final = SEARCHES | HISTORIES | {"batch", "transaction"}
+# Interactions that transfer the content of a Binary, or the resource if the media type is FHIR's.
+_BINARY_INTERACTIONS: Final = frozenset(("read", "vread", "create", "update"))
+# Response fields with a URL of the server itself.
+_LOCATION_FIELDS: Final[tuple[bytes, ...]] = (b"location", b"content-location")
+# Interactions whose response is a Bundle with links that the server itself makes.
+_BUNDLE_INTERACTIONS: Final = SEARCHES | HISTORIES | {"batch", "transaction"}
 
 CountLinks = Callable[[int, int], None]
 OnMissingAlias = Callable[[str], None]
 
 
 class LinkTranslatorFactory:
-    """Knows the base URLs and builds the link translator for a caller.
+    """Makes the link translator for a caller, with the base URLs of platform and gateway.
 
-    Without `listen.public_url` the gateway's base URL is built from the Host that callers send.
+    Without `listen.public_url` the gateway's base URL is made of the Host that the caller sends.
     `on_links` is called for each body with the numbers of URLs that were replaced and that were
     left. `on_missing_alias` is called for each response with platform links whose base is not
     configured.
@@ -112,14 +112,13 @@ class LinkTranslatorFactory:
         self._aliases = rewrite.aliases
         self._enabled = rewrite.enabled
         # Whether gzip is requested from the platform, whatever the caller accepts.
-        self._compressed = platform.compression != "off"
+        self._requests_gzip = platform.compression != "off"
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
         is_fixed = not rewrite.enabled or listen.public_url is not None
-        self._fixed = self._translation(listen.public_url) if is_fixed else None
-        # Callers send few different hosts. One that sends many causes only computation, no memory
-        # growth.
-        self._by_host = lru_cache(maxsize=64)(self._for_host)
+        self._fixed = self._new_translator(listen.public_url) if is_fixed else None
+        # Callers send few different hosts. One that sends many takes processor time, not memory.
+        self._by_host = lru_cache(maxsize=64)(self._translator_for_host)
 
     def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """Return the link translator for a caller whose request has this header and `scheme`."""
@@ -127,18 +126,18 @@ class LinkTranslatorFactory:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
-    def _for_host(self, host: str, scheme: str) -> LinkTranslator:
+    def _translator_for_host(self, host: str, scheme: str) -> LinkTranslator:
         if not field_values.is_host_field(host.encode()):
-            return self._translation(None)
-        return self._translation(f"{scheme}://{host}{self._base_path}")
+            return self._new_translator(None)
+        return self._new_translator(f"{scheme}://{host}{self._base_path}")
 
-    def _translation(self, gateway: str | None) -> LinkTranslator:
+    def _new_translator(self, gateway_url: str | None) -> LinkTranslator:
         links = None
-        if self._enabled and gateway is not None:
-            links = LinkMap(self._platform_url, gateway, self._aliases)
+        if self._enabled and gateway_url is not None:
+            links = LinkMap(self._platform_url, gateway_url, self._aliases)
         return LinkTranslator(
             links,
-            compressed=self._compressed,
+            requests_gzip=self._requests_gzip,
             on_links=self._on_links,
             on_missing_alias=self._on_missing_alias,
         )
@@ -147,24 +146,25 @@ class LinkTranslatorFactory:
 class LinkTranslator:
     """Translates messages between a caller and the platform; without `links` no URL changes."""
 
-    __slots__ = ("_compressed", "_on_links", "_on_missing_alias", "_unchanged", "links")
+    __slots__ = ("_fields_only", "_on_links", "_on_missing_alias", "_requests_gzip", "links")
 
     def __init__(
         self,
         links: LinkMap | None,
         *,
-        compressed: bool,
+        requests_gzip: bool,
         on_links: CountLinks,
         on_missing_alias: OnMissingAlias,
     ) -> None:
         self.links = links
-        self._compressed = compressed
+        self._requests_gzip = requests_gzip
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._unchanged = ResponsePlan(None if links is None else partial(rewrite_header, links))
+        # The plan for a response whose body stays unchanged.
+        self._fields_only = ResponsePlan(None if links is None else partial(rewrite_header, links))
 
     def target_suffix(self, target: RequestTarget) -> str:
-        """Return path and query, in whose values absolute gateway URLs become platform URLs."""
+        """Return path and query; gateway URLs in the query's values become platform URLs."""
         path, query = target.path, target.query
         if query and self.links is not None and ("%" in query or "http" in query.lower()):
             query = replace_in_query(query, self.links.requests, path)
@@ -180,7 +180,7 @@ class LinkTranslator:
             links = self.links
             field_lines = [_translate_field_line(line, links) for line in field_lines]
         return _restrict_accept_encoding(
-            field_lines, header.values.get(b"accept-encoding"), gzip=self._compressed
+            field_lines, header.values.get(b"accept-encoding"), gzip=self._requests_gzip
         )
 
     def request_transform(
@@ -205,8 +205,9 @@ class LinkTranslator:
     ) -> ResponsePlan:
         """Return how a response changes on its way to the caller that sent the request header.
 
-        `fhir_error`: what to raise if the rest of the body shows that it is not FHIR. Raises
-        `GatewayError` upstream-failed for partial content that the caller could not decode.
+        `warning`: the value of X-Gateway-Warning. `fhir_error`: the error if the rest of the body
+        turns out not to be FHIR. Raises `GatewayError` upstream-failed for partial content in a
+        coding that the caller does not accept.
         """
         coding = response.content_coding
         plain = coding is None and warning is None and fhir_error is None
@@ -214,7 +215,7 @@ class LinkTranslator:
         if plain and self._is_known_unchanged(response, interaction):
             if watch is not None:
                 watch.examine(response.buffered_body)
-            return self._unchanged
+            return self._fields_only
         transform: BodyTransform | None = None
         if response.status not in (204, 206, 304):
             kind = response.content_type
@@ -227,10 +228,10 @@ class LinkTranslator:
             transform = _coded_transform(response, coding, transform, is_decoded=is_decoded)
         elif coding is not None:
             transform = None
-        return ResponsePlan(self._unchanged.translate, transform, warning, is_decoded)
+        return ResponsePlan(self._fields_only.translate, transform, warning, is_decoded)
 
     def _is_known_unchanged(self, response: UpstreamResponse, interaction: Interaction) -> bool:
-        """Return True if it is certain without a transform that the body passes unchanged.
+        """Return whether the body certainly needs no rewriter.
 
         With a rewriter a read takes 1.3 times the processor time.
         """
@@ -239,25 +240,29 @@ class LinkTranslator:
         if not response.is_complete or interaction.code == "capabilities":
             return False
         if response.framing is Framing.NONE:
-            # A response to HEAD announces the length of a body that is not there to be inspected.
+            # A response to HEAD has the length of a body that never comes.
             return False
         kind = response.content_type or ""
         return is_known_unchanged(response.buffered_body, kind, self.links.responses)
 
     def _watch(self, response: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
-        """Return the observer that looks for links in the body that bypass the gateway.
+        """Return the observer that searches the body for links that bypass the gateway.
 
-        None where a field has already shown such a link, or where the response is not a Bundle.
+        None where a response field contained such a link, or where the response is not a Bundle.
         """
         links = self.links
         if links is None:
             return None
         values = response.fields.values
-        for name in _ADDRESSES:
+        for name in _LOCATION_FIELDS:
             if name in values and (alias := links.missing_alias(values[name].decode("latin-1"))):
                 self._on_missing_alias(alias)
                 return None
-        return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
+        return (
+            AliasWatch(links, self._on_missing_alias)
+            if interaction.code in _BUNDLE_INTERACTIONS
+            else None
+        )
 
     def _response_rewriter(
         self, kind: str, interaction: Interaction, watch: AliasWatch | None
@@ -274,7 +279,7 @@ class LinkTranslator:
 
 
 def _transfers_binary(interaction: Interaction) -> bool:
-    return interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
+    return interaction.resource == "Binary" and interaction.code in _BINARY_INTERACTIONS
 
 
 class _CountingRewriter:
@@ -313,7 +318,7 @@ class _CountingRewriter:
 
 
 class _RequestRewriter:
-    """A rewriter that is made once a body came that may hold a URL to be replaced: few do."""
+    """Rewrites a request body. The rewriter is made on demand: few complete bodies need one."""
 
     __slots__ = ("_kind", "_links", "_of_binary", "_on_links", "_rewriter")
 
@@ -324,7 +329,7 @@ class _RequestRewriter:
         self._of_binary = of_binary
         self._rewriter: _CountingRewriter | None = None
 
-    def _made(self) -> _CountingRewriter:
+    def _get_rewriter(self) -> _CountingRewriter:
         if self._rewriter is None:
             rewriter = rewriter_for(
                 self._kind, self._links, "to-platform", of_binary=self._of_binary
@@ -333,15 +338,15 @@ class _RequestRewriter:
         return self._rewriter
 
     def feed(self, chunk: bytes) -> bytes:
-        return self._made().feed(chunk)
+        return self._get_rewriter().feed(chunk)
 
     def finish(self) -> bytes:
-        return self._made().finish()
+        return self._get_rewriter().finish()
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
         if is_known_unchanged(body, self._kind, self._links.requests):
             return [body]
-        return self._made().transform_complete(body)
+        return self._get_rewriter().transform_complete(body)
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:

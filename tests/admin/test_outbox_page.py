@@ -328,6 +328,7 @@ async def test_a_forged_form_is_rejected(
 ) -> None:
     entry_id = await revealing.refused("a")
     forms = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms
+    assert forms.keys() == {"retry", "drop", "reveal"}
     for path, form in forms.items():
         sent = {**form, "reason": "x", **fields}
         refused = await revealing.send(f"/{path}", sent, **headers)

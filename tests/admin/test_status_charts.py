@@ -15,9 +15,10 @@ FAILED = (502, "upstream-failed")
 BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
 
 
-async def charts(gateway: GatewayState, language: str = "en") -> list[str]:
+async def charts(gateway: GatewayState, language: str = "en") -> tuple[str, str]:
     html = render_status_page(gateway.status().facts(language), gateway.health.components())
-    return re.findall("<figure>.*?</figure>", html)
+    requests, errors = re.findall("<figure>.*?</figure>", html)
+    return requests, errors
 
 
 async def bars(gateway: GatewayState) -> list[tuple[int, float]]:

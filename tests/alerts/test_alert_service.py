@@ -383,7 +383,7 @@ async def test_the_daily_summary() -> None:
 async def test_an_unreachable_mail_server_is_retried_with_growing_delays() -> None:
     async with MailServer() as mail, Webhook() as hook, alert_setup(mail.url, hook.url) as setup:
         clock = setup.gateway.clock
-        async with mail.away():
+        async with mail.stopped():
             setup.gateway.set_circuit(CircuitState.OPEN)
             await setup.pass_time(130)
             pauses = []

@@ -85,7 +85,7 @@ async def test_outages_of_platform_and_sso_are_notified(platform: Platform, sso:
             assert (await fetch(gateway.address, READ)).status == 200
         await watch.pass_time(90)
         await mail.wait_for_messages(2)
-        async with mail.away():
+        async with mail.stopped():
             sso.respond(answers.status(503))
             platform.script(unauthorized())
             assert (await fetch(gateway.address, READ)).status == 503

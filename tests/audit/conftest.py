@@ -13,20 +13,20 @@ from tests.telemetry.conftest import full_device, make_exchange, pipe
 
 __all__ = ["full_device", "make_exchange", "pipe"]
 
-# Seconds. Writers end at once; only one that never ends takes that long.
-PATIENCE = 60.0
+# Seconds. A writer ends within milliseconds: this limit is reached only by one that never ends.
+MAX_WAIT = 60.0
 
 
 async def handed_over() -> None:
-    """Return when the writer has what was recorded: the loop's timer for that ends sooner."""
+    """Return when the trail has passed its records to the writer, which it does by a timer."""
     await asyncio.sleep(2 * FLUSH_DELAY)
 
 
 @pytest.fixture
 def file_size_limit() -> Iterator[Callable[[int | None], None]]:
-    """Sets how large a file this process may write: the write that crosses it is cut short.
+    """Set the largest file that this process may write: a write beyond it is cut short.
 
-    To be lifted (None) within the test: before teardown pytest writes to its own, larger log.
+    A test has to lift it (None): before teardown pytest writes to its own, larger log.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 

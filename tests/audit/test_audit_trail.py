@@ -13,7 +13,7 @@ import pytest
 from gateway.audit.audit_trail import NullAuditTrail, WriterAuditTrail
 from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterThread
 from gateway.secret import Secret
-from tests.audit.conftest import PATIENCE, handed_over
+from tests.audit.conftest import MAX_WAIT, handed_over
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -40,7 +40,7 @@ def open_audit(pipe, records) -> Callable[..., WriterAuditTrail]:
 
 
 async def _written(audit: WriterAuditTrail, pipe: Any) -> list[dict[str, Any]]:
-    assert await audit.close(PATIENCE) == 0
+    assert await audit.close(MAX_WAIT) == 0
     return [json.loads(line) for line in pipe.read_to_end().splitlines()]
 
 
@@ -209,7 +209,7 @@ async def test_events_have_a_timestamp_and_their_fields(open_audit, pipe):
 async def test_an_event_shows_no_secret(open_audit, pipe):
     audit = open_audit()
     audit.record_event("token", key=Secret("s3cr3t"), nested={"access_token": "abc"})
-    await audit.close(PATIENCE)
+    await audit.close(MAX_WAIT)
     written = pipe.read_to_end()
     assert b"s3cr3t" not in written
     assert b"abc" not in written
@@ -220,7 +220,7 @@ async def test_records_are_written_without_closing(open_audit, pipe, make_exchan
     audit.record_exchange(make_exchange())
     line = await asyncio.to_thread(pipe.read)
     assert json.loads(line)["request_id"] == "r-1"
-    await audit.close(PATIENCE)
+    await audit.close(MAX_WAIT)
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
@@ -266,7 +266,7 @@ async def test_with_block_a_full_backlog_makes_the_audit_unavailable(
         audit.record_exchange(make_exchange())
     await handed_over()
     assert not audit.is_available
-    closing = asyncio.ensure_future(audit.close(PATIENCE))
+    closing = asyncio.ensure_future(audit.close(MAX_WAIT))
     read = b""
     while read.count(b"\n") < 300:
         read += await asyncio.to_thread(pipe.read)
@@ -279,13 +279,13 @@ async def test_a_flush_waits_for_all_records(open_audit, pipe, make_exchange):
     for number in range(3):
         audit.record_exchange(make_exchange(request_id=f"r-{number}"))
         audit.record_event("outbox", step="revealed")
-        assert await audit.flush(PATIENCE)
+        assert await audit.flush(MAX_WAIT)
         assert [json.loads(line)["event"] for line in pipe.read().splitlines()] == [
             "exchange",
             "outbox",
         ]
-    assert await audit.flush(PATIENCE)
-    await audit.close(PATIENCE)
+    assert await audit.flush(MAX_WAIT)
+    await audit.close(MAX_WAIT)
 
 
 async def test_a_flush_ends_at_its_timeout(open_audit, pipe):
@@ -293,11 +293,11 @@ async def test_a_flush_ends_at_its_timeout(open_audit, pipe):
     filler = pipe.fill()
     audit.record_event("outbox", step="revealed")
     assert not await audit.flush(0.05)
-    flushing = asyncio.ensure_future(audit.flush(PATIENCE))
+    flushing = asyncio.ensure_future(audit.flush(MAX_WAIT))
     await asyncio.sleep(0)
     pipe.read(filler)
     assert await flushing
-    await audit.close(PATIENCE)
+    await audit.close(MAX_WAIT)
 
 
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
@@ -317,9 +317,9 @@ async def test_a_flush_fails_when_the_backlog_was_full(open_audit, pipe, make_ex
     audit.record_exchange(make_exchange(request_id="fills"))
     await handed_over()
     audit.record_event("outbox", step="revealed")
-    assert not await audit.flush(PATIENCE)
+    assert not await audit.flush(MAX_WAIT)
     pipe.read(filler)
-    await audit.close(PATIENCE)
+    await audit.close(MAX_WAIT)
 
 
 async def test_the_null_trail_accepts_everything(make_exchange):
@@ -328,4 +328,4 @@ async def test_the_null_trail_accepts_everything(make_exchange):
     audit.record_exchange(make_exchange())
     audit.record_event("stop")
     assert audit.is_available
-    assert await audit.close(PATIENCE) == 0
+    assert await audit.close(MAX_WAIT) == 0

@@ -209,7 +209,7 @@ async def test_the_search_prefers_a_type_without_patients(
     searched: str | None,
 ) -> None:
     platform_server.capability_statement = capability_statement(None, *types)
-    await setup.examine()
+    await setup.doctor()
     asked = [each for each in platform.requests if "?" in each.target]
     assert [each.target for each in asked] == ([f"/r5/{searched}?_count=1"] if searched else [])
     assert all(each.header("authorization") == "Bearer token-1" for each in asked)

@@ -40,7 +40,7 @@ def setup(tmp_path: Path, platform: Platform, sso: Provider) -> DoctorSetup:
 
 async def test_a_working_sign_in_passes_every_check(setup: DoctorSetup, sso: Provider) -> None:
     """Document, page and client are each told of; the page is asked for as people would."""
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
     assert f"ok      login page: the SSO permits sign-ins for {REDIRECT_URI}" in text
@@ -53,14 +53,14 @@ async def test_a_working_sign_in_passes_every_check(setup: DoctorSetup, sso: Pro
 async def test_the_error_description_of_the_sso_is_shown(setup: DoctorSetup, sso: Provider) -> None:
     sso.clear_user_tokens()
     sso.user_tokens(oauth_error("invalid_client", 401))
-    _, text = await setup.examine()
+    _, text = await setup.doctor()
     assert "login client: the SSO refuses the client_id: invalid_client" in text
     assert "it reports “as the test wants it”" in text
 
 
 async def test_a_disabled_sign_in_is_not_checked(setup: DoctorSetup, sso: Provider) -> None:
     setup.settings["login"]["enabled"] = False
-    _, text = await setup.examine()
+    _, text = await setup.doctor()
     assert "login" not in text
     assert sso.user_requests == []
 
@@ -70,7 +70,7 @@ async def test_an_sso_without_metadata_passes_without_the_scope_openid(
 ) -> None:
     sso.openid = False
     del setup.settings["login"]["scope"]
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert "skipped login discovery" in text
     assert "ok      login page" in text
@@ -158,7 +158,7 @@ async def test_missing_metadata_fails_with_the_scope_openid(
 
 async def test_an_sso_without_keys_passes_with_a_note(setup: DoctorSetup, sso: Provider) -> None:
     sso.says["jwks_uri"] = None
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert "ok      login discovery" in text
     assert "it publishes no keys" in text
@@ -172,7 +172,7 @@ async def test_the_metadata_is_found_below_the_configured_issuer(
     assert list(await setup.failed()) == ["login discovery"]
     setup.settings["sso"] |= {"issuer": f"{sso.issuer}/"}
     del setup.settings["sso"]["authorize_url"]
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
 

@@ -185,7 +185,7 @@ async def test_a_national_platform_in_a_custom_environment_gets_national_endpoin
 async def test_the_endpoint_of_the_environment_gets_no_alternatives(setup: DoctorSetup) -> None:
     """Where the address is right and the line is not, other addresses would only mislead."""
     setup.settings["sso"] = {"token_url": "https://sso.dhp.uz/oauth/token", "timeout": 2}
-    _, text = await setup.examine()
+    _, text = await setup.doctor()
     assert "SSO DNS" in text
     assert "Known token endpoints" not in text
 
@@ -224,7 +224,7 @@ async def test_metadata_with_another_token_endpoint_is_reported_and_not_used(
 ) -> None:
     async with Sso() as other:
         sso.documents[place] = json_body({"issuer": "x", "token_endpoint": other.token_url})
-        code, text = await setup.examine()
+        code, text = await setup.doctor()
         assert (code, other.requests) == (0, [])
         assert f"{place} names the token endpoint {other.token_url}, sso.token_url is" in text
         sso.respond(oauth_error("invalid_client", 401))
@@ -241,7 +241,7 @@ async def test_metadata_with_the_configured_token_endpoint_passes(
     sso.documents[METADATA_PATHS[3]] = json_body({"token_endpoint": url})
     statement = STATEMENT[:-1] + b',"token_endpoint":"%s"}' % url.encode()
     platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert text.count("names the token endpoint of the settings") == 2
     paths = [seen.target for seen in platform.requests]
@@ -254,7 +254,7 @@ async def test_smart_configuration_with_another_token_endpoint_is_reported(
 ) -> None:
     statement = STATEMENT[:-1] + b',"token_endpoint":"https://elsewhere.example/token"}'
     platform.respond(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert "smart-configuration names the token endpoint https://elsewhere.example/token" in text
 
@@ -268,7 +268,7 @@ async def test_invalid_metadata_is_ignored(
     setup: DoctorSetup, sso: Published, document: ScriptedResponse
 ) -> None:
     sso.documents = dict.fromkeys(METADATA_PATHS, document)
-    code, text = await setup.examine()
+    code, text = await setup.doctor()
     assert code == 0
     assert "SSO documents: none that names a token endpoint" in text
 
@@ -277,7 +277,7 @@ async def test_control_characters_of_metadata_are_not_printed(
     setup: DoctorSetup, sso: Published
 ) -> None:
     sso.documents[METADATA_PATHS[0]] = json_body({"token_endpoint": "https://x/\x1b[2Jplanted"})
-    _, text = await setup.examine()
+    _, text = await setup.doctor()
     assert "planted" not in text
     assert json.dumps("\x1b")[1:-1] not in text
 
@@ -291,7 +291,7 @@ async def test_metadata_is_fetched_with_the_configured_ca(
         named: dict[str, Any] = {"token_endpoint": sso.token_url}
         sso.documents[METADATA_PATHS[0]] = json_body(named)
         setup.settings["sso"] = {"token_url": sso.token_url, "ca_file": str(tmp_path / "ca.pem")}
-        code, text = await setup.examine()
+        code, text = await setup.doctor()
     assert code == 0
     assert "names the token endpoint of the settings" in text
 

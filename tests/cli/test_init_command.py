@@ -24,7 +24,7 @@ from gateway.secret import Secret
 from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
-KEY = """-----BEGIN PRIVATE KEY-----
+CUT_OFF_KEY = """-----BEGIN PRIVATE KEY-----
 MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDCoD0M4rgiWEPSZVQUj
 -----END PRIVATE KEY-----
 """
@@ -48,12 +48,12 @@ def free_listeners() -> dict[str, str]:
 
 
 async def init(directory: Path, *arguments: str, secret: str = SECRET, lang: str = "en") -> Result:
-    """Run it unattended, with a secret in a file, to its end."""
-    source = directory.with_name("given")
+    """Run `dhp-gateway init` without a terminal, with a secret in a file."""
+    source = directory.with_name("secret-source")
     source.write_text(secret)
-    usual = ("--yes", "--client-id", "hospital-17", "--secret-file", str(source))
-    places = ("--directory", str(directory), "--lang", lang)
-    return await dhp("init", *usual, *places, *arguments, environ=free_listeners())
+    client = ("--client-id", "hospital-17", "--secret-file", str(source))
+    common = ("--yes", "--directory", str(directory), "--lang", lang)
+    return await dhp("init", *client, *common, *arguments, environ=free_listeners())
 
 
 def options_for(sandbox: Sandbox) -> Sequence[str]:
@@ -186,7 +186,7 @@ async def test_written_files_are_removed_after_a_failure(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (
             ("--yes", "--client-id", "your-client-id", "--secret-file", "KEY"),
@@ -202,15 +202,15 @@ async def test_written_files_are_removed_after_a_failure(tmp_path: Path) -> None
     ],
 )
 async def test_a_wrong_option_is_reported_and_nothing_is_written(
-    arguments: Sequence[str], told: str, tmp_path: Path
+    arguments: Sequence[str], problem: str, tmp_path: Path
 ) -> None:
     key = tmp_path / "KEY"
-    key.write_text(KEY)
-    found = [str(key) if each == "KEY" else each for each in arguments]
+    key.write_text(CUT_OFF_KEY)
+    options = [str(key) if each == "KEY" else each for each in arguments]
     folder = tmp_path / "new"
-    result = await dhp("init", *found, "--directory", str(folder))
+    result = await dhp("init", *options, "--directory", str(folder))
     assert result.code == 2
-    assert told in result.err
+    assert problem in result.err
     assert not folder.exists()
 
 
@@ -223,11 +223,11 @@ SSO = ("--token-url", "https://sso.clinic.uz/token")
     ("arguments", "missing"),
     [
         (("--yes", "--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
-        # Standard input is no terminal here, so that nothing can be asked without --yes either.
+        # Standard input is no terminal here, so that without --yes nothing can be asked either.
         (("--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
         (("--yes", "--environment", "custom", *SSO, *CLIENT), ["--fhir-base-url"]),
         (("--yes", "--environment", "custom", *FHIR, *CLIENT), ["--token-url"]),
-        # Addresses are those of a platform of one's own, without a word about the environment.
+        # URLs without --environment mean --environment custom.
         (("--yes", *SSO, *CLIENT), ["--fhir-base-url"]),
         (("--yes", *FHIR), ["--token-url", "--client-id", "--secret-file"]),
         (("--yes",), ["--client-id", "--secret-file"]),
@@ -239,8 +239,8 @@ async def test_every_missing_option_is_reported(
     key = tmp_path / "KEY"
     key.write_text(SECRET)
     folder = tmp_path / "new"
-    given = [str(key) if each == "KEY" else each for each in arguments]
-    result = await dhp("init", *given, "--directory", str(folder))
+    options = [str(key) if each == "KEY" else each for each in arguments]
+    result = await dhp("init", *options, "--directory", str(folder))
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
         f"dhp-gateway: {flag} is required, because no question can be asked without a terminal"
@@ -278,33 +278,33 @@ class Terminal:
     """A pseudo-terminal in which each question is awaited before it is answered."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self._here, there = pty.openpty()
-        self.seen = ""
+        self._controller, terminal = pty.openpty()
+        self.output = ""
         self.process = subprocess.Popen(
-            command, stdin=there, stdout=there, stderr=there, env=environment
+            command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
         )
-        os.close(there)
+        os.close(terminal)
 
     def answer(self, question: str, text: str) -> None:
-        begin = len(self.seen)
-        while question not in self.seen[begin:]:
-            assert self._read(), self.seen
-        os.write(self._here, f"{text}\n".encode())
+        begin = len(self.output)
+        while question not in self.output[begin:]:
+            assert self._read(), self.output
+        os.write(self._controller, f"{text}\n".encode())
 
     def end(self) -> int:
         while self._read():
             pass
-        os.close(self._here)
+        os.close(self._controller)
         return self.process.wait()
 
     def _read(self) -> bool:
-        assert select.select([self._here], [], [], 120)[0], self.seen
+        assert select.select([self._controller], [], [], 120)[0], self.output
         try:
-            piece = os.read(self._here, 65536)
-        except OSError:  # on Linux: no writer has it open
-            piece = b""
-        self.seen += piece.decode()
-        return bool(piece)
+            data = os.read(self._controller, 65536)
+        except OSError:  # EIO on Linux: the command has ended
+            data = b""
+        self.output += data.decode()
+        return bool(data)
 
 
 async def test_the_dialogue_is_in_the_language_of_the_terminal(
@@ -322,17 +322,17 @@ async def test_the_dialogue_is_in_the_language_of_the_terminal(
         terminal.answer("Адрес выдачи токенов", sandbox.token_url)
         terminal.answer("client_id, который вам выдали", options.client_id)
         terminal.answer("Чем шлюз подтверждает", "")
-        # With its last blank the terminal shows nothing more, and forgets what came before.
+        # The last blank is printed after the echo was switched off, which discards earlier input.
         terminal.answer("Client secret (на экране не виден): ", options.client_secret)
         terminal.answer("Где работает старая система?", "1")
         terminal.answer("Куда писать журнал аудита?", "")
         terminal.answer("Хранить записи", "")
         return terminal.end()
 
-    assert await asyncio.to_thread(session) == 0, terminal.seen
-    assert options.client_secret not in terminal.seen
-    assert "Всё в порядке." in terminal.seen
-    assert f"Дальше:\r\n  dhp-gateway run --config {folder / 'gateway.yaml'}" in terminal.seen
+    assert await asyncio.to_thread(session) == 0, terminal.output
+    assert options.client_secret not in terminal.output
+    assert "Всё в порядке." in terminal.output
+    assert f"Дальше:\r\n  dhp-gateway run --config {folder / 'gateway.yaml'}" in terminal.output
     assert (
         load_settings(folder / "gateway.yaml", {}).platform.fhir_base_url == sandbox.fhir_base_url
     )

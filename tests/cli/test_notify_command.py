@@ -106,7 +106,7 @@ async def test_doctor_connects_to_each_address_without_sending(tmp_path: Path) -
     bot = "tgram://123456789:AAplanted-planted-planted-planted-p/12345"
     async with Webhook() as hook, MailServer() as mail:
         settings = load(tmp_path, notify=[hook.url, mail.url, bot, "planted"])
-        async with mail.away():
+        async with mail.stopped():
             found = [each async for each in notify_command.check_addresses(settings)]
     lines = [each.line() for each in found]
     assert [each.state for each in found] == ["ok", "ok", "ok", "failed", "ok"]

@@ -82,7 +82,7 @@ def settings_of(gateway: dict[str, Any], folder: Path) -> Settings:
 @functools.cache
 def kustomized(name: str) -> Manifests:
     """What `kubectl apply -k` would send."""
-    line = [tools.from_layer("kubectl"), "kustomize", KUBERNETES / name]
+    line = [tools.unpacked_program("kubectl"), "kustomize", KUBERNETES / name]
     return Manifests(output_of(line))
 
 
@@ -92,7 +92,7 @@ def helm(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
     file.write_text(yaml.safe_dump(values))
     release = ["gw"] if verb == "template" else ["--strict"]
     options = ["--namespace", "dhp", "--values", LEAST, "--values", file]
-    return [tools.from_layer("helm"), verb, *release, CHART, *options]
+    return [tools.unpacked_program("helm"), verb, *release, CHART, *options]
 
 
 def rendered(folder: Path, **values: Any) -> Manifests:

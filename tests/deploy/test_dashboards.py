@@ -58,9 +58,9 @@ def test_queries_use_the_data_source_variable(board: dict[str, Any]) -> None:
 
 
 def test_queries_are_limited_to_the_chosen_instances(board: dict[str, Any]) -> None:
-    for panel in prometheus.panels(board):
-        for target in panel["targets"]:
-            for matchers in re.findall(
-                r"\b(?:dhp_gateway|process_)[\w:]+(\{[^}]*\})?", target["expr"]
-            ):
-                assert 'job="dhp-gateway", instance=~"$instance"' in matchers, target["expr"]
+    limits = 'job="dhp-gateway", instance=~"$instance"'
+    targets = [target for panel in prometheus.panels(board) for target in panel["targets"]]
+    queries = "\n".join(target["expr"] for target in targets)
+    series = re.findall(r"\b(?:dhp_gateway|process_)[\w:]+(?:\{[^}]*\})?", queries)
+    assert series
+    assert [each for each in series if limits not in each] == []

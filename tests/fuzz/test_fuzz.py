@@ -23,6 +23,7 @@ def test_nothing_is_found(tmp_path: Path) -> None:
         ended = run(LONG, SECONDS, tmp_path / "found")
     except FuzzerUnavailableError as error:
         pytest.skip(f"atheris cannot be installed: {error}")
+    assert [each.target for each in ended] == LONG
     for each in ended:
         assert not each.failed, f"{each.target}: {each.found}\n{each.output[-4000:]}"
         units = re.search(r"number_of_executed_units: (\d+)", each.output)

@@ -1,7 +1,7 @@
-"""FHIR servers of others: what each shows directly, it shows through the gateway.
+"""Real FHIR servers: responses through the gateway equal those without it.
 
-All get the same requests, behind a proxy that checks oidc-provider's tokens and records what
-arrives. The doubles of other tests know only the cases that their authors thought of.
+All servers get the same requests, behind a proxy that checks oidc-provider's tokens and records
+the exchanges. The doubles of other tests know only the cases that their authors thought of.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SERVERS: dict[type[FhirServer], Callable[[pytest.FixtureRequest], dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A server, the proxy before it, and a gateway that has the same client for all callers."""
+class ServerSetup:
+    """A server, the proxy in front of it, and a gateway that uses one client for all callers."""
 
     server: FhirServer
     front: RecordingProxy
@@ -59,18 +59,20 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def worlds(self) -> AsyncIterator[tuple[World, World]]:
+        """Yield the routes to the server, directly and through the gateway."""
         base = f"{self.server.public}{self.server.base_path}"
         async with aiohttp.ClientSession() as session:
             bearer = {"Authorization": f"Bearer {self.token}"}
             yield World(session, base, bearer), World(session, self.gateway.url, behind=base)
 
-    def line(self) -> Relay:
+    def new_relay(self) -> Relay:
+        """Return a relay to the proxy, which can interrupt the connection."""
         return Relay(int(self.front.url.rpartition(":")[2]))
 
-    def queueing(self, line: Relay, directory: Path, *callers: str) -> dict[str, Any]:
-        """Return settings of a gateway behind a line, which queues the writes of these callers."""
+    def queueing(self, relay: Relay, directory: Path, *callers: str) -> dict[str, Any]:
+        """Return settings of a gateway that queues these callers' writes and uses the relay."""
         key = base64.urlsafe_b64encode(bytes(range(32))).decode()
-        base_url = f"http://127.0.0.1:{line.port}{self.server.base_path}"
+        base_url = f"http://127.0.0.1:{relay.port}{self.server.base_path}"
         return {
             **self.settings,
             "platform": {"fhir_base_url": base_url},
@@ -94,9 +96,9 @@ class Place:
         for each in SERVERS
     ],
 )
-async def place(
+async def setup(
     request: pytest.FixtureRequest, sso: Sso, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[ServerSetup]:
     kind: type[FhirServer] = request.param
     directory = tmp_path_factory.mktemp(kind.__name__)
     port = free_port()
@@ -113,7 +115,7 @@ async def place(
             gateway = start_gateway(settings, directory)
             try:
                 await gateway.wait_for_status(200)
-                yield Place(server, front, guard, settings, gateway, token)
+                yield ServerSetup(server, front, guard, settings, gateway, token)
             finally:
                 gateway.process.terminate()
     finally:
@@ -121,8 +123,8 @@ async def place(
 
 
 @pytest.fixture(autouse=True)
-def _described(request: pytest.FixtureRequest, place: Place) -> None:
-    server = place.server
+def _described(request: pytest.FixtureRequest, setup: ServerSetup) -> None:
+    server = setup.server
     describe(request.node, f"{server.version()}, {server.seconds:.1f} s to start")
 
 
@@ -130,93 +132,93 @@ def _described(request: pytest.FixtureRequest, place: Place) -> None:
     "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in LEGS]
 )
 async def test_responses_equal_direct_ones(
-    place: Place, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
+    setup: ServerSetup, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
 ) -> None:
-    """Every answer is equal in status, fields and octets, but for links, which lead here.
+    """Responses are equal in status, fields and octets, but for links, which name the gateway.
 
     HAPI's parser reads the same resources on both sides of the gateway, in requests as well.
     """
-    if leg in place.server.not_offered:
-        not_offered(request.node, place.server.not_offered[leg])
+    if leg in setup.server.not_offered:
+        not_offered(request.node, setup.server.not_offered[leg])
         return
-    async with place.worlds() as (direct, through):
+    async with setup.worlds() as (direct, through):
         await compare_routes(direct, through, [leg])
-        assert await hapi_differences(place, through, hapi_oracle) == []
+        assert await hapi_differences(setup, through, hapi_oracle) == []
 
 
 @pytest.mark.parametrize(
     "leg", [pytest.param(each, marks=pytest.mark.row(each), id=each) for each in HAPI_LEGS]
 )
 async def test_responses_of_hapi_equal_direct_ones(
-    place: Place, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
+    setup: ServerSetup, leg: str, hapi_oracle: Oracle, request: pytest.FixtureRequest
 ) -> None:
-    if not isinstance(place.server, Hapi):
-        not_offered(request.node, "asked of HAPI FHIR alone")
+    if not isinstance(setup.server, Hapi):
+        not_offered(request.node, "sent to HAPI FHIR only")
         return
-    async with place.worlds() as (direct, through):
+    async with setup.worlds() as (direct, through):
         await compare_routes(direct, through, [leg], HAPI_LEGS)
-        assert await hapi_differences(place, through, hapi_oracle) == []
+        assert await hapi_differences(setup, through, hapi_oracle) == []
 
 
-async def hapi_differences(place: Place, through: World, oracle: Oracle) -> list[str]:
-    """Return what HAPI's parser reads in another way on the other side of the gateway."""
-    seen = {each.headers.get("X-Request-Id"): each for each in place.front.requests}
+async def hapi_differences(setup: ServerSetup, through: World, oracle: Oracle) -> list[str]:
+    """Return where HAPI's parser reads a body differently on the two sides of the gateway."""
+    seen = {each.headers.get("X-Request-Id"): each for each in setup.front.requests}
     bases = (through.base, through.behind)
     found = []
     for each in through.exchanges:
-        there = seen.get(each.request_id)
-        # What the gateway answers itself has no other side; of a statement it replaces the sign-in.
-        if there is not None and not there.call.endswith("/metadata"):
-            bodies = (each.sent, there.body, each.sent_type)
-            found.append(await oracle.same(*bodies, *bases, place.server.release))
-            bodies = (there.response_body, each.received, each.received_type)
-            found.append(await oracle.same(*bodies, *reversed(bases), place.server.release))
+        upstream = seen.get(each.request_id)
+        # A local response has no other side. Of a CapabilityStatement `security` is removed.
+        if upstream is not None and not upstream.call.endswith("/metadata"):
+            bodies = (each.sent, upstream.body, each.sent_type)
+            found.append(await oracle.same(*bodies, *bases, setup.server.release))
+            bodies = (upstream.response_body, each.received, each.received_type)
+            found.append(await oracle.same(*bodies, *reversed(bases), setup.server.release))
     return [text for text in found if text is not None]
 
 
 WRITES, PATIENTS = (1000, 40) if NIGHTLY else (200, 20)
 
 
-async def kill_twice(place: Place, line: Relay, done: Callable[[], int]) -> int:
-    """Let the line come back, and end the server twice, with deliveries in hand each time.
+async def kill_twice(setup: ServerSetup, relay: Relay, count_done: Callable[[], int]) -> int:
+    """Restore the connection, then kill the server twice during deliveries.
 
-    Where that would lose data, or take long but by night, the line is cut instead. Return how often
-    the server was killed.
+    The connection is cut instead where a kill loses data or, except at night, takes long. Return
+    the number of kills.
     """
-    await line.restore()
+    await relay.restore()
     kills = 0
     for share in (0.2, 0.6):
-        await wait_until(lambda share=share: done() >= WRITES * share)  # type: ignore[misc]
-        may_be_killed = NIGHTLY or not kills or not place.server.starts_slowly
-        if place.server.survives and may_be_killed:
+        await wait_until(lambda share=share: count_done() >= WRITES * share)  # type: ignore[misc]
+        may_be_killed = NIGHTLY or not kills or not setup.server.starts_slowly
+        if setup.server.survives and may_be_killed:
             kills += 1
-            place.server.end()
-            line.cut()
-            await asyncio.to_thread(place.server.start)
-        line.cut()
-        await line.restore()
+            setup.server.end()
+            relay.cut()
+            await asyncio.to_thread(setup.server.start)
+        relay.cut()
+        await relay.restore()
     return kills
 
 
 @pytest.mark.row("queued writes, server killed twice")
 async def test_queued_writes_are_delivered_once_and_in_order(
-    place: Place, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
+    setup: ServerSetup, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    began = time.monotonic()
-    async with place.line() as line, place.worlds() as (direct, _):
-        gateway = begin_gateway(place.queueing(line, tmp_path, "his"))
+    started = time.monotonic()
+    async with setup.new_relay() as relay, setup.worlds() as (direct, _):
+        gateway = begin_gateway(setup.queueing(relay, tmp_path, "his"))
         await gateway.wait_for_status(200)
-        conditional = "conditional writes" not in place.server.not_offered
+        conditional = "conditional writes" not in setup.server.not_offered
         patients = [
             planned(await direct.create_patient(), WRITES // PATIENTS, conditional=conditional)
             for _ in range(PATIENTS)
         ]
-        before = len(place.front.requests)
+        before = len(setup.front.requests)
 
         def done() -> list[Any]:
-            return [each for each in place.front.requests[before:] if each.status in {200, 201}]
+            return [each for each in setup.front.requests[before:] if each.status in {200, 201}]
 
-        line.cut()
+        relay.cut()
         connector = aiohttp.TCPConnector(limit=0)
         headers = {"X-Api-Key": "key-of-his"}
         async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
@@ -224,22 +226,22 @@ async def test_queued_writes_are_delivered_once_and_in_order(
 
             async def kill() -> int:
                 await wait_until(lambda: sum(bool(write.place) for write in writes) >= WRITES / 4)
-                return await kill_twice(place, line, lambda: len(done()))
+                return await kill_twice(setup, relay, lambda: len(done()))
 
-            days = (send(session, gateway.url, each) for each in patients)
-            kills, *_ = await asyncio.gather(kill(), *days)
+            sends = (send(session, gateway.url, each) for each in patients)
+            kills, *_ = await asyncio.gather(kill(), *sends)
             queued = sum(bool(write.place) for write in writes)
             for write in writes:
                 await wait_for_result(session, write)
         delivered = [each for each in done() if each.method in {"POST", "PUT"}]
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         for patient in patients:
             await verify_writes(direct, patient, delivered)
     unclear = sum(write.result == "unclear" for write in writes)
-    memory = "" if place.server.survives else ": its data are in memory"
+    memory = "" if setup.server.survives else ": its data are in memory"
     cuts = f"{kills} times the server was killed, {2 - kills} times its line was cut{memory}"
     note(request.node, f"{queued} of {WRITES} were queued, {unclear} are unclear; {cuts}")
-    print(f"{place.server.name}: {WRITES} writes in {seconds:.1f} s")  # noqa: T201
+    print(f"{setup.server.name}: {WRITES} writes in {seconds:.1f} s")  # noqa: T201
 
 
 WARDS = tuple(f"ward-{number}" for number in range(8))
@@ -247,14 +249,14 @@ WARDS = tuple(f"ward-{number}" for number in range(8))
 
 @pytest.mark.row("queued writes that collide")
 async def test_queued_writes_with_409_are_retried(
-    place: Place, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
+    setup: ServerSetup, begin_gateway: Begin, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    async with place.line() as line, place.worlds() as (direct, _):
-        gateway = begin_gateway(place.queueing(line, tmp_path, *WARDS))
+    async with setup.new_relay() as relay, setup.worlds() as (direct, _):
+        gateway = begin_gateway(setup.queueing(relay, tmp_path, *WARDS))
         await gateway.wait_for_status(200)
         path = await direct.create_patient()
-        before = len(place.front.requests)
-        line.cut()
+        before = len(setup.front.requests)
+        relay.cut()
         async with contextlib.AsyncExitStack() as sessions:
             work = [
                 (
@@ -266,12 +268,12 @@ async def test_queued_writes_with_409_are_retried(
                 for ward in WARDS
             ]
             await asyncio.gather(*(send(session, gateway.url, each) for session, each in work))
-            await line.restore()
+            await relay.restore()
             for session, each in work:
                 for write in each.writes:
                     await wait_for_result(session, write)
     results = {write.result for _, each in work for write in each.writes}
-    statuses = [each.status for each in place.front.requests[before:] if each.method == "PUT"]
+    statuses = [each.status for each in setup.front.requests[before:] if each.method == "PUT"]
     assert results == {"200"}
     if collisions := statuses.count(409):
         note(request.node, f"{collisions} times 409")
@@ -286,7 +288,7 @@ REQUESTS = 200
 async def clinic_requests(
     session: aiohttp.ClientSession, base: str, name: str, family: str
 ) -> None:
-    """Send a clinic's requests at once: each finds its own patients and no other's."""
+    """Send a clinic's requests concurrently. All responses are about its own patients only."""
     other = next(each for each in CLINICS if each != name)
 
     async def ask(method: str, path: str, number: int, body: Any = None) -> str:
@@ -298,9 +300,8 @@ async def clinic_requests(
             text = await answer.text()
             assert answer.headers["X-Request-Id"] == f"{name}-{number}"
             assert answer.status in {200, 201}, text
-            # Some return nothing for a write.
-            assert family in text or not text
-            assert text or method != "GET"
+            # Some servers return no body for a write.
+            assert family in text or (not text and method != "GET")
             assert other not in text
             return answer.headers.get("Location", "")
 
@@ -322,23 +323,23 @@ async def clinic_requests(
 
 @pytest.mark.row("two clinics at once")
 async def test_concurrent_callers_get_their_own_responses(
-    place: Place, begin_gateway: Begin, sso: Sso
+    setup: ServerSetup, begin_gateway: Begin, sso: Sso
 ) -> None:
     credentials = {name: sso.credential(client) for name, client in CLINICS.items()}
     callers = [{"name": name, "api_key": f"key-of-{name}", "credential": name} for name in CLINICS]
     # On a busy machine a slow server keeps all connections for longer than the default.
-    platform = place.settings["platform"] | {"connect_timeout": 120}
+    platform = setup.settings["platform"] | {"connect_timeout": 120}
     settings = {"platform": platform, "credentials": credentials, "callers": callers}
-    gateway = begin_gateway(place.settings | settings)
+    gateway = begin_gateway(setup.settings | settings)
     await gateway.wait_for_status(200)
     families = {name: f"{name}{uuid.uuid4()}" for name in CLINICS}
-    before = len(place.front.requests)
+    before = len(setup.front.requests)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        days = (clinic_requests(session, gateway.url, *each) for each in families.items())
-        await asyncio.gather(*days)
-    clients = dict(zip(place.guard.tokens, place.guard.clients, strict=True))
-    seen = [each for each in place.front.requests[before:] if "X-Request-Id" in each.headers]
+        clinics = (clinic_requests(session, gateway.url, *each) for each in families.items())
+        await asyncio.gather(*clinics)
+    clients = dict(zip(setup.guard.tokens, setup.guard.clients, strict=True))
+    seen = [each for each in setup.front.requests[before:] if "X-Request-Id" in each.headers]
     assert len(seen) == len(CLINICS) * REQUESTS
     for each in seen:
         name = each.headers["X-Request-Id"].partition("-")[0]
@@ -366,7 +367,7 @@ LIMITS = {
 _NEW = {"resourceType": "Patient", "active": True}
 _OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
 _PATIENT_ENTRY = entry("POST", "Patient", active=True)
-# By caller: method, path, body and whether the server gets to see it.
+# By caller: method, path, body and whether the request is forwarded to the server.
 REQUESTS_OF: dict[str, list[tuple[str, str, Any, bool]]] = {
     "reader": [
         ("GET", "PATIENT", None, True),
@@ -406,24 +407,24 @@ REQUESTS_OF: dict[str, list[tuple[str, str, Any, bool]]] = {
 
 @pytest.mark.row("limits of a caller")
 async def test_forbidden_requests_do_not_reach_the_server(
-    place: Place, begin_gateway: Begin
+    setup: ServerSetup, begin_gateway: Begin
 ) -> None:
     callers = [
         {"name": name, "api_key": f"key-of-{name}", "allow": allow}
         for name, allow in LIMITS.items()
     ]
-    gateway = begin_gateway(place.settings | {"callers": callers})
+    gateway = begin_gateway(setup.settings | {"callers": callers})
     await gateway.wait_for_status(200)
-    async with place.worlds() as (direct, _):
+    async with setup.worlds() as (direct, _):
         patient = await direct.create_patient()
         for name, requests in REQUESTS_OF.items():
             world = World(direct.session, gateway.url, {"X-Api-Key": f"key-of-{name}"})
             for method, path, body, is_allowed in requests:
-                before = len(place.front.requests)
+                before = len(setup.front.requests)
                 kind = "application/x-www-form-urlencoded" if isinstance(body, str) else FHIR
                 await world.ask(method, path.replace("PATIENT", patient), body, kind)
                 answer = world.answers[-1]
-                arrived = [each.call for each in place.front.requests[before:]]
+                arrived = [each.call for each in setup.front.requests[before:]]
                 what = f"{name}: {method} {path} {body}: {answer.status}, {arrived}"
                 error = answer.fields.get("x-gateway-error")
                 assert (error == "caller-forbidden") is not is_allowed, what

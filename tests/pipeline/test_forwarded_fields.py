@@ -174,9 +174,7 @@ async def test_a_body_with_a_digest_is_not_compressed(
     assert [request.header(name) for request in platform.requests] == ["x", "x", None]
 
 
-async def test_each_name_is_logged_once_for_each_caller(
-    start_gateway, platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_name_is_logged_once_for_each_caller(start_gateway, platform: Platform) -> None:
     """With the setting; status page and metric count all of them."""
     log = io.StringIO()
     callers = [{"name": each, "api_key": f"planted-key-{each}"} for each in ("lab", "his")]

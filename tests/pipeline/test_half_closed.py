@@ -191,7 +191,7 @@ async def test_a_half_closed_write_is_not_cancelled(
 
 
 async def test_nothing_is_cancelled_for_a_half_closed_waiter(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+    start_gateway: StartGateway, platform: Platform
 ) -> None:
     """It waits until a connection is free."""
     proceed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A platform whose links have another base than the settings name is noticed by its responses."""
+"""Links in responses under a base URL of the platform that the settings lack are reported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.doubles.wire import Response, fetch, get, post
 
 METRIC = "dhp_gateway_missing_alias_answers_total"
 
-# What a platform calls itself; `{port}` is its own.
-NAMES = {
+# Base URLs that a platform uses for itself; `{port}` is its port.
+BASES = {
     "another host": "http://fhir.internal:{port}/r5",
     "localhost": "http://localhost:{port}/r5",
     "another port": "http://127.0.0.1:1/r5",
@@ -29,7 +29,7 @@ NAMES = {
 
 
 def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
-    """Return a searchset whose links and entries have these bases."""
+    """Return a searchset with these bases: of `self`, of the `next` link, and of fullUrls."""
     return {
         "resourceType": "Bundle",
         "type": "searchset",
@@ -42,13 +42,12 @@ def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def text(body: Any, **how: Any) -> bytes:
-    return json.dumps(body, **how).encode()
+def text(body: Any, **options: Any) -> bytes:
+    return json.dumps(body, **options).encode()
 
 
-def shown(base: str, *, links: str, full: str, **how: Any) -> bytes:
-    """Return the response with this page."""
-    return fhir(text(page(base, links=links, full=full), **how))
+def page_response(base: str, *, links: str, full: str, **options: Any) -> bytes:
+    return fhir(text(page(base, links=links, full=full), **options))
 
 
 def xml(base: str) -> bytes:
@@ -81,17 +80,19 @@ def xml_response(body: bytes) -> bytes:
     return http(200, body, ("Content-Type", "application/fhir+xml"))
 
 
-# What shows that it does, given the unknown base and the known one.
-PLACES: dict[str, Callable[[str, str], ScriptedResponse]] = {
+# Responses with links under a base that is not configured; built from it and the configured one.
+RESPONSES: dict[str, Callable[[str, str], ScriptedResponse]] = {
     "Location": lambda base, _: created("Location", f"{base}/Patient/1/_history/1"),
     "Content-Location": lambda base, _: created("Content-Location", f"{base}/Patient/1"),
-    "next": lambda base, here: shown(here, links=base, full=here),
-    "next, and no entry with a base": lambda base, here: shown(here, links=base, full="urn:x"),
-    "self": lambda base, here: shown(base, links=here, full=here),
-    "fullUrl": lambda base, here: shown(here, links=here, full=base),
-    "all": lambda base, _: shown(base, links=base, full=base),
-    "indented": lambda base, _: shown(base, links=base, full=base, indent=2),
-    "sorted": lambda base, here: shown(here, links=here, full=base, sort_keys=True),
+    "next": lambda base, here: page_response(here, links=base, full=here),
+    "next, and no entry with a base": lambda base, here: page_response(
+        here, links=base, full="urn:x"
+    ),
+    "self": lambda base, here: page_response(base, links=here, full=here),
+    "fullUrl": lambda base, here: page_response(here, links=here, full=base),
+    "all": lambda base, _: page_response(base, links=base, full=base),
+    "indented": lambda base, _: page_response(base, links=base, full=base, indent=2),
+    "sorted": lambda base, here: page_response(here, links=here, full=base, sort_keys=True),
     "links behind entries": lambda base, here: fhir(links_last(base, here)),
     "links at the end of a long one": lambda base, here: fhir(links_last(base, here, 300_000)),
     "escaped slashes": lambda base, here: fhir(
@@ -115,8 +116,8 @@ PLACES: dict[str, Callable[[str, str], ScriptedResponse]] = {
 }
 
 
-def own_name(name: str, platform: Platform) -> str:
-    return NAMES[name].format(port=platform.url.rpartition(":")[2].partition("/")[0])
+def base_of(name: str, platform: Platform) -> str:
+    return BASES[name].format(port=platform.url.rpartition(":")[2].partition("/")[0])
 
 
 async def fetch_page(
@@ -126,11 +127,11 @@ async def fetch_page(
     return await fetch(gateway.address, request)
 
 
-def request_for(place: str) -> bytes:
-    """Return a request that such a response fits."""
-    if "ocation" in place:
+def request_for(name: str) -> bytes:
+    """Return a request to which the response of that name is a valid one."""
+    if "ocation" in name:
         return post("/fhir/Patient", PATIENT)
-    if "batch" in place:
+    if "batch" in name:
         return post("/fhir", text({"resourceType": "Bundle", "type": "batch", "entry": []}))
     return get("/fhir/Patient?name=a")
 
@@ -141,27 +142,25 @@ async def reported_base(gateway: RunningGateway) -> str | None:
     return base
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ["localhost", "a balancer"])
+@pytest.mark.parametrize("name", RESPONSES)
+@pytest.mark.parametrize("base_name", ["localhost", "a balancer"])
 async def test_links_with_another_base_are_counted_once_for_a_response(
-    gateway: RunningGateway, platform: Platform, place: str, name: str
+    gateway: RunningGateway, platform: Platform, name: str, base_name: str
 ) -> None:
-    """At whatever place they are."""
-    base = own_name(name, platform)
-    response = await fetch_page(
-        gateway, platform, PLACES[place](base, platform.url), request_for(place)
-    )
+    base = base_of(base_name, platform)
+    answer = RESPONSES[name](base, platform.url)
+    response = await fetch_page(gateway, platform, answer, request_for(name))
     assert response.status in (200, 201)
     assert await gateway.metric(METRIC) == 1
     assert await reported_base(gateway) == base
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BASES)
 async def test_the_reported_base_is_the_missing_alias(
     start_gateway, platform: Platform, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """With it in the settings all links name the gateway."""
-    base = own_name(name, platform)
+    base = base_of(name, platform)
     alias = base.lower()
     body = text(page(base, links=base, full=base))
     async with start_gateway() as gateway:
@@ -184,49 +183,51 @@ OTHER = "https://elsewhere.uz"
 GATEWAY = "http://gateway/fhir"
 
 
-def canonical(here: str, **how: Any) -> bytes:
+def canonical(here: str, **options: Any) -> bytes:
     resource = {"resourceType": "ValueSet", "url": f"{HL7}/ValueSet/a"}
     entry = {"fullUrl": f"{HL7}/ValueSet/a", "resource": resource}
-    return fhir(text({**page(here, links=here, full=here), "entry": [entry]}, **how))
+    return fhir(text({**page(here, links=here, full=here), "entry": [entry]}, **options))
 
 
-def licensed(here: str) -> bytes:
+def with_license_link(here: str) -> bytes:
     body = page(here, links=here, full=here)
     body["link"].insert(0, {"relation": "license", "url": f"{HL7}/License"})
     return fhir(text(body))
 
 
-def holding(here: str, **members: Any) -> bytes:
+def with_patient(here: str, **members: Any) -> bytes:
     entry = {"resource": {"resourceType": "Patient", **members}}
     return fhir(text({**page(here, links=here, full=here), "entry": [entry]}))
 
 
-# What says nothing of the platform's name, given its base.
+# Responses without a link under another base of the platform; built from the configured one.
 HARMLESS: dict[str, Callable[[str], ScriptedResponse]] = {
-    "its own base": lambda here: shown(here, links=here, full=here),
-    "its own base, in capitals": lambda here: shown(
+    "its own base": lambda here: page_response(here, links=here, full=here),
+    "its own base, in capitals": lambda here: page_response(
         here.upper().replace("/R5", "/r5"), links=here, full=here
     ),
-    "the gateway's": lambda _: shown(GATEWAY, links=GATEWAY, full=GATEWAY),
+    "the gateway's": lambda _: page_response(GATEWAY, links=GATEWAY, full=GATEWAY),
     "no links": lambda _: fhir(text({"resourceType": "Bundle", "type": "searchset"})),
-    "relative links": lambda _: shown("", links=".", full="urn:x"),
-    "another path": lambda here: shown(here, links=f"{OTHER}/fhir", full=f"{OTHER}/fhir"),
-    "a path that begins alike": lambda here: shown(here, links=f"{OTHER}/r5x", full=f"{OTHER}/r5x"),
-    "another server's patient": lambda here: holding(
+    "relative links": lambda _: page_response("", links=".", full="urn:x"),
+    "another path": lambda here: page_response(here, links=f"{OTHER}/fhir", full=f"{OTHER}/fhir"),
+    "a path that begins alike": lambda here: page_response(
+        here, links=f"{OTHER}/r5x", full=f"{OTHER}/r5x"
+    ),
+    "another server's patient": lambda here: with_patient(
         here,
         link=[{"other": {"reference": f"{OTHER}/r5/Patient/1"}}],
         photo=[{"url": f"{OTHER}/r5/Binary/1"}],
     ),
-    "code systems and profiles": lambda here: holding(
+    "code systems and profiles": lambda here: with_patient(
         here,
         meta={"profile": [f"{HL7}/StructureDefinition/a"]},
         extension=[{"url": f"{HL7}/StructureDefinition/a", "valueUri": f"{HL7}/a"}],
         identifier=[{"system": f"{HL7}/sid/a", "value": "1"}],
     ),
-    "a resource called by its canonical URL": canonical,
+    "a resource identified by its canonical URL": canonical,
     "the same without blanks": lambda here: canonical(here, separators=(",", ":")),
-    "a link to a licence": licensed,
-    "an error's text": lambda _: fhir(
+    "a link to a licence": with_license_link,
+    "the text of an error": lambda _: fhir(
         text({"resourceType": "OperationOutcome", "issue": [{"diagnostics": f"{HL7}/Patient"}]})
     ),
     "no FHIR": lambda _: http(200, text({"link": f"{HL7}/Patient"}), ("Content-Type", "a/b")),
@@ -237,7 +238,6 @@ HARMLESS: dict[str, Callable[[str], ScriptedResponse]] = {
 async def test_urls_that_are_no_links_of_the_platform_are_not_counted(
     gateway: RunningGateway, platform: Platform, answer: Callable[[str], ScriptedResponse]
 ) -> None:
-    """Canonical URLs, other servers and other paths."""
     request = get("/fhir/Patient?name=a", "Accept: a/b, */*")
     await fetch_page(gateway, platform, answer(platform.url), request)
     assert await gateway.metric(METRIC) == 0
@@ -303,14 +303,15 @@ async def test_without_rewriting_no_links_are_counted(start_gateway, platform: P
 async def test_the_number_of_reported_bases_is_bounded(
     gateway: RunningGateway, platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each is logged once, and all are counted."""
+    """Each of the first 16 is logged once; all responses are counted."""
     for number in range(40):
         base = f"https://host{number % 20}.uz/r5"
         answer = created("Location", f"{base}/Patient/1")
         await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
     assert await gateway.metric(METRIC) == 40
-    told_of = [each for each in caplog.records if "rewrite.aliases" in each.getMessage()]
-    assert 1 <= len(told_of) <= 16
+    texts = [each.getMessage() for each in caplog.records]
+    logged = [text.split("//")[1].split(".")[0] for text in texts if "rewrite.aliases" in text]
+    assert logged == [f"host{number}" for number in range(16)]
 
 
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
@@ -319,6 +320,6 @@ async def test_the_status_page_names_the_setting_and_the_value(
 ) -> None:
     answer = created("Location", "https://fhir.clinic.uz/r5/Patient/1")
     await fetch_page(gateway, platform, answer, post("/fhir/Patient", PATIENT))
-    _, shown = await gateway.admin_page(f"/status?lang={language}")
-    assert "https://fhir.clinic.uz/r5" in shown
-    assert "rewrite.aliases" in shown
+    _, html = await gateway.admin_page(f"/status?lang={language}")
+    assert "https://fhir.clinic.uz/r5" in html
+    assert "rewrite.aliases" in html

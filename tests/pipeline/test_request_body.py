@@ -1,4 +1,4 @@
-"""A caller's body whose prefix is inspected before it is forwarded."""
+"""A request body: its prefix is inspected before it is forwarded, and its waits are limited."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gateway.pipeline.request_body import RequestBody
 
 
 async def read_after(
-    looks: list[int], sizes: list[int], *, replay_bytes: int
+    peeks: list[int], sizes: list[int], *, replay_bytes: int
 ) -> tuple[bytes, bytes]:
-    """Return a body that is received in chunks of these sizes, after some looks at its prefix."""
+    """Return what is read of a body after peeks of these sizes, and what was sent, in chunks."""
     loop = asyncio.get_running_loop()
     connection = BaseProtocol(loop)
     connection.connection_made(asyncio.Transport())
     payload = StreamReader(connection, 2**16, loop=loop)
     numbers = itertools.cycle(range(256))
-    pieces = [bytes(itertools.islice(numbers, size)) for size in sizes]
+    chunks = [bytes(itertools.islice(numbers, size)) for size in sizes]
     body = RequestBody(
         payload,
         None,
@@ -37,14 +37,14 @@ async def read_after(
     )
 
     async def feed() -> None:
-        for piece in pieces:
-            payload.feed_data(piece)
+        for chunk in chunks:
+            payload.feed_data(chunk)
             await asyncio.sleep(0)
         payload.feed_eof()
 
     feeding = loop.create_task(feed())
-    sent = b"".join(pieces)
-    for size in looks:
+    sent = b"".join(chunks)
+    for size in peeks:
         prefix = await body.peek(size)
         assert sent.startswith(prefix)
         assert len(prefix) >= min(size, len(sent))
@@ -61,15 +61,15 @@ async def read_after(
     st.integers(0, 100),
 )
 def test_inspecting_a_prefix_consumes_nothing(
-    looks: list[int], sizes: list[int], replay_bytes: int
+    peeks: list[int], sizes: list[int], replay_bytes: int
 ) -> None:
-    """However often and far; the body is complete and in order."""
-    received, sent = asyncio.run(read_after(looks, sizes, replay_bytes=replay_bytes))
+    """After any peeks the body is complete and in order."""
+    received, sent = asyncio.run(read_after(peeks, sizes, replay_bytes=replay_bytes))
     assert received == sent
 
 
-class SetLoop(asyncio.SelectorEventLoop):
-    """A loop at the time that it is told, in seconds."""
+class ManualClockLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time a test sets, in seconds."""
 
     now = 0.0
 
@@ -78,9 +78,9 @@ class SetLoop(asyncio.SelectorEventLoop):
 
 
 async def reason_of_waits(*waits: float) -> str:
-    """The reason for which a body ends whose bytes each arrive after a wait, "" without one."""
+    """Return the code of the failure of a body whose bytes arrive after these waits, or ""."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, SetLoop)
+    assert isinstance(loop, ManualClockLoop)
     payload = FixedLengthBody(len(waits), pause=lambda: None, resume=lambda: None)
     body = RequestBody(
         payload,
@@ -95,7 +95,7 @@ async def reason_of_waits(*waits: float) -> str:
     for wait in waits:
         await asyncio.sleep(0)
         loop.now += wait
-        # What is due by then happens first.
+        # Timers that are due run before the byte arrives.
         for _ in range(3):
             await asyncio.sleep(0)
         payload.feed(b"x")
@@ -113,6 +113,6 @@ async def reason_of_waits(*waits: float) -> str:
     ids=["short", "long", "long after short ones"],
 )
 def test_each_wait_for_a_body_counts_by_itself(waits: tuple[float, ...], reason: str) -> None:
-    """Many waits that are short enough are no long one, and only a long one ends the body."""
-    with asyncio.Runner(loop_factory=SetLoop) as runner:
+    """Only a wait longer than `stall_timeout` ends the body, not the sum of several."""
+    with asyncio.Runner(loop_factory=ManualClockLoop) as runner:
         assert runner.run(reason_of_waits(*waits)) == reason

@@ -80,7 +80,17 @@ class TestKeeping:
         assert await client.exists(PLACE) == 0
         assert await replica().get(KEY) is None
 
-    async def test_a_short_lifetime_is_kept(self, replica: Replica) -> None:
+    async def test_a_lifetime_is_kept_to_the_millisecond(
+        self, replica: Replica, client: Redis
+    ) -> None:
+        seconds, microseconds = await client.time()
+        await replica().put(KEY, token(at=1000, lifetime=9.05))
+        remaining = await client.pttl(PLACE)
+        end, fraction = await client.time()
+        elapsed = (end - seconds) * 1000 + (fraction - microseconds) / 1000
+        assert 9049 - elapsed <= remaining <= 9050
+
+    async def test_a_short_lifetime_ends(self, replica: Replica) -> None:
         await replica().put(KEY, token(at=1000, lifetime=0.05))
         while await replica().get(KEY) is not None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)

@@ -23,7 +23,7 @@ READ = "/fhir/Patient/1"
 
 @dataclass
 class ReplicaSetup:
-    """The doubles, and replicas with one public URL."""
+    """SSO, platform and redis-server for replicas with one redirect URI, at `port`."""
 
     sso: Provider
     platform: Platform
@@ -51,11 +51,11 @@ async def setup(server: RedisServer) -> AsyncIterator[ReplicaSetup]:
         yield ReplicaSetup(sso, platform, server, free_port())
 
 
-async def elsewhere(browser: Browser, other: Stage, method: str = "GET", path: str = READ) -> Page:
-    """The same browser's request, led to another gateway by a load balancer."""
+async def sent_to(replica: Stage, browser: Browser, method: str = "GET", path: str = READ) -> Page:
+    """Return the response of a replica to a request of the browser, as by a load balancer."""
     fields = {"X-Requested-With": "x", "Origin": browser.base}
     cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies().items())
-    return await browser.request(method, other.base + path, {**fields, "Cookie": cookies})
+    return await browser.request(method, replica.base + path, {**fields, "Cookie": cookies})
 
 
 async def test_sessions_survive_a_restart(setup: ReplicaSetup) -> None:
@@ -63,10 +63,10 @@ async def test_sessions_survive_a_restart(setup: ReplicaSetup) -> None:
     async with setup.gateway() as before:
         browser = await before.browser()
         await signed_in(browser)
-        kept = browser.cookies()
+        cookies = browser.cookies()
     async with setup.gateway() as after:
         browser = await after.browser()
-        for name, value in kept.items():
+        for name, value in cookies.items():
             browser.set_cookie(name, value)
         assert (await browser.get(READ)).status == 200
         setup.platform.script(unauthorized())
@@ -81,18 +81,18 @@ async def test_each_step_of_a_sign_in_may_reach_another_replica(setup: ReplicaSe
     async with setup.gateway() as one, setup.gateway(free_port()) as two:
         browser = await one.browser()
         begun = await browser.begin()
-        (own,) = browser.cookies().items()
-        assert (await elsewhere(browser, two, path=back(begun))).status == 302
+        (sign_in_cookie,) = browser.cookies().items()
+        assert (await sent_to(two, browser, path=back(begun))).status == 302
         assert (await browser.get(READ)).status == 200
-        assert (await elsewhere(browser, two)).status == 200
+        assert (await sent_to(two, browser)).status == 200
         cookies = browser.cookies()
-        assert (await elsewhere(browser, two, "POST", "/auth/logout")).status == 200
+        assert (await sent_to(two, browser, "POST", "/auth/logout")).status == 200
         browser.set_cookie("dhp-session", cookies["dhp-session"])
         assert (await browser.get(READ)).status == 401
-        # As if the browser had not been told that its sign-in is over.
-        browser.set_cookie(*own)
+        # As if the browser had not received that the cookie of the sign-in is deleted.
+        browser.set_cookie(*sign_in_cookie)
         for each in (one, two):
-            assert (await elsewhere(browser, each, path=back(begun))).status == 400
+            assert (await sent_to(each, browser, path=back(begun))).status == 400
         assert len(setup.sso.user_requests) == 1
 
 
@@ -107,7 +107,7 @@ async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
         await signed_in(browser)
 
         async def refuse(connection: PlatformConnection) -> None:
-            # Or a tab that came late would wait for the token that the first ones ask for.
+            # Otherwise a late request would wait for the token that the first ones request.
             await setup.platform.wait_for_requests(4)
             connection.writer.write(unauthorized())
             connection.request.complete = True
@@ -116,14 +116,14 @@ async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
         setup.sso.hold()
         tabs = [
             browser.get(READ),
-            elsewhere(browser, two),
+            sent_to(two, browser),
             browser.get(READ),
-            elsewhere(browser, two),
+            sent_to(two, browser),
         ]
-        answers = asyncio.gather(*tabs)
+        pages = asyncio.gather(*tabs)
         await setup.platform.wait_for_requests(4)
         setup.sso.release()
-        assert [page.status for page in await answers] == [200] * 4
+        assert [page.status for page in await pages] == [200] * 4
         assert len(setup.sso.user_requests) == 2
         sent = [seen.header("authorization") for seen in setup.platform.requests]
         assert sent == ["Bearer first"] * 4 + ["Bearer second"] * 4
@@ -147,10 +147,10 @@ async def test_sessions_survive_an_outage_of_the_store(setup: ReplicaSetup) -> N
         other = await scene.browser()
         assert (await other.get(READ, X_Api_Key="lab-key")).status == 200
         setup.server.thaw()
-        await until(lambda: reads(browser))
+        await until(lambda: can_read(browser))
 
 
-async def reads(browser: Browser) -> bool:
+async def can_read(browser: Browser) -> bool:
     return (await browser.get(READ)).status == 200
 
 
@@ -172,22 +172,24 @@ async def test_a_token_refreshed_during_an_outage_is_stored_later(setup: Replica
         setup.platform.script(unauthorized())
         setup.sso.hold()
         before = len(setup.sso.requests)
-        asked = asyncio.ensure_future(browser.get(READ))
+        reading = asyncio.ensure_future(browser.get(READ))
         await setup.sso.wait_for_requests(before + 1)
         setup.server.freeze()
         setup.sso.release()
-        assert (await asked).status == 200
+        assert (await reading).status == 200
         setup.server.thaw()
-        await until(lambda: sends(two, browser, setup, "Bearer second"))
+        await until(lambda: uses_token(two, browser, setup, "Bearer second"))
         setup.platform.script(unauthorized())
-        assert (await elsewhere(browser, two)).status == 200
-        shown = [each.form["refresh_token"] for each in setup.sso.user_requests[1:]]
-        assert shown == ["r1", "r2"]
+        assert (await sent_to(two, browser)).status == 200
+        redeemed = [each.form["refresh_token"] for each in setup.sso.user_requests[1:]]
+        assert redeemed == ["r1", "r2"]
 
 
-async def sends(other: Stage, browser: Browser, setup: ReplicaSetup, authorization: str) -> bool:
-    """Whether this token goes out from another gateway."""
-    await elsewhere(browser, other)
+async def uses_token(
+    replica: Stage, browser: Browser, setup: ReplicaSetup, authorization: str
+) -> bool:
+    """Return whether a replica sends the browser's request to the platform with this token."""
+    await sent_to(replica, browser)
     return setup.platform.requests[-1].header("authorization") == authorization
 
 
@@ -201,16 +203,17 @@ async def test_back_channel_logout_reaches_every_replica(server: RedisServer) ->
         ):
             browser = await one.browser()
             logout_token = sso.logout_token()
-            for teller, status in ((two, 200), (one, 400)):
+            # The second sign-in stays: the logout token was used already.
+            for replica, status in ((two, 200), (one, 400)):
                 begun = await browser.begin()
                 id_token = sso.id_token(begun.query["nonce"])
                 sso.user_tokens(token("for-a-person", id_token=id_token))
                 assert (await browser.open(back(begun))).status == 302
-                assert (await elsewhere(browser, two)).status == 200
-                told = await (await teller.browser()).request(
+                assert (await sent_to(two, browser)).status == 200
+                response = await (await replica.browser()).request(
                     "POST", "/auth/backchannel-logout", data={"logout_token": logout_token}
                 )
-                assert told.status == status
-                over = status == 200
-                assert (await browser.get(READ)).status == (401 if over else 200)
-                assert (await elsewhere(browser, two)).status == (401 if over else 200)
+                assert response.status == status
+                is_ended = status == 200
+                assert (await browser.get(READ)).status == (401 if is_ended else 200)
+                assert (await sent_to(two, browser)).status == (401 if is_ended else 200)

@@ -92,7 +92,7 @@ _SPELLED_DATA: Final = re.compile(rb'"(?:d|\\u0064)(?:a|\\u0061)(?:t|\\u0074)(?:
 
 
 @lru_cache(maxsize=64)
-def needles(swap: BaseReplacement) -> HostFinder:
+def host_finder(swap: BaseReplacement) -> HostFinder:
     """Return the finder of positions in JSON that may belong to a URL under the bases."""
     data = (_DATA, _SPELLED_DATA) if swap.is_request else ()
     return HostFinder(swap.hosts, b"\\u00", _HIDING, _SCHEME, *data)
@@ -191,7 +191,7 @@ class _NearbyPass:
     """
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
-        finder = needles(swap)
+        finder = host_finder(swap)
         has_escape = finder.has_escape(text)
         # A Bundle with a JSON Patch, or a request to `$graphql`.
         if swap.is_request and not in_bundle and (may_hold_patch(text) or any_in(text, _ARGUMENTS)):
@@ -499,7 +499,7 @@ class JsonRewriter(StreamRewriter):
         hold_limit: int = HOLD_LIMIT,
         required_type: str | None = None,
     ) -> None:
-        super().__init__(swap, needles(swap), hold_limit, required_type)
+        super().__init__(swap, host_finder(swap), hold_limit, required_type)
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
@@ -509,17 +509,19 @@ class JsonRewriter(StreamRewriter):
     def _masked(self, text: bytes) -> bytes:
         return masked(text)
 
-    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+    def _advance(self, text: bytes, pos: int, candidate: int, size: int) -> int:
         frame = self._frames[-1]
         if self._in_string:
             return self._leave_string(text, pos, size)
         if self._deep:
-            pos = match_end(STRINGS, text, pos, needle)
+            pos = match_end(STRINGS, text, pos, candidate)
         elif frame.key is None:
-            after = self._rewrite_entries(frame, text, pos, needle) if frame.holds_entries else pos
+            after = (
+                self._rewrite_entries(frame, text, pos, candidate) if frame.holds_entries else pos
+            )
             if after > pos:
                 return after
-            pos = match_end(frame.skip, text, pos, needle)
+            pos = match_end(frame.skip, text, pos, candidate)
         after = match_end(GAP, text, pos, size)
         if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
             frame.key = None  # a number or literal was the value
@@ -527,7 +529,7 @@ class JsonRewriter(StreamRewriter):
             return after
         token = text[after]
         if token == _QUOTE:
-            return self._string(frame, text, after, needle, size)
+            return self._string(frame, text, after, candidate, size)
         if token in _OPENING:
             return self._open(frame, text, after)
         while after < size and text[after] in _CLOSING:
@@ -535,9 +537,9 @@ class JsonRewriter(StreamRewriter):
             after += 1
         return after
 
-    def _is_at_rest(self) -> bool:
+    def _may_skip_text(self) -> bool:
         frame = self._frames[-1]
-        return not self._is_data(frame, frame.key) and super()._is_at_rest()
+        return not self._is_data(frame, frame.key) and super()._may_skip_text()
 
     def _is_unscanned(self, chunk: bytes) -> bool:
         is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
@@ -557,7 +559,7 @@ class JsonRewriter(StreamRewriter):
                 return
         super()._rewrite_complete()
 
-    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
+    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, candidate: int) -> int:
         """Rewrite complete entries of a Bundle together; return the position after them."""
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.required_type is not None:
@@ -572,16 +574,16 @@ class JsonRewriter(StreamRewriter):
             self._doubtful_until = self._offset + (limit if limit < len(text) else 0)
             return pos
         is_patch = bool(self._data_at) and may_hold_patch(entries)
-        if is_patch or any_in(entries, _NESTING) or self._needles.has_obscuring_escape(entries):
+        if is_patch or any_in(entries, _NESTING) or self._host_finder.has_obscuring_escape(entries):
             self._doubtful_until = self._offset + end
             return pos
-        if needle >= end:
+        if candidate >= end:
             self._copy(end)
             return end
         # Only the entries from the first to the last with a host are examined further.
-        start = _last_entry(text, pos, needle)
-        hosts_at = text[needle:end].lower()
-        last = needle + max(0, *(hosts_at.rfind(host) for host in self._swap.hosts))
+        start = _last_entry(text, pos, candidate)
+        hosts_at = text[candidate:end].lower()
+        last = candidate + max(0, *(hosts_at.rfind(host) for host in self._swap.hosts))
         border = _NEXT_ENTRY.search(text, last, end)
         end = end if border is None else border.end()
         try:
@@ -658,7 +660,7 @@ class JsonRewriter(StreamRewriter):
         self._in_string = False
         return end + 1
 
-    def _string(self, frame: _Frame, text: bytes, pos: int, needle: int, size: int) -> int:
+    def _string(self, frame: _Frame, text: bytes, pos: int, candidate: int, size: int) -> int:
         end = text.find(b'"', pos + 1, size)
         reach = size if end < 0 else end
         is_long = reach - pos > MAX_TOKEN
@@ -670,28 +672,30 @@ class JsonRewriter(StreamRewriter):
             name = "" if is_long else unescape(self._buffer[pos + 1 : end])
             frame.key = name if len(name) <= MAX_ELEMENT_NAME_LENGTH else "?"
             if name == "signature" and frame.is_resource and frame.scope is not None:
-                self._learn(frame.scope, name, "", pos)
+                self._observe(frame.scope, name, "", pos)
         elif not is_long:
-            self._value(frame, key, pos + 1, self._buffer[pos + 1 : end], has_needle=needle < end)
+            self._value(
+                frame, key, pos + 1, self._buffer[pos + 1 : end], has_candidate=candidate < end
+            )
         return reach + (end >= 0)
 
     def _value(
-        self, frame: _Frame, key: str | None, start: int, raw: bytes, *, has_needle: bool
+        self, frame: _Frame, key: str | None, start: int, raw: bytes, *, has_candidate: bool
     ) -> None:
         """Process a string that is no key."""
         scope = frame.scope
         if frame.is_resource and scope is not None and key in scope.watched_members:
-            self._learn(scope, key, unescape(raw), start)
+            self._observe(scope, key, unescape(raw), start)
         elif key == "method" and frame.path == ("entry", "request"):
-            self._learn_method(scope, unescape(raw), start)
-        if not (has_needle or self._is_data(frame, key)):
+            self._observe_method(scope, unescape(raw), start)
+        if not (has_candidate or self._is_data(frame, key)):
             return
         edit = None
         is_listed = key in LISTED_KEYS or frame.path[:1] == ("variables",)
         if scope is not None and is_listed and not self._deep:
             path = frame.path if key is None else (*frame.path, key)
             edit = self._edit(scope, path, start, raw)
-        if edit is not None or has_needle:
+        if edit is not None or has_candidate:
             self._replace_or_count(edit, raw)
 
     def _is_data(self, frame: _Frame, key: str | None) -> bool:
@@ -714,11 +718,11 @@ class JsonRewriter(StreamRewriter):
 class NdjsonRewriter:
     """Rewrites as `JsonRewriter`, line by line; an invalid line does not affect the next."""
 
-    __slots__ = ("_is_fresh", "_line", "_needles", "_rewritten", "_swap", "_unrewritten")
+    __slots__ = ("_host_finder", "_is_fresh", "_line", "_rewritten", "_swap", "_unrewritten")
 
     def __init__(self, swap: BaseReplacement) -> None:
         self._swap = swap
-        self._needles = needles(swap)
+        self._host_finder = host_finder(swap)
         self._line = JsonRewriter(swap)
         self._is_fresh = True  # no byte of the current line was fed
         self._rewritten = 0
@@ -753,14 +757,14 @@ class NdjsonRewriter:
         return self._end_line()
 
     def _lines(self, lines: bytes) -> list[bytes]:
-        """Return complete lines, of which only those with a needle are rewritten."""
+        """Return complete lines, of which only those with a candidate are rewritten."""
         ready: list[bytes] = []
         done = 0
-        for needle in self._needles.positions(lines)[:-1]:
-            if needle < done:
+        for candidate in self._host_finder.positions(lines)[:-1]:
+            if candidate < done:
                 continue  # in a line that was just rewritten
-            start = lines.rfind(b"\n", done, needle) + 1 or done
-            end = lines.index(b"\n", needle)
+            start = lines.rfind(b"\n", done, candidate) + 1 or done
+            end = lines.index(b"\n", candidate)
             ready += (lines[done:start], self._line_chunk(lines[start:end]), self._end_line())
             done = end
         ready.append(lines[done:])

@@ -444,13 +444,13 @@ class FormRewriter:
     """Does the same for the body of a `_search` form, field by field as it streams by.
 
     Consecutive fields without a URL of the known hosts pass together. `separator`, `form` and
-    `needles` are others for a document of GraphQL, in which URLs stand between quotes.
+    `host_finder` are others for a document of GraphQL, in which URLs stand between quotes.
     """
 
     __slots__ = (
         "_buffer",
         "_form",
-        "_needles",
+        "_host_finder",
         "_passing",
         "_separator",
         "_swap",
@@ -464,12 +464,12 @@ class FormRewriter:
         *,
         separator: bytes = b"&",
         form: ContentForm = ContentForm.QUERY,
-        needles: HostFinder | None = None,
+        host_finder: HostFinder | None = None,
     ) -> None:
         self._swap = swap
         self._separator = separator
         self._form = form
-        self._needles = needles or HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
+        self._host_finder = host_finder or HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
         self._buffer = b""  # an incomplete field
         self._passing = False  # in a field longer than `_MAX_FIELD_BYTES`
         self.rewritten = 0
@@ -497,14 +497,14 @@ class FormRewriter:
         return rest
 
     def _fields(self, data: bytes) -> bytes:
-        """Return complete fields, of which only those with a needle are read."""
+        """Return complete fields, of which only those with a candidate are read."""
         ready: list[bytes] = []
         done = 0
-        for needle in self._needles.positions(data)[:-1]:
-            if needle < done:
+        for candidate in self._host_finder.positions(data)[:-1]:
+            if candidate < done:
                 continue  # in a field that was just read
-            start = data.rfind(self._separator, done, needle) + 1 or done
-            end = data.find(self._separator, needle)
+            start = data.rfind(self._separator, done, candidate) + 1 or done
+            end = data.find(self._separator, candidate)
             end = len(data) if end < 0 else end
             ready += (data[done:start], self._field(data[start:end]))
             done = end

@@ -26,7 +26,7 @@ from gateway.fhir.content_negotiation import (
     XML_TYPES,
 )
 from gateway.fhir.json_text import unescape
-from gateway.fhir.links.json_links import JsonRewriter, NdjsonRewriter, needles
+from gateway.fhir.links.json_links import JsonRewriter, NdjsonRewriter, host_finder
 from gateway.fhir.links.link_elements import ContentForm
 from gateway.fhir.links.link_map import FormRewriter, replace_in_query
 from gateway.fhir.links.stream_rewriter import any_in, may_hold_patch
@@ -74,7 +74,9 @@ def rewriter_for(
     if media_type == _FORM:
         return FormRewriter(swap)
     if media_type == _GRAPHQL:
-        return FormRewriter(swap, separator=b'"', form=ContentForm.TEXT, needles=needles(swap))
+        return FormRewriter(
+            swap, separator=b'"', form=ContentForm.TEXT, host_finder=host_finder(swap)
+        )
     return JsonRewriter(swap, patch=media_type == _JSON_PATCH, required_type=required_type)
 
 

@@ -1,9 +1,8 @@
 """The common base of the streaming rewriters: buffering, and passing text without a host name.
 
-The structure of a body is examined only around positions at which a host name of the bases occurs.
-Text without one is sent at once; it is retained (at most `_MAX_BUFFERED_BYTES`) only to determine
-the path of a host name that comes later. `match_end` measures the start of an escaped string that
-is to be replaced.
+The structure of a body is examined only around candidates: positions at which a host name of the
+bases, or the `data` of a patch, may stand. Text without one is sent at once; it is retained (at
+most `_MAX_BUFFERED_BYTES`) only to determine the element path of a candidate that comes later.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ class Rewriter(Protocol):
 
 
 def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
-    """Return whether one of `wanted` stands in the text."""
+    """Return whether the text contains one of `wanted`."""
     for part in wanted:
-        # Not `in`, which first tries to convert the bytes to an integer and drops the error.
+        # Faster than `in`, which first tries to convert the bytes to an integer.
         if text.find(part) >= 0:
             return True
     return False
@@ -54,7 +53,7 @@ def may_hold_patch(body: bytes) -> bool:
 
 
 def match_end(pattern: re.Pattern[bytes], text: bytes, pos: int, end: int) -> int:
-    """Return where the match of a pattern ends that can match the empty string."""
+    """Return where a match that begins at `pos` ends, `pos` if there is none."""
     match = pattern.match(text, pos, end)
     return pos if match is None else match.end()
 
@@ -66,17 +65,18 @@ MAX_DEPTH: Final = 128
 """Open objects, arrays or elements; deeper levels pass unchanged."""
 
 _MAX_BUFFERED_BYTES: Final = 128 * 1024
-"""Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
-without a host name, already sent, is retained until it is scanned."""
+"""Bytes: a body up to this length is rewritten when it is complete. Of a longer one this many bytes
+without a candidate, already sent, are retained until they are scanned."""
 
 _MAX_UNSCANNED_BYTES: Final = 16 * 1024
-"""Bytes: at most so many are left when that text is scanned."""
+"""Bytes: at most this many are still retained after such a scan."""
 
 _MAX_UNTYPED_BYTES: Final = 512 * 1024
-"""Bytes: the same for a Bundle without a streaming type at its beginning, which is held anyway."""
+"""Bytes: a Bundle whose beginning shows no streaming type is rewritten complete up to this length:
+its output would be held anyway."""
 # For JSON and XML.
 _BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
-_STREAMS: Final = re.compile(
+_STREAMING_TYPE: Final = re.compile(
     rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
     rb'|batch(?:-response)?)["\']'
 )
@@ -85,7 +85,7 @@ _RESCAN_BYTES: Final = 4096
 """Bytes: an open token is scanned again after so many more bytes, or a quarter of its length if
 that is less. Otherwise every small packet would cause another scan of the whole token."""
 
-_MAX_BACKSLASHES: Final = 64  # backslashes that are counted backwards
+_MAX_BACKSLASHES: Final = 64  # in a row that are examined; see `_unescaped`
 
 
 class StreamRewriter(ABC):
@@ -99,40 +99,44 @@ class StreamRewriter(ABC):
         "_buffer",
         "_candidate",
         "_data_at",
-        "_due",
         "_entry_data",
         "_entry_method",
+        "_host_finder",
         "_is_streaming",
         "_length",
         "_mark",
         "_max_complete_bytes",
-        "_needles",
         "_offset",
         "_output",
         "_required_type",
+        "_rescan_after",
         "_swap",
     )
 
     _boundary: ClassVar[bytes]  # the octet that begins every token that may be replaced
 
     def __init__(
-        self, swap: BaseReplacement, needles: HostFinder, hold_limit: int, required_type: str | None
+        self,
+        swap: BaseReplacement,
+        host_finder: HostFinder,
+        hold_limit: int,
+        required_type: str | None,
     ) -> None:
         self._swap = swap
         self._required_type = required_type  # a body of another resource passes unchanged
-        self._needles = needles
+        self._host_finder = host_finder
         self._output = HeldOutput(hold_limit)
         self._buffer = b""  # not yet scanned; begins at a token
         self._arrived_chunks: list[bytes] = []  # the chunks after the buffer
-        self._due = 0  # bytes that have to arrive before an open token is scanned again
+        self._rescan_after = 0  # bytes that have to arrive before an open token is scanned again
         self._offset = 0  # the position of the buffer in the body
-        self._mark = 0  # the buffer before this index was given to the output
-        self._candidate = END  # the index of the first host name in the buffer
+        self._mark = 0  # the buffer before this index was copied to the output
+        self._candidate = END  # the index of the first candidate in the buffer
         self._length = 0  # bytes of the body that have arrived
         self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
         self._data_at: set[int] = set()  # where in the body a patch may begin, from the buffer on
-        # Of the current entry of the outermost Bundle, in requests.
+        # The method and the data scope of the current entry of the outermost Bundle, in requests.
         self._entry_method = ""
         self._entry_data: EntryDataScope | None = None
 
@@ -186,8 +190,8 @@ class StreamRewriter(ABC):
         self._length += len(chunk)
         if not self._is_streaming and self._length > self._max_complete_bytes:
             self._start_streaming()
-        self._due -= len(chunk)
-        if self._due > 0 or (self._candidate < END and not self._is_streaming):
+        self._rescan_after -= len(chunk)
+        if self._rescan_after > 0 or (self._candidate < END and not self._is_streaming):
             return
         self._gather()
         if self._is_streaming:
@@ -203,19 +207,19 @@ class StreamRewriter(ABC):
         self._buffer = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._arrived_chunks.clear()
         if self._candidate == END:
-            self._candidate = self._needles.positions(self._buffer, known, 1)[0]
-        for at in self._needles.data_positions(self._buffer, known):
+            self._candidate = self._host_finder.positions(self._buffer, known, 1)[0]
+        for at in self._host_finder.data_positions(self._buffer, known):
             self._candidate = min(self._candidate, at)
             self._data_at.add(self._offset + at)
 
     def _start_streaming(self) -> None:
-        """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
+        """Stop buffering the complete body, unless it is a Bundle whose output is held anyway."""
         self._gather()
         begin = self._buffer[:_MAX_BUFFERED_BYTES]
         if (
             self._max_complete_bytes == _MAX_BUFFERED_BYTES
             and _BUNDLE.search(begin)
-            and not _STREAMS.search(begin)
+            and not _STREAMING_TYPE.search(begin)
         ):
             self._max_complete_bytes = _MAX_UNTYPED_BYTES
         self._is_streaming = self._length > self._max_complete_bytes
@@ -226,47 +230,51 @@ class StreamRewriter(ABC):
 
     def _rewrite_complete(self) -> None:
         """Rewrite a body that is completely in the buffer."""
-        self._data_at = set(self._needles.data_positions(self._buffer))
+        self._data_at = set(self._host_finder.data_positions(self._buffer))
         self._scan(thorough=False)
 
     @abstractmethod
-    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
-        """Process the token at `pos` of `text`, or after text before `needle` that can be skipped.
+    def _advance(self, text: bytes, pos: int, candidate: int, size: int) -> int:
+        """Process the first token from `pos` on, after text before `candidate` that can be skipped.
 
-        Return the position after it; ~position of a token whose end has not arrived yet.
+        `size` is the length of the text that can be processed. Return the position after the token,
+        or ~position of a token whose end has not arrived yet.
         """
 
     def _masked(self, text: bytes) -> bytes:
-        """Return the text for `_advance`, in the same length."""
+        """Return the text for `_advance`, of the same length, with escapes of JSON masked."""
         return text
 
     def _release_unscanned(self) -> None:
-        """Send unscanned text, except a token at its end that may still turn out to be a URL."""
+        """Send unscanned text, except the last token, which may be an incomplete URL."""
         size = len(self._buffer)
         start = max(self._mark, size - MAX_TOKEN)
         begin = self._unescaped(start)
         cut = self._masked(self._buffer[begin:]).rfind(self._boundary, start - begin)
         self._copy(size if cut < 0 else begin + cut)
-        self._await_more(size - self._mark)
+        self._delay_rescan(size - self._mark)
 
     def _unescaped(self, pos: int) -> int:
-        """Return the last position up to `pos` that is certainly not within an escape."""
+        """Return the last position up to `pos` that is certainly not within an escape.
+
+        It is 0 if all bytes that are examined before `pos` are backslashes.
+        """
         before = self._buffer[max(0, pos - _MAX_BACKSLASHES) : pos]
         run = len(before) - len(before.rstrip(b"\\"))
         return 0 if run == _MAX_BACKSLASHES else pos - run
 
-    def _await_more(self, length: int) -> None:
-        """Set the wait for more of a token: the last `length` bytes of the buffer."""
-        self._due = min(_RESCAN_BYTES, length // 4)
+    def _delay_rescan(self, length: int) -> None:
+        """Wait for more of an open token, the last `length` bytes of the buffer."""
+        self._rescan_after = min(_RESCAN_BYTES, length // 4)
 
     def _scan(self, *, thorough: bool) -> None:
-        """Scan the buffer up to its last host name; to its end if an edit is held.
+        """Scan the buffer up to its last candidate; to its end if an edit is held.
 
-        With `thorough` at most `_MAX_UNSCANNED_BYTES` are left.
+        With `thorough` at most `_MAX_UNSCANNED_BYTES` at its end are left.
         """
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
-        positions = self._needles.positions(self._buffer, self._candidate)
+        positions = self._host_finder.positions(self._buffer, self._candidate)
         if self._data_at:
             positions = sorted([*positions, *(at - self._offset for at in self._data_at)])
         pos = number = 0
@@ -274,25 +282,25 @@ class StreamRewriter(ABC):
             while positions[number] < pos:
                 number += 1
             is_short = not thorough or size - pos <= _MAX_UNSCANNED_BYTES
-            if is_short and positions[number] == END and self._is_at_rest():
+            if is_short and positions[number] == END and self._may_skip_text():
                 break
             pos = self._advance(text, pos, min(positions[number], size), size)
         done = pos if pos >= 0 else ~pos
         after = [at - done for at in positions[number:-1] if at >= done]
-        self._candidate = after[0] if after else END if self._is_at_rest() else 0
+        self._candidate = after[0] if after else END if self._may_skip_text() else 0
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
         self._offset += done
         self._data_at = {at for at in self._data_at if at >= self._offset}
-        self._await_more(size - done)
+        self._delay_rescan(size - done)
         self._output.expire(self._offset)
 
-    def _is_at_rest(self) -> bool:
-        """Return whether text without a host name or mark need not be scanned."""
+    def _may_skip_text(self) -> bool:
+        """Return whether text without a candidate need not be scanned."""
         return not self._output.has_undecided_edit
 
-    def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
+    def _observe(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
         """Record a member of a resource that decides about its links."""
         self._output.expire(self._offset + pos)
         scope.observe_member(member, value)
@@ -302,12 +310,12 @@ class StreamRewriter(ABC):
         if bundle is not None and bundle.parent is None:
             self._entry_method, self._entry_data = "", None
 
-    def _learn_method(self, bundle: ResourceScope | None, method: str, pos: int) -> None:
+    def _observe_method(self, bundle: ResourceScope | None, method: str, pos: int) -> None:
         """Record the method of the current entry."""
         if bundle is not None and bundle.parent is None:
             self._entry_method = method
             if self._entry_data is not None:
-                self._learn(self._entry_data, "method", method, pos)
+                self._observe(self._entry_data, "method", method, pos)
 
     def _close_entry(self, bundle: ResourceScope | None, pos: int) -> None:
         if bundle is not None and bundle.parent is None and self._entry_data is not None:
@@ -332,18 +340,18 @@ class StreamRewriter(ABC):
 
     @abstractmethod
     def _replace_prefix(self, raw: bytes, length: int) -> tuple[bytes, int]:
-        """Return the target, escaped for the first characters of `raw`, and their bytes there."""
+        """Return the replacement of the first `length` characters of `raw`, and their bytes."""
 
     @abstractmethod
     def _escape_like(self, raw: bytes, text: str) -> bytes | None:
-        """Return a value for `text`, which was made from `raw`; None where `raw` has to stay."""
+        """Return `text` escaped like `raw`, of which it was made; None where `raw` has to stay."""
 
     @abstractmethod
     def _rewrite_patch(self, data: str) -> str:
         """Return a JSON Patch in base64 with its URLs replaced."""
 
     def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
-        """Return what may change in a value in the buffer; None if nothing may."""
+        """Return the edit of the value `raw` at `start` in the buffer; None if it stays."""
         value = self._unescape(raw)
         position = self._offset + start
         form = content_form(scope.resource, path, value, is_request=self._swap.is_request)
@@ -367,7 +375,7 @@ class StreamRewriter(ABC):
         return Edit(position, len(raw), head, cut, scope, path, is_name)
 
     def _replace_or_count(self, edit: Edit | None, raw: bytes) -> None:
-        """Give the output the text before an edit, and the edit; without one, count a URL."""
+        """Copy the text before an edit and add the edit; without one, count an unchanged URL."""
         if edit is not None:
             start = edit.position - self._offset
             self._copy(start)
@@ -378,7 +386,7 @@ class StreamRewriter(ABC):
             self._output.unrewritten += 1
 
     def _copy(self, upto: int) -> None:
-        """Give the output the buffer up to a position, unchanged."""
+        """Copy the buffer up to a position to the output, unchanged."""
         if upto > self._mark:
             self._output.text(self._buffer[self._mark : upto])
             self._mark = upto

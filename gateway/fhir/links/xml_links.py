@@ -113,7 +113,7 @@ _DATA: Final = b"data"
 
 
 @lru_cache(maxsize=64)
-def _needles(swap: BaseReplacement) -> HostFinder:
+def _host_finder(swap: BaseReplacement) -> HostFinder:
     data = (_DATA, re.compile(_DATA)) if swap.is_request else ()
     return HostFinder(swap.hosts, b"&#", _HIDING, _SCHEME, *data)
 
@@ -146,7 +146,7 @@ class XmlRewriter(StreamRewriter):
         hold_limit: int = HOLD_LIMIT,
         required_type: str | None = None,
     ) -> None:
-        super().__init__(swap, _needles(swap), hold_limit, required_type)
+        super().__init__(swap, _host_finder(swap), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._is_passing_through = False
@@ -163,7 +163,7 @@ class XmlRewriter(StreamRewriter):
             and _BEGINS_RESOURCE.match(text)
             and self._required_type is None
             and not any_in(text, _DOUBTFUL)
-            and not self._needles.has_obscuring_escape(text)
+            and not self._host_finder.has_obscuring_escape(text)
         ):
             parts = _usual(source).split(text)
             for number in range(1, len(parts), 2):  # those with even numbers are the text between
@@ -175,20 +175,20 @@ class XmlRewriter(StreamRewriter):
             self._buffer = b"".join(parts)
         super()._rewrite_complete()
 
-    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+    def _advance(self, text: bytes, pos: int, candidate: int, size: int) -> int:
         if self._is_passing_through:
             return size
         if self._until:
             return self._skip_to_end(text, pos, size)
         if self._long is not None:
             return self._inside_long_tag(text, pos, size)
-        match = _SKIPPABLE.match(text, pos, needle)
+        match = _SKIPPABLE.match(text, pos, candidate)
         start = text.find(b"<", pos if match is None else match.end(), size)
         if start < 0:
             return size
         if text[start + 1 : start + 2] in b"!?/":
             return self._markup(text, start, size)
-        return self._start_tag(text, start, needle, size)
+        return self._start_tag(text, start, candidate, size)
 
     def _markup(self, text: bytes, pos: int, size: int) -> int:
         """Process a comment, CDATA section, instruction or end tag; all else ends the rewriting."""
@@ -216,7 +216,7 @@ class XmlRewriter(StreamRewriter):
         end, self._until = end + len(self._until), b""
         return end
 
-    def _start_tag(self, text: bytes, pos: int, needle: int, size: int) -> int:
+    def _start_tag(self, text: bytes, pos: int, candidate: int, size: int) -> int:
         match = _TAG.match(text, pos, size)
         end = size if match is None else match.end()
         if end - pos > MAX_TOKEN:
@@ -224,8 +224,8 @@ class XmlRewriter(StreamRewriter):
         if match is None:
             return ~pos
         name = match[1].decode("utf-8", "replace")
-        if needle < end or name in {"type", "method"}:
-            self._value(name, match, has_needle=needle < end)
+        if candidate < end or name in {"type", "method"}:
+            self._value(name, match, has_candidate=candidate < end)
         if text[end - 2] != _SLASH:
             self._open(name, pos)
         return end
@@ -265,7 +265,7 @@ class XmlRewriter(StreamRewriter):
             self._deep += 1
             return
         if name == "signature" and parent.is_resource and parent.scope is not None:
-            self._learn(parent.scope, name, "", pos)
+            self._observe(parent.scope, name, "", pos)
         if name[:1].isupper() and not parent.is_resource and opens_resource(parent.path):
             scope = self._scope(parent.scope)
             scope.observe_member("resourceType", name)
@@ -286,7 +286,7 @@ class XmlRewriter(StreamRewriter):
             elif element.path == ("entry",):
                 self._close_entry(element.scope, pos)
 
-    def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
+    def _value(self, name: str, tag: re.Match[bytes], *, has_candidate: bool) -> None:
         """Process a start tag with a host name, or the type of a Bundle or method of an entry."""
         parent = self._elements[-1]
         value = _VALUE.match(tag[0])
@@ -295,12 +295,12 @@ class XmlRewriter(StreamRewriter):
             start = tag.start() + value.start(value.lastindex or 0)
             raw = value[value.lastindex or 0]
             if name == "type" and parent.is_resource:
-                self._learn(parent.scope, name, self._unescape(raw), start)
+                self._observe(parent.scope, name, self._unescape(raw), start)
             elif name == "method" and parent.path == ("entry", "request"):
-                self._learn_method(parent.scope, self._unescape(raw), start)
+                self._observe_method(parent.scope, self._unescape(raw), start)
             elif name in LISTED_KEYS:
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
-        if has_needle:
+        if has_candidate:
             self._replace_or_count(edit, tag[0])
 
     def _rewrite_patch(self, data: str) -> str:

@@ -1,4 +1,4 @@
-"""The SSO's endpoints: tokens (RFC 6749), the sign-in page (with RFC 7636) and the keys."""
+"""The SSO's endpoints: token endpoint (RFC 6749), sign-in page (with PKCE, RFC 7636), JWK Set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gateway.sandbox.sso.sign_in import SignInPage
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - a path
 AUTHORIZE_PATH: Final = "/authorize"
 JWKS_PATH: Final = "/oauth/jwks"
-_COOKIE: Final = "refresh_token"
+_REFRESH_COOKIE: Final = "refresh_token"
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -62,7 +62,7 @@ class Sso:
         try:
             return await self._token(request)
         except OAuthError as error:
-            self._note(request, f"{error.error} ({error.description})")
+            self._add_to_log(request, f"{error.error} ({error.description})")
             headers = dict(_NO_STORE)
             if error.challenge:
                 headers["WWW-Authenticate"] = error.challenge
@@ -75,11 +75,12 @@ class Sso:
         if grant_type is None:
             raise OAuthError(400, "invalid_request", "grant_type is missing")
         client_id = self._clients.authenticate(form, request.headers.get("Authorization"))
-        self._note(request, f"client {client_id}")
+        self._add_to_log(request, f"client {client_id}")
         if grant_type not in _GRANT_TYPES:
             raise OAuthError(400, "unsupported_grant_type", f"only {', '.join(_GRANT_TYPES)}")
-        self._note(request, grant_type)
-        # Its client may request no scope, as those of DHP.
+        self._add_to_log(request, grant_type)
+        # No scopes are configured, as at DHP. The request with a code has no such parameter
+        # (RFC 6749 section 4.1.3).
         if grant_type != "authorization_code" and "scope" in form:
             raise OAuthError(400, "invalid_scope", "a scope that is not configured")
         if grant_type == "client_credentials":
@@ -88,16 +89,16 @@ class Sso:
             sign_in, refresh_token = self._user_grant(client_id, form, request.cookies)
         except GrantError as error:
             raise OAuthError(400, "invalid_grant", str(error)) from None
-        return self._for_user(sign_in, refresh_token)
+        return self._user_token_response(sign_in, refresh_token)
 
-    def _note(self, request: web.Request, text: str) -> None:
+    def _add_to_log(self, request: web.Request, text: str) -> None:
         event = request[EVENT]
         event.note = f"{event.note}, {text}" if event.note else text
 
     def _client_credentials(self, client_id: str) -> web.Response:
         if self._clients.is_public(client_id):
             raise OAuthError(400, "unauthorized_client", "a public client acts for users only")
-        return self._answer(client_id, client_id)
+        return self._token_response(client_id, client_id)
 
     def _user_grant(
         self, client_id: str, form: Mapping[str, str], cookies: Mapping[str, str]
@@ -109,16 +110,16 @@ class Sso:
                 redirect_uri=_required(form, "redirect_uri"),
                 verifier=form.get("code_verifier"),
             )
-        token = form.get("refresh_token") or cookies.get(_COOKIE)
+        token = form.get("refresh_token") or cookies.get(_REFRESH_COOKIE)
         if token is None:
             raise OAuthError(400, "invalid_request", "refresh_token is missing")
         return self._grants.redeem_refresh_token(token, client_id=client_id)
 
-    def _for_user(self, sign_in: PendingSignIn, refresh_token: str) -> web.Response:
+    def _user_token_response(self, sign_in: PendingSignIn, refresh_token: str) -> web.Response:
         extra = {"refresh_token": refresh_token} if self._options.refresh_token_in_body else {}
-        response = self._answer(sign_in.subject, sign_in.client_id, **extra)
+        response = self._token_response(sign_in.subject, sign_in.client_id, **extra)
         response.set_cookie(
-            _COOKIE,
+            _REFRESH_COOKIE,
             refresh_token,
             path=TOKEN_PATH,
             httponly=True,
@@ -127,7 +128,7 @@ class Sso:
         )
         return response
 
-    def _answer(self, subject: str, client_id: str, **extra: str) -> web.Response:
+    def _token_response(self, subject: str, client_id: str, **extra: str) -> web.Response:
         body = {
             "access_token": self._tokens.issue(subject, client_id),
             "token_type": "Bearer",

@@ -28,8 +28,7 @@ from gateway.outbox.entry import (
 )
 from gateway.outbox.platform_sender import EntrySender
 from gateway.pipeline.body_worker import SerialExecutor
-from gateway.pipeline.platform_client import CapabilityCache as Fetched
-from gateway.pipeline.platform_client import PlatformClient
+from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 from gateway.pipeline.upstream import UpstreamRequest
 
 PRESENT, ABSENT = VerificationStatus.PRESENT, VerificationStatus.ABSENT
@@ -82,14 +81,14 @@ def page(status: int) -> UpstreamResponse:
 
 
 class Statement:
-    """What the platform declares of every type."""
+    """A CapabilityStatement that declares the same for every type (as `CapabilityCache`)."""
 
     unavailable_reason = None
 
     def __init__(self, *conditional: str, parameters: tuple[str, ...] = ("identifier",)) -> None:
         self._declared = TypeCapability(dict.fromkeys(parameters, ""), frozenset(conditional))
 
-    async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
+    async def declared_capability(self, resource: str, max_wait: float) -> TypeCapability:
         return self._declared
 
 
@@ -97,13 +96,13 @@ def new_sender(
     platform: Platform,
     *,
     versions: bool = False,
-    statement: Statement | Fetched | None = None,
+    statement: Statement | CapabilityCache | None = None,
     unfiltered: tuple[str, ...] = (),
 ) -> EntrySender:
-    asking = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
+    client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
     return EntrySender(
         tokens={"default": Tokens()},  # type: ignore[dict-item]
-        client=asking,
+        client=client,
         statement=statement or Statement(),  # type: ignore[arg-type]
         condition_guard=None,
         record=lambda signal, status, credential: None,
@@ -132,7 +131,7 @@ def request(
 
 
 def bundle(kind: str, *resources: Any) -> QueuedRequest:
-    """A queued Bundle: an update, and these to be created on a condition."""
+    """Return a queued Bundle: an update, and conditional creates of these resources."""
     entries = [
         {
             "request": {"method": "POST", "url": "Observation", "ifNoneExist": "code=a"},
@@ -149,13 +148,13 @@ def searchset(
     *resources: Any, total: int | None = None, url: str = "?identifier=x"
 ) -> UpstreamResponse:
     entries = [{"resource": each} for each in resources]
-    bundle: dict[str, Any] = {
+    body: dict[str, Any] = {
         "resourceType": "Bundle",
         "type": "searchset",
         "link": [{"relation": "self", "url": f"http://p/r5/Observation{url}"}],
         "entry": entries,
     }
-    return answer(200, bundle if total is None else {**bundle, "total": total})
+    return answer(200, body if total is None else {**body, "total": total})
 
 
 STORED = {**SENT, "id": "9", "meta": {"versionId": "3"}}
@@ -188,9 +187,9 @@ async def test_a_create_is_verified_by_its_identifier(
 
 
 async def test_an_ignored_search_is_inconclusive() -> None:
-    for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
-        finding = await new_sender(Platform(odd)).verify(ENTRY, request())
-        assert finding.finding is not None
+    ignored = (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT))
+    for response in ignored:
+        finding = await new_sender(Platform(response)).verify(ENTRY, request())
         assert finding.finding is INCONCLUSIVE
 
 
@@ -205,7 +204,7 @@ async def test_an_ignored_search_is_inconclusive() -> None:
 async def test_a_verification_that_fails_at_the_platform_is_repeated(
     given: Callable[[int], UpstreamResponse], status: int, is_outage: bool, method: str
 ) -> None:
-    """As a delivery would be: only a response that says nothing makes the entry unclear."""
+    """As a delivery would be. The entry becomes unclear only by an inconclusive response."""
     result = await new_sender(Platform(given(status))).verify(ENTRY, request(method))
     decision = decide_on_finding(ENTRY, result)
     assert decision is not None
@@ -228,7 +227,7 @@ CODE = b"code=a|1"
 async def verify_condition(
     condition: bytes, body: Any, *answers: UpstreamResponse, **more: Any
 ) -> tuple[VerificationStatus, int]:
-    """What is found out of a conditional create, and by how many questions."""
+    """Return the finding about a conditional create, and the number of requests for it."""
     platform = Platform(*answers)
     finding = await new_sender(platform, **more).verify(
         ENTRY, request(body=body, condition=condition)
@@ -239,9 +238,9 @@ async def verify_condition(
 
 async def test_a_declared_condition_needs_no_verification() -> None:
     platform = Platform()
-    made = new_sender(platform, statement=Statement("create"))
-    for wanted in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
-        assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
+    sender = new_sender(platform, statement=Statement("create"))
+    for queued in (request(body=PLAIN, condition=CODE), bundle("batch", PLAIN)):
+        assert await sender.verify(ENTRY, queued) == AttemptResult(finding=SAFE)
     assert platform.requests == []
 
 
@@ -250,7 +249,7 @@ async def test_a_declared_condition_needs_no_verification() -> None:
     [
         ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), PRESENT),
         ((searchset(url="?code=a%7C1"),), ABSENT),
-        # What it did not look for it has not missed.
+        # The server ignored the condition, so that an empty result proves nothing.
         ((searchset(url="?_count=2"),), INCONCLUSIVE),
         ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), INCONCLUSIVE),
         (
@@ -279,7 +278,7 @@ async def test_other_conditions_are_verified_by_a_search(
 async def test_an_unreliable_condition_is_not_searched(
     condition: bytes, more: dict[str, Any]
 ) -> None:
-    """Neither result would prove anything."""
+    """Neither a match nor an empty result would prove anything."""
     assert await verify_condition(condition, PLAIN, **more) == (INCONCLUSIVE, 0)
 
 
@@ -305,9 +304,9 @@ UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 
 
 def sender_with_statement(platform: Platform) -> EntrySender:
-    """Asks the platform itself what it declares; no time passes."""
+    """Return a sender that fetches the CapabilityStatement; its clock stands still."""
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    return new_sender(platform, statement=Fetched(client, lambda: [Tokens()], lambda: 0.0))
+    return new_sender(platform, statement=CapabilityCache(client, lambda: [Tokens()], lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -321,16 +320,17 @@ async def test_verification_waits_for_the_capability_statement(
     statement: UpstreamResponse | Exception, cause: str
 ) -> None:
     platform = Platform(statement, searchset(), answer(200, DECLARING))
-    made = sender_with_statement(platform)
-    wanted = request(condition=CODE)
-    assert await made.verify(ENTRY, wanted) == AttemptResult(cause=cause, affects_all_entries=False)
-    assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
+    sender = sender_with_statement(platform)
+    queued = request(condition=CODE)
+    result = await sender.verify(ENTRY, queued)
+    assert result == AttemptResult(cause=cause, affects_all_entries=False)
+    assert await sender.verify(ENTRY, queued) == AttemptResult(finding=SAFE)
 
 
-class FetchingMeanwhile(Platform):
-    """Fetches the capability statement during a search."""
+class FetchingPlatform(Platform):
+    """A platform during whose response to a search the CapabilityStatement is fetched."""
 
-    statement: Fetched
+    statement: CapabilityCache
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, tokens: Tokens, token: AccessToken
@@ -343,15 +343,15 @@ class FetchingMeanwhile(Platform):
 
 async def test_a_statement_fetched_during_the_search_leads_to_another_verification() -> None:
     """The search was evaluated without the statement, so that it was inconclusive."""
-    platform = FetchingMeanwhile(UNREACHABLE, searchset(), answer(200, DECLARING))
+    platform = FetchingPlatform(UNREACHABLE, searchset(), answer(200, DECLARING))
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    platform.statement = Fetched(client, lambda: [Tokens()], lambda: 0.0)  # type: ignore[arg-type]
-    made = new_sender(platform, statement=platform.statement)
-    wanted = request(condition=CODE)
-    assert await made.verify(ENTRY, wanted) == AttemptResult(
+    platform.statement = CapabilityCache(client, lambda: [Tokens()], lambda: 0.0)  # type: ignore[arg-type]
+    sender = new_sender(platform, statement=platform.statement)
+    queued = request(condition=CODE)
+    assert await sender.verify(ENTRY, queued) == AttemptResult(
         cause="upstream-unreachable", affects_all_entries=False
     )
-    assert await made.verify(ENTRY, wanted) == AttemptResult(finding=SAFE)
+    assert await sender.verify(ENTRY, queued) == AttemptResult(finding=SAFE)
 
 
 async def test_a_match_needs_no_capability_statement() -> None:
@@ -361,12 +361,13 @@ async def test_a_match_needs_no_capability_statement() -> None:
     assert finding.finding is PRESENT
 
 
-@pytest.mark.parametrize("none", [answer(404), answer(501), page(200)])
+@pytest.mark.parametrize("response", [answer(404), answer(501), page(200)])
 async def test_verification_without_a_capability_statement_is_inconclusive(
-    none: UpstreamResponse,
+    response: UpstreamResponse,
 ) -> None:
-    made = sender_with_statement(Platform(none, searchset()))
-    assert await made.verify(ENTRY, request(condition=CODE)) == AttemptResult(finding=INCONCLUSIVE)
+    sender = sender_with_statement(Platform(response, searchset()))
+    result = await sender.verify(ENTRY, request(condition=CODE))
+    assert result == AttemptResult(finding=INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ async def test_a_bundle_is_verified_by_all_its_creates(
 
 
 @pytest.mark.parametrize(
-    ("there", "verdict"),
+    ("stored", "verdict"),
     [
         (answer(200, STORED), PRESENT),
         (answer(200, {**STORED, "status": "amended"}), ABSENT),
@@ -397,14 +398,14 @@ async def test_a_bundle_is_verified_by_all_its_creates(
     ],
 )
 async def test_an_update_is_compared_with_the_stored_resource(
-    there: UpstreamResponse, verdict: VerificationStatus
+    stored: UpstreamResponse, verdict: VerificationStatus
 ) -> None:
-    finding = await new_sender(Platform(there)).verify(ENTRY, request("PUT"))
+    finding = await new_sender(Platform(stored)).verify(ENTRY, request("PUT"))
     assert finding.finding is verdict
 
 
 @pytest.mark.parametrize(
-    ("given", "effect", "cause", "everybody"),
+    ("given", "effect", "cause", "is_for_all"),
     [
         (GatewayError(errors.UPSTREAM_UNREACHABLE), "none", "upstream-unreachable", True),
         (GatewayError(errors.CIRCUIT_OPEN), "none", "circuit-open", True),
@@ -425,13 +426,13 @@ async def test_an_update_is_compared_with_the_stored_resource(
     ],
 )
 async def test_each_failure_has_its_effect_and_scope(
-    given: UpstreamResponse | Exception, effect: str, cause: str, everybody: bool
+    given: UpstreamResponse | Exception, effect: str, cause: str, is_for_all: bool
 ) -> None:
     result = await new_sender(Platform(given)).send(ENTRY, request())
     assert (result.may_have_effect, result.cause, result.affects_all_entries) == (
         effect == "unknown",
         cause,
-        everybody,
+        is_for_all,
     )
 
 
@@ -439,7 +440,7 @@ async def test_each_failure_has_its_effect_and_scope(
     ("given", "pause"),
     [
         (answer(429, None, (b"Retry-After", b"7")), 7),
-        # It is for callers: the delivery has its own pauses.
+        # The gateway's own Retry-After is for callers: the delivery has its own backoff.
         (GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5), None),
     ],
     ids=["platform", "gateway"],
@@ -501,7 +502,7 @@ async def test_verification_is_repeated_after_a_response_that_is_no_fhir(
 async def test_compressed_responses_are_decoded(
     coding: bytes, pack: Callable[[bytes], bytes]
 ) -> None:
-    found = pack(json.dumps(STORED).encode())
-    there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
-    finding = await new_sender(Platform(there)).verify(ENTRY, request("PUT"))
+    body = pack(json.dumps(STORED).encode())
+    stored = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], body)
+    finding = await new_sender(Platform(stored)).verify(ENTRY, request("PUT"))
     assert finding.finding is PRESENT
