@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,13 +51,7 @@ def require_reloadable(old: Settings, new: Settings) -> None:
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
     """Yield the changed keys that need a restart."""
     for key in FIXED_KEYS:
-        yield from _differences(key, *(_value(settings, key) for settings in (old, new)))
-
-
-def _value(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        settings = getattr(settings, name)
-    return settings
+        yield from _differences(key, *map(attrgetter(key), (old, new)))
 
 
 def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
