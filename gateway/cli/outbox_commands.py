@@ -93,7 +93,7 @@ def _load_settings(config: Path | None) -> Settings:
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return asyncio.run(work)
-    except OutboxCommandError as error:
+    except StartError as error:
         exit_with_message(exception_message(error), NO_START)
 
 
@@ -241,14 +241,10 @@ _AUDIT_PENDING_MESSAGE: Final = Message(
 _NO_ENTRY: Final = Message("there is no such entry")
 
 
-class OutboxCommandError(Exception):
-    """The outbox could not be opened or used. The text is a complete message for the operator."""
-
-
 async def _list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
-    """Return the entries and the number of entries by state. Raises `OutboxCommandError`.
+    """Return the entries and the number of entries by state. Raises `StartError`.
 
     Entries that need an operator come first; each part is in the order of arrival.
     """
@@ -298,7 +294,7 @@ def _row(**cells: object) -> Message:
 
 
 async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
-    """Return the view of one entry, None without such an entry. Raises `OutboxCommandError`.
+    """Return the view of one entry, None without such an entry. Raises `StartError`.
 
     With `reveal`, patient data is not masked. The access is stored as a pending audit record, which
     the gateway writes: on standard output, an audit record would be mixed with the output of the
@@ -315,7 +311,7 @@ async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dic
 async def _apply_action(
     settings: Settings, action: str, ids: Sequence[str], reason: str = ""
 ) -> None:
-    """Retry or drop entries; exit with code 1 if any is refused. Raises `OutboxCommandError`."""
+    """Retry or drop entries; exit with code 1 if any is refused. Raises `StartError`."""
     refused = False
     async with _open_for_action(settings, reason) as (outbox, actor, changed_ids):
         to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
@@ -337,7 +333,7 @@ async def _apply_action(
 
 
 async def _retry_failed(settings: Settings, cause: str | None) -> None:
-    """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
+    """Retry all failed entries, of one cause or of any. Raises `StartError`."""
     async with _open_for_action(settings) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
             changed_ids.add(entry.id)
@@ -349,7 +345,7 @@ async def _export_entries(
 ) -> int:
     """Write entries as JSON lines, to standard output without a path. Return their number.
 
-    Raises `OutboxCommandError`. The file is readable for its owner only, and must not exist.
+    Raises `StartError`. The file is readable for its owner only, and must not exist.
     """
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
@@ -399,7 +395,7 @@ def _format_value(name: str, value: Any) -> Message:
 
 
 def _require_database(path: Path) -> None:
-    """Raise `OutboxCommandError` if the file is not there.
+    """Raise `StartError` if the file is not there.
 
     A file created here would belong to the user who runs the command.
     """
@@ -410,7 +406,7 @@ def _require_database(path: Path) -> None:
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
         problem = Message("{path}: {why}", path=path, why=why)
-    raise OutboxCommandError(setting_problem("outbox.url", problem))
+    raise StartError(setting_problem("outbox.url", problem))
 
 
 @contextlib.asynccontextmanager
@@ -422,11 +418,11 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[OutboxStore]:
         key = shared_stores.outbox_key(settings.outbox)
         async with open_outbox_store(settings.outbox, key) as store:
             yield store
-    except (StartError, OutboxConfigurationError) as error:
-        raise OutboxCommandError(exception_message(error)) from None
+    except OutboxConfigurationError as error:
+        raise StartError(exception_message(error)) from None
     except OutboxError as error:
         why = Message("{path}: {why}", path=settings.outbox.url, why=exception_message(error))
-        raise OutboxCommandError(setting_problem("outbox.url", why)) from None
+        raise StartError(setting_problem("outbox.url", why)) from None
 
 
 @contextlib.asynccontextmanager
@@ -545,6 +541,6 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         why = system_error(error, Message("cannot be written"))
-        raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
+        raise StartError(Message("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
