@@ -162,7 +162,7 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
     "leases of dead processes are not recovered": Fault(
         _O,
         delivery.OutboxMaintenance.recover_leases,
-        "if now - since >= lease_seconds or lease.owner in dead",
+        "if now - since >= LEASE_SECONDS or lease.owner in dead",
         "if False",
     ),
     "an unclear create is sent again": Fault(
