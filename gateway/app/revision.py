@@ -136,7 +136,7 @@ class Core:
         if self._outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.
             self.entry_sender = self._outbox.entry_sender(
-                settings, upstream, self.tokens, statement, condition_guard, self.judgement
+                settings, client, self.tokens, statement, condition_guard, self.judgement
             )
         requests = self._request_forwarder(forwarder, client, guard)
         return Handler(
