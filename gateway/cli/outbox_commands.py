@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -21,7 +21,6 @@ from gateway.app import observability_setup, shared_stores
 from gateway.audit.audit_trail import AuditTrail
 from gateway.cli.terminal import (
     CHECK_FAILED,
-    NO_START,
     WRONG_USAGE,
     argument,
     as_json_option,
@@ -78,8 +77,6 @@ reveal_option = option(
     "--reveal", is_flag=True, help="Show address, fields and body: patient data."
 )
 
-_T = TypeVar("_T")
-
 app: Final = LocalizedGroup("outbox", help="Work with queued writes.", no_args_is_help=True)
 
 
@@ -88,13 +85,6 @@ def _load_settings(config: Path | None) -> Settings:
     if not settings.outbox.enabled:
         exit_with_message(Message("outbox.enabled: is false; there is no outbox"), WRONG_USAGE)
     return settings
-
-
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    try:
-        return asyncio.run(work)
-    except StartError as error:
-        exit_with_message(exception_message(error), NO_START)
 
 
 def _states(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
@@ -129,7 +119,7 @@ def list_(
 ) -> None:
     """List what is not delivered, what needs an operator first, and how many there are in all."""
     wanted = _states(state, all_of_them=every)
-    entries, counts = _run(_list_entries(_load_settings(config), wanted, caller))
+    entries, counts = asyncio.run(_list_entries(_load_settings(config), wanted, caller))
     if as_json:
         click.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
@@ -151,7 +141,7 @@ def show(
     lang: str | None,
 ) -> None:
     """Show one entry, with patient data masked."""
-    found = _run(_show_entry(_load_settings(config), entry, reveal=reveal))
+    found = asyncio.run(_show_entry(_load_settings(config), entry, reveal=reveal))
     if found is None:
         exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
@@ -179,9 +169,9 @@ def retry(
     if not (ids or failed or cause is not None):
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
-        _run(_retry_failed(settings, cause))
+        asyncio.run(_retry_failed(settings, cause))
     if ids:
-        _run(_apply_action(settings, "retry", ids))
+        asyncio.run(_apply_action(settings, "retry", ids))
 
 
 @app.command()
@@ -204,7 +194,7 @@ def drop(
     settings = _load_settings(config)
     if not ids:
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
-    _run(_apply_action(settings, "drop", ids, reason))
+    asyncio.run(_apply_action(settings, "drop", ids, reason))
 
 
 @app.command()
@@ -228,7 +218,7 @@ def export(
     """Export all undelivered entries as JSON lines, with patient data masked."""
     wanted = _states(state, all_of_them=not state)
     path = None if str(file) == "-" else file
-    count = _run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
+    count = asyncio.run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
     print_line(Message("{count} entries exported", count=count), err=True)
 
 
