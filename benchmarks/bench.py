@@ -36,7 +36,7 @@ from benchmarks.prerequisites import (
 )
 from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, overview, table
-from benchmarks.rounds import Bench, Entry, TooBusyError
+from benchmarks.rounds import Bench, Entry
 from benchmarks.surroundings import surroundings
 from benchmarks.watching import Figures
 from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
@@ -200,8 +200,8 @@ def measure(options: argparse.Namespace, contenders: dict[str, Contender]) -> Re
             print(f"{workload.name}: {workload.title}", file=sys.stderr)
             try:
                 report.results.append(run(bench, workload, contenders))
-            except (TooBusyError, SystemExit) as problem:
-                print(f"  left out: {problem}", file=sys.stderr)
+            except (Exception, SystemExit) as problem:  # The others' results must not be lost.
+                print(f"  left out: {problem!r}", file=sys.stderr)
                 report.left_out[workload.name] = str(problem)
     report.kept, report.dropped = bench.kept, bench.dropped
     return report

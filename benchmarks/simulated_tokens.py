@@ -69,21 +69,22 @@ async def _settle() -> None:
 
 
 class _Sso:
-    """Issues tokens of `lifetime` seconds and counts them."""
+    """Issues tokens of `lifetime` seconds, and counts the requests."""
 
     def __init__(self, lifetime: float, times: TimeSource) -> None:
         self.name = _NAME
         self.store_key = StoreKey("simulated", Secret("simulated"))
         self.uses_previous_secret = False
-        self.given = 0
+        self.request_count = 0
         self._lifetime, self._times = lifetime, times
 
     async def request(self) -> TokenResponse:
         """Return a new token after `ANSWER_TIME`."""
         asked = self._times.clock()
         await self._times.sleep(ANSWER_TIME)
-        self.given += 1
-        return TokenResponse(Secret(f"token-{self.given}"), self._lifetime, "expires_in", asked)
+        self.request_count += 1
+        token = Secret(f"token-{self.request_count}")
+        return TokenResponse(token, self._lifetime, "expires_in", asked)
 
 
 class _Nobody:
@@ -133,7 +134,7 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     return {
         "simulated_requests": float(requests),
         "simulated_hours": requests / rate / 3600,
-        "token_requests": float(sso.given),
+        "token_requests": float(sso.request_count),
         "waited": float(waited),
     }
 

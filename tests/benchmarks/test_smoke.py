@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.simulated_tokens import token_requests
 from benchmarks.workloads import PEERS
 from tests.environments import run
 from tests.nightly import NIGHTLY, seconds
@@ -63,3 +64,10 @@ def test_a_short_benchmark_measures_each_contender(
             (sample,) = measured[workload]["contenders"][contender]["samples"]
             assert sample["rate"] > 0
             assert sample["cpu_us"] > 0
+
+
+def test_the_simulation_of_tokens_requests_one_a_lifetime() -> None:
+    simulated = token_requests(rate=10, lifetime=60, requests=3000)
+    assert simulated["simulated_hours"] == pytest.approx(300 / 3600)
+    assert 5 <= simulated["token_requests"] <= 7
+    assert simulated["waited"] == 1
