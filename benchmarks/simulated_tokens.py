@@ -15,6 +15,7 @@ from collections.abc import Callable
 from benchmarks.watching import Figures
 from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
+from gateway.oauth.token_endpoint import TokenRequestQueue
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.token_store import StoreKey, tokens_at_hand
 from gateway.oauth.tokens import make_tokens
@@ -107,14 +108,16 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     jitter = random.Random(1).random  # noqa: S311
     times = TimeSource(clock, clock, clock.call_later, jitter)
     sso = _Sso(lifetime, times)
+    settings = SsoSettings(token_url="https://sso.test/token")
     tokens = make_tokens(
         {_NAME: sso},
         at_hand=tokens_at_hand(clock),
         store=None,
         metrics=(nobody := _Nobody()),  # type: ignore[arg-type]
         audit=nobody,  # type: ignore[arg-type]
-        sso=SsoSettings(token_url="https://sso.test/token"),
+        sso=settings,
         times=times,
+        queue=TokenRequestQueue(settings.max_requests, times),
     )[_NAME]
     tokens.start()
     waited = 0

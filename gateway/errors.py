@@ -280,7 +280,10 @@ class ClientKeyError(ValueError):
 
 
 class StartError(Exception):
-    """The gateway could not start. The text is for the operator and has one or several lines."""
+    """The gateway could not start, or a command could not do its work.
+
+    The text is for the operator and has one or several lines.
+    """
 
     def __init__(self, why: Message) -> None:
         super().__init__(why)

@@ -64,24 +64,24 @@ MAX_FOLDER_MODULES = 20
 # reason of each that was raised.
 MAX_MODULES = 226
 MAX_PROTOCOLS = 10
-MAX_NOQA = 22
+MAX_NOQA = 21
 
 # Logical lines of each part: statements and `except` clauses, so that names, comments and sentences
 # are free. A part may grow by ROOM; whoever raises a number says why in docs/decisions.md.
 LOGICAL_LINES = {
     "__init__": 3,
     "__main__": 18,
-    "admin": 919,
+    "admin": 915,
     "alerts": 421,
-    "app": 1_855,
-    "audit": 1_460,
-    "cli": 2_513,
+    "app": 1_838,
+    "audit": 1_457,
+    "cli": 2_512,
     "clock": 44,
-    "config": 1_860,
+    "config": 1_852,
     "document_limits": 40,
-    "errors": 96,
+    "errors": 93,
     "exchange": 50,
-    "fhir": 2_955,
+    "fhir": 2_954,
     "field_values": 140,
     "guidance": 20,
     "health": 638,
@@ -90,9 +90,9 @@ LOGICAL_LINES = {
     "login": 1_510,
     "oauth": 1_623,
     "os_support": 168,
-    "outbox": 3_520,
+    "outbox": 3_511,
     "pipeline": 2_739,
-    "sandbox": 2_478,
+    "sandbox": 2_475,
     "secret": 32,
     "telemetry": 1_049,
     "templates": 36,

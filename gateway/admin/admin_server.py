@@ -63,9 +63,6 @@ def build_application(
 
     links = _LINKS if outbox is None else _LINKS | _OUTBOX_LINKS
 
-    async def index(request: Request) -> Response:
-        return _index(links, request)
-
     async def livez(request: Request) -> Response:
         return json_response(HTTPStatus.OK, {"alive": True})
 
@@ -73,19 +70,16 @@ def build_application(
         ready, body = readiness(health.components())
         return json_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
-    async def scrape(request: Request) -> Response:
-        return _scraped(metrics, request)
-
     async def jwks(request: Request) -> Response:
         keys = await asyncio.to_thread(public_keys)
         return json_response(HTTPStatus.OK, {"keys": list(keys)})
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_add_safe_headers)
-    application.router.add_get("/", index)
+    application.router.add_get("/", partial(_index, links))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", scrape)
+    application.router.add_get("/metrics", partial(_scrape, metrics))
     application.router.add_get("/.well-known/jwks.json", jwks)
     _add_status(application, status, health)
     language = partial(_language, status)
@@ -93,7 +87,7 @@ def build_application(
     return application
 
 
-def _scraped(metrics: Metrics, request: Request) -> Response:
+async def _scrape(metrics: Metrics, request: Request) -> Response:
     accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
     content_type, body = metrics.render(accept or None)
     accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
@@ -145,7 +139,7 @@ _LINKS: Final = {
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
 
 
-def _index(links: Mapping[str, str], request: Request) -> Response:
+async def _index(links: Mapping[str, str], request: Request) -> Response:
     """Return the response at `/`: a browser is redirected to the status page, others get links."""
     accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
     if prefers_html(accept):

@@ -25,7 +25,7 @@ _STYLE: Final = STYLE + file_text("admin/static", "outbox.css")
 _SCRIPT: Final = page_script("outbox.js")
 # The Origin of the page's own forms would be "null" without a referrer (Fetch standard).
 HEADERS: Final = {
-    **headers(_STYLE, _SCRIPT, forms="'self'"),
+    **headers(_STYLE, _SCRIPT),
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }

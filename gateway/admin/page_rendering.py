@@ -29,16 +29,13 @@ def page_script(name: str) -> str:
     return file_text(_FOLDER, name).replace("  // times.js\n", _TIMES)
 
 
-def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]:
-    """Return the header fields of a page that allow only this style and script.
-
-    `forms` is the source list of the directive `form-action`.
-    """
+def headers(style: str, script: str) -> dict[str, str]:
+    """Return the header fields of a page that allow only this style and script."""
     return {
         "Content-Security-Policy": (
             f"default-src 'none'; style-src {hash_source(style)}; "
             f"script-src {hash_source(script)}; connect-src 'self'; img-src data:; "
-            f"base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
+            "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
         ),
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Language",

@@ -30,7 +30,7 @@ from gateway.i18n import LANGUAGES, unit_names
 from gateway.oauth.token_failures import TOKEN_CAUSES
 
 _SCRIPT: Final = page_script("status.js")
-HEADERS: Final = headers(STYLE, _SCRIPT, forms="'self'")
+HEADERS: Final = headers(STYLE, _SCRIPT)
 
 Facts = Mapping[str, Any]
 

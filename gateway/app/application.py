@@ -243,7 +243,7 @@ class Gateway:
             Core,
             times=self._times,
             session=session,
-            at_hand=tokens_at_hand(),
+            at_hand=tokens_at_hand(self._times.clock),
             token_requests=self._token_requests,
             store=store,
             metrics=self.metrics,

@@ -120,7 +120,11 @@ def user_endpoint(
     """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
     return UserTokenEndpoint(
         endpoint=TokenEndpoint(
-            session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
+            session=session,
+            sso=settings.sso,
+            tls=tls_contexts.sso_tls(settings),
+            clock=times.clock,
+            wall_clock=times.wall_clock,
         ),
         authentications=identity_setup.login_authentications(settings),
         login=settings.login,

@@ -28,7 +28,6 @@ from gateway.pipeline.guards import ConditionGuard
 from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 from gateway.pipeline.request_body import MemoryBudget
 from gateway.pipeline.request_composer import RequestComposer
-from gateway.pipeline.upstream import TokenRetry, Upstream
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
@@ -166,17 +165,16 @@ class OutboxService:
     def entry_sender(
         self,
         settings: Settings,
-        upstream: Upstream,
+        client: PlatformClient,
         tokens: Mapping[str, Tokens],
         statement: CapabilityCache,
         condition_guard: ConditionGuard | None,
         judgement: PlatformJudgement,
     ) -> EntrySender:
         """Return the sender of queued writes, for one version of the settings."""
-        forwarder = TokenRetry(upstream, self._metrics.count_retry)
         return EntrySender(
             tokens=tokens,
-            client=PlatformClient(forwarder, settings.platform.base_path),
+            client=client,
             statement=statement,
             condition_guard=condition_guard,
             record=judgement.record_delivery,

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,8 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_INTERVAL: Final = 1.0
+# Seconds between two looks at the files.
+_CHECK_INTERVAL: Final = 1.0
 
 # Keys that are read once: the resources that they open cannot be exchanged under running requests.
 FIXED_KEYS: Final = (
@@ -50,13 +52,7 @@ def require_reloadable(old: Settings, new: Settings) -> None:
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
     """Yield the changed keys that need a restart."""
     for key in FIXED_KEYS:
-        yield from _differences(key, *(_value(settings, key) for settings in (old, new)))
-
-
-def _value(settings: Any, key: str) -> Any:
-    for name in key.split("."):
-        settings = getattr(settings, name)
-    return settings
+        yield from _differences(key, *map(attrgetter(key), (old, new)))
 
 
 def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
@@ -81,8 +77,7 @@ class Reloader:
     """Reloads the settings on request, and when a file has changed.
 
     `apply` brings settings into effect, or raises `StartError` and changes nothing. `report` is
-    called after every reload with the number of problems, none if it succeeded. `interval` is in
-    seconds.
+    called after every reload with the number of problems, none if it succeeded.
     """
 
     def __init__(
@@ -92,13 +87,11 @@ class Reloader:
         *,
         apply: Callable[[Settings], Awaitable[None]],
         report: Callable[[int], None],
-        interval: float = _INTERVAL,
     ) -> None:
         self._source = source
         self._files = self._to_watch(settings)
         self._apply = apply
         self._report = report
-        self._interval = interval
         self._requested = asyncio.Event()
         # The signatures of the files of the settings in effect, or of the last failed attempt.
         self._attempted = _file_signatures(self._files)
@@ -112,7 +105,7 @@ class Reloader:
         before = self._attempted
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(_CHECK_INTERVAL):
                     await self._requested.wait()
             seen = await asyncio.to_thread(_file_signatures, self._files)
             if self._requested.is_set() or (seen == before and seen != self._attempted):

@@ -88,8 +88,7 @@ class Core:
         outbox: OutboxService | None,
         permissions: PermissionCheck,
     ) -> None:
-        self.settings = settings
-        self._times = times
+        self.settings, self._times = settings, times
         self.missing_aliases = MissingAliases(metrics.count_missing_alias)
         self._metrics = metrics
         self._audit = audit
@@ -100,12 +99,13 @@ class Core:
         self._permissions = permissions
         platform_tls = tls_contexts.platform_tls(settings)
         self.tokens = make_tokens(
-            _credentials(settings, session, platform_tls),
+            _credentials(settings, times, session, platform_tls),
             at_hand=at_hand,
             store=store,
             metrics=metrics,
             audit=audit,
             sso=settings.sso,
+            times=times,
             queue=token_requests,
         )
         self.pool = _upstream_pool(settings, platform_tls, times.clock)
@@ -136,7 +136,7 @@ class Core:
         if self._outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.
             self.entry_sender = self._outbox.entry_sender(
-                settings, upstream, self.tokens, statement, condition_guard, self.judgement
+                settings, client, self.tokens, statement, condition_guard, self.judgement
             )
         requests = self._request_forwarder(forwarder, client, guard)
         return Handler(
@@ -347,10 +347,18 @@ def _upstream_pool(
 
 
 def _credentials(
-    settings: Settings, session: aiohttp.ClientSession, platform_tls: ssl.SSLContext | None
+    settings: Settings,
+    times: TimeSource,
+    session: aiohttp.ClientSession,
+    platform_tls: ssl.SSLContext | None,
 ) -> dict[str, Credential]:
-    sso_tls = tls_contexts.sso_tls(settings, platform_tls)
-    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls)
+    endpoint = TokenEndpoint(
+        session=session,
+        sso=settings.sso,
+        tls=tls_contexts.sso_tls(settings, platform_tls),
+        clock=times.clock,
+        wall_clock=times.wall_clock,
+    )
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -103,7 +102,7 @@ def certificate_expiries(settings: Settings) -> dict[str, float]:
     An unreadable file is left out; the code that uses it reports the error.
     """
     found = {}
-    for name, path in _certificate_files(settings):
+    for name, path in _certificate_files(settings).items():
         if path is None:
             continue
         try:
@@ -121,16 +120,17 @@ def require_usable(key: str, path: Path, private_key: Path | None) -> None:
         _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, path, private_key)
 
 
-def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    tls, platform, audit = settings.listen.tls, settings.platform, settings.audit
-    yield "listener", tls.cert_file
-    yield "caller-ca", tls.client_ca_file
-    yield "platform-ca", platform.ca_file
-    yield "platform-client", platform.client_cert_file
-    yield "sso-ca", settings.sso.ca_file
-    yield "syslog-ca", audit.syslog_ca_file
-    yield "audit-fhir-ca", audit.fhir_ca_file
-    yield "syslog-client", audit.syslog_client_cert_file
+def _certificate_files(settings: Settings) -> dict[str, Path | None]:
+    return {
+        "listener": settings.listen.tls.cert_file,
+        "caller-ca": settings.listen.tls.client_ca_file,
+        "platform-ca": settings.platform.ca_file,
+        "platform-client": settings.platform.client_cert_file,
+        "sso-ca": settings.sso.ca_file,
+        "syslog-ca": settings.audit.syslog_ca_file,
+        "audit-fhir-ca": settings.audit.fhir_ca_file,
+        "syslog-client": settings.audit.syslog_client_cert_file,
+    }
 
 
 def expiry_time(path: Path, *, is_ca: bool) -> float:

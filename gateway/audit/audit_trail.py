@@ -152,8 +152,14 @@ class WriterAuditTrail:
         for pending_record in pending:
             record = self._fields(pending_record)
             lines.append(_render(record))
-            if translate is not None:
-                lines += _translated(record, translate)
+            if translate is None or (resource := _resource(record, translate)) is None:
+                continue
+            event = {
+                "event": "audit-event",
+                "timestamp": record["timestamp"],
+                "resource": resource,
+            }
+            lines.append(_render(event))
         return lines
 
     def _fields(self, record: Record) -> dict[str, Any]:
@@ -219,15 +225,6 @@ def _resource(record: Mapping[str, Any], translate: Translate) -> Mapping[str, A
         # A bug must not lose the record itself. The text of the exception could quote it.
         _log.error("no AuditEvent could be made", error=type(error).__name__)
         return None
-
-
-def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
-    resource = _resource(record, translate)
-    if resource is None:
-        return []
-    return [
-        _render({"event": "audit-event", "timestamp": record["timestamp"], "resource": resource})
-    ]
 
 
 def _render(record: Mapping[str, Any]) -> bytes:

@@ -40,6 +40,7 @@ from gateway.cli.terminal import (
     version_option,
 )
 from gateway.cli.usage import LocalizedGroup
+from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ def run(config: Path | None, lang: str | None) -> None:
     # Garbage collection during the start takes a seventh of its time.
     gc.disable()
     from gateway.config.loader import SettingsError, SettingsSource
-    from gateway.errors import StartError
 
     source = SettingsSource.discover(config, os.environ)
     try:
@@ -163,7 +163,6 @@ def sandbox(
         exit_with_message(exception_message(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.cli.sandbox_command import SandboxRun, serve_sandbox
-    from gateway.errors import StartError
 
     try:
         serve_sandbox(SandboxRun(platform, *addresses, gateway=not platform_only, login=login))
@@ -312,14 +311,11 @@ def notify(
     from gateway.alerts.notify_addresses import AlertAddressError
     from gateway.app.observability_setup import parse_addresses
     from gateway.cli.notify_command import send_test_message
-    from gateway.errors import StartError
 
     try:
         addresses = parse_addresses(settings)
     except AlertAddressError as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
-    except StartError as error:
-        exit_with_message(exception_message(error), NO_START)
     if not addresses:
         exit_with_message(
             setting_problem("alerts.notify", Message("is empty; no recipient is set")), WRONG_USAGE

@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -21,7 +21,6 @@ from gateway.app import observability_setup, shared_stores
 from gateway.audit.audit_trail import AuditTrail
 from gateway.cli.terminal import (
     CHECK_FAILED,
-    NO_START,
     WRONG_USAGE,
     argument,
     as_json_option,
@@ -78,8 +77,6 @@ reveal_option = option(
     "--reveal", is_flag=True, help="Show address, fields and body: patient data."
 )
 
-_T = TypeVar("_T")
-
 app: Final = LocalizedGroup("outbox", help="Work with queued writes.", no_args_is_help=True)
 
 
@@ -88,13 +85,6 @@ def _load_settings(config: Path | None) -> Settings:
     if not settings.outbox.enabled:
         exit_with_message(Message("outbox.enabled: is false; there is no outbox"), WRONG_USAGE)
     return settings
-
-
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    try:
-        return asyncio.run(work)
-    except OutboxCommandError as error:
-        exit_with_message(exception_message(error), NO_START)
 
 
 def _states(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
@@ -129,7 +119,7 @@ def list_(
 ) -> None:
     """List what is not delivered, what needs an operator first, and how many there are in all."""
     wanted = _states(state, all_of_them=every)
-    entries, counts = _run(_list_entries(_load_settings(config), wanted, caller))
+    entries, counts = asyncio.run(_list_entries(_load_settings(config), wanted, caller))
     if as_json:
         click.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
@@ -151,7 +141,7 @@ def show(
     lang: str | None,
 ) -> None:
     """Show one entry, with patient data masked."""
-    found = _run(_show_entry(_load_settings(config), entry, reveal=reveal))
+    found = asyncio.run(_show_entry(_load_settings(config), entry, reveal=reveal))
     if found is None:
         exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
@@ -179,9 +169,9 @@ def retry(
     if not (ids or failed or cause is not None):
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
-        _run(_retry_failed(settings, cause))
+        asyncio.run(_retry_failed(settings, cause))
     if ids:
-        _run(_apply_action(settings, "retry", ids))
+        asyncio.run(_apply_action(settings, "retry", ids))
 
 
 @app.command()
@@ -204,7 +194,7 @@ def drop(
     settings = _load_settings(config)
     if not ids:
         exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
-    _run(_apply_action(settings, "drop", ids, reason))
+    asyncio.run(_apply_action(settings, "drop", ids, reason))
 
 
 @app.command()
@@ -228,7 +218,7 @@ def export(
     """Export all undelivered entries as JSON lines, with patient data masked."""
     wanted = _states(state, all_of_them=not state)
     path = None if str(file) == "-" else file
-    count = _run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
+    count = asyncio.run(_export_entries(_load_settings(config), path, wanted, reveal=reveal))
     print_line(Message("{count} entries exported", count=count), err=True)
 
 
@@ -241,14 +231,10 @@ _AUDIT_PENDING_MESSAGE: Final = Message(
 _NO_ENTRY: Final = Message("there is no such entry")
 
 
-class OutboxCommandError(Exception):
-    """The outbox could not be opened or used. The text is a complete message for the operator."""
-
-
 async def _list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
-    """Return the entries and the number of entries by state. Raises `OutboxCommandError`.
+    """Return the entries and the number of entries by state. Raises `StartError`.
 
     Entries that need an operator come first; each part is in the order of arrival.
     """
@@ -298,7 +284,7 @@ def _row(**cells: object) -> Message:
 
 
 async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
-    """Return the view of one entry, None without such an entry. Raises `OutboxCommandError`.
+    """Return the view of one entry, None without such an entry. Raises `StartError`.
 
     With `reveal`, patient data is not masked. The access is stored as a pending audit record, which
     the gateway writes: on standard output, an audit record would be mixed with the output of the
@@ -315,7 +301,7 @@ async def _show_entry(settings: Settings, entry_id: str, *, reveal: bool) -> dic
 async def _apply_action(
     settings: Settings, action: str, ids: Sequence[str], reason: str = ""
 ) -> None:
-    """Retry or drop entries; exit with code 1 if any is refused. Raises `OutboxCommandError`."""
+    """Retry or drop entries; exit with code 1 if any is refused. Raises `StartError`."""
     refused = False
     async with _open_for_action(settings, reason) as (outbox, actor, changed_ids):
         to = {"retry": EntryState.WAITING, "drop": EntryState.DROPPED}[action]
@@ -337,7 +323,7 @@ async def _apply_action(
 
 
 async def _retry_failed(settings: Settings, cause: str | None) -> None:
-    """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
+    """Retry all failed entries, of one cause or of any. Raises `StartError`."""
     async with _open_for_action(settings) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
             changed_ids.add(entry.id)
@@ -349,7 +335,7 @@ async def _export_entries(
 ) -> int:
     """Write entries as JSON lines, to standard output without a path. Return their number.
 
-    Raises `OutboxCommandError`. The file is readable for its owner only, and must not exist.
+    Raises `StartError`. The file is readable for its owner only, and must not exist.
     """
     async with _open_outbox(settings) as outbox:
         entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
@@ -399,7 +385,7 @@ def _format_value(name: str, value: Any) -> Message:
 
 
 def _require_database(path: Path) -> None:
-    """Raise `OutboxCommandError` if the file is not there.
+    """Raise `StartError` if the file is not there.
 
     A file created here would belong to the user who runs the command.
     """
@@ -410,7 +396,7 @@ def _require_database(path: Path) -> None:
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
         problem = Message("{path}: {why}", path=path, why=why)
-    raise OutboxCommandError(setting_problem("outbox.url", problem))
+    raise StartError(setting_problem("outbox.url", problem))
 
 
 @contextlib.asynccontextmanager
@@ -422,11 +408,11 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[OutboxStore]:
         key = shared_stores.outbox_key(settings.outbox)
         async with open_outbox_store(settings.outbox, key) as store:
             yield store
-    except (StartError, OutboxConfigurationError) as error:
-        raise OutboxCommandError(exception_message(error)) from None
+    except OutboxConfigurationError as error:
+        raise StartError(exception_message(error)) from None
     except OutboxError as error:
         why = Message("{path}: {why}", path=settings.outbox.url, why=exception_message(error))
-        raise OutboxCommandError(setting_problem("outbox.url", why)) from None
+        raise StartError(setting_problem("outbox.url", why)) from None
 
 
 @contextlib.asynccontextmanager
@@ -545,6 +531,6 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         why = system_error(error, Message("cannot be written"))
-        raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
+        raise StartError(Message("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file

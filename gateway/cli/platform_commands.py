@@ -30,7 +30,6 @@ from gateway.app.identity_setup import credential_authenticators, credentials_in
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli.terminal import (
     CHECK_FAILED,
-    NO_START,
     WRONG_USAGE,
     argument,
     config_option,
@@ -205,8 +204,6 @@ def token(
         for line in _format_assertion(settings, credential):
             print_line(line)
         response = asyncio.run(request_token(settings, credential))
-    except StartError as error:
-        exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
         why = _token_failure_text(error, settings, credential)
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
@@ -251,8 +248,6 @@ def probe_search(
         exit_with_message(exception_message(error), WRONG_USAGE)
     try:
         report = asyncio.run(_run(settings, targets, name, rate))
-    except StartError as error:
-        exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
         why = _token_failure_text(error, settings, name)
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)

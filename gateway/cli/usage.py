@@ -1,4 +1,4 @@
-"""Help texts and usage errors, in the language of the output.
+"""Help texts, usage errors and start errors, in the language of the output.
 
 click requests the translations of its sentences from gettext, for which `terminal` binds the
 catalogue `commands`. Help texts and metavars are the gateway's own, and are translated here.
@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import click
 
-from gateway.cli.terminal import current_language, translate
-from gateway.i18n import Message
+from gateway.cli.terminal import NO_START, current_language, exit_with_message, translate
+from gateway.errors import StartError
+from gateway.i18n import Message, exception_message
 
 # Metavars of click, which it does not pass through gettext.
 WORDS: Final = ("[OPTIONS]", "COMMAND [ARGS]...")
@@ -39,7 +40,14 @@ class _LocalizedHelp:
 
 
 class LocalizedCommand(_LocalizedHelp, click.Command):
-    """A command with localized help."""
+    """A command with localized help. It exits with code 3 where it raises `StartError`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and return its result."""
+        try:
+            return super().invoke(ctx)
+        except StartError as error:
+            exit_with_message(exception_message(error), NO_START)
 
 
 class LocalizedGroup(_LocalizedHelp, click.Group):

@@ -10,7 +10,7 @@ compared without case, because some servers accept `Client_ID` for `client_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -53,21 +53,14 @@ def _rule_of(*rows: _Row) -> _Rule:
 _CallerRow = tuple[Callable[[CallerSettings, Settings], object], RuleViolation]
 
 
-def _of_caller(
-    index: int, caller: CallerSettings, settings: Settings, rows: Iterable[_CallerRow]
-) -> Iterator[RuleViolation]:
-    """Yield the violations of one caller; those of the rows have keys below it."""
-    for is_violated, violation in rows:
-        if is_violated(caller, settings):
-            yield replace(violation, setting=("callers", index, *violation.setting))
-
-
 def _each_caller(*rows: _CallerRow) -> _Rule:
-    """Return the rule that tests these rows for each caller."""
+    """Return the rule that tests these rows for each caller; their keys are those below it."""
 
     def rule(settings: Settings) -> Iterator[RuleViolation]:
         for index, caller in enumerate(settings.callers):
-            yield from _of_caller(index, caller, settings, rows)
+            for is_violated, violation in rows:
+                if is_violated(caller, settings):
+                    yield replace(violation, setting=("callers", index, *violation.setting))
 
     return rule
 
@@ -402,7 +395,7 @@ RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
 
-_CALLER: Final[tuple[_CallerRow, ...]] = (
+_callers: Final = _each_caller(
     (
         lambda caller, _: (
             caller.basic_auth
@@ -434,21 +427,20 @@ _CALLER: Final[tuple[_CallerRow, ...]] = (
             Message("one header names the user, another one the purpose"),
         ),
     ),
-)
-_CALLER_NAME: Final[_CallerRow] = (
-    lambda caller, _: caller.name.lower() in RESERVED_CALLERS,
-    RuleViolation(
-        ("name",),
-        Message("is a name that the gateway uses itself"),
-        Message("the gateway uses this name for callers without one; choose another"),
+    (
+        lambda caller, _: caller.name.lower() in RESERVED_CALLERS,
+        RuleViolation(
+            ("name",),
+            Message("is a name that the gateway uses itself"),
+            Message("the gateway uses this name for callers without one; choose another"),
+        ),
     ),
 )
 
 
-def _callers(settings: Settings) -> Iterator[RuleViolation]:
+def _callers_names(settings: Settings) -> Iterator[RuleViolation]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
-        yield from _of_caller(index, caller, settings, _CALLER)
         first = seen.setdefault(caller.name, index)
         if first != index:
             yield RuleViolation(
@@ -458,7 +450,6 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
                     "callers[{first}] has the same name; give each a different name", first=first
                 ),
             )
-        yield from _of_caller(index, caller, settings, (_CALLER_NAME,))
 
 
 def _callers_credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -618,6 +609,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
     ),
     _secrets,
     _callers,
+    _callers_names,
     _callers_credentials,
     _each_caller(
         (

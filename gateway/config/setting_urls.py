@@ -35,20 +35,10 @@ def _split(
         scheme for scheme in schemes if scheme != "http" or _allows_plaintext(value, schemes)
     ]
     example = Message("write it as {proposed}://host…", proposed=min(proposed, key=len))
-    if _UNCLEAN.search(value):
-        raise InvalidValueError(
-            Message("contains a character that a URL may not contain"),
-            Message(
-                "percent-encode it; host names in other letters are written in their xn-- form"
-            ),
-        )
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise InvalidValueError(
-            Message("is not a URL: host or port cannot be read"), example
-        ) from None
+    encoding = Message(
+        "percent-encode it; host names in other letters are written in their xn-- form"
+    )
+    parts = _parse_url(value, encoding, example)
     if parts.scheme not in schemes:
         begins = any_of(f"{scheme}://" for scheme in sorted(proposed))
         raise InvalidValueError(Message("must begin with {begins}", begins=begins), example)
@@ -77,23 +67,29 @@ def _split_server(
     scheme, is_url, _ = value.partition("://")
     if not is_url or scheme not in schemes:
         raise InvalidValueError(unknown, hint)
+    reserved = Message("percent-encode : / ? # [ ] @ in the password")
+    parts = _parse_url(value, Message("percent-encode it"), reserved)
+    if parts.fragment:
+        raise InvalidValueError(
+            Message("must not contain a fragment"),
+            Message("percent-encode a # in the password as %23"),
+        )
+    return parts
+
+
+def _parse_url(value: str, encoding_hint: Message, hint: Message) -> SplitResult:
+    """Return the parts of a URL; raise `InvalidValueError`, by its character or by its form."""
     if _UNCLEAN.search(value):
         raise InvalidValueError(
-            Message("contains a character that a URL may not contain"), Message("percent-encode it")
+            Message("contains a character that a URL may not contain"), encoding_hint
         )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
         raise InvalidValueError(
-            Message("is not a URL: host or port cannot be read"),
-            Message("percent-encode : / ? # [ ] @ in the password"),
+            Message("is not a URL: host or port cannot be read"), hint
         ) from None
-    if parts.fragment:
-        raise InvalidValueError(
-            Message("must not contain a fragment"),
-            Message("percent-encode a # in the password as %23"),
-        )
     return parts
 
 

@@ -51,26 +51,24 @@ def is_optional(annotation: Any) -> bool:
 
 def section_of(annotation: Any) -> type[Section] | None:
     """Return the group of settings that the annotation stands for, None for other types."""
-    for plain in alternatives(annotation):
-        if isinstance(plain, type) and issubclass(plain, Section):
-            return plain
-    return None
+    sections = (
+        plain
+        for plain in alternatives(annotation)
+        if isinstance(plain, type) and issubclass(plain, Section)
+    )
+    return next(sections, None)
 
 
 def value_of_mapping(annotation: Any) -> Any | None:
     """Return the type of the values of a mapping with free keys, None for other types."""
-    for plain in alternatives(annotation):
-        if get_origin(plain) is dict:
-            return get_args(plain)[1]
-    return None
+    values = (get_args(plain)[1] for plain in alternatives(annotation) if get_origin(plain) is dict)
+    return next(values, None)
 
 
 def item_of_list(annotation: Any) -> Any | None:
     """Return the type of a list's items, None for other types."""
-    for plain in alternatives(annotation):
-        if get_origin(plain) is tuple:
-            return get_args(plain)[0]
-    return None
+    items = (get_args(plain)[0] for plain in alternatives(annotation) if get_origin(plain) is tuple)
+    return next(items, None)
 
 
 def fields_of(annotation: Any) -> dict[str, Any]:

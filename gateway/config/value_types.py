@@ -193,20 +193,17 @@ def _text(value: str) -> str:
 def matching(pattern: str, problem: Message, hint: Message) -> AfterValidator:
     """Return the check that a pattern matches the whole text."""
     matches = re.compile(pattern, re.ASCII).fullmatch
-
-    def check(value: str) -> str:
-        if not matches(value):
-            raise InvalidValueError(problem, hint)
-        return value
-
-    return AfterValidator(check)
+    return _check(lambda value: matches(value) is not None, problem, hint)
 
 
 def _not_reserved(problem: Message, hint: Message) -> AfterValidator:
     """Return the check that settings may decide about a header, or about those of a pattern."""
+    return _check(lambda value: not is_reserved_field(value.encode()), problem, hint)
 
+
+def _check(is_valid: Callable[[str], bool], problem: Message, hint: Message) -> AfterValidator:
     def check(value: str) -> str:
-        if is_reserved_field(value.encode()):
+        if not is_valid(value):
             raise InvalidValueError(problem, hint)
         return value
 

@@ -54,8 +54,9 @@ _BY_REASON: Final = {
 # processed the request.
 _PROCESSED_STATUSES: Final = frozenset((304, 409, 410, 412, 422))
 _WRONG_PATH_STATUSES: Final = frozenset((404, 405))
-# The same request may succeed later (RFC 9110, 6585, 8470): with another token, or at another time.
-_LATER_STATUSES: Final = frozenset((401, 408, 425, 429))
+# The platform did not process the request (RFC 9110, 6585, 8470), which may succeed later: with
+# another token, or at another time.
+UNPROCESSED_STATUSES: Final = frozenset((401, 408, 425, 429))
 
 
 def is_failure(signal: str, status: int | None) -> bool:
@@ -117,7 +118,7 @@ def has_failed(status: int) -> bool:
 
     The same request may succeed later.
     """
-    return status in _LATER_STATUSES or signal_of_status(status) == FAILS
+    return status in UNPROCESSED_STATUSES or signal_of_status(status) == FAILS
 
 
 def signal_of_non_fhir(status: int) -> str:

@@ -339,7 +339,6 @@ class AccessToken:
         "received_at",
         "scope",
         "token_id",
-        "token_type",
         "usable_until",
         "wall_expiry",
     )
@@ -363,7 +362,6 @@ class AccessToken:
         self.scope = scope
         self.has_default_lifetime = has_default_lifetime
         self.token_id = _token_id(value)
-        self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
 
     def reveal(self) -> str:
         """Return the token itself, for a shared store and for `dhp-gateway token --show`."""

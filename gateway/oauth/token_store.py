@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -94,7 +93,7 @@ NULL_LEASE: Final[TokenLease] = _NullLease()
 TokensAtHand: TypeAlias = "TLRUCache[str, AccessToken]"
 
 
-def tokens_at_hand(clock: Callable[[], float] = time.monotonic) -> TokensAtHand:
+def tokens_at_hand(clock: Callable[[], float]) -> TokensAtHand:
     """Return the place of the tokens that this process uses, by the names of their `StoreKey`s.
 
     There are at most 4096. Each entry lives as long as its token is usable by `clock`, the

@@ -437,15 +437,13 @@ def make_tokens(
     metrics: Metrics,
     audit: AuditTrail,
     sso: SsoSettings,
-    times: TimeSource | None = None,
-    queue: TokenRequestQueue | None = None,
+    times: TimeSource,
+    queue: TokenRequestQueue,
 ) -> dict[str, Tokens]:
     """Return the tokens of all credentials, by name, which is the key of `credentials`.
 
-    `store` is None where no replicas share tokens, `queue` where they share no limit with others.
+    `store` is None where no replicas share tokens.
     """
-    times = times or TimeSource()
-    queue = queue or TokenRequestQueue(sso.max_requests, times)
     refresh_schedule = RefreshSchedule(times.random, len(credentials))
     fetcher = TokenFetcher(
         store=store,

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway import errors
-from gateway.health.evidence import has_failed
+from gateway.health.evidence import UNPROCESSED_STATUSES, has_failed
 from gateway.i18n import Message
 from gateway.outbox.entry import (
     COLLISION,
@@ -76,14 +76,6 @@ class AttemptResult:
         return self.response.status in UNREACHABLE_STATUSES
 
 
-# The platform reports that the write had no effect and may be retried (RFC 9110, 6585, 8470).
-_RETRYABLE_STATUSES: Final = {
-    401: errors.TOKEN_REJECTED.code,
-    408: errors.UPSTREAM_BUSY.code,
-    425: errors.UPSTREAM_BUSY.code,
-    429: errors.UPSTREAM_BUSY.code,
-    503: errors.UPSTREAM_BUSY.code,
-}
 # Sent by an intermediary before the platform's own server, or by a server that is overloaded.
 UNREACHABLE_STATUSES: Final = frozenset({502, 503, 504})
 # The connection failed after the request may have reached the platform.
@@ -178,8 +170,8 @@ def decide(
         return Decision(
             entry, EntryState.WAITING, cause=COLLISION, status=status, is_collision=True
         )
-    if status in _RETRYABLE_STATUSES:
-        cause = _RETRYABLE_STATUSES[status]
+    if status in UNPROCESSED_STATUSES or status == 503:
+        cause = (errors.TOKEN_REJECTED if status == 401 else errors.UPSTREAM_BUSY).code
         return Decision(
             entry, EntryState.WAITING, cause=cause, affects_all_entries=is_outage, status=status
         )

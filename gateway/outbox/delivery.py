@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.delivery_attempts import ActiveAttempts
 from gateway.outbox.delivery_pacing import (
+    INDEX_LAG,
+    PROBE_INTERVAL,
     ParallelLimit,
     PlatformReachability,
-    RetryDelays,
     RetrySchedule,
 )
 from gateway.outbox.entry import EntryContent, OutboxEvent, OutboxStep
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
+# Seconds. A lease that is not renewed for this time is lost, at the latest two checks later.
+LEASE_SECONDS: Final = 30.0
+# Seconds between two checks for lost leases.
+_RECOVERY_INTERVAL: Final = 5.0
+
 
 class OutboxMaintenance:
     """All methods raise `OutboxUnavailableError`.
@@ -55,7 +61,7 @@ class OutboxMaintenance:
         self._seen: dict[Lease, float] = {}
         self._more = False
 
-    async def recover_leases(self, lease_seconds: float, settle: float) -> None:
+    async def recover_leases(self) -> None:
         """Recover entries that gateways which ended were sending.
 
         The store's clock may have been set ahead: a lease must also have stood unrenewed for its
@@ -71,9 +77,9 @@ class OutboxMaintenance:
         standing = [
             lease
             for lease, since in self._seen.items()
-            if now - since >= lease_seconds or lease.owner in dead
+            if now - since >= LEASE_SECONDS or lease.owner in dead
         ]
-        while standing and await self._store.recover_leases(standing, settle=settle, dead=dead):
+        while standing and await self._store.recover_leases(standing, settle=INDEX_LAG, dead=dead):
             pass
 
     async def expire_and_purge(self) -> bool:
@@ -110,9 +116,10 @@ _RECORD_TIMEOUT: Final = 5.0
 _CALLERS_ACTIVE: Final = 1.0
 # Seconds. The longest pause for the sake of callers.
 _MAX_PAUSE: Final = 0.1
+# Attempts at the same time in this process.
 MAX_PARALLEL: Final = 16
-LEASE_SECONDS: Final = 30.0
-_DELAYS: Final = RetryDelays()
+# Seconds. The longest time until an entry of another gateway is noticed.
+_POLL_INTERVAL: Final = 1.0
 # After these steps the entry, or one that it blocked, may be due.
 _WAKING_STEPS: Final = frozenset(
     {OutboxStep.QUEUED, OutboxStep.RETRIED, OutboxStep.CANCELLED, OutboxStep.DROPPED}
@@ -124,11 +131,7 @@ class DeliveryLoop:
 
     Entries with an attempt at the moment when `run` is cancelled are recovered as after a crash.
 
-    Durations are seconds. `max_parallel`: attempts at the same time in this process.
-    `lease_seconds`: a lease that is not renewed for this time is lost, at the latest 2 ×
-    `recovery_interval` later. `poll_interval`: the longest time until an entry of another gateway
-    is noticed. `recovery_interval`: time between two checks for lost leases.
-    `maintenance_interval`: time between two checks for entries that are too old.
+    `maintenance_interval`: seconds between two checks for entries that are too old.
     """
 
     def __init__(
@@ -137,25 +140,15 @@ class DeliveryLoop:
         store: OutboxStore,
         sender: LatestEntrySender,
         timing: TimeSource,
-        max_parallel: int = MAX_PARALLEL,
-        lease_seconds: float = LEASE_SECONDS,
-        poll_interval: float = 1.0,
-        recovery_interval: float = 5.0,
         maintenance_interval: float = 60.0,
-        delays: RetryDelays = _DELAYS,
     ) -> None:
         self._store = store
         self._sender = sender
         self._timing = timing
-        self._max_parallel = max_parallel
-        self._limit = ParallelLimit(max_parallel)
-        self._lease_seconds = lease_seconds
-        self._poll_interval = poll_interval
-        self._recovery_interval = recovery_interval
+        self._limit = ParallelLimit(MAX_PARALLEL)
         self._maintenance_interval = maintenance_interval
-        self._delays = delays
         self._owner = secrets.token_hex(_OWNER_BYTES)
-        schedule = RetrySchedule(delays, timing.random)
+        schedule = RetrySchedule(timing.random)
         self._reachability = PlatformReachability(schedule, timing.clock)
         self._attempts = ActiveAttempts(
             sender=sender,
@@ -172,7 +165,7 @@ class DeliveryLoop:
         self._finished = asyncio.Event()
         self._finished.set()
         self._is_store_unavailable = False
-        self._batch_size = max_parallel
+        self._batch_size = MAX_PARALLEL
         self._max_body: int | None = None
         self._disk_full_until = 0.0
         self._callers_active_until = -math.inf
@@ -304,8 +297,8 @@ class DeliveryLoop:
             # them.
             if self._attempts:
                 await self._renew()
-            await self._maintenance.recover_leases(self._lease_seconds, self._delays.index_lag)
-            self._recover_at = now + self._recovery_interval
+            await self._maintenance.recover_leases()
+            self._recover_at = now + _RECOVERY_INTERVAL
             self.wake()
         if not self._draining:
             await self._make_waiting_due()
@@ -327,7 +320,7 @@ class DeliveryLoop:
             self._attempts.requeue_decisions(decisions)
             self._on_step_failed(is_disk_full=isinstance(error, OutboxDiskFullError))
             raise
-        self._batch_size = min(2 * self._batch_size, self._max_parallel)
+        self._batch_size = min(2 * self._batch_size, MAX_PARALLEL)
         self._attempts.decisions_recorded(decisions, recorded)
         if any(is_erased_later(decision) for decision in decisions):
             self._upkeep_at = started_at
@@ -366,7 +359,7 @@ class DeliveryLoop:
             max_claims=min(free_attempts, batch_size),
             max_leased=parallel if self._limit.is_reduced else None,
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
-            lease=self._lease_seconds,
+            lease=LEASE_SECONDS,
             prefer_verifiable=not self._reachability.is_reachable,
         )
 
@@ -375,14 +368,14 @@ class DeliveryLoop:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:
             # The lease of the active attempt was lost, and that attempt is about to end.
-            self._attempts.release(claimed.entry, self._poll_interval)
+            self._attempts.release(claimed.entry, _POLL_INTERVAL)
         else:
             self._attempts.start(claimed, failure_generation)
 
     async def _make_waiting_due(self) -> None:
         """Make the entries that an outage postponed due once the outage has ended.
 
-        At most once per `probe_interval`: otherwise an entry whose attempts alone fail like an
+        At most once per `PROBE_INTERVAL`: otherwise an entry whose attempts alone fail like an
         outage would be retried all the time, ahead of other entries.
         """
         now = self._timing.clock()
@@ -392,7 +385,7 @@ class DeliveryLoop:
         await self._store.make_due(waiting)
         self._attempts.awaiting_platform -= waiting
         self.wake()
-        self._hasten_at = now + self._delays.probe_interval
+        self._hasten_at = now + PROBE_INTERVAL
 
     def _probe_if_unreachable(self) -> None:
         """Probe an unreachable platform when no other request does.
@@ -401,9 +394,9 @@ class DeliveryLoop:
         """
         now = self._timing.clock()
         if not self._reachability.is_silent_outage:
-            self._next_probe_at = now + self._delays.probe_interval
+            self._next_probe_at = now + PROBE_INTERVAL
         elif now >= self._next_probe_at and self._probe_task is None:
-            self._next_probe_at = now + self._delays.probe_interval
+            self._next_probe_at = now + PROBE_INTERVAL
             self._probe_task = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
@@ -416,9 +409,7 @@ class DeliveryLoop:
 
     async def _renew(self) -> None:
         started_at = self._timing.clock()
-        held = await self._store.renew(
-            self._owner, self._attempts.entry_ids, lease=self._lease_seconds
-        )
+        held = await self._store.renew(self._owner, self._attempts.entry_ids, lease=LEASE_SECONDS)
         self._attempts.stop(held)
         self._arm_lease_timer(started_at)
 
@@ -429,9 +420,8 @@ class DeliveryLoop:
         time before the lease was requested. The next renewal is a quarter of a lease later.
         """
         self._disarm_lease_timer()
-        lease = self._lease_seconds
-        self._renew_at = started_at + lease / 4
-        until = started_at + lease * 2 / 3
+        self._renew_at = started_at + LEASE_SECONDS / 4
+        until = started_at + LEASE_SECONDS * 2 / 3
         delay = max(0.0, until - self._timing.clock())
         self._lease_timer = self._timing.call_later(delay, self._stop_attempts)
 
@@ -447,15 +437,15 @@ class DeliveryLoop:
     def _seconds_until_next(self) -> float:
         now = self._timing.clock()
         if self._is_store_unavailable:
-            return self._poll_interval
+            return _POLL_INTERVAL
         # Both moments are in the past if nothing has been done for a while.
-        moments = [max(self._recover_at, now + self._poll_interval), self._upkeep_at]
+        moments = [max(self._recover_at, now + _POLL_INTERVAL), self._upkeep_at]
         if self._attempts:
             moments.append(self._renew_at)
         if self._reachability.is_reachable:
-            moments.append(now + self._poll_interval)
+            moments.append(now + _POLL_INTERVAL)
         elif not self._attempts:
-            moments.append(max(self._reachability.next_attempt_at, now + self._poll_interval))
+            moments.append(max(self._reachability.next_attempt_at, now + _POLL_INTERVAL))
         if self._reachability.is_silent_outage and self._next_probe_at > now:
             moments.append(self._next_probe_at)
         return max(0.0, min(moments) - now)

@@ -19,6 +19,12 @@ from gateway.outbox.attempt_result import (
     decide_on_finding,
     decide_unreadable,
 )
+from gateway.outbox.delivery_pacing import (
+    INDEX_LAG,
+    ParallelLimit,
+    PlatformReachability,
+    RetrySchedule,
+)
 from gateway.outbox.entry import (
     EntryContent,
     EntryState,
@@ -31,11 +37,6 @@ from gateway.outbox.entry import (
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.outbox.delivery_pacing import (
-        ParallelLimit,
-        PlatformReachability,
-        RetrySchedule,
-    )
     from gateway.outbox.platform_sender import LatestEntrySender
 
 _log = get_logger(__name__)
@@ -290,7 +291,7 @@ class ActiveAttempts:
                 retry_after=decision.retry_after,
             )
         if entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or decision.in_doubt):
-            delay = max(delay, self._schedule.delays.index_lag)
+            delay = max(delay, INDEX_LAG)
         return replace(decision, delay=delay)
 
 

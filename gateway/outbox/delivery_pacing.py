@@ -3,63 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.clock import backoff
 
-# Seconds until a search at the platform certainly finds a write: its index lags behind.
+# Seconds. Each delay is twice the one before it, from the first to a maximum: that of an entry
+# that fails alone, or that of failures which an outage causes.
+_FIRST_DELAY: Final = 1.0
+MAX_ENTRY_DELAY: Final = 300.0
+MAX_OUTAGE_DELAY: Final = 30.0
+# After a collision: eight take a minute at most, for which the entry holds up those behind it.
+_FIRST_COLLISION_DELAY: Final = 0.25
+_MAX_COLLISION_DELAY: Final = 30.0
+# Up to this a Retry-After of the platform is respected.
+MAX_RETRY_AFTER: Final = 3600.0
+# Seconds until a search at the platform certainly finds a write: its index lags behind. They pass
+# before a verification.
 INDEX_LAG: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryDelays:
-    """Delays in seconds. Each is twice the one before it, from `first` to a maximum.
-
-    `max_entry_delay` is the maximum for an entry that fails alone, `max_outage_delay` for failures
-    that an outage causes. After a collision they are from `first_collision` to
-    `max_collision_delay`: eight take a minute at most, for which the entry holds up those behind
-    it. A Retry-After of the platform is respected up to `max_retry_after`.
-    `index_lag` passes before a verification. During an outage, while an entry waits, the platform
-    is probed every `probe_interval`.
-    """
-
-    first: float = 1.0
-    max_entry_delay: float = 300.0
-    max_outage_delay: float = 30.0
-    first_collision: float = 0.25
-    max_collision_delay: float = 30.0
-    max_retry_after: float = 3600.0
-    index_lag: float = INDEX_LAG
-    probe_interval: float = 5.0
+# Seconds between two probes of the platform during an outage, while an entry waits.
+PROBE_INTERVAL: Final = 5.0
 
 
 class RetrySchedule:
     """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
 
-    def __init__(self, delays: RetryDelays, random: Callable[[], float]) -> None:
-        self.delays = delays
+    def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
 
     def entry_delay(
         self, attempts: int, *, affects_all_entries: bool, retry_after: float | None
     ) -> float:
         """Return the seconds until the next attempt of an entry after `attempts` attempts."""
-        max_delay = (
-            self.delays.max_outage_delay if affects_all_entries else self.delays.max_entry_delay
-        )
-        delay = backoff(attempts, self.delays.first, max_delay, self._random)
+        max_delay = MAX_OUTAGE_DELAY if affects_all_entries else MAX_ENTRY_DELAY
+        delay = backoff(attempts, _FIRST_DELAY, max_delay, self._random)
         return self._respect_retry_after(retry_after, delay)
 
     def collision_delay(self, collisions: int) -> float:
         """Return the seconds until the next attempt of an entry after so many collisions."""
-        delays = self.delays
-        return backoff(collisions, delays.first_collision, delays.max_collision_delay, self._random)
+        return backoff(collisions, _FIRST_COLLISION_DELAY, _MAX_COLLISION_DELAY, self._random)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
-        delays = self.delays
-        delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
+        delay = backoff(failures, _FIRST_DELAY, MAX_OUTAGE_DELAY, self._random)
         return self._respect_retry_after(retry_after, delay)
 
     def trust_delay(self, false_recoveries: int) -> float:
@@ -67,11 +52,10 @@ class RetrySchedule:
 
         `false_recoveries` is how often the next attempt failed after such a response.
         """
-        max_delay = self.delays.probe_interval
-        return backoff(false_recoveries, self.delays.first, max_delay) if false_recoveries else 0.0
+        return backoff(false_recoveries, _FIRST_DELAY, PROBE_INTERVAL) if false_recoveries else 0.0
 
     def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
-        return max(min(retry_after or 0.0, self.delays.max_retry_after), delay)
+        return max(min(retry_after or 0.0, MAX_RETRY_AFTER), delay)
 
 
 # Attempts in a row without a collision after which one more may run at the same time. A platform

@@ -1,5 +1,5 @@
 """The fixtures of the request path's tests; every gateway must be idle at its end."""
 
-from tests.pipeline.conftest import gateway, start_gateway, testbed, token_clock
+from tests.pipeline.conftest import gateway, start_gateway, testbed
 
-__all__ = ["gateway", "start_gateway", "testbed", "token_clock"]
+__all__ = ["gateway", "start_gateway", "testbed"]

@@ -127,20 +127,22 @@ def tokens_of(
     seed: int = 17,
 ) -> dict[str, Tokens]:
     """Return tokens whose time is that of the clock; the jitter is the same in every run."""
+    sso = sso or SsoSettings(token_url="https://sso.test/token")
+    times = TimeSource(
+        clock,
+        clock.wall,
+        clock.call_later,
+        random.Random(seed).random,  # noqa: S311 - no secret
+    )
     return make_tokens(
         credentials,
         at_hand=tokens_at_hand(clock) if at_hand is None else at_hand,
         store=store,
         metrics=observer,  # type: ignore[arg-type] # a double
         audit=observer,  # type: ignore[arg-type] # a double
-        sso=sso or SsoSettings(token_url="https://sso.test/token"),
-        queue=queue,
-        times=TimeSource(
-            clock,
-            clock.wall,
-            clock.call_later,
-            random.Random(seed).random,  # noqa: S311 - no secret
-        ),
+        sso=sso,
+        times=times,
+        queue=queue or TokenRequestQueue(sso.max_requests, times),
     )
 
 

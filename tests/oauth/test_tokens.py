@@ -7,8 +7,9 @@ import logging
 
 import pytest
 
+from gateway.clock import TimeSource
 from gateway.errors import GatewayError
-from gateway.oauth.token_endpoint import TokenEndpoint
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenRequestQueue
 from gateway.oauth.token_response import AccessToken, TokenResponse
 from gateway.oauth.token_store import tokens_at_hand
 from gateway.oauth.tokens import make_tokens
@@ -175,13 +176,16 @@ class TestExpiry:
     async def test_the_timers_of_the_loop_refresh_a_token(self, setup: Setup) -> None:
         setup.sso.respond(answers.token("short", expires_in=0.2))
         endpoint = TokenEndpoint(session=setup.session, sso=setup.settings)
+        times = TimeSource()
         tokens = make_tokens(
             {"default": setup.source(endpoint)},
-            at_hand=tokens_at_hand(),
+            at_hand=tokens_at_hand(times.clock),
             store=None,
             metrics=setup.observer,  # type: ignore[arg-type] # a double
             audit=setup.observer,  # type: ignore[arg-type] # a double
             sso=setup.settings,
+            times=times,
+            queue=TokenRequestQueue(1, times),
         )["default"]
         tokens.start()
         await setup.sso.wait_for_requests(3)

@@ -14,7 +14,13 @@ import sqlalchemy as sa
 from gateway.i18n import Message
 from gateway.outbox.attempt_result import AttemptResult, VerificationStatus
 from gateway.outbox.delivery import LEASE_SECONDS, MAX_PARALLEL
-from gateway.outbox.delivery_pacing import INDEX_LAG, RetryDelays
+from gateway.outbox.delivery_pacing import (
+    INDEX_LAG,
+    MAX_ENTRY_DELAY,
+    MAX_OUTAGE_DELAY,
+    MAX_RETRY_AFTER,
+    RetrySchedule,
+)
 from gateway.outbox.entry import (
     EntryState,
     NewEntry,
@@ -685,14 +691,11 @@ async def test_draining_during_a_claim_loses_no_entry(
 
 
 async def test_delays_have_jitter(clocked_store: OutboxStore) -> None:
-    from gateway.outbox.delivery_pacing import RetrySchedule
-
-    pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)
     for chance, expected in ((0.0, 0.5), (1.0, 1.0)):
-        pacer = RetrySchedule(pauses, lambda chance=chance: chance)  # type: ignore[misc]
+        pacer = RetrySchedule(lambda chance=chance: chance)  # type: ignore[misc]
         spread = [
             pacer.entry_delay(n, affects_all_entries=False, retry_after=None) for n in (1, 2, 3, 50)
         ]
-        assert spread == [2 * expected, 4 * expected, 8 * expected, 100 * expected]
-        assert pacer.outage_delay(50, None) == 10 * expected
-        assert pacer.outage_delay(1, 9999999.0) == pauses.max_retry_after
+        assert spread == [expected, 2 * expected, 4 * expected, MAX_ENTRY_DELAY * expected]
+        assert pacer.outage_delay(50, None) == MAX_OUTAGE_DELAY * expected
+        assert pacer.outage_delay(1, 9999999.0) == MAX_RETRY_AFTER

@@ -14,7 +14,6 @@ from tests.outbox.child import RAW_KEY, Child, settings
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 
-_LEASE = 3600.0
 _ME = "me"
 
 
@@ -23,7 +22,7 @@ async def recover(store: OutboxStore) -> tuple[Sequence[EntryState], Sequence[in
     events: list[OutboxEvent] = []
     store.observers.append(events.append)
     maintenance = OutboxMaintenance(store=store, clock=time.monotonic, owner=_ME)
-    await maintenance.recover_leases(_LEASE, 10.0)
+    await maintenance.recover_leases()
     states = [entry.state for entry in await store.entries()]
     return states, [event.entry.number for event in events]
 

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import gc
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,7 @@ import pytest
 import trustme
 import uvloop
 
-from gateway.clock import TimeSource
-from gateway.oauth.token_endpoint import TokenEndpoint
-from gateway.oauth.token_store import tokens_at_hand
-from gateway.oauth.tokens import make_tokens
 from tests.doubles.certificates import Pki
-from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
@@ -40,18 +33,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory
     if any(name in item.nodeid for name in ("/test_tls_", "/test_listener", "/test_half_closed")):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
-
-
-@pytest.fixture
-def token_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Return the clock of the gateway's tokens; it stands still until a test moves it."""
-    clock = FakeClock(time.monotonic(), time.time())
-    times = TimeSource(clock, clock.wall, clock.call_later)  # type: ignore[arg-type] # a double
-    endpoint = partial(TokenEndpoint, clock=clock, wall_clock=clock.wall)
-    monkeypatch.setattr("gateway.app.revision.TokenEndpoint", endpoint)
-    monkeypatch.setattr("gateway.app.revision.make_tokens", partial(make_tokens, times=times))
-    monkeypatch.setattr("gateway.app.application.tokens_at_hand", lambda: tokens_at_hand(clock))
-    return clock
 
 
 @pytest.fixture

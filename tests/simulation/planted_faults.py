@@ -6,7 +6,6 @@ text that is not there any more raises, so that the table stays true.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import textwrap
 import time
@@ -82,7 +81,7 @@ class _Several:
 
 
 def _use_wall_clock() -> None:
-    application.tokens_at_hand = functools.partial(tokens_at_hand, _wall)  # type: ignore[assignment]
+    application.tokens_at_hand = lambda _: tokens_at_hand(_wall)  # type: ignore[assignment]
 
 
 def _flush_nothing() -> None:
@@ -163,7 +162,7 @@ FAULTS: dict[str, Fault | _Several | _Replacement] = {
     "leases of dead processes are not recovered": Fault(
         _O,
         delivery.OutboxMaintenance.recover_leases,
-        "if now - since >= lease_seconds or lease.owner in dead",
+        "if now - since >= LEASE_SECONDS or lease.owner in dead",
         "if False",
     ),
     "an unclear create is sent again": Fault(

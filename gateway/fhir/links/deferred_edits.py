@@ -219,7 +219,6 @@ class HeldOutput:
 
     __slots__ = (
         "_edits",
-        "_edits_limit",
         "_held",
         "_limit",
         "_ready",
@@ -230,7 +229,7 @@ class HeldOutput:
         "unrewritten",
     )
 
-    def __init__(self, limit: int, edits_limit: int = EDITS_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self._ready: list[bytes] = []
         self._edits: deque[Edit] = deque()  # undecided, or after an undecided one
         self._held = bytearray()  # the text from the first edit on, at `_start` in the body
@@ -238,7 +237,6 @@ class HeldOutput:
         self._shared: dict[Path | bytes, Path | bytes] = {}  # heads and paths, mostly equal
         self._weight = 0
         self._limit = limit
-        self._edits_limit = edits_limit
         self.rewritten = 0
         self.unrewritten = 0
 
@@ -296,7 +294,7 @@ class HeldOutput:
         """Leave edits unchanged that have waited too long at `position`, or are too many."""
         while self._edits:
             first = self._edits[0]
-            if position - first.position <= self._limit and self._weight <= self._edits_limit:
+            if position - first.position <= self._limit and self._weight <= EDITS_LIMIT:
                 return
             _refuse_rewriting(first.scope)
             self.release_decided()

@@ -54,14 +54,14 @@ def _shrink(path: Path, reserve: DiskReserve) -> bool:
         with contextlib.closing(
             sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
         ) as connection:
-            free = _pragma_value(connection, "freelist_count")
+            free = _count_free_pages(connection)
             kept = reserve.free_pages + _SPARE_PAGES
             if free <= kept:
                 return False
             # `executescript` steps the statement to its end; `execute` would release one page only.
             step = min(_SHRINK_PAGES, reserve.checkpoint_frames, free - kept)
             connection.executescript(f"PRAGMA incremental_vacuum({step})")
-            left = _pragma_value(connection, "freelist_count")
+            left = _count_free_pages(connection)
             if left <= kept:
                 # The file itself shrinks only at a checkpoint of the WAL.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -71,8 +71,8 @@ def _shrink(path: Path, reserve: DiskReserve) -> bool:
         return False
 
 
-def _pragma_value(connection: sqlite3.Connection, pragma: str) -> int:
-    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+def _count_free_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 _RETRY_INTERVAL: Final = 0.02

@@ -7,8 +7,6 @@ section 4.14.2). Access tokens are JWTs (RS256), signed by the SSO and verified 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import re
 import secrets
@@ -17,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
@@ -182,7 +181,5 @@ def _require_verifier(challenge: str | None, verifier: str | None) -> None:
         return
     if challenge is None or verifier is None or not _VERIFIER.fullmatch(verifier):
         raise GrantError("code_verifier and code_challenge belong together")
-    digest = hashlib.sha256(verifier.encode()).digest()
-    made = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-    if not hmac.compare_digest(made, challenge):
+    if not hmac.compare_digest(create_s256_code_challenge(verifier), challenge):
         raise GrantError("code_verifier does not match code_challenge")
