@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,9 +198,20 @@ def sample(parts: Sequence[str], count: int, seed: int) -> list[Mutant]:
 
 
 def choose(tests: Sequence[str], mutant: Mutant) -> list[str]:
-    """Return the tests of a mutant, those first that are named after its module."""
+    """Return the tests of a mutant, those first that are named after its module.
+
+    The others are taken from all their files in turn: one file would often use up `MOST_TESTS`.
+    """
     name = Path(mutant.module).stem
-    near = sorted(tests, key=lambda test: (name not in test, test.count("crash"), test))
+    taken: Counter[str] = Counter()
+    turns = {}
+    for test in sorted(tests):
+        file = test.partition("::")[0]
+        turns[test] = taken[file]
+        taken[file] += 1
+    near = sorted(
+        tests, key=lambda test: (name not in test, test.count("crash"), turns[test], test)
+    )
     return near[:MOST_TESTS]
 
 
