@@ -18,7 +18,7 @@ import trustme
 from gateway import os_support
 from gateway.audit.audit_writer import WriterThread
 from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
-from tests.audit.conftest import PATIENCE
+from tests.audit.conftest import MAX_WAIT
 from tests.doubles.certificates import client_context, server_context
 
 MESSAGE = re.compile(
@@ -230,7 +230,7 @@ async def test_the_log_names_an_untrusted_certificate(
     sink = open_sink("tls", receiver.port, tls=lambda: theirs)
     writer = WriterThread(sink, on_failure="drop", on_records=lambda _outcome, _count: None)
     writer.enqueue([line(n=1)])
-    await writer.close(PATIENCE)
+    await writer.close(MAX_WAIT)
     receiver.close()
     assert caplog.records[0].msg["error"] == "SSLCertVerificationError"
 
