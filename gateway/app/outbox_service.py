@@ -43,8 +43,6 @@ _LARGE_BODIES: Final = 4
 _MIN_REFRESH_INTERVAL: Final = 1.0
 _ACTIVE_REFRESH_INTERVAL: Final = 5.0
 _IDLE_REFRESH_INTERVAL: Final = 60.0
-# Seconds between two looks for entries that are too old, or need not be kept any longer.
-_MAX_MAINTENANCE_INTERVAL: Final = 60.0
 # Seconds for which an operator's page waits until the audit has recorded access to an entry.
 _AUDIT_FLUSH: Final = 5.0
 # Steps after which an operator must act, or should have acted.
@@ -115,14 +113,12 @@ class OutboxService:
         self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        shortest = min(store.settings.max_age, store.settings.retention)
         self.delivery = DeliveryLoop(
             store=store,
             sender=LatestEntrySender(
                 acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
             ),
             timing=times,
-            maintenance_interval=min(max(shortest / 2, 1.0), _MAX_MAINTENANCE_INTERVAL),
         )
         store.observers.append(self._observe)
         is_audited = not isinstance(audit, NullAuditTrail)

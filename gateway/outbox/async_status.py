@@ -322,26 +322,30 @@ class OutboxApi:
     async def _cancel(
         self, entry_id: str, caller: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
+        try:
+            entry = await self._cancel_between_attempts(entry_id, caller)
+        except EntryStateError as error:
+            if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
+                return self._gone(error.state, response_format)
+            word = "delivered" if error.state is EntryState.DELIVERED else "locked"
+            return self._refusal(409, word, "conflict", response_format)
+        if entry is None:
+            raise _not_found()
+        return self.respond(
+            202, entry_outcome("cancelling", response_format), xml=response_format.xml
+        )
+
+    async def _cancel_between_attempts(self, entry_id: str, caller: str) -> OutboxEntry | None:
+        """Cancel an entry, for a moment also while it is being sent. Raises `EntryStateError`."""
         looks_left = _CANCEL_LOOKS
         while True:
             try:
-                entry = await self._store.apply_action(
-                    entry_id, EntryState.CANCELLED, caller=caller
-                )
+                return await self._store.apply_action(entry_id, EntryState.CANCELLED, caller=caller)
             except EntryStateError as error:
-                if error.state is EntryState.SENDING and looks_left:
-                    looks_left -= 1
-                    await asyncio.sleep(_CANCEL_PAUSE)
-                    continue
-                if error.state in (EntryState.CANCELLED, EntryState.DROPPED):
-                    return self._gone(error.state, response_format)
-                word = "delivered" if error.state is EntryState.DELIVERED else "locked"
-                return self._refusal(409, word, "conflict", response_format)
-            if entry is None:
-                raise _not_found()
-            return self.respond(
-                202, entry_outcome("cancelling", response_format), xml=response_format.xml
-            )
+                if error.state is not EntryState.SENDING or not looks_left:
+                    raise
+            looks_left -= 1
+            await asyncio.sleep(_CANCEL_PAUSE)
 
     def _final_response(
         self, entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat

@@ -116,6 +116,8 @@ _RECORD_TIMEOUT: Final = 5.0
 _CALLERS_ACTIVE: Final = 1.0
 # Seconds. The longest pause for the sake of callers.
 _MAX_PAUSE: Final = 0.1
+# Seconds between two looks for entries that are too old, or need not be kept any longer.
+_MAX_MAINTENANCE_INTERVAL: Final = 60.0
 # Attempts at the same time in this process.
 MAX_PARALLEL: Final = 16
 # Seconds. The longest time until an entry of another gateway is noticed.
@@ -130,8 +132,6 @@ class DeliveryLoop:
     """The delivery of this process, from `run` until `drain`.
 
     Entries with an attempt at the moment when `run` is cancelled are recovered as after a crash.
-
-    `maintenance_interval`: seconds between two checks for entries that are too old.
     """
 
     def __init__(
@@ -140,13 +140,13 @@ class DeliveryLoop:
         store: OutboxStore,
         sender: LatestEntrySender,
         timing: TimeSource,
-        maintenance_interval: float = 60.0,
     ) -> None:
         self._store = store
         self._sender = sender
         self._timing = timing
         self._limit = ParallelLimit(MAX_PARALLEL)
-        self._maintenance_interval = maintenance_interval
+        shortest = min(store.settings.max_age, store.settings.retention)
+        self._maintenance_interval = min(max(shortest / 2, 1.0), _MAX_MAINTENANCE_INTERVAL)
         self._owner = secrets.token_hex(_OWNER_BYTES)
         schedule = RetrySchedule(timing.random)
         self._reachability = PlatformReachability(schedule, timing.clock)

@@ -92,19 +92,13 @@ class Process:
     sender: Any
     clock: FakeClock
     settings: OutboxSettings = SETTINGS
-    maintenance_interval: float = 60.0
 
     def make(self) -> Running:
         events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
         self.store.settings = self.settings
         self.store.observers.append(events.append)
-        delivery = DeliveryLoop(
-            store=self.store,
-            sender=self.sender,
-            timing=timing,
-            maintenance_interval=self.maintenance_interval,
-        )
+        delivery = DeliveryLoop(store=self.store, sender=self.sender, timing=timing)
         return Running(self.store, delivery, self.clock, events)
 
     @contextlib.asynccontextmanager

@@ -30,7 +30,7 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"retention": 5.0})
     async with (
         opened(place) as store,
-        Process(store, sender, clock, settings, maintenance_interval=10.0).running() as running,
+        Process(store, sender, clock, settings).running() as running,
     ):
         sender.hold("r-0")
         for n in range(40):
