@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.prerequisites import provide_envoy, provide_go_program, provide_java_program
+from benchmarks.prerequisites import (
+    REPOSITORY,
+    provide_compiled,
+    provide_envoy,
+    provide_go_program,
+    provide_java_program,
+)
 from benchmarks.processes import free_port
 from benchmarks.surroundings import (
     ISSUER,
@@ -210,6 +216,18 @@ def gateway_command(place: Path | None) -> Command:
     if place is None:
         return (Path(sys.executable).with_name("dhp-gateway"),)
     return ("env", f"PYTHONPATH={place.resolve()}", sys.executable, "-P", "-m", "gateway")
+
+
+def gateways_beside(beside: Path | None, *, plain: bool) -> dict[Path, Command]:
+    """Return the commands of this checkout's gateway and of another's, by the checkout's folder.
+
+    This one is compiled unless `plain`, or beside another.
+    """
+    compiled = None if plain or beside else provide_compiled()
+    commands = {REPOSITORY: gateway_command(compiled)}
+    if beside:
+        commands[beside.resolve()] = (beside.resolve() / ".venv/bin/dhp-gateway",)
+    return commands
 
 
 def every_contender(

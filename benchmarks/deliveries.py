@@ -24,8 +24,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.contenders import Command, gateway_command
-from benchmarks.prerequisites import provide_compiled
+from benchmarks.contenders import Command, gateways_beside
 from benchmarks.processes import free_port
 
 PATIENTS = 200
@@ -33,7 +32,6 @@ PATIENTS = 200
 READS_A_SECOND = 100
 QUIET_SECONDS = 20.0
 _PATIENCE = 600.0
-_HERE = Path(__file__).parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KEY = "B" * 43
 # Run by each checkout's own Python, because each version may store entries differently.
@@ -217,11 +215,7 @@ async def _measured(platform: Platform, pid: int, port: int, entries: int) -> Me
 
 async def main(arguments: argparse.Namespace) -> None:
     """Measure all and print the figures."""
-    is_plain = arguments.plain or arguments.beside
-    gateways = {_HERE: gateway_command(None if is_plain else provide_compiled())}
-    if arguments.beside:
-        other = arguments.beside.resolve()
-        gateways[other] = (other / ".venv/bin/dhp-gateway",)
+    gateways = gateways_beside(arguments.beside, plain=arguments.plain)
     for entries in map(int, arguments.entries.split(",")):
         for checkout, command in gateways.items():
             with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:

@@ -19,9 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.contenders import Command, gateway_command, gateway_settings
+from benchmarks.contenders import Command, gateway_settings, gateways_beside
 from benchmarks.deliveries import cpu_seconds
-from benchmarks.prerequisites import provide_compiled
 from benchmarks.processes import free_port
 
 PATIENTS = 20
@@ -132,14 +131,11 @@ async def measure(
 
 async def main(arguments: argparse.Namespace) -> None:
     """Measure all and print the figures."""
-    is_plain = arguments.plain or arguments.beside
-    commands = {"here": gateway_command(None if is_plain else provide_compiled())}
-    if arguments.beside:
-        commands["beside"] = (arguments.beside.resolve() / ".venv/bin/dhp-gateway",)
+    gateways = gateways_beside(arguments.beside, plain=arguments.plain)
     callers = [int(count) for count in arguments.callers.split(",")]
-    for name, command in commands.items():
+    for checkout, command in gateways.items():
         with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-            await measure(name, command, Path(directory), arguments.writes, callers)
+            await measure(checkout.name, command, Path(directory), arguments.writes, callers)
 
 
 if __name__ == "__main__":
