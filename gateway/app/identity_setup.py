@@ -172,7 +172,7 @@ def _identification(
         api_key=api_key,
         username=caller.basic_auth.username if caller.basic_auth is not None else None,
         password=password[0] if password else None,
-        certificate_names=frozenset(caller.client_cert_names),
+        certificate_names=frozenset(map(str.lower, caller.client_cert_names)),
     )
 
 

@@ -259,7 +259,7 @@ def probe_search(
         click.echo(line)
     for line in report.notes(partial=bool(targets)):
         print_line(line, err=True)
-    raise click.exceptions.Exit(CHECK_FAILED if report.failed else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if report.failed or not report.asked_count else 0)
 
 
 def _require(settings: Settings, credential: str) -> None:

@@ -68,7 +68,18 @@ _OPTIONAL_TIMEOUT: Final = 3.0
 # cannot be had. `key`: none of them is the token's. `signature`: another key or secret signed it.
 # The others are claims.
 IdTokenFault = Literal[
-    "form", "alg", "document", "keys", "key", "signature", "iss", "aud", "azp", "exp", "nonce"
+    "form",
+    "alg",
+    "document",
+    "keys",
+    "key",
+    "signature",
+    "iss",
+    "sub",
+    "aud",
+    "azp",
+    "exp",
+    "nonce",
 ]
 
 
@@ -206,6 +217,8 @@ class OpenIdProvider:
             raise IdTokenError("exp")
         if claims.get("nonce") != nonce:
             raise IdTokenError("nonce")
+        if not claims.get("sub"):
+            raise IdTokenError("sub")
 
     async def published_keys(self, *, renew: bool = False) -> list[jwk.Key]:
         """Return the SSO's public keys of known types, cached unless `renew`.

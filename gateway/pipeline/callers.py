@@ -199,7 +199,7 @@ class CallerRegistry:
             )
         caller = table.find(peer)
         if caller is None:
-            raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+            raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network or certificate")
         return caller
 
     def presents_known_secret(self, header: RequestHeader) -> bool:
@@ -227,7 +227,7 @@ class CallerRegistry:
             raise GatewayError(
                 errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
             )
-        raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+        raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network or certificate")
 
     def _tables_by_digest(
         self, callers: Iterable[tuple[str, CallerMatcher]]

@@ -158,7 +158,8 @@ async def test_types_without_resources_are_not_probed(setup: ProbeSetup) -> None
     filtering = FilteringPlatform(empty=("Observation",))
     setup.platform.respond(filtering.respond)
     result = await setup.probe("Observation")
-    assert (result.code, result.out) == (0, "fhir:\n  unfiltered: {}\n")
+    # Nothing was tested, so this is no success.
+    assert (result.code, result.out) == (1, "fhir:\n  unfiltered: {}\n")
     assert "Observation?date" in result.err
     assert "there is none of that type" in result.err
     assert len(filtering.asked) == 1

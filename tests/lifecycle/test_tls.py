@@ -122,7 +122,7 @@ async def test_a_caller_with_a_key_needs_no_certificate(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "clients.pem")
     callers = [
-        {"name": "lab", "client_cert_names": ["lab.clinic.uz"]},
+        {"name": "lab", "client_cert_names": ["Lab.Clinic.uz"]},
         {"name": "his", "api_key": "a-long-enough-key"},
     ]
     listen = pki.settings(client_ca_file=str(tmp_path / "clients.pem"))

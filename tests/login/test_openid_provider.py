@@ -55,6 +55,7 @@ async def test_the_authorization_endpoint_is_discovered() -> None:
         {"exp": None},
         {"nonce": "another"},
         {"nonce": None},
+        {"sub": None},
     ],
 )
 async def test_an_invalid_claim_of_an_id_token_is_rejected(claims: dict[str, Any]) -> None:

@@ -20,14 +20,19 @@ class Peer:
 
 
 def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
-    """Return the common names and all SAN values of a verified certificate, as `ssl` gives it."""
+    """Return the common names and SAN values of a verified certificate, as `ssl` gives it.
+
+    They are in lower case, as neither a host's nor a common name depends on case (RFC 5280 section
+    7). Names of directories are left out: `ssl` gives them as tuples.
+    """
     common = {
         value
         for relative_name in certificate.get("subject", ())
         for kind, value in relative_name
         if kind == "commonName"
     }
-    return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
+    alternative = {value for _, value in certificate.get("subjectAltName", ())}
+    return frozenset(name.lower() for name in common | alternative if isinstance(name, str))
 
 
 def socket_address(name: object) -> str:
