@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from fhir.resources.auditevent import AuditEvent
 
+from tests.doubles.certificates import server_context
 from tests.doubles.repository import Repository
 from tests.doubles.sections import CLIENT_SECRET
 from tests.doubles.sso import Sso
@@ -23,6 +26,21 @@ TOTAL = "dhp_gateway_audit_records_total"
 @pytest.fixture
 def repository() -> Iterator[Repository]:
     double = Repository()
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """A certificate authority that only the file `repository-ca.pem` makes known."""
+    created = trustme.CA()
+    created.cert_pem.write_to_path(tmp_path / "repository-ca.pem")
+    return created
+
+
+@pytest.fixture
+def https_repository(authority: trustme.CA) -> Iterator[Repository]:
+    double = Repository(tls=server_context(authority))
     yield double
     double.close()
 
@@ -51,6 +69,28 @@ async def wait_for_exchanges(repository: Repository, count: int) -> dict[str, An
     return await asyncio.to_thread(
         repository.wait_until, lambda stored: len(request_ids(stored)) >= count
     )
+
+
+async def test_fhir_ca_file_makes_the_certificate_of_the_repository_valid(
+    start_service: StartService, https_repository: Repository, tmp_path: Path
+) -> None:
+    audit = to(https_repository, fhir_ca_file=str(tmp_path / "repository-ca.pem"))
+    service = await start_service.ready(audit=audit)
+    assert (await fetch(service.address, READ)).status == 200
+    await wait_for_exchanges(https_repository, 1)
+    await service.end()
+    assert sorted(request_ids(https_repository.current())) == sorted(recorded(service))
+
+
+async def test_without_fhir_ca_file_a_repository_of_the_own_authority_gets_no_record(
+    start_service: StartService, https_repository: Repository
+) -> None:
+    service = await start_service.ready(audit=to(https_repository))
+    assert (await fetch(service.address, READ)).status == 200
+    await service.wait_until(
+        lambda: bool(service.logged("ClientConnectorCertificateError")), "a warning"
+    )
+    assert https_repository.batches == []
 
 
 async def test_each_record_has_a_valid_audit_event_at_the_repository(
