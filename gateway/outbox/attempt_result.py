@@ -196,7 +196,7 @@ def decide(
         return Decision(entry, EntryState.UNCLEAR, response)
     if request.method == "DELETE" and status in _ABSENT_STATUSES:
         # The resource is gone, which is what the earlier attempt was for.
-        return Decision(entry, EntryState.DELIVERED, StoredResponse(204, is_verified=True))
+        return Decision(entry, EntryState.DELIVERED, StoredResponse(204))
     is_conflict = request.method == "PUT" and status == 412
     return None if is_conflict else Decision(entry, EntryState.UNCLEAR, response)
 
@@ -216,9 +216,7 @@ def decide_on_finding(entry: OutboxEntry, result: AttemptResult) -> Decision | N
             affects_all_entries=result.is_outage,
         )
     if finding is VerificationStatus.PRESENT:
-        return Decision(
-            entry, EntryState.DELIVERED, response or StoredResponse(200, is_verified=True)
-        )
+        return Decision(entry, EntryState.DELIVERED, response or StoredResponse(200))
     if finding is VerificationStatus.INCONCLUSIVE:
         return Decision(
             entry, EntryState.UNCLEAR, response or _in_doubt_response(errors.UPSTREAM_FAILED.code)

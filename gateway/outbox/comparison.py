@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -147,7 +147,7 @@ def combine_results(findings: list[AttemptResult], request: QueuedRequest) -> At
         return findings[0]
     if statuses == {VerificationStatus.PRESENT} and request.interaction == "transaction":
         # A transaction succeeds or fails as a whole (R5 http.html, section 3.2.0.13.2).
-        return AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT)
+        return AttemptResult(StoredResponse(200), VerificationStatus.PRESENT)
     for status in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
         if statuses <= {status, VerificationStatus.SAFE_TO_RESEND}:
             return AttemptResult(finding=status)
@@ -161,7 +161,7 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> AttemptResul
         return AttemptResult(finding=VerificationStatus.INCONCLUSIVE)
     if not contains_all_of(found, sent):
         return AttemptResult(finding=VerificationStatus.ABSENT)
-    return AttemptResult(replace(result, is_verified=True), VerificationStatus.PRESENT)
+    return AttemptResult(result, VerificationStatus.PRESENT)
 
 
 def compare_search(
@@ -235,7 +235,7 @@ def _match_response(resource: Element) -> StoredResponse:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if logical_id:
         fields.append((b"Location", f"{kind}/{logical_id}".encode("latin-1", "replace")))
-    return StoredResponse(200, tuple(fields), is_verified=True)
+    return StoredResponse(200, tuple(fields))
 
 
 def _content(result: StoredResponse) -> Element | None:

@@ -116,8 +116,7 @@ class QueuedRequest:
     """The write as it is sent to the platform, without the access token.
 
     `target_suffix` follows the platform's base URL: path and query, raw. `fields` are the forwarded
-    fields, without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller
-    knows the gateway, for the links in the response. `request_id` is that of the caller's request.
+    fields, without `Prefer: respond-async`. `request_id` is that of the caller's request.
     """
 
     method: str
@@ -129,7 +128,6 @@ class QueuedRequest:
     resource: str
     resource_id: str | None
     request_id: str
-    gateway_base: str
 
     def __repr__(self) -> str:
         """Leave out everything that may be data of a patient."""
@@ -145,8 +143,8 @@ class StoredResponse:
 
     With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: `status` is
     that of the reason, and `note` says what is known, without data of a patient. Otherwise status,
-    fields and body are the platform's, with the platform's URLs. `is_verified`: a verification has
-    found the write at the platform; the response is then that to the verification.
+    fields and body are the platform's, with the platform's URLs. Where a verification has found the
+    write at the platform, the response is that to the verification.
     """
 
     status: int
@@ -154,7 +152,6 @@ class StoredResponse:
     body: bytes = field(default=b"", repr=False)
     reason: str = ""
     note: Message = EMPTY_MESSAGE
-    is_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,7 @@ class OutboxWriteQueue:
         """
         base = self._gateway_base(context)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
-        new_entry = await build_entry(context, classification, base, cause=cause, in_doubt=in_doubt)
+        new_entry = await build_entry(context, classification, cause=cause, in_doubt=in_doubt)
 
         def confirm() -> None:
             if context.downstream.is_closed():

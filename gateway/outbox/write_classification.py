@@ -467,7 +467,6 @@ def _decode_content(write: WriteDescription, body: bytes, coding: str) -> WriteD
 async def build_entry(
     context: RequestContext,
     classification: WriteClassification,
-    base: str,
     *,
     cause: str,
     in_doubt: bool,
@@ -476,7 +475,7 @@ async def build_entry(
     body = None if context.body is None else await context.body.read_all()
     return NewEntry(
         caller=context.caller.name,
-        request=_request(context, body or b"", base),
+        request=_request(context, body or b""),
         ordering_keys=classification.ordering_keys,
         recovery=classification.recovery,
         in_doubt=in_doubt,
@@ -494,7 +493,7 @@ def _needs_index(interaction: Interaction, classification: WriteClassification) 
     return is_verified or interaction.code not in _REPEATABLE_BY_ID
 
 
-def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
+def _request(context: RequestContext, body: bytes) -> QueuedRequest:
     field_lines = context.field_lines
     if context.body is not None and context.body.is_transformed:
         field_lines = remove_digest_fields(field_lines)
@@ -509,7 +508,6 @@ def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
         resource=interaction.resource,
         resource_id=interaction.resource_id,
         request_id=context.exchange.request_id,
-        gateway_base=base,
     )
 
 

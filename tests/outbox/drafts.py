@@ -28,7 +28,6 @@ def write(
         resource="Observation",
         resource_id=None if method == "POST" else name,
         request_id=f"r-{name}",
-        gateway_base="http://gateway.test/fhir",
     )
 
 

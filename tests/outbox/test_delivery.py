@@ -347,7 +347,7 @@ async def test_a_create_is_verified_before_it_is_resent(
     running: Running, sender: RecordingSender
 ) -> None:
     sender.results["r-a"] = [LOST]
-    found = StoredResponse(200, (), b"{}", is_verified=True)
+    found = StoredResponse(200, (), b"{}")
     sender.findings["r-a"] = [AttemptResult(found, VerificationStatus.PRESENT)]
     entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.VERIFY))
     await wait_until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
@@ -374,7 +374,7 @@ async def test_an_absent_create_is_resent(running: Running, sender: RecordingSen
     ("finding", "state"),
     [
         (
-            AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT),
+            AttemptResult(StoredResponse(200), VerificationStatus.PRESENT),
             EntryState.DELIVERED,
         ),
         (AttemptResult(finding=VerificationStatus.ABSENT), EntryState.UNCLEAR),

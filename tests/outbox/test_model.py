@@ -127,7 +127,7 @@ class ModelPlatform:
         if faults is not Fault.FINE:
             return AttemptResult(cause="upstream-unreachable")
         if known.applied:
-            return AttemptResult(StoredResponse(200, is_verified=True), VerificationStatus.PRESENT)
+            return AttemptResult(StoredResponse(200), VerificationStatus.PRESENT)
         return AttemptResult(finding=VerificationStatus.ABSENT)
 
     def _check_order(self, known: Known) -> None:

@@ -126,7 +126,6 @@ def pack_request(request: QueuedRequest) -> bytes:
             "resource": request.resource,
             "resource_id": request.resource_id,
             "request_id": request.request_id,
-            "gateway_base": request.gateway_base,
         },
         request.fields,
         request.body,
@@ -146,7 +145,6 @@ def pack_response(response: StoredResponse) -> bytes:
             "status": response.status,
             "reason": response.reason,
             "note": response.note,
-            "found": response.is_verified,
         },
         response.fields,
         response.body,
@@ -156,8 +154,7 @@ def pack_response(response: StoredResponse) -> bytes:
 def unpack_response(data: bytes) -> StoredResponse:
     """Return the response that `pack_response` packed."""
     facts = _unpacked(data)
-    note, is_verified = note_of(facts.pop("note")), facts.pop("found")
-    return StoredResponse(note=note, is_verified=is_verified, **facts)
+    return StoredResponse(note=note_of(facts.pop("note")), **facts)
 
 
 def _packed(facts: dict[str, Any], fields: FieldLines, body: bytes) -> bytes:

@@ -126,7 +126,6 @@ def request(
         resource="Observation",
         resource_id="5" if by_id else None,
         request_id="r",
-        gateway_base="",
     )
 
 
