@@ -28,7 +28,8 @@ _JVM = (
     *("-Djava.util.logging.manager=org.jboss.logmanager.LogManager",),
     *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENS),
 )
-_PATIENCE = 120
+# Seconds; its start is work for two cores, and the machine may be busy.
+_PATIENCE = 480
 _SECRETS = {
     "client_secret_post": "secret-of-lab-post/1+%",
     "client_secret_basic": "secret-of-lab-basic+%/=",
