@@ -192,30 +192,28 @@ AuditTrail = WriterAuditTrail | NullAuditTrail
 
 
 def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Record]:
-    """Return the records to write: all, or only the mandatory ones if the backlog is full.
+    """Return the records to write: all, or only the mandatory ones if no memory is left for more.
 
-    Mandatory are, with `block`, the records of requests that the platform has received. These were
-    admitted before the limit was reached, so they are few. The records of rejected requests are
-    counted as dropped: retained, they would fill the memory for as long as the sink is blocked.
+    Mandatory are, with `block`, events and the records of requests that the platform has received.
+    Those requests were admitted before the limit was reached, and events are rare, so they are few.
+    The records of rejected requests are counted as dropped: retained, they would fill the memory
+    for as long as the sink is blocked.
     """
-    if not writer.is_full:
+    if writer.free_bytes >= 0:
         return pending
-    retained: list[Record] = [
-        record
-        for record in pending
-        if isinstance(record, Exchange) and _must_record(writer, record)
-    ]
+    retained = [record for record in pending if _must_record(writer, record)]
     if len(retained) < len(pending):
         writer.on_records("dropped", len(pending) - len(retained))
     return retained
 
 
-def _must_record(writer: WriterThread, exchange: Exchange) -> bool:
+def _must_record(writer: WriterThread, record: Record) -> bool:
     """Return whether a record must be written even if the backlog is full.
 
-    This holds with `block` for a request that the platform may have received.
+    This holds with `block` for an event and for a request that the platform may have received.
     """
-    return writer.on_failure == "block" and exchange.attempts > 0
+    is_rejected = isinstance(record, Exchange) and not record.attempts
+    return writer.on_failure == "block" and not is_rejected
 
 
 def _resource(record: Mapping[str, Any], translate: Translate) -> Mapping[str, Any] | None:

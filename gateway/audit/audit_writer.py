@@ -93,7 +93,7 @@ class WriterThread:
 
     A backlog of more than `max_bytes` is over the limit in any case. More than `stalled_bytes` is
     over the limit if nothing was written for `stuck_after` seconds, which means that the pipe is
-    not being read.
+    not being read. That makes the trail unavailable, but is no reason to discard records.
     """
 
     # What the log calls the lines.
@@ -145,8 +145,8 @@ class WriterThread:
 
     @property
     def free_bytes(self) -> int:
-        """The free bytes of the backlog; 0 or less if it is over its limit."""
-        return 0 if self._full else self._max_bytes - self._backlog
+        """The bytes of `max_bytes` that the backlog has left; less than 0 if it exceeds them."""
+        return self._max_bytes - self._backlog
 
     @property
     def is_available(self) -> bool:

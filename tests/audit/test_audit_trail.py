@@ -241,6 +241,37 @@ async def test_over_the_limit_only_forwarded_exchanges_are_kept(
     assert records == {"written": len(written), "dropped": 3 - len(written)}
 
 
+async def test_with_block_events_are_kept_over_the_limit(open_audit, pipe, records):
+    audit = open_audit(max_bytes=100)
+    filler = pipe.fill()
+    audit.record_event("login", user="fills", outcome="success")
+    audit.record_event("login", user="still fills", outcome="success")
+    await handed_over()
+    assert not audit.is_available
+    audit.record_event("logout", user="over the limit", outcome="success")
+    await handed_over()
+    pipe.read(filler)
+    written = [record["user"] for record in await _written(audit, pipe)]
+    assert written == ["fills", "still fills", "over the limit"]
+    assert records == {"written": 3}
+
+
+async def test_no_record_is_dropped_while_there_is_memory(open_audit, pipe, records, make_exchange):
+    """As while rsyslog 8.2302 restarts: unavailable at once, but the backlog is far from full."""
+    audit = open_audit(stalled_bytes=100, stuck_after=0)
+    filler = pipe.fill()
+    for request_id in ("fills", "detects the stall"):
+        audit.record_exchange(make_exchange(request_id=request_id))
+        await handed_over()
+    assert not audit.is_available
+    audit.record_exchange(make_exchange(request_id="refused", status=503, attempts=0))
+    await handed_over()
+    pipe.read(filler)
+    written = [record["request_id"] for record in await _written(audit, pipe)]
+    assert written == ["fills", "detects the stall", "refused"]
+    assert records == {"written": 3}
+
+
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
 async def test_unflushed_records_count_towards_the_limit(
     open_audit, pipe, records, make_exchange, on_failure
