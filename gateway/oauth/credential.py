@@ -119,8 +119,7 @@ class Credential:
         try:
             return await self._try_candidates()
         except TokenRequestError as error:
-            is_refusal = error.kind == "refused" or error.may_be_wrong_client
-            if not is_refusal or not await self._has_changed():
+            if not error.may_be_wrong_client or not await self._has_changed():
                 raise
         return await self._try_candidates()
 

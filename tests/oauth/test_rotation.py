@@ -176,6 +176,15 @@ class TestChangedFile:
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
         assert (sso.sent_secrets, file.reads) == (["old", "old", "new", "new"], 1)
 
+    async def test_the_file_is_read_again_after_a_rejection_without_an_oauth_error(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        sso.refusal = status(403)
+        source = rereading_source(endpoint, file := File("older"))
+        file.text = "old"
+        assert await value(source) == "for-old"
+        assert (sso.sent_secrets, file.reads) == (["older", "old"], 1)
+
     async def test_an_unchanged_secret_is_not_sent_again(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
@@ -201,12 +210,13 @@ class TestChangedFile:
         assert await value(source) == "for-old"
         assert sso.sent_secrets == ["older", "new", "old"]
 
+    @pytest.mark.parametrize("answer", [status(500), oauth_error("invalid_scope")])
     async def test_other_failures_do_not_read_the_file(
-        self, sso: StrictSso, endpoint: TokenEndpoint
+        self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse
     ) -> None:
-        sso.script(status(500))
+        sso.script(answer)
         source = rereading_source(endpoint, file := File("old"))
-        assert await value(source) == "transient None"
+        assert await value(source) in ("transient None", "refused invalid_scope")
         assert file.reads == 0
 
 
