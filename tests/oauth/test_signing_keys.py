@@ -105,10 +105,16 @@ def test_a_jwk_or_set_is_read(algorithm: str) -> None:
         assert (key.algorithm, key.kid) == (algorithm, thumbprint(jwk))
 
 
-def test_the_kid_of_a_jwk_is_kept() -> None:
-    key = only(json.dumps(as_jwk(EC, kid="hospital-17-2026", alg="ES384", use="sig")))
-    assert key.header == {"alg": "ES384", "typ": "JWT", "kid": "hospital-17-2026"}
-    assert key.public["kid"] == "hospital-17-2026"
+@pytest.mark.parametrize("kid", ["hospital-17-2026", "k" * 256])
+def test_the_kid_of_a_jwk_is_kept(kid: str) -> None:
+    key = only(json.dumps(as_jwk(EC, kid=kid, alg="ES384", use="sig")))
+    assert key.header == {"alg": "ES384", "typ": "JWT", "kid": kid}
+    assert key.public["kid"] == kid
+
+
+@pytest.mark.parametrize("kid", ["", "hospital\n17", "k" * 257])
+def test_an_unusable_kid_of_a_jwk_is_replaced(kid: str) -> None:
+    assert only(json.dumps(as_jwk(EC, kid=kid))).kid == thumbprint(as_jwk(EC))
 
 
 @pytest.mark.parametrize("algorithm", KEYS)

@@ -79,15 +79,15 @@ class TestFirstToken:
             assert setup.current == "token-1"
             assert len(setup.sso.requests) == 1
 
-    async def test_closing_rejects_waiting_requests(self, setup: Setup) -> None:
+    async def test_closing_rejects_requests_and_ends_their_connections(self, setup: Setup) -> None:
         setup.sso.hold()
         waiting = asyncio.ensure_future(setup.obtain())
         await setup.sso.wait_for_requests(1)
         await setup.tokens.close()
-        with pytest.raises(GatewayError, match="shutting-down"):
-            await waiting
-        with pytest.raises(GatewayError, match="shutting-down"):
-            await setup.obtain()
+        for request in (waiting, setup.obtain()):
+            with pytest.raises(GatewayError, match="shutting-down") as refused:
+                await request
+            assert refused.value.close_connection
         assert setup.clock.next_due() is None
 
 
@@ -228,6 +228,8 @@ class TestFailure:
     async def test_retry_after_is_at_least_a_second(self, setup: Setup) -> None:
         setup.sso.respond(answers.status(429, ("Retry-After", "0")))
         assert (await refused_with(setup)).retry_after >= 1
+        await setup.clock.advance(0.5)
+        assert (await refused_with(setup)).retry_after == 1
 
     async def test_delays_double_up_to_30_seconds(self, setup: Setup) -> None:
         setup.sso.respond(FAILURES["transient"])
