@@ -277,6 +277,17 @@ async def test_other_responses_need_no_resource(
     assert (response.status, response.reason) == (int(answer[9:12]), None)
 
 
+@pytest.mark.parametrize(
+    "answer", [http(202, b""), http(200, b"", ("Content-Location", "/fhir/Patient/1/_history/2"))]
+)
+async def test_a_read_without_a_resource_fails_unless_a_202_names_its_status_url(
+    gateway: RunningGateway, platform: Platform, answer: bytes
+) -> None:
+    platform.respond(answer)
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.reason) == (502, "upstream-non-fhir")
+
+
 @pytest.mark.parametrize(("kind", "status"), [("text/html", 502), ("", 200), ("text/plain", 200)])
 async def test_a_head_is_checked_by_its_content_type(
     gateway: RunningGateway, platform: Platform, kind: str, status: int
