@@ -71,6 +71,8 @@ class AlertAddress:
                 self._service.notify(
                     body=message.body,
                     title=message.title,
+                    # Otherwise Apprise puts the text into mail as HTML: all lines run into one.
+                    body_format="text",
                     notify_type=_KINDS.get(message.kind, "info"),
                 )
             )

@@ -7,6 +7,7 @@ import asyncio
 from gateway.alerts.notify_addresses import AddressSender, AlertAddress, AlertMessage, parse_address
 from gateway.i18n import Message
 from gateway.secret import Secret
+from tests.doubles.alert_receivers import MailServer
 from tests.doubles.waiting import wait_until
 
 MESSAGE = AlertMessage("test", "title", "body")
@@ -48,3 +49,11 @@ async def test_messages_can_follow_without_a_delay() -> None:
 
     post = AddressSender(AlertAddress(Message("it"), Secret("json://there"), Ready()))
     assert [await post.send(MESSAGE) for _ in range(1000)] == [True] * 1000
+
+
+async def test_lines_and_characters_arrive_by_mail_as_they_are() -> None:
+    body = "* <1 % of the certificate's time & no more\n* Шлюз не готов\nhttps://x.uz/?a=1"
+    async with MailServer() as mail:
+        sender = AddressSender(parse_address(Message("it"), Secret(mail.url)))
+        assert await sender.send(AlertMessage("begun", "title", body))
+        assert mail.messages[0]["message"].splitlines() == body.splitlines()
