@@ -84,7 +84,8 @@ class LastWrites:
         return self._moments.get((caller, resource), self._forgotten_until) > moment
 
 
-# The platform or the SSO cannot be reached, and the write was not delivered.
+# The platform or the SSO cannot be reached or does not accept the gateway, and the write was not
+# delivered.
 _UNSENT_REASONS: Final = frozenset(
     (
         errors.UPSTREAM_UNREACHABLE,
@@ -92,6 +93,8 @@ _UNSENT_REASONS: Final = frozenset(
         errors.UPSTREAM_TLS,
         errors.CIRCUIT_OPEN,
         errors.SSO_UNAVAILABLE,
+        errors.TOKEN_REFUSED,
+        errors.TOKEN_REJECTED,
     )
 )
 _QUEUEABLE_REASONS: Final = _UNSENT_REASONS | UNKNOWN_EFFECT_REASONS | {errors.CONDITION_UNKNOWN}

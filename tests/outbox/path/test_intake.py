@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
-from tests.doubles.sso import ScriptedResponse
+from tests.doubles.sso import ScriptedResponse, oauth_error
 from tests.doubles.wire import Wire, get, post
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.harness import OutboxSetup, observation
@@ -305,10 +305,24 @@ async def test_error_responses_are_forwarded(setup: OutboxSetup) -> None:
 
 
 async def test_writes_are_queued_while_the_sso_is_unavailable(setup: OutboxSetup) -> None:
-    """An unreachable SSO counts as an outage; a rejection by it does not."""
     setup.sso.respond(ScriptedResponse())
     setup.platform.script(outcome(401))
     assert (await setup.write()).status == 202
+
+
+async def test_writes_are_queued_while_the_sso_refuses_the_secret(setup: OutboxSetup) -> None:
+    setup.sso.respond(oauth_error("invalid_client", 401))
+    setup.platform.script(outcome(401))
+    assert (await setup.write()).status == 202
+
+
+async def test_writes_are_queued_until_the_platform_accepts_the_token(setup: OutboxSetup) -> None:
+    setup.platform.respond(outcome(401))
+    reply = await setup.write()
+    assert reply.status == 202
+    setup.platform.respond(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
+    ended = await setup.final_response(reply.location)
+    assert ended.json["entry"][0]["response"]["status"] == "201 Created"
 
 
 async def test_large_bodies_are_queued(opened: Open) -> None:
