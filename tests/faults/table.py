@@ -562,6 +562,12 @@ _RULES: Final = {
     "path: broken percent escape": get("/fhir/Patient/%zz"),
     "target: not in origin form": get("ftp://platform.invalid/fhir/Patient/1"),
     "TLS sent to a plain HTTP port: use http://": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    # HAProxy 2.6.12 with `send-proxy`, and with `send-proxy-v2` (a header for TCP over IPv4).
+    "PROXY protocol is not supported": b"PROXY TCP4 10.0.0.5 10.0.0.1 4711 8080\r\n"
+    + get("/fhir/Patient/1"),
+    "PROXY protocol is not supported: turn": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"
+    + b"\x7f\0\0\x05\x7f\0\0\x01\x12\x67\x1f\x90"
+    + get("/fhir/Patient/1"),
     "request line: a space in the target": get("/fhir/Patient?name=a b"),
     "line ends: CR LF is needed": b"GET /fhir/Patient/1 HTTP/1.1\r\nHost: gateway\n\r\n",
     "header: Host is missing": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",

@@ -118,6 +118,8 @@ _RULES: Final = (
 def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
     """Return the error for a parser's exception; `head` holds the first bytes of the message."""
     text = str(exc)
+    if _is_proxy_protocol(head, text):
+        return bad_request("PROXY protocol is not supported: turn it off in the load balancer")
     if isinstance(exc, LineTooLong):
         # Only the first byte of the line shows whether it is the request target.
         line = exc.args[0] if exc.args else b""
@@ -134,6 +136,15 @@ def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
         return bad_request(_violated_rule(exc))
     rule = f"{raw[1]}: bytes above 0x7F as they are: write them as percent-encoded UTF-8"
     return bad_request(rule, advice="raw-bytes")
+
+
+def _is_proxy_protocol(head: bytes, text: str) -> bool:
+    """Return whether a message begins with the header of HAProxy's PROXY protocol.
+
+    HAProxy sends it with `send-proxy` or `send-proxy-v2`, stunnel with `protocol = proxy`. That of
+    version 2 begins with an empty line, which the parser skips, and a zero byte.
+    """
+    return head.startswith(b"PROXY ") or (head.startswith(b"\r\n\r\n") and r"b'\x00" in text)
 
 
 def _violated_rule(exc: BaseException) -> str:
