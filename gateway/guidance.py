@@ -771,9 +771,6 @@ CONNECTION_CAUSES: Final = {
         ),
     ),
     "connection broken": Guidance(Message("the connection broke")),
-    "proxy": Guidance(
-        Message("the proxy refuses the connection"), Message("check {section}.proxy_url")
-    ),
     "certificate": Guidance(
         Message("its certificate is not trusted"),
         Message(

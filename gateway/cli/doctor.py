@@ -51,6 +51,8 @@ from gateway.health.evidence import (
     signal_of_metadata,
 )
 from gateway.i18n import Message, format_duration, join_messages
+from gateway.oauth.token_endpoint import proxy_cause
+from gateway.oauth.token_failures import TOKEN_CAUSES
 from gateway.oauth.token_response import TokenResponse
 
 if TYPE_CHECKING:
@@ -356,7 +358,7 @@ async def _ask_for_metadata(
         http_response, body = await get(f"{platform.url}/metadata", MAX_STATEMENT_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         yield Finding(_CLOCK, "skipped", Message("not tested: no response from the platform"))
-        yield platform_fault(_signal_of_error(error), Message(type(error).__name__))
+        yield _failed_request(error)
         return
     status = http_response.status
     yield _check_clock(http_response.headers.get("Date"))
@@ -387,6 +389,21 @@ def _check_clock(date: str | None) -> Finding:
             Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
     return Finding(_CLOCK, "ok", Message("the clocks of this machine and the platform agree"))
+
+
+def _failed_request(error: Exception) -> Finding:
+    """Return the check of a platform whose metadata could not be requested."""
+    if not isinstance(error, aiohttp.ClientHttpProxyError):
+        return platform_fault(_signal_of_error(error), Message(type(error).__name__))
+    guidance = TOKEN_CAUSES[proxy_cause(error)]
+    status = Message("status {status}", status=error.status)
+    remedy = guidance.remedy
+    return Finding(
+        _METADATA,
+        "failed",
+        Message("{cause} ({told})", cause=guidance.meaning, told=status),
+        Message(remedy.msgid, key="platform.fhir_base_url", section="platform"),
+    )
 
 
 def _signal_of_error(error: Exception) -> str:

@@ -28,6 +28,7 @@ from gateway.http.client.upstream_connect import (
     HOST_NAME_MISMATCH,
     NOT_TLS_REASONS,
     VALIDITY_PERIOD_ERRORS,
+    proxy_refusal,
 )
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.i18n import format_duration
@@ -183,6 +184,11 @@ def _tls(error: Exception) -> Cause:
     return "no TLS" if reason in NOT_TLS_REASONS else "TLS"
 
 
+def proxy_cause(error: Exception) -> Cause:
+    """Return why a forward proxy opened no tunnel, by the status of its response."""
+    return proxy_refusal(getattr(error, "status", 0))
+
+
 _CauseOf = Cause | Callable[[Exception], Cause]
 # The first match counts. The order matters, because aiohttp's classes overlap.
 _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _CauseOf], ...]] = (
@@ -190,7 +196,8 @@ _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _CauseOf], ...]] = (
     ((aiohttp.ClientConnectorDNSError,), "name not found"),
     ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), certificate_cause),
     ((aiohttp.ClientSSLError, ssl.SSLError), _tls),
-    ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
+    ((aiohttp.ClientHttpProxyError,), proxy_cause),
+    ((aiohttp.ClientProxyConnectionError,), "proxy"),
     ((aiohttp.ClientConnectorError,), "no connection"),
     ((aiohttp.ClientResponseError,), "not HTTP"),
     ((aiohttp.ClientError, OSError), "connection broken"),

@@ -27,6 +27,24 @@ _CHECK_OR_RETRY: Final = Message("check sso.token_url; if it is right, try again
 # By the `Cause` of `gateway.oauth.token_response`. `{name}` is the name of the credential.
 TOKEN_CAUSES: Final = {
     **CONNECTION_CAUSES,
+    "proxy": Guidance(
+        Message("the proxy refuses the connection"),
+        Message(
+            "check {section}.proxy_url, and ask the proxy's administrator to allow the host in "
+            "{key}"
+        ),
+    ),
+    "proxy password": Guidance(
+        Message("the proxy requires a password"),
+        Message(
+            "the gateway sends none: ask the proxy's administrator to let this machine through "
+            "without one"
+        ),
+    ),
+    "proxy route": Guidance(
+        Message("the proxy cannot reach the server"),
+        Message("check the host and port in {key}, then ask the proxy's administrator"),
+    ),
     "refused": Guidance(
         Message("the token request is refused"),
         Message("check credentials.{name} and sso.token_url"),

@@ -54,6 +54,8 @@ Cause = Literal[
     "no connection",
     "connection broken",
     "proxy",
+    "proxy password",
+    "proxy route",
     "certificate",
     "certificate name",
     "certificate time",

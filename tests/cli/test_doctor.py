@@ -22,6 +22,7 @@ from pytest_aiohttp import AiohttpRawServer
 
 from gateway.os_support import share_port
 from tests.doubles.command import dhp
+from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.platform import Platform, PlatformConnection, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso
@@ -522,3 +523,23 @@ async def test_a_contact_is_one_short_line(setup: DoctorSetup, contact: str) -> 
     assert text.startswith("admin.contact: ")
     setup.settings["admin"]["contact"] = "Duty " * 40
     assert (await setup.run("check"))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        # As Squid 5.7 answers to CONNECT: an ACL, a host that refuses connections, a password.
+        (b"HTTP/1.1 403 Forbidden", "the proxy's administrator to allow the host"),
+        (b"HTTP/1.1 503 Service Unavailable", "the proxy cannot reach the server (status 503)"),
+        (b"HTTP/1.1 407 Proxy Authentication Required", "the proxy requires a password"),
+    ],
+)
+async def test_a_proxy_without_a_tunnel_is_not_taken_for_the_platform(
+    setup: DoctorSetup, line: bytes, words: str
+) -> None:
+    async with ConnectProxy(response=line + b"\r\nContent-Length: 0\r\n\r\n") as proxy:
+        setup.settings["platform"]["fhir_base_url"] = "https://fhir.hospital.test/r5"
+        setup.settings["platform"]["proxy_url"] = proxy.url
+        text = (await setup.failed())["platform metadata"]
+    assert words in text
+    assert "platform's support" not in text

@@ -117,10 +117,22 @@ async def test_ca_file_has_the_only_trusted_roots(ca: trustme.CA, tmp_path: Path
         assert len(sso.requests) == 1
 
 
-@pytest.mark.parametrize("code", [403, 407, 502, 302])
-async def test_a_refused_tunnel_is_transient(sso: Sso, proxy: ConnectProxy, code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (403, "proxy"),
+        (407, "proxy password"),
+        # Squid 5.7 and privoxy 3.0.34, for a host that refuses connections and an unknown name.
+        (503, "proxy route"),
+        (404, "proxy route"),
+        (302, "proxy"),
+    ],
+)
+async def test_a_refused_tunnel_is_transient(
+    sso: Sso, proxy: ConnectProxy, code: int, cause: str
+) -> None:
     proxy.response = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
-    assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
+    assert await ask(url(sso), proxy_url=proxy.url) == cause
     assert sso.requests == []
 
 

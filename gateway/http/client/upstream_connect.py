@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -24,6 +24,7 @@ from gateway.field_values import authority
 from gateway.http.client.tls_transport import is_certificate_alert
 
 _MAX_PROXY_HEADER_BYTES: Final = 16 * 1024
+ProxyRefusal = Literal["proxy", "proxy password", "proxy route"]
 _PROXY_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
@@ -73,16 +74,29 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     if found is None:
         raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):
-        raise ProxyTunnelError(_refusal_reason(int(found[1])))
+        status = int(found[1])
+        raise ProxyTunnelError(_REFUSALS[proxy_refusal(status)].format(status))
     # Through a tunnel the gateway sends first: earlier bytes cannot be the platform's.
     if not response.endswith(b"\r\n\r\n"):
         raise ProxyTunnelError("it sent more than an answer")
 
 
-def _refusal_reason(status: int) -> str:
+def proxy_refusal(status: int) -> ProxyRefusal:
+    """Return why a forward proxy opened no tunnel, by the status of its response.
+
+    Squid 5.7, tinyproxy 1.11.1 and privoxy 3.0.34 answer 403 where the host is not allowed. Where
+    they cannot reach it they answer 500 or 503, privoxy also 404 for an unknown name.
+    """
     if status == 407:
-        return "it wants a user and password (status 407), which are not supported"
-    return f"it refused (status {status}); is the platform's host allowed there?"
+        return "proxy password"
+    return "proxy route" if status == 404 or status >= 500 else "proxy"
+
+
+_REFUSALS: Final[dict[ProxyRefusal, str]] = {
+    "proxy": "it refused (status {}); is the platform's host allowed there?",
+    "proxy password": "it wants a user and password (status {}), which are not supported",
+    "proxy route": "it cannot reach the platform's host itself (status {})",
+}
 
 
 RETRY_AFTER: Final = 5.0

@@ -124,6 +124,33 @@ async def test_a_rejected_tunnel_is_a_retryable_failure(
     assert platform.connections == 0
 
 
+# What proxies answer to CONNECT: Squid 5.7 to a host that its ACL denies, that refuses connections,
+# and that has no address; tinyproxy 1.11.1 and privoxy 3.0.34 likewise.
+STATUS_LINES = {
+    b"HTTP/1.1 403 Forbidden": "is the platform's host allowed there?",
+    b"HTTP/1.1 403 Filtered": "is the platform's host allowed there?",
+    b"HTTP/1.1 503 Service Unavailable": "it cannot reach the platform's host itself (status 503)",
+    b"HTTP/1.1 500 Unable to connect": "it cannot reach the platform's host itself (status 500)",
+    b"HTTP/1.1 404 No such domain": "it cannot reach the platform's host itself (status 404)",
+    b"HTTP/1.0 407 Proxy Authentication Required": "it wants a user and password (status 407)",
+}
+
+
+@pytest.mark.parametrize("line", STATUS_LINES)
+async def test_the_log_says_why_a_proxy_opened_no_tunnel(
+    platform: Platform,
+    sso: Sso,
+    proxy: ConnectProxy,
+    line: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy.response = line + b"\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
+    section = far(platform, proxy_url=proxy.url)
+    async with running_gateway(platform.url, sso.token_url, platform=section) as gateway:
+        await read(gateway)
+    assert STATUS_LINES[line] in caplog.text
+
+
 async def test_without_its_proxy_the_platform_is_unreachable(platform: Platform, sso: Sso) -> None:
     """It is not bypassed."""
     async with ConnectProxy() as proxy:
