@@ -56,6 +56,8 @@ def platform_tls(settings: Settings) -> ssl.SSLContext | None:
     if context is not None and platform.client_cert_file is not None:
         files = platform.client_cert_file, platform.client_key_file
         _load_identity(context, "platform.client_cert_file", *files)
+        # Apache httpd requests a certificate for some paths only behind the handshake (TLS 1.3).
+        context.post_handshake_auth = True
     return context
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ import trustme
 from tests.doubles.certificates import server_context
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.gateway import RunningGateway, running_gateway
-from tests.doubles.platform import Platform
+from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.tls_peer import TlsPeer
 from tests.doubles.wire import fetch, post
@@ -202,6 +203,31 @@ async def test_a_requested_client_certificate_is_sent(
         async with running_gateway(platform.url, sso.token_url, platform=section) as gateway:
             assert (await read(gateway))[0] == 200
     assert bool(proxy.heads) == tunnelled
+
+
+async def test_a_client_certificate_is_sent_behind_the_handshake(
+    sso: Sso, ca: trustme.CA, clients: trustme.CA, tmp_path: Path
+) -> None:
+    """Apache 2.4.71 requests it there, for a path with `SSLVerifyClient` (TLS 1.3)."""
+    context = server_tls(ca, clients=clients)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.post_handshake_auth = True
+    async with TlsPeer(context) as peer:
+        section = {"fhir_base_url": f"https://localhost:{peer.port}/r5", **identity(tmp_path)}
+        async with running_gateway("", sso.token_url, platform=section) as gateway:
+            asking = asyncio.ensure_future(fetch(gateway.address, post("/fhir/Patient", b"{}")))
+            line = await peer.accept()
+            await line.shake_hands()
+            await line.read_until(b"{}")
+            assert line.tls.getpeercert() is None
+            line.tls.verify_client_post_handshake()
+            await line.send(line.record(b"HTTP/1.1 100 Continue\r\n\r\n"))
+            while line.tls.getpeercert() is None:
+                assert await line.receive()
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    line.tls.read(1)
+            await line.send(line.record(fhir()))
+            assert (await asking).status == 200
 
 
 async def test_a_rejected_client_certificate_delivers_nothing(
