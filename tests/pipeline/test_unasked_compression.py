@@ -192,3 +192,36 @@ async def test_errors_are_decoded_too(gateway: RunningGateway, platform: Platfor
     platform.respond(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
     response = await fetch(gateway.address, get("/fhir/Patient/1"))
     assert (response.status, response.body) == (422, plain)
+
+
+@pytest.mark.parametrize("codings", [("gzip",), ("identity",)])
+async def test_a_version_is_freed_of_the_suffix_of_mod_deflate(
+    gateway: RunningGateway, platform: Platform, codings: tuple[str, ...]
+) -> None:
+    """Apache 2.4.71 appends it; with it an If-Match would be 412."""
+    packed = gzip.compress(b'{"resourceType":"Patient"}')
+    etag = ("ETag", 'W/"1-gzip"')
+    platform.script(fhir(packed, 200, ("Content-Encoding", "gzip"), etag), http(304, b"", etag))
+    asked = get("/fhir/Patient/1", *accepting(codings))
+    responses = [await fetch(gateway.address, asked) for _ in range(2)]
+    assert [each.status for each in responses] == [200, 304]
+    assert [each.header("etag") for each in responses] == ['W/"1"'] * 2
+
+
+@pytest.mark.parametrize("etag", ['"1-gzip"', 'W/"1"', 'W/"gzip"'])
+async def test_another_etag_of_a_compressed_response_stays(
+    gateway: RunningGateway, platform: Platform, etag: str
+) -> None:
+    packed = gzip.compress(b'{"resourceType":"Patient"}')
+    platform.respond(fhir(packed, 200, ("Content-Encoding", "gzip"), ("ETag", etag)))
+    asked = get("/fhir/Patient/1", "Accept-Encoding: gzip")
+    assert (await fetch(gateway.address, asked)).header("etag") == etag
+
+
+async def test_a_version_that_ends_in_gzip_stays(
+    gateway: RunningGateway, platform: Platform
+) -> None:
+    """In a response that is not compressed."""
+    platform.respond(fhir(b'{"resourceType":"Patient"}', 200, ("ETag", 'W/"1-gzip"')))
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert response.header("etag") == 'W/"1-gzip"'

@@ -38,6 +38,8 @@ _INSPECTED_FIELDS: Final = _WITH_LINKS | {b"content-type", b"content-encoding", 
 # mypyc rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
 DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
+# The end of an ETag of Apache's mod_deflate.
+_DEFLATED: Final = b'-gzip"\r\n'
 # Downstream caches see no Authorization field, so that RFC 9111 section 3.5 does not keep them from
 # storing patient data.
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
@@ -183,6 +185,21 @@ def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
 def _weaken_etag(line: bytes) -> bytes:
     name, _, tag = line.partition(b": ")
     return name + b": W/" + tag if tag.startswith(b'"') else line
+
+
+def restore_etag(field_lines: list[bytes]) -> list[bytes]:
+    """Return the field lines with the ETag that the FHIR server sent.
+
+    Apache's mod_deflate (2.4) turns `W/"1"` of a response that it compresses into `W/"1-gzip"`,
+    also in a 304. As If-Match the FHIR server would reject that with 412, whoever changed nothing.
+    A weak tag is that of a version and not of its octets (RFC 9110 section 8.8.1).
+    """
+    return [
+        line.removesuffix(_DEFLATED) + b'"\r\n'
+        if line.endswith(_DEFLATED) and line.lower().startswith(b"etag: w/")
+        else line
+        for line in field_lines
+    ]
 
 
 def add_vary_accept_encoding(field_lines: list[bytes]) -> list[bytes]:
