@@ -20,6 +20,7 @@ from gateway.fhir.content_negotiation import (
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
 from gateway.http.client.response_head import Framing
+from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 
 if TYPE_CHECKING:
@@ -135,11 +136,15 @@ def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
 def _non_fhir(
     response: UpstreamResponse, wall_clock: Callable[[], float], *, untyped: bool = False
 ) -> GatewayError:
+    detail = f"the platform's response is not FHIR (status {response.status})"
+    if response.status == 400 and b"SSL certificate" in _decoded_prefix(response)[0]:
+        # nginx 1.22.1 reports this by a page, and not in the handshake.
+        detail = f"the platform {NOT_ACCEPTED} (status 400)"
     # Required with a 405 (RFC 9110 section 15.5.6).
     allow = response.field(b"allow")
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
-        f"the platform's response is not FHIR (status {response.status})",
+        detail,
         hint=_CONTENT_TYPE_HINT if untyped else "",
         advice_key="media-type" if untyped else "",
         upstream_status=response.status,

@@ -69,6 +69,20 @@ async def test_a_2xx_without_fhir_becomes_a_502(
     assert "platform-status=200" in response.json()["issue"][0]["diagnostics"]
 
 
+@pytest.mark.parametrize(
+    "title", ["No required SSL certificate was sent", "The SSL certificate error"]
+)
+async def test_a_page_about_our_certificate_is_logged_as_such(
+    gateway: RunningGateway, platform: Platform, title: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As nginx 1.22.1 answers with `ssl_verify_client on`; its handshake succeeds."""
+    body = f"<html>\r\n<head><title>400 {title}</title></head>\r\n</html>\r\n".encode()
+    platform.respond(http(400, body, *typed("text/html")))
+    response = await fetch(gateway.address, get("/fhir/Patient/1"))
+    assert (response.status, response.reason) == (400, "upstream-non-fhir")
+    assert "platform.client_cert_file" in caplog.text
+
+
 async def test_a_405_without_fhir_keeps_its_allow(
     gateway: RunningGateway, platform: Platform
 ) -> None:
