@@ -1,8 +1,10 @@
 """Audit records to a syslog server: RFC 5424 over UDP (RFC 5426), TCP (RFC 6587) or TLS (RFC 5425).
 
 Syslog has no responses. Over TCP and TLS a record counts as written once the kernel of the server
-has acknowledged its bytes. Until then it is sent again on the next connection with the same
-`sequenceId`, by which a receiver detects repetitions and gaps. Over UDP a loss goes unnoticed.
+has acknowledged its bytes, and the first ones of a connection once the server has also kept it for
+a moment: a server that refuses the gateway acknowledges bytes, too. Until then it is sent again on
+the next connection with the same `sequenceId`, by which a receiver detects repetitions and gaps.
+Over UDP a loss goes unnoticed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from gateway import os_support
+from gateway.audit.audit_writer import SinkError
 from gateway.clock import backoff
 
 # Facility authpriv (10), severities by outcome as in IHE ATNA: notice, warning, err.
@@ -40,6 +43,10 @@ _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 _CONNECT_TIMEOUT: Final = 5.0
 _ACKNOWLEDGE_TIMEOUT: Final = 10.0
+# With TLS 1.3 a server refuses a client certificate, or its absence, after the gateway's handshake
+# has ended; a server that expects TLS, or a proxy without its server, refuses what was sent. All
+# have closed the connection after a round trip.
+_REFUSAL_TIMEOUT: Final = 0.5
 _FIRST_RETRY_DELAY: Final = 0.5
 _MAX_RETRY_DELAY: Final = 10.0
 
@@ -101,6 +108,7 @@ class SyslogSink:
         self._formatter = formatter
         self._clock = clock
         self._socket: socket.socket | None = None
+        self._is_proven = False  # whether the server has kept the connection after the first write
         self._messages: list[bytes] = []
         self._failures = 0
         self._not_before = 0.0
@@ -143,6 +151,7 @@ class SyslogSink:
             self._socket.close()
             self._socket = None
         if self._socket is None:
+            self._is_proven = self._is_datagram
             self._socket = self._connect()
         return self._socket
 
@@ -173,23 +182,36 @@ class SyslogSink:
                 connection.send(self._messages[0])
                 del self._messages[0]
             return
+        try:
+            self._transmit(connection)
+        except (ConnectionError, ssl.SSLError) as error:
+            if self._is_proven:
+                raise
+            raise SinkError(
+                "the syslog server closed the new connection: is TLS or a client certificate right?"
+            ) from error
+        self._is_proven = True
+
+    def _transmit(self, connection: socket.socket) -> None:
         # Octet counting (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
         connection.sendall(
             b"".join(b"%d %b" % (len(message), message) for message in self._messages)
         )
         _await_acknowledgement(connection, self._clock)
+        if not self._is_proven and _is_closed_by_peer(connection, _REFUSAL_TIMEOUT):
+            raise ConnectionResetError
 
 
-def _is_closed_by_peer(connection: socket.socket) -> bool:
-    """Return whether the server has closed the connection.
+def _is_closed_by_peer(connection: socket.socket, timeout: float = 0.0) -> bool:
+    """Return whether the server has closed the connection, or does so in `timeout` seconds.
 
     Data from the server (e.g. TLS session tickets) are discarded.
     """
-    connection.setblocking(False)
+    connection.settimeout(timeout)
     try:
         while connection.recv(4096):
             pass
-    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+    except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
         return False
     except OSError:
         return True
