@@ -74,7 +74,7 @@ LOGICAL_LINES = {
     "admin": 915,
     "alerts": 421,
     "app": 1_838,
-    "audit": 1_457,
+    "audit": 1_475,
     "cli": 2_512,
     "clock": 44,
     "config": 1_852,
