@@ -190,6 +190,20 @@ async def test_a_compressed_upload_is_forwarded_undecoded(
     assert platform.requests[0].header("content-encoding") == "gzip"
 
 
+async def test_a_waiting_request_over_the_limit_gets_the_slot_of_one_that_ends(
+    start_gateway: StartGateway, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pipeline.admission._MAX_WAIT", 60.0)
+    release = asyncio.Event()
+    platform.respond(once(release, fhir()))
+    async with start_gateway(limits={"max_concurrent_requests": 1}) as gateway:
+        requests = [asyncio.ensure_future(fetch(gateway.address, READ)) for _ in range(2)]
+        await gateway.wait_for_metric(2, "dhp_gateway_inflight_requests")
+        await platform.wait_for_requests(1)
+        release.set()
+        assert [response.status for response in await asyncio.gather(*requests)] == [200, 200]
+
+
 async def test_requests_over_the_limit_in_flight_get_a_503(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
