@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.errors import StartError
@@ -21,6 +22,7 @@ from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
 )
+from tests.doubles.certificates import server_context
 from tests.doubles.clock import FakeClock
 from tests.environments import output_of
 from tests.outbox.attempts import claim
@@ -69,6 +71,44 @@ async def test_an_unreachable_server_is_named_without_its_password(tmp_path: Pat
         async with open_outbox_store(settings(url), RAW_KEY):
             pass
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "is_accepted"),
+    [
+        ("verify-full", "127.0.0.1", True),
+        ("verify-full", "elsewhere.test", False),
+        ("verify-ca", "elsewhere.test", True),
+    ],
+)
+async def test_only_verify_full_requires_the_name_of_the_server(
+    tmp_path: Path, mode: str, name: str, *, is_accepted: bool
+) -> None:
+    """The server speaks TLS, and ends the connection after the first message in it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = server_context(authority, name)
+    received = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # the request for TLS
+        writer.write(b"S")
+        try:
+            await writer.start_tls(context)
+            received.set_result(await reader.read(1))
+        except OSError:
+            received.set_result(b"")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql://outbox@127.0.0.1:{port}/gw?sslmode={mode}"
+        with pytest.raises(StartError):
+            async with open_outbox_store(
+                settings(f"{url}&sslrootcert={tmp_path / 'ca.pem'}"), RAW_KEY
+            ):
+                pass
+        assert (await received != b"") is is_accepted
 
 
 async def test_a_missing_database_is_named(postgres_place: PostgresPlace) -> None:

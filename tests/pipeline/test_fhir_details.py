@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, fhir, http
-from tests.doubles.wire import Response, fetch, get, post
+from tests.doubles.wire import Response, Wire, fetch, get, post
 
 
 def offers(platform: Platform) -> str:
@@ -141,3 +143,15 @@ async def test_links_are_counted(gateway: RunningGateway, platform: Platform) ->
     await fetch(gateway.address, post("/fhir/Observation", sent))
     assert await gateway.metric(metric, outcome="rewritten") == 2 + 2 + 2
     assert await gateway.metric(metric, outcome="unrewritten") == 1 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("status", "line"), [(200, b"HTTP/1.1 200 OK\r\n"), (499, b"HTTP/1.1 499 \r\n")]
+)
+async def test_the_status_line_has_the_registered_phrase_if_there_is_one(
+    gateway: RunningGateway, platform: Platform, status: int, line: bytes
+) -> None:
+    platform.respond(fhir(b'{"resourceType":"OperationOutcome"}', status))
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient/1"))
+        assert await wire.reader.readline() == line
