@@ -368,6 +368,25 @@ async def test_any_statement_counts_as_a_response(
     assert (await status_views(service)).care == ("yes", "fine")
 
 
+async def test_a_probe_on_a_dead_idle_connection_is_sent_again_on_a_new_one(
+    start_service: StartService, platform: Platform
+) -> None:
+    async def close_at_the_second(connection: PlatformConnection) -> None:
+        if len(platform.gateway_requests) == 2:
+            connection.writer.close()
+            return
+        connection.request.complete = True
+        connection.writer.write(STATEMENT)
+        await connection.writer.drain()
+
+    platform.respond(close_at_the_second)
+    service = await start_service.ready(**CHECKED)
+    await service.wait_for_metric(2, "dhp_gateway_platform_probes_total")
+    first, second, third, *_ = platform.gateway_requests
+    assert first.connection == second.connection != third.connection
+    assert await service.metric("dhp_gateway_platform_probes_total", found="answers") >= 2
+
+
 async def test_a_corrected_base_url_starts_without_old_signals(
     start_service: StartService, platform: Platform
 ) -> None:
