@@ -41,7 +41,8 @@ def _message_result(address: AlertAddress, taken: bool) -> Finding:
         "failed",
         Message("the test message was not accepted"),
         Message(
-            "Check the address and its password; `dhp-gateway doctor` tests the connection to it"
+            "Check the address, its password and its recipients, and whether the CA of the "
+            "server's certificate is known here; `dhp-gateway doctor` tests the connection to it"
         ),
     )
 
