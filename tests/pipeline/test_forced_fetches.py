@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from tests.doubles.platform import Platform, PlatformConnection, fhir, read_body, unauthorized
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get
@@ -35,6 +37,16 @@ async def test_alternating_401_and_success_cause_one_token_request_a_second(
             assert (await wire.fetch(ACCEPTED)).status == 200
         seconds = time.monotonic() - began
         assert len(sso.requests) - before <= 1 + seconds
+
+
+async def test_the_first_fresh_token_that_the_platform_rejects_is_logged(
+    start_gateway: StartGateway, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.respond(unauthorized())
+    async with start_gateway() as gateway:
+        assert (await fetch(gateway.address, ACCEPTED)).reason == "token-rejected"
+    assert len(platform.requests) == 2
+    assert "credential default: the platform refused a fresh token" in caplog.messages
 
 
 async def test_other_requests_do_not_wait_for_a_replacement_token(
