@@ -19,6 +19,7 @@ import difflib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -197,10 +198,49 @@ def sample(parts: Sequence[str], count: int, seed: int) -> list[Mutant]:
     return [mutate(module, texts[module], place) for module, place in drawn]
 
 
-def choose(tests: Sequence[str], mutant: Mutant) -> list[str]:
-    """Return the tests of a mutant, those first that are named after its module.
+def tests_of(mutant: Mutant, tests: Mapping[str, Mapping[int, list[str]]]) -> list[str]:
+    """Return the tests that reach a mutant's line; `tests` are those of all lines, by module.
 
-    The others are taken from all their files in turn: one file would often use up `MOST_TESTS`.
+    No test reaches a line that runs at import: those count that reach a line with its names. They
+    are named without parameters, which may have the value in their names.
+    """
+    if found := tests.get(mutant.module, {}).get(mutant.line):
+        return found
+    names = _names_set_at_import(mutant)
+    if not names:
+        return []
+    named = re.compile(rf"\b(?:{'|'.join(names)})\b")
+    return sorted(
+        {
+            test.partition("[")[0]
+            for module, lines in tests.items()
+            for number, text in enumerate((REPOSITORY / module).read_text().splitlines(), 1)
+            if named.search(text)
+            for test in lines.get(number, ())
+        }
+    )
+
+
+def _names_set_at_import(mutant: Mutant) -> list[str]:
+    """Return what the statement at a mutant's line sets, nothing within a function."""
+    tree = ast.parse((REPOSITORY / mutant.module).read_text())
+    scopes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)]
+    return [
+        node.id
+        for scope in scopes
+        for statement in scope.body
+        if isinstance(statement, ast.Assign | ast.AnnAssign)
+        and statement.lineno <= mutant.line <= (statement.end_lineno or 0)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
+
+
+def choose(tests: Sequence[str], mutant: Mutant) -> list[str]:
+    """Return the tests of a mutant: at first some that are named after its module.
+
+    Of them and of the others, tests are taken from all their files in turn: one file would often
+    use up `MOST_TESTS`.
     """
     name = Path(mutant.module).stem
     taken: Counter[str] = Counter()
@@ -209,10 +249,9 @@ def choose(tests: Sequence[str], mutant: Mutant) -> list[str]:
         file = test.partition("::")[0]
         turns[test] = taken[file]
         taken[file] += 1
-    near = sorted(
-        tests, key=lambda test: (name not in test, test.count("crash"), turns[test], test)
-    )
-    return near[:MOST_TESTS]
+    in_turn = sorted(tests, key=lambda test: (test.count("crash"), turns[test], test))
+    near = [test for test in in_turn if name in test][: MOST_TESTS // 2]
+    return list(dict.fromkeys([*near, *in_turn]))[:MOST_TESTS]
 
 
 def main() -> None:
@@ -238,7 +277,7 @@ def main() -> None:
         survivors = []
         for number, mutant in enumerate(planted, 1):
             began = time.monotonic()
-            near = choose(tests.get(mutant.module, {}).get(mutant.line, []), mutant)
+            near = choose(tests_of(mutant, tests), mutant)
             by = notice(mutant, near, tree) if near else None
             how = f"noticed by {by}" if by else f"SURVIVES {len(near)} tests"
             taken = time.monotonic() - began
