@@ -222,6 +222,17 @@ def test_each_request_deposits_its_share_of_the_retry_budget() -> None:
     assert granted == [True] * 13 + [False] * 7
 
 
+async def test_successful_requests_let_more_than_three_reads_a_second_be_retried(
+    testbed: Testbed,
+) -> None:
+    gateway = await testbed.start(retries={"budget_ratio": 1.0, "backoff": 0.0})
+    for _ in range(20):
+        assert (await fetch(gateway.address, READS["GET"])).status == 200
+    for _ in range(20):
+        testbed.platform.script(outcome(503))
+        assert (await fetch(gateway.address, READS["GET"])).status == 200
+
+
 async def dead_connection(testbed: Testbed, how: str) -> tuple[RunningGateway, Wire]:
     """Return a gateway whose idle connection to the platform fails at its next use."""
     gateway = await testbed.start()

@@ -184,6 +184,13 @@ async def test_unknown_methods_and_paths_are_rejected(setup: OutboxSetup) -> Non
     assert setup.platform.requests == []
 
 
+async def test_a_path_that_only_begins_like_those_of_the_outbox_is_forwarded(
+    setup: OutboxSetup,
+) -> None:
+    assert (await setup.ask("GET", "/_outboxes")).status == 200
+    assert setup.platform.requests[0].target == "/r5/_outboxes"
+
+
 async def test_without_an_outbox_its_paths_are_forwarded(opened: Open) -> None:
     async with opened(outbox={"enabled": False}) as setup:
         assert (await setup.ask("GET", "/_outbox/1")).status == 200
