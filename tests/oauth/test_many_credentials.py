@@ -102,6 +102,6 @@ async def test_many_clients_that_the_platform_refuses_do_not_stand_for_all(
         admin={"address": "127.0.0.1:0", "probe_interval": 1},
         **clinic_settings(names),
     ) as gateway:
-        await gateway.wait_for_metric(1, "dhp_gateway_platform_probes_total")
-        assert await gateway.metric("dhp_gateway_platform_probes_total", found="answers") == 1
+        # On a busy machine the first probe may find no tokens but those of the refused.
+        await gateway.wait_for_metric(1, "dhp_gateway_platform_probes_total", found="answers")
         assert (await gateway.ready())[0] == 200
