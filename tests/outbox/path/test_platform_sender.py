@@ -387,6 +387,16 @@ async def test_a_bundle_is_verified_by_all_its_creates(
     assert finding.finding is expected
 
 
+@pytest.mark.parametrize(("creates", "searches"), [(16, 16), (17, 0)])
+async def test_a_bundle_is_verified_by_at_most_16_searches(creates: int, searches: int) -> None:
+    platform = Platform(*(searchset() for _ in range(creates)))
+    finding = await new_sender(platform).verify(ENTRY, bundle("transaction", *[SENT] * creates))
+    assert (len(platform.requests), finding.finding) == (
+        searches,
+        ABSENT if searches else INCONCLUSIVE,
+    )
+
+
 @pytest.mark.parametrize(
     ("stored", "verdict"),
     [
