@@ -164,6 +164,15 @@ async def test_finished_entries_block_nothing(store: OutboxStore, state: EntrySt
         await store.enqueue(draft("c"))
 
 
+async def test_the_outbox_takes_exactly_its_bytes(store: OutboxStore) -> None:
+    first = await store.enqueue(draft("a"))
+    store.settings = OutboxSettings(max_entries=9, max_bytes=2 * first.size)
+    await store.enqueue(draft("b"))
+    store.settings = OutboxSettings(max_entries=9, max_bytes=3 * first.size - 1)
+    with pytest.raises(OutboxFullError):
+        await store.enqueue(draft("c"))
+
+
 async def test_confirmation_follows_the_lock(place: Place, store: OutboxStore) -> None:
     asked: list[int] = []
     other = place.database()
