@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.2
-# Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
-_IDLE_TIMEOUT: Final = 15.0
 # Seconds. New connections are needed for a changed DNS entry to take effect.
 _MAX_AGE: Final = 120.0
 # Seconds without a connection after which the platform's next address is tried in parallel.
@@ -167,7 +165,7 @@ class UpstreamPool:
         now = self._clock()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_reusable and now - connection.idle_since < _IDLE_TIMEOUT:
+            if connection.is_reusable and now < connection.idle_until:
                 self._active[connection] = caller
                 self._held_by_caller[caller] += 1
                 return connection
@@ -351,6 +349,6 @@ class UpstreamPool:
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.abort("timeout")
-        while self._idle and now - self._idle[0].idle_since >= _IDLE_TIMEOUT:
+        while self._idle and now >= self._idle[0].idle_until:
             self._idle.pop(0).close()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

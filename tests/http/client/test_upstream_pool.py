@@ -13,6 +13,7 @@ from gateway.errors import GatewayError
 from gateway.http.client.upstream_connect import ForwardProxy, UpstreamOrigin
 from gateway.http.client.upstream_connection import UpstreamConnection
 from gateway.http.client.upstream_pool import DELIVERIES, UpstreamPool
+from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform, PlatformConnection, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.sections import platform_settings
@@ -30,11 +31,17 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
     """Return a function that makes pools of connections to the platform, or to another port."""
     made: list[UpstreamPool] = []
 
-    def make(size: int = 1, port: int | None = None, *, shared: bool = False) -> UpstreamPool:
+    def make(
+        size: int = 1,
+        port: int | None = None,
+        *,
+        shared: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> UpstreamPool:
         pool = UpstreamPool(
             UpstreamOrigin("127.0.0.1", port or platform.port, None),
             settings=platform_settings(max_connections=size),
-            clock=asyncio.get_running_loop().time,
+            clock=clock or asyncio.get_running_loop().time,
             shared=shared,
         )
         pool.open()
@@ -163,6 +170,33 @@ async def test_one_caller_cannot_have_all_of_many_connections(
     for task in more:
         task.cancel()
     await asyncio.gather(*more, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("announced", "seconds"),
+    [
+        ("timeout=5", 4.0),  # Apache httpd 2.4, Node.js 20
+        ("timeout=5, max=100", 4.0),
+        ("max=7,Timeout = 2", 1.0),
+        ("timeout=1", 0.5),
+        ("timeout=120", 15.0),
+        ("max=7", 15.0),
+        ("timeout=soon", 15.0),
+    ],
+)
+async def test_an_idle_connection_is_used_again_until_shortly_before_its_announced_end(
+    make_pool: MakePool, platform: Platform, announced: str, seconds: float
+) -> None:
+    platform.respond(fhir(b"{}", 200, ("Keep-Alive", announced)))
+    clock = FakeClock()
+    pool = make_pool(clock=clock)
+    connection = await used(pool)
+    pool.release(connection)
+    clock.now += seconds - 0.1
+    assert pool.try_acquire_idle() is connection
+    pool.release(connection)
+    clock.now += seconds
+    assert pool.try_acquire_idle() is None
 
 
 async def test_idle_connection_is_closed_for_waiter_that_needs_new_one(make_pool: MakePool) -> None:
