@@ -98,7 +98,7 @@ async def test_an_unread_audit_takes_bounded_memory(
     os.close(write)
     await service.wait_until_ready()
     before = memory(service)
-    await attack(service.address.port, KINDS["unknown-path"] * 600, connections=40, seconds=0)
+    await attack(service.address.port, KINDS["unknown-path"] * 1000, connections=40, seconds=0)
     assert memory(service) - before < SMALL_GROWTH
     caller = SequentialCaller(service.address)
     await caller.send_one()
