@@ -8,8 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -75,21 +74,12 @@ def installed_program(name: str) -> str:
     return found
 
 
-@contextmanager
-def one_process(lock: Path) -> Iterator[None]:
-    """Let one process at a time install what a lock file names: pytest's workers ask at once."""
-    with lock.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def python_with_packages(lock: Path) -> Path:
     """Return the interpreter of the lock's environment, which is made once; else skip."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     environment = lock.with_name(f".venv-{lock.stem}-{version}")
     command: list[str | Path] = [".ci/tools", environment, lock]
-    with one_process(lock):
-        run_or_skip(f"{lock.stem} cannot be installed: {' '.join(map(str, command))}", command)
+    run_or_skip(f"{lock.stem} cannot be installed: {' '.join(map(str, command))}", command)
     return environment / "bin" / "python"
 
 
@@ -98,7 +88,9 @@ def node_with_packages(folder: Path) -> str:
     node, npm = installed_program("node"), installed_program("npm")
     installed = folder / "node_modules" / ".package-lock.json"
     lock = folder / "package-lock.json"
-    with one_process(lock):
+    # Tests in other processes may want the same.
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
             run_or_skip("the packages cannot be installed: make test-tools", [npm, "ci"], folder)
             installed.touch()
