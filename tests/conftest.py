@@ -14,10 +14,12 @@ import ssl
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import trustme
 from aiohttp.web_app import _cached_build_middleware
 from xdist.scheduler import LoadScopeScheduling
 
@@ -43,6 +45,14 @@ _KINDS = {
     _NEWER: "need a newer Python",
     "": "cannot run here",
 }
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    """A hospital's own CA, whose certificate is in `ca.pem`."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return made
 
 
 @pytest.fixture

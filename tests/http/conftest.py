@@ -1,7 +1,6 @@
 """The fixtures of the request path's tests, and the event loops of the tests of connections."""
 
 from tests.pipeline.conftest import (
-    ca,
     gateway,
     pytest_asyncio_loop_factories,
     start_gateway,
@@ -11,7 +10,6 @@ from tests.pipeline.conftest import (
 )
 
 __all__ = [
-    "ca",
     "gateway",
     "pytest_asyncio_loop_factories",
     "start_gateway",

@@ -31,16 +31,8 @@ def repository() -> Iterator[Repository]:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> trustme.CA:
-    """A certificate authority that only the file `repository-ca.pem` makes known."""
-    created = trustme.CA()
-    created.cert_pem.write_to_path(tmp_path / "repository-ca.pem")
-    return created
-
-
-@pytest.fixture
-def https_repository(authority: trustme.CA) -> Iterator[Repository]:
-    double = Repository(tls=server_context(authority))
+def https_repository(ca: trustme.CA) -> Iterator[Repository]:
+    double = Repository(tls=server_context(ca))
     yield double
     double.close()
 
@@ -74,7 +66,7 @@ async def wait_for_exchanges(repository: Repository, count: int) -> dict[str, An
 async def test_fhir_ca_file_makes_the_certificate_of_the_repository_valid(
     start_service: StartService, https_repository: Repository, tmp_path: Path
 ) -> None:
-    audit = to(https_repository, fhir_ca_file=str(tmp_path / "repository-ca.pem"))
+    audit = to(https_repository, fhir_ca_file=str(tmp_path / "ca.pem"))
     service = await start_service.ready(audit=audit)
     assert (await fetch(service.address, READ)).status == 200
     await wait_for_exchanges(https_repository, 1)

@@ -25,14 +25,6 @@ NAME = "sso.hospital.test"
 
 
 @pytest.fixture
-def ca(tmp_path: Path) -> trustme.CA:
-    """A hospital's own CA, whose certificate is in a file."""
-    made = trustme.CA()
-    made.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return made
-
-
-@pytest.fixture
 async def sso(ca: trustme.CA) -> AsyncIterator[Sso]:
     """An SSO with a certificate of that CA for a name that only the proxy knows."""
     async with Sso(tls=server_context(ca, NAME)) as running:

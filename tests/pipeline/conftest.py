@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 import uvloop
 
 from tests.doubles.certificates import Pki
@@ -63,11 +62,6 @@ async def testbed(platform: Platform, sso: Sso) -> AsyncIterator[Testbed]:
     testbed = Testbed(platform, sso)
     async with testbed.stack:
         yield testbed
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])

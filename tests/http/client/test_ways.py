@@ -26,13 +26,6 @@ NAME = "fhir.hospital.test"
 
 
 @pytest.fixture
-def ca(tmp_path: Path) -> trustme.CA:
-    made = trustme.CA()
-    made.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return made
-
-
-@pytest.fixture
 async def platform(ca: trustme.CA) -> AsyncIterator[Platform]:
     """Yield a platform with TLS for a name that only the proxy knows, and for localhost."""
     async with Platform(tls=server_tls(ca)) as double:
