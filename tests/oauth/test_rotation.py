@@ -210,13 +210,19 @@ class TestChangedFile:
         assert await value(source) == "for-old"
         assert sso.sent_secrets == ["older", "new", "old"]
 
-    @pytest.mark.parametrize("answer", [status(500), oauth_error("invalid_scope")])
+    @pytest.mark.parametrize(
+        ("answer", "outcome"),
+        [
+            (status(500), "transient None"),
+            (oauth_error("invalid_scope"), "refused invalid_scope"),
+        ],
+    )
     async def test_other_failures_do_not_read_the_file(
-        self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse
+        self, sso: StrictSso, endpoint: TokenEndpoint, answer: ScriptedResponse, outcome: str
     ) -> None:
         sso.script(answer)
         source = rereading_source(endpoint, file := File("old"))
-        assert await value(source) in ("transient None", "refused invalid_scope")
+        assert await value(source) == outcome
         assert file.reads == 0
 
 
