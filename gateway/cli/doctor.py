@@ -28,7 +28,7 @@ from gateway.app.identity_setup import credentials_in_use
 from gateway.app.preflight import Check, Finding, State
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
-from gateway.cli.doctor_network import CheckedServer, check_route
+from gateway.cli.doctor_network import CheckedServer, check_route, failure
 from gateway.cli.platform_commands import (
     MAX_PAGE_BYTES,
     MAX_STATEMENT_BYTES,
@@ -52,7 +52,6 @@ from gateway.health.evidence import (
 )
 from gateway.i18n import Message, format_duration, join_messages
 from gateway.oauth.token_endpoint import proxy_cause
-from gateway.oauth.token_failures import TOKEN_CAUSES
 from gateway.oauth.token_response import TokenResponse
 
 if TYPE_CHECKING:
@@ -358,7 +357,7 @@ async def _ask_for_metadata(
         http_response, body = await get(f"{platform.url}/metadata", MAX_STATEMENT_BYTES)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         yield Finding(_CLOCK, "skipped", Message("not tested: no response from the platform"))
-        yield _failed_request(error)
+        yield _failed_request(platform, error)
         return
     status = http_response.status
     yield _check_clock(http_response.headers.get("Date"))
@@ -391,19 +390,12 @@ def _check_clock(date: str | None) -> Finding:
     return Finding(_CLOCK, "ok", Message("the clocks of this machine and the platform agree"))
 
 
-def _failed_request(error: Exception) -> Finding:
+def _failed_request(platform: CheckedServer, error: Exception) -> Finding:
     """Return the check of a platform whose metadata could not be requested."""
-    if not isinstance(error, aiohttp.ClientHttpProxyError):
-        return platform_fault(_signal_of_error(error), Message(type(error).__name__))
-    guidance = TOKEN_CAUSES[proxy_cause(error)]
-    status = Message("status {status}", status=error.status)
-    remedy = guidance.remedy
-    return Finding(
-        _METADATA,
-        "failed",
-        Message("{cause} ({told})", cause=guidance.meaning, told=status),
-        Message(remedy.msgid, key="platform.fhir_base_url", section="platform"),
-    )
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        status = Message("status {status}", status=error.status)
+        return failure(_METADATA, platform, proxy_cause(error), told=status)
+    return platform_fault(_signal_of_error(error), Message(type(error).__name__))
 
 
 def _signal_of_error(error: Exception) -> str:

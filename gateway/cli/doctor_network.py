@@ -28,9 +28,9 @@ from gateway.cli import healthcheck
 from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress
 from gateway.errors import StartError
-from gateway.guidance import CONNECTION_CAUSES
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem
 from gateway.oauth.token_endpoint import certificate_cause
+from gateway.oauth.token_failures import TOKEN_CAUSES
 from gateway.secret import MASK
 
 # What is checked of a server, with the names of the checks.
@@ -236,7 +236,7 @@ async def _resolve(server: CheckedServer) -> Finding:
                 server.host, server.port, type=socket.SOCK_STREAM
             )
     except (OSError, TimeoutError):
-        return _failure(check, server, "name not found")
+        return failure(check, server, "name not found")
     addresses = sorted({entry[4][0] for entry in found})
     return Finding(
         check,
@@ -259,10 +259,10 @@ async def _connect(server: CheckedServer) -> Finding:
             target=target,
             timeout=server.timeout,
         )
-        return _failure(check, server, "no connection", detail)
+        return failure(check, server, "no connection", detail)
     except OSError:
         detail = Message("{target} refuses connections", target=target)
-        return _failure(check, server, "no connection", detail)
+        return failure(check, server, "no connection", detail)
     writer.close()
     return Finding(check, "ok", Message("{target} accepts connections", target=target))
 
@@ -278,9 +278,9 @@ async def _check_tls(server: CheckedServer) -> Finding:
     except StartError as error:
         return failed_by_setting(check, error, Message("Set a PEM file with CA certificates"))
     except ssl.SSLCertVerificationError as error:
-        return _failure(check, server, certificate_cause(error))
+        return failure(check, server, certificate_cause(error))
     except (OSError, TimeoutError):
-        return _failure(check, server, "no TLS")
+        return failure(check, server, "no TLS")
     certificate = writer.get_extra_info("peercert") or {}
     writer.close()
     return _certificate(check, certificate)
@@ -292,12 +292,20 @@ def failed_by_setting(check: Check, error: StartError, hint: Message) -> Finding
     return Finding(check, "failed", setting_problem(values["key"], values["why"]), hint)
 
 
-def _failure(
-    check: Check, server: CheckedServer, cause: str, detail: Message | None = None
+def failure(
+    check: Check,
+    server: CheckedServer,
+    cause: str,
+    detail: Message | None = None,
+    *,
+    told: str = "",
 ) -> Finding:
-    """Return a failed check with the record of its cause; `detail` replaces what it means."""
-    guidance, key = CONNECTION_CAUSES[cause], server.setting_prefix
-    meaning = Message("{cause} ({told})", cause=guidance.meaning, told=server.host)
+    """Return a failed check with the record of its cause.
+
+    `detail` replaces what it means, `told` the server's host behind that.
+    """
+    guidance, key = TOKEN_CAUSES[cause], server.setting_prefix
+    meaning = Message("{cause} ({told})", cause=guidance.meaning, told=told or server.host)
     remedy = Message(guidance.remedy.msgid, key=key, section=key.partition(".")[0])
     return Finding(check, "failed", detail or meaning, remedy)
 
