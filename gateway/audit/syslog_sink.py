@@ -151,7 +151,7 @@ class SyslogSink:
             self._socket.close()
             self._socket = None
         if self._socket is None:
-            self._is_proven = self._is_datagram
+            self._is_proven = False
             self._socket = self._connect()
         return self._socket
 

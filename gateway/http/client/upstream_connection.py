@@ -8,7 +8,6 @@ redirect and never guesses (RFC 9112 sections 6 to 9). The pool decides how long
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -39,23 +38,6 @@ _MAX_INTERIM_RESPONSES: Final = 20
 # Bytes. Reading pauses when this much of a body is buffered, and resumes when its consumer reads: a
 # caller that reads nothing occupies the memory of no more than two reads.
 _HIGH_WATER: Final = 64 * 1024
-# Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
-_IDLE_TIMEOUT: Final = 15.0
-# Seconds before the announced moment, for the way there.
-_IDLE_MARGIN: Final = 1.0
-_ANNOUNCED_TIMEOUT: Final = re.compile(rb"timeout *= *\"?([0-9]{1,9})", re.IGNORECASE)
-
-
-def _idle_timeout(announced: bytes) -> float:
-    """Return for how many seconds a connection may rest, by a Keep-Alive field (RFC 2068, 19.7.1).
-
-    Apache httpd and Node.js announce 5 s.
-    """
-    found = _ANNOUNCED_TIMEOUT.search(announced)
-    if found is None:
-        return _IDLE_TIMEOUT
-    timeout = float(found[1])
-    return min(_IDLE_TIMEOUT, max(timeout - _IDLE_MARGIN, timeout / 2))
 
 
 class UpstreamConnection(BoundedReadProtocol):
@@ -280,18 +262,18 @@ class UpstreamConnection(BoundedReadProtocol):
             and not self.transport.is_closing()
         )
 
-    def mark_idle(self, now: float) -> None:
-        """Become idle at time `now`: any byte that arrives from now on is surplus.
-
-        It may be used again until `idle_until`, which precedes the moment at which the platform
-        has announced to close it: a write that meets the close would be in doubt.
-        """
+    def mark_idle(self, until: float) -> None:
+        """Become idle until time `until`: any byte that arrives from now on is surplus."""
         self._spare_parser = self._parser if self._parsed else None
         self._parser = None
         self._resume_reading()
         self.deadline = _NO_DEADLINE
-        announced = self._fields.values.get(b"keep-alive")
-        self.idle_until = now + (_IDLE_TIMEOUT if announced is None else _idle_timeout(announced))
+        self.idle_until = until
+
+    @property
+    def announced_keep_alive(self) -> bytes | None:
+        """The value of the last response's Keep-Alive field."""
+        return self._fields.values.get(b"keep-alive")
 
     def close(self) -> None:
         """Close after a response (TLS sends close_notify, RFC 9112 section 9.8)."""
