@@ -13,7 +13,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -24,6 +26,10 @@ FORKS.set_forkserver_preload(
         *("gateway.cli.outbox_commands", "gateway.outbox.store.database", "click", __name__),
     ]
 )
+
+# A start looks at all processes, too, and of two threads that read the exit code of one at the same
+# time, `multiprocessing` lets the second replace it by 255.
+_looking = threading.Lock()
 
 
 class ForkedGateway:
@@ -49,30 +55,33 @@ class ForkedGateway:
             args=(arguments, stdout, stderr, environ, directory or Path.cwd(), places),
             daemon=True,
         )
-        self._process.start()
+        with _looking:
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
     @property
     def returncode(self) -> int | None:
         """Return the exit code, negative for a signal; None while the process runs."""
-        return self._process.exitcode
+        with _looking:
+            return self._process.exitcode
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of the process and return the exit code.
 
         Raises `subprocess.TimeoutExpired`.
         """
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        wait([self._process.sentinel], timeout)
+        code = self.returncode
+        if code is None:
             raise subprocess.TimeoutExpired("dhp-gateway", timeout or 0)
-        return self._process.exitcode
+        return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        if self._process.exitcode is None:
+        if self.returncode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
