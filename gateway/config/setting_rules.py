@@ -85,6 +85,7 @@ def find_cautions(
         partial(_written_password, is_in_file, "store"),
         partial(_written_password, is_in_file, "outbox"),
         _similar_operations,
+        _unused_audit_targets,
     )
     yield from find_in_right_part(cautions, settings)
 
@@ -200,6 +201,20 @@ def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
                         "did you mean {near}? If the platform defines it, all is well", near=near
                     ),
                 )
+
+
+def _unused_audit_targets(settings: Settings) -> Iterator[RuleViolation]:
+    audit = settings.audit
+    for key, sink, target in (
+        ("path", "file", audit.path),
+        ("syslog_url", "syslog", audit.syslog_url),
+    ):
+        if target is not None and audit.sink != sink:
+            yield RuleViolation(
+                ("audit", key),
+                Message("is not used with audit.sink {sink}", sink=audit.sink),
+                Message("set audit.sink: {sink}, or remove this", sink=sink),
+            )
 
 
 # RFC 6749 section 4.4.2, RFC 7521 section 4.2.
@@ -490,7 +505,7 @@ _audit_repository: Final = _rule_of(
         lambda settings: settings.audit.fhir_endpoint and settings.audit.sink == "off",
         RuleViolation(
             ("audit", "fhir_endpoint"),
-            Message("is not used with audit.sink off"),
+            Message("is not used with audit.sink {sink}", sink="off"),
             Message("choose an audit.sink for the records themselves"),
         ),
     ),
@@ -700,7 +715,7 @@ _RULES: Final[tuple[_Rule, ...]] = (
             lambda settings: settings.outbox.reveal and settings.audit.sink == "off",
             RuleViolation(
                 ("outbox", "reveal"),
-                Message("is not used with audit.sink off"),
+                Message("is not used with audit.sink {sink}", sink="off"),
                 Message("choose an audit.sink, or remove this"),
             ),
         ),

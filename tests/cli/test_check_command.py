@@ -266,6 +266,12 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"callers": [{**KEY_FILE, "allow": {"operations": ["$documents", "$own", "$lookup"]}}]},
         {"callers[0].allow.operations[0]": "Did you mean $document?"},
     ),
+    # Where audit records are not written.
+    ({"audit": {"path": "/x"}}, {"audit.path": "is not used with audit.sink stdout"}),
+    (
+        {"audit": {"sink": "off", "syslog_url": "udp://10.0.0.1:514"}},
+        {"audit.syslog_url": "Set audit.sink: syslog, or remove this."},
+    ),
 ]
 
 
