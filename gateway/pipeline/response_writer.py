@@ -25,7 +25,6 @@ from gateway.http.client.response_head import (
     add_vary_accept_encoding,
     decoded_field_lines,
     remove_digest_fields,
-    restore_etag,
 )
 from gateway.http.content_coding import STEP_BYTES, BodyTransform, feed_in_steps
 from gateway.http.headers import date_line, remove_fields
@@ -156,8 +155,6 @@ class DownstreamWriter:
         field_lines = response.fields.downstream_lines(
             self._exchange.request_id.encode("ascii"), self._wall_clock, plan.translate
         )
-        if response.content_coding is not None or response.status == 304:
-            field_lines = restore_etag(field_lines)
         if response.content_coding is not None:
             field_lines = add_vary_accept_encoding(
                 decoded_field_lines(field_lines) if plan.is_decoded else field_lines

@@ -175,6 +175,18 @@ async def test_blind_update_gets_the_current_version(start_gateway, platform: Pl
     assert (update.method, update.header("if-match"), update.body) == ("PUT", 'W/"3"', body)
 
 
+async def test_the_version_of_a_compressed_read_is_restored(
+    start_gateway, platform: Platform
+) -> None:
+    """Apache's mod_deflate appends `-gzip`, with which the platform would answer 412."""
+    packed = gzip.compress(b'{"resourceType":"Patient"}')
+    async with start_gateway(fhir={"auto_if_match": True}) as gateway:
+        fields = ("Content-Encoding", "gzip"), ("ETag", 'W/"3-gzip"')
+        platform.script(fhir(packed, 200, *fields))
+        await fetch(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))
+    assert platform.requests[-1].header("if-match") == 'W/"3"'
+
+
 async def test_conflict_of_a_blind_update_is_a_412(start_gateway, platform: Platform) -> None:
     """Where another write came first; it is not retried."""
     async with start_gateway(fhir={"auto_if_match": True}) as gateway:

@@ -38,8 +38,6 @@ _INSPECTED_FIELDS: Final = _WITH_LINKS | {b"content-type", b"content-encoding", 
 # mypyc rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
 DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
-# The end of an ETag of Apache's mod_deflate.
-_DEFLATED: Final = b'-gzip"\r\n'
 # Downstream caches see no Authorization field, so that RFC 9111 section 3.5 does not keep them from
 # storing patient data.
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
@@ -113,6 +111,21 @@ class ResponseFields:
                 self._links += ((len(self._lines), key, name, value),)
             self._lines.append(beginning + value + b"\r\n")
 
+    def restore_etag(self) -> None:
+        """Restore the ETag that the FHIR server sent, in a compressed response or a 304.
+
+        Apache's mod_deflate (2.4) turns `W/"1"` into `W/"1-gzip"`, Jetty into `W/"1--gzip"`. As
+        If-Match the FHIR server would reject that with 412, although nothing has changed. A weak
+        tag is that of a version and not of its octets (RFC 9110 section 8.8.1).
+        """
+        etag = self.values.get(b"etag", b"")
+        if etag[:2].upper() == b"W/" and etag.endswith(b'-gzip"'):
+            self.values[b"etag"] = restored = etag.removesuffix(b'gzip"').rstrip(b"-") + b'"'
+            self._lines = [
+                line.replace(etag, restored) if line.lower().startswith(b"etag:") else line
+                for line in self._lines
+            ]
+
     def forwarded_lines(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """Return name and value of the fields in `names`, in lower case, that are forwarded."""
         split = (line[:-2].partition(b": ") for line in self._lines)
@@ -178,26 +191,7 @@ def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
     tied = (b"content-encoding:", b"accept-ranges:", *DIGEST_LINES)
     field_lines = [line for line in field_lines if not line.lower().startswith(tied)]
     return [
-        _weaken_etag(line) if line.lower().startswith(b"etag:") else line for line in field_lines
-    ]
-
-
-def _weaken_etag(line: bytes) -> bytes:
-    name, _, tag = line.partition(b": ")
-    return name + b": W/" + tag if tag.startswith(b'"') else line
-
-
-def restore_etag(field_lines: list[bytes]) -> list[bytes]:
-    """Return the field lines with the ETag that the FHIR server sent.
-
-    Apache's mod_deflate (2.4) turns `W/"1"` of a response that it compresses into `W/"1-gzip"`,
-    also in a 304. As If-Match the FHIR server would reject that with 412, whoever changed nothing.
-    A weak tag is that of a version and not of its octets (RFC 9110 section 8.8.1).
-    """
-    return [
-        line.removesuffix(_DEFLATED) + b'"\r\n'
-        if line.endswith(_DEFLATED) and line.lower().startswith(b"etag: w/")
-        else line
+        line.replace(b': "', b': W/"', 1) if line.lower().startswith(b"etag:") else line
         for line in field_lines
     ]
 

@@ -52,6 +52,8 @@ class UpstreamResponse:
         self.fields = head.fields
         self.content_type = self.field(b"content-type")
         self.content_coding = parse_content_encoding(self.field(b"content-encoding"))
+        if self.content_coding is not None or self.status == 304:
+            self.fields.restore_etag()
         self._connection = connection
         self._pool = pool
         self._chunks: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 import zlib
@@ -12,7 +13,7 @@ from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.open_outbox import open_outbox_store
 from tests.doubles.platform import PlatformConnection, fhir, http, outcome
 from tests.outbox.path.conftest import Open, outbox_in
-from tests.outbox.path.harness import OutboxSetup
+from tests.outbox.path.harness import OutboxSetup, observation
 
 LAB, WARD = {"X_Api_Key": "lab-key"}, {"X_Api_Key": "ward-key"}
 CALLERS = [
@@ -218,6 +219,17 @@ async def test_a_compressed_response_is_decoded(opened: Open) -> None:
     (seen,) = setup.sent
     assert (seen.header("x-user"), seen.header("accept-encoding")) == (None, "identity")
     assert (record["user"], record["user_asserted"]) == ("dilnoza", True)
+
+
+async def test_the_version_of_a_compressed_response_is_restored(setup: OutboxSetup) -> None:
+    """Apache's mod_deflate appends `-gzip`; as If-Match the platform would reject that."""
+    setup.relay.cut()
+    location = (await setup.write()).location
+    packed = gzip.compress(observation())
+    fields = ("Content-Encoding", "gzip"), ("ETag", 'W/"3-gzip"')
+    setup.platform.respond(fhir(packed, 200, *fields))
+    response = (await setup.deliver(location)).json["entry"][0]["response"]
+    assert response["etag"] == 'W/"3"'
 
 
 async def test_a_response_without_content_has_no_resource(setup: OutboxSetup) -> None:
