@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError, Reason
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import Interaction, classify, query_names
+from gateway.fhir.interaction import Interaction, classify, is_safe_interaction, query_names
 from gateway.http.client.response_head import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
 from gateway.http.headers import (
@@ -45,7 +45,7 @@ from gateway.pipeline.request_composer import RequestComposer, search_parameters
 from gateway.pipeline.response_checks import check_response
 from gateway.pipeline.response_writer import DownstreamWriter
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
-from gateway.pipeline.upstream import BODILESS_METHODS, connection_error
+from gateway.pipeline.upstream import BODILESS_METHODS, OUTCOME_UNKNOWN, connection_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -100,11 +100,19 @@ def _log_level(reason: Reason) -> int:
 
 def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     """Return the error to send; a bug becomes `internal`, and its traceback is logged."""
-    if isinstance(error, GatewayError | UpstreamConnectionError):
-        return connection_error(error)
+    if isinstance(error, GatewayError):
+        return error
+    safe = is_safe_interaction(exchange.method, exchange.interaction)
+    if isinstance(error, UpstreamConnectionError):
+        failure = connection_error(error, safe=safe)
+        return replace(failure, upstream_status=exchange.upstream_status)
     if isinstance(error, ContentCodingError):
-        detail = "the platform's answer is not in the Content-Encoding that it names"
-        return GatewayError(errors.UPSTREAM_FAILED, detail)
+        return GatewayError(
+            errors.UPSTREAM_FAILED,
+            "the platform's answer is not in the Content-Encoding that it names",
+            hint="" if safe else OUTCOME_UNKNOWN,
+            upstream_status=exchange.upstream_status,
+        )
     # The only place that turns a bug into a response. The exception's message is omitted, because
     # it could quote data.
     exchange.reason = errors.INTERNAL.code

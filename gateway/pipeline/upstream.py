@@ -423,6 +423,10 @@ def _error_of_failure(
     return connection_error(failure, safe=safe), cause
 
 
+# Diagnostics of a write that may have had its effect.
+OUTCOME_UNKNOWN: Final = "outcome unknown"
+
+
 def connection_error(
     failure: UpstreamConnectionError | GatewayError, *, safe: bool | None = None
 ) -> GatewayError:
@@ -433,7 +437,7 @@ def connection_error(
     """
     if isinstance(failure, GatewayError):
         return failure
-    hint = "outcome unknown" if safe is False else ""
+    hint = OUTCOME_UNKNOWN if safe is False else ""
     if failure.kind == "timeout":
         return GatewayError(errors.UPSTREAM_TIMEOUT, _DETAILS[failure.kind], hint=hint)
     if failure.kind == "certificate":

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import (
     PATIENT,
     Platform,
@@ -13,6 +14,7 @@ from tests.doubles.platform import (
     ScriptedResponse,
     chunked,
     endless,
+    fhir,
     http,
     outcome,
     read_body,
@@ -64,6 +66,29 @@ async def test_a_response_that_fails_late_is_truncated_for_the_caller(
         assert (record["attempts"], len(platform.requests)) == (1, 1)
         assert await gateway.metric("dhp_gateway_requests_total", status="200", reason=reason) == 1
         assert await gateway.metric("dhp_gateway_upstream_retries_total") == 0
+
+
+# Noticed after the platform's status, and before anything was sent.
+LATE_UNSENT: dict[str, tuple[ScriptedResponse, str]] = {
+    "truncated, for HTTP/1.0": (then_close(LONG), "1.0"),
+    "not in the coding that it names": (fhir(b"{}", 200, ("Content-Encoding", "gzip")), "1.1"),
+}
+
+
+@pytest.mark.parametrize("name", LATE_UNSENT)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_the_outcome_of_a_write_is_unknown_after_a_broken_response(
+    gateway: RunningGateway, platform: Platform, name: str, method: str
+) -> None:
+    """The diagnostics say so, and name the status that the platform sent."""
+    answer, version = LATE_UNSENT[name]
+    platform.respond(answer)
+    request = get("/fhir/Binary", "Content-Length: 0", method=method, version=version)
+    response = await fetch(gateway.address, request)
+    assert (response.status, response.reason) == (502, "upstream-failed")
+    diagnostics = response.json()["issue"][0]["diagnostics"]
+    assert "platform-status=200" in diagnostics
+    assert ("outcome unknown" in diagnostics) is (method == "POST")
 
 
 async def drip(connection: PlatformConnection) -> None:
