@@ -217,9 +217,10 @@ class LinkTranslator:
                 watch.examine(response.buffered_body)
             return self._fields_only
         transform: BodyTransform | None = None
-        if response.status not in (204, 206, 304):
-            kind = response.content_type
-            transform = self._response_rewriter(kind or "", interaction, watch)
+        if response.status not in (204, 206):
+            # A 304 describes the body of a 200 (RFC 9110 section 8.6), but rarely names its type.
+            kind = "application/fhir+json" if response.status == 304 else ""
+            transform = self._response_rewriter(response.content_type or kind, interaction, watch)
         if fhir_error is not None:
             transform = FhirCheckTransform(fhir_error, transform)
         is_decoded = False

@@ -243,8 +243,10 @@ class DownstreamWriter:
         transform: BodyTransform | None,
     ) -> None:
         length = response.content_length
-        # A rewritten body would have another length than the one announced in the response to HEAD.
-        if length is not None and response.status != 204 and transform is None:
+        if transform is not None:
+            # A rewritten body has another length and other digests than those announced here.
+            field_lines = remove_digest_fields(field_lines)
+        elif length is not None and response.status != 204:
             field_lines.append(b"Content-Length: %d\r\n" % length)
         self._write_head(response.status, field_lines, batched=True)
 

@@ -125,6 +125,29 @@ async def test_a_head_has_no_length_where_the_get_is_rewritten(
     assert response.header("content-length") is None
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_304_has_no_length_where_the_get_is_rewritten(
+    gateway: RunningGateway, platform: Platform, method: str
+) -> None:
+    """It would be that of the platform's body, and not of the one that the gateway rewrites."""
+    platform.respond(http(304, b"", ("ETag", 'W/"1"')).replace(b"Length: 0", b"Length: 999"))
+    request = get("/fhir/Patient/1", 'If-None-Match: W/"1"', method=method)
+    response = await fetch(gateway.address, request, head=method == "HEAD")
+    assert (response.status, response.header("content-length")) == (304, None)
+    assert response.header("etag") == 'W/"1"'
+
+
+@pytest.mark.parametrize(("method", "code"), [("HEAD", 200), ("HEAD", 304), ("GET", 304)])
+@pytest.mark.parametrize("digest", ["Content-MD5", "Digest", "Content-Digest", "Repr-Digest"])
+async def test_a_response_without_its_body_has_no_digest_where_that_is_rewritten(
+    gateway: RunningGateway, platform: Platform, digest: str, method: str, code: int
+) -> None:
+    platform.respond(fhir(b"", code, (digest, "x")))
+    request = get("/fhir/Patient/1", method=method)
+    response = await fetch(gateway.address, request, head=method == "HEAD")
+    assert (response.status, response.header(digest)) == (code, None)
+
+
 async def test_links_are_counted(gateway: RunningGateway, platform: Platform) -> None:
     """In both directions: rewritten links, and links at places that are not rewritten."""
     url = platform.url
