@@ -183,6 +183,12 @@ ADVICE: Final = {
         "process it. Your system must send Content-Type: application/fhir+json, or the one for "
         "XML. If it cannot, ask the gateway's operator to set content_type for it in callers."
     ),
+    "unprocessed": Message(
+        "The platform, or a server in front of it, refused this request and did not process it. "
+        "The diagnostics name the status. After 413, 414 or 431 the request is too large: send "
+        "less data at once. After 408, 425 or 429 send it again later. Otherwise report it to the "
+        "gateway's operator."
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from gateway.fhir.content_negotiation import (
 )
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
+from gateway.health.evidence import UNPROCESSED_STATUSES
 from gateway.http.client.response_head import Framing
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 # All but 304, which is the response to a conditional read. Following a redirect would send the
 # token to another server.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
+
+# With these any server says that it did not process the request (RFC 9110 section 15.5, RFC 6585).
+# Other errors may come after the effect: a firewall that inspects responses replaces them by 403.
+_REFUSALS: Final = UNPROCESSED_STATUSES.union(
+    (405, 407, 411, 413, 414, 415, 417, 421, 426, 428, 431, 511)
+)
 
 # Interactions that request data: a response without any would be taken for "no data exist".
 _READS: Final = SEARCHES | HISTORIES | {"read", "vread"}
@@ -146,7 +153,9 @@ def _non_fhir(
         errors.UPSTREAM_NON_FHIR,
         detail,
         hint=_CONTENT_TYPE_HINT if untyped else "",
-        advice_key="media-type" if untyped else "",
+        advice_key=(
+            "media-type" if untyped else "unprocessed" if response.status in _REFUSALS else ""
+        ),
         upstream_status=response.status,
         retry_after=parse_retry_after(response.field(b"retry-after"), wall_clock()),
         headers=() if allow is None else (("Allow", allow),),

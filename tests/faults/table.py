@@ -855,6 +855,8 @@ _STALLED: Final[dict[str, ScriptedResponse]] = {
     "before a final answer": partial(stall, data=b"HTTP/1.1 100 Continue\r\n\r\n"),
 }
 
+# After these a write is told that it was not processed.
+_REFUSALS: Final = (405, 408, 413, 414, 415, 429, 431)
 # The issue code by status.
 _ISSUE_CODES: Final = {
     400: "processing",
@@ -866,6 +868,7 @@ _ISSUE_CODES: Final = {
     410: "deleted",
     412: "conflict",
     413: "too-long",
+    414: "processing",
     415: "processing",
     422: "processing",
     429: "throttled",
@@ -895,7 +898,12 @@ _LOGIN_PAGES: Final = {
 # The row of an error that is not FHIR: its status stays.
 NOT_FHIR: Final = {
     code: REASONS["upstream-non-fhir"].row.changed(
-        status=code, issue_code=issue_code, upstream_status=code, absent=b"Oops", logged=None
+        status=code,
+        issue_code=issue_code,
+        upstream_status=code,
+        absent=b"Oops",
+        logged=None,
+        advice="unprocessed" if code in _REFUSALS else "",
     )
     for code, issue_code in _ISSUE_CODES.items()
 }

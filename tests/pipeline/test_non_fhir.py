@@ -94,6 +94,30 @@ async def test_a_405_without_fhir_keeps_its_allow(
     assert response.header("allow") == "GET, POST"
 
 
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 410, 412, 422, 500, 501, 502, 503, 504])
+async def test_a_page_in_doubt_is_not_told_as_a_refusal(
+    gateway: RunningGateway, platform: Platform, code: int
+) -> None:
+    """A firewall that inspects responses refuses them when the write has had its effect."""
+    platform.respond(page(code))
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    text = response.json()["issue"][0]["details"]["text"]
+    assert "not known whether the data was saved" in text
+
+
+@pytest.mark.parametrize(
+    "code", [405, 407, 408, 411, 413, 414, 415, 417, 421, 425, 426, 428, 429, 431, 511]
+)
+async def test_a_page_that_refuses_a_write_says_so(
+    gateway: RunningGateway, platform: Platform, code: int
+) -> None:
+    """RFC 9110 section 15.5: with such a status the request was not processed."""
+    platform.respond(page(code))
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (response.status, response.reason) == (code, "upstream-non-fhir")
+    assert "did not process it" in response.json()["issue"][0]["details"]["text"]
+
+
 @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", ""])
 async def test_an_outcome_with_another_content_type_passes_unchanged(
     gateway: RunningGateway, platform: Platform, kind: str

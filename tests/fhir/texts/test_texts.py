@@ -26,6 +26,7 @@ WRITTEN = {
     "body-gone": ("client_id",),
     "held-off": ("Retry-After", "diagnostics"),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
+    "unprocessed": ("diagnostics", "413", "414", "431", "408", "425", "429"),
 }
 
 
