@@ -149,7 +149,8 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
     `body` is the part that has arrived, at least the beginning; an empty body is an error page too.
     FHIR may come under another type: HAPI names application/octet-stream for some outcomes.
     """
-    if kind in _HTML or _LOOKS_LIKE_HTML.match(body) or not is_fhir(body):
+    looks_so = _LOOKS_LIKE_HTML.match(body, 0, INSPECTED_BYTES)
+    if kind in _HTML or looks_so or not is_fhir(body):
         return not (body and requests_media_type(kind, query, accept))
     return False
 

@@ -45,7 +45,7 @@ from gateway.outbox.entry import (
 )
 from gateway.pipeline.platform_client import CapabilityCache, PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BufferedBody
-from gateway.pipeline.response_checks import check_response
+from gateway.pipeline.response_checks import buffer_error, check_response
 from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
@@ -319,6 +319,8 @@ class EntrySender:
         try:
             # Only the part of a long body that has arrived is checked here: the body is read
             # afterwards.
+            if status >= 400:
+                await buffer_error(response)
             interaction = Interaction(interaction_code or request.interaction, request.resource)
             check_response(response, interaction, accept, query, wall_clock=self._wall_clock)
         except GatewayError as error:

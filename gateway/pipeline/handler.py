@@ -42,7 +42,7 @@ from gateway.pipeline.request import (
 )
 from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
 from gateway.pipeline.request_composer import RequestComposer, search_parameters
-from gateway.pipeline.response_checks import check_response
+from gateway.pipeline.response_checks import buffer_error, check_response
 from gateway.pipeline.response_writer import DownstreamWriter
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from gateway.pipeline.upstream import BODILESS_METHODS, OUTCOME_UNKNOWN, connection_error
@@ -419,6 +419,8 @@ class Handler:
         interaction, caller_context = context.interaction, context.caller_context
         try:
             query = search_parameters(context)
+            if response.status >= 400:
+                await buffer_error(response)
             fhir_error = check_response(
                 response,
                 interaction,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +22,7 @@ from gateway.fhir.content_negotiation import (
 from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
 from gateway.health.evidence import UNPROCESSED_STATUSES
-from gateway.http.client.response_head import Framing
+from gateway.http.client.response_head import Framing, UpstreamConnectionError
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 
@@ -41,8 +43,25 @@ _REFUSALS: Final = UNPROCESSED_STATUSES.union(
 # Interactions that request data: a response without any would be taken for "no data exist".
 _READS: Final = SEARCHES | HISTORIES | {"read", "vread"}
 _CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
+# Bytes of an error's body, and seconds for which more of it is awaited, to find out whether it is
+# FHIR: a server that sorts the members of JSON sends a long OperationOutcome's type last.
+_MAX_ERROR_BYTES: Final = 1024 * 1024
+_ERROR_TIMEOUT: Final = 2.0
 # Octets: the longest spelling of the name and the white space that may precede its colon.
 _OVERLAP: Final = 128
+
+
+async def buffer_error(response: UpstreamResponse) -> None:
+    """Buffer more of a response with status 400 and above while it is uncertain if it is FHIR.
+
+    Must be called before `check_response`, which judges a body that stalls or is cut off by the
+    part that has arrived.
+    """
+    body, visible = _decoded_prefix(response)
+    if visible and not response.is_complete and is_fhir(body) is None:
+        with contextlib.suppress(TimeoutError, UpstreamConnectionError):
+            async with asyncio.timeout(_ERROR_TIMEOUT):
+                await response.prefetch(_MAX_ERROR_BYTES)
 
 
 def check_response(
@@ -137,7 +156,8 @@ def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
     coding = response.content_coding
     if response.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
-    return decode_prefix(response.buffered_body, coding, INSPECTED_BYTES), True
+    size = INSPECTED_BYTES if response.status < 400 else _MAX_ERROR_BYTES
+    return decode_prefix(response.buffered_body, coding, size), True
 
 
 def _non_fhir(

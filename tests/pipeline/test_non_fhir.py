@@ -8,7 +8,16 @@ import gzip
 import pytest
 
 from tests.doubles.gateway import RunningGateway
-from tests.doubles.platform import Platform, PlatformConnection, fhir, http, page, read_body
+from tests.doubles.platform import (
+    Platform,
+    PlatformConnection,
+    fhir,
+    http,
+    page,
+    read_body,
+    silence,
+    then_close,
+)
 from tests.doubles.wire import TruncatedResponseError, fetch, get, post
 from tests.fhir.bodies import spelled_out
 
@@ -116,6 +125,37 @@ async def test_a_page_that_refuses_a_write_says_so(
     response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
     assert (response.status, response.reason) == (code, "upstream-non-fhir")
     assert "did not process it" in response.json()["issue"][0]["details"]["text"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("code", [404, 422, 500])
+async def test_a_long_outcome_with_a_late_type_passes_unchanged(
+    gateway: RunningGateway, platform: Platform, code: int, packed: bool
+) -> None:
+    """Servers that sort the members of JSON write `resourceType` behind hundreds of issues."""
+    body = b'{"issue":[{"diagnostics":"' + LONG + b'"}],"resourceType":"OperationOutcome"}'
+    coding = [("Content-Encoding", "gzip")] if packed else []
+    platform.respond(fhir(gzip.compress(body, 0) if packed else body, code, *coding))
+    response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (response.status, response.reason, response.body) == (code, None, body)
+
+
+@pytest.mark.parametrize("end", ["complete", "closed", "silent"])
+async def test_a_long_error_without_a_type_becomes_an_outcome(
+    start_gateway, platform: Platform, end: str
+) -> None:
+    """Long before `idle_timeout` where its end never comes: the platform's status is known."""
+    error = fhir(b'{"trace":"' + LONG + b'"}', 500)
+
+    async def stall(connection: PlatformConnection) -> None:
+        await read_body(connection.reader, connection.request)
+        connection.writer.write(error[:-2])
+        await silence(connection)
+
+    platform.respond({"complete": error, "closed": then_close(error[:-2]), "silent": stall}[end])
+    async with start_gateway(platform={"idle_timeout": 3600}) as gateway:
+        response = await fetch(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (response.status, response.reason) == (500, "upstream-non-fhir")
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", ""])

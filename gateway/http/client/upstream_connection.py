@@ -228,14 +228,16 @@ class UpstreamConnection(BoundedReadProtocol):
 
         Raises `UpstreamConnectionError`.
         """
-        while not self._chunks:
-            if self.complete:
-                return []
-            self._raise_failure()
-            self._resume_reading()
-            self.deadline = self.clock() + self._idle_timeout
-            await self.next_event()
-        self.deadline = _NO_DEADLINE
+        try:
+            while not self._chunks:
+                if self.complete:
+                    return []
+                self._raise_failure()
+                self._resume_reading()
+                self.deadline = self.clock() + self._idle_timeout
+                await self.next_event()
+        finally:
+            self.deadline = _NO_DEADLINE
         return self.take_chunks()
 
     def take_chunks(self) -> list[bytes]:

@@ -51,6 +51,16 @@ async def test_the_status_of_a_rejected_write_has_the_platforms_outcome(setup: O
     assert (await setup.ask("GET", location)).status == 410
 
 
+async def test_a_long_outcome_whose_type_comes_last_is_in_the_status(setup: OutboxSetup) -> None:
+    setup.relay.cut()
+    location = (await setup.write()).location
+    issue = {"severity": "error", "code": "invalid", "diagnostics": "x" * 300_000}
+    rejected = {"issue": [issue], "resourceType": "OperationOutcome"}
+    setup.platform.respond(fhir(json.dumps(rejected).encode(), 422))
+    response = (await setup.deliver(location)).json["entry"][0]["response"]
+    assert response["outcome"] == rejected
+
+
 async def test_the_status_of_an_unclear_write_is_502(setup: OutboxSetup) -> None:
     location = await setup.unclear_write()
     response = (await setup.final_response(location)).json["entry"][0]["response"]
