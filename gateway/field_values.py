@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -127,14 +127,18 @@ def parse_retry_after(
     text = (value or "").strip()
     if text.isascii() and text.isdecimal():
         return min(float(text), max_delay) if len(text) <= _MAX_DIGITS else max_delay
+    moment = parse_http_date(text)
+    return None if moment is None else min(max(moment.timestamp() - wall_now, 0.0), max_delay)
+
+
+def parse_http_date(text: str) -> datetime | None:
+    """Return the time of a date in a field, in UTC; None if it is not valid."""
     try:
         moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = moment.timestamp() - wall_now
+        # A date with -0000 is in UTC, but parsed without a zone.
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    return min(max(seconds, 0.0), max_delay)
 
 
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")

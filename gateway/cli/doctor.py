@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +39,7 @@ from gateway.config.settings import Settings
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
+from gateway.field_values import parse_http_date
 from gateway.guidance import COMPONENT_GUIDANCE, PLATFORM_CAUSES
 from gateway.health.evidence import (
     ANSWERS,
@@ -373,10 +373,10 @@ async def _ask_for_metadata(
 
 
 def _check_clock(date: str | None) -> Finding:
-    try:
-        skew = time.time() - parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
+    moment = parse_http_date(date or "")
+    if moment is None:
         return Finding(_CLOCK, "skipped", Message("the platform does not report its time"))
+    skew = time.time() - moment.timestamp()
     if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
         ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)

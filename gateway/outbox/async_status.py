@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 from gateway.errors import METHOD_NOT_ALLOWED, OVERLOADED, REASONS, UNKNOWN_PATH, GatewayError
 from gateway.fhir.operation_outcome import CODE_SYSTEM, EmbeddedResource, embed_body, write_resource
+from gateway.field_values import parse_http_date
 from gateway.guidance import REASON_GUIDANCE
 from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.i18n import Message
@@ -127,9 +127,9 @@ def _response(
         value = first_field_value(response.fields, field)
         if value is not None:
             yield name, value
-    modified = _instant(first_field_value(response.fields, b"last-modified"))
+    modified = parse_http_date(first_field_value(response.fields, b"last-modified") or "")
     if modified is not None:
-        yield "lastModified", modified
+        yield "lastModified", modified.isoformat()
     if outcome is not None and entry.state is not EntryState.UNCLEAR:
         yield "outcome", outcome
     elif entry.state in (EntryState.FAILED, EntryState.UNCLEAR):
@@ -195,13 +195,6 @@ def _reason_phrase(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
-
-
-def _instant(value: str | None) -> str | None:
-    try:
-        return None if value is None else parsedate_to_datetime(value).isoformat()
-    except ValueError:
-        return None
 
 
 def first_field_value(fields: FieldLines, name: bytes) -> str | None:

@@ -459,6 +459,16 @@ async def test_a_clock_difference_is_reported(
     assert f"this machine's clock is {words} the platform's" in failed["clock"]
 
 
+@pytest.mark.parametrize("year", ["x", "9" * 20])
+async def test_an_invalid_date_is_not_compared_with_the_clock(
+    setup: DoctorSetup, platform: Platform, year: str
+) -> None:
+    date = f"Thu, 03 Dec {year} 12:00:00 GMT"
+    platform.respond(fhir(STATEMENT, 200, ("Date", date)))
+    levels = {each["code"]: each["level"] for each in await setup.findings()}
+    assert (levels["clock"], levels["platform-metadata"]) == ("skipped", "ok")
+
+
 async def test_a_base_url_without_a_capability_statement_is_reported(
     setup: DoctorSetup, platform: Platform
 ) -> None:

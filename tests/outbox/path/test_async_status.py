@@ -9,6 +9,8 @@ import time
 import zlib
 from pathlib import Path
 
+import pytest
+
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.open_outbox import open_outbox_store
 from tests.doubles.platform import PlatformConnection, fhir, http, outcome
@@ -248,3 +250,27 @@ async def test_a_response_without_content_has_no_resource(setup: OutboxSetup) ->
     setup.platform.respond(http(204, b"", length=False))
     entry = (await setup.deliver(reply.location)).json["entry"]
     assert entry == [{"response": {"status": "204 No Content"}}]
+
+
+@pytest.mark.parametrize(
+    ("date", "instant"),
+    [
+        ("Thu, 03 Dec 2026 12:00:00 GMT", "2026-12-03T12:00:00+00:00"),
+        # No zone is known; with an offset that FHIR does not permit.
+        ("Thu, 03 Dec 2026 12:00:00 -0000", "2026-12-03T12:00:00+00:00"),
+        ("Thu, 03 Dec 2026 12:00:00 +2359", "2026-12-02T12:01:00+00:00"),
+        (f"Thu, 03 Dec 2026 12:00:00 +{'9' * 20}", None),
+        (f"Thu, 03 Dec {'9' * 20} 12:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", None),
+        ("yesterday", None),
+    ],
+)
+async def test_last_modified_is_an_instant_with_a_zone_or_absent(
+    setup: OutboxSetup, date: str, instant: str | None
+) -> None:
+    setup.relay.cut()
+    reply = await setup.write()
+    setup.platform.respond(fhir(b"", 200, ("Last-Modified", date)))
+    delivered = await setup.deliver(reply.location)
+    assert delivered.status == 200
+    assert delivered.json["entry"][0]["response"].get("lastModified") == instant
