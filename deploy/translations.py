@@ -62,7 +62,7 @@ COMMENTS = {
     "gateway/cli/outbox_commands.py": "Column or message of `outbox list`.",
     "gateway/audit/": "Behind a place in an audit file and a colon, about a line or its record.",
     "gateway/oauth/signing_keys.py": "Behind the setting of a private key, about the file.",
-    "gateway/oauth/token_failures.py": "Behind `the SSO gave no token:`, about the SSO; or a hint.",
+    "gateway/oauth/token_failures.py": "About the SSO (`gave no token: …`) or a store; or a hint.",
     "gateway/outbox/entry.py": "About a queued write (an entry of the outbox).",
     "gateway/guidance.py": "About the platform, on a small card; or about a server.",
     "gateway/admin/templates/status": "Heading, column or state on the status page.",

@@ -5,11 +5,13 @@ Only a shared store needs the extra `redis`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.app import tls_contexts
 from gateway.config.section import MAKE_KEY, NO_KEY, decode_encryption_key
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 # session is stored nowhere else.
 _TOKEN_TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
+# A command waits longer than a request, in all at most the second number of seconds.
+_TEST_TIMEOUTS: Final = (2.0, 10.0)
 
 
 def open_token_store(
@@ -62,6 +66,17 @@ def open_session_store(
 
     client = _client(store, _SESSION_TIMEOUT, closing)
     return RedisSessionStore(client, encryption_key=store_key(store))
+
+
+async def ask_time(store: StoreSettings) -> None:
+    """Sign in to a shared store and ask for its time.
+
+    Raises `StartError` for an unusable CA, otherwise an exception of the store's library.
+    """
+    if store.ca_file is not None:
+        tls_contexts.require_usable("store.ca_file", store.ca_file, None)
+    async with contextlib.AsyncExitStack() as closing, asyncio.timeout(_TEST_TIMEOUTS[1]):
+        await _client(store, _TEST_TIMEOUTS[0], closing).time()
 
 
 def _client(store: StoreSettings, timeout: float, closing: contextlib.AsyncExitStack) -> Redis:

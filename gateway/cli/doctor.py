@@ -22,7 +22,7 @@ import aiohttp
 import orjson
 
 from gateway import os_support
-from gateway.app import preflight
+from gateway.app import preflight, shared_stores
 from gateway.app.identity_setup import credentials_in_use
 from gateway.app.preflight import Check, Finding, State
 from gateway.app.tls_contexts import platform_tls, sso_tls
@@ -36,6 +36,7 @@ from gateway.cli.platform_commands import (
 )
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
+from gateway.errors import StartError
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
@@ -52,6 +53,7 @@ from gateway.health.evidence import (
 )
 from gateway.i18n import Message, format_duration, join_messages
 from gateway.oauth.token_endpoint import proxy_cause
+from gateway.oauth.token_failures import explain_store_error
 from gateway.oauth.token_response import TokenResponse
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 SendGet = Callable[[str, int], Awaitable[tuple[aiohttp.ClientResponse, bytes | None]]]
 
 _LINKS: Final = Check(Message("platform links"), "platform-links", "rewrite.aliases")
+_STORE: Final = Check(Message("store"), "store", "store.url")
 _CLOCK: Final = Check(Message("clock"), "clock")
 _METADATA: Final = Check(
     Message("platform metadata"), "platform-metadata", "platform.fhir_base_url"
@@ -248,11 +251,29 @@ async def iterate_checks(
         yield finding
     async for finding in doctor_sso.check_login(settings, sso_reached=reached["sso"]):
         yield finding
+    async for finding in _check_store(settings):
+        yield finding
     async for finding in notify_command.check_addresses(settings):
         yield finding
     servers = [server for server in (sso, platform) if reached[server.about.code]]
     async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
         yield finding
+
+
+async def _check_store(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield the check of a shared store; a missing library or unusable CA is reported elsewhere."""
+    if settings.store.url.kind == "memory":
+        return
+    try:
+        await shared_stores.ask_time(settings.store)
+    except (ImportError, StartError):
+        return
+    except Exception as error:  # depends on the library that the store uses
+        guidance, told = explain_store_error(error), Message(type(error).__name__)
+        detail = Message("{cause} ({told})", cause=guidance.meaning, told=told)
+        yield Finding(_STORE, "failed", detail, guidance.remedy)
+    else:
+        yield Finding(_STORE, "ok", Message("it answers"))
 
 
 def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:

@@ -64,8 +64,7 @@ class SessionManager:
             max_pause=_STORE_PAUSE,
             on_failure=partial(
                 _log.error,
-                "session store: %s; people who are signed in get 503 until it is back; to check: "
-                "store.url",
+                "session store: %s; people who are signed in get 503 until it is back; to do: %s",
             ),
             on_recovery=partial(_log.info, "session store: back"),
         )

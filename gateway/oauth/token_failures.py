@@ -1,4 +1,4 @@
-"""Explains a failed token request in a sentence for the operator.
+"""Explains a failed token request, or access to a shared store, in a sentence for the operator.
 
 `TOKEN_CAUSES` has the record of each `Cause`, `OAUTH_REMEDIES` what to do about an OAuth error. The
 log and the commands show the same sentence, the status page its part about the cause. A sentence
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.guidance import CONNECTION_CAUSES, Guidance
 from gateway.i18n import Message, format_duration, join_messages
+from gateway.oauth.token_endpoint import certificate_cause
 from gateway.oauth.token_response import TokenRequestError
 
 if TYPE_CHECKING:
@@ -93,6 +94,34 @@ _UNEXPLAINED_REFUSAL_REMEDY: Final = Message(
     "check sso.token_url, and client_id and client secret of credentials.{name}, which some SSOs "
     "refuse in this way; if all are right, try again later"
 )
+_CHECK_STORE: Final = Message("check store.url, and look into the log of that server")
+_CHECK_TLS: Final = Message(
+    "check whether store.url must begin with rediss://; if it does, set tls-auth-clients no in "
+    "Redis, whose log says more"
+)
+# By the class of an exception. Only the names of the classes are known: their library is an extra.
+STORE_CAUSES: Final = {
+    "AuthenticationError": Guidance(
+        Message("it does not accept the user or the password"),
+        Message("correct them in store.url"),
+    ),
+    "NoPermissionError": Guidance(
+        Message("its user may not use a command"),
+        Message("give that user the rights named in docs/operations.md"),
+    ),
+    "MasterNotFoundError": Guidance(
+        Message("no Sentinel knows a master of the service"),
+        Message("check the hosts and the service in store.url, and whether the Sentinels run"),
+    ),
+    "TimeoutError": CONNECTION_CAUSES["time-out"],
+    "gaierror": CONNECTION_CAUSES["name not found"],
+    "SSLError": Guidance(CONNECTION_CAUSES["TLS"].meaning, _CHECK_TLS),
+    "ConnectionRefusedError": CONNECTION_CAUSES["no connection"],
+    # A reset by the server may overtake its alert that a client certificate is missing.
+    "ConnectionError": Guidance(CONNECTION_CAUSES["connection broken"].meaning, _CHECK_TLS),
+    "OSError": CONNECTION_CAUSES["no connection"],
+    "Exception": Guidance(Message("an access to it failed")),
+}
 # Statuses by which a server responds at an address that is not its token endpoint.
 WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
 
@@ -165,3 +194,21 @@ def reported_error(error: TokenRequestError) -> list[Message]:
         is_known = error.oauth_error != "other"
         reported.append(Message(error.oauth_error) if is_known else UNKNOWN_CODE)
     return reported
+
+
+def explain_store_error(error: Exception) -> Guidance:
+    """Return what an exception of the store's library means, and what to do.
+
+    Its text is not shown: it may contain the user, or quote a value.
+    """
+    # The library raises its ConnectionError while it handles an OSError.
+    inner = error.__context__ if isinstance(error.__context__, OSError) else error
+    guidance = (
+        CONNECTION_CAUSES[certificate_cause(inner)]
+        if hasattr(inner, "verify_code")
+        else next(filter(None, (STORE_CAUSES.get(kind.__name__) for kind in type(inner).__mro__)))
+    )
+    return Guidance(
+        guidance.meaning,
+        Message((guidance.remedy or _CHECK_STORE).msgid, key="store.url", section="store"),
+    )

@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, Protocol, TypeAlias, TypeVar
 from cachetools import TLRUCache
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
+from gateway.oauth.token_failures import explain_store_error
 from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
@@ -107,7 +108,7 @@ class StoreBreaker:
 
     `store` is its name in errors. Each access takes at most `timeout` seconds. After a failure the
     store is not used for 0.5 s, doubled with each further failure up to `max_pause` seconds.
-    `on_failure`, which gets the class of the exception, and `on_recovery` are called once each.
+    `on_failure`, which gets the cause and what to do, and `on_recovery` are called once each.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class StoreBreaker:
         *,
         timeout: float,
         max_pause: float,
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[str, str], None],
         on_recovery: Callable[[], None],
     ) -> None:
         self._store = store
@@ -176,7 +177,8 @@ class StoreBreaker:
 
     def _failed(self, error: Exception) -> None:
         if not self._pause:
-            self._on_failure(type(error).__name__)
+            guidance = explain_store_error(error)
+            self._on_failure(f"{guidance.meaning} ({type(error).__name__})", guidance.remedy)
         self._pause = min(max(2 * self._pause, _FIRST_STORE_PAUSE), self._max_pause)
         self._disabled_until = self._clock() + self._pause
 
@@ -198,6 +200,8 @@ def token_store_breaker(
         clock,
         timeout=timeout,
         max_pause=_MAX_STORE_PAUSE,
-        on_failure=partial(_log.warning, "token store: %s; tokens are not shared until it is back"),
+        on_failure=partial(
+            _log.warning, "token store: %s; tokens are not shared until it is back; to do: %s"
+        ),
         on_recovery=partial(_log.info, "token store: back; tokens are shared again"),
     )

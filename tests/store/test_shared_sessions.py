@@ -129,7 +129,9 @@ async def test_replicas_share_one_refresh(setup: ReplicaSetup) -> None:
         assert sent == ["Bearer first"] * 4 + ["Bearer second"] * 4
 
 
-async def test_sessions_survive_an_outage_of_the_store(setup: ReplicaSetup) -> None:
+async def test_sessions_survive_an_outage_of_the_store(
+    setup: ReplicaSetup, caplog: pytest.LogCaptureFixture
+) -> None:
     callers = [{"name": "lab", "api_key": "lab-key"}]
     async with setup.gateway(callers=callers) as scene:
         browser = await scene.browser()
@@ -148,6 +150,9 @@ async def test_sessions_survive_an_outage_of_the_store(setup: ReplicaSetup) -> N
         assert (await other.get(READ, X_Api_Key="lab-key")).status == 200
         setup.server.thaw()
         await until(lambda: can_read(browser))
+    (line,) = [each.getMessage() for each in caplog.records if "get 503 until" in each.getMessage()]
+    assert line.startswith("session store: no response in time (TimeoutError)")
+    assert "to do: check store.url" in line
 
 
 async def can_read(browser: Browser) -> bool:
