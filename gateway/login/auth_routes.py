@@ -163,12 +163,13 @@ class AuthRoutes:
         self._clock = clock
         self._wall_clock = wall_clock
         self._buckets: LRUCache[tuple[str, str], TokenBucket] = LRUCache(_MAX_ADDRESSES)
-        self._routes: dict[str, tuple[str, _Respond]] = {
-            _LOGIN_PATH: ("GET", self._login),
-            _CALLBACK_PATH: ("GET", self._callback),
-            _LOGOUT_PATH: ("POST", self._logout),
-            _SESSION_PATH: ("GET", self._session),
-            _BACK_CHANNEL_PATH: ("POST", self._back_channel),
+        self._routes: dict[str, tuple[tuple[str, ...], _Respond]] = {
+            _LOGIN_PATH: (("GET", "HEAD"), self._login),
+            # The first request uses up the sign-in: a program that looks at the link must not.
+            _CALLBACK_PATH: (("GET",), self._callback),
+            _LOGOUT_PATH: (("POST",), self._logout),
+            _SESSION_PATH: (("GET", "HEAD"), self._session),
+            _BACK_CHANNEL_PATH: (("POST",), self._back_channel),
         }
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
@@ -251,15 +252,14 @@ class AuthRoutes:
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        method, respond = self._routes.get(request.path, ("", None))
-        is_method = request.method == method or (method == "GET" and request.method == "HEAD")
+        methods, respond = self._routes.get(request.path, ((), None))
+        is_method = request.method in methods
         if request.path not in _COUNTED_LATER or not is_method:
             self._bucket(request, request.path).take()
         if respond is None:
             raise GatewayError(UNKNOWN_PATH)
         if not is_method:
-            allow = "GET, HEAD" if method == "GET" else method
-            raise GatewayError(METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
+            raise GatewayError(METHOD_NOT_ALLOWED, headers=(("Allow", ", ".join(methods)),))
         return await respond(request, exchange)
 
     async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:

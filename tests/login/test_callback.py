@@ -75,6 +75,16 @@ async def test_a_failed_callback_with_a_session_redirects(served: Stage, callbac
     assert (await browser.get("/fhir/Patient/1")).status == 200
 
 
+async def test_a_head_request_does_not_use_up_a_sign_in(served: Stage) -> None:
+    browser = await served.browser()
+    link = back(await browser.begin("/fhir/Observation"))
+    head = await browser.request("HEAD", link)
+    assert (head.status, head.headers["Allow"], head.set_cookies) == (405, "GET", [])
+    page = await browser.open(link)
+    assert (page.status, page.location) == (302, "/fhir/Observation")
+    assert (await browser.get("/fhir/Patient/1")).status == 200
+
+
 async def test_a_failed_callback_with_an_ended_session_is_an_error_page(served: Stage) -> None:
     browser = await served.browser()
     await signed_in(browser)
