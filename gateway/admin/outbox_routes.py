@@ -91,7 +91,7 @@ class OutboxPages:
             raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
 
     async def _list(self, request: Request, view: PageContext) -> Response:
-        query = request.query
+        query = _without_nul(request.query)
         state, after = query.get("state"), query.get("after", "0")
         filters: dict[str, Any] = {
             "state": state if state in outbox_page.STATES else None,
@@ -160,11 +160,16 @@ async def _parse_form(request: Request) -> Mapping[str, str]:
         raise OutboxPageError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "form")
     try:
         async with asyncio.timeout(_FORM_TIMEOUT):
-            return {name: str(value) for name, value in (await request.post()).items()}
+            return _without_nul(await request.post())
     except TimeoutError:
         raise OutboxPageError(HTTPStatus.REQUEST_TIMEOUT, "form") from None
     except (ValueError, LookupError):
         raise OutboxPageError(HTTPStatus.BAD_REQUEST, "form") from None
+
+
+def _without_nul(fields: Mapping[str, object]) -> dict[str, str]:
+    """Return the fields with U+FFFD in the place of NUL, which PostgreSQL permits in no text."""
+    return {name: str(value).replace("\0", "\ufffd") for name, value in fields.items()}
 
 
 def _id(form: Mapping[str, str]) -> str:

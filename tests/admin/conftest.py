@@ -9,6 +9,7 @@ import pytest
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+from tests.outbox.conftest import server  # noqa: F401 - a fixture
 
 
 @pytest.fixture

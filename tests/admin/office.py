@@ -37,7 +37,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.gateway_states import StatusSources
 from tests.outbox.attempts import ME, claim, finish, present
 from tests.outbox.drafts import ROOMY, draft, write
-from tests.outbox.places import KEY, SqlitePlace, Wall
+from tests.outbox.places import KEY, PostgresPlace, SqlitePlace, Wall
 from tests.outbox.test_notes import Records
 
 PAGE = 10
@@ -143,14 +143,23 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def office(
-    directory: Path, *, operators: bool = True, reveal: bool = False, there: str = "open"
+    directory: Path,
+    *,
+    operators: bool = True,
+    reveal: bool = False,
+    there: str = "open",
+    place: PostgresPlace | SqlitePlace | None = None,
 ) -> AsyncIterator[Office]:
-    """Yield a page as a gateway serves it. The outbox is `there`: `open`, `away` or `disabled`."""
+    """Yield a page as a gateway serves it. The outbox is `there`: `open`, `away` or `disabled`.
+
+    Without a `place` it is in a file in the directory.
+    """
     clock, events, records = FakeClock(1_000_000.0), list[OutboxEvent](), Records()
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     # Entries of an earlier day, whose moments are shown with their date.
-    place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 100_000))
+    wall = Wall(time.time() - 100_000)
+    place = replace(place or SqlitePlace(directory / "outbox.db"), wall=wall)
     store = OutboxStore(database=place.database(), cipher=ContentCipher(KEY), settings=ROOMY)
     if there == "open":
         await store.prepare()

@@ -29,6 +29,8 @@ from tests.admin.office import (
     office,
 )
 from tests.outbox.attempts import claim, finish
+from tests.outbox.places import PostgresPlace
+from tests.outbox.postgres_server import PostgresServer
 
 NOBODY = "0" * 32
 LISTED = re.compile(r'href="outbox/([0-9a-f]{32})\?')
@@ -38,6 +40,13 @@ LISTED = re.compile(r'href="outbox/([0-9a-f]{32})\?')
 async def there(tmp_path: Path) -> AsyncIterator[Office]:
     """One with operators, where nothing is shown in full."""
     async with office(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def in_postgresql(tmp_path: Path, server: PostgresServer) -> AsyncIterator[Office]:
+    await server.fresh_database("outbox")
+    async with office(tmp_path, place=PostgresPlace(server, "outbox")) as made:
         yield made
 
 
@@ -448,6 +457,29 @@ async def test_an_unknown_cause_is_escaped(there: Office, cause: str) -> None:
     page = await there.see(f"?cause={cause}")
     assert page.status == 200
     assert LISTED.findall(page.text) == []
+
+
+@pytest.mark.parametrize("path", ["?cause=%00", "?caller=lis%00", "?state=%00"])
+async def test_a_filter_with_nul_matches_nothing_in_postgresql(
+    in_postgresql: Office, path: str
+) -> None:
+    await in_postgresql.refused("a")
+    page = await in_postgresql.see(path)
+    assert page.status == 200
+    assert len(LISTED.findall(page.text)) == ("state" in path)
+
+
+async def test_forms_and_paths_with_nul_match_nothing_in_postgresql(in_postgresql: Office) -> None:
+    entry_id = await in_postgresql.refused("a")
+    page = await in_postgresql.see(f"/{entry_id}", **DILNOZA)
+    retry, drop = page.forms["retry"], page.forms["drop"]
+    assert (await in_postgresql.see(f"/{entry_id}%00")).status == 404
+    assert (await in_postgresql.send("/retry", {**retry, "id": f"{entry_id}\0"})).status == 404
+    everything = await in_postgresql.send("/retry", {**retry, "cause": "\0"})
+    assert (everything.status, "count=0" in everything.headers["Location"]) == (303, True)
+    gone = await in_postgresql.send("/drop", {**drop, "reason": "sent\0 by hand"})
+    assert gone.status == 303
+    assert await in_postgresql.state(entry_id) is EntryState.DROPPED
 
 
 async def test_a_long_content_is_truncated(revealing: Office) -> None:
