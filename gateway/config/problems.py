@@ -110,6 +110,7 @@ _DESCRIPTIONS: Final[dict[str, tuple[Message, Message]]] = {
     "float_type": (Message("must be a number"), Message("write it without quotes and unit")),
     "finite_number": (Message("must be a finite number"), EMPTY_MESSAGE),
     "string_type": (Message("must be text"), Message("put it in quotes")),
+    "string_unicode": (Message("is not UTF-8 text"), EMPTY_MESSAGE),
     "string_too_short": (Message("is empty"), Message("set a text, or remove the key")),
     "dict_type": (Message("must be a group of `name: value` lines"), EMPTY_MESSAGE),
     "model_type": (Message("must be a group of keys"), EMPTY_MESSAGE),

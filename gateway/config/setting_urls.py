@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.problems import InvalidValueError
-from gateway.config.value_types import Unit, text_type
+from gateway.config.value_types import Unit, on_one_line, text_type
 from gateway.field_values import authority, is_host, is_loopback_host, url_host
 from gateway.i18n import Message, any_of
 from gateway.secret import MASK, Secret
@@ -67,6 +67,7 @@ def _split_server(
     scheme, is_url, _ = value.partition("://")
     if not is_url or scheme not in schemes:
         raise InvalidValueError(unknown, hint)
+    on_one_line(unquote(value))
     reserved = Message("percent-encode : / ? # [ ] @ in the password")
     parts = _parse_url(value, Message("percent-encode it"), reserved)
     if parts.fragment:

@@ -136,9 +136,9 @@ def parse_address(value: object) -> ListenAddress:
 
 def _unix_address(path: str) -> ListenAddress:
     # The kernel's limit is 108 bytes with the final NUL (unix(7)).
-    if not path.startswith("/") or "\0" in path:
+    if not path.startswith("/"):
         raise InvalidValueError(Message("needs an absolute path after `unix:`"), _ADDRESS_HINT)
-    if len(path.encode()) > 107:
+    if len(on_one_line(path).encode()) > 107:
         raise InvalidValueError(
             Message("is longer than the 107 bytes a unix socket's path may have"),
             Message("shorten it"),
@@ -151,13 +151,30 @@ def _parse_secret(value: object) -> Secret:
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if not value.strip():
         raise InvalidValueError(Message("is empty"), Message("set the secret, or remove the key"))
-    return Secret(value)
+    return Secret(_of_characters(value))
 
 
 def _parse_path(value: object) -> Path:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str) or not value.strip():
         raise InvalidValueError(Message("is not a path"), Message("set the path of a file"))
-    return Path(value)
+    # A line break at its end, as of a variable from a file with CRLF, is never a part of the name.
+    return Path(on_one_line(value))
+
+
+def _of_characters(value: str) -> str:
+    """Return a text unless it has surrogates, as bytes of a variable that are not UTF-8 become."""
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidValueError(Message("is not UTF-8 text"))
+    return value
+
+
+def on_one_line(value: str) -> str:
+    """Return a text that is printed on one line. Raises `InvalidValueError` for any other."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise InvalidValueError(
+            Message("contains a control character or a line break"), Message("write it on one line")
+        )
+    return _of_characters(value)
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -183,11 +200,7 @@ def parse_network(value: object) -> Network:
 def _text(value: str) -> str:
     if not value.strip():
         raise InvalidValueError(Message("is empty"), Message("set a text, or remove the key"))
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise InvalidValueError(
-            Message("contains a control character or a line break"), Message("write it on one line")
-        )
-    return value
+    return on_one_line(value)
 
 
 def matching(pattern: str, problem: Message, hint: Message) -> AfterValidator:

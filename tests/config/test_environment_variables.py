@@ -81,14 +81,25 @@ def test_a_variable_is_parsed_by_the_type_of_its_setting(
         ("CALLERS", "[", "callers"),
         ("LISTEN", "x", "listen"),
         ("LISTEN__BASE_PATH", "fhir", "listen.base_path"),
+        # As from a file of variables with CRLF.
+        ("PLATFORM__CA_FILE", "/etc/ca.pem\r", "platform.ca_file"),
+        ("LISTEN__ADDRESS", "unix:/run/x.sock\r", "listen.address"),
+        ("OUTBOX__URL", "sqlite:////var/lib/outbox.db%0D", "outbox.url"),
+        ("STORE__URL", "unix:///run/store%00.sock", "store.url"),
+        # As of bytes that are not UTF-8.
+        ("CREDENTIALS__DEFAULT__CLIENT_SECRET", "pa\udce4", "credentials.default.client_secret"),
+        ("PLATFORM__CA_FILE", "/etc/\udce4.pem", "platform.ca_file"),
+        ("CREDENTIALS__DEFAULT__CLIENT_ID", "\udce4", "credentials.default.client_id"),
     ],
 )
-def test_a_problem_names_the_variable(variable: str, text: str, key: str) -> None:
+def test_a_problem_names_the_variable_on_one_line(variable: str, text: str, key: str) -> None:
     name = f"DHP_GATEWAY_{variable}"
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {**BASE, name: text})
     (problem,) = caught.value.problems
     assert (problem.key, problem.source) == (key, name)
+    assert str(problem).isprintable()
+    assert problem.message != "cannot be used"
 
 
 @pytest.mark.parametrize(
