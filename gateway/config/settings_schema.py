@@ -8,7 +8,7 @@ schema`. It does not express the rules between keys.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
@@ -16,7 +16,8 @@ from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.settings import Settings
-from gateway.config.value_types import ListenAddress, Network
+from gateway.config.value_types import ListenAddress, Network, ResourceType
+from gateway.fhir.vocabulary import RESOURCE_TYPES
 from gateway.secret import Secret
 
 # The types of values that are written as text.
@@ -63,6 +64,12 @@ def value_of_mapping(annotation: Any) -> Any | None:
     """Return the type of the values of a mapping with free keys, None for other types."""
     values = (get_args(plain)[1] for plain in alternatives(annotation) if get_origin(plain) is dict)
     return next(values, None)
+
+
+def names_of_mapping(annotation: Any) -> Collection[str]:
+    """Return the names that a mapping's keys must be among, empty where they are free."""
+    names = (get_args(plain)[0] for plain in alternatives(annotation) if get_origin(plain) is dict)
+    return RESOURCE_TYPES if ResourceType in names else ()
 
 
 def item_of_list(annotation: Any) -> Any | None:

@@ -67,14 +67,15 @@ def read_environment(
 ) -> EnvironmentValues:
     """Return the settings in `environ`.
 
-    The name of a credential is taken from the file if it has one that differs only in case, and is
-    in lower case otherwise.
+    The name of a credential is taken from the file, or from the JSON of its group, if that has one
+    that differs only in case, and is in lower case otherwise.
     """
     found = EnvironmentValues()
     # Shorter names first, so that a variable for a key overrides the JSON of its group.
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
-            path = _path(name.removeprefix(PREFIX).split("__"), file_values)
+            values = merge(file_values, found.values)
+            path = _path(name.removeprefix(PREFIX).split("__"), values)
             annotation = settings_schema.annotation_at(path) if path else None
             if annotation is None:
                 hint = _suggestion(name)
@@ -86,28 +87,30 @@ def read_environment(
     return found
 
 
-def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the path that a variable's parts name, empty where the schema has no such key."""
+def _path(parts: list[str], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the path that a variable's parts name, empty where the schema has no such key.
+
+    `values` are those known so far, whose names in mappings are used as they are spelled there.
+    """
     annotation: Any = Settings
-    file_group: Any = file_values
+    group: Any = values
     path: list[str] = []
     for part in parts:
         name = part.lower()
         # Of a mapping such as `credentials`, whose keys are chosen by the operator.
         item_type = settings_schema.value_of_mapping(annotation)
         if item_type is not None:
-            spelled = (
-                [key for key in file_group if key.lower() == name]
-                if isinstance(file_group, Mapping)
-                else []
+            known = (
+                *(group if isinstance(group, Mapping) else ()),
+                *settings_schema.names_of_mapping(annotation),
             )
-            name = spelled[0] if spelled else name
+            name = next((key for key in known if key.lower() == name), name)
         annotation = (
             settings_schema.fields_of(annotation).get(name) if item_type is None else item_type
         )
         if annotation is None or not name or part != part.upper():
             return ()
-        file_group = file_group.get(name) if isinstance(file_group, Mapping) else None
+        group = group.get(name) if isinstance(group, Mapping) else None
         path.append(name)
     return tuple(path)
 

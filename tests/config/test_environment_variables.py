@@ -62,6 +62,8 @@ def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
         ("CREDENTIALS__DEFAULT__CLIENT_ID", "null", lambda s: s.credentials["default"].client_id
          == "null"),
         ("CALLERS", "[]", lambda s: s.callers == ()),
+        ("FHIR__UNFILTERED__PLANDEFINITION", '["date"]',
+         lambda s: s.fhir.unfiltered["PlanDefinition"] == ("date",)),
     ],
 )  # fmt: skip
 def test_a_variable_is_parsed_by_the_type_of_its_setting(
@@ -138,6 +140,15 @@ def test_names_of_credentials_are_matched_without_case(tmp_path: Path) -> None:
     settings = load_settings(file, {"DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID": "c"})
     assert set(settings.credentials) == {"default", "LabA"}
     assert settings.credentials["LabA"].client_id == "c"
+
+
+def test_names_of_credentials_in_a_variable_are_matched_without_case() -> None:
+    lab = {"LabA": {"client_id": "b", "client_secret": "c"}}
+    environ = {**BASE, "DHP_GATEWAY_CREDENTIALS": json.dumps(lab)}
+    name = "DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID"
+    settings = load_settings(None, {**environ, name: "d"})
+    assert set(settings.credentials) == {"default", "LabA"}
+    assert settings.credentials["LabA"].client_id == "d"
 
 
 def test_a_secret_of_the_environment_replaces_the_files_secret_file(tmp_path: Path) -> None:
