@@ -150,7 +150,9 @@ def _limit(context: Mapping[str, Any]) -> Any:
     if "expected" in context:
         some, several, last = context["expected"].rpartition(" or ")
         return Message("{first} or {second}", first=some, second=last) if several else last
-    return next((context[name] for name in _LIMITS if name in context), "")
+    limit = next((context[name] for name in _LIMITS if name in context), "")
+    # Pydantic turns the limit of a float into one: 1000000000.0 is hard to read.
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,11 +232,18 @@ _MEDIA_TYPE_PATTERN: Final = (
     r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9_-]+=[A-Za-z0-9!#$&^_.+-]+)*$"
 )
 
+# Readers of JSON, as of `/status.json`, keep larger integers inexactly or not at all (RFC 8259
+# section 6). Four times as much is still a number for parsers in C and for databases.
+_MAX_INTEGER: Final = 2**53
+# 31 years: a date so far ahead can still be written.
+_MAX_SECONDS: Final = 10**9
+
 Flag = Annotated[bool, Strict()]
-Count = Annotated[int, Strict(), Field(ge=1)]
+Count = Annotated[int, Strict(), Field(ge=1, le=_MAX_INTEGER)]
 Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
-Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
-PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
+_LIMITED: Final = (Strict(), Field(le=_MAX_SECONDS, allow_inf_nan=False), Unit("seconds"))
+Seconds = Annotated[float, *_LIMITED, Field(ge=0)]
+PositiveSeconds = Annotated[float, *_LIMITED, Field(gt=0)]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
 
 
@@ -313,10 +320,11 @@ ParameterName = Annotated[
 
 
 def _size_type(minimum: int) -> Any:
-    schema = {"type": ["integer", "string"], "minimum": minimum, "pattern": _SIZE_PATTERN}
+    limits = {"minimum": minimum, "maximum": _MAX_INTEGER}
+    schema = {"type": ["integer", "string"], **limits, "pattern": _SIZE_PATTERN}
     return (
         BeforeValidator(parse_size),
-        Field(ge=minimum),
+        Field(ge=minimum, le=_MAX_INTEGER),
         WithJsonSchema(schema),
         Unit("bytes"),
     )

@@ -83,6 +83,12 @@ def test_a_variable_is_parsed_by_the_type_of_its_setting(
         ("CALLERS", "[", "callers"),
         ("LISTEN", "x", "listen"),
         ("LISTEN__BASE_PATH", "fhir", "listen.base_path"),
+        # More than the code that works with it can hold.
+        ("LIMITS__MAX_HEADERS", "9" * 20, "limits.max_headers"),
+        ("OUTBOX__MAX_BYTES", f"{'9' * 15}GiB", "outbox.max_bytes"),
+        ("LIMITS__MIN_BODY_RATE", "9" * 20, "limits.min_body_rate"),
+        ("LOGIN__SESSION_LIFETIME", "1e12", "login.session_lifetime"),
+        ("SHUTDOWN__DELAY", "1e12", "shutdown.delay"),
         # As from a file of variables with CRLF.
         ("PLATFORM__CA_FILE", "/etc/ca.pem\r", "platform.ca_file"),
         ("LISTEN__ADDRESS", "unix:/run/x.sock\r", "listen.address"),
@@ -102,6 +108,8 @@ def test_a_problem_names_the_variable_on_one_line(variable: str, text: str, key:
     assert (problem.key, problem.source) == (key, name)
     assert str(problem).isprintable()
     assert problem.message != "cannot be used"
+    # `1000000000`, as it is written, and not `1000000000.0`.
+    assert not problem.message.endswith(".0")
 
 
 @pytest.mark.parametrize(
