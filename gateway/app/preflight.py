@@ -29,7 +29,7 @@ from gateway import os_support
 from gateway.alerts.notify_addresses import AlertAddressError, parse_address
 from gateway.app import identity_setup, observability_setup, shared_stores, tls_contexts
 from gateway.app.reloader import watched_files
-from gateway.config.problems import dotted
+from gateway.config.problems import InvalidValueError, dotted
 from gateway.config.section import (
     SecretRef,
     WrongSettingError,
@@ -39,6 +39,7 @@ from gateway.config.section import (
     suspicious_surrounding,
 )
 from gateway.config.settings import Settings
+from gateway.config.value_types import on_one_line
 from gateway.errors import StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem, system_error
 from gateway.secret import Secret
@@ -227,9 +228,22 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         yield from found
 
 
+# These are sent in a header field (RFC 7617 section 2), so that none with two lines can ever match;
+# a file with two client secrets has one on each line.
+_ON_ONE_LINE: Final = ("api_key", "password", "authorization")
+
+
 def _odd_secret(check: Check, secret: SecretRef, text: Secret | None) -> Iterator[Finding]:
-    if text is None or secret.setting[-1] == "private_key":
+    kind = secret.setting[-1]
+    if text is None or kind == "private_key":
         return
+    if kind in _ON_ONE_LINE:
+        try:
+            on_one_line(text.reveal())
+        except InvalidValueError as error:
+            key, detail = secret.fault(error.message)
+            yield Finding(check, "failed", detail, error.hint, key)
+            return
     if (odd := suspicious_surrounding(text)) is not None:
         hint = Message(
             "remove it; if the secret was issued in this form, change nothing: it is used as it is"

@@ -56,6 +56,9 @@ BROKEN: dict[str, dict[str, Any]] = {
         "credentials": {"default": {**KEY, "private_key_file": "FOLDER/garbage"}}
     },
     "callers[0].api_key_file": {"callers": [{"name": "a", "api_key_file": "FOLDER/empty"}]},
+    "callers[0].basic_auth.password_file": {
+        "callers": [{"name": "a", "basic_auth": {"username": "u", "password_file": "FOLDER/pair"}}]
+    },
     "callers[1].api_key_file": {
         "callers": [{"name": name, "api_key_file": f"FOLDER/{name}"} for name in ("one", "two")]
     },
@@ -92,6 +95,9 @@ BROKEN: dict[str, dict[str, Any]] = {
     "tracing.authorization_file": {
         "tracing": {"otlp_endpoint": f"{AWAY}/v1/traces", "authorization_file": "FOLDER/none"}
     },
+    "tracing.authorization": {
+        "tracing": {"otlp_endpoint": f"{AWAY}/v1/traces", "authorization": "Bearer planted\r"}
+    },
 }
 
 
@@ -103,6 +109,7 @@ def broken(folder: Path, key: str) -> dict[str, Any]:
         "own": one.private_key_and_cert_chain_pem.bytes(),
         "garbage": b"no PEM",
         "empty": b"",
+        "pair": b"planted-key\nplanted-former-key\n",
         "lines": b"json://127.0.0.1:1\nplanted\n",
         **dict.fromkeys(("one", "two"), b"planted-key"),
     }
