@@ -73,7 +73,7 @@ LOGICAL_LINES = {
     "__main__": 18,
     "admin": 915,
     "alerts": 421,
-    "app": 1_838,
+    "app": 1_858,
     "audit": 1_475,
     "cli": 2_512,
     "clock": 44,
