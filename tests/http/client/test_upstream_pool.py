@@ -295,6 +295,37 @@ async def test_a_draining_pool_serves_its_waiters(make_pool: MakePool) -> None:
     assert pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
+async def test_a_wait_that_was_given_up_does_not_limit_the_response(
+    make_pool: MakePool, platform: Platform
+) -> None:
+    """What has arrived may be forwarded to a slow caller before more is awaited."""
+    go_on = asyncio.Event()
+
+    async def respond(connection: PlatformConnection) -> None:
+        connection.writer.write(b"HTTP/1.1 422 X\r\nContent-Length: 2\r\n\r\n{")
+        await go_on.wait()
+        connection.writer.write(b"}")
+
+    platform.script(respond, silence)
+    clock = FakeClock()
+    pool = make_pool(2, clock=clock)
+    connection, other = await pool.acquire(), await pool.acquire()
+    for each in connection, other:
+        each.start_exchange(expect_body=True)
+        each.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await platform.wait_for_requests(1 + (each is other))
+    while connection.head() is None:
+        await connection.next_event()
+    assert await connection.read() == [b"{"]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(connection.read(), 0.01)
+    clock.now += 3600
+    # The sweep that ends this one's wait has seen the first one, too.
+    await wait_until(lambda: other.transport is None)
+    go_on.set()
+    assert await connection.read() == [b"}"]
+
+
 async def test_the_unread_rest_of_a_request_keeps_no_connection_open(
     make_pool: MakePool, platform: Platform
 ) -> None:
