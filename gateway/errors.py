@@ -178,6 +178,11 @@ ADVICE: Final = {
         "the number of seconds in the Retry-After header. The diagnostics name the kind. If this "
         "lasts longer than 15 minutes, report it to the gateway's operator."
     ),
+    "queue-away": Message(
+        "The gateway's queue for writes cannot be reached at the moment, so this request could not "
+        "be completed. {sending} Send it again after the number of seconds in the Retry-After "
+        "header. If this lasts longer than 15 minutes, report it to the gateway's operator."
+    ),
     "media-type": Message(
         "The platform does not accept the type of data that this request names, and did not "
         "process it. Your system must send Content-Type: application/fhir+json, or the one for "

@@ -264,8 +264,9 @@ class OutboxApi:
         except TimeoutError:
             raise GatewayError(OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailableError:
+            detail = "the outbox cannot be reached"
             raise GatewayError(
-                OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
+                OVERLOADED, detail, retry_after=_RETRY_AFTER, advice_key="queue-away"
             ) from None
 
     async def _list(

@@ -225,7 +225,7 @@ class OutboxWriteQueue:
             return await self._store.is_blocked(context.caller.name, ordering_keys)
         except OutboxUnavailableError:
             # Without the outbox it is unknown whether this write would overtake an earlier one.
-            raise _outbox_full_error("the outbox cannot be reached") from None
+            raise _outbox_full_error("the outbox cannot be reached", "queue-away") from None
 
     async def _enqueue_after_error(
         self, classifier: WriteClassifier, error: GatewayError
@@ -375,5 +375,5 @@ def _is_outbox_path(target: RequestTarget) -> bool:
     )
 
 
-def _outbox_full_error(detail: str) -> GatewayError:
-    return GatewayError(errors.OUTBOX_FULL, detail, retry_after=_RETRY_AFTER)
+def _outbox_full_error(detail: str, advice: str = "") -> GatewayError:
+    return GatewayError(errors.OUTBOX_FULL, detail, retry_after=_RETRY_AFTER, advice_key=advice)

@@ -25,6 +25,7 @@ WRITTEN = {
     "bundle-size": ("Bundle",),
     "body-gone": ("client_id",),
     "held-off": ("Retry-After", "diagnostics"),
+    "queue-away": ("Retry-After", "15"),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
     "unprocessed": ("diagnostics", "413", "414", "431", "408", "425", "429"),
 }

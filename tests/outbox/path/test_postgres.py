@@ -37,7 +37,14 @@ async def test_queued_writes_are_not_overtaken_while_the_database_is_unavailable
         refused = await setup.write()
         assert (refused.status, refused.headers["X-Gateway-Error"]) == (503, "outbox-full")
         assert (await setup.ask("PUT", "/Observation/2", observation())).status == 200
-        assert (await setup.ask("GET", "/_outbox")).status == 503
+        shown = await setup.ask("GET", "/_outbox/1")
+        assert (shown.status, shown.headers["X-Gateway-Error"]) == (503, "overloaded")
+        cancelled = await setup.ask("DELETE", "/_outbox/1")
+        assert (await setup.ask("GET", "/_outbox")).status == cancelled.status == 503
+        for reply in (refused, shown, cancelled):
+            text = reply.json["issue"][0]["details"]["text"]
+            assert text.startswith("The gateway's queue for writes cannot be reached at the moment")
+            assert "Retry-After" in reply.headers
     finally:
         server.start()
     assert [target for _, target in setup.writes()] == ["/r5/Observation/2"]
