@@ -100,9 +100,13 @@ def _client(store: StoreSettings, timeout: float, closing: contextlib.AsyncExitS
         "password": None if url.password is None else url.password.reveal(),
     }
     if url.sentinels:
+        # However many of them are silent, half the time is left for the server itself.
+        share = timeout / (2 * len(url.sentinels))
+        times = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), share)
+        asking = {**connection, **times, "retry": Retry(NoBackoff(), 0)}
         # The library has no types for it.
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-            url.sentinels, sentinel_kwargs=connection, **connection, **login
+            url.sentinels, sentinel_kwargs=asking, **connection, **login
         )
         for each in sentinel.sentinels:
             closing.push_async_callback(each.aclose)

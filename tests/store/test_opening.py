@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import pytest
 import trustme
 
+from gateway.app import shared_stores
 from gateway.app.shared_stores import open_token_store, outbox_key
 from gateway.config.operations_settings import OutboxSettings
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import StoreKey
+from gateway.oauth.token_store import StoreKey, token_store_breaker
 from gateway.secret import Secret
 from tests.store.redis_server import RedisServer, redis_failover, redis_server
 
@@ -75,6 +78,18 @@ async def test_sentinels_name_the_server(
 ) -> None:
     for servers in redis_failover(tmp_path):
         assert await can_store(open_token_store(settings(url=servers.sentinel.url), closing))
+
+
+async def test_a_silent_sentinel_leaves_time_for_the_next(
+    closing: contextlib.AsyncExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_stores, "_TOKEN_TIMEOUT", 4.0)
+    silent = closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+    for servers in redis_failover(tmp_path):
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{servers.sentinel.port}"
+        store = open_token_store(settings(url=f"redis+sentinel://{hosts}/hospital/0"), closing)
+        breaker = token_store_breaker(time.monotonic, timeout=4.0)
+        assert await breaker.call(can_store, store)
 
 
 @pytest.fixture
