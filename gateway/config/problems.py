@@ -151,7 +151,7 @@ def _limit(context: Mapping[str, Any]) -> Any:
         some, several, last = context["expected"].rpartition(" or ")
         return Message("{first} or {second}", first=some, second=last) if several else last
     limit = next((context[name] for name in _LIMITS if name in context), "")
-    # Pydantic turns the limit of a float into one: 1000000000.0 is hard to read.
+    # Pydantic turns the limit of a float into one: 100000000000.0 is hard to read.
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 

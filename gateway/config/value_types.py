@@ -235,8 +235,8 @@ _MEDIA_TYPE_PATTERN: Final = (
 # Readers of JSON, as of `/status.json`, keep larger integers inexactly or not at all (RFC 8259
 # section 6). Four times as much is still a number for parsers in C and for databases.
 _MAX_INTEGER: Final = 2**53
-# 31 years: a date so far ahead can still be written.
-_MAX_SECONDS: Final = 10**9
+# 3,000 years: a date so far ahead can still be written (datetime ends with the year 9999).
+_MAX_SECONDS: Final = 10**11
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1, le=_MAX_INTEGER)]

@@ -108,7 +108,7 @@ def test_a_problem_names_the_variable_on_one_line(variable: str, text: str, key:
     assert (problem.key, problem.source) == (key, name)
     assert str(problem).isprintable()
     assert problem.message != "cannot be used"
-    # `1000000000`, as it is written, and not `1000000000.0`.
+    # `100000000000`, as it is written, and not `100000000000.0`.
     assert not problem.message.endswith(".0")
 
 
