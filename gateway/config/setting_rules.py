@@ -10,7 +10,7 @@ compared without case, because some servers accept `Client_ID` for `client_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -31,7 +31,7 @@ from gateway.config.section import (
 from gateway.config.setting_urls import is_remote_plaintext
 from gateway.config.settings import Settings
 from gateway.config.sources import variable_name
-from gateway.config.value_types import ListenAddress, similar_operation
+from gateway.config.value_types import ListenAddress, Network, similar_operation
 from gateway.i18n import Message
 
 _Rule = Callable[[Settings], Iterator[RuleViolation]]
@@ -80,6 +80,7 @@ def find_cautions(
         find_start_cautions,
         _callers_in_clear,
         _browsers_that_are_callers,
+        _callers_never_found,
         _operators_in_clear,
         partial(_written_secrets, is_in_file),
         partial(_written_password, is_in_file, "store"),
@@ -145,6 +146,30 @@ _browsers_that_are_callers: Final = _each_caller(
         ),
     )
 )
+
+
+def _callers_never_found(settings: Settings) -> Iterator[RuleViolation]:
+    """Yield each caller without a secret all of whose addresses belong to callers before it."""
+    taken: set[Network | None] = set()  # None: every address
+    for index, caller in enumerate(settings.callers):
+        networks = caller.networks or (None,)
+        if caller.has_secret:
+            continue
+        if all(_is_taken(network, taken) for network in networks):
+            yield RuleViolation(
+                ("callers", index),
+                Message("is never found: callers before it have all of its addresses"),
+                Message("put the narrower network first, or set a key or password"),
+            )
+        elif not caller.client_cert_names:
+            taken.update(networks)
+
+
+def _is_taken(network: Network | None, taken: Collection[Network | None]) -> bool:
+    return None in taken or (
+        network is not None
+        and any(network.supernet(new_prefix=bits) in taken for bits in range(network.prefixlen + 1))
+    )
 
 
 def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:

@@ -185,6 +185,8 @@ KEY_FILE = {"name": "lab", "api_key_file": "KEY"}
 BASIC = {"name": "his", "basic_auth": {"username": "his", "password_file": "KEY"}}
 OPERATOR = {"name": "dilnoza", "password_file": "KEY"}
 ADDRESSES = {"name": "lab", "networks": ["10.20.0.0/16"]}
+WIDER = {"name": "his", "networks": ["10.0.0.0/8"]}
+NEVER_FOUND = "is never found: callers before it have all of its addresses"
 MATCHES_BROWSERS = "a browser at these addresses counts as this caller"
 EVERYWHERE = "0.0.0.0:8080"
 TLS = {"cert_file": "PEM", "key_file": "PEM"}
@@ -261,6 +263,20 @@ WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"callers": [ADDRESSES]}, {}),
     ({**LOGIN, "callers": [{**KEY_FILE, **ADDRESSES}]}, {}),
     ({**LOGIN, "callers": [BASIC]}, {}),
+    # A caller that shows nothing is the first one with its address.
+    ({"callers": [ADDRESSES, {**ADDRESSES, "name": "b"}]}, {"callers[1]": NEVER_FOUND}),
+    ({"callers": [{"name": "a"}, {**ADDRESSES, "name": "b"}]}, {"callers[1]": NEVER_FOUND}),
+    ({"callers": [WIDER, ADDRESSES, {"name": "b"}]}, {"callers[1]": NEVER_FOUND}),
+    ({"callers": [ADDRESSES, WIDER, {"name": "b"}]}, {}),
+    ({"callers": [{**KEY_FILE, "name": "a"}, {"name": "b"}]}, {}),
+    ({"callers": [WIDER, {**KEY_FILE, **ADDRESSES}]}, {}),
+    (
+        {
+            "listen": {"tls": {**TLS, "client_ca_file": "PEM"}},
+            "callers": [{"name": "a", "client_cert_names": ["x"]}, {"name": "b"}],
+        },
+        {},
+    ),
     # Operations that look like one of FHIR, and may be the platform's own.
     (
         {"callers": [{**KEY_FILE, "allow": {"operations": ["$documents", "$own", "$lookup"]}}]},
