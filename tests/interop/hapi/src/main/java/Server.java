@@ -94,6 +94,9 @@ public final class Server {
             HikariDataSource source = new HikariDataSource();
             source.setJdbcUrl("jdbc:h2:file:" + folder.resolve("data") + ";WRITE_DELAY=0");
             source.setUsername("sa");
+            // A request may hold one connection while it waits for a second. With the ten that Hikari
+            // opens by default, as many first requests at once wait for each other.
+            source.setMaximumPoolSize(128);
             return source;
         }
 
