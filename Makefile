@@ -9,6 +9,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for something; three more of them than there are processors keep those busy.
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 3)
 PYTEST := python -m pytest --dist=loadscope --no-loadscope-reorder --numprocesses=$(JOBS)
+# What `make test` runs where TESTS picks nothing, and what it says of the rest.
+QUICK := -m "not ci" --hypothesis-profile=few
+LEFT := Left to CI: tests that explore at length, weigh long tables or pack artifacts (make test TESTS=tests runs them too).
 # What looks at the gateway from outside.
 OUTSIDE := $(addprefix tests/,faults wire lifecycle oauth login outbox pipeline http app/test_tracing_setup.py)
 
@@ -30,8 +33,8 @@ help:
 demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends it (ARGS="--port 8091" etc.)
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
-test: venv ## Set up, then run all tests (TESTS=tests/pipeline picks some)
-	@$(BIN)/$(PYTEST) $(TESTS)
+test: venv ## Set up, then run the tests, but for those left to CI (TESTS=tests runs them too, TESTS=tests/pipeline those of a folder)
+	@status=0; $(BIN)/$(PYTEST) $(or $(TESTS),$(QUICK)) || status=$$?; $(if $(TESTS),,echo "$(LEFT)";) exit $$status
 
 wheelhouse: venv tools ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
 	@PYTHONS="$(if $(WINDOWS),,$(BIN)/python)" sh deploy/compiled-wheels.sh

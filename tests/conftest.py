@@ -33,6 +33,10 @@ hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=(hypothesis.HealthCheck.too_slow,)
 )
 hypothesis.settings.load_profile("any-machine")
+# The same few examples each time, for `make test` without TESTS.
+hypothesis.settings.register_profile(
+    "few", hypothesis.settings.get_profile("any-machine"), max_examples=20, derandomize=True
+)
 
 # By the value of DHP_NO_SKIPS: the reasons for which a test may still skip.
 _ROOT = "needs root"

@@ -14,6 +14,8 @@ from gateway.i18n import LANGUAGES, language_name
 from tests.browser.conftest import BROWSERS
 from tests.environments import run, run_or_skip
 
+pytestmark = pytest.mark.ci
+
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".venv-site"
 OTHERS = ("ru", "uz")

@@ -18,6 +18,8 @@ from gateway import __version__
 from tests.deploy import tools
 from tests.doubles.processes import GatewayProcess, free_port, start
 
+pytestmark = pytest.mark.ci
+
 ROOT = Path(__file__).parents[1]
 # Files that work in a checkout creates.
 IGNORED = [each.strip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]

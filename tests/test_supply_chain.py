@@ -39,6 +39,7 @@ def examine(tools: Path, what: str, into: Path) -> subprocess.CompletedProcess[s
     return run(command)
 
 
+@pytest.mark.ci
 def test_the_bill_of_materials(tools: Path, tmp_path: Path) -> None:
     """A valid CycloneDX document has each package of the runtime lock with its hashes."""
     done = examine(tools, "sbom", tmp_path)
@@ -58,6 +59,7 @@ def test_the_bill_of_materials(tools: Path, tmp_path: Path) -> None:
     assert any(name.startswith("aiohttp==") for name in needed["root-component"])
 
 
+@pytest.mark.ci
 def test_the_licences(tools: Path, tmp_path: Path) -> None:
     """Every dependency may be distributed with the gateway."""
     done = examine(tools, "licences", tmp_path)
@@ -67,6 +69,7 @@ def test_the_licences(tools: Path, tmp_path: Path) -> None:
     assert "GPL" not in listed
 
 
+@pytest.mark.ci
 def test_bandit_finds_nothing(tools: Path) -> None:
     command = [tools / "bandit", "-q", "-r", "gateway", "-c", "pyproject.toml", "-f", "json"]
     done = run(command)
@@ -95,6 +98,7 @@ def test_every_npm_lock_pins_by_hash_and_names_no_address(lock: Path) -> None:
     assert not [package for package in fetched if "resolved" in package]
 
 
+@pytest.mark.ci
 def test_zizmor_finds_nothing(tools: Path) -> None:
     """Offline and pedantic."""
     command = [tools / "zizmor", "--offline", "--persona=pedantic", "--no-progress", ".github"]
@@ -102,6 +106,7 @@ def test_zizmor_finds_nothing(tools: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("schema", "files"),
     [
@@ -136,6 +141,7 @@ def test_make_targets_and_scripts_of_workflows_exist() -> None:
     assert [script for script in scripts if not (ROOT / script).exists()] == []
 
 
+@pytest.mark.ci
 def test_a_release_compiles_for_every_python(tools: Path) -> None:
     """On both kinds of processors."""
     command = [tools / "cibuildwheel", "--platform", "linux", "--print-build-identifiers"]

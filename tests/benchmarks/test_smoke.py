@@ -17,7 +17,7 @@ import pytest
 from benchmarks.simulated_tokens import token_requests
 from benchmarks.workloads import PEERS
 from tests.environments import run
-from tests.nightly import NIGHTLY, seconds
+from tests.extent import NIGHTLY, seconds
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("nginx", "haproxy", "wrk", *(("go", "mvn") * NIGHTLY))

@@ -20,6 +20,8 @@ from gateway import __version__
 from tests.deploy import tools
 from tests.environments import output_of, run
 
+pytestmark = pytest.mark.ci
+
 Change = Callable[[Path], None]
 PREFIX = "/srv/health/gateway"
 

@@ -93,6 +93,7 @@ def test_the_script_checks_all_before_it_writes_and_gives_rights_last() -> None:
         script = script.partition(step)[2]
 
 
+@pytest.mark.ci
 def test_the_archive_is_complete(tmp_path: Path) -> None:
     # As make names it: from the project's folder.
     python = os.path.relpath(sys.executable, tools.PROJECT)

@@ -11,6 +11,8 @@ import pytest
 from tests.fuzz.run import FuzzerUnavailableError, run
 from tests.fuzz.targets import TARGETS
 
+pytestmark = pytest.mark.ci
+
 SECONDS = int(os.environ.get("DHP_FUZZ_SECONDS", "4"))
 # The targets that read whole messages; the others are small enough for their corpus.
 LONG = ["response", "rewriting", "request"]

@@ -26,6 +26,7 @@ from tests.doubles.recording_proxy import RecordingProxy
 from tests.doubles.relay import Relay
 from tests.doubles.sections import gateway_settings
 from tests.doubles.waiting import wait_until
+from tests.extent import NIGHTLY
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.drive import FHIR, LEGS, World, compare_routes
 from tests.interop.hapi_legs import HAPI_LEGS
@@ -34,7 +35,6 @@ from tests.interop.queued_writes import planned, send, updates, verify_writes, w
 from tests.interop.servers import FhirServer, Fhirstarter, Hapi, Medplum, Sekmet, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
 from tests.interop.table import describe, not_offered, note
-from tests.nightly import NIGHTLY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -89,6 +89,7 @@ async def test_200_unread_long_responses_take_320_kib_each(
         wire.writer.transport.abort()
 
 
+@pytest.mark.ci
 async def test_an_unread_audit_takes_bounded_memory(
     start_service: StartService, tmp_path: Path
 ) -> None:

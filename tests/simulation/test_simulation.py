@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.environments import REPOSITORY, python_with_packages
-from tests.nightly import seconds
+from tests.extent import seconds
 
 if sys.version_info < (3, 12):
     pytest.skip("simloop needs Python 3.12", allow_module_level=True)
 
 _LOCK = REPOSITORY / "tests/simulation/requirements.lock"
 _SCENARIOS = ("tokens", "outbox", "changes", "login")
-# Runs of each scenario that are the same each time.
-_OLD_SEEDS = 12
+# Runs of each scenario that are the same each time: the first seed, and their number.
+_OLD_SEEDS = ((0, 2), pytest.param(2, 10, marks=pytest.mark.ci))
 # Of `found.py`, which cannot be imported here: the clocks are real ones by now.
 _FOUND = (
     "a token expires before another attempt",
@@ -75,8 +75,11 @@ def simulate(packages: str, tmp_path: Path) -> Iterator[Simulate]:
 
 
 @pytest.mark.parametrize("scenario", _SCENARIOS)
-def test_old_seeds_violate_nothing(simulate: Simulate, scenario: str) -> None:
-    done = simulate("--first", 0, "--seeds", _OLD_SEEDS, "--scenario", scenario)
+@pytest.mark.parametrize(("first", "count"), _OLD_SEEDS)
+def test_old_seeds_violate_nothing(
+    simulate: Simulate, scenario: str, first: int, count: int
+) -> None:
+    done = simulate("--first", first, "--seeds", count, "--scenario", scenario)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -88,6 +91,7 @@ def test_what_was_found_once_is_mended(simulate: Simulate, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.ci
 @pytest.mark.timeout(0)
 def test_new_seeds_violate_nothing(simulate: Simulate) -> None:
     done = simulate("--seconds", _NEW_SECONDS)
@@ -96,6 +100,7 @@ def test_new_seeds_violate_nothing(simulate: Simulate) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("scenario", _SCENARIOS)
 def test_a_seed_gives_the_same_run_in_any_process(simulate: Simulate, scenario: str) -> None:
     runs = [simulate(3, "--scenario", scenario, "--trace").stdout for _ in range(2)]
@@ -104,6 +109,7 @@ def test_a_seed_gives_the_same_run_in_any_process(simulate: Simulate, scenario: 
     assert runs[0] == runs[1]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("fault", "scenario", "count"), _QUICK_FAULTS)
 def test_a_planted_fault_is_found(
     simulate: Simulate, fault: str, scenario: str, count: int

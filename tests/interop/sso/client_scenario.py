@@ -15,10 +15,10 @@ from typing import Any
 
 from tests.doubles.command import Result
 from tests.doubles.processes import GatewayProcess
+from tests.extent import NIGHTLY, seconds
 from tests.interop.sso.front import FAULTS, TokenRequest
 from tests.interop.sso.part import ScenarioPart, run_parts
 from tests.interop.sso.stage import Answer, Stage, secret_file
-from tests.nightly import NIGHTLY, seconds
 
 _AT_ONCE = 50
 _RENEWALS = 2
