@@ -1,4 +1,4 @@
-"""How much of what explores runs where: in `make test`, `.ci/run` (all), `make nightly` (longer)."""
+"""How much of what explores runs where: `make test`, `.ci/run` (all), `make nightly` (longer)."""
 
 from __future__ import annotations
 
