@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tracked_files import tracked_files
+
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # From the top. Parts on one floor do not import each other at run time; modules of the lowest do. A
@@ -116,14 +118,12 @@ CLOCKS = re.compile(
 # Without a moment they take the present one.
 FORMATS = {"formatdate", "format_datetime", "time.gmtime", "time.localtime", "time.ctime"}
 
-# What is in the top folder of the repository, beside what begins with a dot and what .gitignore
-# names: whatever else is there was left behind by a program.
+# What is in the top folder of the repository, beside what begins with a dot.
 TOP_FOLDER = {
     *("CHANGELOG.md", "Dockerfile", "LICENSE", "Makefile", "NOTICE", "README.md"),
     *("pyproject.toml", "requirements-dev.lock", "requirements.lock"),
     *("benchmarks", "config", "deploy", "docs", "gateway", "tests"),
 }
-IGNORED_FOLDERS = {"build", "dist", "node_modules", "site", "target", "__pycache__"}
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
@@ -285,9 +285,21 @@ def test_no_part_grows_unnoticed() -> None:
 
 def test_the_top_folder_has_nothing_else() -> None:
     """A new file or folder at the top is a decision, and needs a line here."""
-    found = {path.name for path in ROOT.parent.iterdir() if not path.name.startswith(".")}
-    ignored = IGNORED_FOLDERS | {"dhp_secret"} | {name for name in found if name.endswith(".log")}
-    assert found - ignored == TOP_FOLDER
+    found = {path.relative_to(ROOT.parent).parts[0] for path in tracked_files()}
+    assert {name for name in found if not name.startswith(".")} == TOP_FOLDER
+
+
+def test_tests_look_at_tracked_files_only() -> None:
+    """A pattern in a folder of the project finds what others leave there, but for modules."""
+    look = re.compile(r"\b(?:DOCS|FOLDER|HERE|PACKAGE|PROJECT|REPOSITORY|ROOT|TESTS)\b.*"
+                      r"\.(?:iterdir\(|r?glob\((?!\"\*\.py\"\)))")  # fmt: skip
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in tracked_files("tests/*test_*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if look.search(line)
+    ]
+    assert found == []
 
 
 def test_the_floors_name_every_part() -> None:

@@ -26,9 +26,10 @@ from tests.config.test_schema import table_of_settings
 from tests.doubles.gateway_states import StatusSources
 from tests.environments import run
 from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *tracked_files("docs/*.md")]
 LATER = "not available in this version"
 
 
@@ -63,7 +64,8 @@ FORMER = re.compile(
 def test_nothing_speaks_of_a_former_version(name: str) -> None:
     texts = {".conf", ".html", ".json", ".md", ".po", ".ps1", ".py", ".service", ".sh", ".tpl"}
     texts |= {".txt", ".xml", ".yaml", ".yml", *([""] if name == ".ci" else [])}
-    files = (ROOT / name).glob("*" if name == "." else "**/*")
+    inside = tracked_files(f"{name}/*")
+    files = inside or [each for each in tracked_files() if each.parent == ROOT]
     lines = [
         f"{file.relative_to(ROOT)}: {line.strip()}"
         for file in files
@@ -89,7 +91,7 @@ def test_every_tested_program_is_shown(name: str) -> None:
         )
         for page in (name, PAGES[0])
     ]
-    programs = (ROOT / "tests" / "legacy" / "programs").glob("*.*")
+    programs = tracked_files("tests/legacy/programs/*.*")
     assert sorted(sample or link for sample, link in shown[0]) == sorted(
         each.name for each in programs if each.stem not in SHARED
     )
@@ -137,7 +139,7 @@ def test_every_named_command_exists() -> None:
     """In documents, settings files and texts."""
     commands = set(cli.list_commands(click.Context(cli)))
     written = [text for path in DOCUMENTS for text in paragraphs(path)]
-    written += [path.read_text(encoding="utf-8") for path in (ROOT / "config").glob("*.yaml")]
+    written += [path.read_text(encoding="utf-8") for path in tracked_files("config/*.yaml")]
     records = REASON_GUIDANCE.values()
     texts = [text for each in records for text in (each.remedy, each.text, each.read_text) if text]
     written += [text.in_language(each) for text in texts for each in LANGUAGES]
@@ -229,7 +231,7 @@ def test_every_named_setting_default_reason_and_test_exists(path: Path) -> None:
 # A paragraph is a line. Who adds words to the documents leaves out others.
 MAX_LINE = 400
 MAX_WORDS = 42_000
-READ = [*DOCUMENTS, *sorted((ROOT / ".github").glob("*.md"))]
+READ = [*DOCUMENTS, *tracked_files(".github/*.md")]
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)

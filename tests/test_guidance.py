@@ -23,6 +23,7 @@ from gateway.guidance import COMPONENT_GUIDANCE, CONNECTION_CAUSES, REASON_GUIDA
 from gateway.health import evidence
 from gateway.oauth.token_failures import OAUTH_REMEDIES, TOKEN_CAUSES
 from gateway.oauth.token_response import Cause, FailureKind
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
 HOMES = {ROOT / "gateway/guidance.py", ROOT / "gateway/oauth/token_failures.py"}
@@ -32,9 +33,9 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if path not in HOMES and "sandbox" not in path.parts
 ]
-TEMPLATES = sorted((ROOT / "gateway").rglob("templates/*.html"))
+TEMPLATES = tracked_files("gateway/*/templates/*.html")
 RULES = ROOT / "deploy/prometheus/rules/alerts.yml"
-RUNBOOKS = sorted((ROOT / "docs").glob("runbook*.md"))
+RUNBOOKS = tracked_files("docs/runbook*.md")
 
 # The kinds of failures have names that other things have, too.
 CAUSES = {

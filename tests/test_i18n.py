@@ -21,6 +21,7 @@ from gateway.audit.chain_verification import Fault
 from gateway.cli.usage import WORDS
 from gateway.i18n import DOMAINS, EMPTY_MESSAGE, LANGUAGES, Message, all_of, environment_language
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, entry_view
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1] / "gateway"
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -128,7 +129,7 @@ def test_every_computed_key_is_translated(language: str) -> None:
     assert computed() - {*catalogue(language, *DOMAINS)} == set()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("locale/*/*/*.po")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", tracked_files("gateway/locale/*.po"), ids=lambda p: p.name)
 def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
     """`make venv` compiles it."""
     with path.open("rb") as file:

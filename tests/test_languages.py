@@ -22,6 +22,7 @@ from gateway.outbox import async_status
 from tests.doubles.gateway_states import STATES, StatusSources
 from tests.test_i18n import SHARED as SHARED_BY_COMMANDS
 from tests.test_i18n import catalogue, words
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -220,9 +221,9 @@ def every_text(language: str) -> Iterator[str]:
     """Yield each text of the program, the generated pages and the alerts."""
     name = "ru" if language == "en" else language
     catalogues = [
-        *ROOT.glob(f"gateway/locale/{name}/*/*.po"),
-        *ROOT.glob(f"docs/generators/errors_page.{name}.po"),
-        *ROOT.glob(f"docs/generators/settings_page.{name}.po"),
+        *tracked_files(f"gateway/locale/{name}/*.po"),
+        *tracked_files(f"docs/generators/errors_page.{name}.po"),
+        *tracked_files(f"docs/generators/settings_page.{name}.po"),
     ]
     for path in catalogues:
         with path.open("rb") as file:

@@ -25,6 +25,7 @@ from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.environments import output_of, run_or_skip
 from tests.extent import left_to_ci
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
 QUICK_STARTS = [ROOT / "docs" / f"quick-start{suffix}.md" for suffix in ("", ".ru", ".uz")]
@@ -230,7 +231,7 @@ def test_each_command_within_a_sentence_has_a_test(path: Path) -> None:
 
 
 def test_make_help_lists_each_target_that_the_pages_name() -> None:
-    pages = [ROOT / "README.md", *QUICK_STARTS, *sorted((ROOT / ".github").glob("*.md"))]
+    pages = [ROOT / "README.md", *QUICK_STARTS, *tracked_files(".github/*.md")]
     named = {
         target
         for page in pages

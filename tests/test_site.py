@@ -13,6 +13,7 @@ import pytest
 from gateway.i18n import LANGUAGES, language_name
 from tests.browser.conftest import BROWSERS
 from tests.environments import run, run_or_skip
+from tests.tracked_files import tracked_files
 
 pytestmark = pytest.mark.ci
 
@@ -58,7 +59,7 @@ def site(mkdocs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_has_all_pages_and_loads_nothing(site: Path) -> None:
     pages = {page.name: page.read_text("utf-8") for page in site.rglob("*.html")}
-    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {
+    assert {path.stem for path in tracked_files("docs/*.md")} <= {
         name.removesuffix(".html") for name in pages
     }
     assert {
@@ -68,7 +69,7 @@ def test_the_site_has_all_pages_and_loads_nothing(site: Path) -> None:
     assert (site / "project/config/production.yaml").exists()
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", tracked_files("docs/*.md"), ids=lambda path: path.stem)
 def test_the_language_switch_leads_to_translations(site: Path, page: Path) -> None:
     """Else to the start page of the language."""
     stem, _, own = page.stem.partition(".")

@@ -8,7 +8,6 @@ import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import aiohttp
@@ -17,12 +16,11 @@ import pytest
 from gateway import __version__
 from tests.deploy import tools
 from tests.doubles.processes import GatewayProcess, free_port, start
+from tests.tracked_files import tracked_files, unignored_files
 
 pytestmark = pytest.mark.ci
 
 ROOT = Path(__file__).parents[1]
-# Files that work in a checkout creates.
-IGNORED = [each.strip("/") for each in (ROOT / ".gitignore").read_text("utf-8").split()] + [".git"]
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +58,11 @@ def make(folder: Path, *arguments: str) -> list[str]:
     return ["make", *options, *arguments]
 
 
-def is_ignored(path: Path) -> bool:
-    return any(fnmatch(path.name, each) or fnmatch(str(path), each) for each in IGNORED)
-
-
-def source(folder: Path = ROOT) -> Iterator[Path]:
-    """Yield the files of the source, also those behind links to folders."""
-    for each in folder.iterdir():
-        path = each.relative_to(ROOT)
-        if not is_ignored(path):
-            yield from source(each) if each.is_dir() else [path]
+def source() -> Iterator[Path]:
+    """Yield the files of the source, also new ones and those behind links to folders."""
+    for each in unignored_files():
+        for file in each.iterdir() if each.is_dir() else [each]:
+            yield file.relative_to(ROOT)
 
 
 def test_the_archive_has_the_complete_source(archive: Path) -> None:
@@ -92,7 +85,7 @@ def catalogues(names: Iterable[str]) -> list[str]:
 
 def test_the_packages_have_compiled_translations(archive: Path, tmp_path: Path) -> None:
     """Git has none."""
-    sources = ROOT.glob("gateway/locale/*/LC_MESSAGES/*.po")
+    sources = tracked_files("gateway/locale/*.po")
     meant = sorted(str(each.relative_to(ROOT).with_suffix(".mo")) for each in sources)
     with tarfile.open(f"{archive}.tar.gz") as packed:
         assert catalogues(packed.getnames()) == meant

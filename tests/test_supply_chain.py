@@ -16,9 +16,10 @@ from deploy.rehearsal.__main__ import EXCUSED, INSTEAD, VALUES, jobs_from
 from deploy.rehearsal.actions import ACTIONS, StepError
 from deploy.rehearsal.workflow import EXPRESSION, jobs_of
 from tests.environments import load_module, run, run_or_skip
+from tests.tracked_files import tracked_files
 
 ROOT = Path(__file__).parents[1]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = tracked_files(".github/workflows/*.yml")
 TOOLS = ROOT / ".venv-tools"
 TESTS = ROOT / "tests"
 
@@ -76,7 +77,9 @@ def test_bandit_finds_nothing(tools: Path) -> None:
     assert json.loads(done.stdout)["results"] == []
 
 
-PYTHON_LOCKS = sorted({*CHAIN.LOCKS} | {str(p.relative_to(ROOT)) for p in TESTS.glob("*/*.lock")})
+PYTHON_LOCKS = sorted(
+    {*CHAIN.LOCKS} | {str(p.relative_to(ROOT)) for p in tracked_files("tests/*.lock")}
+)
 
 
 @pytest.mark.parametrize("lock", PYTHON_LOCKS)
@@ -87,7 +90,7 @@ def test_every_python_lock_pins_by_hash_and_names_no_address(lock: str) -> None:
     assert "://" not in (ROOT / lock).read_text()
 
 
-NPM_LOCKS = sorted(TESTS.glob("*/package-lock.json"))
+NPM_LOCKS = tracked_files("tests/*/package-lock.json")
 
 
 @pytest.mark.parametrize("lock", NPM_LOCKS, ids=lambda path: path.parent.name)

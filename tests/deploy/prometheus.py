@@ -16,12 +16,13 @@ import yaml
 from tests.deploy import tools
 from tests.doubles.processes import Process, free_port, start
 from tests.environments import installed_program
+from tests.tracked_files import tracked_files
 
 Rule = dict[str, Any]
 
 FOLDER = tools.PROJECT / "deploy/prometheus"
-RULES = sorted((FOLDER / "rules").glob("*.yml"))
-DASHBOARDS = sorted((tools.PROJECT / "deploy/grafana/dashboards").glob("*.json"))
+RULES = tracked_files("deploy/prometheus/rules/*.yml")
+DASHBOARDS = tracked_files("deploy/grafana/dashboards/*.json")
 RUNBOOK = "https://intranet.example/dhp-gateway/runbook/"
 
 # All times of the real Prometheus are divided by this.

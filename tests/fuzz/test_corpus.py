@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.fuzz.targets import TARGETS
-
-CORPUS = Path(__file__).with_name("corpus")
+from tests.tracked_files import tracked_files
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_corpus(name: str) -> None:
     """No stored input breaks what its target promises."""
-    inputs = sorted((CORPUS / name).iterdir())
+    inputs = tracked_files(f"tests/fuzz/corpus/{name}/*")
     assert len(inputs) >= 3
     for path in inputs:
         try:
