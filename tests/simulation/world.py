@@ -315,7 +315,7 @@ def _hash_of(lines: list[bytes]) -> str:
 
 def run_plan(plan: Plan, *, keeps_trace: bool = False) -> Run:
     """Run a plan. What happens follows from the plan alone."""
-    parent = _IN_MEMORY if _IN_MEMORY.is_dir() else None
+    parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     random.seed(f"{plan.seed}:global")
     gc.disable()
