@@ -34,7 +34,7 @@ from gateway.config.operations_settings import LoginSettings
 from gateway.config.settings import PRESETS, Settings
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, format_duration, join_messages
-from gateway.login.authorization_code import authorization_url
+from gateway.login.authorization_code import begin_sign_in
 from gateway.login.openid_provider import (
     DISCOVERY_PATH,
     IdTokenError,
@@ -42,6 +42,7 @@ from gateway.login.openid_provider import (
     is_issuer_of,
     possible_issuers,
 )
+from gateway.login.session_store import new_secret
 from gateway.oauth.token_failures import (
     TOKEN_CAUSES,
     WRONG_ENDPOINT_STATUSES,
@@ -288,8 +289,6 @@ _DISCOVERY: Final = Check(Message("login discovery"), "login-discovery", "login"
 _PAGE: Final = Check(Message("login page"), "login-page", "login")
 _CLIENT: Final = Check(Message("login client"), "login-client", "login")
 _CODE_ERROR: Final = "invalid_grant"
-# 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
-_VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
 async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Finding]:
@@ -338,14 +337,11 @@ async def _conversation(
         yield failed_by_setting(_DISCOVERY, error, Message("Set a PEM file with CA certificates"))
         return
     yield await _discovery(settings, provider)
-    metadata = await provider.metadata()
-    endpoint = settings.sso.authorize_url
-    if metadata is not None:
-        endpoint = metadata.authorization_endpoint or endpoint
-    if endpoint is None or (metadata is None and settings.login.is_openid):
+    begun = begin_sign_in(settings.login, settings.sso, await provider.metadata(), "/")
+    if begun is None:
         yield Finding(_PAGE, "skipped", Message("not tested: no discovery document"))
     else:
-        yield await _page(settings, session, endpoint)
+        yield await _page(settings, session, begun[0].location)
     if not sso_reached:
         yield Finding(_CLIENT, "unreached", Message("not tested: no connection to the SSO"))
         return
@@ -415,16 +411,8 @@ async def _check_document(
     return Finding(_DISCOVERY, "ok", detail)
 
 
-async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Finding:
+async def _page(settings: Settings, session: ClientSession, url: str) -> Finding:
     """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
-    login = settings.login
-    url = authorization_url(
-        login,
-        endpoint,
-        state="doctor",
-        nonce="doctor" if login.is_openid else None,
-        verifier=_VERIFIER,
-    )
     try:
         response, _ = await bounded_get(
             session,
@@ -443,7 +431,7 @@ async def _page(settings: Settings, session: ClientSession, endpoint: str) -> Fi
         urlsplit(target)
     except ValueError:
         target = ""
-    return _check_page_response(login, response.status, target)
+    return _check_page_response(settings.login, response.status, target)
 
 
 def _check_page_response(login: LoginSettings, status: int, location: str) -> Finding:
@@ -512,8 +500,9 @@ async def _client(settings: Settings, session: ClientSession) -> Finding:
 async def _code_rejection(settings: Settings, session: ClientSession) -> TokenRequestError | None:
     """Return how the SSO rejects an invented code, or None. Raises `StartError`."""
     endpoint = user_endpoint(settings, session, TimeSource())
+    verifier = Secret(new_secret())
     try:
-        await endpoint.redeem_code("doctor", Secret(_VERIFIER), settings.login.redirect_uri or "")
+        await endpoint.redeem_code("doctor", verifier, settings.login.redirect_uri or "")
     except TokenRequestError as error:
         return error
     return None

@@ -11,7 +11,6 @@ could use the gateway's URL for phishing (RFC 9700 section 4.11).
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -50,8 +49,6 @@ _log = get_logger(__name__)
 
 SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
 
-# They become 64 characters (RFC 7636 section 4.1 requires 43 to 128).
-_VERIFIER_BYTES: Final = 48
 MAX_NAME_LENGTH: Final = 256
 _UNKNOWN_USER: Final = "unknown"
 # Error codes that do not mean that the request itself is invalid (RFC 6749 section 4.1.2.1, OpenID
@@ -82,24 +79,6 @@ class SignInError(Exception):
         self.return_to: str | None = None
 
 
-def authorization_url(
-    login: LoginSettings, endpoint: str, *, state: str, nonce: str | None, verifier: str
-) -> str:
-    """Return the URL of an authorization request (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
-    url = prepare_grant_uri(
-        endpoint,
-        login.client_id,
-        "code",
-        redirect_uri=login.redirect_uri,
-        scope=login.scope,
-        state=state,
-        nonce=nonce,
-        code_challenge=create_s256_code_challenge(verifier),
-        code_challenge_method="S256",
-    )
-    return str(add_params_to_uri(url, login.extra_params))
-
-
 @dataclass(frozen=True, slots=True)
 class AuthorizationRedirect:
     """The redirect to the SSO at the start of a sign-in.
@@ -111,6 +90,42 @@ class AuthorizationRedirect:
     location: str
     state: str
     binding_cookie: Secret
+
+
+def begin_sign_in(
+    login: LoginSettings, sso: SsoSettings, metadata: ProviderMetadata | None, return_to: str
+) -> tuple[AuthorizationRedirect, SignInState] | None:
+    """Return a new authorization request (RFC 6749 section 4.1.1) and what `finish` needs of it.
+
+    PKCE is that of RFC 7636 section 4.3. Return None if the SSO's discovery document is needed. The
+    doctor sends such a request, too.
+    """
+    endpoint = sso.authorize_url
+    if metadata is not None:
+        endpoint = metadata.authorization_endpoint or endpoint
+    if endpoint is None or _lacks_document(login, metadata):
+        return None
+    state, binding, verifier = new_secret(), new_secret(), new_secret()
+    nonce = new_secret() if login.is_openid else None
+    url = prepare_grant_uri(
+        endpoint,
+        login.client_id,
+        "code",
+        redirect_uri=login.redirect_uri,
+        scope=login.scope,
+        state=state,
+        nonce=nonce,
+        code_challenge=create_s256_code_challenge(verifier),
+        code_challenge_method="S256",
+    )
+    location = str(add_params_to_uri(url, login.extra_params))
+    redirect = AuthorizationRedirect(location, state, Secret(binding))
+    return redirect, SignInState(Secret(verifier), nonce, return_to)
+
+
+def _lacks_document(login: LoginSettings, metadata: ProviderMetadata | None) -> bool:
+    """Return whether the sign-in would have to trust an ID token of an unknown issuer."""
+    return metadata is None and login.is_openid
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +154,7 @@ class SignInFlow:
         sessions: SessionManager,
     ) -> None:
         self._login = login
-        self._authorize_url = sso.authorize_url
+        self._sso = sso
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -151,22 +166,14 @@ class SignInFlow:
         document is needed and cannot be had.
         """
         metadata = await self._provider.metadata()
-        endpoint = self._authorize_url
-        if metadata is not None:
-            endpoint = metadata.authorization_endpoint or endpoint
-        if endpoint is None or self._lacks_document(metadata):
+        begun = begin_sign_in(self._login, self._sso, metadata, return_to)
+        if begun is None:
             _log.warning("nobody can sign in: the SSO's discovery document cannot be read")
             raise GatewayError(SSO_UNAVAILABLE, "no discovery document")
-        state, binding = new_secret(), new_secret()
-        verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
-        nonce = new_secret() if self._login.is_openid else None
-        location = authorization_url(
-            self._login, endpoint, state=state, nonce=nonce, verifier=verifier
-        )
-        await self._sessions.keep_sign_in(
-            store_key(state, binding), SignInState(Secret(verifier), nonce, return_to)
-        )
-        return AuthorizationRedirect(location, state, Secret(binding))
+        redirect, sign_in = begun
+        key = store_key(redirect.state, redirect.binding_cookie.reveal())
+        await self._sessions.keep_sign_in(key, sign_in)
+        return redirect
 
     async def finish(self, params: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
         """Create a session for the authorization response `params` (RFC 6749 section 4.1.2).
@@ -191,15 +198,11 @@ class SignInFlow:
             Secret(identifier), session, sign_in.return_to, _printable_text(claims.get("sub"))
         )
 
-    def _lacks_document(self, metadata: ProviderMetadata | None) -> bool:
-        """Return whether the sign-in would have to trust an ID token of an unknown issuer."""
-        return metadata is None and self._login.is_openid
-
     async def _redeem(
         self, params: Mapping[str, str], sign_in: SignInState
     ) -> tuple[UserTokenSet, Mapping[str, Any]]:
         metadata = await self._provider.metadata()
-        if self._lacks_document(metadata):
+        if _lacks_document(self._login, metadata):
             raise SignInError("unavailable", "no discovery document")
         _require_issuer(params.get("iss"), metadata)
         error = params.get("error")

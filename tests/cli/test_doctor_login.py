@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import aiohttp
 import pytest
 
 from tests.cli.test_doctor import DoctorSetup, platform_with_statement  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
-from tests.doubles.processes import free_port
+from tests.doubles.processes import free_port, start_gateway
 from tests.doubles.sso import ScriptedResponse, http, oauth_error, status, token
 from tests.login.provider import Provider
 from tests.oauth.test_signing_keys import EC, pem
@@ -39,15 +41,40 @@ def setup(tmp_path: Path, platform: Platform, sso: Provider) -> DoctorSetup:
 
 
 async def test_a_working_sign_in_passes_every_check(setup: DoctorSetup, sso: Provider) -> None:
-    """Document, page and client are each told of; the page is asked for as people would."""
+    """Document, page and client are each told of."""
     code, text = await setup.doctor()
     assert code == 0
     assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
     assert f"ok      login page: the SSO permits sign-ins for {REDIRECT_URI}" in text
     assert "ok      login client: the SSO accepts the client_id" in text
-    (asked,) = [seen for seen in sso.requests if "response_type=code" in seen.target]
-    assert "code_challenge_method=S256" in asked.target
     assert sso.user_requests[0].form["redirect_uri"] == REDIRECT_URI
+
+
+async def test_the_page_is_requested_like_a_sign_in_requests_it(
+    setup: DoctorSetup, sso: Provider
+) -> None:
+    setup.settings["login"]["extra_params"] = {"audience": "https://platform.example"}
+    await setup.doctor()
+    (asked,) = [seen for seen in sso.requests if "response_type=code" in seen.target]
+    gateway = start_gateway(setup.settings, setup.folder)
+    try:
+        await gateway.wait_for_status(200, "/livez")
+        login = f"{gateway.url.removesuffix('/fhir')}/auth/login"
+        async with (
+            aiohttp.ClientSession() as browser,
+            browser.get(login, allow_redirects=False) as redirect,
+        ):
+            wanted = redirect.headers["Location"]
+    finally:
+        gateway.process.terminate()
+    assert _of_any_sign_in(asked.target) == _of_any_sign_in(wanted)
+
+
+def _of_any_sign_in(url: str) -> dict[str, str | int]:
+    """Return the parameters, and of those that are random the length."""
+    params = dict(parse_qsl(urlsplit(url).query))
+    random = ("state", "nonce", "code_challenge")
+    return {name: len(value) if name in random else value for name, value in params.items()}
 
 
 async def test_the_error_description_of_the_sso_is_shown(setup: DoctorSetup, sso: Provider) -> None:

@@ -25,6 +25,8 @@ from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, json_body,
 from tests.login.stage import CLIENT_ID, Browser, Page, Stage, stage
 
 _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+# Characters of Hydra's `MinParameterEntropy`.
+_MIN_ENTROPY = 8
 
 
 class Provider(Sso):
@@ -103,8 +105,19 @@ class Provider(Sso):
         return {name: value for name, value in document.items() if value is not None}
 
     def _agreed(self, asked: dict[str, str]) -> ScriptedResponse:
-        """Redirect the browser back at once, without a page of its own."""
-        query = urlencode({"code": "planted-code", "state": asked["state"]})
+        """Redirect the browser back at once, without a page of its own.
+
+        What Ory Hydra 2.3 refuses is refused here: a short `state`, a short `nonce` (there at the
+        token endpoint), and with its `oauth2.pkce.enforced` a request without PKCE by S256.
+        """
+        answer = {"code": "planted-code"}
+        if len(asked.get("state", "")) < _MIN_ENTROPY:
+            answer = {"error": "invalid_state"}
+        elif "openid" in asked.get("scope", "") and len(asked.get("nonce", "")) < _MIN_ENTROPY:
+            answer = {"error": "insufficient_entropy"}
+        elif asked.get("code_challenge_method") != "S256" or "code_challenge" not in asked:
+            answer = {"error": "invalid_request"}
+        query = urlencode({**answer, "state": asked.get("state", "")})
         return status(302, ("Location", f"{asked['redirect_uri']}?{query}"))
 
     def logout_token(self, /, key: RSAKey | None = None, alg: str = "RS256", **claims: Any) -> str:
