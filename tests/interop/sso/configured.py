@@ -80,3 +80,10 @@ async def is_active(url: str, token: str, **headers: str) -> bool:
 def version_of_package(name: str) -> str:
     package = Path(__file__).parents[1] / "node_modules" / name / "package.json"
     return str(json.loads(package.read_text())["version"])
+
+
+def version_of_module(folder: Path, name: str) -> str:
+    """Return the version of a Go module that the `go.mod` in the folder requires."""
+    lines = (folder / "go.mod").read_text().splitlines()
+    (found,) = (line.split()[1] for line in lines if line.strip().startswith(f"{name} v"))
+    return found.removeprefix("v")

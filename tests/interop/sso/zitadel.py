@@ -16,7 +16,7 @@ import aiohttp
 from tests.browser.conftest import BrowserUser
 from tests.doubles.processes import start
 from tests.environments import go_program
-from tests.interop.sso.configured import is_active
+from tests.interop.sso.configured import is_active, version_of_module
 from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
 HERE = Path(__file__).parent
@@ -44,9 +44,7 @@ class Zitadel(SsoServer):
     secret: str = "secret-of-lab-basic/1+%"
 
     def version(self) -> str:
-        lines = (HERE / "zitadel" / "go.mod").read_text().splitlines()
-        [line] = (line for line in lines if "zitadel/oidc/v3" in line)
-        return line.rpartition(" v")[2]
+        return version_of_module(HERE / "zitadel", "github.com/zitadel/oidc/v3")
 
     def start(self) -> None:
         program = go_program(HERE / "zitadel")
