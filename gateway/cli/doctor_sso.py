@@ -247,7 +247,7 @@ async def _endpoint(
             url,
             _MAX_DOCUMENT_BYTES,
             tls=server.trust(),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            headers={"Accept": "application/json"},
             proxy=proxy_url,
             timeout=aiohttp.ClientTimeout(total=min(server.timeout, _DOCUMENT_TIMEOUT)),
         )
@@ -419,6 +419,7 @@ async def _page(settings: Settings, session: ClientSession, url: str) -> Finding
             url,
             0,
             tls=tls_contexts.client_tls(url, settings.sso.ca_file, "sso.ca_file"),
+            headers={"Accept": "text/html"},
             proxy=settings.sso.proxy_url,
             timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
         )

@@ -68,7 +68,13 @@ def open_session() -> ClientSession:
 
 
 async def bounded_get(
-    session: ClientSession, url: str, max_bytes: int, *, tls: SSLContext | None, **options: Any
+    session: ClientSession,
+    url: str,
+    max_bytes: int,
+    *,
+    tls: SSLContext | None,
+    headers: Mapping[str, str],
+    **options: Any,
 ) -> tuple[aiohttp.ClientResponse, bytes | None]:
     """Return the response to a GET and its body, which is None where it is larger.
 
@@ -76,7 +82,13 @@ async def bounded_get(
     `aiohttp.ClientError`, TimeoutError or OSError.
     """
     async with session.get(
-        url, ssl=True if tls is None else tls, allow_redirects=False, **options
+        url,
+        ssl=True if tls is None else tls,
+        allow_redirects=False,
+        headers={"Accept-Encoding": "identity", **headers},
+        # Firewalls refuse aiohttp's, which neither a browser nor the gateway sends there.
+        skip_auto_headers=("User-Agent",),
+        **options,
     ) as response:
         body = await _bounded(response.content, max_bytes) if max_bytes else None
         return response, body

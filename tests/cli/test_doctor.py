@@ -115,6 +115,16 @@ async def test_a_correct_setup_passes_every_check(setup: DoctorSetup, platform: 
     assert platform.requests[0].header("authorization") == "Bearer token-1"
 
 
+async def test_the_platform_is_asked_with_the_fields_of_the_gateways_own_requests(
+    setup: DoctorSetup, platform: Platform
+) -> None:
+    """No firewall refuses it for the library that it uses, nor has the platform to compress."""
+    await setup.doctor()
+    for asked in platform.requests:
+        assert asked.header("User-Agent") is None
+        assert asked.header("Accept-Encoding") == "identity"
+
+
 async def test_each_finding_has_a_level_a_code_and_a_key(setup: DoctorSetup) -> None:
     levels = [(each["level"], each["code"], each["key"]) for each in await setup.findings()]
     # Only root is told which files other users cannot read.

@@ -68,6 +68,8 @@ async def test_the_page_is_requested_like_a_sign_in_requests_it(
     finally:
         gateway.process.terminate()
     assert _of_any_sign_in(asked.target) == _of_any_sign_in(wanted)
+    # Firewalls let browsers pass, and no library of scripts.
+    assert "User-Agent" not in asked.headers
 
 
 def _of_any_sign_in(url: str) -> dict[str, str | int]:
