@@ -29,7 +29,12 @@ from gateway.login.logout import SignOutFlow
 from gateway.login.session_store import Session
 from gateway.login.sessions import SessionManager
 from gateway.oauth.grants import UserTokenEndpoint
-from gateway.oauth.token_backoff import RejectionState, rejected_error, wait_for_fetch
+from gateway.oauth.token_backoff import (
+    RejectionState,
+    refresh_time,
+    rejected_error,
+    wait_for_fetch,
+)
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
@@ -40,10 +45,6 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _MAX_PAUSE: Final = 30.0
-# A renewal starts when this share of the lifetime is left, but at most this many seconds before the
-# expiry.
-_RENEW_AHEAD_SHARE: Final = 0.25
-_MAX_RENEW_AHEAD: Final = 60.0
 # The number of sessions whose renewal state this process remembers.
 _MAX_STATES: Final = 20_000
 # Delays between the attempts to store renewed tokens, in seconds.
@@ -56,12 +57,14 @@ _SHUTDOWN_WAIT: Final = 5.0
 class RenewalState:
     """The state of a session's renewals in this process. Times are of the monotonic clock.
 
+    `refresh_position` (`refresh_time`) spreads the renewals of users who signed in together.
     `rejected` is a token that the platform rejected. `task` is the renewal in progress.
     `not_before` is the end of the backoff after `failures` failed renewals in a row. `rejections`
     pauses renewals that a 401 causes, and knows whether the platform accepted a token of the
     session. `unsaved` is the session with renewed tokens that could not be stored yet.
     """
 
+    refresh_position: float
     rejected: AccessToken | None = None
     task: asyncio.Task[Session] | None = None
     not_before: float = 0.0
@@ -111,7 +114,7 @@ class SessionRenewals:
         """Return the mutable renewal state of a session, creating it if there is none."""
         state: RenewalState | None = self._states.get(session.key.name)
         if state is None:
-            state = self._states[session.key.name] = RenewalState()
+            state = self._states[session.key.name] = RenewalState(self._times.random())
         return state
 
     def was_accepted(self, session: Session) -> bool:
@@ -279,8 +282,7 @@ class UserTokens:
         if not self._renewals.has_usable_token(session):
             return None
         token, now = session.token, self._clock()
-        ahead = min(_RENEW_AHEAD_SHARE * token.lifetime, _MAX_RENEW_AHEAD)
-        if now >= token.expires_at - ahead and now >= state.not_before:
+        if now >= max(refresh_time(token, state.refresh_position), state.not_before):
             self._renewals.start_renewal(session)
         return token
 

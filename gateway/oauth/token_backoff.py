@@ -34,13 +34,10 @@ _TO_CHECK = {
 }
 
 
-# A token is refreshed after a random share of its lifetime between these two, which leaves the rest
-# for further attempts. Of many credentials, whose tokens are fetched together at the start, the
-# renewals begin sooner: as soon as needed for `_RENEWALS_PER_SECOND`, but not before `_MIN_FROM`.
-_REFRESH_FROM: Final = 0.7
-_REFRESH_TO: Final = 0.8
-_MIN_FROM: Final = 0.3
-_RENEWALS_PER_SECOND: Final = 10
+# A token is refreshed at a random time between these shares of its lifetime: tokens that were
+# fetched together are not refreshed together, and some time is left for further attempts.
+_REFRESH_FROM: Final = 0.6
+_REFRESH_TO: Final = 0.9
 # Seconds, as are all that follow.
 _MIN_REFRESH_DELAY: Final = 0.5
 # The first and the longest delay after failures. While a token is still valid, the delay is also
@@ -100,52 +97,43 @@ class FailureState:
         )
 
 
-class RefreshSchedule:
-    """Computes delays.
+def refresh_time(token: AccessToken, position: float) -> float:
+    """Return the monotonic time at which `token` is refreshed.
 
-    `random` returns numbers from 0 to 1. It spreads the delays, so that many gateways do not send
-    their token requests at the same moment.
-    `credentials` is the number of those that the schedule is for.
+    `position`, from 0 to 1, is that between the earliest and the latest time.
     """
+    share = _REFRESH_FROM + (_REFRESH_TO - _REFRESH_FROM) * position
+    return token.received_at + share * token.lifetime
 
-    def __init__(self, random: Callable[[], float], credentials: int) -> None:
-        self._random = random
-        self._others = credentials - 1
 
-    def refresh_delay(self, token: AccessToken, now: float) -> float:
-        """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
-        latest = token.received_at + _REFRESH_TO * token.lifetime
-        # Where a reload comes late in the life of the tokens, what is left is divided.
-        earliest, latest = max(self._earliest(token), now), max(latest, now)
-        due = earliest + (latest - earliest) * self._random()
-        return max(due - now, _MIN_REFRESH_DELAY)
+def refresh_delay(token: AccessToken, now: float, random: Callable[[], float]) -> float:
+    """Return the seconds from `now` (monotonic) until `token` should be refreshed.
 
-    def _earliest(self, token: AccessToken) -> float:
-        """Return the monotonic time from which on `token` is refreshed."""
-        needed = self._others / (_RENEWALS_PER_SECOND * token.lifetime)
-        share = min(_REFRESH_FROM, max(_REFRESH_TO - needed, _MIN_FROM))
-        return token.received_at + share * token.lifetime
+    `random` returns numbers from 0 to 1, here and below.
+    """
+    # Where a reload comes late in the life of the tokens, what is left is divided.
+    earliest, latest = (max(refresh_time(token, position), now) for position in (0.0, 1.0))
+    return max(earliest + (latest - earliest) * random() - now, _MIN_REFRESH_DELAY)
 
-    def is_due(self, token: AccessToken, now: float) -> bool:
-        """Return whether `token` is old enough that its refresh may be due."""
-        return now >= self._earliest(token)
 
-    def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
-        """Return the seconds until the next attempt, after `count` failures in a row.
+def retry_delay(
+    error: TokenRequestError, count: int, remaining: float, random: Callable[[], float]
+) -> float:
+    """Return the seconds until the next attempt, after `count` failures in a row.
 
-        `remaining` is how long the present token is still usable, in seconds, 0 or less without
-        one. While a token is usable, the next attempt should come before its expiry; without one
-        the normal backoff applies.
-        """
-        if error.kind == "refused":
-            return _REFUSED_DELAY * (1.0 + 0.1 * self._random())
-        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._random)
-        if error.kind == "throttled":
-            named = error.retry_after if error.retry_after is not None else pause
-            return max(1.0, named) * (1.0 + 0.1 * self._random())
-        if remaining > 0:
-            pause = min(pause, max(remaining / 2, _MIN_URGENT_DELAY))
-        return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_DELAY))
+    `remaining` is how long the present token is still usable, in seconds, 0 or less without one.
+    While a token is usable, the next attempt should come before its expiry; without one the normal
+    backoff applies.
+    """
+    if error.kind == "refused":
+        return _REFUSED_DELAY * (1.0 + 0.1 * random())
+    pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, random)
+    if error.kind == "throttled":
+        named = error.retry_after if error.retry_after is not None else pause
+        return max(1.0, named) * (1.0 + 0.1 * random())
+    if remaining > 0:
+        pause = min(pause, max(remaining / 2, _MIN_URGENT_DELAY))
+    return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_DELAY))
 
 
 class RejectionState:

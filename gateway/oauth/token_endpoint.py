@@ -328,7 +328,7 @@ class TokenRequestQueue:
     thousand credentials, whose tokens are all wanted at the start and after an outage, and a
     firewall takes many connections from one address for an attack. One queue serves credentials and
     signed-in users, also of two versions of the settings during a reload: of those for the same
-    credential one is under way at a time. `RefreshSchedule` spreads the renewals, so that the queue
+    credential one is under way at a time. Renewals are spread (`refresh_delay`), so that the queue
     is short at other times.
     """
 

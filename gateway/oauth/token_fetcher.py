@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import TimeSource
 from gateway.oauth.credential import Credential
-from gateway.oauth.token_backoff import RefreshSchedule
+from gateway.oauth.token_backoff import refresh_time
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, token_store_breaker
 from gateway.telemetry.metrics import Metrics
@@ -42,7 +42,6 @@ class TokenFetcher:
         store: RedisTokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
-        refresh_schedule: RefreshSchedule,
         times: TimeSource,
         replica_wait: float,
     ) -> None:
@@ -50,7 +49,6 @@ class TokenFetcher:
         self._breaker = token_store_breaker(times.clock)
         self._metrics = metrics
         self._audit = audit
-        self._refresh_schedule = refresh_schedule
         self._times = times
         self._replica_wait = replica_wait
 
@@ -106,7 +104,7 @@ class TokenFetcher:
         stored = await self._breaker.call_or(None, store.get, key)
         if stored is None or stored in in_use():
             return None
-        return None if self._refresh_schedule.is_due(stored, self._times.clock()) else stored
+        return None if self._times.clock() >= refresh_time(stored, 0.0) else stored
 
     async def _request_token(self, credential: Credential) -> AccessToken:
         started = self._times.clock()

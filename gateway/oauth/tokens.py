@@ -23,9 +23,11 @@ from gateway.i18n import format_duration
 from gateway.oauth.credential import Credential
 from gateway.oauth.token_backoff import (
     FailureState,
-    RefreshSchedule,
     RejectionState,
+    refresh_delay,
+    refresh_time,
     rejected_error,
+    retry_delay,
     wait_for_fetch,
 )
 from gateway.oauth.token_endpoint import TokenRequestQueue
@@ -48,8 +50,8 @@ class Tokens:
     """The tokens of one credential. Methods raise no other exception than `GatewayError`.
 
     `at_hand` has the tokens in use, by key. Credentials of the same client, scope and parameters
-    have one key and share a token. `fetcher`, `queue`, `refresh_schedule` and `times` may be shared
-    with other credentials.
+    have one key and share a token. `fetcher`, `queue` and `times` may be shared with other
+    credentials.
     """
 
     def __init__(
@@ -61,7 +63,6 @@ class Tokens:
         queue: TokenRequestQueue,
         metrics: Metrics,
         sso: SsoSettings,
-        refresh_schedule: RefreshSchedule,
         times: TimeSource,
     ) -> None:
         self.name = credential.name
@@ -70,7 +71,6 @@ class Tokens:
         self._queue = queue
         self._metrics = metrics
         self._sso = sso
-        self._refresh_schedule = refresh_schedule
         self._times = times
         self._clock = times.clock
         self._at_hand = at_hand
@@ -377,7 +377,7 @@ class Tokens:
         has_token = current is not None
         count = before.count + 1 if before is not None and before.had_token == has_token else 1
         remaining = current.usable_until - now if current is not None else 0.0
-        pause = self._refresh_schedule.retry_delay(outcome, count, remaining)
+        pause = retry_delay(outcome, count, remaining, self._times.random)
         if self._retry_at_once:
             pause, self._retry_at_once = 0.0, False
         self._failure = FailureState(outcome, now + pause, count, has_token)
@@ -412,12 +412,12 @@ class Tokens:
                 self._rejections.suspect_token = token
             self._rejected_token = None
         self._metrics.on_token_expiry(self.name, token.wall_expiry)
-        self._schedule(self._refresh_schedule.refresh_delay(token, now), self._refresh)
+        self._schedule(refresh_delay(token, now, self._times.random), self._refresh)
 
     def _refresh(self) -> None:
         """Fetch the next token, unless a credential that shares it has done so."""
         current = self.current()
-        if current is None or self._refresh_schedule.is_due(current, self._clock()):
+        if current is None or self._clock() >= refresh_time(current, 0.0):
             self._start_fetch()
         else:
             self._install(current)
@@ -444,12 +444,10 @@ def make_tokens(
 
     `store` is None where no replicas share tokens.
     """
-    refresh_schedule = RefreshSchedule(times.random, len(credentials))
     fetcher = TokenFetcher(
         store=store,
         metrics=metrics,
         audit=audit,
-        refresh_schedule=refresh_schedule,
         times=times,
         replica_wait=sso.replica_wait,
     )
@@ -461,7 +459,6 @@ def make_tokens(
             queue=queue,
             metrics=metrics,
             sso=sso,
-            refresh_schedule=refresh_schedule,
             times=times,
         )
         for name, credential in credentials.items()

@@ -128,7 +128,7 @@ async def _backends() -> AsyncIterator[Backends]:
     tls = server_context(trustme.CA())
     sandboxes = {
         "healthy": Faults(),
-        "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),
+        "short_lived": Faults(token_lifetime=600 // prometheus.SPEED),
         "slow_sso": Faults(delays={"sso": 60}),
         "throttling": Faults(failures={"sso": 429}),
         "failing": Faults(failures={"platform": 503}),

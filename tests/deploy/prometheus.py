@@ -29,7 +29,7 @@ RUNBOOK = "https://intranet.example/dhp-gateway/runbook/"
 SPEED = 10
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+)(ms|s|m|h|d)\b"
-# Limits in seconds within expressions. Tokens are valid for half a minute instead of 5 in the test.
+# Limits in seconds within expressions. Tokens are valid for a minute instead of 10 in the test.
 # (A certificate's expiry and the platform's slowness do not depend on the speed.)
 _LIMITS = {
     "DhpGatewayTokenExpiring": ("< 60 and", "< 20 and"),

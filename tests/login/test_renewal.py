@@ -99,13 +99,25 @@ async def test_a_token_is_refreshed_before_its_expiry(setup: RefreshSetup) -> No
     _, tokens = await setup.session()
     setup.sso.script.append("t1")
     assert tokens.current() == made("t0", setup.clock)
+    setup.clock.now += 0.59 * LIFETIME
+    assert tokens.current() == made("t0", setup.clock)
     await run_pending_tasks()
     assert setup.sso.asked == []
-    setup.clock.now += LIFETIME - 59
+    setup.clock.now += 0.32 * LIFETIME
     assert tokens.current() == made("t0", setup.clock)
     await run_pending_tasks()
     assert tokens.current() == made("t1", setup.clock)
     assert len(setup.sso.asked) == 1
+
+
+async def test_renewals_of_users_who_signed_in_together_are_spread(setup: RefreshSetup) -> None:
+    users = [(await setup.session())[1] for _ in range(100)]
+    setup.sso.script.extend(["t1"] * len(users))
+    setup.clock.now += 0.75 * LIFETIME
+    for each in users:
+        each.current()
+    await run_pending_tasks()
+    assert 0 < len(setup.sso.asked) < len(users)
 
 
 async def test_concurrent_requests_share_one_refresh(setup: RefreshSetup) -> None:

@@ -61,9 +61,9 @@ async def test_a_token_taken_over_is_refreshed_at_its_time(predecessor: Setup) -
     predecessor.tokens.stop_renewing()
     before = hand_over(predecessor)
     assert len(predecessor.sso.requests) == 1
-    await predecessor.pass_time(65)
+    await predecessor.pass_time(59)
     assert len(predecessor.sso.requests) == 1
-    await predecessor.pass_time(16)
+    await predecessor.pass_time(32)
     assert len(predecessor.sso.requests) == 2
     assert predecessor.current == "token-1"
     await before.close()

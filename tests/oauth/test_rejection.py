@@ -175,7 +175,7 @@ async def test_a_rejected_token_is_not_reused_while_the_sso_is_down(setup: Setup
 async def test_a_refresh_in_flight_replaces_a_rejected_token(setup: Setup) -> None:
     token = await setup.obtain()
     setup.sso.hold()
-    await setup.clock.advance(245)
+    await setup.clock.advance(271)
     await setup.sso.wait_for_requests(2)
     replacing = asyncio.ensure_future(setup.tokens.replace_rejected(token))
     setup.sso.release()
