@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.conftest import BrowserUser
+from tests.browser.test_status import SMALLER
 from tests.doubles.gateway import running_gateway
 from tests.doubles.sso import Sso
 
@@ -33,6 +34,7 @@ async def test_an_error_is_a_page_in_the_users_language(
         assert "upstream-unreachable" in page["text"]
         assert await user.run(_FITS)
         assert await user.run(_IS_STYLED)
+        assert await user.run(SMALLER) == []
         assert (await user.do("axe"))["violations"] == []
         complaints = (await user.do("complaints"))["complaints"]
         assert not [each for each in complaints if "Content Security" in each]

@@ -19,6 +19,7 @@ from tests.browser.test_status import (
     DESKTOP,
     PATIENCE,
     PHONE,
+    SMALLER,
     WIDER,
     assert_accessible,
     no_complaints,
@@ -43,10 +44,11 @@ async def sign_in(user: BrowserUser, there: Office, language: str = "en") -> Non
 
 
 async def fits(user: BrowserUser) -> None:
-    """Check that nothing is wider than any screen and no heading is broken within a word."""
+    """Check that each screen shows all of it, no heading broken and no text below 12 px."""
     for width in WIDTHS:
         await user.do("look", width=width, height=800)
-        assert (await user.run(BROKEN), await user.run(WIDER)) == ([], []), f"{width} px"
+        faults = [await user.run(script) for script in (BROKEN, WIDER, SMALLER)]
+        assert faults == [[], [], []], f"{width} px"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

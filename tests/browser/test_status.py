@@ -169,6 +169,10 @@ SPLIT = """[...document.querySelectorAll(".care code, .reasons p code")]
   .map((part) => part.innerText)"""
 WIDER = """[document.documentElement, ...document.querySelectorAll(".wide")]
   .filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.id)"""
+SMALLER = """[...document.querySelectorAll("body *")]
+  .filter((part) => part.getClientRects().length)
+  .filter((part) => parseFloat(getComputedStyle(part).fontSize) < 12)
+  .map((part) => part.outerHTML)"""
 WIDTHS = (320, 360, 390, 641, 768, 1280)
 # In these each part of the page has much in it.
 FULL = ("every-interaction", "every-reason", "several-tokens", "outbox-person", "many-callers")
@@ -176,14 +180,14 @@ FULL = ("every-interaction", "every-reason", "several-tokens", "outbox-person", 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_fits_every_screen(user: BrowserUser, language: str) -> None:
-    """No heading is broken within a word, and nothing is wider than the screen."""
+    """No heading is broken within a word, nothing wider than the screen, no text below 12 px."""
     for state in (*FULL, "busy", "shutting-down"):
         async with serve_state(state) as url:
             await user.do("open", url=f"{url}/status?lang={language}")
             for width in WIDTHS:
                 await user.do("look", width=width, height=800)
-                faults = (await user.run(BROKEN), await user.run(WIDER))
-                assert faults == ([], []), f"{state} at {width} px"
+                faults = [await user.run(script) for script in (BROKEN, WIDER, SMALLER)]
+                assert faults == [[], [], []], f"{state} at {width} px"
                 assert width < 360 or await user.run(SPLIT) == [], f"{state} at {width} px"
 
 
