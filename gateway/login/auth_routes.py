@@ -46,7 +46,7 @@ from gateway.login.session_auth import (
     requested_target,
     session_cookie,
 )
-from gateway.login.session_store import SIGN_IN_LIFETIME, Session
+from gateway.login.session_store import SIGN_IN_LIFETIME, Session, digest
 from gateway.login.sessions import SessionManager
 from gateway.login.user_tokens import SessionRenewals
 from gateway.pipeline.admission import TokenBucket
@@ -291,7 +291,8 @@ class AuthRoutes:
         """Handle the authorization response, with which the SSO redirects the browser back."""
         pairs = parse_qsl(request.query, keep_blank_values=True)
         params = dict(pairs)
-        name = self._sign_in_cookie(params.get("state", ""))
+        state = params.get("state", "")
+        name = self._sign_in_cookie(state)
         binding = request.cookie(name)
         try:
             if len(params) != len(pairs):
@@ -300,7 +301,7 @@ class AuthRoutes:
                 params, None if binding is None else Secret(binding)
             )
         except SignInError as error:
-            return await self._sign_in_failed(request, exchange, error)
+            return await self._sign_in_failed(request, exchange, error, state)
         except GatewayError:  # the session store fails, so that the state may be made up
             self._bucket(request).take()
             self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
@@ -316,7 +317,7 @@ class AuthRoutes:
             display_name=sign_in.session.name,
         )
         return redirect_response(
-            sign_in.return_to,
+            sign_in.session.return_to,
             cookie_field(
                 self._settings, session_cookie(self._settings), sign_in.identifier.reveal()
             ),
@@ -324,9 +325,11 @@ class AuthRoutes:
         )
 
     async def _sign_in_failed(
-        self, request: BrowserRequest, exchange: Exchange, error: SignInError
+        self, request: BrowserRequest, exchange: Exchange, error: SignInError, state: str
     ) -> LocalResponse:
         """Return the page about it; a user who is signed in anyway is redirected to the target.
+
+        That of a callback that was used already is known if it created the user's session.
 
         Raises `GatewayError` rate-limited for callbacks that belong to no sign-in begun here.
         """
@@ -348,7 +351,8 @@ class AuthRoutes:
         )
         if session is not None:
             exchange.user = session.user
-            return redirect_response(error.return_to or self._default_target)
+            used = session.return_to if session.state_digest == digest(state) else None
+            return redirect_response(error.return_to or used or self._default_target)
         # An error that only the browser reported is never a 5xx, because it can be forged and would
         # trigger alerts.
         status = 403 if error.is_unverified else None
@@ -438,7 +442,7 @@ class AuthRoutes:
     @property
     def _default_target(self) -> str:
         """The target after a sign-in without `return_to`."""
-        return self._settings.path_prefix + _SESSION_PATH
+        return self._settings.path_prefix + "/"
 
     def _failed(
         self,

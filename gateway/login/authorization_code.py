@@ -130,14 +130,13 @@ def _lacks_document(login: LoginSettings, metadata: ProviderMetadata | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class CompletedSignIn:
-    """A successful sign-in: the session, its identifier for the browser, and the target.
+    """A successful sign-in: the session and its identifier for the browser.
 
     `subject` is the ID token's `sub`, by which the SSO names the user in a logout token.
     """
 
     identifier: Secret
     session: Session
-    return_to: str
     subject: str | None
 
 
@@ -193,10 +192,10 @@ class SignInFlow:
             error.return_to = sign_in.return_to
             raise
         user = _signed_in_user(tokens, claims)
-        identifier, session = await self._sessions.create(user, tokens.token, tokens.renewal)
-        return CompletedSignIn(
-            Secret(identifier), session, sign_in.return_to, _printable_text(claims.get("sub"))
+        identifier, session = await self._sessions.create(
+            user, tokens.token, tokens.renewal, state=state, return_to=sign_in.return_to
         )
+        return CompletedSignIn(Secret(identifier), session, _printable_text(claims.get("sub")))
 
     async def _redeem(
         self, params: Mapping[str, str], sign_in: SignInState

@@ -145,6 +145,7 @@ class RedisSessionStore(RedisStore):
             "token": [token.reveal(), token.received_at + offset, token.lifetime, token.scope],
             "refresh_token": renewal.refresh_token and renewal.refresh_token.reveal(),
             "cookies": {name: value.reveal() for name, value in renewal.cookies.items()},
+            "sign_in": [session.state_digest, session.return_to],
         }
         return self._cipher(session.key, session_key).encrypt(plain)
 
@@ -152,6 +153,7 @@ class RedisSessionStore(RedisStore):
         # Stored times are of the server's clock, those of a `Session` of the monotonic clock here.
         offset = now - self._times.clock()
         user, name, marks = plain["person"]
+        state_digest, return_to = plain.get("sign_in", ("", ""))  # absent in sessions of 1.0.0
         return Session(
             key,
             plain["identity"],
@@ -160,6 +162,8 @@ class RedisSessionStore(RedisStore):
             last_used_at=used - offset,
             token=self._token(plain["token"], offset),
             renewal=_renewal(plain),
+            state_digest=state_digest,
+            return_to=return_to,
         )
 
     def _token(self, plain: list[Any], offset: float) -> AccessToken:

@@ -61,8 +61,10 @@ class SignedInUser:
 class Session:
     """A session as it was read from the store. Times are of this process's monotonic clock.
 
-    `identity` identifies client, SSO and platform of the tokens. `is_ended` is the knowledge of
-    this process: in a shared store, another process may have ended the session since it was read.
+    `identity` identifies client, SSO and platform of the tokens. `state_digest` is that of the
+    state of the sign-in that created the session, `return_to` the target of that sign-in: a browser
+    may go back to its callback. `is_ended` is the knowledge of this process: in a shared store,
+    another process may have ended the session since it was read.
     """
 
     key: StoreKey
@@ -72,6 +74,8 @@ class Session:
     last_used_at: float
     token: AccessToken
     renewal: RenewalGrant
+    state_digest: str
+    return_to: str
     is_ended: bool = False
 
     @property

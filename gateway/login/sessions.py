@@ -19,6 +19,7 @@ from gateway.login.session_store import (
     SessionStore,
     SignedInUser,
     SignInState,
+    digest,
     new_secret,
     store_key,
 )
@@ -73,16 +74,30 @@ class SessionManager:
         self._times = times
 
     async def create(
-        self, signed_in_user: SignedInUser, token: AccessToken, renewal: RenewalGrant
+        self,
+        signed_in_user: SignedInUser,
+        token: AccessToken,
+        renewal: RenewalGrant,
+        *,
+        state: str,
+        return_to: str,
     ) -> tuple[str, Session]:
         """Create and store a session. Return the pair of its identifier and the session.
 
-        Only the browser keeps the identifier.
+        Only the browser keeps the identifier. `state` and `return_to` are those of the sign-in.
         """
         identifier = new_secret()
         now = self._times.clock()
         session = Session(
-            store_key(identifier), self._identity, signed_in_user, now, now, token, renewal
+            store_key(identifier),
+            self._identity,
+            signed_in_user,
+            started_at=now,
+            last_used_at=now,
+            token=token,
+            renewal=renewal,
+            state_digest=digest(state),
+            return_to=return_to,
         )
         await self._breaker.call(
             self._store.add, session, self.seconds_left(session), self._login.session_lifetime

@@ -67,7 +67,7 @@ async def test_a_used_state_creates_no_session(victim: Browser) -> None:
     for name, value in cookie.items():
         victim.set_cookie(name, value)
     again = await victim.open(link)
-    assert (again.status, again.location) == (302, "/auth/session")
+    assert (again.status, again.location) == (302, "/fhir/Patient")
     assert not [line for line in again.set_cookies if line.startswith("dhp-session")]
     assert (await victim.get("/fhir/Patient")).status == 200
 

@@ -37,6 +37,13 @@ async def repeated_callback(browser: Browser) -> Page:
     return await browser.open(link)
 
 
+async def repeated_callback_of_an_earlier_session(browser: Browser) -> Page:
+    link = back(await browser.begin("/fhir/Observation"))
+    await browser.open(link)
+    await signed_in(browser, "/fhir/Encounter")
+    return await browser.open(link)
+
+
 async def callback_with_two_states(browser: Browser) -> Page:
     """The page of a callback with the state of a sign-in and the parameter of another twice."""
     link = back(await browser.begin("/fhir/Observation"))
@@ -46,8 +53,13 @@ async def callback_with_two_states(browser: Browser) -> Page:
 # What it leads to without a session, and with one.
 CALLBACKS = {
     cancelled_callback: (403, "/fhir/Observation"),
-    callback_with_unknown_state: (400, "/auth/session"),
-    callback_with_two_states: (400, "/auth/session"),
+    callback_with_unknown_state: (400, "/"),
+    callback_with_two_states: (400, "/"),
+}
+# They create a session themselves.
+REPEATED = {
+    repeated_callback: "/fhir/Observation",
+    repeated_callback_of_an_earlier_session: "/",
 }
 
 
@@ -62,16 +74,24 @@ async def test_a_failed_callback_is_an_error_page(served: Stage, callback: objec
     assert page.headers["X-Request-Id"] in page.text
 
 
-@pytest.mark.parametrize("callback", [*CALLBACKS, repeated_callback])
+@pytest.mark.parametrize("callback", CALLBACKS)
 async def test_a_failed_callback_with_a_session_redirects(served: Stage, callback: object) -> None:
     browser = await served.browser()
     await signed_in(browser)
     before = browser.cookies()["dhp-session"]
     page = await callback(browser)  # type: ignore[operator]
-    target = CALLBACKS.get(callback, (0, "/auth/session"))[1]  # type: ignore[call-overload]
-    assert (page.status, page.location) == (302, target)
-    if callback is not repeated_callback:
-        assert browser.cookies()["dhp-session"] == before
+    assert (page.status, page.location) == (302, CALLBACKS[callback][1])  # type: ignore[index]
+    assert browser.cookies()["dhp-session"] == before
+    assert (await browser.get("/fhir/Patient/1")).status == 200
+
+
+@pytest.mark.parametrize("callback", REPEATED)
+async def test_a_used_callback_leads_on_to_the_target_of_its_session(
+    served: Stage, callback: object
+) -> None:
+    browser = await served.browser()
+    page = await callback(browser)  # type: ignore[operator]
+    assert (page.status, page.location) == (302, REPEATED[callback])  # type: ignore[index]
     assert (await browser.get("/fhir/Patient/1")).status == 200
 
 

@@ -79,7 +79,9 @@ class RefreshSetup:
     async def session(self, *, renewable: bool = True) -> tuple[Session, UserTokens]:
         """Create the session of a signed-in user."""
         renewal = RenewalGrant(Secret("r0")) if renewable else RenewalGrant()
-        _, session = await self.sessions.create(SignedInUser("dr"), made("t0", self.clock), renewal)
+        _, session = await self.sessions.create(
+            SignedInUser("dr"), made("t0", self.clock), renewal, state="s", return_to="/"
+        )
         return session, UserTokens(session, self.renewals)
 
 
@@ -240,7 +242,7 @@ async def test_without_a_refresh_token_the_session_ends_with_its_token(setup: Re
 
 async def session(setup: RefreshSetup) -> str:
     identifier, _ = await setup.sessions.create(
-        SignedInUser("dr"), made("t", setup.clock), RenewalGrant()
+        SignedInUser("dr"), made("t", setup.clock), RenewalGrant(), state="s", return_to="/"
     )
     return identifier
 

@@ -19,6 +19,7 @@ from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 
 PERSON = SignedInUser("planted-subject", "Planted Name", (digest("sub", "a"), digest("sid", "b")))
+SIGN_IN = {"state": "planted-state", "return_to": "/planted-target"}
 RENEWAL = RenewalGrant(Secret("planted-refresh"), {"RefreshToken": Secret("planted-cookie")})
 
 
@@ -52,7 +53,7 @@ def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> Sessio
 
 
 async def create_session(store: RedisSessionStore) -> tuple[str, Session]:
-    return await sessions(store).create(PERSON, made(), RENEWAL)
+    return await sessions(store).create(PERSON, made(), RENEWAL, **SIGN_IN)
 
 
 async def test_another_replica_reads_the_session(replica: Replica) -> None:
@@ -61,6 +62,7 @@ async def test_another_replica_reads_the_session(replica: Replica) -> None:
     found = await sessions(replica(other), other).find(identifier, touch=True)
     assert found is not None
     assert (found.signed_in_user, found.renewal) == (session.signed_in_user, session.renewal)
+    assert (found.state_digest, found.return_to) == (session.state_digest, "/planted-target")
     assert (found.token, found.token.scope) == (session.token, "a b")
     assert found.token.received_at == pytest.approx(77.0, abs=60)
     assert found.started_at == pytest.approx(77.0, abs=60)
@@ -112,7 +114,7 @@ async def test_a_modified_session_is_ignored(replica: Replica, client: Redis) ->
 
 async def test_idle_sessions_expire_in_redis(replica: Replica, client: Redis) -> None:
     store = sessions(replica())
-    identifier, session = await store.create(PERSON, made(), RENEWAL)
+    identifier, session = await store.create(PERSON, made(), RENEWAL, **SIGN_IN)
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
     assert await client.pttl(place) == pytest.approx(1_800_000, abs=60_000)
     long_ago = float(await client.hget(place, "used") or 0) - 20
@@ -152,7 +154,7 @@ async def test_an_ended_session_is_not_restored(replica: Replica, client: Redis)
 async def test_a_logout_mark_ends_its_sessions(replica: Replica) -> None:
     store = replica()
     of_mark = [await create_session(store) for _ in range(2)]
-    other, _ = await sessions(store).create(SignedInUser("other"), made(), RENEWAL)
+    other, _ = await sessions(store).create(SignedInUser("other"), made(), RENEWAL, **SIGN_IN)
     assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 2
     for identifier, _ in of_mark:
         assert await sessions(store).find(identifier, touch=False) is None

@@ -118,6 +118,8 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
                 renewal=RenewalGrant(
                     Secret("planted-refresh-token"), {"sid": Secret("planted-cookie")}
                 ),
+                state_digest="planted-digest",
+                return_to="/fhir/Patient",
             )
             await sessions.add(session, 3600, 7200)
             await sessions.save_sign_in(
