@@ -29,6 +29,8 @@ class RunningGateway:
     gateway: Gateway
     settings: Settings
     audit_file: IO[bytes]
+    # Where the records begin that `audit` returns.
+    audit_start: int = 0
 
     @property
     def address(self) -> ListenAddress:
@@ -48,7 +50,7 @@ class RunningGateway:
         Another thread writes them.
         """
         while True:
-            self.audit_file.seek(0)
+            self.audit_file.seek(self.audit_start)
             # The last record may be written in part.
             whole, _, _ = self.audit_file.read().rpartition(b"\n")
             records = [json.loads(line) for line in whole.splitlines()]
@@ -56,6 +58,20 @@ class RunningGateway:
             if len(found) >= count:
                 return found
             await asyncio.sleep(0.01)
+
+    def skip_audit(self) -> None:
+        """Let `audit` return only what is written from now on."""
+        self.audit_start = self.audit_file.seek(0, os.SEEK_END)
+
+    async def record_of(self, request_id: str | None) -> dict[str, Any]:
+        """Return the one audit record of an exchange, once it is there."""
+        count = 1
+        while True:
+            records = await self.audit(count)
+            if found := [record for record in records if record["request_id"] == request_id]:
+                assert len(found) == 1, "audited twice"
+                return found[0]
+            count = len(records) + 1
 
     async def metric(self, name: str, **labels: str) -> float:
         return total(await self.metrics(), name, **labels)

@@ -241,6 +241,13 @@ class Platform:
         """Give each of the next requests one of these responses."""
         self._script += responses
 
+    def reset(self) -> None:
+        """Forget the requests, and respond again with a Patient."""
+        self.requests.clear()
+        self.gateway_requests.clear()
+        self._script.clear()
+        self._default = fhir()
+
     async def wait_for_requests(self, count: int) -> None:
         """Return when the heads of `count` requests have been received in total."""
         async with self._arrived:

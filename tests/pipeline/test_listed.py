@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
@@ -10,20 +9,23 @@ import pytest
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform
 from tests.doubles.wire import Response, fetch, get, post
+from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers = shared.platform, shared.sso, shared.gateway, shared.servers
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, Any]:
+    return {"callers": [caller(resources=["Observation"])]}
+
 
 FORM: Final = "application/x-www-form-urlencoded"
 
 
 def caller(**allow: Any) -> dict[str, Any]:
     return {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
-
-
-@pytest.fixture
-async def gateway(start_gateway: StartGateway) -> AsyncIterator[RunningGateway]:
-    """Yield a gateway whose only caller may access observations."""
-    async with start_gateway(callers=[caller(resources=["Observation"])]) as started:
-        yield started
 
 
 async def assert_forbidden(gateway: RunningGateway, request: bytes) -> None:

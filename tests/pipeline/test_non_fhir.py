@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,16 @@ from tests.doubles.platform import (
 )
 from tests.doubles.wire import TruncatedResponseError, fetch, get, post
 from tests.fhir.bodies import spelled_out
+from tests.pipeline import shared
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers = shared.platform, shared.sso, shared.gateway, shared.servers
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, Any]:
+    return shared.NO_CIRCUIT
+
 
 READS = ["Patient/1", "Patient/1/_history/2", "Patient/1/_history", "Patient/_history", "_history"]
 SEARCHES = ["Patient?name=x", "?_type=Patient", "Patient/1/Observation?code=x"]

@@ -7,7 +7,17 @@ import pytest
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.wire import Wire, fetch, get
+from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
 

@@ -14,7 +14,17 @@ import pytest
 from gateway import errors
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform
-from tests.doubles.wire import Wire, get
+from tests.doubles.wire import Response, Wire, get
+from tests.pipeline import shared
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 SMUGGLED = get("/fhir/Patient/smuggled")
 
@@ -244,7 +254,7 @@ CASES: dict[str, bytes] = {
 }
 
 
-async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-request") -> None:
+async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-request") -> Response:
     """Check for one error, the end of the connection, and nothing at the platform."""
     response = await wire.read_response()
     assert (response.status, response.reason) == (errors.REASONS[reason].status, reason)
@@ -253,6 +263,7 @@ async def assert_rejected(wire: Wire, platform: Platform, reason: str = "bad-req
     assert not any(
         request.complete or "smuggled" in request.target for request in platform.requests
     )
+    return response
 
 
 @pytest.mark.parametrize("followed_by", ["nothing", "a request"])
@@ -263,9 +274,9 @@ async def test_an_ambiguous_request_is_rejected(
     """A request after it is not read."""
     async with await Wire.open(gateway.address) as wire:
         await wire.send(CASES[name] + (SMUGGLED if followed_by == "a request" else b""))
-        await assert_rejected(wire, platform)
+        response = await assert_rejected(wire, platform)
     assert platform.requests == []
-    (record,) = await gateway.audit()
+    record = await gateway.record_of(response.header("x-request-id"))
     assert (record["status"], record["reason"]) == (400, "bad-request")
     assert record["outcome"] == "client-error"
     assert "other.invalid" not in str(record)

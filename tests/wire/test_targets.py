@@ -11,7 +11,17 @@ from gateway.i18n import LANGUAGES
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform
 from tests.doubles.wire import Wire, fetch, get
+from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 NAME = "Ошибка"
 
