@@ -14,6 +14,16 @@ from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, ReceivedRequest, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
+from tests.pipeline import shared
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 # What the standards define for a request, as contract and documents list it.
 DEFINED = (

@@ -13,6 +13,16 @@ from gateway import sandbox
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import Platform, http
 from tests.doubles.wire import Response, fetch, get, post
+from tests.pipeline import shared
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 DATA = Path(sandbox.__file__).with_name("data")
 FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])

@@ -33,8 +33,18 @@ from tests.doubles.platform import (
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
+from tests.pipeline import shared
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.testbed import tls_platform
+
+pytestmark = shared.one_loop
+platform, sso, gateway, servers, sections = (
+    shared.platform,
+    shared.sso,
+    shared.gateway,
+    shared.servers,
+    shared.sections,
+)
 
 READ = get("/fhir/Patient/1")
 
