@@ -15,9 +15,11 @@ from typing import IO, Any
 import aiohttp
 
 from gateway.app.application import Gateway
+from gateway.clock import TimeSource
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.config.value_types import ListenAddress
+from tests.doubles.hurried_loop import HurriedLoop
 from tests.doubles.metrics import total
 from tests.doubles.sections import gateway_settings, with_sections
 
@@ -132,7 +134,9 @@ async def running_gateway(
         # A separate file description: reading must not move the offset at which records are
         # appended.
         fd = os.open(audit_file.name, os.O_WRONLY | os.O_APPEND)
-        gateway = Gateway(loaded, audit_fd=fd if audit_fd is None else audit_fd)
+        loop = asyncio.get_running_loop()
+        times = TimeSource(clock=loop.time) if isinstance(loop, HurriedLoop) else None
+        gateway = Gateway(loaded, audit_fd=fd if audit_fd is None else audit_fd, times=times)
         await gateway.start()
         try:
             yield RunningGateway(gateway, loaded, audit_file)

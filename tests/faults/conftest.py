@@ -1,5 +1,10 @@
 """The fixtures of the request path's tests; every gateway must be idle at its end."""
 
-from tests.pipeline.conftest import gateway, start_gateway, testbed
+from tests.pipeline.conftest import (
+    gateway,
+    pytest_asyncio_loop_factories,
+    start_gateway,
+    testbed,
+)
 
-__all__ = ["gateway", "start_gateway", "testbed"]
+__all__ = ["gateway", "pytest_asyncio_loop_factories", "start_gateway", "testbed"]

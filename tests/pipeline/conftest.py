@@ -16,6 +16,7 @@ import uvloop
 
 from tests.doubles.certificates import Pki
 from tests.doubles.gateway import RunningGateway, running_gateway
+from tests.doubles.hurried_loop import HurriedLoop
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.doubles.waiting import wait_until_idle
@@ -26,10 +27,20 @@ StartGateway = Callable[..., AbstractAsyncContextManager[RunningGateway]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
+# By a part of a test's path: it depends on the event loop; it waits for timeouts.
+_ON_BOTH = ("/test_tls_", "/test_listener", "/test_half_closed")
+_WAITING = (
+    *("/faults/", "/test_silent_callers", "/test_poisoned", "/test_steady", "/test_forced_fetches"),
+    *("/test_condition_guard", "/test_second_attempts", "/test_resilience", "/test_circuit_"),
+)
+
+
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Run tests that depend on the event loop on asyncio's, as on Windows, and on uvloop."""
+    if any(name in item.nodeid for name in _WAITING):
+        return {"hurried": HurriedLoop}
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if any(name in item.nodeid for name in ("/test_tls_", "/test_listener", "/test_half_closed")):
+    if any(name in item.nodeid for name in _ON_BOTH):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 
