@@ -14,7 +14,7 @@ from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent, OutboxStep
 from gateway.outbox.store.outbox_store import OutboxStore
-from tests.doubles.clock import FakeClock
+from tests.doubles.clock import FakeClock, run_pending_tasks
 from tests.doubles.waiting import wait_until
 from tests.outbox.attempts import present
 
@@ -46,8 +46,9 @@ class Running:
 
     async def wait_for_state(self, entry: OutboxEntry, state: EntryState) -> None:
         async with asyncio.timeout(PATIENCE):
-            while await self.state(entry) is not state:  # noqa: ASYNC110 - no event is set
-                await asyncio.sleep(0.002)
+            while await self.state(entry) is not state:
+                await settle(self.store)
+                await asyncio.sleep(0.001)
 
     async def wait_until_idle(self) -> None:
         await wait_until(lambda: not self.delivery.active_attempts)
@@ -57,8 +58,7 @@ class Running:
         while seconds > 0:
             await self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
-            await settle()
-            await wait_until_stores_idle(self.store)
+            await settle(self.store)
 
     def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
         return [event.step for event in self.events if event.entry.id == entry.id]
@@ -68,20 +68,16 @@ async def pass_time(clock: FakeClock, seconds: float, *stores: OutboxStore) -> N
     """Move the clock second by second, each until the stores have finished their work."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
-        await wait_until_stores_idle(*stores)
+        await settle(*stores)
 
 
-async def wait_until_stores_idle(*stores: OutboxStore) -> None:
-    idle_polls = 0
-    while idle_polls < 4:
-        await asyncio.sleep(0.0005)
-        idle_polls = 0 if any(store.shielded_tasks._tasks for store in stores) else idle_polls + 1
-
-
-async def settle() -> None:
-    """Give the threads of the database time to run."""
-    for _ in range(5):
-        await asyncio.sleep(0.003)
+async def settle(*stores: OutboxStore) -> None:
+    """Let everything that is due run, until the stores have nothing to do."""
+    await run_pending_tasks()
+    while any(store.shielded_tasks._tasks for store in stores):
+        for store in stores:
+            await store.shielded_tasks.wait_all()
+        await run_pending_tasks()
 
 
 @dataclass

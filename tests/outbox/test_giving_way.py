@@ -48,7 +48,7 @@ async def test_deliveries_pause_while_callers_are_active(
         await wait_until(lambda: sender.seen == ["r-1"])
         await running.put(draft("2"))
         if is_active:
-            await settle()
+            await settle(clocked_store)
             assert sender.seen == ["r-1"]
             await clock.advance(STEP)
         await wait_until(lambda: sender.seen == ["r-1", "r-2"])

@@ -27,7 +27,7 @@ from tests.outbox.path.conftest import opening
 from tests.outbox.path.harness import ASYNC, OutboxSetup, observation
 from tests.outbox.path.test_platform_sender import Platform, answer, bundle, new_sender, request
 from tests.outbox.postgres_server import PostgresServer
-from tests.outbox.running import Process, Running, settle
+from tests.outbox.running import Process, Running
 
 OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "conflict"}]}
 MATCH = (b"If-Match", b'W/"3"')
@@ -92,7 +92,7 @@ def entry_of(write: QueuedRequest, key: str = "", **named: object) -> NewEntry:
 async def final_state(running: Running, entry_id: str) -> EntryState:
     """Move the clock until the entry has ended, and return its state."""
     for _ in range(100):
-        await settle()
+        await running.wait_until_idle()
         found = await present(running.store, entry_id)
         if found.finished_at is not None:
             return found.state
@@ -196,6 +196,10 @@ def test_409_halves_the_number_of_parallel_attempts() -> None:
     assert (limit.current, limit.is_reduced) == (16, False)
 
 
+# So many that each gateway has several rounds of parallel attempts.
+WRITES = 60
+
+
 @dataclass
 class SerializingPlatform:
     """A server whose writes are serializable transactions, such as Medplum on PostgreSQL.
@@ -239,7 +243,7 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
         ]
         for setup in (first, second):
             setup.relay.cut()
-        for number in range(163):
+        for number in range(WRITES):
             setup = (first, second)[number % 2]
             kept = await setup.ask(
                 "PUT", f"/Observation/{number}", observation(number, number), **ASYNC
@@ -247,7 +251,7 @@ async def test_two_gateways_deliver_to_a_platform_that_cannot_serialize(
             assert kept.status == 202
         await first.relay.restore()
         await second.relay.restore()
-        await wait_until_delivered(first, 163)
+        await wait_until_delivered(first, WRITES)
     assert serializing.refused > 0
     assert set(serializing.done.values()) == {1}
 
