@@ -1,28 +1,34 @@
 """An event loop whose time passes quickly while nothing happens, for tests that wait for a timeout.
 
-Whoever measures time otherwise than by the loop, as a thread or a process, must not be waited for.
+Time does not hurry while a thread of its executor works. Another process must not be waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
 
-# Seconds without an event until the time is moved on, and by how much. A thread that the loop waits
-# for has so long for each second of a timeout: 0.05 s.
+# Seconds without an event until the time is moved on, and by how much.
 _SILENCE = 0.005
 _STEP = 0.1
 
 
 class _HurriedSelector(selectors.DefaultSelector):
-    """Waits for the next timer only as long as something happens; `ahead` is the time saved."""
+    """Waits for the next timer only as long as something happens.
+
+    `ahead` is the time saved, in seconds; `threads` the number of calls that threads work at.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.ahead = 0.0
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout <= _SILENCE:
+        if timeout is None or timeout <= _SILENCE or self.threads:
             return super().select(timeout)
         events = super().select(_SILENCE)
         if not events:
@@ -39,3 +45,14 @@ class HurriedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self._hurried.ahead
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        future = super().run_in_executor(executor, func, *args)
+        self._hurried.threads += 1
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, _: asyncio.Future[Any]) -> None:
+        self._hurried.threads -= 1
