@@ -22,6 +22,8 @@ from tests.interop.sso.server import TOKEN_LIFETIME, SsoServer
 
 HERE = Path(__file__).parent
 _MODULE = HERE / "hydra"
+# Seconds.
+_PATIENCE = 240
 
 
 @dataclass(slots=True)
@@ -64,6 +66,8 @@ class Hydra(SsoServer):
             self.process.wait_until_listening(port)
         self.pages.wait_until_listening(self.pages_port)
         if is_new:
+            # It makes its key now, of 4,096 bits, which takes seconds on a busy machine.
+            self._call(self.port, "GET", "/.well-known/jwks.json")
             for client in (*map(self._machine, self.client_ids), self._web()):
                 self.administer("POST", "clients", client)
 
@@ -114,10 +118,13 @@ class Hydra(SsoServer):
         self.administer("POST", "keys/hydra.openid.id-token", new)
 
     def administer(self, method: str, path: str, body: Any = None) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
+        self._call(self.admin_port, method, f"/admin/{path}", json.dumps(body))
+
+    def _call(self, port: int, method: str, path: str, body: str | None = None) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
         with contextlib.closing(connection):
             headers = {"Content-Type": "application/json"}
-            connection.request(method, f"/admin/{path}", json.dumps(body), headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             content = response.read()
         assert response.status < 400, f"{method} {path}: {response.status} {content!r}"
