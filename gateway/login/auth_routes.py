@@ -12,7 +12,6 @@ of the SSO, except the path of the next sign-in and the request id, both escaped
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -36,7 +35,8 @@ from gateway.exchange import Exchange
 from gateway.i18n import choose_language
 from gateway.login.authorization_code import SignInError, SignInFlow, return_target
 from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
-from gateway.login.logout import LogoutTokenError, SignOutFlow
+from gateway.login.logout import SignOutFlow
+from gateway.login.openid_provider import IdTokenError
 from gateway.login.session_auth import (
     SessionAuth,
     challenge,
@@ -264,15 +264,14 @@ class AuthRoutes:
 
     async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
-        return_to = dict(parse_qsl(request.query, keep_blank_values=True)).get("return_to")
-        target = self._default_target
-        if return_to is not None:
-            allowed = return_target(
-                return_to, self._settings.own_origin, self._settings.allowed_return_origins
-            )
-            if allowed is None:
-                return self._failed("return", request, exchange)
-            target = allowed
+        params = dict(parse_qsl(request.query, keep_blank_values=True))
+        target = return_target(
+            params.get("return_to", self._default_target),
+            self._settings.own_origin,
+            self._settings.allowed_return_origins,
+        )
+        if target is None:
+            return self._failed("return", request, exchange)
         try:
             redirect = await self._sign_in.start(target)
         except GatewayError:  # the session store fails, or the discovery document is missing
@@ -314,7 +313,7 @@ class AuthRoutes:
             exchange,
             outcome="success",
             subject=sign_in.subject,
-            display_name=sign_in.session.name,
+            display_name=sign_in.session.signed_in_user.name,
         )
         return redirect_response(
             sign_in.session.return_to,
@@ -395,13 +394,13 @@ class AuthRoutes:
         logout_token = (await request.form()).get("logout_token", "")
         try:
             user, ended = await self._sign_out.handle_back_channel(logout_token)
-        except LogoutTokenError as error:
+        except IdTokenError as error:
             # The user stays signed in here, although not at the SSO.
             _log.warning(
                 "a logout token of the SSO was refused: %s", error, request_id=exchange.request_id
             )
             return json_response(
-                {"error": "invalid_request", "error_description": f"logout_token: {error}"},
+                {"error": "invalid_request", "error_description": f"logout_token: {error.fault}"},
                 status=400,
             )
         exchange.user = user
@@ -433,7 +432,7 @@ class AuthRoutes:
             {
                 "signed_in": True,
                 "user": session.user,
-                "name": session.name,
+                "name": session.signed_in_user.name,
                 "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
                 "expires_in": int(seconds_left),
             }
@@ -468,8 +467,7 @@ class AuthRoutes:
 
     def _sign_in_cookie(self, state: str) -> str:
         """Return the name of a sign-in's cookie, which does not reveal its state."""
-        mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
-        return cookie_name(self._settings, f"dhp-login-{mark}")
+        return cookie_name(self._settings, f"dhp-login-{digest(state)[:16]}")
 
     def _audit_event(
         self, name: Event, user: str | None, exchange: Exchange, **fields: object

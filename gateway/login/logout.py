@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from authlib.common.urls import add_params_to_uri
 
 from gateway.login.authorization_code import MAX_NAME_LENGTH, logout_mark
-from gateway.login.openid_provider import LEEWAY, IdTokenError, OpenIdProvider
+from gateway.login.openid_provider import LEEWAY, IdTokenError, IdTokenFault, OpenIdProvider
 from gateway.login.session_store import Session, digest
 from gateway.login.sessions import SessionManager
 from gateway.oauth.grants import UserTokenEndpoint
@@ -34,10 +34,6 @@ _MAX_NUMERIC_DATE: Final = 1e12
 _MAX_TOKEN_AGE: Final = 600.0
 # Seconds. The revocation must not delay the user's sign-out for long.
 _REVOCATION_TIMEOUT: Final = 3.0
-
-
-class LogoutTokenError(Exception):
-    """The logout token is invalid; the text is the name of the claim or another fixed word."""
 
 
 class SignOutFlow:
@@ -97,43 +93,40 @@ class SignOutFlow:
         """End the sessions that a logout token names.
 
         Return the subject that the SSO signed out, None if the token does not name one, and the
-        number of sessions that ended. Raises `LogoutTokenError`, and `GatewayError` if the session
+        number of sessions that ended. Raises `IdTokenError`, and `GatewayError` if the session
         store fails. The claims are checked before the signature, so that forged tokens cost little.
         """
         claims = unverified_claims(logout_token)
         self._check(claims)
-        try:
-            metadata = await self._provider.metadata()
-            if metadata is None:
-                raise LogoutTokenError("document")
-            if claims["iss"] != metadata.issuer:
-                raise LogoutTokenError("iss")
-            await self._provider.verified_claims(logout_token)
-        except IdTokenError as error:
-            raise LogoutTokenError(str(error)) from None
+        metadata = await self._provider.metadata()
+        if metadata is None:
+            raise IdTokenError("document")
+        if claims["iss"] != metadata.issuer:
+            raise IdTokenError("iss")
+        await self._provider.verified_claims(logout_token)
         seen = digest("logout", metadata.issuer, str(claims["jti"]))
         if not await self._sessions.register_once(seen, _MAX_TOKEN_AGE + 2 * LEEWAY):
-            raise LogoutTokenError("jti")
+            raise IdTokenError("jti")
         mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
         ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
         user = claims.get("sub")
         return user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended
 
     def _check(self, claims: Mapping[str, Any]) -> None:
-        """Raise `LogoutTokenError` unless the claims are valid.
+        """Raise `IdTokenError` unless the claims are valid.
 
         Follows OpenID Connect Back-Channel Logout 1.0 section 2.6, except for the signature and the
         replay of a `jti`. Some SSOs, such as LemonLDAP::NG and Glewlwyd, send no `exp`: their
         tokens expire by `iat`, as all others do.
         """
         if not claims:
-            raise LogoutTokenError("form")
+            raise IdTokenError("form")
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
         events = claims.get("events")
         issued = _numeric_date(claims.get("iat")) - self._wall_clock()
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
-        checks = {
+        checks: dict[IdTokenFault, bool] = {
             "iss": _is_text(claims.get("iss")),
             "aud": self._client_id in audiences,
             "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
@@ -148,7 +141,7 @@ class SignOutFlow:
         }
         for name, is_valid in checks.items():
             if not is_valid:
-                raise LogoutTokenError(name)
+                raise IdTokenError(name)
 
 
 def _is_text(value: object) -> bool:

@@ -49,6 +49,10 @@ _PUBLIC_KEY_ALGORITHMS: Final = frozenset(
 )
 _SECRET_ALGORITHMS: Final = frozenset(("HS256", "HS384", "HS512"))
 _PUBLIC_KEY_TYPES: Final = ("RSA", "EC", "OKP")
+# What the log says of a key, of how many keys or values, and in how many characters each.
+_SHOWN_MEMBERS: Final = ("kty", "crv", "use", "alg", "kid")
+_MAX_SHOWN: Final = 8
+_MAX_SHOWN_LENGTH: Final = 64
 # Seconds by which the clocks of SSO and gateway may differ.
 LEEWAY: Final = 60.0
 # Seconds for which the metadata, or its absence, is cached.
@@ -79,15 +83,20 @@ IdTokenFault = Literal[
     "aud",
     "azp",
     "exp",
+    "iat",
     "nonce",
+    "jti",
+    "sid",
+    "events",
 ]
 
 
 class IdTokenError(Exception):
-    """The JWT is invalid; the text is the `IdTokenFault`."""
+    """The JWT is invalid. The text, for the log, has the fault, and what came and was expected."""
 
-    def __init__(self, fault: IdTokenFault) -> None:
-        super().__init__(fault)
+    def __init__(self, fault: IdTokenFault, came: str = "", expected: str = "") -> None:
+        super().__init__(f"{fault} (came: {came}; expected: {expected})" if came else fault)
+        self.fault: IdTokenFault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,57 +177,66 @@ class OpenIdProvider:
         section 3.1.3.7, item 6).
         """
         metadata = await self.metadata()
-        if metadata is None or metadata.jwks_uri is None:
-            claims = self._claims_by_secret(id_token) or unverified_claims(id_token)
-        else:
-            claims = await self.verified_claims(id_token)
+        claims = await self.verified_claims(
+            id_token, is_key_needed=metadata is not None and metadata.jwks_uri is not None
+        )
         self._check(claims, client_id, nonce)
         if metadata is not None and claims.get("iss") != metadata.issuer:
-            raise IdTokenError("iss")
+            raise IdTokenError("iss", _shown(claims.get("iss")), metadata.issuer)
         return claims
 
-    async def verified_claims(self, token: str) -> dict[str, Any]:
+    async def verified_claims(self, token: str, *, is_key_needed: bool = True) -> dict[str, Any]:
         """Return the claims of a JWT that the SSO has signed, without checking them.
 
-        It is signed with one of the SSO's keys or the client's secret. Raises `IdTokenError`.
+        It is signed with one of the SSO's keys or the client's secret. Without `is_key_needed` a
+        signature that a key would have to check is not checked. Raises `IdTokenError`.
         """
-        claims = self._claims_by_secret(token)
-        if claims is not None:
-            return claims
+        header = _header(token)
         try:
-            return _verified(token, await self.published_keys())
-        except IdTokenError:  # the token's key may be newer than the cached ones
-            return _verified(token, await self.published_keys(renew=True))
+            if header["alg"] not in _PUBLIC_KEY_ALGORITHMS:
+                return self._claims_by_secret(token, header)
+            if not is_key_needed:
+                return unverified_claims(token)
+            try:
+                return _verified(token, header, await self.published_keys())
+            except IdTokenError:  # the token's key may be newer than the cached ones
+                return _verified(token, header, await self.published_keys(renew=True))
+        except IdTokenError as error:
+            came = f"alg {_shown(header['alg'])}, kid {_shown(header.get('kid'))}"
+            raise IdTokenError(error.fault, came, await self._expected_signature()) from None
 
-    def _claims_by_secret(self, token: str) -> dict[str, Any] | None:
-        """Return the claims of a JWT with a MAC, None for one that a published key has to check.
-
-        Raises `IdTokenError`.
-        """
-        algorithm = str(_header(token)["alg"])
-        if algorithm in _PUBLIC_KEY_ALGORITHMS:
-            return None
-        if algorithm not in _SECRET_ALGORITHMS or not self._client_secrets:
+    def _claims_by_secret(self, token: str, header: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the claims of a JWT with a MAC. Raises `IdTokenError`."""
+        if header["alg"] not in _SECRET_ALGORITHMS or not self._client_secrets:
             raise IdTokenError("alg")
         # OpenID Connect Core section 10.1.
-        secrets = (secret.reveal() for secret in self._client_secrets)
-        return _verified(token, (jwk.OctKey.import_key(secret) for secret in secrets))
+        keys = (jwk.OctKey.import_key(secret.reveal()) for secret in self._client_secrets)
+        return _verified(token, header, keys)
+
+    async def _expected_signature(self) -> str:
+        """Return what a JWT may be signed with, for the log."""
+        with contextlib.suppress(IdTokenError):
+            await self.published_keys()
+        keys = [_key_text(key) for key in (self._keys or ())[:_MAX_SHOWN]]
+        secret = "login.client_secret" if self._client_secrets else "no login.client_secret"
+        return f"the SSO's keys: {', '.join(keys) or 'none'}; for HS: {secret}"
 
     def _check(self, claims: Mapping[str, Any], client_id: str, nonce: str | None) -> None:
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
         if client_id not in audiences:
-            raise IdTokenError("aud")
+            raise IdTokenError("aud", ", ".join(map(_shown, audiences[:_MAX_SHOWN])), client_id)
         if len(audiences) > 1 and claims.get("azp") != client_id:
-            raise IdTokenError("azp")
-        expires = claims.get("exp")
+            raise IdTokenError("azp", _shown(claims.get("azp")), client_id)
+        expires, now = claims.get("exp"), self._wall_clock()
         # JSON as Python reads it may have NaN, of which no comparison is true.
-        if not isinstance(expires, int | float) or not expires >= self._wall_clock() - LEEWAY:
-            raise IdTokenError("exp")
+        if not isinstance(expires, int | float) or not expires >= now - LEEWAY:
+            raise IdTokenError("exp", _shown(expires), f"a time after {now:.0f}")
         if claims.get("nonce") != nonce:
-            raise IdTokenError("nonce")
+            came = "none" if claims.get("nonce") is None else "another"
+            raise IdTokenError("nonce", came, "none" if nonce is None else "that of the sign-in")
         if not claims.get("sub"):
-            raise IdTokenError("sub")
+            raise IdTokenError("sub", "none", "the user's")
 
     async def published_keys(self, *, renew: bool = False) -> list[jwk.Key]:
         """Return the SSO's public keys of known types, cached unless `renew`.
@@ -353,7 +371,7 @@ def _header(token: str) -> dict[str, Any]:
         raise IdTokenError("form") from None
     if not unverified_claims(token):
         raise IdTokenError("form")
-    return header
+    return {**header, "alg": str(header["alg"])}
 
 
 def _public_keys(members: Sequence[object]) -> Iterator[jwk.Key]:
@@ -364,12 +382,23 @@ def _public_keys(members: Sequence[object]) -> Iterator[jwk.Key]:
                 yield jwk.import_key(member)
 
 
-def _verified(token: str, keys: Iterable[jwk.Key]) -> dict[str, Any]:
+def _shown(value: object) -> str:
+    """Return a value of a JWT for the log. Whoever made the JWT has chosen it."""
+    is_scalar = value is None or isinstance(value, str | int | float)
+    return f"{value if is_scalar else type(value)!a:.{_MAX_SHOWN_LENGTH}}"
+
+
+def _key_text(key: jwk.Key) -> str:
+    """Return type, curve, algorithm and id of a public key for the log."""
+    members = key.as_dict(private=False)
+    return " ".join(_shown(members[name]) for name in _SHOWN_MEMBERS if name in members)
+
+
+def _verified(token: str, header: Mapping[str, Any], keys: Iterable[jwk.Key]) -> dict[str, Any]:
     """Return the claims of a JWT that one of the keys has signed. Raises `IdTokenError`.
 
     A token without `kid` may be of any key of its type, and so may any token of a key without.
     """
-    header = _header(token)
     kid = header.get("kid")
     fault: IdTokenFault = "key"
     with warnings.catch_warnings():

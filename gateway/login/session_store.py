@@ -46,7 +46,7 @@ def store_key(*secret_parts: str) -> StoreKey:
 
 @dataclass(frozen=True, slots=True)
 class SignedInUser:
-    """The user of a session: the subject and a display name.
+    """The user of a session: the subject, and a display name if the SSO stated one.
 
     `logout_marks` are digests of the subject and of the SSO's own session, by which the SSO can end
     sessions (OpenID Connect Back-Channel Logout).
@@ -82,11 +82,6 @@ class Session:
     def user(self) -> str:
         """The user's subject."""
         return self.signed_in_user.user
-
-    @property
-    def name(self) -> str | None:
-        """The user's name, None if the SSO did not state it."""
-        return self.signed_in_user.name
 
     def update_from(self, latest: Session) -> None:
         """Copy the tokens of a newer version of the session, and whether it has ended."""

@@ -89,7 +89,14 @@ async def browsing(sso: Provider, secret: str | None) -> AsyncIterator[Browser]:
 async def sign_in(
     sso: Provider, browser: Browser, caplog: pytest.LogCaptureFixture, *how: Any
 ) -> str:
-    """Return why a sign-in with such an ID token failed, "" if it did not."""
+    """Return the word for why a sign-in with such an ID token failed, "" if it did not."""
+    return (await refusal(sso, browser, caplog, *how)).partition(" ")[0]
+
+
+async def refusal(
+    sso: Provider, browser: Browser, caplog: pytest.LogCaptureFixture, *how: Any
+) -> str:
+    """Return what the log says of a sign-in with such an ID token, "" if it succeeded."""
     begun = await browser.begin()
     id_token = _signed(sso, begun.query["nonce"], *how)
     sso.user_tokens(token("opaque", id_token=id_token))
@@ -162,6 +169,50 @@ async def test_both_secrets_verify_hs256(tmp_path: Any, caplog: pytest.LogCaptur
             for secret in (SECRET, FORMER, SECRET[::-1])
         ]
     assert reasons == ["", "", "signature"]
+
+
+# What came, and what the log says of it. The SSO publishes one key.
+REFUSALS: Final[dict[str, tuple[Any, ...]]] = {
+    "signature (came: alg 'HS256', kid None; expected: KEYS; for HS: login.client_secret)": (
+        *("HS256", SECRET[:-1], None),
+    ),
+    "key (came: alg 'RS256', kid 'another'; expected: KEYS; for HS: login.client_secret)": (
+        *("RS256", _WRONG["RSA"], "another"),
+    ),
+    "key (came: alg 'PS256', kid None; expected: KEYS; for HS: login.client_secret)": (
+        *("PS256", _WRONG["RSA"], None),
+    ),
+    "alg (came: alg 'none', kid None; expected: KEYS; for HS: login.client_secret)": (
+        *("none", "", None),
+    ),
+    f"key (came: alg 'ES256', kid '{'k' * 63}; expected: KEYS; for HS: login.client_secret)": (
+        *("ES256", _WRONG["P-256"], "k" * 300),
+    ),
+    r"key (came: alg 'RS256', kid '\u202e\n'; expected: KEYS; for HS: login.client_secret)": (
+        *("RS256", _WRONG["RSA"], "\u202e\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+async def test_the_log_says_what_signed_an_id_token_and_what_may(
+    words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    published = {**_RIGHT["RSA"].as_dict(private=False), "alg": "RS256", "kid": "first"}
+    async with Provider(openid=True) as sso, browsing(sso, SECRET) as browser:
+        sso.keys, sso.jwks = [], [published]
+        keys = "the SSO's keys: 'RSA' 'RS256' 'first'"
+        said = await refusal(sso, browser, caplog, *REFUSALS[words])
+        assert said == words.replace("KEYS", keys)
+
+
+async def test_the_log_says_that_the_sso_has_no_keys_and_the_client_no_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Keyless(openid=True) as sso, browsing(sso, None) as browser:
+        sso.key_set = {"keys": []}
+        said = await refusal(sso, browser, caplog, "HS256", SECRET, None)
+    assert said.endswith("expected: the SSO's keys: none; for HS: no login.client_secret)")
 
 
 @pytest.mark.parametrize(

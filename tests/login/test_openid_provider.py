@@ -46,23 +46,31 @@ async def test_the_authorization_endpoint_is_discovered() -> None:
 
 
 @pytest.mark.parametrize(
-    "claims",
+    ("claims", "words"),
     [
-        {"iss": "https://evil.example"},
-        {"aud": "another-client"},
-        {"aud": ["hospital-web", "another-client"]},
-        {"exp": 1_000_000_000},
-        {"exp": None},
-        {"nonce": "another"},
-        {"nonce": None},
-        {"sub": None},
+        (
+            {"iss": "https://evil.example"},
+            "iss (came: 'https://evil.example'; expected: http://127.",
+        ),
+        ({"aud": "another"}, "aud (came: 'another'; expected: hospital-web)"),
+        ({"aud": ["hospital-web", "b"]}, "azp (came: None; expected: hospital-web)"),
+        ({"exp": 1_000_000_000}, "exp (came: 1000000000; expected: a time after 1"),
+        ({"exp": None}, "exp (came: None; expected: a time after 1"),
+        ({"nonce": "planted"}, "nonce (came: another; expected: that of the sign-in)"),
+        ({"nonce": None}, "nonce (came: none; expected: that of the sign-in)"),
+        ({"sub": None}, "sub (came: none; expected: the user's)"),
     ],
 )
-async def test_an_invalid_claim_of_an_id_token_is_rejected(claims: dict[str, Any]) -> None:
+async def test_an_invalid_claim_of_an_id_token_is_rejected(
+    claims: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Provider(openid=True) as sso, browsing(sso) as browser:
         page = await complete_sign_in(browser, sso, await browser.begin(), **claims)
         assert page.status == 502
         assert "dhp-session" not in browser.cookies()
+    assert f"a sign-in failed: id_token: {words}" in caplog.text
+    for canary in ("planted", "person-7", "Karimova"):
+        assert canary not in caplog.text
 
 
 async def test_a_missing_id_token_is_rejected() -> None:

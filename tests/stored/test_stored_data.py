@@ -150,7 +150,7 @@ class TestRedis:
         sessions = RedisSessionStore(client[0], encryption_key=client[1])
         session = await sessions.get(SESSION_KEY)
         assert session is not None
-        assert (session.user, session.name) == ("dr.karimova", "Dr. Karimova")
+        assert (session.user, session.signed_in_user.name) == ("dr.karimova", "Dr. Karimova")
         assert (session.identity, session.token.reveal()) == (
             "planted-identity",
             "planted-user-token",
