@@ -96,7 +96,7 @@ LOGICAL_LINES = {
     "pipeline": 2_739,
     "sandbox": 2_475,
     "secret": 32,
-    "telemetry": 1_049,
+    "telemetry": 1_006,
     "templates": 36,
 }
 ROOM = 0.01

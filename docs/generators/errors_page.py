@@ -57,7 +57,7 @@ outdated `If-Match`), 415 (`Content-Type`) and 422 (a field that is missing or w
 * `details.coding.code` is the reason, as in `X-Gateway-Error`. Programs use it to decide.
 * `details.text` is to be shown to the user, in English, Russian or Uzbek: by `Accept-Language`,
   otherwise by `fhir.default_language`. Uzbek is written in Latin script.
-* `diagnostics` is for support: the request id (also in `X-Request-Id`, the log and the audit), the
+* `diagnostics` is for support: the request id (also in `X-Request-Id` and the audit), the
   number of attempts, and the platform's status (`none`: no response). It has no patient data.
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id
   (letters, digits, `-` and `.`, at most 64 characters), such as a UUID. Others are used unchanged,

@@ -1,7 +1,6 @@
 """Rate limit of log messages: equal ones are counted, so that callers cannot fill the log.
 
-The request id of a suppressed message is not lost, because operators are asked to search for it.
-The ids of suppressed messages are logged together in separate lines.
+The request ids of suppressed messages are in the audit trail.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import RATE_LIMITED, GatewayError, Reason
+from gateway.errors import GatewayError, Reason
 
 # The access log contains whole request targets; the audit trail replaces it.
 _SILENCED: Final = frozenset({"aiohttp.access"})
@@ -32,10 +31,6 @@ _LIMITED: Final = (
     "gateway.login.auth_routes",
 )
 _MAX_MESSAGES: Final = 256
-# The number of ids that are retained until the log is read, and their bytes in one line: a line
-# longer than PIPE_BUF can be interrupted by a line of another process.
-_MAX_IDS: Final = 20_000
-_MAX_IDS_BYTES: Final = 3_000
 
 # A placeholder of the operator `%` (printf-style formatting), with its type.
 _PLACEHOLDER: Final = re.compile(
@@ -49,17 +44,12 @@ _Key = tuple[str, str]
 
 @dataclass(slots=True)
 class _MessageCount:
-    """Number of equal messages since `since`; level and request ids of the suppressed ones.
-
-    The first `burst` messages are logged. `ids` holds only ids that are not logged yet.
-    """
+    """Number of equal messages since `since`, of which the first `burst` are logged."""
 
     since: float
     burst: int
+    level: int
     count: int = 0
-    level: int | None = None
-    ids: list[str] = field(default_factory=list)
-    ids_bytes: int = 0
 
     @property
     def suppressed(self) -> int:
@@ -86,7 +76,6 @@ class LogRateLimit(logging.Filter):
         self._clock = clock
         self._lock = threading.Lock()
         self._seen: dict[_Key, _MessageCount] = {}
-        self._id_count = 0
         self._due: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -104,30 +93,22 @@ class LogRateLimit(logging.Filter):
         return bool(self._seen or self._due)
 
     def summaries(self, *, at_end: bool = False) -> list[logging.LogRecord]:
-        """Return the summaries of finished periods; with `at_end` also those of running ones.
-
-        A running period is summarized only when its ids fill a line.
-        """
+        """Return the summaries of finished periods; with `at_end` also those of running ones."""
         now = self._clock()
         with self._lock:
             for key, seen in list(self._seen.items()):
                 if at_end or now - seen.since >= self._period:
                     del self._seen[key]
-                    self._add_summaries(key, seen, seen.suppressed)
-                elif seen.ids_bytes >= _MAX_IDS_BYTES:
-                    self._add_summaries(key, seen, 0)
+                    self._add_summary(key, seen)
             due, self._due = self._due, []
-            self._id_count = sum(len(seen.ids) for seen in self._seen.values())
         return due
 
-    def _add_summaries(self, key: _Key, seen: _MessageCount, suppressed: int) -> None:
-        """Add summaries of suppressed messages: their number, and the ids not logged yet."""
-        if seen.level is None or not (seen.ids or suppressed):
-            return
-        ids, seen.ids, seen.ids_bytes = seen.ids, [], 0
-        for chunk in _chunks(ids):
-            self._due.append(_summary(key, seen.level, suppressed, chunk))
-            suppressed = 0
+    def _add_summary(self, key: _Key, seen: _MessageCount) -> None:
+        if seen.suppressed:
+            name, text = key
+            record = logging.LogRecord(name, seen.level, "", 0, "left out: %s", (text,), None)
+            record.suppressed = seen.suppressed
+            self._due.append(record)
 
     def _count(self, record: logging.LogRecord) -> bool:
         now = self._clock()
@@ -137,23 +118,15 @@ class LogRateLimit(logging.Filter):
         if seen is None or now - seen.since >= self._period:
             if seen is not None:
                 record.suppressed = seen.suppressed
-                self._add_summaries(key, seen, 0)
             elif len(self._seen) >= _MAX_MESSAGES:
                 for other_key, before in self._seen.items():
-                    self._add_summaries(other_key, before, before.suppressed)
+                    self._add_summary(other_key, before)
                 self._seen.clear()
             outage = reason is not None and reason.status >= 500
-            seen = self._seen[key] = _MessageCount(now, 1 if outage else self._burst)
+            burst = 1 if outage else self._burst
+            seen = self._seen[key] = _MessageCount(now, burst, record.levelno)
         seen.count += 1
-        if seen.count <= seen.burst:
-            return True
-        seen.level = record.levelno
-        request_id = _request_id(record, reason)
-        if request_id and self._id_count < _MAX_IDS:
-            seen.ids.append(request_id)
-            seen.ids_bytes += len(request_id) + len('"",')
-            self._id_count += 1
-        return False
+        return seen.count <= seen.burst
 
 
 def _arguments(record: logging.LogRecord) -> object:
@@ -182,36 +155,3 @@ def _reason(record: logging.LogRecord) -> Reason | None:
     return next(
         (argument.reason for argument in arguments if isinstance(argument, GatewayError)), None
     )
-
-
-def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
-    """Return the request id of a record, "" if there is none.
-
-    Unidentified callers over their limit are only counted, as in the audit trail: they could fill
-    the log with ids.
-    """
-    fields = record.msg if isinstance(record.msg, dict) else {}
-    if reason is RATE_LIMITED and "credential" not in fields:
-        return ""
-    return str(fields.get("request_id", ""))
-
-
-def _chunks(ids: list[str]) -> Iterator[list[str]]:
-    """Split ids into chunks for one line each. Yields one empty chunk if there are none."""
-    chunk: list[str] = []
-    free_bytes = _MAX_IDS_BYTES
-    for request_id in ids:
-        free_bytes -= len(request_id) + len('"",')
-        if chunk and free_bytes < 0:
-            yield chunk
-            chunk, free_bytes = [], _MAX_IDS_BYTES - len(request_id) - len('"",')
-        chunk.append(request_id)
-    yield chunk
-
-
-def _summary(key: _Key, level: int, suppressed: int, ids: list[str]) -> logging.LogRecord:
-    name, text = key
-    record = logging.LogRecord(name, level, "", 0, "left out: %s", (text,), None)
-    record.suppressed = suppressed
-    record.request_ids = ids
-    return record

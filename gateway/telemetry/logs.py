@@ -366,8 +366,6 @@ def _head(_logger: object, _method: str, event: EventDict) -> EventDict:
     }
     if suppressed := getattr(record, "suppressed", 0):
         head["suppressed"] = suppressed
-    if request_ids := getattr(record, "request_ids", None):
-        head["request_ids"] = request_ids
     head.update(event)
     return head
 
