@@ -115,9 +115,8 @@ _PLATFORM_STATES: Final[dict[ComponentState, str]] = {
 class StatusReporter:
     """The status facts for operators; the callables are called anew for every report.
 
-    `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
-    None. `audit_dropped`: number of lost audit records. `unforwarded_fields`: fields that were not
-    sent to the platform, by caller and name in lower case.
+    `audit_dropped`: number of lost audit records. `unforwarded_fields`: fields that were not sent
+    to the platform, by caller and name in lower case.
     """
 
     def __init__(
@@ -128,7 +127,6 @@ class StatusReporter:
         connections: Callable[[], Mapping[str, int]],
         inflight: Callable[[], int],
         audit_dropped: Callable[[], int],
-        missing_alias: Callable[[], str | None],
         unforwarded_fields: Callable[[], Mapping[str, Mapping[bytes, UnforwardedField]]] = dict,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -138,7 +136,6 @@ class StatusReporter:
         self._connections = connections
         self._inflight = inflight
         self._audit_dropped = audit_dropped
-        self._missing_alias = missing_alias
         self._unforwarded_fields = unforwarded_fields
         self._clock = clock
         self._wall_clock = wall_clock
@@ -222,7 +219,6 @@ class StatusReporter:
             "url": url_without_secrets(settings.platform.fhir_base_url),
             "circuit": _CIRCUIT[judgement.state],
             "connections": dict(self._connections()),
-            "missing_alias": self._missing_alias(),
             "state": _PLATFORM_STATES[platform.state],
             "reason": platform.reason,
             "since": iso(platform.since),

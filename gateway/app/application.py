@@ -361,7 +361,6 @@ class Gateway:
             connections=self._cores.connections,
             inflight=lambda: self._cores.inflight,
             audit_dropped=self.metrics.dropped_audit_records,
-            missing_alias=lambda: self._cores.current.missing_aliases.latest,
             unforwarded_fields=self.metrics.unforwarded_fields,
         )
         application = build_application(

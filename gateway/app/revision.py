@@ -35,7 +35,7 @@ from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.pipeline.admission import Admission, LifecyclePhase, UploadLimiter
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
-from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
+from gateway.pipeline.link_translation import LinkTranslatorFactory, platform_links
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.platform_client import (
     CapabilityCache,
@@ -89,7 +89,6 @@ class Core:
         permissions: PermissionCheck,
     ) -> None:
         self.settings, self._times = settings, times
-        self.missing_aliases = MissingAliases(metrics.count_missing_alias)
         self._metrics = metrics
         self._audit = audit
         self.judgement = judgement
@@ -126,7 +125,10 @@ class Core:
         upstream = self._upstream()
         forwarder = TokenRetry(upstream, self._metrics.count_retry)
         client = PlatformClient(forwarder, settings.platform.base_path)
-        self.statement = statement = CapabilityCache(client, self._candidates, self._times.clock)
+        links = platform_links(settings.platform, settings.rewrite)
+        self.statement = statement = CapabilityCache(
+            client, self._candidates, self._times.clock, links
+        )
         # Retries of the gateway's own probes are no caller's, so that they are not counted.
         own_client = PlatformClient(TokenRetry(upstream, lambda cause: None), client.platform_path)
         self.probe = PlatformProbe(own_client, self._candidates)
@@ -185,7 +187,6 @@ class Core:
             platform=self.settings.platform,
             rewrite=self.settings.rewrite,
             on_links=self._metrics.record_links,
-            on_missing_alias=self.missing_aliases.record,
         )
 
     def _account(self) -> Callable[[Exchange], None]:

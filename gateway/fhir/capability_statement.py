@@ -139,6 +139,13 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
     return by_type
 
 
+def implementation_url(statement: bytes) -> str | None:
+    """Return the base URL by which the platform names itself in a valid statement, if any."""
+    implementation = orjson.loads(statement).get("implementation")
+    url = implementation.get("url") if isinstance(implementation, dict) else None
+    return url if isinstance(url, str) else None
+
+
 def _parameters(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for parameter in json_objects(part.get("searchParam")):
         name, kind = parameter.get("name"), parameter.get("type")

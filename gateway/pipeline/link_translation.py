@@ -2,8 +2,7 @@
 
 Absolute platform URLs in responses become URLs of the gateway as the caller addresses it, and vice
 versa in requests. A body that is not FHIR, the content of a Binary, partial content (206) and a
-body in an unknown content coding pass unchanged. An alias is a further base URL by which the
-platform names itself (`rewrite.aliases`); `MissingAliases` records those that the settings lack.
+body in an unknown content coding pass unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from gateway.errors import GatewayError
 from gateway.fhir.capability_statement import SecurityRemovingRewriter
 from gateway.fhir.links.link_map import LinkMap, replace_in_query
 from gateway.fhir.links.rewriting import (
-    AliasWatch,
     is_known_unchanged,
     is_rewritten,
     rewrite_header,
@@ -25,7 +23,6 @@ from gateway.fhir.links.rewriting import (
     rewriter_for,
 )
 from gateway.fhir.links.stream_rewriter import Rewriter, StreamRewriter
-from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.http.client.response_head import Framing
 from gateway.http.content_coding import (
     DECODABLE,
@@ -37,7 +34,6 @@ from gateway.http.content_coding import (
 )
 from gateway.pipeline.response_checks import FhirCheckTransform
 from gateway.pipeline.response_writer import ResponsePlan
-from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import ListenSettings
@@ -47,46 +43,17 @@ if TYPE_CHECKING:
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
 
-_log = get_logger(__name__)
-
-# Number of aliases logged. It is limited because a platform may use a new one in each response.
-_MAX_LOGGED: Final = 16
-
-
-class MissingAliases:
-    """Records responses whose links callers cannot follow, and calls `on_response` for each.
-
-    `latest` is the base URL in the last one, in the form that `rewrite.aliases` needs.
-    """
-
-    def __init__(self, on_response: Callable[[], None]) -> None:
-        self._on_response = on_response
-        self._logged: set[str] = set()
-        self.latest: str | None = None
-
-    def record(self, alias: str) -> None:
-        """Record a response with links under a missing alias, which is logged the first time."""
-        self._on_response()
-        self.latest = alias
-        if alias not in self._logged and len(self._logged) < _MAX_LOGGED:
-            self._logged.add(alias)
-            _log.warning(
-                "the platform's links lead to %s, past the gateway: add it to rewrite.aliases",
-                alias,
-            )
-
-
 # Request fields whose values may contain gateway URLs.
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
 # Interactions that transfer the content of a Binary, or the resource if the media type is FHIR's.
 _BINARY_INTERACTIONS: Final = frozenset(("read", "vread", "create", "update"))
-# Response fields with a URL of the server itself.
-_LOCATION_FIELDS: Final[tuple[bytes, ...]] = (b"location", b"content-location")
-# Interactions whose response is a Bundle with links that the server itself makes.
-_BUNDLE_INTERACTIONS: Final = SEARCHES | HISTORIES | {"batch", "transaction"}
-
 CountLinks = Callable[[int, int], None]
-OnMissingAlias = Callable[[str], None]
+
+
+def platform_links(platform: PlatformSettings, rewrite: RewriteSettings) -> LinkMap | None:
+    """Return which URLs are the platform's; None if links are not rewritten."""
+    base = platform.fhir_base_url
+    return LinkMap(base, base, rewrite.aliases) if rewrite.enabled else None
 
 
 class LinkTranslatorFactory:
@@ -94,8 +61,7 @@ class LinkTranslatorFactory:
 
     Without `listen.public_url` the gateway's base URL is made of the Host that the caller sends.
     `on_links` is called for each body with the numbers of URLs that were replaced and that were
-    left. `on_missing_alias` is called for each response with platform links whose base is not
-    configured.
+    left.
     """
 
     def __init__(
@@ -105,7 +71,6 @@ class LinkTranslatorFactory:
         platform: PlatformSettings,
         rewrite: RewriteSettings,
         on_links: CountLinks,
-        on_missing_alias: OnMissingAlias,
     ) -> None:
         self._base_path = listen.base_path
         self._platform_url = platform.fhir_base_url
@@ -114,7 +79,6 @@ class LinkTranslatorFactory:
         # Whether gzip is requested from the platform, whatever the caller accepts.
         self._requests_gzip = platform.compression != "off"
         self._on_links = on_links
-        self._on_missing_alias = on_missing_alias
         is_fixed = not rewrite.enabled or listen.public_url is not None
         self._fixed = self._new_translator(listen.public_url) if is_fixed else None
         # Callers send few different hosts. One that sends many takes processor time, not memory.
@@ -135,31 +99,18 @@ class LinkTranslatorFactory:
         links = None
         if self._enabled and gateway_url is not None:
             links = LinkMap(self._platform_url, gateway_url, self._aliases)
-        return LinkTranslator(
-            links,
-            requests_gzip=self._requests_gzip,
-            on_links=self._on_links,
-            on_missing_alias=self._on_missing_alias,
-        )
+        return LinkTranslator(links, requests_gzip=self._requests_gzip, on_links=self._on_links)
 
 
 class LinkTranslator:
     """Translates messages between a caller and the platform; without `links` no URL changes."""
 
-    __slots__ = ("_fields_only", "_on_links", "_on_missing_alias", "_requests_gzip", "links")
+    __slots__ = ("_fields_only", "_on_links", "_requests_gzip", "links")
 
-    def __init__(
-        self,
-        links: LinkMap | None,
-        *,
-        requests_gzip: bool,
-        on_links: CountLinks,
-        on_missing_alias: OnMissingAlias,
-    ) -> None:
+    def __init__(self, links: LinkMap | None, *, requests_gzip: bool, on_links: CountLinks) -> None:
         self.links = links
         self._requests_gzip = requests_gzip
         self._on_links = on_links
-        self._on_missing_alias = on_missing_alias
         # The plan for a response whose body stays unchanged.
         self._fields_only = ResponsePlan(None if links is None else partial(rewrite_header, links))
 
@@ -211,16 +162,13 @@ class LinkTranslator:
         """
         coding = response.content_coding
         plain = coding is None and warning is None and fhir_error is None
-        watch = self._watch(response, interaction)
         if plain and self._is_known_unchanged(response, interaction):
-            if watch is not None:
-                watch.examine(response.buffered_body)
             return self._fields_only
         transform: BodyTransform | None = None
         if response.status not in (204, 206):
             # A 304 describes the body of a 200 (RFC 9110 section 8.6), but rarely names its type.
             kind = "application/fhir+json" if response.status == 304 else ""
-            transform = self._response_rewriter(response.content_type or kind, interaction, watch)
+            transform = self._response_rewriter(response.content_type or kind, interaction)
         if fhir_error is not None:
             transform = FhirCheckTransform(fhir_error, transform)
         is_decoded = False
@@ -246,28 +194,7 @@ class LinkTranslator:
         kind = response.content_type or ""
         return is_known_unchanged(response.buffered_body, kind, self.links.responses)
 
-    def _watch(self, response: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
-        """Return the observer that searches the body for links that bypass the gateway.
-
-        None where a response field contained such a link, or where the response is not a Bundle.
-        """
-        links = self.links
-        if links is None:
-            return None
-        values = response.fields.values
-        for name in _LOCATION_FIELDS:
-            if name in values and (alias := links.missing_alias(values[name].decode("latin-1"))):
-                self._on_missing_alias(alias)
-                return None
-        return (
-            AliasWatch(links, self._on_missing_alias)
-            if interaction.code in _BUNDLE_INTERACTIONS
-            else None
-        )
-
-    def _response_rewriter(
-        self, kind: str, interaction: Interaction, watch: AliasWatch | None
-    ) -> BodyTransform | None:
+    def _response_rewriter(self, kind: str, interaction: Interaction) -> BodyTransform | None:
         if self.links is None:
             return None
         of_binary = _transfers_binary(interaction)
@@ -276,7 +203,7 @@ class LinkTranslator:
         rewriter = rewriter_for(kind, self.links, "to-gateway", of_binary=of_binary)
         if interaction.code == "capabilities":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in kind.lower())
-        return _CountingRewriter(rewriter, self._on_links, watch)
+        return _CountingRewriter(rewriter, self._on_links)
 
 
 def _transfers_binary(interaction: Interaction) -> bool:
@@ -286,23 +213,16 @@ def _transfers_binary(interaction: Interaction) -> bool:
 class _CountingRewriter:
     """A rewriter that reports its counts at the end of the body."""
 
-    __slots__ = ("_on_links", "_rewriter", "_watch")
+    __slots__ = ("_on_links", "_rewriter")
 
-    def __init__(
-        self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None = None
-    ) -> None:
+    def __init__(self, rewriter: Rewriter, on_links: CountLinks) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
-        self._watch = watch
 
     def feed(self, chunk: bytes) -> bytes:
-        if self._watch is not None:
-            self._watch.feed(chunk)
         return self._rewriter.feed(chunk)
 
     def finish(self) -> bytes:
-        if self._watch is not None:
-            self._watch.finish()
         rest = self._rewriter.finish()
         self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
         return rest
@@ -311,8 +231,6 @@ class _CountingRewriter:
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None
-        if self._watch is not None:
-            self._watch.examine(body)
         chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return chunks

@@ -13,6 +13,7 @@ one client that is refused says nothing about the platform.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -25,8 +26,10 @@ from gateway.fhir.capability_statement import (
     NO_CAPABILITY,
     TypeCapability,
     capabilities,
+    implementation_url,
 )
 from gateway.fhir.content_negotiation import is_error_page, media_type
+from gateway.fhir.links.link_map import LinkMap, parse_base
 from gateway.health.evidence import (
     ANSWERS,
     REFUSES,
@@ -133,14 +136,20 @@ class CapabilityCache:
     If a refresh fails, the last statement is kept. `unavailable_reason`: why the platform could not
     be asked yet what it declares; None also where what it answers is no statement. `is_known`: it
     has shown a statement, or said that it has none; an error of the server or a page is neither.
+    `links`: of the platform and its aliases, None if links are not rewritten.
     """
 
     def __init__(
-        self, client: PlatformClient, candidates: Candidates, clock: Callable[[], float]
+        self,
+        client: PlatformClient,
+        candidates: Candidates,
+        clock: Callable[[], float],
+        links: LinkMap | None,
     ) -> None:
         self._client = client
         self._candidates = candidates
         self._clock = clock
+        self._links = links
         self._by_type: Mapping[str, TypeCapability] | None = None
         self._due = clock()
         self._asked_at = self._due - _MIN_RETRY_DELAY
@@ -195,9 +204,12 @@ class CapabilityCache:
 
     async def _renew(self) -> None:
         try:
-            self._by_type = capabilities(await self._fetch())
+            statement = await self._fetch()
+            is_first, self._by_type = self._by_type is None, capabilities(statement)
             self.unavailable_reason, self.is_known = None, True
             self._due = self._clock() + _STATEMENT_LIFETIME
+            if is_first:
+                self._check_base(statement)
         except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
             reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
@@ -209,6 +221,18 @@ class CapabilityCache:
             self._due = self._clock() + delay
         finally:
             self._task = None
+
+    def _check_base(self, statement: bytes) -> None:
+        """Warn if the statement names the platform by a base URL that the settings lack."""
+        url = implementation_url(statement)
+        if url is None or self._links is None or self._links.suffix(url) is not None:
+            return
+        with contextlib.suppress(ValueError):  # no base URL
+            _log.warning(
+                "implementation.url of the platform is %s:"
+                " if its links begin in this way, add that to rewrite.aliases",
+                parse_base(url).text,
+            )
 
     async def _fetch(self) -> bytes:
         refusal: Exception = GatewayError(errors.SSO_UNAVAILABLE, "no credential has a token")

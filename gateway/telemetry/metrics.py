@@ -281,10 +281,6 @@ class Metrics:
             "dhp_gateway_search_parameters_ignored",
             "Search parameters that the platform did not use.",
         ).inc
-        self.count_missing_alias: Callable[[], None] = self._counter(
-            "dhp_gateway_missing_alias_answers",
-            "Answers whose links name the platform by a base that rewrite.aliases lacks.",
-        ).inc
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",), RELOAD_OUTCOMES
         )

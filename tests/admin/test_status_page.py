@@ -56,7 +56,6 @@ def reporter(gateway: RunningGateway, traffic: RecentRequests) -> StatusReporter
         connections=dict,
         inflight=int,
         audit_dropped=int,
-        missing_alias=lambda: None,
     )
 
 

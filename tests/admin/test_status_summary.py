@@ -33,7 +33,6 @@ FACTS: dict[str, Any] = {
         "url": "https://platform.example/fhir",
         "circuit": "closed",
         "connections": {"idle": 2, "active": 0},
-        "missing_alias": None,
         "state": "answers",
         "reason": "answers",
         "since": "2026-01-02T03:04:05Z",

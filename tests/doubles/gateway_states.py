@@ -124,7 +124,6 @@ class GatewayState:
             connections=lambda: self.connections,
             inflight=lambda: 3,
             audit_dropped=int,
-            missing_alias=lambda: None,
             clock=self.clock,
             wall_clock=self.clock.wall,
         )

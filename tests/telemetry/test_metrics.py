@@ -76,7 +76,6 @@ def test_names_types_and_labels_are_stable(metrics, make_exchange):
         ("dhp_gateway_links", "counter", frozenset({"outcome"})),
         ("dhp_gateway_fields_not_forwarded", "counter", frozenset({"caller"})),
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
-        ("dhp_gateway_missing_alias_answers", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
         ("dhp_gateway_alert_messages", "counter", frozenset({"outcome"})),

@@ -34,9 +34,6 @@ _SAFE_PATH: Final = re.compile(
 )
 # Such a path without a dot, which is found faster: that of nearly all URLs.
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9\-_/$]*+(?=[?#]|\Z)")
-# Under a base without a path this distinguishes a FHIR URL from any other.
-_FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
-_MAX_ORIGIN_LENGTH: Final = 300  # characters; a name in DNS has at most 253
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 _BEGINNING_BYTES: Final = 4096  # hold the first URL of most bodies
@@ -193,25 +190,6 @@ class LinkMap:
     def to_platform(self, url: str) -> str | None:
         """Return the platform URL for an absolute gateway URL; None where it stays unchanged."""
         return self.requests.translate(url)
-
-    def missing_alias(self, url: str) -> str | None:
-        """Return the base of a FHIR URL with the platform's path and an origin that no base has.
-
-        Return None for other URLs.
-        """
-        if self.responses.prefix_length(url) is not None:
-            return None
-        origin, path = _AUTHORITY.match(url), self.platform.path
-        if (
-            origin is None
-            or not _covers(path, url, origin.end())
-            or origin.end() > _MAX_ORIGIN_LENGTH
-        ):
-            return None
-        if not path and _FHIR_PATH.match(url, origin.end()) is None:
-            return None
-        is_gateway = self.requests.prefix_length(url) is not None
-        return None if is_gateway else origin[0].lower() + path
 
     def path_to_gateway(self, path: str) -> str | None:
         """Return the gateway path for a platform path such as `/fhir/Patient/1`, or None."""

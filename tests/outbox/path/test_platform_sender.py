@@ -305,7 +305,9 @@ UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 def sender_with_statement(platform: Platform) -> EntrySender:
     """Return a sender that fetches the CapabilityStatement; its clock stands still."""
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    return new_sender(platform, statement=CapabilityCache(client, lambda: [Tokens()], lambda: 0.0))
+    return new_sender(
+        platform, statement=CapabilityCache(client, lambda: [Tokens()], lambda: 0.0, None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -344,7 +346,7 @@ async def test_a_statement_fetched_during_the_search_leads_to_another_verificati
     """The search was evaluated without the statement, so that it was inconclusive."""
     platform = FetchingPlatform(UNREACHABLE, searchset(), answer(200, DECLARING))
     client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
-    platform.statement = CapabilityCache(client, lambda: [Tokens()], lambda: 0.0)  # type: ignore[arg-type]
+    platform.statement = CapabilityCache(client, lambda: [Tokens()], lambda: 0.0, None)  # type: ignore[arg-type]
     sender = new_sender(platform, statement=platform.statement)
     queued = request(condition=CODE)
     assert await sender.verify(ENTRY, queued) == AttemptResult(
