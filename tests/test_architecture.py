@@ -93,10 +93,10 @@ LOGICAL_LINES = {
     "oauth": 1_623,
     "os_support": 168,
     "outbox": 3_511,
-    "pipeline": 2_739,
+    "pipeline": 2_704,
     "sandbox": 2_475,
     "secret": 32,
-    "telemetry": 1_006,
+    "telemetry": 1_005,
     "templates": 36,
 }
 ROOM = 0.01

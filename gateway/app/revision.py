@@ -44,7 +44,7 @@ from gateway.pipeline.platform_client import (
 )
 from gateway.pipeline.request_composer import RequestComposer
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
-from gateway.pipeline.upstream import RequestCompression, TokenRetry, Upstream
+from gateway.pipeline.upstream import TokenRetry, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 
 if TYPE_CHECKING:
@@ -170,14 +170,13 @@ class Core:
         guard: SearchGuard | None,
     ) -> RequestComposer:
         settings = self.settings
-        packs = settings.platform.compression == "both"
         return RequestComposer(
             client.platform_path,
             limits=settings.limits,
             clock=self._times.clock,
             guard=guard,
             client=client if settings.fhir.auto_if_match else None,
-            forwarder=RequestCompression(forwarder) if packs else forwarder,
+            forwarder=forwarder,
             permissions=self._permissions,
         )
 

@@ -84,11 +84,10 @@ class PlatformSettings(Section):
         description="Connections to the platform at the same time. If there are more than 32, one "
         "of several callers never occupies the last ones.",
     )
-    compression: Literal["off", "answers", "both"] = Field(
+    compression: Literal["off", "answers"] = Field(
         default="off",
         description="For slow connections. `off`: gzip is requested from the platform if the "
-        "caller accepts it. `answers`: always. `both`: request bodies from 1 KiB on are also sent "
-        "as gzip, if the platform accepts this.",
+        "caller accepts it. `answers`: always.",
     )
     forward_headers: tuple[HeaderPattern, ...] = Field(
         default=(),

@@ -146,11 +146,6 @@ class RecodingTransform(DecodingTransform):
         return self._compressor.compress(super()._changed(plain))
 
 
-def gzip_compress(body: bytes) -> bytes:
-    """Return the body in gzip, without a timestamp, so that equal bodies give equal bytes."""
-    return zlib.compress(body, _LEVEL, _GZIP)
-
-
 def parse_content_encoding(field: str | None) -> str | None:
     """Return the coding that a Content-Encoding names, None if the body is not encoded.
 

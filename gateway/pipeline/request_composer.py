@@ -21,7 +21,7 @@ from gateway.http.client.upstream_response import UpstreamResponse
 from gateway.pipeline.permissions import MAX_BUNDLE_BYTES, PermissionCheck
 from gateway.pipeline.platform_client import PlatformClient, fetch_etag
 from gateway.pipeline.request_body import RequestBody
-from gateway.pipeline.upstream import RequestCompression, TokenRetry, UpstreamRequest
+from gateway.pipeline.upstream import TokenRetry, UpstreamRequest
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
@@ -70,7 +70,7 @@ class RequestComposer:
         clock: Callable[[], float],
         guard: SearchGuard | None,
         client: PlatformClient | None,
-        forwarder: TokenRetry | RequestCompression,
+        forwarder: TokenRetry,
         permissions: PermissionCheck,
     ) -> None:
         self._platform_path = platform_path

@@ -8,12 +8,6 @@ which the platform gets as `traceparent`.
 
 A 401 means that the platform rejected the token before it did anything (RFC 9110 section 15.5.2),
 so that one retry with a new token is correct for every method. There is never a second one.
-
-With `platform.compression: both`, request bodies towards the platform are compressed, for slow
-networks. A server announces by `Accept-Encoding` in a response that it decodes compressed requests
-(RFC 9110 section 12.5.3). Until then, and again once it has responded to one with 415, bodies are
-sent uncompressed. Only buffered bodies are compressed, so that a request can be repeated
-uncompressed after a 415.
 """
 
 from __future__ import annotations
@@ -30,7 +24,6 @@ from gateway.errors import GatewayError
 from gateway.field_values import parse_retry_after
 from gateway.http.client.body_completeness import is_complete
 from gateway.http.client.response_head import (
-    DIGEST_LINES,
     Framing,
     ResponseFields,
     ResponseHead,
@@ -38,7 +31,6 @@ from gateway.http.client.response_head import (
 )
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.client.upstream_response import UpstreamResponse
-from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.http.headers import PSEUDONYM
 from gateway.http.server.request_checks import METHODS
 from gateway.pipeline.admission import TokenBucket
@@ -556,55 +548,3 @@ class TokenRetry:
 
 def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
     return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice_key=advice)
-
-
-# Smaller bodies gain nothing: they fit into one packet uncompressed.
-_MIN_BODY_BYTES: Final = 1024
-# Compressing more than this would block the event loop for too long.
-_MAX_INLINE_BYTES: Final = 128 * 1024
-# Fields that describe the octets of the uncompressed body.
-_REPRESENTATION_FIELDS: Final[tuple[bytes, ...]] = (b"content-encoding:", *DIGEST_LINES)
-
-
-class RequestCompression:
-    """Forwards through another forwarder, with compressed bodies once the platform accepts them.
-
-    After a 415 bodies are not compressed again until the settings are reloaded.
-    """
-
-    def __init__(self, forwarder: TokenRetry) -> None:
-        self._forwarder = forwarder
-        self._accepted = False
-        self._refused = False
-
-    async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, tokens: TokensInUse, token: AccessToken
-    ) -> UpstreamResponse:
-        """Return the response that the inner forwarder returns. Raises what that raises."""
-        compressed = await self._compressed_request(outgoing)
-        response = await self._forwarder.send(exchange, compressed or outgoing, tokens, token)
-        if compressed is not None and response.status == 415:
-            # The platform rejected the format (RFC 9110 section 15.5.16) and did not process the
-            # request.
-            response.close()
-            response = await self._forwarder.send(exchange, outgoing, tokens, token)
-            self._refused = response.status != 415  # a second 415 is about the Content-Type
-        field = response.fields.values.get(b"accept-encoding")
-        if field is not None:
-            self._accepted = accepts_coding(field, "gzip")
-        return response
-
-    async def _compressed_request(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
-        if not self._accepted or self._refused or outgoing.body is None:
-            return None
-        body = outgoing.body.buffered()
-        if body is None or len(body) < _MIN_BODY_BYTES:
-            return None
-        if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.field_lines):
-            return None
-        large = len(body) > _MAX_INLINE_BYTES
-        compressed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
-        if len(compressed) >= len(body):
-            return None
-        field_lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, field_lines=field_lines, body=BufferedBody(compressed))

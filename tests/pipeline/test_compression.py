@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import os
 
 import pytest
 
-from tests.doubles.platform import Platform, fhir, http, outcome, then_close, unauthorized
+from tests.doubles.platform import Platform, fhir, http, then_close
 from tests.doubles.wire import fetch, get, post
 from tests.pipeline.testbed import page_that_links
 
@@ -89,79 +88,8 @@ async def test_a_compressed_response_delimited_by_close(
         assert response.body == LARGE
 
 
-async def test_requests_are_compressed_once_the_platform_accepts_gzip(
-    start_gateway, platform: Platform
-) -> None:
-    """After a response with `Accept-Encoding: gzip`, and only bodies of some size."""
-    async with start_gateway(platform={"compression": "both"}) as gateway:
-        platform.respond(fhir(b"{}", 201, TAKES_GZIP))
-        for body in (LARGE, LARGE, b"{}"):
-            await fetch(gateway.address, post("/fhir/Basic", body))
-    first, second, small = platform.requests
-    assert (first.header("content-encoding"), first.body) == (None, LARGE)
-    assert second.header("content-encoding") == "gzip"
-    assert second.header("content-length") == str(len(second.body))
-    assert gzip.decompress(second.body) == LARGE
-    assert small.header("content-encoding") is None
-
-
-async def test_a_415_ends_compression(start_gateway, platform: Platform) -> None:
-    """The request is sent again without the coding, and all later ones too."""
-    async with start_gateway(platform={"compression": "both"}) as gateway:
-        created = fhir(b"{}", 201, TAKES_GZIP)
-        platform.script(created, outcome(415), created, created)
-        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
-    assert [response.status for response in responses] == [201, 201, 201]
-    codings = [request.header("content-encoding") for request in platform.requests]
-    assert codings == [None, "gzip", None, None]
-    assert platform.requests[2].body == platform.requests[3].body == LARGE
-
-
-async def test_a_415_that_remains_without_the_coding_reaches_the_caller(
-    start_gateway, platform: Platform
-) -> None:
-    """The coding was not its cause and is used again."""
-    async with start_gateway(platform={"compression": "both"}) as gateway:
-        platform.script(fhir(b"{}", 201, TAKES_GZIP), outcome(415), outcome(415))
-        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(3)]
-    assert [response.status for response in responses] == [201, 415, 200]
-    assert platform.requests[-1].header("content-encoding") == "gzip"
-
-
-@pytest.mark.parametrize("refused", [False, True])
-async def test_a_body_that_cannot_be_retained_is_sent_complete_and_uncompressed(
-    start_gateway, platform: Platform, refused: bool
-) -> None:
-    """Also when compression gained nothing, or was rejected."""
-    body = b"x" * 5000 if refused else os.urandom(5000)
-    limits = {"replay_buffer_bytes": 1024}
-    async with start_gateway(
-        platform={"compression": "both"}, limits=limits, rewrite={"enabled": False}
-    ) as gateway:
-        created = fhir(b"{}", 201, TAKES_GZIP)
-        platform.script(created, *([outcome(415)] if refused else []), created)
-        await fetch(gateway.address, post("/fhir/Basic", b"{}"))
-        response = await fetch(gateway.address, post("/fhir/Binary", body))
-    assert response.status == 201
-    assert platform.requests[-1].header("content-encoding") is None
-    assert platform.requests[-1].body == body
-
-
-async def test_a_compressed_request_is_sent_again_complete_after_a_401(
-    start_gateway, platform: Platform
-) -> None:
-    async with start_gateway(platform={"compression": "both"}) as gateway:
-        platform.script(fhir(b"{}", 201, TAKES_GZIP), unauthorized(), fhir(b"{}", 201))
-        responses = [await fetch(gateway.address, post("/fhir/Basic", LARGE)) for _ in range(2)]
-    assert [response.status for response in responses] == [201, 201]
-    assert platform.requests[1].body == platform.requests[2].body
-    assert gzip.decompress(platform.requests[2].body) == LARGE
-
-
 @pytest.mark.parametrize("mode", ["off", "answers"])
-async def test_without_both_no_request_is_compressed(
-    start_gateway, platform: Platform, mode: str
-) -> None:
+async def test_requests_are_sent_as_they_came(start_gateway, platform: Platform, mode: str) -> None:
     async with start_gateway(platform={"compression": mode}) as gateway:
         platform.respond(fhir(b"{}", 201, TAKES_GZIP))
         for _ in range(2):

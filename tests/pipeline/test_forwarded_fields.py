@@ -11,7 +11,7 @@ import pytest
 
 from gateway.telemetry.logs import configure
 from tests.doubles.gateway import RunningGateway
-from tests.doubles.platform import Platform, ReceivedRequest, fhir
+from tests.doubles.platform import Platform, ReceivedRequest
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, fetch, get, post
 from tests.pipeline import shared
@@ -167,21 +167,6 @@ async def test_content_fields_are_forwarded_with_the_content_only(
     (seen,) = platform.requests
     names = {name.lower() for name, _ in seen.headers if "digest" in name.lower()}
     assert (names, seen.body, seen.header("content-type")) == ({"want-digest"}, b"", None)
-
-
-@pytest.mark.parametrize("name", ["Content-MD5", "Digest", "Content-Digest", "Repr-Digest"])
-async def test_a_body_with_a_digest_is_not_compressed(
-    start_gateway, platform: Platform, name: str
-) -> None:
-    """The digest is about the octets that the caller sent."""
-    platform.respond(fhir(b"{}", 200, ("Accept-Encoding", "gzip")))
-    body = b" " * 5000
-    async with start_gateway(platform={"compression": "both"}) as gateway:
-        for _ in range(2):
-            await fetch(gateway.address, post("/fhir/Basic", body, f"{name}: x"))
-        await fetch(gateway.address, post("/fhir/Basic", body))
-    assert [request.body == body for request in platform.requests] == [True, True, False]
-    assert [request.header(name) for request in platform.requests] == ["x", "x", None]
 
 
 async def test_each_name_is_logged_once_for_each_caller(start_gateway, platform: Platform) -> None:
