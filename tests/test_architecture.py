@@ -79,7 +79,7 @@ LOGICAL_LINES = {
     "audit": 1_475,
     "cli": 2_512,
     "clock": 44,
-    "config": 1_878,
+    "config": 1_842,
     "document_limits": 40,
     "errors": 93,
     "exchange": 50,

@@ -209,20 +209,22 @@ def _exit_start_failed(error: Exception) -> NoReturn:
 def healthcheck(config: Path | None, lang: str | None) -> None:
     """Exit with 0 if the running gateway is ready.
 
-    Of the settings only admin.address is used: a running gateway can be healthy while the
-    settings on disk are broken.
+    Of the settings only admin.address is used: wrong values of others do not matter.
     """
     from gateway.cli.healthcheck import ask
-    from gateway.config.loader import load_admin_address
+    from gateway.config.loader import SettingsError, load_admin_address
 
     source = settings_source(config, needed=False)
-    address = load_admin_address(source.path, source.environ)
-
     try:
+        address = load_admin_address(source.path, source.environ)
         status, body = ask(address, "/readyz")
+    except SettingsError as error:
+        exit_with_problems(error)
     except ValueError:
-        not_ready = Message("not ready: another program answers on {address}", address=address)
-        exit_with_message(not_ready, CHECK_FAILED)
+        exit_with_message(
+            Message("not ready: another program answers on {address}", address=address),
+            CHECK_FAILED,
+        )
     except OSError as error:
         why = Message.external((error.strerror or "").lower(), Message("no response"))
         exit_with_message(

@@ -3,9 +3,8 @@
 The file is the named one, else the first one found; environment variables override it. A named file
 is used even if it does not exist; an existing file that cannot be read is never skipped.
 
-`load_admin_address` reads the one setting that a health check needs, in spite of problems with
-other settings. A gateway keeps its old settings while the file on disk is broken, and a shell
-beside it may lack the variables that it was started with: neither makes it unhealthy.
+`load_admin_address` reads the one setting that a health check needs, in spite of wrong values of
+other settings: a shell beside the gateway may lack the variables that it was started with.
 
     Exception
      └─ SettingsError     the settings cannot be used; it holds every reason
@@ -15,8 +14,7 @@ from __future__ import annotations
 
 import copy
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -41,16 +39,13 @@ from gateway.config.setting_rules import find_violations
 from gateway.config.settings import Settings, fill_in_environment
 from gateway.config.sources import (
     CONFIG_VARIABLE,
-    MAX_FILE_BYTES,
     EnvironmentValues,
     YamlDocument,
     has_settings,
     merge,
-    parse_yaml,
     read_environment,
     read_yaml,
 )
-from gateway.config.text_files import decode, read_bytes
 from gateway.config.value_types import ListenAddress, parse_address
 from gateway.i18n import Message, any_of
 
@@ -68,41 +63,19 @@ class SettingsError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-# The group `admin` alone, for files with invalid YAML elsewhere.
-_ADMIN_GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
-
-
 def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
-    """Return `admin.address` of the environment, else of the file, else the default.
+    """Return `admin.address`, whatever the other settings are; the default for an unusable one.
 
-    Never raises.
+    Raises `SettingsError` for a file that cannot be read or is no YAML.
     """
-    for values in _sources(path, environ):
-        group = values.get("admin")
-        try:
-            return parse_address(group.get("address") if isinstance(group, dict) else None)
-        except InvalidValueError:
-            continue
-    return AdminSettings().address
-
-
-def _sources(path: Path | None, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    yield read_environment(environ, {}).values
-    text = _text(path) if path is not None else ""
-    yield parse_yaml(text, "settings").values
-    if group := _ADMIN_GROUP.search(text):
-        yield parse_yaml(group[0], "settings").values
-
-
-def _text(path: Path) -> str:
+    document = read_yaml(path) if path is not None else YamlDocument()
+    if document.problems and not document.values:
+        raise SettingsError(document.problems)
+    admin = merge(document.values, read_environment(environ, document.values).values).get("admin")
     try:
-        content = read_bytes(path, MAX_FILE_BYTES)
-    except OSError:
-        return ""
-    try:
-        return decode(content)
+        return parse_address(admin.get("address") if isinstance(admin, dict) else None)
     except InvalidValueError:
-        return content.decode("utf-8", "replace")
+        return AdminSettings().address
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -128,9 +101,6 @@ class _Validation:
         self._problems = [*document.problems, *variables.problems]
         # Keys that have a problem already.
         self._wrong_keys = set(document.reported_keys)
-        # Correct keys to the misspelled ones that are validated in their place, so that one run
-        # reports every problem.
-        self._misspelled: dict[SettingPath, SettingPath] = {}
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
@@ -154,13 +124,6 @@ class _Validation:
     def _validated(self, values: dict[str, Any]) -> Settings:
         """Return the settings; of wrong ones, the part that is right."""
         settings, wrong = _validate(values)
-        while (slip := _first_slip(wrong, values)) is not None:
-            entry, meant = slip
-            self._problems.append(self._problem(entry))
-            self._misspelled[meant] = self._as_written(entry["loc"])
-            group = _value_at(values, meant[:-1])
-            group[meant[-1]] = group.pop(entry["loc"][-1])
-            settings, wrong = _validate(values)
         is_unreadable = bool(self._document.problems) and not self._document.values
         self._wrong_keys.update(map(self._setting, wrong))
         for entry in wrong:
@@ -186,16 +149,10 @@ class _Validation:
         # Pydantic marks an invalid name in a mapping this way.
         return location[:-1] if location[-1:] == ("[key]",) else location
 
-    def _as_written(self, setting: SettingPath) -> SettingPath:
-        for length in range(len(setting), 0, -1):
-            if (written := self._misspelled.get(setting[:length])) is not None:
-                return (*written, *setting[length:])
-        return setting
-
     def _is_consequence(self, entry: Any, *, is_unreadable: bool) -> bool:
         """Return whether the error is only a consequence of a problem that is reported."""
         setting = self._setting(entry)
-        if self._as_written(setting) in self._document.reported_keys:
+        if setting in self._document.reported_keys:
             return True
         implied = setting[0] in ("platform", "sso") and ("environment",) in self._wrong_keys
         return entry["type"] == "missing" and (is_unreadable or implied)
@@ -231,17 +188,16 @@ class _Validation:
         return self._make_problem(setting, message, hint)
 
     def _make_problem(self, setting: SettingPath, message: Message, hint: Message) -> Problem:
-        return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
+        return Problem(dotted(setting), message, hint, self._source(setting))
 
     def _is_by_variable(self, setting: SettingPath) -> bool:
         return self._source(setting).startswith("DHP_")
 
     def _source(self, setting: SettingPath) -> str:
-        written = self._as_written(setting)
         for length in range(len(setting), 0, -1):
             if variable := self._variables.names.get(setting[:length]):
                 return variable
-            if line := self._document.lines.get(written[:length]):
+            if line := self._document.lines.get(setting[:length]):
                 return Message("line {line}", line=line)
         return ""
 
@@ -282,19 +238,6 @@ def _right_part(
     for key in left_out:
         group.__dict__.pop(key, None)
     return group
-
-
-def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, SettingPath] | None:
-    """Return the first unknown key with the absent key that was probably meant, else None."""
-    for entry in wrong:
-        if entry["type"] == "extra_forbidden":
-            group, name = entry["loc"][:-1], str(entry["loc"][-1])
-            near = closest_key(
-                name, settings_schema.fields_of(settings_schema.annotation_at(group))
-            )
-            if near is not None and _value_at(values, (*group, near)) is None:
-                return entry, (*group, near)
-    return None
 
 
 # In the working directory of the command.
@@ -392,15 +335,3 @@ def _exists(path: Path) -> bool:
 
 def _spelled(path: Path) -> str:
     return str(path) if path.is_absolute() else f".{os.sep}{path}"
-
-
-def _value_at(values: Any, setting: SettingPath) -> Any:
-    """Return the value at a path, None where there is none."""
-    for part in setting:
-        if isinstance(values, dict):
-            values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        else:
-            return None
-    return values

@@ -414,12 +414,25 @@ async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
 async def test_healthcheck_needs_no_valid_settings(tmp_path: Path, operators: Operators) -> None:
     file = tmp_path / "broken.yaml"
     port = await operators(200, {"ready": True})
-    file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
-    broken = await dhp("healthcheck", "--config", file)
+    file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: loud}}\n")
+    wrong = await dhp("healthcheck", "--config", file)
     environ = {"DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{port}"}
     bare = await dhp("healthcheck", environ=environ, places=[])
-    assert broken == Result(0, "ready\n", "")
+    assert wrong == Result(0, "ready\n", "")
     assert (bare.code, bare.out) == (0, "ready\n")
+
+
+async def test_healthcheck_says_that_it_cannot_read_the_file(
+    tmp_path: Path, operators: Operators
+) -> None:
+    file = tmp_path / "broken.yaml"
+    missing = await dhp("healthcheck", "--config", file)
+    port = await operators(200, {"ready": True})
+    file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
+    broken = await dhp("healthcheck", "--config", file)
+    assert (missing.code, broken.code) == (2, 2)
+    assert f"{file}: cannot be read" in missing.err
+    assert f"{file}: is not valid YAML" in broken.err
 
 
 @pytest.mark.parametrize(
