@@ -83,7 +83,7 @@ LOGICAL_LINES = {
     "document_limits": 40,
     "errors": 93,
     "exchange": 50,
-    "fhir": 2_862,
+    "fhir": 2_852,
     "field_values": 140,
     "guidance": 20,
     "health": 638,

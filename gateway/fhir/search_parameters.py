@@ -10,8 +10,8 @@ A server that does not know a parameter may leave it out and return everything (
 section 3.2.1.4 "Handling errors"); the national platform does. The parameters that were used stand
 in the Bundle's `self` link, those that can be used in the CapabilityStatement. Some platforms
 report parameters as used that filter nothing: `fhir.unfiltered` of the settings lists these. A
-server may also add an OperationOutcome to the matches (same section), in which free text describes
-the parameter that was left out: only the codes and the names are read here.
+server may also add an OperationOutcome to the matches (same section). An issue counts by its code
+and by the names of parameters in it; what else its text says is not read.
 """
 
 from __future__ import annotations
@@ -41,38 +41,23 @@ _XML: Final = re.compile(rb"<OperationOutcome\b.*?</OperationOutcome>", re.DOTAL
 _XML_ISSUE: Final = re.compile(r"<issue>.*?</issue>", re.DOTALL)
 _XML_CODE: Final = re.compile(r"<code\s+value=\"([^\"]*)\"")
 _XML_VALUE: Final = re.compile(r"<(?:diagnostics|text|expression|location)\s+value=\"([^\"]*)\"")
-# Codes by which platforms also report that nothing matched, which is no complaint.
-_ABOUT_MATCHES: Final = frozenset(("not-found", "deleted", "success"))
+# Others are about the search as a whole: `not-found` says that nothing matched.
 _ABOUT_PARAMETERS: Final = frozenset(("not-supported", "invalid", "value", "code-invalid"))
-_LEFT_OUT: Final = re.compile(
-    r"ignor|unknown|support|understood|recogni|invalid|not (?:a )?(?:valid|found|used)", re.I
-)
-# The names after this text are those of valid parameters.
-_OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\bexpected\b", re.I)
 
 
-def _rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
-    """Return those of `names` that `outcome` entries at the start of a searchset complain about."""
+def _rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> Collection[str]:
+    """Return those of `names` that `outcome` entries at the start of a searchset reject."""
     if not xml:
         body = plainly_spelled(body)
     if b"OperationOutcome" not in body:
-        return frozenset()
+        return ()
     found: set[str] = set()
-    name_set = frozenset(names)
     for code, text in _xml_issues(body) if xml else _json_issues(body):
-        found |= _rejected_names(code, text, name_set)
-    return frozenset(found)
-
-
-def _rejected_names(code: str, text: str, names: frozenset[str]) -> frozenset[str]:
-    if code in _ABOUT_MATCHES:
-        return frozenset()
-    if code not in _ABOUT_PARAMETERS and _LEFT_OUT.search(text) is None:
-        return frozenset()
-    complaint = _OTHERS.split(text, 1)[0]
-    named = frozenset(name for name in names if _mentions(complaint, name))
-    # A `not-supported` without a text may be about any of the parameters.
-    return names if not named and code == "not-supported" and not complaint.strip() else named
+        if code in _ABOUT_PARAMETERS:
+            # A `not-supported` without a text may be about any of the parameters.
+            is_about_any = code == "not-supported" and not text.strip()
+            found.update(name for name in names if is_about_any or _mentions(text, name))
+    return found
 
 
 def _mentions(text: str, name: str) -> bool:
