@@ -49,7 +49,7 @@ async def search(start_gateway, settings: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("name", BASES)
-async def test_an_unknown_base_of_the_statement_is_logged_once(
+async def test_an_unknown_base_of_the_statement_is_logged(
     start_gateway, platform: Platform, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """With it in the settings all links name the gateway."""
