@@ -89,7 +89,7 @@ LOGICAL_LINES = {
     "health": 638,
     "http": 2_836,
     "i18n": 181,
-    "login": 1_510,
+    "login": 1_527,
     "oauth": 1_623,
     "os_support": 168,
     "outbox": 3_511,
