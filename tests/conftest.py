@@ -11,6 +11,7 @@ import gc
 import os
 import socket
 import ssl
+import tempfile
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
@@ -258,8 +259,18 @@ async def _accept_or_close(
         await _accept(loop, factory, accepted, extra, sslcontext, server, *timeouts)
 
 
+def _ask_for_programs_in_temporary_folders() -> None:
+    temporary = tempfile.gettempdir()
+    if os.statvfs(temporary).f_flag & os.ST_NOEXEC:
+        raise pytest.UsageError(
+            f"{temporary} is mounted with noexec, and tests start programs there. Name another"
+            " folder: TMPDIR=/var/tmp make test"
+        )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Raise the limit of open files as gateways do, and close what asyncio leaves open."""
+    _ask_for_programs_in_temporary_folders()
     raise_open_file_limit()
     setattr(BaseSelectorEventLoop, _ACCEPT, _accept_or_close)
     for each in table.MARKERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,17 @@ from types import ModuleType
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no ::1 here: IPv6 is switched off")
 
 
 def run(
@@ -51,6 +63,17 @@ def run_or_skip(
     if done.returncode != 0:
         pytest.skip(f"{reason}\n{done.stderr[-500:]}")
     return done.stdout
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder for what is made once for many runs; skip where none can be made."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = folder / "dhp-gateway" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        pytest.skip(f"XDG_CACHE_HOME has to name a folder, as there is no home folder: {error}")
+    return folder
 
 
 def load_module(path: Path) -> ModuleType:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.environments import output_of, run
+from tests.environments import cache_folder, output_of, run
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
@@ -186,9 +186,7 @@ class Image:
 @contextmanager
 def built_image() -> Iterator[Image]:
     """Yield the built image, one run at a time, and remove all but the base image at the end."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "dhp-gateway" / "image-test"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("image-test")
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         builder = Builder(folder)

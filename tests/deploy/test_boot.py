@@ -16,7 +16,7 @@ import pytest
 
 from tests.deploy import tools
 from tests.deploy.container import this_release
-from tests.environments import installed_program, output_of
+from tests.environments import cache_folder, installed_program, output_of
 
 PROGRAMS = ("debootstrap", "systemd-nspawn")
 # What the person at the server does, the platform aside; each step's output goes to a file.
@@ -73,12 +73,10 @@ def server() -> Path:
     for name in PROGRAMS:
         installed_program(name)
     release = this_release()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache / "dhp-gateway" / "boot-test" / release.suite
+    root = cache_folder("boot-test") / release.suite
     if not root.exists():
         new = root.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
-        new.parent.mkdir(parents=True, exist_ok=True)
         options = ["--variant=minbase", "--include=python3,systemd"]
         options.append(f"--components={release.components}")
         place = [release.suite, str(new), *filter(None, [release.mirror])]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environments import installed_program, output_of, run, run_or_skip
+from tests.environments import cache_folder, installed_program, output_of, run, run_or_skip
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
@@ -78,10 +78,8 @@ def make_wheelhouse(folder: Path, **variables: str) -> None:
     The packages of the lock are downloaded once and cached outside the project: pip spends most of
     the time reading the index's long pages.
     """
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
-    cache = user_cache / "dhp-gateway" / "wheels" / digest[:16]
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = cache_folder(f"wheels/{digest[:16]}")
     result = _pack(folder, {**variables, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(cache)})
     if result.returncode != 0:
         result = _pack(folder, variables)

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.app.listening_sockets import ListeningSockets, listen
 from gateway.config.value_types import ListenAddress
+from tests.environments import needs_ipv6
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def end_of(caller: socket.socket) -> int:
     return caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 async def test_queued_connections_stay_and_later_ones_are_refused(
     listening: ListeningSockets,
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.doubles.gateway import RunningGateway
 from tests.doubles.platform import PATIENT, Platform, PlatformConnection, chunked, fhir, http
 from tests.doubles.wire import Wire, fetch, get, post
+from tests.environments import needs_ipv6
 
 
 def searchset(platform: Platform, pad: int = 0) -> bytes:
@@ -38,7 +39,7 @@ async def test_links_of_a_response_name_the_host_of_the_request(
     assert response.body == rewritten(searchset(platform), platform, "http://gateway/fhir")
 
 
-@pytest.mark.parametrize("bound", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("bound", ["127.0.0.1", pytest.param("[::1]", marks=needs_ipv6)])
 async def test_without_a_host_links_name_the_connections_address(
     start_gateway, platform: Platform, bound: str
 ) -> None:
