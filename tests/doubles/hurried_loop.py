@@ -56,3 +56,7 @@ class HurriedLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self, _: asyncio.Future[Any]) -> None:
         self._hurried.threads -= 1
+
+    def leap(self, seconds: float) -> None:
+        """Move the time on before the loop looks at its sockets, as if it had been blocked."""
+        self._hurried.ahead += seconds

@@ -77,9 +77,9 @@ async def assert_result(
     assert evidence.token_requests in row.token_requests
     if evidence.audited:
         await _judge_record(evidence, reason, row)
-    assert await evidence.counted(row.status, reason) == 1
-    assert await evidence.retries() == row.retries
-    assert not row.tokens or await evidence.token_outcomes() == {row.tokens}
+    counts = await evidence.counts(row.status, reason)
+    assert (counts.requests, counts.retries) == (1, row.retries)
+    assert not row.tokens or counts.token_outcomes == {row.tokens}
 
 
 async def assert_passed(evidence: Evidence, status: int, body: bytes) -> None:
@@ -91,8 +91,8 @@ async def assert_passed(evidence: Evidence, status: int, body: bytes) -> None:
     assert (record["status"], record["upstream_status"]) == (status, status)
     assert (record["reason"], record["attempts"]) == ("", 1)
     assert record["outcome"] == outcome_of(status)
-    assert await evidence.counted(status, "") == 1
-    assert await evidence.retries() == {}
+    counts = await evidence.counts(status, "")
+    assert (counts.requests, counts.retries) == (1, {})
 
 
 def outcome_of(status: int) -> str:

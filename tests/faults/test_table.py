@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import pytest
 
 from gateway import errors
 from tests.doubles.waiting import wait_until_idle
 from tests.faults.judgement import Row, assert_result
-from tests.faults.table import FAULTS, REASONS, header_timeout, unknown_path
+from tests.faults.table import CROSSED, FAULTS, REASONS, header_timeout, unknown_path
 from tests.pipeline.testbed import Testbed
 
 # tests/outbox/path provokes it.
 ELSEWHERE = {"outbox-full"}
 
 
-def parameters_of(names: dict[str, object]) -> list[object]:
+def parameters_of(names: Iterable[str]) -> list[object]:
     # A bug is planted in a collaborator's place, where compiled code takes nothing but its own.
-    bug = pytest.param("internal", marks=pytest.mark.interpreted)
-    return [bug if name == "internal" else name for name in names]
+    marked = {"internal": pytest.mark.interpreted, **dict.fromkeys(CROSSED, pytest.mark.ci)}
+    return [pytest.param(name, marks=marked.get(name, ())) for name in names]
 
 
 def test_every_reason_is_provoked() -> None:

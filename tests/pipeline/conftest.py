@@ -31,7 +31,14 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 _ON_BOTH = ("/test_tls_", "/test_listener", "/test_half_closed")
 _WAITING = (
     *("/faults/", "/test_silent_callers", "/test_poisoned", "/test_steady", "/test_forced_fetches"),
-    *("/test_condition_guard", "/test_second_attempts", "/test_resilience", "/test_circuit_"),
+    *(
+        "/test_condition_guard",
+        "/test_second_attempts",
+        "/test_resilience",
+        "/test_circuit_",
+        "/test_kept_",
+    ),
+    "/test_upstream_pool",
 )
 
 

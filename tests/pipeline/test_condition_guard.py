@@ -103,31 +103,27 @@ UNSUPPORTED = {
 }
 
 
-@pytest.mark.parametrize("kind", UNSUPPORTED)
 async def test_warn_names_conditions_that_are_not_declared(
-    gateway: RunningGateway, platform: Platform, kind: str
+    gateway: RunningGateway, platform: Platform
 ) -> None:
     """The write is forwarded unchanged."""
     declare(platform, conditionalCreate=False)
-    request, names = UNSUPPORTED[kind]
-    reply = await fetch(gateway.address, request)
-    assert (reply.status, reply.header("x-gateway-warning")) == (201, warning(names))
-    (received,) = writes(platform)
-    assert received.header("if-none-exist") == (
-        "identifier=urn:x%7C1" if kind == "create" else None
-    )
+    for kind, (request, names) in UNSUPPORTED.items():
+        reply = await fetch(gateway.address, request)
+        found = (kind, reply.status, reply.header("x-gateway-warning"))
+        assert found == (kind, 201, warning(names))
+    expected = ["identifier=urn:x%7C1" if kind == "create" else None for kind in UNSUPPORTED]
+    assert [received.header("if-none-exist") for received in writes(platform)] == expected
 
 
-@pytest.mark.parametrize("kind", UNSUPPORTED)
 async def test_block_rejects_a_write_with_an_undeclared_condition(
-    start_gateway, platform: Platform, kind: str
+    start_gateway, platform: Platform
 ) -> None:
     """The error names the conditions; the platform gets no complete request."""
     declare(platform, conditionalCreate=False)
-    request, names = UNSUPPORTED[kind]
     async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        reply = await fetch(gateway.address, request)
-        assert_unsupported(reply, names)
+        for request, names in UNSUPPORTED.values():
+            assert_unsupported(await fetch(gateway.address, request), names)
     assert [received for received in writes(platform) if received.complete] == []
 
 
@@ -157,18 +153,19 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("mode", ["warn", "block"])
-@pytest.mark.parametrize("kind", UNSUPPORTED)
 async def test_a_declared_condition_passes_without_a_warning(
-    start_gateway, platform: Platform, kind: str, mode: str
+    start_gateway, platform: Platform, mode: str
 ) -> None:
     declare(platform, **DECLARED)
     async with start_gateway(fhir={"condition_guard": mode}) as gateway:
-        reply = await fetch(gateway.address, UNSUPPORTED[kind][0])
-    assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
+        for kind, (request, _) in UNSUPPORTED.items():
+            reply = await fetch(gateway.address, request)
+            found = (kind, reply.status, reply.header("x-gateway-warning"))
+            assert found == (kind, 201, None)
 
 
-def conditional(kind: str, type_: str) -> bytes:
-    """Return a conditional write of this kind, with the type spelled as given."""
+def conditional(type_: str) -> dict[str, bytes]:
+    """Return conditional writes of each kind, with the type spelled as given."""
     return {
         "create": post(f"/fhir/{type_}", b"{}", CONDITION),
         "update": post(f"/fhir/{type_}?identifier=1", BODY, method="PUT"),
@@ -177,7 +174,7 @@ def conditional(kind: str, type_: str) -> bytes:
         "bundle": post("/fhir", bundle({**IN_BUNDLE, "url": type_})),
         "bundle's update": post("/fhir", bundle({"method": "PUT", "url": f"{type_}?identifier=1"})),
         "bundle's base": post("/fhir", bundle({**IN_BUNDLE, "url": f"http://x/FHIR/r5/{type_}"})),
-    }[kind]
+    }
 
 
 # Of R4, of a later version, and of a platform's own.
@@ -185,20 +182,16 @@ OF_OTHERS = ["DeviceUseStatement", "MedicationUsage", "TelemedicineVisit", "Xy"]
 
 
 @pytest.mark.parametrize("type_", [*OF_OTHERS, "Device%55seStatement", "Patient", "Patient/"])
-@pytest.mark.parametrize(
-    "kind", ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"]
-)
 async def test_types_unknown_to_r5_count_as_the_statement_declares_them(
-    start_gateway, platform: Platform, kind: str, type_: str
+    start_gateway, platform: Platform, type_: str
 ) -> None:
-    request, name = conditional(kind, type_), unquote(type_).strip("/")
-    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        declare(platform, type=name, **DECLARED)
-        assert (await fetch(gateway.address, request)).status == 201
-    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        declare(platform, type="Basic", **DECLARED)
-        reply = await fetch(gateway.address, request)
-    assert (reply.status, reply.reason) == (400, "condition-unsupported")
+    unsupported = (400, "condition-unsupported")
+    for declared, expected in ((unquote(type_).strip("/"), (201, None)), ("Basic", unsupported)):
+        declare(platform, type=declared, **DECLARED)
+        async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+            for kind, request in conditional(type_).items():
+                reply = await fetch(gateway.address, request)
+                assert (kind, reply.status, reply.reason) == (kind, *expected)
 
 
 CANNOT_TELL = ["1.0.2", "3.0.2", "4.0.1", "4.3.0", "4"]
@@ -207,18 +200,21 @@ CAN_TELL = ["5.0.0", "5.0.0-ballot", "6.0.0", "10.0.0", None, "", "R4"]
 
 @pytest.mark.parametrize("mode", ["warn", "block"])
 @pytest.mark.parametrize("version", [*CANNOT_TELL, *CAN_TELL])
-@pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle's patch"])
 async def test_conditions_that_a_fhir_version_cannot_declare_cause_no_warning(
-    start_gateway, platform: Platform, version: str | None, kind: str, mode: str
+    start_gateway, platform: Platform, version: str | None, mode: str
 ) -> None:
     """Before R5 statements have no element for conditional patches."""
     in_bundle = post("/fhir", bundle({"method": "PATCH", "url": "Patient?identifier=1"}))
-    request = in_bundle if kind == "bundle's patch" else conditional(kind, "Patient")
+    requests = {**conditional("Patient"), "bundle's patch": in_bundle}
     declare(platform, version=version)
+    told = set()
     async with start_gateway(fhir={"condition_guard": mode}) as gateway:
-        reply = await fetch(gateway.address, request)
-    is_told = "condition-unsupported" in (reply.header("x-gateway-warning") or reply.reason or "")
-    assert is_told is not (kind.endswith("patch") and version in CANNOT_TELL)
+        for kind, request in requests.items():
+            reply = await fetch(gateway.address, request)
+            if "condition-unsupported" in (reply.header("x-gateway-warning") or reply.reason or ""):
+                told.add(kind)
+    patches = {"patch", "bundle's patch"}
+    assert told == set(requests) - (patches if version in CANNOT_TELL else set())
 
 
 UNCONDITIONAL = {
@@ -236,19 +232,18 @@ UNCONDITIONAL = {
 }
 
 
-@pytest.mark.parametrize("kind", UNCONDITIONAL)
+@pytest.mark.parametrize("mode", ["warn", "block"])
 async def test_writes_without_conditions_are_unaffected(
-    start_gateway, platform: Platform, kind: str
+    start_gateway, platform: Platform, mode: str
 ) -> None:
     """With `warn` the statement is not even requested."""
     declare(platform)
-    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
-        assert (await fetch(gateway.address, UNCONDITIONAL[kind])).status == 201
-    before = len(platform.requests)
-    async with start_gateway() as gateway:
-        reply = await fetch(gateway.address, UNCONDITIONAL[kind])
-    assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
-    assert len(platform.requests) == before + 1
+    async with start_gateway(fhir={"condition_guard": mode}) as gateway:
+        for kind, request in UNCONDITIONAL.items():
+            reply = await fetch(gateway.address, request)
+            found = (kind, reply.status, reply.header("x-gateway-warning"))
+            assert found == (kind, 201, None)
+    assert mode == "block" or len(platform.requests) == len(UNCONDITIONAL)
 
 
 async def test_off_neither_warns_nor_requests_statement(start_gateway, platform: Platform) -> None:
@@ -291,22 +286,21 @@ def statement_of(platform: Platform, statement: bytes, other: bytes) -> None:
     platform.respond(declaring(statement, other))
 
 
-@pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle", "large bundle"])
 async def test_block_rejects_conditions_until_the_statement_is_known(
-    start_gateway, platform: Platform, kind: str
+    start_gateway, platform: Platform
 ) -> None:
     """With a Retry-After."""
-    request, names = UNSUPPORTED[kind]
     statement_of(platform, outcome(503), fhir(BODY, 201))
     async with start_gateway(
         fhir={"condition_guard": "block"}, retries={"max_attempts": 1}
     ) as gateway:
-        reply = await fetch(gateway.address, request)
-    assert (reply.status, reply.reason) == (503, "condition-unknown")
-    assert int(reply.header("retry-after") or 0) > 0
-    (issue,) = reply.json()["issue"]
-    assert issue["code"] == "transient"
-    assert f"conditions={names}" in issue["diagnostics"]
+        for request, names in UNSUPPORTED.values():
+            reply = await fetch(gateway.address, request)
+            assert (reply.status, reply.reason) == (503, "condition-unknown")
+            assert int(reply.header("retry-after") or 0) > 0
+            (issue,) = reply.json()["issue"]
+            assert issue["code"] == "transient"
+            assert f"conditions={names}" in issue["diagnostics"]
     assert [received for received in writes(platform) if received.complete] == []
 
 

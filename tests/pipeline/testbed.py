@@ -26,6 +26,22 @@ from tests.doubles.wire import Response, TruncatedResponseError, Wire, close_by_
 _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
 
 
+_REQUESTS = "dhp_gateway_requests_total"
+_RETRIES = "dhp_gateway_upstream_retries_total"
+_CAUSES = ("connect", "reused", "broken", "status", "token", "other")
+_TOKEN_REQUESTS = "dhp_gateway_token_requests_total"
+_OUTCOMES = ("ok", "transient", "throttled", "refused")
+
+
+@dataclass
+class Counts:
+    """Requests with one result, retries by cause, and the outcomes that token requests had."""
+
+    requests: float
+    retries: dict[str, float]
+    token_outcomes: set[str]
+
+
 @dataclass
 class Evidence:
     """Evidence of one provoked failure, at the caller, the gateway, the platform and the SSO."""
@@ -41,28 +57,19 @@ class Evidence:
         """Return the audit record of the exchange."""
         return await self.gateway.record_of(self.response.header("x-request-id"))
 
-    async def counted(self, status: int, reason: str) -> float:
-        """Return how many requests with this result the metrics count, once there is one."""
+    async def counts(self, status: int, reason: str) -> Counts:
+        """Return what the metrics count, once they count a request with this result."""
         labels = {"status": str(status), "reason": reason}
-        while True:
-            if value := await self.gateway.metric("dhp_gateway_requests_total", **labels):
-                return value
+        text = await self.gateway.metrics()
+        while not total(text, _REQUESTS, **labels):
             await asyncio.sleep(0.01)
-
-    async def retries(self) -> dict[str, float]:
-        """Return the counted retries by cause, without the causes that have none."""
-        causes = ("connect", "reused", "broken", "status", "token", "other")
-        name = "dhp_gateway_upstream_retries_total"
-        text = await self.gateway.metrics()
-        counts = {cause: total(text, name, cause=cause) for cause in causes}
-        return {cause: count for cause, count in counts.items() if count}
-
-    async def token_outcomes(self) -> set[str]:
-        """Return the outcomes of token requests that are counted."""
-        text = await self.gateway.metrics()
-        outcomes = ("ok", "transient", "throttled", "refused")
-        name = "dhp_gateway_token_requests_total"
-        return {each for each in outcomes if total(text, name, outcome=each)}
+            text = await self.gateway.metrics()
+        retries = {cause: total(text, _RETRIES, cause=cause) for cause in _CAUSES}
+        return Counts(
+            total(text, _REQUESTS, **labels),
+            {cause: count for cause, count in retries.items() if count},
+            {each for each in _OUTCOMES if total(text, _TOKEN_REQUESTS, outcome=each)},
+        )
 
 
 @dataclass

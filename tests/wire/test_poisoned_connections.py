@@ -108,12 +108,12 @@ for _method in ("HEAD", "OPTIONS", "DELETE", "POST", "PUT"):
     setattr(BodyIgnoringServer, f"do_{_method}", BodyIgnoringServer.do_GET)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def body_ignoring_server() -> Iterator[str]:
     """Yield the address of such a platform, Python's own server."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), BodyIgnoringServer)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/r5"
     server.shutdown()
     server.server_close()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.doubles.fed_connection import End, exchange, judge
@@ -189,10 +188,8 @@ def mutated(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 
 _ENDS: st.SearchStrategy[End] = st.sampled_from(["eof", "reset", "open"])
-_MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")))
 
 
-@_MANY
 @given(st.data(), valid_responses())
 def test_a_valid_response_means_the_same_in_any_chunks(
     runner: asyncio.Runner, data: st.DataObject, valid: Valid
@@ -207,7 +204,6 @@ def test_a_valid_response_means_the_same_in_any_chunks(
     assert received.reusable or not valid.reusable
 
 
-@_MANY
 @given(st.data(), mutated(), _ENDS)
 def test_a_mutated_response_fails_or_means_what_it_says(
     runner: asyncio.Runner, data: st.DataObject, mutant: tuple[bytes, bool], end: End
@@ -217,7 +213,6 @@ def test_a_mutated_response_fails_or_means_what_it_says(
     runner.run(judge(stream, data.draw(splits_of(stream)), end, head=head))
 
 
-@_MANY
 @given(st.data(), valid_responses(), st.binary(min_size=1, max_size=20))
 def test_octets_after_a_response_end_the_connection(
     runner: asyncio.Runner, data: st.DataObject, valid: Valid, more: bytes

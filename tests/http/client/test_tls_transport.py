@@ -140,7 +140,7 @@ async def test_a_tampered_record_is_never_used(both: BothEnds, before: bytes) ->
 
 
 async def test_a_long_response_is_paused_for_its_reader(both: BothEnds) -> None:
-    body = os.urandom(24 * 1024 * 1024)
+    body = os.urandom(12 * 1024 * 1024)
     await both.send_request()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     sending = asyncio.get_running_loop().create_task(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
+from tests.doubles.hurried_loop import HurriedLoop
 from tests.doubles.waiting import wait_until
 from tests.doubles.wire import Wire, get, post
 
@@ -77,6 +77,7 @@ async def test_requests_in_time_keep_a_connection(address: ListenAddress) -> Non
 @pytest.mark.parametrize("address", [3.0], indirect=True)
 async def test_an_unread_request_is_served_before_the_idle_timeout(address: ListenAddress) -> None:
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, HurriedLoop)
     with socket.create_connection((address.host, address.port)) as caller:
         caller.setblocking(False)
         await loop.sock_sendall(caller, get("/"))
@@ -84,7 +85,7 @@ async def test_an_unread_request_is_served_before_the_idle_timeout(address: List
         # Both are due in the loop's next turn, which has looked at the sockets before: this, and
         # the look at what has been idle for too long.
         loop.call_at(loop.time(), caller.send, get("/"))
-        time.sleep(4)  # noqa: ASYNC251 - blocks the loop
+        loop.leap(4)
         assert await loop.sock_recv(caller, 1000) == ANSWER
         assert await loop.sock_recv(caller, 1000) == b""
 

@@ -221,7 +221,7 @@ async def test_over_tls_a_slow_reader_gets_the_complete_last_response(
             length = 0
             while piece := wire.recv(16384):
                 length += len(piece)
-                time.sleep(0.25)
+                time.sleep(0.15)
         return length
 
     async with accepting(sink=Sink(LONG_ANSWER), tls=tls, stall=stall) as (_, listening):
