@@ -55,52 +55,8 @@ CHUNK: Final = b"10000\r\n" + b" " * 65536 + b"\r\n"
 WRITE: Final = post("/fhir/Patient", b'{"resourceType":"Patient"}')
 
 
-async def bad_request(testbed: Testbed) -> Evidence:
-    """Send a path that leaves `base_path` once decoded."""
-    return await testbed.send(await testbed.start(), testbed.get("/fhir/%2e%2e/admin"))
-
-
-async def unknown_path(testbed: Testbed) -> Evidence:
-    """Send a path outside `base_path`."""
-    return await testbed.send(await testbed.start(), testbed.get("/other/Patient/1"))
-
-
-async def loop(testbed: Testbed) -> Evidence:
-    """Send a request with the gateway's own Via."""
-    request = testbed.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
-    return await testbed.send(await testbed.start(), request)
-
-
-async def misdirected(testbed: Testbed) -> Evidence:
-    """Send the whole URL of another host."""
-    target = "http://other.invalid/fhir/Patient/1"
-    return await testbed.send(await testbed.start(), testbed.get(target))
-
-
-async def method_not_allowed(testbed: Testbed) -> Evidence:
-    """Send a method that FHIR does not use."""
-    return await testbed.send(await testbed.start(), testbed.get(method="TRACE"))
-
-
 LAB: Final = {"name": "lab", "api_key": "a-key-of-the-laboratory"}
 LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
-
-
-async def caller_unauthenticated(testbed: Testbed) -> Evidence:
-    """Send no key where one is required."""
-    return await testbed.send(await testbed.start(callers=[LAB]), testbed.get())
-
-
-async def caller_unknown(testbed: Testbed) -> Evidence:
-    """Send a key that belongs to no caller."""
-    gateway = await testbed.start(callers=[LAB])
-    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", "X-Api-Key: another"))
-
-
-async def caller_forbidden(testbed: Testbed) -> Evidence:
-    """Request a resource type that this caller may not use."""
-    gateway = await testbed.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
-    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", LAB_KEY))
 
 
 async def rate_limited(testbed: Testbed) -> Evidence:
@@ -130,25 +86,6 @@ async def body_timeout(testbed: Testbed) -> Evidence:
     return evidence
 
 
-async def payload_too_large(testbed: Testbed) -> Evidence:
-    """Announce a body that is larger than the limit."""
-    gateway = await testbed.start(limits={"max_body_bytes": 1000})
-    return await testbed.send(gateway, testbed.post(b"x" * 1001))
-
-
-async def url_too_long(testbed: Testbed) -> Evidence:
-    """Send a target over the limit."""
-    gateway = await testbed.start(limits={"max_url_bytes": 1000})
-    return await testbed.send(gateway, testbed.get("/fhir/Patient?name=" + "x" * 1000))
-
-
-async def header_too_large(testbed: Testbed) -> Evidence:
-    """Send fields that exceed the limit only in sum."""
-    gateway = await testbed.start(limits={"max_header_bytes": 1000})
-    fields = [f"X-Long-{n}: {'x' * 900}" for n in range(5)]
-    return await testbed.send(gateway, testbed.get("/fhir/Patient/1", *fields))
-
-
 async def overloaded(testbed: Testbed) -> Evidence:
     """Send one request more than may be in flight."""
     gateway = await testbed.start(limits={"max_concurrent_requests": 1})
@@ -156,34 +93,10 @@ async def overloaded(testbed: Testbed) -> Evidence:
     return await testbed.send(gateway, testbed.get())
 
 
-async def token_refused(testbed: Testbed) -> Evidence:
-    """Let the SSO refuse the client's secret."""
-    testbed.sso.respond(sso.oauth_error("invalid_client", 401))
-    return await testbed.send(await testbed.start(), testbed.get())
-
-
-async def sso_unavailable(testbed: Testbed) -> Evidence:
-    """Let the SSO be down behind its load balancer."""
-    testbed.sso.respond(sso.status(503, ("Retry-After", "30")))
-    return await testbed.send(await testbed.start(), testbed.get())
-
-
-async def token_rejected(testbed: Testbed) -> Evidence:
-    """Let the platform reject a new token too."""
-    testbed.platform.respond(unauthorized())
-    return await testbed.send(await testbed.start(), testbed.get())
-
-
 async def upstream_unreachable(testbed: Testbed) -> Evidence:
     """Let the platform be at a port without a listener."""
     gateway = await testbed.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
     return await testbed.send(gateway, testbed.get())
-
-
-async def upstream_failed(testbed: Testbed) -> Evidence:
-    """Let the platform close the connection on a write, without a response."""
-    testbed.platform.respond(then_close(b""))
-    return await testbed.send(await testbed.start(), testbed.post())
 
 
 async def upstream_busy(testbed: Testbed) -> Evidence:
@@ -200,51 +113,13 @@ async def upstream_tls(testbed: Testbed) -> Evidence:
     return await testbed.send(await testbed.start(), testbed.get())
 
 
-async def upstream_timeout(testbed: Testbed) -> Evidence:
-    """Let the platform send no response."""
-    testbed.platform.respond(silence)
-    gateway = await testbed.start(platform={"response_timeout": PATIENCE})
-    return await testbed.send(gateway, testbed.get())
-
-
-async def upstream_redirect(testbed: Testbed) -> Evidence:
-    """Let the platform respond with a redirect."""
-    testbed.platform.respond(http(302, b"", ("Location", "https://elsewhere.invalid/")))
-    return await testbed.send(await testbed.start(), testbed.get())
-
-
-async def upstream_non_fhir(testbed: Testbed) -> Evidence:
-    """Let the platform respond with an HTML page instead of an OperationOutcome."""
-    testbed.platform.respond(page(404))
-    return await testbed.send(await testbed.start(), testbed.get())
-
-
 async def search_parameter_ignored(testbed: Testbed) -> Evidence:
     """Let the platform return a searchset whose self link lacks a requested parameter."""
     link = f'{{"relation":"self","url":"{testbed.platform.url}/Patient?name=a"}}'
     bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
     testbed.platform.respond(fhir(bundle.encode()))
-    gateway = await testbed.start(fhir={**testbed.fhir, "search_guard": "block"})
+    gateway = await testbed.start(fhir={"search_guard": "block"})
     return await testbed.send(gateway, testbed.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
-
-
-async def condition_unsupported(testbed: Testbed) -> Evidence:
-    """Send a conditional create to a platform that declares none."""
-    statement = b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
-    testbed.platform.respond(fhir(statement))
-    gateway = await testbed.start(fhir={**testbed.fhir, "condition_guard": "block"})
-    return await testbed.send(gateway, testbed.post(b"{}", "If-None-Exist: identifier=1"))
-
-
-async def condition_unknown(testbed: Testbed) -> Evidence:
-    """Send a conditional create to a platform whose statement is not available."""
-    testbed.platform.respond(outcome(503))
-    settings = {
-        "fhir": {**testbed.fhir, "condition_guard": "block"},
-        "retries": {"max_attempts": 1},
-    }
-    gateway = await testbed.start(**settings)
-    return await testbed.send(gateway, testbed.post(b"{}", "If-None-Exist: identifier=1"))
 
 
 async def circuit_open(testbed: Testbed) -> Evidence:
@@ -347,65 +222,100 @@ class Fault:
         return Fault(self.reason, provoke, self.row.changed(**changes))
 
 
-def platform_sends(answer: ScriptedResponse, request: bytes = READ, **sections: Any) -> Provoke:
-    """Let the platform send this to each request."""
+def asks(
+    request: bytes | Callable[[Testbed], bytes] = READ,
+    *,
+    platform_sends: ScriptedResponse | None = None,
+    sso_sends: sso.ScriptedResponse | None = None,
+    **sections: Any,
+) -> Provoke:
+    """Send the request; the platform and the SSO respond so to each of theirs."""
 
     async def provoke(testbed: Testbed) -> Evidence:
-        testbed.platform.respond(answer)
-        return await testbed.send(await testbed.start(**sections), request)
-
-    return provoke
-
-
-def sso_sends(answer: sso.ScriptedResponse, **sections: Any) -> Provoke:
-    """Let the SSO send this to each token request."""
-
-    async def provoke(testbed: Testbed) -> Evidence:
-        testbed.sso.respond(answer)
-        return await testbed.send(await testbed.start(**sections), READ)
-
-    return provoke
-
-
-def caller_sends(raw: bytes, **sections: Any) -> Provoke:
-    """Send these octets."""
-
-    async def provoke(testbed: Testbed) -> Evidence:
+        if platform_sends is not None:
+            testbed.platform.respond(platform_sends)
+        if sso_sends is not None:
+            testbed.sso.respond(sso_sends)
+        raw = request if isinstance(request, bytes) else request(testbed)
         return await testbed.send(await testbed.start(**sections), raw)
 
     return provoke
 
 
+def read(*arguments: str, method: str = "GET") -> Callable[[Testbed], bytes]:
+    """Return what makes a read in the caller's format, of a patient unless a target is given."""
+    return lambda testbed: testbed.get(*arguments, method=method)
+
+
+def write(body: bytes = b"{}", *fields: str) -> Callable[[Testbed], bytes]:
+    return lambda testbed: testbed.post(body, *fields)
+
+
+_STATEMENT: Final = (
+    b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
+)
+_BLOCK: Final = {"condition_guard": "block"}
+_CONDITION: Final = "If-None-Exist: identifier=1"
+_PATIENT: Final = "/fhir/Patient/1"
 _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
     "bad-request": (
-        bad_request,
+        # It leaves `base_path` once decoded.
+        asks(read("/fhir/%2e%2e/admin")),
         Row(400, "value", closed=True, logged=(logging.INFO, "path: dot segment")),
     ),
     "unknown-path": (
-        unknown_path,
+        asks(read("/other/Patient/1")),
         Row(404, "not-found", logged=(logging.INFO, "the path is not below base-path=/fhir")),
     ),
-    "loop": (loop, Row(508, "processing")),
-    "misdirected": (misdirected, Row(421, "not-supported", closed=True)),
-    "method-not-allowed": (method_not_allowed, Row(405, "not-supported", allow=True, closed=None)),
+    "loop": (
+        asks(read(_PATIENT, "Via: 1.1 front, 1.1 dhp-gateway")),
+        Row(508, "processing"),
+    ),
+    "misdirected": (
+        asks(read("http://other.invalid/fhir/Patient/1")),
+        Row(421, "not-supported", closed=True),
+    ),
+    "method-not-allowed": (
+        asks(read(method="TRACE")),
+        Row(405, "not-supported", allow=True, closed=None),
+    ),
     "caller-unauthenticated": (
-        caller_unauthenticated,
+        asks(read(), callers=[LAB]),
         Row(401, "login", challenge=True, closed=None),
     ),
-    "caller-unknown": (caller_unknown, Row(401, "unknown", challenge=True, closed=None)),
-    "caller-forbidden": (caller_forbidden, Row(403, "forbidden")),
+    "caller-unknown": (
+        asks(read(_PATIENT, "X-Api-Key: another"), callers=[LAB]),
+        Row(401, "unknown", challenge=True, closed=None),
+    ),
+    "caller-forbidden": (
+        asks(read(_PATIENT, LAB_KEY), callers=[{**LAB, "allow": {"resources": ["Observation"]}}]),
+        Row(403, "forbidden"),
+    ),
     "rate-limited": (rate_limited, Row(429, "throttled", retry_after=True, token_requests=(1,))),
     "header-timeout": (header_timeout, Row(408, "timeout", closed=True, parsed=False)),
     "body-timeout": (
         body_timeout,
         Row(408, "timeout", closed=True, requests=(0, 1), token_requests=PERHAPS, attempts=(0, 1)),
     ),
-    "payload-too-large": (payload_too_large, Row(413, "too-long", closed=True)),
-    "url-too-long": (url_too_long, Row(414, "too-long", closed=True, parsed=False)),
-    "header-too-large": (header_too_large, Row(431, "too-long", closed=True)),
+    "payload-too-large": (
+        asks(write(b"x" * 1001), limits={"max_body_bytes": 1000}),
+        Row(413, "too-long", closed=True),
+    ),
+    "url-too-long": (
+        asks(read("/fhir/Patient?name=" + "x" * 1000), limits={"max_url_bytes": 1000}),
+        Row(414, "too-long", closed=True, parsed=False),
+    ),
+    "header-too-large": (
+        # Only in sum.
+        asks(
+            read(_PATIENT, *(f"X-Long-{n}: {'x' * 900}" for n in range(5))),
+            limits={"max_header_bytes": 1000},
+        ),
+        Row(431, "too-long", closed=True),
+    ),
     "overloaded": (overloaded, Row(503, "throttled", retry_after=True)),
     "token-refused": (
-        token_refused,
+        asks(read(), sso_sends=sso.oauth_error("invalid_client", 401)),
         Row(
             502,
             "security",
@@ -415,7 +325,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "sso-unavailable": (
-        sso_unavailable,
+        asks(read(), sso_sends=sso.status(503, ("Retry-After", "30"))),
         Row(
             503,
             "transient",
@@ -426,7 +336,8 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "token-rejected": (
-        token_rejected,
+        # The new token too.
+        asks(read(), platform_sends=unauthorized()),
         Row(
             502,
             "security",
@@ -451,7 +362,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "upstream-failed": (
-        upstream_failed,
+        asks(write(), platform_sends=then_close(b"")),
         Row(
             502,
             "incomplete",
@@ -479,7 +390,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "upstream-timeout": (
-        upstream_timeout,
+        asks(read(), platform_sends=silence, platform={"response_timeout": PATIENCE}),
         Row(
             504,
             "timeout",
@@ -490,7 +401,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "upstream-redirect": (
-        upstream_redirect,
+        asks(read(), platform_sends=http(302, b"", ("Location", "https://elsewhere.invalid/"))),
         Row(
             502,
             "processing",
@@ -501,7 +412,7 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "upstream-non-fhir": (
-        upstream_non_fhir,
+        asks(read(), platform_sends=page(404)),
         Row(
             404,
             "not-found",
@@ -525,11 +436,17 @@ _ROWS: Final[dict[str, tuple[Provoke, Row]]] = {
         ),
     ),
     "condition-unsupported": (
-        condition_unsupported,
+        asks(write(b"{}", _CONDITION), platform_sends=fhir(_STATEMENT), fhir=_BLOCK),
         Row(400, "not-supported", token_requests=(1,)),
     ),
     "condition-unknown": (
-        condition_unknown,
+        # The statement is not available.
+        asks(
+            write(b"{}", _CONDITION),
+            platform_sends=outcome(503),
+            fhir=_BLOCK,
+            retries={"max_attempts": 1},
+        ),
         Row(503, "transient", token_requests=(1,), retry_after="10", write=True),
     ),
     "circuit-open": (
@@ -584,7 +501,7 @@ def _bad_requests() -> dict[str, Fault]:
     for rule, raw in _RULES.items():
         advice = "surplus-slash" if "slash?" in rule else ""
         changes: dict[str, Any] = {"diagnostics": rule, "absent": b"Patient", "logged": None}
-        found[rule] = REASONS["bad-request"].caused_by(caller_sends(raw), advice=advice, **changes)
+        found[rule] = REASONS["bad-request"].caused_by(asks(raw), advice=advice, **changes)
     return found
 
 
@@ -592,67 +509,63 @@ _LARGE_HEADER: Final = REASONS["header-too-large"]
 _CALLERS: Final = {
     **_bad_requests(),
     "loop through a gateway of another version": REASONS["loop"].caused_by(
-        caller_sends(get("/fhir/Patient/1", "Via: 1.0 a, HTTP/1.1 DHP-Gateway (x)"))
+        asks(get("/fhir/Patient/1", "Via: 1.0 a, HTTP/1.1 DHP-Gateway (x)"))
     ),
     **{
         f"method {method}": REASONS["method-not-allowed"].caused_by(
-            caller_sends(get("/fhir/Patient/1", method=method))
+            asks(get("/fhir/Patient/1", method=method))
         )
         for method in ("CONNECT", "FOO", "PROPFIND", "get", "PURGE")
     },
     "unknown method of a long target": REASONS["method-not-allowed"].caused_by(
-        caller_sends(get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
+        asks(get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
     ),
     # As a client of an HTTP proxy sends it.
     "CONNECT to an authority": REASONS["method-not-allowed"].caused_by(
-        caller_sends(b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n")
+        asks(b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n")
     ),
     # base_path ends at a segment's border and is compared with case.
     **{
         f"path {base}": REASONS["unknown-path"].caused_by(
-            caller_sends(get(base)), diagnostics="; base-path=/fhir"
+            asks(get(base)), diagnostics="; base-path=/fhir"
         )
         for base in ("/fhirx", "/FHIR/Patient", "/", "/fhi", "/auth/login")
     },
     "one field too large": _LARGE_HEADER.caused_by(
-        caller_sends(get("/fhir/Patient/1", "X-Long: " + "x" * 17_000)), parsed=False
+        asks(get("/fhir/Patient/1", "X-Long: " + "x" * 17_000)), parsed=False
     ),
     "one field over a lower limit": _LARGE_HEADER.caused_by(
-        caller_sends(
-            get("/fhir/Patient/1", "X-Long: " + "x" * 1001), limits={"max_header_bytes": 1000}
-        ),
+        asks(get("/fhir/Patient/1", "X-Long: " + "x" * 1001), limits={"max_header_bytes": 1000}),
         parsed=False,
     ),
     "too many fields": _LARGE_HEADER.caused_by(
-        caller_sends(get("/fhir/Patient/1", *["X-Many: 1"] * 300)), parsed=False
+        asks(get("/fhir/Patient/1", *["X-Many: 1"] * 300)), parsed=False
     ),
     "more fields than a lower limit": _LARGE_HEADER.caused_by(
-        caller_sends(
-            get("/fhir/Patient/1", *(f"X-{n}: 1" for n in range(30))), limits={"max_headers": 20}
-        ),
+        asks(get("/fhir/Patient/1", *(f"X-{n}: 1" for n in range(30))), limits={"max_headers": 20}),
         parsed=False,
     ),
     "fields too large in sum": _LARGE_HEADER.caused_by(
-        caller_sends(get("/fhir/Patient/1", *[f"X-{n}: {'x' * 15_000}" for n in range(5)]))
+        asks(get("/fhir/Patient/1", *[f"X-{n}: {'x' * 15_000}" for n in range(5)]))
     ),
     # A target is too long by its path as well as by its query.
     **{
         f"path too long for a {method}": REASONS["url-too-long"].caused_by(
-            caller_sends(get("/fhir/" + "x" * 1000, method=method), limits={"max_url_bytes": 900})
+            asks(get("/fhir/" + "x" * 1000, method=method), limits={"max_url_bytes": 900})
         )
         for method in ("PUT", "POST")
     },
     "query too long": REASONS["url-too-long"].caused_by(
-        caller_sends(get("/fhir/Patient?name=" + "x" * 9000))
+        asks(get("/fhir/Patient?name=" + "x" * 9000))
     ),
     "body too large, not sent": REASONS["payload-too-large"].caused_by(
-        caller_sends(
+        asks(
             get("/fhir/Patient", "Content-Length: 1001", method="POST"),
             limits={"max_body_bytes": 1000},
         )
     ),
     "body too large, announced": REASONS["payload-too-large"].caused_by(
-        caller_sends(
+        asks(
             get("/fhir/Patient", "Expect: 100-continue", "Content-Length: 1001", method="POST"),
             limits={"max_body_bytes": 1000},
         )
@@ -667,13 +580,13 @@ def _in_chunks() -> dict[str, Fault]:
     for target in ("/fhir/Patient", "/fhir/Binary", "/fhir"):
         head = get(target, "Transfer-Encoding: chunked", method="POST")
         found[f"chunks that grow too large for {target}"] = REASONS["payload-too-large"].caused_by(
-            _incomplete(caller_sends(head + large, limits={"max_body_bytes": 1000})),
+            _incomplete(asks(head + large, limits={"max_body_bytes": 1000})),
             closed=None,
             requests=(0, 1),
             attempts=(0, 1),
         )
         found[f"chunks that stop for {target}"] = REASONS["body-timeout"].caused_by(
-            _incomplete(caller_sends(head + b"5\r\nhello\r\n", limits={"header_timeout": PATIENCE}))
+            _incomplete(asks(head + b"5\r\nhello\r\n", limits={"header_timeout": PATIENCE}))
         )
     return found
 
@@ -710,14 +623,14 @@ async def sso_unknown(testbed: Testbed) -> Evidence:
 _SSO: Final = {
     **{
         f"client refused with {code}": REASONS["token-refused"].caused_by(
-            sso_sends(sso.oauth_error("invalid_client", code)), absent=b"as the test wants it"
+            asks(sso_sends=sso.oauth_error("invalid_client", code)), absent=b"as the test wants it"
         )
         for code in (400, 401, 403)
     },
     # 400, 401 and 403 without an OAuth error are waited out.
     **{
         f"firewall in front of the SSO: {name} with {code}": _SSO_DOWN.caused_by(
-            sso_sends(answer),
+            asks(sso_sends=answer),
             diagnostics=f"status {code}, a firewall in front of it, or a wrong address",
             absent=b"planted",
         )
@@ -728,7 +641,7 @@ _SSO: Final = {
         }.items()
     },
     **{
-        f"SSO: {name}": _SSO_DOWN.caused_by(sso_sends(answer))
+        f"SSO: {name}": _SSO_DOWN.caused_by(asks(sso_sends=answer))
         for name, answer in {
             "500": sso.status(500, _LATER),
             "502": sso.status(502, _LATER),
@@ -740,14 +653,16 @@ _SSO: Final = {
             "reset": sso.RESET,
         }.items()
     },
-    "SSO: throttled": _SSO_DOWN.caused_by(sso_sends(sso.status(429, _LATER)), tokens="throttled"),
+    "SSO: throttled": _SSO_DOWN.caused_by(
+        asks(sso_sends=sso.status(429, _LATER)), tokens="throttled"
+    ),
     "SSO: token with a line end": _SSO_DOWN.caused_by(
-        sso_sends(sso.token("a\r\nX-Evil: 1")), absent=b"X-Evil"
+        asks(sso_sends=sso.token("a\r\nX-Evil: 1")), absent=b"X-Evil"
     ),
     "SSO: no listener": _SSO_DOWN.caused_by(sso_unreachable, token_requests=0),
     "SSO: name unknown": _SSO_DOWN.caused_by(sso_unknown, token_requests=0),
     # A request waits for its token no longer than `sso.timeout`.
-    "SSO: silence": _SSO_DOWN.caused_by(sso_sends(sso.HANG, sso={"timeout": PATIENCE})),
+    "SSO: silence": _SSO_DOWN.caused_by(asks(sso_sends=sso.HANG, sso={"timeout": PATIENCE})),
 }
 
 
@@ -920,22 +835,22 @@ CROSSED: Final = {
 
 def _not_fhir() -> dict[str, Fault]:
     found = {
-        f"{name} with {code}": (platform_sends(body(code), WRITE), row.changed(write=True))
+        f"{name} with {code}": (asks(WRITE, platform_sends=body(code)), row.changed(write=True))
         for code, row in NOT_FHIR.items()
         for name, body in _BODIES.items()
     }
     for code in (502, 503, 504):
         row = NOT_FHIR[code].changed(requests=3, attempts=3, retries={"status": 2})
-        found[f"page with {code} to a read"] = (platform_sends(page(code)), row)
+        found[f"page with {code} to a read"] = (asks(platform_sends=page(code)), row)
     for code in (429, 503):
         answer = page(code, ("Retry-After", "17"))
         row = NOT_FHIR[code].changed(retry_after="17")
-        found[f"page with {code} that says when to come again"] = (platform_sends(answer), row)
+        found[f"page with {code} that says when to come again"] = (asks(platform_sends=answer), row)
     for name, answer in _LOGIN_PAGES.items():
         row = NOT_FHIR[403].changed(status=502, upstream_status=200)
-        found[f"{name} with 200 to a read"] = (platform_sends(answer), row)
+        found[f"{name} with 200 to a read"] = (asks(platform_sends=answer), row)
         found[f"{name} with 200 to a write"] = (
-            platform_sends(answer, WRITE),
+            asks(WRITE, platform_sends=answer),
             row.changed(write=True),
         )
     return {name: Fault("upstream-non-fhir", *each) for name, each in found.items()}
@@ -970,13 +885,13 @@ _PLATFORM: Final = {
     "no TLS behind https": REASONS["upstream-tls"].caused_by(no_tls, logged=None),
     **{
         f"answer to a write {name}": REASONS["upstream-failed"].caused_by(
-            platform_sends(answer, WRITE)
+            asks(WRITE, platform_sends=answer)
         )
         for name, answer in _BROKEN.items()
     },
     **{
         f"answer to a read {name}": REASONS["upstream-failed"].caused_by(
-            platform_sends(answer),
+            asks(platform_sends=answer),
             requests=3,
             attempts=3,
             retries={"broken": 2},
@@ -987,21 +902,22 @@ _PLATFORM: Final = {
     },
     **{
         f"answer stalls {name}": REASONS["upstream-timeout"].caused_by(
-            platform_sends(
-                answer, platform={"response_timeout": PATIENCE, "idle_timeout": PATIENCE}
+            asks(
+                platform_sends=answer,
+                platform={"response_timeout": PATIENCE, "idle_timeout": PATIENCE},
             )
         )
         for name, answer in _STALLED.items()
     },
     "no answer to a write": REASONS["upstream-timeout"].caused_by(
-        platform_sends(silence, WRITE, platform={"response_timeout": PATIENCE}),
+        asks(WRITE, platform_sends=silence, platform={"response_timeout": PATIENCE}),
         write=True,
         is_outcome_unknown=True,
     ),
     # Not followed, because that would take the token along, and not passed on.
     **{
         f"redirect with {code}": REASONS["upstream-redirect"].caused_by(
-            platform_sends(outcome(code, ("Location", "http://elsewhere.invalid/Patient/2"))),
+            asks(platform_sends=outcome(code, ("Location", "http://elsewhere.invalid/Patient/2"))),
             upstream_status=code,
         )
         for code in (300, 301, 302, 303, 305, 306, 307, 308)

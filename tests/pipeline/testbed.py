@@ -19,6 +19,7 @@ from tests.doubles.certificates import server_context
 from tests.doubles.gateway import RunningGateway, running_gateway
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform, PlatformConnection, ReceivedRequest
+from tests.doubles.sections import with_sections
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Response, TruncatedResponseError, Wire, close_by_reset, get, post
 
@@ -94,7 +95,7 @@ class Testbed:
         **sections: Any,
     ) -> RunningGateway:
         """Start a gateway that runs until the end of the test, with short delays of retries."""
-        settings = {"retries": {"backoff": 0.01}, "fhir": self.fhir, **sections}
+        settings = with_sections({"retries": {"backoff": 0.01}, "fhir": self.fhir}, sections)
         return await self.stack.enter_async_context(
             running_gateway(
                 platform_url or self.platform.url,
