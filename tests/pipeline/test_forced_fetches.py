@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -30,12 +29,12 @@ async def test_alternating_401_and_success_cause_one_token_request_a_second(
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         assert (await wire.fetch(ACCEPTED)).status == 200
         before = len(sso.requests)
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         for _ in range(3):
             refused = await asyncio.gather(*(fetch(gateway.address, REFUSED) for _ in range(20)))
             assert {response.reason for response in refused} == {"token-rejected"}
             assert (await wire.fetch(ACCEPTED)).status == 200
-        seconds = time.monotonic() - began
+        seconds = asyncio.get_running_loop().time() - began
         assert len(sso.requests) - before <= 1 + seconds
 
 
