@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.outbox import delivery, delivery_attempts, delivery_pacing, write_classification
 from gateway.outbox.store import sqlite_database
 from tests.doubles.gateway import running_gateway
 from tests.doubles.platform import Platform
@@ -22,11 +23,24 @@ KEY = "A" * 43
 Open = Callable[..., AbstractAsyncContextManager[OutboxSetup]]
 
 
+# Seconds. Deliveries wait less than they do for real platforms, writes as long as they have to for
+# a busy disk.
+WAITS = [
+    (sqlite_database, "BUSY_TIMEOUT", 600.0),
+    (delivery_attempts, "INDEX_LAG", 0.5),
+    (write_classification, "INDEX_LAG", 0.5),
+    (delivery_pacing, "_FIRST_DELAY", 0.05),
+    (delivery_pacing, "MAX_OUTAGE_DELAY", 0.2),
+    (delivery, "PROBE_INTERVAL", 0.2),
+    (delivery, "_POLL_INTERVAL", 0.05),
+]
+
+
 @pytest.fixture(scope="module", autouse=True)
-def patient_outbox() -> Iterator[None]:
-    """Let writes wait for a busy disk as long as they have to."""
+def waits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_database, "BUSY_TIMEOUT", 600.0)
+        for module, name, seconds in WAITS:
+            patch.setattr(module, name, seconds)
         yield
 
 

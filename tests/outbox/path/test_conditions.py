@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from gateway.outbox import delivery_attempts, write_classification
 from tests.doubles.platform import Platform
 from tests.doubles.storing_platform import FAULTS, StoringPlatform
 from tests.outbox.path.conftest import opening
@@ -22,8 +21,6 @@ from tests.outbox.path.harness import ASYNC, OutboxSetup, Response
 
 SYSTEM = "urn:lab"
 PLATFORM = {"response_timeout": 1}
-# Seconds. This platform's index does not lag behind.
-INDEX_LAG = 0.5
 # Every failure counts as one of the line's: it must not be left alone for that.
 BREAKER = {"min_requests": 10_000}
 
@@ -126,10 +123,7 @@ def courses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Course | Base
         courses = map(run_case, CASES.values(), folders)
         return await asyncio.gather(*courses, return_exceptions=True)
 
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (delivery_attempts, write_classification):
-            patch.setattr(module, "INDEX_LAG", INDEX_LAG)
-        return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
+    return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
 
 
 def ends_of(course: Course | BaseException, case: Case) -> set[str]:
