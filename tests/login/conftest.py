@@ -6,9 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.login import user_tokens
 from gateway.sandbox.server import Sandbox
+from tests.doubles.sandbox_key import one_sandbox_key
 from tests.login.provider import LoginSetup, between_doubles
 from tests.login.stage import Stage, sandbox, stage
+
+sandbox_key = pytest.fixture(one_sandbox_key, scope="session", autouse=True)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next renewal follow soon after one that failed."""
+    monkeypatch.setattr(user_tokens, "_MAX_PAUSE", 0.1)
 
 
 @pytest.fixture

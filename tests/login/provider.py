@@ -8,6 +8,7 @@ The gateway's own credential gets numbered tokens; `user_requests` are the token
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
@@ -162,6 +163,11 @@ class LoginSetup:
     platform: Platform
     scene: Stage
     browser: Browser
+
+    async def wait_until_read(self) -> None:
+        """Read until the token is renewed."""
+        while (await self.browser.get("/fhir/Patient/1")).status == 503:  # noqa: ASYNC110 - asks
+            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

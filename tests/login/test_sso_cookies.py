@@ -160,6 +160,7 @@ async def test_a_cookie_that_the_sso_refuses_ends_the_session(
     assert logout["outcome"] == "refused"
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("answer", OUTAGES.values(), ids=OUTAGES)
 async def test_an_outage_ends_no_session_that_has_only_cookies(
     setup: LoginSetup, answer: ScriptedResponse
@@ -167,7 +168,6 @@ async def test_an_outage_ends_no_session_that_has_only_cookies(
     setup.sso.user_tokens(issued("first", HIDDEN), answer, issued("second"))
     await signed_in(setup.browser)
     assert await read_with_rejected_token(setup) == 503
-    while (await setup.browser.get("/fhir/Patient/1")).status == 503:
-        pass
+    await setup.wait_until_read()
     assert sent_tokens(setup.platform) == ["Bearer first", "Bearer second"]
     assert [cookie for _, cookie in shown(setup)] == ["RefreshToken=r1"] * 2

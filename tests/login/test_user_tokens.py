@@ -153,6 +153,7 @@ async def test_repeated_rejections_cause_no_redirect_loop(setup: LoginSetup) -> 
     ],
     ids=["firewall", "page 400", "page 403", "away", "client", "request", "other code"],
 )
+@pytest.mark.usefixtures("short_pauses")
 async def test_other_errors_end_no_session(setup: LoginSetup, answer: ScriptedResponse) -> None:
     setup.sso.user_tokens(token("first", refresh_token="r1"), answer, token("second"))
     await signed_in(setup.browser)
@@ -162,8 +163,7 @@ async def test_other_errors_end_no_session(setup: LoginSetup, answer: ScriptedRe
     assert int(refused.headers["Retry-After"]) >= 1
     assert "planted" not in refused.text
     assert json.loads((await setup.browser.get("/auth/session")).text)["signed_in"] is True
-    while (await setup.browser.get("/fhir/Patient/1")).status == 503:
-        pass
+    await setup.wait_until_read()
     assert sent_tokens(setup.platform) == ["Bearer first", "Bearer second"]
     assert setup.sso.user_requests[2].form["refresh_token"] == "r1"
 

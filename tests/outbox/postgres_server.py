@@ -29,6 +29,9 @@ def programs() -> Path | None:
     return None if on_path is None else Path(on_path).parent
 
 
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+
+
 class PostgresServer:
     """A server that may be killed, stopped and started again at the same address."""
 
@@ -74,7 +77,8 @@ class PostgresServer:
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-            await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            tables = await connection.fetch(_TABLES)
+            await connection.execute(";".join(f'DELETE FROM "{name}"' for (name,) in tables))
         await connection.close()
         return self.url(name)
 

@@ -366,7 +366,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 EFFORT = settings(
-    max_examples=10,
+    # Each takes long.
+    max_examples=settings.default.max_examples // 6,
     stateful_step_count=15,
     suppress_health_check=[
         HealthCheck.too_slow,

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.sandbox.options import SandboxOptions
+from tests.doubles.sandbox_key import one_sandbox_key
 from tests.sandbox.harness import SandboxClient, running_sandbox
+
+sandbox_key = pytest.fixture(one_sandbox_key, scope="session", autouse=True)
 
 
 @pytest.fixture

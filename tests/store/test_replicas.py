@@ -19,8 +19,8 @@ from tests.doubles.sso import ReceivedRequest, ScriptedResponse, Sso, token
 from tests.lifecycle.conftest import Service, StartService
 from tests.store.redis_server import Failover, RedisServer, patient, redis_failover
 
-REPLICAS = 8
-REQUESTS = 200
+REPLICAS = 4
+REQUESTS = 50
 AWAY = "tokens are not shared until it is back"
 BACK = "tokens are shared again"
 

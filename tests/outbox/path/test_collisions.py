@@ -76,10 +76,10 @@ WITH = {
     "transaction, XML": transaction('W/"3"', xml=True),
     "transaction, field": matching(transaction()),
 }
+# A write, whether it names a version, and the number of 409 that it gets.
 EVERY_WRITE = [
-    pytest.param(write, has_version, id=f"{name}, {'with' if has_version else 'without'} version")
-    for has_version, writes in ((False, WITHOUT), (True, WITH))
-    for name, write in writes.items()
+    *((write, False, collisions) for write in WITHOUT.values() for collisions in (8, 9)),
+    *((write, True, 9) for write in WITH.values()),
 ]
 
 
@@ -100,8 +100,14 @@ async def final_state(running: Running, entry_id: str) -> EntryState:
     raise AssertionError("still waiting")
 
 
-@pytest.mark.parametrize("collisions", [8, 9])
-@pytest.mark.parametrize(("write", "has_version"), EVERY_WRITE)
+@pytest.mark.parametrize(
+    ("write", "has_version", "collisions"),
+    EVERY_WRITE,
+    ids=[
+        *(f"{name}, {count}" for name in WITHOUT for count in (8, 9)),
+        *(f"{n}, version" for n in WITH),
+    ],
+)
 async def test_a_409_is_retried_without_a_version_only(
     clocked_store: OutboxStore,
     clock: FakeClock,

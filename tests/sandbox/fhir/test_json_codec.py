@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from gateway.sandbox.fhir.json_codec import Number, parse, render
 
-NUMBERS = st.from_regex(r"-?(0|[1-9]\d{0,24})(\.\d{1,20})?([eE][+-]?\d{1,3})?", fullmatch=True)
+NUMBERS = st.from_regex(
+    r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", fullmatch=True
+)
 
 
-@given(st.lists(NUMBERS.filter(str.isascii), max_size=5))
+@given(st.lists(NUMBERS, max_size=5))
 def test_every_number_keeps_its_text(numbers: list[str]) -> None:
     body = b'{"a":[' + ",".join(numbers).encode() + b"]}"
     assert render(parse(body)) == body
